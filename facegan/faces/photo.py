@@ -1,0 +1,195 @@
+"""Bytes of a photograph → upright RGB pixels, or the reason why not.
+
+Rules: 8-bit JPEG by libjpeg-turbo (simplejpeg), grey and RGB PNG by OpenCV, all else by Pillow. The size is read
+from the header before any pixel is decoded. EXIF orientation is applied. Grey and palette become RGB, alpha is laid
+over white, 16-bit values are divided by 257, animations give their first frame, ICC profiles are ignored.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# libjpeg's warnings (jerror.h) after which the pixels are not the photographer's any more.
+_JPEG_DAMAGE = ("bad Huffman code", "bad arithmetic code", "found marker", "progression")
+# numpy.rot90's quarter turns and a left-right flip before them that undo each EXIF orientation (Exif 2.3, tag 0x0112).
+_UNDO_ORIENTATION = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False),
+                     7: (3, True), 8: (1, False)}  # fmt: skip
+
+
+class Rejected(Exception):
+    """This photograph gives no sample. ``reason`` is one of `facegan.shards.layout.REASONS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Photo:
+    """One photograph, decoded when and as large as it is needed.
+
+    Attributes:
+        width, height: of the upright photograph, pixels.
+
+    Raises:
+        Rejected: ``unreadable``, ``truncated`` or ``too_large``; from the constructor or from `pixels`.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._decoded: dict[int, np.ndarray] = {}
+        self._is_jpeg = data[:2] == b"\xff\xd8"
+        width, height = _header_size(data)
+        if width * height > MAX_PIXELS:
+            raise Rejected("too_large")
+        if width == 0 or height == 0:
+            raise Rejected("unreadable")
+        self._orientation = _orientation(data)
+        self.width, self.height = (height, width) if self._orientation > 4 else (width, height)
+
+    def pixels(self, shrink: int = 1) -> np.ndarray:
+        """Upright RGB pixels, uint8 (ceil(height / shrink), ceil(width / shrink), 3); ``shrink`` is 1, 2, 4 or 8.
+
+        One pixel of the shrunk picture stands for exactly ``shrink`` × ``shrink`` pixels of the photograph: JPEGs are
+        decoded at that scale (ITU-T T.81's DCT cut short), others are averaged.
+        """
+        if shrink not in self._decoded:
+            self._decoded[shrink] = self._decode(shrink)
+        return self._decoded[shrink]
+
+    def _decode(self, shrink: int) -> np.ndarray:
+        if self._is_jpeg:
+            rgb = _decode_jpeg(self._data, shrink)
+            if rgb is not None:
+                return _upright(rgb, self._orientation)
+        if shrink == 1:
+            return _upright(_decode_other(self._data), self._orientation)
+        return _average(self.pixels(1), shrink)
+
+
+def _header_size(data: bytes) -> tuple[int, int]:
+    """Width and height as stored, from the header alone."""
+    if data[:8] == _PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) >= 24:
+        return struct.unpack(">II", data[16:24])
+    if data[:2] == b"\xff\xd8":
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+            return width, height
+        except ValueError:
+            pass  # a JPEG that libjpeg-turbo's simple interface can't read; Pillow may
+    with _pillow(data) as image:
+        return image.size
+
+
+def _orientation(data: bytes) -> int:
+    if b"Exif" not in data[:65536] and b"eXIf" not in data and data[:4] not in (b"II*\0", b"MM\0*"):
+        return 1  # Pillow's parser costs more than decoding a small photograph
+    try:
+        with _pillow(data) as image:
+            value = image.getexif().get(0x0112, 1)
+    except Exception:  # a broken EXIF block says nothing of the pixels: Pillow raises a dozen kinds of error for it
+        return 1
+    return value if value in _UNDO_ORIENTATION else 1
+
+
+def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    turns, flip = _UNDO_ORIENTATION[orientation]
+    if flip:
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns or flip else rgb
+
+
+def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray | None:
+    """RGB pixels, or None where libjpeg-turbo's simple interface does not know this kind of JPEG."""
+    try:
+        if simplejpeg.decode_jpeg_header(data, strict=False)[2] in ("CMYK", "YCCK"):
+            return None
+        return simplejpeg.decode_jpeg(data, "RGB", min_factor=shrink)
+    except ValueError as error:
+        problem = str(error)
+    if "Premature end of JPEG file" in problem:
+        # Said of files that lack rows and of files that lack only their end marker. With the marker put back,
+        # libjpeg complains of the former alone.
+        data += b"\xff\xd9"
+        try:
+            return simplejpeg.decode_jpeg(data, "RGB", min_factor=shrink)
+        except ValueError as error:
+            problem = str(error)
+    if "remature end" in problem:
+        raise Rejected("truncated")
+    if any(damage in problem for damage in _JPEG_DAMAGE):
+        raise Rejected("unreadable")
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", min_factor=shrink, strict=False)  # stray bytes between segments
+    except ValueError:
+        return None
+
+
+def _decode_other(data: bytes) -> np.ndarray:
+    if _is_plain_png(data):
+        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+        if stored is not None:
+            return cv2.cvtColor(stored if stored.dtype == np.uint8 else _to_8_bits(stored), cv2.COLOR_BGR2RGB)
+    with _pillow(data) as image:
+        try:
+            image.load()
+            return _to_rgb(image)
+        except Rejected:
+            raise
+        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
+            truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
+            raise Rejected("truncated" if truncated else "unreadable") from error
+
+
+def _is_plain_png(data: bytes) -> bool:
+    """8- or 16-bit grey or RGB without transparency or orientation, and whole: what OpenCV decodes as we want it."""
+    plain = data[:8] == _PNG_SIGNATURE and data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
+    return plain and data[-8:-4] == b"IEND" and b"tRNS" not in data[:4096] and b"eXIf" not in data
+
+
+def _pillow(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of sizes that MAX_PIXELS judges, and of bad EXIF
+            return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise Rejected("too_large") from error
+    except UnidentifiedImageError as error:
+        raise Rejected("unreadable") from error
+    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, …
+        raise Rejected("unreadable") from error
+
+
+def _to_rgb(image: Any) -> np.ndarray:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return np.repeat(_to_8_bits(np.asarray(image))[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise Rejected("unreadable")  # floats have no range by which they could become 8 bits
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, (255, 255, 255, 255))
+        return np.array(Image.alpha_composite(white, over).convert("RGB"))
+    return np.array(image.convert("RGB"))
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """0 … 65535 → 0 … 255, rounded: 257 × 255 = 65535."""
+    return np.clip((values.astype(np.int64) + 128) // 257, 0, 255).astype(np.uint8)
+
+
+def _average(rgb: np.ndarray, shrink: int) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    bottom, right = -height % shrink, -width % shrink
+    if bottom or right:  # so that every block is whole; the repeated edge weighs nothing inside the photograph
+        rgb = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return cv2.resize(rgb, (rgb.shape[1] // shrink, rgb.shape[0] // shrink), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,109 @@
+"""Writing files so that nobody ever sees half of one, and errors of the disk as sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from facegan.errors import DiskError
+
+TEMPORARY = ".partial"  # suffix of files being written; whoever finds one may delete it
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "The disk of {path} is full{need}. Make room, then start the same command again.",
+    errno.EDQUOT: "The quota of {path} is used up{need}. Make room, then start the same command again.",
+    errno.EROFS: "{path} lies on a read-only file system. Choose another folder.",
+    errno.EACCES: "{path} may not be written by this user. Choose another folder, or change its permissions.",
+    errno.EPERM: "{path} may not be written by this user. Choose another folder, or change its permissions.",
+    errno.ENOTDIR: "{path} can't be a folder: a file is in the way. Choose another folder.",
+    errno.EEXIST: "{path} can't be a folder: a file is in the way. Choose another folder.",
+    errno.EFBIG: "A file in {path} grew past this file system's limit. Choose another disk.",
+    errno.ENAMETOOLONG: "{path} is too long a name. Choose a shorter one.",
+}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
+    """Turns the OSErrors that a user can mend into `DiskError` naming ``path``; others pass."""
+    try:
+        yield
+    except OSError as error:
+        sentence = _DISK_ERRORS.get(error.errno or 0)
+        if sentence is None:
+            raise
+        need = f" ({human_bytes(need_bytes)} are needed)" if need_bytes else ""
+        raise DiskError(sentence.format(path=path, need=need)) from error
+
+
+def make_folder(path: Path) -> Path:
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under ``path`` whole, flushed to disk, when the block ends well, and else not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    with disk_errors(path.parent):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in ``folder`` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_partials(folder: Path) -> None:
+    """Deletes what a killed process left half written."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def packaged(folder: str) -> Path:
+    """A folder of package data (``manifests``): inside the wheel, or at the top of a checkout."""
+    package = Path(__file__).parent
+    inside = package / "_data" / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def human_bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

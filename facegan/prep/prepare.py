@@ -1,0 +1,285 @@
+"""`prepare`: from photographs to a dataset. Plan, run, finish."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facegan.config import PrepConfig
+from facegan.console import Console, human_seconds
+from facegan.errors import DatasetError, FaceganError, Interrupted
+from facegan.files import disk_errors, human_bytes, make_folder, remove_partials, write_json
+from facegan.prep.engines import Done, Job, Work, committed, run_local
+from facegan.prep.finish import CHUNKS, carry_out_journal, finish
+from facegan.prep.plan import Plan, check_settings, estimate, find_models, make_plan, usable_cpus
+from facegan.prep.sources import open_source
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER, DatasetInfo
+
+_SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class PrepResult:
+    """What `prepare` did. Counts are the dataset's; seconds and rate are this run's.
+
+    Attributes:
+        seconds: wall time.
+        work_seconds: from the first photo taken to the last shard renamed; the rate is over these.
+    """
+
+    photos: int
+    kept: int
+    rejected: dict[str, int]
+    ignored: dict[str, int]
+    faces: int
+    shards: int
+    bytes: int
+    seconds: float
+    work_seconds: float
+    photos_per_second: float
+    engine: str
+    workers: int
+    out: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class PrepPlan:
+    """What ``--dry-run`` prints."""
+
+    photos: int
+    new: int
+    ignored: dict[str, int]
+    chunks: int
+    about_seconds: float
+    about_bytes: int
+    workers: int
+    settings: dict[str, Any]
+    out: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def prepare(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: PrepConfig | None = None,
+    *,
+    model: Path | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    force: bool = False,
+    console: Console | None = None,
+) -> PrepResult:
+    """Photographs → a dataset of faces in WebDataset shards.
+
+    What stands is not done again: a run that was stopped goes on, and new photographs go into new shards.
+
+    Args:
+        source: a folder, ``.tar`` or ``.zip`` of photographs.
+        out: the dataset's folder; made where it is missing.
+        config: everything that decides about bytes.
+        model: a detector model (``.tflite``) instead of those that facegan finds.
+        workers: processes; all usable CPUs where None.
+        limit: only the first photographs, by name.
+        force: delete a dataset made with other settings.
+        console: where progress goes; silent where None.
+
+    Raises:
+        SourceError: no photographs there.
+        DatasetError: ``out`` holds something else.
+        ModelError: a detector model is missing or altered.
+        DiskError: ``out`` can't be written.
+        Interrupted: Ctrl-C; the same call goes on.
+    """
+    start = time.monotonic()
+    config, console, out = config or PrepConfig(), console or Console(quiet=True), Path(out)
+    workers = workers or usable_cpus()
+    origin = open_source(Path(source), leave_out=out)
+    models = find_models(config, model)
+    with _locked(out):
+        plan = _plan_inside(Path(source), out, config, models, limit, force)
+        job = Job(config, origin, models, make_folder(out / STATE_FOLDER / CHUNKS))
+        todo = [work for work in plan.work if committed(job.folder, work) is None]
+        _announce(plan, todo, config, workers, console)
+        work_seconds, done = _run(job, todo, plan, workers, console)
+        info = finish(out, plan) if plan.work or plan.before is None else plan.before
+        totals = info.totals
+        return PrepResult(
+            photos=totals.photos,
+            kept=totals.kept,
+            rejected=totals.rejected,
+            ignored=totals.ignored,
+            faces=totals.faces,
+            shards=len(info.shards),
+            bytes=totals.bytes,
+            seconds=round(time.monotonic() - start, 3),
+            work_seconds=round(work_seconds, 3),
+            photos_per_second=round(done / work_seconds, 1) if work_seconds else 0.0,
+            engine="local",
+            workers=workers,
+            out=str(out),
+        )
+
+
+def plan_prepare(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: PrepConfig | None = None,
+    *,
+    model: Path | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    force: bool = False,
+) -> PrepPlan:
+    """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
+    config, out = config or PrepConfig(), Path(out)
+    workers = workers or usable_cpus()
+    before = None if force else _standing(out)
+    models = find_models(config, model)
+    plan = make_plan(open_source(Path(source), leave_out=out), out, config, models, before, limit)
+    if before:
+        check_settings(before.settings, plan.settings, out)
+    seconds, size = estimate(plan.new, _bytes_of(plan.work), config, workers)
+    return PrepPlan(
+        plan.found, plan.new, plan.ignored, len(plan.work), round(seconds, 1), size, workers, plan.settings, str(out)
+    )
+
+
+def _plan_inside(
+    source: Path, out: Path, config: PrepConfig, models: tuple[Path, ...], limit: int | None, force: bool
+) -> Plan:
+    """The plan, after what an earlier run left in ``out`` was carried out or, with ``force``, deleted."""
+    carry_out_journal(out)
+    origin = open_source(source, leave_out=out)
+    plan = None
+    settings_file = out / STATE_FOLDER / _SETTINGS
+    if not force:
+        before = _standing(out)
+        plan = make_plan(origin, out, config, models, before, limit)
+        if before:
+            check_settings(before.settings, plan.settings, out)
+        elif settings_file.is_file():
+            check_settings(json.loads(settings_file.read_bytes()), plan.settings, out)
+    else:
+        plan = make_plan(origin, out, config, models, None, limit)  # before anything is deleted: it may fail
+        before = _standing(out)
+        if before is None or before.settings != plan.settings:
+            _delete_dataset(out)
+        else:
+            plan = make_plan(origin, out, config, models, before, limit)
+    write_json(settings_file, plan.settings)
+    for folder in (out, out / STATE_FOLDER, make_folder(out / STATE_FOLDER / CHUNKS)):
+        remove_partials(folder)
+    return plan
+
+
+def _standing(out: Path) -> DatasetInfo | None:
+    """The dataset in ``out``, if one stands.
+
+    Raises:
+        DatasetError: ``out`` holds files that are none of ours.
+    """
+    if (out / DATASET_FILE).is_file():
+        return DatasetInfo.read(out)
+    if out.is_dir() and not (out / STATE_FOLDER).is_dir() and any(out.iterdir()):
+        raise DatasetError(f"{out} is not empty, and what is in it is no dataset. Choose a new folder.")
+    return None
+
+
+def _delete_dataset(out: Path) -> None:
+    with disk_errors(out):
+        names = [DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE]
+        if (out / DATASET_FILE).is_file():
+            names += [shard.name for shard in DatasetInfo.read(out).shards]
+        for name in names:  # dataset.json first: without it nobody takes the rest for a dataset
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / STATE_FOLDER / CHUNKS, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Only one run at a time in ``out``; the lock goes with the process that holds it, however that ends."""
+    _standing(out)
+    state = make_folder(out / STATE_FOLDER)
+    with disk_errors(out), (state / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise FaceganError(
+                f"Another facegan prep is writing into {out} ({lock.read().strip()}). Wait for it, or stop it."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+
+
+def _bytes_of(work: tuple[Work, ...] | list[Work]) -> int:
+    return sum(entry.size for one in work for _, entry in one.chunk.entries)
+
+
+def _announce(plan: Plan, todo: list[Work], config: PrepConfig, workers: int, console: Console) -> None:
+    new = sum(len(work.chunk.entries) for work in todo)
+    seconds, size = estimate(new, _bytes_of(todo), config, workers)
+    ignored = "".join(f", {count:,} {suffix}" for suffix, count in plan.ignored.items())
+    console.note(f"{plan.found:,} photographs found" + (f" (ignored{ignored.removeprefix(',')})" if ignored else ""))
+    if plan.found > new:
+        console.note(f"{plan.found - new:,} of them are done already.")
+    if new:
+        console.note(
+            f"{new:,} to prepare with {workers} processes: "
+            f"about {human_seconds(seconds)}, at most {human_bytes(size)} of disk."
+        )
+    if plan.gone:
+        console.warn(f"{len(plan.gone):,} photographs of the dataset are gone from the source (first: {plan.gone[0]}); "
+                     "their faces stay.")  # fmt: skip
+    if plan.before and plan.before.versions != plan.versions:
+        changed = [f"{k} {plan.before.versions.get(k)} → {v}" for k, v in plan.versions.items() if plan.before.versions.get(k) != v]
+        console.warn(f"the dataset was begun with other versions ({', '.join(changed)}); new faces may differ slightly.")
+
+
+def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console) -> tuple[float, int]:
+    """Runs the chunks. Seconds from the first photo taken to the last rename, and how many photographs that were."""
+    photos = kept = 0
+    rejected: Counter[str] = Counter()
+    first, last = float("inf"), 0.0
+    total = sum(len(work.chunk.entries) for work in plan.work)
+    before = total - sum(len(work.chunk.entries) for work in todo)
+    try:
+        with console.progress(total, "photographs", done=before) as progress:
+            for done in run_local(job, todo, min(workers, max(len(todo), 1))) if todo else ():
+                first, last = min(first, done.started), max(last, done.finished)
+                photos += len(done.result.rows)
+                kept += _tell(done, rejected, console)
+                progress.advance(len(done.result.rows), f"{kept / photos:.1%} kept{_reasons(rejected)}")
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped. {before + photos:,} of {total:,} photographs are done and kept; the same command goes on from there."
+        ) from None
+    return (last - first if photos else 0.0), photos
+
+
+def _tell(done: Done, rejected: Counter[str], console: Console) -> int:
+    for crash in done.result.crashes:
+        console.warn(f"crashed on {crash}")
+    rejected.update(row.reason for row in done.result.rows if row.reason)
+    return sum(row.outcome == "kept" for row in done.result.rows)
+
+
+def _reasons(rejected: Counter[str]) -> str:
+    return "".join(f", {count:,} {reason}" for reason, count in rejected.most_common(3))

@@ -1,0 +1,98 @@
+"""preview.png: faces on the left, rejected photographs with their reasons on the right."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from facegan.prep.chunk import Thumbnail
+from facegan.shards.index import Shard
+
+_COLUMNS = 8
+_FACES = _COLUMNS * _COLUMNS
+REJECTS_SHOWN = 15
+_REJECT_COLUMNS = 3
+_CELL_PX, _LABEL_PX, _GAP_PX, _MARGIN_PX, _HEAD_PX = 96, 18, 10, 16, 40
+_PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
+
+
+def draw_preview(
+    shards: Sequence[tuple[Path, int]], rejects: Sequence[Thumbnail], rejected: Mapping[str, int], kept: int
+) -> np.ndarray:
+    """The contact sheet as RGB uint8.
+
+    Args:
+        shards: every shard's path and number of samples, in order; the faces shown are spread evenly over them.
+        rejects: the first rejected photographs.
+        rejected: how many there are, by reason.
+        kept: how many photographs gave samples.
+    """
+    faces = _spread_faces(shards)
+    cell = max(64, 2 * faces[0].shape[0] if faces and faces[0].shape[0] < 64 else 64)
+    side = _COLUMNS * cell + (_COLUMNS - 1) * 2
+    beside = _MARGIN_PX * 2 + _REJECT_COLUMNS * (_CELL_PX + _GAP_PX) if rejects else 0
+    rows = math.ceil(len(rejects) / _REJECT_COLUMNS)
+    height = _HEAD_PX + max(side, rows * (_CELL_PX + _LABEL_PX + _GAP_PX)) + _MARGIN_PX
+    sheet = Image.new("RGB", (_MARGIN_PX * 2 + side + beside, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    samples = sum(count for _, count in shards)
+    draw.text((_MARGIN_PX, 12), f"{kept:,} photographs kept, {samples:,} faces", _INK, _font(16))
+    for i, face in enumerate(faces):
+        at = (_MARGIN_PX + i % _COLUMNS * (cell + 2), _HEAD_PX + i // _COLUMNS * (cell + 2))
+        shrink = face.shape[0] > cell
+        resized = cv2.resize(face, (cell, cell), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_NEAREST)
+        sheet.paste(Image.fromarray(resized), at)
+    if rejects:
+        left = _MARGIN_PX * 3 + side
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items() if count)
+        draw.text((left, 12), _fitted(draw, f"rejected: {reasons}", beside - _MARGIN_PX * 2), _INK, _font(13))
+        for i, reject in enumerate(rejects):
+            x = left + i % _REJECT_COLUMNS * (_CELL_PX + _GAP_PX)
+            y = _HEAD_PX + i // _REJECT_COLUMNS * (_CELL_PX + _LABEL_PX + _GAP_PX)
+            _draw_reject(sheet, draw, reject, x, y)
+    return np.asarray(sheet)
+
+
+def _draw_reject(sheet: Image.Image, draw: ImageDraw.ImageDraw, reject: Thumbnail, x: int, y: int) -> None:
+    if reject.png:
+        data = np.frombuffer(base64.b64decode(reject.png), np.uint8)
+        picture = Image.fromarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+        sheet.paste(picture, (x + (_CELL_PX - picture.width) // 2, y + (_CELL_PX - picture.height) // 2))
+    else:
+        draw.rectangle((x, y, x + _CELL_PX - 1, y + _CELL_PX - 1), outline=_FAINT)
+        draw.text((x + 6, y + 40), _fitted(draw, reject.path, _CELL_PX - 12), _FAINT, _font(11))
+    draw.text((x, y + _CELL_PX + 2), reject.reason, _INK, _font(12))
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    while text and draw.textlength(text, _font(13)) > width:
+        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
+    return text
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # carried by Pillow itself: the same picture on every machine
+
+
+def _spread_faces(shards: Sequence[tuple[Path, int]]) -> list[np.ndarray]:
+    total = sum(count for _, count in shards)
+    wanted = [i * total // min(total, _FACES) for i in range(min(total, _FACES))]
+    faces, first = [], 0
+    for path, count in shards:
+        inside = [i - first for i in wanted if first <= i < first + count]
+        first += count
+        if inside:
+            shard = Shard(path)
+            for i in inside:
+                data = np.frombuffer(shard.read(shard.samples[i].image), np.uint8)
+                faces.append(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+                del data
+            shard.close()
+    return faces

@@ -1,0 +1,1 @@
+"""The dataset on disk: layout, write, index, verify."""

@@ -1,0 +1,180 @@
+"""What a dataset on disk is made of: names, keys, the sample's JSON, dataset.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from facegan.errors import DatasetError, suggest
+
+FORMAT = 1
+DATASET_FILE = "dataset.json"
+PHOTOS_FILE = "photos.parquet"
+PREVIEW_FILE = "preview.png"
+STATE_FOLDER = ".facegan"
+
+PHOTO_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .heic .heif".split()
+)
+IMAGE_FORMATS = ("png", "jpg", "webp")
+SPLITS = ("train", "val", "test")
+REASONS = (
+    "unreadable", "truncated", "too_large", "too_small", "no_face", "low_score", "bad_keypoints", "several_faces",
+    "off_edge", "blurry", "duplicate", "unreachable", "crashed",
+)  # fmt: skip
+
+_KEY_STANDS = re.compile(rb"[A-Za-z0-9_-]")
+_KEY_LIMIT = 200
+_KEY_KEPT = 160
+
+
+def sample_key(path: bytes, face: int = 0) -> str:
+    """A photograph's path → the key of its sample.
+
+    Letters, digits, ``_`` and ``-`` stand, any other byte is ``=XX``; a final ``.jpg`` is dropped, unless what is left
+    would look like another photograph (``x.png.jpg`` beside ``x.png``). Face n > 0 of a photo ends in ``=fn``. Keys over
+    200 bytes are cut to 160 and end in ``=h`` and 16 hexadecimal digits of the path's SHA-256.
+    """
+    stem = path.removesuffix(b".jpg")
+    kept = path if has_photo_suffix(stem) or not PurePosixPath(stem.decode("latin-1")).name else stem
+    key = b"".join(c if _KEY_STANDS.match(c) else b"=%02X" % c[0] for c in _single_bytes(kept)).decode()
+    further = f"=f{face}" if face else ""
+    if len(key) + len(further) > _KEY_LIMIT:
+        key = re.sub(r"=.?$", "", key[:_KEY_KEPT]) + "=h" + hashlib.sha256(path).hexdigest()[:16]
+    return key + further
+
+
+def _single_bytes(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+def key_path(key: str) -> bytes:
+    """The path that `sample_key` made this key from.
+
+    Raises:
+        ValueError: the key was cut (see `sample_key`), or is none of ours.
+    """
+    bare = re.sub(r"=f\d+$", "", key)
+    if re.search(r"=h[0-9a-f]{16}$", bare) or not re.fullmatch(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})*", bare):
+        raise ValueError(f"{key!r} holds no whole path")
+    path = re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), bare.encode())
+    return path if has_photo_suffix(path) else path + b".jpg"
+
+
+def has_photo_suffix(path: bytes) -> bool:
+    return path[path.rfind(b".") :].lower().decode("latin-1") in PHOTO_SUFFIXES
+
+
+def readable_path(path: bytes) -> str:
+    r"""A path as text, undecodable bytes as ``\xNN``."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def sample_json(
+    *,
+    path: str,
+    sha256: str,
+    width: int,
+    height: int,
+    box: list[float],
+    keypoints: list[list[float]],
+    score: float,
+    quad: list[list[float]],
+    turned: int = 0,
+    label: int = 0,
+) -> bytes:
+    """KEY.json. Every field is there, always of one type: readers infer their schema from the first few samples."""
+    return json.dumps(
+        {
+            "path": path,
+            "sha256": sha256,
+            "width": width,
+            "height": height,
+            "box": [float(v) for v in box],
+            "keypoints": [[float(v) for v in point] for point in keypoints],
+            "score": float(score),
+            "quad": [[float(v) for v in point] for point in quad],
+            "turned": turned,
+            "label": label,
+        },
+        ensure_ascii=False,
+    ).encode()
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:06d}.tar"
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShardEntry(Record):
+    """One shard, as dataset.json lists it."""
+
+    name: str = Field(pattern=r"^(train|val|test)-\d{6,}\.tar$")
+    split: Literal["train", "val", "test"]
+    samples: int = Field(gt=0)
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Totals(Record):
+    photos: int
+    kept: int
+    rejected: dict[str, int]
+    ignored: dict[str, int]
+    faces: int
+    bytes: int
+
+
+class DatasetInfo(Record):
+    """dataset.json: where it stands, the dataset is whole."""
+
+    format: Literal[1] = 1
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    fingerprint: str
+    totals: Totals
+    shards: tuple[ShardEntry, ...]
+    photos_sha256: str
+
+    def split_shards(self, split: str) -> list[ShardEntry]:
+        return [shard for shard in self.shards if shard.split == split]
+
+    @property
+    def splits(self) -> list[str]:
+        return [split for split in SPLITS if self.split_shards(split)]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """dataset.json of a dataset.
+
+        Raises:
+            DatasetError: there is none, or it can't be read.
+        """
+        path = folder / DATASET_FILE
+        if not folder.is_dir():
+            near = suggest(folder.name, _folders_beside(folder))
+            raise DatasetError(f"There is no folder {folder}.{near} Make a dataset with: facegan prep PHOTOS {folder}")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            started = (folder / STATE_FOLDER).is_dir()
+            why = "its facegan prep has not finished: start it again" if started else "it is no dataset of facegan prep"
+            raise DatasetError(f"{folder} has no {DATASET_FILE}: {why}.") from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            first = str(error).splitlines()[-2:][0].strip() if isinstance(error, ValidationError) else str(error)
+            raise DatasetError(f"{path} is damaged or of another version ({first}).") from None
+
+
+def _folders_beside(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    except OSError:
+        return []

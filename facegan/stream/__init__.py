@@ -1,0 +1,6 @@
+"""Shards → batches on a device: order, decoding, caching."""
+
+from facegan.stream.batches import Batches
+from facegan.stream.dataset import FaceShards
+
+__all__ = ["Batches", "FaceShards"]
