@@ -25,7 +25,7 @@ _ROOMS = {
     "prepare": "facegan.prep.prepare",
     "train": "facegan.train",
 }
-__all__ = ["FaceShards", "__version__", "load_generator", "prepare", "train"]  # noqa: PLE0604 - names are resolved lazily
+__all__ = ["FaceShards", "__version__", "load_generator", "prepare", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,23 +78,23 @@ class PrepConfig(Settings):
 
     section: ClassVar[str] = "prep"
 
-    size: Size = Field(64, description="side of a face in pixels")
+    size: Size = Field(default=64, description="side of a face in pixels")
     crop: Literal["aligned", "box"] = Field(
-        "aligned", description="aligned: turned upright by eyes and mouth (FFHQ); box: the detector's square"
+        default="aligned", description="aligned: turned upright by eyes and mouth (FFHQ); box: the detector's square"
     )
-    margin: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="scales the crop about its centre")
+    margin: Annotated[float, Field(gt=0, le=10)] = Field(default=1.0, description="scales the crop about its centre")
     detector: Literal["mediapipe", "mediapipe-short", "mediapipe-full"] = Field(
-        "mediapipe", description="mediapipe: short range, then full range where short finds nothing"
+        default="mediapipe", description="mediapipe: short range, then full range where short finds nothing"
     )
-    min_score: Fraction = Field(0.5, description="least detection score")
+    min_score: Fraction = Field(default=0.5, description="least detection score")
     faces: Literal["best", "only", "all"] = Field(
-        "best", description="best: highest score near the centre; only: photos with just one; all: every face"
+        default="best", description="best: highest score near the centre; only: photos with just one; all: every face"
     )
-    max_outside: Fraction = Field(0.2, description="largest share of a crop that may lie outside the photo")
+    max_outside: Fraction = Field(default=0.2, description="largest share of a crop that may lie outside the photo")
     format: Literal["png", "jpg", "webp"] = Field(
-        "png", description="png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
+        default="png", description="png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
     )
-    shard_size: Positive = Field(1000, description="photographs a chunk, and so at most a shard (see --faces)")
+    shard_size: Positive = Field(default=1000, description="photographs a chunk, and so at most a shard (see --faces)")
 
 
 Method = Literal["dcgan", "wgan-gp"]
@@ -122,31 +122,35 @@ class TrainConfig(Settings):
     # What may differ between a run and its continuation: it changes no weight.
     FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset({"images", "save_every", "sample_every", "log_every", "keep"})
 
-    method: Method = Field("dcgan", description="nets, loss and schedule by name")
-    nets: Literal["dcgan"] = Field("dcgan", description="pair of generator and discriminator")
-    loss: Literal["non-saturating", "wgan-gp"] = Field("non-saturating", description="adversarial loss")
-    norm: Literal["batch", "none"] = Field("batch", description="normalisation inside the discriminator")
-    width: Positive = Field(64, description="channels of the layer next to the pixels")
-    latent: Positive = Field(100, description="length of a latent, drawn from a standard normal")
-    images: Positive = Field(5_000_000, description="length of the training: real images shown to the discriminator")
-    batch: Positive = Field(128, description="images a step")
-    d_steps: Positive = Field(1, description="discriminator steps a round")
-    lr_g: Annotated[float, Field(gt=0)] = Field(2e-4, description="generator's learning rate (Adam)")
-    lr_d: Annotated[float, Field(gt=0)] = Field(2e-4, description="discriminator's learning rate (Adam)")
-    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Adam's decay of the gradient's mean")
-    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="Adam's decay of the gradient's square")
-    gp_weight: Annotated[float, Field(ge=0)] = Field(10.0, description="weight λ of WGAN-GP's gradient penalty")
+    method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
+    nets: Literal["dcgan"] = Field(default="dcgan", description="pair of generator and discriminator")
+    loss: Literal["non-saturating", "wgan-gp"] = Field(default="non-saturating", description="adversarial loss")
+    norm: Literal["batch", "none"] = Field(default="batch", description="normalisation inside the discriminator")
+    width: Positive = Field(default=64, description="channels of the layer next to the pixels")
+    latent: Positive = Field(default=100, description="length of a latent, drawn from a standard normal")
+    images: Positive = Field(
+        default=5_000_000, description="length of the training: real images shown to the discriminator"
+    )
+    batch: Positive = Field(default=128, description="images a step")
+    d_steps: Positive = Field(default=1, description="discriminator steps a round")
+    lr_g: Annotated[float, Field(gt=0)] = Field(default=2e-4, description="generator's learning rate (Adam)")
+    lr_d: Annotated[float, Field(gt=0)] = Field(default=2e-4, description="discriminator's learning rate (Adam)")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.5, description="Adam's decay of the gradient's mean")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.999, description="Adam's decay of the gradient's square"
+    )
+    gp_weight: Annotated[float, Field(ge=0)] = Field(default=10.0, description="weight λ of WGAN-GP's gradient penalty")
     ema_images: Annotated[float, Field(ge=0)] = Field(
-        10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
+        default=10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the device has it, else fp32; WGAN-GP's penalty is always fp32"
+        default="auto", description="auto: bf16 where the device has it, else fp32; WGAN-GP's penalty is always fp32"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="start of every random number")
-    save_every: Positive = Field(50_000, description="images between checkpoints")
-    sample_every: Positive = Field(10_000, description="images between sample grids")
-    log_every: Positive = Field(1_000, description="images between rows of stats.jsonl")
-    keep: Positive = Field(3, description="checkpoints kept beside each other")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="start of every random number")
+    save_every: Positive = Field(default=50_000, description="images between checkpoints")
+    sample_every: Positive = Field(default=10_000, description="images between sample grids")
+    log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
+    keep: Positive = Field(default=3, description="checkpoints kept beside each other")
 
     @classmethod
     def for_method(cls, method: str, **given: Any) -> Self:

@@ -13,8 +13,8 @@ Colour = NDArray[np.floating[Any]]  # (3,) red, green, blue, 0 … 255
 # Skin from very light to very dark, about even in lightness.
 SKINS = np.array(
     [
-        (252, 226, 208),
-        (244, 210, 184),
+        (246, 217, 197),
+        (240, 204, 178),
         (232, 190, 156),
         (214, 165, 128),
         (190, 138, 100),
@@ -71,7 +71,7 @@ class Person:
     mouth_y: float
     mouth_width: float
     lip_full: float
-    smile: float  # −0.3 … 1
+    smile: float  # −0.2 … 1
     mouth_open: float  # 0 shut
     gaze: float  # −1 … 1
     freckles: bool
@@ -112,6 +112,7 @@ def meet(rng: np.random.Generator) -> Person:
     made_up = rng.uniform(0.25, 0.75) if softness > 0.6 and rng.random() < 0.5 else 0.0
     beards = ("stubble", "full", "moustache", "goatee", "full", "stubble")
     soft = softness - 0.5
+    mouth_open = float(rng.uniform(0.4, 1)) if rng.random() < 0.38 else 0.0
     return Person(
         skin=skin,
         hair=hair,
@@ -128,9 +129,9 @@ def meet(rng: np.random.Generator) -> Person:
         age=age,
         jaw=float(rng.normal(0.98 - 0.1 * soft, 0.045)),
         chin=float(rng.normal(1.37 - 0.06 * soft, 0.035)),
-        eye_x=float(rng.normal(0.44, 0.012)),
+        eye_x=float(rng.normal(0.428, 0.01)),
         eye_width=float(rng.normal(0.2 + 0.02 * soft, 0.009)),
-        eye_open=float(rng.normal(0.1 + 0.016 * soft, 0.009)),
+        eye_open=float(rng.normal(0.108 + 0.016 * soft, 0.009)),
         eye_tilt=float(rng.normal(0.015, 0.018)),
         brow_lift=float(rng.normal(0.0 + 0.02 * soft, 0.02)),
         nose_y=float(rng.normal(0.5, 0.02)),
@@ -138,8 +139,8 @@ def meet(rng: np.random.Generator) -> Person:
         mouth_y=float(rng.normal(0.88, 0.02)),
         mouth_width=float(rng.normal(0.32, 0.022)),
         lip_full=float(rng.normal(0.088 + 0.02 * soft + 0.02 * darkness, 0.01)),
-        smile=float(np.clip(rng.normal(0.35, 0.35), -0.3, 1)),
-        mouth_open=float(rng.uniform(0.4, 1) if rng.random() < 0.38 else 0.0),
+        smile=float(np.clip(rng.normal(0.4, 0.3) + 0.25 * (mouth_open > 0), -0.2, 1)),
+        mouth_open=mouth_open,
         gaze=float(np.clip(rng.normal(0, 0.4), -1, 1)),
         freckles=bool(rng.random() < 0.15 and darkness < 0.5),
         earrings=bool(rng.random() < 0.45 and softness > 0.55),

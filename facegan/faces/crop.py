@@ -66,7 +66,12 @@ def quad_side(quad: Quad) -> float:
 def outside_share(quad: Quad, width: int, height: int) -> float:
     """Share of the quadrilateral's area that lies outside a width × height photo (Sutherland–Hodgman clipping)."""
     polygon = [tuple(point) for point in quad]
-    for axis, limit, keep_below in ((0, 0.0, False), (0, float(width), True), (1, 0.0, False), (1, float(height), True)):
+    for axis, limit, keep_below in (
+        (0, 0.0, False),
+        (0, float(width), True),
+        (1, 0.0, False),
+        (1, float(height), True),
+    ):
         polygon = _clip(polygon, axis, limit, keep_below)
     return max(0.0, 1.0 - _area(polygon) / max(_area([tuple(point) for point in quad]), 1e-9))
 

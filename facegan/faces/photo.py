@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 
+_AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # libjpeg's warnings (jerror.h) after which the pixels are not the photographer's any more.
 _JPEG_DAMAGE = ("bad Huffman code", "bad arithmetic code", "found marker", "progression")
@@ -81,19 +82,17 @@ def _header_size(data: bytes) -> tuple[int, int]:
     """Width and height as stored, from the header alone."""
     if data[:8] == _PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) >= 24:
         return struct.unpack(">II", data[16:24])
-    if data[:2] == b"\xff\xd8":
-        try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-            return width, height
-        except ValueError:
-            pass  # a JPEG that libjpeg-turbo's simple interface can't read; Pillow may
+    header = _jpeg_header(data) if data[:2] == b"\xff\xd8" else None
+    if header is not None:
+        return header[0], header[1]
     with _pillow(data) as image:
         return image.size
 
 
 def _orientation(data: bytes) -> int:
-    if b"Exif" not in data[:65536] and b"eXIf" not in data and data[:4] not in (b"II*\0", b"MM\0*"):
-        return 1  # Pillow's parser costs more than decoding a small photograph
+    marks = {b"\xff\xd8": (b"Exif\0",), b"\x89P": (b"eXIf", b"Raw profile type exif")}.get(data[:2])
+    if marks and not any(mark in data for mark in marks):
+        return 1  # Pillow's parser costs as much as decoding a small photograph
     try:
         with _pillow(data) as image:
             value = image.getexif().get(0x0112, 1)
@@ -109,12 +108,29 @@ def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns or flip else rgb
 
 
-def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray | None:
-    """RGB pixels, or None where libjpeg-turbo's simple interface does not know this kind of JPEG."""
+def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
+    """Width, height and colour space, or None where libjpeg-turbo's simple interface can't tell."""
     try:
-        if simplejpeg.decode_jpeg_header(data, strict=False)[2] in ("CMYK", "YCCK"):
-            return None
-        return simplejpeg.decode_jpeg(data, "RGB", min_factor=shrink)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError):  # KeyError: a header without a colour space
+        return None
+    return int(width), int(height), colours
+
+
+def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray | None:
+    """RGB pixels, or None where libjpeg-turbo's simple interface does not know this kind of JPEG (or this scale)."""
+    header = _jpeg_header(data)
+    if header is None or header[2] in ("CMYK", "YCCK"):
+        return None
+    size = (-(-header[1] // shrink), -(-header[0] // shrink))
+
+    def decode(whole: bytes, strict: bool) -> np.ndarray | None:
+        least = {"min_height": size[0], "min_width": size[1]} if shrink > 1 else {}
+        rgb = simplejpeg.decode_jpeg(whole, "RGB", strict=strict, **least)
+        return rgb if rgb.shape[:2] == size else None
+
+    try:
+        return decode(data, strict=True)
     except ValueError as error:
         problem = str(error)
     if "Premature end of JPEG file" in problem:
@@ -122,7 +138,7 @@ def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray | None:
         # libjpeg complains of the former alone.
         data += b"\xff\xd9"
         try:
-            return simplejpeg.decode_jpeg(data, "RGB", min_factor=shrink)
+            return decode(data, strict=True)
         except ValueError as error:
             problem = str(error)
     if "remature end" in problem:
@@ -130,14 +146,14 @@ def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray | None:
     if any(damage in problem for damage in _JPEG_DAMAGE):
         raise Rejected("unreadable")
     try:
-        return simplejpeg.decode_jpeg(data, "RGB", min_factor=shrink, strict=False)  # stray bytes between segments
+        return decode(data, strict=False)  # stray bytes between segments and the like
     except ValueError:
         return None
 
 
 def _decode_other(data: bytes) -> np.ndarray:
     if _is_plain_png(data):
-        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+        stored = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
         if stored is not None:
             return cv2.cvtColor(stored if stored.dtype == np.uint8 else _to_8_bits(stored), cv2.COLOR_BGR2RGB)
     with _pillow(data) as image:
@@ -152,9 +168,9 @@ def _decode_other(data: bytes) -> np.ndarray:
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """8- or 16-bit grey or RGB without transparency or orientation, and whole: what OpenCV decodes as we want it."""
+    """8- or 16-bit grey or RGB without transparency, and whole: what OpenCV decodes as we want it."""
     plain = data[:8] == _PNG_SIGNATURE and data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
-    return plain and data[-8:-4] == b"IEND" and b"tRNS" not in data[:4096] and b"eXIf" not in data
+    return plain and data[-8:-4] == b"IEND" and b"tRNS" not in data[:4096]
 
 
 def _pillow(data: bytes) -> Image.Image:

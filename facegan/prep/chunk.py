@@ -17,8 +17,9 @@ from facegan.faces import crop as cropping
 from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_centre
 from facegan.faces.photo import Photo, Rejected
 from facegan.prep.sources import MAX_BYTES, Entry, Reader
+from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
-from facegan.shards.write import ShardSum, ShardWriter, encode_image
+from facegan.shards.write import ShardSum, ShardWriter
 
 _SMALL_SIDE = 1024  # photos with a long side from here on are detected on a shrunk decode
 _SHOWN_REJECTS = 8  # thumbnails that a chunk keeps for the preview

@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -64,12 +65,16 @@ def committed(folder: Path, work: Work) -> ChunkResult | None:
 
 @dataclass(frozen=True)
 class Done:
-    """A committed chunk; times by the system's monotonic clock, which all processes share."""
+    """A committed chunk; times by the system's monotonic clock, which all processes share.
+
+    ``peak_bytes`` is the most memory its worker has used until then.
+    """
 
     work: Work
     result: ChunkResult
     started: float
     finished: float
+    peak_bytes: int
 
 
 def run_local(job: Job, todo: list[Work], workers: int) -> Iterator[Done]:
@@ -144,4 +149,5 @@ def _work(work: Work) -> Done:
         if result.shard is None:
             path.unlink(missing_ok=True)
     write_bytes(marker, json.dumps({"inputs": work.inputs, "result": result.to_json()}).encode())
-    return Done(work, result, started, time.monotonic())
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Done(work, result, started, time.monotonic(), peak_bytes)

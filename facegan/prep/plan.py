@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from facegan.prep.chunk import Chunk
 from facegan.prep.engines import Work
 from facegan.prep.photos import read_known
 from facegan.prep.sources import Entry, Listing, Source, common_folder
-from facegan.shards.layout import DATASET_FILE, PHOTO_SUFFIXES, PHOTOS_FILE, DatasetInfo, readable_path
+from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, DatasetInfo, readable_path
 
 _MODELS_OF = {"mediapipe": ("short", "full"), "mediapipe-short": ("short",), "mediapipe-full": ("full",)}
 _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "simplejpeg")
@@ -80,7 +79,12 @@ def _short(value: Any) -> str:
 
 
 def make_plan(
-    source: Source, out: Path, config: PrepConfig, models: tuple[Path, ...], before: DatasetInfo | None, limit: int | None
+    source: Source,
+    out: Path,
+    config: PrepConfig,
+    models: tuple[Path, ...],
+    before: DatasetInfo | None,
+    limit: int | None,
 ) -> Plan:
     """Lists the source and finds what the dataset does not hold yet.
 
@@ -106,7 +110,9 @@ def make_plan(
                 f"{text} has changed since it was added to {out}: {known[text]:,} bytes then, {entry.size:,} now.\n"
                 f"Put the old one back, give the new one another name, or make the dataset anew with --force."
             )
-    everything = {readable_path(path): entry.size for path, entry in (_below(root, e, lenient=True) for e in listing.entries)}
+    everything = {
+        readable_path(path): entry.size for path, entry in (_below(root, e, lenient=True) for e in listing.entries)
+    }
     settings, versions = effective_settings(config, models), library_versions()
     sizes = {**known, **{readable_path(path): entry.size for path, entry in new}}
     return Plan(
@@ -184,7 +190,9 @@ def _cut(
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def library_versions() -> dict[str, str]:
@@ -198,9 +206,3 @@ def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> t
     tar = 2 * 512 + 1024 + 256  # two headers, JSON, rounding up to blocks
     seconds = (new * 0.003 + source_bytes * 1e-8) / workers + 2.0
     return seconds, int(new * (config.size**2 * bytes_a_pixel + tar))
-
-
-def usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from facegan.config import PrepConfig
 from facegan.console import Console, human_seconds
 from facegan.errors import DatasetError, FaceganError, Interrupted
 from facegan.files import disk_errors, human_bytes, make_folder, remove_partials, write_json
+from facegan.machine import usable_cpus
 from facegan.prep.engines import Done, Job, Work, committed, run_local
 from facegan.prep.finish import CHUNKS, carry_out_journal, finish
-from facegan.prep.plan import Plan, check_settings, estimate, find_models, make_plan, usable_cpus
+from facegan.prep.plan import Plan, check_settings, estimate, find_models, make_plan
 from facegan.prep.sources import open_source
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER, DatasetInfo
 
@@ -35,6 +36,7 @@ class PrepResult:
     Attributes:
         seconds: wall time.
         work_seconds: from the first photo taken to the last shard renamed; the rate is over these.
+        worker_peak_bytes: the most memory that one worker used.
     """
 
     photos: int
@@ -50,9 +52,10 @@ class PrepResult:
     engine: str
     workers: int
     out: str
+    worker_peak_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "worker_peak_bytes"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def prepare(
         job = Job(config, origin, models, make_folder(out / STATE_FOLDER / CHUNKS))
         todo = [work for work in plan.work if committed(job.folder, work) is None]
         _announce(plan, todo, config, workers, console)
-        work_seconds, done = _run(job, todo, plan, workers, console)
+        ran = _run(job, todo, plan, workers, console)
         info = finish(out, plan) if plan.work or plan.before is None else plan.before
         totals = info.totals
         return PrepResult(
@@ -127,11 +130,12 @@ def prepare(
             shards=len(info.shards),
             bytes=totals.bytes,
             seconds=round(time.monotonic() - start, 3),
-            work_seconds=round(work_seconds, 3),
-            photos_per_second=round(done / work_seconds, 1) if work_seconds else 0.0,
+            work_seconds=round(ran.seconds, 3),
+            photos_per_second=round(ran.photos / ran.seconds, 1) if ran.seconds else 0.0,
             engine="local",
             workers=workers,
             out=str(out),
+            worker_peak_bytes=ran.peak_bytes,
         )
 
 
@@ -249,37 +253,58 @@ def _announce(plan: Plan, todo: list[Work], config: PrepConfig, workers: int, co
         console.warn(f"{len(plan.gone):,} photographs of the dataset are gone from the source (first: {plan.gone[0]}); "
                      "their faces stay.")  # fmt: skip
     if plan.before and plan.before.versions != plan.versions:
-        changed = [f"{k} {plan.before.versions.get(k)} → {v}" for k, v in plan.versions.items() if plan.before.versions.get(k) != v]
-        console.warn(f"the dataset was begun with other versions ({', '.join(changed)}); new faces may differ slightly.")
+        changed = [
+            f"{k} {plan.before.versions.get(k)} → {v}"
+            for k, v in plan.versions.items()
+            if plan.before.versions.get(k) != v
+        ]
+        console.warn(
+            f"the dataset was begun with other versions ({', '.join(changed)}); new faces may differ slightly."
+        )
 
 
-def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console) -> tuple[float, int]:
-    """Runs the chunks. Seconds from the first photo taken to the last rename, and how many photographs that were."""
-    photos = kept = 0
-    rejected: Counter[str] = Counter()
-    first, last = float("inf"), 0.0
-    total = sum(len(work.chunk.entries) for work in plan.work)
-    before = total - sum(len(work.chunk.entries) for work in todo)
+@dataclass
+class _Ran:
+    """Sums over the chunks that this run did."""
+
+    photos: int = 0
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    first: float = float("inf")
+    last: float = 0.0
+    peak_bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """From the first photo taken to the last shard renamed."""
+        return self.last - self.first if self.photos else 0.0
+
+    def add(self, done: Done) -> None:
+        rows = done.result.rows
+        self.photos += len(rows)
+        self.kept += sum(row.outcome == "kept" for row in rows)
+        self.rejected.update(row.reason for row in rows if row.reason)
+        self.first, self.last = min(self.first, done.started), max(self.last, done.finished)
+        self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
+
+    def note(self) -> str:
+        reasons = "".join(f", {count:,} {reason}" for reason, count in self.rejected.most_common(3))
+        return f"{self.kept / self.photos:.1%} kept{reasons}"
+
+
+def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console) -> _Ran:
+    ran = _Ran()
+    before = plan.new - sum(len(work.chunk.entries) for work in todo)
     try:
-        with console.progress(total, "photographs", done=before) as progress:
-            for done in run_local(job, todo, min(workers, max(len(todo), 1))) if todo else ():
-                first, last = min(first, done.started), max(last, done.finished)
-                photos += len(done.result.rows)
-                kept += _tell(done, rejected, console)
-                progress.advance(len(done.result.rows), f"{kept / photos:.1%} kept{_reasons(rejected)}")
+        with console.progress(plan.new, "photographs", done=before) as progress:
+            for done in run_local(job, todo, min(workers, len(todo))) if todo else ():
+                ran.add(done)
+                for crash in done.result.crashes:
+                    console.warn(f"crashed on {crash}")
+                progress.advance(len(done.result.rows), ran.note())
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped. {before + photos:,} of {total:,} photographs are done and kept; the same command goes on from there."
+            f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
+            f"the same command goes on from there."
         ) from None
-    return (last - first if photos else 0.0), photos
-
-
-def _tell(done: Done, rejected: Counter[str], console: Console) -> int:
-    for crash in done.result.crashes:
-        console.warn(f"crashed on {crash}")
-    rejected.update(row.reason for row in done.result.rows if row.reason)
-    return sum(row.outcome == "kept" for row in done.result.rows)
-
-
-def _reasons(rejected: Counter[str]) -> str:
-    return "".join(f", {count:,} {reason}" for reason, count in rejected.most_common(3))
+    return ran

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from facegan.prep.chunk import Thumbnail
+from facegan.shards.images import decode_image
 from facegan.shards.index import Shard
 
 _COLUMNS = 8
@@ -61,8 +62,7 @@ def draw_preview(
 
 def _draw_reject(sheet: Image.Image, draw: ImageDraw.ImageDraw, reject: Thumbnail, x: int, y: int) -> None:
     if reject.png:
-        data = np.frombuffer(base64.b64decode(reject.png), np.uint8)
-        picture = Image.fromarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+        picture = Image.fromarray(_decoded(base64.b64decode(reject.png)))
         sheet.paste(picture, (x + (_CELL_PX - picture.width) // 2, y + (_CELL_PX - picture.height) // 2))
     else:
         draw.rectangle((x, y, x + _CELL_PX - 1, y + _CELL_PX - 1), outline=_FAINT)
@@ -91,8 +91,13 @@ def _spread_faces(shards: Sequence[tuple[Path, int]]) -> list[np.ndarray]:
         if inside:
             shard = Shard(path)
             for i in inside:
-                data = np.frombuffer(shard.read(shard.samples[i].image), np.uint8)
-                faces.append(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
-                del data
+                faces.append(_decoded(bytes(shard.read(shard.samples[i].image))))
             shard.close()
     return faces
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    rgb = decode_image(data)
+    if rgb is None:
+        raise ValueError("an image that facegan has just written can't be read")
+    return rgb

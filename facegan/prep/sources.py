@@ -42,7 +42,8 @@ class Listing:
 class Source(Protocol):
     """Photographs with stable names. Sources are small and picklable: each worker opens its own reader."""
 
-    path: Path
+    @property
+    def path(self) -> Path: ...
 
     def list(self) -> Listing: ...
 
@@ -69,11 +70,12 @@ def open_source(path: Path, leave_out: Path | None = None) -> Source:
     if path.is_dir():
         return Folder(path, leave_out)
     if not path.exists():
-        near = suggest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        near = suggest(path.name, [beside.name for beside in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise SourceError(f"There is no {path}.{near} Name a folder, a .tar or a .zip of photographs.")
-    for kind, suffix in ((Tar, ".tar"), (Zip, ".zip")):
-        if path.suffix.lower() == suffix:
-            return kind(path)
+    if path.suffix.lower() == ".tar":
+        return Tar(path)
+    if path.suffix.lower() == ".zip":
+        return Zip(path)
     raise SourceError(f"{path} is no source that facegan reads. Name a folder, a .tar or a .zip of photographs.")
 
 
@@ -133,7 +135,8 @@ class FolderReader:
 class Tar:
     """Regular files of an uncompressed tar. Where a name stands twice the later one counts, as when unpacking."""
 
-    path: Path
+    @property
+    def path(self) -> Path: ...
 
     def list(self) -> Listing:
         last: dict[bytes, tuple[int, int]] = {}
@@ -146,7 +149,9 @@ class Tar:
                     elif not member.isdir():
                         listing.ignored["link" if member.islnk() or member.issym() else "special"] += 1
         except (tarfile.TarError, EOFError) as error:
-            raise SourceError(f"{self.path} is no whole tar archive ({error}); {len(last):,} files stand before that.") from None
+            raise SourceError(
+                f"{self.path} is no whole tar archive ({error}); {len(last):,} files stand before that."
+            ) from None
         for name, (size, offset) in last.items():
             listing.add(name, size, offset)
         listing.entries.sort()
@@ -171,7 +176,8 @@ class TarReader:
 class Zip:
     """Files of a zip. Where a name stands twice the later one counts, as when unpacking."""
 
-    path: Path
+    @property
+    def path(self) -> Path: ...
 
     def list(self) -> Listing:
         listing = Listing([])
@@ -226,5 +232,5 @@ def _suffix(name: bytes) -> str:
 def common_folder(names: list[bytes]) -> bytes:
     """The deepest folder that holds all names (sorted), with its final slash; empty at the top."""
     first, last = names[0], names[-1]
-    shared = os.path.commonprefix([first, last])
-    return shared[: shared.rfind(b"/") + 1]
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind(b"/", 0, same) + 1]

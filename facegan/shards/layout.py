@@ -19,7 +19,8 @@ PREVIEW_FILE = "preview.png"
 STATE_FOLDER = ".facegan"
 
 PHOTO_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .mpo .avif .heic .heif".split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".avif", ".heic", ".heif"}
 )
 IMAGE_FORMATS = ("png", "jpg", "webp")
 SPLITS = ("train", "val", "test")
@@ -37,8 +38,8 @@ def sample_key(path: bytes, face: int = 0) -> str:
     """A photograph's path → the key of its sample.
 
     Letters, digits, ``_`` and ``-`` stand, any other byte is ``=XX``; a final ``.jpg`` is dropped, unless what is left
-    would look like another photograph (``x.png.jpg`` beside ``x.png``). Face n > 0 of a photo ends in ``=fn``. Keys over
-    200 bytes are cut to 160 and end in ``=h`` and 16 hexadecimal digits of the path's SHA-256.
+    would look like another photograph (``x.png.jpg`` beside ``x.png``). Face n > 0 of a photo ends in ``=fn``. Keys
+    over 200 bytes are cut to 160 and end in ``=h`` and 16 hexadecimal digits of the path's SHA-256.
     """
     stem = path.removesuffix(b".jpg")
     kept = path if has_photo_suffix(stem) or not PurePosixPath(stem.decode("latin-1")).name else stem

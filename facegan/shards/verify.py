@@ -103,6 +103,8 @@ def _check_photos(folder: Path, info: DatasetInfo, keys: dict[str, list[str]]) -
         if row["keys"]:
             told.setdefault(row["shard"], []).extend(row["keys"])
     problems += [
-        f"{path} and the shard {name} do not hold the same keys." for name in keys if sorted(told.get(name, [])) != sorted(keys[name])
+        f"{path} and the shard {name} do not hold the same keys."
+        for name in keys
+        if sorted(told.get(name, [])) != sorted(keys[name])
     ]
     return problems

@@ -9,11 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-import cv2
-import numpy as np
-import simplejpeg
+from typing import Any, Self
 
 from facegan.files import disk_errors, sync_folder
 
@@ -25,21 +21,6 @@ class ShardSum:
     samples: int
     bytes: int
     sha256: str
-
-
-def encode_image(rgb: np.ndarray, image_format: str) -> bytes:
-    """RGB uint8 (height, width, 3) → file bytes: uncompressed PNG, JPEG at quality 95 and 4:4:4, or lossless WebP."""
-    if image_format == "jpg":
-        return simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=95, colorspace="RGB", colorsubsampling="444")
-    options = {
-        "png": (".png", [cv2.IMWRITE_PNG_COMPRESSION, 0]),
-        "webp": (".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]),  # above 100 is OpenCV's word for lossless
-    }
-    suffix, flags = options[image_format]
-    done, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), flags)
-    if not done:
-        raise ValueError(f"OpenCV can't encode {image_format}")
-    return data.tobytes()
 
 
 class ShardWriter:
@@ -54,7 +35,8 @@ class ShardWriter:
         self._samples = 0
         self._file = temporary.open("wb")
         self._sums = _Summing(self._file)
-        self._tar = tarfile.open(fileobj=self._sums, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20)
+        sums: Any = self._sums  # tarfile only writes to it, and asks where it stands
+        self._tar = tarfile.TarFile(fileobj=sums, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(self, key: str, image_format: str, image: bytes, meta: bytes) -> None:
         self._member(f"{key}.{image_format}", image)
@@ -101,3 +83,6 @@ class _Summing:
         self.sha256.update(data)
         self.count += len(data)
         return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.count

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from facegan.errors import DatasetError, SettingsError, one_of, suggest
+from facegan.machine import memory_bytes, usable_cpus
 from facegan.stream.order import sample_at
 
 CACHES = ("auto", "gpu", "ram", "off")
@@ -50,7 +49,8 @@ class Batches:
     ) -> None:
         if batch_size > len(images):
             raise SettingsError(
-                f"A batch of {batch_size} is larger than the dataset ({len(images)} faces): choose --batch {len(images)} or less."
+                f"A batch of {batch_size} is larger than the dataset ({len(images)} faces): "
+                f"choose --batch {len(images)} or less."
             )
         if batch_size % world_size:
             raise SettingsError(f"A batch of {batch_size} can't be shared evenly by {world_size} processes.")
@@ -60,7 +60,7 @@ class Batches:
         share = batch_size // world_size
         self._slice = slice(rank * share, (rank + 1) * share)
         self._position = 0
-        self._threads = ThreadPoolExecutor(_decoding_threads(), "decode")
+        self._threads = ThreadPoolExecutor(usable_cpus(), "decode")
         self._ahead: dict[int, list[Future[np.ndarray]]] = {}
         self.cache = choose_cache(images, device) if cache == "auto" else cache
         self._get = self._open_cache()
@@ -133,21 +133,9 @@ def _as_nchw(nhwc: torch.Tensor) -> torch.Tensor:
     return nhwc.permute(0, 3, 1, 2)
 
 
-def _decoding_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def choose_cache(images: Images, device: torch.device) -> str:
     """``gpu`` where the decoded images fill at most a quarter of the free GPU memory, ``ram`` where half of the RAM."""
     needed = len(images) * images.size**2 * images.channels
     if device.type == "cuda" and needed <= torch.cuda.mem_get_info(device)[0] / 4:
         return "gpu"
-    return "ram" if needed <= _free_ram() / 2 else "off"
-
-
-def _free_ram() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return float("inf")  # not Linux: trust that images of a face dataset fit
+    return "ram" if needed <= memory_bytes("MemAvailable") / 2 else "off"

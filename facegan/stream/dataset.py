@@ -10,17 +10,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from facegan.errors import DatasetError, one_of
+from facegan.shards.images import decode_image
 from facegan.shards.index import Shard
 from facegan.shards.layout import DATASET_FILE, DatasetInfo
 from facegan.stream.batches import Batches
 
 
-class FaceShards:
+class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     """The faces of one split of a dataset, a map-style dataset that any ``DataLoader`` takes.
 
     ``faces[i]`` is (uint8 (size, size, 3) RGB array, the sample's JSON as a dict), in the order of the shards.
@@ -52,7 +53,8 @@ class FaceShards:
             self._shards.append(shard)
             if len(shard) != entry.samples:
                 raise DatasetError(
-                    f"The shard {path} was altered: it holds {len(shard)} samples, {DATASET_FILE} says {entry.samples}.\n"
+                    f"The shard {path} was altered: it holds {len(shard)} samples, "
+                    f"{DATASET_FILE} says {entry.samples}.\n"
                     f"See what is wrong: facegan verify {self.path}"
                 )
         self._ends = list(itertools.accumulate(map(len, self._shards)))
@@ -77,15 +79,15 @@ class FaceShards:
         return self.pixels(index), meta
 
     def pixels(self, index: int) -> np.ndarray:
-        """The image alone: uint8 (size, size, 3), RGB. Threads may decode side by side: OpenCV frees the interpreter."""
+        """The image alone: uint8 (size, size, 3), RGB. Threads may decode side by side."""
         shard, sample = self._locate(index)
-        stored = cv2.imdecode(np.frombuffer(shard.read(sample.image), np.uint8), cv2.IMREAD_COLOR)
-        if stored is None or stored.shape != (self.size, self.size, self.channels):
+        rgb = decode_image(shard.read(sample.image))
+        if rgb is None or rgb.shape != (self.size, self.size, self.channels):
             raise DatasetError(
                 f"{sample.image.name} in {shard.path} is no image of {self.size}×{self.size} pixels.\n"
                 f"See what else is wrong: facegan verify {self.path}"
             )
-        return cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
+        return rgb
 
     def _locate(self, index: int) -> tuple[Shard, Any]:
         if not -len(self) <= index < len(self):

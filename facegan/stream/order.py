@@ -37,7 +37,9 @@ def _permuted(offsets: np.ndarray, samples: int, keys: np.ndarray) -> np.ndarray
     mask = (_U64(1) << half) - _U64(1)
     values = offsets.astype(_U64)
     outside = np.ones(len(values), bool)
-    while outside.any():  # the network permutes 0 … 4^half − 1: walk on until back below `samples`, four steps at most on average
+    while (
+        outside.any()
+    ):  # the network permutes 0 … 4^half − 1: walk on until back below `samples`, four steps at most on average
         values[outside] = _feistel(values[outside], half, mask, keys)
         outside = values >= samples
     return values.astype(np.int64)

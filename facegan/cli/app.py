@@ -1,0 +1,98 @@
+"""``facegan``: the commands, and the one place that turns errors into sentences and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import facegan
+from facegan.cli import bench, demo, doctor, inspect, models, prep, sample, train, verify
+from facegan.errors import FaceganError
+
+app = typer.Typer(
+    name="facegan",
+    help="From a folder of photographs to a trained face generator.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    rich_markup_mode="rich",
+    epilog="Start with: facegan demo",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"facegan {facegan.__version__}")  # noqa: T201 - the result of --version
+        raise typer.Exit
+
+
+@app.callback()
+def _facegan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("prep")(prep.prep)
+app.command("inspect")(inspect.inspect)
+app.command("verify")(verify.verify)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("demo")(demo.demo)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
+app.add_typer(bench.app, name="bench")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and ends the process with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(arguments))
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    try:
+        code = app(arguments, prog_name="facegan", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except FaceganError as error:
+        return _say(error, str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _say(error, "Interrupted.", 130, debug)
+    except BrokenPipeError:  # the reader of a pipe went away: `facegan inspect out | head`
+        with contextlib.suppress(OSError):
+            sys.stderr.close()
+        return 1
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's usage errors, whichever click they come from
+            return _say(error, _usage_sentence(error), 2, debug)
+        text = (
+            f"This is a fault in facegan: {type(error).__name__}: {error}\nThe same command with --debug shows where."
+        )
+        return _say(error, text, 1, debug)
+
+
+def _usage_sentence(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "facegan"
+    return f"{error.format_message()}\nSee: {path} --help"
+
+
+def _say(error: BaseException, text: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    sys.stderr.write(f"error: {text}\n" if code != 130 else f"\n{text}\n")
+    return code

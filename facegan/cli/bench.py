@@ -1,0 +1,96 @@
+"""``facegan bench``: our speed beside the same job by hand, in the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facegan.cli.options import Debug, Device, Json, Quiet, console_of, setting, whole_number
+from facegan.config import PrepConfig
+from facegan.console import print_json, print_table
+from facegan.machine import usable_cpus
+
+if TYPE_CHECKING:
+    from facegan.bench.pairs import Bench
+
+app = typer.Typer(help="Measure facegan beside the same job by hand.", no_args_is_help=True)
+
+Pairs = Annotated[int, typer.Option("--pairs", min=1, help="Measure both this often in turn; the ratio is the median.")]
+Workers = Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")]
+
+
+def _print(bench: Bench, json: bool) -> None:
+    found = bench.to_json()
+    if json:
+        print_json(found)
+        return
+    notes = [[name.replace("_", " "), str(value), ""] for name, value in bench.notes.items()]
+    place = found["machine"]
+    print_table(
+        [bench.what, bench.unit, ""],
+        [
+            ["facegan", ", ".join(f"{rate:,.0f}" for rate in bench.ours), ""],
+            [f"by hand: {bench.hand}", ", ".join(f"{rate:,.0f}" for rate in bench.by_hand), ""],
+            ["ratio (median of pairs)", f"{bench.ratio:.2f} ×", ""],
+            *notes,
+            ["machine", f"{place['cpu']}, {place['cpus']} CPUs", ""],
+        ],
+    )
+
+
+@app.command("prep")
+def bench_prep(
+    photos: Annotated[
+        Path | None, typer.Argument(metavar="[PHOTOS]", help="A folder of JPEGs; else drawn ones.")
+    ] = None,
+    crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs.")] = None,
+    workers: Workers = "auto",
+    pairs: Pairs = 3,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Photographs a second: prep beside decode, detect, crop and encode by hand, in as many processes."""
+    config = PrepConfig.of({"crop": crop})
+    processes = whole_number(workers, "--workers") or usable_cpus()
+    from facegan.bench.prep import bench_prep as run
+
+    _print(run(photos, config, workers=processes, limit=limit, pairs=pairs, console=console_of(quiet)), json)
+
+
+@app.command("stream")
+def bench_stream(
+    shards: Annotated[Path, typer.Option("--shards", help="A dataset: a folder that facegan prep wrote.")],
+    images: Annotated[int, typer.Option("--images", min=1, help="Images a measurement.")] = 20_000,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 128,
+    workers: Workers = "auto",
+    pairs: Pairs = 3,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Images a second: our batches beside webdataset's own pipeline."""
+    processes = whole_number(workers, "--workers")
+    from facegan.bench.stream import bench_stream as run
+
+    console = console_of(quiet)
+    _print(run(shards, images=images, batch=batch, workers=processes, pairs=pairs, console=console), json)
+
+
+@app.command("train")
+def bench_train(
+    method: Annotated[str, typer.Option("--method", help="dcgan or wgan-gp.")] = "dcgan",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Rounds a measurement.")] = 4,
+    device: Device = "auto",
+    pairs: Pairs = 3,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Images a second: our rounds beside the plain fp32 loop, on one random batch of 64×64."""
+    from facegan.bench.train import bench_train as run
+
+    _print(run(method, steps=steps, device=device, pairs=pairs, console=console_of(quiet)), json)

@@ -1,0 +1,64 @@
+"""What commands share: options, settings from options and ``--set``, the console."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from facegan.config import Settings
+from facegan.console import Console
+from facegan.errors import SettingsError
+
+S = TypeVar("S", bound=Settings)
+
+
+def setting(config: type[Settings], name: str, *, by_method: bool = False) -> Any:
+    """The option of a setting: its help and its default's place are the setting's own."""
+    text = config.describe(name).replace("[", "\\[")  # rich reads brackets as markup
+    return typer.Option("--" + name.replace("_", "-"), help=text, show_default="by method" if by_method else True)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; touch nothing.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Any setting by name; may be repeated.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def console_of(quiet: bool) -> Console:
+    return Console(quiet=quiet)
+
+
+def given(config: type[Settings], sets: list[str] | None, **options: Any) -> dict[str, Any]:
+    """Settings by name from options (None: not given) and ``--set section.name=value``, which wins.
+
+    Raises:
+        SettingsError: a ``--set`` that is malformed or belongs to another section.
+    """
+    values = {name: value for name, value in options.items() if value is not None}
+    for text in sets or []:
+        name, equals, value = text.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not equals or not dot:
+            raise SettingsError(f"--set {text}: write it as --set {config.section}.name=value.")
+        if section != config.section:
+            raise SettingsError(f"--set {text}: this command has the section '{config.section}', not '{section}'.")
+        values[key] = value.strip()
+    return values
+
+
+def whole_number(value: str, option: str) -> int | None:
+    """``auto`` (None) or a number from 1 up.
+
+    Raises:
+        SettingsError: anything else.
+    """
+    if value == "auto":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise SettingsError(f"{option} {value}: it has to be auto, or a whole number from 1 up.")
+    return int(value)

@@ -1,0 +1,88 @@
+"""``facegan prep``: photographs → dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, console_of, given, setting, whole_number
+from facegan.config import PrepConfig
+from facegan.console import human_seconds, print_json, print_result
+from facegan.files import human_bytes
+
+
+def prep(
+    source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, .tar or .zip of photographs.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The dataset's folder; continued where it exists.")],
+    size: Annotated[int, setting(PrepConfig, "size")] = PrepConfig.default("size"),
+    crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
+    margin: Annotated[float, setting(PrepConfig, "margin")] = PrepConfig.default("margin"),
+    detector: Annotated[str, setting(PrepConfig, "detector")] = PrepConfig.default("detector"),
+    model: Annotated[Path | None, typer.Option("--model", help="A detector model (.tflite) of your own.")] = None,
+    min_score: Annotated[float, setting(PrepConfig, "min_score")] = PrepConfig.default("min_score"),
+    faces: Annotated[str, setting(PrepConfig, "faces")] = PrepConfig.default("faces"),
+    max_outside: Annotated[float, setting(PrepConfig, "max_outside")] = PrepConfig.default("max_outside"),
+    format: Annotated[str, setting(PrepConfig, "format")] = PrepConfig.default("format"),
+    shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
+    workers: Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")] = "auto",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Delete a dataset made with other settings.")] = False,
+    sets: Set = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Detect and crop faces into WebDataset shards. Every photograph is accounted for in OUT/photos.parquet.
+
+    Stopped (Ctrl-C, a crash, a power cut), the same command goes on; with new photographs it adds them.
+    """
+    options: dict[str, Any] = {
+        "size": size,
+        "crop": crop,
+        "margin": margin,
+        "detector": detector,
+        "min_score": min_score,
+        "faces": faces,
+        "max_outside": max_outside,
+        "format": format,
+        "shard_size": shard_size,
+    }
+    config = PrepConfig.of(given(PrepConfig, sets, **options))
+    processes = whole_number(workers, "--workers")
+    from facegan.prep.prepare import plan_prepare, prepare
+
+    if dry_run:
+        plan = plan_prepare(source, out, config, model=model, workers=processes, limit=limit, force=force)
+        if json:
+            print_json(plan.to_json())
+        else:
+            print_result(
+                f"{plan.photos:,} photographs found, {plan.new:,} of them new, in {plan.chunks:,} chunks: "
+                f"about {human_seconds(plan.about_seconds)} with {plan.workers} processes, "
+                f"at most {human_bytes(plan.about_bytes)} in {plan.out}"
+            )
+        return
+    result = prepare(
+        source,
+        out,
+        config,
+        model=model,
+        workers=processes,
+        limit=limit,
+        force=force,
+        console=console_of(quiet),
+    )
+    if json:
+        print_json(result.to_json())
+        return
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected.items()) or "none"
+    share = result.kept / result.photos
+    print_result(
+        f"{result.photos:,} photographs: {result.kept:,} kept ({share:.2%}), rejected: {rejected}\n"
+        f"{result.faces:,} faces of {config.size}×{config.size} in {result.shards:,} shards, "
+        f"{human_bytes(result.bytes)}\n"
+        f"{result.out}  (look at {result.out}/preview.png, then: facegan train --shards {result.out})"
+    )

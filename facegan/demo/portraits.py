@@ -1,0 +1,220 @@
+"""Drawn portraits whose keypoints are known exactly: the data of `facegan demo`, and ground truth for tests.
+
+A portrait is a pure function of (seed, index, width, height): a person, a pose and a light are drawn at random, and
+painted with soft shapes at twice the size. No photograph is used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facegan.demo.face import (
+    MOUTH_LIFT,
+    NOSE_LIFT,
+    model_face,
+    paint_beard,
+    paint_eyes,
+    paint_glasses,
+    paint_mouth,
+    paint_nose,
+)
+from facegan.demo.hair import paint_hair_before, paint_hair_behind
+from facegan.demo.paint import Canvas, Pose, closed_curve, ellipse, mirrored, open_curve
+from facegan.demo.people import Person, meet
+from facegan.demo.sitting import Light, Sitting, head_depth, head_outline, light_fields
+from facegan.errors import SettingsError
+from facegan.files import disk_errors, make_folder
+
+MIN_WIDTH, MIN_HEIGHT = 178, 218  # CelebA's frame; smaller faces would be nearer to the detector's limits
+_SUPERSAMPLE = 2
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Positions (x, y) in pixels of the picture: its left and top edges are 0.0, pixel centres .5."""
+
+    left_eye: tuple[float, float]  # image-left
+    right_eye: tuple[float, float]  # image-right
+    nose: tuple[float, float]
+    mouth: tuple[float, float]
+
+    def array(self) -> NDArray[np.float64]:
+        """(4, 2) float64: image-left eye, image-right eye, nose tip, mouth centre, as MediaPipe orders them."""
+        return np.array([self.left_eye, self.right_eye, self.nose, self.mouth])
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """``pixels``: (height, width, 3) uint8, RGB. ``keypoints``: where the features were drawn."""
+
+    pixels: NDArray[np.uint8]
+    keypoints: Keypoints
+
+
+def draw_portrait(
+    seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
+) -> Portrait:
+    """Portrait number ``index`` of the endless row of portraits that ``seed`` names.
+
+    Raises `SettingsError` where the picture is smaller than 178 × 218 px, or a number is negative.
+    """
+    if width < MIN_WIDTH or height < MIN_HEIGHT:
+        raise SettingsError(f"A portrait of {width} × {height} px is too small. Draw {MIN_WIDTH} × {MIN_HEIGHT} or more.")
+    if not (0 <= seed < 2**64 and 0 <= index < 2**64):
+        raise SettingsError(f"Seed {seed}, index {index}: both must be 0 or more, and below 2**64.")
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
+    person, light = meet(rng), _light(rng)
+    pose = _pose(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE)
+    canvas = Canvas(_background(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE))
+    skin, hair = light_fields(person, pose, light, canvas.height, canvas.width)
+    outline = head_outline(person)
+    head = canvas.shape(pose.place(outline, head_depth(outline)), pose.unit * 0.014)
+    sitting = Sitting(canvas, pose, person, light, rng, skin, hair, head)
+    paint_hair_behind(sitting)
+    _paint_bust(sitting)
+    canvas.lay(head, skin)
+    model_face(sitting)
+    paint_nose(sitting)
+    paint_beard(sitting)
+    paint_mouth(sitting)
+    paint_eyes(sitting)
+    paint_hair_before(sitting)
+    paint_glasses(sitting)
+    return Portrait(_finish(canvas, light, width, height), _keypoints(person, pose))
+
+
+def draw_portraits(
+    count: int, seed: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
+) -> Iterator[Portrait]:
+    """The first ``count`` portraits of ``seed``: file 000001.jpg of `write_portraits` shows the first of them."""
+    for index in range(count):
+        yield draw_portrait(seed, index, width=width, height=height)
+
+
+def write_portraits(
+    folder: Path, count: int, seed: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
+) -> list[Path]:
+    """Writes 000001.jpg … as JPEG of quality 95, 4:4:4, and returns the paths in order; `draw_portraits` has the truth.
+
+    The bytes don't depend on the number of threads. Raises `SettingsError` and `DiskError`.
+    """
+    make_folder(folder)
+
+    def write(index: int) -> Path:
+        path = folder / f"{index + 1:06d}.jpg"
+        with disk_errors(folder):
+            path.write_bytes(encode_jpeg(draw_portrait(seed, index, width=width, height=height).pixels))
+        return path
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(write, range(count)))
+
+
+def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) uint8 RGB as JPEG of quality 95 without chroma subsampling."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return cv2.imencode(".jpg", pixels[:, :, ::-1], options)[1].tobytes()
+
+
+def _light(rng: np.random.Generator) -> Light:
+    warmth = rng.normal(0, 0.035)
+    tint = rng.uniform(0.86, 1.06) * np.array([1 + warmth, 1.0, 1 - 1.2 * warmth])
+    return Light(float(rng.uniform(-0.75, 0.75)), float(rng.uniform(-0.65, -0.05)), float(rng.uniform(0.42, 0.66)), tint)
+
+
+def _pose(rng: np.random.Generator, width: int, height: int) -> Pose:
+    """CelebA's frame, loosely: the eyes near the middle, the head half the width."""
+    frame = min(width / MIN_WIDTH, height / MIN_HEIGHT)
+    return Pose(
+        x=width * rng.uniform(0.46, 0.54),
+        y=height * rng.uniform(0.48, 0.54),
+        unit=46 * frame * rng.uniform(0.88, 1.13),
+        roll=math.radians(np.clip(rng.normal(0, 6), -15, 15)),
+        yaw=math.radians(np.clip(rng.normal(0, 8), -17, 17)),
+        pitch=math.radians(np.clip(rng.normal(0, 3), -7, 7)),
+    )
+
+
+def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+    """A gradient with lights out of focus: (3, height, width)."""
+    rows, columns = 28, 23
+    y, x = np.mgrid[0:rows, 0:columns] / (rows - 1)
+    hue, angle = rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi)
+    level, colour = rng.uniform(60, 205), rng.uniform(8, 45)
+    wheel = np.cos(hue + np.array([0, 2.1, 4.2]))[:, None, None]
+    slope = (x - 0.4) * math.cos(angle) + (y - 0.5) * math.sin(angle)
+    small = level + colour * wheel + slope * (rng.uniform(20, 90) + 25 * np.cos(angle + wheel))
+    for _ in range(rng.integers(0, 7)):
+        cx, cy, size = rng.uniform(0, 0.82), rng.uniform(0, 1), rng.uniform(0.06, 0.2)
+        blob = 1 / (1 + np.exp((np.hypot(x - cx, y - cy) / size - 1) * rng.uniform(4, 9)))
+        small = small + blob * rng.normal(0, 26, (3, 1, 1)) + blob * rng.normal(8, 18)
+    small = np.clip(small, 8, 248).astype(np.float32)
+    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in small])
+
+
+def _paint_bust(s: Sitting) -> None:
+    """Ears, neck and clothes. The shoulders lean a third of the way with the head."""
+    p, canvas = s.person, s.canvas
+    for side in (-1, 1):
+        ear = [(0.93, -0.12), (1.06, -0.16), (1.12, 0.0), (1.07, 0.22), (0.97, 0.4), (0.9, 0.3)]
+        mask = canvas.shape(s.pose.place(closed_curve(np.asarray(ear) * (side, 1)), -0.15), s.px(0.015))
+        canvas.lay(mask, s.skin * np.float32(0.92))
+        fold = s.pose.place(open_curve([(side * 1.0, -0.08), (side * 1.06, 0.05), (side * 1.0, 0.24)]), -0.15)
+        canvas.shade(canvas.strokes([fold], s.px(0.035), s.px(0.02), mask), (0.66, 0.52, 0.5), 0.7)
+        if p.earrings:
+            stone = s.pose.place(ellipse(side * 1.0, 0.44, 0.045, 0.05, count=12), -0.12)
+            canvas.lay(canvas.shape(stone, s.px(0.012)), (236, 214, 150))
+    body = Pose(s.pose.x, s.pose.y, s.pose.unit, s.pose.roll / 3, 0.0, 0.0)
+    broad = 0.57 - 0.1 * p.softness
+    half = [(broad * 0.94, 0.6), (broad, 1.3), (broad * 1.08, 1.62), (1.2, 1.95), (1.5, 2.4), (1.5, 4.0)]
+    neck = canvas.shape(body.place(closed_curve([*half, *mirrored(half)])), s.px(0.02))
+    canvas.lay(neck, s.tone(0.9, 0.86, 0.85))
+    under_jaw = s.pose.place(head_outline(p) * (0.92, 1.0) + (0, 0.17), 0.2)
+    canvas.shade(canvas.shape(under_jaw, s.px(0.1), neck), (0.6, 0.48, 0.46), 0.8)
+    drop = {"crew": 1.85, "vee": 2.3, "collar": 1.95}[p.neckline]
+    wide = 2.35 - 0.45 * p.softness
+    cloth = [(broad + 0.12, 1.58), (1.15, 1.8), (wide * 0.8, 2.05), (wide, 2.6), (wide + 0.2, 4.5)]
+    right = open_curve(cloth)
+    throat = open_curve([(-broad - 0.12, 1.58), (-broad * 0.62, (1.58 + drop) / 2 + 0.07), (0, drop),
+                         (broad * 0.62, (1.58 + drop) / 2 + 0.07), (broad + 0.12, 1.58)])  # fmt: skip
+    points = np.concatenate([throat, right[1:], right[::-1] * (-1, 1)])
+    mask = canvas.shape(body.place(points), s.px(0.02))
+    canvas.lay(mask, p.clothes)
+    shaded = closed_curve([(0.2, 2.2), (2.6, 2.0), (2.6, 4.5), (0.4, 4.5)]) * (1 if s.light.x < 0 else -1, 1)
+    canvas.shade(canvas.shape(body.place(shaded), s.px(0.35), mask), (0.66, 0.66, 0.7), 0.8)
+    hem = body.place(throat + (0, 0.05))
+    canvas.shade(canvas.strokes([hem], s.px(0.07), s.px(0.03), mask), (0.7, 0.7, 0.72), 0.7)
+    if p.neckline == "collar":
+        flap = np.array([(0.1, 2.0), (broad, 1.5), (broad + 0.28, 1.62), (0.52, 2.32)])
+        for side in (-1, 1):
+            piece = canvas.shape(body.place(flap * (side, 1)), s.px(0.025))
+            canvas.lay(piece, np.clip(p.clothes * 1.14 + 6, 0, 255))
+
+
+def _finish(canvas: Canvas, light: Light, width: int, height: int) -> NDArray[np.uint8]:
+    """Shrinks by area, and lets the light fall off across the picture."""
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    fall = 1 + np.float32(0.09 * light.x) * x + np.float32(0.09 * light.y) * y
+    planes = []
+    for plane, tint in zip(canvas.planes, light.tint, strict=True):
+        small = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
+        planes.append(np.clip(small * fall * np.float32(tint) + np.float32(0.5), 0, 255).astype(np.uint8))
+    return cv2.merge(planes)  # type: ignore[return-value]
+
+
+def _keypoints(person: Person, pose: Pose) -> Keypoints:
+    eyes = pose.on_face([(-person.eye_x, 0.0), (person.eye_x, 0.0)])
+    nose = pose.on_face([(0.0, person.nose_y)], NOSE_LIFT)
+    mouth = pose.on_face([(0.0, person.mouth_y + 0.01)], MOUTH_LIFT)
+    x = np.concatenate([eyes, nose, mouth]) / _SUPERSAMPLE
+    return Keypoints(*((float(a), float(b)) for a, b in x))

@@ -1,0 +1,133 @@
+"""Is everything on this machine that facegan needs, and if not, which command mends it?"""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from facegan import machine
+from facegan.errors import ModelError
+from facegan.faces.models import find_model, known_models
+from facegan.files import human_bytes
+
+_PACKAGES = (
+    "torch", "torchvision", "mediapipe", "numpy", "pillow", "simplejpeg", "pyarrow", "webdataset", "safetensors",
+    "tensorboard", "matplotlib", "pydantic", "typer", "rich",
+)  # fmt: skip
+_OPENCV = ("opencv-contrib-python", "opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
+_LIBRARIES = {"GL": "libgl1", "glib-2.0": "libglib2.0-0", "EGL": "libegl1", "GLESv2": "libgles2"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row: what was looked at, what was found, whether facegan can work with it, and how to mend it."""
+
+    what: str
+    found: str
+    ok: bool = True
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything that facegan depends on."""
+    return [
+        _python(),
+        *_hardware(),
+        *(_package(name) for name in _PACKAGES),
+        _opencv(),
+        *(_library(name, package) for name, package in _LIBRARIES.items()),
+        _mediapipe_loads(),
+        *_models(),
+    ]
+
+
+def _python() -> Finding:
+    ok = sys.version_info >= (3, 11)
+    return Finding("Python", platform.python_version(), ok, "" if ok else "install Python 3.11 or newer")
+
+
+def _hardware() -> list[Finding]:
+    cpu = Finding("CPU", f"{machine.cpu_name()}, {machine.usable_cpus()} usable")
+    memory = Finding("memory", human_bytes(machine.memory_bytes()))
+    return [cpu, memory, _gpu()]
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("GPU", "unknown: torch does not import")
+    if not torch.cuda.is_available():
+        return Finding("GPU", "none: training runs on the CPU")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("GPU", f"{', '.join(names)} (CUDA {torch.version.cuda})")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "not installed", False, f"{sys.executable} -m pip install {name}")
+
+
+def _opencv() -> Finding:
+    """All opencv packages write into one folder, cv2: with two of them, neither is whole."""
+    installed = []
+    for name in _OPENCV:
+        try:
+            installed.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    keep = "opencv-contrib-python"
+    if len(installed) == 1:
+        return Finding("opencv", installed[0])
+    remedy = f"{sys.executable} -m pip install --force-reinstall --no-deps {keep}"
+    if installed:
+        names = " ".join(text.split()[0] for text in installed)
+        remedy = f"{sys.executable} -m pip uninstall -y {names} && {remedy}"
+    return Finding("opencv", " and ".join(installed) or "not installed", False, remedy)
+
+
+def _library(name: str, package: str) -> Finding:
+    found = ctypes.util.find_library(name)
+    needed = platform.system() == "Linux"
+    if found or not needed:
+        return Finding(f"system library {package}", found or "not needed here")
+    return Finding(f"system library {package}", "not found", False, apt_command())
+
+
+def apt_command() -> str:
+    """What installs the system libraries that OpenCV and MediaPipe need, on Debian and its relatives."""
+    root = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
+    return f"{root}apt-get install -y {' '.join(_LIBRARIES.values())}"
+
+
+def _mediapipe_loads() -> Finding:
+    """In a process of its own: a missing library may end it by a signal."""
+    code = "import cv2, mediapipe; from mediapipe.tasks.python import vision; vision.FaceDetectorOptions"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Finding("cv2 and mediapipe import", "yes")
+    why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return Finding("cv2 and mediapipe import", why, False, apt_command())
+
+
+def _models() -> list[Finding]:
+    findings = []
+    for model in known_models().values():
+        what = f"detector model {model.name}"
+        try:
+            path = find_model(model)
+        except ModelError as error:
+            findings.append(Finding(what, str(error).splitlines()[0], False, "delete that file; facegan models pull"))
+            continue
+        # Not a fault: the first prep fetches it.
+        findings.append(
+            Finding(what, str(path) if path else "not here yet", True, "" if path else "facegan models pull")
+        )
+    return findings

@@ -1,0 +1,17 @@
+"""Pairs of generator and discriminator, by name, and generators in files."""
+
+from facegan.nets.registry import PAIRS, make_discriminator, make_generator
+from facegan.nets.spec import Discriminator, Generator, NetSpec, count_parameters
+from facegan.nets.weights import load_generator, save_generator
+
+__all__ = [
+    "PAIRS",
+    "Discriminator",
+    "Generator",
+    "NetSpec",
+    "count_parameters",
+    "load_generator",
+    "make_discriminator",
+    "make_generator",
+    "save_generator",
+]

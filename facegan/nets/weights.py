@@ -1,0 +1,102 @@
+"""A generator in one file: safetensors, with what is needed to build it again in the metadata; never a pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from facegan.errors import CheckpointError, SettingsError
+from facegan.files import write_bytes
+from facegan.nets.registry import make_generator
+from facegan.nets.spec import IMAGE_RANGE, Generator, NetSpec
+
+FORMAT = 1
+FILE_NAME = "generator.safetensors"  # inside a run folder
+
+
+def save_generator(path: Path, generator: Generator) -> None:
+    """Writes weights and spec; the same weights give the same bytes (no path, no time, no version)."""
+    about = {"format": FORMAT, "spec": asdict(generator.spec), "image_range": list(IMAGE_RANGE)}
+    # One key, since safetensors writes several metadata keys in an order that changes from process to process.
+    metadata = {"facegan": json.dumps(about, sort_keys=True)}
+    write_bytes(path, save(plain_tensors(generator.state_dict()), metadata))
+
+
+def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
+    """The generator of a ``.safetensors`` file or a run folder, in eval mode.
+
+    Raises:
+        CheckpointError: there is none, it is no generator of facegan, or its tensors don't fit its architecture.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE_NAME
+        if not file.exists():
+            raise CheckpointError(
+                f"{path} holds no {FILE_NAME}: a run writes it with its first checkpoint.\n"
+                "Start `facegan train` with this --run again, or name another run."
+            )
+    if not file.exists():
+        raise CheckpointError(f"There is no {file}. Name a run folder, or a generator's .safetensors file.")
+    tensors, about = _read(file)
+    spec = _spec(file, about)
+    try:
+        generator = make_generator(spec)
+    except SettingsError as error:
+        raise CheckpointError(f"{file} can't be built by this version of facegan: {error}") from None
+    refuse_other_tensors(str(file), tensors, generator.state_dict())
+    generator.load_state_dict(tensors)
+    return generator.to(device).eval().requires_grad_(False)
+
+
+def plain_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU and contiguous, as safetensors wants them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def refuse_other_tensors(what: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """CheckpointError naming the first tensor that is missing, too many or of another shape."""
+    for name in sorted(found.keys() | wanted.keys()):
+        theirs = list(found[name].shape) if name in found else "missing"
+        ours = list(wanted[name].shape) if name in wanted else "not there"
+        if theirs != ours:
+            raise CheckpointError(
+                f"{what} belongs to another architecture: its tensor {name} is {theirs}, but here it is {ours}.\n"
+                "Use it with the settings that it was made with."
+            )
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(file, "pt") as opened:
+            about = json.loads((opened.metadata() or {}).get("facegan", "null"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{file} is no whole safetensors file ({error}).\nTake an undamaged copy, or let the run save again."
+        ) from None
+    if not isinstance(about, dict):
+        raise CheckpointError(
+            f"{file} holds tensors, but no generator of facegan: its metadata lacks 'facegan'.\n"
+            f"Name a run folder, or the {FILE_NAME} inside it."
+        )
+    return tensors, about
+
+
+def _spec(file: Path, about: dict[str, Any]) -> NetSpec:
+    if about.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} has format {about.get('format')}, and this facegan reads format {FORMAT}. Update facegan."
+        )
+    known = {field.name for field in fields(NetSpec)}
+    spec = about.get("spec")
+    if not isinstance(spec, dict) or spec.keys() != known:
+        raise CheckpointError(f"{file} has a spec that this facegan can't read: {spec}. Update facegan.")
+    return NetSpec(**spec)

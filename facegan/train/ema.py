@@ -1,0 +1,67 @@
+"""The generator's moving average: what is sampled, saved and measured."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from facegan.nets import Generator
+from facegan.nets.noise import latents
+
+RAMP_UP = 0.05  # the half-life is at most this share of the images seen, so that early weights are soon forgotten
+STATISTICS_BATCHES, STATISTICS_BATCH = 8, 64
+
+
+# Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN" (arXiv:1912.04958), as their code has it:
+#   θ̄ ← β θ̄ + (1 − β) θ,   β = ½^(B / h),   h = min(half-life, 0.05 · images seen),   B images a round
+def ema_beta(round_images: int, images_seen: int, half_life_images: float) -> float:
+    """β of one update; 0, which keeps the last weights alone, for a half-life of 0."""
+    half_life = min(half_life_images, RAMP_UP * images_seen)
+    return 0.5 ** (round_images / half_life) if half_life > 0 else 0.0
+
+
+class Ema:
+    """Averages a generator's parameters and batch-norm buffers, in float32.
+
+    ``net`` holds the averages. Pictures come from `generator`, never from ``net`` itself.
+    """
+
+    def __init__(self, generator: Generator, half_life_images: float) -> None:
+        self.half_life_images = half_life_images
+        self.net = copy.deepcopy(generator).requires_grad_(False)
+        self._averages, self._counters = _tensors(self.net)
+        self._sources, self._source_counters = _tensors(generator)
+
+    @torch.no_grad()
+    def update(self, round_images: int, images_seen: int) -> None:
+        beta = ema_beta(round_images, images_seen, self.half_life_images)
+        torch._foreach_lerp_(self._averages, self._sources, 1 - beta)
+        torch._foreach_copy_(self._counters, self._source_counters)
+
+    @torch.no_grad()
+    def generator(self, seed: int) -> Generator:
+        """A copy in eval mode, its batch-norm statistics measured anew on fixed latents (follow from ``seed``).
+
+        Running statistics are those of the weights as they went by. Averaged weights give other activations
+        (Izmailov et al. 2018, arXiv:1803.05407, section 3.2), and while the nets move fast, pictures made in eval mode
+        with the averaged statistics come out pale or dark. The copy leaves the training untouched.
+        """
+        net = copy.deepcopy(self.net)
+        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over all batches
+        net.train()
+        device = next(net.parameters()).device
+        for batch in range(STATISTICS_BATCHES if norms else 0):
+            net(latents(STATISTICS_BATCH, net.spec.latent, seed, "batch-norm statistics", batch, device))
+        return cast(Generator, net.eval())
+
+
+def _tensors(net: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """(what is averaged, the integer counters that are copied)."""
+    tensors = [*net.parameters(), *net.buffers()]
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

@@ -1,0 +1,51 @@
+"""What a run will take, said before it starts."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import torch
+
+from facegan.config import TrainConfig
+from facegan.console import human_seconds
+from facegan.files import human_bytes
+from facegan.train.step import Trainer
+
+_CPU_BATCH = 16  # large enough for the rate to be that of a whole batch, within a fifth
+_GRID_IMAGES, _PNG_RATIO = 64, 0.8
+
+
+def announce(trainer: Trainer, total_images: int) -> str:
+    """One sentence: how many images, about how long, how much disk."""
+    config, left = trainer.config, total_images - trainer.images
+    seconds = left / images_per_second(trainer)
+    on = f"{trainer.device} in {trainer.precision}"
+    return (
+        f"{config.method}: {left:,} images to go, {total_images:,} in all, on {on}; about {human_seconds(seconds)} "
+        f"and {human_bytes(disk_bytes(trainer, total_images))} of disk."
+    )
+
+
+def images_per_second(trainer: Trainer) -> float:
+    """Measured on nets that are thrown away, with random images: nothing of the run is touched."""
+    batch = min(trainer.config.batch, _CPU_BATCH) if trainer.device.type == "cpu" else trainer.config.batch
+    config = TrainConfig.of({**trainer.config.model_dump(), "batch": batch})
+    probe = Trainer(config, trainer.spec, trainer.device, trainer.precision)
+    shape = (batch, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
+    reals = itertools.repeat(torch.full(shape, 127, dtype=torch.uint8, device=trainer.device))
+    probe.round(reals)
+    probe.means()  # waits for the device
+    start = time.perf_counter()
+    probe.round(reals)
+    probe.means()
+    return probe.round_images / (time.perf_counter() - start)
+
+
+def disk_bytes(trainer: Trainer, total_images: int) -> float:
+    config, size = trainer.config, trainer.spec.size
+    checkpoint = sum(tensor.nbytes for tensor in trainer.tensors().values())
+    kept = min(config.keep, total_images // config.save_every + 1) + 1  # one more while it is being written
+    # A grid lies in samples/ and again in TensorBoard's file.
+    grids = (total_images // config.sample_every + 2) * 2 * _GRID_IMAGES * 3 * size * size * _PNG_RATIO
+    return kept * checkpoint + grids

@@ -1,0 +1,59 @@
+"""Images from a generator, and many of them as one picture."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facegan.files import write_bytes
+from facegan.nets import Generator
+from facegan.nets.noise import random
+
+_GAP, _PAPER = 2, 255  # pixels between images, and their grey
+
+
+def sample_latents(count: int, length: int, seed: int, first: int = 0) -> Tensor:
+    """(count, length) on the CPU; row i follows from (seed, first + i) alone, whatever the count or the device."""
+    rows = [torch.randn(length, generator=random(seed, "sample", i)) for i in range(first, first + count)]
+    return torch.stack(rows)
+
+
+@torch.inference_mode()
+def sample_images(generator: Generator, count: int, seed: int = 0, batch: int = 64) -> Tensor:
+    """uint8 (count, C, H, W) on the CPU. ``generator`` is in eval mode, so an image depends on its latent alone."""
+    device = next(generator.parameters()).device
+    parts = [
+        to_uint8(generator(sample_latents(min(batch, count - i), generator.spec.latent, seed, i).to(device))).cpu()
+        for i in range(0, count, batch)
+    ]
+    return torch.cat(parts)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float in [−1, 1] → uint8, rounded."""
+    return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def grid(images: Tensor, columns: int | None = None) -> NDArray[np.uint8]:
+    """uint8 (N, C, H, W) → one uint8 (H', W', 3) array, row by row; about square where ``columns`` is None."""
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    count, height, width, channels = pixels.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    paper = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), _PAPER, np.uint8)
+    for i in range(count):
+        top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
+        paper[top : top + height, left : left + width] = pixels[i] if channels == 3 else pixels[i][..., :1]
+    return paper
+
+
+def save_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Writes an RGB uint8 (H, W, 3) array; the same pixels give the same bytes."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    write_bytes(path, data.tobytes())

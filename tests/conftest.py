@@ -1,0 +1,77 @@
+"""What all tests share: where detector models and real photographs may be, and a small drawn data set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# OpenCV, MediaPipe and torch in several processes on two cores: one thread each keeps tests quick and repeatable.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("GLOG_minloglevel", "3")
+os.environ["NO_COLOR"] = "1"
+os.environ["COLUMNS"] = "120"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_folder() -> Iterator[None]:
+    """Detector models beside the repository serve where the user names none."""
+    before = os.environ.get("FACEGAN_MODELS")
+    if not before and (SHARED / "models").is_dir():
+        os.environ["FACEGAN_MODELS"] = str(SHARED / "models")
+    yield
+    if before is None:
+        os.environ.pop("FACEGAN_MODELS", None)
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of detector models; tests with the real detector skip where there is none."""
+    from facegan.errors import ModelError
+    from facegan.faces.models import known_models, resolve_model
+
+    try:
+        paths = [resolve_model(model) for model in known_models().values()]
+    except ModelError as error:
+        pytest.skip(f"no detector models: {error}")
+    return paths[0].parent
+
+
+@pytest.fixture(scope="session")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 drawn portraits, 000001.jpg and on. Not to be written to: copy it."""
+    from facegan.demo import write_portraits
+
+    folder = tmp_path_factory.mktemp("portraits") / "photos"
+    write_portraits(folder, 60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, portraits: Path, models: Path) -> Path:
+    """A dataset of the drawn portraits in three shards. Not to be written to: use `dataset_copy`."""
+    from facegan.config import PrepConfig
+    from facegan.prep.prepare import prepare
+
+    out = tmp_path_factory.mktemp("dataset") / "out"
+    prepare(portraits, out, PrepConfig(shard_size=20), workers=2)
+    return out
+
+
+@pytest.fixture
+def dataset_copy(dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(dataset, tmp_path / "out"))
+
+
+@pytest.fixture(scope="session")
+def celeba() -> Path:
+    """The tar of 8,050 real photographs, where it lies beside the repository."""
+    path = SHARED / "data" / "img_align_celeba_1.tar"
+    if not path.is_file():
+        pytest.skip("needs the CelebA photographs beside the repository (../shared/data)")
+    return path

@@ -1,0 +1,100 @@
+"""Shards: what is written is what tar, webdataset and our own index read."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facegan.errors import DatasetError
+from facegan.shards.images import decode_image, encode_image
+from facegan.shards.index import Shard
+from facegan.shards.write import ShardSum, ShardWriter
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def write(path: Path, keys: list[str]) -> ShardSum | None:
+    with ShardWriter(path, path.with_suffix(".partial")) as shard:
+        for key in keys:
+            shard.add(key, "png", encode_image(PICTURE, "png"), b'{"label": 0}')
+        return shard.commit()
+
+
+def test_headers_tell_nothing_but_names_and_sizes(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", ["one", "two"])
+    with tarfile.open(tmp_path / "a.tar", "r:") as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == ["one.png", "one.json", "two.png", "two.json"]
+    for member in members:
+        assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+        assert (member.mode, member.type) == (0o644, tarfile.REGTYPE)
+    assert (tmp_path / "a.tar").read_bytes()[257:265] == b"ustar\x0000"
+
+
+def test_the_sum_is_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    data = (write(path, ["one"]), path.read_bytes())
+    assert data[0] == ShardSum(1, len(data[1]), hashlib.sha256(data[1]).hexdigest())
+
+
+def test_an_uncommitted_shard_leaves_nothing(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "a.tar", tmp_path / "a.partial") as shard:
+        shard.add("one", "png", b"x", b"{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_without_samples_is_not_written(tmp_path: Path) -> None:
+    assert write(tmp_path / "a.tar", []) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_lossless_formats_keep_every_bit(image_format: str) -> None:
+    stored = decode_image(encode_image(PICTURE, image_format))
+    assert stored is not None
+    assert np.array_equal(stored, PICTURE)
+
+
+def test_jpeg_is_444_at_quality_95() -> None:
+    import simplejpeg
+
+    data = encode_image(PICTURE, "jpg")
+    assert simplejpeg.decode_jpeg_header(data)[3] == "444"
+    assert np.abs(simplejpeg.decode_jpeg(data, "RGB").astype(int) - PICTURE).mean() < 6
+
+
+def test_the_index_finds_what_tarfile_finds_also_behind_long_names(tmp_path: Path) -> None:
+    keys = ["short", "x" * 190, "=C3=A9" * 20, "last"]
+    write(tmp_path / "a.tar", keys)
+    shard = Shard(tmp_path / "a.tar")
+    assert [sample.key for sample in shard.samples] == keys
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        for sample in shard.samples:
+            extracted = tar.extractfile(sample.image.name)
+            assert extracted is not None
+            assert bytes(shard.read(sample.image)) == extracted.read()
+
+
+@pytest.mark.parametrize("kept", [0, 100, 700, 4096, -512, -20_000])
+def test_a_shard_cut_short_is_noticed(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "a.tar"
+    write(path, ["one", "two"])
+    data = path.read_bytes()
+    # Zeros after the end mark fill up a tar's last record of 10,240 bytes; they may go.
+    path.write_bytes(data[:kept] if kept >= 0 else data.rstrip(b"\0")[: kept + 512])
+    with pytest.raises(DatasetError, match=r"cut short|empty|damaged"):
+        Shard(path)
+
+
+def test_a_damaged_header_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write(path, ["one"])
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match="damaged"):
+        Shard(path)
