@@ -39,6 +39,13 @@ class ModelError(FaceganError):
 class DiskError(FaceganError):
     """A file can't be written: the disk is full, read-only, or forbids it."""
 
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+    def __reduce__(self) -> tuple[type[DiskError], tuple[str, int | None]]:
+        return DiskError, (str(self), self.errno)  # workers send it to their parent
+
 
 class CheckpointError(FaceganError):
     """A checkpoint or generator can't be read, or belongs to another architecture."""

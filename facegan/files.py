@@ -24,21 +24,25 @@ _DISK_ERRORS = {
     errno.ENOTDIR: "{path} can't be a folder: a file is in the way. Choose another folder.",
     errno.EEXIST: "{path} can't be a folder: a file is in the way. Choose another folder.",
     errno.EFBIG: "A file in {path} grew past this file system's limit. Choose another disk.",
+    errno.ENOENT: "{path} can't be made where it is: there is no place for files. Choose another folder.",
     errno.ENAMETOOLONG: "{path} is too long a name. Choose a shorter one.",
 }
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
-    """Turns the OSErrors that a user can mend into `DiskError` naming ``path``; others pass."""
+    """Turns the OSErrors that a user can mend into `DiskError` naming ``path``; others pass.
+
+    Where such blocks lie inside each other the outermost names the place, for it is the one that the user knows.
+    """
     try:
         yield
-    except OSError as error:
+    except (OSError, DiskError) as error:
         sentence = _DISK_ERRORS.get(error.errno or 0)
         if sentence is None:
             raise
         need = f" ({human_bytes(need_bytes)} are needed)" if need_bytes else ""
-        raise DiskError(sentence.format(path=path, need=need)) from error
+        raise DiskError(sentence.format(path=path, need=need), error.errno) from error
 
 
 def make_folder(path: Path) -> Path:

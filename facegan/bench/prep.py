@@ -1,4 +1,4 @@
-"""`facegan prep` beside a loop by hand that decodes, detects, crops squares, resizes and encodes, and writes nothing."""
+"""`facegan prep` beside a loop by hand that decodes, detects, crops squares, resizes, encodes, and writes nothing."""
 
 from __future__ import annotations
 

@@ -48,8 +48,7 @@ def _to_tensor(image: np.ndarray) -> Any:
 
 
 def _by_hand(urls: list[str], workers: int, images: int, batch: int) -> float:
-    from webdataset.compat import WebDataset
-    from webdataset.loader import WebLoader
+    from webdataset.compat import WebDataset, WebLoader
 
     faces = (
         WebDataset(urls, shardshuffle=len(urls), empty_check=False)

@@ -26,8 +26,7 @@ def list_models(json: Json = False, debug: Debug = False) -> None:
             state = "found" if path else "missing"
         except ModelError as error:
             path, state = None, str(error).splitlines()[0]
-        rows.append({"name": model.name, "file": model.file, "title": model.title, "bytes": model.bytes,
-                     "sha256": model.sha256, "licence": model.licence, "path": str(path or ""), "state": state})  # fmt: skip
+        rows.append({**vars(model), "path": str(path or ""), "state": state})
     if json:
         print_json({"models": rows, "cache": str(cache_folder())})
         return

@@ -14,20 +14,17 @@ def model_face(s: Sitting) -> None:
     """Sockets, cheeks, temples and chin: the soft lights and shadows between the features."""
     p, canvas, soft = s.person, s.canvas, s.px(0.11)
     glow = 1 + 0.1 * (1 - p.skin[0] / 300)
-    for side in (-1, 1):
-        socket = s.on_face(ellipse(side * p.eye_x, -0.06, 0.27, 0.16))
-        canvas.shade(canvas.shape(socket, soft, s.head), SHADOW, 0.42)
-        bridge = s.on_face(ellipse(side * 0.17, -0.04, 0.06, 0.16))
-        canvas.shade(canvas.shape(bridge, s.px(0.05), s.head), SHADOW, 0.35)
-        cheek = s.on_face(ellipse(side * 0.56, 0.43, 0.2, 0.15))
-        canvas.shade(canvas.shape(cheek, soft, s.head), (1.06 * glow, 0.9 * glow, 0.89 * glow), 0.8)
-        hollow = s.on_face(ellipse(side * 0.78, 0.78, 0.13, 0.3, side * 0.4))
-        canvas.shade(canvas.shape(hollow, soft, s.head), SHADOW, 0.3 + 0.2 * (1 - p.softness))
-        if p.age > 0.62:
-            fold = s.on_face(open_curve([(side * 0.2, 0.52), (side * 0.33, 0.66), (side * 0.4, 0.86)]))
-            canvas.shade(canvas.strokes([fold], s.px(0.05), s.px(0.03), s.head), SHADOW, 0.9 * (p.age - 0.35))
-            bag = s.on_face(open_curve([(side * 0.3, 0.13), (side * 0.44, 0.19), (side * 0.57, 0.14)]))
-            canvas.shade(canvas.strokes([bag], s.px(0.03), s.px(0.02), s.head), SHADOW, 0.8 * (p.age - 0.35))
+    canvas.shade(canvas.shape(s.both(ellipse(p.eye_x, -0.06, 0.27, 0.16)), soft, s.head), SHADOW, 0.42)
+    canvas.shade(canvas.shape(s.both(ellipse(0.17, -0.04, 0.06, 0.16)), s.px(0.05), s.head), SHADOW, 0.35)
+    cheeks = canvas.shape(s.both(ellipse(0.56, 0.43, 0.2, 0.15)), soft, s.head)
+    canvas.shade(cheeks, (1.06 * glow, 0.9 * glow, 0.89 * glow), 0.8)
+    hollows = canvas.shape(s.both(ellipse(0.78, 0.78, 0.13, 0.3, 0.4)), soft, s.head)
+    canvas.shade(hollows, SHADOW, 0.3 + 0.2 * (1 - p.softness))
+    if p.age > 0.62:
+        folds = s.both(open_curve([(0.2, 0.52), (0.33, 0.66), (0.4, 0.86)]))
+        canvas.shade(canvas.strokes(folds, s.px(0.05), s.px(0.03), s.head), SHADOW, 0.9 * (p.age - 0.35))
+        bags = s.both(open_curve([(0.3, 0.13), (0.44, 0.19), (0.57, 0.14)]))
+        canvas.shade(canvas.strokes(bags, s.px(0.03), s.px(0.02), s.head), SHADOW, 0.8 * (p.age - 0.35))
     brow = s.on_face(ellipse(0, -0.62, 0.42, 0.2))
     canvas.shade(canvas.shape(brow, s.px(0.16), s.head), (1.1, 1.1, 1.1), 0.6)
     chin = s.on_face(ellipse(0, p.chin - 0.17, 0.16, 0.08))
@@ -39,55 +36,51 @@ def model_face(s: Sitting) -> None:
 
 
 def paint_eyes(s: Sitting) -> None:
-    for side in (-1, 1):
-        _paint_eye(s, side)
-        _paint_brow(s, side)
-
-
-def _paint_eye(s: Sitting, side: int) -> None:
+    """Both at once. The keypoint is (±eye_x, 0): the middle of the pupil when it looks ahead."""
     p, canvas = s.person, s.canvas
     w, o = p.eye_width, p.eye_open
     squint = 1 - 0.18 * max(p.smile, 0) * p.mouth_open
 
-    def at(points: Floats | list[tuple[float, float]]) -> Floats:
+    def at(points: Floats | list[tuple[float, float]]) -> list[Floats]:
         # x grows from the nose outwards, 0, 0 is the eye's centre.
         q = np.asarray(points, float)
-        return s.on_face(np.stack([side * (p.eye_x + q[:, 0]), q[:, 1] - p.eye_tilt * q[:, 0] / w], axis=1))
+        return s.both(np.stack([p.eye_x + q[:, 0], q[:, 1] - p.eye_tilt * q[:, 0] / w], axis=1))
+
+    def disc(y: float, rx: float, ry: float, x: float = 0.0, count: int = 20) -> list[Floats]:
+        # x is image-right in both eyes, as a gaze is, and a glint.
+        return [s.on_face(ellipse(side * p.eye_x + p.gaze * 0.02 + x, y, rx, ry, count=count)) for side in (-1, 1)]
 
     upper = [(-w, 0.025), (-0.72 * w, -0.52 * o), (-0.2 * w, -o * squint), (0.42 * w, -0.86 * o * squint), (w, -0.005)]
     lower = [(0.5 * w, 0.62 * o * squint), (-0.1 * w, 0.8 * o * squint), (-0.7 * w, 0.5 * o)]
     opening = canvas.shape(at(closed_curve([*upper, *lower])), s.px(0.008), s.head)
-    white = np.minimum((232, 226, 222), 110 + 0.62 * p.skin)
-    canvas.lay(opening, white)
-    x = side * p.gaze * 0.02  # to the same image side in both eyes
-    radius = 0.112
-    iris = canvas.shape(at(ellipse(x, -0.008, radius, radius)), s.px(0.012), opening)
-    canvas.lay(iris, p.iris * 0.55)
-    canvas.lay(canvas.shape(at(ellipse(x, 0.014, 0.078, 0.07)), s.px(0.02), opening), p.iris * 1.25)
-    canvas.lay(canvas.shape(at(ellipse(x, -0.008, 0.052, 0.052)), s.px(0.01), opening), (14, 11, 12))
-    lid = at(open_curve(upper))
-    canvas.shade(canvas.strokes([lid + (0, s.px(0.02))], s.px(0.07), s.px(0.018), opening), (0.5, 0.46, 0.48), 0.75)
-    spark = at([(x - side * 0.035, -0.045)])[0]
-    canvas.lay(canvas.shape(ellipse(*spark, s.px(0.024), s.px(0.024), count=12), s.px(0.007), s.head), (255, 255, 252))
+    canvas.lay(opening, np.minimum((232, 226, 222), 110 + 0.62 * p.skin))
+    canvas.lay(canvas.shape(disc(0.0, 0.112, 0.112), s.px(0.012), opening), p.iris * 0.55)
+    canvas.lay(canvas.shape(disc(0.022, 0.078, 0.07), s.px(0.02), opening), p.iris * 1.25)
+    canvas.lay(canvas.shape(disc(0.0, 0.052, 0.052), s.px(0.01), opening), (14, 11, 12))
+    lids = at(open_curve(upper))
+    fall = [lid + (0, s.px(0.02)) for lid in lids]
+    canvas.shade(canvas.strokes(fall, s.px(0.07), s.px(0.018), opening), (0.5, 0.46, 0.48), 0.75)
+    glint = disc(-0.037, 0.024, 0.024, x=0.035 if s.light.x > 0 else -0.035, count=12)
+    canvas.lay(canvas.shape(glint, s.px(0.007), s.head), (255, 255, 252))
     lash = s.tone(*DEEP) * 0.5
-    canvas.lay(canvas.strokes([lid], s.px(0.026 + 0.016 * p.softness), s.px(0.007)), lash, 0.92)
+    canvas.lay(canvas.strokes(lids, s.px(0.026 + 0.016 * p.softness), s.px(0.007)), lash, 0.92)
     if p.softness > 0.5:
-        wing = at(open_curve([(0.55 * w, -0.6 * o), (w, -0.01), (1.2 * w, -0.05)]))
-        canvas.lay(canvas.strokes([wing], s.px(0.024), s.px(0.007)), lash, 0.8)
+        wings = at(open_curve([(0.55 * w, -0.6 * o), (w, -0.01), (1.2 * w, -0.05)]))
+        canvas.lay(canvas.strokes(wings, s.px(0.024), s.px(0.007)), lash, 0.8)
     under = at(open_curve([(w, 0.0), *lower]))
-    canvas.shade(canvas.strokes([under], s.px(0.02), s.px(0.01)), DEEP, 0.5)
+    canvas.shade(canvas.strokes(under, s.px(0.02), s.px(0.01)), DEEP, 0.5)
     crease = at(open_curve([(q, r - 0.058) for q, r in upper[1:]]))
-    canvas.shade(canvas.strokes([crease], s.px(0.022), s.px(0.014), s.head), DEEP, 0.42)
+    canvas.shade(canvas.strokes(crease, s.px(0.022), s.px(0.014), s.head), DEEP, 0.42)
 
 
-def _paint_brow(s: Sitting, side: int) -> None:
+def paint_brows(s: Sitting) -> None:
     p = s.person
     y, thick = -0.275 - p.brow_lift, 0.062 - 0.03 * p.softness
     top = [(0.19, y + 0.035), (0.36, y - 0.03), (0.55, y - 0.045), (0.74, y + 0.035)]
     under = [(0.55, y - 0.045 + thick), (0.36, y - 0.02 + 1.5 * thick), (0.2, y + 0.05 + 1.3 * thick)]
-    points = s.on_face(closed_curve([*top, *under]) * (side, 1))
-    colour = p.hair * 0.7 if p.hair.mean() < 150 else p.hair * 0.62
-    s.canvas.lay(s.canvas.shape(points, s.px(0.018), s.head), 0.75 * colour + 0.1 * p.skin, 0.85)
+    colour = p.hair * (0.7 if p.hair.mean() < 150 else 0.62)
+    brows = s.canvas.shape(s.both(closed_curve([*top, *under])), s.px(0.018), s.head)
+    s.canvas.lay(brows, 0.75 * colour + 0.1 * p.skin, 0.85)
 
 
 def paint_nose(s: Sitting) -> None:
@@ -104,11 +97,10 @@ def paint_nose(s: Sitting) -> None:
     canvas.shade(canvas.strokes([s.on_face(ridge, 0.18)], s.px(0.06), s.px(0.03), s.head), (1.13, 1.12, 1.12), 0.8)
     tip = ellipse(0, y - 0.01, 0.085, 0.07)
     canvas.shade(canvas.shape(s.on_face(tip, lift), s.px(0.04), s.head), (1.17, 1.14, 1.13), 0.95)
-    for side in (-1, 1):
-        wing = open_curve([(w * 0.86, y - 0.06), (w * 1.08, y + 0.03), (w * 0.95, y + 0.1), (w * 0.72, y + 0.1)])
-        canvas.shade(canvas.strokes([s.on_face(wing * (side, 1), 0.12)], s.px(0.025), s.px(0.016), s.head), DEEP, 0.5)
-        nostril = ellipse(side * w * 0.48, y + 0.1, 0.048, 0.022, side * -0.25)
-        canvas.shade(canvas.shape(s.on_face(nostril, 0.18), s.px(0.011), s.head), DEEP, 0.9)
+    wing = open_curve([(w * 0.86, y - 0.06), (w * 1.08, y + 0.03), (w * 0.95, y + 0.1), (w * 0.72, y + 0.1)])
+    canvas.shade(canvas.strokes(s.both(wing, 0.12), s.px(0.025), s.px(0.016), s.head), DEEP, 0.5)
+    nostrils = s.both(ellipse(w * 0.48, y + 0.1, 0.048, 0.022, -0.25), 0.18)
+    canvas.shade(canvas.shape(nostrils, s.px(0.011), s.head), DEEP, 0.9)
 
 
 def paint_mouth(s: Sitting) -> None:
@@ -134,9 +126,8 @@ def paint_mouth(s: Sitting) -> None:
     upper_line, lower_line = across(upper_edge), across(lower_edge)
     shadow = ellipse(0, bottom + full * 1.2 + 0.075, w * 0.55, 0.04)
     canvas.shade(canvas.shape(at(shadow), s.px(0.035), s.head), SHADOW, 0.65)
-    dimple = [s.on_face(ellipse(side * (w + 0.035), y - curl, 0.02, 0.04)) for side in (-1, 1)]
-    for spot in dimple:
-        canvas.shade(canvas.shape(spot, s.px(0.025), s.head), SHADOW, 0.7)
+    dimples = s.both(ellipse(w + 0.035, y - curl, 0.02, 0.04), lift)
+    canvas.shade(canvas.shape(dimples, s.px(0.025), s.head), SHADOW, 0.7)
     if gap > 0:
         hole = canvas.shape(at(np.concatenate([upper_line, lower_line[::-1]])), s.px(0.008), s.head)
         canvas.lay(hole, (70, 26, 28))
@@ -176,7 +167,8 @@ def paint_beard(s: Sitting) -> None:
         # The jaw's rim turns with the outline, so that a beard covers it.
         depth = np.where(area[:, 1] > c - 0.12, 0.5, 0.0)
         points = np.where(depth[:, None] > 0, s.pose.place(area, depth), s.on_face(area, 0.03))
-        mask = canvas.shape(points, s.px(0.05 if p.beard == "stubble" else 0.032))
+        stubble = p.beard == "stubble"
+        mask = canvas.shape(points, s.px(0.05 if stubble else 0.032), s.head if stubble else None)
         canvas.lay(mask, colour, strength)
         if p.beard != "stubble":
             root = s.rng.uniform((-0.85, y - 0.3), (0.85, c), (160, 2))

@@ -54,8 +54,8 @@ def _rim(s: Sitting) -> Floats:
 
 
 def _combed(s: Sitting, inner: Floats, outer: Floats, count: int) -> Floats:
-    """Strands that run along a band of hair, between its inner and outer edge: (count, 25, 2) head units."""
-    at = np.linspace(0, 1, 5)
+    """Strands that run along a band of hair, between its inner and outer edge: (count, 19, 2) head units."""
+    at = np.linspace(0, 1, 4)
     share = s.rng.uniform(0.02, 0.98, (count, 1)) + 0.12 * (at - 0.5) * s.rng.normal(size=(count, 1))
     start, length = s.rng.uniform(0, 0.7, (count, 1)), s.rng.uniform(0.25, 0.6, (count, 1))
     where = np.minimum(start + length * at, 1)
@@ -107,7 +107,7 @@ def paint_hair_behind(s: Sitting) -> None:
         right = np.concatenate([right, tip])
         edge = closed_curve(np.concatenate([_rim(s)[4:11], right, mirrored(right)]))
         mask = canvas.shape(s.pose.place(edge, -0.1), s.px(0.02))
-        canvas.lay(mask, s.hair * np.float32(0.68))
+        canvas.lay(mask, s.hair, gain=0.68)
         right = right[1:8]
         inner = np.stack([np.full(len(right), 0.15), right[:, 1]], axis=1)
         strands = np.concatenate([_combed(s, inner, right, 18), _combed(s, inner, right, 18) * (-1, 1)])
@@ -115,7 +115,7 @@ def paint_hair_behind(s: Sitting) -> None:
     elif p.style == "bun":
         x, y = 0.1 * p.parting, -1.43 - p.hair_volume
         mask = canvas.shape(s.pose.place(ellipse(x, y, 0.36, 0.32), -0.2), s.px(0.02))
-        canvas.lay(mask, s.hair * np.float32(0.9))
+        canvas.lay(mask, s.hair, gain=0.9)
         turns = [s.pose.place(ellipse(x + 0.03, y + 0.02, r, 0.8 * r, 0.4)[2:20], -0.2) for r in (0.29, 0.22, 0.15, 0.08)]
         canvas.shade(canvas.strokes(turns, s.px(0.022), s.px(0.016), mask), _DARKER, 0.5)
     elif p.style == "afro":
@@ -133,13 +133,13 @@ def _paint_curls(s: Sitting, side: float, top: float, depth: float, line: Floats
         wavy = line[::-4] + s.rng.uniform(-0.02, 0.03, (len(line[::-4]), 2))
         outline = np.concatenate([outline, s.on_face(wavy)])
     mask = canvas.shape(closed_curve(outline), s.px(0.03))
-    canvas.lay(mask, s.hair * np.float32(0.85 if line is None else 1.0))
+    canvas.lay(mask, s.hair, gain=0.85 if line is None else 1.0)
     low, high = outline.min(axis=0), outline.max(axis=0)
-    centres = s.rng.uniform(low, high, (230, 2))
-    turns = s.rng.uniform(0, 2 * math.pi, (230, 1)) + np.linspace(0, 4.2, 7)
+    centres = s.rng.uniform(low, high, (170, 2))
+    turns = s.rng.uniform(0, 2 * math.pi, (170, 1)) + np.linspace(0, 4.2, 7)
     curls = centres[:, None] + np.stack([np.cos(turns), np.sin(turns)], axis=-1) * s.px(0.055)
-    canvas.shade(canvas.strokes(curls[:130], s.px(0.03), s.px(0.016), mask), _DARKER, 0.5)
-    canvas.shade(canvas.strokes(curls[130:], s.px(0.02), s.px(0.012), mask), (1.4, 1.36, 1.32), 0.4)
+    canvas.shade(canvas.strokes(curls[:95], s.px(0.03), s.px(0.016), mask), _DARKER, 0.5)
+    canvas.shade(canvas.strokes(curls[95:], s.px(0.02), s.px(0.012), mask), (1.4, 1.36, 1.32), 0.4)
 
 
 def paint_hair_before(s: Sitting) -> None:
@@ -157,9 +157,9 @@ def paint_hair_before(s: Sitting) -> None:
     mask = canvas.shape(outline, s.px(0.032 if p.style in ("crop", "receding") else 0.02))
     canvas.lay(mask, s.hair, 0.92 if p.style in ("crop", "receding") else 1.0)
     if p.style in ("crop", "quiff", "receding", "fringe", "bangs", "bun"):
-        strands = _upwards(s, line, rim, 76)
+        strands = _upwards(s, line, rim, 64)
     else:
-        band = _combed(s, line, rim, 64)
+        band = _combed(s, line, rim, 54)
         strands = 0.5 * (s.on_face(band) + s.pose.place(band))
     _paint_strands(s, strands, mask)
     if p.style in _FALLING:

@@ -104,9 +104,9 @@ class Canvas:
         self.planes = planes
         self.height, self.width = planes.shape[1:]
 
-    def shape(self, points: Floats, soft: float = 0.0, within: Mask | None = None) -> Mask:
-        """The filled outline, its edge blurred by ``soft`` canvas pixels (a Gaussian's sigma), cut by ``within``."""
-        return self._draw([points], soft, within, None)
+    def shape(self, points: Floats | Sequence[Floats], soft: float = 0.0, within: Mask | None = None) -> Mask:
+        """Filled outlines, their edges blurred by ``soft`` canvas pixels (a Gaussian's sigma), cut by ``within``."""
+        return self._draw([points] if isinstance(points, np.ndarray) else points, soft, within, None)
 
     def strokes(
         self, lines: Floats | Sequence[Floats], width: float, soft: float = 0.0, within: Mask | None = None
@@ -147,8 +147,8 @@ class Canvas:
             alpha *= within.alpha[y0 - top : y1 - top, x0 - left : x1 - left]
         return Mask(x0, y0, alpha)
 
-    def lay(self, mask: Mask, colour: ArrayLike, opacity: float = 1.0) -> None:
-        """Lays a colour (3,), or a field of colours (3, height, width), over what the mask covers."""
+    def lay(self, mask: Mask, colour: ArrayLike, opacity: float = 1.0, gain: float = 1.0) -> None:
+        """Lays a colour (3,), or a field of colours (3, height, width) times ``gain``, over what the mask covers."""
         h, w = mask.alpha.shape
         if h == 0:
             return
@@ -156,7 +156,7 @@ class Canvas:
         paint = np.asarray(colour, np.float32)
         paint = paint[part] if paint.ndim == 3 else paint[:, None, None]
         under = self.planes[part]
-        step = paint - under
+        step = (paint if gain == 1.0 else paint * np.float32(gain)) - under
         step *= mask.alpha if opacity == 1.0 else mask.alpha * np.float32(opacity)
         under += step
 

@@ -22,6 +22,7 @@ from facegan.demo.face import (
     NOSE_LIFT,
     model_face,
     paint_beard,
+    paint_brows,
     paint_eyes,
     paint_glasses,
     paint_mouth,
@@ -87,6 +88,7 @@ def draw_portrait(
     paint_beard(sitting)
     paint_mouth(sitting)
     paint_eyes(sitting)
+    paint_brows(sitting)
     paint_hair_before(sitting)
     paint_glasses(sitting)
     return Portrait(_finish(canvas, light, width, height), _keypoints(person, pose))
@@ -135,10 +137,10 @@ def _pose(rng: np.random.Generator, width: int, height: int) -> Pose:
     """CelebA's frame, loosely: the eyes near the middle, the head half the width."""
     frame = min(width / MIN_WIDTH, height / MIN_HEIGHT)
     return Pose(
-        x=width * rng.uniform(0.46, 0.54),
-        y=height * rng.uniform(0.48, 0.54),
-        unit=46 * frame * rng.uniform(0.88, 1.13),
-        roll=math.radians(np.clip(rng.normal(0, 6), -15, 15)),
+        x=width * rng.uniform(0.47, 0.53),
+        y=height * rng.uniform(0.485, 0.53),
+        unit=40.5 * frame * rng.uniform(0.9, 1.12),
+        roll=math.radians(np.clip(rng.normal(0, 5.5), -15, 15)),
         yaw=math.radians(np.clip(rng.normal(0, 8), -17, 17)),
         pitch=math.radians(np.clip(rng.normal(0, 3), -7, 7)),
     )
@@ -158,21 +160,25 @@ def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np
         blob = 1 / (1 + np.exp((np.hypot(x - cx, y - cy) / size - 1) * rng.uniform(4, 9)))
         small = small + blob * rng.normal(0, 26, (3, 1, 1)) + blob * rng.normal(8, 18)
     small = np.clip(small, 8, 248).astype(np.float32)
-    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in small])
+    planes = np.empty((3, height, width), np.float32)
+    for plane, coarse in zip(planes, small, strict=True):
+        smooth = cv2.resize(coarse, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+        cv2.resize(smooth, (width, height), plane, interpolation=cv2.INTER_LINEAR)
+    return planes
 
 
 def _paint_bust(s: Sitting) -> None:
     """Ears, neck and clothes. The shoulders lean a third of the way with the head."""
     p, canvas = s.person, s.canvas
-    for side in (-1, 1):
-        ear = [(0.93, -0.12), (1.06, -0.16), (1.12, 0.0), (1.07, 0.22), (0.97, 0.4), (0.9, 0.3)]
-        mask = canvas.shape(s.pose.place(closed_curve(np.asarray(ear) * (side, 1)), -0.15), s.px(0.015))
-        canvas.lay(mask, s.skin * np.float32(0.92))
-        fold = s.pose.place(open_curve([(side * 1.0, -0.08), (side * 1.06, 0.05), (side * 1.0, 0.24)]), -0.15)
-        canvas.shade(canvas.strokes([fold], s.px(0.035), s.px(0.02), mask), (0.66, 0.52, 0.5), 0.7)
-        if p.earrings:
-            stone = s.pose.place(ellipse(side * 1.0, 0.44, 0.045, 0.05, count=12), -0.12)
-            canvas.lay(canvas.shape(stone, s.px(0.012)), (236, 214, 150))
+    flip = np.array([[[-1.0, 1.0]], [[1.0, 1.0]]])
+    ear = closed_curve([(0.93, -0.12), (1.06, -0.16), (1.12, 0.0), (1.07, 0.22), (0.97, 0.4), (0.9, 0.3)])
+    ears = canvas.shape([*s.pose.place(ear * flip, -0.15)], s.px(0.015))
+    canvas.lay(ears, s.skin, gain=0.92)
+    fold = s.pose.place(open_curve([(1.0, -0.08), (1.06, 0.05), (1.0, 0.24)]) * flip, -0.15)
+    canvas.shade(canvas.strokes(fold, s.px(0.035), s.px(0.02), ears), (0.66, 0.52, 0.5), 0.7)
+    if p.earrings:
+        stones = s.pose.place(ellipse(1.0, 0.44, 0.045, 0.05, count=12) * flip, -0.12)
+        canvas.lay(canvas.shape([*stones], s.px(0.012)), (236, 214, 150))
     body = Pose(s.pose.x, s.pose.y, s.pose.unit, s.pose.roll / 3, 0.0, 0.0)
     broad = 0.57 - 0.1 * p.softness
     half = [(broad * 0.94, 0.6), (broad, 1.3), (broad * 1.08, 1.62), (1.2, 1.95), (1.5, 2.4), (1.5, 4.0)]
@@ -195,9 +201,7 @@ def _paint_bust(s: Sitting) -> None:
     canvas.shade(canvas.strokes([hem], s.px(0.07), s.px(0.03), mask), (0.7, 0.7, 0.72), 0.7)
     if p.neckline == "collar":
         flap = np.array([(0.1, 2.0), (broad, 1.5), (broad + 0.28, 1.62), (0.52, 2.32)])
-        for side in (-1, 1):
-            piece = canvas.shape(body.place(flap * (side, 1)), s.px(0.025))
-            canvas.lay(piece, np.clip(p.clothes * 1.14 + 6, 0, 255))
+        canvas.lay(canvas.shape([*body.place(flap * flip)], s.px(0.025)), np.clip(p.clothes * 1.14 + 6, 0, 255))
 
 
 def _finish(canvas: Canvas, light: Light, width: int, height: int) -> NDArray[np.uint8]:

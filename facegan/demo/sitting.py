@@ -45,6 +45,11 @@ class Sitting:
     def on_face(self, points: ArrayLike, lift: float = 0.0) -> Floats:
         return self.pose.on_face(points, lift)
 
+    def both(self, points: ArrayLike, lift: float = 0.0) -> list[Floats]:
+        """Points of the image-right half of the face, and their mirror image."""
+        p = np.asarray(points, float)
+        return [self.pose.on_face(p * (-1, 1), lift), self.pose.on_face(p, lift)]
+
     def tone(self, red: float, green: float, blue: float) -> Colour:
         """The person's own skin, multiplied."""
         return np.clip(self.person.skin * (red, green, blue), 0, 255)
@@ -55,7 +60,7 @@ def head_outline(person: Person) -> Floats:
     j, c = person.jaw, person.chin
     right = [
         (0.0, -1.29), (0.45, -1.22), (0.8, -0.93), (0.96, -0.45), (0.975, 0.0),
-        (0.95 * (0.4 + 0.6 * j), 0.42), (0.82 * j, 0.8), (0.57 * j, c - 0.26), (0.25 * j, c - 0.04),
+        (0.95 * (0.4 + 0.6 * j), 0.42), (0.8 * j, 0.8), (0.55 * j, c - 0.25), (0.25 * j, c - 0.04),
     ]  # fmt: skip
     return closed_curve([*right, (0.0, c), *mirrored(right[1:])])
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
-from facegan.files import TEMPORARY, disk_errors, write_bytes
+from facegan.files import TEMPORARY, disk_errors, remove_partials, write_bytes
 from facegan.prep.chunk import Chunk, ChunkResult, process_chunk
 from facegan.prep.sources import Reader, Source
 
@@ -99,6 +99,7 @@ def run_local(job: Job, todo: list[Work], workers: int) -> Iterator[Done]:
         for process in list((pool._processes or {}).values()):
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+        remove_partials(job.folder)
 
 
 class _Worker:
@@ -143,7 +144,7 @@ def _work(work: Work) -> Done:
     number = work.chunk.number
     path, marker = shard_path(job.folder, number), marker_path(job.folder, number)
     temporary = job.folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
-    with disk_errors(job.folder.parent.parent):
+    with disk_errors(job.folder):
         marker.unlink(missing_ok=True)  # a marker never stands beside a shard that is not its own
         result = process_chunk(work.chunk, job.config, _worker.reader, _worker.detector, path, temporary)
         if result.shard is None:

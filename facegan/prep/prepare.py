@@ -113,7 +113,7 @@ def prepare(
     workers = workers or usable_cpus()
     origin = open_source(Path(source), leave_out=out)
     models = find_models(config, model)
-    with _locked(out):
+    with _locked(out), disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size):
         plan = _plan_inside(Path(source), out, config, models, limit, force)
         job = Job(config, origin, models, make_folder(out / STATE_FOLDER / CHUNKS))
         todo = [work for work in plan.work if committed(job.folder, work) is None]
@@ -218,8 +218,10 @@ def _delete_dataset(out: Path) -> None:
 def _locked(out: Path) -> Iterator[None]:
     """Only one run at a time in ``out``; the lock goes with the process that holds it, however that ends."""
     _standing(out)
-    state = make_folder(out / STATE_FOLDER)
-    with disk_errors(out), (state / "lock").open("a+") as lock:
+    with disk_errors(out):
+        state = make_folder(out / STATE_FOLDER)
+        lock = (state / "lock").open("a+")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

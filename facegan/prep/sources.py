@@ -135,8 +135,7 @@ class FolderReader:
 class Tar:
     """Regular files of an uncompressed tar. Where a name stands twice the later one counts, as when unpacking."""
 
-    @property
-    def path(self) -> Path: ...
+    path: Path
 
     def list(self) -> Listing:
         last: dict[bytes, tuple[int, int]] = {}
@@ -176,8 +175,7 @@ class TarReader:
 class Zip:
     """Files of a zip. Where a name stands twice the later one counts, as when unpacking."""
 
-    @property
-    def path(self) -> Path: ...
+    path: Path
 
     def list(self) -> Listing:
         listing = Listing([])

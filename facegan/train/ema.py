@@ -38,8 +38,9 @@ class Ema:
     @torch.no_grad()
     def update(self, round_images: int, images_seen: int) -> None:
         beta = ema_beta(round_images, images_seen, self.half_life_images)
-        torch._foreach_lerp_(self._averages, self._sources, 1 - beta)
-        torch._foreach_copy_(self._counters, self._source_counters)
+        # One kernel over all tensors; torch's own optimizers call these too, and there is no public name for them.
+        torch._foreach_lerp_(self._averages, self._sources, 1 - beta)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_copy_(self._counters, self._source_counters)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def generator(self, seed: int) -> Generator:

@@ -61,8 +61,9 @@ class RunLog:
         self.board.add_image("samples", picture, images, dataformats="HWC")
 
     def flush(self) -> None:
-        """Brings the curves up to date."""
         self.board.flush()
+
+    def draw(self) -> None:
         if self.rows:
             write_bytes(self.run / "losses.png", draw_curves(self.rows))
 

@@ -27,9 +27,8 @@ class Clock:
     """Seconds of training: start-up, saving and sampling are left out."""
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        self._device, self._before, self._since = device, seconds, None
-
-    _since: float | None
+        self._device, self._before = device, seconds
+        self._since: float | None = None  # None while it stands still
 
     @property
     def seconds(self) -> float:
@@ -118,7 +117,7 @@ class Session:
         with self.clock.stopped():
             seed, images = self.trainer.config.seed, self.trainer.images
             self.log.grid(grid(sample_images(self.trainer.ema.generator(seed), GRID_IMAGES, seed)), images)
-            self.log.flush()
+            self.log.draw()
 
     def save(self) -> None:
         """The generator first: a checkpoint says that all before it is on disk."""

@@ -47,7 +47,8 @@ def read_record(run: Path) -> dict[str, Any] | None:
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} can't be read by this facegan. Choose another --run folder, or --resume never to put this one aside."
+            f"{path} can't be read by this facegan.\n"
+            "Choose another --run folder, or --resume never to put this one aside."
         )
     return record
 

@@ -40,7 +40,8 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, spec: NetSpec, device: torch.device, precision: Precision) -> None:
-        self.config, self.spec, self.device, self.precision = config, spec, device, precision
+        self.config, self.spec, self.device = config, spec, device
+        self.precision: Precision = precision
         self.loss = LOSSES[config.loss]
         # Channels last is the layout that oneDNN and cuDNN compute in; otherwise they reorder at every layer.
         place: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}

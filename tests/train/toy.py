@@ -1,4 +1,4 @@
-"""Small faces in memory, and a run of them as a process of its own: ``python toy.py RUN METHOD [IMAGES] [SETTING=…]``."""
+"""Small faces in memory, and a run of them as a process of its own: ``python toy.py RUN METHOD SETTINGS PAUSE``."""
 
 from __future__ import annotations
 

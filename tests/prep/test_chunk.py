@@ -1,0 +1,156 @@
+"""A chunk: every photograph gets its row, and every reason is provoked by a file that deserves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from facegan.faces.detect import Face
+from facegan.prep.chunk import ChunkResult
+from facegan.shards.index import Shard
+from facegan.shards.layout import REASONS
+from tests.prep.fake import FakeDetector, Memory, face_at, photo, run_chunk
+
+GOOD = face_at(100, 90)
+
+
+def reason_of(tmp_path: Path, data: bytes, *faces: Face, **config) -> str:
+    row = run_chunk(tmp_path, {b"1.jpg": data}, FakeDetector(*faces), **config).rows[0]
+    assert (row.outcome == "kept") is (row.reason == "") is bool(row.keys)
+    return row.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "data", "faces", "config"),
+    [
+        ("", photo(), [GOOD], {}),
+        ("unreadable", b"no picture", [GOOD], {}),
+        ("unreadable", b"", [GOOD], {}),
+        ("truncated", photo()[:-400], [GOOD], {}),
+        ("no_face", photo(), [], {}),
+        ("low_score", photo(), [face_at(100, 90, score=0.3)], {}),
+        ("low_score", photo(), [face_at(100, 90, score=0.9)], {"min_score": 0.95}),
+        ("no_face", photo(), [face_at(100, 90, score=0.05)], {}),
+        ("bad_keypoints", photo(), [face_at(100, 100, upside_down=True)], {}),
+        ("several_faces", photo(), [GOOD, face_at(60, 60)], {"faces": "only"}),
+        ("off_edge", photo(), [face_at(10, 90)], {}),
+        ("", photo(), [face_at(10, 90)], {"max_outside": 1.0}),
+    ],
+)
+def test_each_reason(tmp_path: Path, reason: str, data: bytes, faces: list[Face], config: dict) -> None:
+    assert reason_of(tmp_path, data, *faces, **config) == reason
+
+
+def test_a_photo_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facegan.faces import photo as module
+
+    monkeypatch.setattr(module, "MAX_PIXELS", 200 * 199)
+    assert reason_of(tmp_path, photo(), GOOD) == "too_large"
+
+
+def test_a_fault_of_a_detector_costs_one_photograph(tmp_path: Path) -> None:
+    class Faulty(FakeDetector):
+        def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+            if rgb.shape[1] == 300:
+                raise RuntimeError("surprise")
+            return super().detect(rgb, min_score)
+
+    photos = {b"1.jpg": photo(), b"2.jpg": photo(width=300), b"3.jpg": photo()}
+    result = run_chunk(tmp_path, photos, Faulty(GOOD))
+    assert [row.reason for row in result.rows] == ["", "crashed", ""]
+    assert result.crashes == ["2.jpg: RuntimeError: surprise"]
+
+
+def test_a_photo_that_can_not_be_opened_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self, entry) -> bytes:
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(Memory, "read", refuse)
+    assert reason_of(tmp_path, photo(), GOOD) == "unreadable"
+
+
+def test_the_best_face_is_the_confident_one_near_the_centre(tmp_path: Path) -> None:
+    near, far = face_at(100, 100, score=0.8), face_at(40, 100, 40, score=0.9)
+    run_chunk(tmp_path, {b"1.jpg": photo()}, FakeDetector(far, near))
+    assert meta(tmp_path, "000000.tar")[0]["box"] == [70.0, 70.0, 60.0, 60.0]
+
+
+def test_an_upright_face_comes_before_a_ghost_on_its_head(tmp_path: Path) -> None:
+    ghost, upright = face_at(100, 100, upside_down=True, score=0.95), face_at(90, 100, score=0.6)
+    assert reason_of(tmp_path, photo(), ghost, upright) == ""
+    assert meta(tmp_path, "000000.tar")[0]["score"] == 0.6
+
+
+def test_all_faces_of_a_photo_have_keys_of_their_own(tmp_path: Path) -> None:
+    faces = [face_at(50, 60, 30, 0.7), face_at(140, 60, 30, 0.9), face_at(5, 190, 60, 0.8)]
+    row = run_chunk(tmp_path, {b"a.png": photo(kind="PNG")}, FakeDetector(*faces), faces="all").rows[0]
+    assert row.keys == ["a=2Epng", "a=2Epng=f1"]  # the third lies off the edge
+    assert (row.faces, row.scores) == (3, [0.7, 0.9, 0.8])
+    assert [m["score"] for m in meta(tmp_path, "000000.tar")] == [0.9, 0.7]
+
+
+def meta(tmp_path: Path, name: str) -> list[dict]:
+    shard = Shard(tmp_path / name)
+    return [json.loads(bytes(shard.read(sample.meta))) for sample in shard.samples if sample.meta]
+
+
+def test_a_row_and_its_json_tell_of_the_photo(tmp_path: Path) -> None:
+    data = photo(190, 210)
+    row = run_chunk(tmp_path, {b"x y.jpg": data}, FakeDetector(GOOD)).rows[0]
+    assert (row.path, row.bytes, row.width, row.height) == ("x y.jpg", len(data), 190, 210)
+    assert row.sha256 == hashlib.sha256(data).hexdigest()
+    found = meta(tmp_path, "000000.tar")[0]
+    assert {k: found[k] for k in ("path", "sha256", "width", "height")} == {
+        "path": row.path,
+        "sha256": row.sha256,
+        "width": 190,
+        "height": 210,
+    }
+
+
+@pytest.mark.parametrize("size", [28, 32, 64, 128])
+@pytest.mark.parametrize("crop", ["aligned", "box"])
+def test_sizes_and_crops(tmp_path: Path, size: int, crop: str) -> None:
+    run_chunk(tmp_path, {b"1.jpg": photo(400, 400)}, FakeDetector(face_at(200, 200, 100)), size=size, crop=crop)
+    shard = Shard(tmp_path / "000000.tar")
+    from facegan.shards.images import decode_image
+
+    pixels = decode_image(shard.read(shard.samples[0].image))
+    assert pixels is not None
+    assert pixels.shape == (size, size, 3)
+
+
+def test_large_photos_are_detected_small_and_told_of_in_full(tmp_path: Path) -> None:
+    detector = FakeDetector(face_at(300, 200, 120))  # in the shrunk picture's pixels
+    row = run_chunk(tmp_path, {b"1.jpg": photo(2401, 1601)}, detector).rows[0]
+    assert detector.seen == [(401, 601, 3)]
+    assert (row.width, row.height) == (2401, 1601)
+    assert meta(tmp_path, "000000.tar")[0]["box"] == [960.0, 560.0, 480.0, 480.0]
+
+
+def test_two_samples_a_photo_are_whole_in_the_tar(tmp_path: Path) -> None:
+    photos = {f"{i}.jpg".encode(): photo(seed=i) for i in range(5)}
+    run_chunk(tmp_path, photos, FakeDetector(GOOD))
+    with tarfile.open(tmp_path / "000000.tar") as tar:
+        assert tar.getnames() == [f"{i}.{kind}" for i in range(5) for kind in ("png", "json")]
+
+
+def test_a_result_survives_its_marker(tmp_path: Path) -> None:
+    result = run_chunk(tmp_path, {b"1.jpg": photo(), b"2.jpg": b"bad"}, FakeDetector(GOOD))
+    assert ChunkResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(st.integers(0, 3000), st.integers(0, 3000), st.binary(max_size=20))
+def test_random_cuts_of_a_photo_get_an_outcome(tmp_path: Path, start: int, end: int, noise: bytes) -> None:
+    data = photo(64, 64)
+    result = run_chunk(tmp_path, {b"1.jpg": data[:start] + noise + data[end:]}, FakeDetector(face_at(32, 32, 20)))
+    assert result.rows[0].outcome == "kept" or result.rows[0].reason in REASONS
+    assert result.crashes == []

@@ -1,0 +1,377 @@
+"""`prepare` as its users see it: real detector, real processes, kills and second starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SourceError
+from facegan.prep.prepare import plan_prepare, prepare
+from facegan.shards.layout import DatasetInfo
+from facegan.shards.verify import verify
+from tests.faces.supersample import psnr, supersampled
+
+CONFIG = PrepConfig(shard_size=20)
+
+
+def digest(out: Path) -> dict[str, str]:
+    """Every file of a dataset but its bookkeeping."""
+    files = (path for path in sorted(out.rglob("*")) if path.is_file() and ".facegan" not in path.parts)
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def rows(out: Path) -> list[dict]:
+    return pq.read_table(out / "photos.parquet").to_pylist()
+
+
+@pytest.fixture
+def mixed(portraits: Path, tmp_path: Path) -> Path:
+    """Ten portraits, and beside them what goes wrong in practice."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for path in sorted(portraits.iterdir())[:10]:
+        shutil.copy(path, folder)
+    (folder / "000004.jpg").write_bytes((folder / "000004.jpg").read_bytes()[:3000])
+    (folder / "000005.jpg").write_text("not a photograph")
+    (folder / "notes.txt").write_text("x")
+    return folder
+
+
+def test_every_photograph_is_accounted_for(mixed: Path, tmp_path: Path, models: Path) -> None:
+    result = prepare(mixed, tmp_path / "out", workers=1)
+    assert (result.photos, result.kept, result.rejected) == (10, 8, {"truncated": 1, "unreadable": 1})
+    assert result.ignored == {".txt": 1}
+    assert [(row["path"], row["outcome"], row["reason"], row["shard"]) for row in rows(tmp_path / "out")[2:6]] == [
+        ("000003.jpg", "kept", "", "train-000000.tar"),
+        ("000004.jpg", "rejected", "truncated", ""),
+        ("000005.jpg", "rejected", "unreadable", ""),
+        ("000006.jpg", "kept", "", "train-000000.tar"),
+    ]
+    assert verify(tmp_path / "out").ok
+
+
+def test_workers_archives_and_folders_give_the_same_bytes(
+    dataset: Path, portraits: Path, tmp_path: Path, models: Path
+) -> None:
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(portraits, "some/where")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in sorted(portraits.iterdir(), reverse=True):
+            archive.write(path, f"else/{path.name}")
+    for source, workers in ((portraits.parent, 1), (tmp_path / "photos.tar", 2), (tmp_path / "photos.zip", 1)):
+        out = tmp_path / f"out-{Path(source).name}"
+        prepare(source, out, CONFIG, workers=workers)
+        assert digest(out) == digest(dataset)
+
+
+def test_eyes_stand_where_the_crop_formula_puts_them(dataset: Path, portraits: Path) -> None:
+    """The true eyes of 50 portraits, carried through the quadrilateral, against an upright face's closed form."""
+    from facegan.demo import draw_portrait
+    from facegan.faces.crop import aligned_quad
+    from facegan.faces.detect import Face
+
+    worst = []
+    for meta in metas(dataset)[:50]:
+        truth = draw_portrait(0, int(Path(meta["path"]).stem) - 1).keypoints.array()
+        ears = ((0.0, 0.0), (0.0, 0.0))
+        left, right, nose, mouth = ((float(x), float(y)) for x, y in truth)
+        ideal = aligned_quad(Face((0, 0, 1, 1), (left, right, nose, mouth, *ears), 1.0))
+        for eye in (left, right):
+            worst.append(np.hypot(*(inside(np.array(meta["quad"]), eye) - inside(ideal, eye))) * 64)
+    assert len(worst) == 100
+    assert max(worst) <= 1.5
+
+
+def inside(quad: np.ndarray, point: tuple[float, float]) -> np.ndarray:
+    """A point in the crop's own coordinates, 0 … 1."""
+    axes = np.stack([quad[3] - quad[0], quad[1] - quad[0]], axis=1)
+    return np.linalg.solve(axes, np.array(point) - quad[0])
+
+
+def metas(out: Path) -> list[dict]:
+    found = []
+    for path in sorted(out.glob("train-*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar.getmembers():
+                file = tar.extractfile(member)
+                if member.name.endswith(".json") and file is not None:
+                    found.append(json.loads(file.read()))
+    return found
+
+
+def test_crops_are_what_their_json_says(dataset: Path, portraits: Path) -> None:
+    from facegan import FaceShards
+    from facegan.faces.photo import Photo
+
+    faces = FaceShards(dataset)
+    for i in range(50):
+        pixels, meta = faces[i]
+        photo = Photo((portraits / meta["path"]).read_bytes()).pixels()
+        assert psnr(pixels, supersampled(photo, np.array(meta["quad"]), 64, factor=6)) >= 30
+
+
+def test_a_second_start_does_nothing_and_says_the_same(dataset_copy: Path, portraits: Path) -> None:
+    before = digest(dataset_copy)
+    result = prepare(portraits, dataset_copy, CONFIG)
+    assert digest(dataset_copy) == before
+    assert (result.photos, result.kept, result.photos_per_second) == (60, 60, 0.0)
+
+
+def test_new_photographs_go_into_new_shards(portraits: Path, tmp_path: Path, models: Path) -> None:
+    out = tmp_path / "out"
+    prepare(portraits, out, CONFIG, limit=25, workers=1)
+    before = digest(out)
+    assert [entry.samples for entry in DatasetInfo.read(out).shards] == [20, 5]
+    shutil.rmtree(out / ".facegan")  # safe to delete once dataset.json stands
+    result = prepare(portraits, out, CONFIG, limit=35, workers=2)
+    assert (result.photos, result.kept, result.shards) == (35, 35, 3)
+    assert {name: sum for name, sum in digest(out).items() if name in ("train-000000.tar", "train-000001.tar")} == {
+        name: before[name] for name in ("train-000000.tar", "train-000001.tar")
+    }
+    assert [row["path"] for row in rows(out)] == [f"{i:06d}.jpg" for i in range(1, 36)]
+    assert verify(out).ok
+
+
+def test_a_photo_that_changed_is_named_and_one_that_went_stays(portraits: Path, tmp_path: Path, models: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in ("000001.jpg", "000002.jpg", "000003.jpg"):
+        shutil.copy(portraits / name, photos)
+    prepare(photos, out, workers=1)
+    (photos / "000002.jpg").unlink()
+    assert prepare(photos, out, workers=1).photos == 3
+    shutil.copy(portraits / "000009.jpg", photos / "000003.jpg")
+    with pytest.raises(DatasetError, match=r"000003\.jpg has changed since it was added"):
+        prepare(photos, out, workers=1)
+
+
+def test_a_chunk_that_keeps_nothing_leaves_no_gap(portraits: Path, tmp_path: Path, models: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for i in range(3):
+        (photos / f"000001_{i}.jpg").write_bytes(b"broken")
+    for name in ("000001.jpg", "000002.jpg", "000003.jpg"):
+        shutil.copy(portraits / name, photos / f"9{name}")
+    prepare(photos, out, PrepConfig(shard_size=3), workers=1)
+    assert [entry.name for entry in DatasetInfo.read(out).shards] == ["train-000000.tar"]
+    assert verify(out).ok
+
+
+def test_nothing_kept_at_all_is_still_a_dataset(tmp_path: Path, models: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(b"broken")
+    result = prepare(tmp_path / "photos", tmp_path / "out", workers=1)
+    assert (result.photos, result.kept, result.shards) == (1, 0, 0)
+    assert verify(tmp_path / "out").ok
+
+
+def test_other_settings_are_refused_by_name_and_forced_on_request(
+    dataset_copy: Path, portraits: Path, models: Path
+) -> None:
+    other = PrepConfig(shard_size=20, size=32)
+    before = digest(dataset_copy)
+    with pytest.raises(DatasetError, match=r"made with --size 64, and this is --size 32.*\n.*--force"):
+        prepare(portraits, dataset_copy, other)
+    assert digest(dataset_copy) == before
+    prepare(portraits, dataset_copy, other, limit=5, force=True, workers=1)
+    assert (DatasetInfo.read(dataset_copy).settings["size"], len(list(dataset_copy.glob("*.tar")))) == (32, 1)
+    assert verify(dataset_copy).ok
+
+
+def test_a_dry_run_touches_nothing(portraits: Path, tmp_path: Path, models: Path) -> None:
+    plan = plan_prepare(portraits, tmp_path / "out", CONFIG, limit=50)
+    assert (plan.photos, plan.new, plan.chunks) == (50, 50, 3)
+    assert not (tmp_path / "out").exists()
+
+
+SCRIPT = """
+import sys
+from facegan.config import PrepConfig
+from facegan.prep.prepare import prepare
+if __name__ == "__main__":
+    prepare(sys.argv[1], sys.argv[2], PrepConfig(shard_size=20), workers=1)
+"""
+
+
+def start(photos: Path, out: Path, folder: Path) -> subprocess.Popen[bytes]:
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    return subprocess.Popen([sys.executable, str(script), str(photos), str(out)], stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+
+
+def children(process_id: int) -> list[int]:
+    tasks = Path(f"/proc/{process_id}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def alive(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("marker", ["chunks/000000.json", "chunks/000001.json", "journal.json"])
+def test_killed_half_way_and_started_again_gives_the_same_bytes(
+    dataset: Path, portraits: Path, tmp_path: Path, marker: str
+) -> None:
+    out = tmp_path / "out"
+    process = start(portraits, out, tmp_path)
+    wait_for(out / ".facegan" / marker, process)
+    family = [process.pid, *children(process.pid)]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    prepare(portraits, out, CONFIG, workers=2)
+    assert digest(out) == digest(dataset)
+    end = time.monotonic() + 10
+    while any(map(alive, family)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(alive, family))
+
+
+def test_the_journal_is_carried_out_by_whoever_comes_next(
+    dataset: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before each rename in turn: dataset.json never stands over half a dataset, and the next start ends it."""
+    from facegan.prep import finish
+
+    replace = Path.replace
+
+    def stop_before(number: int) -> None:
+        done = iter(range(100))
+
+        def fail(self: Path, target: Path) -> Path:
+            if self.parent.name in ("chunks", "final") and target.parent.name == "out" and next(done) == number:
+                raise KeyboardInterrupt
+            return replace(self, target)
+
+        monkeypatch.setattr(finish.Path, "replace", fail)
+
+    first = tmp_path / "0" / "out"
+    stop_before(0)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(portraits, first, CONFIG, workers=2)
+    for number in range(1, 6):
+        out = Path(shutil.copytree(first, tmp_path / str(number) / "out"))
+        stop_before(number)
+        with pytest.raises(KeyboardInterrupt):
+            finish.carry_out_journal(out)
+        assert not (out / "dataset.json").exists()
+        monkeypatch.undo()
+        finish.carry_out_journal(out)
+        assert digest(out) == digest(dataset)
+        assert not (out / ".facegan" / "journal.json").exists()
+    assert not (first / "dataset.json").exists()
+    prepare(portraits, first, CONFIG, workers=2)
+    assert digest(first) == digest(dataset)
+
+
+def test_a_second_run_into_one_folder_names_the_first(portraits: Path, tmp_path: Path, models: Path) -> None:
+    import fcntl
+
+    out = tmp_path / "out"
+    (out / ".facegan").mkdir(parents=True)
+    with (out / ".facegan" / "lock").open("w") as lock:
+        lock.write("process 77 on elsewhere")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FaceganError, match="Another facegan prep is writing.*process 77 on elsewhere"):
+            prepare(portraits, out, workers=1)
+
+
+def test_a_folder_with_other_things_is_left_alone(portraits: Path, tmp_path: Path, models: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("precious")
+    with pytest.raises(DatasetError, match="is not empty"):
+        prepare(portraits, tmp_path, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_folder_without_photographs(tmp_path: Path, models: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").write_text("x")
+    with pytest.raises(SourceError, match=r"holds no photographs \(but 1 \.txt\)"):
+        prepare(tmp_path / "photos", tmp_path / "out")
+
+
+def test_a_model_with_a_wrong_checksum_names_both_sums(
+    portraits: Path, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "models" / "face_detection_short_range.tflite"
+    fake.parent.mkdir()
+    fake.write_bytes(b"altered")
+    wrong, right = hashlib.sha256(b"altered").hexdigest(), "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"
+    monkeypatch.setenv("FACEGAN_MODELS", str(fake.parent))
+    with pytest.raises(ModelError, match=f"{wrong},\n.*{right}"):
+        prepare(portraits, tmp_path / "out")
+    monkeypatch.delenv("FACEGAN_MODELS")
+    with pytest.raises(ModelError, match=wrong):
+        prepare(portraits, tmp_path / "out", model=fake)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_a_disk_that_can_not_be_written(portraits: Path, models: Path) -> None:
+    with pytest.raises(DiskError, match=r"/proc/facegan-test.*can't be made"):
+        prepare(portraits, "/proc/facegan-test/out", workers=1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 300 kB, where this user may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and shutil.which("mount")
+    done = mounted and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if not done or done.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
+    portraits: Path, small_disk: Path, models: Path, dataset: Path
+) -> None:
+    out = small_disk / "out"
+    with pytest.raises(DiskError, match=r"The disk of .*small/out is full"):
+        prepare(portraits, out, CONFIG, workers=1)
+    assert not (out / "dataset.json").exists()
+    assert not list(out.rglob("*.partial"))
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    prepare(portraits, out, CONFIG, workers=1)
+    assert digest(out) == digest(dataset)
+
+
+def test_prep_needs_no_torch() -> None:
+    code = "import sys, facegan.prep.prepare, facegan.prep.engines; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_result_tells_what_design_says(dataset_copy: Path, portraits: Path) -> None:
+    result = prepare(portraits, dataset_copy, CONFIG)
+    names = (
+        "photos kept rejected ignored faces shards bytes seconds work_seconds photos_per_second engine workers out"
+    ).split()
+    assert list(result.to_json()) == names
+    assert dataclasses.is_dataclass(result)
