@@ -7,7 +7,7 @@ import numpy as np
 from facegan.demo.paint import Floats, closed_curve, ellipse, mirrored, open_curve
 from facegan.demo.sitting import DEEP, SHADOW, Sitting
 
-NOSE_LIFT, MOUTH_LIFT = 0.26, 0.12  # head units by which the tip and the lips stand out from the ellipsoid
+NOSE_LIFT, MOUTH_LIFT = 0.32, 0.17  # head units by which the tip and the lips stand out from the ellipsoid
 
 
 def model_face(s: Sitting) -> None:
@@ -24,7 +24,7 @@ def model_face(s: Sitting) -> None:
         folds = s.both(open_curve([(0.2, 0.52), (0.33, 0.66), (0.4, 0.86)]))
         canvas.shade(canvas.strokes(folds, s.px(0.05), s.px(0.03), s.head), SHADOW, 0.9 * (p.age - 0.35))
         bags = s.both(open_curve([(0.3, 0.13), (0.44, 0.19), (0.57, 0.14)]))
-        canvas.shade(canvas.strokes(bags, s.px(0.03), s.px(0.02), s.head), SHADOW, 0.8 * (p.age - 0.35))
+        canvas.shade(canvas.strokes(bags, s.px(0.03), s.px(0.02), s.head), SHADOW, 0.5 * (p.age - 0.35))
     brow = s.on_face(ellipse(0, -0.62, 0.42, 0.2))
     canvas.shade(canvas.shape(brow, s.px(0.16), s.head), (1.1, 1.1, 1.1), 0.6)
     chin = s.on_face(ellipse(0, p.chin - 0.17, 0.16, 0.08))
@@ -58,7 +58,7 @@ def paint_eyes(s: Sitting) -> None:
     canvas.lay(canvas.shape(disc(0.022, 0.078, 0.07), s.px(0.02), opening), p.iris * 1.25)
     canvas.lay(canvas.shape(disc(0.0, 0.052, 0.052), s.px(0.01), opening), (14, 11, 12))
     lids = at(open_curve(upper))
-    fall = [lid + (0, s.px(0.02)) for lid in lids]
+    fall = [np.add(lid, (0, s.px(0.02))) for lid in lids]
     canvas.shade(canvas.strokes(fall, s.px(0.07), s.px(0.018), opening), (0.5, 0.46, 0.48), 0.75)
     glint = disc(-0.037, 0.024, 0.024, x=0.035 if s.light.x > 0 else -0.035, count=12)
     canvas.lay(canvas.shape(glint, s.px(0.007), s.head), (255, 255, 252))
@@ -66,7 +66,7 @@ def paint_eyes(s: Sitting) -> None:
     canvas.lay(canvas.strokes(lids, s.px(0.026 + 0.016 * p.softness), s.px(0.007)), lash, 0.92)
     if p.softness > 0.5:
         wings = at(open_curve([(0.55 * w, -0.6 * o), (w, -0.01), (1.2 * w, -0.05)]))
-        canvas.lay(canvas.strokes(wings, s.px(0.024), s.px(0.007)), lash, 0.8)
+        canvas.lay(canvas.strokes(wings, s.px(0.024), s.px(0.007)), lash, 0.65)
     under = at(open_curve([(w, 0.0), *lower]))
     canvas.shade(canvas.strokes(under, s.px(0.02), s.px(0.01)), DEEP, 0.5)
     crease = at(open_curve([(q, r - 0.058) for q, r in upper[1:]]))
@@ -78,9 +78,10 @@ def paint_brows(s: Sitting) -> None:
     y, thick = -0.275 - p.brow_lift, 0.062 - 0.03 * p.softness
     top = [(0.19, y + 0.035), (0.36, y - 0.03), (0.55, y - 0.045), (0.74, y + 0.035)]
     under = [(0.55, y - 0.045 + thick), (0.36, y - 0.02 + 1.5 * thick), (0.2, y + 0.05 + 1.3 * thick)]
-    colour = p.hair * (0.7 if p.hair.mean() < 150 else 0.62)
+    # Fair brows would be lost on the skin.
+    colour = np.minimum(p.hair * 0.7, s.tone(0.5, 0.42, 0.4))
     brows = s.canvas.shape(s.both(closed_curve([*top, *under])), s.px(0.018), s.head)
-    s.canvas.lay(brows, 0.75 * colour + 0.1 * p.skin, 0.85)
+    s.canvas.lay(brows, 0.85 * colour, 0.88)
 
 
 def paint_nose(s: Sitting) -> None:
@@ -88,18 +89,20 @@ def paint_nose(s: Sitting) -> None:
     p, canvas, lift = s.person, s.canvas, NOSE_LIFT
     y, w = p.nose_y, p.nose_width
     shaded = 1 if s.light.x < 0 else -1
-    flank = closed_curve([(0.05, -0.1), (0.1, 0.2), (w * 1.05, y - 0.02), (w * 0.95, y + 0.1), (0.05, y + 0.06), (0.055, 0.2)])
+    flank = closed_curve(
+        [(0.05, -0.1), (0.1, 0.2), (w * 1.05, y - 0.02), (w * 0.95, y + 0.1), (0.05, y + 0.06), (0.055, 0.2)]
+    )
     for side, strength in ((shaded, 0.5 + 0.35 * abs(s.light.x)), (-shaded, 0.25)):
         canvas.shade(canvas.shape(s.on_face(flank * (side, 1), 0.14), s.px(0.045), s.head), SHADOW, strength)
     below = ellipse(0, y + 0.13, w * 1.05, 0.055)
-    canvas.shade(canvas.shape(s.on_face(below, 0.16), s.px(0.035), s.head), SHADOW, 0.75)
+    canvas.shade(canvas.shape(s.on_face(below, 0.21), s.px(0.035), s.head), SHADOW, 0.75)
     ridge = open_curve([(0.0, -0.02), (0.0, 0.2), (0.0, y - 0.1)])
     canvas.shade(canvas.strokes([s.on_face(ridge, 0.18)], s.px(0.06), s.px(0.03), s.head), (1.13, 1.12, 1.12), 0.8)
     tip = ellipse(0, y - 0.01, 0.085, 0.07)
     canvas.shade(canvas.shape(s.on_face(tip, lift), s.px(0.04), s.head), (1.17, 1.14, 1.13), 0.95)
     wing = open_curve([(w * 0.86, y - 0.06), (w * 1.08, y + 0.03), (w * 0.95, y + 0.1), (w * 0.72, y + 0.1)])
-    canvas.shade(canvas.strokes(s.both(wing, 0.12), s.px(0.025), s.px(0.016), s.head), DEEP, 0.5)
-    nostrils = s.both(ellipse(w * 0.48, y + 0.1, 0.048, 0.022, -0.25), 0.18)
+    canvas.shade(canvas.strokes(s.both(wing, 0.17), s.px(0.025), s.px(0.016), s.head), DEEP, 0.5)
+    nostrils = s.both(ellipse(w * 0.48, y + 0.1, 0.048, 0.022, -0.25), 0.23)
     canvas.shade(canvas.shape(nostrils, s.px(0.011), s.head), DEEP, 0.9)
 
 
@@ -118,7 +121,8 @@ def paint_mouth(s: Sitting) -> None:
     up = [corner, (0.55 * w, top - full * 0.62 - 0.35 * curl), (0.2 * w, top - full * 0.95), (0.0, top - full * 0.78)]
     upper_edge = [corner, (0.6 * w, top - 0.42 * curl), (0.25 * w, top - 0.02 * full), (0.0, top + 0.05 * full)]
     lower_edge = [corner, (0.6 * w, bottom - 0.36 * curl), (0.25 * w, bottom), (0.0, bottom + 0.02 * full)]
-    low = [corner, (0.62 * w, bottom + 0.55 * full - 0.25 * curl), (0.3 * w, bottom + full * 1.1), (0.0, bottom + 1.2 * full)]
+    low = [corner, (0.62 * w, bottom + 0.55 * full - 0.25 * curl), (0.3 * w, bottom + full * 1.1),
+           (0.0, bottom + 1.2 * full)]  # fmt: skip
 
     def across(half: list[tuple[float, float]]) -> Floats:
         return open_curve(np.concatenate([np.asarray(half), mirrored(half[:-1])]))
@@ -154,14 +158,15 @@ def paint_beard(s: Sitting) -> None:
     colour = p.hair * 0.85 if p.beard != "stubble" else 0.65 * p.hair + 0.25 * p.skin
     areas: list[Floats] = []
     if p.beard in ("stubble", "full"):
-        half = [(0.0, y - 0.24), (0.2, y - 0.27), (w + 0.1, y - 0.1), (0.6, y - 0.1), (0.8, y - 0.4), (0.9, 0.1), (1.0, 0.1),
-                (0.97, 0.6), (0.86, 0.98), (0.56, c), (0.0, c + 0.07)]  # fmt: skip
+        half = [(0.0, y - 0.24), (0.2, y - 0.27), (w + 0.1, y - 0.1), (0.6, y - 0.1), (0.8, y - 0.4), (0.9, 0.1),
+                (1.0, 0.1), (0.97, 0.6), (0.86, 0.98), (0.56, c), (0.0, c + 0.07)]  # fmt: skip
         areas.append(closed_curve([*half, *mirrored(half[1:-1])]))
     if p.beard in ("moustache", "goatee"):
         half = [(0.0, y - 0.21), (0.15, y - 0.22), (w + 0.04, y - 0.02), (w, y + 0.04), (0.12, y - 0.08)]
         areas.append(closed_curve([*half, *mirrored(half)]))
     if p.beard == "goatee":
-        half = [(0.0, y + 0.22), (0.16, y + 0.22), (w - 0.02, y + 0.02), (w + 0.06, y + 0.04), (0.3, c - 0.06), (0.0, c + 0.06)]
+        half = [(0.0, y + 0.22), (0.16, y + 0.22), (w - 0.02, y + 0.02), (w + 0.06, y + 0.04),
+                (0.3, c - 0.06), (0.0, c + 0.06)]  # fmt: skip
         areas.append(closed_curve([*half, *mirrored(half[1:-1])]))
     for area in areas:
         # The jaw's rim turns with the outline, so that a beard covers it.
@@ -186,15 +191,16 @@ def paint_glasses(s: Sitting) -> None:
     lines: list[Floats] = []
     for side in (-1, 1):
         x = side * p.eye_x
-        rim = ellipse(x, 0.02, 0.3, 0.27, count=36)
+        rim = ellipse(x, -0.005, 0.29, 0.26, count=36)
         if p.glasses == "square":
-            off = rim - (x, 0.02)
-            rim = np.sign(off) * np.abs(off / (0.3, 0.27)) ** 0.62 * (0.31, 0.235) + (x, 0.03)
+            off = rim - (x, -0.005)
+            rim = np.sign(off) * np.abs(off / (0.29, 0.26)) ** 0.62 * (0.3, 0.225) + (x, 0.005)
         rim = s.on_face(rim, lift)
         lens = canvas.shape(rim, 1.0)
         canvas.lay(lens, (225, 235, 245), 0.07)
         lines.append(np.concatenate([rim, rim[:1]]))
         lines.append(np.concatenate([s.on_face([(side * 0.74, -0.04)], lift), s.pose.place([(side * 0.98, -0.1)])]))
     lines.append(s.on_face(open_curve([(-0.15, -0.03), (0.0, -0.07), (0.15, -0.03)]), lift))
-    canvas.shade(canvas.strokes([line + (0, s.px(0.035)) for line in lines], s.px(0.03), s.px(0.025), s.head), SHADOW, 0.6)
-    canvas.lay(canvas.strokes(lines, s.px(0.036), s.px(0.006)), frame, 0.95)
+    fall = [np.add(line, (0, s.px(0.035))) for line in lines]
+    canvas.shade(canvas.strokes(fall, s.px(0.03), s.px(0.025), s.head), SHADOW, 0.4)
+    canvas.lay(canvas.strokes(lines, s.px(0.03), s.px(0.008)), frame, 0.85)

@@ -14,10 +14,10 @@ _DARKER, _LIGHTER = (0.6, 0.58, 0.58), (1.36, 1.33, 1.3)
 
 # The image-right half of the hair's lower edge, from the forehead's middle outwards, in head units.
 _HAIRLINES = {
-    "crop": [(0.0, -0.9), (0.4, -0.88), (0.74, -0.72), (0.88, -0.35), (0.97, 0.12)],
+    "crop": [(0.0, -0.85), (0.4, -0.83), (0.74, -0.69), (0.88, -0.35), (0.97, 0.12)],
     "receding": [(0.0, -0.95), (0.24, -0.98), (0.52, -1.07), (0.77, -0.8), (0.9, -0.35), (0.97, 0.12)],
     "fringe": [(0.0, -0.47), (0.3, -0.48), (0.66, -0.44), (0.87, -0.2), (0.97, 0.15)],
-    "centre": [(0.0, -1.06), (0.42, -0.86), (0.8, -0.5), (0.93, -0.05), (1.0, 0.5)],
+    "centre": [(0.0, -0.92), (0.42, -0.74), (0.78, -0.42), (0.93, -0.05), (1.0, 0.5)],
 }
 _LINE_OF = {"receding": "receding", "fringe": "fringe", "bangs": "fringe", "long": "centre", "waves": "centre"}
 
@@ -28,7 +28,7 @@ def _hairline(s: Sitting) -> Floats:
     if p.style in ("parted", "swept", "bob"):
         x = abs(p.parting)
         drop = 0.12 if p.style == "parted" else 0.5
-        line = [(-0.99, drop), (-0.92, -0.2), (-0.76, -0.58), (-0.3, -0.8), (x - 0.07, -1.02), (x + 0.07, -1.02),
+        line = [(-0.99, drop), (-0.92, -0.2), (-0.76, -0.58), (-0.3, -0.76), (x - 0.07, -0.92), (x + 0.07, -0.92),
                 (0.66, -0.78), (0.87, -0.38), (0.95, 0.0), (0.99, drop)]  # fmt: skip
         return open_curve(line if p.parting > 0 else mirrored(line))
     half = _HAIRLINES[_LINE_OF.get(p.style, "crop")]
@@ -116,7 +116,8 @@ def paint_hair_behind(s: Sitting) -> None:
         x, y = 0.1 * p.parting, -1.43 - p.hair_volume
         mask = canvas.shape(s.pose.place(ellipse(x, y, 0.36, 0.32), -0.2), s.px(0.02))
         canvas.lay(mask, s.hair, gain=0.9)
-        turns = [s.pose.place(ellipse(x + 0.03, y + 0.02, r, 0.8 * r, 0.4)[2:20], -0.2) for r in (0.29, 0.22, 0.15, 0.08)]
+        rings = [ellipse(x + 0.03, y + 0.02, r, 0.8 * r, 0.4)[2:20] for r in (0.29, 0.22, 0.15, 0.08)]
+        turns = s.pose.place(np.stack(rings), -0.2)
         canvas.shade(canvas.strokes(turns, s.px(0.022), s.px(0.016), mask), _DARKER, 0.5)
     elif p.style == "afro":
         _paint_curls(s, 1.22 + 0.9 * p.hair_volume, 1.48 + 0.8 * p.hair_volume, -0.2, None)
@@ -149,7 +150,7 @@ def paint_hair_before(s: Sitting) -> None:
         return
     line, rim = _hairline(s), _rim(s)
     outline = np.concatenate([open_curve(s.pose.place(rim)), s.on_face(line)[::-1]])
-    shadow = canvas.shape(outline + (-s.px(0.05) * s.light.x, s.px(0.06)), s.px(0.06), s.head)
+    shadow = canvas.shape(np.add(outline, (-s.px(0.05) * s.light.x, s.px(0.06))), s.px(0.06), s.head)
     canvas.shade(shadow, SHADOW, 0.65)
     if p.style in ("curls", "afro"):
         _paint_curls(s, 1.06 + 0.3 * p.hair_volume, 1.36 + 0.6 * p.hair_volume, 0.0, line)
@@ -176,7 +177,7 @@ def _paint_lock(s: Sitting, side: int) -> None:
     inner, outer = inner * (side, 1), outer * (side, 1)
     tip = (inner[-1:] + outer[-1:]) / 2 + (0, 0.06)
     points = s.pose.place(closed_curve(np.concatenate([inner, tip, outer[::-1]])), 0.08)
-    shadow = canvas.shape(points + (-side * s.px(0.05), s.px(0.02)), s.px(0.05), s.head)
+    shadow = canvas.shape(np.add(points, (-side * s.px(0.05), s.px(0.02))), s.px(0.05), s.head)
     canvas.shade(shadow, SHADOW, 0.55)
     mask = canvas.shape(points, s.px(0.022))
     canvas.lay(mask, s.hair)

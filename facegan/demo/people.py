@@ -26,7 +26,9 @@ SKINS = np.array(
     float,
 )
 DARK_HAIR = np.array([(34, 27, 27), (52, 36, 30), (78, 50, 34), (30, 30, 38)], float)
-LIGHT_HAIR = np.array([(112, 72, 44), (146, 98, 56), (196, 152, 92), (226, 190, 130), (164, 78, 40), (132, 60, 40)], float)
+LIGHT_HAIR = np.array(
+    [(112, 72, 44), (146, 98, 56), (196, 152, 92), (226, 190, 130), (164, 78, 40), (132, 60, 40)], float
+)
 GREY_HAIR = np.array([(150, 148, 148), (196, 194, 192), (226, 224, 220)], float)
 DYED_HAIR = np.array([(190, 90, 130), (70, 110, 170), (120, 80, 160), (60, 140, 130)], float)
 IRISES = np.array([(70, 44, 28), (96, 62, 34), (110, 96, 52), (84, 118, 82), (80, 118, 160), (110, 128, 140)], float)
@@ -96,7 +98,7 @@ def _hair_colour(rng: np.random.Generator, darkness: float, age: float) -> Colou
         return _pick(rng, GREY_HAIR)
     if draw > 0.96:
         return _pick(rng, DYED_HAIR)
-    return _pick(rng, DARK_HAIR if rng.random() < 0.25 + 0.75 * darkness else LIGHT_HAIR)
+    return _pick(rng, DARK_HAIR if rng.random() < 0.2 + 1.1 * darkness else LIGHT_HAIR)
 
 
 def meet(rng: np.random.Generator) -> Person:
@@ -124,22 +126,22 @@ def meet(rng: np.random.Generator) -> Person:
         hair_length=float(rng.uniform(1.3, 2.5)),
         parting=float(rng.uniform(0.15, 0.5) * rng.choice((-1, 1))),
         beard=str(rng.choice(beards)) if softness < 0.45 and rng.random() < 0.5 else "",
-        glasses=str(rng.choice(("round", "square"))) if rng.random() < 0.17 else "",
+        glasses=str(rng.choice(("round", "square"))) if rng.random() < 0.14 else "",
         softness=softness,
         age=age,
-        jaw=float(rng.normal(0.97 - 0.1 * soft, 0.04)),
+        jaw=float(rng.normal(0.94 - 0.1 * soft, 0.035)),
         chin=float(rng.normal(1.37 - 0.06 * soft, 0.035)),
-        eye_x=float(rng.normal(0.421, 0.006)),
-        eye_width=float(rng.normal(0.2 + 0.02 * soft, 0.009)),
-        eye_open=float(rng.normal(0.108 + 0.016 * soft, 0.009)),
-        eye_tilt=float(rng.normal(0.015, 0.018)),
-        brow_lift=float(rng.normal(0.0 + 0.02 * soft, 0.02)),
-        nose_y=float(rng.normal(0.493, 0.013)),
+        eye_x=float(rng.normal(0.417, 0.005)),
+        eye_width=float(rng.normal(0.207 + 0.016 * soft, 0.007)),
+        eye_open=float(rng.normal(0.114 + 0.014 * soft, 0.009)),
+        eye_tilt=float(rng.normal(0.008, 0.011)),
+        brow_lift=float(rng.normal(0.02 + 0.02 * soft, 0.016)),
+        nose_y=float(rng.normal(0.5, 0.011)),
         nose_width=float(rng.normal(0.185 - 0.03 * soft + 0.03 * darkness, 0.014)),
         mouth_y=float(rng.normal(0.883, 0.015)),
         mouth_width=float(rng.normal(0.32, 0.022)),
         lip_full=float(rng.normal(0.088 + 0.02 * soft + 0.02 * darkness, 0.01)),
-        smile=float(np.clip(rng.normal(0.4, 0.3) + 0.25 * (mouth_open > 0), -0.2, 1)),
+        smile=float(np.clip(rng.normal(0.5, 0.27) + 0.25 * (mouth_open > 0), -0.2, 1)),
         mouth_open=mouth_open,
         gaze=float(np.clip(rng.normal(0, 0.4), -1, 1)),
         freckles=bool(rng.random() < 0.15 and darkness < 0.5),

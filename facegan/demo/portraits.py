@@ -61,15 +61,13 @@ class Portrait:
     keypoints: Keypoints
 
 
-def draw_portrait(
-    seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
-) -> Portrait:
+def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT) -> Portrait:
     """Portrait number ``index`` of the endless row of portraits that ``seed`` names.
 
     Raises `SettingsError` where the picture is smaller than 178 × 218 px, or a number is negative.
     """
     if width < MIN_WIDTH or height < MIN_HEIGHT:
-        raise SettingsError(f"A portrait of {width} × {height} px is too small. Draw {MIN_WIDTH} × {MIN_HEIGHT} or more.")
+        raise SettingsError(f"{width} × {height} px is too small for a portrait: at least {MIN_WIDTH} × {MIN_HEIGHT}.")
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
         raise SettingsError(f"Seed {seed}, index {index}: both must be 0 or more, and below 2**64.")
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
@@ -109,6 +107,8 @@ def write_portraits(
 
     The bytes don't depend on the number of threads. Raises `SettingsError` and `DiskError`.
     """
+    if count < 0:
+        raise SettingsError(f"{count} portraits can't be drawn. Ask for 0 or more.")
     make_folder(folder)
 
     def write(index: int) -> Path:
@@ -130,18 +130,19 @@ def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
 def _light(rng: np.random.Generator) -> Light:
     warmth = rng.normal(0, 0.035)
     tint = rng.uniform(0.86, 1.06) * np.array([1 + warmth, 1.0, 1 - 1.2 * warmth])
-    return Light(float(rng.uniform(-0.75, 0.75)), float(rng.uniform(-0.65, -0.05)), float(rng.uniform(0.42, 0.66)), tint)
+    x, y, ambient = rng.uniform((-0.75, -0.65, 0.42), (0.75, -0.05, 0.66))
+    return Light(float(x), float(y), float(ambient), tint)
 
 
 def _pose(rng: np.random.Generator, width: int, height: int) -> Pose:
     """CelebA's frame, loosely: the eyes near the middle, the head half the width."""
     frame = min(width / MIN_WIDTH, height / MIN_HEIGHT)
     return Pose(
-        x=width * rng.uniform(0.47, 0.53),
+        x=width * rng.uniform(0.475, 0.525),
         y=height * rng.uniform(0.485, 0.53),
-        unit=40.5 * frame * rng.uniform(0.9, 1.12),
+        unit=37 * frame * rng.uniform(0.9, 1.12),
         roll=math.radians(np.clip(rng.normal(0, 5.5), -15, 15)),
-        yaw=math.radians(np.clip(rng.normal(0, 8), -17, 17)),
+        yaw=math.radians(np.clip(rng.normal(0, 6.5), -15, 15)),
         pitch=math.radians(np.clip(rng.normal(0, 3), -7, 7)),
     )
 
@@ -195,9 +196,9 @@ def _paint_bust(s: Sitting) -> None:
     points = np.concatenate([throat, right[1:], right[::-1] * (-1, 1)])
     mask = canvas.shape(body.place(points), s.px(0.02))
     canvas.lay(mask, p.clothes)
-    shaded = closed_curve([(0.2, 2.2), (2.6, 2.0), (2.6, 4.5), (0.4, 4.5)]) * (1 if s.light.x < 0 else -1, 1)
-    canvas.shade(canvas.shape(body.place(shaded), s.px(0.35), mask), (0.66, 0.66, 0.7), 0.8)
-    hem = body.place(throat + (0, 0.05))
+    shaded = closed_curve([(0.9, 1.5), (2.6, 1.6), (2.6, 5.5), (0.9, 5.5)]) * (1 if s.light.x < 0 else -1, 1)
+    canvas.shade(canvas.shape(body.place(shaded), s.px(0.5), mask), (0.66, 0.66, 0.7), 0.8)
+    hem = body.place(np.add(throat, (0, 0.05)))
     canvas.shade(canvas.strokes([hem], s.px(0.07), s.px(0.03), mask), (0.7, 0.7, 0.72), 0.7)
     if p.neckline == "collar":
         flap = np.array([(0.1, 2.0), (broad, 1.5), (broad + 0.28, 1.62), (0.52, 2.32)])

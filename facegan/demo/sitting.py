@@ -71,7 +71,9 @@ def head_depth(points: Floats) -> Floats:
     return 0.5 * chin * (1 - 0.5 * np.abs(points[:, 0]))
 
 
-def light_fields(person: Person, pose: Pose, light: Light, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def light_fields(
+    person: Person, pose: Pose, light: Light, height: int, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Skin and hair as the light falls on them: two (3, height, width) float32 fields.
 
     Lambert's law on an ellipsoid, with the shadows of skin warmer than its lights.
@@ -98,4 +100,3 @@ def light_fields(person: Person, pose: Pose, light: Light, height: int, width: i
         for to, plane in zip(field, planes, strict=True):
             cv2.resize(plane.astype(np.float32), (width, height), to, interpolation=cv2.INTER_LINEAR)
     return fields[0], fields[1]
-

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from torch import Tensor
 class Batches(Protocol):
     """An endless iterator of uint8 (N, C, H, W) batches on the device, whose position can be kept and set."""
 
-    def __iter__(self) -> Self: ...
+    def __iter__(self) -> Iterator[Tensor]: ...
     def __next__(self) -> Tensor: ...
     def state_dict(self) -> Mapping[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...

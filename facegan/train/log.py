@@ -1,8 +1,8 @@
 """The run's log: stats.jsonl, TensorBoard, losses.png, log.txt and the sample grids.
 
 A row of stats.jsonl: ``images`` and ``rounds`` so far; means since the row before of ``loss_d``, ``loss_g``, ``d_real``
-and ``d_fake`` (D's logits) and, for WGAN-GP, ``gp`` (the penalty without its weight); ``images_per_second`` since the
-row before; ``seconds`` of training so far, over all starts of the run.
+and ``d_fake`` (D's logits) and, for WGAN-GP, ``gp`` (the penalty without its weight λ; ``loss_d`` holds λ times it);
+``images_per_second`` since the row before; ``seconds`` of training so far, over all starts of the run.
 """
 
 from __future__ import annotations

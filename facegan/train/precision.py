@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from facegan.errors import DeviceError, SettingsError, suggest
+from facegan.machine import cpu_flags
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -71,20 +70,3 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # By flags: torch.ops.mkldnn._is_mkldnn_bf16_supported() is true on CPUs that only emulate it, slower than fp32.
     return device.type == "cpu" and not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
-
-
-def cpu_flags() -> set[str]:
-    """The CPU's instruction sets as Linux names them; empty elsewhere."""
-    return set(_cpuinfo("flags").split())
-
-
-def cpu_model() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")

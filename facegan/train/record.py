@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -12,19 +13,18 @@ from typing import Any
 
 import torch
 
-import facegan
 from facegan.config import TrainConfig
-from facegan.console import Console
 from facegan.errors import CheckpointError, DatasetError, SettingsError
 from facegan.files import disk_errors, write_json
+from facegan.machine import cpu_name
 from facegan.nets import count_parameters
 from facegan.train.faces import Faces
-from facegan.train.precision import Precision, choose_precision, cpu_model
+from facegan.train.precision import Precision, choose_precision
 from facegan.train.step import Trainer
 
 FORMAT = 1
 FILE_NAME = "run.json"
-_LIBRARIES = ("torch", "numpy", "safetensors", "opencv-contrib-python")
+_PACKAGES = ("facegan", "torch", "numpy", "safetensors", "opencv-contrib-python")
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
@@ -76,9 +76,8 @@ def write_record(
         },
         "machine": machine(trainer.device),
         "versions": {
-            "facegan": facegan.__version__,
             "python": platform.python_version(),
-            **{name: _version(name) for name in _LIBRARIES},
+            **{name: _version(name) for name in _PACKAGES},
         },
         "command": shlex.join(command) if command else "",
         "resumed_at_images": resumed,
@@ -89,7 +88,7 @@ def write_record(
 
 def machine(device: torch.device) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {"cpu": cpu_model(), "threads": torch.get_num_threads(), "gpu": gpu}
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
 def resumed_precision(record: dict[str, Any] | None, asked: str, device: torch.device) -> Precision:
@@ -125,11 +124,11 @@ def refuse_other_run(
         )
 
 
-def warn_other_machine(record: dict[str, Any], device: torch.device, console: Console) -> None:
+def warn_other_machine(record: dict[str, Any], device: torch.device, warn: Callable[[str], None]) -> None:
     begun, now = record["machine"], machine(device)
     for key, value in now.items():
         if begun.get(key) != value:
-            console.warn(
+            warn(
                 f"this run was begun with {key} {begun.get(key) or '(none)'}, and goes on with {value or '(none)'}: "
                 "its last bits will differ from a run that never stopped."
             )

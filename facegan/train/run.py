@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.errors import SettingsError
+from facegan.errors import CheckpointError, SettingsError
 from facegan.files import disk_errors, make_folder
+from facegan.nets import save_generator
 from facegan.nets.weights import FILE_NAME
-from facegan.train.checkpoint import folder_of, newest_checkpoint
+from facegan.train.checkpoint import Checkpoint, folder_of, newest_checkpoint
 from facegan.train.estimate import announce
 from facegan.train.faces import Faces
 from facegan.train.log import RunLog, read_stats
@@ -92,14 +93,17 @@ def train(
     checkpoint = newest_checkpoint(run / "checkpoints", console.warn) if record else None
     if checkpoint and checkpoint.images >= total_images:
         console.note(f"The run {run} is finished: it has {checkpoint.images:,} images. A larger --images goes on.")
+        _restore_generator(run, trainer, checkpoint)
         return _result(run, checkpoint.images, started, None)
-    if record:
-        warn_other_machine(record, place, console)
 
     make_folder(run)
-    log = RunLog(run, checkpoint.images if checkpoint else 0, console)
-    reals = faces.batches(config.batch, seed=config.seed, device=str(place))
-    with closing(log), closing(reals), StopRequests(stop) as stopped:
+    with (
+        closing(RunLog(run, checkpoint.images if checkpoint else 0, console)) as log,
+        closing(faces.batches(config.batch, seed=config.seed, device=str(place))) as reals,
+        StopRequests(stop) as stopped,
+    ):
+        if record:
+            warn_other_machine(record, place, log.warn)
         session = Session(run, trainer, reals, log, total_rounds, Clock(place), stopped)
         if checkpoint:
             session.take_up(checkpoint)
@@ -119,6 +123,13 @@ def _refuse_large_batch(config: TrainConfig, faces: Faces) -> None:
         )
 
 
+def _restore_generator(run: Path, trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Writes the generator of a finished run where somebody deleted it."""
+    if not (run / FILE_NAME).exists():
+        trainer.load(str(checkpoint.path), checkpoint.tensors, checkpoint.state)
+        save_generator(run / FILE_NAME, trainer.ema.generator(trainer.config.seed))
+
+
 def _put_aside(run: Path, console: Console) -> None:
     if not run.exists():
         return
@@ -131,7 +142,10 @@ def _put_aside(run: Path, console: Console) -> None:
 
 
 def _result(run: Path, images: int, started: float, rate: float | None) -> TrainResult:
-    last = read_stats(run)[-1]
+    rows = read_stats(run)
+    if not rows:
+        raise CheckpointError(f"{run} is trained, but its stats.jsonl is gone: put a copy back, or use --resume never.")
+    last = rows[-1]
     return TrainResult(
         run=run,
         images=images,

@@ -86,7 +86,7 @@ def test_what_a_run_folder_holds(tmp_path, capsys):
     assert record["settings"] == toy_config(images=330).model_dump()
     assert record["dataset"] == {"path": "out/", "fingerprint": "toy-200-32-0", "faces": 200, "size": 32, "channels": 3}
     assert record["versions"]["torch"]
-    assert record["versions"]["facegan"] == facegan.__version__
+    assert record["versions"].keys() >= {"facegan", "python", "torch", "numpy"}
     assert record["machine"]["threads"] == torch.get_num_threads()
     assert (record["precision"], record["device"], record["command"]) == ("fp32", "cpu", "facegan train")
 
@@ -158,8 +158,11 @@ def test_ctrl_c_saves_and_gives_the_handler_back(tmp_path):
 
 def test_a_finished_run_says_so_and_a_longer_one_goes_on(tmp_path, capsys):
     first = toy_train(tmp_path, images=64)
+    before = weights(tmp_path)
+    first.generator.unlink()
     again = train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu")
     assert "is finished: it has 64 images" in capsys.readouterr().err
+    assert weights(tmp_path) == before
     assert (again.images, again.loss_g, again.checkpoint) == (64, first.loss_g, first.checkpoint)
     assert toy_train(tmp_path, images=96, save_every=32).images == 96
 
@@ -185,7 +188,7 @@ def test_a_run_goes_on_only_as_what_it_was(tmp_path, monkeypatch, capsys):
         toy_train(tmp_path, images=32, precision="bf16")
     with pytest.raises(DatasetError, match=r"begun on other faces than these \(200 then, 100 now"):
         toy_train(tmp_path, faces=ToyFaces(100), images=32)
-    monkeypatch.setattr("facegan.train.record.cpu_model", lambda: "another CPU")
+    monkeypatch.setattr("facegan.train.record.cpu_name", lambda: "another CPU")
     toy_train(tmp_path, images=32, precision="auto", log_every=16)
     assert "and goes on with another CPU: its last bits will differ" in capsys.readouterr().err
     assert json.loads((tmp_path / "run.json").read_text())["precision"] == "fp32"

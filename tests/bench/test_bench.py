@@ -1,0 +1,36 @@
+"""The benchmarks run, and tell their figures; how large those are is no test's business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from facegan.bench.pairs import Bench
+from tests.cli.run import facegan
+
+
+def test_the_ratio_is_the_median_of_the_pairs() -> None:
+    assert Bench("a", "b", "c", [10, 20, 90], [10, 10, 10]).ratio == 2
+
+
+@pytest.mark.slow
+def test_bench_prep(portraits: Path, models: Path) -> None:
+    found = json.loads(facegan("bench", "prep", portraits, "--pairs", 1, "--workers", 1, "--json").stdout)
+    assert found["ratio"] > 0
+    assert 0 < found["worker_peak_mb"] < 1000
+    assert found["machine"]["cpus"] >= 1
+
+
+@pytest.mark.slow
+def test_bench_stream(dataset: Path) -> None:
+    arguments = ["bench", "stream", "--shards", dataset, "--images", 600, "--batch", 10, "--pairs", 1, "--json"]
+    assert json.loads(facegan(*arguments).stdout)["ratio"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dcgan", "wgan-gp"])
+def test_bench_train(method: str) -> None:
+    arguments = ["bench", "train", "--method", method, "--steps", 1, "--pairs", 1, "--json"]
+    assert json.loads(facegan(*arguments).stdout)["ratio"] > 0

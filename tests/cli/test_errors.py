@@ -1,0 +1,103 @@
+"""Bad input gets a sentence: the value, the rule, the way out; exit code 1 or 2; never a traceback."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.run import facegan
+
+
+def sentence(*arguments: object, code: int, cwd: Path | None = None, **environment: str) -> str:
+    done = facegan(*arguments, cwd=cwd, **environment)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.strip().splitlines() if line]
+    assert 1 <= len(lines) <= 4
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["prep", "nowhere", "out"], 2, "There is no nowhere"),
+        (["prep", ".", "out"], 2, "holds no photographs"),
+        (["prep", ".", "out", "--size", "48"], 2, "--size 48 is not offered: choose 28, 32, 64 or 128"),
+        (["prep", ".", "out", "--crop", "alligned"], 2, "Did you mean 'aligned'?"),
+        (["prep", ".", "out", "--workers", "many"], 2, "--workers many: it has to be auto, or a whole number"),
+        (["prep", ".", "out", "--min-score", "1.5"], 2, "--min-score 1.5: it has to be less than or equal to 1"),
+        (["prep", ".", "out", "--set", "prep.sice=64"], 2, "There is no setting 'sice' in [prep]. Did you mean 'size'?"),
+        (["prep", ".", "out", "--set", "train.size=64"], 2, "this command has the section 'prep'"),
+        (["prep", ".", "out", "--model", "no.tflite"], 1, "There is no model no.tflite"),
+        (["prep", ".", "out", "--sise", "64"], 2, "--sise"),
+        (["train", "--shards", "nowhere"], 1, "There is no folder nowhere"),
+        (["train", "--shards", "."], 1, "it is no dataset of facegan prep"),
+        (["train", "--shards", ".", "--method", "dcgn"], 2, "Did you mean 'dcgan'?"),
+        (["train", "--shards", ".", "--method", "wgan-gp", "--set", "train.norm=batch"], 2, "its penalty is per sample"),
+        (["train", "--shards", ".", "--precision", "fp8"], 2, "choose auto, fp32, bf16 or fp16"),
+        (["train", "--shards", ".", "--resume", "allways"], 2, "--resume allways is not offered"),
+        (["sample", "run"], 2, "--out grid.png"),
+        (["sample", "run", "--out", "grid.gif"], 2, "ends in .png"),
+        (["verify", "nowhere"], 1, "There is no folder nowhere"),
+        (["inspect", "."], 1, "it is no dataset"),
+        (["models", "pull", "shrt"], 2, "Did you mean 'short'?"),
+        (["prepp"], 2, "prepp"),
+    ],
+)
+def test_misuse_gets_a_sentence(arguments: list[str], code: int, said: str, tmp_path: Path, models: Path) -> None:
+    assert said in sentence(*arguments, code=code, cwd=tmp_path, FACEGAN_MODELS=str(models))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_network_and_no_model(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    said = sentence(
+        "prep", tmp_path, tmp_path / "out", code=1, FACEGAN_MODELS="", XDG_CACHE_HOME=str(tmp_path / "cache"),
+        PIP_NO_INDEX="1", PIP_FIND_LINKS="", PIP_CONFIG_FILE="/dev/null",
+    )  # fmt: skip
+    assert "fetching it failed" in said
+    assert "facegan models pull" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--batch", "61"], 2, "--batch 61 is larger than the dataset (60 faces)"),
+        (["--device", "cuda:7"], 2, "cuda:7"),
+        (["--device", "gpu"], 2, "gpu"),
+        (["--precision", "fp16", "--device", "cpu"], 2, "fp16"),
+        (["--split", "val"], 1, "has no split 'val'"),
+    ],
+)
+def test_training_that_can_not_be(options: list[str], code: int, said: str, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert said in sentence("train", "--shards", dataset, "--run", run, "--images", "128", *options, code=code)
+    assert not run.exists()
+
+
+def test_shards_altered_on_disk(dataset_copy: Path, tmp_path: Path) -> None:
+    shard = dataset_copy / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    assert "was cut short" in sentence("train", "--shards", dataset_copy, "--run", tmp_path / "run", code=1)
+    done = facegan("verify", dataset_copy)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "train-000000.tar has" in done.stdout
+
+
+def test_a_fault_of_our_own_has_no_traceback_but_with_debug(dataset_copy: Path) -> None:
+    (dataset_copy / "dataset.json").unlink()
+    (dataset_copy / "dataset.json").mkdir()
+    plain = facegan("inspect", dataset_copy)
+    assert plain.returncode == 1
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in facegan("inspect", dataset_copy, "--debug").stderr
+
+
+def test_an_absent_system_package_is_not_needed_for_help() -> None:
+    assert shutil.which(sys.executable)
+    assert facegan("--help").returncode == 0

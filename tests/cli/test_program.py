@@ -1,0 +1,174 @@
+"""The program as scripts and people use it: results on stdout, the rest on stderr, nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.cli.run import facegan
+
+COMMANDS = ["prep", "inspect", "verify", "train", "sample", "demo", "doctor", "models", "bench"]
+OPTIONS = {
+    "prep": "--size --crop --margin --detector --model --min-score --faces --max-outside --format --shard-size --workers"
+    " --limit --force --set --json --dry-run --quiet --debug",
+    "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --save-every"
+    " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
+    "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
+    "verify": "--json --quiet --debug",
+    "inspect": "--json --debug",
+}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules that are loaded after ``code``."""
+    script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"torch", "torchvision", "mediapipe", "cv2", "webdataset", "matplotlib", "pyarrow", "numpy", "PIL"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "from facegan.cli.app import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert not loaded_by(code) & HEAVY
+
+
+def test_import_facegan_is_light_and_its_names_are_these() -> None:
+    import facegan
+
+    assert loaded_by("import facegan") & (HEAVY | {"pydantic", "rich", "typer"}) == set()
+    assert facegan.__all__ == ["FaceShards", "__version__", "load_generator", "prepare", "train"]
+    assert all(callable(getattr(facegan, name)) for name in facegan.__all__ if name != "__version__")
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = facegan.nonsense
+
+
+def test_training_loads_neither_mediapipe_nor_webdataset() -> None:
+    assert not loaded_by("import facegan.train, facegan.stream") & {"mediapipe", "webdataset", "torchvision"}
+
+
+def test_the_commands_and_their_options() -> None:
+    text = facegan("--help", COLUMNS="200").stdout
+    assert all(f" {command} " in text for command in COMMANDS)
+    for command, options in OPTIONS.items():
+        text = facegan(command, "--help", COLUMNS="200").stdout
+        found = {word for word in text.replace("│", " ").split() if word.startswith("--")} - {"--help"}
+        assert found == set(options.split())
+        assert text.count("\n") < 60
+
+
+def test_version() -> None:
+    import facegan as package
+
+    assert facegan("--version").stdout == f"facegan {package.__version__}\n"
+
+
+def test_prep_prints_its_result_and_nothing_else(portraits: Path, tmp_path: Path, models: Path) -> None:
+    out = tmp_path / "out"
+    dry = facegan("prep", portraits, out, "--dry-run", "--limit", 30)
+    assert dry.stdout.startswith("30 photographs found, 30 of them new")
+    assert not out.exists()
+    done = facegan("prep", portraits, out, "--limit", 30, "--json", "--workers", 1)
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["photos"], result["kept"], result["out"]) == (0, 30, 30, str(out))
+    assert "30 photographs found" in done.stderr
+    assert "\x1b" not in done.stderr
+    again = facegan("prep", portraits, out, "--limit", 30, "--quiet", "--workers", 1)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "30 kept (100.00%)" in again.stdout
+    assert json.loads(facegan("verify", out, "--json").stdout) == {"ok": True, "shards": 1, "samples": 30, "problems": []}
+    table = facegan("inspect", out).stdout
+    assert "kept" in table
+    assert "setting size" in table
+
+
+def test_train_and_sample(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", "--shards", dataset, "--run", run, "--images", 64, "--batch", 16, "--set", "train.width=4"]
+    plan = facegan(*command, "--dry-run")
+    assert plan.returncode == 0
+    assert "batch = 16" in plan.stdout
+    assert not run.exists()
+    done = facegan(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert list(result) == "run images seconds images_per_second loss_g loss_d checkpoint generator".split()
+    assert result["images"] == 64
+    assert facegan("sample", run, "--out", tmp_path / "a.png", "--n", 9, "--seed", 5).returncode == 0
+    grid = cv2.imread(str(tmp_path / "a.png"))
+    assert grid is not None
+    assert grid.shape == (3 * 66 + 2, 3 * 66 + 2, 3)
+    assert facegan("sample", run, "--dir", tmp_path / "b", "--n", 9, "--seed", 5).returncode == 0
+    single = cv2.imread(str(tmp_path / "b" / "000004.png"))
+    assert single is not None
+    assert (single == grid[68:132, 68:132]).all()
+    assert len(list((tmp_path / "b").iterdir())) == 9
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--shards", dataset, "--run", run, "--batch", 8, "--set", "train.width=4", "--quiet"]
+    command = [sys.executable, "-m", "facegan", *map(str, arguments), "--images", "1000000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (run / "samples").is_dir() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on" in said
+    assert list((run / "checkpoints").iterdir())
+
+
+def test_prep_interrupted_says_how_to_go_on(portraits: Path, tmp_path: Path, models: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["prep", str(portraits), str(out), "--shard-size", "2", "--workers", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "facegan", *arguments], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (out / ".facegan/chunks/000002.json").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert facegan(*arguments, "--quiet").returncode == 0
+    assert facegan("verify", out).returncode == 0
+
+
+def test_a_pipe_that_closes_is_no_error(dataset: Path) -> None:
+    code = f"{sys.executable} -m facegan inspect {dataset} | head -1"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_lists_what_is_here(models: Path) -> None:
+    done = facegan("doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["opencv"]["ok"]
+    assert {"Python", "CPU", "GPU", "torch", "mediapipe", "detector model short", "detector model full"} <= set(findings)
+
+
+def test_exactly_one_opencv_is_installed() -> None:
+    import importlib.metadata
+
+    installed = {dist.metadata["Name"] for dist in importlib.metadata.distributions()}
+    assert {name for name in installed if name.startswith("opencv")} == {"opencv-contrib-python"}
+
+
+def test_models_lists_where_each_lies(models: Path) -> None:
+    found = json.loads(facegan("models", "list", "--json").stdout)["models"]
+    assert [(model["name"], model["state"], Path(model["path"]).parent) for model in found] == [
+        ("short", "found", models),
+        ("full", "found", models),
+    ]
+    assert "short" in facegan("models", "pull").stdout
