@@ -94,7 +94,7 @@ class PrepConfig(Settings):
     format: Literal["png", "jpg", "webp"] = Field(
         default="png", description="png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
     )
-    shard_size: Positive = Field(default=1000, description="photographs a chunk, and so at most a shard (see --faces)")
+    shard_size: Positive = Field(default=1000, description="photographs a chunk; what is kept of a chunk is one shard")
 
 
 Method = Literal["dcgan", "wgan-gp"]

@@ -52,6 +52,7 @@ class _Lines:
     """A line every ten seconds: for logs, CI and pipes."""
 
     every_seconds = 10.0
+    worth_seconds = 2.0
 
     def __init__(self, total: int, unit: str, done: int) -> None:
         self.total, self.unit, self.done, self.before, self.note = total, unit, done, done, ""
@@ -65,7 +66,8 @@ class _Lines:
             self._print()
 
     def last(self) -> None:
-        if self.done > self.said:
+        """The sum of it, unless it was over before anyone could have wondered."""
+        if self.done > self.said and time.monotonic() - self.start > self.worth_seconds:
             self._print()
 
     def _print(self) -> None:

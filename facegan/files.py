@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from facegan.errors import DiskError
+from facegan.errors import DiskError, FaceganError
 
 TEMPORARY = ".partial"  # suffix of files being written; whoever finds one may delete it
 
@@ -67,6 +69,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 temporary.unlink()
             raise
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, busy: str) -> Iterator[None]:
+    """Holds a lock file. It goes with the process that holds it, however that ends.
+
+    Raises:
+        FaceganError: ``busy`` and which process holds the lock.
+    """
+    with disk_errors(lock.parent):
+        file = lock.open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise FaceganError(f"{busy} ({file.read().strip()}). Wait for it, or stop it.") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def sync_folder(folder: Path) -> None:

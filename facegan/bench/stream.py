@@ -50,8 +50,9 @@ def _to_tensor(image: np.ndarray) -> Any:
 def _by_hand(urls: list[str], workers: int, images: int, batch: int) -> float:
     from webdataset.compat import WebDataset, WebLoader
 
+    pipeline: Any = WebDataset  # its fluid methods are added at run time
     faces = (
-        WebDataset(urls, shardshuffle=len(urls), empty_check=False)
+        pipeline(urls, shardshuffle=len(urls), empty_check=False)
         .shuffle(2000)
         .decode("rgb8")
         .to_tuple("png;jpg;webp")

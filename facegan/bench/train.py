@@ -37,7 +37,9 @@ def bench_train(method: str, *, steps: int, device: str, pairs: int, console: Co
         _wait(place)
         return steps * trainer.round_images / (time.perf_counter() - start)
 
-    rates = in_pairs(lambda: rate(lambda: trainer.round(reals)), lambda: rate(lambda: next(rounds_by_hand)), pairs, console)
+    rates = in_pairs(
+        lambda: rate(lambda: trainer.round(reals)), lambda: rate(lambda: next(rounds_by_hand)), pairs, console
+    )
     what = f"facegan train --method {method}, batch {config.batch}, {precision} on {place}"
     notes = {"threads": torch.get_num_threads()}
     return Bench(what, "the tutorial's loop in float32", "images/s", *rates, notes)

@@ -51,7 +51,7 @@ def paint_eyes(s: Sitting) -> None:
         return [s.on_face(ellipse(side * p.eye_x + p.gaze * 0.02 + x, y, rx, ry, count=count)) for side in (-1, 1)]
 
     upper = [(-w, 0.025), (-0.72 * w, -0.52 * o), (-0.2 * w, -o * squint), (0.42 * w, -0.86 * o * squint), (w, -0.005)]
-    lower = [(0.5 * w, 0.62 * o * squint), (-0.1 * w, 0.8 * o * squint), (-0.7 * w, 0.5 * o)]
+    lower = [(0.5 * w, 0.54 * o * squint), (-0.1 * w, 0.68 * o * squint), (-0.7 * w, 0.44 * o)]
     opening = canvas.shape(at(closed_curve([*upper, *lower])), s.px(0.008), s.head)
     canvas.lay(opening, np.minimum((232, 226, 222), 110 + 0.62 * p.skin))
     canvas.lay(canvas.shape(disc(0.0, 0.112, 0.112), s.px(0.012), opening), p.iris * 0.55)
@@ -68,7 +68,7 @@ def paint_eyes(s: Sitting) -> None:
         wings = at(open_curve([(0.55 * w, -0.6 * o), (w, -0.01), (1.2 * w, -0.05)]))
         canvas.lay(canvas.strokes(wings, s.px(0.024), s.px(0.007)), lash, 0.65)
     under = at(open_curve([(w, 0.0), *lower]))
-    canvas.shade(canvas.strokes(under, s.px(0.02), s.px(0.01)), DEEP, 0.5)
+    canvas.shade(canvas.strokes(under, s.px(0.02), s.px(0.01)), DEEP, 0.35)
     crease = at(open_curve([(q, r - 0.058) for q, r in upper[1:]]))
     canvas.shade(canvas.strokes(crease, s.px(0.022), s.px(0.014), s.head), DEEP, 0.42)
 

@@ -131,7 +131,7 @@ def meet(rng: np.random.Generator) -> Person:
         age=age,
         jaw=float(rng.normal(0.94 - 0.1 * soft, 0.035)),
         chin=float(rng.normal(1.37 - 0.06 * soft, 0.035)),
-        eye_x=float(rng.normal(0.417, 0.005)),
+        eye_x=float(rng.normal(0.415, 0.005)),
         eye_width=float(rng.normal(0.207 + 0.016 * soft, 0.007)),
         eye_open=float(rng.normal(0.114 + 0.014 * soft, 0.009)),
         eye_tilt=float(rng.normal(0.008, 0.011)),

@@ -140,7 +140,7 @@ def _pose(rng: np.random.Generator, width: int, height: int) -> Pose:
     return Pose(
         x=width * rng.uniform(0.475, 0.525),
         y=height * rng.uniform(0.485, 0.53),
-        unit=37 * frame * rng.uniform(0.9, 1.12),
+        unit=36 * frame * rng.uniform(0.9, 1.12),
         roll=math.radians(np.clip(rng.normal(0, 5.5), -15, 15)),
         yaw=math.radians(np.clip(rng.normal(0, 6.5), -15, 15)),
         pitch=math.radians(np.clip(rng.normal(0, 3), -7, 7)),

@@ -1,6 +1,6 @@
 """Pairs of generator and discriminator, by name, and generators in files."""
 
-from facegan.nets.registry import PAIRS, make_discriminator, make_generator
+from facegan.nets.registry import PAIRS, find_pair, make_discriminator, make_generator
 from facegan.nets.spec import Discriminator, Generator, NetSpec, count_parameters
 from facegan.nets.weights import load_generator, save_generator
 
@@ -10,6 +10,7 @@ __all__ = [
     "Generator",
     "NetSpec",
     "count_parameters",
+    "find_pair",
     "load_generator",
     "make_discriminator",
     "make_generator",

@@ -40,7 +40,7 @@ def make_generator(spec: NetSpec, seed: int = 0) -> Generator:
         SettingsError: no such pair, or not at this size.
     """
     with torch.device("meta"):  # nothing is drawn twice, and nothing from the global random state
-        net = _pair(spec).generator(spec)
+        net = find_pair(spec).generator(spec)
     net.to_empty(device="cpu")
     net.initialise(random(seed, "initial generator"))
     net.spec = spec
@@ -54,14 +54,19 @@ def make_discriminator(spec: NetSpec, seed: int = 0) -> Discriminator:
         SettingsError: no such pair, or not at this size, or without this normalisation.
     """
     with torch.device("meta"):
-        net = _pair(spec).discriminator(spec)
+        net = find_pair(spec).discriminator(spec)
     net.to_empty(device="cpu")
     net.initialise(random(seed, "initial discriminator"))
     net.spec = spec
     return net
 
 
-def _pair(spec: NetSpec) -> Pair:
+def find_pair(spec: NetSpec) -> Pair:
+    """The pair that a spec names.
+
+    Raises:
+        SettingsError: no such pair, or not at this size, or without this normalisation.
+    """
     if spec.name not in PAIRS:
         raise SettingsError(f"There are no nets '{spec.name}': choose {one_of(PAIRS)}.{suggest(spec.name, PAIRS)}")
     pair = PAIRS[spec.name]

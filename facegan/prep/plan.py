@@ -78,23 +78,31 @@ def _short(value: Any) -> str:
     return ", ".join(item[:12] for item in value) if isinstance(value, list) else str(value)
 
 
+def list_photographs(source: Source) -> Listing:
+    """
+    Raises:
+        SourceError: there are none.
+    """
+    listing = source.list()
+    if not listing.entries:
+        raise SourceError(_no_photographs(source.path, listing))
+    return listing
+
+
 def make_plan(
-    source: Source,
+    listing: Listing,
     out: Path,
     config: PrepConfig,
     models: tuple[Path, ...],
     before: DatasetInfo | None,
     limit: int | None,
 ) -> Plan:
-    """Lists the source and finds what the dataset does not hold yet.
+    """Finds what of the source the dataset does not hold yet.
 
     Raises:
-        SourceError: no photographs, or a new one that lies outside the folder which the first prep fixed.
+        SourceError: a new photograph lies outside the folder which the first prep fixed.
         DatasetError: a photograph has changed since it was added.
     """
-    listing = source.list()
-    if not listing.entries:
-        raise SourceError(_no_photographs(source.path, listing))
     known = _read_known(out) if before else {}
     root = _root(listing, known)
     found = [_below(root, entry) for entry in listing.entries][:limit]

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
-import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from facegan.config import PrepConfig
 from facegan.console import Console, human_seconds
-from facegan.errors import DatasetError, FaceganError, Interrupted
-from facegan.files import disk_errors, human_bytes, make_folder, remove_partials, write_json
+from facegan.errors import DatasetError, Interrupted
+from facegan.files import disk_errors, exclusive, human_bytes, make_folder, remove_partials, write_json
 from facegan.machine import usable_cpus
 from facegan.prep.engines import Done, Job, Work, committed, run_local
 from facegan.prep.finish import CHUNKS, carry_out_journal, finish
-from facegan.prep.plan import Plan, check_settings, estimate, find_models, make_plan
-from facegan.prep.sources import open_source
+from facegan.prep.plan import Plan, check_settings, estimate, find_models, list_photographs, make_plan
+from facegan.prep.sources import Listing, open_source
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER, DatasetInfo
 
 _SETTINGS = "settings.json"
@@ -112,9 +108,13 @@ def prepare(
     config, console, out = config or PrepConfig(), console or Console(quiet=True), Path(out)
     workers = workers or usable_cpus()
     origin = open_source(Path(source), leave_out=out)
+    listing = list_photographs(origin)
     models = find_models(config, model)
-    with _locked(out), disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size):
-        plan = _plan_inside(Path(source), out, config, models, limit, force)
+    _standing(out)
+    lock = make_folder(out / STATE_FOLDER) / "lock"
+    busy = f"Another facegan prep is writing into {out}"
+    with exclusive(lock, busy), disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size):
+        plan = _plan_inside(listing, out, config, models, limit, force)
         job = Job(config, origin, models, make_folder(out / STATE_FOLDER / CHUNKS))
         todo = [work for work in plan.work if committed(job.folder, work) is None]
         _announce(plan, todo, config, workers, console)
@@ -153,8 +153,9 @@ def plan_prepare(
     config, out = config or PrepConfig(), Path(out)
     workers = workers or usable_cpus()
     before = None if force else _standing(out)
+    listing = list_photographs(open_source(Path(source), leave_out=out))
     models = find_models(config, model)
-    plan = make_plan(open_source(Path(source), leave_out=out), out, config, models, before, limit)
+    plan = make_plan(listing, out, config, models, before, limit)
     if before:
         check_settings(before.settings, plan.settings, out)
     seconds, size = estimate(plan.new, _bytes_of(plan.work), config, workers)
@@ -164,27 +165,25 @@ def plan_prepare(
 
 
 def _plan_inside(
-    source: Path, out: Path, config: PrepConfig, models: tuple[Path, ...], limit: int | None, force: bool
+    listing: Listing, out: Path, config: PrepConfig, models: tuple[Path, ...], limit: int | None, force: bool
 ) -> Plan:
     """The plan, after what an earlier run left in ``out`` was carried out or, with ``force``, deleted."""
     carry_out_journal(out)
-    origin = open_source(source, leave_out=out)
-    plan = None
     settings_file = out / STATE_FOLDER / _SETTINGS
     if not force:
         before = _standing(out)
-        plan = make_plan(origin, out, config, models, before, limit)
+        plan = make_plan(listing, out, config, models, before, limit)
         if before:
             check_settings(before.settings, plan.settings, out)
         elif settings_file.is_file():
             check_settings(json.loads(settings_file.read_bytes()), plan.settings, out)
     else:
-        plan = make_plan(origin, out, config, models, None, limit)  # before anything is deleted: it may fail
+        plan = make_plan(listing, out, config, models, None, limit)  # before anything is deleted: it may fail
         before = _standing(out)
         if before is None or before.settings != plan.settings:
             _delete_dataset(out)
         else:
-            plan = make_plan(origin, out, config, models, before, limit)
+            plan = make_plan(listing, out, config, models, before, limit)
     write_json(settings_file, plan.settings)
     for folder in (out, out / STATE_FOLDER, make_folder(out / STATE_FOLDER / CHUNKS)):
         remove_partials(folder)
@@ -212,27 +211,6 @@ def _delete_dataset(out: Path) -> None:
         for name in names:  # dataset.json first: without it nobody takes the rest for a dataset
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / STATE_FOLDER / CHUNKS, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Only one run at a time in ``out``; the lock goes with the process that holds it, however that ends."""
-    _standing(out)
-    with disk_errors(out):
-        state = make_folder(out / STATE_FOLDER)
-        lock = (state / "lock").open("a+")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise FaceganError(
-                f"Another facegan prep is writing into {out} ({lock.read().strip()}). Wait for it, or stop it."
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
 
 
 def _bytes_of(work: tuple[Work, ...] | list[Work]) -> int:

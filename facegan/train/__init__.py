@@ -12,9 +12,9 @@ from typing import Any
 
 from facegan.train.faces import Batches, Faces
 from facegan.train.grid import grid, sample_images, save_png
-from facegan.train.run import TrainResult, train
+from facegan.train.run import TrainResult, plan_train, train
 
-__all__ = ["Batches", "Faces", "TrainResult", "grid", "sample_images", "save_png", "train"]
+__all__ = ["Batches", "Faces", "TrainResult", "grid", "plan_train", "sample_images", "save_png", "train"]
 
 
 class _CallableRoom(types.ModuleType):

@@ -68,9 +68,15 @@ def save_checkpoint(
             shutil.rmtree(path)
         temporary.rename(path)
         sync_folder(checkpoints)
-        for old in _newest_first(checkpoints)[keep:]:
+        for old in list_checkpoints(checkpoints)[keep:]:
             shutil.rmtree(old)
     return path
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Folders of checkpoints, the newest first."""
+    folders = [path for path in checkpoints.glob("*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
 
 def refuse_non_finite(tensors: dict[str, Tensor], images: int) -> None:
@@ -94,7 +100,7 @@ def newest_checkpoint(checkpoints: Path, warn: Callable[[str], None]) -> Checkpo
     Raises:
         CheckpointError: there are checkpoints, but none is whole, or one is of a format unknown here.
     """
-    paths = _newest_first(checkpoints)
+    paths = list_checkpoints(checkpoints)
     for path in paths:
         try:
             return _read(path)
@@ -132,11 +138,6 @@ def _read(path: Path) -> Checkpoint:
     if hashlib.sha256(data).hexdigest() != state["sha256"]:
         raise _Damaged(f"the SHA-256 of {_TENSORS} is another")
     return Checkpoint(path, state["images"], state, load(data))
-
-
-def _newest_first(checkpoints: Path) -> list[Path]:
-    folders = [path for path in checkpoints.glob("*") if path.name.isdecimal() and path.is_dir()]
-    return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
 
 def _remove_partials(checkpoints: Path) -> None:

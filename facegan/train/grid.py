@@ -25,14 +25,15 @@ def sample_latents(count: int, length: int, seed: int, first: int = 0) -> Tensor
 
 
 @torch.inference_mode()
-def sample_images(generator: Generator, count: int, seed: int = 0, batch: int = 64) -> Tensor:
-    """uint8 (count, C, H, W) on the CPU. ``generator`` is in eval mode, so an image depends on its latent alone."""
-    device = next(generator.parameters()).device
-    parts = [
-        to_uint8(generator(sample_latents(min(batch, count - i), generator.spec.latent, seed, i).to(device))).cpu()
-        for i in range(0, count, batch)
-    ]
-    return torch.cat(parts)
+def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 0, batch: int = 64) -> Tensor:
+    """Samples ``first`` … ``first + count − 1`` of a seed: uint8 (count, C, H, W) on the CPU.
+
+    ``generator`` is in eval mode, so an image depends on its latent alone.
+    """
+    device, length = next(generator.parameters()).device, generator.spec.latent
+    starts = range(first, first + count, batch)
+    latents = (sample_latents(min(batch, first + count - i), length, seed, i) for i in starts)
+    return torch.cat([to_uint8(generator(z.to(device))).cpu() for z in latents])
 
 
 def to_uint8(images: Tensor) -> Tensor:

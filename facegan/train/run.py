@@ -9,18 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import CheckpointError, SettingsError
-from facegan.files import disk_errors, make_folder
-from facegan.nets import save_generator
+from facegan.files import disk_errors, exclusive, make_folder
+from facegan.nets import find_pair, save_generator
 from facegan.nets.weights import FILE_NAME
-from facegan.train.checkpoint import Checkpoint, folder_of, newest_checkpoint
+from facegan.train.checkpoint import Checkpoint, folder_of, list_checkpoints, newest_checkpoint
 from facegan.train.estimate import announce
 from facegan.train.faces import Faces
 from facegan.train.log import RunLog, read_stats
 from facegan.train.loop import Clock, Session
-from facegan.train.precision import choose_device
+from facegan.train.precision import Precision, choose_device
 from facegan.train.record import read_record, refuse_other_run, resumed_precision, warn_other_machine, write_record
 from facegan.train.signals import StopRequests
 from facegan.train.step import Trainer, spec_of
@@ -75,15 +77,8 @@ def train(
         TrainingError: a loss or weight is not finite.
         Interrupted: Ctrl-C, SIGTERM or ``stop``; all is saved.
     """
-    started, run, console = time.perf_counter(), Path(run), console or Console()
-    if resume not in ("auto", "never"):
-        raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
-    place = choose_device(device)
-    _refuse_large_batch(config, faces)
-    record = read_record(run) if resume == "auto" else None
-    precision = resumed_precision(record, config.precision, place)
-    if record:
-        refuse_other_run(record, config, precision, faces, run)
+    started, run, console = time.perf_counter(), Path(run), console or Console(quiet=True)
+    place, precision, record = _check(config, faces, run, device, resume)
     trainer = Trainer(config, spec_of(config, faces.size, faces.channels), place, precision)
     total_rounds = -(-config.images // trainer.round_images)
     total_images = total_rounds * trainer.round_images
@@ -98,6 +93,7 @@ def train(
 
     make_folder(run)
     with (
+        exclusive(run / ".lock", f"Another facegan train is writing into {run}"),
         closing(RunLog(run, checkpoint.images if checkpoint else 0, console)) as log,
         closing(faces.batches(config.batch, seed=config.seed, device=str(place))) as reals,
         StopRequests(stop) as stopped,
@@ -114,6 +110,42 @@ def train(
         session.rounds()
     rate = (trainer.images - before_images) / max(session.clock.seconds - before_seconds, 1e-9)
     return _result(run, trainer.images, started, rate)
+
+
+def plan_train(
+    config: TrainConfig, faces: Faces, run: str | Path, *, device: str = "auto", resume: Resume = "auto"
+) -> dict[str, Any]:
+    """What `train` would do with the same arguments, as plain values. Touches nothing; raises what `train` would."""
+    run = Path(run)
+    place, precision, record = _check(config, faces, run, device, resume)
+    folders = list_checkpoints(run / "checkpoints") if record else []
+    round_images = config.batch * config.d_steps
+    return {
+        "run": str(run),
+        "faces": len(faces),
+        "size": faces.size,
+        "device": str(place),
+        "from_images": int(folders[0].name) if folders else 0,
+        **config.model_dump(),
+        "images": -(-config.images // round_images) * round_images,
+        "precision": precision,
+    }
+
+
+def _check(
+    config: TrainConfig, faces: Faces, run: Path, device: str, resume: Resume
+) -> tuple[torch.device, Precision, dict[str, Any] | None]:
+    """Device, precision, and the record of the run that is to be taken up, if there is one."""
+    if resume not in ("auto", "never"):
+        raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
+    place = choose_device(device)
+    _refuse_large_batch(config, faces)
+    find_pair(spec_of(config, faces.size, faces.channels))
+    record = read_record(run) if resume == "auto" else None
+    precision = resumed_precision(record, config.precision, place)
+    if record:
+        refuse_other_run(record, config, precision, faces, run)
+    return place, precision, record
 
 
 def _refuse_large_batch(config: TrainConfig, faces: Faces) -> None:

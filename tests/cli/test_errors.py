@@ -30,14 +30,21 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["prep", ".", "out", "--crop", "alligned"], 2, "Did you mean 'aligned'?"),
         (["prep", ".", "out", "--workers", "many"], 2, "--workers many: it has to be auto, or a whole number"),
         (["prep", ".", "out", "--min-score", "1.5"], 2, "--min-score 1.5: it has to be less than or equal to 1"),
-        (["prep", ".", "out", "--set", "prep.sice=64"], 2, "There is no setting 'sice' in [prep]. Did you mean 'size'?"),
+        (
+            ["prep", ".", "out", "--set", "prep.sice=64"],
+            2,
+            "There is no setting 'sice' in [prep]. Did you mean 'size'?",
+        ),
         (["prep", ".", "out", "--set", "train.size=64"], 2, "this command has the section 'prep'"),
-        (["prep", ".", "out", "--model", "no.tflite"], 1, "There is no model no.tflite"),
         (["prep", ".", "out", "--sise", "64"], 2, "--sise"),
         (["train", "--shards", "nowhere"], 1, "There is no folder nowhere"),
         (["train", "--shards", "."], 1, "it is no dataset of facegan prep"),
         (["train", "--shards", ".", "--method", "dcgn"], 2, "Did you mean 'dcgan'?"),
-        (["train", "--shards", ".", "--method", "wgan-gp", "--set", "train.norm=batch"], 2, "its penalty is per sample"),
+        (
+            ["train", "--shards", ".", "--method", "wgan-gp", "--set", "train.norm=batch"],
+            2,
+            "its penalty is per sample",
+        ),
         (["train", "--shards", ".", "--precision", "fp8"], 2, "choose auto, fp32, bf16 or fp16"),
         (["train", "--shards", ".", "--resume", "allways"], 2, "--resume allways is not offered"),
         (["sample", "run"], 2, "--out grid.png"),
@@ -51,6 +58,12 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
 def test_misuse_gets_a_sentence(arguments: list[str], code: int, said: str, tmp_path: Path, models: Path) -> None:
     assert said in sentence(*arguments, code=code, cwd=tmp_path, FACEGAN_MODELS=str(models))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    assert "There is no model no.tflite" in sentence("prep", ".", "out", "--model", "no.tflite", code=1, cwd=tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_network_and_no_model(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The program as scripts and people use it: results on stdout, the rest on stderr, nothing heavy before it is needed."""
+"""The program as scripts and people use it: results on stdout, the rest on stderr, nothing heavy too early."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.cli.run import facegan
 
 COMMANDS = ["prep", "inspect", "verify", "train", "sample", "demo", "doctor", "models", "bench"]
 OPTIONS = {
-    "prep": "--size --crop --margin --detector --model --min-score --faces --max-outside --format --shard-size --workers"
-    " --limit --force --set --json --dry-run --quiet --debug",
+    "prep": "--size --crop --margin --detector --model --min-score --faces --max-outside --format --shard-size"
+    " --workers --limit --force --set --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --save-every"
     " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
@@ -85,7 +85,12 @@ def test_prep_prints_its_result_and_nothing_else(portraits: Path, tmp_path: Path
     again = facegan("prep", portraits, out, "--limit", 30, "--quiet", "--workers", 1)
     assert (again.returncode, again.stderr) == (0, "")
     assert "30 kept (100.00%)" in again.stdout
-    assert json.loads(facegan("verify", out, "--json").stdout) == {"ok": True, "shards": 1, "samples": 30, "problems": []}
+    assert json.loads(facegan("verify", out, "--json").stdout) == {
+        "ok": True,
+        "shards": 1,
+        "samples": 30,
+        "problems": [],
+    }
     table = facegan("inspect", out).stdout
     assert "kept" in table
     assert "setting size" in table
@@ -101,7 +106,8 @@ def test_train_and_sample(dataset: Path, tmp_path: Path) -> None:
     done = facegan(*command, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert list(result) == "run images seconds images_per_second loss_g loss_d checkpoint generator".split()
+    names = ["run", "images", "seconds", "images_per_second", "loss_g", "loss_d", "checkpoint", "generator"]
+    assert list(result) == names
     assert result["images"] == 64
     assert facegan("sample", run, "--out", tmp_path / "a.png", "--n", 9, "--seed", 5).returncode == 0
     grid = cv2.imread(str(tmp_path / "a.png"))
@@ -155,7 +161,9 @@ def test_doctor_lists_what_is_here(models: Path) -> None:
     done = facegan("doctor", "--json")
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["opencv"]["ok"]
-    assert {"Python", "CPU", "GPU", "torch", "mediapipe", "detector model short", "detector model full"} <= set(findings)
+    assert {"Python", "CPU", "GPU", "torch", "mediapipe", "detector model short", "detector model full"} <= set(
+        findings
+    )
 
 
 def test_exactly_one_opencv_is_installed() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facegan.demo import Keypoints, Portrait, draw_portrait, draw_portraits, write_portraits
-from facegan.demo.paint import Canvas
+from facegan.demo.paint import Canvas, ellipse
 from facegan.errors import DiskError, SettingsError
 
 COUNT = 30
@@ -77,36 +77,41 @@ def test_keypoints_are_inside_and_in_anatomical_order(portraits: list[Portrait])
 
 
 def test_the_eyes_are_where_the_truth_says(portraits: list[Portrait]) -> None:
-    """The iris is darker than the cheek below, and each dark spot's centre is at the truth."""
-    for index, p in enumerate(portraits):
-        _, _, down = head_frame(p.keypoints)
-        for eye in p.keypoints.array()[:2]:
-            cheek = eye + 0.42 * down
-            assert pixel(p, *eye).mean() < 0.8 * pixel(p, *cheek).mean(), index
-    # A pixel is dark where it is darker than half the cheek; averaged over people, brows and glasses left out.
+    """The pupil is far darker than the cheek, and what is dark about it is centred on the truth."""
     offsets = []
-    for p in portraits:
+    for index, p in enumerate(portraits):
+        _, across, down = head_frame(p.keypoints)
         for eye in p.keypoints.array()[:2]:
-            x0, y0 = (int(v) - 5 for v in eye)
-            grey = p.pixels[y0 : y0 + 11, x0 : x0 + 11].astype(float).mean(axis=2)
-            weight = np.clip(np.percentile(grey, 40) - grey, 0, None)
-            y, x = np.mgrid[0:11, 0:11] + 0.5
-            offsets.append(
-                [(weight * x).sum() / weight.sum() + x0 - eye[0], (weight * y).sum() / weight.sum() + y0 - eye[1]]
-            )
-    assert np.abs(np.median(offsets, axis=0)).max() < 1.0
+            x0, y0 = (int(v) for v in eye)
+            darkest = p.pixels[y0 - 1 : y0 + 2, x0 - 1 : x0 + 2].mean(axis=2).min()
+            assert darkest < 0.6 * pixel(p, *(eye + 0.42 * down)).mean(), index
+            grey = p.pixels[y0 - 5 : y0 + 6, x0 - 5 : x0 + 6].astype(float).mean(axis=2)
+            weight = np.clip(np.percentile(grey, 30) - grey, 0, None)
+            y, x = np.mgrid[-5:6, -5:6] + 0.5
+            offset = np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum() + (x0, y0) - eye
+            offsets.append(np.array([offset @ across, offset @ down]) / np.linalg.norm(across))
+    sideways, downwards = np.median(offsets, axis=0)
+    assert abs(sideways) < 0.4
+    assert -2.2 < downwards < -0.8  # the lashes above pull it up
 
 
-def test_the_mouth_is_redder_than_the_cheek(portraits: list[Portrait]) -> None:
-    def redness(colour: np.ndarray) -> float:
-        return float(colour[0] / colour[1:].mean())
+def test_the_mouth_and_nose_are_where_the_truth_says(portraits: list[Portrait]) -> None:
+    """Lips and nostrils stand out from the skin a fifth of the eyes' distance away."""
 
-    redder = 0
+    def contrast(p: Portrait, at: np.ndarray, skin: np.ndarray) -> float:
+        return float(np.abs(pixel(p, *at) - pixel(p, *skin)).mean())
+
+    mouth, beside, tip, above = [], [], [], []
     for p in portraits:
-        _, _, down = head_frame(p.keypoints)
-        mouth = p.keypoints.array()[3]
-        redder += redness(pixel(p, *mouth)) > redness(pixel(p, *(mouth + 0.32 * down)))
-    assert redder > 0.85 * COUNT
+        _, across, down = head_frame(p.keypoints)
+        _, _, n, m = p.keypoints.array()
+        mouth.append(contrast(p, m, m + 0.34 * down))
+        beside.append(contrast(p, m + 0.26 * down, m + 0.34 * down))
+        tip.append(pixel(p, *n, reach=0).mean() - pixel(p, *(n + 0.15 * down)).mean())
+        above.append(pixel(p, *(n + 0.15 * across)).mean() - pixel(p, *(n + 0.15 * (across + down))).mean())
+    assert np.median(mouth) > 2 * np.median(beside)
+    assert np.median(tip) > 10
+    assert np.median(tip) > np.median(above)
 
 
 def test_people_differ_in_skin_hair_and_background(portraits: list[Portrait]) -> None:
@@ -126,8 +131,9 @@ def test_files_are_named_in_order_and_show_the_portraits(tmp_path: Path) -> None
     assert [p.name for p in paths] == ["000001.jpg", "000002.jpg", "000003.jpg"]
     assert sorted((tmp_path / "faces").iterdir()) == paths
     for index, path in enumerate(paths):
-        read = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        assert np.abs(read.astype(int) - draw_portrait(11, index).pixels).mean() < 2
+        read = cv2.imread(str(path))
+        assert read is not None
+        assert np.abs(read[:, :, ::-1].astype(int) - draw_portrait(11, index).pixels).mean() < 2
     before = [p.read_bytes() for p in paths]
     assert [p.read_bytes() for p in write_portraits(tmp_path / "faces", 3, seed=11)] == before
 
@@ -150,16 +156,23 @@ def test_impossible_portraits_are_refused(tmp_path: Path) -> None:
         write_portraits(tmp_path / "file", 1)
 
 
-def test_a_shape_covers_the_pixels_inside_it() -> None:
+def test_a_shape_lies_where_its_points_are() -> None:
+    """Its centre to 0.3 canvas pixels; OpenCV's smooth edges reach about half a pixel outwards."""
+    for cx, cy, soft in ((40.0, 30.0, 0.0), (41.3, 29.8, 0.0), (40.5, 30.5, 1.5), (40.2, 31.1, 3.0)):
+        mask = Canvas(np.zeros((3, 60, 80), np.float32)).shape(ellipse(cx, cy, 9, 7), soft)
+        y, x = np.mgrid[0 : mask.alpha.shape[0], 0 : mask.alpha.shape[1]] + 0.5
+        area = mask.alpha.sum()
+        assert (mask.alpha * x).sum() / area + mask.left == pytest.approx(cx, abs=0.3)
+        assert (mask.alpha * y).sum() / area + mask.top == pytest.approx(cy, abs=0.3)
+        assert np.pi * 9 * 7 < area < np.pi * 10.3 * 8.3
+
+
+def test_paint_stays_inside_its_shape_and_the_canvas() -> None:
     canvas = Canvas(np.zeros((3, 20, 30), np.float32))
-    square = np.array([(10.0, 4.0), (20.5, 4.0), (20.5, 12.0), (10.0, 12.0)])
-    canvas.lay(canvas.shape(square), (100, 50, 0))
-    assert canvas.planes[0, 8, 15] == pytest.approx(100)
-    assert canvas.planes[1, 8, 15] == pytest.approx(50)
+    canvas.lay(canvas.shape(np.array([(10.0, 4.0), (20.0, 4.0), (20.0, 12.0), (10.0, 12.0)])), (100, 50, 0))
+    assert canvas.planes[:, 8, 15] == pytest.approx([100, 50, 0])
     assert canvas.planes[0, 8, 5] == 0
-    assert canvas.planes[0].sum() / 100 == pytest.approx(10.5 * 8, rel=0.06)
-    outside = canvas.shape(square + 100)
-    canvas.lay(outside, (255, 255, 255))
+    canvas.lay(canvas.shape(ellipse(130, 8, 5, 5)), (255, 255, 255))
     assert canvas.planes.max() == pytest.approx(100)
 
 
@@ -178,4 +191,4 @@ def test_mediapipe_finds_everyone_once_and_agrees(portraits: list[Portrait], sho
     found = np.array([[(k.x * 178, k.y * 218) for k in faces[0].keypoints[:4]] for faces in results])
     distance = np.linalg.norm(found - [p.keypoints.array() for p in portraits], axis=2)
     assert (distance.mean(axis=0) < 2).all(), distance.mean(axis=0)
-    assert np.percentile(distance[:, :2], 95) < 2.5
+    assert np.percentile(distance[:, :2], 95) < 3  # of 500 portraits 2.0, the 99th percentile 2.4

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from facegan.errors import SourceError
 from facegan.prep.sources import common_folder, open_source
 
-FILES = {b"a/1.jpg": b"one", b"a/b/2.PNG": b"two!", b"a/caf\xe9.webp": b"three", b"a/notes.txt": b"x", b"a/._1.jpg": b"y"}
+FILES = {
+    b"a/1.jpg": b"one",
+    b"a/b/2.PNG": b"two!",
+    b"a/caf\xe9.webp": b"three",
+    b"a/notes.txt": b"x",
+    b"a/._1.jpg": b"y",
+}
 PHOTOS = [b"a/1.jpg", b"a/b/2.PNG", b"a/caf\xe9.webp"]
 
 
@@ -23,10 +29,9 @@ PHOTOS = [b"a/1.jpg", b"a/b/2.PNG", b"a/caf\xe9.webp"]
 def folder(tmp_path: Path) -> Path:
     top = tmp_path / "photos"
     for name, data in FILES.items():
-        path = os.path.join(os.fsencode(top), name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
+        path = top / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
     return top
 
 
