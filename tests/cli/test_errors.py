@@ -83,7 +83,7 @@ def test_no_network_and_no_model(tmp_path: Path) -> None:
         (["--batch", "61"], 2, "--batch 61 is larger than the dataset (60 faces)"),
         (["--device", "cuda:7"], 2, "cuda:7"),
         (["--device", "gpu"], 2, "gpu"),
-        (["--precision", "fp16", "--device", "cpu"], 2, "fp16"),
+        (["--precision", "fp16", "--device", "cpu", "--batch", "16"], 2, "--precision fp16 needs a CUDA GPU"),
         (["--split", "val"], 1, "has no split 'val'"),
     ],
 )
