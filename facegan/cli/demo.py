@@ -30,10 +30,12 @@ def demo(
     start = time.monotonic()
     console = console_of(quiet)
     from facegan.demo import write_portraits
+    from facegan.shards.layout import DATASET_FILE
 
     photos, dataset, run = folder / "portraits", folder / "faces", folder / "run"
-    console.note(f"1 of 4: drawing {PORTRAITS} portraits into {photos}")
-    write_portraits(photos, PORTRAITS)
+    if len(list(photos.glob("*.jpg"))) < PORTRAITS or not (dataset / DATASET_FILE).is_file():
+        console.note(f"1 of 4: drawing {PORTRAITS} portraits into {photos}")
+        write_portraits(photos, PORTRAITS)
     console.note(f"2 of 4: facegan prep {photos} {dataset}")
     from facegan.prep.prepare import prepare
 

@@ -93,7 +93,8 @@ def _blurred(sheet: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
     wide = int(math.sqrt(6 * sigma * sigma + 1) - 1) // 2 * 2 + 1
     for width in (wide, wide + 2 if 12 * sigma**2 > 2 * wide * wide + 2 * wide else wide):
         if width > 1:
-            sheet = cv2.blur(sheet, (width, width), borderType=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+            blurred = cv2.blur(sheet, (width, width), borderType=cv2.BORDER_REPLICATE)
+            sheet = blurred.astype(np.uint8, copy=False)
     return sheet
 
 

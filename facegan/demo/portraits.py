@@ -214,7 +214,7 @@ def _finish(canvas: Canvas, light: Light, width: int, height: int) -> NDArray[np
     for plane, tint in zip(canvas.planes, light.tint, strict=True):
         small = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
         planes.append(np.clip(small * fall * np.float32(tint) + np.float32(0.5), 0, 255).astype(np.uint8))
-    return cv2.merge(planes)  # type: ignore[return-value]
+    return np.dstack(planes)
 
 
 def _keypoints(person: Person, pose: Pose) -> Keypoints:

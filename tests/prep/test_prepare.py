@@ -203,14 +203,15 @@ import sys
 from facegan.config import PrepConfig
 from facegan.prep.prepare import prepare
 if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], PrepConfig(shard_size=20), workers=1)
+    prepare(sys.argv[1], sys.argv[2], PrepConfig(shard_size=int(sys.argv[3])), workers=1)
 """
 
 
-def start(photos: Path, out: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start(photos: Path, out: Path, folder: Path, shard_size: int = 20) -> subprocess.Popen[bytes]:
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen([sys.executable, str(script), str(photos), str(out)], stderr=subprocess.PIPE)
+    arguments = [sys.executable, str(script), str(photos), str(out), str(shard_size)]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE)
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 60) -> None:

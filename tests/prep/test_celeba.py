@@ -1,0 +1,97 @@
+"""The promise kept on real photographs: 8,050 of CelebA, from a tar and a folder, with one worker and two, killed."""
+
+from __future__ import annotations
+
+import signal
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facegan.faces.photo import Photo
+from facegan.prep.prepare import prepare
+from facegan.shards.layout import DatasetInfo
+from facegan.shards.verify import verify
+from tests.faces.supersample import psnr, supersampled
+from tests.prep.test_prepare import digest, rows, start, wait_for
+
+pytestmark = pytest.mark.slow
+
+PHOTOS = 8050
+
+
+@pytest.fixture(scope="module")
+def made(celeba: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("celeba") / "out"
+    prepare(celeba, out, workers=2)
+    return out
+
+
+@pytest.fixture(scope="module")
+def unpacked(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(celeba) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            if file is not None:
+                (folder / Path(member.name).name).write_bytes(file.read())
+    return folder
+
+
+def test_every_photograph_is_a_row_and_nearly_all_are_kept(made: Path) -> None:
+    totals = DatasetInfo.read(made).totals
+    assert totals.photos == len(rows(made)) == PHOTOS
+    assert totals.kept + sum(totals.rejected.values()) == PHOTOS
+    assert totals.kept >= 0.995 * PHOTOS
+    assert verify(made).ok
+
+
+def test_one_worker_on_the_folder_gives_the_same_bytes(made: Path, unpacked: Path, tmp_path: Path) -> None:
+    prepare(unpacked, tmp_path / "out", workers=1)
+    assert digest(tmp_path / "out") == digest(made)
+
+
+def test_a_killed_run_started_again_gives_the_same_bytes(made: Path, celeba: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(celeba, out, tmp_path, shard_size=1000)
+    wait_for(out / ".facegan" / "chunks" / "000004.json", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "dataset.json").exists()
+    prepare(celeba, out, workers=2)
+    assert digest(out) == digest(made)
+
+
+def test_webdataset_tarfile_and_datasets_read_the_shards(made: Path, tmp_path: Path) -> None:
+    import webdataset
+    from datasets import load_dataset
+
+    shards = sorted(map(str, made.glob("train-*.tar")))
+    kept = DatasetInfo.read(made).totals.kept
+    with tarfile.open(shards[0]) as tar:
+        assert all(member.isreg() for member in tar)
+    pipeline = webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("png", "json")
+    count = 0
+    for image, meta in pipeline:
+        assert image.shape == (64, 64, 3)
+        assert meta["label"] == 0
+        count += 1
+    assert count == kept
+    table = load_dataset("webdataset", data_files={"train": shards}, split="train", cache_dir=str(tmp_path))
+    assert table.num_rows == kept
+    assert table[0]["png"].size == (64, 64)
+    assert table[0]["json"]["path"] == rows(made)[0]["path"]
+
+
+def test_crops_of_real_photographs_are_what_their_json_says(made: Path, celeba: Path) -> None:
+    from facegan import FaceShards
+
+    faces = FaceShards(made)
+    with tarfile.open(celeba) as tar:
+        for i in np.linspace(0, len(faces) - 1, 50).astype(int):
+            pixels, meta = faces[int(i)]
+            file = tar.extractfile(f"img_align_celeba/{meta['path']}")
+            assert file is not None
+            photo = Photo(file.read()).pixels()
+            assert psnr(pixels, supersampled(photo, np.array(meta["quad"]), 64)) >= 30
