@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from facegan.errors import SettingsError, one_of, suggest
 
@@ -70,7 +70,11 @@ def choices_of(annotation: Any) -> tuple[Any, ...]:
     return ()
 
 
-Size = Literal[28, 32, 64, 128]
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(_number)]  # --set gives text
 
 
 class PrepConfig(Settings):

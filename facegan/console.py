@@ -123,11 +123,17 @@ def print_json(value: Any) -> None:
 def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
     """A table on stdout; plain text where stdout is no terminal."""
     from rich.console import Console as RichConsole
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*columns, title=title or None, title_justify="left", box=None if not sys.stdout.isatty() else _box())
+    table = Table(
+        *map(escape, columns),
+        title=title or None,
+        title_justify="left",
+        box=None if not sys.stdout.isatty() else _box(),
+    )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     RichConsole(soft_wrap=not sys.stdout.isatty()).print(table)
 
 

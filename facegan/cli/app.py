@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sys
 from typing import Annotated, Any
@@ -53,6 +54,8 @@ app.add_typer(bench.app, name="bench")
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stderr is None:  # closed by `2>&-`
+        sys.stderr = io.StringIO()
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_run(arguments))
 
@@ -74,6 +77,9 @@ def _run(arguments: list[str]) -> int:
         with contextlib.suppress(OSError):
             sys.stderr.close()
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(error, f"{where}{error.strerror or error}.", 1, debug)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's usage errors, whichever click they come from
             return _say(error, _usage_sentence(error), 2, debug)

@@ -59,6 +59,6 @@ def whole_number(value: str, option: str) -> int | None:
     """
     if value == "auto":
         return None
-    if not value.isdigit() or int(value) < 1:
+    if not (value.isascii() and value.isdigit()) or int(value) < 1:
         raise SettingsError(f"{option} {value}: it has to be auto, or a whole number from 1 up.")
     return int(value)

@@ -10,6 +10,7 @@ import typer
 from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, console_of, given, setting, whole_number
 from facegan.config import PrepConfig
 from facegan.console import human_seconds, print_json, print_result
+from facegan.errors import SettingsError
 from facegan.files import human_bytes
 
 
@@ -28,7 +29,7 @@ def prep(
     shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
     workers: Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")] = "auto",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Delete a dataset made with other settings.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
@@ -50,6 +51,8 @@ def prep(
         "format": format,
         "shard_size": shard_size,
     }
+    if not source or not out:
+        raise SettingsError("PHOTOS and OUT can't be empty: name the photographs and the dataset's folder.")
     config = PrepConfig.of(given(PrepConfig, sets, **options))
     processes = whole_number(workers, "--workers")
     from facegan.prep.prepare import plan_prepare, prepare
@@ -62,7 +65,7 @@ def prep(
             print_result(
                 f"{plan.photos:,} photographs found, {plan.new:,} of them new, in {plan.chunks:,} chunks: "
                 f"about {human_seconds(plan.about_seconds)} with {plan.workers} processes, "
-                f"at most {human_bytes(plan.about_bytes)} in {plan.out}"
+                f"about {human_bytes(plan.about_bytes)} in {plan.out}"
             )
         return
     result = prepare(

@@ -17,6 +17,7 @@ Quad = np.ndarray  # float64 (4, 2)
 
 _BORDER = cv2.BORDER_REFLECT
 _WARP_LIMIT = 32_000  # OpenCV's warps hold source coordinates in 16 bits
+_LARGE_SIDE = 2048  # source pixels
 _SPARE = 2  # a shrunk decode may be cropped from where it holds at least this many pixels for each one of the crop
 
 
@@ -96,8 +97,13 @@ def _area(polygon: list[tuple[float, ...]]) -> float:
 
 
 def crop_shrink(quad: Quad, size: int, decoded: int) -> int:
-    """Which decode to crop from: the one already made for detection where it has pixels to spare, else the whole."""
-    return decoded if quad_side(quad) / decoded >= _SPARE * size else 1
+    """Which decode to crop from: the one made for detection where it has pixels to spare, else the whole.
+
+    A very large crop is taken from the smallest that has pixels to spare: its warp would need gigabytes.
+    """
+    side = quad_side(quad)
+    candidates = (8, 4, 2, decoded) if side > _LARGE_SIDE else (decoded,)
+    return next((shrink for shrink in candidates if side / shrink >= _SPARE * size), 1)
 
 
 def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
@@ -151,6 +157,9 @@ def _cut(rgb: np.ndarray, quad: Quad) -> np.ndarray:
     inner = rgb[max(top, 0) : max(min(bottom, height), 0), max(left, 0) : max(min(right, width), 0)]
     if inner.shape[:2] == (bottom - top, right - left):
         return inner
+    rgb, moved = _neighbourhood(rgb, quad)  # so that a small crop at an edge does not copy the whole photo
+    (left, top), (right, bottom) = moved[0].astype(int), moved[2].astype(int)
+    height, width = rgb.shape[:2]
     padding = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
     padded = cv2.copyMakeBorder(rgb, *padding, borderType=_BORDER)
     top, left = top + padding[0], left + padding[2]

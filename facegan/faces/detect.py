@@ -6,15 +6,17 @@ Bazarevsky et al. 2019, "BlazeFace: Sub-millisecond Neural Face Detection on Mob
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
+
+from facegan.errors import ModelError
 
 KEYPOINTS = ("image-left eye", "image-right eye", "nose", "mouth", "image-left ear", "image-right ear")
 LOOK_AGAIN_SCORE = 0.1  # a face found only above this was there, but faint: low_score rather than no_face
@@ -90,7 +92,9 @@ class MediaPipeDetector:
         for found in self._loaded[key].detect(_as_image(rgb)).detections:
             box, score = found.bounding_box, found.categories[0].score
             points = tuple((point.x * width, point.y * height) for point in found.keypoints)
-            faces.append(Face((box.origin_x, box.origin_y, box.width, box.height), points, score))
+            numbers = [value for point in points for value in point]
+            if all(map(math.isfinite, numbers)):  # near a score of 0 the model's keypoints may be NaN
+                faces.append(Face((box.origin_x, box.origin_y, box.width, box.height), points, score))
         return faces
 
     def close(self) -> None:
@@ -113,7 +117,13 @@ def _load(model: Path, min_score: float) -> Any:
         options = vision.FaceDetectorOptions(
             base_options=BaseOptions(model_asset_path=str(model)), min_detection_confidence=min_score
         )
-        detector = vision.FaceDetector.create_from_options(options)
+        try:
+            detector = vision.FaceDetector.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise ModelError(
+                f"{model} is no face detector that MediaPipe can load: {why}\nSee: facegan models"
+            ) from None
         detector.detect(_as_image(np.zeros((64, 64, 3), np.uint8)))  # some of its words come with the first picture
         return detector
 
@@ -126,20 +136,22 @@ def _as_image(rgb: np.ndarray) -> Any:
 
 @contextlib.contextmanager
 def _stderr_held() -> Iterator[None]:
-    """Keeps what C++ writes to file descriptor 2 while a model loads; shows it only if loading fails."""
+    """Drops what C++ writes to file descriptor 2 while a model loads: it repeats itself, and errors are raised."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            sink.seek(0)
-            os.write(kept, sink.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    try:
+        silence_stderr()
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def silence_stderr() -> None:
+    """Sends file descriptor 2 to nowhere: MediaPipe also speaks now and then while it detects."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:

@@ -20,7 +20,9 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 100_000_000
 
 _AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # others may run programs (EPS)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BYTE_OF = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 # libjpeg's warnings (jerror.h) after which the pixels are not the photographer's any more.
 _JPEG_DAMAGE = ("bad Huffman code", "bad arithmetic code", "found marker", "progression")
 # numpy.rot90's quarter turns and a left-right flip before them that undo each EXIF orientation (Exif 2.3, tag 0x0112).
@@ -56,6 +58,7 @@ class Photo:
         if width == 0 or height == 0:
             raise Rejected("unreadable")
         self._orientation = _orientation(data)
+        self._stored = (width, height)
         self.width, self.height = (height, width) if self._orientation > 4 else (width, height)
 
     def pixels(self, shrink: int = 1) -> np.ndarray:
@@ -69,7 +72,9 @@ class Photo:
         return self._decoded[shrink]
 
     def _decode(self, shrink: int) -> np.ndarray:
-        if self._is_jpeg:
+        # A block that the edge cuts off lies at the far end as stored; turned, it would shift all that follow it.
+        shifts = self._orientation > 1 and any(side % shrink for side in self._stored)
+        if self._is_jpeg and not shifts:
             rgb = _decode_jpeg(self._data, shrink)
             if rgb is not None:
                 return _upright(rgb, self._orientation)
@@ -94,11 +99,26 @@ def _orientation(data: bytes) -> int:
     if marks and not any(mark in data for mark in marks):
         return 1  # Pillow's parser costs as much as decoding a small photograph
     try:
-        with _pillow(data) as image:
-            value = image.getexif().get(0x0112, 1)
+        with _pillow(data) as image, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if image.format == "TIFF":
+                return 1  # Pillow turns these itself
+            if image.format == "PNG":
+                image.load()  # eXIf may stand behind the pixels
+            value = _exif(image).get(0x0112, 1)
     except Exception:  # a broken EXIF block says nothing of the pixels: Pillow raises a dozen kinds of error for it
         return 1
     return value if value in _UNDO_ORIENTATION else 1
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    """EXIF alone: Pillow's own getexif falls back to XMP, which cameras and editors keep less carefully."""
+    block = image.info.get("exif")
+    if block is None and "Raw profile type exif" in image.info:  # as ImageMagick writes it
+        block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+    exif = Image.Exif()
+    exif.load(block or b"")
+    return exif
 
 
 def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
@@ -169,15 +189,18 @@ def _decode_other(data: bytes) -> np.ndarray:
 
 def _is_plain_png(data: bytes) -> bool:
     """8- or 16-bit grey or RGB without transparency, and whole: what OpenCV decodes as we want it."""
-    plain = data[:8] == _PNG_SIGNATURE and data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
-    return plain and data[-8:-4] == b"IEND" and b"tRNS" not in data[:4096]
+    if data[:8] != _PNG_SIGNATURE or len(data) < 45 or data[-8:-4] != b"IEND":
+        return False
+    plain = data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
+    return plain and b"tRNS" not in data[: data.find(b"IDAT")]
 
 
 def _pillow(data: bytes) -> Image.Image:
+    Image.init()  # asked for formats by name, Pillow does not load their plugins itself
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of sizes that MAX_PIXELS judges, and of bad EXIF
-            return Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
         raise Rejected("too_large") from error
     except UnidentifiedImageError as error:
@@ -199,8 +222,8 @@ def _to_rgb(image: Any) -> np.ndarray:
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """0 … 65535 → 0 … 255, rounded: 257 × 255 = 65535."""
-    return np.clip((values.astype(np.int64) + 128) // 257, 0, 255).astype(np.uint8)
+    """0 … 65535 → 0 … 255, rounded: 257 × 255 = 65535. Other integers are clipped first."""
+    return _BYTE_OF[values if values.dtype == np.uint16 else values.clip(0, 65535)]
 
 
 def _average(rgb: np.ndarray, shrink: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import lzma
+import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +24,10 @@ from facegan.shards.layout import readable_path, sample_json, sample_key
 from facegan.shards.write import ShardSum, ShardWriter
 
 _SMALL_SIDE = 1024  # photos with a long side from here on are detected on a shrunk decode
-_SHOWN_REJECTS = 8  # thumbnails that a chunk keeps for the preview
+_SHOWN_REJECTS = 3  # thumbnails of each reason that a chunk keeps for the preview
 _THUMBNAIL_PX = 96
+# What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.
+_UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -98,26 +102,25 @@ def process_chunk(
         for raw_path, entry in chunk.entries:
             row = Row(readable_path(raw_path), entry.size)
             rows.append(row)
-            photo = None
+            photo, samples = None, []
             try:
                 data = _read(reader, entry)
                 row.sha256 = hashlib.sha256(data).hexdigest()
                 photo = Photo(data)
                 row.width, row.height = photo.width, photo.height
                 cuts = _cut_faces(photo, config, detector, row)
+                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut)) for cut in cuts]
             except Rejected as rejected:
                 row.reason = rejected.reason
-                if len(rejects) < _SHOWN_REJECTS:
+                if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
                     rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo)))
-                continue
             except Exception as error:  # a decoder's surprise costs one photograph, never the run; it is told of
                 row.reason = "crashed"
                 crashes.append(f"{row.path}: {type(error).__name__}: {error}")
-                continue
-            row.outcome = "kept"
-            row.keys = [sample_key(raw_path, i) for i in range(len(cuts))]
-            for key, cut in zip(row.keys, cuts, strict=True):
-                shard.add(key, config.format, encode_image(cut.pixels, config.format), _meta(row, cut))
+            row.outcome = "kept" if samples else "rejected"
+            row.keys = [sample_key(raw_path, i) for i in range(len(samples))]
+            for key, (image, meta) in zip(row.keys, samples, strict=True):
+                shard.add(key, config.format, image, meta)
         return ChunkResult(rows, shard.commit(), rejects, crashes)
 
 
@@ -126,8 +129,7 @@ def _read(reader: Reader, entry: Entry) -> bytes:
         raise Rejected("too_large")
     try:
         data = reader.read(entry)
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, zlib.error) as error:
-        # zipfile raises any of these for members that are damaged, encrypted or packed in ways it does not know
+    except _UNREADABLE as error:
         raise Rejected("unreadable") from error
     if len(data) > MAX_BYTES:
         raise Rejected("too_large")
@@ -202,7 +204,7 @@ def _thumbnail(photo: Photo | None) -> str:
         return ""
     try:
         pixels = photo.pixels(_detection_shrink(photo))
-    except Rejected:
+    except (Rejected, cv2.error):
         return ""
     scale = _THUMBNAIL_PX / max(pixels.shape[:2])
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))

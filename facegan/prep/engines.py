@@ -6,11 +6,11 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
 from facegan.files import TEMPORARY, disk_errors, remove_partials, write_bytes
+from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import Chunk, ChunkResult, process_chunk
 from facegan.prep.sources import Reader, Source
 
@@ -65,19 +66,22 @@ def committed(folder: Path, work: Work) -> ChunkResult | None:
 
 @dataclass(frozen=True)
 class Done:
-    """A committed chunk; times by the system's monotonic clock, which all processes share.
+    """A committed chunk in numbers: its rows stay in its marker.
 
-    ``peak_bytes`` is the most memory its worker has used until then.
+    Times are by the system's monotonic clock, which all processes share; ``peak_bytes`` is the most memory that its
+    worker has used until then.
     """
 
-    work: Work
-    result: ChunkResult
+    photos: int
+    kept: int
+    rejected: Counter[str]
+    crashes: list[str]
     started: float
     finished: float
     peak_bytes: int
 
 
-def run_local(job: Job, todo: list[Work], workers: int) -> Iterator[Done]:
+def run_local(job: Job, todo: list[Work], workers: int) -> Generator[Done, None, None]:
     """Runs chunks in ``workers`` processes; yields each one as it is committed.
 
     Raises:
@@ -106,25 +110,29 @@ class _Worker:
     """One process's own things: opened once, used for every chunk."""
 
     def __init__(self, job: Job) -> None:
-        from facegan.faces.detect import MediaPipeDetector
+        import cv2
 
+        from facegan.faces.detect import MediaPipeDetector, silence_stderr
+
+        cv2.setNumThreads(1)
         self.job = job
         self.reader: Reader = job.source.reader()
         self.detector = MediaPipeDetector(list(job.models))
         self.detector.load(job.config.min_score)
+        silence_stderr()
 
 
-_worker: _Worker | None = None
+_worker: _Worker | Exception | None = None
 
 
 def _start_worker(job: Job) -> None:
     global _worker
-    import cv2
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    cv2.setNumThreads(1)
-    _worker = _Worker(job)
+    try:
+        _worker = _Worker(job)
+    except Exception as error:  # an initializer that raises breaks the pool, and nobody learns why
+        _worker = error
     # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
 
 
@@ -137,8 +145,10 @@ def _end_with_parent() -> None:
 
 
 def _work(work: Work) -> Done:
-    if _worker is None:
-        raise RuntimeError("a worker was used before it was started")
+    if isinstance(_worker, FaceganError | OSError):
+        raise _worker
+    if not isinstance(_worker, _Worker):
+        raise FaceganError(f"A worker could not start: {type(_worker).__name__}: {_worker}. See: facegan doctor")
     started = time.monotonic()
     job = _worker.job
     number = work.chunk.number
@@ -150,5 +160,12 @@ def _work(work: Work) -> Done:
         if result.shard is None:
             path.unlink(missing_ok=True)
     write_bytes(marker, json.dumps({"inputs": work.inputs, "result": result.to_json()}).encode())
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Done(work, result, started, time.monotonic(), peak_bytes)
+    return Done(
+        photos=len(result.rows),
+        kept=sum(row.outcome == "kept" for row in result.rows),
+        rejected=Counter(row.reason for row in result.rows if row.reason),
+        crashes=result.crashes,
+        started=started,
+        finished=time.monotonic(),
+        peak_bytes=peak_memory_bytes(),
+    )

@@ -6,7 +6,9 @@ made. A process killed anywhere in between leaves either chunks to finish or a j
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from facegan.shards.layout import (
     DATASET_FILE,
     PHOTOS_FILE,
     PREVIEW_FILE,
+    SHARD_NAME,
     STATE_FOLDER,
     DatasetInfo,
     ShardEntry,
@@ -35,7 +38,7 @@ from facegan.shards.layout import (
 
 CHUNKS = "chunks"
 _FINAL = "final"
-_JOURNAL = "journal.json"
+JOURNAL = "journal.json"
 _SPLIT = "train"
 
 
@@ -43,14 +46,21 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
     """Makes the committed chunks of a plan part of the dataset."""
     state = out / STATE_FOLDER
     final = make_folder(state / _FINAL)
-    shards = _number_shards(out, plan)
-    write_photos(final / PHOTOS_FILE, out / PHOTOS_FILE if plan.before else None, _rows(out, plan, shards))
-    info = _describe(plan, _totals(out, plan, shards), shards, sha256_file(final / PHOTOS_FILE))
-    _write_preview(final / PREVIEW_FILE, out, plan, info, shards)
+    gathered = _Gathered(plan)
+    write_photos(final / PHOTOS_FILE, out / PHOTOS_FILE if plan.before else None, gathered.rows(out))
+    info = DatasetInfo(
+        settings=plan.settings,
+        versions=plan.versions,
+        fingerprint=plan.fingerprint,
+        totals=gathered.totals(),
+        shards=(*(plan.before.shards if plan.before else ()), *gathered.shards.values()),
+        photos_sha256=sha256_file(final / PHOTOS_FILE),
+    )
+    _write_preview(final / PREVIEW_FILE, out, info, gathered)
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
-    moves = [(f"{STATE_FOLDER}/{CHUNKS}/{number:06d}.tar", entry.name) for number, entry in shards.items()]
+    moves = [(f"{STATE_FOLDER}/{CHUNKS}/{number:06d}.tar", entry.name) for number, entry in gathered.shards.items()]
     moves += [(f"{STATE_FOLDER}/{_FINAL}/{name}", name) for name in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)]
-    write_json(state / _JOURNAL, moves)
+    write_json(state / JOURNAL, moves)
     carry_out_journal(out)
     return info
 
@@ -58,13 +68,13 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
 def carry_out_journal(out: Path) -> None:
     """Makes the renames that a finished run had decided on, if there are any left."""
     state = out / STATE_FOLDER
-    journal = state / _JOURNAL
+    journal = state / JOURNAL
     if not journal.is_file():
         return
     with disk_errors(out):
         if (state / _FINAL / DATASET_FILE).is_file():
             (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged, no dataset stands
-        for source, target in json.loads(journal.read_bytes()):
+        for source, target in _read_journal(journal):
             if (out / source).is_file():
                 (out / source).replace(out / target)
         sync_folder(out)
@@ -73,71 +83,75 @@ def carry_out_journal(out: Path) -> None:
         shutil.rmtree(state / _FINAL, ignore_errors=True)
 
 
-def _results(out: Path, plan: Plan) -> Iterator[tuple[int, ChunkResult]]:
-    for work in plan.work:
-        result = committed(out / STATE_FOLDER / CHUNKS, work)
-        if result is None:
-            raise DatasetError(f"Chunk {work.chunk.number} of {out} was altered while prep ran. Start it again.")
-        yield work.chunk.number, result
+def _read_journal(journal: Path) -> list[tuple[str, str]]:
+    """Renames inside the dataset's folder, and nothing else: the file may come from elsewhere.
+
+    Raises:
+        DatasetError: it holds something else.
+    """
+    try:
+        moves = [(str(source), str(target)) for source, target in json.loads(journal.read_bytes())]
+    except (ValueError, TypeError):
+        moves = [("", "")]
+    for source, target in moves:
+        known = re.fullmatch(rf"{re.escape(STATE_FOLDER)}/({CHUNKS}/\d+\.tar|{_FINAL}/[a-z.]+)", source)
+        if not known or not (SHARD_NAME.fullmatch(target) or target in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)):
+            raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
+    return moves
 
 
-def _number_shards(out: Path, plan: Plan) -> dict[int, ShardEntry]:
-    """Chunk number → shard, numbered without gaps behind those that stand."""
-    first = len(plan.before.split_shards(_SPLIT)) if plan.before else 0
-    shards: dict[int, ShardEntry] = {}
-    for number, result in _results(out, plan):
-        if result.shard:
-            name = shard_name(_SPLIT, first + len(shards))
-            made = result.shard
-            shards[number] = ShardEntry(
-                name=name, split=_SPLIT, samples=made.samples, bytes=made.bytes, sha256=made.sha256
-            )
-    return shards
+class _Gathered:
+    """What the chunks of a plan come to, gathered while their rows pass by."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.shards: dict[int, ShardEntry] = {}  # by the chunk's number; numbered without gaps
+        self.rejects: dict[str, list[Thumbnail]] = {}  # by reason
+        before = plan.before.totals if plan.before else None
+        self._rejected = Counter(before.rejected if before else {})
+        self._counts = Counter(photos=before.photos, kept=before.kept, faces=before.faces) if before else Counter()
+
+    def rows(self, out: Path) -> Iterator[dict[str, Any]]:
+        for work in self.plan.work:
+            result = committed(out / STATE_FOLDER / CHUNKS, work)
+            if result is None:
+                raise DatasetError(f"Chunk {work.chunk.number} of {out} was altered while prep ran. Start it again.")
+            shard = self._number(work.chunk.number, result)
+            for reject in result.rejects:
+                self.rejects.setdefault(reject.reason, []).append(reject)
+            for row in result.rows:
+                self._counts.update(photos=1, kept=int(row.outcome == "kept"), faces=len(row.keys))
+                self._rejected.update([row.reason] if row.reason else [])
+                yield {**vars(row), "split": _SPLIT, "shard": shard if row.keys else ""}
+
+    def _number(self, chunk: int, result: ChunkResult) -> str:
+        if result.shard is None:
+            return ""
+        first = len(self.plan.before.split_shards(_SPLIT)) if self.plan.before else 0
+        name = shard_name(_SPLIT, first + len(self.shards))
+        self.shards[chunk] = ShardEntry(name=name, split=_SPLIT, **vars(result.shard))
+        return name
+
+    def totals(self) -> Totals:
+        before = self.plan.before.totals.bytes if self.plan.before else 0
+        return Totals(
+            photos=self._counts["photos"],
+            kept=self._counts["kept"],
+            rejected=dict(sorted(self._rejected.items())),
+            ignored=self.plan.ignored,
+            faces=self._counts["faces"],
+            bytes=before + sum(entry.bytes for entry in self.shards.values()),
+        )
+
+    def shown_rejects(self) -> list[Thumbnail]:
+        """The first of each reason, then the second of each, …"""
+        ranks = itertools.zip_longest(*(self.rejects[reason] for reason in sorted(self.rejects)))
+        return [reject for rank in ranks for reject in rank if reject][:REJECTS_SHOWN]
 
 
-def _rows(out: Path, plan: Plan, shards: dict[int, ShardEntry]) -> Iterator[dict[str, Any]]:
-    for number, result in _results(out, plan):
-        for row in result.rows:
-            yield {**vars(row), "split": _SPLIT, "shard": shards[number].name if row.keys else ""}
-
-
-def _totals(out: Path, plan: Plan, shards: dict[int, ShardEntry]) -> Totals:
-    before = plan.before.totals if plan.before else Totals(photos=0, kept=0, rejected={}, ignored={}, faces=0, bytes=0)
-    rejected, photos, kept, faces = Counter(before.rejected), before.photos, before.kept, before.faces
-    for _, result in _results(out, plan):
-        photos += len(result.rows)
-        kept += sum(row.outcome == "kept" for row in result.rows)
-        faces += sum(len(row.keys) for row in result.rows)
-        rejected.update(row.reason for row in result.rows if row.reason)
-    return Totals(
-        photos=photos,
-        kept=kept,
-        rejected=dict(sorted(rejected.items())),
-        ignored=plan.ignored,
-        faces=faces,
-        bytes=before.bytes + sum(entry.bytes for entry in shards.values()),
-    )
-
-
-def _describe(plan: Plan, totals: Totals, shards: dict[int, ShardEntry], photos_sha256: str) -> DatasetInfo:
-    return DatasetInfo(
-        settings=plan.settings,
-        versions=plan.versions,
-        fingerprint=plan.fingerprint,
-        totals=totals,
-        shards=(*(plan.before.shards if plan.before else ()), *shards.values()),
-        photos_sha256=photos_sha256,
-    )
-
-
-def _write_preview(path: Path, out: Path, plan: Plan, info: DatasetInfo, shards: dict[int, ShardEntry]) -> None:
-    rejects: list[Thumbnail] = []
-    for _, result in _results(out, plan):
-        rejects += result.rejects[: REJECTS_SHOWN - len(rejects)]
-        if len(rejects) >= REJECTS_SHOWN:
-            break
+def _write_preview(path: Path, out: Path, info: DatasetInfo, gathered: _Gathered) -> None:
     chunks = out / STATE_FOLDER / CHUNKS
-    made = {entry.name: shard_path(chunks, number) for number, entry in shards.items()}
+    made = {entry.name: shard_path(chunks, number) for number, entry in gathered.shards.items()}
     paths = [(made.get(entry.name, out / entry.name), entry.samples) for entry in info.shards]
-    sheet = draw_preview(paths, rejects, info.totals.rejected, info.totals.kept)
+    sheet = draw_preview(paths, gathered.shown_rejects(), info.totals.rejected, info.totals.kept)
     write_bytes(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -32,7 +32,8 @@ _ROWS_A_GROUP = 50_000
 
 def read_known(path: Path) -> dict[str, int]:
     """Path → size in bytes of every photograph that the dataset accounts for."""
-    table = pq.read_table(path, columns=["path", "bytes"])
+    with path.open("rb") as file:  # pyarrow itself takes no path that is not UTF-8
+        table = pq.read_table(file, columns=["path", "bytes"])
     return dict(zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True))
 
 
@@ -53,7 +54,7 @@ def write_photos(path: Path, before: Path | None, rows: Iterable[dict[str, Any]]
 
 def _chain(before: Path | None, rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     if before is not None:
-        with pq.ParquetFile(before) as file:
-            for batch in file.iter_batches(_ROWS_A_GROUP):
+        with before.open("rb") as file, pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(_ROWS_A_GROUP):
                 yield from batch.to_pylist()
     yield from rows

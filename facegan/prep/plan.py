@@ -11,7 +11,7 @@ from typing import Any
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, ModelError, SourceError
-from facegan.faces.models import check_model, known_models, resolve_model
+from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
 from facegan.files import sha256_file
 from facegan.prep.chunk import Chunk
 from facegan.prep.engines import Work
@@ -42,11 +42,16 @@ class Plan:
         return sum(len(work.chunk.entries) for work in self.work)
 
 
-def find_models(config: PrepConfig, model: Path | None) -> tuple[Path, ...]:
-    """The detector models a run needs, each checked where facegan knows its sum."""
+def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> tuple[Path, ...]:
+    """The detector models a run needs, each checked where facegan knows its sum.
+
+    Args:
+        fetch: get those that are missing; else only say where they will lie.
+    """
     known = known_models()
     if model is None:
-        return tuple(resolve_model(known[name]) for name in _MODELS_OF[config.detector])
+        wanted = [known[name] for name in _MODELS_OF[config.detector]]
+        return tuple(resolve_model(m) if fetch else find_model(m) or cache_folder() / m.file for m in wanted)
     if not model.is_file():
         raise ModelError(f"There is no model {model}. See: facegan models")
     for entry in known.values():
@@ -57,7 +62,9 @@ def find_models(config: PrepConfig, model: Path | None) -> tuple[Path, ...]:
 
 def effective_settings(config: PrepConfig, models: tuple[Path, ...]) -> dict[str, Any]:
     """The settings that change bytes, as dataset.json holds them."""
-    return {**config.model_dump(), "models": [sha256_file(model) for model in models]}
+    sums = {model.file: model.sha256 for model in known_models().values()}
+    # By the manifest where facegan knows them: those were checked, or are still to be fetched.
+    return {**config.model_dump(), "models": [sums.get(model.name) or sha256_file(model) for model in models]}
 
 
 def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
@@ -107,10 +114,8 @@ def make_plan(
     root = _root(listing, known)
     found = [_below(root, entry) for entry in listing.entries][:limit]
     new = []
-    seen = set()
     for path, entry in found:
         text = readable_path(path)
-        seen.add(text)
         if text not in known:
             new.append((path, entry))
         elif known[text] != entry.size:
@@ -118,9 +123,7 @@ def make_plan(
                 f"{text} has changed since it was added to {out}: {known[text]:,} bytes then, {entry.size:,} now.\n"
                 f"Put the old one back, give the new one another name, or make the dataset anew with --force."
             )
-    everything = {
-        readable_path(path): entry.size for path, entry in (_below(root, e, lenient=True) for e in listing.entries)
-    }
+    everything = {readable_path(entry.name.removeprefix(root)) for entry in listing.entries}
     settings, versions = effective_settings(config, models), library_versions()
     sizes = {**known, **{readable_path(path): entry.size for path, entry in new}}
     return Plan(
@@ -175,8 +178,8 @@ def _root(listing: Listing, known: dict[str, int]) -> bytes:
     return common_folder(names)
 
 
-def _below(root: bytes, entry: Entry, lenient: bool = False) -> tuple[bytes, Entry]:
-    if not entry.name.startswith(root) and not lenient:
+def _below(root: bytes, entry: Entry) -> tuple[bytes, Entry]:
+    if not entry.name.startswith(root):
         raise SourceError(
             f"{readable_path(entry.name)} lies outside {readable_path(root)}, the folder that the first prep fixed.\n"
             f"Prepare it into a dataset of its own, or make this one anew with --force."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,16 +12,15 @@ from typing import Any
 
 from facegan.config import PrepConfig
 from facegan.console import Console, human_seconds
-from facegan.errors import DatasetError, Interrupted
-from facegan.files import disk_errors, exclusive, human_bytes, make_folder, remove_partials, write_json
+from facegan.errors import Interrupted
+from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
 from facegan.prep.engines import Done, Job, Work, committed, run_local
-from facegan.prep.finish import CHUNKS, carry_out_journal, finish
+from facegan.prep.finish import finish
+from facegan.prep.folder import begun_with, end_earlier_run, make_ready, refuse_foreign, standing
 from facegan.prep.plan import Plan, check_settings, estimate, find_models, list_photographs, make_plan
 from facegan.prep.sources import Listing, open_source
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER, DatasetInfo
-
-_SETTINGS = "settings.json"
+from facegan.shards.layout import STATE_FOLDER
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def prepare(
         model: a detector model (``.tflite``) instead of those that facegan finds.
         workers: processes; all usable CPUs where None.
         limit: only the first photographs, by name.
-        force: delete a dataset made with other settings.
+        force: delete the dataset in ``out``, and make it anew.
         console: where progress goes; silent where None.
 
     Raises:
@@ -108,14 +106,15 @@ def prepare(
     config, console, out = config or PrepConfig(), console or Console(quiet=True), Path(out)
     workers = workers or usable_cpus()
     origin = open_source(Path(source), leave_out=out)
+    refuse_foreign(out)
     listing = list_photographs(origin)
     models = find_models(config, model)
-    _standing(out)
     lock = make_folder(out / STATE_FOLDER) / "lock"
     busy = f"Another facegan prep is writing into {out}"
     with exclusive(lock, busy), disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size):
-        plan = _plan_inside(listing, out, config, models, limit, force)
-        job = Job(config, origin, models, make_folder(out / STATE_FOLDER / CHUNKS))
+        end_earlier_run(out, force)
+        plan = _plan(listing, out, config, models, limit, force)
+        job = Job(config, origin, models, make_ready(out, plan.settings, plan.before, force))
         todo = [work for work in plan.work if committed(job.folder, work) is None]
         _announce(plan, todo, config, workers, console)
         ran = _run(job, todo, plan, workers, console)
@@ -152,65 +151,24 @@ def plan_prepare(
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
     config, out = config or PrepConfig(), Path(out)
     workers = workers or usable_cpus()
-    before = None if force else _standing(out)
+    refuse_foreign(out)
     listing = list_photographs(open_source(Path(source), leave_out=out))
-    models = find_models(config, model)
-    plan = make_plan(listing, out, config, models, before, limit)
-    if before:
-        check_settings(before.settings, plan.settings, out)
+    plan = _plan(listing, out, config, find_models(config, model, fetch=False), limit, force)
     seconds, size = estimate(plan.new, _bytes_of(plan.work), config, workers)
     return PrepPlan(
         plan.found, plan.new, plan.ignored, len(plan.work), round(seconds, 1), size, workers, plan.settings, str(out)
     )
 
 
-def _plan_inside(
+def _plan(
     listing: Listing, out: Path, config: PrepConfig, models: tuple[Path, ...], limit: int | None, force: bool
 ) -> Plan:
-    """The plan, after what an earlier run left in ``out`` was carried out or, with ``force``, deleted."""
-    carry_out_journal(out)
-    settings_file = out / STATE_FOLDER / _SETTINGS
-    if not force:
-        before = _standing(out)
-        plan = make_plan(listing, out, config, models, before, limit)
-        if before:
-            check_settings(before.settings, plan.settings, out)
-        elif settings_file.is_file():
-            check_settings(json.loads(settings_file.read_bytes()), plan.settings, out)
-    else:
-        plan = make_plan(listing, out, config, models, None, limit)  # before anything is deleted: it may fail
-        before = _standing(out)
-        if before is None or before.settings != plan.settings:
-            _delete_dataset(out)
-        else:
-            plan = make_plan(listing, out, config, models, before, limit)
-    write_json(settings_file, plan.settings)
-    for folder in (out, out / STATE_FOLDER, make_folder(out / STATE_FOLDER / CHUNKS)):
-        remove_partials(folder)
+    before = standing(out, force)
+    plan = make_plan(listing, out, config, models, before, limit)
+    begun = begun_with(out, before)
+    if begun and not force:
+        check_settings(begun, plan.settings, out)
     return plan
-
-
-def _standing(out: Path) -> DatasetInfo | None:
-    """The dataset in ``out``, if one stands.
-
-    Raises:
-        DatasetError: ``out`` holds files that are none of ours.
-    """
-    if (out / DATASET_FILE).is_file():
-        return DatasetInfo.read(out)
-    if out.is_dir() and not (out / STATE_FOLDER).is_dir() and any(out.iterdir()):
-        raise DatasetError(f"{out} is not empty, and what is in it is no dataset. Choose a new folder.")
-    return None
-
-
-def _delete_dataset(out: Path) -> None:
-    with disk_errors(out):
-        names = [DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE]
-        if (out / DATASET_FILE).is_file():
-            names += [shard.name for shard in DatasetInfo.read(out).shards]
-        for name in names:  # dataset.json first: without it nobody takes the rest for a dataset
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / STATE_FOLDER / CHUNKS, ignore_errors=True)
 
 
 def _bytes_of(work: tuple[Work, ...] | list[Work]) -> int:
@@ -227,7 +185,7 @@ def _announce(plan: Plan, todo: list[Work], config: PrepConfig, workers: int, co
     if new:
         console.note(
             f"{new:,} to prepare with {workers} processes: "
-            f"about {human_seconds(seconds)}, at most {human_bytes(size)} of disk."
+            f"about {human_seconds(seconds)}, about {human_bytes(size)} of disk."
         )
     if plan.gone:
         console.warn(f"{len(plan.gone):,} photographs of the dataset are gone from the source (first: {plan.gone[0]}); "
@@ -260,10 +218,9 @@ class _Ran:
         return self.last - self.first if self.photos else 0.0
 
     def add(self, done: Done) -> None:
-        rows = done.result.rows
-        self.photos += len(rows)
-        self.kept += sum(row.outcome == "kept" for row in rows)
-        self.rejected.update(row.reason for row in rows if row.reason)
+        self.photos += done.photos
+        self.kept += done.kept
+        self.rejected.update(done.rejected)
         self.first, self.last = min(self.first, done.started), max(self.last, done.finished)
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
@@ -277,11 +234,14 @@ def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console)
     before = plan.new - sum(len(work.chunk.entries) for work in todo)
     try:
         with console.progress(plan.new, "photographs", done=before) as progress:
-            for done in run_local(job, todo, min(workers, len(todo))) if todo else ():
-                ran.add(done)
-                for crash in done.result.crashes:
-                    console.warn(f"crashed on {crash}")
-                progress.advance(len(done.result.rows), ran.note())
+            if todo:
+                # Closed by hand: an interruption has to stop the workers now, not when the generator is collected.
+                with contextlib.closing(run_local(job, todo, min(workers, len(todo)))) as chunks:
+                    for done in chunks:
+                        ran.add(done)
+                        for crash in done.crashes:
+                            console.warn(f"crashed on {crash}")
+                        progress.advance(done.photos, ran.note())
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import struct
 import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from facegan.errors import SourceError, suggest
-from facegan.shards.layout import has_photo_suffix
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, has_photo_suffix
 
 MAX_BYTES = 1 << 29  # of one photograph's file; a larger one is too_large without being read
 
 
 class Entry(NamedTuple):
-    """A photograph in a source: its name there, its size in bytes, and where a source finds it again."""
+    """A photograph in a source: its name there, its size in bytes, and how its source finds it again."""
 
     name: bytes
     size: int
-    place: int = 0
+    place: tuple[int, ...] = ()
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Listing:
     entries: list[Entry]
     ignored: Counter[str] = field(default_factory=Counter)
 
-    def add(self, name: bytes, size: int, place: int = 0) -> None:
+    def add(self, name: bytes, size: int, place: tuple[int, ...] = ()) -> None:
         if _is_photo(name):
             self.entries.append(Entry(name, size, place))
         else:
@@ -90,12 +92,17 @@ class Folder:
         listing = Listing([])
         top = os.fsencode(self.path)
         inside = os.path.realpath(top) + b"/"
-        avoid = os.path.realpath(os.fsencode(self.leave_out)) if self.leave_out else None
-        for name, entry in _walk(top, b"", avoid):
+        avoid = self.leave_out.stat().st_ino if self.leave_out and self.leave_out.exists() else None
+        for name, entry in _walk(top, avoid):
             if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
                 listing.ignored["link"] += 1
-            elif entry.is_file():
-                listing.add(name, entry.stat().st_size)
+                continue
+            try:
+                is_file, size = entry.is_file(), entry.stat().st_size
+            except OSError:  # a link that leads nowhere or in a circle, or a file that was deleted just now
+                is_file, size = False, 0
+            if is_file:
+                listing.add(name, size)
             else:
                 listing.ignored["link" if entry.is_symlink() else "special"] += 1
         listing.entries.sort()
@@ -105,18 +112,23 @@ class Folder:
         return FolderReader(os.fsencode(self.path))
 
 
-def _walk(folder: bytes, prefix: bytes, avoid: bytes | None) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except PermissionError:
-        raise SourceError(f"The folder {os.fsdecode(folder)} may not be read by this user.") from None
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            if avoid is None or os.path.realpath(entry.path) != avoid:
-                yield from _walk(entry.path, prefix + entry.name + b"/", avoid)
-        else:
-            yield prefix + entry.name, entry
+def _walk(top: bytes, avoid: int | None) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """Files below ``top``, in no order, with their names; datasets that facegan wrote there are left out."""
+    waiting = [(top, b"")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except PermissionError:
+            raise SourceError(f"The folder {os.fsdecode(folder)} may not be read by this user.") from None
+        if prefix and {DATASET_FILE, PHOTOS_FILE} <= {os.fsdecode(entry.name) for entry in entries}:
+            continue
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                yield prefix + entry.name, entry
+            elif entry.inode() != avoid:
+                waiting.append((entry.path, prefix + entry.name + b"/"))
 
 
 class FolderReader:
@@ -133,26 +145,42 @@ class FolderReader:
 
 @dataclass(frozen=True)
 class Tar:
-    """Regular files of an uncompressed tar. Where a name stands twice the later one counts, as when unpacking."""
+    """Files of an uncompressed tar, links inside it resolved. Of a name that stands twice the later one counts."""
 
     path: Path
 
     def list(self) -> Listing:
-        last: dict[bytes, tuple[int, int]] = {}
         listing = Listing([])
+        files: dict[bytes, tuple[int, int]] = {}
+        links: dict[bytes, bytes] = {}
         try:
-            with tarfile.open(self.path, "r:", errors="surrogateescape") as archive:
+            with tarfile.open(self.path, "r:", errors="surrogateescape") as opened:
+                archive: Any = opened  # its list of members has no public type
+                before = -1
                 for member in archive:
+                    if member.size < 0 or member.offset <= before:  # tarfile would go round in circles
+                        raise tarfile.ReadError(f"a member of {member.size} bytes")
+                    before = member.offset
+                    name = _archive_name(member.name)
                     if member.isreg() and not member.issparse():
-                        last[_archive_name(member.name)] = member.size, member.offset_data
+                        files[name] = member.size, member.offset_data
+                    elif member.islnk() or member.issym():
+                        folder = b"" if member.islnk() else name[: name.rfind(b"/") + 1]
+                        links[name] = posixpath.normpath(folder + os.fsencode(member.linkname))
                     elif not member.isdir():
-                        listing.ignored["link" if member.islnk() or member.issym() else "special"] += 1
-        except (tarfile.TarError, EOFError) as error:
-            raise SourceError(
-                f"{self.path} is no whole tar archive ({error}); {len(last):,} files stand before that."
-            ) from None
-        for name, (size, offset) in last.items():
-            listing.add(name, size, offset)
+                        listing.ignored["special"] += 1
+                    archive.members = []  # else tarfile keeps them all
+                _check_end(self.path, archive.offset)
+        except (tarfile.TarError, EOFError, RecursionError) as error:
+            count = f"{len(files):,} files stand before that"
+            raise SourceError(f"{self.path} is no whole tar archive ({error}); {count}.") from None
+        for name, target in links.items():
+            if target in files:
+                files[name] = files[target]
+            else:
+                listing.ignored["link"] += 1
+        for name, (size, offset) in files.items():
+            listing.add(name, size, (offset,))
         listing.entries.sort()
         return listing
 
@@ -160,12 +188,20 @@ class Tar:
         return TarReader(self.path)
 
 
+def _check_end(path: Path, offset: int) -> None:
+    """Where tarfile stopped there has to be the end: it stops at a damaged header without a word."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"a damaged header at byte {offset:,}")
+
+
 class TarReader:
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
 
     def read(self, entry: Entry) -> bytes:
-        return os.pread(self._file.fileno(), min(entry.size, MAX_BYTES + 1), entry.place)
+        return os.pread(self._file.fileno(), min(entry.size, MAX_BYTES + 1), entry.place[0])
 
     def close(self) -> None:
         self._file.close()
@@ -173,7 +209,7 @@ class TarReader:
 
 @dataclass(frozen=True)
 class Zip:
-    """Files of a zip. Where a name stands twice the later one counts, as when unpacking."""
+    """Files of a zip. Of a name that stands twice the later one counts, as when unpacking."""
 
     path: Path
 
@@ -181,11 +217,12 @@ class Zip:
         listing = Listing([])
         try:
             with zipfile.ZipFile(self.path) as archive:
-                last = {_archive_name(info.filename): info for info in archive.infolist() if not info.is_dir()}
-        except zipfile.BadZipFile as error:
+                last = {_zip_name(info): info for info in archive.infolist() if not info.is_dir()}
+        except (zipfile.BadZipFile, NotImplementedError) as error:
             raise SourceError(f"{self.path} is no whole zip archive ({error}).") from None
         for name, info in last.items():
-            listing.add(name, info.file_size, info.header_offset)
+            place = (info.header_offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits)
+            listing.add(name, info.file_size, place)
         listing.entries.sort()
         return listing
 
@@ -193,17 +230,35 @@ class Zip:
         return ZipReader(self.path)
 
 
+def _zip_name(info: zipfile.ZipInfo) -> bytes:
+    """The name's own bytes: where the flag for UTF-8 is not set, zipfile has read them as code page 437."""
+    if info.flag_bits & 0x800:
+        return _archive_name(info.filename)
+    return _archive_name(os.fsdecode(info.filename.encode("cp437")))
+
+
 class ZipReader:
+    """Reads members by what the listing knows of them, so that no process but the lister holds the directory."""
+
     def __init__(self, path: Path) -> None:
-        self._archive = zipfile.ZipFile(path)
-        self._infos = {info.header_offset: info for info in self._archive.infolist()}
+        self._file = path.open("rb")
 
     def read(self, entry: Entry) -> bytes:
-        with self._archive.open(self._infos[entry.place]) as file:
+        info = zipfile.ZipInfo()
+        offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits = entry.place
+        info.file_size = entry.size
+        if info.flag_bits & 0x1:
+            raise ValueError("an encrypted member")
+        self._file.seek(offset)
+        header = self._file.read(30)  # PKWARE's APPNOTE, 4.3.7: lengths of name and extra field at 26 and 28
+        if header[:4] != b"PK\3\4" or len(header) < 30:
+            raise zipfile.BadZipFile("no local header")
+        self._file.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)
+        with zipfile.ZipExtFile(self._file, "r", info) as file:
             return file.read(MAX_BYTES + 1)
 
     def close(self) -> None:
-        self._archive.close()
+        self._file.close()
 
 
 def _archive_name(name: str) -> bytes:

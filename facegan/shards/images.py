@@ -24,5 +24,7 @@ def encode_image(rgb: np.ndarray, image_format: str) -> bytes:
 
 def decode_image(data: bytes | memoryview) -> np.ndarray | None:
     """File bytes → RGB uint8 (height, width, 3); None where they are no image. Frees the interpreter while it works."""
+    if len(data) == 0:
+        return None
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if stored is None else cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)

@@ -60,6 +60,9 @@ class Shard:
     def close(self) -> None:
         self._map.close()
 
+    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
+        return Shard, (self.path,)  # a loader's worker process maps the file anew
+
 
 def _members(data: mmap.mmap, path: Path) -> Iterator[Member]:
     at, long_name = 0, None
@@ -81,14 +84,12 @@ def _members(data: mmap.mmap, path: Path) -> Iterator[Member]:
 
 
 def _checked_size(header: bytes, path: Path, at: int) -> int:
-    try:
-        stored_sum = int(header[148:156].strip(b" \0") or b"0", 8)
-        size = int(header[124:136].strip(b" \0") or b"0", 8)
-    except ValueError:
-        stored_sum, size = -1, 0
-    if sum(header[:148]) + 8 * 32 + sum(header[156:]) != stored_sum:
+    stored_sum, size = (header[a:b].strip(b" \0") for a, b in ((148, 156), (124, 136)))
+    if not stored_sum.isdigit() or not size.isdigit() or b"8" in stored_sum + size or b"9" in stored_sum + size:
         raise DatasetError(f"The shard {path} is damaged: no tar header at byte {at}.")
-    return size
+    if sum(header[:148]) + 8 * 32 + sum(header[156:]) != int(stored_sum, 8):
+        raise DatasetError(f"The shard {path} is damaged: no tar header at byte {at}.")
+    return int(size, 8)
 
 
 def _name(header: bytes) -> str:

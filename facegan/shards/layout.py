@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facegan.errors import DatasetError, suggest
 
-FORMAT = 1
 DATASET_FILE = "dataset.json"
 PHOTOS_FILE = "photos.parquet"
 PREVIEW_FILE = "preview.png"
@@ -107,6 +106,9 @@ def sample_json(
     ).encode()
 
 
+SHARD_NAME = re.compile(r"(train|val|test)-\d{6,}\.tar")
+
+
 def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
@@ -118,7 +120,7 @@ class Record(BaseModel):
 class ShardEntry(Record):
     """One shard, as dataset.json lists it."""
 
-    name: str = Field(pattern=r"^(train|val|test)-\d{6,}\.tar$")
+    name: str = Field(pattern=rf"^{SHARD_NAME.pattern}$")
     split: Literal["train", "val", "test"]
     samples: int = Field(gt=0)
     bytes: int = Field(gt=0)
@@ -171,7 +173,9 @@ class DatasetInfo(Record):
             raise DatasetError(f"{folder} has no {DATASET_FILE}: {why}.") from None
         except (ValidationError, UnicodeDecodeError) as error:
             first = str(error).splitlines()[-2:][0].strip() if isinstance(error, ValidationError) else str(error)
-            raise DatasetError(f"{path} is damaged or of another version ({first}).") from None
+            raise DatasetError(
+                f"{path} is damaged or of another version ({first}).\nIts facegan prep makes it anew with --force."
+            ) from None
 
 
 def _folders_beside(folder: Path) -> list[str]:

@@ -91,7 +91,8 @@ def _check_photos(folder: Path, info: DatasetInfo, keys: dict[str, list[str]]) -
     if sha256_file(path) != info.photos_sha256:
         return [f"{path} was altered: its SHA-256 is not that of {DATASET_FILE}."]
     problems = []
-    rows = pq.read_table(path, columns=["outcome", "reason", "keys", "shard"]).to_pylist()
+    with path.open("rb") as file:  # pyarrow itself takes no path that is not UTF-8
+        rows = pq.read_table(file, columns=["outcome", "keys", "shard"]).to_pylist()
     outcomes = [row["outcome"] for row in rows]
     if len(rows) != info.totals.photos or outcomes.count("kept") != info.totals.kept:
         problems.append(

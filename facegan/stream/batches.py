@@ -47,6 +47,8 @@ class Batches:
     def __init__(
         self, images: Images, batch_size: int, seed: int, device: torch.device, cache: str, rank: int, world_size: int
     ) -> None:
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise SettingsError(f"A batch of {batch_size} for rank {rank} of {world_size}: neither can be.")
         if batch_size > len(images):
             raise SettingsError(
                 f"A batch of {batch_size} is larger than the dataset ({len(images)} faces): "

@@ -29,6 +29,9 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["prep", ".", "out", "--size", "48"], 2, "--size 48 is not offered: choose 28, 32, 64 or 128"),
         (["prep", ".", "out", "--crop", "alligned"], 2, "Did you mean 'aligned'?"),
         (["prep", ".", "out", "--workers", "many"], 2, "--workers many: it has to be auto, or a whole number"),
+        (["prep", "", "out"], 2, "can't be empty"),
+        (["prep", ".", "out", "--workers", "²"], 2, "--workers ²: it has to be auto"),
+        (["prep", ".", "x" * 300], 1, "is too long a name"),
         (["prep", ".", "out", "--min-score", "1.5"], 2, "--min-score 1.5: it has to be less than or equal to 1"),
         (
             ["prep", ".", "out", "--set", "prep.sice=64"],

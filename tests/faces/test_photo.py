@@ -51,7 +51,7 @@ def test_every_common_format_gives_the_same_picture(kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     # What a camera stores for each value (Exif 2.3, tag 0x0112), made by Pillow's own operations.
     store = {
@@ -165,6 +165,48 @@ def test_a_shrunk_pixel_stands_for_whole_blocks(shrink: int, kind: str) -> None:
     whole = 250 // shrink
     expected = ramp[0, : whole * shrink, 0].astype(float).reshape(whole, shrink).mean(axis=1)
     assert np.abs(small[3, :whole, 0] - expected).max() < 2.5
+
+
+XMP_TURNED = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_xmp_does_not_turn(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera that says nothing of orientation"
+    photo = Photo(encoded(Image.fromarray(quarters()), kind, exif=exif, xmp=XMP_TURNED))
+    assert (photo.width, photo.height) == (64, 48)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_a_turned_and_shrunk_photo_is_not_shifted(orientation: int, shrink: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    ramp = np.linspace(0, 255, 203)[None, :, None] + np.zeros((101, 1, 3))
+    photo = Photo(encoded(Image.fromarray(ramp.astype(np.uint8)), "JPEG", quality=100, exif=exif))
+    whole, small = photo.pixels(1).astype(float), photo.pixels(shrink)
+    height, width = (side // shrink * shrink for side in whole.shape[:2])
+    blocks = whole[:height, :width].reshape(height // shrink, shrink, width // shrink, shrink, 3).mean(axis=(1, 3))
+    assert np.abs(small[: height // shrink, : width // shrink] - blocks).max() < 2
+
+
+def test_transparency_behind_a_long_chunk_is_seen() -> None:
+    image = Image.new("L", (20, 20), 0)
+    data = encoded(image, "PNG", transparency=0, icc_profile=np.random.default_rng(0).bytes(9000))
+    assert Photo(data).pixels().min() == 255
+
+
+@pytest.mark.parametrize("length", range(8, 60))
+def test_a_png_cut_within_its_header_is_not_kept(length: int) -> None:
+    assert reason(encoded(Image.fromarray(quarters()), "PNG")[:length]) in ("unreadable", "truncated")
+
+
+def test_postscript_is_never_run() -> None:
+    assert (
+        reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n") == "unreadable"
+    )
 
 
 def test_jpeg_pixels_are_those_of_libjpeg_turbo() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import tarfile
 from pathlib import Path
@@ -63,6 +64,8 @@ def test_a_killed_run_started_again_gives_the_same_bytes(made: Path, celeba: Pat
     assert digest(out) == digest(made)
 
 
+# webdataset and datasets leave files to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_webdataset_tarfile_and_datasets_read_the_shards(made: Path, tmp_path: Path) -> None:
     import webdataset
     from datasets import load_dataset
@@ -82,6 +85,7 @@ def test_webdataset_tarfile_and_datasets_read_the_shards(made: Path, tmp_path: P
     assert table.num_rows == kept
     assert table[0]["png"].size == (64, 64)
     assert table[0]["json"]["path"] == rows(made)[0]["path"]
+    gc.collect()
 
 
 def test_crops_of_real_photographs_are_what_their_json_says(made: Path, celeba: Path) -> None:

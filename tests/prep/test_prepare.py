@@ -79,19 +79,25 @@ def test_workers_archives_and_folders_give_the_same_bytes(
 
 
 def test_eyes_stand_where_the_crop_formula_puts_them(dataset: Path, portraits: Path) -> None:
-    """The true eyes of 50 portraits, carried through the quadrilateral, against an upright face's closed form."""
+    """The true eyes of 50 portraits, carried through the quadrilateral, against where the formula wants them.
+
+    By FFHQ's formula for a symmetric face whose eyes are 1 apart and m = (0, d) above the mouth, half a side is
+    h = max(2, 1.8·d) and the centre 0.1·d below the eyes: they belong at (½ ± 1/4h, ½ − d/20h). A crooked mouth turns
+    the crop about its centre by the angle of e − rot90(m).
+    """
     from facegan.demo import draw_portrait
-    from facegan.faces.crop import aligned_quad
-    from facegan.faces.detect import Face
 
     worst = []
     for meta in metas(dataset)[:50]:
         truth = draw_portrait(0, int(Path(meta["path"]).stem) - 1).keypoints.array()
-        ears = ((0.0, 0.0), (0.0, 0.0))
-        left, right, nose, mouth = ((float(x), float(y)) for x, y in truth)
-        ideal = aligned_quad(Face((0, 0, 1, 1), (left, right, nose, mouth, *ears), 1.0))
+        left, right, _, mouth = (complex(x, y) for x, y in truth)
+        e, m = right - left, mouth - (left + right) / 2
+        axis = e - 1j * m  # rot90 is a multiplication by i
+        axis *= max(2 * abs(e), 1.8 * abs(m)) / abs(axis)
         for eye in (left, right):
-            worst.append(np.hypot(*(inside(np.array(meta["quad"]), eye) - inside(ideal, eye))) * 64)
+            belongs = (eye - ((left + right) / 2 + 0.1 * m)) / axis / 2 + (0.5 + 0.5j)
+            found = inside(np.array(meta["quad"]), (eye.real, eye.imag))
+            worst.append(abs(complex(*found) - belongs) * 64)
     assert len(worst) == 100
     assert max(worst) <= 1.5
 
@@ -192,6 +198,67 @@ def test_other_settings_are_refused_by_name_and_forced_on_request(
     assert verify(dataset_copy).ok
 
 
+def test_force_makes_anew_what_can_not_be_continued(portraits: Path, tmp_path: Path, models: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in ("000001.jpg", "000002.jpg"):
+        shutil.copy(portraits / name, photos)
+    config = PrepConfig(shard_size=1)
+    prepare(photos, out, config, workers=1)
+    fresh = digest(out)
+
+    def spoil(file: str, data: bytes) -> None:
+        (out / file).write_bytes(data)
+        with pytest.raises(DatasetError, match="--force"):
+            prepare(photos, out, config, workers=1)
+        prepare(photos, out, config, workers=1, force=True)
+        assert digest(out) == fresh
+
+    spoil("photos.parquet", b"damaged")
+    spoil("dataset.json", b"damaged")
+    spoil(".facegan/journal.json", b'[["../victim.txt", "../moved.txt"]]')
+    shutil.copy(portraits / "000003.jpg", photos / "000002.jpg")
+    with pytest.raises(DatasetError, match="has changed"):
+        prepare(photos, out, config, workers=1)
+    prepare(photos, out, config, workers=1, force=True)
+    assert [row["bytes"] for row in rows(out)] == [path.stat().st_size for path in sorted(photos.iterdir())]
+
+
+def test_a_journal_from_elsewhere_moves_nothing_outside(dataset_copy: Path, portraits: Path) -> None:
+    victim = dataset_copy.parent / "victim.txt"
+    victim.write_text("precious")
+    (dataset_copy / ".facegan" / "journal.json").write_text('[["../victim.txt", "../moved.txt"]]')
+    with pytest.raises(DatasetError, match="is damaged"):
+        prepare(portraits, dataset_copy, CONFIG)
+    assert victim.read_text() == "precious"
+
+
+def test_shards_of_a_deleted_dataset_do_not_stay(portraits: Path, dataset_copy: Path) -> None:
+    (dataset_copy / "dataset.json").unlink()
+    prepare(portraits, dataset_copy, PrepConfig(shard_size=100), limit=5, workers=1, force=True)
+    assert [path.name for path in dataset_copy.glob("*.tar")] == ["train-000000.tar"]
+    assert verify(dataset_copy).ok
+
+
+def test_a_model_that_is_no_model_gets_a_sentence(portraits: Path, tmp_path: Path) -> None:
+    model = tmp_path / "own.tflite"
+    model.write_text("this is no model")
+    with pytest.raises(ModelError, match=r"own\.tflite is no face detector that MediaPipe can load"):
+        prepare(portraits, tmp_path / "out", model=model, workers=1)
+
+
+def test_a_least_score_of_nothing_crashes_no_photograph(mixed: Path, tmp_path: Path, models: Path) -> None:
+    result = prepare(mixed, tmp_path / "out", PrepConfig(min_score=0.0, faces="all"), workers=1)
+    assert "crashed" not in result.rejected
+
+
+def test_a_dry_run_refuses_what_the_run_would(portraits: Path, tmp_path: Path, models: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("precious")
+    for force in (False, True):
+        with pytest.raises(DatasetError, match="is not empty"):
+            plan_prepare(portraits, tmp_path, CONFIG, force=force)
+
+
 def test_a_dry_run_touches_nothing(portraits: Path, tmp_path: Path, models: Path) -> None:
     plan = plan_prepare(portraits, tmp_path / "out", CONFIG, limit=50)
     assert (plan.photos, plan.new, plan.chunks) == (50, 50, 3)
@@ -232,7 +299,7 @@ def alive(process_id: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("marker", ["chunks/000000.json", "chunks/000001.json", "journal.json"])
+@pytest.mark.parametrize("marker", ["chunks/000000.json", "chunks/000001.json"])
 def test_killed_half_way_and_started_again_gives_the_same_bytes(
     dataset: Path, portraits: Path, tmp_path: Path, marker: str
 ) -> None:
@@ -242,6 +309,8 @@ def test_killed_half_way_and_started_again_gives_the_same_bytes(
     family = [process.pid, *children(process.pid)]
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "dataset.json").exists()
     prepare(portraits, out, CONFIG, workers=2)
     assert digest(out) == digest(dataset)
     end = time.monotonic() + 10
@@ -366,9 +435,35 @@ def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
     assert digest(out) == digest(dataset)
 
 
-def test_prep_needs_no_torch() -> None:
-    code = "import sys, facegan.prep.prepare, facegan.prep.engines; sys.exit('torch' in sys.modules)"
+def test_prep_needs_no_torch(portraits: Path, models: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+import facegan.prep.engines as engines, facegan.prep.prepare
+from facegan.config import PrepConfig
+from facegan.prep.plan import find_models
+from facegan.prep.sources import open_source
+source = open_source(Path({str(portraits)!r}))
+worker = engines._Worker(engines.Job(PrepConfig(), source, find_models(PrepConfig(), None), Path({str(tmp_path)!r})))
+from facegan.faces.photo import Photo
+photo = Photo(worker.reader.read(source.list().entries[0]))
+found = len(worker.detector.detect(photo.pixels(), 0.5))
+worker.detector.close()
+sys.exit(found != 1 or "torch" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_workers_memory_does_not_grow_with_the_photographs(portraits: Path, models: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(600):
+        (photos / f"{i:06d}.jpg").hardlink_to(portraits / f"{i % 60 + 1:06d}.jpg")
+    few, many = (
+        prepare(photos, tmp_path / str(limit), CONFIG, limit=limit, workers=1).worker_peak_bytes for limit in (60, 600)
+    )
+    assert many < 400e6
+    assert many - few < 25e6
 
 
 def test_a_result_tells_what_design_says(dataset_copy: Path, portraits: Path) -> None:

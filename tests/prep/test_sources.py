@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -50,10 +51,8 @@ def as_members() -> list[tuple[str, bytes]]:
 
 def read_all(path: Path) -> dict[bytes, bytes]:
     source = open_source(path)
-    reader = source.reader()
-    contents = {entry.name: reader.read(entry) for entry in source.list().entries}
-    reader.close()
-    return contents
+    with contextlib.closing(source.reader()) as reader:
+        return {entry.name: reader.read(entry) for entry in source.list().entries}
 
 
 def test_a_folder_is_listed_whole_and_sorted(folder: Path) -> None:
@@ -71,11 +70,39 @@ def test_a_tar_reads_as_its_folder(folder: Path, tmp_path: Path) -> None:
 def test_a_zip_reads_as_its_folder(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in FILES.items():
-            if name.isascii():
-                archive.writestr(name.decode(), data)
-    expected = {name: data for name, data in read_all(folder).items() if name.isascii()}
-    assert read_all(path) == expected
+        for i, (name, data) in enumerate(FILES.items()):
+            archive.writestr("XYZVW"[i] * len(name), data)
+    # Names as other programs write them: their own bytes, and no flag that says UTF-8.
+    raw = path.read_bytes()
+    for i, name in enumerate(FILES):
+        raw = raw.replace(b"XYZVW"[i : i + 1] * len(name), name)
+    path.write_bytes(raw)
+    assert read_all(path) == read_all(folder)
+
+
+def test_utf_8_names_in_a_zip(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("Zoë/猫.jpg", b"x")
+    assert read_all(tmp_path / "x.zip") == {"Zoë/猫.jpg".encode(): b"x"}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_every_way_of_packing_a_zip(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        archive.writestr("1.jpg", b"abc" * 1000)
+    assert read_all(tmp_path / "x.zip") == {b"1.jpg": b"abc" * 1000}
+
+
+def test_a_damaged_member_of_a_zip_raises_what_a_chunk_takes_for_unreadable(tmp_path: Path) -> None:
+    from facegan.prep.chunk import _UNREADABLE
+
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("1.jpg", b"abc" * 1000)
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(_UNREADABLE):
+        read_all(tmp_path / "x.zip")
 
 
 def test_names_that_lead_out_or_stand_twice_do_no_harm(tmp_path: Path) -> None:
@@ -83,6 +110,41 @@ def test_names_that_lead_out_or_stand_twice_do_no_harm(tmp_path: Path) -> None:
         tmp_path / "x.tar", [("/etc/1.jpg", b"a"), ("./2.jpg", b"b"), ("../3.jpg", b"c"), ("2.jpg", b"later")]
     )
     assert read_all(tar) == {b"etc/1.jpg": b"a", b"2.jpg": b"later", b"../3.jpg": b"c"}
+
+
+def test_links_inside_a_tar_are_the_files_they_lead_to(folder: Path, tmp_path: Path) -> None:
+    os.link(folder / "a" / "1.jpg", folder / "a" / "hard.jpg")
+    (folder / "a" / "b" / "soft.jpg").symlink_to("../1.jpg")
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(folder, ".")
+    assert read_all(tmp_path / "photos.tar") == read_all(folder)
+    assert len(read_all(folder)) == 5
+
+
+def with_size(field: bytes) -> bytes:
+    """A tar header whose size field is ``field``, with a right checksum."""
+    header = bytearray(tarfile.TarInfo("bad.jpg").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = field.ljust(12, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize("field", [b"-0000001000", b"-1", b"\xff" * 10 + b"\xfe\x00"])
+def test_sizes_below_zero_end_in_a_sentence(tmp_path: Path, field: bytes) -> None:
+    path = make_tar(tmp_path / "x.tar", [("1.jpg", b"a")])
+    path.write_bytes(path.read_bytes()[:1024] + with_size(field) + b"\0" * 1024)
+    with pytest.raises(SourceError, match="is no whole tar archive"):
+        open_source(path).list()
+
+
+def test_a_damaged_header_inside_a_tar_loses_nothing_silently(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "x.tar", [(f"{i}.jpg", b"a") for i in range(5)])
+    data = bytearray(path.read_bytes())
+    data[2 * 1024 + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="damaged header at byte 2,048"):
+        open_source(path).list()
 
 
 def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
@@ -104,9 +166,31 @@ def test_links_out_of_a_folder_are_not_followed(folder: Path, tmp_path: Path) ->
     (folder / "z_out.jpg").symlink_to(outside / "secret.jpg")
     (folder / "z_in.jpg").symlink_to(folder / "a" / "1.jpg")
     (folder / "z_folder").symlink_to(outside)
+    (folder / "z_circle.jpg").symlink_to(folder / "z_circle.jpg")
     listing = open_source(folder).list()
     assert [entry.name for entry in listing.entries] == [*PHOTOS, b"z_in.jpg"]
-    assert listing.ignored["link"] == 2
+    assert listing.ignored["link"] == 3
+
+
+def test_other_datasets_inside_a_source_are_left_out(folder: Path) -> None:
+    other = folder / "a" / "faces"
+    other.mkdir()
+    for name in ("dataset.json", "photos.parquet", "preview.png"):
+        (other / name).write_bytes(b"x")
+    assert [entry.name for entry in open_source(folder).list().entries] == PHOTOS
+
+
+def test_a_folder_deeper_than_python_recurses(tmp_path: Path) -> None:
+    deep, here = 1200, Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(deep):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("1.jpg").write_bytes(b"x")
+    finally:
+        os.chdir(here)
+    assert len(open_source(tmp_path).list().entries) == 1
 
 
 def test_the_dataset_inside_a_source_is_left_out(folder: Path) -> None:

@@ -90,6 +90,23 @@ def test_a_shard_cut_short_is_noticed(tmp_path: Path, kept: int) -> None:
         Shard(path)
 
 
+def test_a_size_below_zero_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write(path, ["one"])
+    header = bytearray(path.read_bytes()[:512])
+    header[124:136] = b"-0000001000\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(bytes(header) + path.read_bytes()[512:])
+    with pytest.raises(DatasetError, match="damaged"):
+        Shard(path)
+
+
+def test_nothing_is_no_image() -> None:
+    assert decode_image(b"") is None
+    assert decode_image(b"nothing") is None
+
+
 def test_a_damaged_header_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     write(path, ["one"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def test_any_dataloader_takes_it(faces: FaceShards) -> None:
     assert next(iter(loader)).shape == (4, 64, 64, 3)
 
 
+def test_it_travels_to_other_processes(faces: FaceShards) -> None:
+    copy = pickle.loads(pickle.dumps(faces))  # noqa: S301 - our own object, as a DataLoader's workers get it
+    assert np.array_equal(copy[7][0], faces[7][0])
+
+
 def test_batches_are_uint8_nchw(faces: FaceShards) -> None:
     batch = take(faces, 1)[0]
     assert (batch.shape, batch.dtype) == ((8, 3, 64, 64), torch.uint8)
@@ -92,6 +98,10 @@ def test_ranks_share_a_batch_without_overlap(faces: FaceShards, world_size: int)
 def test_bad_requests_get_sentences(faces: FaceShards) -> None:
     with pytest.raises(SettingsError, match=r"A batch of 61 is larger than the dataset \(60 faces\)"):
         faces.batches(61)
+    with pytest.raises(SettingsError, match="neither can be"):
+        faces.batches(8, rank=2, world_size=2)
+    with pytest.raises(SettingsError, match="neither can be"):
+        faces.batches(0)
     with pytest.raises(SettingsError, match="can't be shared evenly by 3"):
         faces.batches(8, world_size=3)
     with pytest.raises(SettingsError, match="Did you mean 'ram'"):

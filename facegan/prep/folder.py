@@ -1,0 +1,69 @@
+"""The folder that a dataset is made in: what stands there, what an earlier run left, what ``--force`` deletes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from facegan.errors import DatasetError
+from facegan.files import disk_errors, make_folder, remove_partials, write_json
+from facegan.prep.finish import CHUNKS, JOURNAL, carry_out_journal
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, SHARD_NAME, STATE_FOLDER, DatasetInfo
+
+_SETTINGS = "settings.json"
+
+
+def refuse_foreign(out: Path) -> None:
+    """
+    Raises:
+        DatasetError: ``out`` holds files, and they are none of ours.
+    """
+    with disk_errors(out):
+        if not out.exists() or (out / STATE_FOLDER).is_dir() or (out / DATASET_FILE).is_file():
+            return
+        if not out.is_dir() or any(out.iterdir()):
+            raise DatasetError(f"{out} is not empty, and what is in it is no dataset. Choose a new folder.")
+
+
+def standing(out: Path, force: bool) -> DatasetInfo | None:
+    """The dataset in ``out`` that is to be continued; None where there is none, or where it is to be made anew."""
+    return DatasetInfo.read(out) if (out / DATASET_FILE).is_file() and not force else None
+
+
+def begun_with(out: Path, before: DatasetInfo | None) -> dict[str, Any] | None:
+    """The settings that ``out`` was begun with: those of the dataset that stands, or of a run that did not finish."""
+    if before:
+        return before.settings
+    try:
+        found = json.loads((out / STATE_FOLDER / _SETTINGS).read_bytes())
+    except (OSError, ValueError):
+        return None  # never begun; or killed before a photograph was taken
+    return found if isinstance(found, dict) else None
+
+
+def make_ready(out: Path, settings: dict[str, Any], before: DatasetInfo | None, force: bool) -> Path:
+    """Clears away what nobody will go on with; the folder for chunks."""
+    state = out / STATE_FOLDER
+    with disk_errors(out):
+        if force and ((out / DATASET_FILE).exists() or begun_with(out, None) != settings):
+            (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it nobody takes the rest for a dataset
+            shutil.rmtree(state / CHUNKS, ignore_errors=True)
+        if before is None:  # shards without a dataset: of one that was being deleted
+            for path in out.iterdir():
+                if SHARD_NAME.fullmatch(path.name) or path.name in (PHOTOS_FILE, PREVIEW_FILE):
+                    path.unlink()
+        chunks = make_folder(state / CHUNKS)
+        write_json(state / _SETTINGS, settings)
+        for folder in (out, state, chunks):
+            remove_partials(folder)
+    return chunks
+
+
+def end_earlier_run(out: Path, force: bool) -> None:
+    """Carries out what a run had decided on when it was killed; with ``force`` it is dropped."""
+    if force:
+        (out / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
+    else:
+        carry_out_journal(out)
