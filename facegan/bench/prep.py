@@ -12,6 +12,7 @@ from facegan.bench.pairs import Bench, in_pairs
 from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import SourceError
+from facegan.faces.detect import silence_stderr
 from facegan.prep.plan import find_models
 from facegan.prep.prepare import prepare
 
@@ -64,6 +65,7 @@ def _crop_all(job: tuple[list[str], str, int]) -> float:
     from mediapipe.tasks.python import BaseOptions, vision
 
     paths, model, size = job
+    silence_stderr()
     cv2.setNumThreads(1)
     options = vision.FaceDetectorOptions(BaseOptions(model_asset_path=model), min_detection_confidence=0.5)
     with vision.FaceDetector.create_from_options(options) as detector:

@@ -14,6 +14,7 @@ import numpy as np
 from facegan.faces.detect import Face
 
 Quad = np.ndarray  # float64 (4, 2)
+Polygon = list[tuple[float, float]]
 
 _BORDER = cv2.BORDER_REFLECT
 _WARP_LIMIT = 32_000  # OpenCV's warps hold source coordinates in 16 bits
@@ -29,16 +30,18 @@ def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
     corners = centre ± x ± y. Karras et al. 2019, "A Style-Based Generator Architecture for GANs", appendix.
     MediaPipe gives the mouth's centre itself.
     """
-    left, right, _, mouth = (np.array(point, np.float64) for point in face.keypoints[:4])
+    # Points as complex numbers: rot90 is a multiplication by i. Plain floats take a tenth of numpy's time here.
+    left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
     eye_to_eye = right - left
     middle = (left + right) / 2
     eye_to_mouth = mouth - middle
-    x = eye_to_eye - _rot90(eye_to_mouth)
-    x /= math.hypot(*x) or 1.0
-    x *= max(math.hypot(*eye_to_eye) * 2.0, math.hypot(*eye_to_mouth) * 1.8) * margin
-    y = _rot90(x)
+    x = eye_to_eye - 1j * eye_to_mouth
+    x *= max(abs(eye_to_eye) * 2.0, abs(eye_to_mouth) * 1.8) * margin / (abs(x) or 1.0)
+    y = 1j * x
     centre = middle + 0.1 * eye_to_mouth
-    return _stored(np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y]))
+    corners = (centre - x - y, centre - x + y, centre + x + y, centre + x - y)
+    # Rounded as the sample's JSON has it (1/256 px), so that the pixels follow from the JSON.
+    return np.array([(round(c.real * 256) / 256, round(c.imag * 256) / 256) for c in corners])
 
 
 def box_quad(face: Face, margin: float = 1.0) -> Quad:
@@ -50,23 +53,17 @@ def box_quad(face: Face, margin: float = 1.0) -> Quad:
     return np.array(corners, np.float64)
 
 
-def _rot90(v: np.ndarray) -> np.ndarray:
-    return np.array([-v[1], v[0]])
-
-
-def _stored(quad: Quad) -> Quad:
-    """Rounded as the sample's JSON has it (1/256 px), so that the pixels follow from the JSON."""
-    return np.round(quad * 256) / 256
-
-
 def quad_side(quad: Quad) -> float:
     """Length of a side, source pixels."""
-    return float(np.hypot(*(quad[3] - quad[0])))
+    (x0, y0), _, _, (x3, y3) = quad.tolist()
+    return math.hypot(x3 - x0, y3 - y0)
 
 
 def outside_share(quad: Quad, width: int, height: int) -> float:
     """Share of the quadrilateral's area that lies outside a width × height photo (Sutherland–Hodgman clipping)."""
-    polygon = [tuple(point) for point in quad]
+    whole = polygon = [(x, y) for x, y in quad.tolist()]
+    if all(0 <= x <= width and 0 <= y <= height for x, y in whole):
+        return 0.0
     for axis, limit, keep_below in (
         (0, 0.0, False),
         (0, float(width), True),
@@ -74,24 +71,24 @@ def outside_share(quad: Quad, width: int, height: int) -> float:
         (1, float(height), True),
     ):
         polygon = _clip(polygon, axis, limit, keep_below)
-    return max(0.0, 1.0 - _area(polygon) / max(_area([tuple(point) for point in quad]), 1e-9))
+    return max(0.0, 1.0 - _area(polygon) / max(_area(whole), 1e-9))
 
 
-def _clip(polygon: list[tuple[float, ...]], axis: int, limit: float, keep_below: bool) -> list[tuple[float, ...]]:
-    def inside(point: tuple[float, ...]) -> bool:
+def _clip(polygon: Polygon, axis: int, limit: float, keep_below: bool) -> Polygon:
+    def inside(point: tuple[float, float]) -> bool:
         return point[axis] <= limit if keep_below else point[axis] >= limit
 
-    kept: list[tuple[float, ...]] = []
+    kept: Polygon = []
     for before, here in zip([polygon[-1], *polygon[:-1]] if polygon else [], polygon, strict=True):
         if inside(before) != inside(here):
             t = (limit - before[axis]) / (here[axis] - before[axis])
-            kept.append(tuple(b + t * (h - b) for b, h in zip(before, here, strict=True)))
+            kept.append((before[0] + t * (here[0] - before[0]), before[1] + t * (here[1] - before[1])))
         if inside(here):
             kept.append(here)
     return kept
 
 
-def _area(polygon: list[tuple[float, ...]]) -> float:
+def _area(polygon: Polygon) -> float:
     pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
     return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)) / 2
 

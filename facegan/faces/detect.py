@@ -159,7 +159,7 @@ def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
 
     def weight(face: Face) -> float:
         x, y, w, h = face.box
-        distance = np.hypot((x + w / 2) / width - 0.5, (y + h / 2) / height - 0.5) / np.sqrt(0.5)
-        return face.score * (1 - min(float(distance), 1.0) / 2)
+        distance = math.hypot((x + w / 2) / width - 0.5, (y + h / 2) / height - 0.5) / math.sqrt(0.5)
+        return face.score * (1 - min(distance, 1.0) / 2)
 
     return max(faces, key=weight)  # the first of equals: MediaPipe's order is fixed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import json
 import multiprocessing
 import os
@@ -120,6 +121,7 @@ class _Worker:
         self.detector = MediaPipeDetector(list(job.models))
         self.detector.load(job.config.min_score)
         silence_stderr()
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
 
 
 _worker: _Worker | Exception | None = None

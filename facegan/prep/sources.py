@@ -136,8 +136,14 @@ class FolderReader:
         self._top = top
 
     def read(self, entry: Entry) -> bytes:
-        with open(os.path.join(self._top, entry.name), "rb") as file:  # noqa: PTH118, PTH123 - names are bytes
-            return file.read(MAX_BYTES + 1)
+        file = os.open(os.path.join(self._top, entry.name), os.O_RDONLY)  # noqa: PTH118 - names are bytes
+        try:
+            data = os.read(file, min(entry.size, MAX_BYTES) + 1)
+            while len(data) <= MAX_BYTES and (more := os.read(file, 1 << 20)):  # the file grew, or a read was short
+                data += more
+            return data
+        finally:
+            os.close(file)
 
     def close(self) -> None:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,7 +28,7 @@ REASONS = (
     "off_edge", "blurry", "duplicate", "unreachable", "crashed",
 )  # fmt: skip
 
-_KEY_STANDS = re.compile(rb"[A-Za-z0-9_-]")
+_KEY_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _KEY_LIMIT = 200
 _KEY_KEPT = 160
 
@@ -41,16 +41,12 @@ def sample_key(path: bytes, face: int = 0) -> str:
     over 200 bytes are cut to 160 and end in ``=h`` and 16 hexadecimal digits of the path's SHA-256.
     """
     stem = path.removesuffix(b".jpg")
-    kept = path if has_photo_suffix(stem) or not PurePosixPath(stem.decode("latin-1")).name else stem
-    key = b"".join(c if _KEY_STANDS.match(c) else b"=%02X" % c[0] for c in _single_bytes(kept)).decode()
+    kept = path if has_photo_suffix(stem) or stem[-1:] in (b"", b"/") else stem
+    key = _KEY_ESCAPED.sub(lambda match: b"=%02X" % match[0][0], kept).decode()
     further = f"=f{face}" if face else ""
     if len(key) + len(further) > _KEY_LIMIT:
         key = re.sub(r"=.?$", "", key[:_KEY_KEPT]) + "=h" + hashlib.sha256(path).hexdigest()[:16]
     return key + further
-
-
-def _single_bytes(data: bytes) -> list[bytes]:
-    return [data[i : i + 1] for i in range(len(data))]
 
 
 def key_path(key: str) -> bytes:

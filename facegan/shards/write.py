@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from facegan.files import disk_errors, sync_folder
 
@@ -26,39 +25,38 @@ class ShardSum:
 class ShardWriter:
     """Writes samples into ``path`` under a temporary name; `commit` flushes and renames. Left uncommitted, it vanishes.
 
-    Headers are ustar with mtime 0, uid and gid 0, no names and mode 0644 (names over 100 bytes need a pax header,
-    POSIX.1-2001, before theirs).
+    Headers are ustar with mtime 0, uid and gid 0, no names and mode 0644; the last record is filled up with zeros.
     """
 
     def __init__(self, path: Path, temporary: Path) -> None:
         self._path, self._temporary = path, temporary
-        self._samples = 0
+        self._samples = self._bytes = 0
+        self._sha256 = hashlib.sha256()
         self._file = temporary.open("wb")
-        self._sums = _Summing(self._file)
-        sums: Any = self._sums  # tarfile only writes to it, and asks where it stands
-        self._tar = tarfile.TarFile(fileobj=sums, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(self, key: str, image_format: str, image: bytes, meta: bytes) -> None:
-        self._member(f"{key}.{image_format}", image)
-        self._member(f"{key}.json", meta)
+        parts = (tar_header(f"{key}.{image_format}", len(image)), image, _padding(len(image), tarfile.BLOCKSIZE),
+                 tar_header(f"{key}.json", len(meta)), meta, _padding(len(meta), tarfile.BLOCKSIZE))  # fmt: skip
+        self._write(b"".join(parts))
         self._samples += 1
 
-    def _member(self, name: str, data: bytes) -> None:
-        header = tarfile.TarInfo(name)  # its defaults: mtime 0, uid and gid 0, no names, mode 0644
-        header.size = len(data)
-        self._tar.addfile(header, io.BytesIO(data))
+    def _write(self, data: bytes) -> None:
+        self._sha256.update(data)
+        self._bytes += len(data)
+        self._file.write(data)
 
     def commit(self) -> ShardSum | None:
         """The shard under its name, or None where no sample was added: an empty tar breaks other readers."""
-        self._tar.close()
         if self._samples == 0:
             return None
+        end = bytes(2 * tarfile.BLOCKSIZE)
+        self._write(end + _padding(self._bytes + len(end), tarfile.RECORDSIZE))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._temporary.replace(self._path)
         sync_folder(self._path.parent)
-        return ShardSum(self._samples, self._sums.count, self._sums.sha256.hexdigest())
+        return ShardSum(self._samples, self._bytes, self._sha256.hexdigest())
 
     def __enter__(self) -> Self:
         return self
@@ -71,18 +69,22 @@ class ShardWriter:
             self._temporary.unlink(missing_ok=True)
 
 
-class _Summing:
-    """Counts and hashes what passes on its way to a file."""
+def _padding(size: int, block: int) -> bytes:
+    return bytes(-size % block)
 
-    def __init__(self, file: io.BufferedWriter) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.count = 0
 
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.count += len(data)
-        return self._file.write(data)
+def tar_header(name: str, size: int) -> bytes:
+    """The header that tarfile makes of ``TarInfo(name)``, whose defaults are those we want, in a tenth of its time."""
+    raw = name.encode()
+    if len(raw) > tarfile.LENGTH_NAME:  # such names need a pax header (POSIX.1-2001) before theirs
+        info = tarfile.TarInfo(name)
+        info.size = size
+        return info.tobuf(tarfile.PAX_FORMAT)
+    before = raw.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"00000000000\0"
+    # The checksum counts its own field as eight spaces; the rest of the header is the same for every member.
+    return before + b"%06o\0 " % (sum(before) + 8 * 0x20 + _AFTER_SUM) + _AFTER
 
-    def tell(self) -> int:
-        return self.count
+
+# Type of a regular file, no link, ustar and its version, no owners, no device, no prefix (POSIX.1-1988).
+_AFTER = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
+_AFTER_SUM = sum(_AFTER)

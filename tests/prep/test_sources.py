@@ -182,15 +182,19 @@ def test_other_datasets_inside_a_source_are_left_out(folder: Path) -> None:
 
 def test_a_folder_deeper_than_python_recurses(tmp_path: Path) -> None:
     deep, here = 1200, Path.cwd()
+    os.chdir(tmp_path)
     try:
-        os.chdir(tmp_path)
         for _ in range(deep):
             Path("d").mkdir()
             os.chdir("d")
         Path("1.jpg").write_bytes(b"x")
+        assert len(open_source(tmp_path).list().entries) == 1
     finally:
+        Path("1.jpg").unlink(missing_ok=True)
+        while Path.cwd() != tmp_path:  # pytest's own clearing away recurses
+            os.chdir("..")
+            Path("d").rmdir()
         os.chdir(here)
-    assert len(open_source(tmp_path).list().entries) == 1
 
 
 def test_the_dataset_inside_a_source_is_left_out(folder: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from facegan.errors import DatasetError
 from facegan.shards.images import decode_image, encode_image
 from facegan.shards.index import Shard
-from facegan.shards.write import ShardSum, ShardWriter
+from facegan.shards.write import ShardSum, ShardWriter, tar_header
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
@@ -33,6 +35,29 @@ def test_headers_tell_nothing_but_names_and_sizes(tmp_path: Path) -> None:
         assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
         assert (member.mode, member.type) == (0o644, tarfile.REGTYPE)
     assert (tmp_path / "a.tar").read_bytes()[257:265] == b"ustar\x0000"
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=150), st.integers(0, 8**11 - 1)
+)
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    assert tar_header(name, size) == info.tobuf(tarfile.PAX_FORMAT)
+
+
+def test_the_file_is_that_of_tarfile(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", ["one", "x" * 190, "three"])
+    with tarfile.open(tmp_path / "a.tar") as ours, tarfile.open(tmp_path / "b.tar", "w") as theirs:
+        for member in ours.getmembers():
+            theirs.addfile(_bare(member), ours.extractfile(member))
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def _bare(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(member.name)
+    info.size = member.size
+    return info
 
 
 def test_the_sum_is_that_of_the_file(tmp_path: Path) -> None:
