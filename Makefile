@@ -26,7 +26,7 @@ demo: $(VENV)/.ready-to-run
 install: $(VENV)/.ready-to-test
 
 test: check
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 check: $(VENV)/.ready-to-test
 	$(BIN)/ruff check .

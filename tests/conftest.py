@@ -11,8 +11,8 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# OpenCV, MediaPipe and torch in several processes on two cores: one thread each keeps tests quick and repeatable.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Tests run in two processes, some of which start others: with one thread each they do not wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOG_minloglevel", "3")
 os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "120"

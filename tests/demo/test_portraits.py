@@ -15,6 +15,8 @@ from facegan.errors import DiskError, SettingsError
 
 COUNT = 30
 
+MODEL_FILE = "face_detection_short_range.tflite"
+
 
 @pytest.fixture(scope="module")
 def portraits() -> list[Portrait]:
@@ -176,12 +178,12 @@ def test_paint_stays_inside_its_shape_and_the_canvas() -> None:
     assert canvas.planes.max() == pytest.approx(100)
 
 
-def test_mediapipe_finds_everyone_once_and_agrees(portraits: list[Portrait], short_range_model: Path) -> None:
+def test_mediapipe_finds_everyone_once_and_agrees(portraits: list[Portrait], models: Path) -> None:
     os.environ.setdefault("GLOG_minloglevel", "3")
     mediapipe = pytest.importorskip("mediapipe")
     from mediapipe.tasks.python import BaseOptions, vision
 
-    options = vision.FaceDetectorOptions(BaseOptions(str(short_range_model)), min_detection_confidence=0.5)
+    options = vision.FaceDetectorOptions(BaseOptions(str(models / MODEL_FILE)), min_detection_confidence=0.5)
     detector = vision.FaceDetector.create_from_options(options)
     try:
         results = [detector.detect(mediapipe.Image(mediapipe.ImageFormat.SRGB, p.pixels)).detections for p in portraits]
