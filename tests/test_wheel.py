@@ -1,0 +1,31 @@
+"""The wheel, installed elsewhere: package data travel with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_wheel_carries_its_data_and_works_elsewhere(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {"facegan/py.typed", "facegan/_data/manifests/models.toml", "facegan/cli/app.py"} <= set(names)
+    assert not [name for name in names if name.startswith(("tests/", "manifests/"))]
+    elsewhere = tmp_path / "elsewhere"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(elsewhere), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    code = "import facegan.faces.models as m; print(m.__file__, sorted(m.known_models()))"
+    environment = {**os.environ, "PYTHONPATH": str(elsewhere)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert done.stdout.startswith(str(elsewhere))
+    assert done.stdout.endswith("['full', 'short']\n")
