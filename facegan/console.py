@@ -134,7 +134,8 @@ def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> N
     )
     for row in rows:
         table.add_row(*map(escape, row))
-    RichConsole(soft_wrap=not sys.stdout.isatty()).print(table)
+    # Scripts read whole values: only a terminal has a width to fit.
+    RichConsole(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def _box() -> Any:

@@ -188,3 +188,5 @@ def test_models_lists_where_each_lies(models: Path) -> None:
         ("full", "found", models),
     ]
     assert "short" in facegan("models", "pull").stdout
+    table = facegan("models", "list").stdout
+    assert str(models / "face_detection_full_range_sparse.tflite") in table
