@@ -124,17 +124,18 @@ def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
 
 
 def _is_upright(quad: Quad) -> bool:
-    on_pixels = np.array_equal(quad, np.round(quad))
-    return bool(on_pixels and quad[0, 1] == quad[3, 1] and quad[0, 0] == quad[1, 0] and quad[3, 0] > quad[0, 0])
+    (x0, y0), (x1, y1), (_, _), (x3, y3) = quad.tolist()
+    return x0 == x1 and y0 == y3 and x3 > x0 and all(value.is_integer() for value in (x0, y0, x3, y1))
 
 
 def _warp(rgb: np.ndarray, quad: Quad, size: int, interpolation: int) -> np.ndarray:
     if max(rgb.shape[:2]) > _WARP_LIMIT:
         rgb, quad = _neighbourhood(rgb, quad)
-    across, down = (quad[3] - quad[0]) / size, (quad[1] - quad[0]) / size
+    (x0, y0), (x1, y1), _, (x3, y3) = quad.tolist()
+    across_x, across_y, down_x, down_y = (x3 - x0) / size, (y3 - y0) / size, (x1 - x0) / size, (y1 - y0) / size
     # OpenCV counts from pixel centres: target pixel (0, 0) is half a step inside the corner.
-    start = quad[0] + (across + down) / 2 - 0.5
-    matrix = np.stack([across, down, start], axis=1)
+    start_x, start_y = x0 + (across_x + down_x) / 2 - 0.5, y0 + (across_y + down_y) / 2 - 0.5
+    matrix = np.array([(across_x, down_x, start_x), (across_y, down_y, start_y)])
     flags = interpolation | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(rgb, matrix, (size, size), flags=flags, borderMode=_BORDER)
 

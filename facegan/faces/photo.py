@@ -51,8 +51,10 @@ class Photo:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._decoded: dict[int, np.ndarray] = {}
-        self._is_jpeg = data[:2] == b"\xff\xd8"
-        width, height = _header_size(data)
+        # What libjpeg-turbo's simple interface says of a JPEG that it reads; CMYK goes through Pillow.
+        header = _jpeg_header(data)
+        self._is_simple_jpeg = header is not None and header[2] not in ("CMYK", "YCCK")
+        width, height = header[:2] if header else _header_size(data)
         if width * height > MAX_PIXELS:
             raise Rejected("too_large")
         if width == 0 or height == 0:
@@ -74,8 +76,8 @@ class Photo:
     def _decode(self, shrink: int) -> np.ndarray:
         # A block that the edge cuts off lies at the far end as stored; turned, it would shift all that follow it.
         shifts = self._orientation > 1 and any(side % shrink for side in self._stored)
-        if self._is_jpeg and not shifts:
-            rgb = _decode_jpeg(self._data, shrink)
+        if self._is_simple_jpeg and not shifts:
+            rgb = _decode_jpeg(self._data, self._stored, shrink)
             if rgb is not None:
                 return _upright(rgb, self._orientation)
         if shrink == 1:
@@ -87,9 +89,6 @@ def _header_size(data: bytes) -> tuple[int, int]:
     """Width and height as stored, from the header alone."""
     if data[:8] == _PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) >= 24:
         return struct.unpack(">II", data[16:24])
-    header = _jpeg_header(data) if data[:2] == b"\xff\xd8" else None
-    if header is not None:
-        return header[0], header[1]
     with _pillow(data) as image:
         return image.size
 
@@ -129,7 +128,9 @@ def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
-    """Width, height and colour space, or None where libjpeg-turbo's simple interface can't tell."""
+    """Width, height and colour space; None for what is no JPEG, or one beyond libjpeg-turbo's simple interface."""
+    if data[:2] != b"\xff\xd8":
+        return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):  # KeyError: a header without a colour space
@@ -137,12 +138,9 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
     return int(width), int(height), colours
 
 
-def _decode_jpeg(data: bytes, shrink: int) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, stored: tuple[int, int], shrink: int) -> np.ndarray | None:
     """RGB pixels, or None where libjpeg-turbo's simple interface does not know this kind of JPEG (or this scale)."""
-    header = _jpeg_header(data)
-    if header is None or header[2] in ("CMYK", "YCCK"):
-        return None
-    size = (-(-header[1] // shrink), -(-header[0] // shrink))
+    size = (-(-stored[1] // shrink), -(-stored[0] // shrink))
 
     def decode(whole: bytes, strict: bool) -> np.ndarray | None:
         least = {"min_height": size[0], "min_width": size[1]} if shrink > 1 else {}

@@ -76,7 +76,9 @@ def _padding(size: int, block: int) -> bytes:
 def tar_header(name: str, size: int) -> bytes:
     """The header that tarfile makes of ``TarInfo(name)``, whose defaults are those we want, in a tenth of its time."""
     raw = name.encode()
-    if len(raw) > tarfile.LENGTH_NAME or not name.isascii():  # such names need a pax header (POSIX.1-2001) before theirs
+    if (
+        len(raw) > tarfile.LENGTH_NAME or not name.isascii()
+    ):  # such names need a pax header (POSIX.1-2001) before theirs
         info = tarfile.TarInfo(name)
         info.size = size
         return info.tobuf(tarfile.PAX_FORMAT)
