@@ -67,14 +67,14 @@ def test_a_killed_run_started_again_gives_the_same_bytes(made: Path, celeba: Pat
 # webdataset and datasets leave files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_webdataset_tarfile_and_datasets_read_the_shards(made: Path, tmp_path: Path) -> None:
-    import webdataset
+    from webdataset.compat import WebDataset
     from datasets import load_dataset
 
     shards = sorted(map(str, made.glob("train-*.tar")))
     kept = DatasetInfo.read(made).totals.kept
     with tarfile.open(shards[0]) as tar:
         assert all(member.isreg() for member in tar)
-    pipeline = webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("png", "json")
+    pipeline = WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("png", "json")
     count = 0
     for image, meta in pipeline:
         assert image.shape == (64, 64, 3)

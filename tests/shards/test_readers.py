@@ -32,7 +32,7 @@ def test_tarfile(shards: list[str]) -> None:
 
 
 def test_webdataset(shards: list[str]) -> None:
-    from webdataset import WebDataset
+    from webdataset.compat import WebDataset
 
     samples = list(WebDataset(shards, shardshuffle=False).decode("rgb8"))
     assert [sample["__key__"] for sample in samples] == [f"{i:06d}" for i in range(1, 61)]
