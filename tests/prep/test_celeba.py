@@ -6,6 +6,7 @@ import gc
 import signal
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,16 +68,16 @@ def test_a_killed_run_started_again_gives_the_same_bytes(made: Path, celeba: Pat
 # webdataset and datasets leave files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_webdataset_tarfile_and_datasets_read_the_shards(made: Path, tmp_path: Path) -> None:
-    from webdataset.compat import WebDataset
     from datasets import load_dataset
+    from webdataset.compat import WebDataset
 
     shards = sorted(map(str, made.glob("train-*.tar")))
     kept = DatasetInfo.read(made).totals.kept
     with tarfile.open(shards[0]) as tar:
         assert all(member.isreg() for member in tar)
-    pipeline = WebDataset(shards, shardshuffle=False).decode("rgb8").to_tuple("png", "json")
+    pipeline: Any = WebDataset(shards, shardshuffle=False)  # its fluid methods have no types
     count = 0
-    for image, meta in pipeline:
+    for image, meta in pipeline.decode("rgb8").to_tuple("png", "json"):
         assert image.shape == (64, 64, 3)
         assert meta["label"] == 0
         count += 1

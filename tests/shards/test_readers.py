@@ -6,6 +6,7 @@ import gc
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,8 @@ def test_tarfile(shards: list[str]) -> None:
 def test_webdataset(shards: list[str]) -> None:
     from webdataset.compat import WebDataset
 
-    samples = list(WebDataset(shards, shardshuffle=False).decode("rgb8"))
+    pipeline: Any = WebDataset(shards, shardshuffle=False)  # its fluid methods have no types
+    samples = list(pipeline.decode("rgb8"))
     assert [sample["__key__"] for sample in samples] == [f"{i:06d}" for i in range(1, 61)]
     assert samples[0]["png"].shape == (64, 64, 3)
     assert samples[0]["json"]["path"] == "000001.jpg"
