@@ -21,7 +21,6 @@ from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, write_bytes, write_json
 from facegan.prep.chunk import ChunkResult, Thumbnail
 from facegan.prep.engines import committed, shard_path
-from facegan.prep.photos import write_photos
 from facegan.prep.plan import Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
 from facegan.shards.layout import (
@@ -35,6 +34,7 @@ from facegan.shards.layout import (
     Totals,
     shard_name,
 )
+from facegan.shards.photos import write_photos
 
 CHUNKS = "chunks"
 _FINAL = "final"

@@ -15,9 +15,9 @@ from facegan.faces.models import cache_folder, check_model, find_model, known_mo
 from facegan.files import sha256_file
 from facegan.prep.chunk import Chunk
 from facegan.prep.engines import Work
-from facegan.prep.photos import read_known
 from facegan.prep.sources import Entry, Listing, Source, common_folder
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, DatasetInfo, readable_path
+from facegan.shards.photos import read_known
 
 _MODELS_OF = {"mediapipe": ("short", "full"), "mediapipe-short": ("short",), "mediapipe-full": ("full",)}
 _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "simplejpeg")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.files import sha256_file
 from facegan.shards.index import Shard
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
+from facegan.shards.photos import read_columns
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,7 @@ def _check_photos(folder: Path, info: DatasetInfo, keys: dict[str, list[str]]) -
     if sha256_file(path) != info.photos_sha256:
         return [f"{path} was altered: its SHA-256 is not that of {DATASET_FILE}."]
     problems = []
-    with path.open("rb") as file:  # pyarrow itself takes no path that is not UTF-8
-        rows = pq.read_table(file, columns=["outcome", "keys", "shard"]).to_pylist()
+    rows = read_columns(path, ["outcome", "keys", "shard"]).to_pylist()
     outcomes = [row["outcome"] for row in rows]
     if len(rows) != info.totals.photos or outcomes.count("kept") != info.totals.kept:
         problems.append(

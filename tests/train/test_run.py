@@ -160,7 +160,7 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(tmp_path, capsys):
     first = toy_train(tmp_path, images=64)
     before = weights(tmp_path)
     first.generator.unlink()
-    again = train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu")
+    again = train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu", console=Console())
     assert "is finished: it has 64 images" in capsys.readouterr().err
     assert weights(tmp_path) == before
     assert (again.images, again.loss_g, again.checkpoint) == (64, first.loss_g, first.checkpoint)
@@ -175,7 +175,7 @@ def test_keep(tmp_path):
 def test_resume_never_puts_the_old_run_aside(tmp_path, capsys):
     run = tmp_path / "run"
     for _ in range(3):
-        train(toy_config(images=16), ToyFaces(), run, device="cpu", resume="never")
+        train(toy_config(images=16), ToyFaces(), run, device="cpu", resume="never", console=Console())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.old-1", "run.old-2"]
     assert f"is now in {run}.old-2" in capsys.readouterr().err
 

@@ -30,10 +30,19 @@ SCHEMA = pa.schema(
 _ROWS_A_GROUP = 50_000
 
 
+def read_columns(path: Path, columns: list[str]) -> pa.Table:
+    """Some columns of the table, read by this thread alone.
+
+    pyarrow itself takes no path that is not UTF-8, and its threads, where they read through a Python file, now and then
+    outlive the interpreter and end the process with SIGABRT.
+    """
+    with path.open("rb") as file:
+        return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
+
+
 def read_known(path: Path) -> dict[str, int]:
     """Path → size in bytes of every photograph that the dataset accounts for."""
-    with path.open("rb") as file:  # pyarrow itself takes no path that is not UTF-8
-        table = pq.read_table(file, columns=["path", "bytes"])
+    table = read_columns(path, ["path", "bytes"])
     return dict(zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True))
 
 
@@ -54,7 +63,7 @@ def write_photos(path: Path, before: Path | None, rows: Iterable[dict[str, Any]]
 
 def _chain(before: Path | None, rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     if before is not None:
-        with before.open("rb") as file, pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(_ROWS_A_GROUP):
+        with before.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+            for batch in table.iter_batches(_ROWS_A_GROUP, use_threads=False):
                 yield from batch.to_pylist()
     yield from rows
