@@ -29,7 +29,7 @@ class PrepResult:
 
     Attributes:
         seconds: wall time.
-        work_seconds: from the first photo taken to the last shard renamed; the rate is over these.
+        work_seconds: from the first photo taken to the last rename; the rate is over these.
         worker_peak_bytes: the most memory that one worker used.
     """
 
@@ -119,6 +119,7 @@ def prepare(
         _announce(plan, todo, config, workers, console)
         ran = _run(job, todo, plan, workers, console)
         info = finish(out, plan) if plan.work or plan.before is None else plan.before
+        ran.last = time.monotonic()  # the last rename is that of dataset.json
         totals = info.totals
         return PrepResult(
             photos=totals.photos,
@@ -214,7 +215,7 @@ class _Ran:
 
     @property
     def seconds(self) -> float:
-        """From the first photo taken to the last shard renamed."""
+        """From the first photo taken to the last rename."""
         return self.last - self.first if self.photos else 0.0
 
     def add(self, done: Done) -> None:
