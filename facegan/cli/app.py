@@ -12,6 +12,7 @@ import typer
 
 import facegan
 from facegan.cli import bench, demo, doctor, inspect, models, prep, sample, train, verify
+from facegan.console import print_result
 from facegan.errors import FaceganError
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"facegan {facegan.__version__}")  # noqa: T201 - the result of --version
+        print_result(f"facegan {facegan.__version__}")
         raise typer.Exit
 
 
