@@ -18,6 +18,7 @@ Polygon = list[tuple[float, float]]
 
 _BORDER = cv2.BORDER_REFLECT
 _WARP_LIMIT = 32_000  # OpenCV's warps hold source coordinates in 16 bits
+_FEW_SIDES = 4  # of a photo larger than so many of the crop's sides only what lies around the crop is warped
 _LARGE_SIDE = 2048  # source pixels
 _SPARE = 2  # a shrunk decode may be cropped from where it holds at least this many pixels for each one of the crop
 
@@ -129,7 +130,7 @@ def _is_upright(quad: Quad) -> bool:
 
 
 def _warp(rgb: np.ndarray, quad: Quad, size: int, interpolation: int) -> np.ndarray:
-    if max(rgb.shape[:2]) > _WARP_LIMIT:
+    if max(rgb.shape[:2]) > min(_FEW_SIDES * quad_side(quad), _WARP_LIMIT):
         rgb, quad = _neighbourhood(rgb, quad)
     (x0, y0), (x1, y1), _, (x3, y3) = quad.tolist()
     across_x, across_y, down_x, down_y = (x3 - x0) / size, (y3 - y0) / size, (x1 - x0) / size, (y1 - y0) / size
@@ -137,7 +138,10 @@ def _warp(rgb: np.ndarray, quad: Quad, size: int, interpolation: int) -> np.ndar
     start_x, start_y = x0 + (across_x + down_x) / 2 - 0.5, y0 + (across_y + down_y) / 2 - 0.5
     matrix = np.array([(across_x, down_x, start_x), (across_y, down_y, start_y)])
     flags = interpolation | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(rgb, matrix, (size, size), flags=flags, borderMode=_BORDER)
+    # With a fourth channel OpenCV warps bilinearly in vectors: the same pixels in half the time.
+    rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
+    warped = cv2.warpAffine(rgba, matrix, (size, size), flags=flags, borderMode=_BORDER)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 def _neighbourhood(rgb: np.ndarray, quad: Quad) -> tuple[np.ndarray, Quad]:

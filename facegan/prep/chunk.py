@@ -7,9 +7,8 @@ import hashlib
 import lzma
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -71,15 +70,6 @@ class ChunkResult:
     shard: ShardSum | None
     rejects: list[Thumbnail]
     crashes: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ChunkResult:
-        shard = value["shard"] and ShardSum(**value["shard"])
-        rejects = [Thumbnail(**thumbnail) for thumbnail in value["rejects"]]
-        return cls([Row(**row) for row in value["rows"]], shard, rejects, value["crashes"])
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
-import json
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Generator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ from pathlib import Path
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
-from facegan.files import TEMPORARY, disk_errors, remove_partials, write_bytes
+from facegan.files import remove_partials
 from facegan.machine import peak_memory_bytes
-from facegan.prep.chunk import Chunk, ChunkResult, process_chunk
+from facegan.prep.commit import Committed, Work, run_and_commit
 from facegan.prep.sources import Reader, Source
 
 
@@ -35,48 +33,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Work:
-    """A chunk, and the digest of all that its bytes follow from."""
-
-    chunk: Chunk
-    inputs: str
-
-
-def shard_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.tar"
-
-
-def marker_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.json"
-
-
-def committed(folder: Path, work: Work) -> ChunkResult | None:
-    """What an earlier run made of this chunk, or None where it must be done (again)."""
-    try:
-        marker = json.loads(marker_path(folder, work.chunk.number).read_bytes())
-        if marker["inputs"] != work.inputs:
-            return None
-        result = ChunkResult.from_json(marker["result"])
-        path = shard_path(folder, work.chunk.number)
-        if result.shard and path.stat().st_size != result.shard.bytes:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return result
-
-
-@dataclass(frozen=True)
 class Done:
-    """A committed chunk in numbers: its rows stay in its marker.
+    """A committed chunk, and what it took.
 
     Times are by the system's monotonic clock, which all processes share; ``peak_bytes`` is the most memory that its
     worker has used until then.
     """
 
-    photos: int
-    kept: int
-    rejected: Counter[str]
-    crashes: list[str]
+    chunk: Committed
     started: float
     finished: float
     peak_bytes: int
@@ -153,21 +117,5 @@ def _work(work: Work) -> Done:
         raise FaceganError(f"A worker could not start: {type(_worker).__name__}: {_worker}. See: facegan doctor")
     started = time.monotonic()
     job = _worker.job
-    number = work.chunk.number
-    path, marker = shard_path(job.folder, number), marker_path(job.folder, number)
-    temporary = job.folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
-    with disk_errors(job.folder):
-        marker.unlink(missing_ok=True)  # a marker never stands beside a shard that is not its own
-        result = process_chunk(work.chunk, job.config, _worker.reader, _worker.detector, path, temporary)
-        if result.shard is None:
-            path.unlink(missing_ok=True)
-    write_bytes(marker, json.dumps({"inputs": work.inputs, "result": result.to_json()}).encode())
-    return Done(
-        photos=len(result.rows),
-        kept=sum(row.outcome == "kept" for row in result.rows),
-        rejected=Counter(row.reason for row in result.rows if row.reason),
-        crashes=result.crashes,
-        started=started,
-        finished=time.monotonic(),
-        peak_bytes=peak_memory_bytes(),
-    )
+    done = run_and_commit(job.folder, work, job.config, _worker.reader, _worker.detector)
+    return Done(done, started, time.monotonic(), peak_memory_bytes())

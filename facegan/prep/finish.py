@@ -13,14 +13,14 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
+import pyarrow as pa
 
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, write_bytes, write_json
-from facegan.prep.chunk import ChunkResult, Thumbnail
-from facegan.prep.engines import committed, shard_path
+from facegan.prep.chunk import Thumbnail
+from facegan.prep.commit import Committed, committed, rows_path, shard_path
 from facegan.prep.plan import Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
 from facegan.shards.layout import (
@@ -34,7 +34,7 @@ from facegan.shards.layout import (
     Totals,
     shard_name,
 )
-from facegan.shards.photos import write_photos
+from facegan.shards.photos import read_rows, write_photos
 
 CHUNKS = "chunks"
 _FINAL = "final"
@@ -111,25 +111,25 @@ class _Gathered:
         self._rejected = Counter(before.rejected if before else {})
         self._counts = Counter(photos=before.photos, kept=before.kept, faces=before.faces) if before else Counter()
 
-    def rows(self, out: Path) -> Iterator[dict[str, Any]]:
+    def rows(self, out: Path) -> Iterator[pa.Table]:
+        folder = out / STATE_FOLDER / CHUNKS
         for work in self.plan.work:
-            result = committed(out / STATE_FOLDER / CHUNKS, work)
-            if result is None:
-                raise DatasetError(f"Chunk {work.chunk.number} of {out} was altered while prep ran. Start it again.")
-            shard = self._number(work.chunk.number, result)
-            for reject in result.rejects:
+            number = work.chunk.number
+            done = committed(folder, work)
+            if done is None:
+                raise DatasetError(f"Chunk {number} of {out} was altered while prep ran. Start it again.")
+            self._counts.update(photos=done.photos, kept=done.kept, faces=done.faces)
+            self._rejected.update(done.rejected)
+            for reject in done.rejects:
                 self.rejects.setdefault(reject.reason, []).append(reject)
-            for row in result.rows:
-                self._counts.update(photos=1, kept=int(row.outcome == "kept"), faces=len(row.keys))
-                self._rejected.update([row.reason] if row.reason else [])
-                yield {**vars(row), "split": _SPLIT, "shard": shard if row.keys else ""}
+            yield read_rows(rows_path(folder, number), _SPLIT, self._number(number, done))
 
-    def _number(self, chunk: int, result: ChunkResult) -> str:
-        if result.shard is None:
+    def _number(self, chunk: int, done: Committed) -> str:
+        if done.shard is None:
             return ""
         first = len(self.plan.before.split_shards(_SPLIT)) if self.plan.before else 0
         name = shard_name(_SPLIT, first + len(self.shards))
-        self.shards[chunk] = ShardEntry(name=name, split=_SPLIT, **vars(result.shard))
+        self.shards[chunk] = ShardEntry(name=name, split=_SPLIT, **vars(done.shard))
         return name
 
     def totals(self) -> Totals:

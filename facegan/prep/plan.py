@@ -14,7 +14,7 @@ from facegan.errors import DatasetError, ModelError, SourceError
 from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
 from facegan.files import sha256_file
 from facegan.prep.chunk import Chunk
-from facegan.prep.engines import Work
+from facegan.prep.commit import Work
 from facegan.prep.sources import Entry, Listing, Source, common_folder
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, DatasetInfo, readable_path
 from facegan.shards.photos import read_known

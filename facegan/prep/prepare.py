@@ -15,7 +15,8 @@ from facegan.console import Console, human_seconds
 from facegan.errors import Interrupted
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
-from facegan.prep.engines import Done, Job, Work, committed, run_local
+from facegan.prep.commit import Work, committed
+from facegan.prep.engines import Done, Job, run_local
 from facegan.prep.finish import finish
 from facegan.prep.folder import begun_with, end_earlier_run, make_ready, refuse_foreign, standing
 from facegan.prep.plan import Plan, check_settings, estimate, find_models, list_photographs, make_plan
@@ -219,9 +220,9 @@ class _Ran:
         return self.last - self.first if self.photos else 0.0
 
     def add(self, done: Done) -> None:
-        self.photos += done.photos
-        self.kept += done.kept
-        self.rejected.update(done.rejected)
+        self.photos += done.chunk.photos
+        self.kept += done.chunk.kept
+        self.rejected.update(done.chunk.rejected)
         self.first, self.last = min(self.first, done.started), max(self.last, done.finished)
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
@@ -240,9 +241,9 @@ def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console)
                 with contextlib.closing(run_local(job, todo, min(workers, len(todo)))) as chunks:
                     for done in chunks:
                         ran.add(done)
-                        for crash in done.crashes:
+                        for crash in done.chunk.crashes:
                             console.warn(f"crashed on {crash}")
-                        progress.advance(done.photos, ran.note())
+                        progress.advance(done.chunk.photos, ran.note())
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "

@@ -139,6 +139,8 @@ class FolderReader:
         file = os.open(os.path.join(self._top, entry.name), os.O_RDONLY)  # noqa: PTH118 - names are bytes
         try:
             data = os.read(file, min(entry.size, MAX_BYTES) + 1)
+            if len(data) == entry.size:
+                return data
             while len(data) <= MAX_BYTES and (more := os.read(file, 1 << 20)):  # the file grew, or a read was short
                 data += more
             return data

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from facegan.files import replacing
@@ -46,24 +47,54 @@ def read_known(path: Path) -> dict[str, int]:
     return dict(zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True))
 
 
-def write_photos(path: Path, before: Path | None, rows: Iterable[dict[str, Any]]) -> None:
+def read_rows(path: Path, split: str, shard: str) -> pa.Table:
+    """Rows as a chunk left them (a JSON object a line, without the last two columns), and where they ended up.
+
+    Args:
+        shard: the file that holds the samples of the rows that gave some.
+
+    Parsed by pyarrow: a million rows as Python objects would take a minute.
+    """
+    data = path.read_bytes()
+    told = pa.schema([field for field in SCHEMA if field.name not in ("split", "shard")])
+    rows = pj.read_json(
+        pa.BufferReader(data),
+        pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+        pj.ParseOptions(explicit_schema=told, unexpected_field_behavior="error"),
+    ).combine_chunks()
+    keys = rows["keys"].chunk(0)
+    gave = np.diff(np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]) > 0
+    columns = [*(column.chunk(0) for column in rows.columns), _text(split, gave | True), _text(shard, gave)]
+    return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)])
+
+
+def _text(text: str, where: np.ndarray) -> pa.Array:
+    """``text`` in some rows, an empty string in the others. (Where pandas is installed pa.array imports it first.)"""
+    raw = text.encode()
+    ends = np.concatenate([[0], where.cumsum() * len(raw)]).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(where), [None, pa.py_buffer(ends), pa.py_buffer(raw * where.sum())])
+
+
+def write_photos(path: Path, before: Path | None, rows: Iterable[pa.Table]) -> None:
     """The rows of ``before`` (photos.parquet of an earlier addition), then ``rows``.
 
     Row groups are filled alike whatever came in one addition or in several, so that the bytes follow from the rows.
     """
     with replacing(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        waiting: list[dict[str, Any]] = []
-        for row in _chain(before, rows):
-            waiting.append(row)
-            if len(waiting) == _ROWS_A_GROUP:
-                writer.write_table(pa.Table.from_pylist(waiting, SCHEMA))
-                waiting = []
-        writer.write_table(pa.Table.from_pylist(waiting, SCHEMA))
+        waiting: list[pa.Table] = []
+        for table in _chain(before, rows):
+            waiting.append(table)
+            while sum(map(len, waiting)) >= _ROWS_A_GROUP:
+                together = pa.concat_tables(waiting)
+                writer.write_table(together.slice(0, _ROWS_A_GROUP).combine_chunks())
+                waiting = [together.slice(_ROWS_A_GROUP)]
+        if any(map(len, waiting)):
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
 
 
-def _chain(before: Path | None, rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+def _chain(before: Path | None, rows: Iterable[pa.Table]) -> Iterable[pa.Table]:
     if before is not None:
         with before.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
             for batch in table.iter_batches(_ROWS_A_GROUP, use_threads=False):
-                yield from batch.to_pylist()
+                yield pa.Table.from_batches([batch])
     yield from rows

@@ -1,0 +1,110 @@
+"""What a finished chunk leaves among the chunks, and how a later start finds it: shard, rows, and last a marker."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from facegan.config import PrepConfig
+from facegan.faces.detect import Detector
+from facegan.files import TEMPORARY, disk_errors, write_bytes
+from facegan.prep.chunk import Chunk, ChunkResult, Thumbnail, process_chunk
+from facegan.prep.sources import Reader
+from facegan.shards.write import ShardSum
+
+
+@dataclass(frozen=True)
+class Work:
+    """A chunk, and the digest of all that its bytes follow from."""
+
+    chunk: Chunk
+    inputs: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A chunk's marker: its counts and sums. The rows stay on disk, for there may be millions.
+
+    Attributes:
+        inputs: of the `Work`; a marker with another one is of no use.
+        kept: photographs that gave samples.
+        rejected: photographs by reason.
+        shard: None where nothing was kept.
+        rejects: for the preview.
+        crashes: faults of our own.
+        rows_bytes: size of the file of rows.
+    """
+
+    inputs: str
+    photos: int
+    kept: int
+    faces: int
+    rejected: dict[str, int]
+    shard: ShardSum | None
+    rejects: list[Thumbnail]
+    crashes: list[str]
+    rows_bytes: int
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.tar"
+
+
+def rows_path(folder: Path, number: int) -> Path:
+    """A JSON object a line, for every photograph one: the columns of photos.parquet but ``split`` and ``shard``."""
+    return folder / f"{number:06d}.jsonl"
+
+
+def _marker_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.json"
+
+
+def run_and_commit(folder: Path, work: Work, config: PrepConfig, reader: Reader, detector: Detector) -> Committed:
+    """Processes a chunk and leaves it in ``folder``; whatever an earlier run left of it there is replaced."""
+    number = work.chunk.number
+    shard, marker = shard_path(folder, number), _marker_path(folder, number)
+    temporary = folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
+    with disk_errors(folder):
+        marker.unlink(missing_ok=True)  # a marker never stands beside a shard or rows that are not its own
+        result = process_chunk(work.chunk, config, reader, detector, shard, temporary)
+        if result.shard is None:
+            shard.unlink(missing_ok=True)
+    rows = "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in result.rows).encode()
+    write_bytes(rows_path(folder, number), rows)
+    done = _summary(work, result, len(rows))
+    write_bytes(marker, json.dumps(asdict(done)).encode())
+    return done
+
+
+def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
+    return Committed(
+        inputs=work.inputs,
+        photos=len(result.rows),
+        kept=sum(row.outcome == "kept" for row in result.rows),
+        faces=sum(len(row.keys) for row in result.rows),
+        rejected=dict(Counter(row.reason for row in result.rows if row.reason)),
+        shard=result.shard,
+        rejects=result.rejects,
+        crashes=result.crashes,
+        rows_bytes=rows_bytes,
+    )
+
+
+def committed(folder: Path, work: Work) -> Committed | None:
+    """What an earlier run made of this chunk, or None where it must be done (again)."""
+    number = work.chunk.number
+    try:
+        marker = json.loads(_marker_path(folder, number).read_bytes())
+        shard = marker["shard"] and ShardSum(**marker["shard"])
+        rejects = [Thumbnail(**thumbnail) for thumbnail in marker["rejects"]]
+        found = Committed(**{**marker, "shard": shard, "rejects": rejects})
+        if found.inputs != work.inputs or rows_path(folder, number).stat().st_size != found.rows_bytes:
+            return None
+        if shard and shard_path(folder, number).stat().st_size != shard.bytes:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found

@@ -1,0 +1,76 @@
+"""What a chunk leaves on disk is found again, and nothing that was touched since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.prep.chunk import Chunk
+from facegan.prep.commit import Committed, Work, committed, rows_path, run_and_commit
+from facegan.prep.sources import Entry
+from facegan.shards.photos import SCHEMA, read_columns, read_rows, write_photos
+from tests.prep.fake import FakeDetector, Memory, face_at, photo
+
+PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", "ü \"3\".jpg".encode(): photo(seed=3), b"\xff4.jpg": b""}
+WORK = Work(Chunk(7, tuple((name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
+
+
+def run(folder: Path, faces: int = 1, work: Work = WORK) -> Committed:
+    detector = FakeDetector(*[face_at(100, 90)] * faces)
+    return run_and_commit(folder, work, PrepConfig(), Memory(PHOTOS), detector)
+
+
+def test_what_was_committed_is_found(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert committed(tmp_path, WORK) == done
+    assert (done.photos, done.kept, done.faces, done.rejected) == (4, 2, 2, {"unreadable": 2})
+    assert committed(tmp_path, Work(WORK.chunk, "others")) is None
+
+
+@pytest.mark.parametrize("name", ["000007.json", "000007.jsonl", "000007.tar"])
+@pytest.mark.parametrize("how", ["gone", "cut", "other"])
+def test_what_was_touched_is_done_again(tmp_path: Path, name: str, how: str) -> None:
+    done = run(tmp_path)
+    path = tmp_path / name
+    data = path.read_bytes()
+    path.unlink()
+    if how != "gone":
+        path.write_bytes(data[:-9] if how == "cut" else b"{}")
+    assert committed(tmp_path, WORK) is None
+    assert run(tmp_path) == done
+    assert path.read_bytes() == data
+
+
+def test_a_chunk_that_keeps_nothing_leaves_rows_and_no_shard(tmp_path: Path) -> None:
+    run(tmp_path)
+    done = run(tmp_path, faces=0)
+    assert done.shard is None
+    assert not (tmp_path / "000007.tar").exists()
+    assert committed(tmp_path, WORK) == done
+
+
+def test_rows_become_the_table(tmp_path: Path) -> None:
+    run(tmp_path)
+    table = read_rows(rows_path(tmp_path, 7), "train", "train-000002.tar")
+    assert table.schema == SCHEMA
+    rows = table.to_pylist()
+    assert [row["path"] for row in rows] == ["1.jpg", "2.jpg", 'ü "3".jpg', "\\xff4.jpg"]
+    assert [row["shard"] for row in rows] == ["train-000002.tar", "", "train-000002.tar", ""]
+    assert {row["split"] for row in rows} == {"train"}
+    assert rows[0]["scores"] == pytest.approx([0.9])
+    assert rows[1]["keys"] == []
+
+
+def test_row_groups_follow_from_the_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facegan.shards.photos._ROWS_A_GROUP", 3)
+    run(tmp_path)
+    tables = [read_rows(rows_path(tmp_path, 7), "train", f"train-{i:06d}.tar") for i in range(5)]
+    write_photos(tmp_path / "whole", None, tables)
+    write_photos(tmp_path / "some", None, tables[:2])
+    write_photos(tmp_path / "all", tmp_path / "some", tables[2:])
+    assert (tmp_path / "all").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert len(read_columns(tmp_path / "all", ["path"])) == 20
+    write_photos(tmp_path / "none", None, [])
+    assert len(read_columns(tmp_path / "none", ["path"])) == 0
