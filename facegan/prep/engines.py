@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -12,12 +13,13 @@ import time
 from collections.abc import Generator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
 from facegan.files import remove_partials
-from facegan.machine import peak_memory_bytes
+from facegan.machine import peak_memory_bytes, usable_cpus
 from facegan.prep.commit import Committed, Work, run_and_commit
 from facegan.prep.sources import Reader, Source
 
@@ -53,7 +55,8 @@ def run_local(job: Job, todo: list[Work], workers: int) -> Generator[Done, None,
         FaceganError: a worker died, or could not write.
     """
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (job,))
+    seats = context.Value("i", 0) if workers == usable_cpus() else None
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (job, seats))
     try:
         futures = [pool.submit(_work, work) for work in todo]
         for future in concurrent.futures.as_completed(futures):
@@ -91,8 +94,10 @@ class _Worker:
 _worker: _Worker | Exception | None = None
 
 
-def _start_worker(job: Job) -> None:
+def _start_worker(job: Job, seats: Synchronized[int] | None) -> None:
     global _worker
+    if seats is not None:
+        _take_seat(seats)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -100,6 +105,19 @@ def _start_worker(job: Job) -> None:
     except Exception as error:  # an initializer that raises breaks the pool, and nobody learns why
         _worker = error
     # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
+
+
+def _take_seat(seats: Synchronized[int]) -> None:
+    """Keeps this process on a CPU of its own, if there is one left.
+
+    MediaPipe hands each photograph from thread to thread: where they share a CPU they find it in its cache.
+    """
+    with seats.get_lock():
+        seat = seats.value
+        seats.value += 1
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox that forbids it
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cpus[seat : seat + 1] or cpus)
 
 
 def _end_with_parent() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from facegan.errors import DatasetError
 from facegan.shards.layout import IMAGE_FORMATS
 
 _BLOCK = 512
+_PAX, _REGULAR = ord("x"), (ord("0"), 0)  # kinds of members
 _MOST_PAX_BYTES = 1 << 20
+_IMAGE_SUFFIXES = frozenset({*IMAGE_FORMATS, "jpeg"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Shard:
             raise DatasetError(f"The shard {path} is missing.") from None
         except ValueError:
             raise DatasetError(f"The shard {path} is empty.") from None
-        self.samples = _pair(list(_members(self._map, path)))
+        self.samples = _pair(_members(self._map, path))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -64,39 +67,64 @@ class Shard:
         return Shard, (self.path,)  # a loader's worker process maps the file anew
 
 
-def _members(data: mmap.mmap, path: Path) -> Iterator[Member]:
+def _members(data: mmap.mmap, path: Path) -> list[Member]:
+    """All regular files of a tar, in its order."""
+    headers: dict[int, bytes] = {}
+    try:
+        members = _walk(data, path, headers)
+    except DatasetError:
+        _check_sums(path, headers)  # a damaged header before the place where it showed is the cause
+        raise
+    _check_sums(path, headers)
+    return members
+
+
+def _walk(data: mmap.mmap, path: Path, headers: dict[int, bytes]) -> list[Member]:
+    """Goes from header to header, and keeps each in ``headers`` by its place."""
+    members: list[Member] = []
     at, long_name = 0, None
-    while at + _BLOCK <= len(data):
+    while True:
         header = data[at : at + _BLOCK]
-        if header.count(0) == _BLOCK:
-            return  # the end: two blocks of zeros, of which one is enough (POSIX.1-1988, ustar)
-        size = _checked_size(header, path, at)
-        offset, kind = at + _BLOCK, header[156:157]
+        if len(header) < _BLOCK:
+            raise DatasetError(f"The shard {path} is cut short: it has no end mark.")
+        if header[0] == 0 and header.count(0) == _BLOCK:
+            return members  # the end: two blocks of zeros, of which one is enough (POSIX.1-1988, ustar)
+        headers[at] = header
+        digits = header[124:136].strip(b" \0")
+        if not digits.isdigit() or b"8" in digits or b"9" in digits:
+            raise _damaged(path, at)
+        size, offset, kind = int(digits, 8), at + _BLOCK, header[156]
         if offset + size > len(data):
             raise DatasetError(f"The shard {path} is cut short: it ends inside the member at byte {at}.")
-        if kind == b"x" and size <= _MOST_PAX_BYTES:
+        if kind == _PAX and size <= _MOST_PAX_BYTES:
             long_name = _pax_path(data[offset : offset + size])
-        elif kind in (b"0", b"\0"):
-            yield Member(long_name or _name(header), offset, size)
+        elif kind in _REGULAR:
+            members.append(Member(long_name or _name(header), offset, size))
             long_name = None
         at = offset + -(-size // _BLOCK) * _BLOCK
-    raise DatasetError(f"The shard {path} is cut short: it has no end mark.")
 
 
-def _checked_size(header: bytes, path: Path, at: int) -> int:
-    stored_sum, size = (header[a:b].strip(b" \0") for a, b in ((148, 156), (124, 136)))
-    if not stored_sum.isdigit() or not size.isdigit() or b"8" in stored_sum + size or b"9" in stored_sum + size:
-        raise DatasetError(f"The shard {path} is damaged: no tar header at byte {at}.")
-    if sum(header[:148]) + 8 * 32 + sum(header[156:]) != int(stored_sum, 8):
-        raise DatasetError(f"The shard {path} is damaged: no tar header at byte {at}.")
-    return int(size, 8)
+def _check_sums(path: Path, headers: dict[int, bytes]) -> None:
+    """Each header's checksum is the sum of its bytes, its own eight taken as spaces (POSIX.1-1988, ustar).
+
+    All are summed together: one by one that takes longer than all the rest.
+    """
+    blocks = np.frombuffer(b"".join(headers.values()), np.uint8).reshape(-1, _BLOCK)
+    sums = blocks.sum(axis=1, dtype=np.int64) - blocks[:, 148:156].sum(axis=1, dtype=np.int64) + 8 * ord(" ")
+    for (at, header), total in zip(headers.items(), sums.tolist(), strict=True):
+        if header[148:156].strip(b" \0").lstrip(b"0") != b"%o" % total:
+            raise _damaged(path, at)
+
+
+def _damaged(path: Path, at: int) -> DatasetError:
+    return DatasetError(f"The shard {path} is damaged: no tar header at byte {at}.")
 
 
 def _name(header: bytes) -> str:
-    name, prefix = header[:100].split(b"\0", 1)[0], b""
-    if header[257:262] == b"ustar":
-        prefix = header[345:500].split(b"\0", 1)[0]
-    return (prefix + b"/" + name if prefix else name).decode("utf-8", "surrogateescape")
+    name = header[: header.find(0, 0, 100)] if 0 in header[:100] else header[:100]
+    if header[345] and header[257:262] == b"ustar":
+        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _pax_path(records: bytes) -> str | None:
@@ -116,20 +144,22 @@ def _pair(members: list[Member]) -> list[Sample]:
     """Members of one name but for what follows its first dot are one sample (webdataset's rule)."""
     samples: list[Sample] = []
     key, image, meta = None, None, None
-    for member in [*members, None]:
-        stem, suffix = _split(member.name) if member else ("", "")
-        if member is None or stem != key:
+    for member in members:
+        stem, suffix = _split(member.name)
+        if stem != key:
             if key is not None and image is not None:
                 samples.append(Sample(key, image, meta))
             key, image, meta = stem, None, None
-        if member is not None and suffix.lower() in (*IMAGE_FORMATS, "jpeg"):
+        if suffix in _IMAGE_SUFFIXES:
             image = member
-        elif member is not None and suffix == "json":
+        elif suffix == "json":
             meta = member
+    if key is not None and image is not None:
+        samples.append(Sample(key, image, meta))
     return samples
 
 
 def _split(name: str) -> tuple[str, str]:
-    folder, slash, file = name.rpartition("/")
-    stem, _, suffix = file.partition(".")
-    return folder + slash + stem, suffix
+    """The key, and the suffix in small letters."""
+    dot = name.find(".", name.rfind("/") + 1)
+    return (name[:dot], name[dot + 1 :].lower()) if dot >= 0 else (name, "")

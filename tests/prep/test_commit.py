@@ -13,7 +13,7 @@ from facegan.prep.sources import Entry
 from facegan.shards.photos import SCHEMA, read_columns, read_rows, write_photos
 from tests.prep.fake import FakeDetector, Memory, face_at, photo
 
-PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", "ü \"3\".jpg".encode(): photo(seed=3), b"\xff4.jpg": b""}
+PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", 'ü "3".jpg'.encode(): photo(seed=3), b"\xff4.jpg": b""}
 WORK = Work(Chunk(7, tuple((name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
 
 
