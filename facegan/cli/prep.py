@@ -15,7 +15,7 @@ from facegan.files import human_bytes
 
 
 def prep(
-    source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, .tar or .zip of photographs.")],
+    source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, archive, table or array; see below.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="The dataset's folder; continued where it exists.")],
     size: Annotated[int, setting(PrepConfig, "size")] = PrepConfig.default("size"),
     crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
@@ -25,10 +25,13 @@ def prep(
     min_score: Annotated[float, setting(PrepConfig, "min_score")] = PrepConfig.default("min_score"),
     faces: Annotated[str, setting(PrepConfig, "faces")] = PrepConfig.default("faces"),
     max_outside: Annotated[float, setting(PrepConfig, "max_outside")] = PrepConfig.default("max_outside"),
+    dedup: Annotated[str, setting(PrepConfig, "dedup")] = PrepConfig.default("dedup"),
+    split: Annotated[str, setting(PrepConfig, "split")] = PrepConfig.default("split"),
     format: Annotated[str, setting(PrepConfig, "format")] = PrepConfig.default("format"),
     shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
     workers: Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")] = "auto",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     sets: Set = None,
     json: Json = False,
@@ -37,6 +40,9 @@ def prep(
     debug: Debug = False,
 ) -> None:
     """Detect and crop faces into WebDataset shards. Every photograph is accounted for in OUT/photos.parquet.
+
+    PHOTOS is a folder, a .tar(.gz) or .zip, a .parquet with a column of images or URLs, a .npz, .npy or idx file, or
+    several of them ('laion/{00000..00099}.tar'); by path or URL (s3://, https://, hf://); or torchvision:NAME.
 
     Stopped (Ctrl-C, a crash, a power cut), the same command goes on; with new photographs it adds them.
     """
@@ -48,6 +54,8 @@ def prep(
         "min_score": min_score,
         "faces": faces,
         "max_outside": max_outside,
+        "dedup": dedup,
+        "split": split,
         "format": format,
         "shard_size": shard_size,
     }
@@ -76,6 +84,7 @@ def prep(
         workers=processes,
         limit=limit,
         force=force,
+        download=download,
         console=console_of(quiet),
     )
     if json:

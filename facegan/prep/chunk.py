@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from facegan.config import PrepConfig
 from facegan.faces import crop as cropping
 from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_centre
 from facegan.faces.photo import Photo, Rejected
-from facegan.prep.sources import MAX_BYTES, Entry, Reader
+from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
 from facegan.shards.write import ShardSum, ShardWriter
@@ -29,12 +30,21 @@ _THUMBNAIL_PX = 96
 _UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
+class Item(NamedTuple):
+    """A photograph of a chunk: its path in the dataset, its entry in the source, and the reason why it is rejected
+    where that was decided before (``duplicate``, ``crashed``)."""
+
+    path: bytes
+    entry: Entry
+    verdict: str = ""
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """Photographs that go into one shard: where each lies in the source, and its path in the dataset."""
+    """Photographs that go into one shard."""
 
     number: int
-    entries: tuple[tuple[bytes, Entry], ...]
+    items: tuple[Item, ...]
 
 
 @dataclass
@@ -89,17 +99,22 @@ def process_chunk(
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
     with ShardWriter(path, temporary) as shard:
-        for raw_path, entry in chunk.entries:
+        for raw_path, entry, verdict in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
             rows.append(row)
             photo, samples = None, []
             try:
+                if verdict == "crashed":  # it is not touched again
+                    raise Rejected(verdict)
                 data = _read(reader, entry)
+                row.bytes = len(data)
                 row.sha256 = hashlib.sha256(data).hexdigest()
                 photo = Photo(data)
                 row.width, row.height = photo.width, photo.height
+                if verdict:
+                    raise Rejected(verdict)
                 cuts = _cut_faces(photo, config, detector, row)
-                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut)) for cut in cuts]
+                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut, entry.label)) for cut in cuts]
             except Rejected as rejected:
                 row.reason = rejected.reason
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
@@ -119,6 +134,8 @@ def _read(reader: Reader, entry: Entry) -> bytes:
         raise Rejected("too_large")
     try:
         data = reader.read(entry)
+    except Unreachable as error:
+        raise Rejected("unreachable") from error
     except _UNREADABLE as error:
         raise Rejected("unreadable") from error
     if len(data) > MAX_BYTES:
@@ -176,7 +193,7 @@ def _cut(photo: Photo, face: Face, config: PrepConfig, decoded: int) -> Cut:
     return Cut(face, quad, cropping.crop(photo.pixels(shrink), quad, config.size, shrink))
 
 
-def _meta(row: Row, cut: Cut) -> bytes:
+def _meta(row: Row, cut: Cut, label: int) -> bytes:
     return sample_json(
         path=row.path,
         sha256=row.sha256,
@@ -186,6 +203,7 @@ def _meta(row: Row, cut: Cut) -> bytes:
         keypoints=[list(point) for point in cut.face.keypoints],
         score=cut.face.score,
         quad=cut.quad.tolist(),
+        label=label,
     )
 
 

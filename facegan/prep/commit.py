@@ -12,7 +12,7 @@ from facegan.config import PrepConfig
 from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY, disk_errors, write_bytes
 from facegan.prep.chunk import Chunk, ChunkResult, Thumbnail, process_chunk
-from facegan.prep.sources import Reader
+from facegan.prep.sources.base import Reader
 from facegan.shards.write import ShardSum
 
 
@@ -93,15 +93,14 @@ def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
     )
 
 
-def committed(folder: Path, work: Work) -> Committed | None:
-    """What an earlier run made of this chunk, or None where it must be done (again)."""
-    number = work.chunk.number
+def committed(folder: Path, number: int, inputs: str) -> Committed | None:
+    """What an earlier run made of a chunk with these inputs, or None where it must be done (again)."""
     try:
         marker = json.loads(_marker_path(folder, number).read_bytes())
         shard = marker["shard"] and ShardSum(**marker["shard"])
         rejects = [Thumbnail(**thumbnail) for thumbnail in marker["rejects"]]
         found = Committed(**{**marker, "shard": shard, "rejects": rejects})
-        if found.inputs != work.inputs or rows_path(folder, number).stat().st_size != found.rows_bytes:
+        if found.inputs != inputs or rows_path(folder, number).stat().st_size != found.rows_bytes:
             return None
         if shard and shard_path(folder, number).stat().st_size != shard.bytes:
             return None

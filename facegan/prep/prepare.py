@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,18 @@ from facegan.console import Console, human_seconds
 from facegan.errors import Interrupted
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
-from facegan.prep.commit import Work, committed
-from facegan.prep.engines import Done, Job, run_local
+from facegan.prep.catalogue import Catalogue
+from facegan.prep.commit import committed
+from facegan.prep.engines.local import LocalEngine
+from facegan.prep.engines.run import run_chunks
+from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
 from facegan.prep.folder import begun_with, end_earlier_run, make_ready, refuse_foreign, standing
-from facegan.prep.plan import Plan, check_settings, estimate, find_models, list_photographs, make_plan
-from facegan.prep.sources import Listing, open_source
+from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
+from facegan.prep.settings import check_settings, find_models
+from facegan.prep.sources import open_source
+from facegan.prep.sources.base import Source
+from facegan.prep.splits import shares
 from facegan.shards.layout import STATE_FOLDER
 
 
@@ -80,6 +88,8 @@ def prepare(
     workers: int | None = None,
     limit: int | None = None,
     force: bool = False,
+    download: bool = False,
+    photo_seconds: float = PHOTO_SECONDS,
     console: Console | None = None,
 ) -> PrepResult:
     """Photographs → a dataset of faces in WebDataset shards.
@@ -87,13 +97,16 @@ def prepare(
     What stands is not done again: a run that was stopped goes on, and new photographs go into new shards.
 
     Args:
-        source: a folder, ``.tar`` or ``.zip`` of photographs.
+        source: a folder, an archive, a table or an array of photographs, by path or fsspec URL; or several at once, or
+            ``torchvision:NAME`` (see `facegan.prep.sources.open_source`).
         out: the dataset's folder; made where it is missing.
         config: everything that decides about bytes.
         model: a detector model (``.tflite``) instead of those that facegan finds.
         workers: processes; all usable CPUs where None.
         limit: only the first photographs, by name.
         force: delete the dataset in ``out``, and make it anew.
+        download: torchvision may fetch what is missing.
+        photo_seconds: a photograph that takes longer, reading apart, is ``crashed``.
         console: where progress goes; silent where None.
 
     Raises:
@@ -106,20 +119,28 @@ def prepare(
     start = time.monotonic()
     config, console, out = config or PrepConfig(), console or Console(quiet=True), Path(out)
     workers = workers or usable_cpus()
-    origin = open_source(Path(source), leave_out=out)
+    origin = open_source(os.fspath(source), out, download)
     refuse_foreign(out)
-    listing = list_photographs(origin)
+    catalogue = list_photographs(origin, limit)
     models = find_models(config, model)
     lock = make_folder(out / STATE_FOLDER) / "lock"
     busy = f"Another facegan prep is writing into {out}"
-    with exclusive(lock, busy), disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size):
+    with (
+        contextlib.closing(catalogue),
+        exclusive(lock, busy),
+        disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size),
+    ):
         end_earlier_run(out, force)
-        plan = _plan(listing, out, config, models, limit, force)
-        job = Job(config, origin, models, make_ready(out, plan.settings, plan.before, force))
-        todo = [work for work in plan.work if committed(job.folder, work) is None]
+        plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
+        folder = make_ready(out, plan.settings, plan.before, force)
+        todo = [chunk for chunk in plan.chunks if committed(folder, chunk.number, chunk.inputs) is None]
         _announce(plan, todo, config, workers, console)
-        ran = _run(job, todo, plan, workers, console)
-        info = finish(out, plan) if plan.work or plan.before is None else plan.before
+        ran = _Ran()
+        if todo:
+            with _unpacked(origin, out) as source_to_read:
+                job = Job(config, source_to_read, models, folder, photo_seconds)
+                _run(job, todo, plan, workers, console, ran)
+        info = finish(out, plan) if plan.chunks or plan.before is None else plan.before
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         totals = info.totals
         return PrepResult(
@@ -154,43 +175,66 @@ def plan_prepare(
     config, out = config or PrepConfig(), Path(out)
     workers = workers or usable_cpus()
     refuse_foreign(out)
-    listing = list_photographs(open_source(Path(source), leave_out=out))
-    plan = _plan(listing, out, config, find_models(config, model, fetch=False), limit, force)
-    seconds, size = estimate(plan.new, _bytes_of(plan.work), config, workers)
+    origin = open_source(os.fspath(source), out)
+    with contextlib.closing(list_photographs(origin, limit)) as catalogue:
+        models = find_models(config, model, fetch=False)
+        plan = _plan(origin, catalogue, out, config, models, limit, force, 0)
+    new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)
+    seconds, size = estimate(new, size, config, workers)
     return PrepPlan(
-        plan.found, plan.new, plan.ignored, len(plan.work), round(seconds, 1), size, workers, plan.settings, str(out)
+        plan.found, new, plan.ignored, len(plan.chunks), round(seconds, 1), size, workers, plan.settings, str(out)
     )
 
 
 def _plan(
-    listing: Listing, out: Path, config: PrepConfig, models: tuple[Path, ...], limit: int | None, force: bool
+    origin: Source,
+    catalogue: Catalogue,
+    out: Path,
+    config: PrepConfig,
+    models: tuple[Path, ...],
+    limit: int | None,
+    force: bool,
+    workers: int,
 ) -> Plan:
     before = standing(out, force)
-    plan = make_plan(listing, out, config, models, before, limit)
+    plan = make_plan(origin, catalogue, out, config, models, before, limit, workers)
     begun = begun_with(out, before)
     if begun and not force:
         check_settings(begun, plan.settings, out)
     return plan
 
 
-def _bytes_of(work: tuple[Work, ...] | list[Work]) -> int:
-    return sum(entry.size for one in work for _, entry in one.chunk.entries)
+@contextlib.contextmanager
+def _unpacked(origin: Source, out: Path) -> Iterator[Source]:
+    """The source as workers read it. What it had to unpack is deleted in the end."""
+    folder = out / STATE_FOLDER / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with disk_errors(out):
+            yield origin.unpacked(make_folder(folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _announce(plan: Plan, todo: list[Work], config: PrepConfig, workers: int, console: Console) -> None:
-    new = sum(len(work.chunk.entries) for work in todo)
-    seconds, size = estimate(new, _bytes_of(todo), config, workers)
+def _announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int, console: Console) -> None:
+    new = sum(chunk.photos for chunk in todo)
+    seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
     ignored = "".join(f", {count:,} {suffix}" for suffix, count in plan.ignored.items())
     console.note(f"{plan.found:,} photographs found" + (f" (ignored{ignored.removeprefix(',')})" if ignored else ""))
     if plan.found > new:
         console.note(f"{plan.found - new:,} of them are done already.")
+    if plan.twins:
+        console.note(f"{plan.twins:,} are duplicates: they have the bytes of a photograph before them.")
     if new:
         console.note(
             f"{new:,} to prepare with {workers} processes: "
             f"about {human_seconds(seconds)}, about {human_bytes(size)} of disk."
         )
-    if plan.gone:
-        console.warn(f"{len(plan.gone):,} photographs of the dataset are gone from the source (first: {plan.gone[0]}); "
+    if config.dedup == "off" and shares(config.split):
+        console.warn("a split by hash without --dedup exact may put copies of one photograph on both sides.")
+    count, first = plan.gone
+    if count:
+        console.warn(f"{count:,} photographs of the dataset are gone from the source (first: {first}); "
                      "their faces stay.")  # fmt: skip
     if plan.before and plan.before.versions != plan.versions:
         changed = [
@@ -231,22 +275,20 @@ class _Ran:
         return f"{self.kept / self.photos:.1%} kept{reasons}"
 
 
-def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console) -> _Ran:
-    ran = _Ran()
-    before = plan.new - sum(len(work.chunk.entries) for work in todo)
+def _run(job: Job, todo: list[ChunkPlan], plan: Plan, workers: int, console: Console, ran: _Ran) -> None:
+    before = plan.new - sum(chunk.photos for chunk in todo)
     try:
-        with console.progress(plan.new, "photographs", done=before) as progress:
-            if todo:
-                # Closed by hand: an interruption has to stop the workers now, not when the generator is collected.
-                with contextlib.closing(run_local(job, todo, min(workers, len(todo)))) as chunks:
-                    for done in chunks:
-                        ran.add(done)
-                        for crash in done.chunk.crashes:
-                            console.warn(f"crashed on {crash}")
-                        progress.advance(done.chunk.photos, ran.note())
+        with (
+            console.progress(plan.new, "photographs", done=before) as progress,
+            LocalEngine(job, min(workers, len(todo))) as engine,
+        ):
+            for done in run_chunks(engine, map(plan.work, todo)):
+                ran.add(done)
+                for crash in done.chunk.crashes:
+                    console.warn(f"crashed on {crash}")
+                progress.advance(done.chunk.photos, ran.note())
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
             f"the same command goes on from there."
         ) from None
-    return ran

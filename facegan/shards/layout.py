@@ -123,6 +123,14 @@ class ShardEntry(Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class ChunkEntry(Record):
+    """How many photographs, one after the other in photos.parquet, were cut into one shard; "" where none was kept."""
+
+    split: Literal["train", "val", "test"]
+    photos: int = Field(gt=0)
+    shard: str
+
+
 class Totals(Record):
     photos: int
     kept: int
@@ -141,6 +149,7 @@ class DatasetInfo(Record):
     fingerprint: str
     totals: Totals
     shards: tuple[ShardEntry, ...]
+    chunks: tuple[ChunkEntry, ...] = ()
     photos_sha256: str
 
     def split_shards(self, split: str) -> list[ShardEntry]:

@@ -439,14 +439,15 @@ def test_prep_needs_no_torch(portraits: Path, models: Path, tmp_path: Path) -> N
     code = f"""
 import sys
 from pathlib import Path
-import facegan.prep.engines as engines, facegan.prep.prepare
+import facegan.prep.prepare
 from facegan.config import PrepConfig
-from facegan.prep.plan import find_models
-from facegan.prep.sources import open_source
-source = open_source(Path({str(portraits)!r}))
-worker = engines._Worker(engines.Job(PrepConfig(), source, find_models(PrepConfig(), None), Path({str(tmp_path)!r})))
 from facegan.faces.photo import Photo
-photo = Photo(worker.reader.read(source.list().entries[0]))
+from facegan.prep.engines.worker import Job, Worker
+from facegan.prep.settings import find_models
+from facegan.prep.sources import open_source
+source = open_source({str(portraits)!r})
+worker = Worker(Job(PrepConfig(), source, find_models(PrepConfig(), None), Path({str(tmp_path)!r})))
+photo = Photo(worker.reader.read(next(source.photos({{}}))))
 found = len(worker.detector.detect(photo.pixels(), 0.5))
 worker.detector.close()
 sys.exit(found != 1 or "torch" in sys.modules)
