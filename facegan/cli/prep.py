@@ -32,6 +32,9 @@ def prep(
     workers: Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")] = "auto",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
     download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make damaged shards again, and try photographs again that stayed away.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     sets: Set = None,
     json: Json = False,
@@ -84,6 +87,7 @@ def prep(
         workers=processes,
         limit=limit,
         force=force,
+        repair=repair,
         download=download,
         console=console_of(quiet),
     )

@@ -19,6 +19,8 @@ _SCHEMA = """
     CREATE TABLE photos (name BLOB PRIMARY KEY, size INTEGER, place TEXT, label INTEGER, part TEXT,
                          new INTEGER DEFAULT 1, split TEXT DEFAULT '', sha256 TEXT DEFAULT '', twin INTEGER DEFAULT 0)
                         WITHOUT ROWID;
+    CREATE TABLE again (chunk INTEGER, place INTEGER, path TEXT, twin INTEGER, PRIMARY KEY (chunk, place))
+                       WITHOUT ROWID;
     CREATE TABLE known (path TEXT PRIMARY KEY, size INTEGER, sha256 TEXT, seen INTEGER DEFAULT 0) WITHOUT ROWID;
 """
 _TAKE = 1000  # rows that are fetched at once
@@ -106,18 +108,22 @@ class Catalogue:
         the same photographs give the same dataset.
         """
         if known:
-            votes: Counter[bytes] = Counter()
-            step = max(1, len(self) // _TAKE)
-            for name in itertools.islice(self.names(), None, None, step):
-                for prefix in _folders(name):
-                    if self._one("SELECT count(*) FROM known WHERE path = ?", readable_path(name[len(prefix) :])):
-                        votes[prefix] += 1
+            votes = self._votes(max(1, len(self) // _TAKE)) or self._votes(1)
             if votes:
                 self.root = max(sorted(votes), key=votes.__getitem__)
                 self._refuse_outside()
                 return
         first, last = self._db.execute("SELECT min(name), max(name) FROM photos").fetchone()
         self.root = common_folder(first, last)
+
+    def _votes(self, step: int) -> Counter[bytes]:
+        """Folders below which a photograph has a known path, with the number of such photographs, of every step-th."""
+        votes: Counter[bytes] = Counter()
+        for name in itertools.islice(self.names(), None, None, step):
+            for prefix in _folders(name):
+                if self._one("SELECT count(*) FROM known WHERE path = ?", readable_path(name[len(prefix) :])):
+                    votes[prefix] += 1
+        return votes
 
     def _refuse_outside(self) -> None:
         outside = self._db.execute(
@@ -208,6 +214,29 @@ class Catalogue:
         for name, size, place, label, part, of, twin in rows:
             entry = Entry(name, size, tuple(json.loads(place)) if place else (), label, part)
             yield Photo(name[len(self.root) :], entry, of, bool(twin))
+
+    def ask_again(self, chunk: int, rows: Iterable[tuple[str, bool]]) -> str:
+        """Takes note of the photographs (path, twin) of a standing chunk; the first that is gone, or nothing."""
+        self._db.executemany(
+            "INSERT INTO again VALUES (?, ?, ?, ?)", ((chunk, i, path, twin) for i, (path, twin) in enumerate(rows))
+        )
+        self._db.execute("CREATE TABLE IF NOT EXISTS paths (path TEXT PRIMARY KEY, name BLOB) WITHOUT ROWID")
+        if not self._one("SELECT count(*) FROM paths"):
+            self._db.execute("INSERT OR IGNORE INTO paths SELECT below(name), name FROM photos")
+        gone = self._db.execute(
+            "SELECT path FROM again WHERE chunk = ? AND path NOT IN (SELECT path FROM paths) ORDER BY place", (chunk,)
+        ).fetchone()
+        return gone[0] if gone else ""
+
+    def photos_again(self, chunk: int, split: str) -> Iterator[Photo]:
+        """The photographs of a standing chunk in its order."""
+        rows = self._rows(
+            "SELECT name, size, photos.place, label, part, again.twin FROM again JOIN paths USING (path) "
+            "JOIN photos USING (name) WHERE chunk = ? ORDER BY again.place", chunk,
+        )  # fmt: skip
+        for name, size, place, label, part, twin in rows:
+            entry = Entry(name, size, tuple(json.loads(place)) if place else (), label, part)
+            yield Photo(name[len(self.root) :], entry, split, bool(twin))
 
     def fingerprint(self, before: str) -> str:
         """Of the paths and sizes of all photographs that the dataset will account for.

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,7 @@ from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_r
 
 CHUNKS = "chunks"
 _FINAL = "final"
+_REJECTS = "rejects.json"
 JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
 
@@ -134,7 +136,7 @@ class _Gathered:
         self.shards: list[ShardEntry] = []
         self.chunks: list[ChunkEntry] = []
         self.files: dict[str, Path] = {}
-        self.rejects: dict[str, list[Thumbnail]] = {}  # by reason
+        self._rejects = _read_rejects(out) if plan.before else []
 
     def tables(self) -> Iterator[pa.Table]:
         for table in itertools.chain(self._standing(), map(self._made, self._plan.chunks)):
@@ -166,8 +168,8 @@ class _Gathered:
         done = committed(self._folder, chunk.number, chunk.inputs)
         if done is None:
             raise DatasetError(f"Chunk {chunk.number} of {self._out} was altered while prep ran. Start it again.")
-        for reject in done.rejects:
-            self.rejects.setdefault(reject.reason, []).append(reject)
+        self._rejects = [(number, reject) for number, reject in self._rejects if number != len(self.chunks)]
+        self._rejects += [(len(self.chunks), reject) for reject in done.rejects]
         name = ""
         if done.shard:
             name = self._add_shard(chunk.split, vars(done.shard), shard_path(self._folder, chunk.number))
@@ -192,9 +194,23 @@ class _Gathered:
         )
 
     def shown_rejects(self) -> list[Thumbnail]:
-        """The first of each reason, then the second of each, …"""
-        ranks = itertools.zip_longest(*(self.rejects[reason] for reason in sorted(self.rejects)))
-        return [reject for rank in ranks for reject in rank if reject][:REJECTS_SHOWN]
+        """The first of each reason, then the second of each, … They are kept for the next addition or repair."""
+        by_reason: dict[str, list[tuple[int, Thumbnail]]] = {}
+        for number, reject in sorted(self._rejects, key=lambda rejected: rejected[0]):
+            by_reason.setdefault(reject.reason, []).append((number, reject))
+        firsts = [by_reason[reason][:REJECTS_SHOWN] for reason in sorted(by_reason)]
+        kept = [[number, asdict(reject)] for rejects in firsts for number, reject in rejects]
+        write_json(self._out / STATE_FOLDER / _REJECTS, kept)
+        return [told[1] for rank in itertools.zip_longest(*firsts) for told in rank if told][:REJECTS_SHOWN]
+
+
+def _read_rejects(out: Path) -> list[tuple[int, Thumbnail]]:
+    """Rejected photographs of earlier additions, with the place of their chunk; none where .facegan was deleted."""
+    try:
+        found = json.loads((out / STATE_FOLDER / _REJECTS).read_bytes())
+        return [(int(number), Thumbnail(**told)) for number, told in found]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _write_preview(path: Path, info: DatasetInfo, gathered: _Gathered) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import hashlib
+import itertools
 import json
 import queue
 from collections.abc import Iterator
@@ -61,10 +62,19 @@ class Plan:
 
     @property
     def new(self) -> int:
-        return sum(chunk.photos for chunk in self.chunks)
+        """Photographs to prepare."""
+        return sum(chunk.photos for chunk in self.todo)
+
+    @property
+    def todo(self) -> tuple[ChunkPlan, ...]:
+        return (*self.chunks, *self.again.values())
 
     def work(self, chunk: ChunkPlan) -> Work:
-        photos = self.catalogue.photos(chunk.split, chunk.first, chunk.photos)
+        photos = (
+            self.catalogue.photos_again(chunk.number, chunk.split)
+            if self.again.get(chunk.number) == chunk
+            else self.catalogue.photos(chunk.split, chunk.first, chunk.photos)
+        )
         return Work(Chunk(chunk.number, tuple(map(_item, photos))), chunk.inputs)
 
 
@@ -186,22 +196,23 @@ def _cut(
     catalogue: Catalogue, shard_size: int, settings: dict[str, Any], versions: dict[str, str]
 ) -> Iterator[ChunkPlan]:
     """The sorted photographs of each split, in pieces of ``shard_size``."""
-    rules = json.dumps([settings, versions], sort_keys=True).encode()
     number = 0
     for split in SPLITS:
         photos = catalogue.photos(split)
-        while (first := next(photos, None)) is not None:
-            digest = hashlib.sha256(rules)
-            count = size = 0
-            photo: Photo | None = first
-            while photo is not None:
-                entry = photo.entry
-                told = [readable_path(photo.path), entry.size, entry.label, photo.twin]
-                digest.update(json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogateescape"))
-                count, size = count + 1, size + entry.size
-                photo = next(photos, None) if count < shard_size else None
-            yield ChunkPlan(number, split, first.entry.name, count, size, digest.hexdigest())
+        while some := list(itertools.islice(photos, shard_size)):
+            yield plan_chunk(number, split, some, settings, versions)
             number += 1
+
+
+def plan_chunk(
+    number: int, split: str, photos: list[Photo], settings: dict[str, Any], versions: dict[str, str]
+) -> ChunkPlan:
+    digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
+    for photo in photos:
+        told = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.twin]
+        digest.update(json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+    size = sum(photo.entry.size for photo in photos)
+    return ChunkPlan(number, split, photos[0].entry.name, len(photos), size, digest.hexdigest())
 
 
 def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> tuple[float, int]:

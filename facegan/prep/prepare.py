@@ -25,11 +25,12 @@ from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
 from facegan.prep.folder import begun_with, end_earlier_run, make_ready, refuse_foreign, standing
 from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
-from facegan.prep.settings import check_settings, find_models
+from facegan.prep.repair import plan_repair, tell_other_bytes
+from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Source
 from facegan.prep.splits import shares
-from facegan.shards.layout import STATE_FOLDER
+from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def prepare(
     workers: int | None = None,
     limit: int | None = None,
     force: bool = False,
+    repair: bool = False,
     download: bool = False,
     photo_seconds: float = PHOTO_SECONDS,
     console: Console | None = None,
@@ -105,6 +107,8 @@ def prepare(
         workers: processes; all usable CPUs where None.
         limit: only the first photographs, by name.
         force: delete the dataset in ``out``, and make it anew.
+        repair: make shards of ``out`` that are missing or altered again, and try photographs again that stayed away;
+            nothing is added.
         download: torchvision may fetch what is missing.
         photo_seconds: a photograph that takes longer, reading apart, is ``crashed``.
         console: where progress goes; silent where None.
@@ -131,16 +135,21 @@ def prepare(
         disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size),
     ):
         end_earlier_run(out, force)
-        plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
+        if repair:
+            plan = _plan_repair(catalogue, out, config, models, console)
+        else:
+            plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
         folder = make_ready(out, plan.settings, plan.before, force)
-        todo = [chunk for chunk in plan.chunks if committed(folder, chunk.number, chunk.inputs) is None]
+        todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         _announce(plan, todo, config, workers, console)
         ran = _Ran()
         if todo:
             with _unpacked(origin, out) as source_to_read:
                 job = Job(config, source_to_read, models, folder, photo_seconds)
                 _run(job, todo, plan, workers, console, ran)
-        info = finish(out, plan) if plan.chunks or plan.before is None else plan.before
+        info = finish(out, plan) if plan.todo or plan.before is None else plan.before
+        if plan.before and plan.again:
+            tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         totals = info.totals
         return PrepResult(
@@ -201,6 +210,18 @@ def _plan(
     begun = begun_with(out, before)
     if begun and not force:
         check_settings(begun, plan.settings, out)
+    return plan
+
+
+def _plan_repair(
+    catalogue: Catalogue, out: Path, config: PrepConfig, models: tuple[Path, ...], console: Console
+) -> Plan:
+    before = DatasetInfo.read(out)
+    settings = effective_settings(config, models)
+    check_settings(before.settings, settings, out)
+    plan = plan_repair(catalogue, out, settings, models, before, console)
+    if not plan.again:
+        console.note(f"{out} needs no repair.")
     return plan
 
 

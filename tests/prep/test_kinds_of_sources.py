@@ -10,7 +10,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import cv2
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -19,13 +18,16 @@ import pytest
 
 from facegan.errors import SourceError
 from facegan.prep.sources import open_source
+from facegan.shards.images import decode_image
 from tests.prep.test_sources import Listing, as_members, make_tar, read_all
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
 
 
 def decoded(data: bytes) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    pixels = decode_image(data)
+    assert pixels is not None
+    return pixels
 
 
 def labels_and_parts(where: Path) -> list[tuple[bytes, int, str]]:
