@@ -10,7 +10,7 @@ import typer
 from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, console_of, given, setting, whole_number
 from facegan.config import PrepConfig
 from facegan.console import human_seconds, print_json, print_result
-from facegan.errors import SettingsError
+from facegan.errors import SettingsError, suggest
 from facegan.files import human_bytes
 
 
@@ -30,6 +30,10 @@ def prep(
     format: Annotated[str, setting(PrepConfig, "format")] = PrepConfig.default("format"),
     shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
     workers: Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")] = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="local: processes here; ray: a Ray cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="An existing cluster; else one is started here.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
     download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
     repair: Annotated[
@@ -66,6 +70,10 @@ def prep(
         raise SettingsError("PHOTOS and OUT can't be empty: name the photographs and the dataset's folder.")
     config = PrepConfig.of(given(PrepConfig, sets, **options))
     processes = whole_number(workers, "--workers")
+    if engine not in ("local", "ray"):
+        raise SettingsError(
+            f"--engine {engine} is not offered: choose local or ray.{suggest(engine, ('local', 'ray'))}"
+        )
     from facegan.prep.prepare import plan_prepare, prepare
 
     if dry_run:
@@ -85,6 +93,8 @@ def prep(
         config,
         model=model,
         workers=processes,
+        engine="ray" if engine == "ray" else "local",
+        ray_address=ray_address,
         limit=limit,
         force=force,
         repair=repair,

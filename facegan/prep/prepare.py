@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from facegan.config import PrepConfig
 from facegan.console import Console, human_seconds
@@ -20,6 +20,7 @@ from facegan.machine import usable_cpus
 from facegan.prep.catalogue import Catalogue
 from facegan.prep.commit import committed
 from facegan.prep.engines.local import LocalEngine
+from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.run import run_chunks
 from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
@@ -54,6 +55,7 @@ class PrepResult:
     work_seconds: float
     photos_per_second: float
     engine: str
+    nodes: int
     workers: int
     out: str
     worker_peak_bytes: int = 0
@@ -87,6 +89,8 @@ def prepare(
     *,
     model: Path | None = None,
     workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
     limit: int | None = None,
     force: bool = False,
     repair: bool = False,
@@ -105,6 +109,8 @@ def prepare(
         config: everything that decides about bytes.
         model: a detector model (``.tflite``) instead of those that facegan finds.
         workers: processes; all usable CPUs where None.
+        engine: local processes, or tasks on a Ray cluster (the extra ``ray``).
+        ray_address: an existing cluster; one is started on this machine where None.
         limit: only the first photographs, by name.
         force: delete the dataset in ``out``, and make it anew.
         repair: make shards of ``out`` that are missing or altered again, and try photographs again that stayed away;
@@ -146,7 +152,7 @@ def prepare(
         if todo:
             with _unpacked(origin, out) as source_to_read:
                 job = Job(config, source_to_read, models, folder, photo_seconds)
-                _run(job, todo, plan, workers, console, ran)
+                _run(job, todo, plan, workers, engine, ray_address, console, ran)
         info = finish(out, plan) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
@@ -163,7 +169,8 @@ def prepare(
             seconds=round(time.monotonic() - start, 3),
             work_seconds=round(ran.seconds, 3),
             photos_per_second=round(ran.photos / ran.seconds, 1) if ran.seconds else 0.0,
-            engine="local",
+            engine=engine,
+            nodes=ran.nodes,
             workers=workers,
             out=str(out),
             worker_peak_bytes=ran.peak_bytes,
@@ -278,6 +285,7 @@ class _Ran:
     first: float = float("inf")
     last: float = 0.0
     peak_bytes: int = 0
+    nodes: int = 1
 
     @property
     def seconds(self) -> float:
@@ -296,18 +304,36 @@ class _Ran:
         return f"{self.kept / self.photos:.1%} kept{reasons}"
 
 
-def _run(job: Job, todo: list[ChunkPlan], plan: Plan, workers: int, console: Console, ran: _Ran) -> None:
+def _engine(
+    job: Job, chunks: int, workers: int, name: str, address: str | None, console: Console
+) -> LocalEngine | RayEngine:
+    if name == "ray":
+        return RayEngine(job, address, None if address else workers, console)
+    return LocalEngine(job, min(workers, chunks))
+
+
+def _run(
+    job: Job,
+    todo: list[ChunkPlan],
+    plan: Plan,
+    workers: int,
+    engine_name: str,
+    ray_address: str | None,
+    console: Console,
+    ran: _Ran,
+) -> None:
     before = plan.new - sum(chunk.photos for chunk in todo)
     try:
         with (
             console.progress(plan.new, "photographs", done=before) as progress,
-            LocalEngine(job, min(workers, len(todo))) as engine,
+            _engine(job, len(todo), workers, engine_name, ray_address, console) as engine,
         ):
             for done in run_chunks(engine, map(plan.work, todo)):
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")
                 progress.advance(done.chunk.photos, ran.note())
+            ran.nodes = len(getattr(engine, "nodes", ())) or 1
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "

@@ -470,5 +470,5 @@ def test_a_workers_memory_does_not_grow_with_the_photographs(portraits: Path, mo
 def test_a_result_tells_what_design_says(dataset_copy: Path, portraits: Path) -> None:
     result = prepare(portraits, dataset_copy, CONFIG)
     names = ["photos", "kept", "rejected", "ignored", "faces", "shards", "bytes"]
-    names += ["seconds", "work_seconds", "photos_per_second", "engine", "workers", "out"]
+    names += ["seconds", "work_seconds", "photos_per_second", "engine", "nodes", "workers", "out"]
     assert list(result.to_json()) == names
