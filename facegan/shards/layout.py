@@ -121,6 +121,7 @@ class ShardEntry(Record):
     samples: int = Field(gt=0)
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    md5: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
 class Totals(Record):
