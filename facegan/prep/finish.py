@@ -19,11 +19,14 @@ import pyarrow as pa
 
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, write_bytes, write_json
+from facegan.manifests import known_datasets, recognise
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.commit import Committed, committed, rows_path, shard_path
 from facegan.prep.plan import Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
+from facegan.shards.cards import write_cards
 from facegan.shards.layout import (
+    CARD_NAME,
     DATASET_FILE,
     PHOTOS_FILE,
     PREVIEW_FILE,
@@ -49,6 +52,7 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
     gathered = _Gathered(plan)
     write_photos(final / PHOTOS_FILE, out / PHOTOS_FILE if plan.before else None, gathered.rows(out))
     info = DatasetInfo(
+        data_set=_data_set(plan),
         settings=plan.settings,
         versions=plan.versions,
         fingerprint=plan.fingerprint,
@@ -57,12 +61,20 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
         photos_sha256=sha256_file(final / PHOTOS_FILE),
     )
     _write_preview(final / PREVIEW_FILE, out, info, gathered)
+    cards = write_cards(final, info, known_datasets().get(info.data_set))
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
     moves = [(f"{STATE_FOLDER}/{CHUNKS}/{number:06d}.tar", entry.name) for number, entry in gathered.shards.items()]
-    moves += [(f"{STATE_FOLDER}/{_FINAL}/{name}", name) for name in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)]
+    moves += [(f"{STATE_FOLDER}/{_FINAL}/{name}", name) for name in (PHOTOS_FILE, PREVIEW_FILE, *cards, DATASET_FILE)]
     write_json(state / JOURNAL, moves)
     carry_out_journal(out)
     return info
+
+
+def _data_set(plan: Plan) -> str:
+    if plan.before:
+        return plan.before.data_set
+    known = recognise((path for work in plan.work for path, _ in work.chunk.entries), plan.new)
+    return known.name if known else ""
 
 
 def carry_out_journal(out: Path) -> None:
@@ -94,8 +106,9 @@ def _read_journal(journal: Path) -> list[tuple[str, str]]:
     except (ValueError, TypeError):
         moves = [("", "")]
     for source, target in moves:
-        known = re.fullmatch(rf"{re.escape(STATE_FOLDER)}/({CHUNKS}/\d+\.tar|{_FINAL}/[a-z.]+)", source)
-        if not known or not (SHARD_NAME.fullmatch(target) or target in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)):
+        known = re.fullmatch(rf"{re.escape(STATE_FOLDER)}/({CHUNKS}/\d+\.tar|{_FINAL}/[\w.-]*\w)", source)
+        ours = SHARD_NAME.fullmatch(target) or CARD_NAME.fullmatch(target)
+        if not known or not (ours or target in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)):
             raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
     return moves
 
