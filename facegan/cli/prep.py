@@ -72,7 +72,7 @@ def prep(
     processes = whole_number(workers, "--workers")
     if engine not in ("local", "ray"):
         raise SettingsError(
-            f"--engine {engine} is not offered: choose local or ray.{suggest(engine, ('local', 'ray'))}"
+            f"--engine {engine} is not offered: choose local or ray.{suggest(engine, ['local', 'ray'])}"
         )
     from facegan.prep.prepare import plan_prepare, prepare
 

@@ -20,11 +20,14 @@ import pyarrow as pa
 
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, write_bytes, write_json
+from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.commit import committed, rows_path, shard_path
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
+from facegan.shards.cards import write_cards
 from facegan.shards.layout import (
+    CARD_NAME,
     DATASET_FILE,
     PHOTOS_FILE,
     PREVIEW_FILE,
@@ -53,6 +56,7 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
     gathered = _Gathered(plan, out)
     write_photos(final / PHOTOS_FILE, gathered.tables())
     info = DatasetInfo(
+        data_set=plan.data_set,
         settings=plan.settings,
         versions=plan.versions,
         fingerprint=plan.fingerprint,
@@ -62,13 +66,15 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
         photos_sha256=sha256_file(final / PHOTOS_FILE),
     )
     _write_preview(final / PREVIEW_FILE, info, gathered)
+    write_cards(final, info, known_datasets().get(info.data_set))
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
     sync_folder(final)
-    stale = {entry.name for entry in plan.before.shards} - set(gathered.files) if plan.before else set()
-    write_json(state / JOURNAL, {"move": sorted(path.name for path in final.iterdir()), "remove": sorted(stale)})
+    new = {path.name for path in final.iterdir()}
+    stale = {path.name for path in out.iterdir() if _is_ours(path.name)} - new - set(gathered.files)
+    write_json(state / JOURNAL, {"move": sorted(new), "remove": sorted(stale)})
     carry_out_journal(out)
     return info
 
@@ -115,9 +121,13 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
     except (ValueError, TypeError, KeyError):
         move, remove = [""], []
     for name in [*move, *remove]:
-        if not (SHARD_NAME.fullmatch(name) or name in _FILES):
+        if not _is_ours(name):
             raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
     return move, remove
+
+
+def _is_ours(name: str) -> bool:
+    return bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name)) or name in _FILES
 
 
 class _Gathered:

@@ -15,6 +15,7 @@ from typing import Any
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SourceError
+from facegan.manifests import known_datasets, recognise
 from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Work
@@ -44,6 +45,7 @@ class Plan:
     Attributes:
         found: photographs in the source, ``--limit`` taken into account.
         gone: how many are accounted for, but no longer in the source; and the first of them.
+        data_set: what the source was recognised as, by its name in the manifests; empty for any other.
         twins: new photographs with the bytes of another one.
     """
 
@@ -55,6 +57,7 @@ class Plan:
     gone: tuple[int, str]
     ignored: dict[str, int]
     fingerprint: str
+    data_set: str
     twins: int
     chunks: tuple[ChunkPlan, ...]
     catalogue: Catalogue
@@ -130,10 +133,20 @@ def make_plan(
         gone=catalogue.gone(),
         ignored=dict(sorted(catalogue.ignored.items())),
         fingerprint=catalogue.fingerprint(before.fingerprint if before else ""),
+        data_set=before.data_set if before else _recognised(source, catalogue),
         twins=twins,
         chunks=tuple(_cut(catalogue, config.shard_size, settings, versions)),
         catalogue=catalogue,
     )
+
+
+def _recognised(source: Source, catalogue: Catalogue) -> str:
+    by_torchvision = source.where.removeprefix("torchvision:").partition(":")[0]
+    for known in known_datasets().values():
+        if source.where.startswith("torchvision:") and known.torchvision == by_torchvision:
+            return known.name
+    found = recognise(catalogue.names(), len(catalogue))
+    return found.name if found else ""
 
 
 def _no_photographs(where: str, catalogue: Catalogue) -> str:

@@ -17,6 +17,7 @@ from facegan.console import Console, human_seconds
 from facegan.errors import Interrupted
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
+from facegan.manifests import completeness, known_datasets
 from facegan.prep.catalogue import Catalogue
 from facegan.prep.commit import committed
 from facegan.prep.engines.local import LocalEngine
@@ -249,6 +250,10 @@ def _announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: in
     seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
     ignored = "".join(f", {count:,} {suffix}" for suffix, count in plan.ignored.items())
     console.note(f"{plan.found:,} photographs found" + (f" (ignored{ignored.removeprefix(',')})" if ignored else ""))
+    known = known_datasets().get(plan.data_set)
+    if known:
+        split = f"; recommended: --split {known.prep_split}" if config.split == "none" else ""
+        console.note(f"{completeness(known, len(plan.catalogue))}{split}.")
     if plan.found > new:
         console.note(f"{plan.found - new:,} of them are done already.")
     if plan.twins:

@@ -62,6 +62,7 @@ def plan_repair(
         gone=(0, ""),
         ignored=before.totals.ignored,
         fingerprint=before.fingerprint,
+        data_set=before.data_set,
         twins=0,
         chunks=(),
         catalogue=catalogue,

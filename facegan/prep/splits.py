@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 from facegan.errors import SettingsError, SourceError
+from facegan.manifests import known_datasets, split_of
 from facegan.shards.layout import SPLITS, readable_path
 
 SplitOf = Callable[[bytes, str], str]  # path in the dataset, the source's own part → split
@@ -60,12 +61,4 @@ def _by_source(path: bytes, part: str) -> str:
 
 
 def _by_celeba(path: bytes, part: str) -> str:
-    from facegan.manifests import known_datasets, split_of
-
-    split = split_of(known_datasets()["celeba-aligned"], path)
-    if not split:
-        raise SourceError(
-            f"--split celeba goes by CelebA's numbers (000001.jpg … 202599.jpg), not for {readable_path(path)}.\n"
-            f"Choose shares, such as --split 0.9,0.05,0.05."
-        )
-    return split
+    return split_of(known_datasets()["celeba-aligned"], path)

@@ -7,6 +7,7 @@ detector models are the driver's alone.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 import time
@@ -128,7 +129,7 @@ def _connected(address: str | None, workers: int | None) -> Any:
         raise SettingsError("--engine ray needs Ray, which is not installed: facegan[ray].") from None
     given: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level="error", **given)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise FaceganError(f"There is no Ray cluster at {address or 'this machine'}: {error}") from None
     return ray
