@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterable
@@ -128,11 +129,24 @@ def _connected(address: str | None, workers: int | None) -> Any:
     except ImportError:
         raise SettingsError("--engine ray needs Ray, which is not installed: facegan[ray].") from None
     given: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+    if address:
+        _refuse_nobody(address)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise FaceganError(f"There is no Ray cluster at {address or 'this machine'}: {error}") from None
     return ray
+
+
+def _refuse_nobody(address: str) -> None:
+    """Where nobody listens Ray itself waits for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise FaceganError(f"There is no Ray cluster at {address}: {error}.") from None
 
 
 _workers: dict[str, Worker] = {}
