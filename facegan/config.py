@@ -123,6 +123,12 @@ class PrepConfig(Settings):
         default=0.0, description="least variance of the Laplacian of the crop in grey; less is blurry; 0: off"
     )
     max_outside: Fraction = Field(default=0.2, description="largest share of a crop that may lie outside the photo")
+    dedup: Literal["off", "exact"] = Field(
+        default="off", description="exact: of photographs with the same bytes only the first by path is taken"
+    )
+    split: str = Field(
+        default="none", description="none; celeba: by its numbers; source: the source's own; or shares, 0.9,0.05,0.05"
+    )
     format: Literal["png", "jpg", "webp"] = Field(
         default="png", description="png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
     )
@@ -163,6 +169,16 @@ class PrepConfig(Settings):
         if self.detector == "none":
             idle |= {"min_score": detector, "faces": detector}
         return idle
+
+    @model_validator(mode="after")
+    def _split_is_known(self) -> Self:
+        names = ("none", "celeba", "source")
+        if self.split not in names and not any(character.isdigit() for character in self.split):
+            raise ValueError(
+                f"--split {self.split} is not offered: choose {one_of(names)}, or shares such as 0.9,0.05,0.05."
+                f"{suggest(self.split, names)}"
+            )
+        return self
 
 
 Method = Literal["dcgan", "wgan-gp"]

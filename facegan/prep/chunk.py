@@ -9,19 +9,20 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from facegan.config import PrepConfig
-from facegan.errors import FaceganError
+from facegan.errors import ModelError
 from facegan.faces import crop as cropping
 from facegan.faces.blur import sharpness
 from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_centre
 from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.photo import Photo, Rejected
 from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
-from facegan.prep.sources import MAX_BYTES, Entry, Reader
+from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
 from facegan.shards.write import ShardSum, ShardWriter
@@ -33,12 +34,21 @@ _THUMBNAIL_PX = 96
 _UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
+class Item(NamedTuple):
+    """A photograph of a chunk: its path in the dataset, its entry in the source, and the reason why it is rejected
+    where that was decided before (``duplicate``, ``crashed``)."""
+
+    path: bytes
+    entry: Entry
+    verdict: str = ""
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """Photographs that go into one shard: where each lies in the source, and its path in the dataset."""
+    """Photographs that go into one shard."""
 
     number: int
-    entries: tuple[tuple[bytes, Entry], ...]
+    items: tuple[Item, ...]
 
 
 @dataclass
@@ -101,25 +111,28 @@ def process_chunk(
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
     with ShardWriter(path, temporary) as shard:
-        for raw_path, entry in chunk.entries:
+        for raw_path, entry, verdict in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
             rows.append(row)
             photo, samples = None, []
             try:
+                if verdict == "crashed":  # it is not touched again
+                    raise Rejected(verdict)
                 data = _read(reader, entry)
+                row.bytes = len(data)
                 row.sha256 = hashlib.sha256(data).hexdigest()
                 photo = Photo(data)
                 row.width, row.height = photo.width, photo.height
+                if verdict:
+                    raise Rejected(verdict)
                 cuts = _cut_faces(photo, config, detector, row)
-                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut)) for cut in cuts]
+                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut, entry.label)) for cut in cuts]
             except Rejected as rejected:
                 row.reason = rejected.reason
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
                     rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo)))
-            except (
-                FaceganError
-            ):  # of no one photograph: a model that can't be loaded, a detector that breaks its protocol
-                raise
+            except ModelError:
+                raise  # no photograph's fault: a model that can't be loaded, a detector that breaks its protocol
             except Exception as error:  # a decoder's surprise costs one photograph, never the run; it is told of
                 row.reason = "crashed"
                 crashes.append(f"{row.path}: {type(error).__name__}: {error}")
@@ -135,6 +148,8 @@ def _read(reader: Reader, entry: Entry) -> bytes:
         raise Rejected("too_large")
     try:
         data = reader.read(entry)
+    except Unreachable as error:
+        raise Rejected("unreachable") from error
     except _UNREADABLE as error:
         raise Rejected("unreadable") from error
     if len(data) > MAX_BYTES:
@@ -223,7 +238,7 @@ def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
         raise Rejected("blurry")
 
 
-def _meta(row: Row, cut: Cut) -> bytes:
+def _meta(row: Row, cut: Cut, label: int) -> bytes:
     return sample_json(
         path=row.path,
         sha256=row.sha256,
@@ -234,6 +249,7 @@ def _meta(row: Row, cut: Cut) -> bytes:
         score=cut.face.score if cut.face else 0.0,
         quad=cut.quad.tolist(),
         turned=cut.turned,
+        label=label,
     )
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from facegan.config import PrepConfig
 from facegan.faces.detect import Detector, Face
-from facegan.prep.chunk import Chunk, ChunkResult, process_chunk
-from facegan.prep.sources import Entry
+from facegan.prep.chunk import Chunk, ChunkResult, Item, process_chunk
+from facegan.prep.sources.base import Entry
 
 
 def photo(width: int = 200, height: int = 200, seed: int = 0, kind: str = "JPEG") -> bytes:
@@ -73,7 +73,7 @@ class Memory:
 
 
 def run_chunk(tmp_path: Path, photos: dict[bytes, bytes], detector: Detector, /, **settings) -> ChunkResult:
-    entries = tuple((name, Entry(name, len(data))) for name, data in photos.items())
+    entries = tuple(Item(name, Entry(name, len(data))) for name, data in photos.items())
     chunk = Chunk(0, entries)
     out = tmp_path / "000000.tar"
     return process_chunk(chunk, PrepConfig.of(settings), Memory(photos), detector, out, tmp_path / "x.partial")

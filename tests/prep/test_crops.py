@@ -20,8 +20,8 @@ from facegan.demo import Portrait, draw_portrait, draw_portraits
 from facegan.errors import DatasetError, ModelError, SettingsError
 from facegan.faces.detect import Detector
 from facegan.faces.detectors import NoDetector, make_detector
-from facegan.prep.plan import find_models
 from facegan.prep.prepare import plan_prepare, prepare
+from facegan.prep.settings import find_models
 from facegan.shards.images import decode_image
 from facegan.shards.index import Shard
 from facegan.shards.layout import DatasetInfo
