@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from facegan.config import PrepConfig
-from facegan.errors import DatasetError, ModelError
+from facegan.errors import DatasetError, ModelError, SettingsError
+from facegan.faces.detectors import check_detector
 from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
 from facegan.files import sha256_file
 
@@ -16,11 +17,16 @@ _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillo
 
 
 def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> tuple[Path, ...]:
-    """The detector models a run needs, each checked where facegan knows its sum.
+    """The detector models a run needs, each checked where facegan knows its sum; none but for MediaPipe's detectors.
 
     Args:
         fetch: get those that are missing; else only say where they will lie.
     """
+    if config.detector not in _MODELS_OF:
+        if model is not None:
+            raise SettingsError(f"--model {model} is for MediaPipe: leave it out with --detector {config.detector}.")
+        check_detector(config)
+        return ()
     known = known_models()
     if model is None:
         wanted = [known[name] for name in _MODELS_OF[config.detector]]
@@ -45,6 +51,7 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     Raises:
         DatasetError: names the first setting that differs, both values, and the way out.
     """
+    old = {name: PrepConfig.default(name) for name in PrepConfig.model_fields} | old  # made before a setting was there
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) != new.get(name):
             option = "--" + name.replace("_", "-").replace("models", "model")

@@ -57,13 +57,13 @@ class Worker:
     def __init__(self, job: Job) -> None:
         import cv2
 
-        from facegan.faces.detect import MediaPipeDetector, silence_stderr
+        from facegan.faces.detect import silence_stderr
+        from facegan.faces.detectors import make_detector
 
         cv2.setNumThreads(1)
         self.job = job
         self.reader: Reader = _Watched(job.source.reader(), job.photo_seconds)
-        self.detector: Detector = MediaPipeDetector(list(job.models))
-        self.detector.load(job.config.min_score)
+        self.detector: Detector = make_detector(job.config, job.models)
         silence_stderr()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
 
