@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
+from facegan.errors import DatasetError
 from facegan.files import replacing
 
 SCHEMA = pa.schema(
@@ -39,6 +40,31 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
     """
     with path.open("rb") as file:
         return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
+
+
+def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+    """Some columns of the table (all where None), so many rows at a time, in order.
+
+    Raises:
+        DatasetError: the table can't be read, or is not one of ours.
+    """
+    try:
+        with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+            if not table.schema_arrow.equals(SCHEMA):
+                raise DatasetError(f"{path} has other columns than a table of facegan prep.")
+            for batch in table.iter_batches(rows, columns=columns, use_threads=False):
+                batch.validate(full=True)  # its text is UTF-8, its lists lie inside it
+                if any(map(_holds_null, batch.columns)):
+                    raise DatasetError(f"{path} has empty fields, which a table of facegan prep has not.")
+                yield batch
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing.") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} can't be read ({str(error).splitlines()[0]:.200}).") from None
+
+
+def _holds_null(column: pa.Array) -> bool:
+    return column.null_count > 0 or (pa.types.is_list(column.type) and column.flatten().null_count > 0)
 
 
 def read_known(path: Path) -> dict[str, int]:

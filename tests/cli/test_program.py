@@ -22,7 +22,7 @@ OPTIONS = {
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --save-every"
     " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
-    "verify": "--json --quiet --debug",
+    "verify": "--deep --json --quiet --debug",
     "inspect": "--json --debug",
 }
 
