@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.run import facegan
 
-COMMANDS = ["prep", "inspect", "verify", "train", "sample", "demo", "doctor", "models", "bench"]
+COMMANDS = ["prep", "inspect", "verify", "select", "train", "sample", "demo", "doctor", "models", "bench"]
 OPTIONS = {
     "prep": "--size --crop --margin --detector --model --min-score --faces --max-outside --format --shard-size"
     " --workers --limit --force --set --json --dry-run --quiet --debug",
@@ -23,6 +23,7 @@ OPTIONS = {
     " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
+    "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
     "inspect": "--json --debug",
 }
 
