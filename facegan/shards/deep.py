@@ -55,7 +55,7 @@ def check_samples(shard: Shard, expected: Expected) -> tuple[list[str], FactsByK
         problem = _image_problem(sample, bytes(shard.read(sample.image)), expected)
         if problem:
             problems.append(f"{_place(shard, sample.image.name)} {problem}.")
-        meta = _read_meta(shard, sample)
+        meta = read_meta(shard, sample)
         facts[sample.key] = None if isinstance(meta, str) else _facts(meta)
         if isinstance(meta, str):
             problems.append(f"{_place(shard, f'{sample.key}.json')} {shown(meta)}.")
@@ -135,7 +135,7 @@ def _checksums_hold(png: bytes) -> bool:
     return False
 
 
-def _read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
+def read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
     """The sample's JSON, or what is wrong with it."""
     if sample.meta is None:
         return "is missing"
@@ -156,7 +156,7 @@ def _facts(meta: SampleMeta) -> Facts:
 def read_facts(path: Path) -> FactsByKey:
     """What the samples of a shard tell of their photographs."""
     shard = Shard(path)
-    metas = {sample.key: _read_meta(shard, sample) for sample in shard.samples}
+    metas = {sample.key: read_meta(shard, sample) for sample in shard.samples}
     shard.close()
     return {key: None if isinstance(meta, str) else _facts(meta) for key, meta in metas.items()}
 

@@ -24,7 +24,7 @@ OPTIONS = {
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
-    "inspect": "--json --debug",
+    "inspect": "--plot --source --extract --json --quiet --debug",
 }
 
 
