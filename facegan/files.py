@@ -73,6 +73,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
+def refuse_filled(path: Path) -> None:
+    """
+    Raises:
+        FaceganError: ``path`` is there, and not an empty folder.
+    """
+    with disk_errors(path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FaceganError(f"{path} is there already, and not empty. Choose a new folder.")
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that appears under ``path`` whole when the block ends well, and else not at all.
@@ -81,9 +91,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         FaceganError: ``path`` is there, and not an empty folder.
         DiskError: the disk is full, or may not be written.
     """
+    refuse_filled(path)
     target = Path(os.path.realpath(path))
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FaceganError(f"{path} is there already, and not empty. Choose a new folder.")
     with disk_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from facegan.config import SelectConfig
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError, one_of
-from facegan.files import TEMPORARY, new_folder, sha256_file, write_bytes, write_json
+from facegan.files import TEMPORARY, new_folder, refuse_filled, sha256_file, write_bytes, write_json
 from facegan.prep.original import copy_origin
 from facegan.prep.picks import Pick, Standing, picked
 from facegan.prep.preview import draw_preview
@@ -103,8 +103,9 @@ def plan_select(
     *,
     console: Console | None = None,
 ) -> SelectResult:
-    """Counts what `select` would take with the same arguments. Touches nothing."""
+    """Counts what `select` would take with the same arguments. Touches nothing; raises what `select` would."""
     config, console = config or SelectConfig(), console or Console(quiet=True)
+    refuse_filled(Path(new))
     sources = [Standing(Path(out)) for out in outs]
     _settings(sources, config)
     with _progress(sources, console) as progress:
