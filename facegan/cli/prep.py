@@ -42,6 +42,13 @@ def prep(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make damaged shards again, and try photographs again that stayed away.")
     ] = False,
+    attributes: Annotated[
+        Path | None, typer.Option("--attributes", help="CelebA's list_attr_celeba.txt: into each JSON.")
+    ] = None,
+    source_paths: Annotated[
+        bool,
+        typer.Option("--source-paths/--no-source-paths", help="Note in OUT/.facegan where the photographs lie."),
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     sets: Set = None,
     json: Json = False,
@@ -83,7 +90,16 @@ def prep(
     from facegan.prep.prepare import plan_prepare, prepare
 
     if dry_run:
-        plan = plan_prepare(source, out, config, model=model, workers=processes, limit=limit, force=force)
+        plan = plan_prepare(
+            source,
+            out,
+            config,
+            model=model,
+            workers=processes,
+            limit=limit,
+            force=force,
+            attributes=attributes,
+        )
         if json:
             print_json(plan.to_json())
         else:
@@ -105,6 +121,8 @@ def prep(
         force=force,
         repair=repair,
         download=download,
+        attributes=attributes,
+        note_source=source_paths,
         console=console_of(quiet),
     )
     if json:

@@ -16,8 +16,8 @@ from facegan.shards.layout import readable_path
 _SCHEMA = """
     CREATE TABLE found (name BLOB, size INTEGER, place TEXT, label INTEGER, part TEXT);
     CREATE TABLE photos (name BLOB PRIMARY KEY, size INTEGER, place TEXT, label INTEGER, part TEXT,
-                         new INTEGER DEFAULT 1, split TEXT DEFAULT '', sha256 TEXT DEFAULT '', twin INTEGER DEFAULT 0)
-                        WITHOUT ROWID;
+                         new INTEGER DEFAULT 1, split TEXT DEFAULT '', sha256 TEXT DEFAULT '', twin INTEGER DEFAULT 0,
+                         attributes INTEGER DEFAULT 0) WITHOUT ROWID;
     CREATE TABLE again (chunk INTEGER, place INTEGER, path TEXT, twin INTEGER, PRIMARY KEY (chunk, place))
                        WITHOUT ROWID;
     CREATE TABLE known (path TEXT PRIMARY KEY, size INTEGER, sha256 TEXT, seen INTEGER DEFAULT 0) WITHOUT ROWID;
@@ -32,6 +32,7 @@ class Photo(NamedTuple):
     entry: Entry
     split: str
     twin: bool  # the bytes of a photograph before it: a duplicate
+    attributes: int = 0  # as bits, see `facegan.prep.attributes`
 
 
 class Catalogue:
@@ -179,6 +180,22 @@ class Catalogue:
         except sqlite3.OperationalError:
             raise problems[0] if problems else AssertionError("split_of failed") from None
 
+    def set_attributes(self, rows: Iterable[tuple[bytes, int]]) -> str:
+        """Attributes of the new photographs by the last part of their names; the first that has none, or nothing."""
+        self._db.execute("CREATE TABLE attributes (file BLOB PRIMARY KEY, bits INTEGER) WITHOUT ROWID")
+        self._db.create_function("file", 1, lambda name: name.rpartition(b"/")[2], deterministic=True)
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT OR REPLACE INTO attributes VALUES (?, ?)", rows)
+        self._db.execute("COMMIT")
+        missing = self._db.execute(
+            "SELECT name FROM photos WHERE new AND file(name) NOT IN (SELECT file FROM attributes) "
+            "ORDER BY name LIMIT 1"
+        ).fetchone()
+        self._db.execute(
+            "UPDATE photos SET attributes = coalesce((SELECT bits FROM attributes WHERE file = file(name)), 0)"
+        )
+        return readable_path(missing[0]) if missing else ""
+
     def set_sums(self, sums: Iterable[tuple[bytes, str]]) -> None:
         """SHA-256 by name."""
         self._db.execute("BEGIN")
@@ -207,12 +224,12 @@ class Catalogue:
     def photos(self, split: str, first: bytes = b"", count: int = -1) -> Iterator[Photo]:
         """New photographs of a split from a name on, sorted by path."""
         rows = self._rows(
-            "SELECT name, size, place, label, part, split, twin FROM photos WHERE new AND split = ? AND name >= ? "
-            "ORDER BY name LIMIT ?", split, first, count,
+            "SELECT name, size, place, label, part, split, twin, attributes FROM photos "
+            "WHERE new AND split = ? AND name >= ? ORDER BY name LIMIT ?", split, first, count,
         )  # fmt: skip
-        for name, size, place, label, part, of, twin in rows:
+        for name, size, place, label, part, of, twin, attributes in rows:
             entry = Entry(name, size, tuple(json.loads(place)) if place else (), label, part)
-            yield Photo(name[len(self.root) :], entry, of, bool(twin))
+            yield Photo(name[len(self.root) :], entry, of, bool(twin), attributes)
 
     def ask_again(self, chunk: int, rows: Iterable[tuple[str, bool]]) -> str:
         """Takes note of the photographs (path, twin) of a standing chunk; the first that is gone, or nothing."""
@@ -230,12 +247,12 @@ class Catalogue:
     def photos_again(self, chunk: int, split: str) -> Iterator[Photo]:
         """The photographs of a standing chunk in its order."""
         rows = self._rows(
-            "SELECT name, size, photos.place, label, part, again.twin FROM again JOIN paths USING (path) "
+            "SELECT name, size, photos.place, label, part, again.twin, attributes FROM again JOIN paths USING (path) "
             "JOIN photos USING (name) WHERE chunk = ? ORDER BY again.place", chunk,
         )  # fmt: skip
-        for name, size, place, label, part, twin in rows:
+        for name, size, place, label, part, twin, attributes in rows:
             entry = Entry(name, size, tuple(json.loads(place)) if place else (), label, part)
-            yield Photo(name[len(self.root) :], entry, split, bool(twin))
+            yield Photo(name[len(self.root) :], entry, split, bool(twin), attributes)
 
     def close(self) -> None:
         self._db.close()

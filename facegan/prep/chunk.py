@@ -22,6 +22,7 @@ from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_ce
 from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.photo import Photo, Rejected
 from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
+from facegan.prep.attributes import told
 from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
@@ -41,6 +42,7 @@ class Item(NamedTuple):
     path: bytes
     entry: Entry
     verdict: str = ""
+    attributes: int = 0  # as bits, by the chunk's names of them
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Chunk:
 
     number: int
     items: tuple[Item, ...]
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -111,7 +114,7 @@ def process_chunk(
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
     with ShardWriter(path, temporary) as shard:
-        for raw_path, entry, verdict in chunk.items:
+        for raw_path, entry, verdict, bits in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
             rows.append(row)
             photo, samples = None, []
@@ -126,7 +129,10 @@ def process_chunk(
                 if verdict:
                     raise Rejected(verdict)
                 cuts = _cut_faces(photo, config, detector, row)
-                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut, entry.label)) for cut in cuts]
+                more = told(chunk.attributes, bits)
+                samples = [
+                    (encode_image(cut.pixels, config.format), _meta(row, cut, entry.label, more)) for cut in cuts
+                ]
             except Rejected as rejected:
                 row.reason = rejected.reason
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
@@ -238,7 +244,7 @@ def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
         raise Rejected("blurry")
 
 
-def _meta(row: Row, cut: Cut, label: int) -> bytes:
+def _meta(row: Row, cut: Cut, label: int, attributes: dict[str, int]) -> bytes:
     return sample_json(
         path=row.path,
         sha256=row.sha256,
@@ -250,6 +256,7 @@ def _meta(row: Row, cut: Cut, label: int) -> bytes:
         quad=cut.quad.tolist(),
         turned=cut.turned,
         label=label,
+        attributes=attributes,
     )
 
 

@@ -49,11 +49,12 @@ JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
 
 
-def finish(out: Path, plan: Plan) -> DatasetInfo:
+def finish(out: Path, plan: Plan, note_source: bool = True) -> DatasetInfo:
     """Makes the committed chunks of a plan part of the dataset."""
     state = out / STATE_FOLDER
     shutil.rmtree(state / _FINAL, ignore_errors=True)
-    write_origin(out, plan.where, plan.catalogue.root)
+    if note_source:
+        write_origin(out, plan.where, plan.catalogue.root)
     final = make_folder(state / _FINAL)
     gathered = _Gathered(plan, out)
     write_photos(final / PHOTOS_FILE, gathered.tables())

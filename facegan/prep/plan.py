@@ -16,6 +16,7 @@ from typing import Any
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SourceError
 from facegan.manifests import known_datasets, recognise
+from facegan.prep.attributes import Attributes
 from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Work
@@ -62,6 +63,7 @@ class Plan:
     twins: int
     chunks: tuple[ChunkPlan, ...]
     catalogue: Catalogue
+    attributes: tuple[str, ...] = ()  # their names
     again: dict[int, ChunkPlan] = field(default_factory=dict)  # chunks of the dataset to be made anew, by their place
 
     @property
@@ -79,11 +81,11 @@ class Plan:
             if self.again.get(chunk.number) == chunk
             else self.catalogue.photos(chunk.split, chunk.first, chunk.photos)
         )
-        return Work(Chunk(chunk.number, tuple(map(_item, photos))), chunk.inputs)
+        return Work(Chunk(chunk.number, tuple(map(_item, photos)), self.attributes), chunk.inputs)
 
 
 def _item(photo: Photo) -> Item:
-    return Item(photo.path, photo.entry, "duplicate" if photo.twin else "")
+    return Item(photo.path, photo.entry, "duplicate" if photo.twin else "", photo.attributes)
 
 
 def list_photographs(source: Source, limit: int | None) -> Catalogue:
@@ -106,6 +108,7 @@ def make_plan(
     before: DatasetInfo | None,
     limit: int | None,
     workers: int,
+    attributes: Attributes | None = None,
 ) -> Plan:
     """Finds what of the source the dataset does not hold yet.
 
@@ -124,7 +127,9 @@ def make_plan(
         _refuse_changed(catalogue, out)
     catalogue.split_by(splitter(config.split))
     twins = _find_twins(source, catalogue, workers) if config.dedup == "exact" and workers else 0
-    settings, versions = effective_settings(config, models), library_versions()
+    if attributes:
+        set_attributes(catalogue, attributes)
+    settings, versions = effective_settings(config, models, attributes), library_versions()
     return Plan(
         where=source.where,
         before=before,
@@ -138,7 +143,18 @@ def make_plan(
         twins=twins,
         chunks=tuple(_cut(catalogue, config.shard_size, settings, versions)),
         catalogue=catalogue,
+        attributes=attributes.names if attributes else (),
     )
+
+
+def set_attributes(catalogue: Catalogue, attributes: Attributes) -> None:
+    """
+    Raises:
+        SourceError: a photograph has none.
+    """
+    missing = catalogue.set_attributes(attributes.rows())
+    if missing:
+        raise SourceError(f"{attributes.path} has no attributes of {missing}. All photographs need some, or none.")
 
 
 def _recognised(source: Source, catalogue: Catalogue) -> str:
@@ -223,7 +239,7 @@ def plan_chunk(
 ) -> ChunkPlan:
     digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
     for photo in photos:
-        told = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.twin]
+        told = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.twin, photo.attributes]
         digest.update(json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogateescape"))
     size = sum(photo.entry.size for photo in photos)
     return ChunkPlan(number, split, photos[0].entry.name, len(photos), size, digest.hexdigest())

@@ -19,6 +19,7 @@ from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
 from facegan.manifests import completeness, known_datasets
 from facegan.prep.advice import advice
+from facegan.prep.attributes import Attributes, open_attributes
 from facegan.prep.catalogue import Catalogue
 from facegan.prep.commit import committed
 from facegan.prep.engines.local import LocalEngine
@@ -97,6 +98,8 @@ def prepare(
     force: bool = False,
     repair: bool = False,
     download: bool = False,
+    attributes: Path | None = None,
+    note_source: bool = True,
     photo_seconds: float = PHOTO_SECONDS,
     console: Console | None = None,
 ) -> PrepResult:
@@ -118,6 +121,8 @@ def prepare(
         repair: make shards of ``out`` that are missing or altered again, and try photographs again that stayed away;
             nothing is added.
         download: torchvision may fetch what is missing.
+        attributes: CelebA's list_attr_celeba.txt; what it says of a photograph goes into the JSON of its samples.
+        note_source: note in ``out/.facegan`` where the photographs lie, for ``facegan inspect``.
         photo_seconds: a photograph that takes longer, reading apart, is ``crashed``.
         console: where progress goes; silent where None.
 
@@ -135,6 +140,7 @@ def prepare(
     refuse_foreign(out)
     catalogue = list_photographs(origin, limit)
     models = find_models(config, model)
+    listed = open_attributes(attributes) if attributes else None
     lock = make_folder(out / STATE_FOLDER) / "lock"
     busy = f"Another facegan prep is writing into {out}"
     with (
@@ -144,9 +150,9 @@ def prepare(
     ):
         end_earlier_run(out, force)
         if repair:
-            plan = _plan_repair(origin.where, catalogue, out, config, models, console)
+            plan = _plan_repair(origin.where, catalogue, out, config, models, listed, console)
         else:
-            plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
+            plan = _plan(origin, catalogue, out, config, models, limit, force, workers, listed)
         folder = make_ready(out, plan.settings, plan.before, force)
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         _announce(plan, todo, config, workers, console)
@@ -155,7 +161,7 @@ def prepare(
             with _unpacked(origin, out) as source_to_read:
                 job = Job(config, source_to_read, models, folder, photo_seconds)
                 _run(job, todo, plan, workers, engine, ray_address, console, ran)
-        info = finish(out, plan) if plan.todo or plan.before is None else plan.before
+        info = finish(out, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
@@ -190,6 +196,7 @@ def plan_prepare(
     workers: int | None = None,
     limit: int | None = None,
     force: bool = False,
+    attributes: Path | None = None,
 ) -> PrepPlan:
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
     config, out = config or PrepConfig(), Path(out)
@@ -198,7 +205,8 @@ def plan_prepare(
     origin = open_source(os.fspath(source), out)
     with contextlib.closing(list_photographs(origin, limit)) as catalogue:
         models = find_models(config, model, fetch=False)
-        plan = _plan(origin, catalogue, out, config, models, limit, force, 0)
+        listed = open_attributes(attributes) if attributes else None
+        plan = _plan(origin, catalogue, out, config, models, limit, force, 0, listed)
     new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)
     seconds, size = estimate(new, size, config, workers)
     return PrepPlan(
@@ -215,9 +223,10 @@ def _plan(
     limit: int | None,
     force: bool,
     workers: int,
+    attributes: Attributes | None = None,
 ) -> Plan:
     before = standing(out, force)
-    plan = make_plan(origin, catalogue, out, config, models, before, limit, workers)
+    plan = make_plan(origin, catalogue, out, config, models, before, limit, workers, attributes)
     begun = begun_with(out, before)
     if begun and not force:
         check_settings(begun, plan.settings, out)
@@ -225,12 +234,18 @@ def _plan(
 
 
 def _plan_repair(
-    where: str, catalogue: Catalogue, out: Path, config: PrepConfig, models: tuple[Path, ...], console: Console
+    where: str,
+    catalogue: Catalogue,
+    out: Path,
+    config: PrepConfig,
+    models: tuple[Path, ...],
+    attributes: Attributes | None,
+    console: Console,
 ) -> Plan:
     before = DatasetInfo.read(out)
-    settings = effective_settings(config, models)
+    settings = effective_settings(config, models, attributes)
     check_settings(before.settings, settings, out)
-    plan = plan_repair(where, catalogue, out, settings, models, before, console)
+    plan = plan_repair(where, catalogue, out, settings, models, before, attributes, console)
     if not plan.again:
         console.note(f"{out} needs no repair.")
     return plan

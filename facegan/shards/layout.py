@@ -83,8 +83,12 @@ def sample_json(
     quad: list[list[float]],
     turned: int = 0,
     label: int = 0,
+    attributes: dict[str, int] | None = None,
 ) -> bytes:
-    """KEY.json. Every field is there, always of one type: readers infer their schema from the first few samples."""
+    """KEY.json. Every field is there, always of one type: readers infer their schema from the first few samples.
+
+    ``attributes`` is there in all samples of a dataset, or in none.
+    """
     return json.dumps(
         {
             "path": path,
@@ -97,6 +101,7 @@ def sample_json(
             "quad": [[float(v) for v in point] for point in quad],
             "turned": turned,
             "label": label,
+            **({"attributes": attributes} if attributes else {}),
         },
         ensure_ascii=False,
     ).encode()
