@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 import struct
 import tarfile
 import zipfile
@@ -179,7 +180,7 @@ class Tar:
                         listing.ignored["special"] += 1
                     archive.members = []  # else tarfile keeps them all
                 _check_end(self.path, archive.offset)
-        except (tarfile.TarError, EOFError, RecursionError) as error:
+        except _BROKEN_TAR as error:
             count = f"{len(files):,} files stand before that"
             raise SourceError(f"{self.path} is no whole tar archive ({error}); {count}.") from None
         for name, target in links.items():
@@ -194,6 +195,10 @@ class Tar:
 
     def reader(self) -> Reader:
         return TarReader(self.path)
+
+
+# What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
+_BROKEN_TAR = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError)
 
 
 def _check_end(path: Path, offset: int) -> None:
@@ -226,9 +231,12 @@ class Zip:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 last = {_zip_name(info): info for info in archive.infolist() if not info.is_dir()}
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError, OSError) as error:  # names, offsets
             raise SourceError(f"{self.path} is no whole zip archive ({error}).") from None
         for name, info in last.items():
+            if info.create_system == 3 and stat.S_ISLNK(info.external_attr >> 16):  # 3: Unix; its data is the target
+                listing.ignored["link"] += 1
+                continue
             place = (info.header_offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits)
             listing.add(name, info.file_size, place)
         listing.entries.sort()
