@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from facegan.errors import SettingsError, one_of, suggest
 
@@ -42,7 +43,8 @@ class Settings(BaseModel):
         """A setting's meaning, with its choices where it has some."""
         field = cls.model_fields[name]
         choices = choices_of(field.annotation)
-        listed = f" [{'|'.join(map(str, choices))}]" if choices else ""
+        between = "|" if len(choices) < 8 else " | "  # so that a long list breaks into lines
+        listed = f" [{between.join(map(str, choices))}]" if choices else ""
         return f"{field.description or ''}{listed}"
 
     @classmethod
@@ -75,6 +77,18 @@ def _number(value: Any) -> Any:
 
 
 Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(_number)]  # --set gives text
+FixedCrop = Literal["dcgan108", "pggan128", "began128", "ncsn140", "vaegan148", "comparegan160", "center178", "squash"]
+FIXED_CROPS: tuple[str, ...] = typing.get_args(FixedCrop)
+DETECTORS = ("mediapipe", "mediapipe-short", "mediapipe-full", "none")
+
+
+def _detector_name(name: str) -> str:
+    if name not in DETECTORS and not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name):
+        raise ValueError(
+            f"--detector {name} is not offered: choose {', '.join(DETECTORS)},\n"
+            f"or name a class of your own as MODULE:CLASS.{suggest(name, DETECTORS)}"
+        )
+    return name
 
 
 class PrepConfig(Settings):
@@ -83,22 +97,88 @@ class PrepConfig(Settings):
     section: ClassVar[str] = "prep"
 
     size: Size = Field(default=64, description="side of a face in pixels")
-    crop: Literal["aligned", "box"] = Field(
-        default="aligned", description="aligned: turned upright by eyes and mouth (FFHQ); box: the detector's square"
+    crop: Literal["aligned", "box"] | FixedCrop = Field(
+        default="aligned",
+        description="aligned: turned upright by eyes and mouth (FFHQ); box: the detector's square; the others are as "
+        "papers cut CelebA's 178×218: so many pixels about the centre of any photo that is large enough; "
+        "squash: the whole photo, aspect not kept",
     )
     margin: Annotated[float, Field(gt=0, le=10)] = Field(default=1.0, description="scales the crop about its centre")
-    detector: Literal["mediapipe", "mediapipe-short", "mediapipe-full"] = Field(
-        default="mediapipe", description="mediapipe: short range, then full range where short finds nothing"
+    detector: Annotated[str, AfterValidator(_detector_name)] = Field(
+        default="mediapipe",
+        description="mediapipe: short range, then full range where short finds nothing; mediapipe-short; "
+        "mediapipe-full; none: with fixed crops; MODULE:CLASS: your own (facegan.faces.detect.Detector)",
+    )
+    turn: Literal["none", "auto"] = Field(
+        default="none", description="auto: photos on a side or upside down are turned to where their face is upright"
     )
     min_score: Fraction = Field(default=0.5, description="least detection score")
     faces: Literal["best", "only", "all"] = Field(
         default="best", description="best: highest score near the centre; only: photos with just one; all: every face"
     )
+    min_face: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="least side of a crop, in the photo's pixels; smaller is too_small; 0: off"
+    )
+    blur: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="least variance of the Laplacian of the crop in grey; less is blurry; 0: off"
+    )
     max_outside: Fraction = Field(default=0.2, description="largest share of a crop that may lie outside the photo")
+    dedup: Literal["off", "exact"] = Field(
+        default="off", description="exact: of photographs with the same bytes only the first by path is taken"
+    )
+    split: str = Field(
+        default="none", description="none; celeba: by its numbers; source: the source's own; or shares, 0.9,0.05,0.05"
+    )
     format: Literal["png", "jpg", "webp"] = Field(
         default="png", description="png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
     )
     shard_size: Positive = Field(default=1000, description="photographs a chunk; what is kept of a chunk is one shard")
+
+    @property
+    def crop_is_fixed(self) -> bool:
+        """The crop follows from the photograph's size alone."""
+        return self.crop in FIXED_CROPS
+
+    @model_validator(mode="after")
+    def _no_setting_is_idle(self) -> Self:
+        if self.detector == "none" and not self.crop_is_fixed:
+            raise ValueError(
+                f"--crop {self.crop} cuts out a face, and --detector none looks for none.\n"
+                f"Choose a fixed crop ({one_of(FIXED_CROPS)}), or another --detector."
+            )
+        for name, remedy in self._idle().items():
+            value = getattr(self, name)
+            if value != self.default(name):
+                option = f"--{name.replace('_', '-')} {value}"
+                raise ValueError(
+                    f"{option} changes nothing with --detector {self.detector} and the fixed --crop {self.crop}.\n"
+                    f"Leave it out, or choose {remedy}."
+                )
+        return self
+
+    def _idle(self) -> dict[str, str]:
+        """Settings that change nothing beside the others, and what to choose for them to do so."""
+        if not self.crop_is_fixed:
+            return {}
+        moving, detector = "--crop aligned or box", "another --detector"
+        idle: dict[str, str] = dict.fromkeys(("margin", "turn", "max_outside"), moving)
+        if self.crop != "squash":
+            idle["min_face"] = moving
+        if self.faces == "all":  # a fixed crop is the same for every face of a photograph
+            idle["faces"] = moving
+        if self.detector == "none":
+            idle |= {"min_score": detector, "faces": detector}
+        return idle
+
+    @model_validator(mode="after")
+    def _split_is_known(self) -> Self:
+        names = ("none", "celeba", "source")
+        if self.split not in names and not any(character.isdigit() for character in self.split):
+            raise ValueError(
+                f"--split {self.split} is not offered: choose {one_of(names)}, or shares such as 0.9,0.05,0.05."
+                f"{suggest(self.split, names)}"
+            )
+        return self
 
 
 Method = Literal["dcgan", "wgan-gp"]

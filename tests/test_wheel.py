@@ -17,7 +17,8 @@ def test_the_wheel_carries_its_data_and_works_elsewhere(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"facegan/py.typed", "facegan/_data/manifests/models.toml", "facegan/cli/app.py"} <= set(names)
+    assert {"facegan/py.typed", "facegan/cli/app.py"} <= set(names)
+    assert {f"facegan/_data/manifests/{name}.toml" for name in ("models", "celeba-aligned", "mnist")} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "manifests/"))]
     elsewhere = tmp_path / "elsewhere"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(elsewhere), str(wheel)]

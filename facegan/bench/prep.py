@@ -13,8 +13,8 @@ from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import SourceError
 from facegan.faces.detect import silence_stderr
-from facegan.prep.plan import find_models
 from facegan.prep.prepare import prepare
+from facegan.prep.settings import find_models
 
 _DRAWN = 1000
 

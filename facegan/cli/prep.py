@@ -10,25 +10,38 @@ import typer
 from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, console_of, given, setting, whole_number
 from facegan.config import PrepConfig
 from facegan.console import human_seconds, print_json, print_result
-from facegan.errors import SettingsError
+from facegan.errors import SettingsError, suggest
 from facegan.files import human_bytes
 
 
 def prep(
-    source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, .tar or .zip of photographs.")],
+    source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, archive, table or array; see below.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="The dataset's folder; continued where it exists.")],
     size: Annotated[int, setting(PrepConfig, "size")] = PrepConfig.default("size"),
     crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
     margin: Annotated[float, setting(PrepConfig, "margin")] = PrepConfig.default("margin"),
     detector: Annotated[str, setting(PrepConfig, "detector")] = PrepConfig.default("detector"),
+    turn: Annotated[str, setting(PrepConfig, "turn")] = PrepConfig.default("turn"),
     model: Annotated[Path | None, typer.Option("--model", help="A detector model (.tflite) of your own.")] = None,
     min_score: Annotated[float, setting(PrepConfig, "min_score")] = PrepConfig.default("min_score"),
     faces: Annotated[str, setting(PrepConfig, "faces")] = PrepConfig.default("faces"),
+    min_face: Annotated[int, setting(PrepConfig, "min_face")] = PrepConfig.default("min_face"),
+    blur: Annotated[float, setting(PrepConfig, "blur")] = PrepConfig.default("blur"),
     max_outside: Annotated[float, setting(PrepConfig, "max_outside")] = PrepConfig.default("max_outside"),
+    dedup: Annotated[str, setting(PrepConfig, "dedup")] = PrepConfig.default("dedup"),
+    split: Annotated[str, setting(PrepConfig, "split")] = PrepConfig.default("split"),
     format: Annotated[str, setting(PrepConfig, "format")] = PrepConfig.default("format"),
     shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
     workers: Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")] = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="local: processes here; ray: a Ray cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="An existing cluster; else one is started here.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make damaged shards again, and try photographs again that stayed away.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     sets: Set = None,
     json: Json = False,
@@ -38,6 +51,9 @@ def prep(
 ) -> None:
     """Detect and crop faces into WebDataset shards. Every photograph is accounted for in OUT/photos.parquet.
 
+    PHOTOS is a folder, a .tar(.gz) or .zip, a .parquet with a column of images or URLs, a .npz, .npy or idx file, or
+    several of them ('laion/{00000..00099}.tar'); by path or URL (s3://, https://, hf://); or torchvision:NAME.
+
     Stopped (Ctrl-C, a crash, a power cut), the same command goes on; with new photographs it adds them.
     """
     options: dict[str, Any] = {
@@ -45,9 +61,14 @@ def prep(
         "crop": crop,
         "margin": margin,
         "detector": detector,
+        "turn": turn,
         "min_score": min_score,
         "faces": faces,
+        "min_face": min_face,
+        "blur": blur,
         "max_outside": max_outside,
+        "dedup": dedup,
+        "split": split,
         "format": format,
         "shard_size": shard_size,
     }
@@ -55,6 +76,10 @@ def prep(
         raise SettingsError("PHOTOS and OUT can't be empty: name the photographs and the dataset's folder.")
     config = PrepConfig.of(given(PrepConfig, sets, **options))
     processes = whole_number(workers, "--workers")
+    if engine not in ("local", "ray"):
+        raise SettingsError(
+            f"--engine {engine} is not offered: choose local or ray.{suggest(engine, ['local', 'ray'])}"
+        )
     from facegan.prep.prepare import plan_prepare, prepare
 
     if dry_run:
@@ -74,8 +99,12 @@ def prep(
         config,
         model=model,
         workers=processes,
+        engine="ray" if engine == "ray" else "local",
+        ray_address=ray_address,
         limit=limit,
         force=force,
+        repair=repair,
+        download=download,
         console=console_of(quiet),
     )
     if json:

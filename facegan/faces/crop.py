@@ -107,8 +107,9 @@ def crop_shrink(quad: Quad, size: int, decoded: int) -> int:
 def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
     """The quadrilateral as RGB uint8 (size, size, 3).
 
-    An upright quadrilateral on whole pixels is averaged by area. A turned one is warped (bilinear) at the next whole
-    multiple of ``size`` and then averaged by area. Enlarging is Lanczos. Outside the photo, pixels are reflected.
+    A quadrilateral on whole pixels, upright or turned by quarters, is averaged by area. Any other is warped (bilinear)
+    at the next whole multiple of ``size`` and then averaged by area. Enlarging is Lanczos. Outside the photo, pixels
+    are reflected.
 
     Args:
         rgb: uint8 (height, width, 3), one pixel for ``shrink`` × ``shrink`` of the photograph.
@@ -118,15 +119,24 @@ def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
     side = quad_side(quad)
     if side < size:
         return _warp(rgb, quad, size, cv2.INTER_LANCZOS4)
-    if _is_upright(quad):
+    quarters = _quarter_turns(quad)
+    if quarters == 0:
         return cv2.resize(_cut(rgb, quad), (size, size), interpolation=cv2.INTER_AREA)
+    if quarters is not None:
+        standing = cv2.resize(_cut(rgb, np.roll(quad, -quarters, axis=0)), (size, size), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(np.rot90(standing, quarters))
     warped = _warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR)
     return cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _is_upright(quad: Quad) -> bool:
-    (x0, y0), (x1, y1), (_, _), (x3, y3) = quad.tolist()
-    return x0 == x1 and y0 == y3 and x3 > x0 and all(value.is_integer() for value in (x0, y0, x3, y1))
+def _quarter_turns(quad: Quad) -> int | None:
+    """By how many quarters, clockwise, a quadrilateral on whole pixels is turned; None for any other."""
+    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad.tolist()
+    if (x0 != x3 and y0 != y3) or not all(value.is_integer() for value in (x0, y0, x2, y2)):
+        return None
+    if y0 == y3:
+        return None if x0 != x1 else 0 if x3 > x0 else 2
+    return None if y0 != y1 else 1 if y3 > y0 else 3
 
 
 def _warp(rgb: np.ndarray, quad: Quad, size: int, interpolation: int) -> np.ndarray:

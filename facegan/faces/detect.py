@@ -54,7 +54,10 @@ def _sixteenth(value: float) -> float:
 
 
 class Detector(Protocol):
-    """Finds faces. ``detect`` takes RGB uint8 (height, width, 3) and gives faces in its pixels, unrounded."""
+    """Finds faces. ``detect`` takes RGB uint8 (height, width, 3) and gives faces in its pixels, unrounded.
+
+    ``--detector MODULE:CLASS`` names a class of one's own that has these two methods; see `detectors.OwnDetector`.
+    """
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]: ...
 

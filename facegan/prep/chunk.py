@@ -9,15 +9,20 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from facegan.config import PrepConfig
+from facegan.errors import ModelError
 from facegan.faces import crop as cropping
+from facegan.faces.blur import sharpness
 from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_centre
+from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.photo import Photo, Rejected
-from facegan.prep.sources import MAX_BYTES, Entry, Reader
+from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
+from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
 from facegan.shards.write import ShardSum, ShardWriter
@@ -29,12 +34,21 @@ _THUMBNAIL_PX = 96
 _UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
+class Item(NamedTuple):
+    """A photograph of a chunk: its path in the dataset, its entry in the source, and the reason why it is rejected
+    where that was decided before (``duplicate``, ``crashed``)."""
+
+    path: bytes
+    entry: Entry
+    verdict: str = ""
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """Photographs that go into one shard: where each lies in the source, and its path in the dataset."""
+    """Photographs that go into one shard."""
 
     number: int
-    entries: tuple[tuple[bytes, Entry], ...]
+    items: tuple[Item, ...]
 
 
 @dataclass
@@ -78,11 +92,19 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class Cut:
-    """One face cut out: what a sample is made of."""
+    """One face cut out: what a sample is made of.
 
-    face: Face
+    Attributes:
+        face: None where no detector was asked.
+        quad: its first corner is the crop's top left, however the photograph was turned.
+        turned: degrees clockwise by which the upright photograph (EXIF undone) was turned to find the face. Face and
+            quadrilateral are in pixels of the photograph as it was before that.
+    """
+
+    face: Face | None
     quad: cropping.Quad
     pixels: np.ndarray
+    turned: int = 0
 
 
 def process_chunk(
@@ -94,22 +116,29 @@ def process_chunk(
     crashes: list[str] = []
     no_decoder = 0
     with ShardWriter(path, temporary) as shard:
-        for raw_path, entry in chunk.entries:
+        for raw_path, entry, verdict in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
             rows.append(row)
             photo, samples = None, []
             try:
+                if verdict == "crashed":  # it is not touched again
+                    raise Rejected(verdict)
                 data = _read(reader, entry)
+                row.bytes = len(data)
                 row.sha256 = hashlib.sha256(data).hexdigest()
                 photo = Photo(data)
                 row.width, row.height = photo.width, photo.height
+                if verdict:
+                    raise Rejected(verdict)
                 cuts = _cut_faces(photo, config, detector, row)
-                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut)) for cut in cuts]
+                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut, entry.label)) for cut in cuts]
             except Rejected as rejected:
                 row.reason = rejected.reason
                 no_decoder += rejected.no_decoder
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
                     rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo)))
+            except ModelError:
+                raise  # no photograph's fault: a model that can't be loaded, a detector that breaks its protocol
             except Exception as error:  # a decoder's surprise costs one photograph, never the run; it is told of
                 row.reason = "crashed"
                 crashes.append(f"{row.path}: {type(error).__name__}: {error}")
@@ -125,6 +154,8 @@ def _read(reader: Reader, entry: Entry) -> bytes:
         raise Rejected("too_large")
     try:
         data = reader.read(entry)
+    except Unreachable as error:
+        raise Rejected("unreachable") from error
     except _UNREADABLE as error:
         raise Rejected("unreadable") from error
     if len(data) > MAX_BYTES:
@@ -133,23 +164,30 @@ def _read(reader: Reader, entry: Entry) -> bytes:
 
 
 def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: Row) -> list[Cut]:
-    """The faces that become samples, best first.
+    """The faces that become samples, best first; one fixed crop where there is no detector.
 
     Raises:
         Rejected: there is none; the reason is that of the first face considered.
     """
+    if config.detector == "none":
+        return [_cut_fixed(photo, None, config)]
     shrink = _detection_shrink(photo)
     pixels = photo.pixels(shrink)
-    faces = [face.scaled(shrink) for face in detector.detect(pixels, config.min_score)]
-    if not faces:
+    found, turned = detector.detect(pixels, config.min_score), 0
+    if config.turn == "auto":
+        found, turned = best_turn(pixels, found, detector, config.min_score)
+    if not found:
         faint = config.min_score > LOOK_AGAIN_SCORE and detector.detect(pixels, LOOK_AGAIN_SCORE)
         raise Rejected("low_score" if faint else "no_face")
+    faces = [face.scaled(shrink) for face in found]
     row.faces = len(faces)
     row.scores = [face.score for face in faces]
+    if turned:
+        faces = [turned_face(face, turned, photo.width, photo.height) for face in faces]
     cuts, reasons = [], []
-    for face in _chosen(faces, photo, config):
+    for face in _chosen(faces, turned_size(turned, photo.width, photo.height), config):
         try:
-            cuts.append(_cut(photo, face, config, shrink))
+            cuts.append(_cut(photo, face, turned, config, shrink))
         except Rejected as rejected:
             reasons.append(rejected.reason)
     if not cuts:
@@ -162,36 +200,62 @@ def _detection_shrink(photo: Photo) -> int:
     return next((shrink for shrink in (1, 2, 4) if long_side / shrink < _SMALL_SIDE), 8)
 
 
-def _chosen(faces: list[Face], photo: Photo, config: PrepConfig) -> list[Face]:
+def _chosen(faces: list[Face], size: tuple[int, int], config: PrepConfig) -> list[Face]:
     if config.faces == "only" and len(faces) > 1:
         raise Rejected("several_faces")
     if config.faces == "all":
         return sorted(faces, key=lambda face: (-face.score, face.box))
     # A face on its head is often a ghost of the upright one beside it, so the upright ones come first.
-    return [nearest_to_centre([f for f in faces if f.anatomical] or faces, photo.width, photo.height)]
+    return [nearest_to_centre([f for f in faces if f.anatomical] or faces, *size)]
 
 
-def _cut(photo: Photo, face: Face, config: PrepConfig, decoded: int) -> Cut:
+def _cut(photo: Photo, face: Face, turned: int, config: PrepConfig, decoded: int) -> Cut:
+    """Cuts out a face of the photograph as ``turned``."""
     if not face.anatomical:
         raise Rejected("bad_keypoints")
+    if config.crop_is_fixed:
+        return _cut_fixed(photo, face, config)
     make_quad = cropping.aligned_quad if config.crop == "aligned" else cropping.box_quad
     quad = make_quad(face, config.margin)
+    if turned:  # back into the photograph as it is
+        back, size = 360 - turned, turned_size(turned, photo.width, photo.height)
+        face, quad = turned_face(face, back, *size), turned_quad(quad, back, *size)
     if cropping.outside_share(quad, photo.width, photo.height) > config.max_outside:
         raise Rejected("off_edge")
+    if config.min_face and cropping.quad_side(quad) < config.min_face:
+        raise Rejected("too_small")
     shrink = cropping.crop_shrink(quad, config.size, decoded)
-    return Cut(face, quad, cropping.crop(photo.pixels(shrink), quad, config.size, shrink))
+    pixels = cropping.crop(photo.pixels(shrink), quad, config.size, shrink)
+    _require_sharp(pixels, config)
+    return Cut(face, quad, pixels, turned)
 
 
-def _meta(row: Row, cut: Cut) -> bytes:
+def _cut_fixed(photo: Photo, face: Face | None, config: PrepConfig) -> Cut:
+    rectangle = fixed_rectangle(config.crop, photo.width, photo.height)
+    if rectangle is None or (config.min_face and min(photo.width, photo.height) < config.min_face):
+        raise Rejected("too_small")
+    pixels = crop_rectangle(photo.pixels(), rectangle, config.size)
+    _require_sharp(pixels, config)
+    return Cut(face, rectangle_quad(rectangle), pixels)
+
+
+def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
+    if config.blur and sharpness(pixels) < config.blur:
+        raise Rejected("blurry")
+
+
+def _meta(row: Row, cut: Cut, label: int) -> bytes:
     return sample_json(
         path=row.path,
         sha256=row.sha256,
         width=row.width,
         height=row.height,
-        box=list(cut.face.box),
-        keypoints=[list(point) for point in cut.face.keypoints],
-        score=cut.face.score,
+        box=list(cut.face.box) if cut.face else [],
+        keypoints=[list(point) for point in cut.face.keypoints] if cut.face else [],
+        score=cut.face.score if cut.face else 0.0,
         quad=cut.quad.tolist(),
+        turned=cut.turned,
+        label=label,
     )
 
 

@@ -12,7 +12,7 @@ from facegan.config import PrepConfig
 from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY, disk_errors, write_bytes
 from facegan.prep.chunk import Chunk, ChunkResult, Thumbnail, process_chunk
-from facegan.prep.sources import Reader
+from facegan.prep.sources.base import Reader
 from facegan.shards.write import ShardSum
 
 
@@ -29,6 +29,7 @@ class Committed:
     """A chunk's marker: its counts and sums. The rows stay on disk, for there may be millions.
 
     Attributes:
+        number: the chunk's.
         inputs: of the `Work`; a marker with another one is of no use.
         kept: photographs that gave samples.
         rejected: photographs by reason.
@@ -39,6 +40,7 @@ class Committed:
         no_decoder: photographs of a format that no installed library decodes.
     """
 
+    number: int
     inputs: str
     photos: int
     kept: int
@@ -75,14 +77,31 @@ def run_and_commit(folder: Path, work: Work, config: PrepConfig, reader: Reader,
         if result.shard is None:
             shard.unlink(missing_ok=True)
     rows = "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in result.rows).encode()
-    write_bytes(rows_path(folder, number), rows)
     done = _summary(work, result, len(rows))
-    write_bytes(marker, json.dumps(asdict(done)).encode())
+    _mark(folder, done, rows)
     return done
+
+
+def adopt(folder: Path, done: Committed, shard: bytes | None, rows: bytes) -> None:
+    """Leaves a chunk that was made elsewhere in ``folder``."""
+    marker, path = _marker_path(folder, done.number), shard_path(folder, done.number)
+    with disk_errors(folder):
+        marker.unlink(missing_ok=True)
+        if shard is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_bytes(path, shard)
+    _mark(folder, done, rows)
+
+
+def _mark(folder: Path, done: Committed, rows: bytes) -> None:
+    write_bytes(rows_path(folder, done.number), rows)
+    write_bytes(_marker_path(folder, done.number), json.dumps(asdict(done)).encode())
 
 
 def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
     return Committed(
+        number=work.chunk.number,
         inputs=work.inputs,
         photos=len(result.rows),
         kept=sum(row.outcome == "kept" for row in result.rows),
@@ -96,15 +115,14 @@ def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
     )
 
 
-def committed(folder: Path, work: Work) -> Committed | None:
-    """What an earlier run made of this chunk, or None where it must be done (again)."""
-    number = work.chunk.number
+def committed(folder: Path, number: int, inputs: str) -> Committed | None:
+    """What an earlier run made of a chunk with these inputs, or None where it must be done (again)."""
     try:
         marker = json.loads(_marker_path(folder, number).read_bytes())
         shard = marker["shard"] and ShardSum(**marker["shard"])
         rejects = [Thumbnail(**thumbnail) for thumbnail in marker["rejects"]]
         found = Committed(**{**marker, "shard": shard, "rejects": rejects})
-        if found.inputs != work.inputs or rows_path(folder, number).stat().st_size != found.rows_bytes:
+        if found.inputs != inputs or rows_path(folder, number).stat().st_size != found.rows_bytes:
             return None
         if shard and shard_path(folder, number).stat().st_size != shard.bytes:
             return None

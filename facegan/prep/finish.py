@@ -1,17 +1,18 @@
 """The end of a run: chunks become numbered shards, and dataset.json, last of all, says that the dataset is whole.
 
-All final files are first written beside each other under ``.facegan``, then a journal of renames, then the renames are
-made. A process killed anywhere in between leaves either chunks to finish or a journal to carry out.
+All that is new is first gathered under its final name in ``.facegan/final``, then a journal is written, then everything
+is moved into place. A process killed anywhere in between leaves either chunks to finish or a journal to carry out.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -19,139 +20,210 @@ import pyarrow as pa
 
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, write_bytes, write_json
+from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.commit import Committed, committed, rows_path, shard_path
-from facegan.prep.plan import Plan
+from facegan.prep.commit import committed, rows_path, shard_path
+from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
+from facegan.shards.cards import write_cards
 from facegan.shards.layout import (
+    CARD_NAME,
     DATASET_FILE,
     PHOTOS_FILE,
     PREVIEW_FILE,
     SHARD_NAME,
     STATE_FOLDER,
+    ChunkEntry,
     DatasetInfo,
     ShardEntry,
     Totals,
     shard_name,
 )
-from facegan.shards.photos import read_rows, write_photos
+from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_rows, write_photos
 
 CHUNKS = "chunks"
 _FINAL = "final"
+_REJECTS = "rejects.json"
 JOURNAL = "journal.json"
-_SPLIT = "train"
+_FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
 
 
 def finish(out: Path, plan: Plan) -> DatasetInfo:
     """Makes the committed chunks of a plan part of the dataset."""
     state = out / STATE_FOLDER
+    shutil.rmtree(state / _FINAL, ignore_errors=True)
     final = make_folder(state / _FINAL)
-    gathered = _Gathered(plan)
-    write_photos(final / PHOTOS_FILE, out / PHOTOS_FILE if plan.before else None, gathered.rows(out))
+    gathered = _Gathered(plan, out)
+    write_photos(final / PHOTOS_FILE, gathered.tables())
     info = DatasetInfo(
+        data_set=plan.data_set,
         settings=plan.settings,
         versions=plan.versions,
         fingerprint=plan.fingerprint,
         totals=gathered.totals(),
-        shards=(*(plan.before.shards if plan.before else ()), *gathered.shards.values()),
+        shards=tuple(gathered.shards),
+        chunks=tuple(gathered.chunks),
         photos_sha256=sha256_file(final / PHOTOS_FILE),
     )
-    _write_preview(final / PREVIEW_FILE, out, info, gathered)
+    _write_preview(final / PREVIEW_FILE, info, gathered)
+    write_cards(final, info, known_datasets().get(info.data_set))
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
-    moves = [(f"{STATE_FOLDER}/{CHUNKS}/{number:06d}.tar", entry.name) for number, entry in gathered.shards.items()]
-    moves += [(f"{STATE_FOLDER}/{_FINAL}/{name}", name) for name in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)]
-    write_json(state / JOURNAL, moves)
+    for name, path in gathered.files.items():
+        if path != out / name:
+            _link(path, final / name)
+    sync_folder(final)
+    new = {path.name for path in final.iterdir()}
+    stale = {path.name for path in out.iterdir() if _is_ours(path.name)} - new - set(gathered.files)
+    write_json(state / JOURNAL, {"move": sorted(new), "remove": sorted(stale)})
     carry_out_journal(out)
     return info
 
 
+def _link(path: Path, target: Path) -> None:
+    """The same file under another name; where the file system has no links it is moved, and the chunk done again if
+    the run is killed just now."""
+    try:
+        os.link(path, target)
+    except OSError:
+        path.replace(target)
+
+
 def carry_out_journal(out: Path) -> None:
-    """Makes the renames that a finished run had decided on, if there are any left."""
+    """Moves what a finished run had decided on, if there is anything left to move."""
     state = out / STATE_FOLDER
-    journal = state / JOURNAL
+    journal, final = state / JOURNAL, state / _FINAL
     if not journal.is_file():
         return
     with disk_errors(out):
-        if (state / _FINAL / DATASET_FILE).is_file():
+        move, remove = _read_journal(journal)
+        if (final / DATASET_FILE).is_file():
             (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged, no dataset stands
-        for source, target in _read_journal(journal):
-            if (out / source).is_file():
-                (out / source).replace(out / target)
+        for name in remove:
+            (out / name).unlink(missing_ok=True)
+        for name in [name for name in move if name != DATASET_FILE] + [DATASET_FILE]:
+            if (final / name).is_file():
+                (final / name).replace(out / name)
         sync_folder(out)
         journal.unlink()
         shutil.rmtree(state / CHUNKS, ignore_errors=True)
-        shutil.rmtree(state / _FINAL, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
 
 
-def _read_journal(journal: Path) -> list[tuple[str, str]]:
-    """Renames inside the dataset's folder, and nothing else: the file may come from elsewhere.
+def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
+    """Names of the dataset's files, and nothing else: the journal may come from elsewhere.
 
     Raises:
         DatasetError: it holds something else.
     """
     try:
-        moves = [(str(source), str(target)) for source, target in json.loads(journal.read_bytes())]
-    except (ValueError, TypeError):
-        moves = [("", "")]
-    for source, target in moves:
-        known = re.fullmatch(rf"{re.escape(STATE_FOLDER)}/({CHUNKS}/\d+\.tar|{_FINAL}/[a-z.]+)", source)
-        if not known or not (SHARD_NAME.fullmatch(target) or target in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)):
+        found = json.loads(journal.read_bytes())
+        move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
+    except (ValueError, TypeError, KeyError):
+        move, remove = [""], []
+    for name in [*move, *remove]:
+        if not _is_ours(name):
             raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
-    return moves
+    return move, remove
+
+
+def _is_ours(name: str) -> bool:
+    return bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name)) or name in _FILES
 
 
 class _Gathered:
-    """What the chunks of a plan come to, gathered while their rows pass by."""
+    """What the dataset will hold, gathered while the rows of its photographs pass by.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.shards: dict[int, ShardEntry] = {}  # by the chunk's number; numbered without gaps
-        self.rejects: dict[str, list[Thumbnail]] = {}  # by reason
-        before = plan.before.totals if plan.before else None
-        self._rejected = Counter(before.rejected if before else {})
-        self._counts = Counter(photos=before.photos, kept=before.kept, faces=before.faces) if before else Counter()
+    Attributes:
+        files: where each shard lies now, by its final name.
+    """
 
-    def rows(self, out: Path) -> Iterator[pa.Table]:
-        folder = out / STATE_FOLDER / CHUNKS
-        for work in self.plan.work:
-            number = work.chunk.number
-            done = committed(folder, work)
-            if done is None:
-                raise DatasetError(f"Chunk {number} of {out} was altered while prep ran. Start it again.")
-            self._counts.update(photos=done.photos, kept=done.kept, faces=done.faces)
-            self._rejected.update(done.rejected)
-            for reject in done.rejects:
-                self.rejects.setdefault(reject.reason, []).append(reject)
-            yield read_rows(rows_path(folder, number), _SPLIT, self._number(number, done))
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self._plan, self._out = plan, out
+        self._folder = out / STATE_FOLDER / CHUNKS
+        self._counts: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()  # shards so far, by split
+        self.shards: list[ShardEntry] = []
+        self.chunks: list[ChunkEntry] = []
+        self.files: dict[str, Path] = {}
+        self._rejects = _read_rejects(out) if plan.before else []
 
-    def _number(self, chunk: int, done: Committed) -> str:
-        if done.shard is None:
-            return ""
-        first = len(self.plan.before.split_shards(_SPLIT)) if self.plan.before else 0
-        name = shard_name(_SPLIT, first + len(self.shards))
-        self.shards[chunk] = ShardEntry(name=name, split=_SPLIT, **vars(done.shard))
+    def tables(self) -> Iterator[pa.Table]:
+        for table in itertools.chain(self._standing(), map(self._made, self._plan.chunks)):
+            kept, faces, rejected = photo_counts(table)
+            self._counts.update(photos=len(table), kept=kept, faces=faces)
+            self._rejected.update(rejected)
+            yield table
+
+    def _standing(self) -> Iterator[pa.Table]:
+        """The chunks of the dataset as it is, but for those that the plan makes anew."""
+        before = self._plan.before
+        if before is None:
+            return
+        entries = {entry.name: entry for entry in before.shards}
+        tables = read_in_pieces(self._out / PHOTOS_FILE, [chunk.photos for chunk in before.chunks])
+        for number, (chunk, table) in enumerate(zip(before.chunks, tables, strict=True)):
+            if number in self._plan.again:
+                yield self._made(self._plan.again[number])
+            elif not chunk.shard:
+                self.chunks.append(chunk)
+                yield table
+            else:
+                old = entries[chunk.shard]
+                name = self._add_shard(chunk.split, old.model_dump(), self._out / old.name)
+                self.chunks.append(ChunkEntry(split=chunk.split, photos=chunk.photos, shard=name))
+                yield table if name == old.name else in_shard(table, chunk.split, name)
+
+    def _made(self, chunk: ChunkPlan) -> pa.Table:
+        done = committed(self._folder, chunk.number, chunk.inputs)
+        if done is None:
+            raise DatasetError(f"Chunk {chunk.number} of {self._out} was altered while prep ran. Start it again.")
+        self._rejects = [(number, reject) for number, reject in self._rejects if number != len(self.chunks)]
+        self._rejects += [(len(self.chunks), reject) for reject in done.rejects]
+        name = ""
+        if done.shard:
+            name = self._add_shard(chunk.split, vars(done.shard), shard_path(self._folder, chunk.number))
+        self.chunks.append(ChunkEntry.model_validate({"split": chunk.split, "photos": done.photos, "shard": name}))
+        return in_shard(read_rows(rows_path(self._folder, chunk.number)), chunk.split, name)
+
+    def _add_shard(self, split: str, entry: dict, path: Path) -> str:
+        name = shard_name(split, self._numbers[split])
+        self._numbers[split] += 1
+        self.shards.append(ShardEntry(**{**entry, "name": name, "split": split}))
+        self.files[name] = path
         return name
 
     def totals(self) -> Totals:
-        before = self.plan.before.totals.bytes if self.plan.before else 0
         return Totals(
             photos=self._counts["photos"],
             kept=self._counts["kept"],
             rejected=dict(sorted(self._rejected.items())),
-            ignored=self.plan.ignored,
+            ignored=self._plan.ignored,
             faces=self._counts["faces"],
-            bytes=before + sum(entry.bytes for entry in self.shards.values()),
+            bytes=sum(entry.bytes for entry in self.shards),
         )
 
     def shown_rejects(self) -> list[Thumbnail]:
-        """The first of each reason, then the second of each, …"""
-        ranks = itertools.zip_longest(*(self.rejects[reason] for reason in sorted(self.rejects)))
-        return [reject for rank in ranks for reject in rank if reject][:REJECTS_SHOWN]
+        """The first of each reason, then the second of each, … They are kept for the next addition or repair."""
+        by_reason: dict[str, list[tuple[int, Thumbnail]]] = {}
+        for number, reject in sorted(self._rejects, key=lambda rejected: rejected[0]):
+            by_reason.setdefault(reject.reason, []).append((number, reject))
+        firsts = [by_reason[reason][:REJECTS_SHOWN] for reason in sorted(by_reason)]
+        kept = [[number, asdict(reject)] for rejects in firsts for number, reject in rejects]
+        write_json(self._out / STATE_FOLDER / _REJECTS, kept)
+        return [told[1] for rank in itertools.zip_longest(*firsts) for told in rank if told][:REJECTS_SHOWN]
 
 
-def _write_preview(path: Path, out: Path, info: DatasetInfo, gathered: _Gathered) -> None:
-    chunks = out / STATE_FOLDER / CHUNKS
-    made = {entry.name: shard_path(chunks, number) for number, entry in gathered.shards.items()}
-    paths = [(made.get(entry.name, out / entry.name), entry.samples) for entry in info.shards]
+def _read_rejects(out: Path) -> list[tuple[int, Thumbnail]]:
+    """Rejected photographs of earlier additions, with the place of their chunk; none where .facegan was deleted."""
+    try:
+        found = json.loads((out / STATE_FOLDER / _REJECTS).read_bytes())
+        return [(int(number), Thumbnail(**told)) for number, told in found]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _write_preview(path: Path, info: DatasetInfo, gathered: _Gathered) -> None:
+    paths = [(gathered.files[entry.name], entry.samples) for entry in info.shards]
     sheet = draw_preview(paths, gathered.shown_rejects(), info.totals.rejected, info.totals.kept)
     write_bytes(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())

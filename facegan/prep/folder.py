@@ -10,7 +10,15 @@ from typing import Any
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, remove_partials, write_json
 from facegan.prep.finish import CHUNKS, JOURNAL, carry_out_journal
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, SHARD_NAME, STATE_FOLDER, DatasetInfo
+from facegan.shards.layout import (
+    CARD_NAME,
+    DATASET_FILE,
+    PHOTOS_FILE,
+    PREVIEW_FILE,
+    SHARD_NAME,
+    STATE_FOLDER,
+    DatasetInfo,
+)
 
 _SETTINGS = "settings.json"
 
@@ -52,7 +60,8 @@ def make_ready(out: Path, settings: dict[str, Any], before: DatasetInfo | None, 
             shutil.rmtree(state / CHUNKS, ignore_errors=True)
         if before is None:  # shards without a dataset: of one that was being deleted
             for path in out.iterdir():
-                if SHARD_NAME.fullmatch(path.name) or path.name in (PHOTOS_FILE, PREVIEW_FILE):
+                ours = SHARD_NAME.fullmatch(path.name) or CARD_NAME.fullmatch(path.name)
+                if ours or path.name in (PHOTOS_FILE, PREVIEW_FILE):
                     path.unlink()
         chunks = make_folder(state / CHUNKS)
         write_json(state / _SETTINGS, settings)

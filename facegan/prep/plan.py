@@ -1,214 +1,231 @@
-"""What is to be done: which photographs are new, how they are cut into chunks, and whether settings agree."""
+"""What is to be done: which photographs are new, their splits, and how they are cut into chunks."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import hashlib
-import importlib.metadata
+import itertools
 import json
-from dataclasses import dataclass
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from facegan.config import PrepConfig
-from facegan.errors import DatasetError, ModelError, SourceError
-from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
-from facegan.files import sha256_file
-from facegan.prep.chunk import Chunk
+from facegan.errors import DatasetError, SourceError
+from facegan.manifests import known_datasets, recognise
+from facegan.prep.catalogue import Catalogue, Photo
+from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Work
-from facegan.prep.sources import Entry, Listing, Source, common_folder
-from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, DatasetInfo, readable_path
+from facegan.prep.settings import effective_settings, library_versions
+from facegan.prep.sources.base import MAX_BYTES, Reader, Source, Unreachable
+from facegan.prep.splits import splitter
+from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
 
-_MODELS_OF = {"mediapipe": ("short", "full"), "mediapipe-short": ("short",), "mediapipe-full": ("full",)}
-_VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "simplejpeg")
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """A chunk that is to be made: which photographs by their first name and number, and the digest of its inputs."""
+
+    number: int
+    split: str
+    first: bytes
+    photos: int
+    bytes: int
+    inputs: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run adds to a dataset."""
+    """What one run adds to a dataset.
+
+    Attributes:
+        found: photographs in the source, ``--limit`` taken into account.
+        gone: how many are accounted for, but no longer in the source; and the first of them.
+        data_set: what the source was recognised as, by its name in the manifests; empty for any other.
+        twins: new photographs with the bytes of another one.
+    """
 
     before: DatasetInfo | None
     settings: dict[str, Any]
     versions: dict[str, str]
     models: tuple[Path, ...]
-    found: int  # photographs in the source, --limit taken into account
-    gone: list[str]  # accounted for, but no longer in the source
+    found: int
+    gone: tuple[int, str]
     ignored: dict[str, int]
     fingerprint: str
-    work: tuple[Work, ...]
+    data_set: str
+    twins: int
+    chunks: tuple[ChunkPlan, ...]
+    catalogue: Catalogue
+    again: dict[int, ChunkPlan] = field(default_factory=dict)  # chunks of the dataset to be made anew, by their place
 
     @property
     def new(self) -> int:
-        return sum(len(work.chunk.entries) for work in self.work)
+        """Photographs to prepare."""
+        return sum(chunk.photos for chunk in self.todo)
+
+    @property
+    def todo(self) -> tuple[ChunkPlan, ...]:
+        return (*self.chunks, *self.again.values())
+
+    def work(self, chunk: ChunkPlan) -> Work:
+        photos = (
+            self.catalogue.photos_again(chunk.number, chunk.split)
+            if self.again.get(chunk.number) == chunk
+            else self.catalogue.photos(chunk.split, chunk.first, chunk.photos)
+        )
+        return Work(Chunk(chunk.number, tuple(map(_item, photos))), chunk.inputs)
 
 
-def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> tuple[Path, ...]:
-    """The detector models a run needs, each checked where facegan knows its sum.
-
-    Args:
-        fetch: get those that are missing; else only say where they will lie.
-    """
-    known = known_models()
-    if model is None:
-        wanted = [known[name] for name in _MODELS_OF[config.detector]]
-        return tuple(resolve_model(m) if fetch else find_model(m) or cache_folder() / m.file for m in wanted)
-    if not model.is_file():
-        raise ModelError(f"There is no model {model}. See: facegan models")
-    for entry in known.values():
-        if entry.file == model.name:
-            check_model(model, entry)
-    return (model,)
+def _item(photo: Photo) -> Item:
+    return Item(photo.path, photo.entry, "duplicate" if photo.twin else "")
 
 
-def effective_settings(config: PrepConfig, models: tuple[Path, ...]) -> dict[str, Any]:
-    """The settings that change bytes, as dataset.json holds them."""
-    sums = {model.file: model.sha256 for model in known_models().values()}
-    # By the manifest where facegan knows them: those were checked, or are still to be fetched.
-    return {**config.model_dump(), "models": [sums.get(model.name) or sha256_file(model) for model in models]}
-
-
-def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    """
-    Raises:
-        DatasetError: names the first setting that differs, both values, and the way out.
-    """
-    for name in [*new, *(name for name in old if name not in new)]:
-        if old.get(name) != new.get(name):
-            option = "--" + name.replace("_", "-").replace("models", "model")
-            raise DatasetError(
-                f"{out} was made with {option} {_short(old.get(name))}, and this is {option} {_short(new.get(name))}.\n"
-                f"Choose another folder, or make it anew (what is in it is deleted) with --force."
-            )
-
-
-def _short(value: Any) -> str:
-    return ", ".join(item[:12] for item in value) if isinstance(value, list) else str(value)
-
-
-def list_photographs(source: Source) -> Listing:
+def list_photographs(source: Source, limit: int | None) -> Catalogue:
     """
     Raises:
         SourceError: there are none.
     """
-    listing = source.list()
-    if not listing.entries:
-        raise SourceError(_no_photographs(source.path, listing))
-    return listing
+    catalogue = Catalogue(source, limit)
+    if not len(catalogue):
+        raise SourceError(_no_photographs(source.where, catalogue))
+    return catalogue
 
 
 def make_plan(
-    listing: Listing,
+    source: Source,
+    catalogue: Catalogue,
     out: Path,
     config: PrepConfig,
     models: tuple[Path, ...],
     before: DatasetInfo | None,
     limit: int | None,
+    workers: int,
 ) -> Plan:
     """Finds what of the source the dataset does not hold yet.
 
+    Args:
+        workers: threads that look for duplicates; 0 leaves them unlooked for.
+
     Raises:
-        SourceError: a new photograph lies outside the folder which the first prep fixed.
+        SourceError: a new photograph lies outside the folder which the first prep fixed, or has no split.
         DatasetError: a photograph has changed since it was added.
     """
-    known = _read_known(out) if before else {}
-    root = _root(listing, known)
-    found = [_below(root, entry) for entry in listing.entries][:limit]
-    new = []
-    for path, entry in found:
-        text = readable_path(path)
-        if text not in known:
-            new.append((path, entry))
-        elif known[text] != entry.size:
-            raise DatasetError(
-                f"{text} has changed since it was added to {out}: {known[text]:,} bytes then, {entry.size:,} now.\n"
-                f"Put the old one back, give the new one another name, or make the dataset anew with --force."
-            )
-    everything = {readable_path(entry.name.removeprefix(root)) for entry in listing.entries}
+    if before:
+        _add_known(catalogue, out)
+    catalogue.set_root(known=before is not None)
+    if before:
+        catalogue.mark_known()
+        _refuse_changed(catalogue, out)
+    catalogue.split_by(splitter(config.split))
+    twins = _find_twins(source, catalogue, workers) if config.dedup == "exact" and workers else 0
     settings, versions = effective_settings(config, models), library_versions()
-    sizes = {**known, **{readable_path(path): entry.size for path, entry in new}}
     return Plan(
         before=before,
         settings=settings,
         versions=versions,
         models=models,
-        found=len(found),
-        gone=[path for path in known if path not in everything],
-        ignored=dict(sorted(listing.ignored.items())),
-        fingerprint=_digest(sorted(sizes.items())),
-        work=tuple(_cut(new, config.shard_size, settings, versions)),
+        found=min(len(catalogue), limit or len(catalogue)),
+        gone=catalogue.gone(),
+        ignored=dict(sorted(catalogue.ignored.items())),
+        fingerprint=catalogue.fingerprint(before.fingerprint if before else ""),
+        data_set=before.data_set if before else _recognised(source, catalogue),
+        twins=twins,
+        chunks=tuple(_cut(catalogue, config.shard_size, settings, versions)),
+        catalogue=catalogue,
     )
 
 
-def _no_photographs(path: Path, listing: Listing) -> str:
-    others = ", ".join(f"{count:,} {suffix}" for suffix, count in listing.ignored.most_common(5))
+def _recognised(source: Source, catalogue: Catalogue) -> str:
+    by_torchvision = source.where.removeprefix("torchvision:").partition(":")[0]
+    for known in known_datasets().values():
+        if source.where.startswith("torchvision:") and known.torchvision == by_torchvision:
+            return known.name
+    found = recognise(catalogue.names(), len(catalogue))
+    return found.name if found else ""
+
+
+def _no_photographs(where: str, catalogue: Catalogue) -> str:
+    others = ", ".join(f"{count:,} {suffix}" for suffix, count in catalogue.ignored.most_common(5))
     return (
-        f"{path} holds no photographs" + (f" (but {others})" if others else "") + ".\n"
+        f"{where} holds no photographs" + (f" (but {others})" if others else "") + ".\n"
         f"Photographs are files that end in {' '.join(sorted(PHOTO_SUFFIXES))}."
     )
 
 
-def _read_known(out: Path) -> dict[str, int]:
+def _add_known(catalogue: Catalogue, out: Path) -> None:
     path = out / PHOTOS_FILE
     try:
-        return read_known(path)
+        catalogue.add_known(read_known(path))
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"{path} can't be read ({error}), so nothing can be added to {out}.\nMake it anew with --force."
         ) from None
 
 
-def _root(listing: Listing, known: dict[str, int]) -> bytes:
-    """The folder below which paths are told: the deepest common one at first, later the one that was it then.
-
-    It follows from the paths themselves, so that nothing but dataset.json has to be kept: an archive and a folder of
-    the same photographs give the same dataset.
-    """
-    names = [entry.name for entry in listing.entries]
-    candidates: dict[bytes, int] = {}
-    for name in names if known else []:
-        at = -1
-        while True:
-            if readable_path(name[at + 1 :]) in known:
-                candidates[name[: at + 1]] = candidates.get(name[: at + 1], 0) + 1
-            at = name.find(b"/", at + 1)
-            if at < 0:
-                break
-    if candidates:
-        return max(sorted(candidates), key=lambda prefix: candidates[prefix])
-    return common_folder(names)
-
-
-def _below(root: bytes, entry: Entry) -> tuple[bytes, Entry]:
-    if not entry.name.startswith(root):
-        raise SourceError(
-            f"{readable_path(entry.name)} lies outside {readable_path(root)}, the folder that the first prep fixed.\n"
-            f"Prepare it into a dataset of its own, or make this one anew with --force."
+def _refuse_changed(catalogue: Catalogue, out: Path) -> None:
+    changed = catalogue.changed()
+    if changed:
+        path, then, now = changed
+        raise DatasetError(
+            f"{path} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
+            f"Put the old one back, give the new one another name, or make the dataset anew with --force."
         )
-    return entry.name.removeprefix(root), entry
+
+
+def _find_twins(source: Source, catalogue: Catalogue, threads: int) -> int:
+    """Reads and sums every new photograph (most of the time is the disk's), and marks those that came before."""
+    readers: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+    for _ in range(threads):
+        readers.put(source.reader())
+
+    def summed(photo: Photo) -> tuple[bytes, str]:
+        reader = readers.get()
+        try:
+            if photo.entry.size > MAX_BYTES:
+                return photo.entry.name, ""
+            return photo.entry.name, hashlib.sha256(reader.read(photo.entry)).hexdigest()
+        except (Unreachable, Exception):  # whatever is wrong with it is told when it is prepared
+            return photo.entry.name, ""
+        finally:
+            readers.put(reader)
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for split in SPLITS:
+            photos = catalogue.photos(split)
+            while some := [photo for _, photo in zip(range(2_000), photos, strict=False)]:
+                catalogue.set_sums(pool.map(summed, some))
+    while not readers.empty():
+        with contextlib.suppress(OSError):
+            readers.get().close()
+    return catalogue.mark_twins()
 
 
 def _cut(
-    photos: list[tuple[bytes, Entry]], shard_size: int, settings: dict[str, Any], versions: dict[str, str]
-) -> list[Work]:
-    photos = sorted(photos, key=lambda photo: photo[0])
-    rules = _digest([settings, versions])
-    work = []
-    for number, start in enumerate(range(0, len(photos), shard_size)):
-        chunk = Chunk(number, tuple(photos[start : start + shard_size]))
-        inputs = _digest([rules, *([readable_path(path), entry.size] for path, entry in chunk.entries)])
-        work.append(Work(chunk, inputs))
-    return work
+    catalogue: Catalogue, shard_size: int, settings: dict[str, Any], versions: dict[str, str]
+) -> Iterator[ChunkPlan]:
+    """The sorted photographs of each split, in pieces of ``shard_size``."""
+    number = 0
+    for split in SPLITS:
+        photos = catalogue.photos(split)
+        while some := list(itertools.islice(photos, shard_size)):
+            yield plan_chunk(number, split, some, settings, versions)
+            number += 1
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(
-        json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogateescape")
-    ).hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of all that decides about bytes."""
-    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+def plan_chunk(
+    number: int, split: str, photos: list[Photo], settings: dict[str, Any], versions: dict[str, str]
+) -> ChunkPlan:
+    digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
+    for photo in photos:
+        told = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.twin]
+        digest.update(json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+    size = sum(photo.entry.size for photo in photos)
+    return ChunkPlan(number, split, photos[0].entry.name, len(photos), size, digest.hexdigest())
 
 
 def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> tuple[float, int]:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from facegan.config import PrepConfig
 from facegan.console import Console, human_seconds
 from facegan.errors import Interrupted
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
-from facegan.prep.commit import Work, committed
-from facegan.prep.engines import Done, Job, run_local
+from facegan.manifests import completeness, known_datasets
+from facegan.prep.catalogue import Catalogue
+from facegan.prep.commit import committed
+from facegan.prep.engines.local import LocalEngine
+from facegan.prep.engines.ray import RayEngine
+from facegan.prep.engines.run import run_chunks
+from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
 from facegan.prep.folder import begun_with, end_earlier_run, make_ready, refuse_foreign, standing
-from facegan.prep.plan import Plan, check_settings, estimate, find_models, list_photographs, make_plan
-from facegan.prep.sources import Listing, open_source
-from facegan.shards.layout import STATE_FOLDER
+from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
+from facegan.prep.repair import plan_repair, tell_other_bytes
+from facegan.prep.settings import check_settings, effective_settings, find_models
+from facegan.prep.sources import open_source
+from facegan.prep.sources.base import Source
+from facegan.prep.splits import shares
+from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class PrepResult:
     work_seconds: float
     photos_per_second: float
     engine: str
+    nodes: int
     workers: int
     out: str
     worker_peak_bytes: int = 0
@@ -78,8 +90,13 @@ def prepare(
     *,
     model: Path | None = None,
     workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
     limit: int | None = None,
     force: bool = False,
+    repair: bool = False,
+    download: bool = False,
+    photo_seconds: float = PHOTO_SECONDS,
     console: Console | None = None,
 ) -> PrepResult:
     """Photographs → a dataset of faces in WebDataset shards.
@@ -87,13 +104,20 @@ def prepare(
     What stands is not done again: a run that was stopped goes on, and new photographs go into new shards.
 
     Args:
-        source: a folder, ``.tar`` or ``.zip`` of photographs.
+        source: a folder, an archive, a table or an array of photographs, by path or fsspec URL; or several at once, or
+            ``torchvision:NAME`` (see `facegan.prep.sources.open_source`).
         out: the dataset's folder; made where it is missing.
         config: everything that decides about bytes.
         model: a detector model (``.tflite``) instead of those that facegan finds.
         workers: processes; all usable CPUs where None.
+        engine: local processes, or tasks on a Ray cluster (the extra ``ray``).
+        ray_address: an existing cluster; one is started on this machine where None.
         limit: only the first photographs, by name.
         force: delete the dataset in ``out``, and make it anew.
+        repair: make shards of ``out`` that are missing or altered again, and try photographs again that stayed away;
+            nothing is added.
+        download: torchvision may fetch what is missing.
+        photo_seconds: a photograph that takes longer, reading apart, is ``crashed``.
         console: where progress goes; silent where None.
 
     Raises:
@@ -106,20 +130,33 @@ def prepare(
     start = time.monotonic()
     config, console, out = config or PrepConfig(), console or Console(quiet=True), Path(out)
     workers = workers or usable_cpus()
-    origin = open_source(Path(source), leave_out=out)
+    origin = open_source(os.fspath(source), out, download)
     refuse_foreign(out)
-    listing = list_photographs(origin)
+    catalogue = list_photographs(origin, limit)
     models = find_models(config, model)
     lock = make_folder(out / STATE_FOLDER) / "lock"
     busy = f"Another facegan prep is writing into {out}"
-    with exclusive(lock, busy), disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size):
+    with (
+        contextlib.closing(catalogue),
+        exclusive(lock, busy),
+        disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size),
+    ):
         end_earlier_run(out, force)
-        plan = _plan(listing, out, config, models, limit, force)
-        job = Job(config, origin, models, make_ready(out, plan.settings, plan.before, force))
-        todo = [work for work in plan.work if committed(job.folder, work) is None]
+        if repair:
+            plan = _plan_repair(catalogue, out, config, models, console)
+        else:
+            plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
+        folder = make_ready(out, plan.settings, plan.before, force)
+        todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         _announce(plan, todo, config, workers, console)
-        ran = _run(job, todo, plan, workers, console)
-        info = finish(out, plan) if plan.work or plan.before is None else plan.before
+        ran = _Ran()
+        if todo:
+            with _unpacked(origin, out) as source_to_read:
+                job = Job(config, source_to_read, models, folder, photo_seconds)
+                _run(job, todo, plan, workers, engine, ray_address, console, ran)
+        info = finish(out, plan) if plan.todo or plan.before is None else plan.before
+        if plan.before and plan.again:
+            tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         totals = info.totals
         return PrepResult(
@@ -133,7 +170,8 @@ def prepare(
             seconds=round(time.monotonic() - start, 3),
             work_seconds=round(ran.seconds, 3),
             photos_per_second=round(ran.photos / ran.seconds, 1) if ran.seconds else 0.0,
-            engine="local",
+            engine=engine,
+            nodes=ran.nodes,
             workers=workers,
             out=str(out),
             worker_peak_bytes=ran.peak_bytes,
@@ -154,43 +192,82 @@ def plan_prepare(
     config, out = config or PrepConfig(), Path(out)
     workers = workers or usable_cpus()
     refuse_foreign(out)
-    listing = list_photographs(open_source(Path(source), leave_out=out))
-    plan = _plan(listing, out, config, find_models(config, model, fetch=False), limit, force)
-    seconds, size = estimate(plan.new, _bytes_of(plan.work), config, workers)
+    origin = open_source(os.fspath(source), out)
+    with contextlib.closing(list_photographs(origin, limit)) as catalogue:
+        models = find_models(config, model, fetch=False)
+        plan = _plan(origin, catalogue, out, config, models, limit, force, 0)
+    new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)
+    seconds, size = estimate(new, size, config, workers)
     return PrepPlan(
-        plan.found, plan.new, plan.ignored, len(plan.work), round(seconds, 1), size, workers, plan.settings, str(out)
+        plan.found, new, plan.ignored, len(plan.chunks), round(seconds, 1), size, workers, plan.settings, str(out)
     )
 
 
 def _plan(
-    listing: Listing, out: Path, config: PrepConfig, models: tuple[Path, ...], limit: int | None, force: bool
+    origin: Source,
+    catalogue: Catalogue,
+    out: Path,
+    config: PrepConfig,
+    models: tuple[Path, ...],
+    limit: int | None,
+    force: bool,
+    workers: int,
 ) -> Plan:
     before = standing(out, force)
-    plan = make_plan(listing, out, config, models, before, limit)
+    plan = make_plan(origin, catalogue, out, config, models, before, limit, workers)
     begun = begun_with(out, before)
     if begun and not force:
         check_settings(begun, plan.settings, out)
     return plan
 
 
-def _bytes_of(work: tuple[Work, ...] | list[Work]) -> int:
-    return sum(entry.size for one in work for _, entry in one.chunk.entries)
+def _plan_repair(
+    catalogue: Catalogue, out: Path, config: PrepConfig, models: tuple[Path, ...], console: Console
+) -> Plan:
+    before = DatasetInfo.read(out)
+    settings = effective_settings(config, models)
+    check_settings(before.settings, settings, out)
+    plan = plan_repair(catalogue, out, settings, models, before, console)
+    if not plan.again:
+        console.note(f"{out} needs no repair.")
+    return plan
 
 
-def _announce(plan: Plan, todo: list[Work], config: PrepConfig, workers: int, console: Console) -> None:
-    new = sum(len(work.chunk.entries) for work in todo)
-    seconds, size = estimate(new, _bytes_of(todo), config, workers)
+@contextlib.contextmanager
+def _unpacked(origin: Source, out: Path) -> Iterator[Source]:
+    """The source as workers read it. What it had to unpack is deleted in the end."""
+    folder = out / STATE_FOLDER / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with disk_errors(out):
+            yield origin.unpacked(make_folder(folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int, console: Console) -> None:
+    new = sum(chunk.photos for chunk in todo)
+    seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
     ignored = "".join(f", {count:,} {suffix}" for suffix, count in plan.ignored.items())
     console.note(f"{plan.found:,} photographs found" + (f" (ignored{ignored.removeprefix(',')})" if ignored else ""))
+    known = known_datasets().get(plan.data_set)
+    if known:
+        split = f"; recommended: --split {known.prep_split}" if config.split == "none" else ""
+        console.note(f"{completeness(known, len(plan.catalogue))}{split}.")
     if plan.found > new:
         console.note(f"{plan.found - new:,} of them are done already.")
+    if plan.twins:
+        console.note(f"{plan.twins:,} are duplicates: they have the bytes of a photograph before them.")
     if new:
         console.note(
             f"{new:,} to prepare with {workers} processes: "
             f"about {human_seconds(seconds)}, about {human_bytes(size)} of disk."
         )
-    if plan.gone:
-        console.warn(f"{len(plan.gone):,} photographs of the dataset are gone from the source (first: {plan.gone[0]}); "
+    if config.dedup == "off" and shares(config.split):
+        console.warn("a split by hash without --dedup exact may put copies of one photograph on both sides.")
+    count, first = plan.gone
+    if count:
+        console.warn(f"{count:,} photographs of the dataset are gone from the source (first: {first}); "
                      "their faces stay.")  # fmt: skip
     if plan.before and plan.before.versions != plan.versions:
         changed = [
@@ -214,6 +291,7 @@ class _Ran:
     last: float = 0.0
     no_decoder: int = 0
     peak_bytes: int = 0
+    nodes: int = 1
 
     @property
     def seconds(self) -> float:
@@ -233,19 +311,36 @@ class _Ran:
         return f"{self.kept / self.photos:.1%} kept{reasons}"
 
 
-def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console) -> _Ran:
-    ran = _Ran()
-    before = plan.new - sum(len(work.chunk.entries) for work in todo)
+def _engine(
+    job: Job, chunks: int, workers: int, name: str, address: str | None, console: Console
+) -> LocalEngine | RayEngine:
+    if name == "ray":
+        return RayEngine(job, address, None if address else workers, console)
+    return LocalEngine(job, min(workers, chunks))
+
+
+def _run(
+    job: Job,
+    todo: list[ChunkPlan],
+    plan: Plan,
+    workers: int,
+    engine_name: str,
+    ray_address: str | None,
+    console: Console,
+    ran: _Ran,
+) -> None:
+    before = plan.new - sum(chunk.photos for chunk in todo)
     try:
-        with console.progress(plan.new, "photographs", done=before) as progress:
-            if todo:
-                # Closed by hand: an interruption has to stop the workers now, not when the generator is collected.
-                with contextlib.closing(run_local(job, todo, min(workers, len(todo)))) as chunks:
-                    for done in chunks:
-                        ran.add(done)
-                        for crash in done.chunk.crashes:
-                            console.warn(f"crashed on {crash}")
-                        progress.advance(done.chunk.photos, ran.note())
+        with (
+            console.progress(plan.new, "photographs", done=before) as progress,
+            _engine(job, len(todo), workers, engine_name, ray_address, console) as engine,
+        ):
+            for done in run_chunks(engine, map(plan.work, todo)):
+                ran.add(done)
+                for crash in done.chunk.crashes:
+                    console.warn(f"crashed on {crash}")
+                progress.advance(done.chunk.photos, ran.note())
+            ran.nodes = len(getattr(engine, "nodes", ())) or 1
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
@@ -256,4 +351,3 @@ def _run(job: Job, todo: list[Work], plan: Plan, workers: int, console: Console)
             f"{ran.no_decoder:,} photographs are HEIC, which no installed library decodes: they are unreadable. "
             "Convert them to JPEG, and prepare them under their new names."
         )
-    return ran

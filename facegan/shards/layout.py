@@ -105,6 +105,10 @@ def sample_json(
 SHARD_NAME = re.compile(r"(train|val|test)-\d{6,}\.tar")
 
 
+# What other tools read beside the shards; `facegan.shards.cards` writes them.
+CARD_NAME = re.compile(r"README\.md|croissant\.json|_info\.json|index-(train|val|test)\.json")
+
+
 def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
@@ -121,6 +125,15 @@ class ShardEntry(Record):
     samples: int = Field(gt=0)
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    md5: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+
+class ChunkEntry(Record):
+    """How many photographs, one after the other in photos.parquet, were cut into one shard; "" where none was kept."""
+
+    split: Literal["train", "val", "test"]
+    photos: int = Field(gt=0)
+    shard: str
 
 
 class Totals(Record):
@@ -133,14 +146,20 @@ class Totals(Record):
 
 
 class DatasetInfo(Record):
-    """dataset.json: where it stands, the dataset is whole."""
+    """dataset.json: where it stands, the dataset is whole.
+
+    Attributes:
+        data_set: the name of the known data set that the photographs are of (`facegan.manifests`), or nothing.
+    """
 
     format: Literal[1] = 1
+    data_set: str = ""
     settings: dict[str, Any]
     versions: dict[str, str]
     fingerprint: str
     totals: Totals
     shards: tuple[ShardEntry, ...]
+    chunks: tuple[ChunkEntry, ...] = ()
     photos_sha256: str
 
     def split_shards(self, split: str) -> list[ShardEntry]:

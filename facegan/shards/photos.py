@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
     ]
 )
 _ROWS_A_GROUP = 50_000
+_BATCH = 10_000
 
 
 def read_columns(path: Path, columns: list[str]) -> pa.Table:
@@ -41,30 +42,68 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
         return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
 
 
-def read_known(path: Path) -> dict[str, int]:
-    """Path → size in bytes of every photograph that the dataset accounts for."""
-    table = read_columns(path, ["path", "bytes"])
-    return dict(zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True))
+def read_known(path: Path) -> Iterator[tuple[str, int, str]]:
+    """Path, size in bytes and SHA-256 of every photograph that the dataset accounts for."""
+    with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+        for batch in table.iter_batches(_BATCH, columns=["path", "bytes", "sha256"], use_threads=False):
+            yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
 
 
-def read_rows(path: Path, split: str, shard: str) -> pa.Table:
-    """Rows as a chunk left them (a JSON object a line, without the last two columns), and where they ended up.
+def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:
+    """The table in pieces of so many rows.
 
-    Args:
-        shard: the file that holds the samples of the rows that gave some.
+    Raises:
+        ValueError: it has fewer or more rows than that.
+    """
+    with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+        batches = table.iter_batches(_BATCH, use_threads=False)
+        waiting = SCHEMA.empty_table()
+        for size in sizes:
+            parts = [waiting]
+            missing = size - len(waiting)
+            while missing > 0:
+                batch = next(batches, None)
+                if batch is None:
+                    raise ValueError(f"{path} ends too soon")
+                parts.append(pa.Table.from_batches([batch]))
+                missing -= len(batch)
+            together = pa.concat_tables(parts)
+            waiting = together.slice(size)
+            yield together.slice(0, size)
+        if len(waiting) or next(batches, None) is not None:
+            raise ValueError(f"{path} has more rows than its chunks have photographs")
+
+
+def photo_counts(table: pa.Table) -> tuple[int, int, dict[str, int]]:
+    """Photographs kept, their faces, and photographs rejected by reason."""
+    counted = table["reason"].value_counts().to_pylist()
+    reasons = {found["values"]: found["counts"] for found in counted}
+    kept = reasons.pop("", 0)
+    faces = sum(len(keys.flatten()) for keys in table["keys"].chunks)
+    return kept, faces, reasons
+
+
+def read_rows(path: Path) -> pa.Table:
+    """Rows as a chunk left them: a JSON object a line, without the last two columns.
 
     Parsed by pyarrow: a million rows as Python objects would take a minute.
     """
     data = path.read_bytes()
     told = pa.schema([field for field in SCHEMA if field.name not in ("split", "shard")])
-    rows = pj.read_json(
+    return pj.read_json(
         pa.BufferReader(data),
         pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
         pj.ParseOptions(explicit_schema=told, unexpected_field_behavior="error"),
-    ).combine_chunks()
+    )
+
+
+def in_shard(rows: pa.Table, split: str, shard: str) -> pa.Table:
+    """Rows with their split and with the shard that holds the samples of those that gave some."""
+    rows = rows.combine_chunks()
     keys = rows["keys"].chunk(0)
     gave = np.diff(np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]) > 0
-    columns = [*(column.chunk(0) for column in rows.columns), _text(split, gave | True), _text(shard, gave)]
+    told = [rows[field.name].chunk(0) for field in SCHEMA if field.name not in ("split", "shard")]
+    columns = [*told, _text(split, gave | True), _text(shard, gave)]
     return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)])
 
 
@@ -75,14 +114,11 @@ def _text(text: str, where: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(where), [None, pa.py_buffer(ends), pa.py_buffer(raw * where.sum())])
 
 
-def write_photos(path: Path, before: Path | None, rows: Iterable[pa.Table]) -> None:
-    """The rows of ``before`` (photos.parquet of an earlier addition), then ``rows``.
-
-    Row groups are filled alike whatever came in one addition or in several, so that the bytes follow from the rows.
-    """
+def write_photos(path: Path, tables: Iterable[pa.Table]) -> None:
+    """The rows of all tables. Row groups are filled alike however they come, so that the bytes follow from the rows."""
     with replacing(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         waiting: list[pa.Table] = []
-        for table in _chain(before, rows):
+        for table in tables:
             waiting.append(table)
             while sum(map(len, waiting)) >= _ROWS_A_GROUP:
                 together = pa.concat_tables(waiting)
@@ -90,11 +126,3 @@ def write_photos(path: Path, before: Path | None, rows: Iterable[pa.Table]) -> N
                 waiting = [together.slice(_ROWS_A_GROUP)]
         if any(map(len, waiting)):
             writer.write_table(pa.concat_tables(waiting).combine_chunks())
-
-
-def _chain(before: Path | None, rows: Iterable[pa.Table]) -> Iterable[pa.Table]:
-    if before is not None:
-        with before.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
-            for batch in table.iter_batches(_ROWS_A_GROUP, use_threads=False):
-                yield pa.Table.from_batches([batch])
-    yield from rows

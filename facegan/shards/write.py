@@ -20,6 +20,7 @@ class ShardSum:
     samples: int
     bytes: int
     sha256: str
+    md5: str  # for wids, which knows no other sum
 
 
 class ShardWriter:
@@ -31,7 +32,7 @@ class ShardWriter:
     def __init__(self, path: Path, temporary: Path) -> None:
         self._path, self._temporary = path, temporary
         self._samples = self._bytes = 0
-        self._sha256 = hashlib.sha256()
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
         self._file = temporary.open("wb")
 
     def add(self, key: str, image_format: str, image: bytes, meta: bytes) -> None:
@@ -42,6 +43,7 @@ class ShardWriter:
 
     def _write(self, data: bytes) -> None:
         self._sha256.update(data)
+        self._md5.update(data)
         self._bytes += len(data)
         self._file.write(data)
 
@@ -56,7 +58,7 @@ class ShardWriter:
         self._file.close()
         self._temporary.replace(self._path)
         sync_folder(self._path.parent)
-        return ShardSum(self._samples, self._bytes, self._sha256.hexdigest())
+        return ShardSum(self._samples, self._bytes, self._sha256.hexdigest(), self._md5.hexdigest())
 
     def __enter__(self) -> Self:
         return self

@@ -28,6 +28,12 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["prep", ".", "out"], 2, "holds no photographs"),
         (["prep", ".", "out", "--size", "48"], 2, "--size 48 is not offered: choose 28, 32, 64 or 128"),
         (["prep", ".", "out", "--crop", "alligned"], 2, "Did you mean 'aligned'?"),
+        (
+            ["prep", ".", "out", "--detector", "none"],
+            2,
+            "--crop aligned cuts out a face, and --detector none looks for",
+        ),
+        (["prep", ".", "out", "--turn", "90"], 2, "--turn 90 is not offered: choose none or auto"),
         (["prep", ".", "out", "--workers", "many"], 2, "--workers many: it has to be auto, or a whole number"),
         (["prep", "", "out"], 2, "can't be empty"),
         (["prep", ".", "out", "--workers", "²"], 2, "--workers ²: it has to be auto"),

@@ -17,8 +17,9 @@ from tests.cli.run import facegan
 
 COMMANDS = ["prep", "inspect", "verify", "train", "sample", "demo", "doctor", "models", "bench"]
 OPTIONS = {
-    "prep": "--size --crop --margin --detector --model --min-score --faces --max-outside --format --shard-size"
-    " --workers --limit --force --set --json --dry-run --quiet --debug",
+    "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
+    " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
+    " --set --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --save-every"
     " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import ndimage
+
+
+def zone_plate(width: int = 256, height: int = 256) -> np.ndarray:
+    """cos(k·r²): every spatial frequency, up to 0.5 cycles a pixel at the ends of the longer side; what aliases shows
+    up as rings. RGB uint8 (height, width, 3).
+    """
+    x, y = np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2
+    wave = 127.5 + 127.5 * np.cos(math.pi * (y[:, None] ** 2 + x[None, :] ** 2) / (2 * max(width, height)))
+    return np.repeat(np.round(wave)[..., None], 3, axis=2).astype(np.uint8)
 
 
 def supersampled(rgb: np.ndarray, quad: np.ndarray, size: int, factor: int = 8) -> np.ndarray:

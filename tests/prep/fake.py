@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from facegan.config import PrepConfig
-from facegan.faces.detect import Face
-from facegan.prep.chunk import Chunk, ChunkResult, process_chunk
-from facegan.prep.sources import Entry
+from facegan.faces.detect import Detector, Face
+from facegan.prep.chunk import Chunk, ChunkResult, Item, process_chunk
+from facegan.prep.sources.base import Entry
 
 
 def photo(width: int = 200, height: int = 200, seed: int = 0, kind: str = "JPEG") -> bytes:
@@ -18,6 +21,19 @@ def photo(width: int = 200, height: int = 200, seed: int = 0, kind: str = "JPEG"
     file = io.BytesIO()
     Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(file, kind)
     return file.getvalue()
+
+
+def noise(side: int = 200) -> bytes:
+    """As sharp as a photograph can be."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def bomb(width: int = 20_000, height: int = 20_000) -> bytes:
+    """The header of a PNG that would take a gigabyte to decode."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
 def face_at(x: float, y: float, side: float = 60, score: float = 0.9, upside_down: bool = False) -> Face:
@@ -56,8 +72,8 @@ class Memory:
         pass
 
 
-def run_chunk(tmp_path, photos: dict[bytes, bytes], detector: FakeDetector, **settings) -> ChunkResult:
-    entries = tuple((name, Entry(name, len(data))) for name, data in photos.items())
+def run_chunk(tmp_path: Path, photos: dict[bytes, bytes], detector: Detector, /, **settings) -> ChunkResult:
+    entries = tuple(Item(name, Entry(name, len(data))) for name, data in photos.items())
     chunk = Chunk(0, entries)
     out = tmp_path / "000000.tar"
     return process_chunk(chunk, PrepConfig.of(settings), Memory(photos), detector, out, tmp_path / "x.partial")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from facegan.faces.detect import Face
 from facegan.shards.index import Shard
 from facegan.shards.layout import REASONS
-from tests.prep.fake import FakeDetector, Memory, face_at, photo, run_chunk
+from tests.prep.fake import FakeDetector, Memory, bomb, face_at, noise, photo, run_chunk
 
 GOOD = face_at(100, 90)
 
@@ -26,25 +26,51 @@ def reason_of(tmp_path: Path, data: bytes, *faces: Face, **config) -> str:
     return row.reason
 
 
-@pytest.mark.parametrize(
-    ("reason", "data", "faces", "config"),
-    [
-        ("", photo(), [GOOD], {}),
-        ("unreadable", b"no picture", [GOOD], {}),
-        ("unreadable", b"", [GOOD], {}),
-        ("truncated", photo()[:-400], [GOOD], {}),
-        ("no_face", photo(), [], {}),
-        ("low_score", photo(), [face_at(100, 90, score=0.3)], {}),
-        ("low_score", photo(), [face_at(100, 90, score=0.9)], {"min_score": 0.95}),
-        ("no_face", photo(), [face_at(100, 90, score=0.05)], {}),
-        ("bad_keypoints", photo(), [face_at(100, 100, upside_down=True)], {}),
-        ("several_faces", photo(), [GOOD, face_at(60, 60)], {"faces": "only"}),
-        ("off_edge", photo(), [face_at(10, 90)], {}),
-        ("", photo(), [face_at(10, 90)], {"max_outside": 1.0}),
-    ],
-)
+FACELESS: dict = {"detector": "none"}
+PROVOKED: list[tuple[str, bytes, list[Face], dict]] = [
+    ("", photo(), [GOOD], {}),
+    ("unreadable", b"no picture", [GOOD], {}),
+    ("unreadable", b"", [GOOD], {}),
+    ("unreadable", b"no picture", [], {**FACELESS, "crop": "squash"}),
+    ("truncated", photo()[:-400], [GOOD], {}),
+    ("truncated", photo()[:-400], [], {**FACELESS, "crop": "dcgan108"}),
+    ("too_large", bomb(), [GOOD], {}),
+    ("no_face", photo(), [], {}),
+    ("no_face", photo(), [], {"crop": "dcgan108"}),
+    ("low_score", photo(), [face_at(100, 90, score=0.3)], {}),
+    ("low_score", photo(), [face_at(100, 90, score=0.9)], {"min_score": 0.95}),
+    ("no_face", photo(), [face_at(100, 90, score=0.05)], {}),
+    ("bad_keypoints", photo(), [face_at(100, 100, upside_down=True)], {}),
+    ("bad_keypoints", photo(), [face_at(100, 100, upside_down=True)], {"crop": "dcgan108"}),
+    ("several_faces", photo(), [GOOD, face_at(60, 60)], {"faces": "only"}),
+    ("off_edge", photo(), [face_at(10, 90)], {}),
+    ("", photo(), [face_at(10, 90)], {"max_outside": 1.0}),
+    ("", photo(), [face_at(10, 90)], {"crop": "dcgan108"}),  # the crop lies inside, wherever the face is
+    ("", photo(), [GOOD], {"crop": "box", "min_face": 60}),
+    ("too_small", photo(), [GOOD], {"crop": "box", "min_face": 61}),
+    ("", photo(), [GOOD], {"crop": "box", "min_face": 61, "margin": 1.02}),  # the crop counts, not the face
+    ("too_small", photo(), [GOOD], {"min_face": 97}),  # 2 × 1.8 × 0.4 × 60 = 86.4, 2 × 2 × 0.4 × 60 = 96
+    ("", photo(), [GOOD], {"min_face": 96}),
+    ("too_small", photo(), [], {**FACELESS, "crop": "squash", "min_face": 201}),
+    ("", photo(), [], {**FACELESS, "crop": "squash", "min_face": 200}),
+    ("too_small", photo(107, 300), [], {**FACELESS, "crop": "dcgan108"}),
+    ("too_small", photo(107, 300), [GOOD], {"crop": "dcgan108"}),
+    ("", photo(108, 108), [], {**FACELESS, "crop": "dcgan108"}),
+    ("blurry", photo(), [GOOD], {"blur": 100}),
+    ("", noise(), [GOOD], {"blur": 100}),
+    ("blurry", photo(), [], {**FACELESS, "crop": "dcgan108", "blur": 100}),
+    ("crashed", photo(), [Face((70, 60, 60, 60), (), 0.9)], {}),  # a detector that gives no keypoints
+]
+
+
+@pytest.mark.parametrize(("reason", "data", "faces", "config"), PROVOKED)
 def test_each_reason(tmp_path: Path, reason: str, data: bytes, faces: list[Face], config: dict) -> None:
     assert reason_of(tmp_path, data, *faces, **config) == reason
+
+
+def test_every_reason_that_a_chunk_can_give_is_provoked() -> None:
+    of_the_run = {"duplicate", "unreachable"}  # found before the chunks, or by the source
+    assert {reason for reason, *_ in PROVOKED if reason} == set(REASONS) - of_the_run
 
 
 def test_a_photo_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

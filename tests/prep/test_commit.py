@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.prep.chunk import Chunk
+from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Committed, Work, committed, rows_path, run_and_commit
-from facegan.prep.sources import Entry
-from facegan.shards.photos import SCHEMA, read_columns, read_rows, write_photos
+from facegan.prep.sources.base import Entry
+from facegan.shards.photos import SCHEMA, in_shard, read_columns, read_in_pieces, read_rows, write_photos
 from tests.prep.fake import FakeDetector, Memory, face_at, photo
 
 PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", 'ü "3".jpg'.encode(): photo(seed=3), b"\xff4.jpg": b""}
-WORK = Work(Chunk(7, tuple((name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
+WORK = Work(Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
 
 
 def run(folder: Path, faces: int = 1, work: Work = WORK) -> Committed:
@@ -24,9 +24,9 @@ def run(folder: Path, faces: int = 1, work: Work = WORK) -> Committed:
 
 def test_what_was_committed_is_found(tmp_path: Path) -> None:
     done = run(tmp_path)
-    assert committed(tmp_path, WORK) == done
+    assert committed(tmp_path, 7, "inputs") == done
     assert (done.photos, done.kept, done.faces, done.rejected) == (4, 2, 2, {"unreadable": 2})
-    assert committed(tmp_path, Work(WORK.chunk, "others")) is None
+    assert committed(tmp_path, 7, "others") is None
 
 
 @pytest.mark.parametrize("name", ["000007.json", "000007.jsonl", "000007.tar"])
@@ -38,7 +38,7 @@ def test_what_was_touched_is_done_again(tmp_path: Path, name: str, how: str) -> 
     path.unlink()
     if how != "gone":
         path.write_bytes(data[:-9] if how == "cut" else b"{}")
-    assert committed(tmp_path, WORK) is None
+    assert committed(tmp_path, 7, "inputs") is None
     assert run(tmp_path) == done
     assert path.read_bytes() == data
 
@@ -48,12 +48,12 @@ def test_a_chunk_that_keeps_nothing_leaves_rows_and_no_shard(tmp_path: Path) -> 
     done = run(tmp_path, faces=0)
     assert done.shard is None
     assert not (tmp_path / "000007.tar").exists()
-    assert committed(tmp_path, WORK) == done
+    assert committed(tmp_path, 7, "inputs") == done
 
 
 def test_rows_become_the_table(tmp_path: Path) -> None:
     run(tmp_path)
-    table = read_rows(rows_path(tmp_path, 7), "train", "train-000002.tar")
+    table = in_shard(read_rows(rows_path(tmp_path, 7)), "train", "train-000002.tar")
     assert table.schema == SCHEMA
     rows = table.to_pylist()
     assert [row["path"] for row in rows] == ["1.jpg", "2.jpg", 'ü "3".jpg', "\\xff4.jpg"]
@@ -66,11 +66,15 @@ def test_rows_become_the_table(tmp_path: Path) -> None:
 def test_row_groups_follow_from_the_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.shards.photos._ROWS_A_GROUP", 3)
     run(tmp_path)
-    tables = [read_rows(rows_path(tmp_path, 7), "train", f"train-{i:06d}.tar") for i in range(5)]
-    write_photos(tmp_path / "whole", None, tables)
-    write_photos(tmp_path / "some", None, tables[:2])
-    write_photos(tmp_path / "all", tmp_path / "some", tables[2:])
-    assert (tmp_path / "all").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert len(read_columns(tmp_path / "all", ["path"])) == 20
-    write_photos(tmp_path / "none", None, [])
+    tables = [in_shard(read_rows(rows_path(tmp_path, 7)), "train", f"train-{i:06d}.tar") for i in range(5)]
+    write_photos(tmp_path / "whole", tables)
+    pieces = list(read_in_pieces(tmp_path / "whole", [1, 6, 13]))
+    assert [len(piece) for piece in pieces] == [1, 6, 13]
+    write_photos(tmp_path / "again", pieces)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert len(read_columns(tmp_path / "again", ["path"])) == 20
+    for wrong in ([19], [21]):
+        with pytest.raises(ValueError, match=r"rows|too soon"):
+            list(read_in_pieces(tmp_path / "whole", wrong))
+    write_photos(tmp_path / "none", [])
     assert len(read_columns(tmp_path / "none", ["path"])) == 0

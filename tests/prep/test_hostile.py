@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,9 +24,10 @@ from hypothesis import strategies as st
 from facegan.config import PrepConfig
 from facegan.demo import Portrait, draw_portrait
 from facegan.errors import SourceError
-from facegan.prep.chunk import Chunk, ChunkResult, Row, process_chunk
+from facegan.prep.chunk import Chunk, ChunkResult, Item, Row, process_chunk
 from facegan.prep.prepare import prepare
-from facegan.prep.sources import Entry, open_source
+from facegan.prep.sources import open_source
+from facegan.prep.sources.base import Entry
 from facegan.shards.layout import readable_path
 from facegan.shards.verify import verify
 from tests.prep.fake import Memory
@@ -49,7 +51,7 @@ def photographs(portrait: Portrait) -> dict[bytes, bytes]:
 
 
 def through_a_chunk(folder: Path, photos: dict[bytes, bytes], portrait: Portrait) -> ChunkResult:
-    chunk = Chunk(0, tuple((name, Entry(name, len(data))) for name, data in photos.items()))
+    chunk = Chunk(0, tuple(Item(name, Entry(name, len(data))) for name, data in photos.items()))
     return process_chunk(
         chunk, PrepConfig(), Memory(photos), Likeness(portrait), folder / "0.tar", folder / "0.partial"
     )
@@ -182,15 +184,14 @@ def test_a_tar_of_all_of_them(
 
 def test_a_zip_that_lies(portrait: Portrait, tmp_path: Path) -> None:
     expected = make_zip(tmp_path / "photos.zip", jpeg(portrait.pixels))
-    source = open_source(tmp_path / "photos.zip")
-    listing = source.list()
-    chunk = Chunk(0, tuple((entry.name, entry) for entry in listing.entries))
+    source, ignored = open_source(str(tmp_path / "photos.zip")), Counter[str]()
+    chunk = Chunk(0, tuple(Item(entry.name, entry) for entry in source.photos(ignored)))
     with contextlib.closing(source.reader()) as reader:
         result = process_chunk(
             chunk, PrepConfig(), reader, Likeness(portrait), tmp_path / "0.tar", tmp_path / "0.partial"
         )
     assert {row.path: row.reason for row in result.rows} == readable(expected)
-    assert dict(listing.ignored) == {"link": 1}
+    assert dict(ignored) == {"link": 1}
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
@@ -236,7 +237,7 @@ LYING_TARS = {
 def test_a_tar_that_lies_is_an_error_that_says_so(tmp_path: Path, lie: str) -> None:
     (tmp_path / "x.tar").write_bytes(member("1.jpg", 3) + b"abc".ljust(512, b"\0") + LYING_TARS[lie])
     with pytest.raises(SourceError, match=r"x\.tar is no whole tar archive .*; . files stand before that"):
-        open_source(tmp_path / "x.tar").list()
+        list(open_source(str(tmp_path / "x.tar")).photos(Counter()))
 
 
 DAMAGED_ZIPS = {"version": (6, b"c"), "UTF-8 that is none": (8, b"\0\x08"), "name": (46, b"\0")}
@@ -250,7 +251,7 @@ def test_a_zip_whose_directory_is_damaged_is_an_error_that_says_so(tmp_path: Pat
     data = (tmp_path / "x.zip").read_bytes().replace(b"a.jpg", b"\xe9.jpg")
     (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + at, patch))
     with pytest.raises(SourceError, match=r"x\.zip is no whole zip archive"):
-        open_source(tmp_path / "x.zip").list()
+        list(open_source(str(tmp_path / "x.zip")).photos(Counter()))
 
 
 # Pictures of 99.8 megapixels of nothing: (width, height, bits, colour type, bytes a row).

@@ -439,14 +439,15 @@ def test_prep_needs_no_torch(portraits: Path, models: Path, tmp_path: Path) -> N
     code = f"""
 import sys
 from pathlib import Path
-import facegan.prep.engines as engines, facegan.prep.prepare
+import facegan.prep.prepare
 from facegan.config import PrepConfig
-from facegan.prep.plan import find_models
-from facegan.prep.sources import open_source
-source = open_source(Path({str(portraits)!r}))
-worker = engines._Worker(engines.Job(PrepConfig(), source, find_models(PrepConfig(), None), Path({str(tmp_path)!r})))
 from facegan.faces.photo import Photo
-photo = Photo(worker.reader.read(source.list().entries[0]))
+from facegan.prep.engines.worker import Job, Worker
+from facegan.prep.settings import find_models
+from facegan.prep.sources import open_source
+source = open_source({str(portraits)!r})
+worker = Worker(Job(PrepConfig(), source, find_models(PrepConfig(), None), Path({str(tmp_path)!r})))
+photo = Photo(worker.reader.read(next(source.photos({{}}))))
 found = len(worker.detector.detect(photo.pixels(), 0.5))
 worker.detector.close()
 sys.exit(found != 1 or "torch" in sys.modules)
@@ -469,5 +470,5 @@ def test_a_workers_memory_does_not_grow_with_the_photographs(portraits: Path, mo
 def test_a_result_tells_what_design_says(dataset_copy: Path, portraits: Path) -> None:
     result = prepare(portraits, dataset_copy, CONFIG)
     names = ["photos", "kept", "rejected", "ignored", "faces", "shards", "bytes"]
-    names += ["seconds", "work_seconds", "photos_per_second", "engine", "workers", "out"]
+    names += ["seconds", "work_seconds", "photos_per_second", "engine", "nodes", "workers", "out"]
     assert list(result.to_json()) == names

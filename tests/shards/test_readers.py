@@ -1,16 +1,22 @@
-"""What other programs read: webdataset, tarfile and Hugging Face's datasets open the shards of a drawn dataset."""
+"""What other programs read: they open datasets by the very lines that README.md in the dataset tells."""
 
 from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-# webdataset and datasets leave files to the garbage collector.
+from facegan.shards.layout import DatasetInfo
+from tests.shards.two_splits import face, json_of, make_dataset, readme_code
+
+# webdataset, datasets and wids leave files to the garbage collector; datasets and mlcroissant call what is deprecated.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning", "ignore::DeprecationWarning"
 )
@@ -27,30 +33,126 @@ def shards(dataset: Path) -> list[str]:
     return sorted(map(str, dataset.glob("train-*.tar")))
 
 
+@pytest.fixture(scope="module")
+def two_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Splits train (five samples in two shards) and val (four). Not to be written to."""
+    out = tmp_path_factory.mktemp("readers") / "out"
+    make_dataset(out)
+    return out
+
+
+@pytest.fixture
+def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+def opened(out: Path, tool: str) -> dict[str, Any]:
+    """What the lines of README.md for a tool define."""
+    names: dict[str, Any] = {}
+    exec(compile(readme_code(out, tool), "README.md", "exec"), names)  # noqa: S102 # lines of our own, which users are told to run
+    return names
+
+
+def test_a_dataset_of_prep_has_every_card(dataset: Path) -> None:
+    files = {"README.md", "croissant.json", "_info.json", "index-train.json", "photos.parquet", "preview.png"}
+    assert {path.name for path in dataset.iterdir()} == {
+        ".facegan",
+        "dataset.json",
+        *files,
+        *(f"train-{i:06d}.tar" for i in range(3)),
+    }
+    sums = [(shard.name, shard.md5) for shard in DatasetInfo.read(dataset).shards]
+    assert [(entry["url"], entry["md5sum"]) for entry in json_of(dataset / "index-train.json")["shardlist"]] == sums
+
+
 def test_tarfile(shards: list[str]) -> None:
     with tarfile.open(shards[0]) as tar:
         assert [member.name for member in tar][:4] == ["000001.png", "000001.json", "000002.png", "000002.json"]
 
 
-def test_webdataset(shards: list[str]) -> None:
-    from webdataset.compat import WebDataset
+def test_tar(shards: list[str], tmp_path: Path) -> None:
+    subprocess.run(["tar", "-xf", shards[2]], cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.iterdir())[-2:] == ["000060.json", "000060.png"]
+    with Image.open(tmp_path / "000060.png") as image:
+        assert image.size == (64, 64)
 
-    pipeline: Any = WebDataset(shards, shardshuffle=False)  # its fluid methods have no types
-    samples = list(pipeline.decode("rgb8"))
+
+def test_facegan(dataset: Path, two_splits: Path) -> None:
+    assert len(opened(dataset, "facegan")["faces"]) == 60
+    faces = opened(two_splits, "facegan")["faces"]
+    assert len(faces) == 5
+    assert np.array_equal(faces[4][0], face(4))
+
+
+def test_webdataset(dataset: Path, two_splits: Path) -> None:
+    samples = list(opened(dataset, "webdataset")["samples"])
     assert [sample["__key__"] for sample in samples] == [f"{i:06d}" for i in range(1, 61)]
     assert samples[0]["png"].shape == (64, 64, 3)
     assert samples[0]["json"]["path"] == "000001.jpg"
+    assert len(list(opened(two_splits, "webdataset")["samples"])) == 5
 
 
-def test_datasets(shards: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.usefixtures("_no_network")
+def test_datasets_streams_each_split(dataset: Path, two_splits: Path) -> None:
     from datasets import load_dataset
 
-    table = load_dataset("webdataset", data_files={"train": shards}, split="train", cache_dir=str(tmp_path))
-    rows = [table[i] for i in range(len(table))]
-    assert len(rows) == 60
-    assert rows[59]["png"].size == (64, 64)
-    with tarfile.open(shards[2]) as tar:
+    assert len(list(opened(dataset, "datasets")["table"])) == 60
+    assert len(list(opened(two_splits, "datasets")["table"])) == 5
+    rows = list(load_dataset(str(two_splits), split="validation", streaming=True))
+    assert [row["json"]["path"] for row in rows] == [f"{i:06d}.jpg" for i in range(6, 10)]
+    assert np.array_equal(np.asarray(rows[0]["png"]), face(5))
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_datasets_loads_all_splits(dataset: Path, two_splits: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    table = load_dataset(str(dataset), split="train", cache_dir=str(tmp_path / "one"))
+    assert len(table) == 60
+    with tarfile.open(dataset / "train-000002.tar") as tar:
         file = tar.extractfile("000060.json")
         assert file is not None
-        assert rows[59]["json"] == json.loads(file.read())
+        assert table[59]["json"] == json.loads(file.read())
+    assert table[59]["png"].size == (64, 64)
+    both: Any = load_dataset(str(two_splits), cache_dir=str(tmp_path / "two"))
+    assert {split: len(rows) for split, rows in both.items()} == {"train": 5, "validation": 4}
+    assert both["train"].features == both["validation"].features
+    assert np.array_equal(np.asarray(both["train"][4]["png"]), face(4))
+
+
+def test_timm(dataset: Path, two_splits: Path) -> None:
+    assert len(list(opened(dataset, "timm.data")["images"])) == 60
+    assert [label for _, label in opened(two_splits, "timm.data")["images"]] == [0, 1, 2, 0, 1]
+    from timm.data.dataset_factory import create_dataset
+
+    val: Any = create_dataset("wds/faces", root=str(two_splits), split="val")
+    images = list(val)
+    assert [label for _, label in images] == [2, 0, 1, 2]
+    assert np.array_equal(np.asarray(images[0][0]), face(5))
+
+
+@pytest.mark.filterwarnings("ignore:String specifications for transformations are deprecated")  # of wids' own default
+def test_wids(dataset: Path, two_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wids.wids import IndexedTarSamples
+
+    monkeypatch.setenv("WIDS_CACHE", str(tmp_path))
+    samples = opened(dataset, "wids")["samples"]
+    assert len(samples) == 60
+    assert (samples[59]["__key__"], samples[59][".json"]["path"]) == ("000060", "000060.jpg")
+    samples.close()
+    samples = opened(two_splits, "wids")["samples"]
+    assert np.array_equal(np.asarray(samples[4][".png"]), face(4))
+    samples.close()
+    (entry,) = json_of(two_splits / "index-val.json")["shardlist"]
+    path = str(two_splits / entry["url"])
+    IndexedTarSamples(path=path, md5sum=entry["md5sum"], expected_size=entry["nsamples"]).close()
+
+
+def test_mlcroissant(dataset: Path, croissant_cache: None) -> None:
+    records = list(opened(dataset, "mlcroissant")["records"])
+    assert sorted(record["faces/key"] for record in records) == [b"%06d" % i for i in range(1, 61)]
+    assert {record["faces/image"].size for record in records} == {(64, 64)}

@@ -1,0 +1,85 @@
+"""Why photographs were rejected, and which option would change that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from facegan.config import PrepConfig
+from facegan.faces.fixed import FIXED_CROPS
+from facegan.faces.photo import MAX_PIXELS
+
+_WORTH_SAYING = 1 / 20  # of the photographs that are rejected; and of those, that a reason accounts for
+_OF_THE_SOURCE = frozenset({"unreadable", "truncated", "too_large", "unreachable", "crashed"})  # not of any setting
+
+
+def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig) -> list[str]:
+    """Sentences where more than 5 % of the photographs were rejected; else none.
+
+    The first says how many, the last how to use other settings; between them is one for each reason that accounts for
+    at least 5 % of the rejected, the most frequent first, in the order of ``rejected`` where they are equal.
+
+    Args:
+        rejected: photographs by reason.
+        photos: all that were seen.
+    """
+    total = sum(rejected.values())
+    if total <= photos * _WORTH_SAYING:
+        return []
+    reasons = sorted((reason for reason in rejected if rejected[reason]), key=lambda reason: -rejected[reason])
+    remedies = {reason: _remedy(reason, config) for reason in reasons if rejected[reason] >= total * _WORTH_SAYING}
+    sentences = [f"{total:,} of {photos:,} photographs were rejected ({total / photos:.1%})."]
+    sentences += [f"{rejected[reason]:,} {reason}: {remedy}" for reason, remedy in remedies.items()]
+    if not _OF_THE_SOURCE.issuperset(remedies):
+        sentences.append("Other settings need another OUT, or --force to make this one anew.")
+    return sentences
+
+
+def _remedy(reason: str, config: PrepConfig) -> str:
+    """What the reason means and what would change it."""
+    return {
+        "unreadable": "they are no pictures, or damaged; no option changes that: fetch them again.",
+        "truncated": "they lack rows; no option changes that: fetch them again.",
+        "too_large": f"they have over {MAX_PIXELS // 10**6} megapixels (or 512 MB); shrink them first.",
+        "too_small": _remedy_too_small(config),
+        "no_face": f"{config.detector} found no face. {_remedy_no_face(config)}",
+        "low_score": f"the best face scores less than {config.min_score:g}; a lower --min-score keeps more.",
+        "bad_keypoints": _remedy_bad_keypoints(config),
+        "several_faces": "--faces only wants photographs with one face; --faces best or all keeps them.",
+        "off_edge": _remedy_off_edge(config),
+        "blurry": f"they are less sharp than {config.blur:g}; a lower --blur keeps more.",
+        "duplicate": "another photograph has the same bytes; --dedup off keeps them.",
+        "unreachable": "they could not be fetched; --repair tries them again.",
+        "crashed": "a decoder or detector failed on them; --repair tries them again.",
+    }[reason]
+
+
+def _remedy_too_small(config: PrepConfig) -> str:
+    if config.crop in FIXED_CROPS:
+        width, height = FIXED_CROPS[config.crop].least_size
+        return f"--crop {config.crop} needs {width} × {height} pixels; --crop squash takes any photograph."
+    return f"their crop is smaller than {config.min_face} pixels; a lower --min-face keeps more."
+
+
+def _remedy_no_face(config: PrepConfig) -> str:
+    if config.crop_is_fixed:
+        return f"--crop {config.crop} needs none: --detector none keeps them."
+    if config.detector == "mediapipe-short":
+        return "--detector mediapipe looks for small faces as well."
+    if config.detector == "mediapipe-full":
+        return "--detector mediapipe looks for large faces as well."
+    if config.turn == "none":
+        return "--turn auto also looks for faces that lie on a side or stand on their head."
+    return "Another --detector may find some: MODULE:CLASS names one of your own."
+
+
+def _remedy_bad_keypoints(config: PrepConfig) -> str:
+    why = "eyes and mouth are not where a face has them, as in one that stands on its head"
+    if config.turn == "none" and not config.crop_is_fixed:
+        return f"{why}; --turn auto turns photographs upright."
+    return f"{why}; another --detector may tell better."
+
+
+def _remedy_off_edge(config: PrepConfig) -> str:
+    smaller = ", and so does a smaller --margin" if config.margin > 1 else ""
+    why = f"more than {config.max_outside:.0%} of the crop lies outside the photograph"
+    return f"{why}; a higher --max-outside keeps more{smaller}."

@@ -1,0 +1,183 @@
+"""The engine ``ray``: the same chunks as tasks on a Ray cluster. The driver commits what comes back.
+
+Nodes need facegan installed and have to reach the photographs under the same path or URL; the dataset's folder and the
+detector models are the driver's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from facegan.console import Console
+from facegan.errors import FaceganError, SettingsError
+from facegan.machine import cpu_name
+from facegan.prep.commit import Work, adopt, rows_path, shard_path
+from facegan.prep.engines.local import WorkerDied
+from facegan.prep.engines.worker import Done, Job, Worker
+
+_MODELS = "facegan-models"
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """A job as it travels: the models with it, for nodes have no file of that name."""
+
+    job: Job
+    models: tuple[bytes, ...]
+    token: str  # one a run: a Ray process outlives runs
+
+
+@dataclass(frozen=True)
+class _Returned:
+    """A chunk as it comes back."""
+
+    done: Done
+    shard: bytes | None
+    rows: bytes
+    cpu: str
+
+
+class RayEngine:
+    """Runs chunks on the cluster at ``address``, or on one that is started on this machine and goes with us."""
+
+    name = "ray"
+
+    def __init__(self, job: Job, address: str | None, workers: int | None, console: Console) -> None:
+        """
+        Raises:
+            SettingsError: Ray is not installed.
+            FaceganError: there is no cluster at that address.
+        """
+        self._ray = _connected(address, workers)
+        self.slots = workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        self._console, self._folder = console, job.folder
+        self._cpus: set[str] = set()
+        self.nodes: set[str] = set()
+        models = tuple(path.read_bytes() for path in job.models)
+        token = os.urandom(8).hex()
+        self._parcel = self._ray.put(_Parcel(replace(job, folder=Path()), models, token))
+        options = {"num_cpus": 1, "max_retries": 0}  # what dies is told of here, and judged by `run_chunks`
+        self._do = self._ray.remote(**options)(_do)
+        self._try_out = self._ray.remote(**options)(_try_out)
+        self._under_way: set[Any] = set()
+
+    def submit(self, work: Work, trial: bool = False) -> Any:
+        handle = (self._try_out if trial else self._do).remote(self._parcel, work)
+        self._under_way.add(handle)
+        return handle
+
+    def wait(self, handles: Iterable[Any]) -> set[Any]:
+        return set(self._ray.wait(list(handles), num_returns=1)[0])
+
+    def result(self, handle: Any) -> Done | None:
+        """
+        Raises:
+            WorkerDied: its process or its node did.
+        """
+        from ray import exceptions
+
+        self._under_way.discard(handle)
+        try:
+            returned: _Returned | None = self._ray.get(handle)
+        except (
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.OutOfMemoryError,
+            exceptions.ObjectLostError,
+        ) as error:
+            raise WorkerDied(str(error).splitlines()[0]) from None
+        except exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from None
+        if returned is None:
+            return None
+        adopt(self._folder, returned.done.chunk, returned.shard, returned.rows)
+        self.nodes.add(returned.done.node)
+        self._warn_of_mixed(returned.cpu)
+        seconds = returned.done.finished - returned.done.started
+        now = time.monotonic()  # nodes have clocks of their own
+        return replace(returned.done, started=now - seconds, finished=now)
+
+    def _warn_of_mixed(self, cpu: str) -> None:
+        if self._cpus and cpu not in self._cpus:
+            self._console.warn(f"the nodes have different CPUs ({cpu}; {', '.join(self._cpus)}): bytes may differ.")
+        self._cpus.add(cpu)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._under_way:
+            with contextlib.suppress(Exception):  # it may have ended, or its node be gone
+                self._ray.cancel(handle, force=True)
+        self._ray.shutdown()
+
+
+def _connected(address: str | None, workers: int | None) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns of its own default otherwise
+    try:
+        import ray
+    except ImportError:
+        raise SettingsError("--engine ray needs Ray, which is not installed: facegan[ray].") from None
+    given: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+    if address:
+        _refuse_nobody(address)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise FaceganError(f"There is no Ray cluster at {address or 'this machine'}: {error}") from None
+    return ray
+
+
+def _refuse_nobody(address: str) -> None:
+    """Where nobody listens Ray itself waits for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise FaceganError(f"There is no Ray cluster at {address}: {error}.") from None
+
+
+_workers: dict[str, Worker] = {}
+
+
+def _started(parcel: _Parcel) -> Worker:
+    """This process's worker for the run; made when the first chunk comes."""
+    if parcel.token not in _workers:
+        _workers.clear()
+        folder = Path(tempfile.mkdtemp(prefix=_MODELS))
+        paths = []
+        for model, data in zip(parcel.job.models, parcel.models, strict=True):
+            paths.append(folder / model.name)
+            paths[-1].write_bytes(data)
+        _workers[parcel.token] = Worker(replace(parcel.job, models=tuple(paths)))
+    return _workers[parcel.token]
+
+
+def _do(parcel: _Parcel, work: Work) -> _Returned:
+    import ray
+
+    worker = _started(parcel)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        worker.job = replace(worker.job, folder=folder)
+        done = worker.do(work)
+        shard = shard_path(folder, work.chunk.number).read_bytes() if done.chunk.shard else None
+        rows = rows_path(folder, work.chunk.number).read_bytes()
+    node = ray.get_runtime_context().get_node_id()
+    return _Returned(replace(done, node=node), shard, rows, cpu_name())
+
+
+def _try_out(parcel: _Parcel, work: Work) -> None:
+    _started(parcel).try_out(work)

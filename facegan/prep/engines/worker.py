@@ -1,0 +1,166 @@
+"""Inside a worker process: what it opens once, and the two things it is asked to do with a chunk."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+from facegan.config import PrepConfig
+from facegan.errors import FaceganError
+from facegan.faces.detect import Detector
+from facegan.machine import peak_memory_bytes
+from facegan.prep.chunk import process_chunk
+from facegan.prep.commit import Committed, Work, run_and_commit
+from facegan.prep.sources.base import Entry, Reader, Source
+
+PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know: small, and pickled once."""
+
+    config: PrepConfig
+    source: Source
+    models: tuple[Path, ...]
+    folder: Path  # where chunks are committed
+    photo_seconds: float = PHOTO_SECONDS
+
+
+@dataclass(frozen=True)
+class Done:
+    """A committed chunk, and what it took.
+
+    Times are by the system's monotonic clock, which all processes of a machine share; ``peak_bytes`` is the most memory
+    that its worker has used until then.
+    """
+
+    chunk: Committed
+    started: float
+    finished: float
+    peak_bytes: int
+    node: str = ""
+
+
+class Worker:
+    """One process's own things: opened once, used for every chunk."""
+
+    def __init__(self, job: Job) -> None:
+        import cv2
+
+        from facegan.faces.detect import silence_stderr
+        from facegan.faces.detectors import make_detector
+
+        cv2.setNumThreads(1)
+        self.job = job
+        self.reader: Reader = _Watched(job.source.reader(), job.photo_seconds)
+        self.detector: Detector = make_detector(job.config, job.models)
+        silence_stderr()
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+
+    def do(self, work: Work) -> Done:
+        """Makes a chunk and leaves it in the job's folder."""
+        started = time.monotonic()
+        try:
+            done = run_and_commit(self.job.folder, work, self.job.config, self.reader, self.detector)
+        finally:
+            _watch(0)
+        return Done(done, started, time.monotonic(), peak_memory_bytes())
+
+    def try_out(self, work: Work) -> None:
+        """Makes a chunk and throws it away: only whether the process outlives it is asked."""
+        with tempfile.TemporaryDirectory() as folder:
+            shard = Path(folder) / "shard"
+            try:
+                process_chunk(work.chunk, self.job.config, self.reader, self.detector, shard, shard.with_suffix(".x"))
+            finally:
+                _watch(0)
+
+
+class _Watched:
+    """A reader that starts the clock when it hands out a photograph, and stops it while it reads the next.
+
+    The alarm ends the process as a fault in a decoder would, even inside a library that never comes back.
+    """
+
+    def __init__(self, reader: Reader, seconds: float) -> None:
+        self._reader, self._seconds = reader, seconds
+
+    def read(self, entry: Entry) -> bytes:
+        _watch(0)
+        try:
+            return self._reader.read(entry)
+        finally:
+            _watch(self._seconds)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def _watch(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+_worker: Worker | Exception | None = None
+
+
+def start(job: Job, seats: Synchronized[int] | None) -> None:
+    """First thing in a process of the local engine."""
+    global _worker
+    if seats is not None:
+        _take_seat(seats)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _worker = Worker(job)
+    except Exception as error:  # an initializer that raises breaks the pool, and nobody learns why
+        _worker = error
+    # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
+
+
+def _take_seat(seats: Synchronized[int]) -> None:
+    """Keeps this process on a CPU of its own, if there is one left.
+
+    MediaPipe hands each photograph from thread to thread: where they share a CPU they find it in its cache.
+    """
+    with seats.get_lock():
+        seat = seats.value
+        seats.value += 1
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox that forbids it
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cpus[seat : seat + 1] or cpus)
+
+
+def _end_with_parent() -> None:
+    """A parent killed by SIGKILL tells nobody; its sentinel does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def do(work: Work) -> Done:
+    return _started().do(work)
+
+
+def try_out(work: Work) -> None:
+    _started().try_out(work)
+
+
+def _started() -> Worker:
+    if isinstance(_worker, FaceganError | OSError):
+        raise _worker
+    if not isinstance(_worker, Worker):
+        raise FaceganError(f"A worker could not start: {type(_worker).__name__}: {_worker}. See: facegan doctor")
+    return _worker

@@ -1,0 +1,70 @@
+"""The settings of a run as dataset.json holds them, and whether they agree with those a dataset was begun with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from facegan.config import PrepConfig
+from facegan.errors import DatasetError, ModelError, SettingsError
+from facegan.faces.detectors import check_detector
+from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
+from facegan.files import sha256_file
+
+_MODELS_OF = {"mediapipe": ("short", "full"), "mediapipe-short": ("short",), "mediapipe-full": ("full",)}
+_VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "simplejpeg")
+
+
+def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> tuple[Path, ...]:
+    """The detector models a run needs, each checked where facegan knows its sum; none but for MediaPipe's detectors.
+
+    Args:
+        fetch: get those that are missing; else only say where they will lie.
+    """
+    if config.detector not in _MODELS_OF:
+        if model is not None:
+            raise SettingsError(f"--model {model} is for MediaPipe: leave it out with --detector {config.detector}.")
+        check_detector(config)
+        return ()
+    known = known_models()
+    if model is None:
+        wanted = [known[name] for name in _MODELS_OF[config.detector]]
+        return tuple(resolve_model(m) if fetch else find_model(m) or cache_folder() / m.file for m in wanted)
+    if not model.is_file():
+        raise ModelError(f"There is no model {model}. See: facegan models")
+    for entry in known.values():
+        if entry.file == model.name:
+            check_model(model, entry)
+    return (model,)
+
+
+def effective_settings(config: PrepConfig, models: tuple[Path, ...]) -> dict[str, Any]:
+    """The settings that change bytes, as dataset.json holds them."""
+    sums = {model.file: model.sha256 for model in known_models().values()}
+    # By the manifest where facegan knows them: those were checked, or are still to be fetched.
+    return {**config.model_dump(), "models": [sums.get(model.name) or sha256_file(model) for model in models]}
+
+
+def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    """
+    Raises:
+        DatasetError: names the first setting that differs, both values, and the way out.
+    """
+    old = {name: PrepConfig.default(name) for name in PrepConfig.model_fields} | old  # made before a setting was there
+    for name in [*new, *(name for name in old if name not in new)]:
+        if old.get(name) != new.get(name):
+            option = "--" + name.replace("_", "-").replace("models", "model")
+            raise DatasetError(
+                f"{out} was made with {option} {_short(old.get(name))}, and this is {option} {_short(new.get(name))}.\n"
+                f"Choose another folder, or make it anew (what is in it is deleted) with --force."
+            )
+
+
+def _short(value: Any) -> str:
+    return ", ".join(item[:12] for item in value) if isinstance(value, list) else str(value)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of all that decides about bytes."""
+    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}

@@ -1,0 +1,99 @@
+"""Where photographs come from. Listing opens no photograph; each is opened by its place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from facegan.errors import SourceError, suggest
+from facegan.prep.sources.archives import Archives
+from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
+from facegan.prep.sources.base import Blob, Source, filesystem, is_url
+from facegan.prep.sources.folder import Folder, RemoteFolder
+from facegan.prep.sources.table import Table
+from facegan.prep.sources.tar import PackedTar, Tar
+from facegan.prep.sources.zip import Zip
+
+_KINDS = "a folder, .tar, .tar.gz, .zip, .parquet, .npz, .npy, MNIST's idx files, or torchvision:NAME"
+_MANY = re.compile(r"[{*?\[]")
+
+
+def open_source(text: str, leave_out: Path | None = None, download: bool = False) -> Source:
+    """The source that a text names: a path, an fsspec URL, a pattern of several files, or ``torchvision:NAME``.
+
+    Args:
+        leave_out: a folder inside the source that holds no photographs (the dataset being written).
+        download: torchvision may fetch what is missing.
+
+    Raises:
+        SourceError: there is nothing, or nothing that facegan reads.
+    """
+    if text.startswith("torchvision:"):
+        from facegan.prep.sources.torchvision_sets import open_torchvision
+
+        return open_torchvision(text, download)
+    if _MANY.search(text) and not (not is_url(text) and Path(text).exists()):
+        return _open_many(text)
+    if is_url(text):
+        return _open_file(text) or RemoteFolder(text)
+    path = Path(text)
+    if path.is_dir():
+        return _open_folder(path, leave_out)
+    if not path.exists():
+        near = suggest(path.name, [beside.name for beside in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise SourceError(f"There is no {path}.{near} Name {_KINDS}.")
+    found = _open_file(text)
+    if found is None:
+        raise SourceError(f"{path} is no source that facegan reads. Name {_KINDS}.")
+    return found
+
+
+def _open_folder(path: Path, leave_out: Path | None) -> Source:
+    names = [entry.name for entry in path.iterdir() if entry.suffix == ".parquet" or is_idx(entry.name)]
+    if any(map(is_idx, names)):
+        return open_idx_folder(path)
+    return Folder(path, leave_out)
+
+
+def _open_file(where: str) -> Source | None:
+    blob = Blob(where)
+    name = blob.name.lower()
+    if name.endswith(".tar"):
+        return Tar(blob)
+    if name.endswith((".tar.gz", ".tgz")):
+        return PackedTar(blob)
+    if name.endswith(".zip"):
+        return Zip(blob)
+    if name.endswith(".parquet"):
+        return Table(where, (blob,))
+    if name.endswith((".npz", ".npy")) or is_idx(blob.name):
+        return open_arrays(blob)
+    return None
+
+
+def _open_many(pattern: str) -> Source:
+    """``{00000..00099}`` and ``{a,b}`` are written out; ``*`` and ``?`` find what is there."""
+    from braceexpand import braceexpand
+
+    try:
+        written = list(braceexpand(pattern))
+    except ValueError:
+        raise SourceError(f"{pattern}: a brace without its other half.") from None
+    wheres = [where for text in written for where in _found(text)]
+    missing = [where for where in wheres if not is_url(where) and not Path(where).is_file()]
+    if missing or not wheres:
+        what = f"There is no {missing[0]}" if missing else "Nothing fits"
+        raise SourceError(f"{what} ({pattern}). Name archives that are there.")
+    if all(where.lower().endswith(".parquet") for where in wheres):
+        return Table(pattern, tuple(map(Blob, wheres)))
+    sources = [_open_file(where) for where in wheres]
+    if None in sources:
+        raise SourceError(f"{wheres[sources.index(None)]} is no source that facegan reads. Name {_KINDS}.")
+    return Archives(pattern, tuple(source for source in sources if source))
+
+
+def _found(text: str) -> list[str]:
+    if not re.search(r"[*?\[]", text):
+        return [text]
+    fs, path = filesystem(text)
+    return sorted(fs.unstrip_protocol(found) if is_url(text) else found for found in fs.glob(path))

@@ -1,0 +1,232 @@
+"""Pictures as arrays: .npy and .npz (NumPy), and MNIST's idx files. Each picture is read as an uncompressed PNG."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from facegan.errors import SourceError
+from facegan.files import replacing
+from facegan.prep.sources.base import Blob, Entry, is_url
+from facegan.shards.images import encode_image
+
+_IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")
+_PARTS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One array of pictures.
+
+    Attributes:
+        blob: the file.
+        member: the array's name inside a .npz.
+        part: its split; empty where nothing tells.
+        labels: the file of its labels (idx), or their array's name inside the .npz; empty where there are none.
+    """
+
+    blob: Blob
+    member: str = ""
+    part: str = ""
+    labels: str = ""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The pictures of one or more arrays: uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels.
+
+    A picture's name is its number, below its split where there are several arrays: ``train/000007.png``.
+    """
+
+    where: str
+    arrays: tuple[Pictures, ...]
+
+    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
+        for number, pictures in enumerate(self.arrays):
+            shape = _shape(pictures)
+            labels = _labels(pictures, shape[0])
+            below = f"{pictures.part or number}/" if len(self.arrays) > 1 else ""
+            for i in range(shape[0]):
+                name = f"{below}{i:06d}.png".encode()
+                yield Entry(name, 0, (number, i), labels[i] if labels else 0, pictures.part)
+
+    def unpacked(self, folder: Path) -> Arrays:
+        return Arrays(self.where, tuple(_unpacked(p, folder, i) for i, p in enumerate(self.arrays)))
+
+    def reader(self) -> ArraysReader:
+        return ArraysReader([_mapped(pictures) for pictures in self.arrays])
+
+
+class ArraysReader:
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self._arrays = arrays
+
+    def read(self, entry: Entry) -> bytes:
+        number, row = entry.place
+        return encode_image(_rgb(np.asarray(self._arrays[number][row])), "png")
+
+    def close(self) -> None:
+        self._arrays.clear()
+
+
+def _rgb(picture: np.ndarray) -> np.ndarray:
+    """(H, W), (H, W, C) or (C, H, W) → (H, W, 3); alpha is laid over white."""
+    if picture.ndim == 3 and picture.shape[-1] not in (1, 3, 4):
+        picture = np.moveaxis(picture, 0, -1)
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    if picture.shape[-1] == 4:
+        alpha = picture[..., 3:].astype(np.uint16)
+        return ((picture[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+
+
+def open_arrays(blob: Blob) -> Arrays:
+    """
+    Raises:
+        SourceError: the file holds no array of pictures.
+    """
+    if blob.name.endswith(".npz"):
+        return Arrays(blob.where, tuple(_of_npz(blob)))
+    if blob.name.endswith(".npy"):
+        return Arrays(blob.where, (Pictures(blob),))
+    return Arrays(blob.where, (_of_idx(blob),))
+
+
+def is_idx(name: str) -> bool:
+    return _IDX.match(name) is not None
+
+
+def open_idx_folder(folder: Path) -> Arrays:
+    """The idx files of pictures in a folder: MNIST's train and test together. A packed file beside its plain one is
+    passed over."""
+    names = sorted(path.name for path in folder.iterdir() if is_idx(path.name))
+    plain = [name for name in names if name.removesuffix(".gz") == name or name.removesuffix(".gz") not in names]
+    return Arrays(str(folder), tuple(_of_idx(Blob(str(folder / name))) for name in plain))
+
+
+def _of_idx(blob: Blob) -> Pictures:
+    found = _IDX.match(blob.name)
+    part = _PARTS.get(found["part"], "") if found else ""
+    labels = blob.where.replace("images", "labels").replace("idx3", "idx1")
+    if is_url(blob.where):
+        return Pictures(blob, part=part)
+    there = next((name for name in (labels, labels.removesuffix(".gz"), labels + ".gz") if Path(name).is_file()), "")
+    return Pictures(blob, part=part, labels=there)
+
+
+def _of_npz(blob: Blob) -> Iterator[Pictures]:
+    try:
+        with blob.open() as file, zipfile.ZipFile(file) as archive:
+            shapes = {name.removesuffix(".npy"): _npy_header(archive.open(name)) for name in archive.namelist()
+                      if name.endswith(".npy")}  # fmt: skip
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise SourceError(f"{blob.where} is no .npz that can be read ({error}).") from None
+    pictures = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _fits(shape)}
+    if not pictures:
+        listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
+        raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {listed}.")
+    for name, shape in pictures.items():
+        part = next((p for word, p in _PARTS.items() if word in name.lower()), "")
+        fitting = [other for other, (its, dtype) in shapes.items()
+                   if its == (shape[0],) and np.issubdtype(dtype, np.integer)]  # fmt: skip
+        alike = [other for other in fitting if part and part in other.lower()] or fitting
+        yield Pictures(blob, name, part, alike[0] if alike else "")
+
+
+def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    with file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        return shape, dtype
+
+
+def _fits(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 or (len(shape) == 4 and (shape[-1] in (1, 3, 4) or shape[1] in (1, 3, 4)))
+
+
+def _shape(pictures: Pictures) -> tuple[int, ...]:
+    """
+    Raises:
+        SourceError: it is no array of pictures.
+    """
+    try:
+        with pictures.blob.open() as file:
+            if pictures.member:
+                with zipfile.ZipFile(file) as archive:
+                    shape, dtype = _npy_header(archive.open(pictures.member + ".npy"))
+            elif pictures.blob.name.endswith(".npy"):
+                shape, dtype = _npy_header(file)
+            else:
+                shape, dtype = _idx_shape(_plain(file, pictures.blob.name), 3), np.dtype(np.uint8)
+    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+        raise SourceError(f"{pictures.blob.where} holds no array that can be read ({error}).") from None
+    if dtype != np.uint8 or not _fits(shape):
+        raise SourceError(
+            f"{pictures.blob.where} holds {dtype} {shape}: pictures are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W)."
+        )
+    return shape
+
+
+def _labels(pictures: Pictures, count: int) -> list[int]:
+    if not pictures.labels:
+        return []
+    if pictures.member:
+        with pictures.blob.open() as file, np.load(file, allow_pickle=False) as arrays:
+            return arrays[pictures.labels].tolist()
+    with Path(pictures.labels).open("rb") as file:
+        plain = _plain(file, pictures.labels)
+        (told,) = _idx_shape(plain, 1)
+        labels = list(plain.read(told))
+    if len(labels) != count:
+        raise SourceError(f"{pictures.labels} has {len(labels):,} labels for {count:,} pictures.")
+    return labels
+
+
+def _plain(file: Any, name: str) -> Any:
+    return gzip.open(file) if name.endswith(".gz") else file
+
+
+def _idx_shape(file: BinaryIO, dimensions: int) -> tuple[int, ...]:
+    """The header of an idx file of bytes (LeCun, "THE MNIST DATABASE"): 0 0 8 D, then D sizes, big-endian."""
+    if file.read(4) != bytes((0, 0, 8, dimensions)):
+        raise ValueError(f"no idx{dimensions} file of bytes")
+    sizes = np.frombuffer(file.read(4 * dimensions), ">i4").tolist()
+    if len(sizes) != dimensions or min(sizes) < 0:
+        raise ValueError("an idx file cut short")
+    return tuple(sizes)
+
+
+def _unpacked(pictures: Pictures, folder: Path, number: int) -> Pictures:
+    """What can be mapped into memory: packed or remote arrays are copied into ``folder``."""
+    blob, name = pictures.blob, pictures.blob.name
+    if not pictures.member and not name.endswith(".gz") and not is_url(blob.where):
+        return pictures
+    path = folder / f"{number:03d}-{pictures.member or name}".removesuffix(".gz")
+    path = path.with_name(path.name + ".npy") if pictures.member else path
+    with blob.open() as file, replacing(path) as out:
+        if pictures.member:
+            with zipfile.ZipFile(file) as archive, archive.open(pictures.member + ".npy") as array:
+                shutil.copyfileobj(array, out, 1 << 20)
+        else:
+            shutil.copyfileobj(_plain(file, name), out, 1 << 20)
+    return Pictures(Blob(str(path)), "", pictures.part, "")
+
+
+def _mapped(pictures: Pictures) -> np.ndarray:
+    path = Path(pictures.blob.where)
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    with path.open("rb") as file:
+        shape = _idx_shape(file, 3)
+        return np.memmap(path, np.uint8, "r", offset=file.tell(), shape=shape)

@@ -1,0 +1,170 @@
+"""Tars, plain and packed. Members are read where they lie; nothing is extracted."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import posixpath
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from facegan.errors import SourceError
+from facegan.files import replacing
+from facegan.prep.sources.base import (
+    MAX_BYTES,
+    Blob,
+    Entry,
+    Unreachable,
+    archive_name,
+    filesystem,
+    is_photo,
+    is_url,
+    patiently,
+    suffix,
+)
+
+# What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
+_BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Tar:
+    """Files of an uncompressed tar, links inside it resolved. Of a name that stands twice the later one counts."""
+
+    blob: Blob
+
+    @property
+    def where(self) -> str:
+        return self.blob.where
+
+    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
+        with self.blob.open() as file:
+            yield from _photos(file, self.where, ignored)
+
+    def unpacked(self, folder: Path) -> Tar:
+        return self
+
+    def reader(self) -> TarReader | RemoteTarReader:
+        return RemoteTarReader(self.where) if is_url(self.where) else TarReader(Path(self.where))
+
+
+@dataclass(frozen=True)
+class PackedTar:
+    """A ``.tar.gz``. It can't be read in any order, so it is unpacked to a plain tar before photographs are read."""
+
+    blob: Blob
+
+    @property
+    def where(self) -> str:
+        return self.blob.where
+
+    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
+        with self.blob.open() as file, gzip.open(file) as plain:
+            yield from _photos(plain, self.where, ignored)
+
+    def unpacked(self, folder: Path) -> Tar:
+        path = folder / f"{self.blob.name}.tar"
+        with self.blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
+            shutil.copyfileobj(plain, out, 1 << 20)
+        return Tar(Blob(str(path)))
+
+    def reader(self) -> TarReader:
+        raise NotImplementedError("a packed tar is read after unpacked()")
+
+
+def _photos(file: Any, where: str, ignored: Counter[str]) -> Iterator[Entry]:
+    files, links = 0, {}
+    try:
+        for name, size, offset, link in _members(file, ignored):
+            files += 1
+            if link is not None:
+                links[name] = link
+            elif is_photo(name):
+                yield Entry(name, size, (offset,))
+            else:
+                ignored[suffix(name)] += 1
+        if links:  # their targets may stand anywhere: a second pass looks for just those
+            file.seek(0)
+            wanted = set(links.values())
+            targets = {
+                name: (size, offset)
+                for name, size, offset, link in _members(file, Counter())
+                if link is None and name in wanted
+            }
+            for name, target in links.items():
+                if target in targets and is_photo(name):
+                    size, offset = targets[target]
+                    yield Entry(name, size, (offset,))
+                else:
+                    ignored["link" if target not in targets else suffix(name)] += 1
+    except _BROKEN as error:
+        raise SourceError(f"{where} is no whole tar archive ({error}); {files:,} files stand before that.") from None
+
+
+def _members(file: Any, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int, bytes | None]]:
+    """Name, size, offset of the bytes, and for links the name they lead to."""
+    with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as opened:
+        archive: Any = opened  # its list of members has no public type
+        before = -1
+        for member in archive:
+            if member.size < 0 or member.offset <= before:  # tarfile would go round in circles
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
+            before = member.offset
+            name = archive_name(member.name)
+            if member.isreg() and not member.issparse():
+                yield name, member.size, member.offset_data, None
+            elif member.islnk() or member.issym():
+                target = member.linkname.encode("utf-8", "surrogateescape")
+                folder = name[: name.rfind(b"/") + 1]
+                inside = archive_name(member.linkname) if member.islnk() else posixpath.join(folder, target)
+                yield name, 0, 0, posixpath.normpath(inside)
+            elif not member.isdir():
+                ignored["special"] += 1
+            archive.members = []  # else tarfile keeps them all
+        _check_end(file, archive.offset)
+
+
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """Where tarfile stopped there has to be the end: it stops at a damaged header without a word."""
+    file.seek(offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"a damaged header at byte {offset:,}")
+
+
+class TarReader:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+
+    def read(self, entry: Entry) -> bytes:
+        try:
+            return os.pread(self._file.fileno(), min(entry.size, MAX_BYTES + 1), entry.place[0])
+        except OSError as error:
+            raise Unreachable(str(error)) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RemoteTarReader:
+    """Members by ranges of a tar behind a URL."""
+
+    def __init__(self, where: str) -> None:
+        self._fs, self._path = filesystem(where)
+
+    def read(self, entry: Entry) -> bytes:
+        return patiently(lambda: self._fetch(entry))
+
+    def _fetch(self, entry: Entry) -> bytes:
+        start = entry.place[0]
+        data = self._fs.cat_file(self._path, start=start, end=start + entry.size) if entry.size else b""
+        if len(data) != entry.size:
+            raise OSError(f"{len(data):,} of {entry.size:,} bytes came")
+        return data
+
+    def close(self) -> None:
+        pass

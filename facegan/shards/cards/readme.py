@@ -1,0 +1,216 @@
+"""README.md: the dataset card, with the YAML front matter that Hugging Face's hub and ``datasets`` read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from facegan.config import PrepConfig
+from facegan.files import human_bytes
+from facegan.manifests import KnownDataset, completeness
+from facegan.shards.layout import DatasetInfo, ShardEntry
+
+_HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}  # as the hub calls ours
+REASONS_TOLD = {
+    "unreadable": "no picture, or damaged",
+    "truncated": "a JPEG that ends too early",
+    "too_large": "above the limits of pixels or bytes",
+    "too_small": "a face of too few pixels",
+    "no_face": "no face found",
+    "low_score": "a face found, but with too low a score",
+    "bad_keypoints": "eyes, nose and mouth found out of order",
+    "several_faces": "more than the one face asked for",
+    "off_edge": "too much of the crop lies outside the photograph",
+    "blurry": "the face is blurred",
+    "duplicate": "the same file as another photograph",
+    "unreachable": "it could not be fetched",
+    "crashed": "a fault of the program",
+}
+FIELDS = {
+    "path": "the photograph, below the folder that prep was given",
+    "sha256": "of the photograph's file",
+    "width": "of the upright photograph, in pixels",
+    "height": "of the upright photograph, in pixels",
+    "box": "the detector's box [x, y, width, height], in pixels of the photograph",
+    "keypoints": "six [x, y]: image-left eye, image-right eye, nose, mouth, image-left ear, image-right ear",
+    "score": "the detector's score, 0 to 1",
+    "quad": "the crop's corners [x, y]: top left, bottom left, bottom right, top right; pixel centres at .5",
+    "turned": "degrees that the photograph was turned by before the face was found: 0, 90, 180 or 270",
+    "label": "the class; 0 where the photographs have none",
+}
+# Tool, import, and the line that opens the dataset.
+_READERS = (
+    (
+        "facegan (batches on a device, in an exact order that can be resumed)",
+        "import facegan",
+        'faces = facegan.FaceShards("out", split="{split}")',
+    ),
+    (
+        "webdataset",
+        "import webdataset",
+        'samples = webdataset.WebDataset("out/{shards}", shardshuffle=False).decode("rgb8")',
+    ),
+    (
+        "Hugging Face datasets",
+        "import datasets",
+        'table = datasets.load_dataset("out", split="{hub_split}", streaming=True)',
+    ),
+    (
+        "timm (from an absolute path)",
+        "import timm.data",
+        'images = timm.data.create_dataset("wds/faces", root="/path/to/out", split="{split}")',
+    ),
+    (
+        "wids (from an absolute path: it keeps copies of shards in $WIDS_CACHE by their paths)",
+        "import wids",
+        'samples = wids.ShardListDataset("/path/to/out/index-{split}.json")',
+    ),
+    (
+        "ML Croissant (it unpacks shards in $CROISSANT_CACHE by their names alone: each dataset needs its own)",
+        "import mlcroissant",
+        'records = mlcroissant.Dataset("out/croissant.json").records("faces")',
+    ),
+)
+_MEANINGS = {"models": "SHA-256 of each of the detector's models"}
+_CONSENT = """\
+A face is personal data. Use these only where the people in the photographs agreed to it, or where the terms of the \
+photographs allow it; keep those terms with the dataset, delete the face of whoever asks for it, and say of generated \
+faces that they are generated. A generator trained on few people can give back their likenesses."""
+_TERMS_UNKNOWN = """\
+facegan was not told where these photographs come from, so it can't say what may be done with them. Whoever passes \
+this dataset on has to know, and to say so beside it."""
+
+
+def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
+    """The card: YAML front matter, then what people want to know."""
+    size = info.settings["size"]
+    sections = [
+        ("", _about(info, known)),
+        ("What is in it", _contents(info)),
+        ("What became of the photographs", _outcomes(info)),
+        ("KEY.json", _table(["field", "meaning"], ((f"`{name}`", text) for name, text in FIELDS.items()))),
+        ("How to read it", _reading(info)),
+        ("How it was made", _made(info)),
+        ("Terms", _terms(known)),
+        *([("The people in it", _CONSENT + "\n")] if known is None or known.people else []),
+    ]
+    title = f"# Faces{f' of {known.title}' if known else ''}, {size} × {size}\n\n"
+    body = "\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections)
+    return f"---\n{_front_matter(info, known)}---\n\n{title}{body}"
+
+
+def _front_matter(info: DatasetInfo, known: KnownDataset | None) -> str:
+    lines = [f"license: {known.licence if known else 'unknown'}"]
+    if known and known.licence_name:
+        lines.append(f"license_name: {known.licence_name}")
+    lines += ["task_categories:", "- unconditional-image-generation"]
+    lines += ["size_categories:", f"- {size_category(sum(shard.samples for shard in info.shards))}"]
+    lines += ["tags:", "- webdataset"]
+    if info.splits:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        for split in info.splits:
+            lines += [f"  - split: {_HUB_SPLITS[split]}", f"    path: {json.dumps(f'{split}-*.tar')}"]
+    return "\n".join(lines) + "\n"
+
+
+def size_category(samples: int) -> str:
+    """The hub's word for a size: ``n<1K``, ``1K<n<10K``, … ``n>1T``."""
+    steps = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
+    above = sum(samples >= 10 ** (3 + i) for i in range(len(steps)))
+    if above == 0:
+        return f"n<{steps[0]}"
+    return f"n>{steps[-1]}" if above == len(steps) else f"{steps[above - 1]}<n<{steps[above]}"
+
+
+def _about(info: DatasetInfo, known: KnownDataset | None) -> str:
+    samples, size = sum(shard.samples for shard in info.shards), info.settings["size"]
+    photographs = completeness(known, info.totals.photos) if known else f"{info.totals.photos:,} photographs"
+    return (
+        f"{samples:,} faces of {size} × {size} pixels, cut out of {photographs}.\n"
+        f"`facegan prep` writes this page, and writes it anew when photographs are added.\n"
+    )
+
+
+def _contents(info: DatasetInfo) -> str:
+    image = info.settings["format"]
+    splits = (
+        (split, _HUB_SPLITS[split], f"{len(shards):,}", f"{sum(s.samples for s in shards):,}",
+         human_bytes(sum(s.bytes for s in shards)))
+        for split in info.splits
+        for shards in [info.split_shards(split)]
+    )  # fmt: skip
+    return (
+        _table(["split", "on the hub", "shards", "faces", "size"], splits)
+        + f"\nA shard is a tar of `KEY.{image}` and `KEY.json`; KEY is the photograph's path with every byte but "
+        f"letters,\ndigits, `_` and `-` as `=XX`, and without a final `.jpg`. Beside the shards lie\n\n"
+        f"- `photos.parquet`: one row for every photograph seen, kept or not;\n"
+        f"- `dataset.json`: settings, versions, totals, and the SHA-256 of every shard;\n"
+        f"- `preview.png`: faces, and rejected photographs with their reasons;\n"
+        f"- `croissant.json`, `_info.json`, `index-SPLIT.json`: for ML Croissant, timm and wids.\n"
+    )
+
+
+def _outcomes(info: DatasetInfo) -> str:
+    totals = info.totals
+    rows = [("kept", f"{totals.kept:,}", "")]
+    rows += [(f"`{reason}`", f"{count:,}", REASONS_TOLD[reason]) for reason, count in totals.rejected.items()]
+    rows += [("together", f"{totals.photos:,}", "")]
+    ignored = ", ".join(f"{count:,} {_plain(suffix)}" for suffix, count in totals.ignored.items())
+    return _table(["outcome", "photographs", "meaning"], rows) + (
+        f"\nOther files, ignored: {ignored}.\n" if ignored else ""
+    )
+
+
+def _reading(info: DatasetInfo) -> str:
+    if not info.splits:
+        return "There is no face in it.\n"
+    split = info.splits[0]
+    names = {"split": split, "hub_split": _HUB_SPLITS[split], "shards": _braces(info.split_shards(split))}
+    blocks = (f"{tool}:\n\n```python\n{first}\n\n{then.format(**names)}\n```\n" for tool, first, then in _READERS)
+    return "`out` stands for this folder.\n\n" + "\n".join(blocks)
+
+
+def _braces(shards: list[ShardEntry]) -> str:
+    """All shards of a split in one word, as shells and webdataset expand it. They are numbered without gaps."""
+    first, last = shards[0].name, shards[-1].name
+    if first == last:
+        return first
+    start, _, number = first.removesuffix(".tar").rpartition("-")
+    return f"{start}-{{{number}..{last.removesuffix('.tar').rpartition('-')[2]}}}.tar"
+
+
+def _made(info: DatasetInfo) -> str:
+    fields = PrepConfig.model_fields
+    settings = (
+        (
+            f"`{name}`",
+            f"`{_plain(value)}`",
+            fields[name].description or "" if name in fields else _MEANINGS.get(name, ""),
+        )
+        for name, value in info.settings.items()
+    )
+    versions = ((name, _plain(version)) for name, version in info.versions.items())
+    return (
+        _table(["setting", "value", "meaning"], settings)
+        + "\n"
+        + _table(["library", "version"], versions)
+        + "\nThe same photographs, settings and versions on the same kind of CPU give the same bytes of every file.\n"
+    )
+
+
+def _terms(known: KnownDataset | None) -> str:
+    if known is None:
+        return _TERMS_UNKNOWN + "\n"
+    return f"{known.title}: {known.terms}\n\nTo be had from: {known.where}\n\n```bibtex\n{known.citation}\n```\n"
+
+
+def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
+
+
+def _plain(value: Any) -> str:
+    """A value on one line, without what Markdown would take for its own."""
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "".join(c if c.isprintable() and c not in "`<>" else "?" for c in text)

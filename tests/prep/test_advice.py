@@ -1,0 +1,64 @@
+"""What is said where many photographs were rejected."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.prep.advice import advice
+from facegan.shards.layout import REASONS
+
+
+def test_up_to_five_percent_nothing_is_said() -> None:
+    assert advice({}, 0, PrepConfig()) == []
+    assert advice({"no_face": 5}, 100, PrepConfig()) == []
+    assert advice({"no_face": 6}, 100, PrepConfig()) != []
+
+
+def test_reasons_come_by_frequency_and_rare_ones_not_at_all() -> None:
+    said = advice({"truncated": 3, "off_edge": 40, "low_score": 100, "no_face": 100}, 2000, PrepConfig(min_score=0.8))
+    assert said[0] == "243 of 2,000 photographs were rejected (12.2%)."
+    assert [sentence.split(":")[0] for sentence in said[1:-1]] == ["100 low_score", "100 no_face", "40 off_edge"]
+    assert said[1] == "100 low_score: the best face scores less than 0.8; a lower --min-score keeps more."
+    assert said[-1] == "Other settings need another OUT, or --force to make this one anew."
+
+
+@pytest.mark.parametrize(
+    ("reason", "settings", "said"),
+    [
+        ("unreadable", {}, "fetch them again"),
+        ("truncated", {}, "fetch them again"),
+        ("too_large", {}, "over 100 megapixels"),
+        ("too_small", {"min_face": 90}, "smaller than 90 pixels; a lower --min-face"),
+        ("too_small", {"crop": "dcgan108"}, "--crop dcgan108 needs 108 × 108 pixels; --crop squash"),
+        ("too_small", {"crop": "pggan128"}, "needs 128 × 151 pixels"),
+        ("no_face", {}, "--turn auto"),
+        ("no_face", {"turn": "auto"}, "MODULE:CLASS"),
+        ("no_face", {"detector": "mediapipe-short"}, "--detector mediapipe looks for small faces"),
+        ("no_face", {"detector": "mediapipe-full"}, "--detector mediapipe looks for large faces"),
+        ("no_face", {"crop": "dcgan108"}, "--detector none keeps them"),
+        ("low_score", {"min_score": 0.9}, "less than 0.9; a lower --min-score"),
+        ("bad_keypoints", {}, "--turn auto"),
+        ("bad_keypoints", {"turn": "auto"}, "another --detector"),
+        ("bad_keypoints", {"crop": "dcgan108"}, "another --detector"),
+        ("several_faces", {"faces": "only"}, "--faces best or all"),
+        ("off_edge", {}, "more than 20% of the crop .* a higher --max-outside keeps more.$"),
+        ("off_edge", {"margin": 1.5}, "and so does a smaller --margin"),
+        ("blurry", {"blur": 40}, "less sharp than 40; a lower --blur"),
+        ("duplicate", {}, "--dedup off"),
+        ("unreachable", {}, "--repair"),
+        ("crashed", {}, "--repair"),
+    ],
+)
+def test_each_reason_has_its_remedy(reason: str, settings: dict, said: str) -> None:
+    sentences = advice({reason: 50}, 100, PrepConfig.of(settings))
+    assert re.search(said, sentences[1])
+    assert sentences[1].endswith(".")
+    by_settings = reason not in ("unreadable", "truncated", "too_large", "unreachable", "crashed")
+    assert ("--force" in sentences[-1]) is by_settings
+
+
+def test_no_reason_is_left_out() -> None:
+    assert len(advice(dict.fromkeys(REASONS, 1), 13, PrepConfig())) == 1 + len(REASONS) + 1

@@ -1,0 +1,378 @@
+"""Crops without a detector, detectors of one's own, and photographs that lie on a side: from files to faces."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import tarfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facegan import FaceShards
+from facegan.config import PrepConfig
+from facegan.demo import Portrait, draw_portrait, draw_portraits
+from facegan.errors import DatasetError, ModelError, SettingsError
+from facegan.faces.detect import Detector
+from facegan.faces.detectors import NoDetector, make_detector
+from facegan.prep.prepare import plan_prepare, prepare
+from facegan.prep.settings import find_models
+from facegan.shards.images import decode_image
+from facegan.shards.index import Shard
+from facegan.shards.layout import DatasetInfo
+from facegan.shards.verify import verify
+from tests.faces.supersample import psnr, supersampled
+from tests.prep.fake import FakeDetector, face_at, photo, run_chunk
+
+
+def samples(shard_path: Path) -> list[tuple[np.ndarray, dict]]:
+    shard = Shard(shard_path)
+    found = []
+    for sample in shard.samples:
+        pixels = decode_image(shard.read(sample.image))
+        assert pixels is not None
+        assert sample.meta is not None
+        found.append((pixels, json.loads(bytes(shard.read(sample.meta)))))
+    return found
+
+
+# --- fixed crops -----------------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_without_a_detector(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEGAN_MODELS", str(tmp_path))  # no model is looked for
+    config = PrepConfig(crop="dcgan108", detector="none", shard_size=20)
+    result = prepare(portraits, tmp_path / "out", config, workers=1)
+    assert (result.photos, result.kept, result.faces) == (60, 60, 60)
+    pixels, meta = FaceShards(tmp_path / "out")[7]
+    assert {name: meta[name] for name in ("width", "height", "box", "keypoints", "score", "turned", "label")} == {
+        "width": 178, "height": 218, "box": [], "keypoints": [], "score": 0.0, "turned": 0, "label": 0
+    }  # fmt: skip
+    assert meta["quad"] == [[35, 55], [35, 163], [143, 163], [143, 55]]
+    source = np.asarray(Image.open(portraits / meta["path"]))
+    assert psnr(pixels, supersampled(source, np.array(meta["quad"]), 64)) >= 30
+    info = DatasetInfo.read(tmp_path / "out")
+    assert (info.settings["detector"], info.settings["crop"], info.settings["models"]) == ("none", "dcgan108", [])
+    assert verify(tmp_path / "out").ok
+    with pytest.raises(DatasetError, match=r"made with --crop dcgan108, and this is --crop ncsn140"):
+        plan_prepare(portraits, tmp_path / "out", config.model_copy(update={"crop": "ncsn140"}))
+
+
+def test_with_a_detector_the_face_is_told_of_and_the_crop_stays(tmp_path: Path) -> None:
+    run_chunk(tmp_path, {b"1.jpg": photo(178, 218)}, FakeDetector(face_at(60, 60, 40)), crop="pggan128")
+    (_, meta), = samples(tmp_path / "000000.tar")  # fmt: skip
+    assert (meta["box"], len(meta["keypoints"]), meta["score"]) == ([40.0, 40.0, 40.0, 40.0], 6, 0.9)
+    assert meta["quad"] == [[25, 57], [25, 185], [153, 185], [153, 57]]
+
+
+def test_fixed_crops_are_of_the_photograph_set_upright(tmp_path: Path) -> None:
+    image = Image.open(io.BytesIO(photo(218, 178, kind="PNG")))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    image.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    photos = {name: (tmp_path / name.decode()).read_bytes() for name in (b"turned.png", b"upright.png")}
+    run_chunk(tmp_path, photos, FakeDetector(), crop="center178", detector="none")
+    (turned, meta), (upright, _) = samples(tmp_path / "000000.tar")
+    assert np.array_equal(turned, upright)
+    assert (meta["width"], meta["height"], meta["turned"]) == (178, 218, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"detector": "none"}, r"--crop aligned cuts out a face.*\nChoose a fixed crop \(dcgan108, .* or squash\)"),
+        ({"detector": "none", "crop": "box"}, "--crop box cuts out a face, and --detector none looks for none"),
+        (
+            {"crop": "dcgan108", "margin": 1.5},
+            r"--margin 1.5 changes nothing.*\nLeave it out, or choose --crop aligned",
+        ),
+        ({"crop": "dcgan108", "turn": "auto"}, "--turn auto changes nothing"),
+        ({"crop": "dcgan108", "max_outside": 0.5}, "--max-outside 0.5 changes nothing"),
+        ({"crop": "dcgan108", "min_face": 50}, "--min-face 50 changes nothing"),
+        ({"crop": "dcgan108", "faces": "all"}, "--faces all changes nothing"),
+        ({"crop": "squash", "detector": "none", "faces": "only"}, r"--faces only(.|\n)*choose another --detector"),
+        ({"crop": "squash", "detector": "none", "min_score": 0.7}, "--min-score 0.7 changes nothing"),
+        ({"detector": "mediapip"}, "--detector mediapip is not offered(.|\n)*MODULE:CLASS. Did you mean 'mediapipe'"),
+        ({"detector": "own.Detector"}, "--detector own.Detector is not offered"),
+        ({"min_face": -1}, "--min-face -1: it has to be greater than or equal to 0"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        PrepConfig.of(settings)
+
+
+def test_settings_that_do() -> None:
+    PrepConfig.of({"crop": "squash", "detector": "none", "min_face": 100, "blur": 5})
+    PrepConfig.of({"crop": "dcgan108", "faces": "only", "min_score": 0.7})
+    PrepConfig.of({"detector": "some.where:Detector.Inner", "turn": "auto", "min_face": 100})
+
+
+def test_a_model_without_mediapipe(portraits: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--model a.tflite is for MediaPipe: leave it out with --detector none"):
+        plan_prepare(portraits, tmp_path / "out", PrepConfig(crop="squash", detector="none"), model=Path("a.tflite"))
+
+
+def test_a_dataset_made_before_a_setting_was_there_goes_on(dataset_copy: Path, portraits: Path) -> None:
+    path = dataset_copy / "dataset.json"
+    stored = json.loads(path.read_text())
+    for name in ("turn", "min_face", "blur"):
+        del stored["settings"][name]
+    path.write_text(json.dumps(stored))
+    assert plan_prepare(portraits, dataset_copy, PrepConfig(shard_size=20)).new == 0
+    with pytest.raises(DatasetError, match="made with --turn none, and this is --turn auto"):
+        plan_prepare(portraits, dataset_copy, PrepConfig(shard_size=20, turn="auto"))
+
+
+# --- detectors of one's own ------------------------------------------------------------------------------------------
+
+OWN = """
+from facegan.faces.detect import Face
+
+class Middle:
+    def detect(self, rgb, min_score):
+        height, width = rgb.shape[:2]
+        x, y = width / 2, height / 2
+        points = [(x - 20, y), (x + 20, y), (x, y + 20), (x, y + 40), (x - 40, y), (x + 40, y)]
+        return [Face((x - 50, y - 50, 100, 100), points, 0.7), Face((0, 0, 9, 9), points, 0.05)]
+
+    def close(self):
+        pass
+
+class Numbers(Middle):
+    def detect(self, rgb, min_score):
+        import numpy as np
+        return [Face(np.float32(f.box), np.float32(f.keypoints), np.float32(f.score)) for f in super().detect(rgb, 0)]
+
+class Nowhere(Middle):
+    def detect(self, rgb, min_score):
+        return [Face((float("nan"), 0, 9, 9), f.keypoints, f.score) for f in super().detect(rgb, 0)]
+
+class FivePoints(Middle):
+    def detect(self, rgb, min_score):
+        return [Face(f.box, f.keypoints[:5], f.score) for f in super().detect(rgb, min_score)]
+
+class Percent(Middle):
+    def detect(self, rgb, min_score):
+        return [Face(f.box, f.keypoints, 90) for f in super().detect(rgb, min_score)]
+
+class Boxes(Middle):
+    def detect(self, rgb, min_score):
+        return [f.box for f in super().detect(rgb, min_score)]
+
+class Nothing(Middle):
+    def detect(self, rgb, min_score):
+        pass
+
+class Needy(Middle):
+    def __init__(self, weights):
+        pass
+
+class Endless:
+    def detect(self, rgb, min_score):
+        return []
+
+def function(rgb, min_score):
+    return []
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The current folder holds a module of detectors."""
+    import sys
+
+    (tmp_path / "own_detectors.py").write_text(textwrap.dedent(OWN))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("own_detectors", None)
+
+
+def own_config(name: str, **settings) -> PrepConfig:
+    return PrepConfig.of({"detector": f"own_detectors:{name}", **settings})
+
+
+@pytest.mark.usefixtures("own")
+def test_a_dataset_with_a_detector_of_ones_own(portraits: Path, tmp_path: Path) -> None:
+    result = prepare(portraits, tmp_path / "out", own_config("Middle"), workers=1, limit=10)
+    assert (result.photos, result.kept) == (10, 10)
+    meta = FaceShards(tmp_path / "out")[0][1]
+    assert (meta["box"], meta["score"]) == ([39.0, 59.0, 100.0, 100.0], 0.7)
+    settings = DatasetInfo.read(tmp_path / "out").settings
+    assert (settings["detector"], settings["models"]) == ("own_detectors:Middle", [])
+    with pytest.raises(
+        DatasetError, match=r"made with --detector own_detectors:Middle, and this is --detector mediapipe"
+    ):
+        plan_prepare(portraits, tmp_path / "out", PrepConfig())
+
+
+@pytest.mark.usefixtures("own")
+def test_what_it_gives_becomes_plain_numbers(tmp_path: Path) -> None:
+    config = own_config("Numbers")
+    detector = make_detector(config, ())
+    row = run_chunk(tmp_path, {b"1.jpg": photo(178, 218)}, detector, **config.model_dump()).rows[0]
+    assert json.loads(json.dumps(vars(row)))["scores"] == [0.7]
+    assert samples(tmp_path / "000000.tar")[0][1]["box"] == [39.0, 59.0, 100.0, 100.0]
+    detector.close()
+
+
+@pytest.mark.usefixtures("own")
+def test_faces_that_are_nowhere_are_left_out() -> None:
+    assert make_detector(own_config("Nowhere"), ()).detect(np.zeros((200, 200, 3), np.uint8), 0.5) == []
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("FivePoints", "own_detectors:FivePoints gave a face with 5 keypoints: it has to give\n6"),
+        ("Percent", "with the score 90:\nsides have to be over 0, and scores from 0 to 1"),
+        ("Boxes", "which is no face: 'tuple' object has no attribute 'box'"),
+        ("Nothing", "gave None: detect has to give a list of faces"),
+        ("Needy", "own_detectors:Needy can't be made: TypeError: .*'weights'"),
+    ],
+)
+def test_a_detector_that_breaks_the_protocol_stops_the_run(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        run_chunk(tmp_path, {b"1.jpg": photo()}, make_detector(own_config(name), ()))
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("name", ["Boxes", "Needy"])
+def test_what_its_workers_say_of_it_reaches_the_caller(portraits: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match=f"--detector own_detectors:{name}"):
+        prepare(portraits, tmp_path / "out", own_config(name), workers=1, limit=2)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("own_detectors:Endless", "own_detectors:Endless lacks close: it has to be a class with"),
+        ("own_detectors:function", "own_detectors:function is no class: it has to be a class with"),
+        ("own_detectors:Midle", "can't be imported: AttributeError: .*Midle"),
+        ("not_there:Detector", "can't be imported: ModuleNotFoundError: (.|\n)*a file in the current folder"),
+    ],
+)
+def test_a_detector_that_is_none_is_said_before_anything_starts(
+    portraits: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        prepare(portraits, tmp_path / "out", PrepConfig(detector=name), workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_detector_finds_nothing() -> None:
+    detector = make_detector(PrepConfig(crop="squash", detector="none"), ())
+    assert isinstance(detector, NoDetector)
+    assert detector.detect(np.zeros((64, 64, 3), np.uint8), 0.0) == []
+    detector.close()
+
+
+# --- quarter turns ---------------------------------------------------------------------------------------------------
+
+TURNED = (0, 90, 180, 270)
+PORTRAITS = 8
+
+
+@pytest.fixture(scope="module")
+def detector(models: Path) -> Iterator[Detector]:
+    made = make_detector(PrepConfig(), find_models(PrepConfig(), None))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Portrait]:
+    return list(draw_portraits(PORTRAITS, 3))
+
+
+@pytest.fixture(scope="module", params=["aligned", "box"])
+def turned_portraits(
+    request: pytest.FixtureRequest, drawn: list[Portrait], detector: Detector, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[int, int], tuple[np.ndarray, dict]]:
+    """(portrait, degrees) → its crop and JSON: portraits, each stored as if turned by ``degrees`` to be upright."""
+    folder, photos = tmp_path_factory.mktemp("turned"), {}
+    for index, portrait in enumerate(drawn):
+        for degrees in TURNED:
+            file = folder / f"{index:02d}-{degrees:03d}.png"
+            Image.fromarray(np.rot90(portrait.pixels, degrees // 90)).save(file)  # counter-clockwise
+            photos[file.name.encode()] = file.read_bytes()
+    result = run_chunk(folder, photos, detector, turn="auto", crop=request.param)
+    assert {row.outcome for row in result.rows} == {"kept"}
+    found = samples(folder / "000000.tar")
+    return {(int(meta["path"][:2]), int(meta["path"][3:6])): (pixels, meta) for pixels, meta in found}
+
+
+def test_turned_photographs_give_the_crops_of_upright_ones(turned_portraits: dict) -> None:
+    for (index, degrees), (pixels, meta) in turned_portraits.items():
+        assert meta["turned"] == degrees
+        assert psnr(pixels, turned_portraits[index, 0][0]) >= 40
+
+
+def test_what_is_told_of_them_is_in_pixels_of_the_photograph(turned_portraits: dict, drawn: list[Portrait]) -> None:
+    for (index, degrees), (pixels, meta) in turned_portraits.items():
+        portrait = drawn[index]
+        source = np.rot90(portrait.pixels, degrees // 90)
+        assert (meta["height"], meta["width"]) == source.shape[:2]
+        assert psnr(pixels, supersampled(source, np.array(meta["quad"]), 64, factor=4)) >= 30
+        height, width = portrait.pixels.shape[:2]
+        to_source = {
+            0: lambda x, y: (x, y),
+            90: lambda x, y, w=width: (y, w - x),
+            180: lambda x, y, w=width, h=height: (w - x, h - y),
+            270: lambda x, y, h=height: (h - y, x),
+        }[degrees]
+        true_eye = np.array(to_source(*portrait.keypoints.left_eye))
+        assert np.hypot(*(true_eye - meta["keypoints"][0])) < 6
+        x, y, w, h = meta["box"]
+        assert x < true_eye[0] < x + w
+        assert y < true_eye[1] < y + h
+
+
+def test_without_it_none_is_turned(drawn: list[Portrait], detector: Detector, tmp_path: Path) -> None:
+    file = tmp_path / "1.png"
+    Image.fromarray(np.rot90(drawn[0].pixels, 2)).save(file)
+    run_chunk(tmp_path, {b"1.png": file.read_bytes()}, detector)
+    assert [meta["turned"] for _, meta in samples(tmp_path / "000000.tar")] == [0]  # found, with wrong keypoints
+
+
+def test_a_large_photograph_is_turned_too(detector: Detector, tmp_path: Path) -> None:
+    """Detected on a shrunk decode whose last blocks are not whole, cropped from the full one."""
+    pixels = draw_portrait(3, 1, width=1003, height=1229).pixels
+    photos = {}
+    for degrees in TURNED:
+        file = tmp_path / f"{degrees:03d}.png"
+        Image.fromarray(np.rot90(pixels, degrees // 90)).save(file, compress_level=1)
+        photos[file.name.encode()] = file.read_bytes()
+    run_chunk(tmp_path, photos, detector, turn="auto", size=128)
+    found = samples(tmp_path / "000000.tar")
+    assert [meta["turned"] for _, meta in found] == list(TURNED)
+    for face, meta in found:
+        assert abs(meta["score"] - found[0][1]["score"]) < 0.02
+        assert psnr(face, found[0][0]) >= 30
+
+
+@pytest.mark.slow
+def test_real_photographs_are_put_right(celeba: Path, detector: Detector, tmp_path: Path) -> None:
+    photos = {}
+    with tarfile.open(celeba) as tar:
+        for member in itertools.islice(tar, 0, 8050, 40):
+            file = tar.extractfile(member)
+            if file is not None:
+                image = Image.open(io.BytesIO(file.read()))
+                for degrees in TURNED:
+                    stored = io.BytesIO()
+                    image.rotate(degrees, expand=True).save(stored, "PNG")  # counter-clockwise
+                    photos[f"{Path(member.name).stem}-{degrees}.png".encode()] = stored.getvalue()
+    run_chunk(tmp_path, photos, detector, turn="auto")
+    found = [meta for _, meta in samples(tmp_path / "000000.tar")]
+    right = sum(meta["turned"] == int(Path(meta["path"]).stem.split("-")[1]) for meta in found)
+    assert right >= 0.99 * len(photos)

@@ -1,0 +1,100 @@
+"""Workers that die, hang, or can't reach a photograph cost that photograph, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.prep import prepare as module
+from facegan.prep.prepare import PrepResult, prepare
+from facegan.shards.verify import verify
+from tests.prep.killers import Deadly
+from tests.prep.test_prepare import digest
+
+CONFIG = PrepConfig(shard_size=20)
+
+
+def prepare_deadly(monkeypatch: pytest.MonkeyPatch, source: Deadly, out: Path, **options) -> PrepResult:
+    monkeypatch.setattr(module, "open_source", lambda *_: source)
+    result = prepare(source.path, out, CONFIG, **options)
+    monkeypatch.undo()
+    return result
+
+
+def outcomes(out: Path) -> dict[str, str]:
+    rows = pq.read_table(out / "photos.parquet", use_threads=False).to_pylist()
+    return {row["path"]: row["reason"] for row in rows}
+
+
+def test_photographs_that_kill_are_found_and_the_rest_is_kept(
+    portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killers = frozenset({b"000007.jpg", b"000041.jpg"})
+    result = prepare_deadly(monkeypatch, Deadly(portraits, killers), tmp_path / "out", workers=2)
+    assert result.rejected.pop("crashed") == 2
+    assert result.photos == 60
+    found, whole = outcomes(tmp_path / "out"), outcomes(dataset)
+    assert found == {**whole, **{name.decode(): "crashed" for name in killers}}
+    assert verify(tmp_path / "out").ok
+    # Once whatever killed is gone, they are tried again, and all is as if nothing had ever happened.
+    prepare(portraits, tmp_path / "out", CONFIG, workers=2, repair=True)
+    assert digest(tmp_path / "out") == digest(dataset)
+
+
+def test_a_worker_that_dies_once_is_not_to_be_seen(
+    portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "once").touch()
+    prepare_deadly(monkeypatch, Deadly(portraits, once=tmp_path / "once"), tmp_path / "out", workers=2)
+    assert not (tmp_path / "once").exists()
+    assert digest(tmp_path / "out") == digest(dataset)
+
+
+def test_photographs_that_stay_away_are_told_and_can_be_tried_again(
+    portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole chunk stays away, so that the shards after it have to be numbered anew."""
+    offline = tmp_path / "offline"
+    offline.touch()
+    away = frozenset(b"%06d.jpg" % i for i in [*range(1, 21), 55])
+    source = Deadly(portraits, away=away, offline=offline)
+    result = prepare_deadly(monkeypatch, source, tmp_path / "out", workers=1)
+    assert result.rejected["unreachable"] == 21
+    assert result.shards == 2
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["totals"]["rejected"]["unreachable"] == 21
+    offline.unlink()
+    result = prepare_deadly(monkeypatch, source, tmp_path / "out", workers=1, repair=True)
+    assert "unreachable" not in result.rejected
+    assert digest(tmp_path / "out") == digest(dataset)
+
+
+def test_shards_that_are_gone_or_altered_are_made_again(portraits: Path, dataset_copy: Path, dataset: Path) -> None:
+    (dataset_copy / "train-000000.tar").unlink()
+    with (dataset_copy / "train-000002.tar").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff\xff")
+    assert not verify(dataset_copy).ok
+    result = prepare(portraits, dataset_copy, CONFIG, workers=1, repair=True)
+    assert verify(dataset_copy).ok
+    assert digest(dataset_copy) == digest(dataset)
+    assert result.photos == 60
+
+
+def test_a_repair_that_needs_nothing_does_nothing(portraits: Path, dataset_copy: Path, dataset: Path) -> None:
+    prepare(portraits, dataset_copy, CONFIG, workers=1, repair=True)
+    assert digest(dataset_copy) == digest(dataset)
+
+
+def test_a_repair_without_the_photographs_names_the_first(portraits: Path, dataset_copy: Path, tmp_path: Path) -> None:
+    from facegan.errors import DatasetError
+
+    shutil.copytree(portraits, tmp_path / "photos")
+    (tmp_path / "photos" / "000003.jpg").unlink()
+    (dataset_copy / "train-000000.tar").unlink()
+    with pytest.raises(DatasetError, match=r"000003\.jpg is gone from the source"):
+        prepare(tmp_path / "photos", dataset_copy, CONFIG, workers=1, repair=True)

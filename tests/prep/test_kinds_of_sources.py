@@ -1,0 +1,277 @@
+"""Packed tars, several archives, tables and arrays: each lists and reads what was put into it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from facegan.errors import SourceError
+from facegan.prep.sources import open_source
+from facegan.shards.images import decode_image
+from tests.prep.test_sources import Listing, as_members, make_tar, read_all
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
+
+
+def decoded(data: bytes) -> np.ndarray:
+    pixels = decode_image(data)
+    assert pixels is not None
+    return pixels
+
+
+def labels_and_parts(where: Path) -> list[tuple[bytes, int, str]]:
+    return [(entry.name, entry.label, entry.part) for entry in Listing(where).entries]
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tgz"])
+def test_a_packed_tar_reads_as_the_plain_one(tmp_path: Path, suffix: str) -> None:
+    plain = make_tar(tmp_path / "plain.tar", as_members())
+    packed = tmp_path / f"packed.{suffix}"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_all(packed) == read_all(plain)
+
+
+def test_a_packed_tar_cut_short_says_so(tmp_path: Path) -> None:
+    data = gzip.compress(make_tar(tmp_path / "plain.tar", as_members() * 50).read_bytes())
+    (tmp_path / "packed.tar.gz").write_bytes(data[:-200])
+    with pytest.raises(SourceError, match="is no whole tar archive"):
+        Listing(tmp_path / "packed.tar.gz")
+
+
+def test_archives_by_number_and_by_star_are_one_source(tmp_path: Path) -> None:
+    for i in range(12):
+        make_tar(tmp_path / f"{i:05d}.tar", [(f"{i:02d}/{j}.jpg", f"{i}-{j}".encode()) for j in range(3)])
+    found = read_all(tmp_path / "{00000..00011}.tar")
+    assert found == {f"{i:02d}/{j}.jpg".encode(): f"{i}-{j}".encode() for i in range(12) for j in range(3)}
+    assert read_all(tmp_path / "*.tar") == found
+    assert len(read_all(tmp_path / "{00001,00003}.tar")) == 6
+
+
+def test_archives_of_different_kinds(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", [("1.jpg", b"one")])
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(make_tar(tmp_path / "b", [("2.jpg", b"two")]).read_bytes()))
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("3.jpg", b"three")
+    assert read_all(tmp_path / "{a.tar,b.tar.gz,c.zip}") == {b"1.jpg": b"one", b"2.jpg": b"two", b"3.jpg": b"three"}
+
+
+def test_a_name_in_two_archives_is_an_error_that_names_both(tmp_path: Path) -> None:
+    for name in "ab":
+        make_tar(tmp_path / f"{name}.tar", [("1.jpg", b"one")])
+    with pytest.raises(SourceError, match=r"1\.jpg stands in .*a\.tar and in .*b\.tar"):
+        Listing(tmp_path / "{a,b}.tar")
+
+
+@pytest.mark.parametrize("pattern", ["{a,b}.tar", "*.zip", "{a..", "{a,x}.rar"])
+def test_a_pattern_that_nothing_fits(tmp_path: Path, pattern: str) -> None:
+    make_tar(tmp_path / "a.tar", [("1.jpg", b"one")])
+    (tmp_path / "a.rar").touch()
+    (tmp_path / "x.rar").touch()
+    with pytest.raises(SourceError, match=r"There is no|Nothing fits|other half|no source"):
+        open_source(str(tmp_path / pattern))
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "[photos] {a,b}*"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(b"one")
+    assert read_all(folder) == {b"1.jpg": b"one"}
+
+
+def test_stylegans_labels(tmp_path: Path) -> None:
+    told = json.dumps({"labels": [["00000/1.png", 6], ["00000/2.png", 3]]}).encode()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, data in (("00000/1.png", b"1"), ("00000/2.png", b"2"), ("00000/3.png", b"3"), ("dataset.json", told)):
+            archive.writestr(name, data)
+            (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "folder" / name).write_bytes(data)
+    for source in ("x.zip", "folder"):
+        assert [label for _, label, _ in labels_and_parts(tmp_path / source)] == [6, 3, 0]
+
+
+@pytest.mark.parametrize("told", [b"", b"[]", b'{"labels": null}', b'{"labels": [["1.png", [0, 1]]]}', b"[" * 99999])
+def test_labels_that_are_none_do_no_harm(tmp_path: Path, told: bytes) -> None:
+    (tmp_path / "dataset.json").write_bytes(told)
+    (tmp_path / "1.png").write_bytes(b"1")
+    assert labels_and_parts(tmp_path) == [(b"1.png", 0, "")]
+
+
+def write_table(path: Path, groups: int = 2, **columns: list) -> Path:
+    table = pa.table(columns)
+    pq.write_table(table, path, row_group_size=-(-len(table) // groups))
+    return path
+
+
+def test_hugging_faces_images(tmp_path: Path) -> None:
+    images = [{"bytes": f"{i}".encode(), "path": f"{i}.png"} for i in range(5)]
+    write_table(tmp_path / "train-00000-of-00001.parquet", image=images, label=[3, 1, 4, 1, 5])
+    path = tmp_path / "train-00000-of-00001.parquet"
+    assert read_all(path) == {f"{i}.png".encode(): f"{i}".encode() for i in range(5)}
+    assert labels_and_parts(path)[2] == (b"2.png", 4, "train")
+
+
+def test_tables_of_several_splits_whose_names_say_nothing(tmp_path: Path) -> None:
+    for part in ("train", "validation", "test"):
+        images = [{"bytes": f"{part}{i}".encode(), "path": None} for i in range(3)]
+        write_table(tmp_path / f"{part}-00000-of-00001.parquet", image=images)
+    found = labels_and_parts(tmp_path / "*.parquet")
+    assert [part for _, _, part in found] == ["test"] * 3 + ["train"] * 3 + ["val"] * 3
+    assert read_all(tmp_path / "*.parquet")[b"000000004.jpg"] == b"train1"
+
+
+def test_a_binary_column_and_names_that_stand_twice(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "x.parquet", name=["a", "a", "b"], jpg=[b"1", b"2", b"3"])
+    assert read_all(path) == {b"000000000.jpg": b"1", b"000000001.jpg": b"2", b"000000002.jpg": b"3"}
+    path = write_table(tmp_path / "y.parquet", name=["a", "c.png", "b"], jpg=[b"1", b"2", b"3"])
+    assert read_all(path) == {b"a.jpg": b"1", b"b.jpg": b"3", b"c.png": b"2"}
+
+
+def test_a_table_without_pictures_says_what_it_has(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "x.parquet", a=[1], b=["x"])
+    with pytest.raises(SourceError, match=r"no column of images .* it has a, b"):
+        Listing(path)
+    (tmp_path / "y.parquet").write_bytes(b"no parquet")
+    with pytest.raises(SourceError, match="no Parquet file"):
+        Listing(tmp_path / "y.parquet")
+
+
+def test_a_table_of_urls_may_not_read_this_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"secret")
+    path = write_table(tmp_path / "x.parquet", url=[f"file://{secret}"])
+    with pytest.raises(ValueError, match="URL of another kind"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw", "grey", "grey1", "rgba"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_arrays_read_as_their_pictures(tmp_path: Path, layout: str, suffix: str) -> None:
+    alpha = np.full((5, 28, 28, 1), 255, np.uint8)
+    array, expected = {
+        "nhwc": (PICTURES, PICTURES),
+        "nchw": (PICTURES.transpose(0, 3, 1, 2), PICTURES),
+        "grey": (PICTURES[..., 0], PICTURES[..., :1].repeat(3, -1)),
+        "grey1": (PICTURES[..., :1], PICTURES[..., :1].repeat(3, -1)),
+        "rgba": (np.concatenate([PICTURES, alpha], -1), PICTURES),
+    }[layout]
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".npy":
+        np.save(path, array)
+    else:
+        np.savez_compressed(path, images=array, labels=np.arange(5))
+    found = read_all(path)
+    assert sorted(found) == [f"{i:06d}.png".encode() for i in range(5)]
+    assert all((decoded(data) == expected[i]).all() for i, (_, data) in enumerate(sorted(found.items())))
+    if suffix == ".npz":
+        assert [label for _, label, _ in labels_and_parts(path)] == [0, 1, 2, 3, 4]
+
+
+def test_arrays_of_train_and_test_in_one_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mnist.npz", x_train=PICTURES[..., 0], y_train=[5, 4, 3, 2, 1], x_test=PICTURES[:2, ..., 0],
+             y_test=[9, 8])  # fmt: skip
+    assert labels_and_parts(tmp_path / "mnist.npz") == [
+        *((f"test/{i:06d}.png".encode(), 9 - i, "test") for i in range(2)),
+        *((f"train/{i:06d}.png".encode(), 5 - i, "train") for i in range(5)),
+    ]
+
+
+@pytest.mark.parametrize("array", [np.zeros((5, 4, 4)), np.zeros((4, 4), np.uint8), np.array([{}] * 3, object)])
+def test_arrays_that_are_no_pictures_say_so(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    with pytest.raises(SourceError, match=r"pictures are uint8|can't? be read"):
+        Listing(tmp_path / "x.npy")
+    np.savez(tmp_path / "x.npz", images=array)
+    with pytest.raises(SourceError, match="no uint8 array"):
+        open_source(str(tmp_path / "x.npz"))
+
+
+def write_idx(folder: Path, part: str, pictures: np.ndarray, labels: list[int], packed: bool) -> None:
+    for kind, data in (
+        ("images-idx3", struct.pack(">4B3i", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes()),
+        ("labels-idx1", struct.pack(">4Bi", 0, 0, 8, 1, len(labels)) + bytes(labels)),
+    ):
+        name = f"{part}-{kind}-ubyte" + (".gz" if packed else "")
+        (folder / name).write_bytes(gzip.compress(data) if packed else data)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnists_idx_files(tmp_path: Path, packed: bool) -> None:
+    write_idx(tmp_path, "train", PICTURES[..., 0], [5, 0, 4, 1, 9], packed)
+    write_idx(tmp_path, "t10k", PICTURES[:2, ..., 1], [7, 2], packed)
+    found = labels_and_parts(tmp_path)
+    assert [(label, part) for _, label, part in found] == [
+        (7, "test"),
+        (2, "test"),
+        *((n, "train") for n in (5, 0, 4, 1, 9)),
+    ]
+    assert (decoded(read_all(tmp_path)[b"test/000001.png"]) == PICTURES[1, ..., 1:2]).all()
+    one = tmp_path / ("train-images-idx3-ubyte" + (".gz" if packed else ""))
+    assert labels_and_parts(one)[0] == (b"000000.png", 5, "train")
+
+
+def test_an_idx_file_cut_short_says_so(tmp_path: Path) -> None:
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03\0")
+    with pytest.raises(SourceError, match="no array that can be read"):
+        Listing(tmp_path)
+
+
+def test_sources_behind_a_url_read_as_those_here(tmp_path: Path) -> None:
+    """fsspec's memory:// is a real file system of fsspec's, without a network."""
+    memory = fsspec.filesystem("memory")
+    make_tar(tmp_path / "x.tar", as_members())
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.jpg", b"one" * 100)
+    np.savez(tmp_path / "x.npz", images=PICTURES)
+    write_table(tmp_path / "x.parquet", image=[{"bytes": b"1", "path": "1.png"}])
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
+    for name in ("x.tar", "x.tar.gz", "x.zip", "x.npz", "x.parquet"):
+        memory.pipe_file(f"/kinds/{name}", (tmp_path / name).read_bytes())
+        assert read_all(f"memory://kinds/{name}") == read_all(tmp_path / name), name
+    memory.pipe_file("/folder/a/1.jpg", b"one")
+    memory.pipe_file("/folder/notes.txt", b"x")
+    listing = Listing("memory://folder")
+    assert listing.read() == {b"a/1.jpg": b"one"}
+    assert dict(listing.ignored) == {".txt": 1}
+
+
+def test_an_unknown_protocol_says_so() -> None:
+    with pytest.raises(SourceError, match="nonsense"):
+        Listing("nonsense://bucket/photos")
+
+
+def test_torchvisions_mnist_with_its_split(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    write_idx(raw, "train", PICTURES[..., 0], [5, 0, 4, 1, 9], packed=False)
+    write_idx(raw, "t10k", PICTURES[:2, ..., 0], [7, 2], packed=False)
+    found = labels_and_parts(Path(f"torchvision:MNIST:{tmp_path}"))
+    assert [part for *_, part in found] == ["test"] * 2 + ["train"] * 5
+
+
+def test_torchvision_sets_that_are_not_there_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"Fetch it with --download"):
+        open_source(f"torchvision:CIFAR10:{tmp_path}")
+    with pytest.raises(SourceError, match="Did you mean 'MNIST'"):
+        open_source("torchvision:MNITS")
+
+
+def test_a_tar_of_links_to_files_that_come_later(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        link = tarfile.TarInfo("a/link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "../b/1.jpg"
+        tar.addfile(link)
+        info = tarfile.TarInfo("b/1.jpg")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"one"))
+    assert read_all(tmp_path / "x.tar") == {b"a/link.jpg": b"one", b"b/1.jpg": b"one"}

@@ -1,0 +1,89 @@
+"""Chunks on a Ray cluster: the same bytes, whatever becomes of a node on the way. Nodes are on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.errors import FaceganError
+from facegan.prep.prepare import prepare
+from tests.prep.killers import Deadly
+from tests.prep.test_engines import outcomes, prepare_deadly
+from tests.prep.test_prepare import digest
+
+pytest.importorskip("ray", reason="needs Ray (the extra 'ray')")
+CONFIG = PrepConfig(shard_size=20)
+SMALL = PrepConfig(shard_size=4)
+
+# Ray's own: sockets and files that it leaves to the collector, and names it has deprecated for itself.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head that runs nothing, and two nodes with a CPU each."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster.workers = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_cluster_started_here_gives_the_same_bytes(portraits: Path, dataset: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "facegan", "prep", portraits, tmp_path / "out", "--shard-size", "20"]
+    done = subprocess.run([*command, "--engine", "ray", "--workers", "1", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"engine": "ray", "nodes": 1' in done.stdout
+    assert digest(tmp_path / "out") == digest(dataset)
+
+
+def test_an_address_without_a_cluster_says_so(portraits: Path, tmp_path: Path) -> None:
+    with pytest.raises(FaceganError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
+        prepare(portraits, tmp_path / "out", CONFIG, engine="ray", ray_address="127.0.0.1:1")
+
+
+@pytest.mark.slow
+def test_two_nodes_share_the_work_and_one_may_go(
+    portraits: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(portraits, tmp_path / "local", SMALL, workers=2)
+    whole = prepare(portraits, tmp_path / "whole", SMALL, engine="ray", ray_address=cluster.address)
+    assert (whole.engine, whole.nodes) == ("ray", 2)
+    assert digest(tmp_path / "whole") == digest(tmp_path / "local")
+
+    def remove() -> None:
+        chunks = tmp_path / "lost" / ".facegan" / "chunks"
+        while not list(chunks.glob("*.json")):  # in the middle: one chunk is there, fourteen are not
+            time.sleep(0.02)
+        cluster.remove_node(cluster.workers[0], allow_graceful=False)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    prepare(portraits, tmp_path / "lost", SMALL, engine="ray", ray_address=cluster.address)
+    remover.join()
+    assert digest(tmp_path / "lost") == digest(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_photographs_that_kill_cost_themselves_on_a_cluster_too(
+    portraits: Path, dataset: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Deadly(portraits, frozenset({b"000007.jpg"}))
+    prepare_deadly(monkeypatch, source, tmp_path / "out", engine="ray", ray_address=cluster.address)
+    assert outcomes(tmp_path / "out") == {**outcomes(dataset), "000007.jpg": "crashed"}

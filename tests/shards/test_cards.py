@@ -1,0 +1,329 @@
+"""The cards say what the dataset is, to people and to the tools whose formats they are in."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from facegan.manifests import known_datasets
+from facegan.shards.cards import write_cards
+from facegan.shards.cards.croissant import COLUMNS, MIME_TYPES
+from facegan.shards.cards.readme import FIELDS, REASONS_TOLD, size_category
+from facegan.shards.index import Shard
+from facegan.shards.layout import CARD_NAME, IMAGE_FORMATS, REASONS, DatasetInfo
+from facegan.shards.photos import SCHEMA
+from tests.shards.two_splits import SHARDS, face, front_matter, json_of, make_dataset
+
+CARDS = ["README.md", "croissant.json", "_info.json", "index-train.json", "index-val.json"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two splits, of unknown origin. Not to be written to."""
+    folder = tmp_path_factory.mktemp("cards") / "out"
+    make_dataset(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def readme(out: Path) -> str:
+    return (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_files_are_told_and_their_bytes_follow_from_the_dataset(out: Path, tmp_path: Path) -> None:
+    info = DatasetInfo.read(out)
+    assert write_cards(tmp_path, info, None) == CARDS
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        name: (out / name).read_bytes() for name in CARDS
+    }
+    assert all(CARD_NAME.fullmatch(name) for name in CARDS)
+
+
+def test_wids_index(out: Path) -> None:
+    tars = [out / f"train-{number:06d}.tar" for number in (0, 1)]
+    assert json_of(out / "index-train.json") == {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": "faces-train",
+        "shardlist": [
+            {
+                "url": tar.name,
+                "nsamples": samples,
+                "filesize": tar.stat().st_size,
+                "md5sum": hashlib.md5(tar.read_bytes(), usedforsecurity=False).hexdigest(),
+            }
+            for tar, samples in zip(tars, (3, 2), strict=True)
+        ],
+    }
+
+
+def test_timm_info(out: Path) -> None:
+    assert json_of(out / "_info.json")["splits"] == {
+        "train": {
+            "name": "train",
+            "filenames": ["train-000000.tar", "train-000001.tar"],
+            "shard_lengths": [3, 2],
+            "num_samples": 5,
+            "alt_label": "label",
+        },
+        "val": {
+            "name": "val",
+            "filenames": ["val-000000.tar"],
+            "shard_lengths": [4],
+            "num_samples": 4,
+            "alt_label": "label",
+        },
+    }
+
+
+def test_the_front_matter_is_what_the_hub_reads(readme: str) -> None:
+    from huggingface_hub import DatasetCard
+
+    card = DatasetCard(readme)
+    assert card.data.to_dict() == front_matter(readme)
+    assert front_matter(readme) == {
+        "license": "unknown",
+        "task_categories": ["unconditional-image-generation"],
+        "size_categories": ["n<1K"],
+        "tags": ["webdataset"],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": "train", "path": "train-*.tar"},
+                    {"split": "validation", "path": "val-*.tar"},
+                ],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("samples", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (202_599, "100K<n<1M"), (10**7, "10M<n<100M"), (10**12, "n>1T")],
+)
+def test_size_categories(samples: int, category: str) -> None:
+    assert size_category(samples) == category
+
+
+def test_people_read_counts_settings_and_versions(readme: str) -> None:
+    assert "9 faces of 64 × 64 pixels, cut out of 10 photographs" in readme
+    assert "| val | validation | 1 | 4 |" in readme
+    assert "| `no_face` | 1 | no face found |" in readme
+    assert "| `margin` | `1.0` | scales the crop about its centre |" in readme
+    assert f"| numpy | {np.__version__} |" in readme
+    assert "facegan was not told where these photographs come from" in readme
+    assert "A face is personal data" in readme
+
+
+def test_odd_names_stay_on_their_line(readme: str) -> None:
+    assert "Other files, ignored: 2 .txt, 1 .|??b??.\n" in readme
+
+
+def test_a_known_data_set_brings_its_terms(tmp_path: Path) -> None:
+    known = known_datasets()["celeba-aligned"]
+    make_dataset(tmp_path / "out", known=known)
+    readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert {key: front_matter(readme)[key] for key in ("license", "license_name")} == {
+        "license": "other",
+        "license_name": "celeba",
+    }
+    assert "# Faces of CelebA aligned, 64 × 64" in readme
+    assert "9 faces of 64 × 64 pixels, cut out of 10 of 202,599 photographs of CelebA aligned.\n" in readme
+    assert "For non-commercial research only" in readme
+    assert known.citation in readme
+    croissant = json_of(tmp_path / "out" / "croissant.json")
+    assert (croissant["name"], croissant["license"]) == ("celeba-aligned-faces", known.terms)
+
+
+def test_pictures_without_people_ask_for_no_consent(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "out", known=known_datasets()["mnist"])
+    assert "personal data" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_dataset_without_a_face_has_cards(tmp_path: Path) -> None:
+    info = make_dataset(tmp_path / "out", shards=())
+    assert write_cards(tmp_path, info, None) == ["README.md", "croissant.json", "_info.json"]
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "configs" not in front_matter(readme)
+    assert "There is no face in it." in readme
+    assert json_of(tmp_path / "_info.json") == {"splits": {}}
+
+
+def test_every_field_column_reason_and_format_is_explained(out: Path) -> None:
+    shard = Shard(out / "train-000000.tar")
+    meta = shard.samples[0].meta
+    assert meta is not None
+    (out / "field.json").write_bytes(shard.read(meta))
+    fields = list(json_of(out / "field.json"))
+    (out / "field.json").unlink()
+    shard.close()
+    assert fields == list(FIELDS)
+    assert SCHEMA.names == list(COLUMNS)
+    assert set(REASONS_TOLD) == set(REASONS)
+    assert set(MIME_TYPES) == set(IMAGE_FORMATS)
+
+
+# mlcroissant's own habits: it calls what rdflib and pandas have deprecated, leaves files open, and unpacks tars without
+# a filter, of which Python 3.12 warns.
+_mlcroissant = pytest.mark.filterwarnings(
+    "ignore:ConjunctiveGraph is deprecated:DeprecationWarning",
+    "ignore:The inplace keyword in DataFrame.reset_index:DeprecationWarning",
+    "ignore:unclosed file:ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:Python 3.14 will, by default, filter:DeprecationWarning",
+)
+
+
+def by_mlcroissant(info: DatasetInfo, description: str, version: str, cite_as: str, licence: str, name: str) -> Any:
+    """The dataset's Croissant as mlcroissant's classes write it."""
+    import mlcroissant as mlc
+
+    ctx = mlc.Context(conforms_to="http://mlcommons.org/croissant/1.0")  # type: ignore[arg-type] # it casts the text
+
+    def source(**of: Any) -> mlc.Source:
+        extract = mlc.Extract(ctx=ctx, **of.pop("extract"))
+        return mlc.Source(ctx=ctx, extract=extract, **of)
+
+    def field(record_set: str, column: str, told: str, kind: Any, origin: mlc.Source, **more: Any) -> mlc.Field:
+        name = f"{record_set}/{column}"
+        return mlc.Field(ctx=ctx, id=name, name=name, description=told, data_types=[kind], source=origin, **more)
+
+    def file(name: str, kind: str, sha256: str, size: str | None = None) -> mlc.FileObject:
+        return mlc.FileObject(
+            ctx=ctx, id=name, name=name, content_url=name, content_size=size, encoding_formats=[kind], sha256=sha256
+        )
+
+    image_format = info.settings["format"]
+    tars = [file(s.name, mlc.EncodingFormat.TAR, s.sha256, f"{s.bytes} B") for s in info.shards]
+    images = mlc.FileSet(
+        ctx=ctx,
+        id="images",
+        name="images",
+        contained_in=[shard.name for shard in info.shards],
+        includes=[f"*.{image_format}"],
+        encoding_formats=[MIME_TYPES[image_format]],
+    )
+    key = source(
+        file_set="images",
+        extract={"file_property": "filename"},
+        transforms=[mlc.Transform(ctx=ctx, regex=rf"^(.+)\.{image_format}$")],
+    )
+    content = source(file_set="images", extract={"file_property": "content"})
+    faces = mlc.RecordSet(
+        ctx=ctx,
+        id="faces",
+        name="faces",
+        description="Every face, with its key; a key is its photograph's path, written without loss.",
+        key="faces/key",  # type: ignore[arg-type] # a list would be written as one
+        fields=[
+            field("faces", "key", "the sample's key", mlc.DataType.TEXT, key),
+            field("faces", "image", "the face", mlc.DataType.IMAGE_OBJECT, content),
+        ],
+    )
+    text, integer, real = mlc.DataType.TEXT, mlc.DataType.INTEGER, mlc.DataType.FLOAT
+    kinds = dict.fromkeys(COLUMNS, text) | dict.fromkeys(["bytes", "width", "height", "faces"], integer)
+    kinds["scores"] = real
+    columns = [
+        field(
+            "photos",
+            column,
+            told,
+            kinds[column],
+            source(file_object="photos.parquet", extract={"column": column}),
+            repeated=True if column in ("scores", "keys") else None,
+        )
+        for column, told in COLUMNS.items()
+    ]
+    photos = mlc.RecordSet(
+        ctx=ctx,
+        id="photos",
+        name="photos",
+        description="Every photograph that prep saw, and what became of it.",
+        key="photos/path",  # type: ignore[arg-type] # as above
+        fields=columns,
+    )
+    metadata = mlc.Metadata(
+        ctx=ctx,
+        name=name,
+        description=description,
+        cite_as=cite_as,
+        date_published="1970-01-01",  # type: ignore[arg-type] # it casts the text
+        license=[licence],
+        version=version,
+        distribution=[
+            *tars,
+            *([images] if tars else []),
+            file("photos.parquet", mlc.EncodingFormat.PARQUET, info.photos_sha256),
+        ],
+        record_sets=[*([faces] if tars else []), photos],
+    )
+    assert metadata.ctx.issues.report() == ""
+    return metadata.to_json()
+
+
+@_mlcroissant
+@pytest.mark.parametrize(
+    ("image_format", "shards", "name"),
+    [
+        ("png", SHARDS, None),
+        ("jpg", SHARDS[:1], "celeba-aligned"),
+        ("webp", SHARDS, "mnist"),
+        ("png", (), None),
+    ],
+)
+def test_croissant_is_what_mlcroissant_would_write(
+    tmp_path: Path, image_format: str, shards: Any, name: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    import mlcroissant as mlc
+
+    known = known_datasets()[name] if name else None
+    info = make_dataset(tmp_path / "out", image_format=image_format, shards=shards, known=known)
+    ours = json_of(tmp_path / "out" / "croissant.json")
+    texts = {key: ours[key] for key in ("description", "version", "name")}
+    theirs = by_mlcroissant(info, cite_as=ours["citeAs"], licence=ours["license"], **texts)
+    assert ours == theirs
+    assert list(ours) == list(theirs)
+    with caplog.at_level(logging.WARNING, "absl"):
+        read = mlc.Dataset(str(tmp_path / "out" / "croissant.json"))
+    assert read.metadata.ctx.issues.report() == ""
+    assert read.metadata.to_json() == ours
+    assert not caplog.records
+
+
+@_mlcroissant
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_mlcroissant_reads_both_record_sets(tmp_path: Path, image_format: str, croissant_cache: None) -> None:
+    import mlcroissant as mlc
+
+    make_dataset(tmp_path / "out", image_format=image_format)
+    read = mlc.Dataset(str(tmp_path / "out" / "croissant.json"))
+    faces = {record["faces/key"].decode(): np.asarray(record["faces/image"]) for record in read.records("faces")}
+    assert sorted(faces) == [f"{i:06d}" for i in range(1, 10)]
+    assert all(np.array_equal(faces[f"{i + 1:06d}"], face(i)) for i in range(9))
+    rows = [{key.removeprefix("photos/"): _text(value) for key, value in row.items()} for row in read.records("photos")]
+    assert rows == pq.read_table(tmp_path / "out" / "photos.parquet").to_pylist()
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@_mlcroissant
+def test_mlcroissant_notices_an_altered_shard(tmp_path: Path, croissant_cache: None) -> None:
+    import mlcroissant as mlc
+
+    make_dataset(tmp_path / "out")
+    shard = tmp_path / "out" / "val-000000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"000006", b"000007"))
+    with pytest.raises(mlc.GenerationError) as error:
+        list(mlc.Dataset(str(tmp_path / "out" / "croissant.json")).records("faces"))
+    assert "is not identical with the reference" in str(error.value.__cause__)

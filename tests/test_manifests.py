@@ -1,0 +1,156 @@
+"""Facts about source data sets and models: every manifest fits its schema, and agrees with who published the facts."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import tomllib
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from facegan.errors import SourceError
+from facegan.files import packaged
+from facegan.manifests import (
+    KnownDataset,
+    completeness,
+    known_datasets,
+    known_models,
+    model_wheel,
+    recognise,
+    split_of,
+)
+from tests.conftest import SHARED
+
+
+@pytest.fixture(scope="module")
+def celeba_facts() -> KnownDataset:
+    return known_datasets()["celeba-aligned"]
+
+
+def names_of(numbers: Any) -> list[bytes]:
+    return [b"img_align_celeba/%06d.jpg" % number for number in numbers]
+
+
+def test_every_manifest_is_read_and_fits_its_schema() -> None:
+    files = {path.stem for path in packaged("manifests").glob("*.toml")}
+    assert files == {*known_datasets(), "models"}
+    assert set(known_datasets()) == {"celeba-aligned", "cifar-10", "fashion-mnist", "mnist"}
+    assert {name: model.input_px for name, model in known_models().items()} == {"short": 128, "full": 192}
+    assert model_wheel().requirement == "mediapipe==0.10.21"
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_sums_and_classes_of_the_idx_files_are_those_of_torchvision(name: str) -> None:
+    import torchvision.datasets
+
+    known = known_datasets()[name]
+    theirs = getattr(torchvision.datasets, known.torchvision)
+    assert [(file.name, file.md5) for file in known.files] == theirs.resources
+    assert list(known.classes) == theirs.classes
+
+
+def test_sums_of_cifar_and_celeba_are_those_of_torchvision(celeba_facts: KnownDataset) -> None:
+    from torchvision.datasets import CIFAR10, CelebA
+
+    cifar = known_datasets()["cifar-10"]
+    assert [(file.name, file.md5) for file in cifar.files] == [(CIFAR10.filename, CIFAR10.tgz_md5)]
+    assert {(md5, name) for _, md5, name in CelebA.file_list} == {(file.md5, file.name) for file in celeba_facts.files}
+
+
+def test_celeba_splits_are_the_official_ones(celeba_facts: KnownDataset) -> None:
+    path = SHARED / "data" / "list_eval_partition.txt.gz"
+    if not path.is_file():
+        pytest.skip("needs CelebA's list of splits beside the repository (../shared/data)")
+    with gzip.open(path, "rb") as file:
+        lines = [line.split() for line in file]
+    assert len(lines) == celeba_facts.photographs
+    assert all(("train", "val", "test")[int(part)] == split_of(celeba_facts, name) for name, part in lines)
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    found = tomllib.loads((packaged("manifests") / "celeba-aligned.toml").read_text(encoding="utf-8"))
+    return {"name": "celeba-aligned", **found, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"photographs": 202_600}, "do not add up to 202600"),
+        ({"licence_name": None}, "name of its own just where"),
+        ({"file_name": None}, "just where there is a 'file_name'"),
+        ({"file_name": r"\d{6}\.jpg"}, "needs one group"),
+        ({"splits": {"train": {"photographs": 202_599, "first": 1, "last": 202_598}}}, "are not 202599 photographs"),
+        ({"splits": {"train": {"photographs": 202_599, "first": 2, "last": 202_600}}}, "begins with file 2, not 1"),
+        ({"splits": {"train": {"photographs": 202_599, "first": 1}}}, "go together"),
+        ({"splits": {"dev": {"photographs": 202_599, "first": 1, "last": 202_599}}}, "'train', 'val' or 'test'"),
+        ({"licence": "free"}, "Input should be"),
+        ({"colour": "yes"}, "Extra inputs are not permitted"),
+        ({"terms": ""}, "at least 1 character"),
+    ],
+)
+def test_the_schema_refuses_what_does_not_fit(changes: dict[str, Any], rule: str) -> None:
+    KnownDataset(**facts())
+    with pytest.raises(ValidationError, match=rule):
+        KnownDataset(**facts(**changes))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        range(1, 202_600),
+        range(1, 202_600, 13),
+        range(182_638, 202_600),  # the test split alone
+        range(1, 162_771),  # the train split alone
+        random.Random(0).sample(range(1, 202_600), 100),
+    ],
+)
+def test_celeba_is_recognised_by_its_names(numbers: Any, celeba_facts: KnownDataset) -> None:
+    names = names_of(numbers)
+    assert recognise(iter(names), len(names)) is celeba_facts
+    few_others = [*names, *(b"notes-%d.jpg" % i for i in range(len(names) // 120))]
+    assert recognise(few_others, len(few_others)) is celeba_facts
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        [b"%06d.jpg" % i for i in range(1, 5001)],  # anyone's, numbered
+        [b"%06d.jpg" % i for i in range(1, 5001) if i % 5],  # and some of them thrown away
+        [b"%06d.jpg" % i for i in range(300_000, 300_100)],
+        [b"%05d.jpg" % i for i in range(1, 60_000, 7)],
+        [b"%06d.png" % i for i in range(1, 60_000, 7)],
+        [*names_of(range(1, 202_600, 13)), *(b"a%d.jpg" % i for i in range(400))],
+        [b"\xff\n.jpg", b"000001.jpg\n", b"/", b""],
+    ],
+)
+def test_other_names_are_not(names: list[bytes]) -> None:
+    assert recognise(names, len(names)) is None
+
+
+def test_a_source_with_more_photographs_is_not_even_read() -> None:
+    names = iter(names_of([1, 2, 3]))
+    assert recognise(names, 1_000_000) is None
+    assert len(list(names)) == 3
+
+
+def test_completeness_is_a_phrase(celeba_facts: KnownDataset) -> None:
+    assert completeness(celeba_facts, 16_100) == "16,100 of 202,599 photographs of CelebA aligned"
+
+
+def test_a_split_by_file_number(celeba_facts: KnownDataset) -> None:
+    at = {1: "train", 162_770: "train", 162_771: "val", 182_637: "val", 182_638: "test", 202_599: "test"}
+    assert {number: split_of(celeba_facts, b"a/%06d.jpg" % number) for number in at} == at
+
+
+@pytest.mark.parametrize("name", [b"000000.jpg", b"202600.jpg", b"portrait.jpg", b"caf\xe9.jpg"])
+def test_a_photograph_without_a_number_says_so(name: bytes, celeba_facts: KnownDataset) -> None:
+    with pytest.raises(SourceError, match=r"has no file number of CelebA aligned \(1 to 202,599\)"):
+        split_of(celeba_facts, name)
+
+
+def test_a_data_set_without_numbered_files_says_so() -> None:
+    with pytest.raises(SourceError, match=r"MNIST has no numbered files.*--split source"):
+        split_of(known_datasets()["mnist"], b"000001.jpg")
