@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -238,6 +239,16 @@ def test_a_tar_that_lies_is_an_error_that_says_so(tmp_path: Path, lie: str) -> N
     (tmp_path / "x.tar").write_bytes(member("1.jpg", 3) + b"abc".ljust(512, b"\0") + LYING_TARS[lie])
     with pytest.raises(SourceError, match=r"x\.tar is no whole tar archive .*; . files stand before that"):
         list(open_source(str(tmp_path / "x.tar")).photos(Counter()))
+
+
+@pytest.mark.parametrize("where", ["signature", "block", "photograph"])
+def test_a_packed_tar_that_is_damaged_is_an_error_that_says_so(tmp_path: Path, models: Path, where: str) -> None:
+    packed = gzip.compress(member("1.jpg", 204800) + bytes(204800 + 1024), 0)
+    second_block = 15 + int.from_bytes(packed[11:13], "little")  # RFC 1951, 3.2.4: stored blocks and their lengths
+    at = {"signature": 0, "block": second_block + 1, "photograph": 3000}[where]
+    (tmp_path / "x.tar.gz").write_bytes(patched(packed, at, b"\x7f"))
+    with pytest.raises(SourceError, match=r"x\.tar\.gz is no whole tar archive"):
+        prepare(tmp_path / "x.tar.gz", tmp_path / "out", workers=1)
 
 
 DAMAGED_ZIPS = {"version": (6, b"c"), "UTF-8 that is none": (8, b"\0\x08"), "name": (46, b"\0")}
