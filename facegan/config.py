@@ -67,6 +67,8 @@ def choices_of(annotation: Any) -> tuple[Any, ...]:
     """The values that a ``Literal`` annotation (or an ``X | Literal`` union) allows; empty for other types."""
     if typing.get_origin(annotation) is Literal:
         return typing.get_args(annotation)
+    if typing.get_origin(annotation) is Annotated:
+        return choices_of(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(c for part in typing.get_args(annotation) for c in choices_of(part))
     return ()
@@ -178,6 +180,31 @@ class PrepConfig(Settings):
                 f"--split {self.split} is not offered: choose {one_of(names)}, or shares such as 0.9,0.05,0.05."
                 f"{suggest(self.split, names)}"
             )
+        return self
+
+
+class SelectConfig(Settings):
+    """Which faces ``facegan select`` takes, and their size."""
+
+    section: ClassVar[str] = "select"
+
+    where: str = Field(
+        default="", description="a condition in SQL on the columns of photos.parquet, and score, key, face of a sample"
+    )
+    limit: Positive | None = Field(default=None, description="only the first N faces")
+    split: str = Field(default="", description="only these splits, by comma: train,val")
+    size: Size | None = Field(default=None, description="side of a face in pixels, where it is to be smaller")
+
+    @property
+    def splits(self) -> list[str]:
+        return [name.strip() for name in self.split.split(",")] if self.split else []
+
+    @model_validator(mode="after")
+    def _splits_have_names(self) -> Self:
+        known = ("train", "val", "test")
+        for name in self.splits:
+            if name not in known:
+                raise ValueError(f"--split {self.split}: there is no split '{name}', only {one_of(known)}.")
         return self
 
 

@@ -138,6 +138,14 @@ def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> N
     RichConsole(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
+def print_bars(title: str, rows: list[tuple[str, int]], width: int = 40) -> None:
+    """A histogram on stdout: a bar for each label, the longest ``width`` letters."""
+    letter = "█" if "utf" in (sys.stdout.encoding or "").lower() else "#"
+    most, margin = max(count for _, count in rows), max(len(label) for label, _ in rows)
+    bars = [f"{label:>{margin}}  {letter * -(-count * width // most):{width}}  {count:,}" for label, count in rows]
+    print("\n".join(["", title, *bars]), flush=True)
+
+
 def _box() -> Any:
     from rich import box
 

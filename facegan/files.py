@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +71,53 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 temporary.unlink()
             raise
         sync_folder(path.parent)
+
+
+def refuse_filled(path: Path) -> None:
+    """
+    Raises:
+        FaceganError: ``path`` is there, and not an empty folder.
+    """
+    with disk_errors(path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FaceganError(f"{path} is there already, and not empty. Choose a new folder.")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that appears under ``path`` whole when the block ends well, and else not at all.
+
+    Raises:
+        FaceganError: ``path`` is there, and not an empty folder.
+        DiskError: the disk is full, or may not be written.
+    """
+    refuse_filled(path)
+    target = Path(os.path.realpath(path))
+    with disk_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(target)
+        room = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
+        (room / "whole").mkdir(parents=True)
+        lock = os.open(room, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield room / "whole"
+            os.sync()  # one for all the files: thousands of them, each flushed by itself, would take minutes
+            (room / "whole").replace(target)
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+            os.close(lock)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Folders that killed processes left; those that are being filled are locked."""
+    for room in target.parent.glob(f".{glob.escape(target.name)}.*{TEMPORARY}"):
+        lock = os.open(room, os.O_RDONLY)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(room, ignore_errors=True)
+        os.close(lock)
 
 
 @contextlib.contextmanager

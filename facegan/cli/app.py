@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import facegan
-from facegan.cli import bench, demo, doctor, inspect, models, prep, sample, train, verify
+from facegan.cli import bench, demo, doctor, inspect, models, prep, sample, select, train, verify
 from facegan.console import print_result
 from facegan.errors import FaceganError
 
@@ -44,6 +44,7 @@ def _facegan(
 app.command("prep")(prep.prep)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("demo")(demo.demo)

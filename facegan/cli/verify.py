@@ -13,6 +13,9 @@ from facegan.console import print_json, print_result
 
 def verify(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that facegan prep wrote.")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also decode every face, check its JSON, and compare it with photos.parquet.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -20,12 +23,13 @@ def verify(
     """Check every checksum and count. Exit code 1 and a line for each problem where something does not hold."""
     from facegan.shards.verify import verify as check
 
-    found = check(out, console_of(quiet))
+    found = check(out, console_of(quiet), deep=deep)
     if json:
         problems = [{"shard": problem.shard, "problem": problem.problem} for problem in found.problems]
         print_json({"ok": found.ok, "shards": found.shards, "samples": found.samples, "problems": problems})
     elif found.ok:
-        print_result(f"{out} is whole: {found.shards:,} shards, {found.samples:,} samples, all checksums agree.")
+        held = "all checksums agree, every face decodes" if deep else "all checksums agree"
+        print_result(f"{out} is whole: {found.shards:,} shards, {found.samples:,} samples, {held}.")
     else:
         print_result("\n".join(problem.problem for problem in found.problems))
     if not found.ok:

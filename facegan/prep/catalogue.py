@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import sqlite3
@@ -237,17 +236,6 @@ class Catalogue:
         for name, size, place, label, part, twin in rows:
             entry = Entry(name, size, tuple(json.loads(place)) if place else (), label, part)
             yield Photo(name[len(self.root) :], entry, split, bool(twin))
-
-    def fingerprint(self, before: str) -> str:
-        """Of the paths and sizes of all photographs that the dataset will account for.
-
-        The sum of each one's SHA-256, modulo 2²⁵⁶: it does not depend on the order or the number of additions.
-        """
-        total = int(before or "0", 16)
-        for name, size in self._rows("SELECT name, size FROM photos WHERE new"):
-            told = b"%s\0%d" % (readable_path(name[len(self.root) :]).encode(), size)
-            total += int.from_bytes(hashlib.sha256(told).digest())
-        return f"{total % (1 << 256):064x}"
 
     def close(self) -> None:
         self._db.close()

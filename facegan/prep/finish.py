@@ -23,6 +23,7 @@ from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, wr
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.commit import committed, rows_path, shard_path
+from facegan.prep.original import write_origin
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
 from facegan.shards.cards import write_cards
@@ -39,7 +40,7 @@ from facegan.shards.layout import (
     Totals,
     shard_name,
 )
-from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_rows, write_photos
+from facegan.shards.photos import Fingerprint, in_shard, photo_counts, read_in_pieces, read_rows, write_photos
 
 CHUNKS = "chunks"
 _FINAL = "final"
@@ -52,6 +53,7 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
     """Makes the committed chunks of a plan part of the dataset."""
     state = out / STATE_FOLDER
     shutil.rmtree(state / _FINAL, ignore_errors=True)
+    write_origin(out, plan.where, plan.catalogue.root)
     final = make_folder(state / _FINAL)
     gathered = _Gathered(plan, out)
     write_photos(final / PHOTOS_FILE, gathered.tables())
@@ -59,7 +61,7 @@ def finish(out: Path, plan: Plan) -> DatasetInfo:
         data_set=plan.data_set,
         settings=plan.settings,
         versions=plan.versions,
-        fingerprint=plan.fingerprint,
+        fingerprint=str(gathered.fingerprint),
         totals=gathered.totals(),
         shards=tuple(gathered.shards),
         chunks=tuple(gathered.chunks),
@@ -146,6 +148,7 @@ class _Gathered:
         self.shards: list[ShardEntry] = []
         self.chunks: list[ChunkEntry] = []
         self.files: dict[str, Path] = {}
+        self.fingerprint = Fingerprint()
         self._rejects = _read_rejects(out) if plan.before else []
 
     def tables(self) -> Iterator[pa.Table]:
@@ -153,6 +156,7 @@ class _Gathered:
             kept, faces, rejected = photo_counts(table)
             self._counts.update(photos=len(table), kept=kept, faces=faces)
             self._rejected.update(rejected)
+            self.fingerprint.add(table)
             yield table
 
     def _standing(self) -> Iterator[pa.Table]:

@@ -43,12 +43,14 @@ class Plan:
     """What one run adds to a dataset.
 
     Attributes:
+        where: the source, as the user named it.
         found: photographs in the source, ``--limit`` taken into account.
         gone: how many are accounted for, but no longer in the source; and the first of them.
         data_set: what the source was recognised as, by its name in the manifests; empty for any other.
         twins: new photographs with the bytes of another one.
     """
 
+    where: str
     before: DatasetInfo | None
     settings: dict[str, Any]
     versions: dict[str, str]
@@ -56,7 +58,6 @@ class Plan:
     found: int
     gone: tuple[int, str]
     ignored: dict[str, int]
-    fingerprint: str
     data_set: str
     twins: int
     chunks: tuple[ChunkPlan, ...]
@@ -125,6 +126,7 @@ def make_plan(
     twins = _find_twins(source, catalogue, workers) if config.dedup == "exact" and workers else 0
     settings, versions = effective_settings(config, models), library_versions()
     return Plan(
+        where=source.where,
         before=before,
         settings=settings,
         versions=versions,
@@ -132,7 +134,6 @@ def make_plan(
         found=min(len(catalogue), limit or len(catalogue)),
         gone=catalogue.gone(),
         ignored=dict(sorted(catalogue.ignored.items())),
-        fingerprint=catalogue.fingerprint(before.fingerprint if before else ""),
         data_set=before.data_set if before else _recognised(source, catalogue),
         twins=twins,
         chunks=tuple(_cut(catalogue, config.shard_size, settings, versions)),

@@ -18,6 +18,7 @@ from facegan.errors import Interrupted
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
 from facegan.manifests import completeness, known_datasets
+from facegan.prep.advice import advice
 from facegan.prep.catalogue import Catalogue
 from facegan.prep.commit import committed
 from facegan.prep.engines.local import LocalEngine
@@ -143,7 +144,7 @@ def prepare(
     ):
         end_earlier_run(out, force)
         if repair:
-            plan = _plan_repair(catalogue, out, config, models, console)
+            plan = _plan_repair(origin.where, catalogue, out, config, models, console)
         else:
             plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
         folder = make_ready(out, plan.settings, plan.before, force)
@@ -159,6 +160,8 @@ def prepare(
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         totals = info.totals
+        for sentence in advice(totals.rejected, totals.photos, config):
+            console.warn(sentence)
         return PrepResult(
             photos=totals.photos,
             kept=totals.kept,
@@ -222,12 +225,12 @@ def _plan(
 
 
 def _plan_repair(
-    catalogue: Catalogue, out: Path, config: PrepConfig, models: tuple[Path, ...], console: Console
+    where: str, catalogue: Catalogue, out: Path, config: PrepConfig, models: tuple[Path, ...], console: Console
 ) -> Plan:
     before = DatasetInfo.read(out)
     settings = effective_settings(config, models)
     check_settings(before.settings, settings, out)
-    plan = plan_repair(catalogue, out, settings, models, before, console)
+    plan = plan_repair(where, catalogue, out, settings, models, before, console)
     if not plan.again:
         console.note(f"{out} needs no repair.")
     return plan

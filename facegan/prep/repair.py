@@ -21,9 +21,14 @@ _TRY_AGAIN = ("unreachable", "crashed")
 
 
 def plan_repair(
-    catalogue: Catalogue, out: Path, settings: dict[str, Any], models: tuple[Path, ...], before: DatasetInfo,
+    where: str,
+    catalogue: Catalogue,
+    out: Path,
+    settings: dict[str, Any],
+    models: tuple[Path, ...],
+    before: DatasetInfo,
     console: Console,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """
     Raises:
         DatasetError: photos.parquet was altered, or a photograph that is needed is gone.
@@ -54,6 +59,7 @@ def plan_repair(
         items = list(catalogue.photos_again(number, chunk.split))
         again[number] = plan_chunk(number, chunk.split, items, settings, versions)
     return Plan(
+        where=where,
         before=before,
         settings=settings,
         versions=versions,
@@ -61,7 +67,6 @@ def plan_repair(
         found=before.totals.photos,
         gone=(0, ""),
         ignored=before.totals.ignored,
-        fingerprint=before.fingerprint,
         data_set=before.data_set,
         twins=0,
         chunks=(),

@@ -56,6 +56,10 @@ class Shard:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def members(self) -> list[Member]:
+        """All regular files of the tar, whether samples or not."""
+        return _members(self._map, self.path)
+
     def read(self, member: Member) -> memoryview:
         """A member's bytes, without a copy. Close the shard only when no view of it is left."""
         return memoryview(self._map)[member.offset : member.offset + member.size]
@@ -131,7 +135,7 @@ def _pax_path(records: bytes) -> str | None:
     """The ``path`` of a pax extended header: records of ``"LENGTH NAME=VALUE\\n"`` (POSIX.1-2001, pax)."""
     while records:
         length, _, _ = records.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(records):
+        if not length.isdigit() or len(length) > 8 or not 0 < int(length) <= len(records):
             return None
         name, _, value = records[len(length) + 1 : int(length) - 1].partition(b"=")
         if name == b"path":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
+from facegan.errors import DatasetError
 from facegan.files import replacing
 
 SCHEMA = pa.schema(
@@ -40,6 +42,31 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
     """
     with path.open("rb") as file:
         return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
+
+
+def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+    """Some columns of the table (all where None), so many rows at a time, in order.
+
+    Raises:
+        DatasetError: the table can't be read, or is not one of ours.
+    """
+    try:
+        with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+            if not table.schema_arrow.equals(SCHEMA):
+                raise DatasetError(f"{path} has other columns than a table of facegan prep.")
+            for batch in table.iter_batches(rows, columns=columns, use_threads=False):
+                batch.validate(full=True)  # its text is UTF-8, its lists lie inside it
+                if any(map(_holds_null, batch.columns)):
+                    raise DatasetError(f"{path} has empty fields, which a table of facegan prep has not.")
+                yield batch
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing.") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} can't be read ({str(error).splitlines()[0]:.200}).") from None
+
+
+def _holds_null(column: pa.Array) -> bool:
+    return column.null_count > 0 or (pa.types.is_list(column.type) and column.flatten().null_count > 0)
 
 
 def read_known(path: Path) -> Iterator[tuple[str, int, str]]:
@@ -81,6 +108,23 @@ def photo_counts(table: pa.Table) -> tuple[int, int, dict[str, int]]:
     kept = reasons.pop("", 0)
     faces = sum(len(keys.flatten()) for keys in table["keys"].chunks)
     return kept, faces, reasons
+
+
+class Fingerprint:
+    """Of the paths and sizes of all photographs: the sum of each one's SHA-256, modulo 2²⁵⁶.
+
+    It does not depend on their order, nor on how many additions they came in.
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, rows: pa.Table) -> None:
+        for path, size in zip(rows["path"].to_pylist(), rows["bytes"].to_pylist(), strict=True):
+            self._sum += int.from_bytes(hashlib.sha256(f"{path}\0{size}".encode()).digest())
+
+    def __str__(self) -> str:
+        return f"{self._sum % (1 << 256):064x}"
 
 
 def read_rows(path: Path) -> pa.Table:

@@ -1,16 +1,28 @@
-"""Is the dataset on disk the one that dataset.json tells of?"""
+"""Is the dataset on disk the one that dataset.json tells of?
+
+Memory is that of one shard and some sixteen bytes a sample: shards and photos.parquet are each read once, front to
+back, and compared by sums over their samples, so that it does not matter in what order either holds them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.files import sha256_file
+from facegan.shards.deep import TOLD_TWICE, Expected, check_samples, compare, read_facts, shown
 from facegan.shards.index import Shard
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
-from facegan.shards.photos import read_columns
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, REASONS, DatasetInfo, ShardEntry, shard_name
+from facegan.shards.photos import read_batches
+
+_COMPARED_AT_ONCE = 32  # shards that disagree with photos.parquet, for each time that it is read again
 
 
 @dataclass(frozen=True)
@@ -34,76 +46,190 @@ class Verification:
         return not self.problems
 
 
-def verify(folder: Path, console: Console | None = None) -> Verification:
+@dataclass
+class _Found:
+    """What the readable shards hold."""
+
+    samples: int = 0
+    sums: dict[str, int] = field(default_factory=dict)  # by shard, over the marks of its samples
+    keys: list[np.ndarray] = field(default_factory=list)  # uint64, the marks of all keys
+
+    def repeated(self) -> set[int]:
+        keys = np.sort(np.concatenate(self.keys)) if self.keys else np.zeros(0, np.uint64)
+        return set(keys[1:][keys[1:] == keys[:-1]].tolist())
+
+
+def verify(folder: Path, console: Console | None = None, *, deep: bool = False) -> Verification:
     """Checks every checksum and count of a dataset, and that dataset.json, tars and photos.parquet agree.
+
+    Args:
+        deep: also that every sample decodes at the right size, that its JSON fits the schema and agrees with the
+            photograph's row, and that the tars hold nothing else. Damaged shards are looked into as far as they go.
 
     Raises:
         DatasetError: dataset.json itself is missing or can't be read.
     """
     info = DatasetInfo.read(folder)
-    problems: list[Problem] = []
-    keys: dict[str, list[str]] = {}
+    problems = _check_list(folder, info)
+    expected = None
+    if deep:
+        try:
+            expected = Expected.of(info)
+        except DatasetError as error:
+            problems.append(Problem(DATASET_FILE, str(error)))
+    found = _Found()
     with (console or Console(quiet=True)).progress(len(info.shards), "shards") as progress:
         for entry in info.shards:
-            try:
-                keys[entry.name] = _check_shard(folder / entry.name, entry)
-            except DatasetError as error:
-                problems.append(Problem(entry.name, str(error)))
+            lines = _check_shard(folder / entry.name, entry, expected, found)
+            problems += [Problem(entry.name, line) for line in lines]
             progress.advance(1)
+    problems += _repeated_keys(folder, info, found)
+    problems += _check_photos(folder, info, found, expected is not None)
+    return Verification(len(info.shards), found.samples, tuple(problems))
+
+
+def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
+    """The files there are, and what dataset.json says of itself."""
+    problems = []
+    for split in info.splits:
+        for number, entry in enumerate(info.split_shards(split)):
+            if entry.name != shard_name(split, number):
+                line = f"{DATASET_FILE} lists {entry.name} where {shard_name(split, number)} has its place."
+                problems.append(Problem(entry.name, line))
     listed = {entry.name for entry in info.shards}
     problems += [
         Problem(path.name, f"The shard {path} is not listed in {DATASET_FILE}.")
         for path in sorted(folder.glob("*-*.tar"))
         if path.name not in listed
     ]
-    problems += [Problem(PHOTOS_FILE, text) for text in _check_photos(folder, info, keys)]
-    return Verification(len(info.shards), sum(map(len, keys.values())), tuple(problems))
+    totals = info.totals
+    for what, total, parts in (
+        ("photographs", totals.photos, [totals.kept, *totals.rejected.values()]),
+        ("faces", totals.faces, [entry.samples for entry in info.shards]),
+        ("bytes of shards", totals.bytes, [entry.bytes for entry in info.shards]),
+    ):
+        if total != sum(parts):
+            line = f"{DATASET_FILE} tells of {total:,} {what}, and their parts come to {sum(parts):,}."
+            problems.append(Problem(DATASET_FILE, line))
+    return problems
 
 
-def _check_shard(path: Path, entry: ShardEntry) -> list[str]:
-    """The shard's keys.
-
-    Raises:
-        DatasetError: what is wrong with it.
-    """
+def _check_shard(path: Path, entry: ShardEntry, expected: Expected | None, found: _Found) -> list[str]:
+    """What is wrong with a shard; what it holds is added to ``found`` where it can be read."""
     if not path.is_file():
-        raise DatasetError(f"The shard {path} is missing.")
+        return [f"The shard {path} is missing."]
+    problems = []
     size = path.stat().st_size
     if size != entry.bytes:
-        raise DatasetError(f"The shard {path} has {size:,} bytes; {DATASET_FILE} says {entry.bytes:,}.")
-    if sha256_file(path) != entry.sha256:
-        raise DatasetError(f"The shard {path} was altered: its SHA-256 is not that of {DATASET_FILE}.")
-    shard = Shard(path)
+        problems.append(f"The shard {path} has {size:,} bytes; {DATASET_FILE} says {entry.bytes:,}.")
+    elif sha256_file(path) != entry.sha256:
+        problems.append(f"The shard {path} was altered: its SHA-256 is not that of {DATASET_FILE}.")
+    if problems and expected is None:
+        return problems
+    try:
+        shard = Shard(path)
+    except DatasetError as error:
+        return [*problems, str(error)]
     keys = [sample.key for sample in shard.samples]
-    shard.close()
     if len(keys) != entry.samples:
-        raise DatasetError(f"The shard {path} holds {len(keys)} samples; {DATASET_FILE} says {entry.samples}.")
-    if len(set(keys)) != len(keys):
-        raise DatasetError(f"The shard {path} holds a key twice.")
-    return keys
+        problems.append(f"The shard {path} holds {len(keys)} samples; {DATASET_FILE} says {entry.samples}.")
+    facts: dict[str, Any] = {}
+    if expected:
+        lines, facts = check_samples(shard, expected)
+        problems += lines
+    shard.close()
+    found.samples += len(keys)
+    found.sums[entry.name] = sum(_mark(key, *(facts.get(key) or ())) for key in keys)
+    found.keys.append(np.array([_mark(key) for key in keys], np.uint64))
+    return problems
 
 
-def _check_photos(folder: Path, info: DatasetInfo, keys: dict[str, list[str]]) -> list[str]:
+def _mark(*parts: object) -> int:
+    """64 bits that stand for these values: two samples share them once in ten million datasets of a million."""
+    text = "\0".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+
+
+def _repeated_keys(folder: Path, info: DatasetInfo, found: _Found) -> list[Problem]:
+    repeated = found.repeated()
+    if not repeated:
+        return []
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in info.shards:
+        if entry.name in found.sums:
+            shard = Shard(folder / entry.name)
+            for sample in shard.samples:
+                if _mark(sample.key) in repeated:
+                    places[sample.key].append(entry.name)
+            shard.close()
+    return [
+        Problem(names[-1], f"The key {shown(key)} stands {len(names)} times: in {', '.join(names)}.")
+        for key, names in places.items()
+        if len(names) > 1
+    ]
+
+
+def _check_photos(folder: Path, info: DatasetInfo, found: _Found, deep: bool) -> list[Problem]:
     path = folder / PHOTOS_FILE
     if not path.is_file():
-        return [f"{path} is missing."]
+        return [Problem(PHOTOS_FILE, f"{path} is missing.")]
     if sha256_file(path) != info.photos_sha256:
-        return [f"{path} was altered: its SHA-256 is not that of {DATASET_FILE}."]
-    problems = []
-    rows = read_columns(path, ["outcome", "keys", "shard"]).to_pylist()
-    outcomes = [row["outcome"] for row in rows]
-    if len(rows) != info.totals.photos or outcomes.count("kept") != info.totals.kept:
-        problems.append(
-            f"{path} has {len(rows)} photographs, {outcomes.count('kept')} of them kept; "
-            f"{DATASET_FILE} says {info.totals.photos} and {info.totals.kept}."
+        return [Problem(PHOTOS_FILE, f"{path} was altered: its SHA-256 is not that of {DATASET_FILE}.")]
+    told = _Told(deep)
+    try:
+        told.read(path)
+    except DatasetError as error:
+        return [Problem(PHOTOS_FILE, str(error))]
+    totals, outcomes = info.totals, told.outcomes
+    lines = told.problems
+    if outcomes.total() != totals.photos or outcomes["kept"] != totals.kept:
+        lines.append(
+            f"{path} has {outcomes.total()} photographs, {outcomes['kept']} of them kept; "
+            f"{DATASET_FILE} says {totals.photos} and {totals.kept}."
         )
-    told: dict[str, list[str]] = {}
-    for row in rows:
-        if row["keys"]:
-            told.setdefault(row["shard"], []).extend(row["keys"])
-    problems += [
-        f"{path} and the shard {name} do not hold the same keys."
-        for name in keys
-        if sorted(told.get(name, [])) != sorted(keys[name])
-    ]
+    if told.reasons != Counter(totals.rejected):
+        lines.append(f"{path} and {DATASET_FILE} do not count the same reasons.")
+    listed = {entry.name for entry in info.shards}
+    lines += [f"{path} tells of the shard {shown(name)}, which is not listed." for name in told.sums.keys() - listed]
+    problems = [Problem(PHOTOS_FILE, line) for line in lines]
+    differ = [name for name in found.sums if told.sums.get(name, 0) != found.sums[name]]
+    if not deep:
+        said = f"{path} and the shard {{}} do not hold the same keys."
+        return problems + [Problem(PHOTOS_FILE, said.format(name)) for name in differ]
+    for start in range(0, len(differ), _COMPARED_AT_ONCE):
+        facts = {name: read_facts(folder / name) for name in differ[start : start + _COMPARED_AT_ONCE]}
+        problems += [Problem(name, line) for name, lines in compare(folder, facts).items() for line in lines]
     return problems
+
+
+class _Told:
+    """What photos.parquet tells, gathered while its rows pass by."""
+
+    def __init__(self, deep: bool) -> None:
+        self.facts = TOLD_TWICE if deep else ()
+        self.sums: defaultdict[str, int] = defaultdict(int)  # by shard, over the marks of its samples
+        self.outcomes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.problems: list[str] = []
+
+    def read(self, path: Path) -> None:
+        """
+        Raises:
+            DatasetError: it can't be read.
+        """
+        for batch in read_batches(path, ["path", *self.facts[1:], "outcome", "reason", "keys", "shard"]):
+            for row in batch.to_pylist():
+                self._count(path, row)
+
+    def _count(self, path: Path, row: dict[str, Any]) -> None:
+        keys, facts = row["keys"], [row[name] for name in self.facts]
+        self.outcomes[row["outcome"]] += 1
+        if row["reason"]:
+            self.reasons[row["reason"]] += 1
+        for key in keys:
+            self.sums[row["shard"]] += _mark(key, *facts)
+        kept = row["outcome"] == "kept"
+        if kept != bool(keys) or kept != bool(row["shard"]) or kept == (row["reason"] in REASONS):
+            reason, shard = row["reason"] or "no reason", row["shard"] or "no shard"
+            what = f"{row['path']}: {row['outcome']}, {reason}, {len(keys)} samples in {shard}"
+            self.problems.append(f"{path} contradicts itself about {shown(what)}.")

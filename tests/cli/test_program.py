@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.run import facegan
 
-COMMANDS = ["prep", "inspect", "verify", "train", "sample", "demo", "doctor", "models", "bench"]
+COMMANDS = ["prep", "inspect", "verify", "select", "train", "sample", "demo", "doctor", "models", "bench"]
 OPTIONS = {
     "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
@@ -23,8 +23,9 @@ OPTIONS = {
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --save-every"
     " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
-    "verify": "--json --quiet --debug",
-    "inspect": "--json --debug",
+    "verify": "--deep --json --quiet --debug",
+    "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
+    "inspect": "--plot --source --extract --json --quiet --debug",
 }
 
 

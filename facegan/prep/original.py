@@ -1,0 +1,106 @@
+"""The photograph that a sample was cut from, read again from where it lay."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import lzma
+import os
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from facegan.errors import SourceError
+from facegan.files import make_folder, write_bytes, write_json
+from facegan.prep.sources import open_source
+from facegan.prep.sources.base import Entry, Source, Unreachable, is_url
+from facegan.prep.sources.folder import Folder
+from facegan.shards.layout import STATE_FOLDER, readable_path
+
+_ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}
+
+_UNREADABLE = (
+    SourceError,
+    Unreachable,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+
+def read_original(out: Path, path: str, source: str | None = None) -> bytes | None:
+    """The file of the photograph that dataset ``out`` calls ``path``; None where it is gone, or nobody knows where.
+
+    Args:
+        source: where the photographs lie now, if not where prep found them.
+    """
+    origin, root = (source, None) if source else _origin(out)
+    if not origin:
+        return None
+    try:
+        opened = open_source(origin)
+        entry = _find(opened, root, path)
+        if entry is None:
+            return None
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.closing(opened.unpacked(Path(folder)).reader()) as reader,
+        ):
+            return reader.read(entry)
+    except _UNREADABLE:
+        return None
+
+
+def _origin(out: Path) -> tuple[str | None, str | None]:
+    try:
+        told = json.loads((out / STATE_FOLDER / _ORIGIN_FILE).read_bytes())
+        return str(told["source"]), str(told["root"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _find(source: Source, root: str | None, path: str) -> Entry | None:
+    """
+    Args:
+        root: None where it is not known: then a photograph fits whose name ends in ``path``, the shortest first.
+    """
+    if isinstance(source, Folder) and (entry := _in_folder(source.path, (root or "") + path)):
+        return entry
+    names = ((readable_path(entry.name), entry) for entry in source.photos(Counter()))
+    if root is not None:
+        found = [entry for name, entry in names if name == root + path]
+        return found[-1] if found else None  # of a name that comes twice the later one counts
+    return min((entry for name, entry in names if f"/{name}".endswith(f"/{path}")), key=_length, default=None)
+
+
+def _length(entry: Entry) -> int:
+    return len(entry.name)
+
+
+def _in_folder(folder: Path, name: str) -> Entry | None:
+    """A file below ``folder``, found without listing it. A name that leads out of the folder finds nothing."""
+    top, file = os.path.realpath(folder), os.path.realpath(folder / name)
+    inside = file.startswith(top.rstrip("/") + "/")
+    return Entry(os.fsencode(name), Path(file).stat().st_size) if inside and Path(file).is_file() else None
+
+
+def write_origin(out: Path, where: str, root: bytes) -> None:
+    """Notes in ``out`` where its photographs lie, and below which folder there."""
+    stands = is_url(where) or where.startswith("torchvision:")
+    told = {"source": where if stands else str(Path(where).absolute()), "root": readable_path(root)}
+    write_json(out / STATE_FOLDER / _ORIGIN_FILE, told)
+
+
+def copy_origin(outs: Iterable[Path], new: Path) -> None:
+    """Notes beside a dataset made of others where their photographs lie, if that is one place."""
+    found = {_origin(out) for out in outs}
+    if len(found) == 1 and (origin := found.pop())[0] is not None:
+        told = {"source": origin[0], "root": origin[1]}
+        write_bytes(make_folder(new / STATE_FOLDER) / _ORIGIN_FILE, json.dumps(told).encode())

@@ -1,0 +1,111 @@
+"""Which samples fit a condition that a user wrote: one SQL expression, asked of DuckDB with every door shut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from facegan.errors import SettingsError
+from facegan.shards.photos import SCHEMA
+
+# One row a sample: the columns of photos.parquet, and the sample's own.
+SAMPLES = pa.schema([("key", pa.string()), ("face", pa.int32()), ("score", pa.float64()), *SCHEMA])
+_NUMBER = "__number"
+_SHUT: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+    "lock_configuration": "true",
+    "threads": "1",
+}
+
+
+class Where:
+    """A condition on samples, checked before any is looked at.
+
+    The text is parsed by itself as one expression, so that it can't end the query it stands in. It may not ask for
+    other tables, nor call functions whose answer changes from one time to the next.
+
+    Raises:
+        SettingsError: it is no such expression, or names a column that there is not.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text, self._shown = text, text if len(text) < 200 else f"{text[:200]}…"
+        self._connection = duckdb.connect(":memory:", config=_SHUT)
+        try:
+            self._expression = duckdb.SQLExpression(text)
+            nodes = list(_nodes(self._parsed()))
+            self.columns = {name.lower() for node in nodes for name in node.get("column_names", ())}
+            self._refuse_unstable(nodes)
+            empty = self._relation(SAMPLES.empty_table())
+            kind = str(empty.select(self._expression).types[0])
+            list(empty.filter(self._expression).fetchall())
+        except duckdb.Error as error:
+            raise self._sentence(error) from None
+        except (RecursionError, UnicodeEncodeError, TypeError):  # TypeError: DuckDB's word for text that is no UTF-8
+            raise SettingsError(f"--where {self._shown!r}: it can't be read as an expression.") from None
+        if kind != "BOOLEAN":
+            raise SettingsError(
+                f"--where {self._shown}: it has to be true or false, and is {kind}. Write, say, score > 0.8."
+            )
+
+    def fits(self, samples: pa.Table) -> np.ndarray:
+        """Numbers of the rows of ``samples`` (of schema `SAMPLES`) that fit, ascending.
+
+        Raises:
+            SettingsError: the condition can't be computed for one of them.
+        """
+        try:
+            found = self._relation(samples).filter(self._expression).project(_NUMBER).fetchall()
+        except duckdb.Error as error:
+            raise self._sentence(error) from None
+        return np.sort(np.array([number for (number,) in found], np.int64))
+
+    def _relation(self, samples: pa.Table) -> duckdb.DuckDBPyRelation:
+        return self._connection.from_arrow(samples.append_column(_NUMBER, pa.array(np.arange(len(samples)))))
+
+    def _parsed(self) -> Any:
+        query = f"SELECT * FROM samples WHERE ({self.text}\n)"  # the line's end also ends a comment
+        found = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
+        statements = json.loads(found[0]).get("statements", []) if found else []
+        if len(statements) != 1:
+            raise duckdb.ParserException("it is not one expression")
+        return statements[0]["node"]["where_clause"]
+
+    def _refuse_unstable(self, nodes: list[dict[str, Any]]) -> None:
+        query = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+        unstable = {name for (name,) in self._connection.execute(query).fetchall()}
+        called = unstable & {str(node.get("function_name")) for node in nodes}
+        called |= {name for name in self.columns if name.startswith(("current_", "local"))}
+        if called:
+            raise SettingsError(
+                f"--where {self._shown}: {min(called)} is another thing each time, and a dataset has to be the same.\n"
+                "For a random part of the samples write, say, hash(key) % 10 = 0."
+            )
+        if _NUMBER in self.columns or any(node.get("class") in ("SUBQUERY", "STAR") for node in nodes):
+            raise SettingsError(f"--where {self._shown}: it has to be one condition on columns, without SELECT or *.")
+
+    def _sentence(self, error: duckdb.Error) -> SettingsError:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        names = ", ".join(SAMPLES.names)
+        return SettingsError(f"--where {self._shown}: {why.partition(': ')[2] or why}\nColumns are {names}.")
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a parsed expression."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)

@@ -1,0 +1,259 @@
+"""`select`: which faces are taken, what becomes of them, and what must not be asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from facegan.config import SelectConfig
+from facegan.errors import DatasetError, FaceganError, SettingsError
+from facegan.prep.select import plan_select, select
+from facegan.shards.images import decode_image
+from facegan.shards.layout import DatasetInfo
+from facegan.shards.verify import verify
+from facegan.shards.where import Where
+from facegan.stream import FaceShards
+from tests.cli.run import facegan
+from tests.shards.made import Made, make_dataset, members
+
+PHOTOS = [
+    *(Made(f"{i:02d}.jpg", scores=[0.5 + i / 20], width=170 + i) for i in range(10)),
+    Made("none.jpg", scores=[], reason="no_face"),
+    Made("two.jpg", scores=[0.8, 0.55]),
+    Made("v1.jpg", scores=[0.95], split="val"),
+    Made("v2.jpg", scores=[0.6], split="val"),
+]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("made") / "out", PHOTOS, size=64)
+
+
+def keys(folder: Path, split: str = "train") -> list[str]:
+    info = DatasetInfo.read(folder)
+    names = [name for entry in info.split_shards(split) for name in members(folder / entry.name)]
+    return [name.removesuffix(".png") for name in names if name.endswith(".png")]
+
+
+def selected(outs: list[Path], new: Path, **settings: Any) -> list[str]:
+    """The keys taken, split by split; the new dataset is whole."""
+    result = select(outs, new, SelectConfig.of(settings))
+    found = verify(new, deep=True)
+    assert found.problems == ()
+    assert (result.samples, result.shards, result.out) == (found.samples, found.shards, str(new))
+    planned = plan_select(outs, new.with_name("elsewhere"), SelectConfig.of(settings))
+    assert (planned.samples, planned.photos) == (result.samples, result.photos)
+    return [key for split in ("train", "val", "test") for key in keys(new, split)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken"),
+    [
+        ({}, ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "two", "two=f1", "v1", "v2"]),
+        ({"where": "score > 0.8 and width >= 178"}, ["08", "09", "v1"]),
+        ({"where": "score >= 0.8"}, ["06", "07", "08", "09", "two", "v1"]),  # 0.8 is just that, not a float32 beside it
+        ({"where": "score = 0.55"}, ["01", "two=f1"]),
+        ({"where": "face = 1"}, ["two=f1"]),
+        ({"where": "key LIKE 'v%' -- only these"}, ["v1", "v2"]),
+        ({"where": "len(scores) > 1 or path = '03.jpg'"}, ["03", "two", "two=f1"]),
+        ({"where": "bytes >= 1000", "limit": 3}, ["00", "01", "02"]),
+        ({"limit": 11}, ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "two"]),
+        ({"split": "val", "where": "score > 0.9"}, ["v1"]),
+        ({"split": "val,train", "where": "score < 0.61"}, ["00", "01", "02", "two=f1", "v2"]),
+    ],
+)
+def test_what_is_taken(out: Path, tmp_path: Path, settings: dict[str, Any], taken: list[str]) -> None:
+    assert selected([out], tmp_path / "new", **settings) == taken
+
+
+def test_samples_are_copied_byte_for_byte_and_rows_follow(out: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    selected([out], new, where="score > 0.6")
+    before, after = ({}, {})
+    for folder, files in ((out, before), (new, after)):
+        for shard in folder.glob("*.tar"):
+            files.update(members(shard))
+    assert after == {name: before[name] for name in after}
+    table = pq.read_table(new / "photos.parquet").to_pylist()
+    assert [row["path"] for row in table if row["keys"] == ["two"]] == ["two.jpg"]
+    info = DatasetInfo.read(new)
+    assert max(entry.samples for entry in info.shards) == 4
+    assert info.totals.model_dump() == {
+        "photos": 9, "kept": 9, "rejected": {}, "ignored": {}, "faces": 9, "bytes": info.totals.bytes,
+    }  # fmt: skip
+    assert info.settings["selected"] == {
+        "where": "score > 0.6", "limit": None, "splits": [], "from": [DatasetInfo.read(out).fingerprint],
+    }  # fmt: skip
+    picture = cv2.imread(str(new / "preview.png"))
+    assert picture is not None
+    assert (tmp_path / "new").stat().st_mode & 0o777 == out.stat().st_mode & 0o777
+
+
+def test_the_same_bytes_every_time_and_a_selection_of_a_selection(out: Path, tmp_path: Path) -> None:
+    a, b, c = (tmp_path / name for name in "abc")
+    selected([out], a, where="score > 0.6")
+    selected([out], b, where="score > 0.6")
+    assert {path.name: path.read_bytes() for path in a.iterdir()} == {
+        path.name: path.read_bytes() for path in b.iterdir()
+    }
+    assert selected([a], c, where="score > 0.8") == ["07", "08", "09", "v1"]
+
+
+def test_the_fingerprint_is_that_of_prep(dataset: Path, tmp_path: Path) -> None:
+    select([dataset], tmp_path / "new")
+    assert DatasetInfo.read(tmp_path / "new").fingerprint == DatasetInfo.read(dataset).fingerprint
+
+
+def test_smaller_faces(out: Path, tmp_path: Path) -> None:
+    assert selected([out], tmp_path / "new", size=32, limit=2) == ["00", "01"]
+    large, small = members(out / "train-000000.tar"), members(tmp_path / "new/train-000000.tar")
+    assert small["00.json"] == large["00.json"]
+    before, after = decode_image(large["00.png"]), decode_image(small["00.png"])
+    assert before is not None
+    assert after is not None
+    averages = before.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(after - averages).max() <= 0.5
+    with pytest.raises(SettingsError, match=r"--size 128: the faces of .* have 64 pixels"):
+        select([out], tmp_path / "large", SelectConfig(size=128))
+    assert not (tmp_path / "large").exists()
+
+
+def test_training_reads_it(out: Path, tmp_path: Path) -> None:
+    select([out], tmp_path / "new", SelectConfig(where="score > 0.6"))
+    faces = FaceShards(tmp_path / "new")
+    assert len(faces) == 8
+    assert faces[0][0].shape == (64, 64, 3)
+
+
+def test_merging(out: Path, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "other", [Made("z.jpg", scores=[0.7]), Made("05.jpg", scores=[0.75], width=175)])
+    # 05.jpg is the same photograph with the same face in both, so it is taken once.
+    assert selected([out, other], tmp_path / "new", where="score between 0.7 and 0.76") == ["04", "05", "z"]
+    assert selected([other, out], tmp_path / "turned", where="score between 0.7 and 0.76") == ["z", "05", "04"]
+
+
+def test_what_does_not_go_together(out: Path, tmp_path: Path) -> None:
+    box = make_dataset(tmp_path / "box", [Made("z.jpg")], crop="box")
+    with pytest.raises(DatasetError, match=r"with crop = aligned, and .*box with crop = box"):
+        select([out, box], tmp_path / "new")
+    small = make_dataset(tmp_path / "small", [Made("z.jpg")], size=32)
+    with pytest.raises(DatasetError, match=r"size = 64.*size = 32.*\nGive --size"):
+        select([out, small], tmp_path / "new")
+    assert selected([out, small], tmp_path / "both", size=32, where="score >= 0.9") == ["08", "09", "z", "v1"]
+    clash = make_dataset(tmp_path / "clash", [Made("05.jpg", look=1)])
+    with pytest.raises(DatasetError, match=r"both hold 05 \(of 05.jpg\), and not the same"):
+        select([out, clash], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_fits_and_no_such_split(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="No face fits --where score > 2"):
+        select([out], tmp_path / "new", SelectConfig(where="score > 2"))
+    with pytest.raises(DatasetError, match="no split 'test' to select from: there is train or val"):
+        select([out], tmp_path / "new", SelectConfig(split="test"))
+    with pytest.raises(SettingsError, match="there is no split 'trian', only train, val or test"):
+        SelectConfig.of({"split": "trian"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_empty(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    assert selected([out], tmp_path / "new", limit=1) == ["00"]  # an empty one is filled
+    with pytest.raises(FaceganError, match="there already, and not empty"):
+        select([out], tmp_path / "new")
+    with pytest.raises(FaceganError, match="there already, and not empty"):
+        plan_select([out], out)
+
+
+def test_a_damaged_dataset(out: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(out, tmp_path / "copy")
+    (copy / "train-000001.tar").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"train-000001.tar is missing, or another.*\n.*facegan verify"):
+        select([copy], tmp_path / "new")
+    (copy / "photos.parquet").unlink()
+    with pytest.raises(DatasetError, match=r"photos.parquet is missing"):
+        select([copy], tmp_path / "new")
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("scor > 0.8", 'Referenced column "scor" not found.*\nColumns are key, face, score, path'),
+        ("score", "has to be true or false, and is DOUBLE"),
+        ("score >", "syntax error"),
+        ("", "--where"),
+        ("score > 0.8) OR (true", "syntax error"),
+        ("true) UNION (SELECT 1", "syntax error"),
+        ("true; DROP TABLE samples", "more than one statement"),
+        ("score > 0.8, true", "single expression"),
+        ("true ORDER BY key", "not an expression list"),
+        ("score > ?", "parameters"),
+        ("*", "without SELECT or"),
+        ("COLUMNS(*) IS NULL", "without SELECT or *"),
+        ("__number = 3", "without SELECT or *"),
+        ("EXISTS (SELECT 1)", "without SELECT"),
+        ("(SELECT count(*) FROM '/etc/passwd') > 0", "without SELECT"),
+        ("key IN (SELECT content FROM read_text('/etc/passwd'))", "without SELECT"),
+        ("read_text('/etc/passwd') IS NULL", "Columns are"),
+        ("getenv('HOME') = ''", "Columns are"),
+        ("random() < 0.5", "random is another thing each time"),
+        ("current_timestamp > TIMESTAMP '2020-01-01'", "another thing each time"),
+        ("row_number() OVER () = 1", "window"),
+        ("max(score) > 0.5", "aggregates"),
+        ("\udcff", "can't be read"),
+        ("NOT " * 5000 + "true", "--where"),
+    ],
+)
+def test_conditions_that_are_none(text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Where(text)
+
+
+def test_a_condition_that_fails_on_a_row_is_a_sentence(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"Could not convert string '00\.jpg'"):
+        select([out], tmp_path / "new", SelectConfig(where="path::int > 3"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(out: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    dry = facegan("select", out, new, "--where", "score > 0.8", "--dry-run")
+    assert (dry.returncode, dry.stdout) == (0, f"4 faces of 4 photographs would go into {new}\n")
+    assert not new.exists()
+    done = facegan("select", out, new, "--where", "score > 0.8", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert list(result) == ["samples", "photos", "shards", "bytes", "out"]
+    assert (result["samples"], result["shards"], result["out"]) == (4, 2, str(new))
+    wrong = facegan("select", out, tmp_path / "other", "--where", "scor > 0.8")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "Columns are key, face, score" in wrong.stderr
+
+
+def test_killed_it_leaves_nothing_under_its_name_and_the_next_one_clears_up(out: Path, tmp_path: Path) -> None:
+    """It is killed when all shards are written, before the preview is."""
+    new = tmp_path / "new"
+    script = (
+        "import os, signal, sys\nfrom facegan.prep import select as room\n"
+        "room.draw_preview = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "room.select([sys.argv[1]], sys.argv[2])"
+    )
+    process = subprocess.run([sys.executable, "-c", script, str(out), str(new)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    left = list(tmp_path.iterdir())
+    assert len(left) == 1
+    assert left[0].name.startswith(".new.")
+    assert selected([out], new, limit=1) == ["00"]
+    assert list(tmp_path.iterdir()) == [new]

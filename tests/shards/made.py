@@ -1,0 +1,155 @@
+"""Datasets made without photographs or a detector: what each sample is, the test decides."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from facegan.config import PrepConfig
+from facegan.files import make_folder, sha256_file, write_json
+from facegan.shards.images import encode_image
+from facegan.shards.layout import (
+    DATASET_FILE,
+    PHOTOS_FILE,
+    DatasetInfo,
+    ShardEntry,
+    Totals,
+    sample_json,
+    sample_key,
+    shard_name,
+)
+from facegan.shards.photos import SCHEMA, write_photos
+from facegan.shards.write import ShardWriter
+
+
+@dataclass
+class Made:
+    """A photograph: how many faces it gave, or why none. Its pixels follow from its path and ``look``."""
+
+    path: str
+    scores: list[float] = field(default_factory=lambda: [0.9])
+    reason: str = ""
+    label: int = 0
+    width: int = 178
+    height: int = 218
+    split: str = "train"
+    side: float = 100.0  # of the crop
+    look: int = 0
+
+    @property
+    def keys(self) -> list[str]:
+        return [] if self.reason else [sample_key(self.path.encode(), i) for i in range(len(self.scores))]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(f"{self.path} {self.look}".encode()).hexdigest()
+
+    def image(self, face: int, config: PrepConfig) -> bytes:
+        seed = int(self.sha256[:8], 16) + face
+        size = (config.size, config.size, 3)
+        return encode_image(np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8), config.format)
+
+    def meta(self, face: int) -> bytes:
+        a, b = 20.0, 20.0 + self.side
+        return sample_json(
+            path=self.path,
+            sha256=self.sha256,
+            width=self.width,
+            height=self.height,
+            box=[30, 40, 50, 60],
+            keypoints=[[50, 60], [80, 60], [65, 75], [65, 90], [40, 65], [90, 65]],
+            score=self.scores[face],
+            quad=[[a, a], [a, b], [b, b], [b, a]],
+            label=self.label,
+        )
+
+    def row(self, shard: str) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "bytes": 1000 + len(self.path),
+            "sha256": self.sha256,
+            "width": self.width,
+            "height": self.height,
+            "outcome": "rejected" if self.reason else "kept",
+            "reason": self.reason,
+            "faces": len(self.scores),
+            "scores": self.scores,
+            "keys": self.keys,
+            "split": self.split,
+            "shard": shard if self.keys else "",
+        }
+
+
+def make_dataset(out: Path, photos: list[Made], **settings: Any) -> Path:
+    """Chunks of ``shard_size`` photographs, split by split, as facegan prep would have written them."""
+    config = PrepConfig.of({"shard_size": 4, **settings})
+    make_folder(out)
+    entries, rows = [], []
+    for split in ("train", "val", "test"):
+        inside = [photo for photo in photos if photo.split == split]
+        number = 0
+        for start in range(0, len(inside), config.shard_size):
+            chunk = inside[start : start + config.shard_size]
+            name = shard_name(split, number)
+            with ShardWriter(out / name, out / ".partial") as shard:
+                for photo in chunk:
+                    for face, key in enumerate(photo.keys):
+                        shard.add(key, config.format, photo.image(face, config), photo.meta(face))
+                written = shard.commit()
+            if written:
+                entries.append(ShardEntry(name=name, split=split, **vars(written)))
+                number += 1
+            rows += [photo.row(name) for photo in chunk]
+    write_photos(out / PHOTOS_FILE, [pa.Table.from_pylist(rows, schema=SCHEMA)])
+    info = DatasetInfo(
+        settings={**config.model_dump(), "models": ["0" * 64]},
+        versions={"facegan": "1"},
+        fingerprint=hashlib.sha256("".join(photo.sha256 for photo in photos).encode()).hexdigest(),
+        totals=Totals(
+            photos=len(photos),
+            kept=sum(not photo.reason for photo in photos),
+            rejected=dict(Counter(photo.reason for photo in photos if photo.reason)),
+            ignored={},
+            faces=sum(entry.samples for entry in entries),
+            bytes=sum(entry.bytes for entry in entries),
+        ),
+        shards=tuple(entries),
+        photos_sha256=sha256_file(out / PHOTOS_FILE),
+    )
+    write_json(out / DATASET_FILE, info.model_dump(mode="json"))
+    return out
+
+
+def reseal(out: Path) -> None:
+    """Makes dataset.json agree with the bytes of the files beside it, as one who tampers would."""
+    info = json.loads((out / DATASET_FILE).read_text())
+    for entry in info["shards"]:
+        path = out / entry["name"]
+        entry["bytes"], entry["sha256"] = path.stat().st_size, sha256_file(path)
+    info["totals"]["bytes"] = sum(entry["bytes"] for entry in info["shards"])
+    info["photos_sha256"] = sha256_file(out / PHOTOS_FILE)
+    write_json(out / DATASET_FILE, info)
+
+
+def members(shard: Path) -> dict[str, bytes]:
+    """What a tar holds, by name, as tarfile reads it."""
+    with tarfile.open(shard) as tar:
+        return {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
+
+
+def rewrite(shard: Path, files: dict[str, bytes]) -> None:
+    """The tar anew, by tarfile, with headers as ours are."""
+    with tarfile.open(shard, "w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,283 @@
+"""`verify --deep`: every sample decodes, its JSON fits, the row agrees; damage of any kind is told, never raised."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from facegan.errors import DatasetError
+from facegan.shards.verify import verify
+from tests.cli.run import facegan
+from tests.shards.made import Made, make_dataset, members, reseal, rewrite
+
+PHOTOS = [
+    Made("a.jpg"),
+    Made("b/c d.png", scores=[0.9, 0.7]),
+    Made("x" * 220 + ".jpg"),
+    Made("caf\\xe9.jpg", reason="no_face", scores=[]),
+    Made("e.jpg"),
+    Made("f.jpg", split="val"),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("whole") / "out", PHOTOS, size=32)
+
+
+@pytest.fixture
+def out(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+def lines(out: Path) -> list[str]:
+    found = verify(out, deep=True)
+    assert found.ok is (not found.problems)
+    assert all("\n" not in problem.problem for problem in found.problems)
+    return [problem.problem for problem in found.problems]
+
+
+def altered(out: Path, change: Callable[[dict[str, bytes]], Any], shard: str = "train-000000.tar") -> list[str]:
+    """What is found after ``change`` of a shard's members, with dataset.json made to agree."""
+    files = members(out / shard)
+    change(files)
+    rewrite(out / shard, files)
+    reseal(out)
+    return lines(out)
+
+
+def with_meta(out: Path, **values: Any) -> list[str]:
+    def change(files: dict[str, bytes]) -> None:
+        meta = {**json.loads(files["a.json"]), **values}
+        files["a.json"] = json.dumps({name: value for name, value in meta.items() if value != "gone"}).encode()
+
+    return altered(out, change)
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
+def test_a_whole_dataset_has_no_problems(tmp_path: Path, image_format: str) -> None:
+    assert lines(make_dataset(tmp_path / "out", PHOTOS, size=32, format=image_format)) == []
+
+
+def test_a_dataset_of_prep_has_no_problems(dataset: Path) -> None:
+    found = verify(dataset, deep=True)
+    assert (found.ok, found.shards, found.samples) == (True, 3, 60)
+    done = facegan("verify", dataset, "--deep")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "every face decodes" in done.stdout
+
+
+def test_paths_that_are_no_utf_8_agree_with_their_keys() -> None:
+    from facegan.shards.layout import readable_path, sample_key
+    from facegan.shards.schema import key_agrees
+
+    for raw in (b"caf\xe9.jpg", b"a\\x41.png", b"a\\xe9\xe9.jpg", b"\xe9" * 90 + b".jpg"):
+        assert key_agrees(sample_key(raw), readable_path(raw))
+        assert key_agrees(sample_key(raw, 2), readable_path(raw))
+    assert not key_agrees("caf=E8", "caf\\xe9.jpg")
+    assert not key_agrees("a", "b.jpg")
+    assert not key_agrees("\udcff", "b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"label": "gone"}, "'label' is missing"),
+        ({"label": None}, "'label' is None"),
+        ({"label": True}, "'label' is True"),
+        ({"score": 1}, "'score' is 1: it has to be written as a decimal number"),
+        ({"score": 1.5}, "'score' is 1.5"),
+        ({"sha256": "A" * 64}, "'sha256'"),
+        ({"width": 0}, "'width' is 0"),
+        ({"width": "178"}, "'width' is '178'"),
+        ({"turned": 45}, "'turned' is 45"),
+        ({"box": [1.0, 2.0]}, "'box' is [1.0, 2.0]: it has 2 entries, neither 4 nor none"),
+        ({"keypoints": [[1.0, 2.0]]}, "'keypoints' is [[1.0, 2.0]]: it has 1 entries, neither 6 nor none"),
+        ({"quad": []}, "'quad' is []"),
+        ({"attributes": {"smiling": None}}, "a field is null"),
+        ({"path": "other.jpg"}, "a in {out}/train-000000.tar is no key of its path, other.jpg."),
+        ({"path": "other.jpg"}, "a in {out}/train-000000.tar has path other.jpg; photos.parquet says a.jpg."),
+        ({"height": 219}, "a in {out}/train-000000.tar has height 219; photos.parquet says 218."),
+        ({"attributes": {"smiling": 1}}, "has other further fields than the first sample"),
+        ({"path": "a\nb.jpg"}, "is no key of its path, a\\nb.jpg."),
+        ({"path": "a\ud800.jpg"}, "'path' is "),
+    ],
+)
+def test_a_json_that_does_not_fit(out: Path, values: dict[str, Any], said: str) -> None:
+    found = with_meta(out, **values)
+    assert any(said.format(out=out) in line for line in found), found
+
+
+def test_an_empty_box_and_further_fields_of_all_samples_fit(out: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        for name in files:
+            if name.endswith(".json"):
+                meta = {**json.loads(files[name]), "box": [], "keypoints": [], "attributes": {"smiling": 1}}
+                files[name] = json.dumps(meta).encode()
+
+    assert altered(out, change) == []
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"width": ' + b"9" * 5000 + b"}"])
+def test_what_is_no_json(out: Path, text: bytes) -> None:
+    found = altered(out, lambda files: files.update({"a.json": text}))
+    assert len(found) == 1
+    assert found[0].startswith(f"a.json in {out}/train-000000.tar ")
+
+
+def test_images_that_do_not_decode_or_have_another_size(out: Path) -> None:
+    from facegan.config import PrepConfig
+
+    other = Made("a.jpg").image(0, PrepConfig(size=28))
+    assert f"a.png in {out}/train-000000.tar has 28×28 pixels; dataset.json says 32×32." in altered(
+        out, lambda files: files.update({"a.png": other})
+    )
+    png = members(out / "val-000000.tar")["f.png"]
+    for image, said in (
+        (png[:200] + b"?" + png[201:], "a checksum of the PNG does not hold"),
+        (png[:-20], "can't be decoded"),
+        (b"", "is no png"),
+        (b"nothing", "is no png"),
+    ):
+        found = altered(out, lambda files, image=image: files.update({"f.png": image}), "val-000000.tar")
+        assert any(said in line for line in found), found
+
+
+def test_members_that_belong_to_no_sample(out: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        del files["a.json"]
+        files["notes.txt"] = b"hello"
+        files["b=2Fc=20d=2Epng.cls"] = b"1"
+
+    found = altered(out, change)
+    assert f"a.json in {out}/train-000000.tar is missing." in found
+    assert f"notes.txt in {out}/train-000000.tar belongs to no sample." in found
+    assert any(line.startswith("b=2Fc=20d=2Epng.cls in") for line in found)
+
+
+def test_a_sample_without_its_image(out: Path) -> None:
+    found = altered(out, lambda files: files.pop("a.png"))
+    assert f"a is in photos.parquet, but not in {out}/train-000000.tar." in found
+    assert any("holds 3 samples; dataset.json says 4" in line for line in found)
+    assert f"a.json in {out}/train-000000.tar belongs to no sample." in found
+
+
+def test_headers_that_tell_of_times(out: Path) -> None:
+    import tarfile
+
+    with tarfile.open(out / "val-000000.tar", "a") as tar:
+        info = tarfile.TarInfo("folder")
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
+    reseal(out)
+    assert lines(out) == [f"The shard {out}/val-000000.tar holds something behind its last sample."]
+
+
+def test_a_key_that_stands_twice(out: Path) -> None:
+    files = members(out / "val-000000.tar")
+    rewrite(out / "train-000001.tar", files)
+    reseal(out)
+    assert "The key f stands 2 times: in train-000001.tar, val-000000.tar." in lines(out)
+
+
+def test_rows_that_contradict_themselves(out: Path) -> None:
+    table = pq.read_table(out / "photos.parquet")
+    rows = table.to_pylist()
+    rows[3]["reason"] = ""
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), out / "photos.parquet")
+    reseal(out)
+    path = out / "photos.parquet"
+    assert lines(out) == [
+        rf"{path} contradicts itself about caf\xe9.jpg: rejected, no reason, 0 samples in no shard.",
+        f"{path} and dataset.json do not count the same reasons.",
+    ]
+
+
+@pytest.mark.parametrize("change", ["column", "null", "nothing"])
+def test_a_table_that_is_none_of_ours(out: Path, change: str) -> None:
+    path = out / "photos.parquet"
+    table = pq.read_table(path)
+    if change == "column":
+        pq.write_table(table.drop_columns(["keys"]), path)
+    elif change == "null":
+        rows = [{**row, "shard": None} for row in table.to_pylist()]
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    else:
+        path.write_bytes(b"PAR1")
+    reseal(out)
+    assert len(lines(out)) == 1
+
+
+def test_settings_that_name_no_size(out: Path) -> None:
+    info = json.loads((out / "dataset.json").read_text())
+    del info["settings"]["size"]
+    (out / "dataset.json").write_text(json.dumps(info))
+    assert lines(out) == ["dataset.json has settings that are none: size None, format 'png'."]
+
+
+def test_damaged_samples_are_named_though_the_checksum_fails_too(out: Path) -> None:
+    shard = out / "train-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[2000] ^= 1  # inside a.png
+    shard.write_bytes(data)
+    assert lines(out) == [
+        f"The shard {shard} was altered: its SHA-256 is not that of dataset.json.",
+        f"a.png in {shard} can't be decoded: a checksum of the PNG does not hold.",
+    ]
+    done = facegan("verify", out, "--deep")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == lines(out)
+
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "cut", "drop", "double"]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def damage(data: bytes, kind: str, where: float, value: int) -> bytes:
+    at = int(where * len(data))
+    if kind == "flip":
+        return data[:at] + bytes([data[at] ^ value]) + data[at + 1 :] if data else data
+    if kind == "cut":
+        return data[:at]
+    return data[:at] + (data[at + value :] if kind == "drop" else data[at : at + value] + data[at:])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    file=st.sampled_from(["train-000000.tar", "train-000001.tar", "photos.parquet", "dataset.json", "val-000000.tar"]),
+    changes=changes,
+    sealed=st.booleans(),
+)
+def test_whatever_is_damaged_is_told(
+    whole: Path, tmp_path: Path, file: str, changes: list[tuple[str, float, int]], sealed: bool
+) -> None:
+    """Also where dataset.json is made to agree with the damaged bytes, so that nothing but --deep can notice."""
+    out = tmp_path / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(whole, out)
+    before = data = (out / file).read_bytes()
+    for change in changes:
+        data = damage(data, *change)
+    (out / file).write_bytes(data)
+    if sealed and file != "dataset.json" and data:
+        reseal(out)
+    try:
+        found = lines(out)
+    except DatasetError:
+        assert file == "dataset.json"
+        return
+    assert found or data == before or sealed or file == "dataset.json"

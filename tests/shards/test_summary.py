@@ -1,0 +1,219 @@
+"""Histograms of scores and face sizes, and faces as a plain folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facegan.console import Console, print_bars
+from facegan.errors import DatasetError, FaceganError
+from facegan.shards.extract import extract
+from facegan.shards.layout import DatasetInfo, ShardEntry
+from facegan.shards.samples import find_sample
+from facegan.shards.summary import draw_summary, size_edges, spread, summarise
+from tests.cli.run import facegan
+from tests.shards.made import Made, make_dataset, members, reseal, rewrite
+
+PHOTOS = [
+    Made("a.jpg", scores=[0.5], side=40),
+    Made("b.jpg", scores=[0.7], side=50),
+    Made("c.jpg", scores=[0.15, 0.7], side=59.5),
+    Made("d.png", scores=[1.0], side=60, label=3),
+    Made("e.jpg", scores=[0.72], reason="off_edge"),
+    Made("f.jpg", scores=[], reason="no_face"),
+    Made("v.jpg", scores=[0.9], side=44, split="val"),
+]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("made") / "out", PHOTOS, size=32)
+
+
+def test_histograms_count_every_face_in_its_bin(out: Path) -> None:
+    found = summarise(out, DatasetInfo.read(out), Console(quiet=True))
+    scores, sizes = found["scores"], found["face_sizes"]
+    assert (len(scores.counts), sum(scores.counts), scores.median) == (20, 7, 0.7)
+    # 0.15 and 0.7 as float32 lie beside the edges of their bins.
+    assert scores.bars()[0] == ("0.15 – 0.20", 1)
+    assert dict(scores.bars())["0.70 – 0.75"] == 3
+    assert scores.bars()[-1] == ("0.95 – 1.00", 1)
+    assert (sum(sizes.counts), sizes.values, sizes.total, sizes.median) == (6, 6, 6, 54.8)
+    assert sizes.edges[0] <= 40
+    assert sizes.edges[-1] >= 60
+
+
+def test_what_can_not_be_read_is_left_out_with_a_warning(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(out, tmp_path / "copy")
+    (copy / "photos.parquet").unlink()
+    assert set(summarise(copy, DatasetInfo.read(copy), Console(quiet=True))) == {"face_sizes"}
+    assert "photos.parquet is missing" in capsys.readouterr().err
+    (copy / "train-000000.tar").unlink()
+    assert summarise(copy, DatasetInfo.read(copy), Console(quiet=True)) == {}
+
+
+@given(st.floats(0.5, 50_000), st.floats(1, 1000))
+def test_edges_are_few_and_hold_all(least: float, ratio: float) -> None:
+    most = least * ratio
+    edges = size_edges(least, most)
+    assert edges[0] <= least <= most <= edges[-1]
+    assert edges == sorted(set(edges))
+    assert 2 <= len(edges) <= 36
+
+
+@pytest.mark.parametrize(
+    ("shards", "most", "most_shards"), [(3, 100, 10), (3, 7, 10), (50, 40, 8), (1, 1, 1), (0, 5, 5)]
+)
+def test_samples_are_spread_evenly(shards: int, most: int, most_shards: int) -> None:
+    entries = [
+        ShardEntry(name=f"train-{i:06d}.tar", split="train", samples=10, bytes=1, sha256="0" * 64, md5="0" * 32)
+        for i in range(shards)
+    ]
+    info = DatasetInfo.model_construct(shards=tuple(entries))
+    places = spread(info, most, most_shards)
+    assert sum(len(numbers) for _, numbers in places) == min(most, 10 * shards)
+    assert len(places) <= max(most_shards, 1)
+    counts = [len(numbers) for _, numbers in places]
+    assert not counts or max(counts) - min(counts) <= 1
+    assert all(0 <= i < 10 for _, numbers in places for i in numbers)
+
+
+def test_the_picture_of_them(out: Path) -> None:
+    info = DatasetInfo.read(out)
+    png = draw_summary(info, summarise(out, info, Console(quiet=True)), "png")
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.shape == (400, 1500, 3)
+    assert draw_summary(info, {}, "jpeg")[:2] == b"\xff\xd8"
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom facegan.console import Console\n"
+        "from facegan.shards.layout import DatasetInfo\nfrom facegan.shards.summary import draw_summary, summarise\n"
+        "out = Path(sys.argv[1])\ninfo = DatasetInfo.read(out)\n"
+        "draw_summary(info, summarise(out, info, Console()), 'png')\n"
+        "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"  # nothing global is set up, nor anything heavy loaded
+
+
+def test_inspect_prints_bars_and_json_keeps_all(out: Path, tmp_path: Path) -> None:
+    done = facegan("inspect", out, "--plot", tmp_path / "a.png", PYTHONIOENCODING="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "rejected: off_edge" in done.stdout
+    assert "score of the faces found: median 0.7, 7 faces" in done.stdout
+    assert f"0.70 – 0.75  {'█' * 40}  3" in done.stdout
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    found = json.loads(facegan("inspect", out, "--json").stdout)
+    histograms = found.pop("histograms")
+    assert found == json.loads((out / "dataset.json").read_text())
+    assert set(histograms) == {"scores", "face_sizes"}
+    assert set(histograms["scores"]) == {"edges", "counts", "median", "values", "total"}
+
+
+def test_bars_where_there_is_only_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    file = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr("sys.stdout", file)
+    print_bars("title", [("a", 4), ("bb", 1), ("c", 0)], width=4)
+    assert written.getvalue().decode().splitlines() == ["", "title", " a  ####  4", "bb  #     1", " c        0"]
+
+
+def test_one_sample_by_key_and_by_path(out: Path) -> None:
+    info = DatasetInfo.read(out)
+    assert find_sample(out, info, "c=f1").meta.score == 0.7
+    assert find_sample(out, info, "d.png").key == "d=2Epng"
+    assert find_sample(out, info, "v").split == "val"
+    with pytest.raises(DatasetError, match=r"e.jpg gave no face: it was rejected as off_edge"):
+        find_sample(out, info, "e.jpg")
+    with pytest.raises(DatasetError, match=r"holds no sample x, nor a photograph of that path. Its keys are like a"):
+        find_sample(out, info, "x")
+    done = facegan("inspect", out, "c=f1", "--json")
+    fields = json.loads(done.stdout)
+    assert list(fields)[:5] == ["key", "split", "shard", "path", "sha256"]
+    assert (fields["shard"], fields["score"], fields["label"]) == ("train-000000.tar", 0.7, 0)
+
+
+def test_extract_by_split_and_class(out: Path, tmp_path: Path) -> None:
+    assert extract(out, tmp_path / "faces") == 6
+    files = {str(path.relative_to(tmp_path / "faces")): path for path in (tmp_path / "faces").rglob("*.*")}
+    assert set(files) == {
+        "train/0/a.png", "train/0/b.png", "train/0/c.png", "train/0/c=f1.png", "train/3/d=2Epng.png", "val/0/v.png",
+    }  # fmt: skip
+    assert files["val/0/v.png"].read_bytes() == members(out / "val-000000.tar")["v.png"]
+
+
+@pytest.mark.parametrize(
+    ("photos", "files"),
+    [
+        ([Made("a.jpg"), Made("b.jpg")], {"a.jpg", "b.jpg"}),
+        ([Made("a.jpg"), Made("b.jpg", split="test")], {"train/a.jpg", "test/b.jpg"}),
+        ([Made("a.jpg", label=2), Made("b.jpg")], {"2/a.jpg", "0/b.jpg"}),
+    ],
+)
+def test_extract_into_as_few_folders_as_will_do(photos: list[Made], files: set[str], tmp_path: Path) -> None:
+    made = make_dataset(tmp_path / "out", photos, size=32, format="jpg")
+    done = facegan("inspect", made, "--extract", tmp_path / "faces", "--json")
+    assert json.loads(done.stdout) == {"faces": 2, "out": str(tmp_path / "faces")}
+    found = {str(path.relative_to(tmp_path / "faces")) for path in (tmp_path / "faces").rglob("*.*")}
+    assert found == files
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "faces"}
+
+
+def test_extract_writes_all_or_nothing(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "mine.txt").write_text("mine")
+    with pytest.raises(FaceganError, match="there already, and not empty"):
+        extract(out, tmp_path / "faces")
+    copy = shutil.copytree(out, tmp_path / "copy")
+    files = members(copy / "val-000000.tar")
+    rewrite(copy / "val-000000.tar", {"../../v.png": files["v.png"], "../../v.json": files["v.json"]})
+    reseal(copy)
+    with pytest.raises(DatasetError, match="is no name that facegan gives a face"):
+        extract(copy, tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"faces", "copy"}
+
+
+def test_a_full_disk_is_a_sentence(out: Path, tmp_path: Path) -> None:
+    """Of the same errors as a full disk: a file larger than this process may write."""
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'ulimit -f 1; exec "{sys.executable}" -m facegan inspect "{out}" --extract "{tmp_path / "faces"}"',
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"error: A file in {tmp_path / 'faces'} grew past this file system's limit. Choose another disk.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a", "--extract", "x"], "--extract writes all faces"),
+        (["--source", "x"], "--source tells where one photograph"),
+        (["--plot", "a.gif"], "ends in .png or .jpg"),
+    ],
+)
+def test_misuse(out: Path, arguments: list[str], said: str) -> None:
+    done = facegan("inspect", out, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
