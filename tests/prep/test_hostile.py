@@ -265,7 +265,7 @@ def test_a_zip_whose_directory_is_damaged_is_an_error_that_says_so(tmp_path: Pat
         list(open_source(str(tmp_path / "x.zip")).photos(Counter()))
 
 
-# Pictures of 99.8 megapixels of nothing: (width, height, bits, colour type, bytes a row).
+# Pictures of 99.8 megapixels of nothing: (bits, colour type, bytes a pixel).
 SIDE = 9990
 LARGEST = {"RGB": (8, 2, 3), "RGB of 16 bits": (16, 2, 6), "RGBA of 16 bits": (16, 6, 8), "palette": (1, 3, 1 / 8)}
 
