@@ -45,10 +45,9 @@ def prep(
     attributes: Annotated[
         Path | None, typer.Option("--attributes", help="CelebA's list_attr_celeba.txt: into each JSON.")
     ] = None,
-    source_paths: Annotated[
-        bool,
-        typer.Option("--source-paths/--no-source-paths", help="Note in OUT/.facegan where the photographs lie."),
-    ] = True,
+    no_source_paths: Annotated[
+        bool, typer.Option("--no-source-paths", help="Don't note in OUT/.facegan where the photographs lie.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     sets: Set = None,
     json: Json = False,
@@ -122,7 +121,7 @@ def prep(
         repair=repair,
         download=download,
         attributes=attributes,
-        note_source=source_paths,
+        note_source=not no_source_paths,
         console=console_of(quiet),
     )
     if json:

@@ -81,12 +81,16 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own."""
+    """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own.
+
+    ``no_decoder`` counts photographs that are ``unreadable`` because no installed library decodes their format.
+    """
 
     rows: list[Row]
     shard: ShardSum | None
     rejects: list[Thumbnail]
     crashes: list[str]
+    no_decoder: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def process_chunk(
     rows: list[Row] = []
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
+    no_decoder = 0
     with ShardWriter(path, temporary) as shard:
         for raw_path, entry, verdict, bits in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
@@ -135,6 +140,7 @@ def process_chunk(
                 ]
             except Rejected as rejected:
                 row.reason = rejected.reason
+                no_decoder += rejected.no_decoder
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
                     rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo)))
             except ModelError:
@@ -146,7 +152,7 @@ def process_chunk(
             row.keys = [sample_key(raw_path, i) for i in range(len(samples))]
             for key, (image, meta) in zip(row.keys, samples, strict=True):
                 shard.add(key, config.format, image, meta)
-        return ChunkResult(rows, shard.commit(), rejects, crashes)
+        return ChunkResult(rows, shard.commit(), rejects, crashes, no_decoder)
 
 
 def _read(reader: Reader, entry: Entry) -> bytes:

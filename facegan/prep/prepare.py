@@ -307,6 +307,7 @@ class _Ran:
     rejected: Counter[str] = field(default_factory=Counter)
     first: float = float("inf")
     last: float = 0.0
+    no_decoder: int = 0
     peak_bytes: int = 0
     nodes: int = 1
 
@@ -319,6 +320,7 @@ class _Ran:
         self.photos += done.chunk.photos
         self.kept += done.chunk.kept
         self.rejected.update(done.chunk.rejected)
+        self.no_decoder += done.chunk.no_decoder
         self.first, self.last = min(self.first, done.started), max(self.last, done.finished)
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
@@ -362,3 +364,8 @@ def _run(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
             f"the same command goes on from there."
         ) from None
+    if ran.no_decoder:
+        console.warn(
+            f"{ran.no_decoder:,} photographs are HEIC, which no installed library decodes: they are unreadable. "
+            "Convert them to JPEG, and prepare them under their new names."
+        )

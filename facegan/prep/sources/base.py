@@ -142,7 +142,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = url.partition("://")[0]
+        extra = url.partition("://")[0].replace("https", "http")
         raise SourceError(
             f"{url} needs a package that is not installed ({error}): pip install 'facegan[{extra}]'"
         ) from None
