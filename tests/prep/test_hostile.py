@@ -272,12 +272,13 @@ def test_a_name_in_a_zip_that_begins_with_nothing_is_told_of(tmp_path: Path) -> 
     data = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + 46, b"\0"))
     ignored: Counter[str] = Counter()
+    told = ""
     try:
         found = list(open_source(str(tmp_path / "x.zip")).photos(ignored))
     except SourceError as error:
-        assert "is no whole zip archive" in str(error)
-    else:
-        assert (found, ignored.total()) == ([], 1)
+        found, told = [], str(error)
+    assert found == []
+    assert "is no whole zip archive" in told or ignored.total() == 1
 
 
 # Pictures of 99.8 megapixels of nothing: (bits, colour type, bytes a pixel).
