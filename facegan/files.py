@@ -167,7 +167,10 @@ def sha256_file(path: Path) -> str:
 def remove_partials(folder: Path) -> None:
     """Deletes what a killed process left half written."""
     for path in folder.glob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def packaged(folder: str) -> Path:
