@@ -88,7 +88,7 @@ class LocalEngine:
         self._waiting: deque[_Errand] = deque()
         self._under_way: dict[_Errand, _Seat] = {}
         self._false_starts = 0
-        # Processes are started by a thread that Ctrl-C does not reach: they inherit that, and none is left half started.
+        # Started by a thread that Ctrl-C does not reach, processes inherit that, and none is left half started.
         self._starter = concurrent.futures.ThreadPoolExecutor(1, initializer=_shut_out_interrupts)
 
     def submit(self, work: Work, trial: bool = False) -> Any:
@@ -113,9 +113,7 @@ class LocalEngine:
         while True:
             futures = [errand.future for errand in self._under_way]
             concurrent.futures.wait(futures, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED)
-            ended = {
-                errand for errand, seat in self._under_way.items() if errand.future.done() or not seat.pool.active
-            }
+            ended = {errand for errand, seat in self._under_way.items() if errand.future.done() or not seat.pool.active}
             again = {errand for errand in ended if errand.never_began}
             for errand in ended:
                 self._leave_seat(errand)

@@ -10,6 +10,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,13 +149,24 @@ def _end_with_parent() -> None:
 
 
 def do(work: Work) -> Done:
-    done = _started().do(work)
+    with _exits_as_deaths():
+        done = _started().do(work)
     # The pictures stay in the marker: a message this small is written in one piece, even by a process that is killed.
     return replace(done, chunk=replace(done.chunk, rejects=[]))
 
 
 def try_out(work: Work) -> None:
-    _started().try_out(work)
+    with _exits_as_deaths():
+        _started().try_out(work)
+
+
+@contextlib.contextmanager
+def _exits_as_deaths() -> Iterator[None]:
+    """A library that calls ``sys.exit`` would else end the parent, which gets what its workers raise."""
+    try:
+        yield
+    except SystemExit:
+        os._exit(1)
 
 
 def _started() -> Worker:
