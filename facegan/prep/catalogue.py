@@ -12,6 +12,7 @@ from facegan.errors import SourceError
 from facegan.prep.scratch import Scratch
 from facegan.prep.sources.base import Entry, Source, common_folder
 from facegan.shards.layout import readable_path
+from facegan.shards.photos import Fingerprint
 
 _SCHEMA = """
     CREATE TABLE found (name BLOB, ascii INTEGER, size INTEGER, place TEXT, label INTEGER, part TEXT);
@@ -37,34 +38,62 @@ class Photo(NamedTuple):
 class Catalogue:
     """What a run knows of each photograph, in a database of its own."""
 
-    def __init__(self, source: Source, limit: int | None = None) -> None:
+    def __init__(self, source: Source) -> None:
         """
         Raises:
-            SourceError: the source can't be listed, or a name stands in two of its archives.
+            SourceError: the source can't be listed.
         """
+        self._source = source
+        self._arranged = False
         self.ignored: Counter[str] = Counter()
         self.root = b""  # the folder below which paths are told
         self._db = Scratch(_SCHEMA)
         self._db.function("below", 1, lambda name: readable_path(name[len(self.root) :]))
         try:
-            self._fill(source, limit)
+            self._fill()
         except BaseException:
             self._db.close()
             raise
 
-    def _fill(self, source: Source, limit: int | None) -> None:
+    def _fill(self) -> None:
         rows = (
             (name, name.isascii(), size, json.dumps(place) if place else None, label, part)
-            for name, size, place, label, part in source.photos(self.ignored)
+            for name, size, place, label, part in self._source.photos(self.ignored)
         )
         self._db.many("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._refuse_names_of_two_archives(source)
+
+    def holds_just(self, count: int, fingerprint: str) -> bool:
+        """Whether these are the photographs of a dataset with this fingerprint: no more, no fewer, and no others.
+
+        That takes a third of the time of `arrange` and a comparison one by one.
+        """
+        if self._arranged or len(self) != count:
+            return False
+        first, last = self._db.first("SELECT min(name), max(name) FROM found") or (b"", b"")
+        self.root = common_folder(first, last)
+        found = Fingerprint()
+        found.add_photos(self._db.rows(f"SELECT {self._path}, size FROM found"))
+        return str(found) == fingerprint
+
+    def arrange(self, limit: int | None = None) -> None:
+        """Sorts them, if that was not done; all that follows needs it.
+
+        Args:
+            limit: only so many are new.
+
+        Raises:
+            SourceError: a name stands in two archives.
+        """
+        if self._arranged:
+            return
+        self._refuse_names_of_two_archives(self._source)
         # Sorted first and then inserted in order: a tree grows ten times as fast at its end as in its middle.
         self._db.run(
             "INSERT OR REPLACE INTO photos (name, ascii, size, place, label, part) "
             "SELECT name, ascii, size, place, label, part FROM found ORDER BY name, rowid"
         )
         self._db.run("DROP TABLE found")
+        self._arranged = True
         if limit is not None:  # the others are there, and not wanted now
             first = "SELECT name FROM photos ORDER BY name LIMIT ?"
             self._db.run(f"UPDATE photos SET new = 0 WHERE name NOT IN ({first})", limit)
@@ -85,10 +114,11 @@ class Catalogue:
             )
 
     def __len__(self) -> int:
-        return self._db.number("SELECT count(*) FROM photos")
+        return self._db.number(f"SELECT count(*) FROM {'photos' if self._arranged else 'found'}")
 
     def names(self) -> Iterator[bytes]:
         """All of them, sorted."""
+        self.arrange()
         return (name for (name,) in self._db.rows("SELECT name FROM photos ORDER BY name"))
 
     def set_root(self, known: bool) -> None:
@@ -97,6 +127,7 @@ class Catalogue:
         It follows from the paths themselves, so that nothing but the dataset has to be kept: an archive and a folder of
         the same photographs give the same dataset.
         """
+        self.arrange()
         if known:
             votes = self._votes(max(1, len(self) // _VOTERS)) or self._votes(1)
             if votes:

@@ -15,6 +15,7 @@ from typing import Any
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SourceError
+from facegan.files import sha256_file
 from facegan.manifests import known_datasets, recognise
 from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
@@ -86,12 +87,12 @@ def _item(photo: Photo) -> Item:
     return Item(photo.path, photo.entry, "duplicate" if photo.twin else "")
 
 
-def list_photographs(source: Source, limit: int | None) -> Catalogue:
+def list_photographs(source: Source) -> Catalogue:
     """
     Raises:
         SourceError: there are none.
     """
-    catalogue = Catalogue(source, limit)
+    catalogue = Catalogue(source)
     if not len(catalogue):
         raise SourceError(_no_photographs(source.where, catalogue))
     return catalogue
@@ -116,14 +117,17 @@ def make_plan(
         SourceError: a new photograph lies outside the folder which the first prep fixed, or has no split.
         DatasetError: a photograph has changed since it was added.
     """
-    if before:
-        _add_known(catalogue, out)
-    catalogue.set_root(known=before is not None)
-    if before:
-        catalogue.mark_known()
-        _refuse_changed(catalogue, out)
-    catalogue.split_by(splitter(config.split))
-    twins = _find_twins(source, catalogue, workers) if config.dedup == "exact" and workers else 0
+    twins = 0
+    if before is None or limit is not None or not _is_all_known(catalogue, out, before):
+        catalogue.arrange(limit)
+        if before:
+            _add_known(catalogue, out)
+        catalogue.set_root(known=before is not None)
+        if before:
+            catalogue.mark_known()
+            _refuse_changed(catalogue, out)
+        catalogue.split_by(splitter(config.split))
+        twins = _find_twins(source, catalogue, workers) if config.dedup == "exact" and workers else 0
     settings, versions = effective_settings(config, models), library_versions()
     return Plan(
         where=source.where,
@@ -138,6 +142,16 @@ def make_plan(
         twins=twins,
         chunks=tuple(_cut(catalogue, config.shard_size, settings, versions)),
         catalogue=catalogue,
+    )
+
+
+def _is_all_known(catalogue: Catalogue, out: Path, before: DatasetInfo) -> bool:
+    """Whether the dataset accounts for just what the source holds."""
+    photos = out / PHOTOS_FILE
+    return (
+        photos.is_file()
+        and sha256_file(photos) == before.photos_sha256
+        and catalogue.holds_just(before.totals.photos, before.fingerprint)
     )
 
 

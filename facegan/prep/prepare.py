@@ -133,7 +133,7 @@ def prepare(
     workers = workers or usable_cpus()
     origin = open_source(os.fspath(source), out, download)
     refuse_foreign(out)
-    catalogue = list_photographs(origin, limit)
+    catalogue = list_photographs(origin)
     models = find_models(config, model)
     lock = make_folder(out / STATE_FOLDER) / "lock"
     busy = f"Another facegan prep is writing into {out}"
@@ -193,7 +193,7 @@ def plan_prepare(
     workers = workers or usable_cpus()
     refuse_foreign(out)
     origin = open_source(os.fspath(source), out)
-    with contextlib.closing(list_photographs(origin, limit)) as catalogue:
+    with contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)
         plan = _plan(origin, catalogue, out, config, models, limit, force, 0)
     new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)

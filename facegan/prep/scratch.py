@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -44,8 +44,8 @@ class Scratch:
                 raise KeyboardInterrupt from None
             if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
                 raise DiskError(
-                    f"The list of photographs does not fit into the folder for temporary files, {tempfile.gettempdir()}"
-                    f" ({error}).\nMake room (about 200 bytes a photograph), or name another with TMPDIR=FOLDER."
+                    f"The list of photographs does not fit into the folder for temporary files, {_temporary_folder()} "
+                    f"({error}).\nMake room (about 200 bytes a photograph), or name another with TMPDIR=FOLDER."
                 ) from None
             raise
 
@@ -92,3 +92,10 @@ class Scratch:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _temporary_folder() -> str:
+    """Where SQLite puts temporary files (https://www.sqlite.org/tempfiles.html, section 5)."""
+    named = (os.environ.get("SQLITE_TMPDIR", ""), os.environ.get("TMPDIR", ""))
+    folders = (*named, "/var/tmp", "/usr/tmp", "/tmp")
+    return next((folder for folder in folders if os.access(folder, os.W_OK | os.X_OK)), ".")

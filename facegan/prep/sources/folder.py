@@ -42,7 +42,7 @@ class Folder:
             except OSError:  # a link that leads nowhere or in a circle, or a file that was deleted just now
                 is_file, size = False, 0
             if is_file:
-                yield Entry(name, size, label=labels.get(name, 0))
+                yield Entry(name, size, (), labels.get(name, 0))
             else:
                 ignored["link" if entry.is_symlink() else "special"] += 1
 
