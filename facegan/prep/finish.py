@@ -83,12 +83,15 @@ def finish(out: Path, plan: Plan, note_source: bool = True) -> DatasetInfo:
 
 
 def _link(path: Path, target: Path) -> None:
-    """The same file under another name; where the file system has no links it is moved, and the chunk done again if
-    the run is killed just now."""
+    """The same file under another name. Where the file system has no links a chunk's shard is moved, and the chunk done
+    again if the run is killed just now; a shard of the dataset that stands is copied."""
     try:
         os.link(path, target)
     except OSError:
-        path.replace(target)
+        if SHARD_NAME.fullmatch(path.name):
+            shutil.copyfile(path, target)
+        else:
+            path.replace(target)
 
 
 def carry_out_journal(out: Path) -> None:

@@ -27,7 +27,7 @@ from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.run import run_chunks
 from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
-from facegan.prep.folder import begun_with, end_earlier_run, make_ready, refuse_foreign, standing
+from facegan.prep.folder import UNPACKED, begun_with, end_earlier_run, make_ready, refuse_foreign, standing
 from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
 from facegan.prep.repair import plan_repair, tell_other_bytes
 from facegan.prep.settings import check_settings, effective_settings, find_models
@@ -138,16 +138,12 @@ def prepare(
     workers = workers or usable_cpus()
     origin = open_source(os.fspath(source), out, download)
     refuse_foreign(out)
-    catalogue = list_photographs(origin, limit)
+    catalogue = list_photographs(origin)
     models = find_models(config, model)
     listed = open_attributes(attributes) if attributes else None
     lock = make_folder(out / STATE_FOLDER) / "lock"
     busy = f"Another facegan prep is writing into {out}"
-    with (
-        contextlib.closing(catalogue),
-        exclusive(lock, busy),
-        disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size),
-    ):
+    with contextlib.closing(catalogue), exclusive(lock, busy), disk_errors(out):
         end_earlier_run(out, force)
         if repair:
             plan = _plan_repair(origin.where, catalogue, out, config, models, listed, console)
@@ -158,10 +154,11 @@ def prepare(
         _announce(plan, todo, config, workers, console)
         ran = _Ran()
         if todo:
-            with _unpacked(origin, out) as source_to_read:
+            with _unpacked(origin, out, plan, todo, config) as source_to_read:
                 job = Job(config, source_to_read, models, folder, photo_seconds)
                 _run(job, todo, plan, workers, engine, ray_address, console, ran)
-        info = finish(out, plan, note_source) if plan.todo or plan.before is None else plan.before
+        with disk_errors(out, _finish_bytes(plan)):
+            info = finish(out, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
@@ -203,7 +200,7 @@ def plan_prepare(
     workers = workers or usable_cpus()
     refuse_foreign(out)
     origin = open_source(os.fspath(source), out)
-    with contextlib.closing(list_photographs(origin, limit)) as catalogue:
+    with contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)
         listed = open_attributes(attributes) if attributes else None
         plan = _plan(origin, catalogue, out, config, models, limit, force, 0, listed)
@@ -252,15 +249,22 @@ def _plan_repair(
 
 
 @contextlib.contextmanager
-def _unpacked(origin: Source, out: Path) -> Iterator[Source]:
+def _unpacked(origin: Source, out: Path, plan: Plan, todo: list[ChunkPlan], config: PrepConfig) -> Iterator[Source]:
     """The source as workers read it. What it had to unpack is deleted in the end."""
-    folder = out / STATE_FOLDER / "unpacked"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = out / STATE_FOLDER / UNPACKED
+    faces_bytes = estimate(sum(chunk.photos for chunk in todo), 0, config, 1)[1]
     try:
-        with disk_errors(out):
-            yield origin.unpacked(make_folder(folder))
+        with disk_errors(out, faces_bytes + sum(chunk.bytes for chunk in plan.todo)):
+            source = origin.unpacked(make_folder(folder))
+        with disk_errors(out, faces_bytes):
+            yield source
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finish_bytes(plan: Plan) -> int:
+    """About how much the end of a run writes: the table and the journal's files grow with what the dataset holds."""
+    return 2_000_000 + 250 * (plan.new + (plan.before.totals.photos if plan.before else 0))
 
 
 def _announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int, console: Console) -> None:

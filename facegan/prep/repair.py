@@ -40,6 +40,7 @@ def plan_repair(
         raise DatasetError(f"{photos} is missing or altered, and without it nothing can be repaired: use --force.")
     if sum(_sizes(before)) != before.totals.photos:
         raise DatasetError(f"{out} does not tell how its shards were cut (it was selected from others): use --force.")
+    catalogue.arrange()
     catalogue.add_known(read_known(photos))
     catalogue.set_root(known=True)
     if attributes:

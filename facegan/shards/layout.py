@@ -28,6 +28,7 @@ REASONS = (
     "off_edge", "blurry", "duplicate", "unreachable", "crashed",
 )  # fmt: skip
 
+_PHOTO_SUFFIXES = frozenset(suffix.encode() for suffix in PHOTO_SUFFIXES)
 _KEY_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _KEY_LIMIT = 200
 _KEY_KEPT = 160
@@ -63,7 +64,7 @@ def key_path(key: str) -> bytes:
 
 
 def has_photo_suffix(path: bytes) -> bool:
-    return path[path.rfind(b".") :].lower().decode("latin-1") in PHOTO_SUFFIXES
+    return path[path.rfind(b".") :].lower() in _PHOTO_SUFFIXES
 
 
 def readable_path(path: bytes) -> str:

@@ -78,7 +78,7 @@ class Unreachable(Exception):
 
 def is_photo(name: bytes) -> bool:
     # macOS puts a file ._NAME with its attributes beside every NAME it archives.
-    return has_photo_suffix(name) and not name.rpartition(b"/")[2].startswith(b"._")
+    return has_photo_suffix(name) and not (b"._" in name and name.rpartition(b"/")[2].startswith(b"._"))
 
 
 def suffix(name: bytes) -> str:
