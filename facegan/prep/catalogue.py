@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import Entry, Source, common_folder
+from facegan.prep.sources.base import Entry, Source, common_folder, reachable
 from facegan.shards.layout import readable_path
 
 _SCHEMA = """
@@ -49,7 +49,8 @@ class Catalogue:
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
         self._db.create_function("below", 1, lambda name: readable_path(name[len(self.root) :]), deterministic=True)
-        self._fill(source, limit)
+        with reachable(source.where):
+            self._fill(source, limit)
 
     def _fill(self, source: Source, limit: int | None) -> None:
         rows = (

@@ -78,12 +78,14 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own."""
+    """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own,
+    ``unreachable`` why the first photograph could not be had that could not."""
 
     rows: list[Row]
     shard: ShardSum | None
     rejects: list[Thumbnail]
     crashes: list[str]
+    unreachable: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def process_chunk(
     rows: list[Row] = []
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
+    unreachable = ""
     with ShardWriter(path, temporary) as shard:
         for raw_path, entry, verdict in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
@@ -129,6 +132,8 @@ def process_chunk(
                 samples = [(encode_image(cut.pixels, config.format), _meta(row, cut, entry.label)) for cut in cuts]
             except Rejected as rejected:
                 row.reason = rejected.reason
+                if row.reason == "unreachable":
+                    unreachable = unreachable or f"{row.path}: {rejected.__cause__}"
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
                     rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo)))
             except ModelError:
@@ -140,7 +145,7 @@ def process_chunk(
             row.keys = [sample_key(raw_path, i) for i in range(len(samples))]
             for key, (image, meta) in zip(row.keys, samples, strict=True):
                 shard.add(key, config.format, image, meta)
-        return ChunkResult(rows, shard.commit(), rejects, crashes)
+        return ChunkResult(rows, shard.commit(), rejects, crashes, unreachable)
 
 
 def _read(reader: Reader, entry: Entry) -> bytes:

@@ -37,6 +37,7 @@ class Committed:
         rejects: for the preview.
         crashes: faults of our own.
         rows_bytes: size of the file of rows.
+        unreachable: why the first photograph could not be had that could not.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Committed:
     rejects: list[Thumbnail]
     crashes: list[str]
     rows_bytes: int
+    unreachable: str = ""
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -109,6 +111,7 @@ def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
         rejects=result.rejects,
         crashes=result.crashes,
         rows_bytes=rows_bytes,
+        unreachable=result.unreachable,
     )
 
 

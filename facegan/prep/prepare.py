@@ -31,7 +31,7 @@ from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_
 from facegan.prep.repair import plan_repair, tell_other_bytes
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Source
+from facegan.prep.sources.base import Source, reachable
 from facegan.prep.splits import shares
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
@@ -243,7 +243,9 @@ def _unpacked(origin: Source, out: Path) -> Iterator[Source]:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         with disk_errors(out):
-            yield origin.unpacked(make_folder(folder))
+            with reachable(origin.where):
+                unpacked = origin.unpacked(make_folder(folder))
+            yield unpacked
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -331,6 +333,7 @@ def _run(
     ran: _Ran,
 ) -> None:
     before = plan.new - sum(chunk.photos for chunk in todo)
+    away = ""  # why the first photograph is unreachable that is: one fault often keeps many away
     try:
         with (
             console.progress(plan.new, "photographs", done=before) as progress,
@@ -340,8 +343,14 @@ def _run(
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")
+                if done.chunk.unreachable and not away:
+                    away = done.chunk.unreachable
+                    console.warn(f"unreachable: {away}")
                 progress.advance(done.chunk.photos, ran.note())
             ran.nodes = len(getattr(engine, "nodes", ())) or 1
+        if away:
+            count = ran.rejected["unreachable"]
+            console.warn(f"{count:,} photographs are unreachable; --repair tries them again.")
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
