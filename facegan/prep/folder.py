@@ -20,7 +20,7 @@ from facegan.shards.layout import (
     DatasetInfo,
 )
 
-_SETTINGS = "settings.json"
+SETTINGS = "settings.json"
 
 
 def refuse_foreign(out: Path) -> None:
@@ -45,7 +45,7 @@ def begun_with(out: Path, before: DatasetInfo | None) -> dict[str, Any] | None:
     if before:
         return before.settings
     try:
-        found = json.loads((out / STATE_FOLDER / _SETTINGS).read_bytes())
+        found = json.loads((out / STATE_FOLDER / SETTINGS).read_bytes())
     except (OSError, ValueError):
         return None  # never begun; or killed before a photograph was taken
     return found if isinstance(found, dict) else None
@@ -64,7 +64,7 @@ def make_ready(out: Path, settings: dict[str, Any], before: DatasetInfo | None, 
                 if ours or path.name in (PHOTOS_FILE, PREVIEW_FILE):
                     path.unlink()
         chunks = make_folder(state / CHUNKS)
-        write_json(state / _SETTINGS, settings)
+        write_json(state / SETTINGS, settings)
         for folder in (out, state, chunks):
             remove_partials(folder)
     return chunks

@@ -26,12 +26,14 @@ from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.run import run_chunks
 from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
-from facegan.prep.folder import begun_with, end_earlier_run, make_ready, refuse_foreign, standing
+from facegan.prep.folder import begun_with, end_earlier_run, make_ready, standing
+from facegan.prep.home import Home
 from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
+from facegan.prep.remote import look_home, open_home
 from facegan.prep.repair import plan_repair, tell_other_bytes
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Source, reachable
+from facegan.prep.sources.base import Source, is_url, reachable
 from facegan.prep.splits import shares
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
@@ -107,7 +109,7 @@ def prepare(
     Args:
         source: a folder, an archive, a table or an array of photographs, by path or fsspec URL; or several at once, or
             ``torchvision:NAME`` (see `facegan.prep.sources.open_source`).
-        out: the dataset's folder; made where it is missing.
+        out: the dataset's folder, made where it is missing; or an fsspec URL (``s3://bucket/faces``).
         config: everything that decides about bytes.
         model: a detector model (``.tflite``) instead of those that facegan finds.
         workers: processes; all usable CPUs where None.
@@ -129,33 +131,30 @@ def prepare(
         Interrupted: Ctrl-C; the same call goes on.
     """
     start = time.monotonic()
-    config, console, out = config or PrepConfig(), console or Console(quiet=True), Path(out)
+    config, console = config or PrepConfig(), console or Console(quiet=True)
     workers = workers or usable_cpus()
-    origin = open_source(os.fspath(source), out, download)
-    refuse_foreign(out)
-    catalogue = list_photographs(origin, limit)
-    models = find_models(config, model)
-    lock = make_folder(out / STATE_FOLDER) / "lock"
-    busy = f"Another facegan prep is writing into {out}"
+    origin, models = open_source(os.fspath(source), _leave_out(out), download), find_models(config, model)
     with (
-        contextlib.closing(catalogue),
-        exclusive(lock, busy),
-        disk_errors(out, estimate(1, 0, config, 1)[1] * config.shard_size),
+        open_home(os.fspath(out), force) as home,
+        contextlib.closing(list_photographs(origin, limit)) as catalogue,
+        _writing(home, config),
     ):
+        out = home.folder
         end_earlier_run(out, force)
         if repair:
-            plan = _plan_repair(origin.where, catalogue, out, config, models, console)
+            plan = _plan_repair(origin.where, catalogue, home, config, models, console)
         else:
             plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
         folder = make_ready(out, plan.settings, plan.before, force)
+        home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         _announce(plan, todo, config, workers, console)
         ran = _Ran()
         if todo:
             with _unpacked(origin, out) as source_to_read:
                 job = Job(config, source_to_read, models, folder, photo_seconds)
-                _run(job, todo, plan, workers, engine, ray_address, console, ran)
-        info = finish(out, plan) if plan.todo or plan.before is None else plan.before
+                _run(job, todo, plan, home, workers, engine, ray_address, console, ran)
+        info = finish(home, plan) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
@@ -176,7 +175,7 @@ def prepare(
             engine=engine,
             nodes=ran.nodes,
             workers=workers,
-            out=str(out),
+            out=home.where,
             worker_peak_bytes=ran.peak_bytes,
         )
 
@@ -192,18 +191,31 @@ def plan_prepare(
     force: bool = False,
 ) -> PrepPlan:
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
-    config, out = config or PrepConfig(), Path(out)
+    config = config or PrepConfig()
     workers = workers or usable_cpus()
-    refuse_foreign(out)
-    origin = open_source(os.fspath(source), out)
-    with contextlib.closing(list_photographs(origin, limit)) as catalogue:
+    origin = open_source(os.fspath(source), _leave_out(out))
+    with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin, limit)) as catalogue:
         models = find_models(config, model, fetch=False)
-        plan = _plan(origin, catalogue, out, config, models, limit, force, 0)
+        plan = _plan(origin, catalogue, folder, config, models, limit, force, 0)
     new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)
     seconds, size = estimate(new, size, config, workers)
     return PrepPlan(
         plan.found, new, plan.ignored, len(plan.chunks), round(seconds, 1), size, workers, plan.settings, str(out)
     )
+
+
+def _leave_out(out: str | os.PathLike[str]) -> Path | None:
+    """The dataset's folder, which may lie inside the source."""
+    return None if is_url(os.fspath(out)) else Path(out)
+
+
+@contextlib.contextmanager
+def _writing(home: Home, config: PrepConfig) -> Iterator[None]:
+    """Holds the folder's lock; a full disk is told of with the room that one shard needs."""
+    lock = make_folder(home.folder / STATE_FOLDER) / "lock"
+    need = estimate(1, 0, config, 1)[1] * config.shard_size
+    with exclusive(lock, f"Another facegan prep is writing into {home.where}"), disk_errors(home.folder, need):
+        yield
 
 
 def _plan(
@@ -225,14 +237,15 @@ def _plan(
 
 
 def _plan_repair(
-    where: str, catalogue: Catalogue, out: Path, config: PrepConfig, models: tuple[Path, ...], console: Console
+    where: str, catalogue: Catalogue, home: Home, config: PrepConfig, models: tuple[Path, ...], console: Console
 ) -> Plan:
+    out = home.folder
     before = DatasetInfo.read(out)
     settings = effective_settings(config, models)
     check_settings(before.settings, settings, out)
-    plan = plan_repair(where, catalogue, out, settings, models, before, console)
+    plan = plan_repair(where, catalogue, home, settings, models, before, console)
     if not plan.again:
-        console.note(f"{out} needs no repair.")
+        console.note(f"{home.where} needs no repair.")
     return plan
 
 
@@ -326,6 +339,7 @@ def _run(
     job: Job,
     todo: list[ChunkPlan],
     plan: Plan,
+    home: Home,
     workers: int,
     engine_name: str,
     ray_address: str | None,
@@ -340,6 +354,7 @@ def _run(
             _engine(job, len(todo), workers, engine_name, ray_address, console) as engine,
         ):
             for done in run_chunks(engine, map(plan.work, todo)):
+                home.keep(done.chunk)
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")

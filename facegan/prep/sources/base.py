@@ -216,7 +216,7 @@ def _options(protocol: str) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=None, connect=seconds, sock_read=seconds)
         # Packed on the way a body's length would say nothing.
         return {"client_kwargs": {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}}
-    return {}
+    return {"auto_mkdir": True} if protocol in ("file", "local") else {}
 
 
 def patiently(read: Callable[[], T]) -> T:
