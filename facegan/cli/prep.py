@@ -16,7 +16,9 @@ from facegan.files import human_bytes
 
 def prep(
     source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, archive, table or array; see below.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The dataset's folder; continued where it exists.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="The dataset's folder, or a URL; continued where it exists.")
+    ],
     size: Annotated[int, setting(PrepConfig, "size")] = PrepConfig.default("size"),
     crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
     margin: Annotated[float, setting(PrepConfig, "margin")] = PrepConfig.default("margin"),

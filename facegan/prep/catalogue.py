@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from facegan.errors import SourceError
 from facegan.prep.scratch import Scratch
-from facegan.prep.sources.base import Entry, Source, common_folder
+from facegan.prep.sources.base import Entry, Source, common_folder, reachable
 from facegan.shards.layout import readable_path
 from facegan.shards.photos import Fingerprint
 
 _SCHEMA = """
     CREATE TABLE found (name BLOB, ascii INTEGER, size INTEGER, place TEXT, label INTEGER, part TEXT);
     CREATE TABLE photos (name BLOB PRIMARY KEY, ascii INTEGER, size INTEGER, place TEXT, label INTEGER, part TEXT,
-                         new INTEGER DEFAULT 1, split TEXT DEFAULT '', sha256 TEXT DEFAULT '', twin INTEGER DEFAULT 0)
-                        WITHOUT ROWID;
+                         new INTEGER DEFAULT 1, split TEXT DEFAULT '', sha256 TEXT DEFAULT '', twin INTEGER DEFAULT 0,
+                         attributes INTEGER DEFAULT 0) WITHOUT ROWID;
     CREATE TABLE again (chunk INTEGER, place INTEGER, path TEXT, twin INTEGER, PRIMARY KEY (chunk, place))
                        WITHOUT ROWID;
     CREATE TABLE known (path TEXT PRIMARY KEY, size INTEGER, sha256 TEXT, seen INTEGER DEFAULT 0) WITHOUT ROWID;
@@ -51,7 +51,8 @@ class Catalogue:
         self._db = Scratch(_SCHEMA)
         self._db.function("below", 1, lambda name: readable_path(name[len(self.root) :]))
         try:
-            self._fill()
+            with reachable(source.where):
+                self._fill()
         except BaseException:
             self._db.close()
             raise

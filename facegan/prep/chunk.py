@@ -83,14 +83,16 @@ class Thumbnail:
 class ChunkResult:
     """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own.
 
-    ``no_decoder`` counts photographs that are ``unreadable`` because no installed library decodes their format.
+    ``no_decoder`` counts photographs that are ``unreadable`` because no installed library decodes their format,
+    ``unreachable`` tells why the first photograph could not be had that could not.
     """
 
     rows: list[Row]
     shard: ShardSum | None
     rejects: list[Thumbnail]
     crashes: list[str]
-    no_decoder: int
+    no_decoder: int = 0
+    unreachable: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def process_chunk(
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
     no_decoder = 0
+    unreachable = ""
     with ShardWriter(path, temporary) as shard:
         for raw_path, entry, verdict, bits in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
@@ -141,6 +144,8 @@ def process_chunk(
             except Rejected as rejected:
                 row.reason = rejected.reason
                 no_decoder += rejected.no_decoder
+                if row.reason == "unreachable":
+                    unreachable = unreachable or f"{row.path}: {rejected.__cause__}"
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
                     rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo)))
             except ModelError:
@@ -152,7 +157,7 @@ def process_chunk(
             row.keys = [sample_key(raw_path, i) for i in range(len(samples))]
             for key, (image, meta) in zip(row.keys, samples, strict=True):
                 shard.add(key, config.format, image, meta)
-        return ChunkResult(rows, shard.commit(), rejects, crashes, no_decoder)
+        return ChunkResult(rows, shard.commit(), rejects, crashes, no_decoder, unreachable)
 
 
 def _read(reader: Reader, entry: Entry) -> bytes:

@@ -38,6 +38,7 @@ class Committed:
         crashes: faults of our own.
         rows_bytes: size of the file of rows.
         no_decoder: photographs of a format that no installed library decodes.
+        unreachable: why the first photograph could not be had that could not.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Committed:
     crashes: list[str]
     rows_bytes: int
     no_decoder: int = 0
+    unreachable: str = ""
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -62,14 +64,14 @@ def rows_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.jsonl"
 
 
-def _marker_path(folder: Path, number: int) -> Path:
+def marker_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.json"
 
 
 def run_and_commit(folder: Path, work: Work, config: PrepConfig, reader: Reader, detector: Detector) -> Committed:
     """Processes a chunk and leaves it in ``folder``; whatever an earlier run left of it there is replaced."""
     number = work.chunk.number
-    shard, marker = shard_path(folder, number), _marker_path(folder, number)
+    shard, marker = shard_path(folder, number), marker_path(folder, number)
     temporary = folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
     with disk_errors(folder):
         marker.unlink(missing_ok=True)  # a marker never stands beside a shard or rows that are not its own
@@ -84,7 +86,7 @@ def run_and_commit(folder: Path, work: Work, config: PrepConfig, reader: Reader,
 
 def adopt(folder: Path, done: Committed, shard: bytes | None, rows: bytes) -> None:
     """Leaves a chunk that was made elsewhere in ``folder``."""
-    marker, path = _marker_path(folder, done.number), shard_path(folder, done.number)
+    marker, path = marker_path(folder, done.number), shard_path(folder, done.number)
     with disk_errors(folder):
         marker.unlink(missing_ok=True)
         if shard is None:
@@ -96,7 +98,7 @@ def adopt(folder: Path, done: Committed, shard: bytes | None, rows: bytes) -> No
 
 def _mark(folder: Path, done: Committed, rows: bytes) -> None:
     write_bytes(rows_path(folder, done.number), rows)
-    write_bytes(_marker_path(folder, done.number), json.dumps(asdict(done)).encode())
+    write_bytes(marker_path(folder, done.number), json.dumps(asdict(done)).encode())
 
 
 def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
@@ -112,13 +114,14 @@ def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
         crashes=result.crashes,
         rows_bytes=rows_bytes,
         no_decoder=result.no_decoder,
+        unreachable=result.unreachable,
     )
 
 
 def committed(folder: Path, number: int, inputs: str) -> Committed | None:
     """What an earlier run made of a chunk with these inputs, or None where it must be done (again)."""
     try:
-        marker = json.loads(_marker_path(folder, number).read_bytes())
+        marker = json.loads(marker_path(folder, number).read_bytes())
         shard = marker["shard"] and ShardSum(**marker["shard"])
         rejects = [Thumbnail(**thumbnail) for thumbnail in marker["rejects"]]
         found = Committed(**{**marker, "shard": shard, "rejects": rejects})

@@ -23,6 +23,7 @@ from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, wr
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.commit import committed, rows_path, shard_path
+from facegan.prep.home import Home
 from facegan.prep.original import write_origin
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
@@ -43,19 +44,20 @@ from facegan.shards.layout import (
 from facegan.shards.photos import Fingerprint, in_shard, photo_counts, read_in_pieces, read_rows, write_photos
 
 CHUNKS = "chunks"
-_FINAL = "final"
-_REJECTS = "rejects.json"
+FINAL = "final"
+REJECTS = "rejects.json"
 JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
 
 
-def finish(out: Path, plan: Plan, note_source: bool = True) -> DatasetInfo:
+def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     """Makes the committed chunks of a plan part of the dataset."""
+    out = home.folder
     state = out / STATE_FOLDER
-    shutil.rmtree(state / _FINAL, ignore_errors=True)
+    shutil.rmtree(state / FINAL, ignore_errors=True)
     if note_source:
         write_origin(out, plan.where, plan.catalogue.root)
-    final = make_folder(state / _FINAL)
+    final = make_folder(state / FINAL)
     gathered = _Gathered(plan, out)
     write_photos(final / PHOTOS_FILE, gathered.tables())
     info = DatasetInfo(
@@ -68,15 +70,18 @@ def finish(out: Path, plan: Plan, note_source: bool = True) -> DatasetInfo:
         chunks=tuple(gathered.chunks),
         photos_sha256=sha256_file(final / PHOTOS_FILE),
     )
-    _write_preview(final / PREVIEW_FILE, info, gathered)
+    _write_preview(final / PREVIEW_FILE, info, gathered, home)
     write_cards(final, info, known_datasets().get(info.data_set))
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
+    files = list(final.iterdir())
+    new = {path.name for path in files} | set(gathered.files)
+    stale = {path.name for path in out.iterdir() if is_ours(path.name)} - new
+    home.publish(files, gathered.files, stale)
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
     sync_folder(final)
     new = {path.name for path in final.iterdir()}
-    stale = {path.name for path in out.iterdir() if _is_ours(path.name)} - new - set(gathered.files)
     write_json(state / JOURNAL, {"move": sorted(new), "remove": sorted(stale)})
     carry_out_journal(out)
     return info
@@ -97,7 +102,7 @@ def _link(path: Path, target: Path) -> None:
 def carry_out_journal(out: Path) -> None:
     """Moves what a finished run had decided on, if there is anything left to move."""
     state = out / STATE_FOLDER
-    journal, final = state / JOURNAL, state / _FINAL
+    journal, final = state / JOURNAL, state / FINAL
     if not journal.is_file():
         return
     with disk_errors(out):
@@ -127,12 +132,12 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
     except (ValueError, TypeError, KeyError):
         move, remove = [""], []
     for name in [*move, *remove]:
-        if not _is_ours(name):
+        if not is_ours(name):
             raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
     return move, remove
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
     return bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name)) or name in _FILES
 
 
@@ -218,20 +223,20 @@ class _Gathered:
             by_reason.setdefault(reject.reason, []).append((number, reject))
         firsts = [by_reason[reason][:REJECTS_SHOWN] for reason in sorted(by_reason)]
         kept = [[number, asdict(reject)] for rejects in firsts for number, reject in rejects]
-        write_json(self._out / STATE_FOLDER / _REJECTS, kept)
+        write_json(self._out / STATE_FOLDER / REJECTS, kept)
         return [told[1] for rank in itertools.zip_longest(*firsts) for told in rank if told][:REJECTS_SHOWN]
 
 
 def _read_rejects(out: Path) -> list[tuple[int, Thumbnail]]:
     """Rejected photographs of earlier additions, with the place of their chunk; none where .facegan was deleted."""
     try:
-        found = json.loads((out / STATE_FOLDER / _REJECTS).read_bytes())
+        found = json.loads((out / STATE_FOLDER / REJECTS).read_bytes())
         return [(int(number), Thumbnail(**told)) for number, told in found]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def _write_preview(path: Path, info: DatasetInfo, gathered: _Gathered) -> None:
+def _write_preview(path: Path, info: DatasetInfo, gathered: _Gathered, home: Home) -> None:
     paths = [(gathered.files[entry.name], entry.samples) for entry in info.shards]
-    sheet = draw_preview(paths, gathered.shown_rejects(), info.totals.rejected, info.totals.kept)
+    sheet = draw_preview(paths, gathered.shown_rejects(), info.totals.rejected, info.totals.kept, home.whole)
     write_bytes(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())

@@ -21,7 +21,7 @@ from facegan.shards.layout import (
 )
 
 UNPACKED = "unpacked"
-_SETTINGS = "settings.json"
+SETTINGS = "settings.json"
 
 
 def refuse_foreign(out: Path) -> None:
@@ -46,7 +46,7 @@ def begun_with(out: Path, before: DatasetInfo | None) -> dict[str, Any] | None:
     if before:
         return before.settings
     try:
-        found = json.loads((out / STATE_FOLDER / _SETTINGS).read_bytes())
+        found = json.loads((out / STATE_FOLDER / SETTINGS).read_bytes())
     except (OSError, ValueError):
         return None  # never begun; or killed before a photograph was taken
     return found if isinstance(found, dict) else None
@@ -66,7 +66,7 @@ def make_ready(out: Path, settings: dict[str, Any], before: DatasetInfo | None, 
                     path.unlink()
         shutil.rmtree(state / UNPACKED, ignore_errors=True)  # by a run that was killed
         chunks = make_folder(state / CHUNKS)
-        write_json(state / _SETTINGS, settings)
+        write_json(state / SETTINGS, settings)
         for folder in (out, state, chunks):
             remove_partials(folder)
     return chunks

@@ -20,7 +20,7 @@ from facegan.prep.sources.base import Entry, Source, Unreachable, is_url
 from facegan.prep.sources.folder import Folder
 from facegan.shards.layout import STATE_FOLDER, readable_path
 
-_ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}
+ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}
 
 _UNREADABLE = (
     SourceError,
@@ -60,7 +60,7 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
 
 def _origin(out: Path) -> tuple[str | None, str | None]:
     try:
-        told = json.loads((out / STATE_FOLDER / _ORIGIN_FILE).read_bytes())
+        told = json.loads((out / STATE_FOLDER / ORIGIN_FILE).read_bytes())
         return str(told["source"]), str(told["root"])
     except (OSError, ValueError, KeyError, TypeError):
         return None, None
@@ -95,7 +95,7 @@ def write_origin(out: Path, where: str, root: bytes) -> None:
     """Notes in ``out`` where its photographs lie, and below which folder there."""
     stands = is_url(where) or where.startswith("torchvision:")
     told = {"source": where if stands else str(Path(where).absolute()), "root": readable_path(root)}
-    write_json(out / STATE_FOLDER / _ORIGIN_FILE, told)
+    write_json(out / STATE_FOLDER / ORIGIN_FILE, told)
 
 
 def copy_origin(outs: Iterable[Path], new: Path) -> None:
@@ -103,4 +103,4 @@ def copy_origin(outs: Iterable[Path], new: Path) -> None:
     found = {_origin(out) for out in outs}
     if len(found) == 1 and (origin := found.pop())[0] is not None:
         told = {"source": origin[0], "root": origin[1]}
-        write_bytes(make_folder(new / STATE_FOLDER) / _ORIGIN_FILE, json.dumps(told).encode())
+        write_bytes(make_folder(new / STATE_FOLDER) / ORIGIN_FILE, json.dumps(told).encode())

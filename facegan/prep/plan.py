@@ -22,7 +22,7 @@ from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Work
 from facegan.prep.settings import effective_settings, library_versions
-from facegan.prep.sources.base import MAX_BYTES, Reader, Source, Unreachable
+from facegan.prep.sources.base import MAX_BYTES, Reader, Source, Unreachable, reachable
 from facegan.prep.splits import splitter
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
@@ -92,7 +92,7 @@ def _item(photo: Photo) -> Item:
 def list_photographs(source: Source) -> Catalogue:
     """
     Raises:
-        SourceError: there are none.
+        SourceError: there are none, or they can't be reached.
     """
     catalogue = Catalogue(source)
     if not len(catalogue):
@@ -212,7 +212,8 @@ def _find_twins(source: Source, catalogue: Catalogue, threads: int) -> int:
     """Reads and sums every new photograph (most of the time is the disk's), and marks those that came before."""
     readers: queue.SimpleQueue[Reader] = queue.SimpleQueue()
     for _ in range(threads):
-        readers.put(source.reader())
+        with reachable(source.where):
+            readers.put(source.reader())
 
     def summed(photo: Photo) -> tuple[bytes, str]:
         reader = readers.get()

@@ -27,12 +27,14 @@ from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.run import run_chunks
 from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
-from facegan.prep.folder import UNPACKED, begun_with, end_earlier_run, make_ready, refuse_foreign, standing
+from facegan.prep.folder import UNPACKED, begun_with, end_earlier_run, make_ready, standing
+from facegan.prep.home import Home
 from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
+from facegan.prep.remote import look_home, open_home
 from facegan.prep.repair import plan_repair, tell_other_bytes
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Source
+from facegan.prep.sources.base import Source, is_url, reachable
 from facegan.prep.splits import shares
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
@@ -110,7 +112,7 @@ def prepare(
     Args:
         source: a folder, an archive, a table or an array of photographs, by path or fsspec URL; or several at once, or
             ``torchvision:NAME`` (see `facegan.prep.sources.open_source`).
-        out: the dataset's folder; made where it is missing.
+        out: the dataset's folder, made where it is missing; or an fsspec URL (``s3://bucket/faces``).
         config: everything that decides about bytes.
         model: a detector model (``.tflite``) instead of those that facegan finds.
         workers: processes; all usable CPUs where None.
@@ -134,31 +136,32 @@ def prepare(
         Interrupted: Ctrl-C; the same call goes on.
     """
     start = time.monotonic()
-    config, console, out = config or PrepConfig(), console or Console(quiet=True), Path(out)
+    config, console = config or PrepConfig(), console or Console(quiet=True)
     workers = workers or usable_cpus()
-    origin = open_source(os.fspath(source), out, download)
-    refuse_foreign(out)
-    catalogue = list_photographs(origin)
-    models = find_models(config, model)
+    origin, models = open_source(os.fspath(source), _leave_out(out), download), find_models(config, model)
     listed = open_attributes(attributes) if attributes else None
-    lock = make_folder(out / STATE_FOLDER) / "lock"
-    busy = f"Another facegan prep is writing into {out}"
-    with contextlib.closing(catalogue), exclusive(lock, busy), disk_errors(out):
+    with (
+        open_home(os.fspath(out), force) as home,
+        contextlib.closing(list_photographs(origin)) as catalogue,
+        _writing(home),
+    ):
+        out = home.folder
         end_earlier_run(out, force)
         if repair:
-            plan = _plan_repair(origin.where, catalogue, out, config, models, listed, console)
+            plan = _plan_repair(origin.where, catalogue, home, config, models, listed, console)
         else:
             plan = _plan(origin, catalogue, out, config, models, limit, force, workers, listed)
         folder = make_ready(out, plan.settings, plan.before, force)
+        home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         _announce(plan, todo, config, workers, console)
         ran = _Ran()
         if todo:
             with _unpacked(origin, out, plan, todo, config) as source_to_read:
                 job = Job(config, source_to_read, models, folder, photo_seconds)
-                _run(job, todo, plan, workers, engine, ray_address, console, ran)
+                _run(job, todo, plan, home, workers, engine, ray_address, console, ran)
         with disk_errors(out, _finish_bytes(plan)):
-            info = finish(out, plan, note_source) if plan.todo or plan.before is None else plan.before
+            info = finish(home, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
@@ -179,7 +182,7 @@ def prepare(
             engine=engine,
             nodes=ran.nodes,
             workers=workers,
-            out=str(out),
+            out=home.where,
             worker_peak_bytes=ran.peak_bytes,
         )
 
@@ -196,19 +199,31 @@ def plan_prepare(
     attributes: Path | None = None,
 ) -> PrepPlan:
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
-    config, out = config or PrepConfig(), Path(out)
+    config = config or PrepConfig()
     workers = workers or usable_cpus()
-    refuse_foreign(out)
-    origin = open_source(os.fspath(source), out)
-    with contextlib.closing(list_photographs(origin)) as catalogue:
+    origin = open_source(os.fspath(source), _leave_out(out))
+    with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)
         listed = open_attributes(attributes) if attributes else None
-        plan = _plan(origin, catalogue, out, config, models, limit, force, 0, listed)
+        plan = _plan(origin, catalogue, folder, config, models, limit, force, 0, listed)
     new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)
     seconds, size = estimate(new, size, config, workers)
     return PrepPlan(
         plan.found, new, plan.ignored, len(plan.chunks), round(seconds, 1), size, workers, plan.settings, str(out)
     )
+
+
+def _leave_out(out: str | os.PathLike[str]) -> Path | None:
+    """The dataset's folder, which may lie inside the source."""
+    return None if is_url(os.fspath(out)) else Path(out)
+
+
+@contextlib.contextmanager
+def _writing(home: Home) -> Iterator[None]:
+    """Holds the folder's lock."""
+    lock = make_folder(home.folder / STATE_FOLDER) / "lock"
+    with exclusive(lock, f"Another facegan prep is writing into {home.where}"), disk_errors(home.folder):
+        yield
 
 
 def _plan(
@@ -233,18 +248,19 @@ def _plan(
 def _plan_repair(
     where: str,
     catalogue: Catalogue,
-    out: Path,
+    home: Home,
     config: PrepConfig,
     models: tuple[Path, ...],
     attributes: Attributes | None,
     console: Console,
 ) -> Plan:
+    out = home.folder
     before = DatasetInfo.read(out)
     settings = effective_settings(config, models, attributes)
     check_settings(before.settings, settings, out)
-    plan = plan_repair(where, catalogue, out, settings, models, before, attributes, console)
+    plan = plan_repair(where, catalogue, home, settings, models, before, attributes, console)
     if not plan.again:
-        console.note(f"{out} needs no repair.")
+        console.note(f"{home.where} needs no repair.")
     return plan
 
 
@@ -254,7 +270,7 @@ def _unpacked(origin: Source, out: Path, plan: Plan, todo: list[ChunkPlan], conf
     folder = out / STATE_FOLDER / UNPACKED
     faces_bytes = estimate(sum(chunk.photos for chunk in todo), 0, config, 1)[1]
     try:
-        with disk_errors(out, faces_bytes + sum(chunk.bytes for chunk in plan.todo)):
+        with disk_errors(out, faces_bytes + sum(chunk.bytes for chunk in plan.todo)), reachable(origin.where):
             source = origin.unpacked(make_folder(folder))
         with disk_errors(out, faces_bytes):
             yield source
@@ -345,6 +361,7 @@ def _run(
     job: Job,
     todo: list[ChunkPlan],
     plan: Plan,
+    home: Home,
     workers: int,
     engine_name: str,
     ray_address: str | None,
@@ -352,17 +369,25 @@ def _run(
     ran: _Ran,
 ) -> None:
     before = plan.new - sum(chunk.photos for chunk in todo)
+    away = ""  # why the first photograph is unreachable that is: one fault often keeps many away
     try:
         with (
             console.progress(plan.new, "photographs", done=before) as progress,
             _engine(job, len(todo), workers, engine_name, ray_address, console) as engine,
         ):
             for done in run_chunks(engine, map(plan.work, todo)):
+                home.keep(done.chunk)
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")
+                if done.chunk.unreachable and not away:
+                    away = done.chunk.unreachable
+                    console.warn(f"unreachable: {away}")
                 progress.advance(done.chunk.photos, ran.note())
             ran.nodes = len(getattr(engine, "nodes", ())) or 1
+        if away:
+            count = ran.rejected["unreachable"]
+            console.warn(f"{count:,} photographs are unreachable; --repair tries them again.")
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "

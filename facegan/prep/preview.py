@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -24,7 +26,11 @@ _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 
 
 def draw_preview(
-    shards: Sequence[tuple[Path, int]], rejects: Sequence[Thumbnail], rejected: Mapping[str, int], kept: int
+    shards: Sequence[tuple[Path, int]],
+    rejects: Sequence[Thumbnail],
+    rejected: Mapping[str, int],
+    kept: int,
+    whole: Callable[[Path], AbstractContextManager[Path]] = contextlib.nullcontext,
 ) -> np.ndarray:
     """The contact sheet as RGB uint8.
 
@@ -33,8 +39,9 @@ def draw_preview(
         rejects: the first rejected photographs.
         rejected: how many there are, by reason.
         kept: how many photographs gave samples.
+        whole: gives a shard's file with all its bytes, for a while (`facegan.prep.home.Home`).
     """
-    faces = _spread_faces(shards)
+    faces = _spread_faces(shards, whole)
     cell = max(64, 2 * faces[0].shape[0] if faces and faces[0].shape[0] < 64 else 64)
     side = _COLUMNS * cell + (_COLUMNS - 1) * 2
     beside = _MARGIN_PX * 2 + _REJECT_COLUMNS * (_CELL_PX + _GAP_PX) if rejects else 0
@@ -81,7 +88,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)  # carried by Pillow itself: the same picture on every machine
 
 
-def _spread_faces(shards: Sequence[tuple[Path, int]]) -> list[np.ndarray]:
+def _spread_faces(
+    shards: Sequence[tuple[Path, int]], whole: Callable[[Path], AbstractContextManager[Path]]
+) -> list[np.ndarray]:
     total = sum(count for _, count in shards)
     wanted = [i * total // min(total, _FACES) for i in range(min(total, _FACES))]
     faces, first = [], 0
@@ -89,10 +98,8 @@ def _spread_faces(shards: Sequence[tuple[Path, int]]) -> list[np.ndarray]:
         inside = [i - first for i in wanted if first <= i < first + count]
         first += count
         if inside:
-            shard = Shard(path)
-            for i in inside:
-                faces.append(_decoded(bytes(shard.read(shard.samples[i].image))))
-            shard.close()
+            with whole(path) as file, contextlib.closing(Shard(file)) as shard:
+                faces += [_decoded(bytes(shard.read(shard.samples[i].image))) for i in inside]
     return faces
 
 

@@ -13,6 +13,7 @@ from facegan.errors import DatasetError
 from facegan.files import sha256_file
 from facegan.prep.attributes import Attributes
 from facegan.prep.catalogue import Catalogue
+from facegan.prep.home import Home
 from facegan.prep.plan import ChunkPlan, Plan, plan_chunk, set_attributes
 from facegan.prep.settings import library_versions
 from facegan.shards.layout import PHOTOS_FILE, DatasetInfo, ShardEntry
@@ -24,7 +25,7 @@ _TRY_AGAIN = ("unreachable", "crashed")
 def plan_repair(
     where: str,
     catalogue: Catalogue,
-    out: Path,
+    home: Home,
     settings: dict[str, Any],
     models: tuple[Path, ...],
     before: DatasetInfo,
@@ -35,6 +36,7 @@ def plan_repair(
     Raises:
         DatasetError: photos.parquet was altered, or a photograph that is needed is gone.
     """
+    out = home.folder
     photos = out / PHOTOS_FILE
     if not photos.is_file() or sha256_file(photos) != before.photos_sha256:
         raise DatasetError(f"{photos} is missing or altered, and without it nothing can be repaired: use --force.")
@@ -45,7 +47,7 @@ def plan_repair(
     catalogue.set_root(known=True)
     if attributes:
         set_attributes(catalogue, attributes)
-    broken = {entry.name: why for entry in before.shards if (why := _broken(out / entry.name, entry))}
+    broken = {entry.name: why for entry in before.shards if (why := _broken(home, entry))}
     for name, why in broken.items():
         console.note(f"{name} {why}: it is made again.")
     again: dict[int, ChunkPlan] = {}
@@ -85,10 +87,11 @@ def _sizes(before: DatasetInfo) -> list[int]:
     return [chunk.photos for chunk in before.chunks]
 
 
-def _broken(path: Path, entry: ShardEntry) -> str:
+def _broken(home: Home, entry: ShardEntry) -> str:
+    path = home.folder / entry.name
     if not path.is_file():
         return "is missing"
-    if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+    if path.stat().st_size != entry.bytes or home.sha256(path) != entry.sha256:
         return "was altered"
     return ""
 

@@ -21,7 +21,7 @@ from facegan.files import TEMPORARY
 from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import process_chunk
 from facegan.prep.commit import Committed, Work, run_and_commit
-from facegan.prep.sources.base import Entry, Reader, Source
+from facegan.prep.sources.base import Entry, Reader, Source, reachable
 
 PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
 
@@ -63,7 +63,8 @@ class Worker:
 
         cv2.setNumThreads(1)
         self.job = job
-        self.reader: Reader = _Watched(job.source.reader(), job.photo_seconds)
+        with reachable(job.source.where):
+            self.reader: Reader = _Watched(job.source.reader(), job.photo_seconds)
         self.detector: Detector = make_detector(job.config, job.models)
         silence_stderr()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again

@@ -8,7 +8,7 @@ from pathlib import Path
 from facegan.errors import SourceError, suggest
 from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
-from facegan.prep.sources.base import Blob, Source, filesystem, is_url
+from facegan.prep.sources.base import Blob, Source, filesystem, is_url, reachable
 from facegan.prep.sources.folder import Folder, RemoteFolder
 from facegan.prep.sources.table import Table
 from facegan.prep.sources.tar import PackedTar, Tar
@@ -28,6 +28,11 @@ def open_source(text: str, leave_out: Path | None = None, download: bool = False
     Raises:
         SourceError: there is nothing, or nothing that facegan reads.
     """
+    with reachable(text):
+        return _open_source(text, leave_out, download)
+
+
+def _open_source(text: str, leave_out: Path | None, download: bool) -> Source:
     if text.startswith("torchvision:"):
         from facegan.prep.sources.torchvision_sets import open_torchvision
 

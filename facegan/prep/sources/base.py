@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +16,13 @@ from facegan.errors import SourceError
 from facegan.shards.layout import has_photo_suffix
 
 MAX_BYTES = 1 << 29  # of one photograph's file; a larger one is too_large without being read
-_WAITS_SECONDS = (0.2, 1.0, 4.0)  # before each further try at something remote
+RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every worker's
+TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
+_WAITS_SECONDS = "0.2,1,4"  # before each further try at something remote
+_TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
+_BUFFER_BYTES = 1 << 20  # of a remote file, fetched at once
+_S3 = ("s3", "s3a")
+_COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
 
 T = TypeVar("T")
 
@@ -116,19 +125,59 @@ class Blob:
         """Seekable.
 
         Raises:
-            SourceError: it is remote, and can't be had.
+            Unreachable: it is remote, and can't be had; reading from it raises this as well.
         """
         if not is_url(self.where):
             return Path(self.where).open("rb")
-        try:
-            return patiently(lambda: _remote(self.where))
-        except Unreachable as error:
-            raise SourceError(f"{self.where} can't be reached: {error}") from None
+        return io.BufferedReader(_RemoteFile(self.where), _BUFFER_BYTES)
 
 
-def _remote(url: str) -> Any:
-    fs, path = filesystem(url)
-    return fs.open(path, "rb")
+class _RemoteFile(io.RawIOBase):
+    """A file behind a URL, read by ranges, each of them patiently."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._fs, self._path = filesystem(url)
+        self._fs.invalidate_cache()
+        size = patiently(lambda: self._fs.info(self._path)["size"])
+        if size is None:
+            raise Unreachable("its server does not tell how long it is")
+        self._size, self._at = int(size), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._size)
+        data = read_range(self._fs, self._path, self._at, end)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def read_range(fs: Any, path: str, start: int, end: int) -> bytes:
+    """Bytes ``start`` … ``end`` of a remote file, all of them.
+
+    Raises:
+        Unreachable: they can't be had.
+    """
+
+    def read() -> bytes:
+        data = fs.cat_file(path, start=start, end=end)
+        if len(data) > end - start:
+            raise Unreachable("its server does not give parts of files: fetch it, and name the file")
+        if len(data) < end - start:
+            raise OSError(f"{len(data):,} of {end - start:,} bytes came")
+        return data
+
+    return patiently(read) if end > start else b""
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -138,16 +187,37 @@ def filesystem(url: str) -> tuple[Any, str]:
         SourceError: a protocol that fsspec does not know, or whose package is not installed.
     """
     import fsspec
+    from fsspec.config import conf
 
+    protocol = url.partition("://")[0]
     try:
-        return fsspec.core.url_to_fs(url)
+        given = conf.get(protocol, {})  # the user's own settings for this protocol come before ours
+        fs, path = fsspec.core.url_to_fs(url, **{**_options(protocol), **given})
     except ImportError as error:
-        extra = url.partition("://")[0].replace("https", "http")
+        extra = protocol.replace("https", "http")
         raise SourceError(
             f"{url} needs a package that is not installed ({error}): pip install 'facegan[{extra}]'"
         ) from None
     except ValueError as error:
         raise SourceError(f"{url}: {error}") from None
+    if protocol in _S3:
+        fs.retries = 1  # `patiently` tries again; both together would do so twenty times
+    return fs, path
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """A connection that goes quiet is given up: the libraries would wait for minutes, or for ever."""
+    seconds = float(os.environ.get(TIMEOUT_VARIABLE) or _TIMEOUT_SECONDS)
+    if protocol in _S3:
+        retries = {"max_attempts": 0}
+        return {"config_kwargs": {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, connect=seconds, sock_read=seconds)
+        # Packed on the way a body's length would say nothing.
+        return {"client_kwargs": {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}}
+    return {"auto_mkdir": True} if protocol in ("file", "local") else {}
 
 
 def patiently(read: Callable[[], T]) -> T:
@@ -156,20 +226,44 @@ def patiently(read: Callable[[], T]) -> T:
     Raises:
         Unreachable: it is not there, may not be read, or failed every time.
     """
-    for wait in (*_WAITS_SECONDS, None):
+    waits = [float(wait) for wait in (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")]
+    for wait in (*waits, None):
         try:
             return read()
-        except (FileNotFoundError, PermissionError) as error:
-            raise Unreachable(_told(error)) from error
+        except Unreachable:
+            raise
         except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
-            if wait is None:
+            if wait is None or _is_final(error):
                 raise Unreachable(_told(error)) from error
             time.sleep(wait)
     raise AssertionError("unreachable code")
 
 
+def _is_final(error: Exception) -> bool:
+    """Whether the server has answered that there is no such thing, or that we may not have it."""
+    cause = error.__cause__  # fsspec's http calls any fault a FileNotFoundError, and tells here which it was
+    for told in (error, cause):
+        if isinstance(status := getattr(told, "status", None), int):
+            return 400 <= status < 500 and status not in _COME_AGAIN
+    return isinstance(error, FileNotFoundError | PermissionError) and (cause is None or hasattr(cause, "response"))
+
+
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    text = f"{type(error).__name__}: {error}" + (f" ({error.__cause__!r})" if error.__cause__ else "")
+    return text.splitlines()[0][:300]
+
+
+@contextlib.contextmanager
+def reachable(where: str) -> Iterator[None]:
+    """Turns `Unreachable` into `SourceError`: for what a run can't do without.
+
+    Raises:
+        SourceError: the source can't be had.
+    """
+    try:
+        yield
+    except Unreachable as error:
+        raise SourceError(f"{where} can't be reached: {error}") from None
 
 
 def common_folder(first: bytes, last: bytes) -> bytes:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
 from facegan.prep.sources.base import MAX_BYTES, Entry, Unreachable, filesystem, is_photo, patiently, suffix
 from facegan.prep.sources.labels import LABELS_FILE, read_labels
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ class RemoteFolder:
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         fs, top = filesystem(self.where)
-        try:
-            found = patiently(lambda: fs.find(top, detail=True))
-        except Unreachable as error:
-            raise SourceError(f"{self.where} can't be reached: {error}") from None
+        fs.invalidate_cache()
+        found = patiently(lambda: fs.find(top, detail=True))
         prefix = fs._strip_protocol(top).rstrip("/") + "/"
         names = {path.removeprefix(prefix): info for path, info in found.items()}
+        for dataset in _datasets(names):
+            names = {name: info for name, info in names.items() if not name.startswith(dataset)}
         labels = {}
         if LABELS_FILE in names:
             labels = read_labels(patiently(lambda: fs.cat_file(prefix + LABELS_FILE)))
@@ -129,6 +129,14 @@ class RemoteFolder:
 
     def reader(self) -> RemoteReader:
         return RemoteReader(self.where)
+
+
+def _datasets(names: Collection[str]) -> set[str]:
+    """Folders below a remote one that hold a dataset of facegan's, or the beginnings of one."""
+    inside = f"/{STATE_FOLDER}/"
+    begun = {name[: name.find(inside) + 1] for name in names if inside in name}
+    whole = {name.removesuffix(PHOTOS_FILE) for name in names if name.endswith(f"/{PHOTOS_FILE}")}
+    return begun | {folder for folder in whole if folder + DATASET_FILE in names}
 
 
 class RemoteReader:

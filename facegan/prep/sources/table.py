@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import Blob, Entry, filesystem, is_photo, is_url, patiently
+from facegan.prep.sources.base import Blob, Entry, filesystem, is_photo, patiently
 
 _URL_COLUMNS = ("url", "URL", "image_url", "img_url")
 _NAME_COLUMNS = ("path", "file_name", "filename", "key", "__key__", "name")
@@ -179,10 +179,7 @@ class TableReader:
             if number not in self._files:
                 self._files[number] = pq.ParquetFile(self._blobs[number].open(), pre_buffer=False)
             read = self._files[number].read_row_group
-            remote = is_url(self._blobs[number].where)
-            wanted = [self._columns.data]
-            found = (patiently(lambda: read(group, wanted, use_threads=False)) if remote
-                     else read(group, wanted, use_threads=False))  # fmt: skip
+            found = read(group, [self._columns.data], use_threads=False)
             self._groups[key] = found.column(0)
         return self._groups[key]
 

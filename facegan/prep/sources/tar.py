@@ -25,7 +25,7 @@ from facegan.prep.sources.base import (
     filesystem,
     is_photo,
     is_url,
-    patiently,
+    read_range,
     suffix,
 )
 
@@ -161,14 +161,8 @@ class RemoteTarReader:
         self._fs, self._path = filesystem(where)
 
     def read(self, entry: Entry) -> bytes:
-        return patiently(lambda: self._fetch(entry))
-
-    def _fetch(self, entry: Entry) -> bytes:
         start = entry.place[0]
-        data = self._fs.cat_file(self._path, start=start, end=start + entry.size) if entry.size else b""
-        if len(data) != entry.size:
-            raise OSError(f"{len(data):,} of {entry.size:,} bytes came")
-        return data
+        return read_range(self._fs, self._path, start, start + min(entry.size, MAX_BYTES + 1))
 
     def close(self) -> None:
         pass

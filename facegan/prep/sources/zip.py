@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Blob, Entry, archive_name, is_photo, is_url, patiently, suffix
+from facegan.prep.sources.base import MAX_BYTES, Blob, Entry, archive_name, is_photo, suffix
 from facegan.prep.sources.labels import LABELS_FILE, read_labels
 
 _MOST_LABEL_BYTES = 1 << 30
@@ -73,13 +73,9 @@ class ZipReader:
     """Reads members by what the listing knows of them, so that no process but the lister holds the directory."""
 
     def __init__(self, blob: Blob) -> None:
-        self._remote = is_url(blob.where)
         self._file = blob.open()
 
     def read(self, entry: Entry) -> bytes:
-        return patiently(lambda: self._read(entry)) if self._remote else self._read(entry)
-
-    def _read(self, entry: Entry) -> bytes:
         info = zipfile.ZipInfo()
         offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits = entry.place
         info.file_size = entry.size

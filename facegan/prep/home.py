@@ -1,0 +1,72 @@
+"""Where a dataset is made: work is done in a folder of this machine, and a `Home` carries it on from there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from facegan.files import sha256_file
+from facegan.prep.commit import Committed
+
+
+class Home(Protocol):
+    """
+    Attributes:
+        where: as the user knows it.
+        folder: the dataset's folder here.
+    """
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    def ready(self) -> None:
+        """What has been cleared away in the folder shall be gone."""
+        ...
+
+    def keep(self, chunk: Committed) -> None:
+        """A chunk was committed in the folder. Its shard need not stay there."""
+        ...
+
+    def whole(self, shard: Path) -> AbstractContextManager[Path]:
+        """A shard of the folder with all its bytes, for a while."""
+        ...
+
+    def sha256(self, shard: Path) -> str: ...
+
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+        """The folder is about to become the dataset that these make up.
+
+        Args:
+            files: all but the shards.
+            shards: by their names from now on, where they lie until now.
+            remove: names of the dataset until now that are none of its files any more.
+        """
+        ...
+
+
+class LocalHome:
+    """A folder, and that is all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where, self.folder = str(folder), folder
+
+    def ready(self) -> None:
+        pass
+
+    def keep(self, chunk: Committed) -> None:
+        pass
+
+    def whole(self, shard: Path) -> AbstractContextManager[Path]:
+        return contextlib.nullcontext(shard)
+
+    def sha256(self, shard: Path) -> str:
+        return sha256_file(shard)
+
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+        pass

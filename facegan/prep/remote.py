@@ -1,0 +1,314 @@
+"""A dataset at an fsspec URL (``s3://bucket/faces``).
+
+A folder here mirrors it: the same files under the same names, but for shards, for each of which a hole of its size
+stands here once it lies at the URL. The mirror is made anew from the URL whenever a run starts, so it does not matter
+on which machine that is. A chunk's shard and rows are uploaded and checked before its marker, which is put by a
+condition; in the end the store itself copies them to their final names, by a journal, and dataset.json comes last.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
+from facegan.files import disk_errors, exclusive, make_folder, sha256_file
+from facegan.prep.commit import Committed, marker_path, rows_path, shard_path
+from facegan.prep.finish import CHUNKS, FINAL, JOURNAL, REJECTS, is_ours
+from facegan.prep.folder import SETTINGS, refuse_foreign
+from facegan.prep.home import Home, LocalHome
+from facegan.prep.original import ORIGIN_FILE
+from facegan.prep.remote_lock import RemoteLock, create, read
+from facegan.prep.sources.base import Unreachable, filesystem, is_url, patiently, read_range
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
+
+_THREADS = 16  # small requests at once
+_PIECE_BYTES = 8 << 20
+_STATE = tuple(f"{STATE_FOLDER}/{name}" for name in (SETTINGS, REJECTS, ORIGIN_FILE))
+_JOURNAL = f"{STATE_FOLDER}/{JOURNAL}"
+_CHUNK_FILE = re.compile(rf"{re.escape(STATE_FOLDER)}/{CHUNKS}/\d{{6,}}\.(tar|json|jsonl)")
+_SOURCE = re.compile(rf"{re.escape(STATE_FOLDER)}/({CHUNKS}/\d{{6,}}\.tar|{FINAL}/[^/]+)")
+
+
+@contextlib.contextmanager
+def open_home(out: str, force: bool) -> Iterator[Home]:
+    """The home of the dataset that is to be written at ``out``; one at a URL is locked for as long.
+
+    Raises:
+        DatasetError: ``out`` holds something else, or is damaged.
+        FaceganError: another run is writing there, or the URL can't be reached.
+    """
+    if not is_url(out):
+        refuse_foreign(Path(out))
+        yield LocalHome(Path(out))
+        return
+    folder = _mirror_folder(out)
+    lock = make_folder(folder.parent) / f"{folder.name}.lock"
+    with exclusive(lock, f"Another facegan prep is writing into {out}"), _told_of(out, folder):
+        try:
+            shutil.rmtree(folder, ignore_errors=True)  # a run that was killed left it
+            home = RemoteHome(out, folder)
+            with home.locked(force):
+                home.mirror()
+                yield home
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def look_home(out: str) -> Iterator[Path]:
+    """A folder that tells what is at ``out``, to be read only."""
+    if not is_url(out):
+        refuse_foreign(Path(out))
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory() as name, _told_of(out, Path(name)):
+        home = RemoteHome(out, Path(name))
+        home.mirror()
+        yield home.folder
+
+
+def _mirror_folder(url: str) -> Path:
+    import platformdirs
+
+    name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return Path(platformdirs.user_cache_dir("facegan")) / "out" / name
+
+
+@contextlib.contextmanager
+def _told_of(url: str, folder: Path) -> Iterator[None]:
+    """Errors name the URL, for it is what the user knows; those of the disk name the folder."""
+    try:
+        yield
+    except Unreachable as error:
+        raise FaceganError(
+            f"{url} can't be reached or written: {error}\nWhat is done is kept: start the same command again."
+        ) from None
+    except DiskError:
+        raise
+    except FaceganError as error:
+        error.args = (str(error).replace(str(folder), url.rstrip("/")),)
+        raise
+
+
+class RemoteHome:
+    """See the module's text. Errors of the protocol are `Unreachable`."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        """
+        Raises:
+            SettingsError: nothing can be written by this protocol.
+            DatasetError: the URL holds files, and they are none of ours.
+        """
+        if url.startswith(("http://", "https://")):
+            raise SettingsError(f"{url}: nothing can be written by http. Choose a folder, or s3://, gs://, …")
+        self.where, self.folder = url.rstrip("/"), folder
+        self._fs, top = filesystem(url)
+        self._top = top.rstrip("/")
+        self._lock = RemoteLock(self._fs, self._path(f"{STATE_FOLDER}/lock"), self.where)
+        self._sizes: dict[str, int] = {}  # what lies there
+        found = self._listing()
+        if found and DATASET_FILE not in found and not any(name.startswith(f"{STATE_FOLDER}/") for name in found):
+            raise DatasetError(f"{url} is not empty, and what is in it is no dataset. Choose a new place.")
+
+    @contextlib.contextmanager
+    def locked(self, force: bool) -> Iterator[None]:
+        """Holds the lock; first of all ends what a killed run had begun to carry out, or with ``force`` drops it."""
+        with self._lock.held(force):
+            if force:
+                self._remove([_JOURNAL])
+            self._carry_out()
+            yield
+
+    def mirror(self) -> None:
+        """Makes the folder what lies at the URL."""
+        make_folder(self.folder / STATE_FOLDER / CHUNKS)
+        self._sizes = self._listing()
+        known = [name for name in self._sizes if is_ours(name) or name in _STATE or _CHUNK_FILE.fullmatch(name)]
+        self._sizes = {name: self._sizes[name] for name in known}
+        self._each(self._mirror, self._sizes)
+
+    def _mirror(self, name: str) -> None:
+        if (is_ours(name) and name not in (DATASET_FILE, PHOTOS_FILE)) or name.endswith(".tar"):
+            _make_hole(self.folder / name, self._sizes[name])
+        else:
+            self._fetch(name, self.folder / name)
+
+    def ready(self) -> None:
+        gone = [name for name in self._sizes if not (self.folder / name).exists()]
+        self._remove([DATASET_FILE] if DATASET_FILE in gone else [])  # first: without it nobody takes the rest for one
+        self._remove(gone)
+        self._upload(f"{STATE_FOLDER}/{SETTINGS}")
+
+    def keep(self, chunk: Committed) -> None:
+        self._lock.require()
+        folder = self.folder / STATE_FOLDER / CHUNKS
+        shard, rows, marker = (
+            str(path(folder, chunk.number).relative_to(self.folder)) for path in (shard_path, rows_path, marker_path)
+        )
+        self._remove([name for name in (marker, shard) if name in self._sizes])
+        if chunk.shard:
+            self._upload(shard)
+            _make_hole(self.folder / shard, chunk.shard.bytes)
+        self._upload(rows)
+        data = (self.folder / marker).read_bytes()
+        if not create(self._fs, self._path(marker), data):
+            raise FaceganError(f"Another facegan prep has written {self.where}/{marker} meanwhile: this run stops.")
+        self._sizes[marker] = len(data)
+
+    @contextlib.contextmanager
+    def whole(self, shard: Path) -> Iterator[Path]:
+        path, name = self.folder / STATE_FOLDER / "whole.tar", self._name(shard)
+        if name not in self._sizes:
+            raise DatasetError(f"{self.where}/{name} is missing. Make it again with --repair.")
+        self._fetch(name, path)
+        yield path
+        path.unlink()
+
+    def sha256(self, shard: Path) -> str:
+        name = self._name(shard)
+        return self._sum(name, self._sizes[name])
+
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+        self._lock.require()
+        for name in _STATE:
+            self._upload(name)
+        for path in files:
+            self._upload(self._name(path))
+        sources = {path.name: self._name(path) for path in files}
+        for name, path in shards.items():
+            source = self._name(path)
+            if source == name:
+                continue
+            if is_ours(source):  # one that stands, under another name: its own may be given to the next one
+                source = f"{STATE_FOLDER}/{FINAL}/{name}"
+                self._copy(self._name(path), source)
+            sources[name] = source
+        self._put_journal(sources, remove)
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Does what the journal says, if there is one. It may be done again, for sources stay until all is copied."""
+        journal = patiently(lambda: read(self._fs, self._path(_JOURNAL)))
+        if journal is None:
+            return
+        copies, remove = _read_journal(journal, self.where)
+        if copies:
+            self._remove([DATASET_FILE])  # while files are exchanged, no dataset stands
+            self._remove(remove)
+            self._each(lambda name: self._copy(copies[name], name), copies.keys() - {DATASET_FILE})
+            there = self._listing()
+            for name, source in copies.items():
+                if name != DATASET_FILE and there.get(name) != there.get(source, -1):
+                    raise DatasetError(f"{self.where}/{name} did not become what {source} is. Start it again.")
+            self._copy(copies[DATASET_FILE], DATASET_FILE)
+            self._put_journal({}, [])  # from here on there is only to clear away
+        left = (f"{STATE_FOLDER}/{CHUNKS}/", f"{STATE_FOLDER}/{FINAL}/")
+        self._remove([name for name in self._listing() if name.startswith(left)])
+        self._remove([_JOURNAL])
+
+    def _put_journal(self, copies: Mapping[str, str], remove: Collection[str]) -> None:
+        journal = json.dumps({"copy": copies, "remove": sorted(remove)}).encode()
+        patiently(lambda: self._fs.pipe_file(self._path(_JOURNAL), journal))
+
+    def _path(self, name: str) -> str:
+        return f"{self._top}/{name}"
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _listing(self) -> dict[str, int]:
+        """Sizes of all that lies there, by name."""
+
+        def find() -> dict[str, Any]:
+            self._fs.invalidate_cache()
+            try:
+                return self._fs.find(self._top, detail=True)
+            except FileNotFoundError:
+                return {}
+
+        prefix = self._fs._strip_protocol(self._top).rstrip("/") + "/"
+        return {path.removeprefix(prefix): int(info["size"] or 0) for path, info in patiently(find).items()}
+
+    def _fetch(self, name: str, path: Path) -> None:
+        with disk_errors(self.folder), path.open("wb") as file:
+            for piece in self._pieces(name, self._sizes[name]):
+                file.write(piece)
+
+    def _sum(self, name: str, size: int) -> str:
+        digest = hashlib.sha256()
+        for piece in self._pieces(name, size):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
+        for start in range(0, size, _PIECE_BYTES):
+            yield read_range(self._fs, self._path(name), start, min(start + _PIECE_BYTES, size))
+
+    def _upload(self, name: str) -> None:
+        """What lies there afterwards was read again, and has the size and the sum of the file here."""
+        path, there = self.folder / name, self._path(name)
+        size, sha256 = path.stat().st_size, sha256_file(path)
+
+        def upload() -> None:
+            self._fs.put_file(str(path), there)
+            self._fs.invalidate_cache()
+            arrived = self._fs.info(there)["size"]
+            if arrived != size or self._sum(name, size) != sha256:
+                raise OSError(f"{arrived:,} bytes of {name} lie there, and are not the {size:,} that were sent")
+
+        patiently(upload)
+        self._sizes[name] = size
+
+    def _copy(self, source: str, name: str) -> None:
+        patiently(lambda: self._fs.cp_file(self._path(source), self._path(name)))
+        self._sizes[name] = self._sizes.get(source, 0)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        def remove(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self._path(name))
+
+        self._each(lambda name: patiently(lambda: remove(name)), names)
+        for name in names:
+            self._sizes.pop(name, None)
+
+    def _each(self, do: Callable[[str], None], names: Iterable[str]) -> None:
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(do, list(names)):
+                pass
+
+
+def _read_journal(journal: bytes, where: str) -> tuple[dict[str, str], list[str]]:
+    """Names of the dataset's files, and nothing else.
+
+    Raises:
+        DatasetError: it holds something else.
+    """
+    try:
+        told = json.loads(journal)
+        copies, remove = dict(told["copy"]), list(told["remove"])
+        ours = (DATASET_FILE in copies or not copies) and all(map(is_ours, [*copies, *remove]))
+        if ours and all(map(_SOURCE.fullmatch, copies.values())):
+            return copies, remove
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise DatasetError(f"{where}/{_JOURNAL} is damaged. Make the dataset anew with --force.")
+
+
+def _make_hole(path: Path, size: int) -> None:
+    """A file of this size that takes no room: it stands for one that lies at the URL."""
+    with disk_errors(path.parent):
+        make_folder(path.parent)
+        path.unlink(missing_ok=True)
+        path.touch()
+        os.truncate(path, size)

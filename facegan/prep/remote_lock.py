@@ -1,0 +1,117 @@
+"""The lock of a dataset at a URL: a file that one run puts there, by a conditional put, and takes away at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from facegan.errors import FaceganError
+from facegan.prep.sources.base import patiently
+
+
+def create(fs: Any, path: str, data: bytes) -> bool:
+    """Puts a file where there is none; False where there is one with other bytes.
+
+    Raises:
+        Unreachable: it can't be put.
+    """
+
+    def put() -> bool:
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return read(fs, path) == data  # then an earlier try of ours arrived, and only its answer was lost
+        return True
+
+    return patiently(put)
+
+
+def read(fs: Any, path: str) -> bytes | None:
+    try:
+        return fs.cat_file(path)
+    except FileNotFoundError:
+        return None
+
+
+class RemoteLock:
+    """Says who writes. It does not end with its process, as a lock of this machine's does.
+
+    That of a process of this machine which is no more is taken over; that of another machine only with ``force``.
+    """
+
+    def __init__(self, fs: Any, path: str, where: str) -> None:
+        self._fs, self._path, self._where = fs, path, where
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self._told = {**_us(), "since": since, "token": os.urandom(8).hex()}
+        self._mine = json.dumps(self._told).encode()
+
+    @contextlib.contextmanager
+    def held(self, force: bool) -> Iterator[None]:
+        """
+        Raises:
+            FaceganError: another run holds it.
+        """
+        while not create(self._fs, self._path, self._mine):
+            holder = patiently(lambda: read(self._fs, self._path))
+            if holder is not None and not force and not _is_dead(holder):
+                raise FaceganError(
+                    f"Another facegan prep is writing into {self._where} ({_shown(holder)}). Wait for it, or stop it.\n"
+                    f"If it is dead: --force takes over (what is unfinished goes on, a dataset that stands is made "
+                    f"anew), or delete {self._path} and start again."
+                )
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self._path)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Exception):  # it is stale then, and the next run says so
+                if read(self._fs, self._path) == self._mine:
+                    self._fs.rm_file(self._path)
+
+    def require(self) -> None:
+        """
+        Raises:
+            FaceganError: another run has taken it over.
+        """
+        holder = patiently(lambda: read(self._fs, self._path))
+        if holder != self._mine:
+            by = f"by {_shown(holder)}" if holder else "or deleted"
+            raise FaceganError(f"The lock of {self._where} was taken over {by}: this run stops.")
+
+
+def _us() -> dict[str, Any]:
+    """This process. Its number means something on this machine, since it was started, in this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - no path, but a name for a namespace
+    except OSError:
+        machine = ""
+    return {"process": os.getpid(), "host": socket.gethostname(), "machine": machine}
+
+
+def _is_dead(holder: bytes) -> bool:
+    """Whether we know that the process is no more; of another machine's we don't."""
+    try:
+        told, us = json.loads(holder), _us()
+        if not us["machine"] or (told["host"], told["machine"]) != (us["host"], us["machine"]):
+            return False
+        os.kill(int(told["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, KeyError, TypeError, OSError):
+        return False
+    return False
+
+
+def _shown(holder: bytes) -> str:
+    try:
+        told = json.loads(holder)
+        return f"process {told['process']} on {told['host']}, since {told['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "its lock is damaged"

@@ -1,0 +1,140 @@
+"""Servers on loopback: an S3 store, and an HTTP server that fails as it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import fsspec
+
+FAST = {"FACEGAN_RETRY_SECONDS": "0.01,0.02,0.05", "FACEGAN_TIMEOUT_SECONDS": "0.5"}
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[None]:
+    """moto's S3 with an empty bucket ``faces``, which s3fs finds in this process and in those it starts."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    told = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "FACEGAN_RETRY_SECONDS": FAST["FACEGAN_RETRY_SECONDS"],
+        "NO_PROXY": "127.0.0.1",
+    }
+    with mock.patch.dict(os.environ, told):
+        fs = fsspec.filesystem("s3")
+        fs.clear_instance_cache()
+        fsspec.filesystem("s3").mkdir("faces")
+        try:
+            yield
+        finally:
+            server.stop()
+            fs.clear_instance_cache()
+
+
+class Fickle:
+    """Serves a folder, parts of files too.
+
+    Attributes:
+        faults: by file, what goes wrong with the next requests for it, one after another: ``drop`` (no byte comes),
+            ``503``, ``404``, ``short`` (the connection ends inside the body), ``untold`` (the same, and the length was
+            not told), ``hang``.
+        always: what goes wrong with a file every time, after that.
+        asked: requests for a file's bytes.
+    """
+
+    def __init__(self, folder: Path, ranges: bool = True) -> None:
+        self.folder, self.ranges = folder, ranges
+        self.faults: dict[str, list[str]] = {}
+        self.always: dict[str, str] = {}
+        self.asked: Counter[str] = Counter()
+        self.closing = threading.Event()
+        fickle = self
+
+        class Handler(_Handler):
+            served = fickle
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Fickle:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def fault(self, name: str) -> str:
+        self.asked[name] += 1
+        waiting = self.faults.get(name)
+        return waiting.pop(0) if waiting else self.always.get(name, "")
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    served: Fickle
+
+    def do_HEAD(self) -> None:
+        self._answer(head=True)
+
+    def do_GET(self) -> None:
+        self._answer(head=False)
+
+    def _answer(self, head: bool) -> None:
+        name = self.path.lstrip("/")
+        path = self.served.folder / name
+        fault = "" if head else self.served.fault(name)
+        if fault == "hang":
+            self.served.closing.wait(5)
+        if fault in ("hang", "drop"):
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
+        if fault.isdigit() or not path.is_file():
+            self.send_error(int(fault or 404))
+            return
+        data = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked and self.served.ranges:
+            start, end = int(asked[1]), int(asked[2]) + 1
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{min(end, len(data)) - 1}/{len(data)}")
+            data = data[start:end]
+        else:
+            self.send_response(200)
+        if fault != "untold":
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if not head:
+            self.wfile.write(data[: len(data) // 2] if fault in ("short", "untold") else data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def wait_for(path: Path, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.02)

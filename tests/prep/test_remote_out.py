@@ -1,0 +1,245 @@
+"""OUT behind a URL: the bytes of a local run, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.errors import DatasetError, FaceganError, SettingsError
+from facegan.prep.prepare import plan_prepare, prepare
+from facegan.shards.verify import verify
+from tests.prep.fake import photo
+from tests.prep.servers import FAST, s3_server
+from tests.prep.test_prepare import digest
+
+CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=5)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """23 photographs, and one that is none: five chunks, the last of which keeps nothing."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(20):
+        (folder / f"{i:02d}.jpg").write_bytes(photo(60, 60, seed=i))
+    for i in range(20, 23):
+        (folder / f"{i:02d}.jpg").write_bytes(b"not a photograph")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("local") / "out"
+    prepare(photos, out, CONFIG, workers=1)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where mirrors are made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FACEGAN_RETRY_SECONDS", FAST["FACEGAN_RETRY_SECONDS"])
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    with s3_server():
+        yield "s3://faces"
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    fs = fsspec.filesystem("memory")
+    yield "memory://out"
+    fs.rm("/out", recursive=True)
+
+
+def download(url: str, to: Path) -> Path:
+    fs, top = fsspec.core.url_to_fs(url)
+    fs.invalidate_cache()
+    for path in fs.find(top):
+        here = to / path.removeprefix(fs._strip_protocol(top) + "/")
+        here.parent.mkdir(parents=True, exist_ok=True)
+        fs.get_file(path, str(here))
+    return to
+
+
+def names(url: str) -> list[str]:
+    fs, top = fsspec.core.url_to_fs(url)
+    fs.invalidate_cache()
+    return [path.removeprefix(fs._strip_protocol(top) + "/") for path in fs.find(top)]
+
+
+def test_a_dataset_on_s3_is_that_of_a_local_run(
+    s3: str, photos: Path, local: Path, tmp_path: Path, cache: Path
+) -> None:
+    result = prepare(photos, f"{s3}/whole", CONFIG, workers=2)
+    assert (result.out, result.kept, result.shards) == (f"{s3}/whole", 20, 4)
+    out = download(f"{s3}/whole", tmp_path / "out")
+    assert digest(out) == digest(local)
+    assert verify(out).ok
+    assert sorted(path.name for path in (out / ".facegan").rglob("*")) == [
+        "rejects.json",
+        "settings.json",
+        "source.json",
+    ]
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    again = prepare(photos, f"{s3}/whole", CONFIG, workers=2)
+    assert (again.kept, again.work_seconds) == (20, 0)
+
+
+def test_a_killed_run_goes_on_from_another_machine(s3: str, photos: Path, local: Path, tmp_path: Path) -> None:
+    url = f"{s3}/killed"
+    code = (
+        "import sys; from tests.prep.test_remote_out import CONFIG; "
+        "from facegan.prep.prepare import prepare; prepare(sys.argv[1], sys.argv[2], CONFIG, workers=1)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(photos), url], start_new_session=True)
+    end = time.monotonic() + 60
+    while not any(name.endswith(".json") and "/chunks/" in name for name in names(url)):
+        assert run.poll() is None
+        assert time.monotonic() < end
+    run.kill()
+    run.wait()
+    assert "dataset.json" not in names(url)
+    shutil.rmtree(tmp_path / "cache")
+    prepare(photos, url, CONFIG, workers=1)
+    assert digest(download(url, tmp_path / "out")) == digest(local)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+class Store:
+    """fsspec's memory, watched: how many more writes it lets through, and how many uploads it cuts short."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fs = fsspec.filesystem("memory")
+        self.left, self.spoilt = 10**6, 0
+        for name in ("pipe_file", "put_file", "cp_file", "rm_file"):
+            monkeypatch.setattr(type(self.fs), name, self._watched(getattr(type(self.fs), name)))
+
+    def _watched(self, write: Callable[..., None]) -> Callable[..., None]:
+        def watched(fs: Any, path: str, *args: Any, **kwargs: Any) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            write(fs, path, *args, **kwargs)
+            if write.__name__ == "put_file" and self.spoilt:
+                self.spoilt -= 1
+                fs.store[fs._strip_protocol(args[0])].truncate(3)
+
+        return watched
+
+    def unlock(self, url: str) -> None:
+        if self.fs.exists(f"{url}/.facegan/lock"):
+            self.fs.rm_file(f"{url.removeprefix('memory:/')}/.facegan/lock")
+
+
+@pytest.fixture
+def store(memory: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    return Store(monkeypatch)
+
+
+@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_may_end_before_any_write(
+    store: Store, memory: str, photos: Path, local: Path, tmp_path: Path, step: int
+) -> None:
+    """Whatever was the last to reach the store, the runs after it make the dataset whole, and nothing is lost."""
+    for writes in range(step, 10**3, step):
+        store.left = writes
+        with contextlib.suppress(Killed):
+            prepare(photos, memory, CONFIG, workers=1)
+        done, store.left = store.left >= 0, 10**6
+        store.unlock(memory)
+        if done:
+            break
+    out = download(memory, tmp_path / "out")
+    assert digest(out) == digest(local)
+    assert not any("/chunks/" in name or "/final/" in name for name in names(memory))
+
+
+def test_what_arrives_cut_short_is_sent_again(
+    store: Store, memory: str, photos: Path, local: Path, tmp_path: Path
+) -> None:
+    store.spoilt = 3
+    prepare(photos, memory, CONFIG, workers=1)
+    assert digest(download(memory, tmp_path / "out")) == digest(local)
+    store.spoilt = 10**6
+    with pytest.raises(FaceganError, match=r"can't be reached or written: OSError: 3 bytes of .* lie there"):
+        prepare(photos, f"{memory}/never", CONFIG, workers=1)
+
+
+def test_additions_and_limit(memory: str, photos: Path, tmp_path: Path) -> None:
+    for out in (memory, str(tmp_path / "local")):
+        for limit in (7, 12, None):
+            prepare(photos, out, CONFIG, workers=1, limit=limit)
+    assert digest(download(memory, tmp_path / "out")) == digest(tmp_path / "local")
+    plan = plan_prepare(photos, memory, CONFIG)
+    assert (plan.photos, plan.new, plan.out) == (23, 0, memory)
+
+
+def test_repair(memory: str, photos: Path, local: Path, tmp_path: Path) -> None:
+    prepare(photos, memory, CONFIG, workers=1)
+    fs = fsspec.filesystem("memory")
+    fs.rm_file("/out/train-000001.tar")
+    spoilt = bytearray(fs.cat_file("/out/train-000002.tar"))
+    spoilt[1000] ^= 1
+    fs.pipe_file("/out/train-000002.tar", bytes(spoilt))
+    more = shutil.copytree(photos, tmp_path / "more")
+    (more / "99.jpg").write_bytes(photo(60, 60, seed=99))
+    with pytest.raises(DatasetError, match=r"memory://out/train-000001.tar is missing. Make it again with --repair"):
+        prepare(more, memory, CONFIG, workers=1)
+    prepare(photos, memory, CONFIG, workers=1, repair=True)
+    assert digest(download(memory, tmp_path / "out")) == digest(local)
+
+
+def test_a_lock_names_who_holds_it_and_force_takes_it_over(
+    memory: str, photos: Path, local: Path, tmp_path: Path
+) -> None:
+    fs = fsspec.filesystem("memory")
+    told = {"process": 7, "host": "elsewhere", "machine": "another", "since": "yesterday", "token": "x"}
+    fs.pipe_file("/out/.facegan/lock", json.dumps(told).encode())
+    with pytest.raises(FaceganError, match=r"writing into memory://out \(process 7 on elsewhere, since yesterday\)"):
+        prepare(photos, memory, CONFIG, workers=1)
+    assert names(memory) == [".facegan/lock"]
+    prepare(photos, memory, CONFIG, workers=1, force=True)
+    assert digest(download(memory, tmp_path / "out")) == digest(local)
+    assert ".facegan/lock" not in names(memory)
+
+
+def test_other_settings_are_refused_and_force_makes_the_dataset_anew(memory: str, photos: Path, tmp_path: Path) -> None:
+    prepare(photos, memory, CONFIG, workers=1)
+    other = PrepConfig(detector="none", crop="squash", size=28, shard_size=10)
+    with pytest.raises(DatasetError, match=r"^memory://out was made with --shard-size 5, and this is --shard-size 10"):
+        prepare(photos, memory, other, workers=1)
+    prepare(photos, memory, other, workers=1, force=True)
+    prepare(photos, tmp_path / "local", other, workers=1)
+    assert digest(download(memory, tmp_path / "out")) == digest(tmp_path / "local")
+
+
+def test_what_is_no_dataset_is_left_alone(memory: str, photos: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/out/thesis.txt", b"x")
+    with pytest.raises(DatasetError, match="memory://out is not empty"):
+        prepare(photos, memory, CONFIG, workers=1)
+    assert names(memory) == ["thesis.txt"]
+    with pytest.raises(SettingsError, match="nothing can be written by http"):
+        prepare(photos, "https://example.org/out", CONFIG, workers=1)
+
+
+def test_a_dry_run_touches_nothing(memory: str, photos: Path) -> None:
+    fsspec.filesystem("memory").makedirs("/out")
+    assert plan_prepare(photos, memory, CONFIG).new == 23
+    assert names(memory) == []
