@@ -98,6 +98,7 @@ def test_workers_killed_while_they_start_cost_nothing(
                 os.kill(worker, signal.SIGKILL)
         code, errors = family.end(60)
         assert (code, len(killed) >= 4) == (0, True), errors
+        assert "Traceback" not in errors
     assert is_whole(tmp_path / "out", undisturbed[0])
 
 
@@ -120,8 +121,14 @@ def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> Famil
     return Family(script, portraits, count, tmp_path, tmp_path / "out", *options)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["catalogue", "sums", "start", "work", "finish"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        pytest.param(moment, number, marks=() if (i + number) % 2 else pytest.mark.slow)
+        for i, moment in enumerate(["sums", "catalogue", "finish", "start", "work"])
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ],
+)
 def test_stops_within_three_seconds_and_leaves_nobody(
     undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, moment: str, number: int
 ) -> None:
@@ -235,6 +242,7 @@ def test_a_disk_too_small_for_what_is_unpacked(
     assert not (out / ".facegan" / "unpacked").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_for_temporary_files_that_is_too_small_for_the_list(
     portraits: Path,
     small_disk: Path,  # noqa: F811 - the fixture
