@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from facegan.bench.pairs import Bench, in_pairs
 from facegan.config import PrepConfig
@@ -20,11 +22,19 @@ _DRAWN = 1000
 
 
 def bench_prep(
-    photos: Path | None, config: PrepConfig, *, workers: int, limit: int | None, pairs: int, console: Console
+    photos: Path | None,
+    config: PrepConfig,
+    *,
+    workers: int,
+    limit: int | None,
+    pairs: int,
+    scaling: bool = False,
+    console: Console,
 ) -> Bench:
     """
     Args:
         photos: a folder of JPEGs; portraits are drawn where None.
+        scaling: measure prep in one process as well, beside all of them.
     """
     with tempfile.TemporaryDirectory() as folder:
         if photos is None:
@@ -33,21 +43,26 @@ def bench_prep(
             photos = Path(folder) / "portraits"
             console.note(f"drawing {_DRAWN} portraits")
             write_portraits(photos, _DRAWN)
-        model = str(find_models(config, None)[0])
+        model = str(find_models(PrepConfig(), None)[0])  # the loop detects, whatever prep does
         paths = sorted(str(path) for path in photos.rglob("*.jpg"))[:limit]
         if not paths:
             raise SourceError(f"{photos} holds no .jpg files for the loop by hand.")
         worker_bytes: list[int] = []
 
-        def ours() -> float:
+        def ours(processes: int = workers) -> float:
             with tempfile.TemporaryDirectory() as out:
-                result = prepare(photos, out, config, workers=workers, limit=limit)
+                result = prepare(photos, out, config, workers=processes, limit=limit)
             worker_bytes.append(result.worker_peak_bytes)
             return result.photos_per_second
 
         rates = in_pairs(ours, lambda: _by_hand(paths, model, config.size, workers), pairs, console)
-    what = f"facegan prep --crop {config.crop}, {len(paths):,} photographs, {workers} processes"
-    notes = {"worker_peak_mb": round(max(worker_bytes) / 1e6)}
+        notes: dict[str, Any] = {"worker_peak_mb": round(max(worker_bytes) / 1e6)}
+        if scaling:
+            together, alone = in_pairs(ours, lambda: ours(1), pairs, console)
+            gain = statistics.median(a / b for a, b in zip(together, alone, strict=True))
+            notes |= {f"in_{workers}_processes": together, "in_1_process": alone, "scaling": round(gain, 3)}
+    what = f"facegan prep --crop {config.crop} --detector {config.detector}, {len(paths):,} photographs, "
+    what += f"{workers} processes"
     return Bench(what, "decode, detect, square crop, resize, encode", "photos/s", *rates, notes)
 
 

@@ -10,6 +10,7 @@ import typer
 from facegan.cli.options import Debug, Device, Json, Quiet, console_of, setting, whole_number
 from facegan.config import PrepConfig
 from facegan.console import print_json, print_table
+from facegan.errors import SettingsError
 from facegan.machine import usable_cpus
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _print(bench: Bench, json: bool) -> None:
     if json:
         print_json(found)
         return
-    notes = [[name.replace("_", " "), str(value), ""] for name, value in bench.notes.items()]
+    notes = [[name.replace("_", " "), _told(value), ""] for name, value in bench.notes.items()]
     place = found["machine"]
     print_table(
         [bench.what, bench.unit, ""],
@@ -40,12 +41,20 @@ def _print(bench: Bench, json: bool) -> None:
     )
 
 
+def _told(value: object) -> str:
+    return ", ".join(f"{rate:,.0f}" for rate in value) if isinstance(value, list) else str(value)
+
+
 @app.command("prep")
 def bench_prep(
     photos: Annotated[
         Path | None, typer.Argument(metavar="[PHOTOS]", help="A folder of JPEGs; else drawn ones.")
     ] = None,
     crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
+    detector: Annotated[str, setting(PrepConfig, "detector")] = PrepConfig.default("detector"),
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Measure prep in one process too, beside all of them.")
+    ] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs.")] = None,
     workers: Workers = "auto",
     pairs: Pairs = 3,
@@ -54,11 +63,14 @@ def bench_prep(
     debug: Debug = False,
 ) -> None:
     """Photographs a second: prep beside decode, detect, crop and encode by hand, in as many processes."""
-    config = PrepConfig.of({"crop": crop})
+    config = PrepConfig.of({"crop": crop, "detector": detector})
     processes = whole_number(workers, "--workers") or usable_cpus()
+    if scaling and processes == 1:
+        raise SettingsError("--scaling compares several processes with one: leave it out, or set --workers 2.")
     from facegan.bench.prep import bench_prep as run
 
-    _print(run(photos, config, workers=processes, limit=limit, pairs=pairs, console=console_of(quiet)), json)
+    console = console_of(quiet)
+    _print(run(photos, config, workers=processes, limit=limit, pairs=pairs, scaling=scaling, console=console), json)
 
 
 @app.command("stream")

@@ -24,6 +24,20 @@ def test_bench_prep(portraits: Path, models: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bench_prep_of_fixed_crops_in_one_process_and_in_two(portraits: Path, models: Path) -> None:
+    arguments = ["bench", "prep", portraits, "--crop", "dcgan108", "--detector", "none", "--pairs", 1, "--workers", 2]
+    found = json.loads(facegan(*arguments, "--scaling", "--json").stdout)
+    assert "--crop dcgan108 --detector none, 60 photographs, 2 processes" in found["what"]
+    assert found["scaling"] == round(found["in_2_processes"][0] / found["in_1_process"][0], 3)
+
+
+def test_scaling_needs_two_processes() -> None:
+    done = facegan("bench", "prep", "--scaling", "--workers", 1)
+    assert done.returncode == 2
+    assert "--workers 2" in done.stderr
+
+
+@pytest.mark.slow
 def test_bench_stream(dataset: Path) -> None:
     arguments = ["bench", "stream", "--shards", dataset, "--images", 600, "--batch", 10, "--pairs", 1, "--json"]
     assert json.loads(facegan(*arguments).stdout)["ratio"] > 0

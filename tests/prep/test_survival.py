@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import random
 import shutil
 import signal
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from facegan.config import PrepConfig
+from facegan.prep.finish import carry_out_journal
 from facegan.prep.prepare import prepare
+from facegan.shards.layout import DatasetInfo
 from facegan.shards.verify import verify
 from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS
 from tests.prep.family import Family
@@ -98,7 +105,66 @@ def test_workers_killed_while_they_start_cost_nothing(
                 os.kill(worker, signal.SIGKILL)
         code, errors = family.end(60)
         assert (code, len(killed) >= 4) == (0, True), errors
+        assert "Traceback" not in errors
     assert is_whole(tmp_path / "out", undisturbed[0])
+
+
+@contextlib.contextmanager
+def stopped_at_line(number: int) -> Iterator[None]:
+    """Stops `carry_out_journal` before the line that it comes to after so many others."""
+    lines = itertools.count()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not carry_out_journal.__code__:
+            return None
+        if event == "line" and next(lines) == number:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
+    portraits: Path, tmp_path: Path
+) -> None:
+    """An addition to a dataset, so that files are exchanged; the journal removes one as well."""
+    out, config = tmp_path / "first" / "out", PrepConfig(shard_size=5, detector="tests.prep.detectors:Centred")
+    prepare(portraits, out, config, limit=12, workers=1)
+    with stopped_at_line(4), pytest.raises(KeyboardInterrupt):  # the first four find no journal
+        prepare(portraits, out, config, limit=16, workers=1)
+    journal = out / ".facegan" / "journal.json"
+    decided = json.loads(journal.read_bytes())
+    journal.write_text(json.dumps({**decided, "remove": ["train-000009.tar"]}))
+    before = digest(out)
+    (out / "train-000009.tar").write_bytes(b"of another time")
+    whole = Path(shutil.copytree(tmp_path / "first", tmp_path / "whole")) / "out"
+    carry_out_journal(whole)
+    after = digest(whole)
+    assert verify(whole).ok
+    assert DatasetInfo.read(whole).totals.photos == 16
+    stops = 0
+    while True:
+        again = Path(shutil.copytree(tmp_path / "first", tmp_path / "again")) / "out"
+        try:
+            with stopped_at_line(stops):
+                carry_out_journal(again)
+        except KeyboardInterrupt:
+            stops += 1
+            standing = digest(again)
+            standing.pop("train-000009.tar", None)
+            assert standing in (before, after) or "dataset.json" not in standing
+            carry_out_journal(again)
+        else:
+            break
+        assert digest(again) == after
+        assert not (again / ".facegan" / "journal.json").exists()
+        shutil.rmtree(tmp_path / "again")
+    assert stops > 3 * len(decided["move"])  # it was stopped at every one of them
 
 
 MANY = """
@@ -120,8 +186,14 @@ def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> Famil
     return Family(script, portraits, count, tmp_path, tmp_path / "out", *options)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["catalogue", "sums", "start", "work", "finish"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        pytest.param(moment, number, marks=() if (i + number) % 2 else pytest.mark.slow)
+        for i, moment in enumerate(["sums", "catalogue", "finish", "start", "work"])
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ],
+)
 def test_stops_within_three_seconds_and_leaves_nobody(
     undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, moment: str, number: int
 ) -> None:
@@ -235,6 +307,7 @@ def test_a_disk_too_small_for_what_is_unpacked(
     assert not (out / ".facegan" / "unpacked").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_for_temporary_files_that_is_too_small_for_the_list(
     portraits: Path,
     small_disk: Path,  # noqa: F811 - the fixture

@@ -7,12 +7,12 @@ message, takes the others with it, and one killed before its first task breaks t
 from __future__ import annotations
 
 import concurrent.futures
-import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Self
 
 from pebble import ProcessExpired, ProcessPool
@@ -45,17 +45,29 @@ class _Errand:
         return not self.future.done() or isinstance(self.future.exception(), BrokenProcessPool)
 
 
+class _Spawn(SpawnContext):
+    """Knows the processes that were started with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    # pebble calls it, and what it gets is the same; a class of its own for each context could not be pickled.
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.started.append(SpawnProcess(*args, **kwargs))
+        return self.started[-1]
+
+
 class _Seat:
     """A place for one process, and the pool that it is in."""
 
     def __init__(self, job: Job, cpu: int | None) -> None:
-        self._job, self._cpu = job, cpu
-        self.pool = self._new()
+        self._start_with = job, cpu
+        self._settle()
 
-    def _new(self) -> ProcessPool:
-        return ProcessPool(
-            1, initializer=start, initargs=(self._job, self._cpu), context=multiprocessing.get_context("spawn")
-        )
+    def _settle(self) -> None:
+        self._spawn = _Spawn()
+        self.pool = ProcessPool(1, initializer=start, initargs=self._start_with, context=self._spawn)
 
     def begin(self, errand: _Errand) -> None:
         try:
@@ -67,10 +79,13 @@ class _Seat:
     def renew(self) -> None:
         """Who knows in what state a process that was killed left its pipes."""
         self.end()
-        self.pool = self._new()
+        self._settle()
 
     def end(self) -> None:
         self.pool.stop()
+        for process in self._spawn.started:  # first: one that is just starting complains if it finds the pool gone
+            if process.is_alive():
+                process.kill()
         self.pool.join()
 
 
