@@ -39,12 +39,12 @@ class ModelError(FaceganError):
 class DiskError(FaceganError):
     """A file can't be written: the disk is full, read-only, or forbids it."""
 
-    def __init__(self, message: str, errno: int | None = None) -> None:
+    def __init__(self, message: str, errno: int | None = None, need_bytes: int | None = None) -> None:
         super().__init__(message)
-        self.errno = errno
+        self.errno, self.need_bytes = errno, need_bytes
 
-    def __reduce__(self) -> tuple[type[DiskError], tuple[str, int | None]]:
-        return DiskError, (str(self), self.errno)  # workers send it to their parent
+    def __reduce__(self) -> tuple[type[DiskError], tuple[str, int | None, int | None]]:
+        return DiskError, (str(self), self.errno, self.need_bytes)  # workers send it to their parent
 
 
 class CheckpointError(FaceganError):

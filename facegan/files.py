@@ -37,7 +37,8 @@ _DISK_ERRORS = {
 def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
     """Turns the OSErrors that a user can mend into `DiskError` naming ``path``; others pass.
 
-    Where such blocks lie inside each other the outermost names the place, for it is the one that the user knows.
+    Where such blocks lie inside each other the outermost names the place, for it is the one that the user knows, and
+    the space needed, if it knows that.
     """
     try:
         yield
@@ -45,8 +46,9 @@ def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
         sentence = _DISK_ERRORS.get(error.errno or 0)
         if sentence is None:
             raise
+        need_bytes = need_bytes or (error.need_bytes if isinstance(error, DiskError) else None)
         need = f" ({human_bytes(need_bytes)} are needed)" if need_bytes else ""
-        raise DiskError(sentence.format(path=path, need=need), error.errno) from error
+        raise DiskError(sentence.format(path=path, need=need), error.errno, need_bytes) from error
 
 
 def make_folder(path: Path) -> Path:
@@ -167,7 +169,10 @@ def sha256_file(path: Path) -> str:
 def remove_partials(folder: Path) -> None:
     """Deletes what a killed process left half written."""
     for path in folder.glob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def packaged(folder: str) -> Path:

@@ -44,6 +44,12 @@ def prep(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make damaged shards again, and try photographs again that stayed away.")
     ] = False,
+    attributes: Annotated[
+        Path | None, typer.Option("--attributes", help="CelebA's list_attr_celeba.txt: into each JSON.")
+    ] = None,
+    no_source_paths: Annotated[
+        bool, typer.Option("--no-source-paths", help="Don't note in OUT/.facegan where the photographs lie.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     sets: Set = None,
     json: Json = False,
@@ -85,7 +91,16 @@ def prep(
     from facegan.prep.prepare import plan_prepare, prepare
 
     if dry_run:
-        plan = plan_prepare(source, out, config, model=model, workers=processes, limit=limit, force=force)
+        plan = plan_prepare(
+            source,
+            out,
+            config,
+            model=model,
+            workers=processes,
+            limit=limit,
+            force=force,
+            attributes=attributes,
+        )
         if json:
             print_json(plan.to_json())
         else:
@@ -107,6 +122,8 @@ def prep(
         force=force,
         repair=repair,
         download=download,
+        attributes=attributes,
+        note_source=not no_source_paths,
         console=console_of(quiet),
     )
     if json:

@@ -1,8 +1,9 @@
 """Bytes of a photograph → upright RGB pixels, or the reason why not.
 
 Rules: 8-bit JPEG by libjpeg-turbo (simplejpeg), grey and RGB PNG by OpenCV, all else by Pillow. The size is read
-from the header before any pixel is decoded. EXIF orientation is applied. Grey and palette become RGB, alpha is laid
-over white, 16-bit values are divided by 257, animations give their first frame, ICC profiles are ignored.
+from the header before any pixel is decoded: 100 megapixels are the most, 50 for WebP and AVIF. EXIF orientation is
+applied. Grey and palette become RGB, alpha is laid over white, 16-bit values are divided by 257 (above 50 megapixels
+the lower byte is dropped), animations give their first frame, ICC profiles are ignored. What lacks rows is truncated.
 """
 
 from __future__ import annotations
@@ -10,32 +11,50 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-MAX_PIXELS = 100_000_000
+from facegan.faces.structure import (
+    MAX_PIXELS,
+    PNG_SIGNATURE,
+    bare_png,
+    has_too_many_scans,
+    is_cut,
+    is_heic,
+    is_webp_or_avif,
+    tidied,
+    tiff_lacks_strips,
+)
 
-_AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_MAX_PIXELS_HEAVY = 50_000_000  # where the decoder holds the picture several times, and 100 would take 1.6 GB
+_BAND_PIXELS = 1 << 22
+
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # others may run programs (EPS)
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BYTE_OF = ((np.arange(65536) + 128) // 257).astype(np.uint8)
-# libjpeg's warnings (jerror.h) after which the pixels are not the photographer's any more.
-_JPEG_DAMAGE = ("bad Huffman code", "bad arithmetic code", "found marker", "progression")
+# libjpeg's errors and warnings (jerror.h) after which the pixels are not the photographer's any more.
+_JPEG_DAMAGE = ("bad Huffman code", "bad arithmetic code", "found marker", "progression", "extraneous bytes",
+                "Invalid JPEG file structure")  # fmt: skip
 # numpy.rot90's quarter turns and a left-right flip before them that undo each EXIF orientation (Exif 2.3, tag 0x0112).
 _UNDO_ORIENTATION = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False),
                      7: (3, True), 8: (1, False)}  # fmt: skip
 
 
 class Rejected(Exception):
-    """This photograph gives no sample. ``reason`` is one of `facegan.shards.layout.REASONS`."""
+    """This photograph gives no sample. ``reason`` is one of `facegan.shards.layout.REASONS`.
 
-    def __init__(self, reason: str) -> None:
+    Attributes:
+        no_decoder: it is a HEIC, which no installed library decodes.
+    """
+
+    def __init__(self, reason: str, *, no_decoder: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.no_decoder = no_decoder
 
 
 class Photo:
@@ -55,9 +74,9 @@ class Photo:
         header = _jpeg_header(data)
         self._is_simple_jpeg = header is not None and header[2] not in ("CMYK", "YCCK")
         width, height = header[:2] if header else _header_size(data)
-        if width * height > MAX_PIXELS:
+        if width * height > (_MAX_PIXELS_HEAVY if is_webp_or_avif(data) else MAX_PIXELS):
             raise Rejected("too_large")
-        if width == 0 or height == 0:
+        if width == 0 or height == 0 or (data[:2] == b"\xff\xd8" and has_too_many_scans(data)):
             raise Rejected("unreadable")
         self._orientation = _orientation(data)
         self._stored = (width, height)
@@ -87,7 +106,7 @@ class Photo:
 
 def _header_size(data: bytes) -> tuple[int, int]:
     """Width and height as stored, from the header alone."""
-    if data[:8] == _PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) >= 24:
+    if data[:8] == PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) >= 24:
         return struct.unpack(">II", data[16:24])
     with _pillow(data) as image:
         return image.size
@@ -149,33 +168,38 @@ def _decode_jpeg(data: bytes, stored: tuple[int, int], shrink: int) -> np.ndarra
 
     try:
         return decode(data, strict=True)
+    except ValueError:
+        # Premature end is said of files that lack rows and of files that lack only their end marker. With the marker
+        # put back, libjpeg complains of the former alone.
+        data = tidied(data) + b"\xff\xd9"
+    try:
+        return decode(data, strict=True)
     except ValueError as error:
         problem = str(error)
-    if "Premature end of JPEG file" in problem:
-        # Said of files that lack rows and of files that lack only their end marker. With the marker put back,
-        # libjpeg complains of the former alone.
-        data += b"\xff\xd9"
-        try:
-            return decode(data, strict=True)
-        except ValueError as error:
-            problem = str(error)
     if "remature end" in problem:
         raise Rejected("truncated")
+    if "extraneous bytes before marker 0xd9" in problem:  # behind the last row
+        return decode(data, strict=False)
     if any(damage in problem for damage in _JPEG_DAMAGE):
         raise Rejected("unreadable")
-    try:
-        return decode(data, strict=False)  # stray bytes between segments and the like
-    except ValueError:
-        return None
+    return None
 
 
 def _decode_other(data: bytes) -> np.ndarray:
     if _is_plain_png(data):
-        stored = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
-        if stored is not None:
-            return cv2.cvtColor(stored if stored.dtype == np.uint8 else _to_8_bits(stored), cv2.COLOR_BGR2RGB)
+        width, height, bits = struct.unpack(">IIB", data[16:25])
+        depth = 0 if bits == 16 and width * height > _MAX_PIXELS_HEAVY else cv2.IMREAD_ANYDEPTH  # 0: the higher 8 bits
+        rgb = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED | depth)
+        if rgb is not None:
+            return rgb if rgb.dtype == np.uint8 else _to_8_bits(rgb)
+    if data[:8] == PNG_SIGNATURE:
+        data, problem = bare_png(data)
+        if problem:
+            raise Rejected(problem)
     with _pillow(data) as image:
         try:
+            if isinstance(image, TiffImageFile) and tiff_lacks_strips(image.tag_v2, *image.size):
+                raise Rejected("truncated")
             image.load()
             return _to_rgb(image)
         except Rejected:
@@ -187,7 +211,7 @@ def _decode_other(data: bytes) -> np.ndarray:
 
 def _is_plain_png(data: bytes) -> bool:
     """8- or 16-bit grey or RGB without transparency, and whole: what OpenCV decodes as we want it."""
-    if data[:8] != _PNG_SIGNATURE or len(data) < 45 or data[-8:-4] != b"IEND":
+    if data[:8] != PNG_SIGNATURE or len(data) < 45 or data[-8:-4] != b"IEND":
         return False
     plain = data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
     return plain and b"tRNS" not in data[: data.find(b"IDAT")]
@@ -201,15 +225,29 @@ def _pillow(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
         raise Rejected("too_large") from error
-    except UnidentifiedImageError as error:
-        raise Rejected("unreadable") from error
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, …
-        raise Rejected("unreadable") from error
+        heic = is_heic(data)
+        raise Rejected("truncated" if is_cut(data) and not heic else "unreadable", no_decoder=heic) from error
 
 
-def _to_rgb(image: Any) -> np.ndarray:
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """In bands of rows: a picture of `MAX_PIXELS` is held once by Pillow and once here, and never a third time."""
+    width, height = image.size
+    of_12_bits = isinstance(image, TiffImageFile) and image.tag_v2.get(258) == (12,)  # BitsPerSample
+    rows = max(1, _BAND_PIXELS // width)
+    if rows >= height:
+        return _band_to_rgb(image, of_12_bits)
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        rgb[top : top + rows] = _band_to_rgb(image.crop((0, top, width, min(top + rows, height))), of_12_bits)
+    return rgb
+
+
+def _band_to_rgb(image: Image.Image, of_12_bits: bool) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return np.repeat(_to_8_bits(np.asarray(image))[..., None], 3, axis=2)
+        values = np.asarray(image)
+        grey = _to_8_bits(values << 4 | values >> 8 if of_12_bits else values)
+        return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "F":
         raise Rejected("unreadable")  # floats have no range by which they could become 8 bits
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

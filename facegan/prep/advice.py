@@ -39,7 +39,7 @@ def _remedy(reason: str, config: PrepConfig) -> str:
     return {
         "unreadable": "they are no pictures, or damaged; no option changes that: fetch them again.",
         "truncated": "they lack rows; no option changes that: fetch them again.",
-        "too_large": f"they have over {MAX_PIXELS // 10**6} megapixels (or 512 MB); shrink them first.",
+        "too_large": f"they have over {MAX_PIXELS // 10**6} megapixels (WebP, AVIF: half), or 512 MB; shrink them.",
         "too_small": _remedy_too_small(config),
         "no_face": f"{config.detector} found no face. {_remedy_no_face(config)}",
         "low_score": f"the best face scores less than {config.min_score:g}; a lower --min-score keeps more.",

@@ -22,6 +22,7 @@ from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_ce
 from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.photo import Photo, Rejected
 from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
+from facegan.prep.attributes import told
 from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
@@ -41,6 +42,7 @@ class Item(NamedTuple):
     path: bytes
     entry: Entry
     verdict: str = ""
+    attributes: int = 0  # as bits, by the chunk's names of them
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Chunk:
 
     number: int
     items: tuple[Item, ...]
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -78,13 +81,17 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own,
-    ``unreachable`` why the first photograph could not be had that could not."""
+    """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own.
+
+    ``no_decoder`` counts photographs that are ``unreadable`` because no installed library decodes their format,
+    ``unreachable`` tells why the first photograph could not be had that could not.
+    """
 
     rows: list[Row]
     shard: ShardSum | None
     rejects: list[Thumbnail]
     crashes: list[str]
+    no_decoder: int = 0
     unreachable: str = ""
 
 
@@ -112,9 +119,10 @@ def process_chunk(
     rows: list[Row] = []
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
+    no_decoder = 0
     unreachable = ""
     with ShardWriter(path, temporary) as shard:
-        for raw_path, entry, verdict in chunk.items:
+        for raw_path, entry, verdict, bits in chunk.items:
             row = Row(readable_path(raw_path), entry.size)
             rows.append(row)
             photo, samples = None, []
@@ -129,9 +137,13 @@ def process_chunk(
                 if verdict:
                     raise Rejected(verdict)
                 cuts = _cut_faces(photo, config, detector, row)
-                samples = [(encode_image(cut.pixels, config.format), _meta(row, cut, entry.label)) for cut in cuts]
+                more = told(chunk.attributes, bits)
+                samples = [
+                    (encode_image(cut.pixels, config.format), _meta(row, cut, entry.label, more)) for cut in cuts
+                ]
             except Rejected as rejected:
                 row.reason = rejected.reason
+                no_decoder += rejected.no_decoder
                 if row.reason == "unreachable":
                     unreachable = unreachable or f"{row.path}: {rejected.__cause__}"
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
@@ -145,7 +157,7 @@ def process_chunk(
             row.keys = [sample_key(raw_path, i) for i in range(len(samples))]
             for key, (image, meta) in zip(row.keys, samples, strict=True):
                 shard.add(key, config.format, image, meta)
-        return ChunkResult(rows, shard.commit(), rejects, crashes, unreachable)
+        return ChunkResult(rows, shard.commit(), rejects, crashes, no_decoder, unreachable)
 
 
 def _read(reader: Reader, entry: Entry) -> bytes:
@@ -243,7 +255,7 @@ def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
         raise Rejected("blurry")
 
 
-def _meta(row: Row, cut: Cut, label: int) -> bytes:
+def _meta(row: Row, cut: Cut, label: int, attributes: dict[str, int]) -> bytes:
     return sample_json(
         path=row.path,
         sha256=row.sha256,
@@ -255,6 +267,7 @@ def _meta(row: Row, cut: Cut, label: int) -> bytes:
         quad=cut.quad.tolist(),
         turned=cut.turned,
         label=label,
+        attributes=attributes,
     )
 
 

@@ -37,6 +37,7 @@ class Committed:
         rejects: for the preview.
         crashes: faults of our own.
         rows_bytes: size of the file of rows.
+        no_decoder: photographs of a format that no installed library decodes.
         unreachable: why the first photograph could not be had that could not.
     """
 
@@ -50,6 +51,7 @@ class Committed:
     rejects: list[Thumbnail]
     crashes: list[str]
     rows_bytes: int
+    no_decoder: int = 0
     unreachable: str = ""
 
 
@@ -111,6 +113,7 @@ def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
         rejects=result.rejects,
         crashes=result.crashes,
         rows_bytes=rows_bytes,
+        no_decoder=result.no_decoder,
         unreachable=result.unreachable,
     )
 

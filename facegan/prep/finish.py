@@ -50,12 +50,13 @@ JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
 
 
-def finish(home: Home, plan: Plan) -> DatasetInfo:
+def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     """Makes the committed chunks of a plan part of the dataset."""
     out = home.folder
     state = out / STATE_FOLDER
     shutil.rmtree(state / FINAL, ignore_errors=True)
-    write_origin(out, plan.where, plan.catalogue.root)
+    if note_source:
+        write_origin(out, plan.where, plan.catalogue.root)
     final = make_folder(state / FINAL)
     gathered = _Gathered(plan, out)
     write_photos(final / PHOTOS_FILE, gathered.tables())
@@ -87,12 +88,15 @@ def finish(home: Home, plan: Plan) -> DatasetInfo:
 
 
 def _link(path: Path, target: Path) -> None:
-    """The same file under another name; where the file system has no links it is moved, and the chunk done again if
-    the run is killed just now."""
+    """The same file under another name. Where the file system has no links a chunk's shard is moved, and the chunk done
+    again if the run is killed just now; a shard of the dataset that stands is copied."""
     try:
         os.link(path, target)
     except OSError:
-        path.replace(target)
+        if SHARD_NAME.fullmatch(path.name):
+            shutil.copyfile(path, target)
+        else:
+            path.replace(target)
 
 
 def carry_out_journal(out: Path) -> None:

@@ -20,6 +20,7 @@ from facegan.shards.layout import (
     DatasetInfo,
 )
 
+UNPACKED = "unpacked"
 SETTINGS = "settings.json"
 
 
@@ -63,6 +64,7 @@ def make_ready(out: Path, settings: dict[str, Any], before: DatasetInfo | None, 
                 ours = SHARD_NAME.fullmatch(path.name) or CARD_NAME.fullmatch(path.name)
                 if ours or path.name in (PHOTOS_FILE, PREVIEW_FILE):
                     path.unlink()
+        shutil.rmtree(state / UNPACKED, ignore_errors=True)  # by a run that was killed
         chunks = make_folder(state / CHUNKS)
         write_json(state / SETTINGS, settings)
         for folder in (out, state, chunks):

@@ -19,6 +19,7 @@ from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
 from facegan.manifests import completeness, known_datasets
 from facegan.prep.advice import advice
+from facegan.prep.attributes import Attributes, open_attributes
 from facegan.prep.catalogue import Catalogue
 from facegan.prep.commit import committed
 from facegan.prep.engines.local import LocalEngine
@@ -26,7 +27,7 @@ from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.run import run_chunks
 from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
 from facegan.prep.finish import finish
-from facegan.prep.folder import begun_with, end_earlier_run, make_ready, standing
+from facegan.prep.folder import UNPACKED, begun_with, end_earlier_run, make_ready, standing
 from facegan.prep.home import Home
 from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
 from facegan.prep.remote import look_home, open_home
@@ -99,6 +100,8 @@ def prepare(
     force: bool = False,
     repair: bool = False,
     download: bool = False,
+    attributes: Path | None = None,
+    note_source: bool = True,
     photo_seconds: float = PHOTO_SECONDS,
     console: Console | None = None,
 ) -> PrepResult:
@@ -120,6 +123,8 @@ def prepare(
         repair: make shards of ``out`` that are missing or altered again, and try photographs again that stayed away;
             nothing is added.
         download: torchvision may fetch what is missing.
+        attributes: CelebA's list_attr_celeba.txt; what it says of a photograph goes into the JSON of its samples.
+        note_source: note in ``out/.facegan`` where the photographs lie, for ``facegan inspect``.
         photo_seconds: a photograph that takes longer, reading apart, is ``crashed``.
         console: where progress goes; silent where None.
 
@@ -134,27 +139,29 @@ def prepare(
     config, console = config or PrepConfig(), console or Console(quiet=True)
     workers = workers or usable_cpus()
     origin, models = open_source(os.fspath(source), _leave_out(out), download), find_models(config, model)
+    listed = open_attributes(attributes) if attributes else None
     with (
         open_home(os.fspath(out), force) as home,
-        contextlib.closing(list_photographs(origin, limit)) as catalogue,
-        _writing(home, config),
+        contextlib.closing(list_photographs(origin)) as catalogue,
+        _writing(home),
     ):
         out = home.folder
         end_earlier_run(out, force)
         if repair:
-            plan = _plan_repair(origin.where, catalogue, home, config, models, console)
+            plan = _plan_repair(origin.where, catalogue, home, config, models, listed, console)
         else:
-            plan = _plan(origin, catalogue, out, config, models, limit, force, workers)
+            plan = _plan(origin, catalogue, out, config, models, limit, force, workers, listed)
         folder = make_ready(out, plan.settings, plan.before, force)
         home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         _announce(plan, todo, config, workers, console)
         ran = _Ran()
         if todo:
-            with _unpacked(origin, out) as source_to_read:
+            with _unpacked(origin, out, plan, todo, config) as source_to_read:
                 job = Job(config, source_to_read, models, folder, photo_seconds)
                 _run(job, todo, plan, home, workers, engine, ray_address, console, ran)
-        info = finish(home, plan) if plan.todo or plan.before is None else plan.before
+        with disk_errors(out, _finish_bytes(plan)):
+            info = finish(home, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
@@ -189,14 +196,16 @@ def plan_prepare(
     workers: int | None = None,
     limit: int | None = None,
     force: bool = False,
+    attributes: Path | None = None,
 ) -> PrepPlan:
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
     config = config or PrepConfig()
     workers = workers or usable_cpus()
     origin = open_source(os.fspath(source), _leave_out(out))
-    with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin, limit)) as catalogue:
+    with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)
-        plan = _plan(origin, catalogue, folder, config, models, limit, force, 0)
+        listed = open_attributes(attributes) if attributes else None
+        plan = _plan(origin, catalogue, folder, config, models, limit, force, 0, listed)
     new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)
     seconds, size = estimate(new, size, config, workers)
     return PrepPlan(
@@ -210,11 +219,10 @@ def _leave_out(out: str | os.PathLike[str]) -> Path | None:
 
 
 @contextlib.contextmanager
-def _writing(home: Home, config: PrepConfig) -> Iterator[None]:
-    """Holds the folder's lock; a full disk is told of with the room that one shard needs."""
+def _writing(home: Home) -> Iterator[None]:
+    """Holds the folder's lock."""
     lock = make_folder(home.folder / STATE_FOLDER) / "lock"
-    need = estimate(1, 0, config, 1)[1] * config.shard_size
-    with exclusive(lock, f"Another facegan prep is writing into {home.where}"), disk_errors(home.folder, need):
+    with exclusive(lock, f"Another facegan prep is writing into {home.where}"), disk_errors(home.folder):
         yield
 
 
@@ -227,9 +235,10 @@ def _plan(
     limit: int | None,
     force: bool,
     workers: int,
+    attributes: Attributes | None = None,
 ) -> Plan:
     before = standing(out, force)
-    plan = make_plan(origin, catalogue, out, config, models, before, limit, workers)
+    plan = make_plan(origin, catalogue, out, config, models, before, limit, workers, attributes)
     begun = begun_with(out, before)
     if begun and not force:
         check_settings(begun, plan.settings, out)
@@ -237,30 +246,41 @@ def _plan(
 
 
 def _plan_repair(
-    where: str, catalogue: Catalogue, home: Home, config: PrepConfig, models: tuple[Path, ...], console: Console
+    where: str,
+    catalogue: Catalogue,
+    home: Home,
+    config: PrepConfig,
+    models: tuple[Path, ...],
+    attributes: Attributes | None,
+    console: Console,
 ) -> Plan:
     out = home.folder
     before = DatasetInfo.read(out)
-    settings = effective_settings(config, models)
+    settings = effective_settings(config, models, attributes)
     check_settings(before.settings, settings, out)
-    plan = plan_repair(where, catalogue, home, settings, models, before, console)
+    plan = plan_repair(where, catalogue, home, settings, models, before, attributes, console)
     if not plan.again:
         console.note(f"{home.where} needs no repair.")
     return plan
 
 
 @contextlib.contextmanager
-def _unpacked(origin: Source, out: Path) -> Iterator[Source]:
+def _unpacked(origin: Source, out: Path, plan: Plan, todo: list[ChunkPlan], config: PrepConfig) -> Iterator[Source]:
     """The source as workers read it. What it had to unpack is deleted in the end."""
-    folder = out / STATE_FOLDER / "unpacked"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = out / STATE_FOLDER / UNPACKED
+    faces_bytes = estimate(sum(chunk.photos for chunk in todo), 0, config, 1)[1]
     try:
-        with disk_errors(out):
-            with reachable(origin.where):
-                unpacked = origin.unpacked(make_folder(folder))
-            yield unpacked
+        with disk_errors(out, faces_bytes + sum(chunk.bytes for chunk in plan.todo)), reachable(origin.where):
+            source = origin.unpacked(make_folder(folder))
+        with disk_errors(out, faces_bytes):
+            yield source
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finish_bytes(plan: Plan) -> int:
+    """About how much the end of a run writes: the table and the journal's files grow with what the dataset holds."""
+    return 2_000_000 + 250 * (plan.new + (plan.before.totals.photos if plan.before else 0))
 
 
 def _announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int, console: Console) -> None:
@@ -307,6 +327,7 @@ class _Ran:
     rejected: Counter[str] = field(default_factory=Counter)
     first: float = float("inf")
     last: float = 0.0
+    no_decoder: int = 0
     peak_bytes: int = 0
     nodes: int = 1
 
@@ -319,6 +340,7 @@ class _Ran:
         self.photos += done.chunk.photos
         self.kept += done.chunk.kept
         self.rejected.update(done.chunk.rejected)
+        self.no_decoder += done.chunk.no_decoder
         self.first, self.last = min(self.first, done.started), max(self.last, done.finished)
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
@@ -370,3 +392,8 @@ def _run(
             f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
             f"the same command goes on from there."
         ) from None
+    if ran.no_decoder:
+        console.warn(
+            f"{ran.no_decoder:,} photographs are HEIC, which no installed library decodes: they are unreadable. "
+            "Convert them to JPEG, and prepare them under their new names."
+        )

@@ -11,9 +11,10 @@ from typing import Any
 from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.files import sha256_file
+from facegan.prep.attributes import Attributes
 from facegan.prep.catalogue import Catalogue
 from facegan.prep.home import Home
-from facegan.prep.plan import ChunkPlan, Plan, plan_chunk
+from facegan.prep.plan import ChunkPlan, Plan, plan_chunk, set_attributes
 from facegan.prep.settings import library_versions
 from facegan.shards.layout import PHOTOS_FILE, DatasetInfo, ShardEntry
 from facegan.shards.photos import read_in_pieces, read_known
@@ -28,6 +29,7 @@ def plan_repair(
     settings: dict[str, Any],
     models: tuple[Path, ...],
     before: DatasetInfo,
+    attributes: Attributes | None,
     console: Console,
 ) -> Plan:
     """
@@ -40,8 +42,11 @@ def plan_repair(
         raise DatasetError(f"{photos} is missing or altered, and without it nothing can be repaired: use --force.")
     if sum(_sizes(before)) != before.totals.photos:
         raise DatasetError(f"{out} does not tell how its shards were cut (it was selected from others): use --force.")
+    catalogue.arrange()
     catalogue.add_known(read_known(photos))
     catalogue.set_root(known=True)
+    if attributes:
+        set_attributes(catalogue, attributes)
     broken = {entry.name: why for entry in before.shards if (why := _broken(home, entry))}
     for name, why in broken.items():
         console.note(f"{name} {why}: it is made again.")
@@ -73,6 +78,7 @@ def plan_repair(
         twins=0,
         chunks=(),
         catalogue=catalogue,
+        attributes=attributes.names if attributes else (),
         again=again,
     )
 

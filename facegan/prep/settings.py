@@ -11,6 +11,7 @@ from facegan.errors import DatasetError, ModelError, SettingsError
 from facegan.faces.detectors import check_detector
 from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
 from facegan.files import sha256_file
+from facegan.prep.attributes import Attributes
 
 _MODELS_OF = {"mediapipe": ("short", "full"), "mediapipe-short": ("short",), "mediapipe-full": ("full",)}
 _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "simplejpeg")
@@ -39,11 +40,14 @@ def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> t
     return (model,)
 
 
-def effective_settings(config: PrepConfig, models: tuple[Path, ...]) -> dict[str, Any]:
+def effective_settings(
+    config: PrepConfig, models: tuple[Path, ...], attributes: Attributes | None = None
+) -> dict[str, Any]:
     """The settings that change bytes, as dataset.json holds them."""
     sums = {model.file: model.sha256 for model in known_models().values()}
     # By the manifest where facegan knows them: those were checked, or are still to be fetched.
-    return {**config.model_dump(), "models": [sums.get(model.name) or sha256_file(model) for model in models]}
+    found = [sums.get(model.name) or sha256_file(model) for model in models]
+    return {**config.model_dump(), "models": found, "attributes": attributes.sha256 if attributes else ""}
 
 
 def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
@@ -51,7 +55,8 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     Raises:
         DatasetError: names the first setting that differs, both values, and the way out.
     """
-    old = {name: PrepConfig.default(name) for name in PrepConfig.model_fields} | old  # made before a setting was there
+    defaults = {name: PrepConfig.default(name) for name in PrepConfig.model_fields}
+    old = {**defaults, "attributes": ""} | old  # made before a setting was there
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) != new.get(name):
             option = "--" + name.replace("_", "-").replace("models", "model")

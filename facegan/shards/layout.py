@@ -28,6 +28,7 @@ REASONS = (
     "off_edge", "blurry", "duplicate", "unreachable", "crashed",
 )  # fmt: skip
 
+_PHOTO_SUFFIXES = frozenset(suffix.encode() for suffix in PHOTO_SUFFIXES)
 _KEY_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _KEY_LIMIT = 200
 _KEY_KEPT = 160
@@ -63,7 +64,7 @@ def key_path(key: str) -> bytes:
 
 
 def has_photo_suffix(path: bytes) -> bool:
-    return path[path.rfind(b".") :].lower().decode("latin-1") in PHOTO_SUFFIXES
+    return path[path.rfind(b".") :].lower() in _PHOTO_SUFFIXES
 
 
 def readable_path(path: bytes) -> str:
@@ -83,8 +84,12 @@ def sample_json(
     quad: list[list[float]],
     turned: int = 0,
     label: int = 0,
+    attributes: dict[str, int] | None = None,
 ) -> bytes:
-    """KEY.json. Every field is there, always of one type: readers infer their schema from the first few samples."""
+    """KEY.json. Every field is there, always of one type: readers infer their schema from the first few samples.
+
+    ``attributes`` is there in all samples of a dataset, or in none.
+    """
     return json.dumps(
         {
             "path": path,
@@ -97,6 +102,7 @@ def sample_json(
             "quad": [[float(v) for v in point] for point in quad],
             "turned": turned,
             "label": label,
+            **({"attributes": attributes} if attributes else {}),
         },
         ensure_ascii=False,
     ).encode()

@@ -120,8 +120,11 @@ class Fingerprint:
         self._sum = 0
 
     def add(self, rows: pa.Table) -> None:
-        for path, size in zip(rows["path"].to_pylist(), rows["bytes"].to_pylist(), strict=True):
-            self._sum += int.from_bytes(hashlib.sha256(f"{path}\0{size}".encode()).digest())
+        self.add_photos(zip(rows["path"].to_pylist(), rows["bytes"].to_pylist(), strict=True))
+
+    def add_photos(self, photos: Iterable[tuple[str, int]]) -> None:
+        sha256, number = hashlib.sha256, int.from_bytes
+        self._sum += sum(number(sha256(f"{path}\0{size}".encode()).digest()) for path, size in photos)
 
     def __str__(self) -> str:
         return f"{self._sum % (1 << 256):064x}"

@@ -19,7 +19,7 @@ COMMANDS = ["prep", "inspect", "verify", "select", "train", "sample", "demo", "d
 OPTIONS = {
     "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
-    " --set --json --dry-run --quiet --debug",
+    " --attributes --no-source-paths --set --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --save-every"
     " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",

@@ -1,22 +1,77 @@
-"""The engine ``local``: spawned processes on this machine, in pebble's pool."""
+"""The engine ``local``: spawned processes on this machine, each in a pool of pebble's.
+
+Processes that share a pool share its fate: one killed while it holds the lock of the pool's pipe, or has read half a
+message, takes the others with it, and one killed before its first task breaks the pool. So every process has its own.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
-from collections.abc import Iterable
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any, Self
 
 from pebble import ProcessExpired, ProcessPool
 
+from facegan.errors import FaceganError
 from facegan.files import remove_partials
 from facegan.machine import usable_cpus
 from facegan.prep.commit import Work
 from facegan.prep.engines.worker import Done, Job, do, start, try_out
 
+_MOST_FALSE_STARTS = 8  # processes in a row that end before they take anything
+_LOOK_SECONDS = 1.0  # between looks at pools that may have broken in silence
+
 
 class WorkerDied(Exception):
     """The process that had this work is no more."""
+
+
+@dataclass(eq=False)
+class _Errand:
+    """What a process is asked to do: it waits for one, is under way, or has come to an end."""
+
+    function: Callable[[Work], Done | None]
+    work: Work
+    future: Any = None
+
+    @property
+    def never_began(self) -> bool:
+        """Its process was gone before it took it."""
+        return not self.future.done() or isinstance(self.future.exception(), BrokenProcessPool)
+
+
+class _Seat:
+    """A place for one process, and the pool that it is in."""
+
+    def __init__(self, job: Job, cpu: int | None) -> None:
+        self._job, self._cpu = job, cpu
+        self.pool = self._new()
+
+    def _new(self) -> ProcessPool:
+        return ProcessPool(
+            1, initializer=start, initargs=(self._job, self._cpu), context=multiprocessing.get_context("spawn")
+        )
+
+    def begin(self, errand: _Errand) -> None:
+        try:
+            errand.future = self.pool.schedule(errand.function, args=(errand.work,))
+        except RuntimeError:  # its process died while it had nothing to do
+            self.renew()
+            errand.future = self.pool.schedule(errand.function, args=(errand.work,))
+
+    def renew(self) -> None:
+        """Who knows in what state a process that was killed left its pipes."""
+        self.end()
+        self.pool = self._new()
+
+    def end(self) -> None:
+        self.pool.stop()
+        self.pool.join()
 
 
 class LocalEngine:
@@ -27,17 +82,60 @@ class LocalEngine:
     def __init__(self, job: Job, workers: int) -> None:
         self.slots = workers
         self._job = job
-        context = multiprocessing.get_context("spawn")
-        seats = context.Value("i", 0) if workers == usable_cpus() else None
-        self._pool = ProcessPool(workers, initializer=start, initargs=(job, seats), context=context)
+        whole = workers == usable_cpus()
+        self._seats = [_Seat(job, number if whole else None) for number in range(workers)]
+        self._free = list(reversed(self._seats))
+        self._waiting: deque[_Errand] = deque()
+        self._under_way: dict[_Errand, _Seat] = {}
+        self._false_starts = 0
+        # Started by a thread that Ctrl-C does not reach, processes inherit that, and none is left half started.
+        self._starter = concurrent.futures.ThreadPoolExecutor(1, initializer=_shut_out_interrupts)
 
     def submit(self, work: Work, trial: bool = False) -> Any:
         """Begins to make a chunk, or only to try whether a process outlives it."""
-        return self._pool.schedule(try_out if trial else do, args=(work,))
+        errand = _Errand(try_out if trial else do, work)
+        self._waiting.append(errand)
+        self._hand_out()
+        return errand
+
+    def _hand_out(self) -> None:
+        while self._free and self._waiting:
+            seat, errand = self._free.pop(), self._waiting.popleft()
+            self._starter.submit(seat.begin, errand).result()
+            self._under_way[errand] = seat
 
     def wait(self, handles: Iterable[Any]) -> set[Any]:
-        """Those that have ended, once there is one."""
-        return set(concurrent.futures.wait(handles, return_when=concurrent.futures.FIRST_COMPLETED).done)
+        """Those that have ended, once there is one.
+
+        Raises:
+            FaceganError: processes end as soon as they are started.
+        """
+        while True:
+            futures = [errand.future for errand in self._under_way]
+            concurrent.futures.wait(futures, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED)
+            ended = {errand for errand, seat in self._under_way.items() if errand.future.done() or not seat.pool.active}
+            again = {errand for errand in ended if errand.never_began}
+            for errand in ended:
+                self._leave_seat(errand)
+            self._waiting.extendleft(again)
+            self._hand_out()
+            if ended - again:
+                return ended - again
+
+    def _leave_seat(self, errand: _Errand) -> None:
+        seat = self._under_way.pop(errand)
+        if errand.never_began:
+            self._false_starts += 1
+            if self._false_starts > _MOST_FALSE_STARTS:
+                raise FaceganError(
+                    "Worker processes end before they take a photograph. What was done is kept: start the same\n"
+                    "command again, with fewer --workers if memory ran out. See: facegan doctor"
+                )
+        else:
+            self._false_starts = 0
+        if errand.never_began or isinstance(errand.future.exception(), ProcessExpired):
+            self._starter.submit(seat.renew).result()
+        self._free.append(seat)
 
     def result(self, handle: Any) -> Done | None:
         """
@@ -45,7 +143,7 @@ class LocalEngine:
             WorkerDied: its process did.
         """
         try:
-            return handle.result()
+            return handle.future.result()
         except ProcessExpired as error:
             raise WorkerDied(str(error)) from None
 
@@ -54,6 +152,13 @@ class LocalEngine:
 
     def __exit__(self, *_: object) -> None:
         # Interrupted workers are not waited for: what they hold is committed by nobody and done again.
-        self._pool.stop()
-        self._pool.join()
+        for seat in self._seats:
+            seat.pool.stop()
+        self._starter.shutdown()
+        for seat in self._seats:
+            seat.end()
         remove_partials(self._job.folder)
+
+
+def _shut_out_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

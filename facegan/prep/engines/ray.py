@@ -180,4 +180,6 @@ def _do(parcel: _Parcel, work: Work) -> _Returned:
 
 
 def _try_out(parcel: _Parcel, work: Work) -> None:
-    _started(parcel).try_out(work)
+    worker = _started(parcel)
+    worker.job = replace(worker.job, folder=Path(tempfile.gettempdir()))
+    worker.try_out(work)

@@ -111,4 +111,4 @@ def _after_death(case: _Case, trial: Work | None, death: WorkerDied) -> list[Wor
 def _halves(chunk: Chunk, inputs: str) -> Iterator[Work]:
     middle = len(chunk.items) // 2
     parts = (chunk.items[:middle], chunk.items[middle:])
-    return (Work(Chunk(chunk.number, part), inputs) for part in parts if part)
+    return (Work(replace(chunk, items=part), inputs) for part in parts if part)

@@ -10,13 +10,14 @@ import signal
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
 from facegan.faces.detect import Detector
+from facegan.files import TEMPORARY
 from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import process_chunk
 from facegan.prep.commit import Committed, Work, run_and_commit
@@ -79,7 +80,7 @@ class Worker:
 
     def try_out(self, work: Work) -> None:
         """Makes a chunk and throws it away: only whether the process outlives it is asked."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(TEMPORARY, ".trial", self.job.folder) as folder:
             shard = Path(folder) / "shard"
             try:
                 process_chunk(work.chunk, self.job.config, self.reader, self.detector, shard, shard.with_suffix(".x"))
@@ -114,11 +115,11 @@ def _watch(seconds: float) -> None:
 _worker: Worker | Exception | None = None
 
 
-def start(job: Job, seats: Synchronized[int] | None) -> None:
+def start(job: Job, seat: int | None) -> None:
     """First thing in a process of the local engine."""
     global _worker
-    if seats is not None:
-        _take_seat(seats)
+    if seat is not None:
+        _take_seat(seat)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -130,14 +131,11 @@ def start(job: Job, seats: Synchronized[int] | None) -> None:
     # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
 
 
-def _take_seat(seats: Synchronized[int]) -> None:
-    """Keeps this process on a CPU of its own, if there is one left.
+def _take_seat(seat: int) -> None:
+    """Keeps this process on a CPU of its own.
 
     MediaPipe hands each photograph from thread to thread: where they share a CPU they find it in its cache.
     """
-    with seats.get_lock():
-        seat = seats.value
-        seats.value += 1
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox that forbids it
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cpus[seat : seat + 1] or cpus)
@@ -152,11 +150,24 @@ def _end_with_parent() -> None:
 
 
 def do(work: Work) -> Done:
-    return _started().do(work)
+    with _exits_as_deaths():
+        done = _started().do(work)
+    # The pictures stay in the marker: a message this small is written in one piece, even by a process that is killed.
+    return replace(done, chunk=replace(done.chunk, rejects=[]))
 
 
 def try_out(work: Work) -> None:
-    _started().try_out(work)
+    with _exits_as_deaths():
+        _started().try_out(work)
+
+
+@contextlib.contextmanager
+def _exits_as_deaths() -> Iterator[None]:
+    """A library that calls ``sys.exit`` would else end the parent, which gets what its workers raise."""
+    try:
+        yield
+    except SystemExit:
+        os._exit(1)
 
 
 def _started() -> Worker:

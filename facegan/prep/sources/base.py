@@ -87,7 +87,7 @@ class Unreachable(Exception):
 
 def is_photo(name: bytes) -> bool:
     # macOS puts a file ._NAME with its attributes beside every NAME it archives.
-    return has_photo_suffix(name) and not name.rpartition(b"/")[2].startswith(b"._")
+    return has_photo_suffix(name) and not (b"._" in name and name.rpartition(b"/")[2].startswith(b"._"))
 
 
 def suffix(name: bytes) -> str:
@@ -194,8 +194,9 @@ def filesystem(url: str) -> tuple[Any, str]:
         given = conf.get(protocol, {})  # the user's own settings for this protocol come before ours
         fs, path = fsspec.core.url_to_fs(url, **{**_options(protocol), **given})
     except ImportError as error:
+        extra = protocol.replace("https", "http")
         raise SourceError(
-            f"{url} needs a package that is not installed ({error}): pip install 'facegan[{protocol}]'"
+            f"{url} needs a package that is not installed ({error}): pip install 'facegan[{extra}]'"
         ) from None
     except ValueError as error:
         raise SourceError(f"{url}: {error}") from None

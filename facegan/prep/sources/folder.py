@@ -42,7 +42,7 @@ class Folder:
             except OSError:  # a link that leads nowhere or in a circle, or a file that was deleted just now
                 is_file, size = False, 0
             if is_file:
-                yield Entry(name, size, label=labels.get(name, 0))
+                yield Entry(name, size, (), labels.get(name, 0))
             else:
                 ignored["link" if entry.is_symlink() else "special"] += 1
 
@@ -62,18 +62,17 @@ def _walk(top: bytes, avoid: int | None) -> Iterator[tuple[bytes, os.DirEntry[by
     waiting = [(top, b"")]
     while waiting:
         folder, prefix = waiting.pop()
+        if prefix and all((Path(os.fsdecode(folder)) / name).exists() for name in (DATASET_FILE, PHOTOS_FILE)):
+            continue
         try:
-            with os.scandir(folder) as found:
-                entries = list(found)
+            with os.scandir(folder) as entries:  # never all at once: a folder may hold millions
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield prefix + entry.name, entry
+                    elif entry.inode() != avoid:
+                        waiting.append((entry.path, prefix + entry.name + b"/"))
         except PermissionError:
             raise SourceError(f"The folder {os.fsdecode(folder)} may not be read by this user.") from None
-        if prefix and {DATASET_FILE, PHOTOS_FILE} <= {os.fsdecode(entry.name) for entry in entries}:
-            continue
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                yield prefix + entry.name, entry
-            elif entry.inode() != avoid:
-                waiting.append((entry.path, prefix + entry.name + b"/"))
 
 
 class FolderReader:

@@ -7,6 +7,7 @@ import os
 import posixpath
 import shutil
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from facegan.prep.sources.base import (
     read_range,
     suffix,
 )
+
+# What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
+_BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,11 @@ class PackedTar:
 
     def unpacked(self, folder: Path) -> Tar:
         path = folder / f"{self.blob.name}.tar"
-        with self.blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
-            shutil.copyfileobj(plain, out, 1 << 20)
+        try:
+            with self.blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
+                shutil.copyfileobj(plain, out, 1 << 20)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise SourceError(f"{self.where} is no whole tar archive ({error}).") from None
         return Tar(Blob(str(path)))
 
     def reader(self) -> TarReader:
@@ -99,7 +106,7 @@ def _photos(file: Any, where: str, ignored: Counter[str]) -> Iterator[Entry]:
                     yield Entry(name, size, (offset,))
                 else:
                     ignored["link" if target not in targets else suffix(name)] += 1
-    except (tarfile.TarError, EOFError, RecursionError, gzip.BadGzipFile) as error:
+    except _BROKEN as error:
         raise SourceError(f"{where} is no whole tar archive ({error}); {files:,} files stand before that.") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import zipfile
 from collections import Counter
@@ -35,12 +36,15 @@ class Zip:
                     name = _name(info)
                     if info.is_dir():
                         continue
+                    if info.create_system == 3 and stat.S_ISLNK(info.external_attr >> 16):  # 3: Unix
+                        ignored["link"] += 1  # its bytes are the target's name
+                        continue
                     if not is_photo(name):
                         ignored[suffix(name)] += 1
                         continue
                     place = (info.header_offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits)
                     yield Entry(name, info.file_size, place, labels.get(name, 0))
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:  # odd names
             raise SourceError(f"{self.where} is no whole zip archive ({error}).") from None
 
     def unpacked(self, folder: Path) -> Zip:

@@ -72,7 +72,10 @@ _READERS = (
         'records = mlcroissant.Dataset("out/croissant.json").records("faces")',
     ),
 )
-_MEANINGS = {"models": "SHA-256 of each of the detector's models"}
+_MEANINGS = {
+    "models": "SHA-256 of each of the detector's models",
+    "attributes": "SHA-256 of the list of attributes, where one was given",
+}
 _CONSENT = """\
 A face is personal data. Use these only where the people in the photographs agreed to it, or where the terms of the \
 photographs allow it; keep those terms with the dataset, delete the face of whoever asks for it, and say of generated \

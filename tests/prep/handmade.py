@@ -1,0 +1,250 @@
+"""Picture files made by hand, segment by segment: those that no encoder would write."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+DQT, SOF, SOF2, DHT, SOS, APP0 = 0xDB, 0xC0, 0xC2, 0xC4, 0xDA, 0xE0
+
+
+def encoded(picture: np.ndarray | Image.Image, kind: str, mode: str | None = None, **options: Any) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    file = io.BytesIO()
+    (image.convert(mode) if mode else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+# JPEG: ITU-T T.81, Annex B.
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+
+
+def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, first byte and end of each segment up to the first scan's header."""
+    at, marker = 2, 0
+    while marker != SOS:
+        marker, length = struct.unpack(">xBH", jpeg[at : at + 4])
+        yield marker, at, at + 2 + length
+        at += 2 + length
+
+
+def inside(jpeg: bytes, marker: int) -> int:
+    """The middle of the first segment of this kind."""
+    return next((start + end) // 2 for found, start, end in segments(jpeg) if found == marker)
+
+
+def in_scan(jpeg: bytes, share: float) -> int:
+    """The byte by which this share of the entropy-coded data has passed."""
+    start = max(end for _, _, end in segments(jpeg))
+    return int(start + share * (len(jpeg) - 2 - start))
+
+
+def with_segments(jpeg: bytes, *more: bytes) -> bytes:
+    """``more`` put in behind the start marker."""
+    return SOI + b"".join(more) + jpeg[2:]
+
+
+def patched(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+def jpeg_of_size(jpeg: bytes, width: int, height: int) -> bytes:
+    """The same JPEG under a header that claims another size."""
+    frame = next(start for marker, start, _ in segments(jpeg) if marker in (SOF, SOF2))
+    return patched(jpeg, frame + 5, struct.pack(">HH", height, width))
+
+
+def ycck(picture: np.ndarray) -> bytes:
+    """A JPEG of four planes YCbCrK as Adobe's programs write it: T.872, 6.5.3; CMYK is stored inverted."""
+    cmyk = np.asarray(Image.fromarray(picture).convert("CMYK"))
+    ycc = np.asarray(Image.fromarray(cmyk[..., :3]).convert("YCbCr"))
+    planes = np.dstack([255 - ycc, cmyk[..., 3]])  # Pillow inverts all four
+    data = encoded(Image.frombytes("CMYK", planes.shape[1::-1], planes.tobytes()), "JPEG", quality=95)
+    return patched(data, data.index(b"Adobe") + 11, b"\x02")  # its transform byte: 2 stands for YCCK
+
+
+def _mean_blocks(picture: np.ndarray) -> np.ndarray:
+    """Grey means of 8 × 8 blocks, 0 … 1."""
+    height, width = (side // 8 for side in picture.shape[:2])
+    grey = picture[: height * 8, : width * 8].mean(axis=2)
+    return grey.reshape(height, 8, width, 8).mean(axis=(1, 3)) / 255
+
+
+def mosaic_jpeg(picture: np.ndarray, bits: int = 8, scans: int = 0) -> bytes:
+    """A grey JPEG of one mean a block, with samples of 8 or 12 bits; progressive with ``scans`` scans of nothing.
+
+    Every Huffman code has 5 bits, and is its symbol's number.
+    """
+    blocks = _mean_blocks(picture)
+    steps = np.diff(np.round((blocks * (2**bits - 1) - 2 ** (bits - 1)) * 8).astype(int).ravel(), prepend=0)
+    code = "".join(_dc_code(int(step)) + ("" if scans else "00000") for step in steps)
+    frame = struct.pack(">BHHBBBB", bits, blocks.shape[0] * 8, blocks.shape[1] * 8, 1, 1, 0x11, 0)
+    return b"".join(
+        [
+            SOI,
+            segment(DQT, b"\0" + b"\1" * 64),
+            segment(SOF2 if scans else 0xC1, frame),
+            segment(DHT, b"\0" + bytes([0, 0, 0, 0, 16, *[0] * 11]) + bytes(range(16))),
+            segment(DHT, b"\x10" + bytes([0, 0, 0, 0, 1, *[0] * 11]) + (b"\xe0" if scans else b"\0")),
+            segment(SOS, bytes([1, 1, 0, 0, 0 if scans else 63, 0])) + _stuffed(code),
+            *_empty_scans(scans),
+            EOI,
+        ]
+    )
+
+
+def _dc_code(step: int) -> str:
+    size = abs(step).bit_length()
+    value = step if step >= 0 else step + 2**size - 1
+    return f"{size:05b}" + (f"{value:0{size}b}" if size else "")
+
+
+def _stuffed(code: str) -> bytes:
+    """Bits → entropy-coded bytes: filled up with ones, a zero behind each 0xFF."""
+    code += "1" * (-len(code) % 8)
+    return int(code, 2).to_bytes(len(code) // 8, "big").replace(b"\xff", b"\xff\0")
+
+
+def _empty_scans(count: int) -> Iterator[bytes]:
+    """Scans that add nothing, all of them allowed: each coefficient from its highest bit down to its lowest."""
+    nothing = _stuffed("00000" + "0" * 14)  # symbol E0 and its bits: an end-of-band run of 2^14 blocks
+    for number in range(count):
+        coefficient, bit = 1 + number // 14 % 63, 13 - number % 14
+        approximation = bit if bit == 13 else (bit + 1) << 4 | bit
+        yield segment(SOS, bytes([1, 1, 0, coefficient, coefficient, approximation])) + nothing
+
+
+def arithmetic_jpeg(width: int = 64, height: int = 64) -> bytes:
+    """Arithmetic-coded progressive JPEG (T.81, SOF10) whose one scan is empty: its decoder reads zeros from there."""
+    frame = struct.pack(">BHHBBBB", 8, height, width, 1, 1, 0x11, 0)
+    scan = segment(SOS, bytes([1, 1, 0, 0, 0, 0]))
+    return SOI + segment(DQT, b"\0" + b"\x10" * 64) + segment(0xCA, frame) + scan + EOI
+
+
+def exif(*entries: tuple[int, int, int, bytes], next_ifd: int = 0, cut: int | None = None) -> bytes:
+    """An EXIF block of tags (number, type, count, 4 bytes of value), little-endian."""
+    ifd = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3].ljust(4, b"\0") for entry in entries)
+    block = b"II*\0" + struct.pack("<IH", 8, len(entries)) + ifd + struct.pack("<I", next_ifd)
+    return b"Exif\0\0" + block[:cut]
+
+
+def orientation_tag(value: int) -> tuple[int, int, int, bytes]:
+    return 0x0112, 3, 1, struct.pack("<H", value)
+
+
+# PNG: W3C PNG, third edition.
+
+
+def chunk(name: bytes, data: bytes, crc: int = 0) -> bytes:
+    """``crc``: what to add to the right checksum."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", (zlib.crc32(name + data) + crc) % 2**32)
+
+
+def png(
+    rows: bytes | list[bytes], width: int, height: int, bits: int, colour: int, *before: bytes, after: bytes = b""
+) -> bytes:
+    """A PNG of scan lines (each begins with its filter's byte), or of image data as it shall stand in IDAT."""
+    data = zlib.compress(b"".join(rows)) if isinstance(rows, list) else rows
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + chunk(b"IDAT", data) + after + chunk(b"IEND", b"")
+
+
+def lines(samples: np.ndarray, filter_byte: bytes = b"\0") -> list[bytes]:
+    """Rows of 8- or 16-bit samples, unfiltered."""
+    return [filter_byte + row.astype(f">u{samples.itemsize}").tobytes() for row in samples]
+
+
+def interlaced(png_file: bytes, picture: np.ndarray, missing: int = 0) -> bytes:
+    """``picture`` in the seven passes of Adam7 (section 8), less the last ``missing`` lines; header from a PNG."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    rows = [line for x, y, dx, dy in passes for line in lines(picture[y::dy, x::dx])]
+    header = patched(png_file[16:29], 12, b"\1")
+    data = zlib.compress(b"".join(rows[: len(rows) - missing]))
+    return png_file[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def zeros_deflated(count: int) -> bytes:
+    """A zlib stream of ``count`` zeros, made without holding them."""
+    packer = zlib.compressobj(9)
+    block = bytes(1 << 20)
+    parts = [packer.compress(block[: min(len(block), count - at)]) for at in range(0, count, len(block))]
+    return b"".join(parts) + packer.flush()
+
+
+# TIFF 6.0.
+
+
+def tiff(width: int, height: int, data: Sequence[bytes], next_ifd: int = 0, **tags: int | tuple[int, ...]) -> bytes:
+    """A little-endian TIFF of uncompressed strips, or of tiles where ``tile`` names their side."""
+    tile = tags.pop("tile", 0)
+    numbers = {
+        "bits": 258,
+        "compression": 259,
+        "photometric": 262,
+        "samples": 277,
+        "rows": 278,
+        "planar": 284,
+        "format": 339,
+    }
+    fields: dict[int, tuple[int, ...]] = {256: (width,), 257: (height,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
+    fields |= {numbers[name]: value if isinstance(value, tuple) else (value,) for name, value in tags.items()}
+    fields |= {322: (int(str(tile)),), 323: (int(str(tile)),)} if tile else {}
+    offsets, counts = (324, 325) if tile else (273, 279)
+    fields |= {counts: tuple(map(len, data)), offsets: (0,) * len(data)}
+    at = 8 + 2 + 12 * len(fields) + 4
+    places = np.cumsum([at + sum(4 * len(v) for v in fields.values() if len(v) > 1), *map(len, data)])
+    fields[offsets] = tuple(map(int, places[:-1]))
+    ifd, longer = b"", b""
+    for number, values in sorted(fields.items()):
+        kind, code = (3, "H") if number in (258, 259, 262, 277, 339) else (4, "I")
+        packed = struct.pack(f"<{len(values)}{code}", *values)
+        if len(values) > 1:
+            padded = packed.ljust(4 * len(values), b"\0")
+            packed, longer = struct.pack("<I", at + len(longer)), longer + padded
+        ifd += struct.pack("<HHI", number, kind, len(values)) + packed.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + ifd + struct.pack("<I", next_ifd) + longer + b"".join(data)
+
+
+def packed_12_bits(grey: np.ndarray) -> bytes:
+    """Samples of 8 bits as those of 12, two in three bytes; rows of an even width."""
+    a, b = (grey.reshape(-1, 2).astype(int) * 4095 // 255).T
+    return np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], axis=1).astype(np.uint8).tobytes()
+
+
+def tiles(grey: np.ndarray, side: int) -> list[bytes]:
+    padded = np.pad(grey, [(0, -size % side) for size in grey.shape])
+    return [
+        padded[y : y + side, x : x + side].tobytes()
+        for y in range(0, padded.shape[0], side)
+        for x in range(0, padded.shape[1], side)
+    ]
+
+
+# Others.
+
+
+def heic() -> bytes:
+    """A HEIC as phones write it, as far as its brand (ISO 14496-12, 4.3); there is no decoder to ask for more."""
+    brand = b"ftypheic" + bytes(4) + b"mif1heic"
+    return struct.pack(">I", len(brand) + 4) + brand + struct.pack(">I", 100) + b"meta" + bytes(92)
+
+
+def webp_header(width: int, height: int) -> bytes:
+    """A WebP that claims a canvas and holds nothing: RFC 9649, 2.7."""
+    canvas = bytes(4) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = b"WEBPVP8X" + struct.pack("<I", len(canvas)) + canvas
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def bmp_of_size(bmp: bytes, width: int, height: int) -> bytes:
+    return patched(bmp, 18, struct.pack("<ii", width, height))

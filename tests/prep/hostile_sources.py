@@ -1,0 +1,175 @@
+"""Folders and archives whose names and members mean harm. A photograph is named for what must become of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+KEPT, UNREADABLE, TOO_LARGE = "", "unreadable", "too_large"
+
+# Names that some program trips over; below each lies the same good photograph.
+NAMES = [
+    b"with space.jpg", b"new\nline.jpg", b"tab\t.jpg", b"quote'\".jpg", "smile \N{GRINNING FACE}.jpg".encode(),
+    "Zoe\N{COMBINING DIAERESIS}.jpg".encode(), "Zo\N{LATIN SMALL LETTER E WITH DIAERESIS}.jpg".encode(),
+    b"latin-1 caf\xe9.jpg", b"cut utf-8 \xf0\x9f.jpg", b"-rf.jpg", b"..jpg", b".jpg", b"...jpg", b"a\\b.jpg",
+    b"%s %d.jpg", b"$(touch x).jpg", b"=2E.jpg", b"back\bspace.jpg", b"\x1b[31mred.jpg", b"\xef\xbb\xbfmark.jpg",
+    b"same.jpg", b"Same.jpg", b"SAME.JPG", b"same.jpeg", b"same.png", b"same.png.jpg", b"same.jpg.jpg",
+    b"f.jpg", b"f=f1.jpg", b"n" * 251 + b".jpg", b"m" * 160 + b"1.jpg", b"m" * 160 + b"2.jpg",
+    b"folder.jpg/inside.jpg", b"deep/" * 60 + b"down.jpg",
+]  # fmt: skip
+IGNORED_NAMES = [b"notes.txt", b"._same.jpg", b"Thumbs.db", b"none", b"jpg", b"same.jpg~"]
+
+
+def fill_folder(top: Path, photo: bytes, outside: Path) -> dict[bytes, str]:
+    """Writes the names above, links and special files into ``top``; gives the outcome of each photograph."""
+    for name in [*NAMES, *IGNORED_NAMES]:
+        path = top / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo)
+    outside.mkdir()
+    (outside / "secret.jpg").write_bytes(photo)
+    (top / "inside link.jpg").symlink_to("same.jpg")
+    (top / "link to a folder").symlink_to("deep")
+    for name, target in [
+        ("out.jpg", outside / "secret.jpg"),
+        ("up.jpg", "../outside/secret.jpg"),
+        ("no.jpg", "none.jpg"),
+    ]:
+        (top / f"link {name}").symlink_to(target)
+    (top / "circle.jpg").symlink_to("circle.jpg")
+    (top / "outside").symlink_to(outside)
+    os.mkfifo(top / "pipe.jpg")
+    with (top / "hole.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    return dict.fromkeys([*NAMES, b"inside link.jpg"], KEPT) | {b"hole.jpg": TOO_LARGE}
+
+
+def make_tar(path: Path, photo: bytes, photographs: dict[bytes, bytes]) -> dict[bytes, str]:
+    """A tar of ``photographs`` (their outcomes are the caller's), and of members that lead out, link or lie."""
+    outcomes: dict[bytes, str] = {}
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+
+        def add(name: bytes, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+            info = tarfile.TarInfo(os.fsdecode(name))
+            info.size, info.type, info.linkname, info.mtime = len(data), kind, link, 2.5
+            tar.addfile(info, io.BytesIO(data))
+
+        for name, data in photographs.items():
+            add(name, data)
+        for name in NAMES:
+            add(b"names/" + name, photo)
+            outcomes[b"names/" + name] = KEPT
+        for name, stored in [(b"/etc/cron.d/evil.jpg", b"etc/cron.d/evil.jpg"), (b"./dot.jpg", b"dot.jpg"),
+                             (b"../../up.jpg", b"../../up.jpg"), (b"a/../../b.jpg", b"a/../../b.jpg")]:  # fmt: skip
+            add(name, photo)
+            outcomes[stored] = KEPT
+        add(b"twice.jpg", b"the earlier one")
+        add(b"twice.jpg", photo)
+        add(b"hard.jpg", kind=tarfile.LNKTYPE, link="twice.jpg")
+        add(b"soft.jpg", kind=tarfile.SYMTYPE, link="./names/../twice.jpg")
+        outcomes |= dict.fromkeys([b"twice.jpg", b"hard.jpg", b"soft.jpg"], KEPT)
+        add(b"passwd.jpg", kind=tarfile.SYMTYPE, link="/etc/passwd")
+        add(b"up.jpg", kind=tarfile.SYMTYPE, link="../../../../etc/passwd")
+        add(b"circle.jpg", kind=tarfile.SYMTYPE, link="circle.jpg")
+        for name, kind in [
+            (b"device.jpg", tarfile.CHRTYPE),
+            (b"disk.jpg", tarfile.BLKTYPE),
+            (b"fifo.jpg", tarfile.FIFOTYPE),
+        ]:
+            add(name, kind=kind)
+        add(b"a folder.jpg", kind=tarfile.DIRTYPE)
+        add(b"inner.tar", bytes(10240))
+        add(b"a tar.jpg", _small_tar(photo))
+        outcomes[b"a tar.jpg"] = UNREADABLE
+    data = path.read_bytes()
+    path.write_bytes(data[: tarfile_end(path)] + _sparse_member(b"sparse.jpg", photo) + bytes(1024))
+    return outcomes
+
+
+def tarfile_end(path: Path) -> int:
+    """Where the last member of a tar ends."""
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+        return last.offset_data + -(-last.size // 512) * 512
+
+
+def _small_tar(photo: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        info = tarfile.TarInfo("1.jpg")
+        info.size = len(photo)
+        tar.addfile(info, io.BytesIO(photo))
+    return file.getvalue()
+
+
+def _sparse_member(name: bytes, data: bytes) -> bytes:
+    """An old GNU sparse member (type S) of 8 GiB: one piece of data, and a hole behind it."""
+    info = tarfile.TarInfo(os.fsdecode(name))
+    info.size = len(data)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = b"S"
+    header[386:410] = b"%011o\0%011o\0" % (0, len(data))
+    header[483:495] = b"%011o\0" % ((1 << 33) - 1)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data.ljust(-(-len(data) // 512) * 512, b"\0")
+
+
+def make_zip(path: Path, photo: bytes) -> dict[bytes, str]:
+    """A zip of members that lead out, lie about their size, or can't be unpacked."""
+    outcomes: dict[bytes, str] = {}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def add(name: str, data: bytes, stored: bytes | None = None, outcome: str = KEPT) -> None:
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+            outcomes[stored or name.encode()] = outcome
+
+        for name in (
+            "with space.jpg",
+            "new\nline.jpg",
+            "smile \N{GRINNING FACE}.jpg",
+            "same.jpg",
+            "Same.jpg",
+            "same.png",
+        ):
+            add(name, photo)
+        add("/etc/cron.d/evil.jpg", photo, b"etc/cron.d/evil.jpg")
+        add("../../up.jpg", photo)
+        add("C:\\evil.jpg", photo)
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        for name, outcome in [
+            ("encrypted", UNREADABLE),
+            ("grows", UNREADABLE),
+            ("shrinks", KEPT),
+            ("huge", TOO_LARGE),
+            ("damaged", UNREADABLE),
+            ("unknown method", UNREADABLE),
+            ("moved", UNREADABLE),
+        ]:
+            add(f"{name}.jpg", photo, outcome=outcome)
+        archive.writestr("bomb.jpg", bytes(100 << 20))
+        outcomes[b"bomb.jpg"] = UNREADABLE
+    with zipfile.ZipFile(path, "a") as archive:
+        places = {info.filename: info for info in archive.infolist()}
+    data = bytearray(path.read_bytes())
+    for name, offset, patch in [
+        ("encrypted.jpg", 8, struct.pack("<H", 1)),
+        ("unknown method.jpg", 10, struct.pack("<H", 97)),
+        ("grows.jpg", 24, struct.pack("<I", 9)),
+        ("shrinks.jpg", 24, struct.pack("<I", 9_000_000)),
+        ("huge.jpg", 24, struct.pack("<I", 4_000_000_000)),
+        ("moved.jpg", 42, struct.pack("<I", 7)),
+    ]:
+        at = data.rindex(name.encode()) - 46 + offset  # PKWARE's APPNOTE, 4.3.12: the name is behind 46 bytes
+        data[at : at + len(patch)] = patch
+    damaged = places["damaged.jpg"].header_offset + 30 + len("damaged.jpg")
+    data[damaged + 100 : damaged + 120] = bytes(20)
+    path.write_bytes(data)
+    return outcomes

@@ -1,0 +1,193 @@
+"""Splits, duplicates, labels and attributes: what of a photograph decides where it goes, and what goes with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facegan.config import PrepConfig
+from facegan.console import Console
+from facegan.errors import DatasetError, SettingsError, SourceError
+from facegan.prep.prepare import prepare
+from facegan.prep.splits import by_hash, shares, splitter
+from facegan.shards.index import Shard
+from facegan.shards.layout import DatasetInfo
+from facegan.shards.verify import verify
+from tests.prep.test_prepare import digest
+
+FAST = {"detector": "none", "crop": "center178", "shard_size": 10}
+
+
+def rows(out: Path) -> list[dict]:
+    return pq.read_table(out / "photos.parquet", use_threads=False).to_pylist()
+
+
+def metas(out: Path) -> list[dict]:
+    found = []
+    for entry in DatasetInfo.read(out).shards:
+        shard = Shard(out / entry.name)
+        found += [json.loads(bytes(shard.read(sample.meta))) for sample in shard.samples if sample.meta]
+        shard.close()
+    return found
+
+
+@pytest.fixture
+def photos(portraits: Path, tmp_path: Path) -> Path:
+    """Forty portraits, numbered as in CelebA's three splits, one of them twice and one three times."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    numbers = [*range(1, 21), *range(162771, 162781), *range(182638, 182648)]
+    for i, number in enumerate(numbers, 1):
+        shutil.copyfile(portraits / f"{i:06d}.jpg", folder / f"{number:06d}.jpg")
+    shutil.copyfile(folder / "000003.jpg", folder / "000009.jpg")
+    for number in (162775, 182640):
+        shutil.copyfile(folder / "000005.jpg", folder / f"{number}.jpg")
+    return folder
+
+
+def test_celebas_own_split(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(photos, out, PrepConfig.of({**FAST, "split": "celeba"}), workers=1)
+    info = DatasetInfo.read(out)
+    assert [(shard.name, shard.samples) for shard in info.shards] == [
+        ("train-000000.tar", 10), ("train-000001.tar", 10), ("val-000000.tar", 10), ("test-000000.tar", 10)
+    ]  # fmt: skip
+    assert {row["split"] for row in rows(out) if row["path"] < "000021"} == {"train"}
+    assert verify(out).ok
+    assert (out / "index-val.json").is_file()
+
+
+def test_celebas_split_of_other_names_says_so(portraits: Path, tmp_path: Path) -> None:
+    shutil.copytree(portraits, tmp_path / "photos")
+    (tmp_path / "photos" / "me.jpg").write_bytes((portraits / "000001.jpg").read_bytes())
+    with pytest.raises(SourceError, match=r"me\.jpg has no file number"):
+        prepare(tmp_path / "photos", tmp_path / "out", PrepConfig.of({**FAST, "split": "celeba"}))
+
+
+def test_a_source_without_splits_says_so(portraits: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"does not say whether 000001\.jpg is for train"):
+        prepare(portraits, tmp_path / "out", PrepConfig.of({**FAST, "split": "source"}))
+
+
+def test_shares_stay_where_they_are_when_photographs_come(portraits: Path, tmp_path: Path) -> None:
+    config = PrepConfig.of({**FAST, "split": "0.5,0.3,0.2"})
+    prepare(portraits, tmp_path / "all", config, workers=1)
+    prepare(portraits, tmp_path / "some", config, workers=1, limit=25)
+    whole = {row["path"]: row["split"] for row in rows(tmp_path / "all")}
+    assert {row["path"]: row["split"] for row in rows(tmp_path / "some")}.items() <= whole.items()
+    assert set(whole.values()) == {"train", "val", "test"}
+    prepare(portraits, tmp_path / "some", config, workers=1)
+    assert {row["path"]: row["split"] for row in rows(tmp_path / "some")} == whole
+    assert verify(tmp_path / "some").ok
+
+
+@given(st.binary(max_size=30), st.floats(0, 1), st.floats(0, 1))
+def test_a_share_is_a_share(path: bytes, a: float, b: float) -> None:
+    parts = (min(a, b), abs(a - b), 1 - max(a, b))
+    split = by_hash(path, parts)
+    assert parts[["train", "val", "test"].index(split)] > 0
+
+
+def test_shares_come_out_as_they_are_told() -> None:
+    found = [splitter("0.9,0.05,0.05")(b"%d.jpg" % i, "") for i in range(20_000)]
+    assert abs(found.count("train") / 20_000 - 0.9) < 0.01
+    assert abs(found.count("val") / 20_000 - 0.05) < 0.005
+
+
+@pytest.mark.parametrize("text", ["0.9", "0.9,0.2", "1,2,3", "0.5,x", "-0.5,1.5", "0.25,0.25,0.25,0.25"])
+def test_shares_that_are_none(text: str) -> None:
+    with pytest.raises(SettingsError, match="shares are two or three numbers"):
+        shares(text)
+
+
+def test_a_misspelt_split_suggests() -> None:
+    with pytest.raises(SettingsError, match="Did you mean 'celeba'"):
+        PrepConfig.of({"split": "celebs"})
+
+
+def test_of_photographs_with_the_same_bytes_the_first_is_taken(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = PrepConfig.of({**FAST, "split": "celeba", "dedup": "exact"})
+    result = prepare(photos, out, config, workers=2)
+    assert result.rejected == {"duplicate": 3}
+    found = {row["path"]: row for row in rows(out) if row["reason"]}
+    assert sorted(found) == ["000009.jpg", "162775.jpg", "182640.jpg"]
+    assert found["162775.jpg"]["sha256"] == next(row["sha256"] for row in rows(out) if row["path"] == "000005.jpg")
+    assert found["162775.jpg"]["width"] == 178
+    # Earlier additions win.
+    shutil.copyfile(photos / "000012.jpg", photos / "000099.jpg")
+    result = prepare(photos, out, config, workers=1)
+    assert result.rejected == {"duplicate": 4}
+    assert verify(out).ok
+
+
+def test_duplicates_do_not_depend_on_workers(photos: Path, tmp_path: Path) -> None:
+    config = PrepConfig.of({**FAST, "dedup": "exact"})
+    for workers in (1, 2):
+        prepare(photos, tmp_path / str(workers), config, workers=workers)
+    assert digest(tmp_path / "1") == digest(tmp_path / "2")
+
+
+def test_a_split_by_hash_without_dedup_warns(portraits: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    prepare(portraits, tmp_path / "out", PrepConfig.of({**FAST, "split": "0.5,0.5"}), limit=4, console=Console())
+    assert "may put copies of one photograph on both sides" in capfd.readouterr().err
+
+
+def write_attributes(path: Path, names: list[str], wrong: str = "") -> Path:
+    lines = [f"{name} " + " ".join("1" if (i + j) % 3 else "-1" for j in range(40)) for i, name in enumerate(names)]
+    header = " ".join(f"Attribute_{j}" for j in range(40))
+    path.write_text("\n".join([str(len(names)), header, *lines]) + "\n" + wrong)
+    return path
+
+
+def test_attributes_go_into_each_json(photos: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in photos.iterdir())
+    listed = write_attributes(tmp_path / "list_attr_celeba.txt", [*names, "202599.jpg"])
+    out, config = tmp_path / "out", PrepConfig.of(FAST)
+    prepare(photos, out, config, workers=1, attributes=listed)
+    for i, meta in enumerate(metas(out)):
+        assert meta["path"] == names[i]
+        assert list(meta["attributes"].values()) == [1 if (i + j) % 3 else -1 for j in range(40)]
+    assert verify(out, deep=True).ok
+    with pytest.raises(DatasetError, match="--attributes"):  # with others, or none, it would be another dataset
+        prepare(photos, out, config, workers=1)
+    before = digest(out)
+    (out / "train-000001.tar").unlink()
+    prepare(photos, out, config, workers=1, attributes=listed, repair=True)
+    assert digest(out) == before
+
+
+def test_attributes_that_are_missing_or_none(photos: Path, tmp_path: Path) -> None:
+    config = PrepConfig.of(FAST)
+    with pytest.raises(SourceError, match=r"can't be read .* list_attr_celeba\.txt"):
+        prepare(photos, tmp_path / "out", config, attributes=tmp_path / "nowhere.txt")
+    few = write_attributes(tmp_path / "few.txt", ["000001.jpg"])
+    with pytest.raises(SourceError, match=r"no attributes of 000002\.jpg"):
+        prepare(photos, tmp_path / "out", config, attributes=few)
+    broken = write_attributes(tmp_path / "broken.txt", ["000001.jpg"], "000002.jpg 1 -1\n")
+    with pytest.raises(SourceError, match="Line 4 of"):
+        prepare(photos, tmp_path / "out", config, attributes=broken)
+    (tmp_path / "other.txt").write_text("no list\n")
+    with pytest.raises(SourceError, match="no list of attributes"):
+        prepare(photos, tmp_path / "out", config, attributes=tmp_path / "other.txt")
+
+
+def test_labels_of_a_source_go_into_the_json(portraits: Path, tmp_path: Path) -> None:
+    shutil.copytree(portraits, tmp_path / "photos")
+    told = {"labels": [[path.name, int(path.stem) % 7] for path in portraits.iterdir()]}
+    (tmp_path / "photos" / "dataset.json").write_text(json.dumps(told))
+    prepare(tmp_path / "photos", tmp_path / "out", PrepConfig.of(FAST), workers=1, limit=20)
+    assert [meta["label"] for meta in metas(tmp_path / "out")] == [i % 7 for i in range(1, 21)]
+
+
+def test_where_the_photographs_lie_is_noted_unless_it_shall_not_be(portraits: Path, tmp_path: Path) -> None:
+    for note in (True, False):
+        out = tmp_path / str(note)
+        prepare(portraits, out, PrepConfig.of(FAST), workers=1, limit=4, note_source=note)
+        assert (out / ".facegan" / "source.json").exists() is note

@@ -1,0 +1,249 @@
+"""prep is killed, stopped, starved of disk, and given photographs that hang and crash: nothing is lost by it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.prep.prepare import prepare
+from facegan.shards.verify import verify
+from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS
+from tests.prep.family import Family
+from tests.prep.test_engines import outcomes
+from tests.prep.test_prepare import digest, small_disk  # noqa: F401 - a fixture
+
+SLOW = "tests.prep.detectors:Slow"
+CONFIG = PrepConfig(shard_size=5, detector=SLOW)
+
+
+def prep(photos: Path, out: Path, *options: object) -> Family:
+    return Family("-m", "facegan", "prep", photos, out, "--shard-size", 5, "--detector", SLOW, "--workers", 2, *options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+    """Sums of every file that a run which nobody disturbs leaves, and the seconds from its first commit to its end."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with prep(portraits, out) as family:
+        family.wait_for(out / ".facegan" / "chunks" / "*.json")
+        start = time.monotonic()
+        code, errors = family.end(60)
+        assert code == 0, errors
+        assert not family.left()
+        return digest(out), time.monotonic() - start
+
+
+def kill(family: Family, who: str) -> None:
+    victims = [] if who == "parent" else family.workers()[: None if who == "both" else 1]
+    if who != "worker":
+        victims.insert(0, family.parent.pid)
+    for victim in victims:
+        with contextlib.suppress(ProcessLookupError):  # it had come to its end
+            os.kill(victim, signal.SIGKILL)
+
+
+def is_whole(out: Path, undisturbed: dict[str, str]) -> bool:
+    return digest(out) == undisturbed and verify(out).ok and not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("who", "share"),
+    [("parent", 0.2), ("worker", 0.3), ("both", 0.5), ("parent", 0.9)]
+    + [
+        pytest.param(who, random.Random(number).random(), marks=pytest.mark.slow)
+        for number, who in enumerate(["parent", "worker", "both"] * 16 + ["parent", "both"])
+    ],
+)
+def test_killed_at_any_moment_and_started_again(
+    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, who: str, share: float
+) -> None:
+    """At a share of the time from the first commit to the end, so that some kills hit the finish as well."""
+    sums, seconds = undisturbed
+    out = tmp_path / "out"
+    with prep(portraits, out) as family:
+        family.wait_for(out / ".facegan" / "chunks" / "*.json")
+        time.sleep(share * seconds)
+        kill(family, who)
+        code, errors = family.end(60)
+        assert not family.left()
+    if who == "worker":  # the run itself goes on
+        assert code == 0, errors
+        assert is_whole(out, sums)
+    elif code:
+        assert code == -signal.SIGKILL
+    prepare(portraits, out, CONFIG, workers=1)
+    assert is_whole(out, sums)
+
+
+def test_workers_killed_while_they_start_cost_nothing(
+    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path
+) -> None:
+    with prep(portraits, tmp_path / "out") as family:
+        killed: set[int] = set()
+        while len(killed) < 4 and family.parent.poll() is None:
+            for worker in set(family.workers()) - killed:
+                killed.add(worker)
+                os.kill(worker, signal.SIGKILL)
+        code, errors = family.end(60)
+        assert (code, len(killed) >= 4) == (0, True), errors
+    assert is_whole(tmp_path / "out", undisturbed[0])
+
+
+MANY = """
+import sys, time
+from pathlib import Path
+from facegan.cli.app import main
+from facegan.prep import prepare
+from tests.prep.many import Many
+if __name__ == "__main__":
+    prepare.open_source = lambda *_: Many(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(["prep", "x", *sys.argv[4:]])
+"""
+
+
+def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> Family:
+    """`facegan prep` of so many photographs that exist only by name; it touches tmp_path / "listed" and "read"."""
+    script = tmp_path / "script.py"
+    script.write_text(MANY)
+    return Family(script, portraits, count, tmp_path, tmp_path / "out", *options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["catalogue", "sums", "start", "work", "finish"])
+def test_stops_within_three_seconds_and_leaves_nobody(
+    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, moment: str, number: int
+) -> None:
+    out = tmp_path / "out"
+    match moment:
+        case "catalogue":  # all names are there, and SQLite sorts them
+            family, sign = many(portraits, 400_000, tmp_path), tmp_path / "listed"
+        case "sums":
+            family, sign = many(portraits, 5000, tmp_path, "--dedup", "exact"), tmp_path / "read"
+        case "finish":
+            family, sign = prep(portraits, out), out / ".facegan" / "final"
+        case "work":
+            family, sign = prep(portraits, out), out / ".facegan" / "chunks" / "*.json"
+        case _:
+            family, sign = prep(portraits, out), out / ".facegan" / "settings.json"
+    with family:
+        family.wait_for(sign)
+        if moment == "start":
+            while not family.workers() and family.parent.poll() is None:
+                time.sleep(0.01)
+        if moment == "finish":
+            family.signal(signal.SIGSTOP)  # or it might be done before the next signal comes
+            family.signal(number)
+            family.signal(signal.SIGCONT)
+        else:
+            family.signal(number)
+        start = time.monotonic()
+        code, errors = family.end(20)
+        assert code == 130, errors
+        assert not family.left(max(0.0, 3 - (time.monotonic() - start)))
+        assert time.monotonic() - start < 3
+        assert "Traceback" not in errors
+        assert "fault" not in errors
+    assert not (out / "dataset.json").exists()
+    if moment in ("work", "finish"):
+        prepare(portraits, out, CONFIG, workers=2)
+        assert is_whole(out, undisturbed[0])
+
+
+def test_photographs_that_hang_fault_eat_memory_or_exit_cost_only_themselves(portraits: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted(portraits.iterdir())[:8]:
+        shutil.copy(path, photos)
+    deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS}
+    for name, width in deadly.items():
+        cv2.imwrite(str(photos / f"{name}.png"), np.full((100, width, 3), 128, np.uint8))
+    config = PrepConfig(shard_size=3, detector="tests.prep.detectors:Deadly")
+    result = prepare(photos, tmp_path / "out", config, workers=2, photo_seconds=1)
+    assert (result.kept, result.rejected) == (8, {"crashed": 4})
+    crashed = {path for path, reason in outcomes(tmp_path / "out").items() if reason == "crashed"}
+    assert crashed == {f"{name}.png" for name in deadly}
+    assert verify(tmp_path / "out").ok
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@contextlib.contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """Nothing more fits onto this disk."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"\0" * 4096):
+            pass
+    yield
+    filler.unlink()
+
+
+@pytest.mark.parametrize("moment", ["chunks/000003.json", "final"])
+def test_a_disk_that_fills_up_while_workers_write_or_at_the_end(
+    undisturbed: tuple[dict[str, str], float],
+    portraits: Path,
+    small_disk: Path,  # noqa: F811 - the fixture
+    moment: str,
+) -> None:
+    os.system(f"mount -o remount,size=4m {small_disk}")  # noqa: S605 - a path of pytest's own
+    out = small_disk / "out"
+    with prep(portraits, out) as family:
+        family.wait_for(out / ".facegan" / moment)
+        family.signal(signal.SIGSTOP)
+        with filled(small_disk):
+            family.signal(signal.SIGCONT)
+            code, errors = family.end(60)
+            assert code == 1, errors
+            assert f"error: The disk of {out} is full (" in errors
+            assert "B are needed). Make room, then start the same command again." in errors
+            assert not family.left()
+            assert not (out / "dataset.json").exists()
+            assert not list(out.rglob("*.partial"))
+            assert not list(out.glob("*.tar"))
+    prepare(portraits, out, CONFIG, workers=1)
+    assert is_whole(out, undisturbed[0])
+
+
+def test_a_disk_too_small_for_what_is_unpacked(
+    undisturbed: tuple[dict[str, str], float],
+    portraits: Path,
+    small_disk: Path,  # noqa: F811 - the fixture
+    tmp_path: Path,
+) -> None:
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as tar:
+        tar.add(portraits, "photos")
+    out = small_disk / "out"
+    with prep(tmp_path / "photos.tar.gz", out) as family:
+        code, errors = family.end(60)
+    assert code == 1, errors
+    assert f"error: The disk of {out} is full (1.5 MB are needed)" in errors  # photographs 0.6 MB, faces 0.9 MB
+    assert not list((out / ".facegan").rglob("*.tar*"))
+    os.system(f"mount -o remount,size=4m {small_disk}")  # noqa: S605 - a path of pytest's own
+    prepare(tmp_path / "photos.tar.gz", out, CONFIG, workers=1)
+    assert is_whole(out, undisturbed[0])
+    assert not (out / ".facegan" / "unpacked").exists()
+
+
+def test_a_folder_for_temporary_files_that_is_too_small_for_the_list(
+    portraits: Path,
+    small_disk: Path,  # noqa: F811 - the fixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    with many(portraits, 500_000, tmp_path) as family:
+        code, errors = family.end(60)
+    assert code == 1, errors
+    assert f"the folder for temporary files, {small_disk} (" in errors
+    assert "TMPDIR=FOLDER" in errors
