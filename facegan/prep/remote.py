@@ -192,7 +192,8 @@ class RemoteHome:
     def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
         self._lock.require()
         for name in _STATE:
-            self._upload(name)
+            if (self.folder / name).exists():
+                self._upload(name)
         for path in files:
             self._upload(self._name(path))
         sources = {path.name: self._name(path) for path in files}

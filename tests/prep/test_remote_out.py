@@ -234,6 +234,12 @@ def test_additions_and_limit(memory: str, photos: Path, tmp_path: Path) -> None:
     assert (plan.photos, plan.new, plan.out) == (23, 0, memory)
 
 
+def test_where_the_source_lay_need_not_be_noted(memory: str, photos: Path) -> None:
+    prepare(photos, memory, CONFIG, workers=1, note_source=False)
+    assert "dataset.json" in names(memory)
+    assert ".facegan/source.json" not in names(memory)
+
+
 def test_repair(memory: str, photos: Path, local: Path, tmp_path: Path) -> None:
     prepare(photos, memory, CONFIG, workers=1)
     fs = fsspec.filesystem("memory")
