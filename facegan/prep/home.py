@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from facegan.files import sha256_file
-from facegan.prep.commit import Committed
+from facegan.prep.engines.worker import Done
 
 
 class Home(Protocol):
@@ -29,8 +29,8 @@ class Home(Protocol):
         """What has been cleared away in the folder shall be gone."""
         ...
 
-    def keep(self, chunk: Committed) -> None:
-        """A chunk was committed in the folder. Its shard need not stay there."""
+    def kept(self, chunks: Iterator[Done]) -> Iterator[Done]:
+        """Chunks that were committed in the folder, each as it is safe. Their shards need not stay there."""
         ...
 
     def whole(self, shard: Path) -> AbstractContextManager[Path]:
@@ -59,8 +59,8 @@ class LocalHome:
     def ready(self) -> None:
         pass
 
-    def keep(self, chunk: Committed) -> None:
-        pass
+    def kept(self, chunks: Iterator[Done]) -> Iterator[Done]:
+        return chunks
 
     def whole(self, shard: Path) -> AbstractContextManager[Path]:
         return contextlib.nullcontext(shard)

@@ -375,8 +375,7 @@ def _run(
             console.progress(plan.new, "photographs", done=before) as progress,
             _engine(job, len(todo), workers, engine_name, ray_address, console) as engine,
         ):
-            for done in run_chunks(engine, map(plan.work, todo)):
-                home.keep(done.chunk)
+            for done in home.kept(run_chunks(engine, map(plan.work, todo))):
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")

@@ -16,23 +16,24 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder, sha256_file
+from facegan.files import disk_errors, exclusive, make_folder
 from facegan.prep.commit import Committed, marker_path, rows_path, shard_path
+from facegan.prep.engines.worker import Done
 from facegan.prep.finish import CHUNKS, FINAL, JOURNAL, REJECTS, is_ours
 from facegan.prep.folder import SETTINGS, refuse_foreign
 from facegan.prep.home import Home, LocalHome
 from facegan.prep.original import ORIGIN_FILE
-from facegan.prep.remote_lock import RemoteLock, create, read
-from facegan.prep.sources.base import Unreachable, filesystem, is_url, patiently, read_range
+from facegan.prep.remote_lock import RemoteLock
+from facegan.prep.sources.base import Unreachable, is_url
+from facegan.prep.store import Store
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
-_THREADS = 16  # small requests at once
-_PIECE_BYTES = 8 << 20
+_UPLOADS = 8  # chunks at once
+_FIRST = concurrent.futures.FIRST_COMPLETED
 _STATE = tuple(f"{STATE_FOLDER}/{name}" for name in (SETTINGS, REJECTS, ORIGIN_FILE))
 _JOURNAL = f"{STATE_FOLDER}/{JOURNAL}"
 _CHUNK_FILE = re.compile(rf"{re.escape(STATE_FOLDER)}/{CHUNKS}/\d{{6,}}\.(tar|json|jsonl)")
@@ -111,12 +112,10 @@ class RemoteHome:
         """
         if url.startswith(("http://", "https://")):
             raise SettingsError(f"{url}: nothing can be written by http. Choose a folder, or s3://, gs://, …")
-        self.where, self.folder = url.rstrip("/"), folder
-        self._fs, top = filesystem(url)
-        self._top = top.rstrip("/")
-        self._lock = RemoteLock(self._fs, self._path(f"{STATE_FOLDER}/lock"), self.where)
-        self._sizes: dict[str, int] = {}  # what lies there
-        found = self._listing()
+        self._store = Store(url)
+        self.where, self.folder = self._store.where, folder
+        self._lock = RemoteLock(self._store)
+        found = self._store.listing()
         if found and DATASET_FILE not in found and not any(name.startswith(f"{STATE_FOLDER}/") for name in found):
             raise DatasetError(f"{url} is not empty, and what is in it is no dataset. Choose a new place.")
 
@@ -125,63 +124,76 @@ class RemoteHome:
         """Holds the lock; first of all ends what a killed run had begun to carry out, or with ``force`` drops it."""
         with self._lock.held(force):
             if force:
-                self._remove([_JOURNAL])
+                self._store.remove([_JOURNAL])
             self._carry_out()
             yield
 
     def mirror(self) -> None:
         """Makes the folder what lies at the URL."""
         make_folder(self.folder / STATE_FOLDER / CHUNKS)
-        self._sizes = self._listing()
-        known = [name for name in self._sizes if is_ours(name) or name in _STATE or _CHUNK_FILE.fullmatch(name)]
-        self._sizes = {name: self._sizes[name] for name in known}
-        self._each(self._mirror, self._sizes)
+        self._store.sizes = {name: size for name, size in self._store.listing().items() if _is_mirrored(name)}
+        self._store.each(self._mirror, self._store.sizes)
 
     def _mirror(self, name: str) -> None:
         if (is_ours(name) and name not in (DATASET_FILE, PHOTOS_FILE)) or name.endswith(".tar"):
-            _make_hole(self.folder / name, self._sizes[name])
+            _make_hole(self.folder / name, self._store.sizes[name])
         else:
-            self._fetch(name, self.folder / name)
+            self._store.fetch(name, self.folder / name)
 
     def ready(self) -> None:
-        gone = [name for name in self._sizes if not (self.folder / name).exists()]
-        self._remove([DATASET_FILE] if DATASET_FILE in gone else [])  # first: without it nobody takes the rest for one
-        self._remove(gone)
+        gone = [name for name in self._store.sizes if not (self.folder / name).exists()]
+        if DATASET_FILE in gone:  # first: without it nobody takes the rest for a dataset
+            self._store.remove([DATASET_FILE])
+        self._store.remove(gone)
         self._upload(f"{STATE_FOLDER}/{SETTINGS}")
 
-    def keep(self, chunk: Committed) -> None:
+    def kept(self, chunks: Iterator[Done]) -> Iterator[Done]:
+        uploads: dict[concurrent.futures.Future[None], Done] = {}
+        with concurrent.futures.ThreadPoolExecutor(_UPLOADS) as pool:
+            try:
+                for done in chunks:
+                    uploads[pool.submit(self._keep, done.chunk)] = done
+                    seconds = 0 if len(uploads) < _UPLOADS else None
+                    for upload in concurrent.futures.wait(uploads, seconds, _FIRST).done:
+                        upload.result()
+                        yield uploads.pop(upload)
+                for upload in concurrent.futures.as_completed(uploads):
+                    upload.result()
+                    yield uploads[upload]
+            finally:  # nothing may be written any more when the lock is given back
+                self._store.stopping.set()
+                pool.shutdown(cancel_futures=True)
+                self._store.stopping.clear()
+
+    def _keep(self, chunk: Committed) -> None:
         self._lock.require()
         folder = self.folder / STATE_FOLDER / CHUNKS
-        shard, rows, marker = (
-            str(path(folder, chunk.number).relative_to(self.folder)) for path in (shard_path, rows_path, marker_path)
-        )
-        self._remove([name for name in (marker, shard) if name in self._sizes])
+        shard, rows, marker = (self._name(path(folder, chunk.number)) for path in (shard_path, rows_path, marker_path))
+        self._store.remove([name for name in (marker, shard) if name in self._store.sizes])
         if chunk.shard:
             self._upload(shard)
             _make_hole(self.folder / shard, chunk.shard.bytes)
         self._upload(rows)
-        data = (self.folder / marker).read_bytes()
-        if not create(self._fs, self._path(marker), data):
+        if not self._store.create(marker, (self.folder / marker).read_bytes()):
             raise FaceganError(f"Another facegan prep has written {self.where}/{marker} meanwhile: this run stops.")
-        self._sizes[marker] = len(data)
 
     @contextlib.contextmanager
     def whole(self, shard: Path) -> Iterator[Path]:
         path, name = self.folder / STATE_FOLDER / "whole.tar", self._name(shard)
-        if name not in self._sizes:
+        if name not in self._store.sizes:
             raise DatasetError(f"{self.where}/{name} is missing. Make it again with --repair.")
-        self._fetch(name, path)
+        self._store.fetch(name, path)
         yield path
         path.unlink()
 
     def sha256(self, shard: Path) -> str:
-        name = self._name(shard)
-        return self._sum(name, self._sizes[name])
+        return self._store.sha256(self._name(shard))
 
     def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
         self._lock.require()
         for name in _STATE:
-            self._upload(name)
+            if (self.folder / name).exists():
+                self._upload(name)
         for path in files:
             self._upload(self._name(path))
         sources = {path.name: self._name(path) for path in files}
@@ -191,101 +203,43 @@ class RemoteHome:
                 continue
             if is_ours(source):  # one that stands, under another name: its own may be given to the next one
                 source = f"{STATE_FOLDER}/{FINAL}/{name}"
-                self._copy(self._name(path), source)
+                self._store.copy(self._name(path), source)
             sources[name] = source
         self._put_journal(sources, remove)
         self._carry_out()
 
     def _carry_out(self) -> None:
         """Does what the journal says, if there is one. It may be done again, for sources stay until all is copied."""
-        journal = patiently(lambda: read(self._fs, self._path(_JOURNAL)))
+        journal = self._store.read(_JOURNAL)
         if journal is None:
             return
         copies, remove = _read_journal(journal, self.where)
         if copies:
-            self._remove([DATASET_FILE])  # while files are exchanged, no dataset stands
-            self._remove(remove)
-            self._each(lambda name: self._copy(copies[name], name), copies.keys() - {DATASET_FILE})
-            there = self._listing()
+            self._store.remove([DATASET_FILE])  # while files are exchanged, no dataset stands
+            self._store.remove(remove)
+            self._store.each(lambda name: self._store.copy(copies[name], name), copies.keys() - {DATASET_FILE})
+            there = self._store.listing()
             for name, source in copies.items():
                 if name != DATASET_FILE and there.get(name) != there.get(source, -1):
                     raise DatasetError(f"{self.where}/{name} did not become what {source} is. Start it again.")
-            self._copy(copies[DATASET_FILE], DATASET_FILE)
+            self._store.copy(copies[DATASET_FILE], DATASET_FILE)
             self._put_journal({}, [])  # from here on there is only to clear away
         left = (f"{STATE_FOLDER}/{CHUNKS}/", f"{STATE_FOLDER}/{FINAL}/")
-        self._remove([name for name in self._listing() if name.startswith(left)])
-        self._remove([_JOURNAL])
+        self._store.remove([name for name in self._store.listing() if name.startswith(left)])
+        self._store.remove([_JOURNAL])
 
     def _put_journal(self, copies: Mapping[str, str], remove: Collection[str]) -> None:
-        journal = json.dumps({"copy": copies, "remove": sorted(remove)}).encode()
-        patiently(lambda: self._fs.pipe_file(self._path(_JOURNAL), journal))
-
-    def _path(self, name: str) -> str:
-        return f"{self._top}/{name}"
+        self._store.write(_JOURNAL, json.dumps({"copy": copies, "remove": sorted(remove)}).encode())
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
-    def _listing(self) -> dict[str, int]:
-        """Sizes of all that lies there, by name."""
-
-        def find() -> dict[str, Any]:
-            self._fs.invalidate_cache()
-            try:
-                return self._fs.find(self._top, detail=True)
-            except FileNotFoundError:
-                return {}
-
-        prefix = self._fs._strip_protocol(self._top).rstrip("/") + "/"
-        return {path.removeprefix(prefix): int(info["size"] or 0) for path, info in patiently(find).items()}
-
-    def _fetch(self, name: str, path: Path) -> None:
-        with disk_errors(self.folder), path.open("wb") as file:
-            for piece in self._pieces(name, self._sizes[name]):
-                file.write(piece)
-
-    def _sum(self, name: str, size: int) -> str:
-        digest = hashlib.sha256()
-        for piece in self._pieces(name, size):
-            digest.update(piece)
-        return digest.hexdigest()
-
-    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
-        for start in range(0, size, _PIECE_BYTES):
-            yield read_range(self._fs, self._path(name), start, min(start + _PIECE_BYTES, size))
-
     def _upload(self, name: str) -> None:
-        """What lies there afterwards was read again, and has the size and the sum of the file here."""
-        path, there = self.folder / name, self._path(name)
-        size, sha256 = path.stat().st_size, sha256_file(path)
+        self._store.upload(name, self.folder / name)
 
-        def upload() -> None:
-            self._fs.put_file(str(path), there)
-            self._fs.invalidate_cache()
-            arrived = self._fs.info(there)["size"]
-            if arrived != size or self._sum(name, size) != sha256:
-                raise OSError(f"{arrived:,} bytes of {name} lie there, and are not the {size:,} that were sent")
 
-        patiently(upload)
-        self._sizes[name] = size
-
-    def _copy(self, source: str, name: str) -> None:
-        patiently(lambda: self._fs.cp_file(self._path(source), self._path(name)))
-        self._sizes[name] = self._sizes.get(source, 0)
-
-    def _remove(self, names: Iterable[str]) -> None:
-        def remove(name: str) -> None:
-            with contextlib.suppress(FileNotFoundError):
-                self._fs.rm_file(self._path(name))
-
-        self._each(lambda name: patiently(lambda: remove(name)), names)
-        for name in names:
-            self._sizes.pop(name, None)
-
-    def _each(self, do: Callable[[str], None], names: Iterable[str]) -> None:
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            for _ in pool.map(do, list(names)):
-                pass
+def _is_mirrored(name: str) -> bool:
+    return is_ours(name) or name in _STATE or bool(_CHUNK_FILE.fullmatch(name))
 
 
 def _read_journal(journal: bytes, where: str) -> tuple[dict[str, str], list[str]]:

@@ -12,31 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from facegan.errors import FaceganError
-from facegan.prep.sources.base import patiently
+from facegan.prep.store import Store
+from facegan.shards.layout import STATE_FOLDER
 
-
-def create(fs: Any, path: str, data: bytes) -> bool:
-    """Puts a file where there is none; False where there is one with other bytes.
-
-    Raises:
-        Unreachable: it can't be put.
-    """
-
-    def put() -> bool:
-        try:
-            fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return read(fs, path) == data  # then an earlier try of ours arrived, and only its answer was lost
-        return True
-
-    return patiently(put)
-
-
-def read(fs: Any, path: str) -> bytes | None:
-    try:
-        return fs.cat_file(path)
-    except FileNotFoundError:
-        return None
+LOCK = f"{STATE_FOLDER}/lock"
 
 
 class RemoteLock:
@@ -45,8 +24,8 @@ class RemoteLock:
     That of a process of this machine which is no more is taken over; that of another machine only with ``force``.
     """
 
-    def __init__(self, fs: Any, path: str, where: str) -> None:
-        self._fs, self._path, self._where = fs, path, where
+    def __init__(self, store: Store) -> None:
+        self._store = store
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self._told = {**_us(), "since": since, "token": os.urandom(8).hex()}
         self._mine = json.dumps(self._told).encode()
@@ -57,32 +36,32 @@ class RemoteLock:
         Raises:
             FaceganError: another run holds it.
         """
-        while not create(self._fs, self._path, self._mine):
-            holder = patiently(lambda: read(self._fs, self._path))
+        while not self._store.create(LOCK, self._mine):
+            holder = self._store.read(LOCK)
             if holder is not None and not force and not _is_dead(holder):
+                where = self._store.where
                 raise FaceganError(
-                    f"Another facegan prep is writing into {self._where} ({_shown(holder)}). Wait for it, or stop it.\n"
+                    f"Another facegan prep is writing into {where} ({_shown(holder)}). Wait for it, or stop it.\n"
                     f"If it is dead: --force takes over (what is unfinished goes on, a dataset that stands is made "
-                    f"anew), or delete {self._path} and start again."
+                    f"anew), or delete {where}/{LOCK} and start again."
                 )
-            with contextlib.suppress(FileNotFoundError):
-                self._fs.rm_file(self._path)
+            self._store.remove([LOCK])
         try:
             yield
         finally:
             with contextlib.suppress(Exception):  # it is stale then, and the next run says so
-                if read(self._fs, self._path) == self._mine:
-                    self._fs.rm_file(self._path)
+                if self._store.read(LOCK) == self._mine:
+                    self._store.remove([LOCK])
 
     def require(self) -> None:
         """
         Raises:
             FaceganError: another run has taken it over.
         """
-        holder = patiently(lambda: read(self._fs, self._path))
+        holder = self._store.read(LOCK)
         if holder != self._mine:
             by = f"by {_shown(holder)}" if holder else "or deleted"
-            raise FaceganError(f"The lock of {self._where} was taken over {by}: this run stops.")
+            raise FaceganError(f"The lock of {self._store.where} was taken over {by}: this run stops.")
 
 
 def _us() -> dict[str, Any]:
@@ -114,4 +93,4 @@ def _shown(holder: bytes) -> str:
         told = json.loads(holder)
         return f"process {told['process']} on {told['host']}, since {told['since']}"
     except (ValueError, KeyError, TypeError):
-        return "its lock is damaged"
+        return "somebody"

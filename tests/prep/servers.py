@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import threading
-import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +26,9 @@ def s3_server() -> Iterator[None]:
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
+    url = "http://{}:{}".format(*server.get_host_and_port())
     told = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -41,6 +41,8 @@ def s3_server() -> Iterator[None]:
     with mock.patch.dict(os.environ, told):
         fs = fsspec.filesystem("s3")
         fs.clear_instance_cache()
+        reset = urllib.request.Request(f"{url}/moto-api/reset", method="POST")  # moto keeps buckets for its process
+        urllib.request.urlopen(reset).close()
         fsspec.filesystem("s3").mkdir("faces")
         try:
             yield
@@ -131,10 +133,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
-
-
-def wait_for(path: Path, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not come"
-        time.sleep(0.02)

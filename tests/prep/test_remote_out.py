@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from tests.prep.fake import photo
 from tests.prep.servers import FAST, s3_server
 from tests.prep.test_prepare import digest
 
+LOCK = "/out/.facegan/lock"
 CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=5)
 
 
@@ -42,6 +44,15 @@ def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("local") / "out"
     prepare(photos, out, CONFIG, workers=1)
     return out
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 photographs: enough for a run to be stopped in the middle."""
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(160):
+        (folder / f"{i:03d}.jpg").write_bytes(photo(40, 40, seed=i))
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -99,23 +110,27 @@ def test_a_dataset_on_s3_is_that_of_a_local_run(
     assert (again.kept, again.work_seconds) == (20, 0)
 
 
-def test_a_killed_run_goes_on_from_another_machine(s3: str, photos: Path, local: Path, tmp_path: Path) -> None:
-    url = f"{s3}/killed"
-    code = (
-        "import sys; from tests.prep.test_remote_out import CONFIG; "
-        "from facegan.prep.prepare import prepare; prepare(sys.argv[1], sys.argv[2], CONFIG, workers=1)"
-    )
-    run = subprocess.Popen([sys.executable, "-c", code, str(photos), url], start_new_session=True)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on_from_another_machine(
+    s3: str, many: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    url = f"{s3}/stopped-by-{how}"
+    settings = [f"--{name.replace('_', '-')}={getattr(CONFIG, name)}" for name in CONFIG.model_fields_set]
+    command = [sys.executable, "-m", "facegan", "prep", str(many), url, *settings, "--workers=1", "--quiet"]
+    run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60
     while not any(name.endswith(".json") and "/chunks/" in name for name in names(url)):
         assert run.poll() is None
         assert time.monotonic() < end
-    run.kill()
-    run.wait()
-    assert "dataset.json" not in names(url)
+    run.send_signal(how)
+    assert run.wait(10) == (130 if how == signal.SIGINT else -how)
+    found = names(url)
+    assert "dataset.json" not in found
+    assert (".facegan/lock" in found) == (how == signal.SIGKILL)
     shutil.rmtree(tmp_path / "cache")
-    prepare(photos, url, CONFIG, workers=1)
-    assert digest(download(url, tmp_path / "out")) == digest(local)
+    prepare(many, url, CONFIG, workers=1)
+    prepare(many, tmp_path / "local", CONFIG, workers=1)
+    assert digest(download(url, tmp_path / "out")) == digest(tmp_path / "local")
 
 
 class Killed(BaseException):
@@ -123,11 +138,19 @@ class Killed(BaseException):
 
 
 class Store:
-    """fsspec's memory, watched: how many more writes it lets through, and how many uploads it cuts short."""
+    """fsspec's memory, watched.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.fs = fsspec.filesystem("memory")
-        self.left, self.spoilt = 10**6, 0
+    Attributes:
+        left: how many more writes it lets through.
+        uploaded: called with the path after each upload.
+        held_blocks: the most room that shards took in the mirror while they were copied to their names.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+        self.fs: Any = fsspec.filesystem("memory")
+        self.left, self.held_blocks = 10**6, 0
+        self.uploaded: Callable[[str], None] = lambda path: None
+        self._cache = cache
         for name in ("pipe_file", "put_file", "cp_file", "rm_file"):
             monkeypatch.setattr(type(self.fs), name, self._watched(getattr(type(self.fs), name)))
 
@@ -137,20 +160,23 @@ class Store:
             if self.left < 0:
                 raise Killed
             write(fs, path, *args, **kwargs)
-            if write.__name__ == "put_file" and self.spoilt:
-                self.spoilt -= 1
-                fs.store[fs._strip_protocol(args[0])].truncate(3)
+            if write.__name__ == "put_file":
+                self.uploaded(fs._strip_protocol(args[0]))
+            if write.__name__ == "cp_file":
+                shards = [shard.stat().st_blocks for shard in self._cache.rglob("*.tar")]
+                self.held_blocks = max([self.held_blocks, *shards])
 
         return watched
 
-    def unlock(self, url: str) -> None:
-        if self.fs.exists(f"{url}/.facegan/lock"):
-            self.fs.rm_file(f"{url.removeprefix('memory:/')}/.facegan/lock")
+    def put(self, path: str, data: bytes) -> None:
+        """As another program would."""
+        with self.fs.open(path, "wb") as file:
+            file.write(data)
 
 
 @pytest.fixture
-def store(memory: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-    return Store(monkeypatch)
+def store(memory: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Store:
+    return Store(monkeypatch, cache)
 
 
 @pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
@@ -163,23 +189,40 @@ def test_a_run_may_end_before_any_write(
         with contextlib.suppress(Killed):
             prepare(photos, memory, CONFIG, workers=1)
         done, store.left = store.left >= 0, 10**6
-        store.unlock(memory)
+        if store.fs.exists(LOCK):
+            store.fs.rm_file(LOCK)
         if done:
             break
     out = download(memory, tmp_path / "out")
     assert digest(out) == digest(local)
+    assert store.held_blocks == 0
     assert not any("/chunks/" in name or "/final/" in name for name in names(memory))
 
 
 def test_what_arrives_cut_short_is_sent_again(
     store: Store, memory: str, photos: Path, local: Path, tmp_path: Path
 ) -> None:
-    store.spoilt = 3
+    seen: set[str] = set()
+
+    def spoil_the_first(path: str) -> None:
+        if path not in seen:
+            store.put(path, b"bad")
+        seen.add(path)
+
+    store.uploaded = spoil_the_first
     prepare(photos, memory, CONFIG, workers=1)
     assert digest(download(memory, tmp_path / "out")) == digest(local)
-    store.spoilt = 10**6
+    store.uploaded = lambda path: store.put(path, b"bad")
     with pytest.raises(FaceganError, match=r"can't be reached or written: OSError: 3 bytes of .* lie there"):
         prepare(photos, f"{memory}/never", CONFIG, workers=1)
+
+
+def test_a_run_whose_lock_was_taken_stops(store: Store, memory: str, photos: Path) -> None:
+    store.uploaded = lambda path: store.put(LOCK, b"{}")
+    with pytest.raises(FaceganError, match="The lock of memory://out was taken over by somebody"):
+        prepare(photos, memory, CONFIG, workers=1)
+    assert "dataset.json" not in names(memory)
+    assert ".facegan/lock" in names(memory)
 
 
 def test_additions_and_limit(memory: str, photos: Path, tmp_path: Path) -> None:
@@ -189,6 +232,12 @@ def test_additions_and_limit(memory: str, photos: Path, tmp_path: Path) -> None:
     assert digest(download(memory, tmp_path / "out")) == digest(tmp_path / "local")
     plan = plan_prepare(photos, memory, CONFIG)
     assert (plan.photos, plan.new, plan.out) == (23, 0, memory)
+
+
+def test_where_the_source_lay_need_not_be_noted(memory: str, photos: Path) -> None:
+    prepare(photos, memory, CONFIG, workers=1, note_source=False)
+    assert "dataset.json" in names(memory)
+    assert ".facegan/source.json" not in names(memory)
 
 
 def test_repair(memory: str, photos: Path, local: Path, tmp_path: Path) -> None:
@@ -211,7 +260,7 @@ def test_a_lock_names_who_holds_it_and_force_takes_it_over(
 ) -> None:
     fs = fsspec.filesystem("memory")
     told = {"process": 7, "host": "elsewhere", "machine": "another", "since": "yesterday", "token": "x"}
-    fs.pipe_file("/out/.facegan/lock", json.dumps(told).encode())
+    fs.pipe_file(LOCK, json.dumps(told).encode())
     with pytest.raises(FaceganError, match=r"writing into memory://out \(process 7 on elsewhere, since yesterday\)"):
         prepare(photos, memory, CONFIG, workers=1)
     assert names(memory) == [".facegan/lock"]
