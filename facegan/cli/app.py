@@ -59,10 +59,13 @@ def main(arguments: list[str] | None = None) -> None:
     if sys.stderr is None:  # closed by `2>&-`
         sys.stderr = io.StringIO()
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     sys.exit(_run(arguments))
 
 
 def _interrupt(*_: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the first one is on its way: another would break into the tidying up
     raise KeyboardInterrupt
 
 

@@ -90,6 +90,8 @@ def prep(
         )
     from facegan.prep.prepare import plan_prepare, prepare
 
+    if dry_run and repair:
+        raise SettingsError("--dry-run does not go with --repair: facegan verify OUT tells what is to be mended.")
     if dry_run:
         plan = plan_prepare(
             source,

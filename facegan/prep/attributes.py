@@ -34,6 +34,8 @@ class Attributes:
             next(file)
             next(file)
             for number, line in enumerate(file, 3):
+                if not line.strip():
+                    continue
                 name, *values = line.split()
                 if len(values) != len(self.names) or set(values) - {b"1", b"-1"}:
                     raise SourceError(f"Line {number} of {self.path} has not {len(self.names)} values of 1 or -1.")

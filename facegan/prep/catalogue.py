@@ -105,8 +105,8 @@ class Catalogue:
         if len(archives) < 2:
             return
         twice = self._db.first(
-            "SELECT name, min(place ->> 0), max(place ->> 0) FROM found GROUP BY name "
-            "HAVING min(place ->> 0) < max(place ->> 0) ORDER BY name LIMIT 1"
+            "SELECT name, min(json_extract(place, '$[0]')), max(json_extract(place, '$[0]')) FROM found GROUP BY name "
+            "HAVING min(json_extract(place, '$[0]')) < max(json_extract(place, '$[0]')) ORDER BY name LIMIT 1"
         )
         if twice:
             name, first, last = twice

@@ -62,6 +62,7 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     write_photos(final / PHOTOS_FILE, gathered.tables())
     info = DatasetInfo(
         data_set=plan.data_set,
+        source=plan.marks,
         settings=plan.settings,
         versions=plan.versions,
         fingerprint=str(gathered.fingerprint),
@@ -158,7 +159,10 @@ class _Gathered:
         self.chunks: list[ChunkEntry] = []
         self.files: dict[str, Path] = {}
         self.fingerprint = Fingerprint()
-        self._rejects = _read_rejects(out) if plan.before else []
+        self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the place of their chunk
+        for number, reject in _read_rejects(out) if plan.before else []:
+            if number not in plan.again and number < len(plan.before.chunks if plan.before else ()):
+                self._rejects.setdefault(reject.reason, []).append((number, reject))
 
     def tables(self) -> Iterator[pa.Table]:
         for table in itertools.chain(self._standing(), map(self._made, self._plan.chunks)):
@@ -191,8 +195,11 @@ class _Gathered:
         done = committed(self._folder, chunk.number, chunk.inputs)
         if done is None:
             raise DatasetError(f"Chunk {chunk.number} of {self._out} was altered while prep ran. Start it again.")
-        self._rejects = [(number, reject) for number, reject in self._rejects if number != len(self.chunks)]
-        self._rejects += [(len(self.chunks), reject) for reject in done.rejects]
+        for reject in done.rejects:
+            known = self._rejects.setdefault(reject.reason, [])
+            known.append((len(self.chunks), reject))
+            known.sort(key=lambda rejected: rejected[0])
+            del known[REJECTS_SHOWN:]  # no more can be shown of one reason
         name = ""
         if done.shard:
             name = self._add_shard(chunk.split, vars(done.shard), shard_path(self._folder, chunk.number))
@@ -218,10 +225,7 @@ class _Gathered:
 
     def shown_rejects(self) -> list[Thumbnail]:
         """The first of each reason, then the second of each, … They are kept for the next addition or repair."""
-        by_reason: dict[str, list[tuple[int, Thumbnail]]] = {}
-        for number, reject in sorted(self._rejects, key=lambda rejected: rejected[0]):
-            by_reason.setdefault(reject.reason, []).append((number, reject))
-        firsts = [by_reason[reason][:REJECTS_SHOWN] for reason in sorted(by_reason)]
+        firsts = [self._rejects[reason] for reason in sorted(self._rejects)]
         kept = [[number, asdict(reject)] for rejects in firsts for number, reject in rejects]
         write_json(self._out / STATE_FOLDER / REJECTS, kept)
         return [told[1] for rank in itertools.zip_longest(*firsts) for told in rank if told][:REJECTS_SHOWN]

@@ -30,10 +30,19 @@ def refuse_foreign(out: Path) -> None:
         DatasetError: ``out`` holds files, and they are none of ours.
     """
     with disk_errors(out):
-        if not out.exists() or (out / STATE_FOLDER).is_dir() or (out / DATASET_FILE).is_file():
+        if not out.exists() or (out / STATE_FOLDER).is_dir() or _is_ours(out / DATASET_FILE):
             return
         if not out.is_dir() or any(out.iterdir()):
             raise DatasetError(f"{out} is not empty, and what is in it is no dataset. Choose a new folder.")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a dataset.json is one of facegan's, if perhaps of another version: StyleGAN's has that name too."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"settings", "shards"} <= found.keys()
 
 
 def standing(out: Path, force: bool) -> DatasetInfo | None:

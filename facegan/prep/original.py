@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.files import make_folder, write_bytes, write_json
+from facegan.files import make_folder, write_bytes
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, Source, Unreachable, is_url
 from facegan.prep.sources.folder import Folder
@@ -95,7 +95,7 @@ def write_origin(out: Path, where: str, root: bytes) -> None:
     """Notes in ``out`` where its photographs lie, and below which folder there."""
     stands = is_url(where) or where.startswith("torchvision:")
     told = {"source": where if stands else str(Path(where).absolute()), "root": readable_path(root)}
-    write_json(out / STATE_FOLDER / ORIGIN_FILE, told)
+    write_bytes(out / STATE_FOLDER / ORIGIN_FILE, json.dumps(told).encode())  # as ASCII: a path may not be UTF-8
 
 
 def copy_origin(outs: Iterable[Path], new: Path) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import queue
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,11 @@ from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Work
 from facegan.prep.settings import effective_settings, library_versions
+from facegan.prep.sources.arrays import Arrays
 from facegan.prep.sources.base import MAX_BYTES, Reader, Source, Unreachable, reachable
+from facegan.prep.sources.table import Table
 from facegan.prep.splits import splitter
-from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, DatasetInfo, readable_path
+from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
 
 
@@ -46,6 +49,7 @@ class Plan:
 
     Attributes:
         where: the source, as the user named it.
+        marks: of its files, where it is a table or an array.
         found: photographs in the source, ``--limit`` taken into account.
         gone: how many are accounted for, but no longer in the source; and the first of them.
         data_set: what the source was recognised as, by its name in the manifests; empty for any other.
@@ -53,6 +57,7 @@ class Plan:
     """
 
     where: str
+    marks: tuple[str, ...]
     before: DatasetInfo | None
     settings: dict[str, Any]
     versions: dict[str, str]
@@ -132,10 +137,14 @@ def make_plan(
         catalogue.split_by(splitter(config.split))
         if attributes:
             set_attributes(catalogue, attributes)
-        twins = _find_twins(source, catalogue, workers) if config.dedup == "exact" and workers else 0
+        if config.dedup == "exact" and workers:
+            with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, reachable(source.where):
+                twins = _find_twins(source.unpacked(Path(folder)), catalogue, workers)
     settings, versions = effective_settings(config, models, attributes), library_versions()
+    marks = _marks(source, out, before)
     return Plan(
         where=source.where,
+        marks=marks,
         before=before,
         settings=settings,
         versions=versions,
@@ -145,10 +154,26 @@ def make_plan(
         ignored=dict(sorted(catalogue.ignored.items())),
         data_set=before.data_set if before else _recognised(source, catalogue),
         twins=twins,
-        chunks=tuple(_cut(catalogue, config.shard_size, settings, versions)),
+        chunks=tuple(_cut(catalogue, config.shard_size, settings, {**versions, "source": " ".join(marks)})),
         catalogue=catalogue,
         attributes=attributes.names if attributes else (),
     )
+
+
+def _marks(source: Source, out: Path, before: DatasetInfo | None) -> tuple[str, ...]:
+    """Of the files of a source that tells neither names nor sizes of its own (tables, arrays); none of any other.
+
+    Raises:
+        DatasetError: the dataset was made from other ones. Files that come behind those it was made from are new.
+    """
+    with reachable(source.where):
+        marks = source.marks() if isinstance(source, Table | Arrays) else ()
+    if before and before.source != marks[: len(before.source)]:
+        raise DatasetError(
+            f"{out} was made from another source than {source.where}, whose photographs can't be told from its own.\n"
+            f"Choose another folder, or make it anew (what is in it is deleted) with --force."
+        )
+    return marks
 
 
 def set_attributes(catalogue: Catalogue, attributes: Attributes) -> None:
@@ -212,8 +237,7 @@ def _find_twins(source: Source, catalogue: Catalogue, threads: int) -> int:
     """Reads and sums every new photograph (most of the time is the disk's), and marks those that came before."""
     readers: queue.SimpleQueue[Reader] = queue.SimpleQueue()
     for _ in range(threads):
-        with reachable(source.where):
-            readers.put(source.reader())
+        readers.put(source.reader())
 
     def summed(photo: Photo) -> tuple[bytes, str]:
         reader = readers.get()

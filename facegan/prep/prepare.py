@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from facegan.config import PrepConfig
 from facegan.console import Console, human_seconds
-from facegan.errors import Interrupted
+from facegan.errors import Interrupted, SettingsError
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import usable_cpus
 from facegan.manifests import completeness, known_datasets
@@ -136,6 +136,8 @@ def prepare(
         Interrupted: Ctrl-C; the same call goes on.
     """
     start = time.monotonic()
+    if repair and force:
+        raise SettingsError("--repair mends the dataset, --force deletes it: choose one of them.")
     config, console = config or PrepConfig(), console or Console(quiet=True)
     workers = workers or usable_cpus()
     origin, models = open_source(os.fspath(source), _leave_out(out), download), find_models(config, model)

@@ -67,6 +67,7 @@ def plan_repair(
         again[number] = plan_chunk(number, chunk.split, items, settings, versions)
     return Plan(
         where=where,
+        marks=before.source,
         before=before,
         settings=settings,
         versions=versions,

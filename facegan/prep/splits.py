@@ -24,7 +24,7 @@ def shares(setting: str) -> tuple[float, ...] | None:
         found = tuple(float(part) for part in setting.split(","))
     except ValueError:
         found = ()
-    if not 2 <= len(found) <= 3 or min(found) < 0 or abs(sum(found) - 1) > 1e-6:
+    if not 2 <= len(found) <= 3 or not all(0 <= share <= 1 for share in found) or abs(sum(found) - 1) > 1e-6:
         raise SettingsError(f"--split {setting}: shares are two or three numbers of sum 1, such as 0.9,0.05,0.05.")
     return found
 

@@ -160,6 +160,7 @@ class DatasetInfo(Record):
 
     format: Literal[1] = 1
     data_set: str = ""
+    source: tuple[str, ...] = ()  # digests of the tables or arrays that photographs without sizes came from
     settings: dict[str, Any]
     versions: dict[str, str]
     fingerprint: str

@@ -98,3 +98,21 @@ def test_a_repair_without_the_photographs_names_the_first(portraits: Path, datas
     (dataset_copy / "train-000000.tar").unlink()
     with pytest.raises(DatasetError, match=r"000003\.jpg is gone from the source"):
         prepare(tmp_path / "photos", dataset_copy, CONFIG, workers=1, repair=True)
+
+
+def test_a_repair_does_not_go_with_force(portraits: Path, dataset_copy: Path, dataset: Path) -> None:
+    from facegan.errors import SettingsError
+
+    with pytest.raises(SettingsError, match="choose one of them"):
+        prepare(portraits, dataset_copy, CONFIG, repair=True, force=True)
+    assert digest(dataset_copy) == digest(dataset)
+
+
+def test_a_folder_with_stylegans_labels_is_no_dataset_of_ours(portraits: Path, tmp_path: Path) -> None:
+    from facegan.errors import DatasetError
+
+    photos = Path(shutil.copytree(portraits, tmp_path / "photos"))
+    (photos / "dataset.json").write_text('{"labels": []}')
+    with pytest.raises(DatasetError, match="is no dataset"):
+        prepare(portraits, photos, CONFIG, force=True)
+    assert (photos / "dataset.json").read_text() == '{"labels": []}'

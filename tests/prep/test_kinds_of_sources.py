@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from facegan.errors import SourceError
+from facegan.config import PrepConfig
+from facegan.errors import DatasetError, SourceError
+from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
-from facegan.shards.images import decode_image
+from facegan.shards.images import decode_image, encode_image
 from tests.prep.test_sources import Listing, as_members, make_tar, read_all
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
@@ -275,3 +277,64 @@ def test_a_tar_of_links_to_files_that_come_later(tmp_path: Path) -> None:
         info.size = 3
         tar.addfile(info, io.BytesIO(b"one"))
     assert read_all(tmp_path / "x.tar") == {b"a/link.jpg": b"one", b"b/1.jpg": b"one"}
+
+
+def test_two_arrays_of_one_part_keep_all_their_pictures(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=PICTURES, x_train_extra=PICTURES[:3], latest=PICTURES[:2])
+    found = labels_and_parts(tmp_path / "x.npz")
+    assert len(found) == 10
+    assert sorted(part for *_, part in found) == [""] * 2 + ["train"] * 8
+    assert len(read_all(tmp_path / "x.npz")) == 10
+
+
+def test_names_that_only_become_equal_as_photographs_are_numbered(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "x.parquet", name=["a", "a.jpg", "b.jpg", "/b.jpg"], jpg=[b"1", b"2", b"3", b"4"])
+    assert len(read_all(path)) == 4
+
+
+def test_labels_of_idx_files_in_a_folder_called_images(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    write_idx(tmp_path / "images", "train", PICTURES[..., 0], [5, 0, 4, 1, 9], packed=False)
+    assert [label for _, label, _ in labels_and_parts(tmp_path / "images")] == [5, 0, 4, 1, 9]
+
+
+def test_what_lies_beside_photographs_does_not_hide_them(tmp_path: Path) -> None:
+    write_idx(tmp_path, "train", PICTURES[..., 0], [5, 0, 4, 1, 9], packed=False)
+    (tmp_path / "1.jpg").write_bytes(b"one")
+    assert read_all(tmp_path) == {b"1.jpg": b"one"}
+
+
+def test_a_folder_of_tables_is_those_tables(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_table(tmp_path / f"{part}-00000-of-00001.parquet", image=[{"bytes": b"1", "path": f"{part}.png"}])
+    assert [part for *_, part in labels_and_parts(tmp_path)] == ["test", "train"]
+
+
+def test_a_header_that_claims_more_than_there_is(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", PICTURES)
+    data = (tmp_path / "x.npy").read_bytes().replace(b"(5, 28", b"(9, 28")
+    (tmp_path / "x.npy").write_bytes(data)
+    with pytest.raises(SourceError, match="cut short"):
+        Listing(tmp_path / "x.npy")
+
+
+def test_an_array_in_a_folder_of_its_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive, archive.open("train/images.npy", "w") as file:
+        np.save(file, PICTURES)
+    assert len(read_all(tmp_path / "x.npz")) == 5
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_another_array_is_not_taken_for_the_first(tmp_path: Path, kind: str) -> None:
+    """Their pictures have numbers, and no sizes before they are read: nothing else tells them apart."""
+    config = PrepConfig.of({"detector": "none", "crop": "squash", "size": 28, "shard_size": 2})
+    png = [encode_image(picture, "png") for picture in PICTURES]
+    for name, order in (("a", 1), ("b", -1)):
+        if kind == "npy":
+            np.save(tmp_path / f"{name}.npy", PICTURES[::order])
+        else:
+            write_table(tmp_path / f"{name}.parquet", image=png[::order])
+    prepare(tmp_path / f"a.{kind}", tmp_path / "out", config, workers=1, limit=3)
+    with pytest.raises(DatasetError, match=r"was made from another"):
+        prepare(tmp_path / f"b.{kind}", tmp_path / "out", config, workers=1)
+    assert prepare(tmp_path / f"a.{kind}", tmp_path / "out", config, workers=1).photos == 5

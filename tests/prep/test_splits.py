@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -100,7 +101,7 @@ def test_shares_come_out_as_they_are_told() -> None:
     assert abs(found.count("val") / 20_000 - 0.05) < 0.005
 
 
-@pytest.mark.parametrize("text", ["0.9", "0.9,0.2", "1,2,3", "0.5,x", "-0.5,1.5", "0.25,0.25,0.25,0.25"])
+@pytest.mark.parametrize("text", ["0.9", "0.9,0.2", "0.5,nan", "1,2,3", "0.5,x", "-0.5,1.5", "0.25,0.25,0.25,0.25"])
 def test_shares_that_are_none(text: str) -> None:
     with pytest.raises(SettingsError, match="shares are two or three numbers"):
         shares(text)
@@ -132,6 +133,13 @@ def test_duplicates_do_not_depend_on_workers(photos: Path, tmp_path: Path) -> No
     for workers in (1, 2):
         prepare(photos, tmp_path / str(workers), config, workers=workers)
     assert digest(tmp_path / "1") == digest(tmp_path / "2")
+
+
+def test_duplicates_in_a_packed_tar(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as tar:
+        tar.add(photos, ".")
+    result = prepare(tmp_path / "photos.tar.gz", tmp_path / "out", PrepConfig.of({**FAST, "dedup": "exact"}), workers=1)
+    assert result.rejected == {"duplicate": 3}
 
 
 def test_a_split_by_hash_without_dedup_warns(portraits: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from facegan.errors import SourceError, suggest
 from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
-from facegan.prep.sources.base import Blob, Source, filesystem, is_url, reachable
+from facegan.prep.sources.base import Blob, Source, filesystem, is_photo, is_url, reachable
 from facegan.prep.sources.folder import Folder, RemoteFolder
 from facegan.prep.sources.table import Table
 from facegan.prep.sources.tar import PackedTar, Tar
 from facegan.prep.sources.zip import Zip
+from facegan.shards.layout import PHOTOS_FILE
 
 _KINDS = "a folder, .tar, .tar.gz, .zip, .parquet, .npz, .npy, MNIST's idx files, or torchvision:NAME"
 _MANY = re.compile(r"[{*?\[]")
@@ -54,9 +56,18 @@ def _open_source(text: str, leave_out: Path | None, download: bool) -> Source:
 
 
 def _open_folder(path: Path, leave_out: Path | None) -> Source:
-    names = [entry.name for entry in path.iterdir() if entry.suffix == ".parquet" or is_idx(entry.name)]
-    if any(map(is_idx, names)):
+    """A folder of photographs; where there are none at its top, but idx files or tables, those."""
+    others = []
+    with os.scandir(path) as found:
+        for entry in found:
+            if is_photo(os.fsencode(entry.name)):
+                return Folder(path, leave_out)
+            others.append(entry.name)
+    if any(map(is_idx, others)):
         return open_idx_folder(path)
+    tables = sorted(name for name in others if name.endswith(".parquet") and name != PHOTOS_FILE)
+    if tables:
+        return Table(str(path), tuple(Blob(str(path / name)) for name in tables))
     return Folder(path, leave_out)
 
 

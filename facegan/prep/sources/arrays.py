@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import shutil
 import zipfile
@@ -51,13 +52,18 @@ class Arrays:
     arrays: tuple[Pictures, ...]
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
+        parts = Counter(pictures.part for pictures in self.arrays)
         for number, pictures in enumerate(self.arrays):
             shape = _shape(pictures)
             labels = _labels(pictures, shape[0])
-            below = f"{pictures.part or number}/" if len(self.arrays) > 1 else ""
+            alone = pictures.part if parts[pictures.part] == 1 else pictures.member
+            below = f"{alone or number}/" if len(self.arrays) > 1 else ""
             for i in range(shape[0]):
                 name = f"{below}{i:06d}.png".encode()
                 yield Entry(name, 0, (number, i), labels[i] if labels else 0, pictures.part)
+
+    def marks(self) -> tuple[str, ...]:
+        return tuple(pictures.blob.mark() for pictures in self.arrays)
 
     def unpacked(self, folder: Path) -> Arrays:
         return Arrays(self.where, tuple(_unpacked(p, folder, i) for i, p in enumerate(self.arrays)))
@@ -117,7 +123,7 @@ def open_idx_folder(folder: Path) -> Arrays:
 def _of_idx(blob: Blob) -> Pictures:
     found = _IDX.match(blob.name)
     part = _PARTS.get(found["part"], "") if found else ""
-    labels = blob.where.replace("images", "labels").replace("idx3", "idx1")
+    labels = blob.where.removesuffix(blob.name) + blob.name.replace("images", "labels").replace("idx3", "idx1")
     if is_url(blob.where):
         return Pictures(blob, part=part)
     there = next((name for name in (labels, labels.removesuffix(".gz"), labels + ".gz") if Path(name).is_file()), "")
@@ -136,11 +142,16 @@ def _of_npz(blob: Blob) -> Iterator[Pictures]:
         listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
         raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {listed}.")
     for name, shape in pictures.items():
-        part = next((p for word, p in _PARTS.items() if word in name.lower()), "")
+        part = next((p for word, p in _PARTS.items() if _says(name, word)), "")
         fitting = [other for other, (its, dtype) in shapes.items()
                    if its == (shape[0],) and np.issubdtype(dtype, np.integer)]  # fmt: skip
-        alike = [other for other in fitting if part and part in other.lower()] or fitting
+        alike = [other for other in fitting if any(_says(name, w) and _says(other, w) for w in _PARTS)] or fitting
         yield Pictures(blob, name, part, alike[0] if alike else "")
+
+
+def _says(name: str, word: str) -> bool:
+    """Whether a word stands in a name by itself: not ``test`` in ``latest``."""
+    return re.search(rf"(?<![a-z]){word}(?![a-z])", name.lower()) is not None
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
@@ -171,11 +182,21 @@ def _shape(pictures: Pictures) -> tuple[int, ...]:
                 shape, dtype = _idx_shape(_plain(file, pictures.blob.name), 3), np.dtype(np.uint8)
     except (ValueError, EOFError, gzip.BadGzipFile) as error:
         raise SourceError(f"{pictures.blob.where} holds no array that can be read ({error}).") from None
+    if dtype == np.uint8 and not pictures.member and not is_url(pictures.blob.where) and not _is_packed(pictures):
+        there = Path(pictures.blob.where).stat().st_size
+        if math.prod(shape) > there:  # a header of a few bytes may claim any number of pictures
+            raise SourceError(
+                f"{pictures.blob.where} is cut short: {math.prod(shape):,} bytes of pictures in {there:,}."
+            )
     if dtype != np.uint8 or not _fits(shape):
         raise SourceError(
             f"{pictures.blob.where} holds {dtype} {shape}: pictures are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W)."
         )
     return shape
+
+
+def _is_packed(pictures: Pictures) -> bool:
+    return pictures.blob.name.endswith(".gz")
 
 
 def _labels(pictures: Pictures, count: int) -> list[int]:
@@ -212,8 +233,7 @@ def _unpacked(pictures: Pictures, folder: Path, number: int) -> Pictures:
     blob, name = pictures.blob, pictures.blob.name
     if not pictures.member and not name.endswith(".gz") and not is_url(blob.where):
         return pictures
-    path = folder / f"{number:03d}-{pictures.member or name}".removesuffix(".gz")
-    path = path.with_name(path.name + ".npy") if pictures.member else path
+    path = folder / (f"{number:03d}.npy" if pictures.member else f"{number:03d}-{name}".removesuffix(".gz"))
     with blob.open() as file, replacing(path) as out:
         if pictures.member:
             with zipfile.ZipFile(file) as archive, archive.open(pictures.member + ".npy") as array:

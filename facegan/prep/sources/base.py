@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import time
@@ -23,6 +24,8 @@ _TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
 _BUFFER_BYTES = 1 << 20  # of a remote file, fetched at once
 _S3 = ("s3", "s3a")
 _COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
+
+_MARK_BYTES = 1 << 16
 
 T = TypeVar("T")
 
@@ -116,6 +119,16 @@ class Blob:
     """A file on this machine or behind an fsspec URL."""
 
     where: str
+
+    def mark(self) -> str:
+        """A digest of its size, its beginning and its end: tells one file from another without reading it whole."""
+        with self.open() as file:
+            size = file.seek(0, os.SEEK_END)
+            digest = hashlib.sha256(b"%d" % size)
+            for at in (0, max(0, size - _MARK_BYTES)):
+                file.seek(at)
+                digest.update(file.read(_MARK_BYTES))
+        return digest.hexdigest()
 
     @property
     def name(self) -> str:

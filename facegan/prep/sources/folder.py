@@ -28,7 +28,7 @@ class Folder:
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         top = os.fsencode(self.path)
         inside = os.path.realpath(top) + b"/"
-        avoid = self.leave_out.stat().st_ino if self.leave_out and self.leave_out.exists() else None
+        avoid = os.path.realpath(self.leave_out) if self.leave_out else None
         labels = self._labels()
         for name, entry in _walk(top, avoid):
             if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
@@ -57,7 +57,7 @@ class Folder:
         return FolderReader(os.fsencode(self.path))
 
 
-def _walk(top: bytes, avoid: int | None) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+def _walk(top: bytes, avoid: str | None) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
     """Files below ``top``, in no order, with their names; datasets that facegan wrote there are left out."""
     waiting = [(top, b"")]
     while waiting:
@@ -69,7 +69,7 @@ def _walk(top: bytes, avoid: int | None) -> Iterator[tuple[bytes, os.DirEntry[by
                 for entry in entries:
                     if not entry.is_dir(follow_symlinks=False):
                         yield prefix + entry.name, entry
-                    elif entry.inode() != avoid:
+                    elif avoid is None or os.path.realpath(entry.path) != os.fsencode(avoid):
                         waiting.append((entry.path, prefix + entry.name + b"/"))
         except PermissionError:
             raise SourceError(f"The folder {os.fsdecode(folder)} may not be read by this user.") from None

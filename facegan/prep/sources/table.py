@@ -79,7 +79,7 @@ class Table:
                     if None in names:
                         return False
                     rows += len(names)
-                    seen.update(map(hash, names))
+                    seen.update(hash(_photo_name(name)) for name in names)
         return len(seen) == rows
 
     def _opened(self, file: Any) -> pq.ParquetFile:
@@ -87,6 +87,9 @@ class Table:
             return pq.ParquetFile(file, pre_buffer=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise SourceError(f"{self.where} is no Parquet file that can be read ({error}).") from None
+
+    def marks(self) -> tuple[str, ...]:
+        return tuple(blob.mark() for blob in self.blobs)
 
     def unpacked(self, folder: Path) -> Table:
         return self
