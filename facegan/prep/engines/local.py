@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Self
 
@@ -176,4 +177,5 @@ class LocalEngine:
 
 
 def _shut_out_interrupts() -> None:
+    resource_tracker.ensure_running()  # now, for where it is started later it lets interrupts in again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
