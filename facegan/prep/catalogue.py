@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from facegan.errors import SourceError
 from facegan.prep.scratch import Scratch
+from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.base import Entry, Source, common_folder, reachable
 from facegan.shards.layout import readable_path
 from facegan.shards.photos import Fingerprint
@@ -101,8 +102,7 @@ class Catalogue:
             self._db.run(f"UPDATE photos SET new = 0 WHERE name NOT IN ({first})", limit)
 
     def _refuse_names_of_two_archives(self, source: Source) -> None:
-        archives = getattr(source, "members", ())
-        if len(archives) < 2:
+        if not isinstance(source, Archives):
             return
         twice = self._db.first(
             "SELECT name, min(json_extract(place, '$[0]')), max(json_extract(place, '$[0]')) FROM found GROUP BY name "
@@ -111,7 +111,7 @@ class Catalogue:
         if twice:
             name, first, last = twice
             raise SourceError(
-                f"{readable_path(name)} stands in {archives[first].where} and in {archives[last].where}.\n"
+                f"{readable_path(name)} stands in {source.members[first].where} and in {source.members[last].where}.\n"
                 f"Prepare them into datasets of their own: names have to differ within one."
             )
 
@@ -226,10 +226,6 @@ class Catalogue:
         )
         self._db.run("DROP TABLE firsts")
         return self._db.number("SELECT sum(twin) FROM photos")
-
-    @property
-    def new(self) -> int:
-        return self._db.number("SELECT count(*) FROM photos WHERE new")
 
     def photos(self, split: str, first: bytes = b"", count: int = -1) -> Iterator[Photo]:
         """New photographs of a split from a name on, sorted by path."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import lzma
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +20,7 @@ from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.photo import Photo, Rejected
 from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
 from facegan.prep.attributes import told
-from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Unreachable
+from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
 from facegan.shards.write import ShardSum, ShardWriter
@@ -31,8 +28,6 @@ from facegan.shards.write import ShardSum, ShardWriter
 _SMALL_SIDE = 1024  # photos with a long side from here on are detected on a shrunk decode
 _SHOWN_REJECTS = 3  # thumbnails of each reason that a chunk keeps for the preview
 _THUMBNAIL_PX = 96
-# What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.
-_UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class Item(NamedTuple):
@@ -165,9 +160,9 @@ def _read(reader: Reader, entry: Entry) -> bytes:
         raise Rejected("too_large")
     try:
         data = reader.read(entry)
-    except Unreachable as error:
+    except (Unreachable, OSError) as error:
         raise Rejected("unreachable") from error
-    except _UNREADABLE as error:
+    except DAMAGED as error:
         raise Rejected("unreadable") from error
     if len(data) > MAX_BYTES:
         raise Rejected("too_large")

@@ -75,15 +75,15 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     write_cards(final, info, known_datasets().get(info.data_set))
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
     files = list(final.iterdir())
-    new = {path.name for path in files} | set(gathered.files)
-    stale = {path.name for path in out.iterdir() if is_ours(path.name)} - new
+    whole = {path.name for path in files} | set(gathered.files)
+    stale = {path.name for path in out.iterdir() if is_ours(path.name)} - whole
     home.publish(files, gathered.files, stale)
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
     sync_folder(final)
-    new = {path.name for path in final.iterdir()}
-    write_json(state / JOURNAL, {"move": sorted(new), "remove": sorted(stale)})
+    moved = sorted(path.name for path in final.iterdir())
+    write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale)})
     carry_out_journal(out)
     return info
 

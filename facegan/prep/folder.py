@@ -9,16 +9,8 @@ from typing import Any
 
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, remove_partials, write_json
-from facegan.prep.finish import CHUNKS, JOURNAL, carry_out_journal
-from facegan.shards.layout import (
-    CARD_NAME,
-    DATASET_FILE,
-    PHOTOS_FILE,
-    PREVIEW_FILE,
-    SHARD_NAME,
-    STATE_FOLDER,
-    DatasetInfo,
-)
+from facegan.prep.finish import CHUNKS, JOURNAL, carry_out_journal, is_ours
+from facegan.shards.layout import DATASET_FILE, STATE_FOLDER, DatasetInfo
 
 UNPACKED = "unpacked"
 SETTINGS = "settings.json"
@@ -30,13 +22,13 @@ def refuse_foreign(out: Path) -> None:
         DatasetError: ``out`` holds files, and they are none of ours.
     """
     with disk_errors(out):
-        if not out.exists() or (out / STATE_FOLDER).is_dir() or _is_ours(out / DATASET_FILE):
+        if not out.exists() or (out / STATE_FOLDER).is_dir() or _tells_of_a_dataset(out / DATASET_FILE):
             return
         if not out.is_dir() or any(out.iterdir()):
             raise DatasetError(f"{out} is not empty, and what is in it is no dataset. Choose a new folder.")
 
 
-def _is_ours(path: Path) -> bool:
+def _tells_of_a_dataset(path: Path) -> bool:
     """Whether a dataset.json is one of facegan's, if perhaps of another version: StyleGAN's has that name too."""
     try:
         found = json.loads(path.read_bytes())
@@ -70,8 +62,7 @@ def make_ready(out: Path, settings: dict[str, Any], before: DatasetInfo | None, 
             shutil.rmtree(state / CHUNKS, ignore_errors=True)
         if before is None:  # shards without a dataset: of one that was being deleted
             for path in out.iterdir():
-                ours = SHARD_NAME.fullmatch(path.name) or CARD_NAME.fullmatch(path.name)
-                if ours or path.name in (PHOTOS_FILE, PREVIEW_FILE):
+                if is_ours(path.name):
                     path.unlink()
         shutil.rmtree(state / UNPACKED, ignore_errors=True)  # by a run that was killed
         chunks = make_folder(state / CHUNKS)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import lzma
 import os
 import tempfile
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,23 +13,11 @@ from pathlib import Path
 from facegan.errors import SourceError
 from facegan.files import make_folder, write_bytes
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry, Source, Unreachable, is_url
+from facegan.prep.sources.base import DAMAGED, Entry, Source, Unreachable, is_url
 from facegan.prep.sources.folder import Folder
 from facegan.shards.layout import STATE_FOLDER, readable_path
 
 ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}
-
-_UNREADABLE = (
-    SourceError,
-    Unreachable,
-    OSError,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
 
 
 def read_original(out: Path, path: str, source: str | None = None) -> bytes | None:
@@ -54,7 +39,7 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
             contextlib.closing(opened.unpacked(Path(folder)).reader()) as reader,
         ):
             return reader.read(entry)
-    except _UNREADABLE:
+    except (SourceError, Unreachable, OSError, *DAMAGED):
         return None
 
 
@@ -94,13 +79,18 @@ def _in_folder(folder: Path, name: str) -> Entry | None:
 def write_origin(out: Path, where: str, root: bytes) -> None:
     """Notes in ``out`` where its photographs lie, and below which folder there."""
     stands = is_url(where) or where.startswith("torchvision:")
-    told = {"source": where if stands else str(Path(where).absolute()), "root": readable_path(root)}
-    write_bytes(out / STATE_FOLDER / ORIGIN_FILE, json.dumps(told).encode())  # as ASCII: a path may not be UTF-8
+    _note(out, where if stands else str(Path(where).absolute()), readable_path(root))
 
 
 def copy_origin(outs: Iterable[Path], new: Path) -> None:
     """Notes beside a dataset made of others where their photographs lie, if that is one place."""
     found = {_origin(out) for out in outs}
-    if len(found) == 1 and (origin := found.pop())[0] is not None:
-        told = {"source": origin[0], "root": origin[1]}
-        write_bytes(make_folder(new / STATE_FOLDER) / ORIGIN_FILE, json.dumps(told).encode())
+    source, root = found.pop() if len(found) == 1 else (None, None)
+    if source is not None and root is not None:
+        _note(new, source, root)
+
+
+def _note(out: Path, source: str, root: str) -> None:
+    told = {"source": source, "root": root}
+    # As ASCII: a path may not be UTF-8.
+    write_bytes(make_folder(out / STATE_FOLDER) / ORIGIN_FILE, json.dumps(told).encode())

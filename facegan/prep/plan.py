@@ -22,10 +22,8 @@ from facegan.prep.attributes import Attributes
 from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Work
-from facegan.prep.settings import effective_settings, library_versions
-from facegan.prep.sources.arrays import Arrays
-from facegan.prep.sources.base import MAX_BYTES, Reader, Source, Unreachable, reachable
-from facegan.prep.sources.table import Table
+from facegan.prep.settings import library_versions
+from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, Source, Unreachable, reachable
 from facegan.prep.splits import splitter
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
@@ -54,6 +52,8 @@ class Plan:
         gone: how many are accounted for, but no longer in the source; and the first of them.
         data_set: what the source was recognised as, by its name in the manifests; empty for any other.
         twins: new photographs with the bytes of another one.
+        chunks: that the dataset will have more; none in a repair.
+        again: chunks of the dataset that a repair makes anew, by their place.
     """
 
     where: str
@@ -61,7 +61,6 @@ class Plan:
     before: DatasetInfo | None
     settings: dict[str, Any]
     versions: dict[str, str]
-    models: tuple[Path, ...]
     found: int
     gone: tuple[int, str]
     ignored: dict[str, int]
@@ -70,7 +69,7 @@ class Plan:
     chunks: tuple[ChunkPlan, ...]
     catalogue: Catalogue
     attributes: tuple[str, ...] = ()  # their names
-    again: dict[int, ChunkPlan] = field(default_factory=dict)  # chunks of the dataset to be made anew, by their place
+    again: dict[int, ChunkPlan] = field(default_factory=dict)
 
     @property
     def new(self) -> int:
@@ -82,11 +81,10 @@ class Plan:
         return (*self.chunks, *self.again.values())
 
     def work(self, chunk: ChunkPlan) -> Work:
-        photos = (
-            self.catalogue.photos_again(chunk.number, chunk.split)
-            if self.again.get(chunk.number) == chunk
-            else self.catalogue.photos(chunk.split, chunk.first, chunk.photos)
-        )
+        if self.again:
+            photos = self.catalogue.photos_again(chunk.number, chunk.split)
+        else:
+            photos = self.catalogue.photos(chunk.split, chunk.first, chunk.photos)
         return Work(Chunk(chunk.number, tuple(map(_item, photos)), self.attributes), chunk.inputs)
 
 
@@ -110,7 +108,7 @@ def make_plan(
     catalogue: Catalogue,
     out: Path,
     config: PrepConfig,
-    models: tuple[Path, ...],
+    settings: dict[str, Any],
     before: DatasetInfo | None,
     limit: int | None,
     workers: int,
@@ -119,13 +117,14 @@ def make_plan(
     """Finds what of the source the dataset does not hold yet.
 
     Args:
+        settings: as dataset.json will hold them, checked against those of ``before``.
         workers: threads that look for duplicates; 0 leaves them unlooked for.
 
     Raises:
         SourceError: a new photograph lies outside the folder which the first prep fixed, or has no split.
         DatasetError: a photograph has changed since it was added.
     """
-    twins = 0
+    marks, twins = _marks(source, out, before), 0
     if before is None or limit is not None or not _is_all_known(catalogue, out, before):
         catalogue.arrange(limit)
         if before:
@@ -140,15 +139,13 @@ def make_plan(
         if config.dedup == "exact" and workers:
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, reachable(source.where):
                 twins = _find_twins(source.unpacked(Path(folder)), catalogue, workers)
-    settings, versions = effective_settings(config, models, attributes), library_versions()
-    marks = _marks(source, out, before)
+    versions = library_versions()
     return Plan(
         where=source.where,
         marks=marks,
         before=before,
         settings=settings,
         versions=versions,
-        models=models,
         found=min(len(catalogue), limit or len(catalogue)),
         gone=catalogue.gone(),
         ignored=dict(sorted(catalogue.ignored.items())),
@@ -161,14 +158,14 @@ def make_plan(
 
 
 def _marks(source: Source, out: Path, before: DatasetInfo | None) -> tuple[str, ...]:
-    """Of the files of a source that tells neither names nor sizes of its own (tables, arrays); none of any other.
+    """See `Source.marks`.
 
     Raises:
-        DatasetError: the dataset was made from other ones. Files that come behind those it was made from are new.
+        DatasetError: the dataset was made from other files. Files that come behind those it was made from are new.
     """
     with reachable(source.where):
-        marks = source.marks() if isinstance(source, Table | Arrays) else ()
-    if before and before.source != marks[: len(before.source)]:
+        marks = source.marks()
+    if before and (before.source != marks[: len(before.source)] or bool(before.source) != bool(marks)):
         raise DatasetError(
             f"{out} was made from another source than {source.where}, whose photographs can't be told from its own.\n"
             f"Choose another folder, or make it anew (what is in it is deleted) with --force."
@@ -233,7 +230,7 @@ def _refuse_changed(catalogue: Catalogue, out: Path) -> None:
         )
 
 
-def _find_twins(source: Source, catalogue: Catalogue, threads: int) -> int:
+def _find_twins(source: Readable, catalogue: Catalogue, threads: int) -> int:
     """Reads and sums every new photograph (most of the time is the disk's), and marks those that came before."""
     readers: queue.SimpleQueue[Reader] = queue.SimpleQueue()
     for _ in range(threads):

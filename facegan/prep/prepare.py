@@ -6,36 +6,32 @@ import contextlib
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from facegan.config import PrepConfig
-from facegan.console import Console, human_seconds
-from facegan.errors import Interrupted, SettingsError
-from facegan.files import disk_errors, exclusive, human_bytes, make_folder
+from facegan.console import Console
+from facegan.errors import SettingsError
+from facegan.files import disk_errors, exclusive, make_folder
 from facegan.machine import usable_cpus
-from facegan.manifests import completeness, known_datasets
 from facegan.prep.advice import advice
+from facegan.prep.announce import announce
 from facegan.prep.attributes import Attributes, open_attributes
 from facegan.prep.catalogue import Catalogue
 from facegan.prep.commit import committed
-from facegan.prep.engines.local import LocalEngine
-from facegan.prep.engines.ray import RayEngine
-from facegan.prep.engines.run import run_chunks
-from facegan.prep.engines.worker import PHOTO_SECONDS, Done, Job
+from facegan.prep.engines.worker import PHOTO_SECONDS, Job
 from facegan.prep.finish import finish
 from facegan.prep.folder import UNPACKED, begun_with, end_earlier_run, make_ready, standing
 from facegan.prep.home import Home
 from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
 from facegan.prep.remote import look_home, open_home
 from facegan.prep.repair import plan_repair, tell_other_bytes
+from facegan.prep.running import Crew, Ran, run
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Source, is_url, reachable
-from facegan.prep.splits import shares
+from facegan.prep.sources.base import Readable, Source, is_url, reachable
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
 
@@ -149,19 +145,20 @@ def prepare(
     ):
         out = home.folder
         end_earlier_run(out, force)
+        settings = effective_settings(config, models, listed)
         if repair:
-            plan = _plan_repair(origin.where, catalogue, home, config, models, listed, console)
+            plan = _plan_repair(origin.where, catalogue, home, settings, listed, console)
         else:
-            plan = _plan(origin, catalogue, out, config, models, limit, force, workers, listed)
+            plan = _plan(origin, catalogue, out, config, settings, limit, force, workers, listed)
         folder = make_ready(out, plan.settings, plan.before, force)
         home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
-        _announce(plan, todo, config, workers, console)
-        ran = _Ran()
+        announce(plan, todo, config, workers, console)
+        ran = Ran()
         if todo:
-            with _unpacked(origin, out, plan, todo, config) as source_to_read:
-                job = Job(config, source_to_read, models, folder, photo_seconds)
-                _run(job, todo, plan, home, workers, engine, ray_address, console, ran)
+            with _unpacked(origin, out, plan, todo, config) as readable:
+                job = Job(config, readable, models, folder, photo_seconds)
+                ran = run(plan, todo, home, job, Crew(engine, workers, ray_address), console)
         with disk_errors(out, _finish_bytes(plan)):
             info = finish(home, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
@@ -207,7 +204,8 @@ def plan_prepare(
     with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)
         listed = open_attributes(attributes) if attributes else None
-        plan = _plan(origin, catalogue, folder, config, models, limit, force, 0, listed)
+        settings = effective_settings(config, models, listed)
+        plan = _plan(origin, catalogue, folder, config, settings, limit, force, 0, listed)
     new, size = plan.new, sum(chunk.bytes for chunk in plan.chunks)
     seconds, size = estimate(new, size, config, workers)
     return PrepPlan(
@@ -233,41 +231,37 @@ def _plan(
     catalogue: Catalogue,
     out: Path,
     config: PrepConfig,
-    models: tuple[Path, ...],
+    settings: dict[str, Any],
     limit: int | None,
     force: bool,
     workers: int,
-    attributes: Attributes | None = None,
+    attributes: Attributes | None,
 ) -> Plan:
     before = standing(out, force)
-    plan = make_plan(origin, catalogue, out, config, models, before, limit, workers, attributes)
     begun = begun_with(out, before)
     if begun and not force:
-        check_settings(begun, plan.settings, out)
-    return plan
+        check_settings(begun, settings, out)
+    return make_plan(origin, catalogue, out, config, settings, before, limit, workers, attributes)
 
 
 def _plan_repair(
     where: str,
     catalogue: Catalogue,
     home: Home,
-    config: PrepConfig,
-    models: tuple[Path, ...],
+    settings: dict[str, Any],
     attributes: Attributes | None,
     console: Console,
 ) -> Plan:
-    out = home.folder
-    before = DatasetInfo.read(out)
-    settings = effective_settings(config, models, attributes)
-    check_settings(before.settings, settings, out)
-    plan = plan_repair(where, catalogue, home, settings, models, before, attributes, console)
+    before = DatasetInfo.read(home.folder)
+    check_settings(before.settings, settings, home.folder)
+    plan = plan_repair(where, catalogue, home, settings, before, attributes, console)
     if not plan.again:
         console.note(f"{home.where} needs no repair.")
     return plan
 
 
 @contextlib.contextmanager
-def _unpacked(origin: Source, out: Path, plan: Plan, todo: list[ChunkPlan], config: PrepConfig) -> Iterator[Source]:
+def _unpacked(origin: Source, out: Path, plan: Plan, todo: list[ChunkPlan], config: PrepConfig) -> Iterator[Readable]:
     """The source as workers read it. What it had to unpack is deleted in the end."""
     folder = out / STATE_FOLDER / UNPACKED
     faces_bytes = estimate(sum(chunk.photos for chunk in todo), 0, config, 1)[1]
@@ -283,119 +277,3 @@ def _unpacked(origin: Source, out: Path, plan: Plan, todo: list[ChunkPlan], conf
 def _finish_bytes(plan: Plan) -> int:
     """About how much the end of a run writes: the table and the journal's files grow with what the dataset holds."""
     return 2_000_000 + 250 * (plan.new + (plan.before.totals.photos if plan.before else 0))
-
-
-def _announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int, console: Console) -> None:
-    new = sum(chunk.photos for chunk in todo)
-    seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
-    ignored = "".join(f", {count:,} {suffix}" for suffix, count in plan.ignored.items())
-    console.note(f"{plan.found:,} photographs found" + (f" (ignored{ignored.removeprefix(',')})" if ignored else ""))
-    known = known_datasets().get(plan.data_set)
-    if known:
-        split = f"; recommended: --split {known.prep_split}" if config.split == "none" else ""
-        console.note(f"{completeness(known, len(plan.catalogue))}{split}.")
-    if plan.found > new:
-        console.note(f"{plan.found - new:,} of them are done already.")
-    if plan.twins:
-        console.note(f"{plan.twins:,} are duplicates: they have the bytes of a photograph before them.")
-    if new:
-        console.note(
-            f"{new:,} to prepare with {workers} processes: "
-            f"about {human_seconds(seconds)}, about {human_bytes(size)} of disk."
-        )
-    if config.dedup == "off" and shares(config.split):
-        console.warn("a split by hash without --dedup exact may put copies of one photograph on both sides.")
-    count, first = plan.gone
-    if count:
-        console.warn(f"{count:,} photographs of the dataset are gone from the source (first: {first}); "
-                     "their faces stay.")  # fmt: skip
-    if plan.before and plan.before.versions != plan.versions:
-        changed = [
-            f"{k} {plan.before.versions.get(k)} → {v}"
-            for k, v in plan.versions.items()
-            if plan.before.versions.get(k) != v
-        ]
-        console.warn(
-            f"the dataset was begun with other versions ({', '.join(changed)}); new faces may differ slightly."
-        )
-
-
-@dataclass
-class _Ran:
-    """Sums over the chunks that this run did."""
-
-    photos: int = 0
-    kept: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    first: float = float("inf")
-    last: float = 0.0
-    no_decoder: int = 0
-    peak_bytes: int = 0
-    nodes: int = 1
-
-    @property
-    def seconds(self) -> float:
-        """From the first photo taken to the last rename."""
-        return self.last - self.first if self.photos else 0.0
-
-    def add(self, done: Done) -> None:
-        self.photos += done.chunk.photos
-        self.kept += done.chunk.kept
-        self.rejected.update(done.chunk.rejected)
-        self.no_decoder += done.chunk.no_decoder
-        self.first, self.last = min(self.first, done.started), max(self.last, done.finished)
-        self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
-
-    def note(self) -> str:
-        reasons = "".join(f", {count:,} {reason}" for reason, count in self.rejected.most_common(3))
-        return f"{self.kept / self.photos:.1%} kept{reasons}"
-
-
-def _engine(
-    job: Job, chunks: int, workers: int, name: str, address: str | None, console: Console
-) -> LocalEngine | RayEngine:
-    if name == "ray":
-        return RayEngine(job, address, None if address else workers, console)
-    return LocalEngine(job, min(workers, chunks))
-
-
-def _run(
-    job: Job,
-    todo: list[ChunkPlan],
-    plan: Plan,
-    home: Home,
-    workers: int,
-    engine_name: str,
-    ray_address: str | None,
-    console: Console,
-    ran: _Ran,
-) -> None:
-    before = plan.new - sum(chunk.photos for chunk in todo)
-    away = ""  # why the first photograph is unreachable that is: one fault often keeps many away
-    try:
-        with (
-            console.progress(plan.new, "photographs", done=before) as progress,
-            _engine(job, len(todo), workers, engine_name, ray_address, console) as engine,
-        ):
-            for done in home.kept(run_chunks(engine, map(plan.work, todo))):
-                ran.add(done)
-                for crash in done.chunk.crashes:
-                    console.warn(f"crashed on {crash}")
-                if done.chunk.unreachable and not away:
-                    away = done.chunk.unreachable
-                    console.warn(f"unreachable: {away}")
-                progress.advance(done.chunk.photos, ran.note())
-            ran.nodes = len(getattr(engine, "nodes", ())) or 1
-        if away:
-            count = ran.rejected["unreachable"]
-            console.warn(f"{count:,} photographs are unreachable; --repair tries them again.")
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
-            f"the same command goes on from there."
-        ) from None
-    if ran.no_decoder:
-        console.warn(
-            f"{ran.no_decoder:,} photographs are HEIC, which no installed library decodes: they are unreadable. "
-            "Convert them to JPEG, and prepare them under their new names."
-        )

@@ -5,7 +5,6 @@ Only the chunks concerned are run; the others stay as they are. A shard that is 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from facegan.console import Console
@@ -27,7 +26,6 @@ def plan_repair(
     catalogue: Catalogue,
     home: Home,
     settings: dict[str, Any],
-    models: tuple[Path, ...],
     before: DatasetInfo,
     attributes: Attributes | None,
     console: Console,
@@ -71,7 +69,6 @@ def plan_repair(
         before=before,
         settings=settings,
         versions=versions,
-        models=models,
         found=before.totals.photos,
         gone=(0, ""),
         ignored=before.totals.ignored,

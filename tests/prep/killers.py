@@ -31,6 +31,9 @@ class Deadly:
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         return Folder(self.path).photos(ignored)
 
+    def marks(self) -> tuple[str, ...]:
+        return ()
+
     def unpacked(self, folder: Path) -> Deadly:
         return self
 

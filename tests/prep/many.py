@@ -31,6 +31,9 @@ class Many:
             yield entries[i % len(entries)]._replace(name=name, place=(i % len(entries),))
         (self.told / "listed").touch()
 
+    def marks(self) -> tuple[str, ...]:
+        return ()
+
     def unpacked(self, folder: Path) -> Many:
         return self
 

@@ -9,10 +9,10 @@ import io
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -124,10 +124,15 @@ def test_whatever_is_done_to_a_photograph_it_gets_a_row(
 def run_prep(source: Path, out: Path, cwd: Path) -> tuple[dict, str, int]:
     """The real command: its JSON, what it said, and the most bytes that one of its processes used."""
     command = [sys.executable, "-m", "facegan", "prep", str(source), str(out), "--json", "--workers", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd) as process:
-        stdout, stderr = process.communicate(timeout=240)
-    assert process.returncode == 0, stderr.decode()
-    return json.loads(stdout), stderr.decode(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=cwd)
+        _, status, used = os.wait4(process.pid, 0)  # of it and its processes, not of those of tests before
+        process.returncode = os.waitstatus_to_exitcode(status)
+        stdout.seek(0)
+        stderr.seek(0)
+        said = stderr.read().decode()
+        assert process.returncode == 0, said
+        return json.load(stdout), said, used.ru_maxrss * 1024
 
 
 def outcomes(out: Path) -> dict[str, str]:
@@ -187,7 +192,7 @@ def test_a_zip_that_lies(portrait: Portrait, tmp_path: Path) -> None:
     expected = make_zip(tmp_path / "photos.zip", jpeg(portrait.pixels))
     source, ignored = open_source(str(tmp_path / "photos.zip")), Counter[str]()
     chunk = Chunk(0, tuple(Item(entry.name, entry) for entry in source.photos(ignored)))
-    with contextlib.closing(source.reader()) as reader:
+    with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
         result = process_chunk(
             chunk, PrepConfig(), reader, Likeness(portrait), tmp_path / "0.tar", tmp_path / "0.partial"
         )

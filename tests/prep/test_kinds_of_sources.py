@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
 import struct
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import fsspec
@@ -20,6 +22,7 @@ from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SourceError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
+from facegan.prep.sources.base import Unreachable
 from facegan.shards.images import decode_image, encode_image
 from tests.prep.test_sources import Listing, as_members, make_tar, read_all
 
@@ -338,3 +341,33 @@ def test_another_array_is_not_taken_for_the_first(tmp_path: Path, kind: str) -> 
     with pytest.raises(DatasetError, match=r"was made from another"):
         prepare(tmp_path / f"b.{kind}", tmp_path / "out", config, workers=1)
     assert prepare(tmp_path / f"a.{kind}", tmp_path / "out", config, workers=1).photos == 5
+
+
+def test_an_array_is_not_taken_for_a_folder_nor_one_of_several_for_others(tmp_path: Path) -> None:
+    config = PrepConfig.of({"detector": "none", "crop": "squash", "size": 28})
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, picture in enumerate(PICTURES):
+        (folder / f"{i:06d}.png").write_bytes(encode_image(picture, "png"))
+    np.save(tmp_path / "x.npy", PICTURES[::-1])
+    prepare(folder, tmp_path / "of-folder", config, workers=1)
+    with pytest.raises(DatasetError, match=r"was made from another"):
+        prepare(tmp_path / "x.npy", tmp_path / "of-folder", config, workers=1)
+    for name, pictures in (("a", PICTURES), ("b", PICTURES[::-1])):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "1.npy", pictures)
+    prepare(tmp_path / "a" / "*.npy", tmp_path / "of-many", config, workers=1)
+    with pytest.raises(DatasetError, match=r"was made from another"):
+        prepare(tmp_path / "b" / "*.npy", tmp_path / "of-many", config, workers=1)
+
+
+def test_an_archive_that_goes_while_it_is_read_may_come_back(tmp_path: Path) -> None:
+    for name in "ab":
+        make_tar(tmp_path / f"{name}.tar", [(f"{name}.jpg", b"one")])
+    source = open_source(str(tmp_path / "{a,b}.tar"))
+    entries = list(source.photos(Counter()))
+    (tmp_path / "b.tar").unlink()
+    with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
+        assert reader.read(entries[0]) == b"one"
+        with pytest.raises(Unreachable):
+            reader.read(entries[1])

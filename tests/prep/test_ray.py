@@ -67,16 +67,20 @@ def test_two_nodes_share_the_work_and_one_may_go(
     assert (whole.engine, whole.nodes) == ("ray", 2)
     assert digest(tmp_path / "whole") == digest(tmp_path / "local")
 
+    left: list[int] = []  # chunks that were still to be made
+
     def remove() -> None:
         chunks = tmp_path / "lost" / ".facegan" / "chunks"
         while not list(chunks.glob("*.json")):  # in the middle: one chunk is there, fourteen are not
             time.sleep(0.02)
         cluster.remove_node(cluster.workers[0], allow_graceful=False)
+        left.append(15 - len(list(chunks.glob("*.json"))))
 
     remover = threading.Thread(target=remove)
     remover.start()
     prepare(portraits, tmp_path / "lost", SMALL, engine="ray", ray_address=cluster.address)
     remover.join()
+    assert 0 < left[0] < 15
     assert digest(tmp_path / "lost") == digest(tmp_path / "local")
 
 

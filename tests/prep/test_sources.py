@@ -115,14 +115,14 @@ def test_every_way_of_packing_a_zip(tmp_path: Path, method: int) -> None:
 
 
 def test_a_damaged_member_of_a_zip_raises_what_a_chunk_takes_for_unreadable(tmp_path: Path) -> None:
-    from facegan.prep.chunk import _UNREADABLE
+    from facegan.prep.sources.base import DAMAGED
 
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("1.jpg", b"abc" * 1000)
     data = bytearray((tmp_path / "x.zip").read_bytes())
     data[100] ^= 1
     (tmp_path / "x.zip").write_bytes(data)
-    with pytest.raises(_UNREADABLE):
+    with pytest.raises(DAMAGED):
         read_all(tmp_path / "x.zip")
 
 

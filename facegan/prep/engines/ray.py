@@ -7,6 +7,7 @@ detector models are the driver's alone.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -19,12 +20,12 @@ from typing import Any, Self
 
 from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
+from facegan.faces.models import cache_folder
+from facegan.files import make_folder, write_bytes
 from facegan.machine import cpu_name
 from facegan.prep.commit import Work, adopt, rows_path, shard_path
 from facegan.prep.engines.local import WorkerDied
 from facegan.prep.engines.worker import Done, Job, Worker
-
-_MODELS = "facegan-models"
 
 
 @dataclass(frozen=True)
@@ -156,13 +157,17 @@ def _started(parcel: _Parcel) -> Worker:
     """This process's worker for the run; made when the first chunk comes."""
     if parcel.token not in _workers:
         _workers.clear()
-        folder = Path(tempfile.mkdtemp(prefix=_MODELS))
-        paths = []
-        for model, data in zip(parcel.job.models, parcel.models, strict=True):
-            paths.append(folder / model.name)
-            paths[-1].write_bytes(data)
-        _workers[parcel.token] = Worker(replace(parcel.job, models=tuple(paths)))
+        paths = tuple(map(_model, parcel.job.models, parcel.models))
+        _workers[parcel.token] = Worker(replace(parcel.job, models=paths))
     return _workers[parcel.token]
+
+
+def _model(path: Path, data: bytes) -> Path:
+    """A file with the model's bytes on this node: kept in the cache, for processes here come and go."""
+    here = make_folder(cache_folder() / hashlib.sha256(data).hexdigest()) / path.name
+    if not here.is_file() or here.read_bytes() != data:
+        write_bytes(here, data)
+    return here
 
 
 def _do(parcel: _Parcel, work: Work) -> _Returned:

@@ -21,7 +21,7 @@ from facegan.files import TEMPORARY
 from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import process_chunk
 from facegan.prep.commit import Committed, Work, run_and_commit
-from facegan.prep.sources.base import Entry, Reader, Source, reachable
+from facegan.prep.sources.base import Entry, Readable, Reader, reachable
 
 PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
 
@@ -31,7 +31,7 @@ class Job:
     """What every worker needs to know: small, and pickled once."""
 
     config: PrepConfig
-    source: Source
+    source: Readable
     models: tuple[Path, ...]
     folder: Path  # where chunks are committed
     photo_seconds: float = PHOTO_SECONDS

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from facegan.prep.sources.base import Entry, Reader, Source
+from facegan.errors import SourceError
+from facegan.prep.sources.base import Entry, Readable, Reader, Source, Unreachable
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,24 @@ class Archives:
             for entry in source.photos(ignored):
                 yield entry._replace(place=(number, *entry.place))
 
-    def unpacked(self, folder: Path) -> Archives:
+    def marks(self) -> tuple[str, ...]:
+        return tuple(mark for source in self.members for mark in source.marks())
+
+    def unpacked(self, folder: Path) -> UnpackedArchives:
         unpacked = []
         for number, source in enumerate(self.members):
             below = folder / f"{number:05d}"
             below.mkdir(parents=True, exist_ok=True)
             unpacked.append(source.unpacked(below))
-        return Archives(self.where, tuple(unpacked))
+        return UnpackedArchives(self.where, tuple(unpacked))
+
+
+@dataclass(frozen=True)
+class UnpackedArchives:
+    """Archives whose photographs can be read in any order."""
+
+    where: str
+    members: tuple[Readable, ...]
 
     def reader(self) -> ArchivesReader:
         return ArchivesReader(self.members)
@@ -39,7 +51,7 @@ class ArchivesReader:
 
     _most_open = 16
 
-    def __init__(self, members: tuple[Source, ...]) -> None:
+    def __init__(self, members: tuple[Readable, ...]) -> None:
         self._members = members
         self._open: dict[int, Reader] = {}
 
@@ -48,7 +60,10 @@ class ArchivesReader:
         if number not in self._open:
             if len(self._open) == self._most_open:
                 self._open.pop(next(iter(self._open))).close()
-            self._open[number] = self._members[number].reader()
+            try:
+                self._open[number] = self._members[number].reader()
+            except (OSError, SourceError) as error:  # it was there when it was listed
+                raise Unreachable(str(error)) from error
         return self._open[number].read(entry._replace(place=tuple(place)))
 
     def close(self) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import lzma
 import os
 import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,7 +52,7 @@ class Entry(NamedTuple):
 
 
 class Source(Protocol):
-    """Photographs with stable names. Sources are small and picklable: each worker opens its own reader."""
+    """Photographs with stable names."""
 
     @property
     def where(self) -> str:
@@ -64,9 +67,21 @@ class Source(Protocol):
         """
         ...
 
-    def unpacked(self, folder: Path) -> Source:
-        """A source of the same entries that reads in any order: itself, or what it had to unpack in ``folder``."""
+    def marks(self) -> tuple[str, ...]:
+        """Digests of the files behind it, where neither names nor sizes tell one of its photographs from another
+        source's; else none."""
         ...
+
+    def unpacked(self, folder: Path) -> Readable:
+        """The same entries, to be read in any order: itself, or what it had to unpack in ``folder``."""
+        ...
+
+
+class Readable(Protocol):
+    """What `Source.unpacked` gives. Small and picklable: each worker opens its own reader."""
+
+    @property
+    def where(self) -> str: ...
 
     def reader(self) -> Reader: ...
 
@@ -75,8 +90,8 @@ class Reader(Protocol):
     """Reads photographs of one source inside one process.
 
     Raises:
-        Unreachable: the bytes can't be had now; another time they may be.
-        OSError, ValueError, zipfile.BadZipFile, …: they are there, and damaged.
+        Unreachable, OSError: the bytes can't be had now; another time they may be.
+        Exception: one of `DAMAGED`: they are there, and damaged.
     """
 
     def read(self, entry: Entry) -> bytes: ...
@@ -86,6 +101,10 @@ class Reader(Protocol):
 
 class Unreachable(Exception):
     """A photograph's bytes can't be had now."""
+
+
+# What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.
+DAMAGED = (EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def is_photo(name: bytes) -> bool:

@@ -50,6 +50,9 @@ class Folder:
         path = self.path / LABELS_FILE
         return read_labels(path.read_bytes()) if path.is_file() else {}
 
+    def marks(self) -> tuple[str, ...]:
+        return ()
+
     def unpacked(self, folder: Path) -> Folder:
         return self
 
@@ -123,6 +126,9 @@ class RemoteFolder:
                 yield Entry(raw, int(info.get("size") or 0), label=labels.get(raw, 0))
             else:
                 ignored[suffix(raw)] += 1
+
+    def marks(self) -> tuple[str, ...]:
+        return ()
 
     def unpacked(self, folder: Path) -> RemoteFolder:
         return self

@@ -182,7 +182,12 @@ class TableReader:
             if number not in self._files:
                 self._files[number] = pq.ParquetFile(self._blobs[number].open(), pre_buffer=False)
             read = self._files[number].read_row_group
-            found = read(group, [self._columns.data], use_threads=False)
+            try:
+                found = read(group, [self._columns.data], use_threads=False)
+            except OSError as error:
+                if error.errno is None:  # pyarrow's word for damage; the system's have a number
+                    raise ValueError(str(error)) from error
+                raise
             self._groups[key] = found.column(0)
         return self._groups[key]
 

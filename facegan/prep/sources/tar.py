@@ -47,6 +47,9 @@ class Tar:
         with self.blob.open() as file:
             yield from _photos(file, self.where, ignored)
 
+    def marks(self) -> tuple[str, ...]:
+        return ()
+
     def unpacked(self, folder: Path) -> Tar:
         return self
 
@@ -68,6 +71,9 @@ class PackedTar:
         with self.blob.open() as file, gzip.open(file) as plain:
             yield from _photos(plain, self.where, ignored)
 
+    def marks(self) -> tuple[str, ...]:
+        return ()
+
     def unpacked(self, folder: Path) -> Tar:
         path = folder / f"{self.blob.name}.tar"
         try:
@@ -76,9 +82,6 @@ class PackedTar:
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise SourceError(f"{self.where} is no whole tar archive ({error}).") from None
         return Tar(Blob(str(path)))
-
-    def reader(self) -> TarReader:
-        raise NotImplementedError("a packed tar is read after unpacked()")
 
 
 def _photos(file: Any, where: str, ignored: Counter[str]) -> Iterator[Entry]:

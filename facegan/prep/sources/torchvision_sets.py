@@ -75,6 +75,9 @@ class ClassData:
             for i in range(count):
                 yield Entry(f"{part}/{i:06d}.png".encode(), 0, (number, i), int(labels[i]), part)
 
+    def marks(self) -> tuple[str, ...]:
+        return (f"torchvision:{self.name}",)  # whose files its class has checked
+
     def unpacked(self, folder: Path) -> Arrays:
         import numpy as np
 
@@ -84,9 +87,6 @@ class ClassData:
             np.save(path, _made(self.name, self.root, False, train=part == "train").data)
             arrays.append(Pictures(Blob(str(path)), part=part))
         return Arrays(self.where, tuple(arrays))
-
-    def reader(self) -> Any:
-        raise NotImplementedError("a set of arrays is read after unpacked()")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ class CelebA:
             parts[name.encode()] = names[int(number)]
         for entry in Folder(self.folder).photos(ignored):
             yield entry._replace(part=parts.get(entry.name, ""))
+
+    def marks(self) -> tuple[str, ...]:
+        return ()
 
     def unpacked(self, folder: Path) -> CelebA:
         return self

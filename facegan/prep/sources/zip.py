@@ -47,6 +47,9 @@ class Zip:
         except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:  # odd names
             raise SourceError(f"{self.where} is no whole zip archive ({error}).") from None
 
+    def marks(self) -> tuple[str, ...]:
+        return ()
+
     def unpacked(self, folder: Path) -> Zip:
         return self
 

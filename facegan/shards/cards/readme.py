@@ -32,7 +32,7 @@ FIELDS = {
     "sha256": "of the photograph's file",
     "width": "of the upright photograph, in pixels",
     "height": "of the upright photograph, in pixels",
-    "box": "the detector's box [x, y, width, height], in pixels of the photograph",
+    "box": "the detector's box [x, y, width, height], in pixels of the photograph; empty without a detector",
     "keypoints": "six [x, y]: image-left eye, image-right eye, nose, mouth, image-left ear, image-right ear",
     "score": "the detector's score, 0 to 1",
     "quad": "the crop's corners [x, y]: top left, bottom left, bottom right, top right; pixel centres at .5",
