@@ -142,6 +142,7 @@ def prepare(
         open_home(os.fspath(out), force) as home,
         contextlib.closing(list_photographs(origin)) as catalogue,
         _writing(home),
+        contextlib.ExitStack() as until,
     ):
         out = home.folder
         end_earlier_run(out, force)
@@ -158,12 +159,13 @@ def prepare(
         if todo:
             with _unpacked(origin, out, plan, todo, config) as readable:
                 job = Job(config, readable, models, folder, photo_seconds)
-                ran = run(plan, todo, home, job, Crew(engine, workers, ray_address), console)
+                ran = run(plan, todo, home, job, Crew(engine, workers, ray_address), console, until)
         with disk_errors(out, _finish_bytes(plan)):
             info = finish(home, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
+        until.close()
         totals = info.totals
         for sentence in advice(totals.rejected, totals.photos, config):
             console.warn(sentence)

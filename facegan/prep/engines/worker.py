@@ -119,7 +119,7 @@ def start(job: Job, seat: int | None) -> None:
     """First thing in a process of the local engine."""
     global _worker
     if seat is not None:
-        _take_seat(seat)
+        take_seat(seat)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -131,7 +131,7 @@ def start(job: Job, seat: int | None) -> None:
     # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
 
 
-def _take_seat(seat: int) -> None:
+def take_seat(seat: int) -> None:
     """Keeps this process on a CPU of its own.
 
     MediaPipe hands each photograph from thread to thread: where they share a CPU they find it in its cache.
