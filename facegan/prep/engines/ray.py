@@ -172,7 +172,7 @@ def _refuse_nobody(address: str) -> None:
 
 
 _workers: dict[str, Worker] = {}
-_seat = socket.socket(socket.AF_UNIX)
+_seat: socket.socket | None = None
 
 
 def _started(parcel: _Parcel) -> Worker:
@@ -193,7 +193,8 @@ def _sit(token: str) -> None:
     here = ray.get_runtime_context().get_node_id()
     slots = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here)
     for seat in range(usable_cpus() if slots == usable_cpus() else 0):
-        _seat.close()
+        if _seat:
+            _seat.close()
         _seat = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):  # somebody sits there, or this is no Linux
             _seat.bind(f"\0facegan-{token}-{seat}")  # an abstract name: it goes with the process
