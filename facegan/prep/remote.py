@@ -21,11 +21,11 @@ from pathlib import Path
 
 from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder
-from facegan.prep.commit import Committed, marker_path, rows_path, shard_path
+from facegan.prep.commit import CHUNKS, Committed, commit, marker_path, rows_path, shard_path
 from facegan.prep.engines.worker import Done
-from facegan.prep.finish import CHUNKS, FINAL, JOURNAL, REJECTS, is_ours
+from facegan.prep.finish import FINAL, JOURNAL, REJECTS, is_ours
 from facegan.prep.folder import SETTINGS, refuse_foreign
-from facegan.prep.home import Home, LocalHome
+from facegan.prep.home import Home, LocalHome, in_background
 from facegan.prep.original import ORIGIN_FILE
 from facegan.prep.remote_lock import RemoteLock
 from facegan.prep.sources.base import Unreachable, is_url
@@ -147,27 +147,18 @@ class RemoteHome:
         self._store.remove(gone)
         self._upload(f"{STATE_FOLDER}/{SETTINGS}")
 
-    def kept(self, chunks: Iterator[Done]) -> Iterator[Done]:
-        uploads: dict[concurrent.futures.Future[None], Done] = {}
-        with concurrent.futures.ThreadPoolExecutor(_UPLOADS) as pool:
-            try:
-                for done in chunks:
-                    uploads[pool.submit(self._keep, done.chunk)] = done
-                    seconds = 0 if len(uploads) < _UPLOADS else None
-                    for upload in concurrent.futures.wait(uploads, seconds, _FIRST).done:
-                        upload.result()
-                        yield uploads.pop(upload)
-                for upload in concurrent.futures.as_completed(uploads):
-                    upload.result()
-                    yield uploads[upload]
-            finally:  # nothing may be written any more when the lock is given back
-                self._store.stopping.set()
-                pool.shutdown(cancel_futures=True)
-                self._store.stopping.clear()
+    def kept(self, chunks: Iterator[Done], folder: Path) -> Iterator[Done]:
+        def keep(chunk: Committed) -> None:
+            commit(folder, chunk)
+            self._keep(chunk, folder)
 
-    def _keep(self, chunk: Committed) -> None:
+        try:  # nothing may be written any more when the lock is given back
+            yield from in_background(chunks, keep, _UPLOADS, self._store.stopping.set)
+        finally:
+            self._store.stopping.clear()
+
+    def _keep(self, chunk: Committed, folder: Path) -> None:
         self._lock.require()
-        folder = self.folder / STATE_FOLDER / CHUNKS
         shard, rows, marker = (self._name(path(folder, chunk.number)) for path in (shard_path, rows_path, marker_path))
         self._store.remove([name for name in (marker, shard) if name in self._store.sizes])
         if chunk.shard:

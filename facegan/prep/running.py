@@ -86,7 +86,7 @@ def run(
     try:
         with console.progress(plan.new, "photographs", done=before) as progress:
             engine = until.enter_context(_engine(job, len(todo), crew, console))
-            for done in home.kept(run_chunks(engine, map(plan.work, todo))):
+            for done in home.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")
