@@ -46,7 +46,7 @@ class Catalogue:
             SourceError: the source can't be listed.
         """
         self._source = source
-        self._arranged = False
+        self._arranged = self._has_paths = False
         self.ignored: Counter[str] = Counter()
         self.root = b""  # the folder below which paths are told
         self._db = Scratch(_SCHEMA)
@@ -242,9 +242,10 @@ class Catalogue:
         self._db.many(
             "INSERT INTO again VALUES (?, ?, ?, ?)", ((chunk, i, path, twin) for i, (path, twin) in enumerate(rows))
         )
-        self._db.run("CREATE TABLE IF NOT EXISTS paths (path TEXT PRIMARY KEY, name BLOB) WITHOUT ROWID")
-        if not self._db.number("SELECT count(*) FROM paths"):
+        if not self._has_paths:
+            self._db.run("CREATE TABLE paths (path TEXT PRIMARY KEY, name BLOB) WITHOUT ROWID")
             self._db.run(f"INSERT OR IGNORE INTO paths SELECT {self._path}, name FROM photos")
+            self._has_paths = True
         gone = self._db.first(
             "SELECT path FROM again WHERE chunk = ? AND path NOT IN (SELECT path FROM paths) ORDER BY place", chunk
         )

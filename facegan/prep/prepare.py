@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -140,8 +141,9 @@ def prepare(
     listed = open_attributes(attributes) if attributes else None
     with (
         open_home(os.fspath(out), force) as home,
+        _locked(home),
         contextlib.closing(list_photographs(origin)) as catalogue,
-        _writing(home),
+        disk_errors(home.folder),
     ):
         out = home.folder
         end_earlier_run(out, force)
@@ -218,12 +220,10 @@ def _leave_out(out: str | os.PathLike[str]) -> Path | None:
     return None if is_url(os.fspath(out)) else Path(out)
 
 
-@contextlib.contextmanager
-def _writing(home: Home) -> Iterator[None]:
+def _locked(home: Home) -> AbstractContextManager[None]:
     """Holds the folder's lock."""
     lock = make_folder(home.folder / STATE_FOLDER) / "lock"
-    with exclusive(lock, f"Another facegan prep is writing into {home.where}"), disk_errors(home.folder):
-        yield
+    return exclusive(lock, f"Another facegan prep is writing into {home.where}")
 
 
 def _plan(

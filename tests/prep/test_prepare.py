@@ -367,6 +367,9 @@ def test_a_second_run_into_one_folder_names_the_first(portraits: Path, tmp_path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(FaceganError, match=r"Another facegan prep is writing.*process 77 on elsewhere"):
             prepare(portraits, out, workers=1)
+        (tmp_path / "none").mkdir()  # it is not even asked what the photographs are: to list them may take minutes
+        with pytest.raises(FaceganError, match=r"Another facegan prep is writing"):
+            prepare(tmp_path / "none", out, workers=1)
 
 
 def test_a_folder_with_other_things_is_left_alone(portraits: Path, tmp_path: Path, models: Path) -> None:

@@ -26,7 +26,7 @@ from facegan.prep.finish import carry_out_journal
 from facegan.prep.prepare import prepare
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.verify import verify
-from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS
+from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES
 from tests.prep.family import Family
 from tests.prep.test_engines import outcomes
 from tests.prep.test_prepare import digest, small_disk  # noqa: F401 - a fixture
@@ -238,12 +238,12 @@ def test_photographs_that_hang_fault_eat_memory_or_exit_cost_only_themselves(por
     photos.mkdir()
     for path in sorted(portraits.iterdir())[:8]:
         shutil.copy(path, photos)
-    deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS}
+    deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS, "e": LEAVES}
     for name, width in deadly.items():
         cv2.imwrite(str(photos / f"{name}.png"), np.full((100, width, 3), 128, np.uint8))
     config = PrepConfig(shard_size=3, detector="tests.prep.detectors:Deadly")
     result = prepare(photos, tmp_path / "out", config, workers=2, photo_seconds=1)
-    assert (result.kept, result.rejected) == (8, {"crashed": 4})
+    assert (result.kept, result.rejected) == (8, {"crashed": 5})
     crashed = {path for path, reason in outcomes(tmp_path / "out").items() if reason == "crashed"}
     assert crashed == {f"{name}.png" for name in deadly}
     assert verify(tmp_path / "out").ok
