@@ -48,8 +48,10 @@ class _Errand:
 
 
 class _Process(SpawnProcess):
-    """A worker, which ends when it is killed, and not before: pebble forgets one that ended by itself with 0, and whoever
-    waits for what it had in hand would wait for ever."""
+    """A worker, which ends when it is killed, and not before.
+
+    pebble forgets one that ended by itself with 0: whoever waits for what it had in hand would wait for ever.
+    """
 
     @property
     def exitcode(self) -> int | None:

@@ -123,7 +123,10 @@ def suffix(name: bytes) -> str:
 
 def archive_name(name: str) -> bytes:
     """A member's name as a path below the archive: no leading ``/`` or ``./``."""
-    raw = name.encode("utf-8", "surrogateescape")
+    return below_archive(name.encode("utf-8", "surrogateescape"))
+
+
+def below_archive(raw: bytes) -> bytes:
     while raw.startswith((b"/", b"./")):
         raw = raw.removeprefix(b".").removeprefix(b"/")
     return raw

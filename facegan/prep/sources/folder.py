@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Entry, Unreachable, filesystem, is_photo, patiently, suffix
-from facegan.prep.sources.labels import LABELS_FILE, read_labels
+from facegan.prep.sources.base import MAX_BYTES, Blob, Entry, Unreachable, filesystem, is_photo, patiently, suffix
+from facegan.prep.sources.labels import LABELS_FILE, Labels
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
 
@@ -29,26 +30,29 @@ class Folder:
         top = os.fsencode(self.path)
         inside = os.path.realpath(top) + b"/"
         avoid = os.path.realpath(self.leave_out) if self.leave_out else None
-        labels = self._labels()
-        for name, entry in _walk(top, avoid):
-            if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
-                ignored["link"] += 1
-                continue
-            if not is_photo(name):
-                ignored[suffix(name)] += 1
-                continue
-            try:
-                is_file, size = entry.is_file(), entry.stat().st_size
-            except OSError:  # a link that leads nowhere or in a circle, or a file that was deleted just now
-                is_file, size = False, 0
-            if is_file:
-                yield Entry(name, size, (), labels.get(name, 0))
-            else:
-                ignored["link" if entry.is_symlink() else "special"] += 1
+        with contextlib.closing(self._labels()) as labels:
+            for name, entry in _walk(top, avoid):
+                if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                    ignored["link"] += 1
+                    continue
+                if not is_photo(name):
+                    ignored[suffix(name)] += 1
+                    continue
+                try:
+                    is_file, size = entry.is_file(), entry.stat().st_size
+                except OSError:  # a link that leads nowhere or in a circle, or a file that was deleted just now
+                    is_file, size = False, 0
+                if is_file:
+                    yield Entry(name, size, (), labels.of(name))
+                else:
+                    ignored["link" if entry.is_symlink() else "special"] += 1
 
-    def _labels(self) -> dict[bytes, int]:
+    def _labels(self) -> Labels:
         path = self.path / LABELS_FILE
-        return read_labels(path.read_bytes()) if path.is_file() else {}
+        if not path.is_file():
+            return Labels(None)
+        with path.open("rb") as file:
+            return Labels(file)
 
     def marks(self) -> tuple[str, ...]:
         return ()
@@ -117,15 +121,19 @@ class RemoteFolder:
         names = {path.removeprefix(prefix): info for path, info in found.items()}
         for dataset in _datasets(names):
             names = {name: info for name, info in names.items() if not name.startswith(dataset)}
-        labels = {}
-        if LABELS_FILE in names:
-            labels = read_labels(patiently(lambda: fs.cat_file(prefix + LABELS_FILE)))
-        for name, info in names.items():
-            raw = name.encode("utf-8", "surrogateescape")
-            if is_photo(raw):
-                yield Entry(raw, int(info.get("size") or 0), label=labels.get(raw, 0))
-            else:
-                ignored[suffix(raw)] += 1
+        with contextlib.closing(self._labels(names)) as labels:
+            for name, info in names.items():
+                raw = name.encode("utf-8", "surrogateescape")
+                if is_photo(raw):
+                    yield Entry(raw, int(info.get("size") or 0), label=labels.of(raw))
+                else:
+                    ignored[suffix(raw)] += 1
+
+    def _labels(self, names: Collection[str]) -> Labels:
+        if LABELS_FILE not in names:
+            return Labels(None)
+        with Blob(f"{self.where.rstrip('/')}/{LABELS_FILE}").open() as file:
+            return Labels(file)
 
     def marks(self) -> tuple[str, ...]:
         return ()
