@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Blob, Entry, Unreachable, filesystem, is_photo, patiently, suffix
+from facegan.prep.sources.base import MAX_BYTES, Entry, Unreachable, filesystem, is_photo, patiently, suffix
+from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.fetch import fetch
 from facegan.prep.sources.labels import LABELS_FILE, Labels
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
@@ -161,13 +163,7 @@ class RemoteReader:
 
     def read(self, entry: Entry) -> bytes:
         path = self._top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape")
-        return patiently(lambda: self._fetch(path, entry.size))
-
-    def _fetch(self, path: str, size: int) -> bytes:
-        data = self._fs.cat_file(path)
-        if size and len(data) != size:
-            raise OSError(f"{len(data):,} of {size:,} bytes came")
-        return data
+        return fetch(self._fs, path, entry.size)
 
     def close(self) -> None:
         pass

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import Blob, Entry, is_photo
+from facegan.prep.sources.base import Entry, is_photo
+from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.columns import Columns, find_columns
 from facegan.prep.sources.table_reader import GROUPS_KEPT, TableReader, UnpackedTable, open_parquet, unpack
 
@@ -73,10 +74,10 @@ class Table:
         return tuple(blob.mark() for blob in self.blobs)
 
     def unpacked(self, folder: Path) -> Table | UnpackedTable:
-        columns = self._columns()
-        if self._is_read_as_it_lies(columns):
-            return self
-        return unpack(self.where, self.blobs, columns, folder)
+        here = tuple(blob.in_parts(folder) for blob in self.blobs)
+        table = self if here == self.blobs else Table(self.where, here)
+        columns = table._columns()
+        return table if table._is_read_as_it_lies(columns) else unpack(self.where, here, columns, folder)
 
     def _is_read_as_it_lies(self, columns: Columns) -> bool:
         """Whether photographs in the order of their names can be read with a few row groups in memory."""

@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facegan.files import replacing
-from facegan.prep.sources.base import MAX_BYTES, Blob, Entry, filesystem, patiently
+from facegan.prep.sources.base import MAX_BYTES, Entry
+from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.columns import Columns
+from facegan.prep.sources.fetch import fetch_told
 
 GROUPS_KEPT = 3
 _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES, _BATCH_ROWS = 1 << 24, 5_000
 _PLACE = struct.Struct("<qq")  # of an image in the copy: its first byte, and how many; or instead of that
 _NO_IMAGE, _DAMAGED = -1, -2
-_PROTOCOLS = ("http", "https", "s3", "gs", "gcs", "hf")  # a table may not make us read this machine's own files
 
 
 def open_parquet(file: Any) -> pq.ParquetFile:
@@ -47,7 +48,7 @@ class TableReader:
         image = _image(self._group(number, group)[row - firsts[group]].as_py(), self._columns)
         if image is None:
             raise ValueError("a row without an image")
-        return _fetch(image) if isinstance(image, str) else image
+        return fetch_told(image) if isinstance(image, str) else image
 
     def _file(self, number: int) -> tuple[Any, list[int]]:
         if number not in self._files:
@@ -98,7 +99,7 @@ class UnpackedReader:
         if size < 0:
             raise ValueError("a row without an image" if size == _NO_IMAGE else "damaged")
         data = os.pread(images.fileno(), min(size, MAX_BYTES + 1), start)
-        return _fetch(data.decode("utf-8", "surrogateescape")) if self._table.urls else data
+        return fetch_told(data.decode("utf-8", "surrogateescape")) if self._table.urls else data
 
     def _file(self, name: str) -> BinaryIO:
         if name not in self._files:
@@ -173,10 +174,3 @@ def _damage_is_a_value_error() -> Iterator[None]:
         if error.errno is None:  # pyarrow's word for damage; the system's have a number
             raise ValueError(str(error)) from error
         raise
-
-
-def _fetch(url: str) -> bytes:
-    if url.partition("://")[0].lower() not in _PROTOCOLS:
-        raise ValueError(f"a URL of another kind than {', '.join(_PROTOCOLS)}")
-    fs, path = filesystem(url)
-    return patiently(lambda: fs.cat_file(path))

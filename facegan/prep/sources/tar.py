@@ -19,16 +19,16 @@ from facegan.files import replacing
 from facegan.prep.scratch import Scratch
 from facegan.prep.sources.base import (
     MAX_BYTES,
-    Blob,
     Entry,
     Unreachable,
     archive_name,
     filesystem,
     is_photo,
     is_url,
-    read_range,
     suffix,
 )
+from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.fetch import read_range
 
 # What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
 _BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError, zlib.error)
@@ -56,7 +56,7 @@ class Tar:
         return ()
 
     def unpacked(self, folder: Path) -> Tar:
-        return self
+        return Tar(self.blob.in_parts(folder))
 
     def reader(self) -> TarReader | RemoteTarReader:
         return RemoteTarReader(self.where) if is_url(self.where) else TarReader(Path(self.where))
@@ -82,7 +82,7 @@ class PackedTar:
     def unpacked(self, folder: Path) -> Tar:
         path = folder / f"{self.blob.name}.tar"
         try:
-            with self.blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
+            with self.blob.in_parts(folder).open() as file, gzip.open(file) as plain, replacing(path) as out:
                 shutil.copyfileobj(plain, out, 1 << 20)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise SourceError(f"{self.where} is no whole tar archive ({error}).") from None

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Blob, Entry, below_archive, is_photo, suffix
+from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, below_archive, is_photo, suffix
+from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.labels import LABELS_FILE, Labels
 from facegan.prep.sources.zip_directory import Directory, Member
 
@@ -53,7 +54,7 @@ class Zip:
         return ()
 
     def unpacked(self, folder: Path) -> Zip:
-        return self
+        return Zip(self.blob.in_parts(folder))
 
     def reader(self) -> ZipReader:
         return ZipReader(self.blob)
