@@ -43,11 +43,16 @@ from facegan.shards.layout import (
 )
 from facegan.shards.photos import Fingerprint, in_shard, photo_counts, read_in_pieces, read_rows, write_photos
 
-CHUNKS = "chunks"
+CHUNKS, REPAIRS = "chunks", "repairs"  # committed chunks wait here; both count them from 0
 FINAL = "final"
 REJECTS = "rejects.json"
 JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
+
+
+def chunks_folder(plan: Plan) -> str:
+    """Where in ``.facegan`` the plan's chunks are committed. An addition that was stopped outlives a repair."""
+    return REPAIRS if plan.again else CHUNKS
 
 
 def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
@@ -77,13 +82,13 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     files = list(final.iterdir())
     whole = {path.name for path in files} | set(gathered.files)
     stale = {path.name for path in out.iterdir() if is_ours(path.name)} - whole
-    home.publish(files, gathered.files, stale)
+    home.publish(files, gathered.files, stale, chunks_folder(plan))
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
     sync_folder(final)
     moved = sorted(path.name for path in final.iterdir())
-    write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale)})
+    write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale), "clear": chunks_folder(plan)})
     carry_out_journal(out)
     return info
 
@@ -107,7 +112,7 @@ def carry_out_journal(out: Path) -> None:
     if not journal.is_file():
         return
     with disk_errors(out):
-        move, remove = _read_journal(journal)
+        move, remove, clear = _read_journal(journal)
         if (final / DATASET_FILE).is_file():
             (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged, no dataset stands
         for name in remove:
@@ -117,12 +122,12 @@ def carry_out_journal(out: Path) -> None:
                 (final / name).replace(out / name)
         sync_folder(out)
         journal.unlink()
-        shutil.rmtree(state / CHUNKS, ignore_errors=True)
+        shutil.rmtree(state / clear, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)
 
 
-def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
-    """Names of the dataset's files, and nothing else: the journal may come from elsewhere.
+def _read_journal(journal: Path) -> tuple[list[str], list[str], str]:
+    """Names of the dataset's files and of a folder of chunks, and nothing else: the journal may come from elsewhere.
 
     Raises:
         DatasetError: it holds something else.
@@ -130,12 +135,12 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
     try:
         found = json.loads(journal.read_bytes())
         move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
+        clear = str(found["clear"])
     except (ValueError, TypeError, KeyError):
-        move, remove = [""], []
-    for name in [*move, *remove]:
-        if not is_ours(name):
-            raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
-    return move, remove
+        move, remove, clear = [], [], ""
+    if clear not in (CHUNKS, REPAIRS) or not all(map(is_ours, [*move, *remove])):
+        raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
+    return move, remove, clear
 
 
 def is_ours(name: str) -> bool:
@@ -151,7 +156,7 @@ class _Gathered:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self._plan, self._out = plan, out
-        self._folder = out / STATE_FOLDER / CHUNKS
+        self._folder = out / STATE_FOLDER / chunks_folder(plan)
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()  # shards so far, by split

@@ -29,8 +29,8 @@ class Home(Protocol):
         """What has been cleared away in the folder shall be gone."""
         ...
 
-    def kept(self, chunks: Iterator[Done]) -> Iterator[Done]:
-        """Chunks that were committed in the folder, each as it is safe. Their shards need not stay there."""
+    def kept(self, chunks: Iterator[Done], committed: Path) -> Iterator[Done]:
+        """Chunks that were ``committed`` below the folder, each as it is safe. Their shards need not stay there."""
         ...
 
     def whole(self, shard: Path) -> AbstractContextManager[Path]:
@@ -39,13 +39,14 @@ class Home(Protocol):
 
     def sha256(self, shard: Path) -> str: ...
 
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
         """The folder is about to become the dataset that these make up.
 
         Args:
             files: all but the shards.
             shards: by their names from now on, where they lie until now.
             remove: names of the dataset until now that are none of its files any more.
+            clear: the folder of chunks that it is made of.
         """
         ...
 
@@ -59,7 +60,7 @@ class LocalHome:
     def ready(self) -> None:
         pass
 
-    def kept(self, chunks: Iterator[Done]) -> Iterator[Done]:
+    def kept(self, chunks: Iterator[Done], committed: Path) -> Iterator[Done]:
         return chunks
 
     def whole(self, shard: Path) -> AbstractContextManager[Path]:
@@ -68,5 +69,5 @@ class LocalHome:
     def sha256(self, shard: Path) -> str:
         return sha256_file(shard)
 
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
         pass

@@ -152,7 +152,7 @@ def prepare(
             plan = _plan_repair(origin.where, catalogue, home, settings, listed, console)
         else:
             plan = _plan(origin, catalogue, out, config, settings, limit, force, workers, listed)
-        folder = make_ready(out, plan.settings, plan.before, force)
+        folder = make_ready(out, plan, force, repair)
         home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         announce(plan, todo, config, workers, console)

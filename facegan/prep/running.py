@@ -83,7 +83,7 @@ def run(
             console.progress(plan.new, "photographs", done=before) as progress,
             _engine(job, len(todo), crew, console) as engine,
         ):
-            for done in home.kept(run_chunks(engine, map(plan.work, todo))):
+            for done in home.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")

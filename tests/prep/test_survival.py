@@ -167,6 +167,36 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     assert stops > 3 * len(decided["move"])  # it was stopped at every one of them
 
 
+def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
+    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path
+) -> None:
+    out, peace = tmp_path / "out", tmp_path / "peace"
+    for folder in (out, peace):
+        prepare(portraits, folder, CONFIG, limit=15, workers=1)
+    with prep(portraits, out) as family:
+        family.wait_for(out / ".facegan" / "chunks" / "000003.json")
+        kill(family, "parent")
+        family.end(60)
+        assert not family.left()
+    chunks = out / ".facegan" / "chunks"
+    done = {path.stem: (chunks / f"{path.stem}.tar").stat().st_ino for path in chunks.glob("*.json")}
+    assert not (out / "dataset.json").exists() or DatasetInfo.read(out).totals.photos == 15
+    (out / "train-000000.tar").unlink()
+    (out / "train-000002.tar").write_bytes(b"altered")
+    with pytest.raises(KeyboardInterrupt), stopped_at_line(4):  # a repair is stopped, too: when all is decided
+        prepare(portraits, out, CONFIG, workers=1, repair=True)
+    prepare(portraits, out, CONFIG, workers=1, repair=True)
+    assert verify(out).ok
+    assert not (out / ".facegan" / "repairs").exists()
+    assert {path.stem: (chunks / f"{path.stem}.tar").stat().st_ino for path in chunks.glob("*.json")} == done
+    prepare(portraits, out, CONFIG, workers=1)
+    inodes = {path.stat().st_ino for path in out.glob("*.tar")}
+    assert len(done) >= 4
+    assert inodes >= set(done.values())  # they are the same files: none was made again
+    prepare(portraits, peace, CONFIG, workers=1)
+    assert digest(out) == digest(peace)
+
+
 MANY = """
 import sys, time
 from pathlib import Path
