@@ -7,14 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from facegan.config import PrepConfig
 from facegan.console import Console
-from facegan.errors import SettingsError
+from facegan.errors import FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder
 from facegan.machine import usable_cpus
 from facegan.prep.advice import advice
@@ -220,10 +219,18 @@ def _leave_out(out: str | os.PathLike[str]) -> Path | None:
     return None if is_url(os.fspath(out)) else Path(out)
 
 
-def _locked(home: Home) -> AbstractContextManager[None]:
-    """Holds the folder's lock."""
-    lock = make_folder(home.folder / STATE_FOLDER) / "lock"
-    return exclusive(lock, f"Another facegan prep is writing into {home.where}")
+@contextlib.contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    """Holds the folder's lock. Of a folder that was made for it alone nothing stays: a mistake leaves no traces."""
+    is_new = not home.folder.exists()
+    state = make_folder(home.folder / STATE_FOLDER)
+    with exclusive(state / "lock", f"Another facegan prep is writing into {home.where}"):
+        try:
+            yield
+        except FaceganError:
+            if is_new and [path.name for path in home.folder.rglob("*")] == [STATE_FOLDER, "lock"]:
+                shutil.rmtree(home.folder)
+            raise
 
 
 def _plan(

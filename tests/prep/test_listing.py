@@ -20,9 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
+from facegan.prep.scratch import Scratch
 from facegan.prep.sources import open_source
+from facegan.prep.sources.base import Entry, common_folder
 from facegan.prep.sources.labels import Labels
 from facegan.prep.sources.zip_directory import Directory
+from facegan.prep.spool import SCHEMA, Spool
+from facegan.shards.layout import readable_path
+from facegan.shards.photos import Fingerprint
 
 FEW, MANY = 4_000, 24_000
 PHOTO_BYTES = 120  # that a photograph may take in memory while its source is listed
@@ -152,3 +157,37 @@ def test_labels_are_those_of_the_whole_file_wherever_it_is_cut(
     with contextlib.closing(Labels(io.BytesIO(told))) as labels:
         assert {name: labels.of(name.encode()) for name in pairs} == pairs
         assert labels.of(b"\xff") == 0
+
+
+ENTRIES = st.lists(
+    st.builds(
+        Entry,
+        name=st.one_of(st.binary(min_size=1, max_size=9), st.text("ab/é", min_size=1, max_size=9).map(str.encode)),
+        size=st.integers(0, 2**62),
+        place=st.lists(st.integers(0, 2**62), max_size=3).map(tuple),
+        label=st.integers(0, 2**31),
+        part=st.sampled_from(["", "train", "test"]),
+    ),
+    max_size=20,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@given(entries=ENTRIES, plain=st.booleans(), at_once=st.integers(1, 25))
+def test_a_spool_gives_back_what_was_put_in(
+    entries: list[Entry], plain: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain ones, as a folder has them, are kept without places, labels and parts."""
+    monkeypatch.setattr("facegan.prep.spool._AT_ONCE", at_once)
+    entries = [Entry(entry.name, entry.size) for entry in entries] if plain else entries
+    with contextlib.closing(Scratch(SCHEMA)) as db:
+        spool = Spool(db)
+        spool.fill(iter(entries))
+        assert spool.count == len(entries)
+        assert [Entry(n, s, tuple(place), label, part) for n, s, place, label, part in spool.rows()] == entries
+        names = sorted(entry.name for entry in entries)
+        root = common_folder(names[0], names[-1]) if names else b""
+        assert spool.root() == root
+        expected = Fingerprint()
+        expected.add_photos((readable_path(entry.name[len(root) :]), entry.size) for entry in entries)
+        assert spool.fingerprint() == str(expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Folder:
         inside = os.path.realpath(top) + b"/"
         avoid = os.path.realpath(self.leave_out) if self.leave_out else None
         with contextlib.closing(self._labels()) as labels:
-            for name, entry in _walk(top, avoid):
+            for name, entry in _walk(top, avoid):  # a million times: no call without need
                 if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
                     ignored["link"] += 1
                     continue
@@ -41,11 +42,12 @@ class Folder:
                     ignored[suffix(name)] += 1
                     continue
                 try:
-                    is_file, size = entry.is_file(), entry.stat().st_size
+                    told = entry.stat()
+                    is_file, size = stat.S_ISREG(told.st_mode), told.st_size
                 except OSError:  # a link that leads nowhere or in a circle, or a file that was deleted just now
                     is_file, size = False, 0
-                if is_file:
-                    yield Entry(name, size, (), labels.of(name))
+                if is_file:  # an Entry, by a third of the time that its own constructor takes
+                    yield tuple.__new__(Entry, (name, size, (), labels.of(name) if labels.told else 0, ""))
                 else:
                     ignored["link" if entry.is_symlink() else "special"] += 1
 

@@ -40,6 +40,11 @@ class Labels:
             db.close()
             raise
 
+    @property
+    def told(self) -> bool:
+        """Whether there are any."""
+        return self._db is not None
+
     def of(self, name: bytes) -> int:
         """0 where none was told."""
         return self._db.number("SELECT label FROM labels WHERE name = ?", name) if self._db else 0

@@ -88,6 +88,8 @@ class Directory:
             if _FULL in (size, packed, offset):
                 extra = more[name_bytes : name_bytes + extra_bytes]
                 size, packed, offset = _large(extra, [size, packed, offset])
+            if max(size, packed, offset) >> 62:
+                raise zipfile.BadZipFile("a member beyond all sizes")
             yield Member(
                 name,
                 size,
