@@ -21,7 +21,7 @@ from facegan.prep.chunk import Chunk, Item, process_chunk
 from facegan.prep.prepare import prepare
 from facegan.prep.sources.base import Entry, TooLarge, Unreachable
 from facegan.prep.sources.fetch import PRIVATE_VARIABLE, _public_socket
-from facegan.prep.sources.folder import RemoteFolder
+from facegan.prep.sources.remote_folder import RemoteFolder
 from tests.prep.fake import FakeDetector, Memory, photo
 from tests.prep.servers import FAST, Fickle, s3_server
 from tests.prep.test_prepare import digest, rows, small_disk  # noqa: F401 - a fixture
@@ -85,6 +85,22 @@ def test_every_kind_reads_from_s3_as_it_does_here(s3: str, made: Path) -> None:
 def test_a_run_from_s3_gives_the_bytes_of_a_run_from_here(s3: str, undisturbed: dict[str, str], tmp_path: Path) -> None:
     prepare(f"{s3}/photos", tmp_path / "out", CONFIG, workers=1)
     assert digest(tmp_path / "out") == undisturbed
+
+
+def test_a_bucket_is_listed_page_by_page(s3: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facegan.prep.sources.remote_folder._PAGE_KEYS", 5)
+    listing = Listing(f"{s3}/photos")
+    assert [(entry.name.decode(), entry.size) for entry in listing.entries] == [
+        (name, len(data)) for name, data in PHOTOS.items()
+    ]
+    fs = fsspec.filesystem("s3")
+    for name in ("labelled/a.jpg", "labelled/b.jpg", "labelled/out/photos.parquet", "labelled/out/preview.png"):
+        fs.pipe_file(f"faces/in/{name}", b"x")
+    fs.pipe_file("faces/in/labelled/out/dataset.json", b"{}")
+    fs.pipe_file("faces/in/labelled/dataset.json", b'{"labels": [["b.jpg", 7]]}')
+    found = Listing(f"{s3}/labelled")
+    assert [(entry.name, entry.label) for entry in found.entries] == [(b"a.jpg", 0), (b"b.jpg", 7)]
+    assert dict(found.ignored) == {".json": 1}
 
 
 def test_what_is_not_on_s3_says_so(s3: str) -> None:

@@ -11,7 +11,8 @@ from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
 from facegan.prep.sources.base import Source, filesystem, is_http, is_photo, is_url, reachable, without_query
 from facegan.prep.sources.blob import Blob
-from facegan.prep.sources.folder import Folder, RemoteFolder
+from facegan.prep.sources.folder import Folder
+from facegan.prep.sources.remote_folder import RemoteFolder
 from facegan.prep.sources.table import Table
 from facegan.prep.sources.tar import PackedTar, Tar
 from facegan.prep.sources.zip import Zip

@@ -1,4 +1,4 @@
-"""Folders of photographs, on this machine and behind fsspec URLs."""
+"""Folders of photographs on this machine."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Entry, Unreachable, filesystem, is_photo, patiently, suffix
-from facegan.prep.sources.blob import Blob
-from facegan.prep.sources.fetch import fetch
+from facegan.prep.sources.base import MAX_BYTES, Entry, Unreachable, is_photo, suffix
 from facegan.prep.sources.labels import LABELS_FILE, Labels
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE
 
 
 @dataclass(frozen=True)
@@ -106,66 +104,6 @@ class FolderReader:
             raise Unreachable(str(error)) from error
         finally:
             os.close(file)
-
-    def close(self) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class RemoteFolder:
-    """All objects below an fsspec URL (``s3://bucket/photos``, ``hf://datasets/…``, ``memory://photos``)."""
-
-    where: str
-
-    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        fs, top = filesystem(self.where)
-        fs.invalidate_cache()
-        found = patiently(lambda: fs.find(top, detail=True))
-        prefix = fs._strip_protocol(top).rstrip("/") + "/"
-        names = {path.removeprefix(prefix): info for path, info in found.items()}
-        for dataset in _datasets(names):
-            names = {name: info for name, info in names.items() if not name.startswith(dataset)}
-        with contextlib.closing(self._labels(names)) as labels:
-            for name, info in names.items():
-                raw = name.encode("utf-8", "surrogateescape")
-                if is_photo(raw):
-                    yield Entry(raw, int(info.get("size") or 0), label=labels.of(raw))
-                else:
-                    ignored[suffix(raw)] += 1
-
-    def _labels(self, names: Collection[str]) -> Labels:
-        if LABELS_FILE not in names:
-            return Labels(None)
-        with Blob(f"{self.where.rstrip('/')}/{LABELS_FILE}").open() as file:
-            return Labels(file)
-
-    def marks(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> RemoteFolder:
-        return self
-
-    def reader(self) -> RemoteReader:
-        return RemoteReader(self.where)
-
-
-def _datasets(names: Collection[str]) -> set[str]:
-    """Folders below a remote one that hold a dataset of facegan's, or the beginnings of one."""
-    inside = f"/{STATE_FOLDER}/"
-    begun = {name[: name.find(inside) + 1] for name in names if inside in name}
-    whole = {name.removesuffix(PHOTOS_FILE) for name in names if name.endswith(f"/{PHOTOS_FILE}")}
-    return begun | {folder for folder in whole if folder + DATASET_FILE in names}
-
-
-class RemoteReader:
-    """Whole objects below a URL, each tried again when it fails, its size checked against the listing's."""
-
-    def __init__(self, where: str) -> None:
-        self._fs, self._top = filesystem(where)
-
-    def read(self, entry: Entry) -> bytes:
-        path = self._top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape")
-        return fetch(self._fs, path, entry.size)
 
     def close(self) -> None:
         pass
