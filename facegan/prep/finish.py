@@ -12,7 +12,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -27,6 +26,7 @@ from facegan.prep.home import Home
 from facegan.prep.original import write_origin
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
+from facegan.prep.rejects import read_rejects, with_rejects
 from facegan.shards.cards import write_cards
 from facegan.shards.layout import (
     CARD_NAME,
@@ -45,7 +45,6 @@ from facegan.shards.photos import Fingerprint, in_shard, photo_counts, read_in_p
 
 CHUNKS, REPAIRS = "chunks", "repairs"  # committed chunks wait here; both count them from 0
 FINAL = "final"
-REJECTS = "rejects.json"
 JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
 
@@ -165,7 +164,7 @@ class _Gathered:
         self.files: dict[str, Path] = {}
         self.fingerprint = Fingerprint()
         self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the place of their chunk
-        for number, reject in _read_rejects(out) if plan.before else []:
+        for number, reject in read_rejects(out / PREVIEW_FILE) if plan.before else []:
             if number not in plan.again and number < len(plan.before.chunks if plan.before else ()):
                 self._rejects.setdefault(reject.reason, []).append((number, reject))
 
@@ -228,24 +227,16 @@ class _Gathered:
             bytes=sum(entry.bytes for entry in self.shards),
         )
 
-    def shown_rejects(self) -> list[Thumbnail]:
-        """The first of each reason, then the second of each, … They are kept for the next addition or repair."""
-        firsts = [self._rejects[reason] for reason in sorted(self._rejects)]
-        kept = [[number, asdict(reject)] for rejects in firsts for number, reject in rejects]
-        write_json(self._out / STATE_FOLDER / REJECTS, kept)
-        return [told[1] for rank in itertools.zip_longest(*firsts) for told in rank if told][:REJECTS_SHOWN]
-
-
-def _read_rejects(out: Path) -> list[tuple[int, Thumbnail]]:
-    """Rejected photographs of earlier additions, with the place of their chunk; none where .facegan was deleted."""
-    try:
-        found = json.loads((out / STATE_FOLDER / REJECTS).read_bytes())
-        return [(int(number), Thumbnail(**told)) for number, told in found]
-    except (OSError, ValueError, TypeError):
-        return []
+    def rejects(self) -> list[list[tuple[int, Thumbnail]]]:
+        """Rejected photographs by reason, with the place of their chunk."""
+        return [self._rejects[reason] for reason in sorted(self._rejects)]
 
 
 def _write_preview(path: Path, info: DatasetInfo, gathered: _Gathered, home: Home) -> None:
     paths = [(gathered.files[entry.name], entry.samples) for entry in info.shards]
-    sheet = draw_preview(paths, gathered.shown_rejects(), info.totals.rejected, info.totals.kept, home.whole)
-    write_bytes(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+    rejects = gathered.rejects()
+    # The first of each reason, then the second of each, …
+    shown = [told[1] for rank in itertools.zip_longest(*rejects) for told in rank if told][:REJECTS_SHOWN]
+    sheet = draw_preview(paths, shown, info.totals.rejected, info.totals.kept, home.whole)
+    png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+    write_bytes(path, with_rejects(png, itertools.chain(*rejects)))

@@ -23,18 +23,19 @@ from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder
 from facegan.prep.commit import Committed, marker_path, rows_path, shard_path
 from facegan.prep.engines.worker import Done
-from facegan.prep.finish import CHUNKS, FINAL, JOURNAL, REJECTS, REPAIRS, is_ours
+from facegan.prep.finish import CHUNKS, FINAL, JOURNAL, REPAIRS, is_ours
 from facegan.prep.folder import SETTINGS, refuse_foreign
 from facegan.prep.home import Home, LocalHome
 from facegan.prep.original import ORIGIN_FILE
 from facegan.prep.remote_lock import RemoteLock
 from facegan.prep.sources.base import Unreachable, is_url
 from facegan.prep.store import Store
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
 _UPLOADS = 8  # chunks at once
 _FIRST = concurrent.futures.FIRST_COMPLETED
-_STATE = tuple(f"{STATE_FOLDER}/{name}" for name in (SETTINGS, REJECTS, ORIGIN_FILE))
+_STATE = tuple(f"{STATE_FOLDER}/{name}" for name in (SETTINGS, ORIGIN_FILE))
+_READ = (DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE)  # by an addition or a repair
 _JOURNAL = f"{STATE_FOLDER}/{JOURNAL}"
 _CHUNK = rf"{re.escape(STATE_FOLDER)}/({CHUNKS}|{REPAIRS})/\d{{6,}}"
 _CHUNK_FILE = re.compile(rf"{_CHUNK}\.(tar|json|jsonl)")
@@ -137,7 +138,7 @@ class RemoteHome:
         self._store.each(self._mirror, self._store.sizes)
 
     def _mirror(self, name: str) -> None:
-        if (is_ours(name) and name not in (DATASET_FILE, PHOTOS_FILE)) or name.endswith(".tar"):
+        if (is_ours(name) and name not in _READ) or name.endswith(".tar"):
             _make_hole(self.folder / name, self._store.sizes[name])
         else:
             self._store.fetch(name, self.folder / name)
