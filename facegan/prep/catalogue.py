@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from facegan.errors import SourceError
+from facegan.prep import spool
 from facegan.prep.scratch import Scratch
 from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.base import Entry, Source, common_folder, reachable
+from facegan.prep.spool import Spool
 from facegan.shards.layout import readable_path
-from facegan.shards.photos import Fingerprint
 
 _SCHEMA = """
     CREATE TABLE found (name BLOB, ascii INTEGER, size INTEGER, place TEXT, label INTEGER, part TEXT);
@@ -46,37 +47,28 @@ class Catalogue:
             SourceError: the source can't be listed.
         """
         self._source = source
-        self._arranged = False
+        self._arranged = self._has_paths = False
         self.ignored: Counter[str] = Counter()
         self.root = b""  # the folder below which paths are told
-        self._db = Scratch(_SCHEMA)
+        self._db = Scratch(spool.SCHEMA + _SCHEMA)
+        self._spool = Spool(self._db)
         self._db.function("below", 1, lambda name: readable_path(name[len(self.root) :]))
         try:
             with reachable(source.where):
-                self._fill()
+                self._spool.fill(self._source.photos(self.ignored))
         except BaseException:
             self._db.close()
             raise
 
-    def _fill(self) -> None:
-        rows = (
-            (name, name.isascii(), size, json.dumps(place) if place else None, label, part)
-            for name, size, place, label, part in self._source.photos(self.ignored)
-        )
-        self._db.many("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
-
     def holds_just(self, count: int, fingerprint: str) -> bool:
         """Whether these are the photographs of a dataset with this fingerprint: no more, no fewer, and no others.
 
-        That takes a third of the time of `arrange` and a comparison one by one.
+        That takes a fifth of the time of `arrange` and a comparison one by one.
         """
         if self._arranged or len(self) != count:
             return False
-        first, last = self._db.first("SELECT min(name), max(name) FROM found") or (b"", b"")
-        self.root = common_folder(first, last)
-        found = Fingerprint()
-        found.add_photos(self._db.rows(f"SELECT {self._path}, size FROM found"))
-        return str(found) == fingerprint
+        self.root = self._spool.root()
+        return self._spool.fingerprint() == fingerprint
 
     def arrange(self, limit: int | None = None) -> None:
         """Sorts them, if that was not done; all that follows needs it.
@@ -89,6 +81,12 @@ class Catalogue:
         """
         if self._arranged:
             return
+        rows = (
+            (name, name.isascii(), size, json.dumps(place) if place else None, label, part)
+            for name, size, place, label, part in self._spool.rows()
+        )
+        self._db.many("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._db.run("DROP TABLE spool")
         self._refuse_names_of_two_archives(self._source)
         # Sorted first and then inserted in order: a tree grows ten times as fast at its end as in its middle.
         self._db.run(
@@ -116,7 +114,7 @@ class Catalogue:
             )
 
     def __len__(self) -> int:
-        return self._db.number(f"SELECT count(*) FROM {'photos' if self._arranged else 'found'}")
+        return self._db.number("SELECT count(*) FROM photos") if self._arranged else self._spool.count
 
     def names(self) -> Iterator[bytes]:
         """All of them, sorted."""
@@ -242,9 +240,10 @@ class Catalogue:
         self._db.many(
             "INSERT INTO again VALUES (?, ?, ?, ?)", ((chunk, i, path, twin) for i, (path, twin) in enumerate(rows))
         )
-        self._db.run("CREATE TABLE IF NOT EXISTS paths (path TEXT PRIMARY KEY, name BLOB) WITHOUT ROWID")
-        if not self._db.number("SELECT count(*) FROM paths"):
+        if not self._has_paths:
+            self._db.run("CREATE TABLE paths (path TEXT PRIMARY KEY, name BLOB) WITHOUT ROWID")
             self._db.run(f"INSERT OR IGNORE INTO paths SELECT {self._path}, name FROM photos")
+            self._has_paths = True
         gone = self._db.first(
             "SELECT path FROM again WHERE chunk = ? AND path NOT IN (SELECT path FROM paths) ORDER BY place", chunk
         )

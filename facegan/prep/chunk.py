@@ -20,7 +20,7 @@ from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.photo import Photo, Rejected
 from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
 from facegan.prep.attributes import told
-from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader, Unreachable
+from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader, TooLarge, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
 from facegan.shards.write import ShardSum, ShardWriter
@@ -163,6 +163,8 @@ def _read(reader: Reader, entry: Entry) -> bytes:
         data = reader.read(entry)
     except (Unreachable, OSError) as error:
         raise Rejected("unreachable") from error
+    except TooLarge as error:
+        raise Rejected("too_large") from error
     except DAMAGED as error:
         raise Rejected("unreadable") from error
     if len(data) > MAX_BYTES:

@@ -19,7 +19,7 @@ from facegan.prep.chunk import Chunk, ChunkResult, Thumbnail, process_chunk
 from facegan.prep.sources.base import Reader
 from facegan.shards.write import ShardSum
 
-CHUNKS = "chunks"  # the folder of them, in a dataset's state folder
+CHUNKS, REPAIRS = "chunks", "repairs"  # folders of them, in a dataset's state folder; both count from 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -22,11 +21,12 @@ from facegan.errors import DatasetError
 from facegan.files import disk_errors, flush, make_folder, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.commit import CHUNKS, committed, rows_path, shard_path
+from facegan.prep.commit import CHUNKS, REPAIRS, committed, rows_path, shard_path
 from facegan.prep.home import Home
 from facegan.prep.original import write_origin
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview
+from facegan.prep.rejects import read_rejects, with_rejects
 from facegan.shards.cards import write_cards
 from facegan.shards.layout import (
     CARD_NAME,
@@ -44,9 +44,13 @@ from facegan.shards.layout import (
 from facegan.shards.photos import Fingerprint, in_shard, photo_counts, read_in_pieces, read_rows, write_photos
 
 FINAL = "final"
-REJECTS = "rejects.json"
 JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
+
+
+def chunks_folder(plan: Plan) -> str:
+    """Where in ``.facegan`` the plan's chunks are committed. An addition that was stopped outlives a repair."""
+    return REPAIRS if plan.again else CHUNKS
 
 
 def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
@@ -76,13 +80,13 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     files = list(final.iterdir())
     whole = {path.name for path in files} | set(gathered.files)
     stale = {path.name for path in out.iterdir() if is_ours(path.name)} - whole
-    home.publish(files, gathered.files, stale)
+    home.publish(files, gathered.files, stale, chunks_folder(plan))
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
     flush(final)
     moved = sorted(path.name for path in final.iterdir())
-    write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale)})
+    write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale), "clear": chunks_folder(plan)})
     carry_out_journal(out)
     return info
 
@@ -106,7 +110,7 @@ def carry_out_journal(out: Path) -> None:
     if not journal.is_file():
         return
     with disk_errors(out):
-        move, remove = _read_journal(journal)
+        move, remove, clear = _read_journal(journal)
         if (final / DATASET_FILE).is_file():
             (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged, no dataset stands
         for name in remove:
@@ -116,12 +120,12 @@ def carry_out_journal(out: Path) -> None:
                 (final / name).replace(out / name)
         flush(out)
         journal.unlink()
-        shutil.rmtree(state / CHUNKS, ignore_errors=True)
+        shutil.rmtree(state / clear, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)
 
 
-def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
-    """Names of the dataset's files, and nothing else: the journal may come from elsewhere.
+def _read_journal(journal: Path) -> tuple[list[str], list[str], str]:
+    """Names of the dataset's files and of a folder of chunks, and nothing else: the journal may come from elsewhere.
 
     Raises:
         DatasetError: it holds something else.
@@ -129,12 +133,12 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str]]:
     try:
         found = json.loads(journal.read_bytes())
         move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
+        clear = str(found["clear"])
     except (ValueError, TypeError, KeyError):
-        move, remove = [""], []
-    for name in [*move, *remove]:
-        if not is_ours(name):
-            raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
-    return move, remove
+        move, remove, clear = [], [], ""
+    if clear not in (CHUNKS, REPAIRS) or not all(map(is_ours, [*move, *remove])):
+        raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
+    return move, remove, clear
 
 
 def is_ours(name: str) -> bool:
@@ -150,7 +154,7 @@ class _Gathered:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self._plan, self._out = plan, out
-        self._folder = out / STATE_FOLDER / CHUNKS
+        self._folder = out / STATE_FOLDER / chunks_folder(plan)
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()  # shards so far, by split
@@ -159,7 +163,7 @@ class _Gathered:
         self.files: dict[str, Path] = {}
         self.fingerprint = Fingerprint()
         self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the place of their chunk
-        for number, reject in _read_rejects(out) if plan.before else []:
+        for number, reject in read_rejects(out / PREVIEW_FILE) if plan.before else []:
             if number not in plan.again and number < len(plan.before.chunks if plan.before else ()):
                 self._rejects.setdefault(reject.reason, []).append((number, reject))
 
@@ -222,24 +226,16 @@ class _Gathered:
             bytes=sum(entry.bytes for entry in self.shards),
         )
 
-    def shown_rejects(self) -> list[Thumbnail]:
-        """The first of each reason, then the second of each, … They are kept for the next addition or repair."""
-        firsts = [self._rejects[reason] for reason in sorted(self._rejects)]
-        kept = [[number, asdict(reject)] for rejects in firsts for number, reject in rejects]
-        write_json(self._out / STATE_FOLDER / REJECTS, kept)
-        return [told[1] for rank in itertools.zip_longest(*firsts) for told in rank if told][:REJECTS_SHOWN]
-
-
-def _read_rejects(out: Path) -> list[tuple[int, Thumbnail]]:
-    """Rejected photographs of earlier additions, with the place of their chunk; none where .facegan was deleted."""
-    try:
-        found = json.loads((out / STATE_FOLDER / REJECTS).read_bytes())
-        return [(int(number), Thumbnail(**told)) for number, told in found]
-    except (OSError, ValueError, TypeError):
-        return []
+    def rejects(self) -> list[list[tuple[int, Thumbnail]]]:
+        """Rejected photographs by reason, with the place of their chunk."""
+        return [self._rejects[reason] for reason in sorted(self._rejects)]
 
 
 def _write_preview(path: Path, info: DatasetInfo, gathered: _Gathered, home: Home) -> None:
     paths = [(gathered.files[entry.name], entry.samples) for entry in info.shards]
-    sheet = draw_preview(paths, gathered.shown_rejects(), info.totals.rejected, info.totals.kept, home.whole)
-    write_bytes(path, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+    rejects = gathered.rejects()
+    # The first of each reason, then the second of each, …
+    shown = [told[1] for rank in itertools.zip_longest(*rejects) for told in rank if told][:REJECTS_SHOWN]
+    sheet = draw_preview(paths, shown, info.totals.rejected, info.totals.kept, home.whole)
+    png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+    write_bytes(path, with_rejects(png, itertools.chain(*rejects)))

@@ -9,8 +9,9 @@ from typing import Any
 
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, remove_partials, write_json
-from facegan.prep.commit import CHUNKS
-from facegan.prep.finish import JOURNAL, carry_out_journal, is_ours
+from facegan.prep.commit import CHUNKS, REPAIRS
+from facegan.prep.finish import JOURNAL, carry_out_journal, chunks_folder, is_ours
+from facegan.prep.plan import Plan
 from facegan.shards.layout import DATASET_FILE, STATE_FOLDER, DatasetInfo
 
 UNPACKED = "unpacked"
@@ -54,20 +55,23 @@ def begun_with(out: Path, before: DatasetInfo | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def make_ready(out: Path, settings: dict[str, Any], before: DatasetInfo | None, force: bool) -> Path:
+def make_ready(out: Path, plan: Plan, force: bool, repair: bool) -> Path:
     """Clears away what nobody will go on with; the folder for chunks."""
     state = out / STATE_FOLDER
     with disk_errors(out):
-        if force and ((out / DATASET_FILE).exists() or begun_with(out, None) != settings):
+        if force and ((out / DATASET_FILE).exists() or begun_with(out, None) != plan.settings):
             (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it nobody takes the rest for a dataset
             shutil.rmtree(state / CHUNKS, ignore_errors=True)
-        if before is None:  # shards without a dataset: of one that was being deleted
+            shutil.rmtree(state / REPAIRS, ignore_errors=True)
+        if repair and not plan.again:
+            shutil.rmtree(state / REPAIRS, ignore_errors=True)
+        if plan.before is None:  # shards without a dataset: of one that was being deleted
             for path in out.iterdir():
                 if is_ours(path.name):
                     path.unlink()
         shutil.rmtree(state / UNPACKED, ignore_errors=True)  # by a run that was killed
-        chunks = make_folder(state / CHUNKS)
-        write_json(state / SETTINGS, settings)
+        chunks = make_folder(state / chunks_folder(plan))
+        write_json(state / SETTINGS, plan.settings)
         for folder in (out, state, chunks):
             remove_partials(folder)
     return chunks

@@ -43,13 +43,14 @@ class Home(Protocol):
 
     def sha256(self, shard: Path) -> str: ...
 
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
         """The folder is about to become the dataset that these make up.
 
         Args:
             files: all but the shards.
             shards: by their names from now on, where they lie until now.
             remove: names of the dataset until now that are none of its files any more.
+            clear: the folder of chunks that it is made of.
         """
         ...
 
@@ -72,7 +73,7 @@ class LocalHome:
     def sha256(self, shard: Path) -> str:
         return sha256_file(shard)
 
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
         pass
 
 

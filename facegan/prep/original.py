@@ -15,6 +15,7 @@ from facegan.files import make_folder, write_bytes
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import DAMAGED, Entry, Source, Unreachable, is_url
 from facegan.prep.sources.folder import Folder
+from facegan.prep.sources.table import Table
 from facegan.shards.layout import STATE_FOLDER, readable_path
 
 ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}
@@ -36,7 +37,10 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
             return None
         with (
             tempfile.TemporaryDirectory() as folder,
-            contextlib.closing(opened.unpacked(Path(folder)).reader()) as reader,
+            # A table is unpacked for many of its photographs, and not for one.
+            contextlib.closing(
+                (opened if isinstance(opened, Table) else opened.unpacked(Path(folder))).reader()
+            ) as reader,
         ):
             return reader.read(entry)
     except (SourceError, Unreachable, OSError, *DAMAGED):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from facegan.config import PrepConfig
 from facegan.console import Console
-from facegan.errors import SettingsError
+from facegan.errors import FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder
 from facegan.machine import usable_cpus
 from facegan.prep.advice import advice
@@ -140,8 +140,9 @@ def prepare(
     listed = open_attributes(attributes) if attributes else None
     with (
         open_home(os.fspath(out), force) as home,
+        _locked(home),
         contextlib.closing(list_photographs(origin)) as catalogue,
-        _writing(home),
+        disk_errors(home.folder),
         contextlib.ExitStack() as until,
     ):
         out = home.folder
@@ -151,7 +152,7 @@ def prepare(
             plan = _plan_repair(origin.where, catalogue, home, settings, listed, console)
         else:
             plan = _plan(origin, catalogue, out, config, settings, limit, force, workers, listed)
-        folder = make_ready(out, plan.settings, plan.before, force)
+        folder = make_ready(out, plan, force, repair)
         home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         announce(plan, todo, config, workers, console)
@@ -221,11 +222,17 @@ def _leave_out(out: str | os.PathLike[str]) -> Path | None:
 
 
 @contextlib.contextmanager
-def _writing(home: Home) -> Iterator[None]:
-    """Holds the folder's lock."""
-    lock = make_folder(home.folder / STATE_FOLDER) / "lock"
-    with exclusive(lock, f"Another facegan prep is writing into {home.where}"), disk_errors(home.folder):
-        yield
+def _locked(home: Home) -> Iterator[None]:
+    """Holds the folder's lock. Of a folder that was made for it alone nothing stays: a mistake leaves no traces."""
+    is_new = not home.folder.exists()
+    state = make_folder(home.folder / STATE_FOLDER)
+    with exclusive(state / "lock", f"Another facegan prep is writing into {home.where}"):
+        try:
+            yield
+        except FaceganError:
+            if is_new and [path.name for path in home.folder.rglob("*")] == [STATE_FOLDER, "lock"]:
+                shutil.rmtree(home.folder)
+            raise
 
 
 def _plan(

@@ -8,7 +8,6 @@ condition; in the end the store itself copies them to their final names, by a jo
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -21,23 +20,24 @@ from pathlib import Path
 
 from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder
-from facegan.prep.commit import CHUNKS, Committed, commit, marker_path, rows_path, shard_path
+from facegan.prep.commit import CHUNKS, REPAIRS, Committed, commit, marker_path, rows_path, shard_path
 from facegan.prep.engines.worker import Done
-from facegan.prep.finish import FINAL, JOURNAL, REJECTS, is_ours
+from facegan.prep.finish import FINAL, JOURNAL, is_ours
 from facegan.prep.folder import SETTINGS, refuse_foreign
 from facegan.prep.home import Home, LocalHome, in_background
 from facegan.prep.original import ORIGIN_FILE
 from facegan.prep.remote_lock import RemoteLock
 from facegan.prep.sources.base import Unreachable, is_url
 from facegan.prep.store import Store
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
+from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
 _UPLOADS = 8  # chunks at once
-_FIRST = concurrent.futures.FIRST_COMPLETED
-_STATE = tuple(f"{STATE_FOLDER}/{name}" for name in (SETTINGS, REJECTS, ORIGIN_FILE))
+_STATE = tuple(f"{STATE_FOLDER}/{name}" for name in (SETTINGS, ORIGIN_FILE))
+_READ = (DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE)  # by an addition or a repair
 _JOURNAL = f"{STATE_FOLDER}/{JOURNAL}"
-_CHUNK_FILE = re.compile(rf"{re.escape(STATE_FOLDER)}/{CHUNKS}/\d{{6,}}\.(tar|json|jsonl)")
-_SOURCE = re.compile(rf"{re.escape(STATE_FOLDER)}/({CHUNKS}/\d{{6,}}\.tar|{FINAL}/[^/]+)")
+_CHUNK = rf"{re.escape(STATE_FOLDER)}/({CHUNKS}|{REPAIRS})/\d{{6,}}"
+_CHUNK_FILE = re.compile(rf"{_CHUNK}\.(tar|json|jsonl)")
+_SOURCE = re.compile(rf"{_CHUNK}\.tar|{re.escape(STATE_FOLDER)}/{FINAL}/[^/]+")
 
 
 @contextlib.contextmanager
@@ -130,12 +130,13 @@ class RemoteHome:
 
     def mirror(self) -> None:
         """Makes the folder what lies at the URL."""
-        make_folder(self.folder / STATE_FOLDER / CHUNKS)
+        for name in (CHUNKS, REPAIRS):
+            make_folder(self.folder / STATE_FOLDER / name)
         self._store.sizes = {name: size for name, size in self._store.listing().items() if _is_mirrored(name)}
         self._store.each(self._mirror, self._store.sizes)
 
     def _mirror(self, name: str) -> None:
-        if (is_ours(name) and name not in (DATASET_FILE, PHOTOS_FILE)) or name.endswith(".tar"):
+        if (is_ours(name) and name not in _READ) or name.endswith(".tar"):
             _make_hole(self.folder / name, self._store.sizes[name])
         else:
             self._store.fetch(name, self.folder / name)
@@ -180,7 +181,7 @@ class RemoteHome:
     def sha256(self, shard: Path) -> str:
         return self._store.sha256(self._name(shard))
 
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str]) -> None:
+    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
         self._lock.require()
         for name in _STATE:
             if (self.folder / name).exists():
@@ -196,7 +197,7 @@ class RemoteHome:
                 source = f"{STATE_FOLDER}/{FINAL}/{name}"
                 self._store.copy(self._name(path), source)
             sources[name] = source
-        self._put_journal(sources, remove)
+        self._put_journal(sources, remove, clear)
         self._carry_out()
 
     def _carry_out(self) -> None:
@@ -204,7 +205,7 @@ class RemoteHome:
         journal = self._store.read(_JOURNAL)
         if journal is None:
             return
-        copies, remove = _read_journal(journal, self.where)
+        copies, remove, clear = _read_journal(journal, self.where)
         if copies:
             self._store.remove([DATASET_FILE])  # while files are exchanged, no dataset stands
             self._store.remove(remove)
@@ -214,13 +215,14 @@ class RemoteHome:
                 if name != DATASET_FILE and there.get(name) != there.get(source, -1):
                     raise DatasetError(f"{self.where}/{name} did not become what {source} is. Start it again.")
             self._store.copy(copies[DATASET_FILE], DATASET_FILE)
-            self._put_journal({}, [])  # from here on there is only to clear away
-        left = (f"{STATE_FOLDER}/{CHUNKS}/", f"{STATE_FOLDER}/{FINAL}/")
+            self._put_journal({}, [], clear)  # from here on there is only to clear away
+        left = (f"{STATE_FOLDER}/{clear}/", f"{STATE_FOLDER}/{FINAL}/")
         self._store.remove([name for name in self._store.listing() if name.startswith(left)])
         self._store.remove([_JOURNAL])
 
-    def _put_journal(self, copies: Mapping[str, str], remove: Collection[str]) -> None:
-        self._store.write(_JOURNAL, json.dumps({"copy": copies, "remove": sorted(remove)}).encode())
+    def _put_journal(self, copies: Mapping[str, str], remove: Collection[str], clear: str) -> None:
+        told = {"copy": copies, "remove": sorted(remove), "clear": clear}
+        self._store.write(_JOURNAL, json.dumps(told).encode())
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -233,18 +235,18 @@ def _is_mirrored(name: str) -> bool:
     return is_ours(name) or name in _STATE or bool(_CHUNK_FILE.fullmatch(name))
 
 
-def _read_journal(journal: bytes, where: str) -> tuple[dict[str, str], list[str]]:
-    """Names of the dataset's files, and nothing else.
+def _read_journal(journal: bytes, where: str) -> tuple[dict[str, str], list[str], str]:
+    """Names of the dataset's files and of a folder of chunks, and nothing else.
 
     Raises:
         DatasetError: it holds something else.
     """
     try:
         told = json.loads(journal)
-        copies, remove = dict(told["copy"]), list(told["remove"])
+        copies, remove, clear = dict(told["copy"]), list(told["remove"]), told["clear"]
         ours = (DATASET_FILE in copies or not copies) and all(map(is_ours, [*copies, *remove]))
-        if ours and all(map(_SOURCE.fullmatch, copies.values())):
-            return copies, remove
+        if ours and all(map(_SOURCE.fullmatch, copies.values())) and clear in (CHUNKS, REPAIRS):
+            return copies, remove, clear
     except (ValueError, TypeError, KeyError):
         pass
     raise DatasetError(f"{where}/{_JOURNAL} is damaged. Make the dataset anew with --force.")

@@ -19,10 +19,10 @@ _HIDDEN = ("interrupted", "user-defined function raised exception")
 class Scratch:
     """SQLite keeps it in memory while it is small, and in a file that has no name else: nothing is left by a kill."""
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, cache_kb: int = 32_000) -> None:
         self._db = sqlite3.connect("", isolation_level=None)
         self._raised: list[Exception] = []  # by functions of ours
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", "cache_size=-32000"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{cache_kb}"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(schema)
         # A signal's handler runs in the next line of Python. Without this one a query of a minute would come first.

@@ -167,11 +167,14 @@ def write_photos(path: Path, tables: Iterable[pa.Table]) -> None:
     """The rows of all tables. Row groups are filled alike however they come, so that the bytes follow from the rows."""
     with replacing(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         waiting: list[pa.Table] = []
+        rows = 0  # that wait: counted as they come, for a million tables may have a row each
         for table in tables:
             waiting.append(table)
-            while sum(map(len, waiting)) >= _ROWS_A_GROUP:
+            rows += len(table)
+            while rows >= _ROWS_A_GROUP:
                 together = pa.concat_tables(waiting)
                 writer.write_table(together.slice(0, _ROWS_A_GROUP).combine_chunks())
                 waiting = [together.slice(_ROWS_A_GROUP)]
-        if any(map(len, waiting)):
+                rows -= _ROWS_A_GROUP
+        if rows:
             writer.write_table(pa.concat_tables(waiting).combine_chunks())

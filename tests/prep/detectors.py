@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 import time
@@ -13,7 +14,7 @@ from facegan.faces.detect import Face
 from facegan.machine import peak_memory_bytes
 from tests.prep.fake import face_at
 
-HANGS, FAULTS, EATS, EXITS = 90, 91, 92, 93  # photographs of this width do
+HANGS, FAULTS, EATS, EXITS, LEAVES = 90, 91, 92, 93, 94  # photographs of this width do
 
 
 class Centred:
@@ -55,4 +56,6 @@ class Deadly(Centred):
                 resource.setrlimit(resource.RLIMIT_AS, limits)
         elif width == EXITS:
             sys.exit("I have had enough")
+        elif width == LEAVES:
+            os._exit(0)
         return super().detect(rgb, min_score)

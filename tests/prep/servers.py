@@ -16,7 +16,11 @@ from unittest import mock
 
 import fsspec
 
-FAST = {"FACEGAN_RETRY_SECONDS": "0.01,0.02,0.05", "FACEGAN_TIMEOUT_SECONDS": "0.5"}
+FAST = {
+    "FACEGAN_RETRY_SECONDS": "0.01,0.02,0.05",
+    "FACEGAN_TIMEOUT_SECONDS": "0.5",
+    "FACEGAN_PRIVATE_URLS": "allow",  # tables name servers on loopback
+}
 
 
 @contextlib.contextmanager
@@ -57,9 +61,10 @@ class Fickle:
     Attributes:
         faults: by file, what goes wrong with the next requests for it, one after another: ``drop`` (no byte comes),
             ``503``, ``404``, ``short`` (the connection ends inside the body), ``untold`` (the same, and the length was
-            not told), ``hang``.
+            not told), ``hang``, ``endless`` (bytes without end, and no length).
         always: what goes wrong with a file every time, after that.
         asked: requests for a file's bytes.
+        sent: bytes of what is endless.
     """
 
     def __init__(self, folder: Path, ranges: bool = True) -> None:
@@ -67,6 +72,7 @@ class Fickle:
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
         self.asked: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.closing = threading.Event()
         fickle = self
 
@@ -104,7 +110,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(head=False)
 
     def _answer(self, head: bool) -> None:
-        name = self.path.lstrip("/")
+        name = self.path.partition("?")[0].lstrip("/")
         path = self.served.folder / name
         fault = "" if head else self.served.fault(name)
         if fault == "hang":
@@ -112,6 +118,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault in ("hang", "drop"):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
+            return
+        if fault == "endless":
+            self._send_for_ever(name)
             return
         if fault.isdigit() or not path.is_file():
             self.send_error(int(fault or 404))
@@ -130,6 +139,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if not head:
             self.wfile.write(data[: len(data) // 2] if fault in ("short", "untold") else data)
+
+    def _send_for_ever(self, name: str) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while not self.served.closing.is_set():
+                self.served.sent[name] += self.wfile.write(bytes(10_000))
+        self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
         pass

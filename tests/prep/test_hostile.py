@@ -121,18 +121,25 @@ def test_whatever_is_done_to_a_photograph_it_gets_a_row(
     assert result.shard.samples == len(row.keys) + 1
 
 
+# A process begins with the most memory that the one which started it has used, and these tests may have used much: so a
+# small one stands between.
+MEASURED = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(process.pid, 0)  # of it and its processes
+open(sys.argv[1], "w").write(str(used.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def run_prep(source: Path, out: Path, cwd: Path) -> tuple[dict, str, int]:
     """The real command: its JSON, what it said, and the most bytes that one of its processes used."""
     command = [sys.executable, "-m", "facegan", "prep", str(source), str(out), "--json", "--workers", "1"]
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=cwd)
-        _, status, used = os.wait4(process.pid, 0)  # of it and its processes, not of those of tests before
-        process.returncode = os.waitstatus_to_exitcode(status)
-        stdout.seek(0)
-        stderr.seek(0)
-        said = stderr.read().decode()
-        assert process.returncode == 0, said
-        return json.load(stdout), said, used.ru_maxrss * 1024
+    with tempfile.NamedTemporaryFile() as used:
+        measured = [sys.executable, "-c", MEASURED, used.name, *command]
+        done = subprocess.run(measured, capture_output=True, text=True, cwd=cwd, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), done.stderr, int(used.read()) * 1024
 
 
 def outcomes(out: Path) -> dict[str, str]:

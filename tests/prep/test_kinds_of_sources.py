@@ -17,12 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SourceError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Unreachable
+from facegan.prep.sources.base import Entry, Reader, Unreachable
+from facegan.prep.sources.table import Table
+from facegan.prep.sources.table_reader import UnpackedTable, unpack
 from facegan.shards.images import decode_image, encode_image
 from tests.prep.test_sources import Listing, as_members, make_tar, read_all
 
@@ -371,3 +375,90 @@ def test_an_archive_that_goes_while_it_is_read_may_come_back(tmp_path: Path) -> 
         assert reader.read(entries[0]) == b"one"
         with pytest.raises(Unreachable):
             reader.read(entries[1])
+
+
+def what_is_read(reader: Reader, entry: Entry) -> bytes | None:
+    try:
+        return reader.read(entry)
+    except ValueError:
+        return None
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    images=st.lists(st.one_of(st.none(), st.binary(max_size=20)), min_size=1, max_size=30),
+    nested=st.booleans(),
+    rows_a_group=st.integers(1, 12),
+    seed=st.integers(0, 99),
+)
+def test_tables_in_any_order_read_as_what_was_written(
+    images: list[bytes | None], nested: bool, rows_a_group: int, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("table")
+    order = np.random.default_rng(seed).permutation(len(images)).tolist()
+    told = {f"{i:03d}.jpg".encode(): images[i] for i in order}
+    if nested:
+        columns = {"image": [{"bytes": image, "path": name.decode()} for name, image in told.items()]}
+    else:
+        columns = {"jpg": pa.array(told.values(), pa.binary()), "path": [name.decode() for name in told]}
+    pq.write_table(pa.table(columns), folder / "x.parquet", row_group_size=rows_a_group)
+    table = open_source(str(folder / "x.parquet"))
+    assert isinstance(table, Table)
+    entries = list(table.photos(Counter()))
+    readables = [table, table.unpacked(folder)]
+    if len(images) > 3 * rows_a_group and order != sorted(order):
+        readables.append(unpack(table.where, table.blobs, table._columns(), folder))
+    for readable in readables:
+        with contextlib.closing(readable.reader()) as reader:
+            assert {entry.name: what_is_read(reader, entry) for entry in entries} == told
+
+
+def shuffled_table(path: Path, count: int = 60, groups: int = 10) -> Path:
+    names = [f"{i * 7 % count:03d}.jpg" for i in range(count)]
+    return write_table(path, groups, name=names, jpg=[name.encode() * 100 for name in names])
+
+
+def test_rows_that_do_not_come_in_the_order_of_their_names_are_read_from_a_copy(tmp_path: Path) -> None:
+    table = open_source(str(shuffled_table(tmp_path / "x.parquet")))
+    copy = table.unpacked(tmp_path)
+    assert isinstance(copy, UnpackedTable)
+    entries = sorted(table.photos(Counter()))
+    with contextlib.closing(copy.reader()) as reader:
+        assert [reader.read(entry) for entry in entries] == [entry.name * 100 for entry in entries]
+
+
+def test_rows_in_the_order_of_their_names_are_read_where_they_lie(tmp_path: Path) -> None:
+    """Also where groups come in another order, or a few of them go on side by side, as in files of their own."""
+    for number in range(3):
+        names = [f"{i:03d}" for i in range(number, 60, 3)]
+        write_table(tmp_path / f"{number}.parquet", 5, name=names, jpg=[name.encode() for name in names])
+    names = [f"{i:03d}" for i in [*range(30, 60), *range(30)]]
+    write_table(tmp_path / "x.parquet", 2, name=names, jpg=[name.encode() for name in names])
+    for where in ("x.parquet", "{0..2}.parquet", "1.parquet"):
+        table = open_source(str(tmp_path / where))
+        assert table.unpacked(tmp_path) is table
+        assert all(name.startswith(data) for name, data in read_all(tmp_path / where).items())
+
+
+def test_a_row_group_too_large_for_memory_is_read_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facegan.prep.sources.table._MOST_GROUP_BYTES", 5_000)
+    images = [{"bytes": bytes([i]) * 100, "path": f"{i:03d}.png"} for i in range(100)]
+    path = write_table(tmp_path / "x.parquet", 1, image=images)
+    assert isinstance(open_source(str(path)).unpacked(tmp_path), UnpackedTable)
+    assert read_all(path) == {image["path"].encode(): image["bytes"] for image in images}
+
+
+def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
+    path = shuffled_table(tmp_path / "x.parquet")
+    with pq.ParquetFile(path) as table:
+        column = table.metadata.row_group(4).column(1)
+        assert column.path_in_schema == "jpg"
+        at = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(path.read_bytes())
+    data[at : at + 20] = b"\xff" * 20
+    path.write_bytes(data)
+    source = open_source(str(path))
+    entries = list(source.photos(Counter()))
+    with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
+        found = [what_is_read(reader, entry) for entry in entries]
+    assert [i for i, image in enumerate(found) if image is None] == list(range(24, 30))

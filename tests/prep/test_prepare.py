@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SourceError
@@ -24,6 +26,7 @@ from facegan.prep.prepare import plan_prepare, prepare
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
+from tests.prep.fake import photo
 
 CONFIG = PrepConfig(shard_size=20)
 
@@ -150,6 +153,25 @@ def test_new_photographs_go_into_new_shards(portraits: Path, tmp_path: Path, mod
     }
     assert [row["path"] for row in rows(out)] == [f"{i:06d}.jpg" for i in range(1, 36)]
     assert verify(out).ok
+
+
+def test_an_addition_draws_earlier_rejects_again_though_facegans_own_folder_was_deleted(tmp_path: Path) -> None:
+    config = PrepConfig(detector="none", crop="squash", size=28, shard_size=2)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(8):
+        (photos / f"{i}.jpg").write_bytes(b"broken" if i % 3 == 0 else photo(seed=i)[: 900 if i % 3 == 1 else None])
+    for name in ("kept", "deleted"):
+        prepare(photos, tmp_path / name, config, limit=5, workers=1)
+    first = (tmp_path / "kept" / "preview.png").read_bytes()
+    shutil.rmtree(tmp_path / "deleted" / ".facegan")
+    for name in ("kept", "deleted"):
+        assert prepare(photos, tmp_path / name, config, workers=1).rejected == {"truncated": 3, "unreadable": 3}
+    assert digest(tmp_path / "deleted") == digest(tmp_path / "kept")
+    with Image.open(tmp_path / "kept" / "preview.png") as picture, Image.open(io.BytesIO(first)) as before:
+        picture.load()
+        assert picture.height >= before.height
+        assert picture.tobytes() != before.tobytes()
 
 
 def test_a_photo_that_changed_is_named_and_one_that_went_stays(portraits: Path, tmp_path: Path, models: Path) -> None:
@@ -367,6 +389,9 @@ def test_a_second_run_into_one_folder_names_the_first(portraits: Path, tmp_path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(FaceganError, match=r"Another facegan prep is writing.*process 77 on elsewhere"):
             prepare(portraits, out, workers=1)
+        (tmp_path / "none").mkdir()  # it is not even asked what the photographs are: to list them may take minutes
+        with pytest.raises(FaceganError, match=r"Another facegan prep is writing"):
+            prepare(tmp_path / "none", out, workers=1)
 
 
 def test_a_folder_with_other_things_is_left_alone(portraits: Path, tmp_path: Path, models: Path) -> None:

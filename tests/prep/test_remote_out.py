@@ -101,7 +101,6 @@ def test_a_dataset_on_s3_is_that_of_a_local_run(
     assert digest(out) == digest(local)
     assert verify(out).ok
     assert sorted(path.name for path in (out / ".facegan").rglob("*")) == [
-        "rejects.json",
         "settings.json",
         "source.json",
     ]

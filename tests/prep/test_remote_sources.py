@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import socket
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -14,13 +16,15 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.console import Console
-from facegan.errors import SourceError
+from facegan.errors import DiskError, SourceError
+from facegan.prep.chunk import Chunk, Item, process_chunk
 from facegan.prep.prepare import prepare
-from facegan.prep.sources.base import Entry, Unreachable
-from facegan.prep.sources.folder import RemoteFolder
-from tests.prep.fake import photo
+from facegan.prep.sources.base import Entry, TooLarge, Unreachable
+from facegan.prep.sources.fetch import PRIVATE_VARIABLE, _public_socket
+from facegan.prep.sources.remote_folder import RemoteFolder
+from tests.prep.fake import FakeDetector, Memory, photo
 from tests.prep.servers import FAST, Fickle, s3_server
-from tests.prep.test_prepare import digest, rows
+from tests.prep.test_prepare import digest, rows, small_disk  # noqa: F401 - a fixture
 from tests.prep.test_sources import Listing, read_all
 
 PHOTOS = {f"{i:02d}.jpg": photo(60, 60, seed=i) for i in range(12)}
@@ -83,6 +87,22 @@ def test_a_run_from_s3_gives_the_bytes_of_a_run_from_here(s3: str, undisturbed: 
     assert digest(tmp_path / "out") == undisturbed
 
 
+def test_a_bucket_is_listed_page_by_page(s3: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facegan.prep.sources.remote_folder._PAGE_KEYS", 5)
+    listing = Listing(f"{s3}/photos")
+    assert [(entry.name.decode(), entry.size) for entry in listing.entries] == [
+        (name, len(data)) for name, data in PHOTOS.items()
+    ]
+    fs = fsspec.filesystem("s3")
+    for name in ("labelled/a.jpg", "labelled/b.jpg", "labelled/out/photos.parquet", "labelled/out/preview.png"):
+        fs.pipe_file(f"faces/in/{name}", b"x")
+    fs.pipe_file("faces/in/labelled/out/dataset.json", b"{}")
+    fs.pipe_file("faces/in/labelled/dataset.json", b'{"labels": [["b.jpg", 7]]}')
+    found = Listing(f"{s3}/labelled")
+    assert [(entry.name, entry.label) for entry in found.entries] == [(b"a.jpg", 0), (b"b.jpg", 7)]
+    assert dict(found.ignored) == {".json": 1}
+
+
 def test_what_is_not_on_s3_says_so(s3: str) -> None:
     with pytest.raises(SourceError, match=r"s3://faces/in/other.tar can't be reached"):
         Listing(f"{s3}/other.tar")
@@ -123,11 +143,50 @@ def test_an_archive_that_stays_away_ends_in_a_sentence(fickle: Fickle) -> None:
         Listing(f"{fickle.url}/photos.zip")
 
 
-def test_a_server_without_parts_of_files_is_named_as_such(made: Path, fast: None) -> None:
+@pytest.fixture
+def whole_only(made: Path, fast: None) -> Iterator[Fickle]:
     with Fickle(made, ranges=False) as server:
-        listing = Listing(f"{server.url}/photos.tar")  # smaller than what is asked for at once
-        with pytest.raises(Unreachable, match="does not give parts of files"):
-            listing.read()
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["photos.tar", "photos.zip", "photos.parquet", "photos.tar.gz"])
+def test_an_archive_whose_server_gives_no_parts_of_files_is_fetched_once(
+    whole_only: Fickle, made: Path, undisturbed: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    (made / "photos.tar.gz").write_bytes(gzip.compress((made / "photos.tar").read_bytes()))
+    prepare(f"{whole_only.url}/{kind}", tmp_path / "out", CONFIG, workers=2)
+    assert whole_only.asked[kind] == 2  # for its first byte, which tells that there are no parts, and for all
+    expected = {name: undisturbed[name] for name in undisturbed if name.endswith(".tar")}
+    assert {name: digest(tmp_path / "out")[name] for name in expected} == expected
+    assert not list((tmp_path / "out" / ".facegan").rglob(f"*{kind}"))
+
+
+@pytest.mark.parametrize("fault", ["drop", "503", "short"])
+def test_an_archive_that_is_fetched_whole_is_fetched_until_it_is_whole(whole_only: Fickle, fault: str) -> None:
+    whole_only.faults["photos.zip"] = ["", fault, fault]
+    assert read_all(f"{whole_only.url}/photos.zip") == {name.encode(): data for name, data in PHOTOS.items()}
+    assert whole_only.asked["photos.zip"] == 4
+
+
+def test_an_archive_for_which_there_is_no_room_is_not_begun(
+    whole_only: Fickle,
+    small_disk: Path,  # noqa: F811 - the fixture
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    with (whole_only.folder / "large.tar").open("wb") as file:
+        file.truncate(5_000_000)
+    with pytest.raises(
+        DiskError, match=r"large\.tar: its server gives no parts of files, and .* \(5\.0 MB\)\.\n.*TMPDIR"
+    ):
+        Listing(f"{whole_only.url}/large.tar")
+    (whole_only.folder / "large.tar").unlink()
+
+
+def test_a_query_in_a_web_address_is_no_pattern(fickle: Fickle) -> None:
+    expected = {name.encode(): data for name, data in PHOTOS.items()}
+    for where in ("photos.tar?sum=a*b[1]{2}", "photos.zip?x=1&y=2", "photos.parquet#part?"):
+        assert read_all(f"{fickle.url}/{where}") == expected, where
 
 
 def url_table(path: Path, fickle: Fickle, names: list[str]) -> Path:
@@ -189,3 +248,61 @@ def test_a_dataset_beside_the_photographs_of_a_bucket_is_no_photograph() -> None
     listing = Listing("memory://beside")
     assert [entry.name for entry in listing.entries] == [b"1.jpg"]
     assert dict(listing.ignored) == {}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_body_larger_than_a_photograph_may_be_is_not_read_to_its_end(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Neither where its length is told before, nor where it goes on and on."""
+    name = sorted(PHOTOS)[0]
+    listing = Listing(url_table(tmp_path / "x.parquet", fickle, [name]))
+    monkeypatch.setattr("facegan.prep.sources.fetch.MAX_BYTES", len(PHOTOS[name]) - 1 if told else 1_000_000)
+    if not told:
+        fickle.always[f"photos/{name}"] = "endless"
+    with pytest.raises(TooLarge):
+        listing.read()
+    assert fickle.asked[f"photos/{name}"] == 1
+    assert fickle.sent[f"photos/{name}"] < 20_000_000  # what was under way in buffers
+
+
+def test_a_photograph_that_is_too_large_where_it_lies_is_told_of_as_such(tmp_path: Path) -> None:
+    class Large(Memory):
+        def read(self, entry: Entry) -> bytes:
+            raise TooLarge
+
+    items = (Item(b"1.jpg", Entry(b"1.jpg", 0)),)
+    result = process_chunk(Chunk(0, items), CONFIG, Large({}), FakeDetector(), tmp_path / "x.tar", tmp_path / "x")
+    assert [row.reason for row in result.rows] == ["too_large"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_table_does_not_reach_servers_of_this_network_unless_that_is_allowed(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    name, port = sorted(PHOTOS)[0], fickle.url.rpartition(":")[2]
+    pq.write_table(pa.table({"url": [f"http://{host}:{port}/photos/{name}"]}), tmp_path / "x.parquet")
+    monkeypatch.delenv(PRIVATE_VARIABLE)
+    with pytest.raises(Unreachable, match=r"is no public address; FACEGAN_PRIVATE_URLS=allow in the environment"):
+        read_all(tmp_path / "x.parquet")
+    assert not fickle.asked
+    monkeypatch.setenv(PRIVATE_VARIABLE, "allow")
+    assert list(read_all(tmp_path / "x.parquet").values()) == [PHOTOS[name]]
+
+
+PRIVATE = ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "::",
+           "fe80::1%lo", "fd00::1", "::ffff:10.0.0.1", "2002:7f00:1::1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_addresses_that_are_none_of_the_internets(address: str) -> None:
+    with pytest.raises(Unreachable):
+        _public_socket(
+            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 80))
+        )
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+def test_addresses_of_the_internet(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    _public_socket((family, socket.SOCK_STREAM, 0, "", (address, 80))).close()

@@ -26,7 +26,7 @@ from facegan.prep.finish import carry_out_journal
 from facegan.prep.prepare import prepare
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.verify import verify
-from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS
+from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES
 from tests.prep.family import Family
 from tests.prep.test_engines import outcomes
 from tests.prep.test_prepare import digest, small_disk  # noqa: F401 - a fixture
@@ -167,6 +167,36 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     assert stops > 3 * len(decided["move"])  # it was stopped at every one of them
 
 
+def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
+    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path
+) -> None:
+    out, peace = tmp_path / "out", tmp_path / "peace"
+    for folder in (out, peace):
+        prepare(portraits, folder, CONFIG, limit=15, workers=1)
+    with prep(portraits, out) as family:
+        family.wait_for(out / ".facegan" / "chunks" / "000003.json")
+        kill(family, "parent")
+        family.end(60)
+        assert not family.left()
+    chunks = out / ".facegan" / "chunks"
+    done = {path.stem: (chunks / f"{path.stem}.tar").stat().st_ino for path in chunks.glob("*.json")}
+    assert not (out / "dataset.json").exists() or DatasetInfo.read(out).totals.photos == 15
+    (out / "train-000000.tar").unlink()
+    (out / "train-000002.tar").write_bytes(b"altered")
+    with pytest.raises(KeyboardInterrupt), stopped_at_line(4):  # a repair is stopped, too: when all is decided
+        prepare(portraits, out, CONFIG, workers=1, repair=True)
+    prepare(portraits, out, CONFIG, workers=1, repair=True)
+    assert verify(out).ok
+    assert not (out / ".facegan" / "repairs").exists()
+    assert {path.stem: (chunks / f"{path.stem}.tar").stat().st_ino for path in chunks.glob("*.json")} == done
+    prepare(portraits, out, CONFIG, workers=1)
+    inodes = {path.stat().st_ino for path in out.glob("*.tar")}
+    assert len(done) > 1  # flushed side by side, the fourth may be there before the first
+    assert inodes >= set(done.values())  # they are the same files: none was made again
+    prepare(portraits, peace, CONFIG, workers=1)
+    assert digest(out) == digest(peace)
+
+
 MANY = """
 import sys, time
 from pathlib import Path
@@ -238,12 +268,12 @@ def test_photographs_that_hang_fault_eat_memory_or_exit_cost_only_themselves(por
     photos.mkdir()
     for path in sorted(portraits.iterdir())[:8]:
         shutil.copy(path, photos)
-    deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS}
+    deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS, "e": LEAVES}
     for name, width in deadly.items():
         cv2.imwrite(str(photos / f"{name}.png"), np.full((100, width, 3), 128, np.uint8))
     config = PrepConfig(shard_size=3, detector="tests.prep.detectors:Deadly")
     result = prepare(photos, tmp_path / "out", config, workers=2, photo_seconds=1)
-    assert (result.kept, result.rejected) == (8, {"crashed": 4})
+    assert (result.kept, result.rejected) == (8, {"crashed": 5})
     crashed = {path for path, reason in outcomes(tmp_path / "out").items() if reason == "crashed"}
     assert crashed == {f"{name}.png" for name in deadly}
     assert verify(tmp_path / "out").ok

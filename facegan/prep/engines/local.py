@@ -7,6 +7,7 @@ message, takes the others with it, and one killed before its first task breaks t
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -46,16 +47,28 @@ class _Errand:
         return not self.future.done() or isinstance(self.future.exception(), BrokenProcessPool)
 
 
+class _Process(SpawnProcess):
+    """A worker, which ends when it is killed, and not before.
+
+    pebble forgets one that ended by itself with 0: whoever waits for what it had in hand would wait for ever.
+    """
+
+    @property
+    def exitcode(self) -> int | None:
+        code = super().exitcode
+        return os.EX_SOFTWARE if code == 0 else code
+
+
 class _Spawn(SpawnContext):
     """Knows the processes that were started with it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started: list[SpawnProcess] = []
+        self.started: list[_Process] = []
 
     # pebble calls it, and what it gets is the same; a class of its own for each context could not be pickled.
     def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.started.append(SpawnProcess(*args, **kwargs))
+        self.started.append(_Process(*args, **kwargs))
         return self.started[-1]
 
 

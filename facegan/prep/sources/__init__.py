@@ -9,15 +9,17 @@ from pathlib import Path
 from facegan.errors import SourceError, suggest
 from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
-from facegan.prep.sources.base import Blob, Source, filesystem, is_photo, is_url, reachable
-from facegan.prep.sources.folder import Folder, RemoteFolder
+from facegan.prep.sources.base import Source, filesystem, is_http, is_photo, is_url, reachable, without_query
+from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.folder import Folder
+from facegan.prep.sources.remote_folder import RemoteFolder
 from facegan.prep.sources.table import Table
 from facegan.prep.sources.tar import PackedTar, Tar
 from facegan.prep.sources.zip import Zip
 from facegan.shards.layout import PHOTOS_FILE
 
 _KINDS = "a folder, .tar, .tar.gz, .zip, .parquet, .npz, .npy, MNIST's idx files, or torchvision:NAME"
-_MANY = re.compile(r"[{*?\[]")
+_MANY, _MANY_HTTP = re.compile(r"[{*?\[]"), re.compile(r"[{*\[]")  # a web address may have a query, with its ``?``
 
 
 def open_source(text: str, leave_out: Path | None = None, download: bool = False) -> Source:
@@ -39,7 +41,7 @@ def _open_source(text: str, leave_out: Path | None, download: bool) -> Source:
         from facegan.prep.sources.torchvision_sets import open_torchvision
 
         return open_torchvision(text, download)
-    if _MANY.search(text) and not (not is_url(text) and Path(text).exists()):
+    if _names_many(text):
         return _open_many(text)
     if is_url(text):
         return _open_file(text) or RemoteFolder(text)
@@ -53,6 +55,12 @@ def _open_source(text: str, leave_out: Path | None, download: bool) -> Source:
     if found is None:
         raise SourceError(f"{path} is no source that facegan reads. Name {_KINDS}.")
     return found
+
+
+def _names_many(text: str) -> bool:
+    if is_http(text):
+        return _MANY_HTTP.search(without_query(text)) is not None
+    return _MANY.search(text) is not None and (is_url(text) or not Path(text).exists())
 
 
 def _open_folder(path: Path, leave_out: Path | None) -> Source:
@@ -100,7 +108,7 @@ def _open_many(pattern: str) -> Source:
     if missing or not wheres:
         what = f"There is no {missing[0]}" if missing else "Nothing fits"
         raise SourceError(f"{what} ({pattern}). Name archives that are there.")
-    if all(where.lower().endswith(".parquet") for where in wheres):
+    if all(Blob(where).name.lower().endswith(".parquet") for where in wheres):
         return Table(pattern, tuple(map(Blob, wheres)))
     sources = [_open_file(where) for where in wheres]
     if None in sources:
@@ -109,7 +117,7 @@ def _open_many(pattern: str) -> Source:
 
 
 def _found(text: str) -> list[str]:
-    if not re.search(r"[*?\[]", text):
+    if not re.search(r"[*\[]" if is_http(text) else r"[*?\[]", without_query(text)):
         return [text]
     fs, path = filesystem(text)
     return sorted(fs.unstrip_protocol(found) if is_url(text) else found for found in fs.glob(path))

@@ -17,7 +17,8 @@ import numpy as np
 
 from facegan.errors import SourceError
 from facegan.files import replacing
-from facegan.prep.sources.base import Blob, Entry, is_url
+from facegan.prep.sources.base import Entry, is_url
+from facegan.prep.sources.blob import Blob
 from facegan.shards.images import encode_image
 
 _IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")
@@ -234,7 +235,7 @@ def _unpacked(pictures: Pictures, folder: Path, number: int) -> Pictures:
     if not pictures.member and not name.endswith(".gz") and not is_url(blob.where):
         return pictures
     path = folder / (f"{number:03d}.npy" if pictures.member else f"{number:03d}-{name}".removesuffix(".gz"))
-    with blob.open() as file, replacing(path) as out:
+    with blob.in_parts(folder).open() as file, replacing(path) as out:
         if pictures.member:
             with zipfile.ZipFile(file) as archive, archive.open(pictures.member + ".npy") as array:
                 shutil.copyfileobj(array, out, 1 << 20)

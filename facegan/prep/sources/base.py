@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import lzma
 import os
+import re
 import time
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from facegan.errors import SourceError
+from facegan.errors import FaceganError, SourceError
 from facegan.shards.layout import has_photo_suffix
 
 MAX_BYTES = 1 << 29  # of one photograph's file; a larger one is too_large without being read
@@ -24,11 +22,8 @@ RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every 
 TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
 _WAITS_SECONDS = "0.2,1,4"  # before each further try at something remote
 _TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
-_BUFFER_BYTES = 1 << 20  # of a remote file, fetched at once
 _S3 = ("s3", "s3a")
 _COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
-
-_MARK_BYTES = 1 << 16
 
 T = TypeVar("T")
 
@@ -91,6 +86,7 @@ class Reader(Protocol):
 
     Raises:
         Unreachable, OSError: the bytes can't be had now; another time they may be.
+        TooLarge: there are more of them than a photograph may have.
         Exception: one of `DAMAGED`: they are there, and damaged.
     """
 
@@ -101,6 +97,10 @@ class Reader(Protocol):
 
 class Unreachable(Exception):
     """A photograph's bytes can't be had now."""
+
+
+class TooLarge(Exception):
+    """A photograph has more than `MAX_BYTES`."""
 
 
 # What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.
@@ -123,7 +123,10 @@ def suffix(name: bytes) -> str:
 
 def archive_name(name: str) -> bytes:
     """A member's name as a path below the archive: no leading ``/`` or ``./``."""
-    raw = name.encode("utf-8", "surrogateescape")
+    return below_archive(name.encode("utf-8", "surrogateescape"))
+
+
+def below_archive(raw: bytes) -> bytes:
     while raw.startswith((b"/", b"./")):
         raw = raw.removeprefix(b".").removeprefix(b"/")
     return raw
@@ -133,87 +136,20 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-@dataclass(frozen=True)
-class Blob:
-    """A file on this machine or behind an fsspec URL."""
-
-    where: str
-
-    def mark(self) -> str:
-        """A digest of its size, its beginning and its end: tells one file from another without reading it whole."""
-        with self.open() as file:
-            size = file.seek(0, os.SEEK_END)
-            digest = hashlib.sha256(b"%d" % size)
-            for at in (0, max(0, size - _MARK_BYTES)):
-                file.seek(at)
-                digest.update(file.read(_MARK_BYTES))
-        return digest.hexdigest()
-
-    @property
-    def name(self) -> str:
-        return self.where.rstrip("/").rpartition("/")[2]
-
-    def open(self) -> BinaryIO:
-        """Seekable.
-
-        Raises:
-            Unreachable: it is remote, and can't be had; reading from it raises this as well.
-        """
-        if not is_url(self.where):
-            return Path(self.where).open("rb")
-        return io.BufferedReader(_RemoteFile(self.where), _BUFFER_BYTES)
+def is_http(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
 
 
-class _RemoteFile(io.RawIOBase):
-    """A file behind a URL, read by ranges, each of them patiently."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._fs, self._path = filesystem(url)
-        self._fs.invalidate_cache()
-        size = patiently(lambda: self._fs.info(self._path)["size"])
-        if size is None:
-            raise Unreachable("its server does not tell how long it is")
-        self._size, self._at = int(size), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._at + len(buffer), self._size)
-        data = read_range(self._fs, self._path, self._at, end)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+def without_query(text: str) -> str:
+    """The part of a web address that names a file."""
+    return re.split(r"[?#]", text, maxsplit=1)[0] if is_http(text) else text
 
 
-def read_range(fs: Any, path: str, start: int, end: int) -> bytes:
-    """Bytes ``start`` … ``end`` of a remote file, all of them.
-
-    Raises:
-        Unreachable: they can't be had.
-    """
-
-    def read() -> bytes:
-        data = fs.cat_file(path, start=start, end=end)
-        if len(data) > end - start:
-            raise Unreachable("its server does not give parts of files: fetch it, and name the file")
-        if len(data) < end - start:
-            raise OSError(f"{len(data):,} of {end - start:,} bytes came")
-        return data
-
-    return patiently(read) if end > start else b""
-
-
-def filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str, **more: Any) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it.
+
+    Args:
+        more: settings of this file system.
 
     Raises:
         SourceError: a protocol that fsspec does not know, or whose package is not installed.
@@ -224,7 +160,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     protocol = url.partition("://")[0]
     try:
         given = conf.get(protocol, {})  # the user's own settings for this protocol come before ours
-        fs, path = fsspec.core.url_to_fs(url, **{**_options(protocol), **given})
+        fs, path = fsspec.core.url_to_fs(url, **{**_options(protocol), **more, **given})
     except ImportError as error:
         extra = protocol.replace("https", "http")
         raise SourceError(
@@ -262,7 +198,7 @@ def patiently(read: Callable[[], T]) -> T:
     for wait in (*waits, None):
         try:
             return read()
-        except Unreachable:
+        except (Unreachable, TooLarge, FaceganError):
             raise
         except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
             if wait is None or _is_final(error):

@@ -16,21 +16,26 @@ from typing import Any, BinaryIO
 
 from facegan.errors import SourceError
 from facegan.files import replacing
+from facegan.prep.scratch import Scratch
 from facegan.prep.sources.base import (
     MAX_BYTES,
-    Blob,
     Entry,
     Unreachable,
     archive_name,
     filesystem,
     is_photo,
     is_url,
-    read_range,
     suffix,
 )
+from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.fetch import read_range
 
 # What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
 _BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError, zlib.error)
+
+# A tar of hard links has as many links as photographs.
+_LINKS = "CREATE TABLE links (name BLOB PRIMARY KEY, target BLOB, size INTEGER, offset INTEGER)"
+_CACHE_KB = 8_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Tar:
         return ()
 
     def unpacked(self, folder: Path) -> Tar:
-        return self
+        return Tar(self.blob.in_parts(folder))
 
     def reader(self) -> TarReader | RemoteTarReader:
         return RemoteTarReader(self.where) if is_url(self.where) else TarReader(Path(self.where))
@@ -77,7 +82,7 @@ class PackedTar:
     def unpacked(self, folder: Path) -> Tar:
         path = folder / f"{self.blob.name}.tar"
         try:
-            with self.blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
+            with self.blob.in_parts(folder).open() as file, gzip.open(file) as plain, replacing(path) as out:
                 shutil.copyfileobj(plain, out, 1 << 20)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise SourceError(f"{self.where} is no whole tar archive ({error}).") from None
@@ -85,32 +90,39 @@ class PackedTar:
 
 
 def _photos(file: Any, where: str, ignored: Counter[str]) -> Iterator[Entry]:
-    files, links = 0, {}
+    files = 0
+    links = Scratch(_LINKS, _CACHE_KB)
     try:
         for name, size, offset, link in _members(file, ignored):
             files += 1
             if link is not None:
-                links[name] = link
+                links.run("INSERT OR REPLACE INTO links (name, target) VALUES (?, ?)", name, link)
             elif is_photo(name):
                 yield Entry(name, size, (offset,))
             else:
                 ignored[suffix(name)] += 1
-        if links:  # their targets may stand anywhere: a second pass looks for just those
-            file.seek(0)
-            wanted = set(links.values())
-            targets = {
-                name: (size, offset)
-                for name, size, offset, link in _members(file, Counter())
-                if link is None and name in wanted
-            }
-            for name, target in links.items():
-                if target in targets and is_photo(name):
-                    size, offset = targets[target]
-                    yield Entry(name, size, (offset,))
-                else:
-                    ignored["link" if target not in targets else suffix(name)] += 1
+        if links.number("SELECT count(*) FROM links"):
+            file.seek(0)  # what they lead to may stand anywhere
+            yield from _linked(file, links, ignored)
     except _BROKEN as error:
         raise SourceError(f"{where} is no whole tar archive ({error}); {files:,} files stand before that.") from None
+    finally:
+        links.close()
+
+
+def _linked(file: Any, links: Scratch, ignored: Counter[str]) -> Iterator[Entry]:
+    """Links as the files that they lead to."""
+    links.run("CREATE INDEX by_target ON links (target)")
+    for name, size, offset, link in _members(file, Counter()):
+        if link is None:
+            links.run("UPDATE links SET size = ?, offset = ? WHERE target = ?", size, offset, name)
+    for name, size, offset in links.rows("SELECT name, size, offset FROM links"):
+        if offset is None:
+            ignored["link"] += 1
+        elif is_photo(name):
+            yield Entry(name, size, (offset,))
+        else:
+            ignored[suffix(name)] += 1
 
 
 def _members(file: Any, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int, bytes | None]]:

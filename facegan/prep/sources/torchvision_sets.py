@@ -13,7 +13,8 @@ from typing import Any
 
 from facegan.errors import SourceError, one_of, suggest
 from facegan.prep.sources.arrays import Arrays, Pictures, open_idx_folder
-from facegan.prep.sources.base import Blob, Entry
+from facegan.prep.sources.base import Entry
+from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.folder import Folder, FolderReader
 
 NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CelebA")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
@@ -10,10 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Blob, Entry, archive_name, is_photo, suffix
-from facegan.prep.sources.labels import LABELS_FILE, read_labels
+from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, below_archive, is_photo, suffix
+from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.labels import LABELS_FILE, Labels
+from facegan.prep.sources.zip_directory import Directory, Member
 
 _MOST_LABEL_BYTES = 1 << 30
 
@@ -30,46 +34,64 @@ class Zip:
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         try:
-            with self.blob.open() as file, zipfile.ZipFile(file) as archive:
-                labels = _labels(archive)
-                for info in archive.infolist():
-                    name = _name(info)
-                    if info.is_dir():
-                        continue
-                    if info.create_system == 3 and stat.S_ISLNK(info.external_attr >> 16):  # 3: Unix
-                        ignored["link"] += 1  # its bytes are the target's name
-                        continue
-                    if not is_photo(name):
-                        ignored[suffix(name)] += 1
-                        continue
-                    place = (info.header_offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits)
-                    yield Entry(name, info.file_size, place, labels.get(name, 0))
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:  # odd names
+            with self.blob.open() as file:
+                directory = Directory(file)
+                with contextlib.closing(_labels(file, directory)) as labels:
+                    for member in directory.members():
+                        name = below_archive(member.name)
+                        if member.name.endswith(b"/"):
+                            continue
+                        if stat.S_ISLNK(member.mode):
+                            ignored["link"] += 1  # its bytes are the target's name
+                        elif not is_photo(name):
+                            ignored[suffix(name)] += 1
+                        else:
+                            yield Entry(name, member.size, _place(member), labels.of(name))
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # odd names
             raise SourceError(f"{self.where} is no whole zip archive ({error}).") from None
 
     def marks(self) -> tuple[str, ...]:
         return ()
 
     def unpacked(self, folder: Path) -> Zip:
-        return self
+        return Zip(self.blob.in_parts(folder))
 
     def reader(self) -> ZipReader:
         return ZipReader(self.blob)
 
 
-def _labels(archive: zipfile.ZipFile) -> dict[bytes, int]:
+def _place(member: Member) -> tuple[int, ...]:
+    return member.offset, member.packed, member.sum, member.method, member.flags
+
+
+def _labels(file: BinaryIO, directory: Directory) -> Labels:
+    """Those of StyleGAN's file in the archive; none where it is missing, encrypted or damaged."""
+    wanted = LABELS_FILE.encode()
+    if not directory.mentions(wanted):
+        return Labels(None)
+    found = [member for member in directory.members() if member.name == wanted][-1:]
+    if not found or found[0].size > _MOST_LABEL_BYTES:
+        return Labels(None)
     try:
-        info = archive.getinfo(LABELS_FILE)
-        return read_labels(archive.read(info)) if info.file_size <= _MOST_LABEL_BYTES else {}
-    except (KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile):  # none, encrypted, or damaged
-        return {}
+        with _opened(file, _place(found[0]), found[0].size) as labels:
+            return Labels(labels)
+    except DAMAGED:
+        return Labels(None)
 
 
-def _name(info: zipfile.ZipInfo) -> bytes:
-    """The name's own bytes: where the flag for UTF-8 is not set, zipfile has read them as code page 437."""
-    if info.flag_bits & 0x800:
-        return archive_name(info.filename)
-    return archive_name(os.fsdecode(info.filename.encode("cp437")))
+def _opened(file: BinaryIO, place: tuple[int, ...], size: int) -> zipfile.ZipExtFile:
+    """A member, to be read."""
+    info = zipfile.ZipInfo()
+    offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits = place
+    info.file_size = size
+    if info.flag_bits & 0x1:
+        raise ValueError("an encrypted member")
+    file.seek(offset)
+    header = file.read(30)  # PKWARE's APPNOTE, 4.3.7: lengths of name and extra field at 26 and 28
+    if header[:4] != b"PK\3\4" or len(header) < 30:
+        raise zipfile.BadZipFile("no local header")
+    file.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)
+    return zipfile.ZipExtFile(file, "r", info)
 
 
 class ZipReader:
@@ -79,17 +101,7 @@ class ZipReader:
         self._file = blob.open()
 
     def read(self, entry: Entry) -> bytes:
-        info = zipfile.ZipInfo()
-        offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits = entry.place
-        info.file_size = entry.size
-        if info.flag_bits & 0x1:
-            raise ValueError("an encrypted member")
-        self._file.seek(offset)
-        header = self._file.read(30)  # PKWARE's APPNOTE, 4.3.7: lengths of name and extra field at 26 and 28
-        if header[:4] != b"PK\3\4" or len(header) < 30:
-            raise zipfile.BadZipFile("no local header")
-        self._file.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)
-        with zipfile.ZipExtFile(self._file, "r", info) as file:
+        with _opened(self._file, entry.place, entry.size) as file:
             return file.read(MAX_BYTES + 1)
 
     def close(self) -> None:

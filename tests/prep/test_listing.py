@@ -1,0 +1,193 @@
+"""Listing a source takes no memory for its photographs, whatever they lie in."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tarfile
+import tracemalloc
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from facegan.errors import SourceError
+from facegan.prep.scratch import Scratch
+from facegan.prep.sources import open_source
+from facegan.prep.sources.base import Entry, common_folder
+from facegan.prep.sources.labels import Labels
+from facegan.prep.sources.zip_directory import Directory
+from facegan.prep.spool import SCHEMA, Spool
+from facegan.shards.layout import readable_path
+from facegan.shards.photos import Fingerprint
+
+FEW, MANY = 4_000, 24_000
+PHOTO_BYTES = 120  # that a photograph may take in memory while its source is listed
+
+
+def make_zip(folder: Path, count: int) -> Path:
+    with zipfile.ZipFile(folder / "x.zip", "w") as archive:
+        for i in range(count):
+            archive.writestr(f"photos/{i:08d}.jpg", b"")
+    return folder / "x.zip"
+
+
+def make_labelled_zip(folder: Path, count: int) -> Path:
+    labels = {"labels": [[f"photos/{i:08d}.jpg", i % 1000] for i in range(count)]}
+    with zipfile.ZipFile(make_zip(folder, count), "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("dataset.json", json.dumps(labels))
+    return folder / "x.zip"
+
+
+def make_links(folder: Path, count: int) -> Path:
+    with tarfile.open(folder / "x.tar", "w") as tar:
+        for i in range(count):
+            info = tarfile.TarInfo(f"photos/{i:08d}.jpg")
+            if i:
+                info.type, info.linkname = tarfile.LNKTYPE, "photos/00000000.jpg"
+            tar.addfile(info, io.BytesIO())
+    return folder / "x.tar"
+
+
+def make_table(folder: Path, count: int) -> Path:
+    """All rows in one group, and not in the order of their names."""
+    images = [{"bytes": b"", "path": f"{i * 7919 % count:08d}.jpg"} for i in range(count)]
+    pq.write_table(pa.table({"image": images, "label": np.arange(count) % 1000}), folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+def make_array(folder: Path, count: int) -> Path:
+    np.savez(folder / "x.npz", x=np.zeros((count, 1, 1), np.uint8), y=np.arange(count) % 200)
+    return folder / "x.npz"
+
+
+def peak_bytes(source: Path, count: int) -> int:
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in open_source(str(source)).photos(Counter())) == count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("make", [make_zip, make_labelled_zip, make_links, make_table, make_array])
+def test_memory_for_a_listing_does_not_grow_with_it(tmp_path: Path, make: Callable[[Path, int], Path]) -> None:
+    peaks = [peak_bytes(make(tmp_path, count), count) for count in (FEW, FEW, MANY)]  # the first loads modules
+    assert peaks[2] - peaks[1] < PHOTO_BYTES * (MANY - FEW)
+
+
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    names=st.lists(NAMES, max_size=6, unique=True),
+    comment=st.binary(max_size=40).filter(lambda comment: b"PK" not in comment),
+    before=st.binary(max_size=40),
+    large=st.booleans(),
+)
+def test_a_zips_directory_reads_as_pythons_zipfile_reads_it(
+    names: list[str], comment: bytes, before: bytes, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones have sizes, offsets and counts in fields of 64 bits."""
+    file = io.BytesIO()
+    with monkeypatch.context() as patched:
+        if large:
+            patched.setattr("zipfile.ZIP64_LIMIT", 50)
+            patched.setattr("zipfile.ZIP_FILECOUNT_LIMIT", 1)
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.comment = comment
+            for i, name in enumerate(names):
+                info = zipfile.ZipInfo(name)
+                info.external_attr = 0o644 << 16
+                with archive.open(info, "w", force_zip64=large) as member:
+                    member.write(bytes(30 * i))
+    for start in (b"", before):
+        whole = io.BytesIO(start + file.getvalue())
+        with zipfile.ZipFile(whole) as archive:
+            expected = [
+                (info.orig_filename, info.file_size, info.compress_size, info.header_offset, info.CRC)
+                for info in archive.infolist()
+            ]
+        found = list(Directory(whole).members())
+        assert [(m.name.decode(), m.size, m.packed, m.offset, m.sum) for m in found] == expected
+        assert all(Directory(whole).mentions(name.encode()) for name in names)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_zip_that_is_damaged_anywhere_ends_in_a_sentence_or_a_listing(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for i in range(3):
+            archive.writestr(f"{i}.jpg", b"abc")
+        archive.writestr("dataset.json", b'{"labels": [["0.jpg", 1]]}')
+    whole = bytearray(file.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    with contextlib.suppress(SourceError):
+        list(open_source(str(path)).photos(Counter()))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    pairs=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers(0, 2**62)),
+    indent=st.sampled_from([None, 1]),
+    ascii_only=st.booleans(),
+    piece=st.integers(24, 60),
+)
+def test_labels_are_those_of_the_whole_file_wherever_it_is_cut(
+    pairs: dict[str, int], indent: int | None, ascii_only: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = json.dumps({"labels": list(pairs.items())}, indent=indent, ensure_ascii=ascii_only).encode()
+    longest = max((len(json.dumps(pair, indent=indent)) for pair in pairs.items()), default=0)
+    monkeypatch.setattr("facegan.prep.sources.labels._PIECE_BYTES", max(piece, longest + 8))
+    with contextlib.closing(Labels(io.BytesIO(told))) as labels:
+        assert {name: labels.of(name.encode()) for name in pairs} == pairs
+        assert labels.of(b"\xff") == 0
+
+
+ENTRIES = st.lists(
+    st.builds(
+        Entry,
+        name=st.one_of(st.binary(min_size=1, max_size=9), st.text("ab/é", min_size=1, max_size=9).map(str.encode)),
+        size=st.integers(0, 2**62),
+        place=st.lists(st.integers(0, 2**62), max_size=3).map(tuple),
+        label=st.integers(0, 2**31),
+        part=st.sampled_from(["", "train", "test"]),
+    ),
+    max_size=20,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@given(entries=ENTRIES, plain=st.booleans(), at_once=st.integers(1, 25))
+def test_a_spool_gives_back_what_was_put_in(
+    entries: list[Entry], plain: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain ones, as a folder has them, are kept without places, labels and parts."""
+    monkeypatch.setattr("facegan.prep.spool._AT_ONCE", at_once)
+    entries = [Entry(entry.name, entry.size) for entry in entries] if plain else entries
+    with contextlib.closing(Scratch(SCHEMA)) as db:
+        spool = Spool(db)
+        spool.fill(iter(entries))
+        assert spool.count == len(entries)
+        assert [Entry(n, s, tuple(place), label, part) for n, s, place, label, part in spool.rows()] == entries
+        names = sorted(entry.name for entry in entries)
+        root = common_folder(names[0], names[-1]) if names else b""
+        assert spool.root() == root
+        expected = Fingerprint()
+        expected.add_photos((readable_path(entry.name[len(root) :]), entry.size) for entry in entries)
+        assert spool.fingerprint() == str(expected)
