@@ -72,7 +72,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        sync_folder(path.parent)
+        flush(path.parent)
 
 
 def refuse_filled(path: Path) -> None:
@@ -106,7 +106,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield room / "whole"
             os.sync()  # one for all the files: thousands of them, each flushed by itself, would take minutes
             (room / "whole").replace(target)
-            sync_folder(target.parent)
+            flush(target.parent)
         finally:
             shutil.rmtree(room, ignore_errors=True)
             os.close(lock)
@@ -143,9 +143,9 @@ def exclusive(lock: Path, busy: str) -> Iterator[None]:
         yield
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes renames in ``folder`` outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Makes a file's bytes, or the names in a folder, outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -20,6 +20,7 @@ _BORDER = cv2.BORDER_REFLECT
 _WARP_LIMIT = 32_000  # OpenCV's warps hold source coordinates in 16 bits
 _FEW_SIDES = 4  # of a photo larger than so many of the crop's sides only what lies around the crop is warped
 _LARGE_SIDE = 2048  # source pixels
+_FEW_VALUES = 1 << 18  # as many floats stay within a CPU's cache
 _SPARE = 2  # a shrunk decode may be cropped from where it holds at least this many pixels for each one of the crop
 
 
@@ -121,12 +122,20 @@ def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
         return _warp(rgb, quad, size, cv2.INTER_LANCZOS4)
     quarters = _quarter_turns(quad)
     if quarters == 0:
-        return cv2.resize(_cut(rgb, quad), (size, size), interpolation=cv2.INTER_AREA)
+        return averaged(_cut(rgb, quad), (size, size))
     if quarters is not None:
-        standing = cv2.resize(_cut(rgb, np.roll(quad, -quarters, axis=0)), (size, size), interpolation=cv2.INTER_AREA)
+        standing = averaged(_cut(rgb, np.roll(quad, -quarters, axis=0)), (size, size))
         return np.ascontiguousarray(np.rot90(standing, quarters))
-    warped = _warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR)
-    return cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
+    return averaged(_warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR), (size, size))
+
+
+def averaged(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (height, width, 3) shrunk to ``size`` (width, height): a pixel is the mean of the area it covers."""
+    height, width = rgb.shape[:2]
+    if rgb.size > _FEW_VALUES or (width % size[0] == 0 and height % size[1] == 0):
+        return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    # At broken ratios OpenCV averages floats a third faster than bytes, to the same pixels.
+    return cv2.convertScaleAbs(cv2.resize(rgb.astype(np.float32), size, interpolation=cv2.INTER_AREA))
 
 
 def _quarter_turns(quad: Quad) -> int | None:

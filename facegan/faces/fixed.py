@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facegan.faces.crop import Quad
+from facegan.faces.crop import Quad, averaged
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class FixedCrop:
         return self.side, self.side + max(0, 2 * self.below - 1)
 
 
-_FEW_VALUES = 1 << 18  # as many floats stay within a CPU's cache
 # Each as (x, y, side) on 178×218. Told from the centre they are the same there, and fit photographs of other sizes too.
 FIXED_CROPS = {
     # (35, 55, 108): Radford et al. 2015, "Unsupervised Representation Learning with Deep Convolutional GANs", as
@@ -66,8 +65,5 @@ def crop_rectangle(rgb: np.ndarray, rectangle: tuple[int, int, int, int], size: 
     left, top, right, bottom = rectangle
     cut = rgb[top:bottom, left:right]
     shrunk = (min(right - left, size), min(bottom - top, size))
-    if cut.size > _FEW_VALUES or ((right - left) % size == 0 and (bottom - top) % size == 0):
-        small = cv2.resize(cut, shrunk, interpolation=cv2.INTER_AREA)
-    else:  # at broken ratios OpenCV averages floats a third faster than bytes
-        small = cv2.convertScaleAbs(cv2.resize(cut.astype(np.float32), shrunk, interpolation=cv2.INTER_AREA))
+    small = averaged(cut, shrunk)
     return small if shrunk == (size, size) else cv2.resize(small, (size, size), interpolation=cv2.INTER_LANCZOS4)

@@ -110,7 +110,8 @@ class Cut:
 def process_chunk(
     chunk: Chunk, config: PrepConfig, reader: Reader, detector: Detector, path: Path, temporary: Path
 ) -> ChunkResult:
-    """Writes the chunk's shard to ``path`` (by way of ``temporary``) and tells what became of every photograph."""
+    """Writes the chunk's shard to ``path`` (by way of ``temporary``), unflushed, and tells what became of every
+    photograph."""
     rows: list[Row] = []
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
@@ -152,7 +153,7 @@ def process_chunk(
             row.keys = [sample_key(raw_path, i) for i in range(len(samples))]
             for key, (image, meta) in zip(row.keys, samples, strict=True):
                 shard.add(key, config.format, image, meta)
-        return ChunkResult(rows, shard.commit(), rejects, crashes, no_decoder, unreachable)
+        return ChunkResult(rows, shard.commit(flushed=False), rejects, crashes, no_decoder, unreachable)
 
 
 def _read(reader: Reader, entry: Entry) -> bytes:

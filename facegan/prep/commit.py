@@ -1,4 +1,8 @@
-"""What a finished chunk leaves among the chunks, and how a later start finds it: shard, rows, and last a marker."""
+"""What a finished chunk leaves among the chunks, and how a later start finds it: shard, rows, and last a marker.
+
+Workers leave a chunk unflushed, its marker under a temporary name, and take the next; `commit` flushes all that and
+gives the marker its name. So no worker waits for a disk.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,12 @@ from pathlib import Path
 
 from facegan.config import PrepConfig
 from facegan.faces.detect import Detector
-from facegan.files import TEMPORARY, disk_errors, write_bytes
+from facegan.files import TEMPORARY, disk_errors, flush
 from facegan.prep.chunk import Chunk, ChunkResult, Thumbnail, process_chunk
 from facegan.prep.sources.base import Reader
 from facegan.shards.write import ShardSum
+
+CHUNKS, REPAIRS = "chunks", "repairs"  # folders of them in a dataset's state folder; both count from 0
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ def marker_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.json"
 
 
-def run_and_commit(folder: Path, work: Work, config: PrepConfig, reader: Reader, detector: Detector) -> Committed:
-    """Processes a chunk and leaves it in ``folder``; whatever an earlier run left of it there is replaced."""
+def make_chunk(folder: Path, work: Work, config: PrepConfig, reader: Reader, detector: Detector) -> Committed:
+    """Processes a chunk and leaves it in ``folder``, to be committed; what an earlier run left there is replaced."""
     number = work.chunk.number
     shard, marker = shard_path(folder, number), marker_path(folder, number)
     temporary = folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
@@ -80,25 +86,43 @@ def run_and_commit(folder: Path, work: Work, config: PrepConfig, reader: Reader,
             shard.unlink(missing_ok=True)
     rows = "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in result.rows).encode()
     done = _summary(work, result, len(rows))
-    _mark(folder, done, rows)
+    _leave(folder, done, rows)
     return done
 
 
 def adopt(folder: Path, done: Committed, shard: bytes | None, rows: bytes) -> None:
-    """Leaves a chunk that was made elsewhere in ``folder``."""
+    """Leaves a chunk that was made elsewhere in ``folder``, to be committed."""
     marker, path = marker_path(folder, done.number), shard_path(folder, done.number)
     with disk_errors(folder):
         marker.unlink(missing_ok=True)
         if shard is None:
             path.unlink(missing_ok=True)
         else:
-            write_bytes(path, shard)
-    _mark(folder, done, rows)
+            path.write_bytes(shard)
+    _leave(folder, done, rows)
 
 
-def _mark(folder: Path, done: Committed, rows: bytes) -> None:
-    write_bytes(rows_path(folder, done.number), rows)
-    write_bytes(marker_path(folder, done.number), json.dumps(asdict(done)).encode())
+def _leave(folder: Path, done: Committed, rows: bytes) -> None:
+    with disk_errors(folder):
+        rows_path(folder, done.number).write_bytes(rows)
+        _uncommitted(folder, done.number).write_bytes(json.dumps(asdict(done)).encode())
+
+
+def _uncommitted(folder: Path, number: int) -> Path:
+    """A marker that does not count yet."""
+    return folder / f".{number:06d}.marker{TEMPORARY}"
+
+
+def commit(folder: Path, done: Committed) -> None:
+    """Makes a chunk that was left in ``folder`` outlive a power cut, and only then marks it."""
+    marker = _uncommitted(folder, done.number)
+    with disk_errors(folder):
+        if done.shard:
+            flush(shard_path(folder, done.number))
+        flush(rows_path(folder, done.number))
+        flush(marker)
+        marker.replace(marker_path(folder, done.number))
+        flush(folder)
 
 
 def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:

@@ -18,10 +18,10 @@ import cv2
 import pyarrow as pa
 
 from facegan.errors import DatasetError
-from facegan.files import disk_errors, make_folder, sha256_file, sync_folder, write_bytes, write_json
+from facegan.files import disk_errors, flush, make_folder, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.commit import committed, rows_path, shard_path
+from facegan.prep.commit import CHUNKS, REPAIRS, committed, rows_path, shard_path
 from facegan.prep.home import Home
 from facegan.prep.original import write_origin
 from facegan.prep.plan import ChunkPlan, Plan
@@ -43,7 +43,6 @@ from facegan.shards.layout import (
 )
 from facegan.shards.photos import Fingerprint, in_shard, photo_counts, read_in_pieces, read_rows, write_photos
 
-CHUNKS, REPAIRS = "chunks", "repairs"  # committed chunks wait here; both count them from 0
 FINAL = "final"
 JOURNAL = "journal.json"
 _FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
@@ -85,7 +84,7 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
-    sync_folder(final)
+    flush(final)
     moved = sorted(path.name for path in final.iterdir())
     write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale), "clear": chunks_folder(plan)})
     carry_out_journal(out)
@@ -119,7 +118,7 @@ def carry_out_journal(out: Path) -> None:
         for name in [name for name in move if name != DATASET_FILE] + [DATASET_FILE]:
             if (final / name).is_file():
                 (final / name).replace(out / name)
-        sync_folder(out)
+        flush(out)
         journal.unlink()
         shutil.rmtree(state / clear, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)

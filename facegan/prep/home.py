@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from facegan.files import sha256_file
+from facegan.prep.commit import Committed, commit
 from facegan.prep.engines.worker import Done
+
+_FLUSHES = 4  # at once: a disk takes its time, and workers go on meanwhile
 
 
 class Home(Protocol):
@@ -29,8 +33,8 @@ class Home(Protocol):
         """What has been cleared away in the folder shall be gone."""
         ...
 
-    def kept(self, chunks: Iterator[Done], committed: Path) -> Iterator[Done]:
-        """Chunks that were ``committed`` below the folder, each as it is safe. Their shards need not stay there."""
+    def kept(self, chunks: Iterator[Done], folder: Path) -> Iterator[Done]:
+        """Chunks that were left in ``folder``, each as it is committed. Their shards need not stay there."""
         ...
 
     def whole(self, shard: Path) -> AbstractContextManager[Path]:
@@ -60,8 +64,8 @@ class LocalHome:
     def ready(self) -> None:
         pass
 
-    def kept(self, chunks: Iterator[Done], committed: Path) -> Iterator[Done]:
-        return chunks
+    def kept(self, chunks: Iterator[Done], folder: Path) -> Iterator[Done]:
+        return in_background(chunks, lambda chunk: commit(folder, chunk), _FLUSHES)
 
     def whole(self, shard: Path) -> AbstractContextManager[Path]:
         return contextlib.nullcontext(shard)
@@ -71,3 +75,24 @@ class LocalHome:
 
     def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
         pass
+
+
+def in_background(
+    chunks: Iterator[Done], keep: Callable[[Committed], None], at_once: int, stop: Callable[[], None] = lambda: None
+) -> Iterator[Done]:
+    """Each chunk when ``keep`` is done with it. Nothing is kept any more when the iterator ends, however it ends."""
+    under_way: dict[concurrent.futures.Future[None], Done] = {}
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        try:
+            for done in chunks:
+                under_way[pool.submit(keep, done.chunk)] = done
+                seconds = 0 if len(under_way) < at_once else None
+                for kept in concurrent.futures.wait(under_way, seconds, concurrent.futures.FIRST_COMPLETED).done:
+                    kept.result()
+                    yield under_way.pop(kept)
+            for kept in concurrent.futures.as_completed(under_way):
+                kept.result()
+                yield under_way[kept]
+        finally:
+            stop()
+            pool.shutdown(cancel_futures=True)

@@ -143,6 +143,7 @@ def prepare(
         _locked(home),
         contextlib.closing(list_photographs(origin)) as catalogue,
         disk_errors(home.folder),
+        contextlib.ExitStack() as until,
     ):
         out = home.folder
         end_earlier_run(out, force)
@@ -159,12 +160,13 @@ def prepare(
         if todo:
             with _unpacked(origin, out, plan, todo, config) as readable:
                 job = Job(config, readable, models, folder, photo_seconds)
-                ran = run(plan, todo, home, job, Crew(engine, workers, ray_address), console)
+                ran = run(plan, todo, home, job, Crew(engine, workers, ray_address), console, until)
         with disk_errors(out, _finish_bytes(plan)):
             info = finish(home, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
             tell_other_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
+        until.close()
         totals = info.totals
         for sentence in advice(totals.rejected, totals.photos, config):
             console.warn(sentence)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder
-from facegan.prep.commit import Committed, marker_path, rows_path, shard_path
+from facegan.prep.commit import CHUNKS, REPAIRS, Committed, commit, marker_path, rows_path, shard_path
 from facegan.prep.engines.worker import Done
-from facegan.prep.finish import CHUNKS, FINAL, JOURNAL, REPAIRS, is_ours
+from facegan.prep.finish import FINAL, JOURNAL, is_ours
 from facegan.prep.folder import SETTINGS, refuse_foreign
-from facegan.prep.home import Home, LocalHome
+from facegan.prep.home import Home, LocalHome, in_background
 from facegan.prep.original import ORIGIN_FILE
 from facegan.prep.remote_lock import RemoteLock
 from facegan.prep.sources.base import Unreachable, is_url
@@ -150,23 +150,15 @@ class RemoteHome:
         self._store.remove(gone)
         self._upload(f"{STATE_FOLDER}/{SETTINGS}")
 
-    def kept(self, chunks: Iterator[Done], committed: Path) -> Iterator[Done]:
-        uploads: dict[concurrent.futures.Future[None], Done] = {}
-        with concurrent.futures.ThreadPoolExecutor(_UPLOADS) as pool:
-            try:
-                for done in chunks:
-                    uploads[pool.submit(self._keep, done.chunk, committed)] = done
-                    seconds = 0 if len(uploads) < _UPLOADS else None
-                    for upload in concurrent.futures.wait(uploads, seconds, _FIRST).done:
-                        upload.result()
-                        yield uploads.pop(upload)
-                for upload in concurrent.futures.as_completed(uploads):
-                    upload.result()
-                    yield uploads[upload]
-            finally:  # nothing may be written any more when the lock is given back
-                self._store.stopping.set()
-                pool.shutdown(cancel_futures=True)
-                self._store.stopping.clear()
+    def kept(self, chunks: Iterator[Done], folder: Path) -> Iterator[Done]:
+        def keep(chunk: Committed) -> None:
+            commit(folder, chunk)
+            self._keep(chunk, folder)
+
+        try:  # nothing may be written any more when the lock is given back
+            yield from in_background(chunks, keep, _UPLOADS, self._store.stopping.set)
+        finally:
+            self._store.stopping.clear()
 
     def _keep(self, chunk: Committed, folder: Path) -> None:
         self._lock.require()

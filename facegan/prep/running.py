@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
@@ -69,8 +70,12 @@ def run(
     job: Job,
     crew: Crew,
     console: Console,
+    until: contextlib.ExitStack,
 ) -> Ran:
     """Makes the chunks that are to be made, and tells of what they come to.
+
+    Args:
+        until: where the engine is closed: that takes a while, which the end of the dataset need not wait for.
 
     Raises:
         Interrupted: Ctrl-C; what is committed is kept.
@@ -79,10 +84,8 @@ def run(
     before = plan.new - sum(chunk.photos for chunk in todo)
     away = ""  # why the first photograph is unreachable that is: one fault often keeps many away
     try:
-        with (
-            console.progress(plan.new, "photographs", done=before) as progress,
-            _engine(job, len(todo), crew, console) as engine,
-        ):
+        with console.progress(plan.new, "photographs", done=before) as progress:
+            engine = until.enter_context(_engine(job, len(todo), crew, console))
             for done in home.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
                 ran.add(done)
                 for crash in done.chunk.crashes:

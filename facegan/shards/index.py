@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ _MOST_PAX_BYTES = 1 << 20
 _IMAGE_SUFFIXES = frozenset({*IMAGE_FORMATS, "jpeg"})
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A file inside a tar: its name, and where its bytes lie."""
 
     name: str
@@ -26,8 +25,7 @@ class Member:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One sample of a shard: an image, and its JSON where there is one."""
 
     key: str

@@ -32,6 +32,7 @@ _PHOTO_SUFFIXES = frozenset(suffix.encode() for suffix in PHOTO_SUFFIXES)
 _KEY_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _KEY_LIMIT = 200
 _KEY_KEPT = 160
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def sample_key(path: bytes, face: int = 0) -> str:
@@ -90,7 +91,7 @@ def sample_json(
 
     ``attributes`` is there in all samples of a dataset, or in none.
     """
-    return json.dumps(
+    return _JSON.encode(
         {
             "path": path,
             "sha256": sha256,
@@ -103,8 +104,7 @@ def sample_json(
             "turned": turned,
             "label": label,
             **({"attributes": attributes} if attributes else {}),
-        },
-        ensure_ascii=False,
+        }
     ).encode()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from facegan.files import disk_errors, sync_folder
+from facegan.files import disk_errors, flush
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,23 @@ class ShardWriter:
         self._bytes += len(data)
         self._file.write(data)
 
-    def commit(self) -> ShardSum | None:
-        """The shard under its name, or None where no sample was added: an empty tar breaks other readers."""
+    def commit(self, flushed: bool = True) -> ShardSum | None:
+        """The shard under its name, or None where no sample was added: an empty tar breaks other readers.
+
+        Args:
+            flushed: it shall outlive a power cut from now on.
+        """
         if self._samples == 0:
             return None
         end = bytes(2 * tarfile.BLOCKSIZE)
         self._write(end + _padding(self._bytes + len(end), tarfile.RECORDSIZE))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if flushed:
+            os.fsync(self._file.fileno())
         self._file.close()
         self._temporary.replace(self._path)
-        sync_folder(self._path.parent)
+        if flushed:
+            flush(self._path.parent)
         return ShardSum(self._samples, self._bytes, self._sha256.hexdigest(), self._md5.hexdigest())
 
     def __enter__(self) -> Self:

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from facegan.errors import CheckpointError, TrainingError
-from facegan.files import TEMPORARY, disk_errors, make_folder, sync_folder, write_bytes, write_json
+from facegan.files import TEMPORARY, disk_errors, flush, make_folder, write_bytes, write_json
 from facegan.nets.weights import plain_tensors
 
 FORMAT = 1
@@ -67,7 +67,7 @@ def save_checkpoint(
         if path.exists():  # of the same image, and so the same state: a run that saved twice without going on
             shutil.rmtree(path)
         temporary.rename(path)
-        sync_folder(checkpoints)
+        flush(checkpoints)
         for old in list_checkpoints(checkpoints)[keep:]:
             shutil.rmtree(old)
     return path

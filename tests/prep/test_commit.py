@@ -8,7 +8,7 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.prep.chunk import Chunk, Item
-from facegan.prep.commit import Committed, Work, committed, rows_path, run_and_commit
+from facegan.prep.commit import Committed, Work, commit, committed, make_chunk, rows_path
 from facegan.prep.sources.base import Entry
 from facegan.shards.photos import SCHEMA, in_shard, read_columns, read_in_pieces, read_rows, write_photos
 from tests.prep.fake import FakeDetector, Memory, face_at, photo
@@ -19,7 +19,15 @@ WORK = Work(Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in 
 
 def run(folder: Path, faces: int = 1, work: Work = WORK) -> Committed:
     detector = FakeDetector(*[face_at(100, 90)] * faces)
-    return run_and_commit(folder, work, PrepConfig(), Memory(PHOTOS), detector)
+    done = make_chunk(folder, work, PrepConfig(), Memory(PHOTOS), detector)
+    commit(folder, done)
+    return done
+
+
+def test_what_was_made_and_not_committed_does_not_count(tmp_path: Path) -> None:
+    run(tmp_path)
+    make_chunk(tmp_path, WORK, PrepConfig(), Memory(PHOTOS), FakeDetector(face_at(100, 90)))
+    assert committed(tmp_path, 7, "inputs") is None
 
 
 def test_what_was_committed_is_found(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
+from facegan.prep.commit import adopt
+from facegan.prep.engines import ray as ray_engine
 from facegan.prep.prepare import prepare
 from tests.prep.killers import Deadly
 from tests.prep.test_engines import outcomes, prepare_deadly
@@ -50,6 +52,22 @@ def test_a_cluster_started_here_gives_the_same_bytes(portraits: Path, dataset: P
     done = subprocess.run([*command, "--engine", "ray", "--workers", "1", "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"engine": "ray", "nodes": 1' in done.stdout
+    assert digest(tmp_path / "out") == digest(dataset)
+
+
+def test_nodes_that_do_not_see_the_dataset_send_their_chunks(
+    portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(ray_engine, "adopt", lambda *what: (sent.append(what[1].number), adopt(*what)))
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:  # a path that leads there from this process alone
+        out = Path(f"/proc/self/fd/{descriptor}") / "out"
+        done = prepare(portraits, out, CONFIG, engine="ray", workers=1)
+    finally:
+        os.close(descriptor)
+    assert done.photos == 60
+    assert sorted(sent) == [0, 1, 2]
     assert digest(tmp_path / "out") == digest(dataset)
 
 

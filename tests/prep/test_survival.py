@@ -191,7 +191,7 @@ def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
     assert {path.stem: (chunks / f"{path.stem}.tar").stat().st_ino for path in chunks.glob("*.json")} == done
     prepare(portraits, out, CONFIG, workers=1)
     inodes = {path.stat().st_ino for path in out.glob("*.tar")}
-    assert len(done) >= 4
+    assert len(done) >= 2  # those before the last may be flushed after it
     assert inodes >= set(done.values())  # they are the same files: none was made again
     prepare(portraits, peace, CONFIG, workers=1)
     assert digest(out) == digest(peace)

@@ -1,7 +1,8 @@
-"""The engine ``ray``: the same chunks as tasks on a Ray cluster. The driver commits what comes back.
+"""The engine ``ray``: the same chunks as tasks on a Ray cluster.
 
-Nodes need facegan installed and have to reach the photographs under the same path or URL; the dataset's folder and the
-detector models are the driver's alone.
+Nodes need facegan installed and have to reach the photographs under the same path or URL. Those that reach the
+dataset's folder as well commit their chunks there; what others make comes back to the driver, which commits it. The
+models travel with the job.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any, Self
 from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
 from facegan.faces.models import cache_folder
-from facegan.files import make_folder, write_bytes
-from facegan.machine import cpu_name
+from facegan.files import TEMPORARY, make_folder, remove_partials, write_bytes
+from facegan.machine import cpu_name, usable_cpus
 from facegan.prep.commit import Work, adopt, rows_path, shard_path
 from facegan.prep.engines.local import WorkerDied
-from facegan.prep.engines.worker import Done, Job, Worker
+from facegan.prep.engines.worker import Done, Job, Worker, take_seat
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,31 @@ class _Parcel:
     models: tuple[bytes, ...]
     token: str  # one a run: a Ray process outlives runs
 
+    def mark_folder(self) -> None:
+        self._mark.write_text(self.token)
+
+    @property
+    def sees_folder(self) -> bool:
+        """Whether this process has the driver's folder before it, and not another of the same name."""
+        try:
+            return self._mark.read_text() == self.token
+        except OSError:
+            return False
+
+    @property
+    def _mark(self) -> Path:
+        return self.job.folder / f".{self.token}{TEMPORARY}"
+
 
 @dataclass(frozen=True)
 class _Returned:
-    """A chunk as it comes back."""
+    """A chunk as it comes back: with its bytes, unless they are in the driver's folder already."""
 
     done: Done
-    shard: bytes | None
-    rows: bytes
     cpu: str
+    is_there: bool = False
+    shard: bytes | None = None
+    rows: bytes = b""
 
 
 class RayEngine:
@@ -65,7 +82,9 @@ class RayEngine:
         self.nodes: set[str] = set()
         models = tuple(path.read_bytes() for path in job.models)
         token = os.urandom(8).hex()
-        self._parcel = self._ray.put(_Parcel(replace(job, folder=Path()), models, token))
+        parcel = _Parcel(replace(job, folder=job.folder.absolute()), models, token)
+        parcel.mark_folder()
+        self._parcel = self._ray.put(parcel)
         options = {"num_cpus": 1, "max_retries": 0}  # what dies is told of here, and judged by `run_chunks`
         self._do = self._ray.remote(**options)(_do)
         self._try_out = self._ray.remote(**options)(_try_out)
@@ -100,7 +119,8 @@ class RayEngine:
             raise error.as_instanceof_cause() from None
         if returned is None:
             return None
-        adopt(self._folder, returned.done.chunk, returned.shard, returned.rows)
+        if not returned.is_there:
+            adopt(self._folder, returned.done.chunk, returned.shard, returned.rows)
         self.nodes.add(returned.done.node)
         self._warn_of_mixed(returned.cpu)
         seconds = returned.done.finished - returned.done.started
@@ -120,6 +140,7 @@ class RayEngine:
             with contextlib.suppress(Exception):  # it may have ended, or its node be gone
                 self._ray.cancel(handle, force=True)
         self._ray.shutdown()
+        remove_partials(self._folder)
 
 
 def _connected(address: str | None, workers: int | None) -> Any:
@@ -151,15 +172,33 @@ def _refuse_nobody(address: str) -> None:
 
 
 _workers: dict[str, Worker] = {}
+_seat: socket.socket | None = None
 
 
 def _started(parcel: _Parcel) -> Worker:
     """This process's worker for the run; made when the first chunk comes."""
     if parcel.token not in _workers:
         _workers.clear()
+        _sit(parcel.token)
         paths = tuple(map(_model, parcel.job.models, parcel.models))
         _workers[parcel.token] = Worker(replace(parcel.job, models=paths))
     return _workers[parcel.token]
+
+
+def _sit(token: str) -> None:
+    """Takes a CPU that no other process of the run has, as local workers do where they use all of a machine's."""
+    import ray
+
+    global _seat
+    here = ray.get_runtime_context().get_node_id()
+    slots = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here)
+    for seat in range(usable_cpus() if slots == usable_cpus() else 0):
+        if _seat:
+            _seat.close()
+        _seat = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):  # somebody sits there, or this is no Linux
+            _seat.bind(f"\0facegan-{token}-{seat}")  # an abstract name: it goes with the process
+            return take_seat(seat)
 
 
 def _model(path: Path, data: bytes) -> Path:
@@ -173,15 +212,17 @@ def _model(path: Path, data: bytes) -> Path:
 def _do(parcel: _Parcel, work: Work) -> _Returned:
     import ray
 
-    worker = _started(parcel)
+    worker, node = _started(parcel), ray.get_runtime_context().get_node_id()
+    if parcel.sees_folder:
+        worker.job = replace(worker.job, folder=parcel.job.folder)
+        return _Returned(replace(worker.do(work), node=node), cpu_name(), is_there=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         worker.job = replace(worker.job, folder=folder)
         done = worker.do(work)
         shard = shard_path(folder, work.chunk.number).read_bytes() if done.chunk.shard else None
         rows = rows_path(folder, work.chunk.number).read_bytes()
-    node = ray.get_runtime_context().get_node_id()
-    return _Returned(replace(done, node=node), shard, rows, cpu_name())
+    return _Returned(replace(done, node=node), cpu_name(), shard=shard, rows=rows)
 
 
 def _try_out(parcel: _Parcel, work: Work) -> None:

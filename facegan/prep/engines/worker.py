@@ -20,7 +20,7 @@ from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY
 from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import process_chunk
-from facegan.prep.commit import Committed, Work, run_and_commit
+from facegan.prep.commit import Committed, Work, make_chunk
 from facegan.prep.sources.base import Entry, Readable, Reader, reachable
 
 PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
@@ -39,7 +39,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A committed chunk, and what it took.
+    """A chunk that is ready to be committed, and what it took.
 
     Times are by the system's monotonic clock, which all processes of a machine share; ``peak_bytes`` is the most memory
     that its worker has used until then.
@@ -73,7 +73,7 @@ class Worker:
         """Makes a chunk and leaves it in the job's folder."""
         started = time.monotonic()
         try:
-            done = run_and_commit(self.job.folder, work, self.job.config, self.reader, self.detector)
+            done = make_chunk(self.job.folder, work, self.job.config, self.reader, self.detector)
         finally:
             _watch(0)
         return Done(done, started, time.monotonic(), peak_memory_bytes())
@@ -119,7 +119,7 @@ def start(job: Job, seat: int | None) -> None:
     """First thing in a process of the local engine."""
     global _worker
     if seat is not None:
-        _take_seat(seat)
+        take_seat(seat)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -131,7 +131,7 @@ def start(job: Job, seat: int | None) -> None:
     # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
 
 
-def _take_seat(seat: int) -> None:
+def take_seat(seat: int) -> None:
     """Keeps this process on a CPU of its own.
 
     MediaPipe hands each photograph from thread to thread: where they share a CPU they find it in its cache.
