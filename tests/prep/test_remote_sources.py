@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import socket
 import tarfile
 import zipfile
@@ -166,6 +167,17 @@ def test_an_archive_that_is_fetched_whole_is_fetched_until_it_is_whole(whole_onl
     whole_only.faults["photos.zip"] = ["", fault, fault]
     assert read_all(f"{whole_only.url}/photos.zip") == {name.encode(): data for name, data in PHOTOS.items()}
     assert whole_only.asked["photos.zip"] == 4
+
+
+def test_an_archive_that_was_fetched_whole_is_fetched_anew_for_another_run(whole_only: Fickle, tmp_path: Path) -> None:
+    whole_only.folder = tmp_path
+    for count in (1, 2):
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for name in sorted(PHOTOS)[:count]:
+                info = tarfile.TarInfo(name)
+                info.size = 5
+                tar.addfile(info, io.BytesIO(b"bytes"))
+        assert len(Listing(f"{whole_only.url}/x.tar").entries) == count
 
 
 def test_an_archive_for_which_there_is_no_room_is_not_begun(

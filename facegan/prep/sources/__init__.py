@@ -81,6 +81,7 @@ def _open_folder(path: Path, leave_out: Path | None) -> Source:
 
 def _open_file(where: str) -> Source | None:
     blob = Blob(where)
+    blob.forget()
     name = blob.name.lower()
     if name.endswith(".tar"):
         return Tar(blob)

@@ -74,6 +74,11 @@ class Blob:
             shutil.copyfileobj(whole, copy, _BUFFER_BYTES)
         return Blob(str(path))
 
+    def forget(self) -> None:
+        """What was fetched of it for an earlier run is not looked at again: it may have changed."""
+        if whole := _whole.pop(self.where, None):
+            whole.close()
+
 
 # Files that had to be fetched, by URL. They have no names, and go with this process.
 _whole: dict[str, BinaryIO] = {}
