@@ -51,6 +51,13 @@ def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
         raise DiskError(sentence.format(path=path, need=need), error.errno, need_bytes) from error
 
 
+def user_cache(name: str) -> Path:
+    """A folder for what can be made or fetched anew."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("facegan")) / name
+
+
 def make_folder(path: Path) -> Path:
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)

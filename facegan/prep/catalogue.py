@@ -11,7 +11,8 @@ from typing import NamedTuple
 from facegan.errors import SourceError
 from facegan.prep.scratch import Scratch
 from facegan.prep.sources.archives import Archives
-from facegan.prep.sources.base import Entry, Source, common_folder, reachable
+from facegan.prep.sources.base import Entry, Source, common_folder
+from facegan.remote import reachable
 from facegan.shards.layout import readable_path
 from facegan.shards.photos import Fingerprint
 

@@ -16,8 +16,9 @@ from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import SourceError
 from facegan.prep.prepare import prepare
-from facegan.prep.sources.base import Entry, Unreachable
+from facegan.prep.sources.base import Entry
 from facegan.prep.sources.folder import RemoteFolder
+from facegan.remote import Unreachable
 from tests.prep.fake import photo
 from tests.prep.servers import FAST, Fickle, s3_server
 from tests.prep.test_prepare import digest, rows

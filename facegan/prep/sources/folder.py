@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Entry, Unreachable, filesystem, is_photo, patiently, suffix
+from facegan.prep.sources.base import MAX_BYTES, Entry, is_photo, suffix
 from facegan.prep.sources.labels import LABELS_FILE, read_labels
+from facegan.remote import Unreachable, filesystem, patiently
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
 

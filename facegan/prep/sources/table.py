@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import Blob, Entry, filesystem, is_photo, patiently
+from facegan.prep.sources.base import Blob, Entry, is_photo
+from facegan.remote import filesystem, patiently
 
 _URL_COLUMNS = ("url", "URL", "image_url", "img_url")
 _NAME_COLUMNS = ("path", "file_name", "filename", "key", "__key__", "name")
