@@ -129,12 +129,16 @@ def _remove_abandoned(target: Path) -> None:
         os.close(lock)
 
 
+class Busy(FaceganError):
+    """Another process holds a lock."""
+
+
 @contextlib.contextmanager
 def exclusive(lock: Path, busy: str) -> Iterator[None]:
     """Holds a lock file. It goes with the process that holds it, however that ends.
 
     Raises:
-        FaceganError: ``busy`` and which process holds the lock.
+        Busy: ``busy`` and which process holds the lock.
     """
     with disk_errors(lock.parent):
         file = lock.open("a+")
@@ -143,7 +147,7 @@ def exclusive(lock: Path, busy: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise FaceganError(f"{busy} ({file.read().strip()}). Wait for it, or stop it.") from None
+            raise Busy(f"{busy} ({file.read().strip()}). Wait for it, or stop it.") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from facegan.errors import SourceError
+from facegan.errors import FaceganError, SourceError
 
 RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every worker's
 TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
@@ -96,7 +96,7 @@ def patiently(read: Callable[[], T]) -> T:
     for wait in (*waits, None):
         try:
             return read()
-        except Unreachable:
+        except (Unreachable, FaceganError):
             raise
         except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
             if wait is None or _is_final(error):
