@@ -81,7 +81,7 @@ class Batches:
         return batch.permute(0, 3, 1, 2)
 
     def _fetch_near(self, position: int) -> None:
-        near = self._order.shards_near(position)
+        near = [] if self._supply.whole else self._order.shards_near(position)
         if near != self._near:
             self._images.ahead(near)
             self._near = near

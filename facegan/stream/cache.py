@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.files import TEMPORARY, disk_errors, exclusive, human_bytes, make_folder, sync_folder, user_cache
-from facegan.stream.room import BOUND_VARIABLE, cache_bound, make_room, touch
+from facegan.stream.room import BOUND_VARIABLE, cache_bound, gigabytes_for, make_room, touch
 
 Rows = np.ndarray | Sequence[np.ndarray]  # uint8 (n, size, size, channels), or n of them one by one
 
@@ -61,7 +62,12 @@ class MemoryCache:
         self._images = images
         self._shape = (len(images), images.size, images.size, images.channels)
         self.faces = np.empty(self._shape, np.uint8)
-        self.filled = np.zeros(len(images), bool)
+        self._begin_empty()
+
+    def _begin_empty(self) -> None:
+        self.filled = np.zeros(len(self._images), bool)
+        self._left = len(self._images)
+        self._lock = threading.Lock()
         self.whole = False
 
     def read(self, indices: np.ndarray, out: np.ndarray) -> None:
@@ -74,14 +80,19 @@ class MemoryCache:
         missing = indices[~self.filled[indices]]
         if len(missing):
             self._fill(missing)
-            self.filled[missing] = True
+            with self._lock:
+                self._left -= int((~self.filled[np.unique(missing)]).sum())  # another thread may have been at them too
+                self.filled[missing] = True
+                ended = self._left == 0 and not self.whole
+                self.whole = self._left == 0
+            if ended:
+                self._end()
 
     def _fill(self, missing: np.ndarray) -> None:
         self._images.read(missing, [self.faces[i] for i in missing.tolist()])
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """All is filled."""
-        self.whole = True
         self._images.rest()
 
     def close(self) -> None:
@@ -103,8 +114,7 @@ class FileCache(MemoryCache):
     def __init__(self, images: Images, console: Console) -> None:
         self._images, self._console = images, console
         self._shape = (len(images), images.size, images.size, images.channels)
-        self.filled = np.zeros(len(images), bool)
-        self.whole = False
+        self._begin_empty()
         self._held = contextlib.ExitStack()
         self._path = cache_file(images)
         self._bytes = decoded_bytes(images) + 4 * len(images)
@@ -129,7 +139,7 @@ class FileCache(MemoryCache):
         if self._bytes > bound:
             raise SettingsError(
                 f"The decoded faces have {human_bytes(self._bytes)}, and the cache may take {human_bytes(bound)}.\n"
-                f"Set {BOUND_VARIABLE} to {self._bytes / 1e9:.3g} or more, or choose another --cache."
+                f"Set {BOUND_VARIABLE} to {gigabytes_for(self._bytes)} or more, or choose another --cache."
             )
         make_room(self._path.parent, ".faces", self._bytes, bound)
         self._partial = self._path.with_name(f".{self._path.name}{TEMPORARY}")
@@ -157,8 +167,8 @@ class FileCache(MemoryCache):
         super()._fill(missing)
         self._sums[missing] = [zlib.crc32(self.faces[i].data) for i in missing.tolist()]
 
-    def end(self) -> None:
-        super().end()
+    def _end(self) -> None:
+        super()._end()
         if self.reused or self._images.skipped:  # a file with stand-ins in it is nobody else's
             return
         self._everything.flush()

@@ -22,6 +22,15 @@ _GPU_SHARE, _RAM_SHARE, _DISK_SHARE = 4, 2, 2  # at most one part in so many of 
 _PLACES = {"gpu": "on the GPU", "ram": "in memory", "disk": "in a file of the user cache"}
 
 
+def check_cache(cache: str) -> None:
+    """
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    if cache not in CACHES:
+        raise SettingsError(f"--cache {cache} is not offered: choose {one_of(CACHES)}.{suggest(cache, CACHES)}")
+
+
 def choose_cache(images: Images, cache: str, device: torch.device, processes: int) -> tuple[str, str]:
     """What ``cache`` comes to, and why, as the end of a sentence.
 
@@ -31,8 +40,7 @@ def choose_cache(images: Images, cache: str, device: torch.device, processes: in
     Raises:
         SettingsError: there is no such cache, or none on this device.
     """
-    if cache not in CACHES:
-        raise SettingsError(f"There is no cache '{cache}': choose {one_of(CACHES)}.{suggest(cache, CACHES)}")
+    check_cache(cache)
     if cache == "gpu" and device.type != "cuda":
         raise SettingsError(f"--cache gpu keeps faces on a GPU, and the device is {device}: choose auto, ram or disk.")
     if cache != "auto":

@@ -23,6 +23,7 @@ from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.stream.batches import Batches
 from facegan.stream.broken import Broken, StandIns
 from facegan.stream.cache import Rows
+from facegan.stream.choice import check_cache
 from facegan.stream.fetch import FetchedShards, read_info
 from facegan.stream.maps import Maps
 from facegan.stream.places import COLUMNS, dataset_places, shard_places
@@ -60,6 +61,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         workers: int | None = None,
         console: Console | None = None,
     ) -> None:
+        check_cache(cache)
         self.path, self.split = os.fspath(path), split
         self._cache, self._workers, self.console = cache, workers, console or Console(quiet=True)
         self.skip_broken = skip_broken

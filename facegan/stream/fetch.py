@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from facegan.errors import DatasetError, SettingsError
 from facegan.files import TEMPORARY, disk_errors, human_bytes, make_folder, sha256_file, user_cache
 from facegan.remote import Unreachable, filesystem, patiently
 from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
-from facegan.stream.room import BOUND_VARIABLE, cache_bound, make_room, touch
+from facegan.stream.room import BOUND_VARIABLE, cache_bound, gigabytes_for, make_room, touch
 
 _AT_ONCE = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -30,8 +31,17 @@ def read_info(url: str) -> DatasetInfo:
     """
     fs, top = filesystem(url)
     where = f"{url.rstrip('/')}/{DATASET_FILE}"
+
+    def read() -> bytes:
+        data = fs.cat_file(f"{top.rstrip('/')}/{DATASET_FILE}")
+        try:
+            json.loads(data)
+        except ValueError:  # a server that does not tell lengths may break off unnoticed
+            raise OSError("what came is no whole JSON") from None
+        return data
+
     try:
-        return DatasetInfo.parse(patiently(lambda: fs.cat_file(f"{top.rstrip('/')}/{DATASET_FILE}")), where)
+        return DatasetInfo.parse(patiently(read), where)
     except Unreachable as error:
         raise DatasetError(f"{where} can't be had: {error}\nIs {url} a dataset of facegan prep?") from None
 
@@ -58,6 +68,7 @@ class FetchedShards:
         self._lock = threading.Lock()
         self._coming: dict[int, concurrent.futures.Future[Path]] = {}
         self._closing = threading.Event()
+        self._on_its_way = 0  # bytes
 
     def _choose_block(self) -> int:
         if sum(entry.bytes for entry in self._entries) <= self._bound:
@@ -66,7 +77,7 @@ class FetchedShards:
         if 2 * largest > self._bound:
             raise SettingsError(
                 f"A shard of {self.url} has {human_bytes(largest)}, and two of them do not fit in the cache of "
-                f"{human_bytes(self._bound)}: set {BOUND_VARIABLE} to {2 * largest / 1e9:.3g} or more."
+                f"{human_bytes(self._bound)}: set {BOUND_VARIABLE} to {gigabytes_for(2 * largest)} or more."
             )
         return self._bound // 2 // largest
 
@@ -113,23 +124,33 @@ class FetchedShards:
                 return path
             partial = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
             try:
+                self._reserve(entry)
                 patiently(lambda: self._download(number, partial))
-                partial.replace(path)
-            except Unreachable as error:
+                with self._lock:
+                    partial.replace(path)
+                    self._on_its_way -= entry.bytes
+            except BaseException as error:
+                with self._lock:
+                    self._on_its_way -= entry.bytes
+                partial.unlink(missing_ok=True)
+                if not isinstance(error, Unreachable):
+                    raise
                 raise DatasetError(
                     f"The shard {self.where(number)} can't be had: {error}\n"
                     "Start it again later; with --skip-broken it goes on without such shards."
                 ) from None
-            finally:
-                partial.unlink(missing_ok=True)
         return path
 
+    def _reserve(self, entry: ShardEntry) -> None:
+        """Room beside what else is on its way."""
+        with self._lock:
+            self._on_its_way += entry.bytes
+            make_room(self._folder, ".tar", self._on_its_way, self._bound)
+
     def _download(self, number: int, partial: Path) -> None:
-        if self._closing.is_set():
+        if self._closing.is_set() or not threading.main_thread().is_alive():
             raise Unreachable("the run was stopped")
         entry = self._entries[number]
-        with self._lock:
-            make_room(self._folder, ".tar", entry.bytes, self._bound)
         try:
             self._fs.get_file(f"{self._top}/{entry.name}", str(partial))
         except OSError as error:

@@ -17,8 +17,10 @@ from facegan.errors import DatasetError, DiskError
 from facegan.files import make_folder, user_cache, write_bytes
 from facegan.shards.index import Shard
 from facegan.shards.layout import DATASET_FILE, ShardEntry
+from facegan.stream.room import make_room
 
 COLUMNS = 4  # where the image begins in its shard, its bytes; where its JSON begins, its bytes (0: it has none)
+_KEPT_BYTES = 1 << 30  # of all indexes together
 _DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
@@ -89,7 +91,7 @@ def dataset_places(
 def _load(path: Path, entries: Sequence[ShardEntry]) -> tuple[np.ndarray, np.ndarray]:
     """What was kept, by shard and by sample; zeros where it is damaged or of something else."""
     samples = sum(entry.samples for entry in entries)
-    with suppress(*_DAMAGED), np.load(path, allow_pickle=False) as kept:
+    with suppress(*_DAMAGED), path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
         marks, places = kept["marks"], kept["places"]
         right = marks.shape == (len(entries), 2) and places.shape == (samples, COLUMNS)
         if right and marks.dtype == places.dtype == np.int64 and _inside(places, entries):
@@ -107,5 +109,5 @@ def _save(path: Path, marks: np.ndarray, places: np.ndarray) -> None:
     file = io.BytesIO()
     np.savez(file, marks=marks, places=places)
     with suppress(DiskError):  # then the next run indexes again
-        make_folder(path.parent)
+        make_room(make_folder(path.parent), ".npz", file.tell(), _KEPT_BYTES)
         write_bytes(path, file.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from contextlib import suppress
@@ -28,6 +29,11 @@ def cache_bound() -> int:
     if not 0 < gigabytes < float("inf"):
         raise SettingsError(f"{BOUND_VARIABLE}={told}: it has to be a number of gigabytes above 0.")
     return int(gigabytes * 1e9)
+
+
+def gigabytes_for(needed: int) -> str:
+    """What to set the bound to, so that so many bytes go in."""
+    return f"{math.ceil(needed / 1e7) / 100:g}"
 
 
 def make_room(folder: Path, suffix: str, needed: int, bound: int) -> None:

@@ -26,6 +26,11 @@ class Supply(Protocol):
         """A batch was taken: a time to go on filling the cache."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """All faces are in the cache: shards are not needed any more."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -44,8 +49,7 @@ class HostSupply:
         # Memory that the driver knows: copied from without waiting, and kept by torch until the copy is done.
         pinned = self._device.type == "cuda"
         batch = _empty(self._images, len(indices), pinned)
-        whole = self._cache is not None and self._cache.whole
-        share = len(indices) if whole else max(_LEAST, -(-len(indices) // self._workers))
+        share = len(indices) if self.whole else max(_LEAST, -(-len(indices) // self._workers))
         read = (self._cache or self._images).read
         tasks = _read_by(self._threads, read, indices, batch.numpy(), share)
 
@@ -55,6 +59,10 @@ class HostSupply:
             return batch.to(self._device, non_blocking=True)
 
         return finish
+
+    @property
+    def whole(self) -> bool:
+        return self._cache is not None and self._cache.whole
 
     def between(self) -> None:
         # Blocks of shards are each here for a while only, and their order is the batches' own.
@@ -67,9 +75,7 @@ class HostSupply:
         begin, end = self._filled_to, min(self._filled_to + _BACKGROUND, len(self._images))
         cache.fill(np.arange(begin, end))
         self._filled_to = end
-        if end == len(self._images):
-            cache.end()
-        elif not self._closed:
+        if end < len(self._images) and not self._closed:
             self._threads.submit(self._fill, cache)
 
     def close(self) -> None:
@@ -88,7 +94,7 @@ class DeviceSupply:
         self._pinned = device.type == "cuda"
         self._faces = _empty(images, len(images), device=device)
         self._filled = np.zeros(len(images), bool)
-        self._whole = False
+        self.whole = False
         self._background: Callable[[], None] | None = None
         self._background_tasks: list[Future[None]] = []
 
@@ -113,6 +119,9 @@ class DeviceSupply:
                 task.result()
             self._faces.index_copy_(0, self._numbers(missing), decoded.to(self._device, non_blocking=True))
             self._filled[missing] = True
+            if not self.whole and self._filled.all():
+                self.whole = True
+                self._images.rest()
 
         return store, tasks
 
@@ -121,15 +130,12 @@ class DeviceSupply:
         return numbers.pin_memory().to(self._device, non_blocking=True) if self._pinned else numbers
 
     def between(self) -> None:
-        if self._whole or self._images.block_shards or not all(task.done() for task in self._background_tasks):
+        if self.whole or self._images.block_shards or not all(task.done() for task in self._background_tasks):
             return
         if self._background:
             self._background()
         missing = np.flatnonzero(~self._filled)[:_BACKGROUND]
         self._background, self._background_tasks = self._decode(missing)
-        if not len(missing):
-            self._whole = True
-            self._images.rest()
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
