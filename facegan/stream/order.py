@@ -37,7 +37,7 @@ class Order:
         self._known = {
             part: self._known[part] if part in self._known else self._compute(part) for part in range(first, last + 1)
         }
-        together = np.concatenate(list(self._known.values()))
+        together = self._known[first] if first == last else np.concatenate(list(self._known.values()))
         return together[start - first * self._at_once :][:count]
 
     def _compute(self, part: int) -> np.ndarray:

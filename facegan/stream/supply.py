@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from facegan.stream.buffers import Buffers
 from facegan.stream.cache import FileCache, Images, MemoryCache
 
 _LEAST = 64  # faces a task
@@ -43,12 +44,11 @@ class HostSupply:
         self._images, self._cache, self._device = images, cache, device
         self._threads, self._workers = threads, workers
         self._filled_to = -1  # the background's place; it has not begun
+        self._buffers: dict[int, Buffers] = {}
         self._closed = False
 
     def begin(self, indices: np.ndarray) -> Callable[[], torch.Tensor]:
-        # Memory that the driver knows: copied from without waiting, and kept by torch until the copy is done.
-        pinned = self._device.type == "cuda"
-        batch = _empty(self._images, len(indices), pinned)
+        batch = self._empty(len(indices))
         share = len(indices) if self.whole else max(_LEAST, -(-len(indices) // self._workers))
         read = (self._cache or self._images).read
         tasks = _read_by(self._threads, read, indices, batch.numpy(), share)
@@ -59,6 +59,14 @@ class HostSupply:
             return batch.to(self._device, non_blocking=True)
 
         return finish
+
+    def _empty(self, count: int) -> torch.Tensor:
+        if self._device.type == "cuda":
+            # Memory that the driver knows: copied from without waiting, and kept by torch until the copy is done.
+            return _empty(self._images, count, pinned=True)
+        if count not in self._buffers:
+            self._buffers[count] = Buffers(count, self._images.size, self._images.size, self._images.channels)
+        return torch.from_numpy(self._buffers[count].take())
 
     @property
     def whole(self) -> bool:

@@ -40,6 +40,17 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def test_memory_is_used_again_but_never_while_somebody_holds_it(made: Path) -> None:
+    batches = FaceShards(made).batches(8)
+    held = next(batches)[3:5, 1]
+    before = held.clone()
+    places = {next(batches).data_ptr() for _ in range(50)}
+    assert torch.equal(held, before)
+    assert held.untyped_storage().data_ptr() not in places
+    assert len(places) < 10
+    batches.close()
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("kind", ["off", "ram", "disk"])
 def test_any_cache_cold_or_warm_and_any_number_of_threads_give_the_same(
