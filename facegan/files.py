@@ -51,6 +51,13 @@ def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
         raise DiskError(sentence.format(path=path, need=need), error.errno, need_bytes) from error
 
 
+def user_cache(name: str) -> Path:
+    """A folder for what can be made or fetched anew."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("facegan")) / name
+
+
 def make_folder(path: Path) -> Path:
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -122,12 +129,16 @@ def _remove_abandoned(target: Path) -> None:
         os.close(lock)
 
 
+class Busy(FaceganError):
+    """Another process holds a lock."""
+
+
 @contextlib.contextmanager
 def exclusive(lock: Path, busy: str) -> Iterator[None]:
     """Holds a lock file. It goes with the process that holds it, however that ends.
 
     Raises:
-        FaceganError: ``busy`` and which process holds the lock.
+        Busy: ``busy`` and which process holds the lock.
     """
     with disk_errors(lock.parent):
         file = lock.open("a+")
@@ -136,7 +147,7 @@ def exclusive(lock: Path, busy: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise FaceganError(f"{busy} ({file.read().strip()}). Wait for it, or stop it.") from None
+            raise Busy(f"{busy} ({file.read().strip()}). Wait for it, or stop it.") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -45,6 +45,18 @@ def memory_bytes(field: str = "MemTotal") -> float:
     return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith(f"{field}:")), float("inf"))
 
 
+def available_bytes() -> float:
+    """Memory that this process may still take: of the machine, or of the container that it lives in."""
+    free = memory_bytes("MemAvailable")
+    group = Path("/sys/fs/cgroup")  # the version 2 of Linux's control groups
+    try:
+        limit, taken = float((group / "memory.max").read_text()), float((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # there is none, or no limit ("max")
+        return free
+    return min(free, limit - taken + float(stat.get("file", 0)))  # pages of files are given up when others need room
+
+
 def peak_memory_bytes() -> int:
     """The most memory that this process has used."""
     try:

@@ -29,6 +29,20 @@ def _models_folder() -> Iterator[None]:
         os.environ.pop("FACEGAN_MODELS", None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes, shards and faces that tests keep go with them; fetched models stay where they are."""
+    from facegan.faces.models import cache_folder
+
+    models, cache = cache_folder(), tmp_path_factory.mktemp("cache")
+    models.mkdir(parents=True, exist_ok=True)
+    (cache / "facegan").mkdir()
+    (cache / "facegan" / "models").symlink_to(models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        yield
+
+
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The folder of detector models; tests with the real detector skip where there is none."""

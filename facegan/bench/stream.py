@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +16,110 @@ import numpy as np
 
 from facegan.bench.pairs import Bench, in_pairs
 from facegan.console import Console
+from facegan.errors import FaceganError
 from facegan.machine import usable_cpus
-from facegan.shards.layout import DatasetInfo
-from facegan.stream import FaceShards
+from facegan.shards.layout import DATASET_FILE, DatasetInfo, shard_name
+from facegan.stream import Batches, FaceShards
+
+_CACHED = 20  # times as many images from a cache as decoded ones: they are soon over
+START_SAMPLES = 200_000
 
 
 def bench_stream(shards: Path, *, images: int, batch: int, workers: int | None, pairs: int, console: Console) -> Bench:
-    """Decoding each time (``cache="off"``) beside webdataset; the rate from the cache stands in the notes."""
+    """First epochs, from opening the cache to its last batch, beside webdataset; all else stands in the notes.
+
+    Raises:
+        DatasetError: ``shards`` is no dataset.
+        FaceganError: a process that measures for itself failed.
+    """
     workers = workers or usable_cpus()
-    faces = FaceShards(shards)
-    urls = [str(shards / entry.name) for entry in DatasetInfo.read(shards).split_shards("train")]
-    workers = min(workers, len(urls))  # webdataset gives each worker whole shards
+    faces, info = FaceShards(shards), DatasetInfo.read(shards)
+    urls = [str(shards / entry.name) for entry in info.split_shards("train")]
+    by_hand_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
     rates = in_pairs(
-        lambda: _ours(faces, "off", images, batch), lambda: _by_hand(urls, workers, images, batch), pairs, console
+        lambda: _first_epochs(faces, images, batch, workers),
+        lambda: _by_hand(urls, by_hand_workers, images, batch),
+        pairs,
+        console,
     )
-    cached = _ours(faces, "ram", 20 * images, batch)
-    what = f"batches of {batch}, {images:,} images of {faces.size}×{faces.size}, decoded each time"
-    hand = f"webdataset's pipeline, {workers} workers"
-    return Bench(what, hand, "images/s", *rates, {"from_ram": round(cached)})
+    kept = {kind: _later(faces, kind, images * (1 if kind == "off" else _CACHED), batch, workers) for kind in _KINDS}
+    by_hand = sorted(rates[1])[len(rates[1]) // 2]
+    notes: dict[str, Any] = {
+        "batch": batch,
+        **{f"{name}_images_per_second": round(kept[kind]) for kind, name in _KINDS.items()},
+        "from_ram_ratio": round(kept["ram"] / by_hand, 1),
+        **_alone("start", shards, batch),
+        **_alone("memory", shards, batch),
+        "torch": metadata.version("torch"),
+        "webdataset": metadata.version("webdataset"),
+    }
+    what = f"batches of {batch} on the CPU, first epochs, {images:,} images or more of {faces.size}×{faces.size}"
+    return Bench(what, f"webdataset's pipeline, {by_hand_workers} workers", "images/s", *rates, notes)
 
 
-def _ours(faces: FaceShards, cache: str, images: int, batch: int) -> float:
-    batches = faces.batches(batch, cache=cache)
-    next(batches)
-    start, done = time.perf_counter(), 0
+_KINDS = {"off": "decoded_each_time", "ram": "from_ram", "disk": "from_disk"}
+
+
+def _first_epochs(faces: FaceShards, images: int, batch: int, workers: int) -> float:
+    """Whole epochs, each by a cache that is empty at its beginning."""
+    done, start = 0, time.perf_counter()
     while done < images:
-        done += len(next(batches))
-    rate = done / (time.perf_counter() - start)
+        batches = faces.batches(batch, cache="ram", workers=workers)
+        done += _take(batches, len(faces))
+        batches.close()
+    return done / (time.perf_counter() - start)
+
+
+def _later(faces: FaceShards, cache: str, images: int, batch: int, workers: int) -> float:
+    """What comes behind the first epoch."""
+    batches = faces.batches(batch, cache=cache, workers=workers)
+    _take(batches, 1 if cache == "off" else len(faces) + batch)
+    start = time.perf_counter()
+    rate = _take(batches, images) / (time.perf_counter() - start)
     batches.close()
     return rate
+
+
+def _take(batches: Batches, images: int) -> int:
+    done = 0
+    while done < images:
+        done += len(next(batches))
+    return done
+
+
+def _alone(what: str, shards: Path, batch: int) -> dict[str, Any]:
+    """A measurement in a process and with a user cache of its own."""
+    with tempfile.TemporaryDirectory() as cache:
+        if what == "start":
+            shards = _many(shards, Path(cache) / "many")
+            _run_alone(what, shards, batch, cache)  # makes the index
+        return _run_alone(what, shards, batch, cache)
+
+
+def _run_alone(what: str, shards: Path, batch: int, cache: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "facegan.bench.alone", what, str(shards), str(batch)]
+    environment = {**os.environ, "XDG_CACHE_HOME": cache}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise FaceganError(f"Measuring {what} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return json.loads(done.stdout)
+
+
+def _many(shards: Path, folder: Path) -> Path:
+    """A dataset of `START_SAMPLES` samples or more: links to the same shards, again and again."""
+    folder.mkdir()
+    info = json.loads((shards / DATASET_FILE).read_bytes())
+    entries = [entry for entry in info["shards"] if entry["split"] == "train"]
+    listed: list[dict[str, Any]] = []
+    samples = 0
+    while samples < START_SAMPLES:
+        entry = entries[len(listed) % len(entries)]
+        name = shard_name("train", len(listed))
+        (folder / name).symlink_to((shards / entry["name"]).resolve())
+        listed.append({**entry, "name": name})
+        samples += entry["samples"]
+    (folder / DATASET_FILE).write_text(json.dumps({**info, "shards": listed}))
+    return folder
 
 
 def _to_tensor(image: np.ndarray) -> Any:

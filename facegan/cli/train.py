@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, Set, console_of, given, setting
+from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, Set, console_of, given, setting, whole_number
 from facegan.config import TrainConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError, one_of, suggest
+from facegan.remote import is_url
 
 RESUME = ("auto", "never")
 
 
 def train(
-    shards: Annotated[Path, typer.Option("--shards", help="A dataset: a folder that facegan prep wrote.")],
+    shards: Annotated[
+        str,
+        typer.Option(
+            "--shards", help="A dataset that facegan prep wrote: its folder or URL. Or tar files, or pipe:COMMAND."
+        ),
+    ],
     split: Annotated[str, typer.Option("--split", help="Which part of the dataset.")] = "train",
     run: Annotated[
         Path | None, typer.Option("--run", help="The run's folder. \\[default: runs/METHOD-DATASET]")
@@ -36,6 +44,19 @@ def train(
     sample_every: Annotated[int, setting(TrainConfig, "sample_every")] = TrainConfig.default("sample_every"),
     log_every: Annotated[int, setting(TrainConfig, "log_every")] = TrainConfig.default("log_every"),
     keep: Annotated[int, setting(TrainConfig, "keep")] = TrainConfig.default("keep"),
+    cache: Annotated[
+        str,
+        typer.Option("--cache", help="Where decoded faces stay: auto, gpu, ram, disk or off. It changes no result."),
+    ] = "auto",
+    workers: Annotated[
+        str, typer.Option("--workers", help="Threads that decode: auto (all CPUs) or a number.")
+    ] = "auto",
+    verify_shards: Annotated[
+        bool, typer.Option("--verify-shards", help="Compare the checksum of every shard first.")
+    ] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Go on without shards and images that can't be had or read.")
+    ] = False,
     sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
@@ -62,24 +83,35 @@ def train(
     config = TrainConfig.for_method(method, **values)
     if resume not in RESUME:
         raise SettingsError(f"--resume {resume} is not offered: choose {one_of(RESUME)}.{suggest(resume, RESUME)}")
-    run = run or Path("runs") / f"{config.method}-{shards.resolve().name}"
-    from facegan.stream import FaceShards
+    run = run or Path("runs") / f"{config.method}-{_name(shards)}"
+    threads = whole_number(workers, "--workers")
+    from facegan.stream import open_faces
     from facegan.train import plan_train
     from facegan.train import train as train_on
 
-    faces = FaceShards(shards, split)
     console = console_of(quiet)
-    if dry_run:
-        plan = plan_train(config, faces, run, device=device, resume=resume)
-        if json:
-            print_json(plan)
-        else:
-            print_result("\n".join(f"{name} = {value}" for name, value in plan.items()))
-        return
-    command = ["facegan", *sys.argv[1:]]
-    result = train_on(
-        config, faces, run, device=device, resume=resume, console=console, dataset=str(shards), command=command
-    )
+    with closing(
+        open_faces(
+            shards,
+            split,
+            verify=verify_shards,
+            skip_broken=skip_broken,
+            cache=cache,
+            workers=threads,
+            console=console,
+        )
+    ) as faces:
+        if dry_run:
+            plan = plan_train(config, faces, run, device=device, resume=resume)
+            if json:
+                print_json(plan)
+            else:
+                print_result("\n".join(f"{name} = {value}" for name, value in plan.items()))
+            return
+        command = ["facegan", *sys.argv[1:]]
+        result = train_on(
+            config, faces, run, device=device, resume=resume, console=console, dataset=shards, command=command
+        )
     if json:
         print_json(result.to_json())
         return
@@ -88,3 +120,11 @@ def train(
         f"{result.run}  (look at {result.run}/samples and {result.run}/losses.png, "
         f"then: facegan sample {result.run} --out grid.png)"
     )
+
+
+def _name(shards: str) -> str:
+    """The last part of a path or URL, as the name of a run's folder."""
+    if shards.startswith("pipe:"):
+        return "pipe"
+    last = shards.rstrip("/").rpartition("/")[2] if is_url(shards) else Path(shards).resolve().name
+    return re.sub(r"[^\w.-]+", "_", last.removesuffix(".tar")).strip("_") or "faces"

@@ -10,15 +10,13 @@ import zipfile
 from pathlib import Path
 
 from facegan.errors import ModelError
-from facegan.files import make_folder, sha256_file, write_bytes
+from facegan.files import make_folder, sha256_file, user_cache, write_bytes
 from facegan.manifests import DetectorModel, model_wheel
 from facegan.manifests import known_models as known_models  # offered here beside what finds them
 
 
 def cache_folder() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("facegan")) / "models"
+    return user_cache("models")
 
 
 def find_model(model: DetectorModel) -> Path | None:

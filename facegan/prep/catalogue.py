@@ -12,8 +12,9 @@ from facegan.errors import SourceError
 from facegan.prep import spool
 from facegan.prep.scratch import Scratch
 from facegan.prep.sources.archives import Archives
-from facegan.prep.sources.base import Entry, Source, common_folder, reachable
+from facegan.prep.sources.base import Entry, Source, common_folder
 from facegan.prep.spool import Spool
+from facegan.remote import reachable
 from facegan.shards.layout import readable_path
 
 _SCHEMA = """

@@ -20,7 +20,8 @@ from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.photo import Photo, Rejected
 from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
 from facegan.prep.attributes import told
-from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader, TooLarge, Unreachable
+from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
+from facegan.remote import TooLarge, Unreachable
 from facegan.shards.images import encode_image
 from facegan.shards.layout import readable_path, sample_json, sample_key
 from facegan.shards.write import ShardSum, ShardWriter

@@ -13,9 +13,10 @@ from pathlib import Path
 from facegan.errors import SourceError
 from facegan.files import make_folder, write_bytes
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import DAMAGED, Entry, Source, Unreachable, is_url
+from facegan.prep.sources.base import DAMAGED, Entry, Source
 from facegan.prep.sources.folder import Folder
 from facegan.prep.sources.table import Table
+from facegan.remote import Unreachable, is_url
 from facegan.shards.layout import STATE_FOLDER, readable_path
 
 ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}

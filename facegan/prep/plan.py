@@ -23,8 +23,9 @@ from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import Work
 from facegan.prep.settings import library_versions
-from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, Source, Unreachable, reachable
+from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, Source
 from facegan.prep.splits import splitter
+from facegan.remote import Unreachable, reachable
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
 

@@ -31,7 +31,8 @@ from facegan.prep.repair import plan_repair, tell_other_bytes
 from facegan.prep.running import Crew, Ran, run
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Readable, Source, is_url, reachable
+from facegan.prep.sources.base import Readable, Source
+from facegan.remote import is_url, reachable
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
 

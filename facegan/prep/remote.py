@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder
+from facegan.files import disk_errors, exclusive, make_folder, user_cache
 from facegan.prep.commit import CHUNKS, REPAIRS, Committed, commit, marker_path, rows_path, shard_path
 from facegan.prep.engines.worker import Done
 from facegan.prep.finish import FINAL, JOURNAL, is_ours
@@ -27,8 +27,8 @@ from facegan.prep.folder import SETTINGS, refuse_foreign
 from facegan.prep.home import Home, LocalHome, in_background
 from facegan.prep.original import ORIGIN_FILE
 from facegan.prep.remote_lock import RemoteLock
-from facegan.prep.sources.base import Unreachable, is_url
 from facegan.prep.store import Store
+from facegan.remote import Unreachable, is_url
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
 _UPLOADS = 8  # chunks at once
@@ -79,10 +79,7 @@ def look_home(out: str) -> Iterator[Path]:
 
 
 def _mirror_folder(url: str) -> Path:
-    import platformdirs
-
-    name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    return Path(platformdirs.user_cache_dir("facegan")) / "out" / name
+    return user_cache("out") / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

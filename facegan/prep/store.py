@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from facegan.files import disk_errors, sha256_file
-from facegan.prep.sources.base import Unreachable, filesystem, patiently
 from facegan.prep.sources.fetch import read_range
+from facegan.remote import Unreachable, filesystem, patiently
 
 _THREADS = 16
 _PIECE_BYTES = 8 << 20

@@ -188,16 +188,40 @@ class DatasetInfo(Record):
             near = suggest(folder.name, _folders_beside(folder))
             raise DatasetError(f"There is no folder {folder}.{near} Make a dataset with: facegan prep PHOTOS {folder}")
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.parse(path.read_bytes(), str(path))
         except FileNotFoundError:
             started = (folder / STATE_FOLDER).is_dir()
             why = "its facegan prep has not finished: start it again" if started else "it is no dataset of facegan prep"
             raise DatasetError(f"{folder} has no {DATASET_FILE}: {why}.") from None
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """dataset.json from its bytes; ``where`` it lies.
+
+        Raises:
+            DatasetError: it can't be read.
+        """
+        try:
+            return cls.model_validate_json(data)
         except (ValidationError, UnicodeDecodeError) as error:
+            if other := _other_format(data):
+                raise DatasetError(
+                    f"{where} is of format {other}, and this facegan reads format 1.\n"
+                    "Use the facegan that wrote it, or make the dataset anew with: facegan prep … --force"
+                ) from None
             first = str(error).splitlines()[-2:][0].strip() if isinstance(error, ValidationError) else str(error)
             raise DatasetError(
-                f"{path} is damaged or of another version ({first}).\nIts facegan prep makes it anew with --force."
+                f"{where} is damaged or of another version ({first}).\nIts facegan prep makes it anew with --force."
             ) from None
+
+
+def _other_format(data: bytes) -> str:
+    """The version that a dataset.json tells of, where it is another than ours."""
+    try:
+        told = json.loads(data).get("format", 1)
+    except (ValueError, AttributeError):
+        return ""
+    return "" if told == 1 else str(told)[:20]
 
 
 def _folders_beside(folder: Path) -> list[str]:

@@ -3,141 +3,125 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 
-from facegan.errors import DatasetError, SettingsError, one_of, suggest
-from facegan.machine import memory_bytes, usable_cpus
-from facegan.stream.order import sample_at
+from facegan.console import Console
+from facegan.errors import DatasetError, SettingsError
+from facegan.machine import usable_cpus
+from facegan.stream.cache import Images
+from facegan.stream.choice import open_supply
+from facegan.stream.order import Order
+from facegan.stream.room import BOUND_VARIABLE
 
-CACHES = ("auto", "gpu", "ram", "off")
-_AHEAD = 4  # batches decoded ahead where nothing is cached
-_BLOCK = 256  # images a decoding task
-
-
-class Images(Protocol):
-    """Decoded images by number."""
-
-    size: int
-    channels: int
-    fingerprint: str
-
-    def __len__(self) -> int: ...
-
-    def pixels(self, index: int) -> np.ndarray: ...
+_AHEAD = 4  # batches in work beside the one that is asked for
 
 
 class Batches:
     """Endless batches of uint8 NCHW tensors (channels last in memory) on a device.
 
     The sequence of samples is one exact permutation an epoch, concatenated without end; global batch b is its items
-    b·B … (b+1)·B − 1, of which rank r of W gets the r-th slice. Threads, caches and timing change nothing of it.
+    b·B … (b+1)·B − 1, of which rank r of W gets the r-th slice. Threads, caches and timing change nothing of it. Of a
+    remote dataset that is larger than the bound of fetched shards, an epoch permutes blocks of shards, and then each
+    block's faces.
 
     Args:
-        batch_size: B, of all ranks together.
-        cache: ``gpu``, ``ram`` (decoded once, kept as uint8), ``off`` (decoded each time), or ``auto``: by size.
+        batch_size: B, of all ranks together; it may be larger than the dataset.
+        cache: ``gpu``, ``ram``, ``disk`` (decoded once, kept as uint8), ``off`` (decoded each time), or ``auto``: by
+            size and what is free.
+        workers: threads that decode; as many as there are CPUs, if None.
+
+    Attributes:
+        cache: what ``cache`` came to.
 
     Raises:
-        SettingsError: a batch larger than the dataset, or one that ranks can't share evenly; an unknown cache.
+        SettingsError: a batch that ranks can't share evenly; a cache that is unknown or can't be on the device.
     """
 
     def __init__(
-        self, images: Images, batch_size: int, seed: int, device: torch.device, cache: str, rank: int, world_size: int
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        cache: str = "auto",
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int | None = None,
+        console: Console | None = None,
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise SettingsError(f"A batch of {batch_size} for rank {rank} of {world_size}: neither can be.")
-        if batch_size > len(images):
-            raise SettingsError(
-                f"A batch of {batch_size} is larger than the dataset ({len(images)} faces): "
-                f"choose --batch {len(images)} or less."
-            )
         if batch_size % world_size:
             raise SettingsError(f"A batch of {batch_size} can't be shared evenly by {world_size} processes.")
-        if cache not in CACHES:
-            raise SettingsError(f"There is no cache '{cache}': choose {one_of(CACHES)}.{suggest(cache, CACHES)}")
-        self._images, self._batch_size, self._seed, self._device = images, batch_size, seed, device
+        self._images, self._batch_size, self._seed = images, batch_size, seed
         share = batch_size // world_size
         self._slice = slice(rank * share, (rank + 1) * share)
         self._position = 0
-        self._threads = ThreadPoolExecutor(usable_cpus(), "decode")
-        self._ahead: dict[int, list[Future[np.ndarray]]] = {}
-        self.cache = choose_cache(images, device) if cache == "auto" else cache
-        self._get = self._open_cache()
+        self._workers = workers or usable_cpus()
+        console = console or Console(quiet=True)
+        self.cache, self._supply = open_supply(images, cache, device, world_size, self._workers, console)
+        self._order = Order(images.counts, seed, images.block_shards)
+        self._near: list[int] = []
+        self._coming: dict[int, Callable[[], torch.Tensor]] = {}
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return self
 
     def __next__(self) -> torch.Tensor:
-        batch = self._get(self._position)
+        position = self._position
+        self._fetch_near(position)
+        for ahead in range(_AHEAD + 1):
+            self._begin(position + ahead * self._batch_size)
+        batch = self._coming.pop(position)()
         self._position += self._batch_size
-        return batch
+        self._supply.between()
+        return batch.permute(0, 3, 1, 2)
+
+    def _fetch_near(self, position: int) -> None:
+        near = [] if self._supply.whole else self._order.shards_near(position)
+        if near != self._near:
+            self._images.ahead(near)
+            self._near = near
+
+    def _begin(self, position: int) -> None:
+        if position not in self._coming:
+            indices = self._order.at(position, self._batch_size)[self._slice]
+            self._coming[position] = self._supply.begin(indices)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the sequence stands: one integer, and which dataset it is."""
-        return {"position": self._position, "fingerprint": self._images.fingerprint}
+        """Where the sequence stands: the position, how it is ordered, and which dataset it is of."""
+        return {
+            "position": self._position,
+            "block_shards": self._order.block_shards,
+            "fingerprint": self._images.fingerprint,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to where another iterator over the same dataset stood.
+        """Goes to where another iterator over the same dataset stood, and takes over its order.
 
         Raises:
             DatasetError: it was another dataset.
+            SettingsError: fetched shards had more room then.
         """
         if state["fingerprint"] != self._images.fingerprint:
             raise DatasetError("This is not the dataset that the position belongs to: its faces differ.")
+        block, here = int(state.get("block_shards", 0)), self._images.block_shards
+        if here and not 0 < block <= here:
+            more = f"{block} shards" if block else "all shards"
+            raise SettingsError(
+                f"The position belongs to an order that needs {more} at a time, and the cache for fetched shards holds "
+                f"two blocks of {here}.\nSet {BOUND_VARIABLE} to what it was when the run began, or to more."
+            )
         self._position = int(state["position"])
+        self._order = Order(self._images.counts, self._seed, block)
+        self._coming.clear()
+
+    def describe(self) -> dict[str, Any]:
+        """What a record of the run tells of it; nothing of it changes a batch."""
+        return {"cache": self.cache, "workers": self._workers, "skipped": self._images.skipped}
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def _indices(self, position: int) -> np.ndarray:
-        positions = np.arange(position, position + self._batch_size, dtype=np.int64)[self._slice]
-        return sample_at(positions, len(self._images), self._seed)
-
-    def _open_cache(self) -> Callable[[int], torch.Tensor]:
-        if self.cache == "off":
-            return self._decode_ahead
-        everything = torch.from_numpy(self._decode_all())
-        if self.cache == "gpu":
-            everything = everything.to(self._device)
-            return lambda position: _as_nchw(everything[torch.from_numpy(self._indices(position)).to(self._device)])
-        return lambda position: self._to_device(everything[torch.from_numpy(self._indices(position))])
-
-    def _decode_all(self) -> np.ndarray:
-        count, size = len(self._images), self._images.size
-        everything = np.empty((count, size, size, self._images.channels), np.uint8)
-
-        def decode(start: int) -> None:
-            for i in range(start, min(start + _BLOCK, count)):
-                everything[i] = self._images.pixels(i)
-
-        for _ in self._threads.map(decode, range(0, count, _BLOCK)):
-            pass
-        return everything
-
-    def _decode_ahead(self, position: int) -> torch.Tensor:
-        wanted = [position + i * self._batch_size for i in range(_AHEAD)]
-        for at in wanted:
-            if at not in self._ahead:
-                self._ahead[at] = [self._threads.submit(self._images.pixels, int(i)) for i in self._indices(at)]
-        self._ahead = {at: self._ahead[at] for at in wanted}
-        return self._to_device(torch.from_numpy(np.stack([image.result() for image in self._ahead.pop(position)])))
-
-    def _to_device(self, nhwc: torch.Tensor) -> torch.Tensor:
-        if self._device.type == "cuda":
-            nhwc = nhwc.pin_memory().to(self._device, non_blocking=True)
-        return _as_nchw(nhwc if self._device.type == "cuda" else nhwc.to(self._device))
-
-
-def _as_nchw(nhwc: torch.Tensor) -> torch.Tensor:
-    return nhwc.permute(0, 3, 1, 2)
-
-
-def choose_cache(images: Images, device: torch.device) -> str:
-    """``gpu`` where the decoded images fill at most a quarter of the free GPU memory, ``ram`` where half of the RAM."""
-    needed = len(images) * images.size**2 * images.channels
-    if device.type == "cuda" and needed <= torch.cuda.mem_get_info(device)[0] / 4:
-        return "gpu"
-    return "ram" if needed <= memory_bytes("MemAvailable") / 2 else "off"
+        self._supply.close()

@@ -1,12 +1,12 @@
-"""`FaceShards`: a dataset of faces over local shards, by number or in batches."""
+"""`FaceShards`: a dataset of faces, by number or in batches."""
 
 from __future__ import annotations
 
-import bisect
 import hashlib
-import itertools
 import json
 import os
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from facegan.console import Console
 from facegan.errors import DatasetError, one_of
-from facegan.shards.images import decode_image
-from facegan.shards.index import Shard
-from facegan.shards.layout import DATASET_FILE, DatasetInfo
+from facegan.files import sha256_file
+from facegan.remote import is_url
+from facegan.shards.images import decode_into
+from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.stream.batches import Batches
+from facegan.stream.broken import Broken, StandIns
+from facegan.stream.cache import Rows
+from facegan.stream.choice import check_cache
+from facegan.stream.fetch import FetchedShards, read_info
+from facegan.stream.maps import Maps
+from facegan.stream.places import COLUMNS, dataset_places, shard_places
 
 
 class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
@@ -27,8 +35,14 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     ``faces[i]`` is (uint8 (size, size, 3) RGB array, the sample's JSON as a dict), in the order of the shards.
 
     Args:
-        path: a folder that ``facegan prep`` wrote.
+        path: a folder that ``facegan prep`` wrote, or the URL of one (``s3://``, ``https://``, ``gs://``, ``hf://``),
+            whose shards are fetched as they are needed.
         split: ``train``, ``val`` or ``test``.
+        verify: compares the SHA-256 of every shard first. Those of fetched shards are always compared.
+        skip_broken: a shard or image that can't be had or read does not end the run: it is counted and warned of, and
+            batches take a face of the next whole shard in the place of each of its faces.
+        cache, workers: of `batches`, where that is not told otherwise.
+        console: is told what was chosen, and what is left out.
 
     Raises:
         DatasetError: the dataset, the split or a shard is missing, cut short or altered.
@@ -36,78 +50,225 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
 
     channels = 3
 
-    def __init__(self, path: str | os.PathLike[str], split: str = "train") -> None:
-        self.path, self.split = Path(path), split
-        info = DatasetInfo.read(self.path)
-        entries = info.split_shards(split)
-        if not entries:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        verify: bool = False,
+        skip_broken: bool = False,
+        cache: str = "auto",
+        workers: int | None = None,
+        console: Console | None = None,
+    ) -> None:
+        check_cache(cache)
+        self.path, self.split = os.fspath(path), split
+        self._cache, self._workers, self.console = cache, workers, console or Console(quiet=True)
+        self.skip_broken = skip_broken
+        self._remote = is_url(self.path)
+        info = read_info(self.path) if self._remote else DatasetInfo.read(Path(path))
+        self._entries = info.split_shards(split)
+        if not self._entries:
             has = f"it has {one_of(info.splits)}" if info.splits else "it holds no faces at all"
             raise DatasetError(f"{self.path} has no split '{split}': {has}.")
-        self.size: int = info.settings["size"]
-        self.fingerprint = hashlib.sha256("".join(entry.sha256 for entry in entries).encode()).hexdigest()
-        self._shards: list[Shard] = []
-        for entry in entries:
-            path = self.path / entry.name
-            self._check_bytes(path, entry.bytes)
-            shard = Shard(path)
-            self._shards.append(shard)
-            if len(shard) != entry.samples:
-                raise DatasetError(
-                    f"The shard {path} was altered: it holds {len(shard)} samples, "
-                    f"{DATASET_FILE} says {entry.samples}.\n"
-                    f"See what is wrong: facegan verify {self.path}"
-                )
-        self._ends = list(itertools.accumulate(map(len, self._shards)))
+        self.size, self.format = _size(info, self.path), str(info.settings.get("format"))
+        self.fingerprint = hashlib.sha256("".join(entry.sha256 for entry in self._entries).encode()).hexdigest()
+        self.counts = np.array([entry.samples for entry in self._entries], np.int64)
+        self._ends = np.cumsum(self.counts)
+        self._stand_ins = StandIns(self.counts, self.console)
+        self._lock = threading.Lock()
+        self._maps = Maps(self._open)
+        if self._remote:
+            self._fetched = FetchedShards(self.path, self._entries)
+            self._places = np.zeros((len(self), COLUMNS), np.int64)
+            self._known = np.zeros(len(self._entries), bool)
+        else:
+            self._open_local()
+        if verify:
+            self._verify()
 
-    def _check_bytes(self, path: Path, expected: int) -> None:
-        found = path.stat().st_size if path.is_file() else None
-        if found is None:
-            raise DatasetError(f"The shard {path} is missing. See what else is wrong: facegan verify {self.path}")
-        if found != expected:
-            how = "cut short" if found < expected else "altered"
-            raise DatasetError(
-                f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {expected:,}.\n"
-                f"See what else is wrong: facegan verify {self.path}"
-            )
+    def _open_local(self) -> None:
+        folder = Path(self.path)
+        wrong = {number: error for number, entry in enumerate(self._entries) if (error := _size_error(folder, entry))}
+        whole = [number for number in range(len(self._entries)) if number not in wrong]
+        if not wrong or self.skip_broken:
+            self._places, altered = dataset_places(folder, self._entries, whole, self.fingerprint, self.console)
+            wrong |= altered
+        for number in sorted(wrong):
+            self._leave_out(Broken(str(wrong[number]), shard=number))
+        self._known = np.ones(len(self._entries), bool)
+
+    def _verify(self) -> None:
+        with self.console.progress(len(self._entries), "shards verified") as progress:
+            for number, entry in enumerate(self._entries):
+                if not self._stand_ins.has(number):
+                    try:
+                        path = self._open(number)
+                        if not self._remote and sha256_file(path) != entry.sha256:
+                            raise Broken(
+                                f"The shard {path} was altered: its SHA-256 is not that of {DATASET_FILE}.\n"
+                                f"See what else is wrong: facegan verify {self.path}",
+                                shard=number,
+                            )
+                    except Broken as broken:
+                        self._leave_out(broken)
+                progress.advance(1)
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, Any]]:
-        shard, sample = self._locate(index)
-        meta = json.loads(bytes(shard.read(sample.meta))) if sample.meta else {}
-        return self.pixels(index), meta
-
-    def pixels(self, index: int) -> np.ndarray:
-        """The image alone: uint8 (size, size, 3), RGB. Threads may decode side by side."""
-        shard, sample = self._locate(index)
-        rgb = decode_image(shard.read(sample.image))
-        if rgb is None or rgb.shape != (self.size, self.size, self.channels):
-            raise DatasetError(
-                f"{sample.image.name} in {shard.path} is no image of {self.size}×{self.size} pixels.\n"
-                f"See what else is wrong: facegan verify {self.path}"
-            )
-        return rgb
-
-    def _locate(self, index: int) -> tuple[Shard, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"face {index} of {len(self)}")
         index %= len(self)
-        number = bisect.bisect_right(self._ends, index)
-        shard = self._shards[number]
-        return shard, shard.samples[index - self._ends[number] + len(shard)]
+        pixels = self.pixels(index)
+        at, size = self._places[index, 2:].tolist()
+        data = self._maps.get(int(np.searchsorted(self._ends, index, "right")))
+        return pixels, json.loads(bytes(data[at : at + size])) if size else {}
+
+    def pixels(self, index: int) -> np.ndarray:
+        """The image alone: uint8 (size, size, 3), RGB. Threads may decode side by side."""
+        out = np.empty((1, self.size, self.size, self.channels), np.uint8)
+        self._read(np.array([index], np.int64), out)
+        return out[0]
+
+    def read(self, indices: np.ndarray, out: Rows) -> None:
+        """Decodes images into ``out``, with stand-ins for what is broken where that is to be skipped.
+
+        Args:
+            indices: int64 (n,), each 0 … len − 1.
+            out: uint8 (n, size, size, 3), or n arrays; each image C-contiguous.
+
+        Raises:
+            DatasetError: a shard can't be had, or an image can't be decoded; with ``skip_broken`` none can.
+        """
+        while True:
+            try:
+                self._read(self._stand_ins.instead_of(indices), out)
+                return
+            except Broken as broken:
+                self._leave_out(broken)
+
+    def _read(self, indices: np.ndarray, out: Rows) -> None:
+        shards = np.searchsorted(self._ends, indices, "right")
+        maps = {number: self._maps.get(number) for number in np.unique(shards).tolist()}
+        places = self._places[indices, :2].tolist()
+        for row, (shard, (at, size)) in enumerate(zip(shards.tolist(), places, strict=True)):
+            if not decode_into(maps[shard][at : at + size], out[row]):
+                index = int(indices[row])
+                number = index - int(self._ends[shard] - self.counts[shard])
+                raise Broken(
+                    f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} pixels.\n"
+                    f"See what else is wrong: facegan verify {self.path} --deep",
+                    index=index,
+                )
+
+    def _open(self, number: int) -> Path:
+        """A shard's file, with its places known."""
+        if not self._remote:
+            return Path(self.path) / self._entries[number].name
+        try:
+            path = self._fetched.path(number)
+            with self._lock:
+                if not self._known[number]:
+                    end = int(self._ends[number])
+                    self._places[end - int(self.counts[number]) : end] = shard_places(path, self._entries[number])
+                    self._known[number] = True
+        except DatasetError as error:
+            raise Broken(str(error), shard=number) from None
+        return path
+
+    def _leave_out(self, broken: Broken) -> None:
+        if not self.skip_broken:
+            raise DatasetError(str(broken)) from None
+        self._stand_ins.add(broken)
+
+    def _where(self, number: int) -> str:
+        return self._fetched.where(number) if self._remote else str(Path(self.path) / self._entries[number].name)
+
+    @property
+    def block_shards(self) -> int:
+        """How many shards a block of the order has; 0 where the order goes through all of them at once."""
+        return self._fetched.block_shards if self._remote else 0
+
+    @property
+    def skipped(self) -> int:
+        """Faces that others stand in for."""
+        return self._stand_ins.count
+
+    @property
+    def remote(self) -> bool:
+        return self._remote
+
+    def ahead(self, numbers: Iterable[int]) -> None:
+        """These shards are needed soon; others, where there are blocks, not any more."""
+        if self._remote:
+            wanted = list(numbers)
+            self._fetched.ahead(wanted)
+            if self.block_shards:
+                self._maps.keep_only(wanted)
+
+    def rest(self) -> None:
+        """Lets go of the shards' memory: they are not needed for now."""
+        self._maps.keep_only(())
 
     def batches(
         self,
         batch_size: int,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        cache: str = "auto",
+        cache: str | None = None,
         rank: int = 0,
         world_size: int = 1,
+        workers: int | None = None,
     ) -> Batches:
         """An endless iterator of uint8 (batch_size / world_size, 3, size, size) tensors on ``device``.
 
         What it gives is a pure function of (dataset, seed, position): see `Batches`.
         """
-        return Batches(self, batch_size, seed, torch.device(device), cache, rank, world_size)
+        return Batches(
+            self,
+            batch_size,
+            seed,
+            torch.device(device),
+            cache=cache or self._cache,
+            rank=rank,
+            world_size=world_size,
+            workers=workers or self._workers,
+            console=self.console,
+        )
+
+    def close(self) -> None:
+        """Ends fetching. What was read stays readable."""
+        if self._remote:
+            self._fetched.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self.split, self.skip_broken, self._cache, self._workers)
+
+
+def _reopen(path: str, split: str, skip_broken: bool, cache: str, workers: int | None) -> FaceShards:
+    """In a loader's worker process, which maps the shards anew."""
+    return FaceShards(path, split, skip_broken=skip_broken, cache=cache, workers=workers)
+
+
+def _size(info: DatasetInfo, where: str) -> int:
+    size = info.settings.get("size")
+    if not isinstance(size, int) or size < 1:
+        raise DatasetError(f"{where}: {DATASET_FILE} does not say how large its faces are ({size!r}).")
+    return size
+
+
+def _size_error(folder: Path, entry: ShardEntry) -> DatasetError | None:
+    path = folder / entry.name
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        return DatasetError(f"The shard {path} is missing. See what else is wrong: facegan verify {folder}")
+    if found == entry.bytes:
+        return None
+    how = "cut short" if found < entry.bytes else "altered"
+    return DatasetError(
+        f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {entry.bytes:,}.\n"
+        f"See what else is wrong: facegan verify {folder}"
+    )

@@ -11,6 +11,93 @@ import numpy as np
 
 _ROUNDS = 8
 _U64 = np.uint64
+_AT_ONCE = 1 << 14  # positions computed together: batch by batch they would cost more than the faces
+
+
+class Order:
+    """The endless sequence of samples, whole or in blocks of shards.
+
+    Args:
+        counts: int64 (shards,), the samples of each shard; sample numbers run through the shards in their order.
+        seed: 0 … 2⁶³ − 1.
+        block_shards: 0 for a permutation of all samples. Else each epoch permutes the shards, cuts them into blocks of
+            so many, and permutes the samples of each block: then no more than a block is needed at a time.
+    """
+
+    def __init__(self, counts: np.ndarray, seed: int, block_shards: int = 0) -> None:
+        self.block_shards = block_shards
+        self._counts, self._seed, self._samples = counts, seed, int(counts.sum())
+        self._at_once = min(_AT_ONCE, 8 * self._samples)  # an epoch costs as much as a thousand positions
+        self._known: dict[int, np.ndarray] = {}
+        self._blocks: dict[int, _Blocks] = {}
+
+    def at(self, start: int, count: int) -> np.ndarray:
+        """int64 (count,): the samples at positions ``start`` and on."""
+        first, last = start // self._at_once, (start + count - 1) // self._at_once
+        self._known = {
+            part: self._known[part] if part in self._known else self._compute(part) for part in range(first, last + 1)
+        }
+        together = self._known[first] if first == last else np.concatenate(list(self._known.values()))
+        return together[start - first * self._at_once :][:count]
+
+    def _compute(self, part: int) -> np.ndarray:
+        positions = np.arange(part * self._at_once, (part + 1) * self._at_once, dtype=np.int64)
+        if not self.block_shards:
+            return sample_at(positions, self._samples, self._seed)
+        epochs, offsets = np.divmod(positions, self._samples)
+        samples = np.empty_like(offsets)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            samples[here] = self._of_epoch(int(epoch)).at(offsets[here])
+        return samples
+
+    def _of_epoch(self, epoch: int) -> _Blocks:
+        if epoch not in self._blocks:
+            kept = {other: blocks for other, blocks in self._blocks.items() if abs(other - epoch) < 3}
+            self._blocks = {**kept, epoch: _Blocks(self._counts, self._seed, epoch, self.block_shards)}
+        return self._blocks[epoch]
+
+    def shards_near(self, position: int) -> list[int]:
+        """The shards of the block at a position, then those of the next one; of a whole permutation, all shards."""
+        if not self.block_shards:
+            return list(range(len(self._counts)))
+        epoch, offset = divmod(position, self._samples)
+        blocks = self._of_epoch(epoch)
+        number = blocks.block_of(offset)
+        following = blocks.shards(number + 1) or self._of_epoch(epoch + 1).shards(0)
+        return list(dict.fromkeys(blocks.shards(number) + following))
+
+
+class _Blocks:
+    """One epoch's order in blocks."""
+
+    def __init__(self, counts: np.ndarray, seed: int, epoch: int, block_shards: int) -> None:
+        self._seed, self._epoch, self._size = seed, epoch, block_shards
+        self._order = _permuted(np.arange(len(counts)), len(counts), _round_keys(seed, epoch, 1))
+        self._starts = (np.cumsum(counts) - counts)[self._order]  # the number of each shard's first sample
+        self._ends = np.cumsum(counts[self._order])  # places in the epoch, before the blocks are permuted
+        last = np.minimum(np.arange(block_shards, len(counts) + block_shards, block_shards), len(counts)) - 1
+        self._block_ends = self._ends[last]
+
+    def at(self, offsets: np.ndarray) -> np.ndarray:
+        numbers = np.searchsorted(self._block_ends, offsets, "right")
+        places = np.empty_like(offsets)
+        for number in np.unique(numbers):
+            here = numbers == number
+            begin = int(self._block_ends[number - 1]) if number else 0
+            size = int(self._block_ends[number]) - begin
+            keys = _round_keys(self._seed, self._epoch, 2 + int(number))
+            places[here] = begin + _permuted(offsets[here] - begin, size, keys)
+        shards = np.searchsorted(self._ends, places, "right")
+        before = np.concatenate([[0], self._ends])[shards]
+        return self._starts[shards] + places - before
+
+    def block_of(self, offset: int) -> int:
+        return int(np.searchsorted(self._block_ends, offset, "right"))
+
+    def shards(self, block: int) -> list[int]:
+        """Empty behind the last block."""
+        return self._order[block * self._size : (block + 1) * self._size].tolist()
 
 
 def sample_at(positions: np.ndarray, samples: int, seed: int) -> np.ndarray:
@@ -59,7 +146,10 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> _U64(31))
 
 
-def _round_keys(seed: int, epoch: int) -> np.ndarray:
+def _round_keys(seed: int, epoch: int, part: int = 0) -> np.ndarray:
+    """Keys of one permutation: the epoch's, or with ``part`` > 0 one inside it."""
     with np.errstate(over="ignore"):
         start = _mixed(np.array([seed], _U64) + _U64(0x9E3779B97F4A7C15)) ^ _U64(epoch)
+        if part:
+            start = _mixed(start + _U64(0x9E3779B97F4A7C15)) ^ _U64(part)
         return _mixed(_mixed(start) + np.arange(1, _ROUNDS + 1, dtype=_U64) * _U64(0x9E3779B97F4A7C15))

@@ -18,7 +18,7 @@ from facegan.errors import CheckpointError, DatasetError, SettingsError
 from facegan.files import disk_errors, write_json
 from facegan.machine import cpu_name
 from facegan.nets import count_parameters
-from facegan.train.faces import Faces
+from facegan.train.faces import Batches, Faces
 from facegan.train.precision import Precision, choose_precision
 from facegan.train.step import Trainer
 
@@ -54,7 +54,13 @@ def read_record(run: Path) -> dict[str, Any] | None:
 
 
 def write_record(
-    run: Path, trainer: Trainer, faces: Faces, dataset: str, command: list[str] | None, before: dict[str, Any] | None
+    run: Path,
+    trainer: Trainer,
+    faces: Faces,
+    reals: Batches,
+    dataset: str,
+    command: list[str] | None,
+    before: dict[str, Any] | None,
 ) -> None:
     resumed = [*before["resumed_at_images"], trainer.images] if before else []
     record = {
@@ -74,6 +80,7 @@ def write_record(
             "size": faces.size,
             "channels": faces.channels,
         },
+        "stream": dict(reals.describe()),
         "machine": machine(trainer.device),
         "versions": {
             "python": platform.python_version(),

@@ -104,7 +104,7 @@ def train(
         if checkpoint:
             session.take_up(checkpoint)
             log.note(f"Going on with {run} from {checkpoint.images:,} images.")
-        write_record(run, trainer, faces, dataset, command, record)
+        write_record(run, trainer, faces, reals, dataset, command, record)
         log.note(announce(trainer, total_images))
         before_images, before_seconds = trainer.images, session.clock.seconds
         session.rounds()

@@ -40,7 +40,12 @@ def test_scaling_needs_two_processes() -> None:
 @pytest.mark.slow
 def test_bench_stream(dataset: Path) -> None:
     arguments = ["bench", "stream", "--shards", dataset, "--images", 600, "--batch", 10, "--pairs", 1, "--json"]
-    assert json.loads(facegan(*arguments).stdout)["ratio"] > 0
+    found = json.loads(facegan(*arguments).stdout)
+    assert found["ratio"] > 0
+    assert found["start_samples"] >= 200_000
+    assert found["start_to_first_batch_seconds"] >= found["start_open_seconds"] > 0
+    assert found["pixel_bytes_a_face"] == 64 * 64 * 3
+    assert found["memory_steps"] == 5000
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from facegan.prep.sources.base import Entry, Unreachable
+from facegan.prep.sources.base import Entry
 from facegan.prep.sources.folder import Folder, FolderReader
+from facegan.remote import Unreachable
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SourceError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry, Reader, Unreachable
+from facegan.prep.sources.base import Entry, Reader
 from facegan.prep.sources.table import Table
 from facegan.prep.sources.table_reader import UnpackedTable, unpack
+from facegan.remote import Unreachable
 from facegan.shards.images import decode_image, encode_image
 from tests.prep.test_sources import Listing, as_members, make_tar, read_all
 

@@ -20,9 +20,10 @@ from facegan.console import Console
 from facegan.errors import DiskError, SourceError
 from facegan.prep.chunk import Chunk, Item, process_chunk
 from facegan.prep.prepare import prepare
-from facegan.prep.sources.base import Entry, TooLarge, Unreachable
+from facegan.prep.sources.base import Entry
 from facegan.prep.sources.fetch import PRIVATE_VARIABLE, _public_socket
 from facegan.prep.sources.remote_folder import RemoteFolder
+from facegan.remote import TooLarge, Unreachable
 from tests.prep.fake import FakeDetector, Memory, photo
 from tests.prep.servers import FAST, Fickle, s3_server
 from tests.prep.test_prepare import digest, rows, small_disk  # noqa: F401 - a fixture

@@ -81,5 +81,8 @@ def test_a_folder_that_is_no_dataset_says_so(tmp_path) -> None:
     with pytest.raises(DatasetError, match="Did you mean 'faces'"):
         DatasetInfo.read(tmp_path / "face")
     (tmp_path / "dataset.json").write_text('{"format": 99}')
+    with pytest.raises(DatasetError, match="is of format 99, and this facegan reads format 1"):
+        DatasetInfo.read(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"format": 1}')
     with pytest.raises(DatasetError, match="damaged or of another version"):
         DatasetInfo.read(tmp_path)

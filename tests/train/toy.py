@@ -41,6 +41,9 @@ class ToyBatches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position = state["position"]
 
+    def describe(self) -> dict[str, Any]:
+        return {"cache": "ram"}
+
     def close(self) -> None:
         self.closed = True
 

@@ -21,7 +21,8 @@ from facegan.files import TEMPORARY
 from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import process_chunk
 from facegan.prep.commit import Committed, Work, make_chunk
-from facegan.prep.sources.base import Entry, Readable, Reader, reachable
+from facegan.prep.sources.base import Entry, Readable, Reader
+from facegan.remote import reachable
 
 PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import Entry, Readable, Reader, Source, Unreachable
+from facegan.prep.sources.base import Entry, Readable, Reader, Source
+from facegan.remote import Unreachable
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import numpy as np
 
 from facegan.errors import SourceError
 from facegan.files import replacing
-from facegan.prep.sources.base import Entry, is_url
+from facegan.prep.sources.base import Entry
 from facegan.prep.sources.blob import Blob
+from facegan.remote import is_url
 from facegan.shards.images import encode_image
 
 _IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import lzma
-import os
-import re
-import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
-from facegan.errors import FaceganError, SourceError
 from facegan.shards.layout import has_photo_suffix
 
 MAX_BYTES = 1 << 29  # of one photograph's file; a larger one is too_large without being read
-RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every worker's
-TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
-_WAITS_SECONDS = "0.2,1,4"  # before each further try at something remote
-_TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
-_S3 = ("s3", "s3a")
-_COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
-
-T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -95,14 +82,6 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-class Unreachable(Exception):
-    """A photograph's bytes can't be had now."""
-
-
-class TooLarge(Exception):
-    """A photograph has more than `MAX_BYTES`."""
-
-
 # What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.
 DAMAGED = (EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
@@ -130,108 +109,6 @@ def below_archive(raw: bytes) -> bytes:
     while raw.startswith((b"/", b"./")):
         raw = raw.removeprefix(b".").removeprefix(b"/")
     return raw
-
-
-def is_url(text: str) -> bool:
-    return "://" in text
-
-
-def is_http(text: str) -> bool:
-    return text.startswith(("http://", "https://"))
-
-
-def without_query(text: str) -> str:
-    """The part of a web address that names a file."""
-    return re.split(r"[?#]", text, maxsplit=1)[0] if is_http(text) else text
-
-
-def filesystem(url: str, **more: Any) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path in it.
-
-    Args:
-        more: settings of this file system.
-
-    Raises:
-        SourceError: a protocol that fsspec does not know, or whose package is not installed.
-    """
-    import fsspec
-    from fsspec.config import conf
-
-    protocol = url.partition("://")[0]
-    try:
-        given = conf.get(protocol, {})  # the user's own settings for this protocol come before ours
-        fs, path = fsspec.core.url_to_fs(url, **{**_options(protocol), **more, **given})
-    except ImportError as error:
-        extra = protocol.replace("https", "http")
-        raise SourceError(
-            f"{url} needs a package that is not installed ({error}): pip install 'facegan[{extra}]'"
-        ) from None
-    except ValueError as error:
-        raise SourceError(f"{url}: {error}") from None
-    if protocol in _S3:
-        fs.retries = 1  # `patiently` tries again; both together would do so twenty times
-    return fs, path
-
-
-def _options(protocol: str) -> dict[str, Any]:
-    """A connection that goes quiet is given up: the libraries would wait for minutes, or for ever."""
-    seconds = float(os.environ.get(TIMEOUT_VARIABLE) or _TIMEOUT_SECONDS)
-    if protocol in _S3:
-        retries = {"max_attempts": 0}
-        return {"config_kwargs": {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}}
-    if protocol in ("http", "https"):
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=None, connect=seconds, sock_read=seconds)
-        # Packed on the way a body's length would say nothing.
-        return {"client_kwargs": {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}}
-    return {"auto_mkdir": True} if protocol in ("file", "local") else {}
-
-
-def patiently(read: Callable[[], T]) -> T:
-    """What ``read`` gives, tried several times with longer and longer waits.
-
-    Raises:
-        Unreachable: it is not there, may not be read, or failed every time.
-    """
-    waits = [float(wait) for wait in (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")]
-    for wait in (*waits, None):
-        try:
-            return read()
-        except (Unreachable, TooLarge, FaceganError):
-            raise
-        except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
-            if wait is None or _is_final(error):
-                raise Unreachable(_told(error)) from error
-            time.sleep(wait)
-    raise AssertionError("unreachable code")
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether the server has answered that there is no such thing, or that we may not have it."""
-    cause = error.__cause__  # fsspec's http calls any fault a FileNotFoundError, and tells here which it was
-    for told in (error, cause):
-        if isinstance(status := getattr(told, "status", None), int):
-            return 400 <= status < 500 and status not in _COME_AGAIN
-    return isinstance(error, FileNotFoundError | PermissionError) and (cause is None or hasattr(cause, "response"))
-
-
-def _told(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}" + (f" ({error.__cause__!r})" if error.__cause__ else "")
-    return text.splitlines()[0][:300]
-
-
-@contextlib.contextmanager
-def reachable(where: str) -> Iterator[None]:
-    """Turns `Unreachable` into `SourceError`: for what a run can't do without.
-
-    Raises:
-        SourceError: the source can't be had.
-    """
-    try:
-        yield
-    except Unreachable as error:
-        raise SourceError(f"{where} can't be reached: {error}") from None
 
 
 def common_folder(first: bytes, last: bytes) -> bytes:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from facegan.files import replacing
-from facegan.prep.sources.base import filesystem, is_http, is_url, patiently, without_query
 from facegan.prep.sources.fetch import NoParts, fetch_whole, read_range
+from facegan.remote import filesystem, is_http, is_url, patiently, without_query
 
 _BUFFER_BYTES = 1 << 20  # of a remote file, fetched at once
 _MARK_BYTES = 1 << 16

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 from facegan.errors import DiskError
 from facegan.files import disk_errors, human_bytes
-from facegan.prep.sources.base import MAX_BYTES, TooLarge, Unreachable, filesystem, patiently
+from facegan.prep.sources.base import MAX_BYTES
+from facegan.remote import TooLarge, Unreachable, filesystem, patiently
 
 PRIVATE_VARIABLE = "FACEGAN_PRIVATE_URLS"  # in the environment: "allow"
 _PROTOCOLS = ("http", "https", "s3", "gs", "gcs", "hf")  # a table may not make us read this machine's own files

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Entry, Unreachable, is_photo, suffix
+from facegan.prep.sources.base import MAX_BYTES, Entry, is_photo, suffix
 from facegan.prep.sources.labels import LABELS_FILE, Labels
+from facegan.remote import Unreachable
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE
 
 

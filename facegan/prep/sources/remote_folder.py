@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from facegan.prep.scratch import Scratch
-from facegan.prep.sources.base import Entry, filesystem, is_photo, patiently, suffix
+from facegan.prep.sources.base import Entry, is_photo, suffix
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.fetch import fetch
 from facegan.prep.sources.labels import LABELS_FILE, Labels
+from facegan.remote import filesystem, patiently
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
 _CACHE_KB = 8_000

@@ -17,18 +17,10 @@ from typing import Any, BinaryIO
 from facegan.errors import SourceError
 from facegan.files import replacing
 from facegan.prep.scratch import Scratch
-from facegan.prep.sources.base import (
-    MAX_BYTES,
-    Entry,
-    Unreachable,
-    archive_name,
-    filesystem,
-    is_photo,
-    is_url,
-    suffix,
-)
+from facegan.prep.sources.base import MAX_BYTES, Entry, archive_name, is_photo, suffix
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.fetch import read_range
+from facegan.remote import Unreachable, filesystem, is_url
 
 # What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
 _BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError, zlib.error)

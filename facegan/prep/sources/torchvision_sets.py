@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.errors import SourceError, one_of, suggest
+from facegan.files import user_cache
 from facegan.prep.sources.arrays import Arrays, Pictures, open_idx_folder
 from facegan.prep.sources.base import Entry
 from facegan.prep.sources.blob import Blob
@@ -29,19 +30,13 @@ def open_torchvision(text: str, download: bool) -> Arrays | ClassData | CelebA:
     _, name, *rest = text.split(":", 2)
     if name not in NAMES:
         raise SourceError(f"{text}: facegan reads {one_of(NAMES)} by torchvision.{suggest(name, NAMES)}")
-    root = Path(rest[0]) if rest and rest[0] else _cache()
+    root = Path(rest[0]) if rest and rest[0] else user_cache("torchvision")
     parts = {"train": _made(name, root, download, train=True), "test": _made(name, root, False, train=False)}
     if name in ("MNIST", "FashionMNIST"):
         return Arrays(text, open_idx_folder(root / name / "raw").arrays)
     if name == "CelebA":
         return CelebA(text, root / "celeba" / "img_align_celeba")
     return ClassData(text, root, name, {part: len(data) for part, data in parts.items()})
-
-
-def _cache() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("facegan")) / "torchvision"
 
 
 def _made(name: str, root: Path, download: bool, train: bool) -> Any:

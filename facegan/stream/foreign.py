@@ -1,0 +1,172 @@
+"""Faces from tar shards that facegan did not make, and from the output of commands, by webdataset's pipeline.
+
+Such a stream has neither an index nor checksums: its order is webdataset's (shards in a random order, and a buffer of
+faces that is drawn from at random), it is decoded in every epoch, and going on with a run does not find the same place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from facegan.console import Console
+from facegan.errors import DatasetError, SettingsError
+from facegan.files import TEMPORARY, make_folder, user_cache
+from facegan.machine import usable_cpus
+from facegan.remote import filesystem, is_url, patiently
+from facegan.shards.images import decode_image
+from facegan.stream.choice import check_cache
+
+if TYPE_CHECKING:
+    from facegan.stream.foreign_batches import ForeignBatches
+
+_PIPE = "pipe:"
+_TAR = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+_IMAGES = ("png", "jpg", "jpeg", "webp")
+
+
+def is_foreign(shards: str) -> bool:
+    """Whether this names tar files or a command, rather than a dataset that facegan made."""
+    return shards.startswith(_PIPE) or bool(_TAR.search(shards))
+
+
+class ForeignShards:
+    """Square images of one size from ``pipe:COMMAND``, or from tar files and URLs of such, ``{000..009}`` for several.
+
+    Args:
+        shards: a command is run by the shell: it has to come from the user.
+        cache: ``off`` and ``auto`` alone can be.
+        skip_broken: images that can't be decoded and shards that can't be read are counted, warned of and left out.
+
+    Raises:
+        DatasetError: a shard can't be read or holds no images, or its images are no squares.
+    """
+
+    channels = 3
+
+    def __init__(
+        self,
+        shards: str,
+        *,
+        skip_broken: bool = False,
+        cache: str = "auto",
+        workers: int | None = None,
+        console: Console | None = None,
+    ) -> None:
+        from braceexpand import braceexpand
+
+        check_cache(cache)
+        if cache not in ("auto", "off"):
+            raise SettingsError(f"--cache {cache}: faces of {shards} have no numbers to keep them under; choose off.")
+        self.shards, self.workers = shards, workers or usable_cpus()
+        self.console, self.skip_broken = console or Console(quiet=True), skip_broken
+        try:
+            self.urls = [shards] if shards.startswith(_PIPE) else list(braceexpand(shards))
+        except ValueError as error:
+            raise SettingsError(f"{shards}: {error}") from None
+        self.fingerprint = hashlib.sha256("\n".join(self.urls).encode()).hexdigest()
+        self.skipped = 0
+        self.size = self._first_size()
+        self._count: int | None = None
+        self.console.note(
+            f"{shards} is read by webdataset's pipeline: its order is random, but not exact, and a run that is taken "
+            "up does not see the same faces as one that never stopped."
+        )
+
+    def _first_size(self) -> int:
+        with contextlib.closing(self.samples(self.urls)) as samples:
+            name, data = next(samples, ("", b""))
+        if not name:
+            raise DatasetError(f"{self.shards} holds no images ({', '.join(_IMAGES)}).")
+        rgb = decode_image(data)
+        if rgb is None:
+            raise DatasetError(f"{name} can't be decoded: it is no whole image.")
+        if rgb.shape[0] != rgb.shape[1]:
+            raise DatasetError(
+                f"{name} has {rgb.shape[1]}×{rgb.shape[0]} pixels, and faces have to be squares of one size.\n"
+                f"Make them so with: facegan prep … --crop aligned"
+            )
+        return rgb.shape[0]
+
+    def __len__(self) -> int:
+        """Counted by reading all shards once, without decoding."""
+        if self._count is None:
+            self.console.note(f"Counting the faces of {self.shards} …")
+            self._count = sum(1 for _ in self.samples(self.urls))
+        return self._count
+
+    def samples(self, urls: list[str]) -> Generator[tuple[str, bytes], None, None]:
+        """Name and bytes of each image, as the shards hold them.
+
+        Raises:
+            DatasetError: a shard can't be read.
+        """
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
+        for url in urls:
+            try:
+                with _opened(url) as stream:
+                    files = tar_file_expander([{"url": url, "stream": stream}], select_files=_is_image)
+                    for sample in group_by_keys(files):
+                        suffix = next(suffix for suffix in sample if not suffix.startswith("__"))
+                        yield f"{sample['__key__']}.{suffix} in {url}", sample[suffix]
+            except Exception as error:  # tarfile's, gopen's and every protocol's own
+                if not self.skip_broken:
+                    raise DatasetError(
+                        f"{url} can't be read: {str(error.args[0]) if error.args else error!r}"
+                    ) from None
+                self.skip(f"{url} can't be read further: {error}")
+
+    def skip(self, why: str) -> None:
+        self.skipped += 1
+        self.console.warn(f"{why.splitlines()[0]} It is left out (--skip-broken).")
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> ForeignBatches:
+        """An endless iterator of uint8 (batch_size / world_size, 3, size, size) tensors on ``device``."""
+        from facegan.stream.foreign_batches import ForeignBatches
+
+        return ForeignBatches(self, batch_size, seed, torch.device(device), rank, world_size)
+
+    def close(self) -> None:
+        pass
+
+
+def _is_image(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in _IMAGES
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[Any]:
+    """A shard's bytes. One behind a URL is fetched whole first: so it can be asked for again when it breaks off."""
+    if url.startswith(_PIPE):
+        from webdataset.gopen import gopen
+
+        stream = gopen(url)
+        try:
+            yield stream
+        finally:
+            with contextlib.suppress(OSError):  # who stops reading early ends the command before it is done
+                stream.close()
+    elif is_url(url):
+        fs, path = filesystem(url)
+        with tempfile.NamedTemporaryFile(dir=make_folder(user_cache("shards")), suffix=TEMPORARY) as file:
+            patiently(lambda: fs.get_file(path, file.name))
+            with Path(file.name).open("rb") as stream:
+                yield stream
+    else:
+        with Path(url).open("rb") as stream:
+            yield stream

@@ -1,0 +1,49 @@
+"""Shards as memory, opened when they are first read."""
+
+from __future__ import annotations
+
+import mmap
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+_MOST = 4096
+
+
+class Maps:
+    """Memory maps of shards by number; beyond a limit the one that was used longest ago is given up.
+
+    Each holds a file descriptor, of which a process may have a thousand or so.
+    """
+
+    def __init__(self, open_shard: Callable[[int], Path]) -> None:
+        self._open_shard = open_shard
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = _MOST if soft == resource.RLIM_INFINITY else max(2, min(_MOST, soft // 2))
+        self._lock = threading.Lock()
+        self._maps: OrderedDict[int, memoryview] = OrderedDict()
+
+    def get(self, number: int) -> memoryview:
+        with self._lock:
+            if number in self._maps:
+                self._maps.move_to_end(number)
+                return self._maps[number]
+        while True:
+            try:
+                with self._open_shard(number).open("rb") as file:
+                    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                break
+            except FileNotFoundError:  # fetched, and given up for others before it was opened: once more
+                continue
+        with self._lock:
+            self._maps[number] = data
+            while len(self._maps) > self._most:
+                self._maps.popitem(last=False)  # closed when nobody reads from it any more
+        return data
+
+    def keep_only(self, numbers: Collection[int]) -> None:
+        with self._lock:
+            for number in self._maps.keys() - set(numbers):
+                del self._maps[number]

@@ -1,0 +1,127 @@
+"""What can't be read: an error that names it, or with skip_broken a count, a warning, and other faces in its place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from facegan.console import Console
+from facegan.errors import DatasetError
+from facegan.shards.images import encode_image
+from facegan.stream import FaceShards
+from tests.shards.made import members, reseal, rewrite
+
+Numbers = Callable[[torch.Tensor], list[int]]
+
+
+class Heard(Console):
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path, cache: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "out"))
+
+
+def epoch(faces: FaceShards, numbers: Numbers, cache: str = "off") -> list[int]:
+    batches = faces.batches(10, cache=cache)
+    taken = [face for _ in range(3) for face in numbers(next(batches))]
+    batches.close()
+    return taken
+
+
+def spoil(folder: Path, face: int, data: Callable[[bytes], bytes]) -> None:
+    """Changes the image of a face of shard 1, whose first one is face 6, and makes dataset.json agree."""
+    shard = folder / "train-000001.tar"
+    files = members(shard)
+    name = [name for name in files if name.endswith(".png")][face - 6]
+    rewrite(shard, {**files, name: data(files[name])})
+    reseal(folder)
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+SPOILT = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[:1000],
+    "no image": lambda data: b"x" * len(data),
+    "a pixel": lambda data: data[:500] + bytes([data[500] ^ 4]) + data[501:],
+    "another size": lambda data: encode_image(PICTURE, "png"),
+    "a cut JPEG": lambda data: encode_image(PICTURE[:28, :28], "jpg")[:-200],
+    "a JPEG of another size": lambda data: encode_image(PICTURE, "jpg"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_an_image_that_is_none_is_named_or_skipped(copy: Path, numbers: Numbers, how: str, capfd) -> None:
+    spoil(copy, 8, SPOILT[how])
+    faces = FaceShards(copy)
+    with pytest.raises(DatasetError, match=r"Sample 2 of .*train-000001.tar is no whole image of 28×28 pixels"):
+        epoch(faces, numbers)
+    with pytest.raises(DatasetError, match="Sample 2 of"):
+        faces[8]
+    heard = Heard()
+    for kind in ("off", "ram"):
+        faces = FaceShards(copy, skip_broken=True, console=heard)
+        taken = epoch(faces, numbers, kind)
+        assert sorted(taken) == sorted([9, *range(8), *range(9, 30)])
+        assert faces.skipped == 1
+    assert len(heard.warnings) == 2
+    assert heard.warnings[0].endswith("With --skip-broken this face is left out.")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_a_local_shard_that_is_missing_or_cut(copy: Path, numbers: Numbers, how: str) -> None:
+    shard = copy / "train-000004.tar"
+    if how == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(DatasetError, match="is missing" if how == "gone" else "was cut short"):
+        FaceShards(copy)
+    heard = Heard()
+    faces = FaceShards(copy, skip_broken=True, console=heard)
+    assert sorted(epoch(faces, numbers)) == sorted([0, 1, 2, *range(27)])  # the next shard is the first one
+    assert faces.skipped == 3
+    assert len(heard.warnings) == 1
+    assert len(faces) == 30
+
+
+def test_no_shard_left(copy: Path) -> None:
+    for shard in copy.glob("*.tar"):
+        shard.unlink()
+    with pytest.raises(DatasetError, match="No shard is whole"):
+        FaceShards(copy, skip_broken=True)
+
+
+def test_a_file_of_faces_is_not_kept_with_stand_ins_in_it(copy: Path, numbers: Numbers, cache: Path) -> None:
+    spoil(copy, 8, SPOILT["cut"])
+    epoch(FaceShards(copy, skip_broken=True), numbers, "disk")
+    assert not list((cache / "decoded").glob("*.faces"))
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("size", [28, 128])
+def test_every_format_is_decoded_as_opencv_does(tmp_path: Path, image_format: str, size: int) -> None:
+    """Our own PNGs are copied, and not decoded: a second reader has to see the same."""
+    import cv2
+
+    from tests.shards.made import Made, make_dataset
+
+    out = make_dataset(tmp_path / "out", [Made(f"{i}.jpg") for i in range(5)], size=size, format=image_format)
+    faces = FaceShards(out)
+    files = {**members(out / "train-000000.tar"), **members(out / "train-000001.tar")}
+    images = [data for name, data in files.items() if name.endswith(image_format)]
+    for i, data in enumerate(images):
+        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert stored is not None
+        assert np.array_equal(faces.pixels(i), stored[..., ::-1])

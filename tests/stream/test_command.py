@@ -1,0 +1,133 @@
+"""``facegan train``: how faces come is recorded and may differ on resume; shards that can't be get a sentence."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from facegan.cli.app import main
+from tests.shards.made import Made, make_dataset
+
+SMALL = ["--batch", 8, "--images", 64, "--precision", "fp32", "--set", "train.width=4", "--json"]
+
+
+@pytest.fixture(scope="module")
+def faces32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(
+        tmp_path_factory.mktemp("faces32") / "out", [Made(f"{i:03d}.jpg") for i in range(20)], size=32, shard_size=7
+    )
+
+
+Train = Callable[..., str]
+
+
+@pytest.fixture
+def train(capsys: pytest.CaptureFixture[str]) -> Iterator[Train]:
+    """Runs the command in this process; gives what it said."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run_it(shards: object, run: Path, *options: object, code: int = 0) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in ("train", "--shards", shards, "--run", run, *SMALL, *options)])
+        said = capsys.readouterr().err
+        assert left.value.code == code, said
+        assert "Traceback" not in said
+        return said
+
+    yield run_it
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_the_cache_is_recorded_and_may_differ_on_resume(faces32: Path, tmp_path: Path, train: Train) -> None:
+    said = train(faces32, tmp_path / "a", "--cache", "off", "--workers", 1, "--verify-shards")
+    assert "Faces are decoded each time: as --cache off says. (cache off, 1 threads)" in said
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert record["stream"] == {"cache": "off", "workers": 1, "skipped": 0}
+    train(faces32, tmp_path / "b", "--images", 32)
+    said = train(faces32, tmp_path / "b", "--cache", "disk", "--workers", 3)
+    assert "kept in a file of the user cache" in said
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["stream"]["cache"] == "disk"
+    a, b = ((tmp_path / run / "generator.safetensors").read_bytes() for run in "ab")
+    assert a == b
+
+
+def test_skip_broken_goes_on_and_says_so(faces32: Path, tmp_path: Path, train: Train) -> None:
+    shards = Path(shutil.copytree(faces32, tmp_path / "out"))
+    (shards / "train-000001.tar").unlink()
+    assert "is missing" in train(shards, tmp_path / "run", code=1)
+    assert "With --skip-broken its 7 faces are left out." in train(shards, tmp_path / "run", "--skip-broken")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["stream"]["skipped"] == 7
+
+
+def test_from_a_pipe(faces32: Path, tmp_path: Path, train: Train) -> None:
+    said = train(f"pipe:cat {shlex.quote(str(faces32 / 'train-000000.tar'))}", tmp_path / "run", "--batch", 4)
+    assert "its order is random, but not exact" in said
+    assert (tmp_path / "run" / "generator.safetensors").exists()
+
+
+def other_format(shards: Path) -> None:
+    info = json.loads((shards / "dataset.json").read_text())
+    (shards / "dataset.json").write_text(json.dumps({**info, "format": 2}))
+
+
+def altered(shards: Path) -> None:
+    data = bytearray((shards / "train-000000.tar").read_bytes())
+    data[900] ^= 1
+    (shards / "train-000000.tar").write_bytes(data)
+
+
+def empty(shards: Path) -> None:
+    for path in shards.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "code", "said"),
+    [
+        (other_format, [], 1, "dataset.json is of format 2, and this facegan reads format 1."),
+        (altered, ["--verify-shards"], 1, "train-000000.tar was altered: its SHA-256 is not that of dataset.json."),
+        (empty, [], 1, "it is no dataset of facegan prep"),
+        (None, ["--split", "val"], 1, "has no split 'val': it has train"),
+        (None, ["--cache", "rom"], 2, "--cache rom is not offered: choose auto, gpu, ram, disk or off."),
+        (None, ["--workers", "0"], 2, "--workers 0: it has to be auto, or a whole number"),
+        (None, ["--batch", "21"], 2, "--batch 21 is larger than the dataset (20 faces)"),
+    ],
+)
+def test_shards_that_can_not_be(
+    faces32: Path,
+    tmp_path: Path,
+    train: Train,
+    spoil: Callable[[Path], None] | None,
+    options: list,
+    code: int,
+    said: str,
+) -> None:
+    shards = Path(shutil.copytree(faces32, tmp_path / "out"))
+    if spoil:
+        spoil(shards)
+    assert said in train(shards, tmp_path / "run", *options, code=code)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("shards", "code", "said"),
+    [
+        ("http://127.0.0.1:9/faces", 1, "http://127.0.0.1:9/faces/dataset.json can't be had"),
+        ("gopher://faces", 2, "gopher"),
+        ("pipe:exit 3", 1, "pipe:exit 3"),
+        ("nothing-{0..2}.tar", 1, "nothing-0.tar can't be read"),
+    ],
+)
+def test_shards_that_are_not_there(
+    tmp_path: Path, train: Train, shards: str, code: int, said: str, monkeypatch
+) -> None:
+    monkeypatch.setenv("FACEGAN_RETRY_SECONDS", "0.01")
+    assert said in train(shards, tmp_path / "run", code=code)

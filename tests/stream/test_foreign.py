@@ -1,0 +1,186 @@
+"""Shards that others made, and the output of commands."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import tarfile
+from pathlib import Path
+
+import cv2
+import fsspec
+import numpy as np
+import pytest
+import torch
+
+from facegan.console import Console
+from facegan.errors import DatasetError, SettingsError
+from facegan.stream import FaceShards, ForeignShards, open_faces
+from tests.prep.servers import FAST, Fickle
+
+SIZE = 24
+
+
+class Heard(Console):
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def picture(number: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    return np.full((height, width, 3), number, np.uint8)
+
+
+def shard(path: Path, pictures: dict[str, np.ndarray | bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for name, pixels in pictures.items():
+            data = pixels if isinstance(pixels, bytes) else cv2.imencode(Path(name).suffix, pixels)[1].tobytes()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve grey pictures, whose value is their number, in three tars; text beside some of them."""
+    folder = tmp_path_factory.mktemp("foreign")
+    for number in range(3):
+        first = 4 * number
+        pictures: dict[str, np.ndarray | bytes] = {f"deep/{first + i}.png": picture(first + i) for i in range(4)}
+        pictures[f"deep/{first}.txt"] = b"a face"
+        shard(folder / f"x-{number}.tar", dict(sorted(pictures.items())))
+    return folder
+
+
+def shown(faces: FaceShards | ForeignShards, count: int, batch: int = 6, **options) -> list[int]:
+    batches = faces.batches(batch, **options)
+    taken = [next(batches) for _ in range(count)]
+    batches.close()
+    assert all(
+        one.shape == (batch // options.get("world_size", 1), 3, SIZE, SIZE) and one.dtype == torch.uint8
+        for one in taken
+    )
+    return [int(face[0, 0, 0]) for one in taken for face in one]
+
+
+def test_every_epoch_shows_every_face(folder: Path) -> None:
+    heard = Heard()
+    faces = open_faces(f"{folder}/x-{{0..2}}.tar", console=heard)
+    assert (len(faces), faces.size, faces.channels) == (12, SIZE, 3)
+    assert "its order is random, but not exact" in heard.notes[0]
+    taken = shown(faces, 200)
+    assert np.bincount(taken, minlength=12).tolist() == pytest.approx([100] * 12, rel=0.7)
+    assert taken[:12] != sorted(taken[:12])
+    assert sum("not exact" in note for note in heard.notes) == 1
+
+
+def test_a_command(folder: Path) -> None:
+    faces = open_faces(f"pipe:cat {shlex.quote(str(folder / 'x-1.tar'))}")
+    assert len(faces) == 4
+    assert set(shown(faces, 10)) == {4, 5, 6, 7}
+
+
+def test_a_command_that_fails(folder: Path) -> None:
+    with pytest.raises(DatasetError, match="pipe:false"):
+        open_faces("pipe:false")
+
+
+def test_packed_tars_and_jpegs(tmp_path: Path) -> None:
+    shard(tmp_path / "a.tar.gz", {f"{i}.jpg": picture(16 * i) for i in range(4)})
+    assert set(shown(open_faces(str(tmp_path / "a.tar.gz")), 10)) == {0, 16, 32, 48}
+
+
+def test_over_http(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FAST.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("http").clear_instance_cache()
+    with Fickle(folder) as server:
+        server.faults = {"x-1.tar": ["503"], "x-2.tar": ["short"]}
+        faces = open_faces(f"{server.url}/x-{{0..2}}.tar")
+        assert len(faces) == 12
+        assert len(set(shown(faces, 20))) == 12
+        server.always["x-1.tar"] = "404"
+        with pytest.raises(DatasetError, match=r"x-1.tar can't be read"):
+            shown(open_faces(f"{server.url}/x-{{0..2}}.tar"), 400)
+        assert not list((cache / "shards").iterdir())
+
+
+def test_ranks_show_different_faces(folder: Path) -> None:
+    faces = open_faces(f"{folder}/x-{{0..2}}.tar")
+    seen = [set(shown(faces, 40, batch=6, rank=rank, world_size=2)) for rank in (0, 1)]
+    assert all(seen)
+    with pytest.raises(SettingsError, match="can't be shared evenly by 4"):
+        faces.batches(6, world_size=4)
+
+
+def test_the_position_goes_on(folder: Path) -> None:
+    faces = open_faces(f"{folder}/x-{{0..2}}.tar")
+    first = faces.batches(6)
+    next(first)
+    state = first.state_dict()
+    first.close()
+    assert state["position"] == 6
+    second = faces.batches(6)
+    second.load_state_dict(state)
+    next(second)
+    assert second.state_dict()["position"] == 12
+    second.close()
+    with pytest.raises(DatasetError, match="not the shards that the position belongs to"):
+        open_faces(f"{folder}/x-{{0..1}}.tar").batches(6).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        ({"a.png": picture(1, 20, 24)}, r"a.png in .* has 24×20 pixels, and faces have to be squares"),
+        ({"a.png": b"no image"}, r"a.png in .* can't be decoded"),
+        ({"a.txt": b"text"}, "holds no images"),
+        ({}, "holds no images"),
+        ({"a.png": picture(1), "b.png": picture(1, 20, 20)}, r"b.png in .* is no whole image of 24×24 pixels"),
+    ],
+)
+def test_what_can_not_be_faces(tmp_path: Path, pictures: dict, said: str) -> None:
+    path = shard(tmp_path / "x.tar", pictures)
+    with pytest.raises(DatasetError, match=said):
+        shown(open_faces(str(path)), 20)
+
+
+def test_skip_broken_counts(tmp_path: Path) -> None:
+    heard = Heard()
+    path = shard(tmp_path / "x.tar", {"a.png": picture(1), "b.png": picture(2, 20, 20), "c.png": picture(3)})
+    faces = open_faces(str(path), skip_broken=True, console=heard)
+    assert set(shown(faces, 10)) == {1, 3}
+    assert faces.skipped == len(heard.warnings) > 0
+    assert "It is left out (--skip-broken)" in heard.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": "val"}, "--split val: only a dataset of facegan prep has splits"),
+        ({"verify": True}, "nothing tells the checksums"),
+        ({"cache": "ram"}, "have no numbers to keep them under"),
+        ({"cache": "rum"}, "--cache rum is not offered.*Did you mean 'ram'"),
+    ],
+)
+def test_options_that_mean_nothing_here(folder: Path, options: dict, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        open_faces(f"{folder}/x-0.tar", **options)
+
+
+def test_a_tar_that_is_missing_or_cut(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"x-7.tar can't be read"):
+        open_faces(str(folder / "x-7.tar"))
+    with pytest.raises(SettingsError, match=r"x-\{0.tar"):
+        open_faces(f"{folder}/x-{{0.tar")
+    (tmp_path / "cut.tar").write_bytes((folder / "x-0.tar").read_bytes()[:3000])
+    with pytest.raises(DatasetError, match=r"cut.tar can't be read"):
+        shown(open_faces(str(tmp_path / "cut.tar")), 1)

@@ -1,0 +1,140 @@
+"""The index: kept between runs, made anew where it can't be right, and a witness against altered shards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facegan.errors import DatasetError
+from facegan.stream import FaceShards
+from tests.shards.made import members, rewrite
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "out"))
+
+
+def kept(cache: Path) -> Path:
+    (path,) = (cache / "index").iterdir()
+    return path
+
+
+def test_the_index_is_made_once(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = FaceShards(made)[17]
+    monkeypatch.setattr("facegan.stream.places.shard_places", None)  # it must not be called again
+    again = FaceShards(made)[17]
+    assert np.array_equal(again[0], first[0])
+    assert again[1] == first[1]
+    assert kept(cache).suffix == ".npz"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: b"no index at all",
+        lambda data: data[:300] + bytes([data[300] ^ 255]) + data[301:],
+    ],
+)
+def test_a_damaged_index_is_made_anew(made: Path, cache: Path, damage) -> None:
+    first = FaceShards(made)[29][1]
+    path = kept(cache)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert FaceShards(made)[29][1] == first
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("bad", [-1, 2**62, 2**63 - 1])
+def test_an_index_that_points_outside_is_made_anew(made: Path, cache: Path, bad: int) -> None:
+    first = FaceShards(made)[4][1]
+    path = kept(cache)
+    with np.load(path) as arrays:
+        marks, places = arrays["marks"], arrays["places"]
+    places[4] = bad
+    np.savez(path, marks=marks, places=places)
+    assert FaceShards(made)[4][1] == first
+
+
+def test_an_index_with_objects_in_it_is_not_read(made: Path, cache: Path) -> None:
+    FaceShards(made)
+    path = kept(cache)
+    np.savez(path, marks=np.array([{}], object), places=np.array([{}], object))
+    assert len(FaceShards(made)) == 30
+    with np.load(path, allow_pickle=False) as arrays:
+        assert arrays["places"].shape == (30, 4)
+
+
+def test_a_folder_that_can_not_be_written_does_without(made: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(FaceShards(made)) == 30
+
+
+def test_a_shard_that_was_only_touched_is_fine(copy: Path, cache: Path) -> None:
+    FaceShards(copy)
+    os.utime(copy / "train-000001.tar", ns=(1, 1))
+    assert FaceShards(copy)[8][1]["path"] == "009.jpg"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_shard_altered_at_its_full_size_is_noticed_at_open(copy: Path, cache: Path, known: bool) -> None:
+    if known:
+        FaceShards(copy)
+    shard = copy / "train-000001.tar"
+    files, size = members(shard), shard.stat().st_size
+    images = {name: data for name, data in files.items() if name.endswith(".png")}
+    rewrite(shard, images if not known else {**dict(reversed(files.items()))})
+    with shard.open("r+b") as file:
+        file.truncate(size)
+    said = "its samples lie elsewhere" if known else "is damaged|holds|elsewhere"
+    if known:
+        with pytest.raises(DatasetError, match=said):
+            FaceShards(copy)
+    else:
+        assert len(FaceShards(copy)) == 30  # as many samples in as many bytes: checksums alone tell
+
+
+def test_a_shard_with_fewer_samples_in_as_many_bytes(copy: Path, cache: Path) -> None:
+    shard = copy / "train-000001.tar"
+    files, size = members(shard), shard.stat().st_size
+    rewrite(shard, dict(list(files.items())[:-2]))
+    with shard.open("r+b") as file:
+        file.truncate(size)
+    with pytest.raises(DatasetError, match=r"was altered: it holds 6 samples, dataset.json says 7"):
+        FaceShards(copy)
+
+
+def test_verify_compares_checksums(copy: Path, cache: Path) -> None:
+    FaceShards(copy, verify=True)
+    shard = copy / "train-000002.tar"
+    stat, data = shard.stat(), bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    FaceShards(copy)
+    with pytest.raises(DatasetError, match=r"train-000002.tar was altered: its SHA-256 is not that of dataset.json"):
+        FaceShards(copy, verify=True)
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path, cache: Path) -> None:
+    import resource
+
+    from tests.shards.made import Made, make_dataset
+
+    out = make_dataset(tmp_path / "many", [Made(f"{i:03d}.jpg") for i in range(200)], size=28, shard_size=1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, before[1]))
+    try:
+        batches = FaceShards(out).batches(50, cache="off")
+        for _ in range(12):
+            next(batches)
+        batches.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -1,0 +1,81 @@
+"""Whatever the batch, the ranks, the cache and the place of a stop: one sequence, of exact permutations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from facegan.stream import FaceShards
+
+Numbers = Callable[[torch.Tensor], list[int]]
+
+few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+caches = st.sampled_from(["off", "ram"])
+seeds = st.integers(0, 2**63 - 1)
+
+
+@pytest.fixture(scope="module")
+def faces(made: Path) -> FaceShards:
+    return FaceShards(made)
+
+
+def shown(faces: FaceShards, numbers: Numbers, count: int, state: dict | None = None, **options) -> list[list[int]]:
+    """The faces of ``count`` batches, by number."""
+    batches = faces.batches(**options)
+    if state:
+        batches.load_state_dict(state)
+    taken = [numbers(next(batches)) for _ in range(count)]
+    batches.close()
+    return taken
+
+
+@few
+@given(st.integers(1, 75), seeds, caches)
+def test_epochs_are_permutations_and_differ(
+    faces: FaceShards, numbers: Numbers, batch: int, seed: int, cache: str
+) -> None:
+    """Also of batches that are larger than the dataset."""
+    taken = shown(faces, numbers, -(-90 // batch), batch_size=batch, seed=seed, cache=cache)
+    sequence = [face for one in taken for face in one]
+    epochs = [sequence[at : at + 30] for at in (0, 30, 60)]
+    assert all(sorted(epoch) == list(range(30)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@few
+@given(st.integers(1, 40), seeds, st.integers(0, 12), caches, caches, st.integers(1, 4))
+def test_resuming_anywhere_continues_the_very_sequence(
+    faces: FaceShards, numbers: Numbers, batch: int, seed: int, stop: int, before: str, after: str, workers: int
+) -> None:
+    whole = shown(faces, numbers, stop + 5, batch_size=batch, seed=seed, cache=before)
+    first = faces.batches(batch, seed, cache=before)
+    for _ in range(stop):
+        next(first)
+    state = first.state_dict()
+    first.close()
+    assert state == {"position": stop * batch, "block_shards": 0, "fingerprint": faces.fingerprint}
+    options = {"batch_size": batch, "seed": seed, "cache": after, "workers": workers}
+    assert shown(faces, numbers, 5, state, **options) == whole[stop:]
+
+
+@few
+@given(st.sampled_from([1, 2, 4]), st.integers(1, 20), seeds, caches)
+def test_ranks_together_are_the_batch(
+    faces: FaceShards, numbers: Numbers, world_size: int, share: int, seed: int, cache: str
+) -> None:
+    """Also where the dataset has fewer faces than ranks × batch; where it has more, ranks are disjoint."""
+    batch = share * world_size
+    options = {"batch_size": batch, "seed": seed, "cache": cache}
+    whole = shown(faces, numbers, 4, **options)
+    ranks = [shown(faces, numbers, 4, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
+    for number, together in enumerate(whole):
+        parts = [rank[number] for rank in ranks]
+        assert {len(part) for part in parts} == {share}
+        assert [face for part in parts for face in part] == together
+        if (number * batch) % 30 + batch <= 30:
+            assert len(set(together)) == batch

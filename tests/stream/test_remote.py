@@ -1,0 +1,216 @@
+"""Shards behind a URL: from an S3 store and from an HTTP server that fails as it is told to, both on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+
+from facegan.console import Console
+from facegan.errors import DatasetError, SettingsError
+from facegan.stream import FaceShards
+from tests.prep.servers import FAST, Fickle, s3_server
+
+Numbers = Callable[[torch.Tensor], list[int]]
+SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
+
+
+@pytest.fixture
+def fickle(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
+    for name, value in FAST.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("http").clear_instance_cache()
+    with Fickle(made) as server:
+        yield server
+
+
+def shown(faces: FaceShards, numbers: Numbers, count: int, **options) -> list[list[int]]:
+    batches = faces.batches(**{"batch_size": 4, "seed": 2, **options})
+    taken = [numbers(next(batches)) for _ in range(count)]
+    batches.close()
+    faces.close()
+    return taken
+
+
+class Heard(Console):
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.tar"))}
+
+
+@pytest.mark.parametrize("kind", ["off", "ram"])
+def test_the_same_batches_as_from_a_folder(fickle: Fickle, made: Path, numbers: Numbers, kind: str) -> None:
+    local = shown(FaceShards(made), numbers, 20, cache=kind)
+    assert shown(FaceShards(fickle.url), numbers, 20, cache=kind) == local
+    assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
+    assert shown(FaceShards(fickle.url), numbers, 20, cache=kind) == local  # from the cache folder now
+    assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
+
+
+def test_a_face_by_number(fickle: Fickle, made: Path) -> None:
+    here, there = FaceShards(made), FaceShards(fickle.url)
+    for number in (29, 0, 13):
+        assert np.array_equal(here[number][0], there[number][0])
+        assert here[number][1] == there[number][1]
+    there.close()
+
+
+def test_from_s3(made: Path, cache: Path, numbers: Numbers) -> None:
+    with s3_server():
+        fs = fsspec.filesystem("s3")
+        for path in made.iterdir():
+            if path.is_file():
+                fs.put_file(str(path), f"faces/deep/{path.name}")
+        assert shown(FaceShards("s3://faces/deep/"), numbers, 20) == shown(FaceShards(made), numbers, 20)
+        with pytest.raises(DatasetError, match=r"s3://faces/none/dataset.json can't be had"):
+            FaceShards("s3://faces/none")
+    entries = json.loads((made / "dataset.json").read_text())["shards"]
+    assert sums(cache / "shards") == {f"{entry['sha256']}.tar": entry["sha256"] for entry in entries}
+
+
+@pytest.mark.parametrize("fault", ["drop", "503", "short", "untold", "hang"])
+def test_a_fault_that_passes_is_not_noticed(fickle: Fickle, made: Path, numbers: Numbers, fault: str) -> None:
+    fickle.faults = {name: [fault] for name in ["dataset.json", *SHARDS]}
+    assert shown(FaceShards(fickle.url), numbers, 10) == shown(FaceShards(made), numbers, 10)
+    assert min(fickle.asked[name] for name in SHARDS) == 2
+
+
+@pytest.mark.parametrize(("fault", "asked"), [("503", 4), ("404", 1), ("short", 4)])
+def test_a_shard_that_stays_broken_is_named(fickle: Fickle, fault: str, asked: int) -> None:
+    fickle.always["train-000003.tar"] = fault
+    faces = FaceShards(fickle.url)
+    with pytest.raises(DatasetError, match=rf"The shard {fickle.url}/train-000003.tar can't be had") as told:
+        for _ in faces.batches(30):
+            pass
+    assert "--skip-broken" in str(told.value)
+    assert fickle.asked["train-000003.tar"] == asked
+    faces.close()
+
+
+def test_a_shard_with_another_sum_is_not_taken(fickle: Fickle, made: Path, tmp_path: Path, cache: Path) -> None:
+    fickle.folder = Path(shutil.copytree(made, tmp_path / "other"))
+    shard = fickle.folder / SHARDS[1]
+    data = bytearray(shard.read_bytes())
+    data[-20_000] ^= 1
+    shard.write_bytes(data)
+    faces = FaceShards(fickle.url)
+    with pytest.raises(DatasetError, match=r"train-000001.tar can't be had: OSError: what came has not the SHA-256"):
+        next(faces.batches(30))
+    faces.close()
+    assert len(sums(cache / "shards")) == 4
+    assert not list((cache / "shards").glob("*.partial"))
+
+
+def test_skip_broken_counts_and_goes_on(fickle: Fickle, numbers: Numbers) -> None:
+    fickle.always["train-000003.tar"] = "404"  # faces 20 to 26
+    heard = Heard()
+    faces = FaceShards(fickle.url, skip_broken=True, console=heard)
+    taken = [face for batch in shown(faces, numbers, 15, batch_size=6) for face in batch]
+    assert set(taken) == set(range(30)) - set(range(20, 27))
+    assert (len(taken), faces.skipped) == (90, 7)
+    (said,) = heard.warnings
+    assert said.startswith(f"The shard {fickle.url}/train-000003.tar can't be had: FileNotFoundError")
+    assert said.endswith("With --skip-broken its 7 faces are left out.")
+    again = FaceShards(fickle.url, skip_broken=True)
+    assert [face for batch in shown(again, numbers, 15, batch_size=6) for face in batch] == taken
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_anew(fickle: Fickle, made: Path, numbers: Numbers, cache: Path) -> None:
+    local = shown(FaceShards(made), numbers, 10)
+    assert shown(FaceShards(fickle.url), numbers, 10) == local
+    for number, path in enumerate(sorted((cache / "shards").glob("*.tar"))):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] if number % 2 else data[:600] + b"?" + data[601:])
+    assert shown(FaceShards(fickle.url), numbers, 10) == local
+    assert {fickle.asked[name] for name in SHARDS} == {2}
+
+
+@pytest.fixture
+def bounded(made: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A cache of four shards and a bit: blocks of two."""
+    largest = max((made / name).stat().st_size for name in SHARDS)
+    monkeypatch.setenv("FACEGAN_CACHE_GB", str(4.2 * largest / 1e9))
+    assert sum((made / name).stat().st_size for name in SHARDS) > 4.2 * largest
+    return int(4.2 * largest)
+
+
+@pytest.mark.parametrize("kind", ["off", "ram"])
+def test_a_dataset_larger_than_the_cache(
+    fickle: Fickle, numbers: Numbers, cache: Path, bounded: int, kind: str
+) -> None:
+    faces = FaceShards(fickle.url)
+    assert faces.block_shards == 2
+    whole = shown(faces, numbers, 30, cache=kind)
+    sequence = [face for batch in whole for face in batch]
+    for epoch in range(4):
+        assert sorted(sequence[30 * epoch : 30 * epoch + 30]) == list(range(30))
+    used = sum(path.stat().st_size for path in (cache / "shards").glob("*.tar"))
+    assert 0 < used <= bounded
+    ranks = [shown(FaceShards(fickle.url), numbers, 30, cache=kind, rank=rank, world_size=2) for rank in (0, 1)]
+    assert [one + two for one, two in zip(*ranks, strict=True)] == whole
+
+
+def test_resuming_in_blocks(fickle: Fickle, numbers: Numbers, bounded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shown(FaceShards(fickle.url), numbers, 30)
+    faces = FaceShards(fickle.url)
+    first = faces.batches(4, 2)
+    for _ in range(11):
+        next(first)
+    state = first.state_dict()
+    assert state["block_shards"] == 2
+    first.close()
+    faces.close()
+    monkeypatch.setenv("FACEGAN_CACHE_GB", "1")  # all would fit now: the order stays
+    faces = FaceShards(fickle.url)
+    second = faces.batches(4, 2)
+    second.load_state_dict(state)
+    assert [numbers(next(second)) for _ in range(19)] == whole[11:]
+    second.close()
+    faces.close()
+    monkeypatch.setenv("FACEGAN_CACHE_GB", str(bounded / 2 / 1e9))
+    faces = FaceShards(fickle.url)
+    with pytest.raises(SettingsError, match="needs 2 shards at a time, and the cache for fetched shards holds two"):
+        faces.batches(4, 2).load_state_dict(state)
+    faces.close()
+
+
+def test_a_cache_too_small_for_two_shards(fickle: Fickle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEGAN_CACHE_GB", "0.00001")
+    with pytest.raises(SettingsError, match=r"two of them do not fit in the cache of 10.0 kB: set FACEGAN_CACHE"):
+        FaceShards(fickle.url)
+
+
+def test_what_was_not_used_for_longest_goes_first(fickle: Fickle, made: Path, cache: Path, monkeypatch) -> None:
+    shards = cache / "shards"
+    shards.mkdir(parents=True)
+    for name, age in (("old", 1), ("older", 0)):
+        (shards / f"{name}.tar").write_bytes(bytes(50_000))
+        os.utime(shards / f"{name}.tar", (age, age))
+    total = sum((made / name).stat().st_size for name in SHARDS)
+    monkeypatch.setenv("FACEGAN_CACHE_GB", str((total + 60_000) / 1e9))
+    faces = FaceShards(fickle.url, verify=True)
+    assert (shards / "old.tar").exists()
+    assert not (shards / "older.tar").exists()
+    faces.close()
+
+
+def test_an_unreachable_place(fickle: Fickle) -> None:
+    fickle.always["dataset.json"] = "503"
+    with pytest.raises(DatasetError, match=r"/dataset.json can't be had: .*503") as told:
+        FaceShards(fickle.url)
+    assert "Is http://127.0.0.1" in str(told.value)
