@@ -14,7 +14,7 @@ import numpy as np
 
 from facegan.console import Console
 from facegan.errors import SettingsError
-from facegan.files import TEMPORARY, disk_errors, exclusive, human_bytes, make_folder, flush, user_cache
+from facegan.files import TEMPORARY, disk_errors, exclusive, flush, human_bytes, make_folder, user_cache
 from facegan.stream.room import BOUND_VARIABLE, cache_bound, gigabytes_for, make_room, touch
 
 Rows = np.ndarray | Sequence[np.ndarray]  # uint8 (n, size, size, channels), or n of them one by one

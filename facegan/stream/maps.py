@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import resource
 import threading
@@ -37,11 +38,22 @@ class Maps:
                 break
             except FileNotFoundError:  # fetched, and given up for others before it was opened: once more
                 continue
+            except OSError as error:
+                if error.errno != errno.EMFILE or not self._give_up_half():
+                    raise
         with self._lock:
             self._maps[number] = data
             while len(self._maps) > self._most:
                 self._maps.popitem(last=False)  # closed when nobody reads from it any more
         return data
+
+    def _give_up_half(self) -> bool:
+        """For others in this process hold files as well. Whether there was one to give up."""
+        with self._lock:
+            count = -(-len(self._maps) // 2)
+            for _ in range(count):
+                self._maps.popitem(last=False)
+        return count > 0
 
     def keep_only(self, numbers: Collection[int]) -> None:
         with self._lock:
