@@ -151,17 +151,18 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
 
     def _read(self, indices: np.ndarray, out: Rows) -> None:
         shards = np.searchsorted(self._ends, indices, "right")
-        maps = {number: self._maps.get(number) for number in np.unique(shards).tolist()}
-        places = self._places[indices, :2].tolist()
-        for row, (shard, (at, size)) in enumerate(zip(shards.tolist(), places, strict=True)):
-            if not decode_into(maps[shard][at : at + size], out[row]):
-                index = int(indices[row])
-                number = index - int(self._ends[shard] - self.counts[shard])
-                raise Broken(
-                    f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} pixels.\n"
-                    f"See what else is wrong: facegan verify {self.path} --deep",
-                    index=index,
-                )
+        for shard in np.unique(shards).tolist():
+            data = self._maps.get(shard)  # one at a time: they hold files open
+            rows = np.flatnonzero(shards == shard)
+            for row, (at, size) in zip(rows.tolist(), self._places[indices[rows], :2].tolist(), strict=True):
+                if not decode_into(data[at : at + size], out[row]):
+                    index = int(indices[row])
+                    number = index - int(self._ends[shard] - self.counts[shard])
+                    raise Broken(
+                        f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} pixels.\n"
+                        f"See what else is wrong: facegan verify {self.path} --deep",
+                        index=index,
+                    )
 
     def _open(self, number: int) -> Path:
         """A shard's file, with its places known."""
