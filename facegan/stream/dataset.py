@@ -159,7 +159,8 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                     index = int(indices[row])
                     number = index - int(self._ends[shard] - self.counts[shard])
                     raise Broken(
-                        f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} pixels.\n"
+                        f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} "
+                        "pixels.\n"
                         f"See what else is wrong: facegan verify {self.path} --deep",
                         index=index,
                     )
