@@ -21,7 +21,10 @@ from facegan.train.ema import Ema
 from facegan.train.losses import LOSSES, gradient_penalty
 from facegan.train.precision import Precision, autocast
 
-_TOTALS = ("loss_d", "d_real", "d_fake", "gp", "loss_g")  # the rows of Trainer.totals
+# The rows of Trainer.totals: what D's steps count, and what G's steps do.
+_TOTALS_D = ("loss_d", "d_real", "d_fake", "d_accuracy", "gp")
+_TOTALS_G = ("loss_g", "grad_g")
+_TOTALS = (*_TOTALS_D, *_TOTALS_G)
 
 
 def spec_of(config: TrainConfig, size: int, channels: int) -> NetSpec:
@@ -54,10 +57,24 @@ class Trainer:
         scaled = precision == "fp16"
         self.scaler_g = torch.amp.GradScaler(device.type, enabled=scaled)
         self.scaler_d = torch.amp.GradScaler(device.type, enabled=scaled)
+        self.skipped = torch.zeros((), device=device)  # steps that a scaler left out since the last row of the log
         # Sums since the last row of the log, kept on the device: reading a number would wait for the GPU.
         self.totals = torch.zeros(len(_TOTALS), device=device)
         self.rounds = self.rounds_in_totals = 0
         self._fake: Tensor | None = None
+        self.lr_scale = 1.0
+
+    @property
+    def lr_scale(self) -> float:
+        """Multiplies both learning rates; a roll-back halves it."""
+        return self._lr_scale
+
+    @lr_scale.setter
+    def lr_scale(self, scale: float) -> None:
+        self._lr_scale = scale
+        for optimizer, rate in ((self.optim_g, self.config.lr_g), (self.optim_d, self.config.lr_d)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * scale
 
     @property
     def round_images(self) -> int:
@@ -86,9 +103,14 @@ class Trainer:
         penalty = self._penalty(real, fake.detach(), step)
         self.optim_d.zero_grad(set_to_none=True)
         self.scaler_d.scale(loss + self.config.gp_weight * penalty).backward()
-        self.scaler_d.step(self.optim_d)
-        self.scaler_d.update()
-        self._count(loss_d=loss + self.config.gp_weight * penalty, d_real=real_logits, d_fake=fake_logits, gp=penalty)
+        self._step(self.scaler_d, self.optim_d)
+        self._count(
+            loss_d=loss + self.config.gp_weight * penalty,
+            d_real=real_logits,
+            d_fake=fake_logits,
+            d_accuracy=self.loss.accuracy(real_logits, fake_logits),
+            gp=penalty,
+        )
 
     def generator_step(self) -> None:
         """D's weights are frozen: only the gradient that passes through it to the pixels is wanted."""
@@ -100,10 +122,20 @@ class Trainer:
         loss = self.loss.generator(fake_logits)
         self.optim_g.zero_grad(set_to_none=True)
         self.scaler_g.scale(loss).backward()
-        self.scaler_g.step(self.optim_g)
-        self.scaler_g.update()
+        norm = _grad_norm(self.generator) / self.scaler_g.scale(torch.ones((), device=self.device))
+        if self.precision == "fp16":  # an overflow there is no illness: the step is left out, and counted
+            norm = norm.nan_to_num(0.0, 0.0)
+        self._step(self.scaler_g, self.optim_g)
         self.discriminator.requires_grad_(True)
-        self._count(loss_g=loss)
+        self._count(loss_g=loss, grad_g=norm)
+
+    def _step(self, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        """A step that a scaler leaves out, because a gradient overflowed, lowers its scale."""
+        one = torch.ones((), device=self.device)
+        before = scaler.scale(one)
+        scaler.step(optimizer)
+        scaler.update()
+        self.skipped += scaler.scale(one) < before
 
     def _fakes(self, step: int) -> Tensor:
         """Fakes for D. With one D step a round G's step takes the same ones, as in PyTorch's example."""
@@ -134,17 +166,25 @@ class Trainer:
         self.totals += torch.stack([values[name].float().mean() if name in values else zero for name in _TOTALS])
 
     def means(self) -> dict[str, float]:
-        """Mean losses and logits since `clear_means`; waits for the device."""
-        steps = [self.config.d_steps] * 4 + [1]
+        """Means since `clear_means`; waits for the device.
+
+        ``loss_d``, ``loss_g``; ``d_real``, ``d_fake``: logits; ``d_accuracy``: share of images that D places rightly
+        (`facegan.train.losses`); ``grad_g``: L2 norm of G's gradient; with a penalty ``gp``, without its weight; in
+        fp16 ``skipped``: how many steps the scalers left out, of both nets.
+        """
+        steps = [self.config.d_steps] * len(_TOTALS_D) + [1] * len(_TOTALS_G)
         sums: list[float] = self.totals.tolist()
         rounds = max(self.rounds_in_totals, 1)
         means = {name: total / (rounds * n) for name, total, n in zip(_TOTALS, sums, steps, strict=True)}
         if not self.loss.penalised:
             del means["gp"]
+        if self.precision == "fp16":
+            means["skipped"] = self.skipped.item()
         return means
 
     def clear_means(self) -> None:
         self.totals.zero_()
+        self.skipped.zero_()
         self.rounds_in_totals = 0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -155,7 +195,7 @@ class Trainer:
             "ema": self.ema.net.state_dict(),
             "optim_g": _adam_state(self.optim_g, self.generator),
             "optim_d": _adam_state(self.optim_d, self.discriminator),
-            "log": {"totals": self.totals},
+            "log": {"totals": self.totals, "skipped": self.skipped},
         }
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
@@ -164,6 +204,7 @@ class Trainer:
         return {
             "rounds": self.rounds,
             "rounds_in_totals": self.rounds_in_totals,
+            "lr_scale": self.lr_scale,
             "scaler": {"generator": self.scaler_g.state_dict(), "discriminator": self.scaler_d.state_dict()},
             "spec": asdict(self.spec),
         }
@@ -182,14 +223,24 @@ class Trainer:
                 "Use the settings that it was made with, or another --run folder."
             )
         own = self.tensors()
+        if tensors["log.totals"].shape != self.totals.shape:  # of an older facegan, which counted less
+            tensors = {**tensors, "log.totals": torch.zeros_like(self.totals)}
+            numbers = {**numbers, "rounds_in_totals": 0}
+        tensors = {"log.skipped": torch.zeros_like(self.skipped), **tensors}
         refuse_other_tensors(what, tensors, own)
         # In place: the layout in memory stays as it was made, which fused Adam relies on (a moment in another layout
         # than its weight would be applied to the wrong elements).
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
         self.rounds, self.rounds_in_totals = numbers["rounds"], numbers["rounds_in_totals"]
+        self.lr_scale = numbers.get("lr_scale", 1.0)
         self.scaler_g.load_state_dict(numbers["scaler"]["generator"])
         self.scaler_d.load_state_dict(numbers["scaler"]["discriminator"])
+
+
+def _grad_norm(net: nn.Module) -> Tensor:
+    """‖∇‖₂ over all parameters, a float32 scalar on the device."""
+    return nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
 
 
 # Kingma & Ba 2015, "Adam: a method for stochastic optimization" (arXiv:1412.6980)

@@ -146,6 +146,66 @@ def test_bf16_rounds_are_finite_with_float32_weights(method):
     assert {p.dtype for p in t.generator.parameters()} == {torch.float32}
 
 
+def test_means_of_accuracy_and_of_the_generators_gradient():
+    t = trainer()
+    reals = list(itertools.islice(ToyFaces().batches(16), 2))
+    norms = []
+    for real in reals:
+        t.round(iter([real]))
+        norms.append(torch.cat([p.grad.flatten() for p in t.generator.parameters() if p.grad is not None]).norm())
+    assert t.means()["grad_g"] == pytest.approx(torch.stack(norms).mean().item(), rel=1e-5)
+    assert 0 <= t.means()["d_accuracy"] <= 1
+    assert "skipped" not in t.means()
+
+
+def test_lr_scale_multiplies_both_rates_and_is_part_of_the_state():
+    t, other = trainer(), trainer()
+    t.lr_scale = 0.5
+    assert t.optim_g.param_groups[0]["lr"] == t.config.lr_g / 2
+    assert t.optim_d.param_groups[0]["lr"] == t.config.lr_d / 2
+    other.load("x", t.tensors(), t.numbers())
+    assert other.lr_scale == 0.5
+    assert other.optim_d.param_groups[0]["lr"] == t.config.lr_d / 2
+
+
+def test_without_a_learning_rate_nothing_is_learnt():
+    t = trainer()
+    t.lr_scale = 0.0
+    before = [p.clone() for p in t.generator.parameters()]
+    t.round(ToyFaces().batches(16))
+    assert all(torch.equal(a, b) for a, b in zip(before, t.generator.parameters(), strict=True))
+
+
+def test_fp16_counts_the_steps_that_an_overflow_skipped():
+    t = trainer(mode="fp16")
+    reals = ToyFaces().batches(16)
+    small = {**t.scaler_d.state_dict(), "scale": 256.0}
+    t.scaler_d.load_state_dict(small)
+    t.scaler_g.load_state_dict(small)
+    t.round(reals)
+    assert t.means()["skipped"] == 0
+    t.clear_means()
+    t.scaler_d.load_state_dict({**small, "scale": 2.0**127})  # any gradient overflows
+    before = [p.clone() for p in t.discriminator.parameters()]
+    t.round(reals)
+    assert t.means()["skipped"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, t.discriminator.parameters(), strict=True))
+    assert all(np.isfinite(list(t.means().values())))
+
+
+def test_a_state_of_an_older_facegan_is_taken_up():
+    """It counted fewer things for the log, and had no scale of the learning rates."""
+    one, other = trainer(), trainer()
+    one.round(ToyFaces().batches(16))
+    tensors = {name: tensor for name, tensor in one.tensors().items() if name != "log.skipped"}
+    tensors["log.totals"] = torch.ones(5)
+    numbers = {name: value for name, value in one.numbers().items() if name != "lr_scale"}
+    other.load("x", tensors, numbers)
+    assert other.rounds == 1
+    assert other.rounds_in_totals == 0
+    assert other.means()["loss_d"] == 0
+
+
 def test_images_count_what_the_critic_saw():
     t = trainer("wgan-gp", batch=4)
     reals = ToyFaces().batches(4)

@@ -70,6 +70,8 @@ def test_what_a_run_folder_holds(tmp_path, capsys):
         "loss_g",
         "d_real",
         "d_fake",
+        "d_accuracy",
+        "grad_g",
         "images_per_second",
         "seconds",
     }
