@@ -2,10 +2,10 @@
 
 A row of stats.jsonl: ``images`` and ``rounds`` so far; means since the row before of ``loss_d``, ``loss_g``, ``d_real``
 and ``d_fake`` (D's logits), ``d_accuracy`` (share of images that D places rightly: real above 0 and fake below; for
-WGAN-GP the share of pairs with real above fake), ``grad_g`` (L2 norm of G's gradient) and, for WGAN-GP, ``gp`` (the
-penalty without its weight λ; ``loss_d`` holds λ times it); in fp16 ``skipped`` (steps left out since the row before,
-because a gradient overflowed); ``images_per_second`` since the row before; ``seconds`` of training so far, over all
-starts of the run.
+WGAN-GP the share of pairs of both with real above fake), ``grad_g`` (L2 norm of G's gradient) and, for WGAN-GP, ``gp``
+(the penalty without its weight λ; ``loss_d`` holds λ times it); in fp16 ``skipped`` (steps left out since the row
+before, because a gradient overflowed); ``images_per_second`` since the row before; ``seconds`` of training so far, over
+all starts of the run.
 """
 
 from __future__ import annotations
