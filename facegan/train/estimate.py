@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import torch
 
@@ -29,8 +30,13 @@ def announce(trainer: Trainer, total_images: int) -> str:
 
 def images_per_second(trainer: Trainer) -> float:
     """Measured on nets that are thrown away, with random images: nothing of the run is touched."""
-    batch = min(trainer.config.batch, _CPU_BATCH) if trainer.device.type == "cpu" else trainer.config.batch
-    config = TrainConfig.of({**trainer.config.model_dump(), "batch": batch})
+    config, ranks = trainer.config, trainer.ranks
+    batch = config.batch // ranks.size
+    changes: dict[str, Any] = {"d_head_start": 0, "g_head_start": 0}
+    if trainer.device.type == "cpu":
+        batch = min(batch, _CPU_BATCH)
+        changes["accumulate"] = 1
+    config = TrainConfig.of({**config.model_dump(), **changes, "batch": batch})
     probe = Trainer(config, trainer.spec, trainer.device, trainer.precision)
     shape = (batch, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
     reals = itertools.repeat(torch.full(shape, 127, dtype=torch.uint8, device=trainer.device))
@@ -39,7 +45,7 @@ def images_per_second(trainer: Trainer) -> float:
     start = time.perf_counter()
     probe.round(reals)
     probe.means()
-    return probe.round_images / (time.perf_counter() - start)
+    return ranks.size * probe.round_images / (time.perf_counter() - start)
 
 
 def disk_bytes(trainer: Trainer, total_images: int) -> float:

@@ -63,8 +63,11 @@ def sign_accuracy(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def rank_accuracy(real: Tensor, fake: Tensor) -> Tensor:
-    """Share of pairs with d(x) > d(x̃): a critic's values have no point of doubt, only an order. A scalar in 0 … 1."""
-    return (real[:, None] > fake[None, :]).float().mean()
+    """Share of pairs (i-th real, i-th fake) with d(x) > d(x̃): a critic's values have no point of doubt, only an order.
+
+    A scalar in 0 … 1.
+    """
+    return (real > fake).float().mean()
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def refuse_other_run(
     now = config.model_dump(mode="json")
     # "auto" and what it was resolved to are the same setting.
     begun["precision"], now["precision"] = record["precision"], precision
-    free = TrainConfig.FREE_ON_RESUME
+    free = config.free_on_resume
     other = [name for name in {**now, **begun} if name not in free and begun.get(name) != now.get(name)]
     if other:
         before, after = (", ".join(f"{name} = {values.get(name)}" for name in other) for values in (begun, now))

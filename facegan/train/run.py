@@ -157,7 +157,6 @@ def plan_train(
     weights = _initial_weights(record, init) if not folders else None
     if weights:
         start_from(Trainer(config, spec_of(config, faces.size, faces.channels), place, precision), weights)
-    round_images = config.batch * config.d_steps
     return {
         "run": str(run),
         "faces": len(faces),
@@ -166,7 +165,7 @@ def plan_train(
         "from_images": int(folders[0].name) if folders else 0,
         "init": str(weights.file) if weights else "",
         **config.model_dump(),
-        "images": -(-config.images // round_images) * round_images,
+        "images": -(-config.images // config.round_images) * config.round_images,
         "precision": precision,
     }
 
@@ -205,7 +204,7 @@ def _initial_weights(record: dict[str, Any] | None, init: str | Path | None) -> 
 def health_of(trainer: Trainer) -> Health:
     spec = trainer.spec
     shape = (GRID_IMAGES, spec.channels, spec.size, spec.size)
-    return Health(not trainer.loss.penalised, shape)
+    return Health(not trainer.work.loss.penalised, shape)
 
 
 def _restore_generator(run: Path, checkpoint: Checkpoint) -> None:
