@@ -79,6 +79,10 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
+def _by_comma(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(_number)]  # --set gives text
 FixedCrop = Literal["dcgan108", "pggan128", "began128", "ncsn140", "vaegan148", "comparegan160", "center178", "squash"]
 FIXED_CROPS: tuple[str, ...] = typing.get_args(FixedCrop)
@@ -254,7 +258,7 @@ class TrainConfig(Settings):
     section: ClassVar[str] = "train"
     # What may differ between a run and its continuation: it changes no weight, but for the last bits on a GPU.
     FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"images", "save_every", "sample_every", "log_every", "keep", "deterministic", "graphs"}
+        {"images", "save_every", "sample_every", "log_every", "keep", "milestones", "deterministic", "graphs"}
     )
 
     method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
@@ -320,6 +324,9 @@ class TrainConfig(Settings):
     sample_every: Positive = Field(default=10_000, description="images between sample grids")
     log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
     keep: Positive = Field(default=3, description="checkpoints kept beside each other")
+    milestones: Annotated[tuple[Positive, ...], BeforeValidator(_by_comma)] = Field(
+        default=(), description="images at which checkpoints are made that are kept for good, by comma"
+    )
 
     @classmethod
     def for_method(cls, method: str, faces: int | None = None, **given: Any) -> Self:

@@ -32,6 +32,10 @@ def train(
         str,
         typer.Option("--resume", help="auto: go on with a run that exists; never: begin anew, the old one set aside."),
     ] = "auto",
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", help="Start a new run from trained weights: a generator's file, a checkpoint or a run."),
+    ] = None,
     save_every: Annotated[int, setting(TrainConfig, "save_every")] = TrainConfig.default("save_every"),
     sample_every: Annotated[int, setting(TrainConfig, "sample_every")] = TrainConfig.default("sample_every"),
     log_every: Annotated[int, setting(TrainConfig, "log_every")] = TrainConfig.default("log_every"),
@@ -70,7 +74,7 @@ def train(
     faces = FaceShards(shards, split)
     console = console_of(quiet)
     if dry_run:
-        plan = plan_train(config, faces, run, device=device, resume=resume)
+        plan = plan_train(config, faces, run, device=device, resume=resume, init=init)
         if json:
             print_json(plan)
         else:
@@ -78,7 +82,15 @@ def train(
         return
     command = ["facegan", *sys.argv[1:]]
     result = train_on(
-        config, faces, run, device=device, resume=resume, console=console, dataset=str(shards), command=command
+        config,
+        faces,
+        run,
+        device=device,
+        resume=resume,
+        init=init,
+        console=console,
+        dataset=str(shards),
+        command=command,
     )
     if json:
         print_json(result.to_json())

@@ -51,7 +51,9 @@ def images_per_second(trainer: Trainer) -> float:
 def disk_bytes(trainer: Trainer, total_images: int) -> float:
     config, size = trainer.config, trainer.spec.size
     checkpoint = sum(tensor.nbytes for tensor in trainer.tensors().values())
+    checkpoint += sum(parameter.nbytes for parameter in trainer.ema.net.parameters())  # its generator's file
     kept = min(config.keep, total_images // config.save_every + 1) + 1  # one more while it is being written
+    kept += len(config.milestones)
     # A grid lies in samples/ and again in TensorBoard's file.
     grids = (total_images // config.sample_every + 2) * 2 * _GRID_IMAGES * 3 * size * size * _PNG_RATIO
     return kept * checkpoint + grids

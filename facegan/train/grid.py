@@ -55,7 +55,11 @@ def grid(images: Tensor, columns: int | None = None) -> NDArray[np.uint8]:
     return paper
 
 
-def save_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Writes an RGB uint8 (H, W, 3) array; the same pixels give the same bytes."""
+def png_bytes(picture: NDArray[np.uint8]) -> bytes:
+    """An RGB uint8 (H, W, 3) array as PNG; the same pixels give the same bytes."""
     _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    write_bytes(path, data.tobytes())
+    return data.tobytes()
+
+
+def save_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    write_bytes(path, png_bytes(picture))

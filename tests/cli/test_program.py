@@ -20,7 +20,7 @@ OPTIONS = {
     "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
     " --attributes --no-source-paths --set --json --dry-run --quiet --debug",
-    "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --save-every"
+    "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
     " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",

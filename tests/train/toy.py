@@ -15,6 +15,7 @@ from torch import Tensor
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.train import TrainResult, train
+from facegan.train.log import read_stats
 
 SIZE = 32
 
@@ -75,6 +76,19 @@ def toy_config(method: str = "dcgan", **given: Any) -> TrainConfig:
 
 def toy_train(run: Path, method: str = "dcgan", faces: ToyFaces | None = None, **given: Any) -> TrainResult:
     return train(toy_config(method, **given), faces or ToyFaces(), run, device="cpu", console=Console(quiet=True))
+
+
+def without_times(run: Path) -> list[dict[str, Any]]:
+    """The rows of stats.jsonl without what a clock said."""
+    times = ("images_per_second", "seconds")
+    return [{key: value for key, value in row.items() if key not in times} for row in read_stats(run)]
+
+
+def steps_of(run: Path, curve: str) -> list[int]:
+    """Where TensorBoard shows points of a curve."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [event.step for event in EventAccumulator(str(run)).Reload().Scalars(curve)]
 
 
 if __name__ == "__main__":
