@@ -14,6 +14,7 @@ import pytest
 from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
+from facegan.train.log import read_stats
 from facegan.train.ranks import ALONE, Ranks
 
 PROGRAM = Path(__file__).with_name("two.py")
@@ -44,7 +45,11 @@ def processes(size: int, *arguments: str) -> list[subprocess.Popen[str]]:
 
 def answers(size: int, *arguments: str) -> list[Any]:
     children = processes(size, *arguments)
-    said = [child.communicate(timeout=120) for child in children]
+    try:
+        said = [child.communicate(timeout=120) for child in children]
+    finally:
+        for child in children:
+            child.kill()
     assert all(child.returncode == 0 for child in children), said
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
 
@@ -74,6 +79,25 @@ def test_two_processes_train_as_one(trained, case):
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
         assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
     assert first["weights"] == pytest.approx(alone["weights"], rel=1e-3)
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    names = ("images", "loss_g", "loss_d", "d_real", "d_fake", "d_accuracy", "grad_g")
+    return [{name: row[name] for name in names} for row in read_stats(run)]
+
+
+def test_runs_of_two_processes_stop_together_and_go_on_to_the_bit(tmp_path):
+    answered = answers(2, "runs", str(tmp_path / "two"))
+    assert answered[0] == answered[1]
+    assert answered[0]["stopped_after"] == 3
+    assert answered[0]["images"] == [160, 160]
+    whole, stopped = tmp_path / "two/whole", tmp_path / "two/stopped"
+    assert (whole / "generator.safetensors").read_bytes() == (stopped / "generator.safetensors").read_bytes()
+    assert losses(whole) == losses(stopped)
+    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["000000096", "000000128", "000000160"]
+    answers(1, "runs", str(tmp_path / "one"))
+    for row, expected in zip(losses(whole), losses(tmp_path / "one/whole"), strict=True):
+        assert row == pytest.approx(expected, rel=5e-3, abs=5e-3)
 
 
 def test_a_batch_that_cannot_be_shared():
