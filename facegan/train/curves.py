@@ -46,11 +46,14 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
 def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label: str) -> None:
     images = [row["images"] for row in rows]
     for name, title in names.items():
-        if name in rows[0]:
-            axes.plot(images, [row[name] for row in rows], label=title, linewidth=1.2, marker="." * (len(rows) < 30))
+        if name in rows[-1]:  # an older facegan wrote fewer
+            axes.plot(
+                images, [row.get(name) for row in rows], label=title, linewidth=1.2, marker="." * (len(rows) < 30)
+            )
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    if axes.get_lines():
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _name_marks(axes: Axes, marks: list[dict[str, Any]]) -> None:

@@ -29,6 +29,8 @@ FALLEN = 0.8
 # Of 255 grey levels. Grids of the runs above differed by 10 and more from those 50 rounds before.
 LEAST_CHANGE = 0.5
 CHANGE_ROUNDS = 50  # between the grids that are compared, at least
+LEAST_RATE = 0.1  # of the learning rates: where a schedule leaves less, samples are meant to stand still
+LEAST_SCALE = 1.0  # of a GradScaler: fp16 gradients that overflow even then are themselves beyond fp16
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,10 @@ class Health:
         )
         return self._told("d_too_strong", ill, well, row["d_accuracy"], text)
 
-    def see_grid(self, grid: Tensor, images: int, rounds: int) -> list[Finding]:
-        """``grid``: uint8 (N, C, H, W) of the same latents every time."""
-        return [*self._see_diversity(grid, images, rounds), *self._see_change(grid, images, rounds)]
+    def see_grid(self, grid: Tensor, images: int, rounds: int, rate: float = 1.0) -> list[Finding]:
+        """``grid``: uint8 (N, C, H, W) of the same latents every time; ``rate``: what the schedule leaves, 0 … 1."""
+        change = self._see_change(grid, images, rounds) if rate >= LEAST_RATE else []
+        return [*self._see_diversity(grid, images, rounds), *change]
 
     def _see_diversity(self, grid: Tensor, images: int, rounds: int) -> list[Finding]:
         if not self.real_diversity:
@@ -142,6 +145,13 @@ def diversity(images: Tensor) -> float:
 def mean_change(before: Tensor, after: Tensor) -> float:
     """Mean absolute difference of two grids, uint8 (N, C, H, W); in grey levels."""
     return (before.int() - after.int()).abs().double().mean().item()
+
+
+def overflows(means: Mapping[str, float], scale: float) -> str | None:
+    """What is wrong where fp16 steps are left out although the loss is hardly scaled any more."""
+    if means.get("skipped") and scale < LEAST_SCALE:
+        return f"fp16 gradients overflow at a loss scale of {scale:g}"
+    return None
 
 
 def first_not_finite(means: Mapping[str, float]) -> str | None:

@@ -13,7 +13,8 @@ from facegan.errors import Interrupted
 from facegan.files import human_bytes
 from facegan.train.best import Judge
 from facegan.train.grid import grid, sample_images
-from facegan.train.health import diversity, first_not_finite
+from facegan.train.health import diversity, first_not_finite, overflows
+from facegan.train.optimizers import schedule_factor
 from facegan.train.state import NotFinite, RunState
 
 GRID_IMAGES = 64
@@ -87,7 +88,8 @@ class Session:
     def write_row(self) -> None:
         state, trainer = self.state, self.state.trainer
         means = trainer.means()
-        problem = first_not_finite(means)
+        scalers = (trainer.g.scaler, trainer.d.scaler)
+        problem = first_not_finite(means) or overflows(means, min(scaler.get_scale() for scaler in scalers))
         if problem:
             raise NotFinite(problem)
         images, seconds, (images_before, seconds_before) = state.images, state.clock.seconds, state.logged_at
@@ -104,13 +106,15 @@ class Session:
 
     def sample(self, last: bool = False) -> None:
         """A grid from fixed latents: those that `facegan sample` takes for the run's seed."""
-        state, seed = self.state, self.state.trainer.config.seed
+        state, config = self.state, self.state.trainer.config
+        seed = config.seed
         if not state.trainer.ranks.writes:
             return
         with state.clock.stopped():
             pictures = sample_images(state.trainer.ema.generator(seed), GRID_IMAGES, seed)
             state.log.grid(grid(pictures), state.images)
-            state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds))
+            rate = schedule_factor(config.schedule, state.images, config.images)
+            state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds, rate))
             state.log.draw(now=last)
 
     def measure(self, judge: Judge) -> bool:

@@ -214,8 +214,8 @@ def test_a_disk_that_stays_full_ends_with_an_error_and_the_same_command_goes_on(
     with pytest.raises(DiskError) as caught:
         train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=filler)
     assert str(caught.value) == (
-        "640 images are trained, but their checkpoint could not be saved: the newest checkpoint is that of 160 "
-        "images.\n"
+        "640 images are trained, but their checkpoint could not be saved: "
+        "the newest checkpoint is that of 160 images.\n"
         f"Make room for {run}, then start the same command again."
     )
     assert caught.value.exit_code == 1
