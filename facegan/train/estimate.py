@@ -22,6 +22,10 @@ def announce(trainer: Trainer, total_images: int) -> str:
     config, left = trainer.config, total_images - trainer.images
     seconds = left / images_per_second(trainer)
     on = f"{trainer.device} in {trainer.precision}"
+    if trainer.ranks.size > 1:
+        on = f"{trainer.ranks.size} processes, {on}"
+    if trainer.not_recorded and trainer.device.type != "cpu":
+        on += f" without CUDA graphs ({trainer.not_recorded})"
     return (
         f"{config.method}: {left:,} images to go, {total_images:,} in all, on {on}; about {human_seconds(seconds)} "
         f"and {human_bytes(disk_bytes(trainer, total_images))} of disk."

@@ -77,7 +77,7 @@ class Session:
         scheduled = self.due(config.save_every) or state.images in state.milestones()
         if last or scheduled or is_best:
             state.save(scheduled)
-        if not last and self.stop():
+        if not last and trainer.ranks.any(self.stop()):  # all stop at the same round
             self.interrupt()
 
     def due(self, every_images: int) -> bool:
@@ -108,6 +108,8 @@ class Session:
         """A grid from fixed latents: those that `facegan sample` takes for the run's seed."""
         state, config = self.state, self.state.trainer.config
         seed = config.seed
+        if not state.trainer.ranks.writes:
+            return
         with state.clock.stopped():
             pictures = sample_images(state.trainer.ema.generator(seed), GRID_IMAGES, seed)
             state.log.grid(grid(pictures), state.images)
@@ -118,12 +120,14 @@ class Session:
     def measure(self, judge: Judge) -> bool:
         """Whether it is the best so far."""
         state, trainer = self.state, self.state.trainer
+        if not trainer.ranks.writes:
+            return trainer.ranks.any(False)
         with state.clock.stopped():
             before = state.best
             values, state.best = judge.judge(trainer.ema.generator(trainer.config.seed), state.images, before)
             is_best = state.best != before
             state.log.row({"images": state.images, "rounds": trainer.rounds, "measured": values, "best": is_best})
-        return is_best
+        return trainer.ranks.any(is_best)
 
     def interrupt(self) -> None:
         state = self.state

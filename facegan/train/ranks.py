@@ -8,6 +8,7 @@ this (DistributedDataParallel) does not work with the gradient penalty's `autogr
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,15 +90,21 @@ def own_device(device: str) -> str:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """The processes that torchrun started, joined while entered; NCCL between GPUs, gloo between CPUs."""
+    """The processes that torchrun started; NCCL between GPUs, gloo between CPUs.
+
+    They stay joined until they end: a second training in the same processes finds them so.
+    """
     if asked_size() == 1:
         yield ALONE
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+        atexit.register(dist.destroy_process_group)
+    talk = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=_PATIENCE))
+        yield Ranks(dist.get_rank(), dist.get_world_size(), talk)
     finally:
-        dist.destroy_process_group()
+        dist.destroy_process_group(talk)

@@ -93,8 +93,12 @@ class Work:
             self.discriminator_step(step, penalised)
         for step in range(kind.g_steps):
             self.generator_step(step, after_d=bool(kind.penalties))
-        self._shared = None
+        self.forget()
         self.ema.update()
+
+    def forget(self) -> None:
+        """Lets go of what a round keeps between its steps, also where it broke off."""
+        self._shared = None
 
     def discriminator_step(self, step: int = 0, penalised: bool = False) -> None:
         """Real and fake images, (N, C, H, W), pass separately: batch norm then sees one kind at a time."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,14 @@ from facegan.train.best import Judge, Measure, write_best
 from facegan.train.checkpoint import Checkpoint
 from facegan.train.clock import Clock
 from facegan.train.estimate import announce
-from facegan.train.faces import Faces
+from facegan.train.faces import Batches, Faces
 from facegan.train.health import Health
 from facegan.train.init import Weights, read_weights, start_from
 from facegan.train.log import RunLog, read_stats
 from facegan.train.loop import GRID_IMAGES, Session
+from facegan.train.memory import told_if_too_large
 from facegan.train.precision import Precision, choose_device
+from facegan.train.ranks import Ranks, joined, own_device
 from facegan.train.record import (
     read_record,
     refuse_other_init,
@@ -37,6 +39,7 @@ from facegan.train.record import (
 )
 from facegan.train.shelf import Shelf
 from facegan.train.signals import StopRequests
+from facegan.train.silence import NoLog
 from facegan.train.state import RunState
 from facegan.train.step import Trainer, spec_of
 
@@ -101,44 +104,48 @@ def train(
         DiskError: the run's folder can't be written at the start, or its last checkpoint could not be saved.
         Interrupted: Ctrl-C, SIGTERM or ``stop``; all is saved.
     """
-    started, run, console = time.perf_counter(), Path(run), console or Console(quiet=True)
+    started, run = time.perf_counter(), Path(run)
     judge = Judge(measure, eval_every, best) if measure else None
-    place, precision, record = _check(config, faces, run, device, resume, init)
-    trainer = Trainer(config, spec_of(config, faces.size, faces.channels), place, precision)
-    total_rounds = -(-config.images // trainer.round_images)
-    total_images = total_rounds * trainer.round_images
-    if resume == "never":
-        _put_aside(run, console)
-    make_folder(run)
-    with locked(run):
-        checkpoint = Shelf(run / "checkpoints").newest(console.warn) if record else None
-        if checkpoint and checkpoint.images >= total_images:
-            console.note(f"The run {run} is finished: it has {checkpoint.images:,} images. A larger --images goes on.")
-            _restore_generator(run, checkpoint)
-            return _result(run, checkpoint.images, started, None)
-        weights = _initial_weights(record, init) if checkpoint is None else None
-        if weights:
-            start_from(trainer, weights)
-        at, lengths = (checkpoint.images, checkpoint.state["log"]) if checkpoint else (None, None)
-        with (
-            closing(RunLog(run, console, at, lengths)) as log,
-            closing(faces.batches(config.batch, seed=config.seed, device=str(place))) as reals,
-            StopRequests(stop) as stopped,
-        ):
-            if record:
-                warn_other_machine(record, place, log.warn)
-            clock = Clock(place, checkpoint.state["seconds"] if checkpoint else 0.0)
-            state = RunState(run, trainer, reals, log, health_of(trainer), clock)
-            if checkpoint:
-                state.take_up(checkpoint)
-                write_best(run, state.best)
-                log.note(f"Going on with {run} from {checkpoint.images:,} images.")
-            write_record(run, trainer, faces, dataset, command, weights.record() if weights else None, record)
-            log.note(announce(trainer, total_images))
-            before_images, before_seconds = trainer.images, clock.seconds
-            Session(state, total_rounds, stopped, judge).rounds()
-    rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
-    return _result(run, trainer.images, started, rate)
+    with joined(choose_device(own_device(device))) as ranks:
+        console = (console or Console(quiet=True)) if ranks.writes else Console(quiet=True)
+        place, precision, record = _check(config, faces, run, device, resume, init)
+        ranks.wait()  # all have read before the first writes
+        trainer = Trainer(config, spec_of(config, faces.size, faces.channels), place, precision, ranks)
+        total_rounds = -(-config.images // trainer.round_images)
+        total_images = total_rounds * trainer.round_images
+        with _taken(run, resume, ranks, console):
+            checkpoint = _newest(run, ranks, console) if record else None
+            if checkpoint and checkpoint.images >= total_images:
+                console.note(
+                    f"The run {run} is finished: it has {checkpoint.images:,} images. A larger --images goes on."
+                )
+                _restore_generator(run, checkpoint, ranks)
+                return _result(run, checkpoint.images, started, None)
+            weights = _initial_weights(record, init) if checkpoint is None else None
+            if weights:
+                start_from(trainer, weights)
+            with (
+                closing(_log(run, ranks, console, checkpoint)) as log,
+                closing(_batches(faces, config, place, ranks)) as reals,
+                StopRequests(stop) as stopped,
+                told_if_too_large(trainer),
+            ):
+                trainer.warn = log.warn
+                if record:
+                    warn_other_machine(record, place, log.warn)
+                clock = Clock(place, checkpoint.state["seconds"] if checkpoint else 0.0)
+                state = RunState(run, trainer, reals, log, health_of(trainer), clock)
+                if checkpoint:
+                    state.take_up(checkpoint)
+                    log.note(f"Going on with {run} from {checkpoint.images:,} images.")
+                if ranks.writes:
+                    write_best(run, state.best)
+                    write_record(run, trainer, faces, dataset, command, weights.record() if weights else None, record)
+                    log.note(announce(trainer, total_images))
+                before_images, before_seconds = trainer.images, clock.seconds
+                Session(state, total_rounds, stopped, judge).rounds()
+        rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
+        return _result(run, trainer.images, started, rate)
 
 
 def plan_train(
@@ -176,7 +183,7 @@ def _check(
     """Device, precision, and the record of the run that is to be taken up, if there is one."""
     if resume not in ("auto", "never"):
         raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
-    place = choose_device(device)
+    place = choose_device(own_device(device))
     _refuse_large_batch(config, faces)
     find_pair(spec_of(config, faces.size, faces.channels))
     record = read_record(run) if resume == "auto" else None
@@ -207,9 +214,47 @@ def health_of(trainer: Trainer) -> Health:
     return Health(not trainer.work.loss.penalised, shape)
 
 
-def _restore_generator(run: Path, checkpoint: Checkpoint) -> None:
+@contextmanager
+def _taken(run: Path, resume: Resume, ranks: Ranks, console: Console) -> Iterator[None]:
+    """The run's folder for this start alone, for all of its processes."""
+    if not ranks.writes:
+        ranks.wait()
+        yield
+        return
+    if resume == "never":
+        _put_aside(run, console)
+    make_folder(run)
+    with locked(run):
+        ranks.wait()
+        yield
+
+
+def _newest(run: Path, ranks: Ranks, console: Console) -> Checkpoint | None:
+    """The first process puts damaged checkpoints aside before the others look."""
+    shelf = Shelf(run / "checkpoints")
+    if not ranks.writes:
+        ranks.wait()
+        return shelf.newest(lambda text: None)
+    checkpoint = shelf.newest(console.warn)
+    ranks.wait()
+    return checkpoint
+
+
+def _log(run: Path, ranks: Ranks, console: Console, checkpoint: Checkpoint | None) -> RunLog:
+    if not ranks.writes:
+        return NoLog(run)
+    at, lengths = (checkpoint.images, checkpoint.state["log"]) if checkpoint else (None, None)
+    return RunLog(run, console, at, lengths)
+
+
+def _batches(faces: Faces, config: TrainConfig, place: torch.device, ranks: Ranks) -> Batches:
+    share = {"rank": ranks.rank, "world_size": ranks.size} if ranks.size > 1 else {}
+    return faces.batches(config.batch, seed=config.seed, device=str(place), **share)
+
+
+def _restore_generator(run: Path, checkpoint: Checkpoint, ranks: Ranks) -> None:
     """Writes the generator of a finished run where somebody deleted it."""
-    if not (run / FILE_NAME).exists():
+    if ranks.writes and not (run / FILE_NAME).exists():
         write_bytes(run / FILE_NAME, (checkpoint.path / FILE_NAME).read_bytes())
 
 

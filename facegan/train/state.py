@@ -94,24 +94,33 @@ class RunState:
         Raises:
             NotFinite: names the tensor.
         """
+        ranks = self.trainer.ranks
         with self.clock.stopped():
+            self.trainer.agree()
             tensors = {**self.trainer.tensors(), **self.health.tensors()}
-            refuse_non_finite(tensors)
-            generator = self.trainer.ema.generator(self.trainer.config.seed)
-            try:
-                self.log.sync()
-                save_generator(self.run / FILE_NAME, generator)
-                self.shelf.put(self.images, tensors, self.numbers(scheduled), generator)
-                write_best(self.run, self.best)
-                kept = self.milestones() | ({self.best.images} if self.best else set())
-                self.shelf.thin_out(self.trainer.config.keep, kept)
-            except DiskError as error:
-                why = os.strerror(error.errno) if error.errno else str(error)
-                where = f"the checkpoint at {self.images:,} images"
-                self.log.warn(f"{where} could not be saved ({why}). Training goes on; the next save tries again.")
-                self.best = self.best_saved
-                return False
-        self.saved_at, self.best_saved = self.images, self.best
+            problem = first_not_finite_of(tensors)
+            if ranks.any(bool(problem)):
+                raise NotFinite(problem or "a weight in another process is not finite")
+            saved = ranks.any(ranks.writes and self._write(tensors, scheduled))
+        if saved:
+            self.saved_at, self.best_saved = self.images, self.best
+        return saved
+
+    def _write(self, tensors: dict[str, torch.Tensor], scheduled: bool) -> bool:
+        generator = self.trainer.ema.generator(self.trainer.config.seed)
+        try:
+            self.log.sync()
+            save_generator(self.run / FILE_NAME, generator)
+            self.shelf.put(self.images, tensors, self.numbers(scheduled), generator)
+            write_best(self.run, self.best)
+            kept = self.milestones() | ({self.best.images} if self.best else set())
+            self.shelf.thin_out(self.trainer.config.keep, kept)
+        except DiskError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            where = f"the checkpoint at {self.images:,} images"
+            self.log.warn(f"{where} could not be saved ({why}). Training goes on; the next save tries again.")
+            self.best = self.best_saved
+            return False
         return True
 
     def roll_back(self, problem: str) -> int:
@@ -125,10 +134,12 @@ class RunState:
         if checkpoint is None:
             raise TrainingError(broken_down(problem, at, self.run, again=self.rolled_back is not None))
         self.take_up(checkpoint)
+        self.trainer.ranks.wait()  # all have read before the first writes
         self.trainer.lr_scale *= 0.5
         self.rolled_back = {"at_images": at, "to_images": checkpoint.images, "problem": problem}
         self.log.cut_back(checkpoint.images, checkpoint.state["log"])
-        self.shelf.drop_after(checkpoint.images)
+        if self.trainer.ranks.writes:
+            self.shelf.drop_after(checkpoint.images)
         text = (
             f"{problem} at {at:,} images: back to the checkpoint of {checkpoint.images:,} images, with half the "
             "learning rates. If it happens again the run stops; then try smaller ones, or --precision fp32, in another "
@@ -152,11 +163,10 @@ class RunState:
         )
 
 
-def refuse_non_finite(tensors: dict[str, torch.Tensor]) -> None:
-    """NotFinite where a tensor holds NaN or an infinity; waits for the device once."""
+def first_not_finite_of(tensors: dict[str, torch.Tensor]) -> str:
+    """``"generator.x is not finite"``: the first tensor that holds NaN or an infinity, or ""; waits for the device."""
     finite = torch.stack([tensor.isfinite().all().cpu() for tensor in tensors.values()]).tolist()
-    if not all(finite):
-        raise NotFinite(f"{list(tensors)[finite.index(False)]} is not finite")
+    return "" if all(finite) else f"{list(tensors)[finite.index(False)]} is not finite"
 
 
 def broken_down(problem: str, images: int, run: Path, *, again: bool) -> str:

@@ -36,7 +36,6 @@ class Trainer:
 
     Args:
         ranks: the processes that train together; each holds the whole state.
-        warn: told once where rounds can't be recorded although they should be.
 
     Raises:
         SettingsError: nets that can't be made, or a batch that the processes can't share evenly.
@@ -49,7 +48,6 @@ class Trainer:
         device: torch.device,
         precision: Precision,
         ranks: Ranks = ALONE,
-        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.spec, self.device, self.ranks = config, spec, device, ranks
         self.precision: Precision = precision
@@ -67,7 +65,7 @@ class Trainer:
         self.work = Work(config, spec, precision, self.g, self.d, self.ema, ranks)
         self.not_recorded = why_not_recorded(config, self.d)
         self._recordings = None if self.not_recorded else Recordings(self.work, self.tensors)
-        self._warn = warn
+        self.warn: Callable[[str], None] = lambda text: None  # told where rounds can't be recorded after all
         self.lr_scale = 1.0  # multiplies both learning rates; a roll-back halves it
         self.rounds = 0
         self.counts = _no_counts()  # of what the totals add up
@@ -111,8 +109,7 @@ class Trainer:
                     self._recordings.play(kind)
                     return
                 self._recordings = None
-                if self._warn:
-                    self._warn(f"this training runs without CUDA graphs, and slower: {self.not_recorded}.")
+                self.warn(f"this training runs without CUDA graphs, and slower: {self.not_recorded}.")
             self.work(kind)
 
     def means(self) -> dict[str, float]:

@@ -84,7 +84,8 @@ def test_in_parts_the_generator_learns_from_the_fakes_that_the_discriminator_saw
 
 @pytest.mark.parametrize(("net", "other"), [("d", "g"), ("g", "d")])
 def test_a_head_start_trains_one_net_alone(net, other):
-    t = trainer(**{f"{net}_head_start": 40})  # three rounds of 16
+    head_start: dict[str, Any] = {f"{net}_head_start": 40}  # three rounds of 16
+    t = trainer(**head_start)
     still = [p.clone() for p in getattr(t, other).net.parameters()]
     reals = ToyFaces().batches(16)
     for _ in range(3):

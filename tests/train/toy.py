@@ -23,7 +23,10 @@ SIZE = 32
 class ToyBatches:
     """Batch b is drawn from (seed, b)."""
 
-    def __init__(self, images: Tensor, batch: int, seed: int, fingerprint: str) -> None:
+    def __init__(
+        self, images: Tensor, batch: int, seed: int, fingerprint: str, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.share = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
         self.images, self.batch, self.seed, self.fingerprint = images, batch, seed, fingerprint
         self.position = 0
         self.closed = False
@@ -34,7 +37,7 @@ class ToyBatches:
     def __next__(self) -> Tensor:
         chosen = np.random.default_rng([self.seed, self.position]).choice(len(self.images), self.batch, replace=False)
         self.position += 1
-        return self.images[torch.from_numpy(chosen)]
+        return self.images[torch.from_numpy(chosen[self.share])]
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position, "fingerprint": self.fingerprint}
@@ -65,8 +68,10 @@ class ToyFaces:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, batch_size: int, *, seed: int = 0, device: str = "cpu") -> ToyBatches:
-        return ToyBatches(self.images.to(device), batch_size, seed, self.fingerprint)
+    def batches(
+        self, batch_size: int, *, seed: int = 0, device: str = "cpu", rank: int = 0, world_size: int = 1
+    ) -> ToyBatches:
+        return ToyBatches(self.images.to(device), batch_size, seed, self.fingerprint, rank, world_size)
 
 
 def toy_config(method: str = "dcgan", **given: Any) -> TrainConfig:
