@@ -2,9 +2,9 @@
 
 Williams, Waterman & Patterson 2009, "Roofline: an insightful visual performance model for multicore architectures".
 Limits are those of PyTorch's own bf16 matrix product and of its copying of large tensors. Work is counted, not
-measured: multiplications and additions of convolutions and matrix products by PyTorch's counter, bytes as the inputs and
-outputs of every operation, as if nothing stayed in a cache. So the share of the bandwidth is an upper bound, and may
-exceed 1.
+measured: multiplications and additions of convolutions and matrix products by PyTorch's counter, bytes as the inputs
+and outputs of every operation, as if nothing stayed in a cache. So the share of the bandwidth is an upper bound, and
+may exceed 1.
 """
 
 from __future__ import annotations

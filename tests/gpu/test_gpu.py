@@ -151,7 +151,7 @@ def test_a_batch_that_does_not_fit_says_which_would(tmp_path: Path):
     torch.cuda.set_per_process_memory_fraction(min(1.0, 3e9 / free))
     try:
         with pytest.raises(
-            SettingsError, match=r"--batch 32768 does not fit .*images at once do.\nUse --batch \d+, or"
+            SettingsError, match=r"--batch 32768 does not fit .*images at once do.\nBegin anew .* --batch \d+, or"
         ):
             train(toy_config(batch=32768, width=64), ToyFaces(40_000), tmp_path / "run", device="cuda")
     finally:
