@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from facegan.errors import SettingsError, one_of, suggest
+from facegan.lengths import images_of
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -76,6 +77,10 @@ def choices_of(annotation: Any) -> tuple[Any, ...]:
 
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+def _by_comma(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(_number)]  # --set gives text
@@ -208,7 +213,20 @@ class SelectConfig(Settings):
         return self
 
 
+def _augmentations(text: str) -> str:
+    """The same names, each once and in the order in which they are applied."""
+    asked = [name.strip() for name in text.split(",")]
+    for name in asked:
+        if name not in AUGMENTATIONS and text != "none":
+            raise ValueError(
+                f"train.augment = {text}: there is no augmentation '{name}', only {one_of(AUGMENTATIONS)}."
+                f"{suggest(name, AUGMENTATIONS)}"
+            )
+    return ",".join(name for name in AUGMENTATIONS if name in asked) or "none"
+
+
 Method = Literal["dcgan", "wgan-gp"]
+Law = Literal["normal", "uniform", "uniform01", "sphere"]
 
 # What a method sets apart from the defaults below. Radford et al. 2015; Gulrajani et al. 2017, algorithm 1.
 METHODS: dict[str, dict[str, Any]] = {
@@ -226,47 +244,132 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+AUGMENTATIONS = ("color", "translation", "cutout")
+# Settings that are lengths; a training is as long as it is in images, whatever the batch or the number of GPUs.
+LENGTHS = ("images", "d_head_start", "g_head_start", "ema_images", "save_every", "sample_every", "log_every")
+Rate = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
 class TrainConfig(Settings):
     """Everything that decides what ``facegan train`` learns, and how it saves what it learnt."""
 
     section: ClassVar[str] = "train"
-    # What may differ between a run and its continuation: it changes no weight.
-    FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset({"images", "save_every", "sample_every", "log_every", "keep"})
+    # What may differ between a run and its continuation: it changes no weight, but for the last bits on a GPU.
+    FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
+        {"images", "save_every", "sample_every", "log_every", "keep", "milestones", "deterministic", "graphs"}
+    )
 
     method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
     nets: Literal["dcgan"] = Field(default="dcgan", description="pair of generator and discriminator")
-    loss: Literal["non-saturating", "wgan-gp"] = Field(default="non-saturating", description="adversarial loss")
-    norm: Literal["batch", "none"] = Field(default="batch", description="normalisation inside the discriminator")
     width: Positive = Field(default=64, description="channels of the layer next to the pixels")
-    latent: Positive = Field(default=100, description="length of a latent, drawn from a standard normal")
-    images: Positive = Field(
-        default=5_000_000, description="length of the training: real images shown to the discriminator"
+    width_d: Positive | None = Field(default=None, description="the discriminator's width, where it is another")
+    norm: Literal["batch", "none"] = Field(default="batch", description="normalisation inside the discriminator")
+    sync_norm: bool = Field(
+        default=False, description="batch norm over the batches of all processes; only with several of them"
     )
-    batch: Positive = Field(default=128, description="images a step")
-    d_steps: Positive = Field(default=1, description="discriminator steps a round")
-    lr_g: Annotated[float, Field(gt=0)] = Field(default=2e-4, description="generator's learning rate (Adam)")
-    lr_d: Annotated[float, Field(gt=0)] = Field(default=2e-4, description="discriminator's learning rate (Adam)")
-    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.5, description="Adam's decay of the gradient's mean")
-    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.999, description="Adam's decay of the gradient's square"
+    latent: Positive = Field(default=100, description="length of a latent")
+    latent_law: Law = Field(
+        default="normal",
+        description="how latents are drawn; uniform: in −1 … 1; uniform01: in 0 … 1; sphere: normal, of length √latent",
     )
+    image_range: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="r: the discriminator sees pixels, real and fake, in −r … r"
+    )
+    loss: Literal["non-saturating", "wgan-gp"] = Field(default="non-saturating", description="adversarial loss")
     gp_weight: Annotated[float, Field(ge=0)] = Field(default=10.0, description="weight λ of WGAN-GP's gradient penalty")
+    penalty_every: Positive = Field(
+        default=1, description="discriminator steps between penalties; each then weighs as much more"
+    )
+    images: Positive = Field(
+        default=5_000_000,
+        description="length of the training: real images shown to the discriminator (200000, 200k, 5M), or steps "
+        "(2000st) or epochs (50ep)",
+    )
+    batch: Positive = Field(default=128, description="images a step, of all processes together")
+    accumulate: Positive = Field(
+        default=1, description="parts that a batch is computed in, one after the other, for less memory"
+    )
+    d_steps: Positive = Field(default=1, description="discriminator steps a round")
+    g_steps: Positive = Field(default=1, description="generator steps a round")
+    d_head_start: NotNegative = Field(
+        default=0, description="images at the start in which the discriminator alone learns"
+    )
+    g_head_start: NotNegative = Field(default=0, description="images at the start in which the generator alone learns")
+    optimizer: Literal["adam", "rmsprop", "sgd"] = Field(default="adam", description="of both nets")
+    lr_g: Rate = Field(default=2e-4, description="generator's learning rate")
+    lr_d: Rate = Field(default=2e-4, description="discriminator's learning rate")
+    beta1: Decay = Field(default=0.5, description="Adam's decay of the gradient's mean")
+    beta2: Decay = Field(default=0.999, description="Adam's and RMSProp's decay of the gradient's square")
+    momentum: Decay = Field(default=0.0, description="of sgd and rmsprop")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="constant", description="of both learning rates over the training; cosine and linear end at 0"
+    )
     ema_images: Annotated[float, Field(ge=0)] = Field(
         default=10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
+    )
+    flip: bool = Field(default=False, description="each real image is mirrored with probability ½")
+    augment: Annotated[str, AfterValidator(_augmentations)] = Field(
+        default="none", description="DiffAugment (Zhao et al. 2020): none, or of color,translation,cutout by comma"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 where the device has it, else fp32; WGAN-GP's penalty is always fp32"
     )
+    tf32: bool = Field(default=True, description="TF32 for fp32 on GPUs that have it; never in WGAN-GP's penalty")
+    deterministic: bool = Field(default=False, description="on a GPU: only kernels that give the same bits each time")
+    graphs: bool = Field(default=True, description="on an NVIDIA GPU: rounds recorded as CUDA graphs and replayed")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="start of every random number")
     save_every: Positive = Field(default=50_000, description="images between checkpoints")
     sample_every: Positive = Field(default=10_000, description="images between sample grids")
     log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
     keep: Positive = Field(default=3, description="checkpoints kept beside each other")
+    milestones: Annotated[tuple[Positive, ...], BeforeValidator(_by_comma)] = Field(
+        default=(), description="images at which checkpoints are made that are kept for good, by comma"
+    )
 
     @classmethod
-    def for_method(cls, method: str, **given: Any) -> Self:
-        """Settings of a method, with what is given over its defaults."""
-        return cls.of({**METHODS.get(method, {}), "method": method, **given})
+    def for_method(cls, method: str, faces: int | None = None, **given: Any) -> Self:
+        """Settings of a method, with what is given over its defaults.
+
+        Args:
+            faces: how many faces the dataset has: needed where a length is given in epochs.
+        """
+        values = {**METHODS.get(method, {}), "method": method, **given}
+        return cls.of(cls._in_images(values, faces))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return super().of(cls._in_images(values, None))
+
+    @classmethod
+    def _in_images(cls, values: Mapping[str, Any], faces: int | None) -> dict[str, Any]:
+        """Lengths that are text as numbers of images."""
+        if not any(isinstance(values.get(name), str) for name in LENGTHS):
+            return dict(values)
+        batch, d_steps = (_number(values.get(name, cls.default(name))) for name in ("batch", "d_steps"))
+        round_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
+        try:
+            return {
+                name: images_of(value, "--" + name.replace("_", "-"), round_images, faces) if name in LENGTHS else value
+                for name, value in values.items()
+            }
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+
+    @property
+    def round_images(self) -> int:
+        """Real images that a round shows to the discriminator."""
+        return self.batch * self.d_steps
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        return () if self.augment == "none" else tuple(self.augment.split(","))
+
+    @property
+    def free_on_resume(self) -> frozenset[str]:
+        """What may change while the run goes on: the length, only where the learning rates do not hang on it."""
+        return self.FREE_ON_RESUME - ({"images"} if self.schedule != "constant" else set())
 
     @model_validator(mode="after")
     def _penalty_is_per_sample(self) -> Self:
@@ -275,4 +378,18 @@ class TrainConfig(Settings):
                 "train.norm = batch does not go with the loss wgan-gp: its penalty is per sample, and batch\n"
                 "normalisation mixes the samples (Gulrajani et al. 2017, section 4). Set train.norm=none."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"--batch {self.batch} can't be computed in {self.accumulate} equal parts.")
+        if self.d_head_start and self.g_head_start:
+            raise ValueError(
+                "d_head_start and g_head_start: only one net can have a head start. Leave one of them out."
+            )
+        if self.optimizer == "adam" and self.momentum:
+            raise ValueError("train.momentum belongs to sgd and rmsprop: Adam's is train.beta1.")
+        if self.loss != "wgan-gp" and self.penalty_every > 1:
+            raise ValueError(f"train.penalty_every changes nothing with the loss {self.loss}, which has no penalty.")
         return self

@@ -72,7 +72,7 @@ class _Lines:
 
     def _print(self) -> None:
         self.printed, self.said = time.monotonic(), self.done
-        rate = (self.done - self.before) / max(self.printed - self.start, 1e-9)
+        rate = max(self.done - self.before, 0) / max(self.printed - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
         parts = [f"{self.done:,} of {self.total:,} {self.unit}", f"{rate:,.0f}/s", f"{human_seconds(left)} left"]
         print(" · ".join(parts + ([self.note] if self.note else [])), file=sys.stderr, flush=True)
@@ -86,7 +86,7 @@ class _Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        self.before, self.done, self.unit, self.start = done, done, unit, time.monotonic()
+        self.before, self.done, self.unit, self.start, self.note = done, done, unit, time.monotonic(), ""
         self.progress = RichProgress(
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -106,8 +106,9 @@ class _Bar:
 
     def advance(self, count: int, note: str = "") -> None:
         self.done += count
-        rate = (self.done - self.before) / max(time.monotonic() - self.start, 1e-9)
-        self.progress.update(self.task, completed=self.done, rate=f"{rate:,.0f} {self.unit}/s", note=note)
+        self.note = note or self.note
+        rate = max(self.done - self.before, 0) / max(time.monotonic() - self.start, 1e-9)
+        self.progress.update(self.task, completed=self.done, rate=f"{rate:,.0f} {self.unit}/s", note=self.note)
 
 
 def print_result(text: str) -> None:

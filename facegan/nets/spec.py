@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from facegan.config import Law
+
 IMAGE_RANGE = (-1.0, 1.0)  # of what generators make and discriminators see
 
 
@@ -23,6 +25,7 @@ class NetSpec:
     latent: int = 100
     width: int = 64
     norm: str = "batch"  # inside the discriminator
+    law: Law = "normal"  # of the latents
 
     def differences(self, other: NetSpec) -> list[str]:
         """``["width 64, not 32"]``: what ``self`` has, and ``other`` has not."""

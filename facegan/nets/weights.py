@@ -18,6 +18,7 @@ from facegan.nets.registry import make_generator
 from facegan.nets.spec import IMAGE_RANGE, Generator, NetSpec
 
 FORMAT = 1
+_FIRST_SPEC = {"name", "size", "channels", "latent", "width", "norm"}  # what came later has defaults
 FILE_NAME = "generator.safetensors"  # inside a run folder
 
 
@@ -97,6 +98,6 @@ def _spec(file: Path, about: dict[str, Any]) -> NetSpec:
         )
     known = {field.name for field in fields(NetSpec)}
     spec = about.get("spec")
-    if not isinstance(spec, dict) or spec.keys() != known:
+    if not isinstance(spec, dict) or not _FIRST_SPEC <= spec.keys() <= known:
         raise CheckpointError(f"{file} has a spec that this facegan can't read: {spec}. Update facegan.")
     return NetSpec(**spec)

@@ -1,7 +1,8 @@
-"""Checkpoints: a folder of safetensors and JSON each, which appears whole or not at all.
+"""A checkpoint: a folder of safetensors and JSON, which appears whole or not at all.
 
-checkpoints/000050048/state.safetensors    every tensor of the training
-                      state.json           every other value, and the size and SHA-256 of the tensors' file
+checkpoints/000050048/state.safetensors        every tensor of the training
+                      generator.safetensors    the moving average, as the run's own: `facegan sample` takes the folder
+                      state.json               every other value; size and SHA-256 of both files, and of itself
 """
 
 from __future__ import annotations
@@ -10,136 +11,126 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from facegan.errors import CheckpointError, TrainingError
-from facegan.files import TEMPORARY, disk_errors, flush, make_folder, write_bytes, write_json
-from facegan.nets.weights import plain_tensors
+from facegan.errors import CheckpointError
+from facegan.files import TEMPORARY, disk_errors, flush, write_bytes, write_json
+from facegan.nets import Generator, save_generator
+from facegan.nets.weights import FILE_NAME, plain_tensors
 
-FORMAT = 1
-_TENSORS, _STATE = "state.safetensors", "state.json"
+FORMAT = 2
+STATE = "state.json"
+TENSORS = "state.safetensors"
+REPLACED = ".replaced"  # suffix of a checkpoint that a newer one of the same image is about to replace
+
+
+class Damaged(Exception):
+    """Why a checkpoint can't be used; `facegan.train.shelf` looks for another."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose checksum was right when it was read."""
+    """A checkpoint whose checksums were right when it was read."""
 
     path: Path
     images: int
     state: dict[str, Any]
     tensors: dict[str, Tensor]
 
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors ``NAME.…`` under the names that they have in their net."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
 
-def folder_of(checkpoints: Path, images: int) -> Path:
-    return checkpoints / f"{images:09d}"
 
-
-def save_checkpoint(
-    checkpoints: Path, images: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int
-) -> Path:
-    """Writes a checkpoint under a temporary name, flushes and renames it, and deletes all but the newest ``keep``.
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
+    """Under a temporary name, flushed, renamed; one that has the name already is replaced.
 
     Raises:
-        DiskError: it can't be written.
+        DiskError: it can't be written; nothing of it is left.
     """
-    path = folder_of(make_folder(checkpoints), images)
     data = save(plain_tensors(tensors))
-    about = {
-        "format": FORMAT,
-        "images": images,
-        **state,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
-    temporary = checkpoints / f".{path.name}.{os.getpid()}{TEMPORARY}"
-    _remove_partials(checkpoints)
-    with disk_errors(checkpoints, need_bytes=len(data)):
-        temporary.mkdir()
-        write_bytes(temporary / _TENSORS, data)
-        write_json(temporary / _STATE, about)
-        if path.exists():  # of the same image, and so the same state: a run that saved twice without going on
-            shutil.rmtree(path)
-        temporary.rename(path)
-        flush(checkpoints)
-        for old in list_checkpoints(checkpoints)[keep:]:
-            shutil.rmtree(old)
-    return path
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    with disk_errors(path.parent, need_bytes=len(data)):
+        try:
+            temporary.mkdir()
+            write_bytes(temporary / TENSORS, data)
+            save_generator(temporary / FILE_NAME, generator)
+            sums = {TENSORS: _about(data), FILE_NAME: _about((temporary / FILE_NAME).read_bytes())}
+            about = {"format": FORMAT, **state, "files": sums}
+            write_json(temporary / STATE, {**about, "sha256": _sum_of(about)})
+            replace_folder(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        flush(path.parent)
 
 
-def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Folders of checkpoints, the newest first."""
-    folders = [path for path in checkpoints.glob("*") if path.name.isdecimal() and path.is_dir()]
-    return sorted(folders, key=lambda path: int(path.name), reverse=True)
+def replace_folder(new: Path, path: Path) -> None:
+    """At every moment one of the two is there under its name or under ``REPLACED``."""
+    if path.exists():
+        path.rename(path.with_name(path.name + REPLACED))
+    new.rename(path)
+    shutil.rmtree(path.with_name(path.name + REPLACED), ignore_errors=True)
 
 
-def refuse_non_finite(tensors: dict[str, Tensor], images: int) -> None:
-    """TrainingError where a weight is NaN or infinite; waits for the device once."""
-    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
-    if not all(finite):
-        name = list(tensors)[finite.index(False)]
-        raise TrainingError(not_finite(f"{name} is not finite", images))
-
-
-def not_finite(what: str, images: int) -> str:
-    return (
-        f"Training broke down at {images:,} images: {what}. Nothing of it was saved; the checkpoint before is whole.\n"
-        "Try half the learning rates (--set train.lr_g=…, train.lr_d=…) or --precision fp32, in another --run folder."
-    )
-
-
-def newest_checkpoint(checkpoints: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint. A damaged one is renamed to ``*.damaged`` with a warning, and the one before taken.
+def read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself.
 
     Raises:
-        CheckpointError: there are checkpoints, but none is whole, or one is of a format unknown here.
+        Damaged: it can't be trusted.
+        CheckpointError: it is of a format that is not read here.
     """
-    paths = list_checkpoints(checkpoints)
-    for path in paths:
-        try:
-            return _read(path)
-        except _Damaged as problem:
-            aside = path.with_name(f"{path.name}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            with disk_errors(checkpoints):
-                path.rename(aside)
-            warn(f"the checkpoint {path} is damaged ({problem}): taking the one before.")
-    if paths:
-        raise CheckpointError(
-            f"None of the checkpoints in {checkpoints} is whole.\n"
-            "Start again with --resume never, or put an undamaged copy there."
-        )
-    return None
-
-
-class _Damaged(Exception):
-    pass
-
-
-def _read(path: Path) -> Checkpoint:
     try:
-        state = json.loads((path / _STATE).read_bytes())
-        data = (path / _TENSORS).read_bytes()
-    except FileNotFoundError as error:
-        raise _Damaged(f"{Path(error.filename).name} is missing") from None
-    except ValueError:
-        raise _Damaged(f"{_STATE} is no JSON") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else None
-        raise CheckpointError(f"{path} has format {found}, and this facegan reads format {FORMAT}. Update facegan.")
-    if len(data) != state["bytes"]:
-        raise _Damaged(f"{_TENSORS} has {len(data):,} bytes of {state['bytes']:,}")
-    if hashlib.sha256(data).hexdigest() != state["sha256"]:
-        raise _Damaged(f"the SHA-256 of {_TENSORS} is another")
-    return Checkpoint(path, state["images"], state, load(data))
+        state = json.loads((path / STATE).read_bytes())
+    except FileNotFoundError:
+        raise Damaged(f"{STATE} is missing") from None
+    except (ValueError, OSError) as error:
+        raise Damaged(f"{STATE} can't be read: {error}") from None
+    if not isinstance(state, dict):
+        raise Damaged(f"{STATE} is no checkpoint's")
+    if isinstance(state.get("format"), int) and state["format"] != FORMAT:
+        raise CheckpointError(unknown_format(path, state["format"], FORMAT))
+    if state.pop("sha256", None) != _sum_of(state):
+        raise Damaged(f"the SHA-256 of {STATE} is another")
+    return state
 
 
-def _remove_partials(checkpoints: Path) -> None:
-    for path in checkpoints.glob(f".*{TEMPORARY}"):
-        shutil.rmtree(path, ignore_errors=True)
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Raises what `read_state` does."""
+    state = read_state(path)
+    tensors: dict[str, Tensor] = {}
+    for name, about in state["files"].items():
+        try:
+            data = (path / name).read_bytes()
+        except FileNotFoundError:
+            raise Damaged(f"{name} is missing") from None
+        except OSError as error:
+            raise Damaged(f"{name} can't be read: {error}") from None
+        if len(data) != about["bytes"]:
+            raise Damaged(f"{name} has {len(data):,} bytes of {about['bytes']:,}")
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise Damaged(f"the SHA-256 of {name} is another")
+        if name == TENSORS:
+            tensors = load(data)
+    return Checkpoint(path, state["images"], state, tensors)
+
+
+def unknown_format(path: Path, found: object, known: int) -> str:
+    """The sentence for files of another version of facegan."""
+    older = isinstance(found, int) and found < known
+    advice = "Begin anew with another --run folder or --resume never" if older else "Update facegan"
+    return f"{path} has format {found}, and this facegan reads format {known}. {advice}."
+
+
+def _about(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _sum_of(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -29,18 +29,36 @@ class Ema:
     ``net`` holds the averages. Pictures come from `generator`, never from ``net`` itself.
     """
 
-    def __init__(self, generator: Generator, half_life_images: float) -> None:
+    def __init__(self, generator: Generator, half_life_images: float, *, weight_on_device: bool = False) -> None:
+        """
+        Args:
+            weight_on_device: the weight of an update is a tensor there: a number would be baked into a CUDA graph.
+        """
         self.half_life_images = half_life_images
         self.net = copy.deepcopy(generator).requires_grad_(False)
         self._averages, self._counters = _tensors(self.net)
         self._sources, self._source_counters = _tensors(generator)
+        device = next(generator.parameters()).device
+        self._weight: float | Tensor = torch.ones((), device=device) if weight_on_device else 1.0
+
+    def aim(self, round_images: int, images_seen: int) -> None:
+        """Sets the weight of the next update; does not wait for the device."""
+        weight = 1 - ema_beta(round_images, images_seen, self.half_life_images)
+        if isinstance(self._weight, Tensor):
+            self._weight.fill_(weight)
+        else:
+            self._weight = weight
 
     @torch.no_grad()
-    def update(self, round_images: int, images_seen: int) -> None:
-        beta = ema_beta(round_images, images_seen, self.half_life_images)
+    def update(self) -> None:
         # One kernel over all tensors; torch's own optimizers call these too, and there is no public name for them.
         kernels: Any = torch
-        kernels._foreach_lerp_(self._averages, self._sources, 1 - beta)
+        if isinstance(self._weight, Tensor):  # which no such lerp takes
+            changes = kernels._foreach_sub(self._sources, self._averages)
+            kernels._foreach_mul_(changes, self._weight)
+            kernels._foreach_add_(self._averages, changes)
+        else:
+            kernels._foreach_lerp_(self._averages, self._sources, self._weight)
         kernels._foreach_copy_(self._counters, self._source_counters)
 
     @torch.no_grad()
@@ -60,7 +78,7 @@ class Ema:
         net.train()
         device = next(net.parameters()).device
         for batch in range(STATISTICS_BATCHES if norms else 0):
-            net(latents(STATISTICS_BATCH, net.spec.latent, seed, "batch-norm statistics", batch, device))
+            net(latents(STATISTICS_BATCH, net.spec.latent, seed, "batch-norm statistics", batch, device, net.spec.law))
         return cast(Generator, net.eval())
 
 

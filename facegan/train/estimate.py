@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import torch
 
@@ -21,6 +22,10 @@ def announce(trainer: Trainer, total_images: int) -> str:
     config, left = trainer.config, total_images - trainer.images
     seconds = left / images_per_second(trainer)
     on = f"{trainer.device} in {trainer.precision}"
+    if trainer.ranks.size > 1:
+        on = f"{trainer.ranks.size} processes, {on}"
+    if trainer.not_recorded and trainer.device.type != "cpu":
+        on += f" without CUDA graphs ({trainer.not_recorded})"
     return (
         f"{config.method}: {left:,} images to go, {total_images:,} in all, on {on}; about {human_seconds(seconds)} "
         f"and {human_bytes(disk_bytes(trainer, total_images))} of disk."
@@ -29,8 +34,13 @@ def announce(trainer: Trainer, total_images: int) -> str:
 
 def images_per_second(trainer: Trainer) -> float:
     """Measured on nets that are thrown away, with random images: nothing of the run is touched."""
-    batch = min(trainer.config.batch, _CPU_BATCH) if trainer.device.type == "cpu" else trainer.config.batch
-    config = TrainConfig.of({**trainer.config.model_dump(), "batch": batch})
+    config, ranks = trainer.config, trainer.ranks
+    batch = config.batch // ranks.size
+    changes: dict[str, Any] = {"d_head_start": 0, "g_head_start": 0}
+    if trainer.device.type == "cpu":
+        batch = min(batch, _CPU_BATCH)
+        changes["accumulate"] = 1
+    config = TrainConfig.of({**config.model_dump(), **changes, "batch": batch})
     probe = Trainer(config, trainer.spec, trainer.device, trainer.precision)
     shape = (batch, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
     reals = itertools.repeat(torch.full(shape, 127, dtype=torch.uint8, device=trainer.device))
@@ -39,13 +49,15 @@ def images_per_second(trainer: Trainer) -> float:
     start = time.perf_counter()
     probe.round(reals)
     probe.means()
-    return probe.round_images / (time.perf_counter() - start)
+    return ranks.size * probe.round_images / (time.perf_counter() - start)
 
 
 def disk_bytes(trainer: Trainer, total_images: int) -> float:
     config, size = trainer.config, trainer.spec.size
     checkpoint = sum(tensor.nbytes for tensor in trainer.tensors().values())
+    checkpoint += sum(parameter.nbytes for parameter in trainer.ema.net.parameters())  # its generator's file
     kept = min(config.keep, total_images // config.save_every + 1) + 1  # one more while it is being written
+    kept += len(config.milestones)
     # A grid lies in samples/ and again in TensorBoard's file.
     grids = (total_images // config.sample_every + 2) * 2 * _GRID_IMAGES * 3 * size * size * _PNG_RATIO
     return kept * checkpoint + grids

@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facegan.config import Law
 from facegan.files import write_bytes
 from facegan.nets import Generator
-from facegan.nets.noise import random
+from facegan.nets.noise import latents
 
 _GAP, _PAPER = 2, 255  # pixels between images, and their grey
 
 
-def sample_latents(count: int, length: int, seed: int, first: int = 0) -> Tensor:
+def sample_latents(count: int, length: int, seed: int, first: int = 0, law: Law = "normal") -> Tensor:
     """(count, length) on the CPU; row i follows from (seed, first + i) alone, whatever the count or the device."""
-    rows = [torch.randn(length, generator=random(seed, "sample", i)) for i in range(first, first + count)]
-    return torch.stack(rows)
+    rows = [latents(1, length, seed, "sample", i, "cpu", law) for i in range(first, first + count)]
+    return torch.cat(rows)
 
 
 @torch.inference_mode()
@@ -30,10 +31,10 @@ def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 
 
     ``generator`` is in eval mode, so an image depends on its latent alone.
     """
-    device, length = next(generator.parameters()).device, generator.spec.latent
+    device, spec = next(generator.parameters()).device, generator.spec
     starts = range(first, first + count, batch)
-    latents = (sample_latents(min(batch, first + count - i), length, seed, i) for i in starts)
-    return torch.cat([to_uint8(generator(z.to(device))).cpu() for z in latents])
+    draws = (sample_latents(min(batch, first + count - i), spec.latent, seed, i, spec.law) for i in starts)
+    return torch.cat([to_uint8(generator(z.to(device))).cpu() for z in draws])
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -54,7 +55,11 @@ def grid(images: Tensor, columns: int | None = None) -> NDArray[np.uint8]:
     return paper
 
 
-def save_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Writes an RGB uint8 (H, W, 3) array; the same pixels give the same bytes."""
+def png_bytes(picture: NDArray[np.uint8]) -> bytes:
+    """An RGB uint8 (H, W, 3) array as PNG; the same pixels give the same bytes."""
     _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    write_bytes(path, data.tobytes())
+    return data.tobytes()
+
+
+def save_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    write_bytes(path, png_bytes(picture))

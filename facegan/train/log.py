@@ -1,44 +1,100 @@
 """The run's log: stats.jsonl, TensorBoard, losses.png, log.txt and the sample grids.
 
-A row of stats.jsonl: ``images`` and ``rounds`` so far; means since the row before of ``loss_d``, ``loss_g``, ``d_real``
-and ``d_fake`` (D's logits) and, for WGAN-GP, ``gp`` (the penalty without its weight λ; ``loss_d`` holds λ times it);
-``images_per_second`` since the row before; ``seconds`` of training so far, over all starts of the run.
+stats.jsonl has one JSON object a line, of three kinds, told apart by their fields. All have
+
+    images, rounds      so far
+
+A row of the training, one each ``--log-every`` images, means over the rounds since the row before:
+
+    loss_d, loss_g      as the method defines them; for WGAN-GP ``loss_d`` holds λ times the penalty
+    d_real, d_fake      D's logits of real and of fake images
+    gp                  WGAN-GP alone: the penalty without its weight λ
+    d_accuracy          share of images that D places rightly (logits of real ones above 0, of fake ones below); for
+                        WGAN-GP the share of pairs with the real one above the fake one
+    grad_g              L2 norm of G's gradient
+    skipped             fp16 alone: steps of both nets left out since the row before, for a gradient overflowed
+    lr_scale            1, or ½ after a roll-back: what all learning rates are multiplied by
+    images_per_second   since the row before, without saving and sampling
+    seconds             of training so far, over all starts of the run
+    gpu_bytes           on a GPU alone: memory that torch holds there
+
+A finding of `facegan.train.health`: ``health`` (``rolled_back``, ``d_too_strong``, ``collapse`` or ``no_change``),
+``value`` (what was measured), ``text`` (the warning). A measurement: ``measured`` ({metric: value}), ``best`` (whether
+it is the best so far).
 """
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facegan.console import Console
-from facegan.files import disk_errors, make_folder, write_bytes
-from facegan.train.grid import save_png
+from facegan.errors import DiskError
+from facegan.files import make_folder, write_bytes
+from facegan.train.board import Board
+from facegan.train.curves import draw_curves
+from facegan.train.grid import png_bytes
+from facegan.train.growing import GrowingFile
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+STATS, TEXT = "stats.jsonl", "log.txt"
+_NO_CURVES = ("images", "rounds", "seconds")
+_WAITING_GRIDS = 32  # kept in memory while the disk is full: 0.7 MB each at 64×64
+_REST = 20.0  # curves are drawn again after so many times the time that drawing took
 
 
 class RunLog:
-    """Opened at ``images``: what the files say of later images is cut away, so that resuming leaves no double rows."""
+    """What a run says of itself. A disk that is full is warned of once and delays the log; it never ends the run.
 
-    def __init__(self, run: Path, images: int, console: Console) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
+    Args:
+        images: where the checkpoint stands that the run goes on from; what the files say of later is cut away, so
+            that resuming leaves no trace. None begins anew.
+        lengths: `lengths` at that checkpoint.
+    """
 
+    def __init__(
+        self, run: Path, console: Console, images: int | None = None, lengths: Mapping[str, int] | None = None
+    ) -> None:
         self.run, self.console = run, console
         self.samples = make_folder(run / "samples")
-        self.rows = [row for row in read_stats(run) if row["images"] <= images]
-        write_bytes(run / "stats.jsonl", "".join(_line(row) for row in self.rows).encode())
+        self._stats, self._text = GrowingFile(run / STATS), GrowingFile(run / TEXT)
+        self._text.cut((lengths or {}).get(TEXT) if images is not None else 0)
+        self._board = Board(run)
+        self._waiting_grids: dict[Path, bytes] = {}
+        self._refused = False
+        self._drawn_at, self._draw_seconds = -float("inf"), 0.0
+        self.cut_back(images, lengths)
+
+    def cut_back(self, images: int | None, lengths: Mapping[str, int] | None) -> None:
+        """Back to a checkpoint; log.txt keeps what it says."""
+        self._cut_rows(-1 if images is None else images, (lengths or {}).get(STATS))
         for path in self.samples.glob("*.png"):
-            if path.stem.isdecimal() and int(path.stem) > images:
+            if path.stem.isdecimal() and int(path.stem) > (-1 if images is None else images):
                 path.unlink()
-        # TensorBoard hides what an earlier writer logged at purge_step or later.
-        self.board = SummaryWriter(str(run), purge_step=images + 1 if images else None)
+        self._waiting_grids.clear()
+        with self._or_later():
+            self._board.purge(0 if images is None else images + 1)
+
+    def _cut_rows(self, images: int, length: int | None) -> None:
+        kept, self.rows = 0, []
+        for line in self._stats.path.read_bytes()[:length].splitlines(keepends=True):
+            row = _parse(line)
+            if row is None or row["images"] > images or not line.endswith(b"\n"):
+                break
+            self.rows.append(row)
+            kept += len(line)
+        self._stats.cut(kept)
+
+    def lengths(self) -> dict[str, int]:
+        """Of the files that a checkpoint is to be able to cut back. Right after `sync`."""
+        return {STATS: self._stats.length, TEXT: self._text.length}
 
     def note(self, text: str) -> None:
         self.console.note(text)
@@ -50,69 +106,84 @@ class RunLog:
 
     def row(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        with disk_errors(self.run), (self.run / "stats.jsonl").open("a", encoding="utf-8") as file:
-            file.write(_line(row))
-        for name, value in row.items():
-            if name not in ("images", "rounds", "seconds"):
-                self.board.add_scalar(name, value, row["images"])
+        with self._or_later():
+            self._stats.add((json.dumps(row, allow_nan=False) + "\n").encode())
+        numbers = {**row, **row.get("measured", {})}
+        curves = {k: v for k, v in numbers.items() if isinstance(v, int | float) and k not in _NO_CURVES}
+        with self._or_later():
+            self._board.scalars(curves, row["images"])
 
     def grid(self, picture: NDArray[np.uint8], images: int) -> None:
-        save_png(self.samples / f"{images:09d}.png", picture)
-        self.board.add_image("samples", picture, images, dataformats="HWC")
+        self._waiting_grids[self.samples / f"{images:09d}.png"] = png_bytes(picture)
+        while len(self._waiting_grids) > _WAITING_GRIDS:
+            self._waiting_grids.pop(next(iter(self._waiting_grids)))
+        with self._or_later():
+            self._write_grids()
+        with self._or_later():
+            self._board.picture("samples", picture, images)
 
-    def flush(self) -> None:
-        self.board.flush()
+    def draw(self, *, now: bool = False) -> None:
+        """Curves, unless they were drawn a moment ago: on a GPU drawing could take longer than the training."""
+        start = time.monotonic()
+        rested = start - self._drawn_at > _REST * self._draw_seconds
+        if (now or rested) and any("loss_g" in row for row in self.rows):
+            with self._or_later():
+                write_bytes(self.run / "losses.png", draw_curves(self.rows))
+            self._drawn_at = time.monotonic()
+            self._draw_seconds = self._drawn_at - start
 
-    def draw(self) -> None:
-        if self.rows:
-            write_bytes(self.run / "losses.png", draw_curves(self.rows))
+    def sync(self) -> None:
+        """All that was logged lies on the disk after this.
+
+        Raises:
+            DiskError: it does not.
+        """
+        for file in (self._stats, self._text, self._board.file):
+            file.sync()
+        self._write_grids()
+        if self._refused:
+            self._refused = False
+            self.note(f"{self.run} can be written again, and what had to wait is written.")
 
     def close(self) -> None:
-        self.board.close()
+        with suppress(DiskError):
+            self.sync()
 
     def _write(self, text: str) -> None:
-        with disk_errors(self.run), (self.run / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        with self._or_later():
+            self._text.add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
+
+    def _write_grids(self) -> None:
+        for path, data in list(self._waiting_grids.items()):
+            write_bytes(path, data)
+            del self._waiting_grids[path]
+
+    @contextmanager
+    def _or_later(self) -> Iterator[None]:
+        try:
+            yield
+        except DiskError as error:
+            if not self._refused:
+                self._refused = True
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                self.warn(f"{self.run} can't be written ({reason}). Training goes on; what it has to say waits.")
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
-    """The rows of stats.jsonl, up to one that a killed process left unfinished."""
+    """The rows of stats.jsonl, of all kinds, up to one that a killed process left unfinished."""
     rows: list[dict[str, Any]] = []
-    path = run / "stats.jsonl"
+    path = run / STATS
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
+        row = _parse(line)
+        if row is None:
             break
+        rows.append(row)
     return rows
 
 
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
-
-
-def draw_curves(rows: list[dict[str, Any]]) -> bytes:
-    """Losses above, D's mean logits below, over images; PNG bytes."""
-    # The object API: pyplot would keep figures alive and pick a backend for the whole process.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 6), dpi=110, layout="constrained")
-    losses, logits = figure.subplots(2, 1, sharex=True)
-    _curves(losses, rows, {"loss_g": "generator", "loss_d": "discriminator", "gp": "gradient penalty"}, "loss")
-    _curves(logits, rows, {"d_real": "real images", "d_fake": "fake images"}, "discriminator's mean logit")
-    logits.set_xlabel("real images shown to the discriminator")
-    logits.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
-    return data.getvalue()
-
-
-def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label: str) -> None:
-    images = [row["images"] for row in rows]
-    for name, title in names.items():
-        if name in rows[0]:
-            axes.plot(images, [row[name] for row in rows], label=title, linewidth=1.2, marker="." * (len(rows) < 30))
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+def _parse(line: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError):
+        row = json.loads(line)
+        if isinstance(row, dict) and isinstance(row.get("images"), int):
+            return row
+    return None

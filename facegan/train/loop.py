@@ -2,142 +2,149 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
 
-from facegan.errors import Interrupted, TrainingError
-from facegan.nets import save_generator
-from facegan.nets.weights import FILE_NAME
-from facegan.train.checkpoint import Checkpoint, not_finite, refuse_non_finite, save_checkpoint
-from facegan.train.faces import Batches
+from facegan.console import Progress
+from facegan.errors import Interrupted
+from facegan.files import human_bytes
+from facegan.train.best import Judge
 from facegan.train.grid import grid, sample_images
-from facegan.train.log import RunLog
-from facegan.train.step import Trainer
+from facegan.train.health import diversity, first_not_finite, overflows
+from facegan.train.optimizers import schedule_factor
+from facegan.train.state import NotFinite, RunState
 
 GRID_IMAGES = 64
-
-
-class Clock:
-    """Seconds of training: start-up, saving and sampling are left out."""
-
-    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        self._device, self._before = device, seconds
-        self._since: float | None = None  # None while it stands still
-
-    @property
-    def seconds(self) -> float:
-        return self._before + (time.perf_counter() - self._since if self._since is not None else 0.0)
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # work that is queued belongs to the training
-        running, self._before, self._since = self._since is not None, self.seconds, None
-        try:
-            yield
-        finally:
-            if running:
-                self.start()
 
 
 @dataclass
 class Session:
     """One start of a run, from the checkpoint that it takes up to its end or interruption."""
 
-    run: Path
-    trainer: Trainer
-    reals: Batches
-    log: RunLog
+    state: RunState
     total_rounds: int
-    clock: Clock
     stop: Callable[[], bool]
-    saved_at: int = -1  # images
-    logged_at: tuple[int, float] = field(default=(0, 0.0))  # images, seconds
-
-    def take_up(self, checkpoint: Checkpoint) -> None:
-        self.trainer.load(str(checkpoint.path), checkpoint.tensors, checkpoint.state)
-        self.reals.load_state_dict(checkpoint.state["stream"])
-        self.saved_at = checkpoint.images
-        self.clock = Clock(self.trainer.device, checkpoint.state["seconds"])
-        self.logged_at = tuple(checkpoint.state["logged_at"])
+    judge: Judge | None = None
+    progress: Progress = field(init=False)
 
     def rounds(self) -> None:
         """Trains to the end.
 
         Raises:
             Interrupted: stop was asked for; all is saved.
-            TrainingError: a loss or weight is not finite; nothing of it is saved.
+            TrainingError: a loss or weight is not finite, and was so before; nothing of it is saved.
+            DiskError: the last checkpoint could not be saved.
         """
-        trainer, config = self.trainer, self.trainer.config
-        if trainer.images == 0:
-            self.sample()
-        self.clock.start()
-        with self.log.console.progress(self.total_rounds * trainer.round_images, "images", trainer.images) as progress:
+        state, trainer = self.state, self.state.trainer
+        total_images = self.total_rounds * trainer.round_images
+        with state.log.console.progress(total_images, "images", state.images) as self.progress:
+            if state.saved_at < 0:
+                self.begin()
+            state.clock.start()
             while trainer.rounds < self.total_rounds:
-                trainer.round(self.reals)
-                progress.advance(trainer.round_images)
-                last = trainer.rounds == self.total_rounds
-                if last or self.due(config.log_every):
-                    self.write_row()
-                if last or self.due(config.sample_every):
-                    self.sample()
-                if last or self.due(config.save_every):
-                    self.save()
-                if not last and self.stop():
-                    self.interrupt()
+                try:
+                    self.round()
+                except NotFinite as problem:
+                    at = state.images
+                    self.progress.advance(state.roll_back(str(problem)) - at)
+        if state.saved_at != state.images:
+            raise state.unsaved()
+
+    def begin(self) -> None:
+        """What real faces are like, and the state before the first round, to which a run can be rolled back."""
+        state = self.state
+        position, faces = dict(state.reals.state_dict()), [next(state.reals).cpu()]
+        while sum(map(len, faces)) < GRID_IMAGES:
+            faces.append(next(state.reals).cpu())
+        state.reals.load_state_dict(position)
+        state.health.real_diversity = diversity(torch.cat(faces)[:GRID_IMAGES])
+        self.sample()
+        state.save(scheduled=True)
+
+    def round(self) -> None:
+        state, trainer, config = self.state, self.state.trainer, self.state.trainer.config
+        trainer.round(state.reals)
+        self.progress.advance(trainer.round_images)
+        last = trainer.rounds == self.total_rounds
+        if last or self.due(config.log_every):
+            self.write_row()
+        if last or self.due(config.sample_every):
+            self.sample(last)
+        is_best = self.judge is not None and (last or self.due(self.judge.every_images)) and self.measure(self.judge)
+        scheduled = self.due(config.save_every) or state.images in state.milestones()
+        if last or scheduled or is_best:
+            state.save(scheduled)
+        if not last and trainer.ranks.any(self.stop()):  # all stop at the same round
+            self.interrupt()
 
     def due(self, every_images: int) -> bool:
         """Whether the round just done passed a multiple of ``every_images``."""
-        images = self.trainer.images
-        return images // every_images > (images - self.trainer.round_images) // every_images
+        images = self.state.images
+        return images // every_images > (images - self.state.trainer.round_images) // every_images
 
     def write_row(self) -> None:
-        images, means = self.trainer.images, self.trainer.means()
-        if not all(map(math.isfinite, means.values())):
-            bad = next(name for name, value in means.items() if not math.isfinite(value))
-            raise TrainingError(not_finite(f"{bad} is {means[bad]}", images))
-        seconds, (images_before, seconds_before) = self.clock.seconds, self.logged_at
+        state, trainer = self.state, self.state.trainer
+        means = trainer.means()
+        scalers = (trainer.g.scaler, trainer.d.scaler)
+        problem = first_not_finite(means) or overflows(means, min(scaler.get_scale() for scaler in scalers))
+        if problem:
+            raise NotFinite(problem)
+        images, seconds, (images_before, seconds_before) = state.images, state.clock.seconds, state.logged_at
         rate = (images - images_before) / max(seconds - seconds_before, 1e-9)
-        speed = {"images_per_second": round(rate, 2), "seconds": round(seconds, 3)}
-        self.log.row({"images": images, "rounds": self.trainer.rounds, **means, **speed})
-        self.trainer.clear_means()
-        self.logged_at = images, seconds
+        row = {"images": images, "rounds": trainer.rounds, **means, "lr_scale": trainer.lr_scale}
+        row |= {"images_per_second": round(rate, 2), "seconds": round(seconds, 3)}
+        if trainer.device.type == "cuda":
+            row["gpu_bytes"] = torch.cuda.memory_reserved(trainer.device)
+        state.log.row(row)
+        self.progress.advance(0, live(row))
+        trainer.clear_means()
+        state.logged_at = images, seconds
+        state.tell(state.health.see_row(row))
 
-    def sample(self) -> None:
+    def sample(self, last: bool = False) -> None:
         """A grid from fixed latents: those that `facegan sample` takes for the run's seed."""
-        with self.clock.stopped():
-            seed, images = self.trainer.config.seed, self.trainer.images
-            self.log.grid(grid(sample_images(self.trainer.ema.generator(seed), GRID_IMAGES, seed)), images)
-            self.log.draw()
+        state, config = self.state, self.state.trainer.config
+        seed = config.seed
+        if not state.trainer.ranks.writes:
+            return
+        with state.clock.stopped():
+            pictures = sample_images(state.trainer.ema.generator(seed), GRID_IMAGES, seed)
+            state.log.grid(grid(pictures), state.images)
+            rate = schedule_factor(config.schedule, state.images, config.images)
+            state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds, rate))
+            state.log.draw(now=last)
 
-    def save(self) -> None:
-        """The generator first: a checkpoint says that all before it is on disk."""
-        with self.clock.stopped():
-            trainer, tensors = self.trainer, self.trainer.tensors()
-            refuse_non_finite(tensors, trainer.images)
-            save_generator(self.run / FILE_NAME, trainer.ema.generator(trainer.config.seed))
-            state = {
-                **trainer.numbers(),
-                "stream": dict(self.reals.state_dict()),
-                "seconds": self.clock.seconds,
-                "logged_at": self.logged_at,
-                "settings": trainer.config.model_dump(),
-            }
-            save_checkpoint(self.run / "checkpoints", trainer.images, tensors, state, trainer.config.keep)
-            self.log.flush()
-            self.saved_at = trainer.images
+    def measure(self, judge: Judge) -> bool:
+        """Whether it is the best so far."""
+        state, trainer = self.state, self.state.trainer
+        if not trainer.ranks.writes:
+            return trainer.ranks.any(False)
+        with state.clock.stopped():
+            before = state.best
+            values, state.best = judge.judge(trainer.ema.generator(trainer.config.seed), state.images, before)
+            is_best = state.best != before
+            state.log.row({"images": state.images, "rounds": trainer.rounds, "measured": values, "best": is_best})
+        return trainer.ranks.any(is_best)
 
     def interrupt(self) -> None:
-        images = self.trainer.images
-        if self.saved_at != images:
-            self.save()
-        raise Interrupted(f"Stopped at {images:,} images and saved in {self.run}. The same command goes on from there.")
+        state = self.state
+        try:
+            if state.saved_at != state.images and not state.save(scheduled=False):
+                raise state.unsaved()
+        except NotFinite as problem:  # the continuation comes to it again, and rolls back
+            raise Interrupted(
+                f"Stopped at {state.images:,} images, which are not saved, for {problem}.\n"
+                f"The same command goes on from {state.saved_at:,} images."
+            ) from None
+        raise Interrupted(
+            f"Stopped at {state.images:,} images and saved in {state.run}. The same command goes on from there."
+        )
+
+
+def live(row: dict[str, Any]) -> str:
+    """A row as the live line has it."""
+    parts = [f"D {row['loss_d']:.3f}", f"G {row['loss_g']:.3f}", f"D right {row['d_accuracy']:.0%}"]
+    return " · ".join(parts + ([human_bytes(row["gpu_bytes"])] if "gpu_bytes" in row else []))

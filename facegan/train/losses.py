@@ -57,16 +57,30 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
         return (norm - 1).square().mean()
 
 
+def sign_accuracy(real: Tensor, fake: Tensor) -> Tensor:
+    """Share of images on their side of 0, a logit's point of doubt: d(x) > 0, d(x̃) < 0. A scalar in 0 … 1."""
+    return ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+
+
+def rank_accuracy(real: Tensor, fake: Tensor) -> Tensor:
+    """Share of pairs (i-th real, i-th fake) with d(x) > d(x̃): a critic's values have no point of doubt, only an order.
+
+    A scalar in 0 … 1.
+    """
+    return (real > fake).float().mean()
+
+
 @dataclass(frozen=True)
 class Loss:
-    """A pair of losses, and whether the penalty belongs to D's."""
+    """A pair of losses, how often D is right, and whether the penalty belongs to D's."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
+    accuracy: Callable[[Tensor, Tensor], Tensor] = sign_accuracy
     penalised: bool = False
 
 
 LOSSES = {
     "non-saturating": Loss(non_saturating_d, non_saturating_g),
-    "wgan-gp": Loss(wasserstein_d, wasserstein_g, penalised=True),
+    "wgan-gp": Loss(wasserstein_d, wasserstein_g, rank_accuracy, penalised=True),
 }

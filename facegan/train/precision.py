@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 
@@ -13,6 +16,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _KINDS = ("auto", "cpu", "cuda", "mps")
+# Their flags are made at run time, unseen by type checkers.
+_backends: Any = torch.backends
+_backends_memory: Any = torch.utils.deterministic
 
 
 def choose_device(asked: str) -> torch.device:
@@ -49,7 +55,7 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
     """``auto`` takes bf16 where the hardware has instructions for it, else fp32.
 
     Raises:
-        SettingsError: fp16 without a CUDA GPU.
+        SettingsError: fp16 without a CUDA GPU, bf16 on one that lacks it.
     """
     if asked == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
@@ -58,11 +64,57 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
             f"--precision fp16 needs a CUDA GPU, and the device is {device}: fp16 is slow there and its gradients\n"
             "underflow. Use --precision auto, bf16 or fp32."
         )
+    if asked == "bf16" and device.type == "cuda" and not _has_bf16(device):
+        raise SettingsError(
+            f"--precision bf16 is not offered by {torch.cuda.get_device_name(device)}: it came with NVIDIA's Ampere.\n"
+            "Use --precision auto, fp16 or fp32."
+        )
     return "bf16" if asked == "bf16" else "fp16" if asked == "fp16" else "fp32"
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")
+
+
+@contextmanager
+def gpu_math(device: torch.device, *, tf32: bool, deterministic: bool) -> Iterator[None]:
+    """How an NVIDIA GPU computes while entered; elsewhere nothing changes.
+
+    Args:
+        tf32: float32 convolutions and products may round their factors to 10 bits.
+        deterministic: only kernels that give the same bits each time; else the fastest are looked for.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS takes its workspace
+    cudnn, memory = _backends.cudnn, _backends_memory
+    before = cudnn.benchmark, torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    memory.fill_uninitialized_memory = False  # nothing here reads memory before writing it
+    try:
+        with float32_as("tf32" if tf32 else "ieee", device):
+            yield
+    finally:
+        cudnn.benchmark = before[0]
+        torch.use_deterministic_algorithms(before[1])
+        memory.fill_uninitialized_memory = before[2]
+
+
+@contextmanager
+def float32_as(format: Literal["ieee", "tf32"], device: torch.device) -> Iterator[None]:
+    """How convolutions and matrix products on a CUDA GPU treat float32 while entered."""
+    places = [_backends.cudnn.conv, _backends.cuda.matmul] if device.type == "cuda" else []
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = format
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
 
 
 def _has_bf16(device: torch.device) -> bool:

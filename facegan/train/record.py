@@ -18,6 +18,7 @@ from facegan.errors import CheckpointError, DatasetError, SettingsError
 from facegan.files import disk_errors, write_json
 from facegan.machine import cpu_name
 from facegan.nets import count_parameters
+from facegan.train.checkpoint import unknown_format
 from facegan.train.faces import Batches, Faces
 from facegan.train.precision import Precision, choose_precision
 from facegan.train.step import Trainer
@@ -45,11 +46,13 @@ def read_record(run: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_bytes())
     except ValueError:
         record = None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or "settings" not in record:
         raise CheckpointError(
-            f"{path} can't be read by this facegan.\n"
+            f"{path} is no record of a run: it was damaged, or is another program's.\n"
             "Choose another --run folder, or --resume never to put this one aside."
         )
+    if record.get("format") != FORMAT:
+        raise CheckpointError(unknown_format(path, record.get("format"), FORMAT))
     return record
 
 
@@ -60,12 +63,14 @@ def write_record(
     reals: Batches,
     dataset: str,
     command: list[str] | None,
+    init: dict[str, Any] | None,
     before: dict[str, Any] | None,
 ) -> None:
+    """``init``: where the weights of a new run are from; ``before``: what an earlier start wrote."""
     resumed = [*before["resumed_at_images"], trainer.images] if before else []
     record = {
         "format": FORMAT,
-        "settings": trainer.config.model_dump(),
+        "settings": trainer.config.model_dump(mode="json"),
         "precision": trainer.precision,
         "device": str(trainer.device),
         "nets": asdict(trainer.spec),
@@ -86,6 +91,7 @@ def write_record(
             "python": platform.python_version(),
             **{name: _version(name) for name in _PACKAGES},
         },
+        "init": init or (before or {}).get("init"),
         "command": shlex.join(command) if command else "",
         "resumed_at_images": resumed,
     }
@@ -114,20 +120,32 @@ def refuse_other_run(
         DatasetError: the faces are others.
     """
     way_out = "Choose another --run folder, or --resume never to start again and put this run aside."
-    begun = {name: TrainConfig.default(name) for name in TrainConfig.model_fields} | record["settings"]
-    now = config.model_dump()
+    begun = json.loads(TrainConfig().model_dump_json()) | record["settings"]
+    now = config.model_dump(mode="json")
     # "auto" and what it was resolved to are the same setting.
     begun["precision"], now["precision"] = record["precision"], precision
-    for name in begun:
-        if name not in TrainConfig.FREE_ON_RESUME and begun[name] != now.get(name):
-            raise SettingsError(
-                f"The run {run} was begun with {name} = {begun[name]}, and now {name} = {now.get(name)} is asked for.\n"
-                f"{way_out}"
-            )
+    free = config.free_on_resume
+    other = [name for name in {**now, **begun} if name not in free and begun.get(name) != now.get(name)]
+    if other:
+        before, after = (", ".join(f"{name} = {values.get(name)}" for name in other) for values in (begun, now))
+        raise SettingsError(
+            f"The run {run} was begun with {before}, and now {after} is asked for.\n"
+            f"Only {', '.join(sorted(free))} may change, the cache and the workers. {way_out}"
+        )
     if record["dataset"]["fingerprint"] != faces.fingerprint:
         raise DatasetError(
             f"The run {run} was begun on other faces than these ({record['dataset']['faces']:,} then, {len(faces):,} "
             f"now,\nfrom {record['dataset']['path'] or 'memory'}). {way_out}"
+        )
+
+
+def refuse_other_init(record: dict[str, Any], init: str | Path | None, run: Path) -> None:
+    """SettingsError where a run is to go on from weights that it was not begun with."""
+    begun = (record.get("init") or {}).get("path")
+    if init is not None and str(init) != begun:
+        raise SettingsError(
+            f"The run {run} was begun with {f'--init {begun}' if begun else 'no --init'}, and now --init {init} is "
+            "asked for:\na run starts from other weights only once. Choose another --run folder, or --resume never."
         )
 
 

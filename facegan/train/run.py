@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +14,33 @@ import torch
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import CheckpointError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder
-from facegan.nets import find_pair, save_generator
+from facegan.files import disk_errors, exclusive, make_folder, write_bytes
+from facegan.nets import find_pair
 from facegan.nets.weights import FILE_NAME
-from facegan.train.checkpoint import Checkpoint, folder_of, list_checkpoints, newest_checkpoint
+from facegan.train.best import Judge, Measure, write_best
+from facegan.train.checkpoint import Checkpoint
+from facegan.train.clock import Clock
 from facegan.train.estimate import announce
-from facegan.train.faces import Faces
+from facegan.train.faces import Batches, Faces
+from facegan.train.health import Health
+from facegan.train.init import Weights, read_weights, start_from
 from facegan.train.log import RunLog, read_stats
-from facegan.train.loop import Clock, Session
+from facegan.train.loop import GRID_IMAGES, Session
+from facegan.train.memory import told_if_too_large
 from facegan.train.precision import Precision, choose_device
-from facegan.train.record import read_record, refuse_other_run, resumed_precision, warn_other_machine, write_record
+from facegan.train.ranks import Ranks, joined, own_device
+from facegan.train.record import (
+    read_record,
+    refuse_other_init,
+    refuse_other_run,
+    resumed_precision,
+    warn_other_machine,
+    write_record,
+)
+from facegan.train.shelf import Shelf
 from facegan.train.signals import StopRequests
+from facegan.train.silence import NoLog
+from facegan.train.state import RunState
 from facegan.train.step import Trainer, spec_of
 
 Resume = Literal["auto", "never"]
@@ -32,7 +48,7 @@ Resume = Literal["auto", "never"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to. Losses are means of the last row of stats.jsonl."""
+    """What a training came to. Losses are means of the last row of the training in stats.jsonl."""
 
     run: Path
     images: int  # real images shown to the discriminator, over all starts of the run
@@ -54,10 +70,14 @@ def train(
     *,
     device: str = "auto",
     resume: Resume = "auto",
+    init: str | Path | None = None,
     console: Console | None = None,
     dataset: str = "",
     command: list[str] | None = None,
     stop: Callable[[], bool] | None = None,
+    measure: Measure | None = None,
+    eval_every: int = 50_000,
+    best: str = "",
 ) -> TrainResult:
     """Trains a generator of ``faces`` in the folder ``run``, or goes on with the run that lies there.
 
@@ -67,84 +87,112 @@ def train(
         run: the run folder; DESIGN §6 lists what it holds.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         resume: ``never`` puts an existing run aside and starts anew.
+        init: trained weights to start a new run from: a generator's file, a checkpoint or a run. A continuation has
+            its own.
         dataset, command: recorded in run.json; they change nothing.
         stop: asked after each round; true stops as Ctrl-C does.
+        measure: given the generator (the moving average, in eval mode), gives metrics; what it gives becomes a row of
+            stats.jsonl, and the checkpoint that is best so far is kept and named in best.json.
+        eval_every: images between measurements.
+        best: the metric by which the best is chosen, by its smallest value; "": the first that ``measure`` gives.
 
     Raises:
         SettingsError: the settings can't be used here, or differ from those that the run was begun with.
         DatasetError: the faces differ from those that the run was begun with.
-        CheckpointError: the run's checkpoints can't be used.
-        TrainingError: a loss or weight is not finite.
+        CheckpointError: the run's checkpoints, or the weights of ``init``, can't be used.
+        TrainingError: a loss or weight is not finite, for the second time.
+        DiskError: the run's folder can't be written at the start, or its last checkpoint could not be saved.
         Interrupted: Ctrl-C, SIGTERM or ``stop``; all is saved.
     """
-    started, run, console = time.perf_counter(), Path(run), console or Console(quiet=True)
-    place, precision, record = _check(config, faces, run, device, resume)
-    trainer = Trainer(config, spec_of(config, faces.size, faces.channels), place, precision)
-    total_rounds = -(-config.images // trainer.round_images)
-    total_images = total_rounds * trainer.round_images
-
-    if resume == "never":
-        _put_aside(run, console)
-    checkpoint = newest_checkpoint(run / "checkpoints", console.warn) if record else None
-    if checkpoint and checkpoint.images >= total_images:
-        console.note(f"The run {run} is finished: it has {checkpoint.images:,} images. A larger --images goes on.")
-        _restore_generator(run, trainer, checkpoint)
-        return _result(run, checkpoint.images, started, None)
-
-    make_folder(run)
-    with (
-        exclusive(run / ".lock", f"Another facegan train is writing into {run}"),
-        closing(RunLog(run, checkpoint.images if checkpoint else 0, console)) as log,
-        closing(faces.batches(config.batch, seed=config.seed, device=str(place))) as reals,
-        StopRequests(stop) as stopped,
-    ):
-        if record:
-            warn_other_machine(record, place, log.warn)
-        session = Session(run, trainer, reals, log, total_rounds, Clock(place), stopped)
-        if checkpoint:
-            session.take_up(checkpoint)
-            log.note(f"Going on with {run} from {checkpoint.images:,} images.")
-        write_record(run, trainer, faces, reals, dataset, command, record)
-        log.note(announce(trainer, total_images))
-        before_images, before_seconds = trainer.images, session.clock.seconds
-        session.rounds()
-    rate = (trainer.images - before_images) / max(session.clock.seconds - before_seconds, 1e-9)
-    return _result(run, trainer.images, started, rate)
+    started, run = time.perf_counter(), Path(run)
+    judge = Judge(measure, eval_every, best) if measure else None
+    with joined(choose_device(own_device(device))) as ranks:
+        console = (console or Console(quiet=True)) if ranks.writes else Console(quiet=True)
+        place, precision, record = _check(config, faces, run, device, resume, init)
+        ranks.wait()  # all have read before the first writes
+        trainer = Trainer(config, spec_of(config, faces.size, faces.channels), place, precision, ranks)
+        total_rounds = -(-config.images // trainer.round_images)
+        total_images = total_rounds * trainer.round_images
+        with _taken(run, resume, ranks, console):
+            checkpoint = _newest(run, ranks, console) if record else None
+            if checkpoint and checkpoint.images >= total_images:
+                console.note(
+                    f"The run {run} is finished: it has {checkpoint.images:,} images. A larger --images goes on."
+                )
+                _restore_generator(run, checkpoint, ranks)
+                return _result(run, checkpoint.images, started, None)
+            weights = _initial_weights(record, init) if checkpoint is None else None
+            if weights:
+                start_from(trainer, weights)
+            with (
+                closing(_log(run, ranks, console, checkpoint)) as log,
+                closing(_batches(faces, config, place, ranks)) as reals,
+                StopRequests(stop) as stopped,
+                told_if_too_large(trainer),
+            ):
+                trainer.warn = log.warn
+                if record:
+                    warn_other_machine(record, place, log.warn)
+                clock = Clock(place, checkpoint.state["seconds"] if checkpoint else 0.0)
+                state = RunState(run, trainer, reals, log, health_of(trainer), clock)
+                if checkpoint:
+                    state.take_up(checkpoint)
+                    log.note(f"Going on with {run} from {checkpoint.images:,} images.")
+                if ranks.writes:
+                    write_best(run, state.best)
+                    write_record(
+                        run, trainer, faces, reals, dataset, command, weights.record() if weights else None, record
+                    )
+                    log.note(announce(trainer, total_images))
+                before_images, before_seconds = trainer.images, clock.seconds
+                Session(state, total_rounds, stopped, judge).rounds()
+        rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
+        return _result(run, trainer.images, started, rate)
 
 
 def plan_train(
-    config: TrainConfig, faces: Faces, run: str | Path, *, device: str = "auto", resume: Resume = "auto"
+    config: TrainConfig,
+    faces: Faces,
+    run: str | Path,
+    *,
+    device: str = "auto",
+    resume: Resume = "auto",
+    init: str | Path | None = None,
 ) -> dict[str, Any]:
     """What `train` would do with the same arguments, as plain values. Touches nothing; raises what `train` would."""
     run = Path(run)
-    place, precision, record = _check(config, faces, run, device, resume)
-    folders = list_checkpoints(run / "checkpoints") if record else []
-    round_images = config.batch * config.d_steps
+    place, precision, record = _check(config, faces, run, device, resume, init)
+    folders = Shelf(run / "checkpoints").paths() if record else []
+    weights = _initial_weights(record, init) if not folders else None
+    if weights:
+        start_from(Trainer(config, spec_of(config, faces.size, faces.channels), place, precision), weights)
     return {
         "run": str(run),
         "faces": len(faces),
         "size": faces.size,
         "device": str(place),
         "from_images": int(folders[0].name) if folders else 0,
+        "init": str(weights.file) if weights else "",
         **config.model_dump(),
-        "images": -(-config.images // round_images) * round_images,
+        "images": -(-config.images // config.round_images) * config.round_images,
         "precision": precision,
     }
 
 
 def _check(
-    config: TrainConfig, faces: Faces, run: Path, device: str, resume: Resume
+    config: TrainConfig, faces: Faces, run: Path, device: str, resume: Resume, init: str | Path | None
 ) -> tuple[torch.device, Precision, dict[str, Any] | None]:
     """Device, precision, and the record of the run that is to be taken up, if there is one."""
     if resume not in ("auto", "never"):
         raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
-    place = choose_device(device)
+    place = choose_device(own_device(device))
     _refuse_large_batch(config, faces)
     find_pair(spec_of(config, faces.size, faces.channels))
     record = read_record(run) if resume == "auto" else None
     precision = resumed_precision(record, config.precision, place)
     if record:
         refuse_other_run(record, config, precision, faces, run)
+        refuse_other_init(record, init, run)
     return place, precision, record
 
 
@@ -155,26 +203,80 @@ def _refuse_large_batch(config: TrainConfig, faces: Faces) -> None:
         )
 
 
-def _restore_generator(run: Path, trainer: Trainer, checkpoint: Checkpoint) -> None:
+def _initial_weights(record: dict[str, Any] | None, init: str | Path | None) -> Weights | None:
+    """Those of a new run, or of one that was stopped before its first checkpoint."""
+    begun = (record or {}).get("init")
+    path = init or (begun["path"] if begun else None)
+    return read_weights(path) if path else None
+
+
+def health_of(trainer: Trainer) -> Health:
+    spec = trainer.spec
+    shape = (GRID_IMAGES, spec.channels, spec.size, spec.size)
+    return Health(not trainer.work.loss.penalised, shape)
+
+
+@contextmanager
+def _taken(run: Path, resume: Resume, ranks: Ranks, console: Console) -> Iterator[None]:
+    """The run's folder for this start alone, for all of its processes."""
+    if not ranks.writes:
+        ranks.wait()
+        yield
+        return
+    if resume == "never":
+        _put_aside(run, console)
+    make_folder(run)
+    with locked(run):
+        ranks.wait()
+        yield
+
+
+def _newest(run: Path, ranks: Ranks, console: Console) -> Checkpoint | None:
+    """The first process puts damaged checkpoints aside before the others look."""
+    shelf = Shelf(run / "checkpoints")
+    if not ranks.writes:
+        ranks.wait()
+        return shelf.newest(lambda text: None)
+    checkpoint = shelf.newest(console.warn)
+    ranks.wait()
+    return checkpoint
+
+
+def _log(run: Path, ranks: Ranks, console: Console, checkpoint: Checkpoint | None) -> RunLog:
+    if not ranks.writes:
+        return NoLog(run)
+    at, lengths = (checkpoint.images, checkpoint.state["log"]) if checkpoint else (None, None)
+    return RunLog(run, console, at, lengths)
+
+
+def _batches(faces: Faces, config: TrainConfig, place: torch.device, ranks: Ranks) -> Batches:
+    share = {"rank": ranks.rank, "world_size": ranks.size} if ranks.size > 1 else {}
+    return faces.batches(config.batch, seed=config.seed, device=str(place), **share)
+
+
+def _restore_generator(run: Path, checkpoint: Checkpoint, ranks: Ranks) -> None:
     """Writes the generator of a finished run where somebody deleted it."""
-    if not (run / FILE_NAME).exists():
-        trainer.load(str(checkpoint.path), checkpoint.tensors, checkpoint.state)
-        save_generator(run / FILE_NAME, trainer.ema.generator(trainer.config.seed))
+    if ranks.writes and not (run / FILE_NAME).exists():
+        write_bytes(run / FILE_NAME, (checkpoint.path / FILE_NAME).read_bytes())
 
 
 def _put_aside(run: Path, console: Console) -> None:
     if not run.exists():
         return
-    number = 1
-    while (aside := run.with_name(f"{run.name}.old-{number}")).exists():
-        number += 1
-    with disk_errors(run.parent):
+    with locked(run), disk_errors(run.parent):
+        number = 1
+        while (aside := run.with_name(f"{run.name}.old-{number}")).exists():
+            number += 1
         run.rename(aside)
     console.note(f"The run that lay in {run} is now in {aside}.")
 
 
+def locked(run: Path) -> AbstractContextManager[None]:
+    return exclusive(run / ".lock", f"Another facegan train is writing into {run}")
+
+
 def _result(run: Path, images: int, started: float, rate: float | None) -> TrainResult:
-    rows = read_stats(run)
+    rows = [row for row in read_stats(run) if "loss_g" in row]
     if not rows:
         raise CheckpointError(f"{run} is trained, but its stats.jsonl is gone: put a copy back, or use --resume never.")
     last = rows[-1]
@@ -185,6 +287,6 @@ def _result(run: Path, images: int, started: float, rate: float | None) -> Train
         images_per_second=last["images_per_second"] if rate is None else rate,
         loss_g=last["loss_g"],
         loss_d=last["loss_d"],
-        checkpoint=folder_of(run / "checkpoints", images),
+        checkpoint=Shelf(run / "checkpoints").path(images),
         generator=run / FILE_NAME,
     )

@@ -1,151 +1,143 @@
-"""One round of training: the discriminator's steps, the generator's step, the moving average.
-
-N batch, C channels, H height, W width, Z length of a latent.
-"""
+"""`Trainer`: the nets and all that changes with them, round by round, as one state that can be saved and taken up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.errors import CheckpointError
+from facegan.errors import CheckpointError, DatasetError
 from facegan.nets import NetSpec, make_discriminator, make_generator
-from facegan.nets.noise import latents, random
 from facegan.nets.weights import refuse_other_tensors
 from facegan.train.ema import Ema
-from facegan.train.losses import LOSSES, gradient_penalty
-from facegan.train.precision import Precision, autocast
-
-_TOTALS = ("loss_d", "d_real", "d_fake", "gp", "loss_g")  # the rows of Trainer.totals
+from facegan.train.graphs import Recordings, why_not_recorded
+from facegan.train.networks import Learner
+from facegan.train.optimizers import schedule_factor, set_rate
+from facegan.train.precision import Precision, gpu_math
+from facegan.train.ranks import ALONE, Ranks
+from facegan.train.round import TOTALS, TOTALS_D, Kind, Work
+from facegan.train.sync import synchronise_norms
 
 
 def spec_of(config: TrainConfig, size: int, channels: int) -> NetSpec:
-    return NetSpec(config.nets, size, channels, config.latent, config.width, config.norm)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (N, C, H, W) → float32 in [−1, 1], channels last."""
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
+    """The generator's; the discriminator's may have another width."""
+    return NetSpec(config.nets, size, channels, config.latent, config.width, config.norm, config.latent_law)
 
 
 class Trainer:
-    """The nets, their optimizers and their average, and the steps that change them.
+    """The nets, their optimizers and their average, and the rounds that change them.
 
-    Random numbers follow from the seed and the round, so this state and the stream's position are the whole state.
+    Random numbers follow from the seed and the images' numbers, so this state and the stream's position are the whole
+    state.
+
+    Args:
+        ranks: the processes that train together; each holds the whole state.
+
+    Raises:
+        SettingsError: nets that can't be made, or a batch that the processes can't share evenly.
     """
 
-    def __init__(self, config: TrainConfig, spec: NetSpec, device: torch.device, precision: Precision) -> None:
-        self.config, self.spec, self.device = config, spec, device
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: NetSpec,
+        device: torch.device,
+        precision: Precision,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.config, self.spec, self.device, self.ranks = config, spec, device, ranks
         self.precision: Precision = precision
-        self.loss = LOSSES[config.loss]
         # Channels last is the layout that oneDNN and cuDNN compute in; otherwise they reorder at every layer.
         place: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}
         self.generator = make_generator(spec, config.seed).to(**place).train()
-        self.discriminator = make_discriminator(spec, config.seed).to(**place).train()
-        self.ema = Ema(self.generator, config.ema_images)
-        self.optim_g = _adam(self.generator, config.lr_g, config)
-        self.optim_d = _adam(self.discriminator, config.lr_d, config)
-        # One a net: a scaler may be stepped once between updates, and D has several steps a round.
-        scaled = precision == "fp16"
-        self.scaler_g = torch.amp.GradScaler(device.type, enabled=scaled)
-        self.scaler_d = torch.amp.GradScaler(device.type, enabled=scaled)
-        # Sums since the last row of the log, kept on the device: reading a number would wait for the GPU.
-        self.totals = torch.zeros(len(_TOTALS), device=device)
-        self.rounds = self.rounds_in_totals = 0
-        self._fake: Tensor | None = None
+        narrow = replace(spec, width=config.width_d or spec.width)
+        self.discriminator = make_discriminator(narrow, config.seed).to(**place).train()
+        self.ema = Ema(self.generator, config.ema_images, weight_on_device=device.type == "cuda")
+        if config.sync_norm and ranks.size > 1:
+            synchronise_norms(self.generator, ranks)
+            synchronise_norms(self.discriminator, ranks)
+        self.g = Learner(self.generator, config.lr_g, config, precision)
+        self.d = Learner(self.discriminator, config.lr_d, config, precision)
+        self.work = Work(config, spec, precision, self.g, self.d, self.ema, ranks)
+        self.not_recorded = why_not_recorded(config, self.d)
+        self._recordings = None if self.not_recorded else Recordings(self.work, self.tensors)
+        self.warn: Callable[[str], None] = lambda text: None  # told where rounds can't be recorded after all
+        self.lr_scale = 1.0  # multiplies both learning rates; a roll-back halves it
+        self.rounds = 0
+        self.counts = _no_counts()  # of what the totals add up
 
     @property
     def round_images(self) -> int:
-        return self.config.batch * self.config.d_steps
+        return self.config.round_images
 
     @property
     def images(self) -> int:
-        """Real images shown to the discriminator."""
+        """Real images shown to the discriminator; rounds of a generator's head start count as if they showed some."""
         return self.rounds * self.round_images
 
     def round(self, reals: Iterator[Tensor]) -> None:
-        """``d_steps`` discriminator steps on as many batches, and one generator step."""
-        for step in range(self.config.d_steps):
-            self.discriminator_step(to_float(next(reals)), step)
-        self.generator_step()
+        """``d_steps`` discriminator steps on as many batches, uint8 (N, C, H, W), and ``g_steps`` generator steps.
+
+        Does not wait for the device.
+        """
+        kind = Kind.of(self.config, self.rounds)
+        for place, _ in zip(self.work.reals, kind.penalties, strict=False):
+            place.copy_(_checked(next(reals), place), non_blocking=True)
+        self._aim()
+        self._play(kind)
         self.rounds += 1
-        self.rounds_in_totals += 1
-        self.ema.update(self.round_images, self.images)
+        for name, more in (("d", len(kind.penalties)), ("gp", sum(kind.penalties)), ("g", kind.g_steps)):
+            self.counts[name] += more
 
-    def discriminator_step(self, real: Tensor, step: int = 0) -> None:
-        """Real and fake images, (N, C, H, W), pass separately: batch norm then sees one kind at a time."""
-        fake = self._fakes(step)
-        with autocast(self.device, self.precision):
-            real_logits, fake_logits = self.discriminator(real), self.discriminator(fake.detach())
-        loss = self.loss.discriminator(real_logits, fake_logits)
-        penalty = self._penalty(real, fake.detach(), step)
-        self.optim_d.zero_grad(set_to_none=True)
-        self.scaler_d.scale(loss + self.config.gp_weight * penalty).backward()
-        self.scaler_d.step(self.optim_d)
-        self.scaler_d.update()
-        self._count(loss_d=loss + self.config.gp_weight * penalty, d_real=real_logits, d_fake=fake_logits, gp=penalty)
+    def _aim(self) -> None:
+        """Puts what changes from round to round in its places."""
+        factor = self.lr_scale * schedule_factor(self.config.schedule, self.images, self.config.images)
+        set_rate(self.g.optimizer, self.config.lr_g * factor)
+        set_rate(self.d.optimizer, self.config.lr_d * factor)
+        self.ema.aim(self.round_images, self.images + self.round_images)
+        self.work.number.fill_(self.rounds)
 
-    def generator_step(self) -> None:
-        """D's weights are frozen: only the gradient that passes through it to the pixels is wanted."""
-        fake = self._fake if self._fake is not None else self._generate(self.config.d_steps)
-        self._fake = None
-        self.discriminator.requires_grad_(False)
-        with autocast(self.device, self.precision):
-            fake_logits = self.discriminator(fake)
-        loss = self.loss.generator(fake_logits)
-        self.optim_g.zero_grad(set_to_none=True)
-        self.scaler_g.scale(loss).backward()
-        self.scaler_g.step(self.optim_g)
-        self.scaler_g.update()
-        self.discriminator.requires_grad_(True)
-        self._count(loss_g=loss)
-
-    def _fakes(self, step: int) -> Tensor:
-        """Fakes for D. With one D step a round G's step takes the same ones, as in PyTorch's example."""
-        if self.config.d_steps == 1:
-            self._fake = self._generate(step)
-            return self._fake
-        with torch.no_grad():
-            return self._generate(step)
-
-    def _generate(self, step: int) -> Tensor:
-        z = latents(self.config.batch, self.spec.latent, self.config.seed, "latents", self._draw(step), self.device)
-        with autocast(self.device, self.precision):
-            return self.generator(z)
-
-    def _penalty(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        if not self.loss.penalised:
-            return torch.zeros((), device=self.device)
-        rng = random(self.config.seed, "penalty", self._draw(step), self.device)
-        epsilon = torch.rand(len(real), 1, 1, 1, generator=rng, device=self.device)
-        return gradient_penalty(self.discriminator, real, fake, epsilon)
-
-    def _draw(self, step: int) -> int:
-        return self.rounds * (self.config.d_steps + 1) + step
-
-    @torch.no_grad()
-    def _count(self, **values: Tensor) -> None:
-        zero = torch.zeros((), device=self.device)
-        self.totals += torch.stack([values[name].float().mean() if name in values else zero for name in _TOTALS])
+    def _play(self, kind: Kind) -> None:
+        with gpu_math(self.device, tf32=self.config.tf32, deterministic=self.config.deterministic):
+            if self._recordings:
+                self.not_recorded = self._recordings.prepare(kind)
+                if not self.not_recorded:
+                    self._recordings.play(kind)
+                    return
+                self._recordings = None
+                self.warn(f"this training runs without CUDA graphs, and slower: {self.not_recorded}.")
+            self.work(kind)
 
     def means(self) -> dict[str, float]:
-        """Mean losses and logits since `clear_means`; waits for the device."""
-        steps = [self.config.d_steps] * 4 + [1]
-        sums: list[float] = self.totals.tolist()
-        rounds = max(self.rounds_in_totals, 1)
-        means = {name: total / (rounds * n) for name, total, n in zip(_TOTALS, sums, steps, strict=True)}
-        if not self.loss.penalised:
+        """Means since `clear_means`; waits for the device, and for the other processes, which get the same.
+
+        ``loss_d``, ``loss_g``; ``d_real``, ``d_fake``: logits; ``d_accuracy``: share of images that D places rightly
+        (`facegan.train.losses`); ``grad_g``: L2 norm of G's gradient; with a penalty ``gp``, without its weight, over
+        the steps that have it; in fp16 ``skipped``: how many steps the scalers left out, of both nets.
+        """
+        self.agree()
+        sums = dict(zip(TOTALS, self.work.totals.tolist(), strict=True))
+        counted = {name: self.counts["gp" if name == "gp" else "d" if name in TOTALS_D else "g"] for name in TOTALS}
+        means = {name: total / max(counted[name], 1) for name, total in sums.items()}
+        if not self.work.loss.penalised:
             del means["gp"]
+        if self.precision == "fp16":
+            means["skipped"] = self.work.skipped.item()
         return means
 
+    def agree(self) -> None:
+        """What the log counts of this process's parts of the batches becomes that of all parts, in all processes."""
+        if self.ranks.size > 1:
+            self.ranks.sum_(self.work.totals.div_(self.ranks.size))
+
     def clear_means(self) -> None:
-        self.totals.zero_()
-        self.rounds_in_totals = 0
+        self.work.totals.zero_()
+        self.work.skipped.zero_()
+        self.counts = _no_counts()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state, by name; the tensors themselves, not copies."""
@@ -153,9 +145,9 @@ class Trainer:
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "ema": self.ema.net.state_dict(),
-            "optim_g": _adam_state(self.optim_g, self.generator),
-            "optim_d": _adam_state(self.optim_d, self.discriminator),
-            "log": {"totals": self.totals},
+            "optim_g": self.g.tensors(),
+            "optim_d": self.d.tensors(),
+            "log": {"totals": self.work.totals, "skipped": self.work.skipped},
         }
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
@@ -163,8 +155,9 @@ class Trainer:
         """The rest of the state, as JSON has it."""
         return {
             "rounds": self.rounds,
-            "rounds_in_totals": self.rounds_in_totals,
-            "scaler": {"generator": self.scaler_g.state_dict(), "discriminator": self.scaler_d.state_dict()},
+            "counts": self.counts,
+            "lr_scale": self.lr_scale,
+            "scaler": {"generator": self.g.scaler.state_dict(), "discriminator": self.d.scaler.state_dict()},
             "spec": asdict(self.spec),
         }
 
@@ -182,35 +175,32 @@ class Trainer:
                 "Use the settings that it was made with, or another --run folder."
             )
         own = self.tensors()
+        counts = numbers.get("counts", _no_counts())
+        if "counts" not in numbers:  # of an older facegan, which counted less: the next row's means begin here
+            tensors = {**tensors, **{name: torch.zeros_like(own[name]) for name in ("log.totals", "log.skipped")}}
         refuse_other_tensors(what, tensors, own)
         # In place: the layout in memory stays as it was made, which fused Adam relies on (a moment in another layout
-        # than its weight would be applied to the wrong elements).
+        # than its weight would be applied to the wrong elements), and recordings find each tensor where it was.
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-        self.rounds, self.rounds_in_totals = numbers["rounds"], numbers["rounds_in_totals"]
-        self.scaler_g.load_state_dict(numbers["scaler"]["generator"])
-        self.scaler_d.load_state_dict(numbers["scaler"]["discriminator"])
+        self.rounds, self.counts, self.lr_scale = numbers["rounds"], dict(counts), numbers.get("lr_scale", 1.0)
+        self.g.scaler.load_state_dict(numbers["scaler"]["generator"])
+        self.d.scaler.load_state_dict(numbers["scaler"]["discriminator"])
 
 
-# Kingma & Ba 2015, "Adam: a method for stochastic optimization" (arXiv:1412.6980)
-def _adam(net: nn.Module, learning_rate: float, config: TrainConfig) -> torch.optim.Adam:
-    """Adam whose moments exist from the start, so that a state has the same tensors at every image."""
-    fused = next(net.parameters()).device.type in ("cpu", "cuda")
-    optimizer = torch.optim.Adam(
-        net.parameters(), learning_rate, betas=(config.beta1, config.beta2), fused=fused or None
-    )
-    for parameter in net.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), device=parameter.device if fused else "cpu"),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    return optimizer
+def _no_counts() -> dict[str, int]:
+    return {"d": 0, "g": 0, "gp": 0}
 
 
-def _adam_state(optimizer: torch.optim.Adam, net: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": tensor
-        for name, parameter in net.named_parameters()
-        for key, tensor in optimizer.state[parameter].items()
-    }
+def _checked(batch: Tensor, place: Tensor) -> Tensor:
+    """Raises:
+    DatasetError: the batch is not as `facegan.train.faces.Batches` has it.
+    """
+    if batch.dtype != torch.uint8:
+        nan = ", some NaN" if batch.is_floating_point() and bool(batch.isnan().any()) else ""
+        raise DatasetError(f"The faces come as {str(batch.dtype).removeprefix('torch.')}{nan}: they have to be uint8.")
+    if batch.shape != place.shape:
+        raise DatasetError(
+            f"A batch of faces has the shape {tuple(batch.shape)}, and {tuple(place.shape)} was expected."
+        )
+    return batch

@@ -8,6 +8,8 @@ from facegan.train.losses import (
     gradient_penalty,
     non_saturating_d,
     non_saturating_g,
+    rank_accuracy,
+    sign_accuracy,
     wasserstein_d,
     wasserstein_g,
 )
@@ -36,6 +38,12 @@ def test_non_saturating_stands_large_logits():
 def test_wasserstein():
     assert wasserstein_d(REAL, FAKE).item() == pytest.approx(-1.25 - 0.5)
     assert wasserstein_g(FAKE).item() == pytest.approx(1.25)
+
+
+def test_accuracy_counts_images_on_their_side_or_pairs_in_their_order():
+    assert sign_accuracy(REAL, FAKE).item() == 0.5  # 2 and −3 are right, −1 and 0.5 are not
+    assert rank_accuracy(REAL, FAKE).item() == 1
+    assert rank_accuracy(REAL, FAKE.flip(0)).item() == 0.5  # 2 > −3, but −1 < 0.5
 
 
 def test_losses_are_float32_for_bf16_logits():

@@ -14,7 +14,8 @@ from facegan.nets import NetSpec, make_generator
 from facegan.train import precision
 from facegan.train.ema import Ema, ema_beta
 from facegan.train.grid import grid, sample_images, sample_latents, save_png, to_uint8
-from facegan.train.step import Trainer, spec_of, to_float
+from facegan.train.round import to_float
+from facegan.train.step import Trainer, spec_of
 
 CPU = torch.device("cpu")
 SPEC = NetSpec(size=32, width=4, latent=8)
@@ -70,7 +71,8 @@ def test_ema_of_constant_weights_has_the_closed_form():
         for tensor in [*source.parameters(), *(b for b in source.buffers() if b.is_floating_point())]:
             tensor.add_(1)
     for _ in range(8):
-        ema.update(100, images_seen=10**6)
+        ema.aim(100, images_seen=10**6)
+        ema.update()
     for name, tensor in ema.net.state_dict().items():  # eight quarters of a half-life: the step's quarter is missing
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, start[name] + 0.75, msg=name)
@@ -128,9 +130,10 @@ def test_a_state_loaded_into_another_trainer_goes_on_alike():
 
 def test_the_generators_step_leaves_the_discriminators_gradients_alone():
     t = trainer()
-    t.discriminator_step(to_float(next(ToyFaces().batches(16))))
+    t.work.reals[0].copy_(next(ToyFaces().batches(16)))
+    t.work.discriminator_step()
     before = [p.grad.clone() for p in t.discriminator.parameters() if p.grad is not None]
-    t.generator_step()
+    t.work.generator_step()
     after = [p.grad for p in t.discriminator.parameters() if p.grad is not None]
     assert before
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -144,6 +147,71 @@ def test_bf16_rounds_are_finite_with_float32_weights(method):
         t.round(ToyFaces().batches(16))
     assert all(np.isfinite(list(t.means().values())))
     assert {p.dtype for p in t.generator.parameters()} == {torch.float32}
+
+
+def test_means_of_accuracy_and_of_the_generators_gradient():
+    t = trainer()
+    reals = list(itertools.islice(ToyFaces().batches(16), 2))
+    norms = []
+    for real in reals:
+        t.round(iter([real]))
+        norms.append(torch.cat([p.grad.flatten() for p in t.generator.parameters() if p.grad is not None]).norm())
+    assert t.means()["grad_g"] == pytest.approx(torch.stack(norms).mean().item(), rel=1e-5)
+    assert 0 <= t.means()["d_accuracy"] <= 1
+    assert "skipped" not in t.means()
+
+
+def test_lr_scale_multiplies_both_rates_and_is_part_of_the_state():
+    t, other = trainer(), trainer()
+    t.lr_scale = 0.5
+    t.round(ToyFaces().batches(16))
+    assert t.g.optimizer.param_groups[0]["lr"] == t.config.lr_g / 2
+    assert t.d.optimizer.param_groups[0]["lr"] == t.config.lr_d / 2
+    other.load("x", t.tensors(), t.numbers())
+    assert other.lr_scale == 0.5
+    other.round(ToyFaces().batches(16))
+    assert other.d.optimizer.param_groups[0]["lr"] == t.config.lr_d / 2
+
+
+def test_without_a_learning_rate_nothing_is_learnt():
+    t = trainer()
+    t.lr_scale = 0.0
+    before = [p.clone() for p in t.generator.parameters()]
+    t.round(ToyFaces().batches(16))
+    assert all(torch.equal(a, b) for a, b in zip(before, t.generator.parameters(), strict=True))
+
+
+def test_fp16_counts_the_steps_that_an_overflow_skipped():
+    t = trainer(mode="fp16")
+    reals = ToyFaces().batches(16)
+    small = {**t.d.scaler.state_dict(), "scale": 256.0}
+    t.d.scaler.load_state_dict(small)
+    t.g.scaler.load_state_dict(small)
+    t.round(reals)
+    assert t.means()["skipped"] == 0
+    t.clear_means()
+    t.d.scaler.load_state_dict({**small, "scale": 2.0**127})  # any gradient overflows
+    before = [p.clone() for p in t.discriminator.parameters()]
+    t.round(reals)
+    assert t.means()["skipped"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, t.discriminator.parameters(), strict=True))
+    assert all(np.isfinite(list(t.means().values())))
+
+
+def test_a_state_of_an_older_facegan_is_taken_up():
+    """It counted fewer things for the log, and had no scale of the learning rates."""
+    one, other = trainer(), trainer()
+    one.round(ToyFaces().batches(16))
+    tensors = {name: tensor for name, tensor in one.tensors().items() if name != "log.skipped"}
+    tensors["log.totals"] = torch.ones(5)
+    numbers = {name: value for name, value in one.numbers().items() if name not in ("lr_scale", "counts")}
+    numbers["rounds_in_totals"] = 1
+    del numbers["spec"]["law"]
+    other.load("x", tensors, numbers)
+    assert other.rounds == 1
+    assert other.means()["loss_d"] == 0
+    other.round(ToyFaces().batches(16))
+    assert other.means()["loss_d"] > 0
 
 
 def test_images_count_what_the_critic_saw():

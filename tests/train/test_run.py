@@ -16,7 +16,7 @@ from toy import ToyFaces, toy_config, toy_train
 import facegan
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError, TrainingError
+from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError
 from facegan.nets import load_generator
 from facegan.train import sample_images, train
 from facegan.train.log import read_stats
@@ -70,6 +70,9 @@ def test_what_a_run_folder_holds(tmp_path, capsys):
         "loss_g",
         "d_real",
         "d_fake",
+        "d_accuracy",
+        "grad_g",
+        "lr_scale",
         "images_per_second",
         "seconds",
     }
@@ -83,7 +86,7 @@ def test_what_a_run_folder_holds(tmp_path, capsys):
     assert events.Tags()["images"] == ["samples"]
 
     record = json.loads((run / "run.json").read_text())
-    assert record["settings"] == toy_config(images=330).model_dump()
+    assert record["settings"] == toy_config(images=330).model_dump(mode="json")
     assert record["dataset"] == {"path": "out/", "fingerprint": "toy-200-32-0", "faces": 200, "size": 32, "channels": 3}
     assert record["versions"]["torch"]
     assert record["versions"].keys() >= {"facegan", "python", "torch", "numpy"}
@@ -153,7 +156,7 @@ def test_ctrl_c_saves_and_gives_the_handler_back(tmp_path):
     with pytest.raises(Interrupted):
         train(config, ToyFaces(), tmp_path / "run", device="cpu", console=Console(quiet=True), stop=press)
     assert signal.getsignal(signal.SIGINT) is before
-    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["000000000", "000000032"]
 
 
 def test_a_finished_run_says_so_and_a_longer_one_goes_on(tmp_path, capsys):
@@ -182,7 +185,9 @@ def test_resume_never_puts_the_old_run_aside(tmp_path, capsys):
 
 def test_a_run_goes_on_only_as_what_it_was(tmp_path, monkeypatch, capsys):
     toy_train(tmp_path, images=16)
-    with pytest.raises(SettingsError, match=r"begun with lr_g = 0\.0002, and now lr_g = 0\.1 is asked for\.\nChoose"):
+    with pytest.raises(
+        SettingsError, match=r"begun with lr_g = 0\.0002, and now lr_g = 0\.1 is asked for\.\nOnly deterministic, "
+    ):
         toy_train(tmp_path, images=32, lr_g=0.1)
     with pytest.raises(SettingsError, match="begun with precision = fp32, and now precision = bf16"):
         toy_train(tmp_path, images=32, precision="bf16")
@@ -223,9 +228,13 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
 
 def test_no_checkpoint_is_whole(tmp_path):
     toy_train(tmp_path, images=16)
-    (tmp_path / "checkpoints/000000016/state.json").unlink()
-    with pytest.raises(CheckpointError, match=r"None of the checkpoints in .* is whole"):
-        toy_train(tmp_path, images=32)
+    for name in ("000000000", "000000016"):
+        (tmp_path / "checkpoints" / name / "state.json").unlink()
+    for _ in range(2):  # and it stays so
+        with pytest.raises(
+            CheckpointError, match=r"None of the checkpoints in .* is whole \(000000016: state.json is mis"
+        ):
+            toy_train(tmp_path, images=32)
 
 
 def test_a_checkpoint_of_another_architecture(tmp_path):
@@ -242,14 +251,6 @@ def test_checkpoints_without_a_record(tmp_path):
     (tmp_path / "run.json").unlink()
     with pytest.raises(CheckpointError, match=r"holds checkpoints, but no run\.json"):
         toy_train(tmp_path, images=32)
-
-
-def test_a_loss_that_is_not_finite_stops_and_is_not_saved(tmp_path):
-    with pytest.raises(TrainingError, match=r"broke down at \d+ images: .*\n.*--precision fp32"):
-        toy_train(tmp_path, images=1600, lr_g=1e30, lr_d=1e30, save_every=32)
-    for path in tmp_path.rglob("*.safetensors"):
-        assert b"NaN" not in path.read_bytes()
-    assert all(np.isfinite(row["loss_g"]) for row in read_stats(tmp_path))
 
 
 def test_learning(tmp_path):

@@ -15,6 +15,7 @@ from torch import Tensor
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.train import TrainResult, train
+from facegan.train.log import read_stats
 
 SIZE = 32
 
@@ -22,7 +23,10 @@ SIZE = 32
 class ToyBatches:
     """Batch b is drawn from (seed, b)."""
 
-    def __init__(self, images: Tensor, batch: int, seed: int, fingerprint: str) -> None:
+    def __init__(
+        self, images: Tensor, batch: int, seed: int, fingerprint: str, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.share = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
         self.images, self.batch, self.seed, self.fingerprint = images, batch, seed, fingerprint
         self.position = 0
         self.closed = False
@@ -33,7 +37,7 @@ class ToyBatches:
     def __next__(self) -> Tensor:
         chosen = np.random.default_rng([self.seed, self.position]).choice(len(self.images), self.batch, replace=False)
         self.position += 1
-        return self.images[torch.from_numpy(chosen)]
+        return self.images[torch.from_numpy(chosen[self.share])]
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position, "fingerprint": self.fingerprint}
@@ -67,8 +71,10 @@ class ToyFaces:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, batch_size: int, *, seed: int = 0, device: str = "cpu") -> ToyBatches:
-        return ToyBatches(self.images.to(device), batch_size, seed, self.fingerprint)
+    def batches(
+        self, batch_size: int, *, seed: int = 0, device: str = "cpu", rank: int = 0, world_size: int = 1
+    ) -> ToyBatches:
+        return ToyBatches(self.images.to(device), batch_size, seed, self.fingerprint, rank, world_size)
 
 
 def toy_config(method: str = "dcgan", **given: Any) -> TrainConfig:
@@ -78,6 +84,19 @@ def toy_config(method: str = "dcgan", **given: Any) -> TrainConfig:
 
 def toy_train(run: Path, method: str = "dcgan", faces: ToyFaces | None = None, **given: Any) -> TrainResult:
     return train(toy_config(method, **given), faces or ToyFaces(), run, device="cpu", console=Console(quiet=True))
+
+
+def without_times(run: Path) -> list[dict[str, Any]]:
+    """The rows of stats.jsonl without what a clock said."""
+    times = ("images_per_second", "seconds")
+    return [{key: value for key, value in row.items() if key not in times} for row in read_stats(run)]
+
+
+def steps_of(run: Path, curve: str) -> list[int]:
+    """Where TensorBoard shows points of a curve."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [event.step for event in EventAccumulator(str(run)).Reload().Scalars(curve)]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""What is done to images before the discriminator sees them, differentiably and by given random numbers.
+
+Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training" (arXiv:2006.10738): the same kinds of
+change to real and fake images, in D's steps and in G's, so that D never learns what only real images look like and
+gradients pass through to G. Strengths are those of the authors' code.
+
+N batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+COLUMNS = 7  # random numbers that an image takes, whatever is chosen
+_SHIFT, _HOLE = 1 / 8, 1 / 2  # of the side
+
+
+def augment(images: Tensor, kinds: Sequence[str], random: Tensor) -> Tensor:
+    """DiffAugment.
+
+    Args:
+        images: float (N, C, H, W) in [−1, 1]; colours may leave it, as in the authors' code.
+        kinds: of ``color``, ``translation``, ``cutout``; applied in this order.
+        random: float (N, 7) in [0, 1): brightness, saturation, contrast, shift down, shift right, the hole's row and
+            column.
+    """
+    images = images.float()
+    if "color" in kinds:
+        images = _color(images, random[:, 0:3])
+    if "translation" in kinds:
+        images = _translation(images, random[:, 3:5])
+    if "cutout" in kinds:
+        images = _cutout(images, random[:, 5:7])
+    return images
+
+
+def flip(images: Tensor, random: Tensor) -> Tensor:
+    """Mirrors the images, (N, C, H, W), whose entry of ``random``, (N, 1) in [0, 1), is under ½."""
+    return torch.where((random < 0.5)[:, :, None, None], images.flip(3), images)
+
+
+def _color(images: Tensor, random: Tensor) -> Tensor:
+    """Brightness ± ½, saturation 0 … 2 about each pixel's grey, contrast ½ … 1½ about each image's mean."""
+    brightness, saturation, contrast = (random[:, i, None, None, None] for i in range(3))
+    images = images + (brightness - 0.5)
+    grey = images.mean(dim=1, keepdim=True)
+    images = (images - grey) * (2 * saturation) + grey
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * (contrast + 0.5) + mean
+
+
+def _translation(images: Tensor, random: Tensor) -> Tensor:
+    """By up to an eighth of the side in whole pixels; what moves in is 0."""
+    height, width = images.shape[2:]
+    down = _whole(random[:, 0], 2 * _pixels(height, _SHIFT) + 1) - _pixels(height, _SHIFT)
+    right = _whole(random[:, 1], 2 * _pixels(width, _SHIFT) + 1) - _pixels(width, _SHIFT)
+    # One row and column of zeros around, to which all that lies outside is sent.
+    rows = (_counting(height, images) - down[:, None]).clamp(-1, height) + 1
+    columns = (_counting(width, images) - right[:, None]).clamp(-1, width) + 1
+    padded = functional.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+    number = _counting(len(images), images)[:, None, None]
+    return padded[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _cutout(images: Tensor, random: Tensor) -> Tensor:
+    """A square of half the side becomes 0, its centre anywhere in the image."""
+    inside = [
+        (_counting(side, images) - _whole(random[:, axis], side + 1 - hole % 2)[:, None] + hole // 2)
+        for axis, side in enumerate(images.shape[2:])
+        for hole in [_pixels(side, _HOLE)]
+    ]
+    in_hole = [(at >= 0) & (at < _pixels(side, _HOLE)) for at, side in zip(inside, images.shape[2:], strict=True)]
+    hole = in_hole[0][:, None, :, None] & in_hole[1][:, None, None, :]
+    return images.masked_fill(hole, 0)
+
+
+def _pixels(side: int, share: float) -> int:
+    return int(side * share + 0.5)
+
+
+def _whole(random: Tensor, count: int) -> Tensor:
+    """[0, 1) → int64 0 … count − 1."""
+    return (random * count).long()
+
+
+def _counting(count: int, like: Tensor) -> Tensor:
+    return torch.arange(count, device=like.device)

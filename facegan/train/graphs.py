@@ -1,0 +1,88 @@
+"""Rounds recorded as CUDA graphs: the GPU gets one command a round instead of some thousand.
+
+`torch.cuda.make_graphed_callables` has no double backward, which the gradient penalty needs; so a whole round is
+captured by hand, one graph for each kind of round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from facegan.config import TrainConfig
+from facegan.train.networks import Learner
+from facegan.train.round import Kind, Work
+
+_WARM_UP = 3  # rounds: cuDNN looks for kernels, autograd and NCCL make what they keep
+_MOST_KINDS = 16
+
+
+def why_not_recorded(config: TrainConfig, learner: Learner) -> str:
+    """Why rounds are not recorded, as the end of a sentence; empty where they are."""
+    if not config.graphs:
+        return "--no-graphs"
+    if learner.device.type != "cuda":
+        return f"they need an NVIDIA GPU, and the device is {learner.device}"
+    if not learner.records:
+        return f"the optimizer {config.optimizer} waits for the GPU at each step in fp16"
+    if len({Kind.of(config, number) for number in range(min(config.penalty_every, 1000))}) > _MOST_KINDS:
+        return f"penalty_every {config.penalty_every} beside d_steps {config.d_steps} makes too many kinds of rounds"
+    return ""
+
+
+class Recordings:
+    """Recordings of ``work``, made when a kind of round first comes; ``state`` gives the tensors that rounds change."""
+
+    def __init__(self, work: Work, state: Callable[[], dict[str, Tensor]]) -> None:
+        self._work, self._state = work, state
+        self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
+        self._stream = torch.cuda.Stream(work.device)
+        self._pool = torch.cuda.graph_pool_handle()  # one for all graphs: they run one after the other
+
+    def prepare(self, kind: Kind) -> str:
+        """Records the kind where that is still to be done. Returns why it can't be, or an empty string."""
+        if kind in self._graphs:
+            return ""
+        kept = self._keep()
+        try:
+            self._warm_up(kind)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads (decoding, pinned memory) may call CUDA meanwhile: their calls are not part of it.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                self._work(kind)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return str(error).strip().partition("\n")[0].rstrip(".")
+        finally:
+            self._restore(kept)
+        self._graphs[kind] = graph
+        return ""
+
+    def play(self, kind: Kind) -> None:
+        self._graphs[kind].replay()
+
+    def _warm_up(self, kind: Kind) -> None:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(_WARM_UP):
+                self._work(kind)
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _keep(self) -> tuple[dict[str, Tensor], list[dict[str, object]], Tensor]:
+        """Copies of all that rounds change: warming up must leave no trace, neither at the start nor on resume."""
+        tensors = {name: tensor.clone() for name, tensor in self._state().items()}
+        scalers = [learner.scaler.state_dict() for learner in (self._work.g, self._work.d)]
+        return tensors, scalers, torch.cuda.get_rng_state(self._work.device)
+
+    @torch.no_grad()
+    def _restore(self, kept: tuple[dict[str, Tensor], list[dict[str, object]], Tensor]) -> None:
+        """In place: recordings know tensors by where they lie."""
+        tensors, scalers, random = kept
+        for name, tensor in self._state().items():
+            tensor.copy_(tensors[name])
+        for learner, state in zip((self._work.g, self._work.d), scalers, strict=True):
+            learner.scaler.load_state_dict(state)
+        torch.cuda.set_rng_state(random, self._work.device)

@@ -1,0 +1,199 @@
+"""What a round does on the device: the discriminator's steps, the generator's steps, the moving average.
+
+All that changes from one round to the next lies in tensors with a fixed place: the batches, the round's number, the
+learning rates, the average's weight. So the work may be run line by line, or recorded as a CUDA graph and replayed.
+
+N batch, C channels, H height, W width, Z length of a latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from facegan.config import TrainConfig
+from facegan.nets import NetSpec
+from facegan.train import augment, draws
+from facegan.train.ema import Ema
+from facegan.train.losses import LOSSES, gradient_penalty
+from facegan.train.networks import Learner
+from facegan.train.precision import Precision, autocast, float32_as
+from facegan.train.ranks import Ranks
+
+# The rows of Work.totals: what D's steps count, and what G's steps do.
+TOTALS_D = ("loss_d", "d_real", "d_fake", "d_accuracy", "gp")
+TOTALS_G = ("loss_g", "grad_g")
+TOTALS = (*TOTALS_D, *TOTALS_G)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) → float32 in [−1, 1], channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which work a round is; rounds of one kind differ in the contents of their tensors alone."""
+
+    penalties: tuple[bool, ...]  # one a discriminator step: whether it has the penalty
+    g_steps: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, number: int) -> Kind:
+        """The kind of round ``number``, counted from 0."""
+        images, d_steps = number * config.round_images, config.d_steps
+        if images < config.g_head_start:
+            return cls((), config.g_steps)
+        penalised = LOSSES[config.loss].penalised
+        pattern = tuple(penalised and (number * d_steps + i) % config.penalty_every == 0 for i in range(d_steps))
+        return cls(pattern, 0 if images < config.d_head_start else config.g_steps)
+
+
+class Work:
+    """The tensors that a round works on, and the work."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: NetSpec,
+        precision: Precision,
+        generator: Learner,
+        discriminator: Learner,
+        ema: Ema,
+        ranks: Ranks,
+    ) -> None:
+        self.config, self.spec, self.ranks, self.ema = config, spec, ranks, ema
+        self.precision: Precision = precision
+        self.g, self.d = generator, discriminator
+        self.device = generator.device
+        self.loss = LOSSES[config.loss]
+        share = ranks.share(config.batch)
+        shape = (share, spec.channels, spec.size, spec.size)
+        place = {"dtype": torch.uint8, "device": self.device}
+        self.reals = [
+            torch.zeros(shape, **place).contiguous(memory_format=torch.channels_last) for _ in range(config.d_steps)
+        ]
+        self.number = torch.zeros((), dtype=torch.int64, device=self.device)  # of the round
+        self.part = share // config.accumulate  # images of a forward pass
+        # Gradients are means over the batch, of which this process computes some parts.
+        self.weight = 1 / (config.accumulate * ranks.size)
+        # Sums since the last row of the log, kept on the device: reading a number would wait for the GPU.
+        self.totals = torch.zeros(len(TOTALS), device=self.device)
+        self.skipped = torch.zeros((), device=self.device)  # steps that a scaler left out, in the same time
+        self._positions = ranks.rank * share + torch.arange(share, device=self.device)
+        # With one step of each net a round G's step takes the fakes of D's, as in PyTorch's example.
+        self._shared: Tensor | None = None
+        self._shares = config.d_steps == config.g_steps == 1
+
+    def __call__(self, kind: Kind) -> None:
+        """One round."""
+        for step, penalised in enumerate(kind.penalties):
+            self.discriminator_step(step, penalised)
+        for step in range(kind.g_steps):
+            self.generator_step(step, after_d=bool(kind.penalties))
+        self.forget()
+        self.ema.update()
+
+    def forget(self) -> None:
+        """Lets go of what a round keeps between its steps, also where it broke off."""
+        self._shared = None
+
+    def discriminator_step(self, step: int = 0, penalised: bool = False) -> None:
+        """Real and fake images, (N, C, H, W), pass separately: batch norm then sees one kind at a time."""
+        self.d.zero_grad()
+        for part in range(self.config.accumulate):
+            images = self._images(step, self.config.d_steps, part)
+            real, fake = self._real(step, part, images), self._fake_for_d(images)
+            with autocast(self.device, self.precision):
+                real_logits, fake_logits = self.d.net(real), self.d.net(fake)
+            loss = self.loss.discriminator(real_logits, fake_logits)
+            self.d.backward(loss * self.weight)
+            penalty = torch.zeros((), device=self.device)
+            if penalised:
+                penalty = self._penalty(real, fake, images)
+                loss = loss.detach() + self._lambda * penalty
+            self._count(
+                self.config.accumulate,
+                loss_d=loss,
+                d_real=real_logits,
+                d_fake=fake_logits,
+                d_accuracy=self.loss.accuracy(real_logits, fake_logits),
+                gp=penalty,
+            )
+        self.ranks.sum_(self.d.gradient)
+        self.skipped += self.d.step()
+
+    def generator_step(self, step: int = 0, *, after_d: bool = True) -> None:
+        """D's weights are frozen: only the gradient that passes through it to the pixels is wanted."""
+        self.g.zero_grad()
+        self.d.net.requires_grad_(False)
+        for part in range(self.config.accumulate):
+            images = self._images(step, self.config.g_steps, part)
+            fake = self._fake_for_g(images, after_d)
+            with autocast(self.device, self.precision):
+                fake_logits = self.d.net(self._seen(fake, "augment fakes of G", images))
+            loss = self.loss.generator(fake_logits)
+            self.g.backward(loss * self.weight)
+            self._count(self.config.accumulate, loss_g=loss)
+        self.d.net.requires_grad_(True)
+        self.ranks.sum_(self.g.gradient)
+        self._count(1, grad_g=self.g.gradient_norm())
+        self.skipped += self.g.step()
+
+    def _images(self, step: int, steps: int, part: int) -> Tensor:
+        """Which images of the training these are, int64 (N,): what draws are made by."""
+        here = self._positions[part * self.part : (part + 1) * self.part]
+        return (self.number * steps + step) * self.config.batch + here
+
+    def _real(self, step: int, part: int, images: Tensor) -> Tensor:
+        real = to_float(self.reals[step][part * self.part : (part + 1) * self.part])
+        if self.config.flip:
+            real = augment.flip(real, draws.uniform(self.config.seed, "flip", images, 1))
+        return self._seen(real, "augment reals", images)
+
+    def _fake_for_d(self, images: Tensor) -> Tensor:
+        if self._shares and self.config.accumulate == 1:
+            self._shared = self._generate("latents", images)
+            fake = self._shared.detach()
+        else:
+            with torch.no_grad():
+                fake = self._generate("latents", images)
+        return self._seen(fake, "augment fakes", images)
+
+    def _fake_for_g(self, images: Tensor, after_d: bool) -> Tensor:
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            return shared
+        return self._generate("latents" if self._shares and after_d else "latents of G", images)
+
+    def _generate(self, purpose: str, images: Tensor) -> Tensor:
+        z = draws.latents(self.config.seed, purpose, images, self.spec.latent, self.config.latent_law)
+        with autocast(self.device, self.precision):
+            return self.g.net(z)
+
+    def _seen(self, images: Tensor, purpose: str, numbers: Tensor) -> Tensor:
+        """Images in [−1, 1] as D sees them."""
+        if self.config.augmentations:
+            random = draws.uniform(self.config.seed, purpose, numbers, augment.COLUMNS)
+            images = augment.augment(images, self.config.augmentations, random)
+        return images if self.config.image_range == 1 else images * self.config.image_range
+
+    @property
+    def _lambda(self) -> float:
+        return self.config.gp_weight * self.config.penalty_every
+
+    def _penalty(self, real: Tensor, fake: Tensor, images: Tensor) -> Tensor:
+        """Adds its gradient to D's, and gives its value. A backward pass of its own, so that no step of it is TF32."""
+        epsilon = draws.uniform(self.config.seed, "penalty", images, 1)[:, :, None, None]
+        with float32_as("ieee", self.device):
+            penalty = gradient_penalty(self.d.net, real, fake, epsilon)
+            self.d.backward(self._lambda * penalty * self.weight)
+        return penalty.detach()
+
+    @torch.no_grad()
+    def _count(self, parts: int, **values: Tensor) -> None:
+        zero = torch.zeros((), device=self.device)
+        rows = [values[name].float().mean() if name in values else zero for name in TOTALS]
+        self.totals += torch.stack(rows) / parts

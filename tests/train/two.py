@@ -1,0 +1,66 @@
+"""One process of several, which prints what came of it: ``two.py rounds CASES`` or ``two.py runs FOLDER``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from toy import ToyFaces, toy_config, toy_train
+
+from facegan.console import Console
+from facegan.errors import Interrupted
+from facegan.train import train
+from facegan.train.ranks import Ranks, asked_size, joined
+from facegan.train.step import Trainer, spec_of
+
+CPU = torch.device("cpu")
+
+
+def rounds(ranks: Ranks, method: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Rows and weights after a few rounds."""
+    frozen = given.pop("freeze_norms", False)
+    config = toy_config(method, **{"batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, **given})
+    trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", ranks)
+    if frozen:  # no batch statistics in G
+        trainer.generator.eval()
+    reals = ToyFaces().batches(config.batch, rank=ranks.rank, world_size=ranks.size)
+    rows = []
+    for _ in range(3):
+        trainer.round(reals)
+        rows.append(trainer.means())
+        trainer.clear_means()
+    nets = (trainer.generator, trainer.discriminator)
+    return {"rows": rows, "weights": [p.detach().double().norm().item() for net in nets for p in net.parameters()]}
+
+
+def runs(folder: Path) -> dict[str, Any]:
+    """A run; and one that the last process stops after three rounds, and that goes on."""
+    given: dict[str, Any] = {"sync_norm": True, "images": 160, "log_every": 16, "save_every": 32}
+    whole = toy_train(folder / "whole", **given)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return int(os.environ.get("RANK", "0")) == asked_size() - 1 and len(asked) == 3
+
+    config = toy_config(**given)
+    with contextlib.suppress(Interrupted):
+        train(config, ToyFaces(), folder / "stopped", device="cpu", console=Console(quiet=True), stop=stop)
+    stopped_after = len(asked)
+    again = toy_train(folder / "stopped", **given)
+    return {"stopped_after": stopped_after, "images": [whole.images, again.images], "loss_g": again.loss_g}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1] == "runs":
+        answer = runs(Path(sys.argv[2]))
+    else:
+        with joined(CPU) as ranks:
+            answer = {name: rounds(ranks, *case) for name, case in json.loads(sys.argv[2]).items()}
+    sys.stdout.write(json.dumps(answer) + "\n")
