@@ -115,16 +115,17 @@ class FileCache(MemoryCache):
         self._images, self._console = images, console
         self._shape = (len(images), images.size, images.size, images.channels)
         self._begin_empty()
-        self._held = contextlib.ExitStack()
         self._path = cache_file(images)
         self._bytes = decoded_bytes(images) + 4 * len(images)
         make_folder(self._path.parent)
         self.reused = self._open()
-        if not self.reused:
-            self._held.enter_context(exclusive(self._path.with_suffix(".lock"), "Another run is making this cache"))
-            self.reused = self._open()  # the other may just have ended
-        if not self.reused:
-            self._begin()
+        with contextlib.ExitStack() as held:
+            if not self.reused:
+                held.enter_context(exclusive(self._path.with_suffix(".lock"), "Another run is making this cache"))
+                self.reused = self._open()  # the other may just have ended
+            if not self.reused:
+                self._begin(held)
+            self._held = held.pop_all()
 
     def _open(self) -> bool:
         """The file of an earlier run. What is written into its memory stays in this process."""
@@ -134,7 +135,7 @@ class FileCache(MemoryCache):
         self._map(self._path, "c")
         return True
 
-    def _begin(self) -> None:
+    def _begin(self, held: contextlib.ExitStack) -> None:
         bound = cache_bound()
         if self._bytes > bound:
             raise SettingsError(
@@ -143,7 +144,7 @@ class FileCache(MemoryCache):
             )
         make_room(self._path.parent, ".faces", self._bytes, bound)
         self._partial = self._path.with_name(f".{self._path.name}{TEMPORARY}")
-        self._held.callback(self._partial.unlink, missing_ok=True)
+        held.callback(self._partial.unlink, missing_ok=True)
         with disk_errors(self._path.parent, self._bytes), self._partial.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, self._bytes)  # a page that finds no room later would kill the process
         self._map(self._partial, "r+")

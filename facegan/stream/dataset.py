@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import threading
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ from facegan.stream.choice import check_cache
 from facegan.stream.fetch import FetchedShards, read_info
 from facegan.stream.maps import Maps
 from facegan.stream.places import COLUMNS, dataset_places, shard_places
+
+_TRIES = 20  # at opening a fetched shard that other runs keep pushing out of the cache
 
 
 class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
@@ -103,7 +106,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             for number, entry in enumerate(self._entries):
                 if not self._stand_ins.has(number):
                     try:
-                        path = self._open(number)
+                        path = self._path(number)
                         if not self._remote and sha256_file(path) != entry.sha256:
                             raise Broken(
                                 f"The shard {path} was altered: its SHA-256 is not that of {DATASET_FILE}.\n"
@@ -165,20 +168,43 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                         index=index,
                     )
 
-    def _open(self, number: int) -> Path:
-        """A shard's file, with its places known."""
+    def _open(self, number: int) -> mmap.mmap:
+        """A shard in memory, with its places known."""
+        for _ in range(_TRIES):
+            path = self._path(number)
+            try:
+                with path.open("rb") as file:
+                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self._learn_places(number, path)
+                return data
+            except (FileNotFoundError, ValueError):  # ValueError: it has no bytes
+                if not self._remote:
+                    break
+                # It was fetched, and given up for others before it was opened: once more.
+        raise Broken(
+            f"The shard {self._where(number)} is missing. It was there when the dataset was opened.", shard=number
+        )
+
+    def _path(self, number: int) -> Path:
         if not self._remote:
             return Path(self.path) / self._entries[number].name
         try:
-            path = self._fetched.path(number)
-            with self._lock:
-                if not self._known[number]:
-                    end = int(self._ends[number])
-                    self._places[end - int(self.counts[number]) : end] = shard_places(path, self._entries[number])
-                    self._known[number] = True
+            return self._fetched.path(number)
         except DatasetError as error:
             raise Broken(str(error), shard=number) from None
-        return path
+
+    def _learn_places(self, number: int, path: Path) -> None:
+        with self._lock:
+            if self._known[number]:
+                return
+            end = int(self._ends[number])
+            try:
+                self._places[end - int(self.counts[number]) : end] = shard_places(path, self._entries[number])
+            except DatasetError as error:
+                if not path.exists():
+                    raise FileNotFoundError(path) from None
+                raise Broken(str(error), shard=number) from None
+            self._known[number] = True
 
     def _leave_out(self, broken: Broken) -> None:
         if not self.skip_broken:

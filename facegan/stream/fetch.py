@@ -11,14 +11,16 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.files import TEMPORARY, disk_errors, human_bytes, make_folder, sha256_file, user_cache
 from facegan.remote import Unreachable, filesystem, patiently
 from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.stream.room import BOUND_VARIABLE, cache_bound, gigabytes_for, make_room, touch
 
 _AT_ONCE = 8
+_LOOK_SECONDS = 0.2  # between looks whether all was closed meanwhile
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -96,7 +98,7 @@ class FetchedShards:
             DatasetError: it can't be had, or what comes has another sum.
         """
         while True:
-            path = self._begin(number).result()
+            path = self._await(self._begin(number))
             if path.exists():
                 touch(path)
                 return path
@@ -104,10 +106,23 @@ class FetchedShards:
                 self._coming.pop(number, None)
 
     def close(self) -> None:
+        """What is on its way is given up, and whoever waits for a shard gets an error."""
         self._closing.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _await(self, coming: concurrent.futures.Future[Path]) -> Path:
+        while not concurrent.futures.wait([coming], _LOOK_SECONDS).done:
+            self._stop_if_closing()
+        if coming.cancelled():
+            self._stop_if_closing()
+        return coming.result()
+
+    def _stop_if_closing(self) -> None:
+        if self._closing.is_set() or not threading.main_thread().is_alive():
+            raise FaceganError(f"{self.url} was closed.")  # no fault of the dataset: nothing stands in for it
 
     def _begin(self, number: int) -> concurrent.futures.Future[Path]:
+        self._stop_if_closing()
         with self._lock:
             future = self._coming.get(number)
             gone = future is not None and future.done() and not future.exception() and not future.result().exists()
@@ -148,11 +163,10 @@ class FetchedShards:
             make_room(self._folder, ".tar", self._on_its_way, self._bound)
 
     def _download(self, number: int, partial: Path) -> None:
-        if self._closing.is_set() or not threading.main_thread().is_alive():
-            raise Unreachable("the run was stopped")
+        self._stop_if_closing()
         entry = self._entries[number]
         try:
-            self._fs.get_file(f"{self._top}/{entry.name}", str(partial))
+            self._fs.get_file(f"{self._top}/{entry.name}", str(partial), callback=self._watching())
         except OSError as error:
             if error.errno in _FULL:
                 with disk_errors(self._folder, entry.bytes):
@@ -160,6 +174,18 @@ class FetchedShards:
             raise
         if not _is_right(partial, entry):
             raise OSError(f"what came has not the SHA-256 and the {entry.bytes:,} bytes that {DATASET_FILE} says")
+
+    def _watching(self) -> Any:
+        """Is called as bytes come."""
+        from fsspec.callbacks import Callback
+
+        stop = self._stop_if_closing
+
+        class Watching(Callback):
+            def relative_update(self, inc: int = 1) -> None:
+                stop()
+
+        return Watching()
 
 
 def _is_right(path: Path, entry: ShardEntry) -> bool:

@@ -8,7 +8,6 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 _MOST = 4096
 
@@ -19,7 +18,7 @@ class Maps:
     Each holds a file descriptor, of which a process may have a thousand or so.
     """
 
-    def __init__(self, open_shard: Callable[[int], Path]) -> None:
+    def __init__(self, open_shard: Callable[[int], mmap.mmap]) -> None:
         self._open_shard = open_shard
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = _MOST if soft == resource.RLIM_INFINITY else max(2, min(_MOST, soft // 2))
@@ -33,11 +32,8 @@ class Maps:
                 return self._maps[number]
         while True:
             try:
-                with self._open_shard(number).open("rb") as file:
-                    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                data = memoryview(self._open_shard(number))
                 break
-            except FileNotFoundError:  # fetched, and given up for others before it was opened: once more
-                continue
             except OSError as error:
                 if error.errno != errno.EMFILE or not self._give_up_half():
                     raise

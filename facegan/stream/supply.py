@@ -56,7 +56,7 @@ class HostSupply:
         def finish() -> torch.Tensor:
             for task in tasks:
                 task.result()
-            return batch.to(self._device, non_blocking=True)
+            return batch.to(self._device, non_blocking=self._device.type == "cuda")
 
         return finish
 
@@ -88,7 +88,7 @@ class HostSupply:
 
     def close(self) -> None:
         self._closed = True
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        _shut(self._threads, self._images)
         if isinstance(self._cache, FileCache):
             self._cache.close()
 
@@ -146,7 +146,12 @@ class DeviceSupply:
         self._background, self._background_tasks = self._decode(missing)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        _shut(self._threads, self._images)
+
+
+def _shut(threads: ThreadPoolExecutor, images: Images) -> None:
+    # Who waits for a shard from afar is let go when the dataset is closed.
+    threads.shutdown(wait=not images.remote, cancel_futures=True)
 
 
 def _read_by(

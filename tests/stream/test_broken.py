@@ -125,3 +125,10 @@ def test_every_format_is_decoded_as_opencv_does(tmp_path: Path, image_format: st
         stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         assert stored is not None
         assert np.array_equal(faces.pixels(i), stored[..., ::-1])
+
+
+def test_a_shard_that_goes_while_it_is_read_from(copy: Path, numbers: Numbers) -> None:
+    faces = FaceShards(copy)
+    (copy / "train-000002.tar").unlink()
+    with pytest.raises(DatasetError, match=r"train-000002.tar is missing. It was there when the dataset was opened"):
+        epoch(faces, numbers)

@@ -107,6 +107,15 @@ def test_the_cache_on_a_device_gives_the_same(made: Path) -> None:
     supply.close()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", ["gpu", "ram", "off"])
+def test_the_same_on_a_gpu(made: Path, kind: str) -> None:
+    plain = take(FaceShards(made).batches(8, seed=5, cache="off"), 12)
+    there = take(FaceShards(made).batches(8, seed=5, cache=kind, device="cuda"), 12)
+    assert all(batch.is_cuda for batch in there)
+    assert same([batch.cpu() for batch in there], plain)
+
+
 def test_memory_holds_the_faces_and_little_else(made: Path) -> None:
     faces = FaceShards(made)
     kept = MemoryCache(faces)

@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import fsspec
@@ -15,7 +18,7 @@ import pytest
 import torch
 
 from facegan.console import Console
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards
 from tests.prep.servers import FAST, Fickle, s3_server
 
@@ -207,6 +210,33 @@ def test_what_was_not_used_for_longest_goes_first(fickle: Fickle, made: Path, ca
     assert (shards / "old.tar").exists()
     assert not (shards / "older.tar").exists()
     faces.close()
+
+
+def test_closing_does_not_wait_for_a_server_that_hangs(fickle: Fickle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "60")
+    fsspec.filesystem("http").clear_instance_cache()
+    fickle.always = dict.fromkeys(SHARDS, "hang")
+    faces = FaceShards(fickle.url)
+    batches = faces.batches(4)
+    told: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            next(batches)
+        except (FaceganError, CancelledError, RuntimeError) as error:  # RuntimeError: its pool takes no work any more
+            told.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not fickle.asked.keys() & set(SHARDS):
+        time.sleep(0.01)
+    batches.close()
+    faces.close()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert told
+    with pytest.raises(FaceganError, match="was closed"):
+        faces.pixels(0)
 
 
 def test_an_unreachable_place(fickle: Fickle) -> None:
