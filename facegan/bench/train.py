@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from facegan.bench.pairs import Bench, in_pairs
+from facegan.bench.roofline import roofline
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.train.precision import choose_device, choose_precision
@@ -18,18 +20,37 @@ from facegan.train.step import Trainer, spec_of
 _SIZE, _CHANNELS, _LATENT, _WIDTH = 64, 3, 100, 64
 
 
-def bench_train(method: str, *, steps: int, device: str, pairs: int, console: Console) -> Bench:
-    """``steps`` rounds a measurement, after one that is not counted; the data are at hand for both."""
-    config = TrainConfig.for_method(method)
+def bench_train(
+    method: str,
+    *,
+    steps: int,
+    device: str,
+    pairs: int,
+    batch: int | None = None,
+    precision: str = "auto",
+    graphs: bool = True,
+    with_roofline: bool = False,
+    console: Console,
+) -> Bench:
+    """``steps`` rounds a measurement, after some that are not counted; the data are at hand for both.
+
+    Args:
+        batch: None: the method's own.
+        with_roofline: measure the device's limits too, and state our shares of them.
+    """
+    given = {"batch": batch} if batch else {}
+    config = TrainConfig.for_method(method, precision=precision, graphs=graphs, **given)
     place = choose_device(device)
-    precision = choose_precision(config.precision, place)
+    chosen = choose_precision(config.precision, place)
     pixels = torch.randint(0, 256, (config.batch, _CHANNELS, _SIZE, _SIZE), dtype=torch.uint8, device=place)
-    trainer = Trainer(config, spec_of(config, _SIZE, _CHANNELS), place, precision)
+    trainer = Trainer(config, spec_of(config, _SIZE, _CHANNELS), place, chosen)
     reals = itertools.repeat(pixels.contiguous(memory_format=torch.channels_last))
     rounds_by_hand = {"dcgan": _dcgan_by_hand, "wgan-gp": _wgan_gp_by_hand}[config.method](config, pixels)
+    warm_up = 5 if place.type == "cuda" else 1
 
     def rate(one_round: Callable[[], object]) -> float:
-        one_round()
+        for _ in range(warm_up):
+            one_round()
         _wait(place)
         start = time.perf_counter()
         for _ in range(steps):
@@ -40,8 +61,21 @@ def bench_train(method: str, *, steps: int, device: str, pairs: int, console: Co
     rates = in_pairs(
         lambda: rate(lambda: trainer.round(reals)), lambda: rate(lambda: next(rounds_by_hand)), pairs, console
     )
-    what = f"facegan train --method {method}, batch {config.batch}, {precision} on {place}"
-    notes = {"threads": torch.get_num_threads()}
+    recorded = "" if trainer.not_recorded else ", CUDA graphs"
+    what = f"facegan train --method {method}, batch {config.batch}, {chosen} on {place}{recorded}"
+    notes = {
+        "method": method,
+        "batch": config.batch,
+        "precision": chosen,
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
+        "cuda_graphs": not trainer.not_recorded,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or "",
+    }
+    if with_roofline:
+        console.note("measuring the device's limits, and what a round takes of them")
+        notes |= roofline(trainer, pixels, statistics.median(rates[0]))
     return Bench(what, "the tutorial's loop in float32", "images/s", *rates, notes)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facegan.cli.options import Debug, Device, Json, Quiet, console_of, setting, whole_number
-from facegan.config import PrepConfig
+from facegan.config import PrepConfig, TrainConfig
 from facegan.console import print_json, print_table
 from facegan.errors import SettingsError
 from facegan.machine import usable_cpus
@@ -94,9 +94,15 @@ def bench_stream(
 
 @app.command("train")
 def bench_train(
-    method: Annotated[str, typer.Option("--method", help="dcgan or wgan-gp.")] = "dcgan",
+    method: Annotated[str, setting(TrainConfig, "method")] = TrainConfig.default("method"),
+    batch: Annotated[int | None, setting(TrainConfig, "batch", by_method=True)] = None,
+    precision: Annotated[str, setting(TrainConfig, "precision")] = TrainConfig.default("precision"),
     steps: Annotated[int, typer.Option("--steps", min=1, help="Rounds a measurement.")] = 4,
     device: Device = "auto",
+    no_graphs: Annotated[bool, typer.Option("--no-graphs", help="Never record rounds as CUDA graphs.")] = False,
+    roofline: Annotated[
+        bool, typer.Option("--roofline", help="Measure the device's limits too, and state the shares of them.")
+    ] = False,
     pairs: Pairs = 3,
     json: Json = False,
     quiet: Quiet = False,
@@ -105,4 +111,15 @@ def bench_train(
     """Images a second: our rounds beside the plain fp32 loop, on one random batch of 64×64."""
     from facegan.bench.train import bench_train as run
 
-    _print(run(method, steps=steps, device=device, pairs=pairs, console=console_of(quiet)), json)
+    bench = run(
+        method,
+        steps=steps,
+        device=device,
+        pairs=pairs,
+        batch=batch,
+        precision=precision,
+        graphs=not no_graphs,
+        with_roofline=roofline,
+        console=console_of(quiet),
+    )
+    _print(bench, json)

@@ -12,6 +12,7 @@ from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, Set, console
 from facegan.config import TrainConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError, one_of, suggest
+from facegan.lengths import in_epochs
 
 RESUME = ("auto", "never")
 
@@ -23,7 +24,7 @@ def train(
         Path | None, typer.Option("--run", help="The run's folder. \\[default: runs/METHOD-DATASET]")
     ] = None,
     method: Annotated[str, setting(TrainConfig, "method")] = TrainConfig.default("method"),
-    images: Annotated[int, setting(TrainConfig, "images")] = TrainConfig.default("images"),
+    images: Annotated[str, setting(TrainConfig, "images")] = str(TrainConfig.default("images")),
     batch: Annotated[int | None, setting(TrainConfig, "batch", by_method=True)] = None,
     precision: Annotated[str, setting(TrainConfig, "precision")] = TrainConfig.default("precision"),
     device: Device = "auto",
@@ -36,10 +37,14 @@ def train(
         Path | None,
         typer.Option("--init", help="Start a new run from trained weights: a generator's file, a checkpoint or a run."),
     ] = None,
-    save_every: Annotated[int, setting(TrainConfig, "save_every")] = TrainConfig.default("save_every"),
-    sample_every: Annotated[int, setting(TrainConfig, "sample_every")] = TrainConfig.default("sample_every"),
-    log_every: Annotated[int, setting(TrainConfig, "log_every")] = TrainConfig.default("log_every"),
+    save_every: Annotated[str, setting(TrainConfig, "save_every")] = str(TrainConfig.default("save_every")),
+    sample_every: Annotated[str, setting(TrainConfig, "sample_every")] = str(TrainConfig.default("sample_every")),
+    log_every: Annotated[str, setting(TrainConfig, "log_every")] = str(TrainConfig.default("log_every")),
     keep: Annotated[int, setting(TrainConfig, "keep")] = TrainConfig.default("keep"),
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help=TrainConfig.describe("deterministic"))
+    ] = TrainConfig.default("deterministic"),
+    no_graphs: Annotated[bool, typer.Option("--no-graphs", help="Never record rounds as CUDA graphs.")] = False,
     sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
@@ -61,15 +66,23 @@ def train(
         sample_every=sample_every,
         log_every=log_every,
         keep=keep,
+        deterministic=deterministic or None,
+        graphs=False if no_graphs else None,
     )
     method = values.pop("method", method)
-    config = TrainConfig.for_method(method, **values)
+    count = None
+    if any(map(in_epochs, values.values())):
+        from facegan.stream import FaceShards
+
+        count = len(FaceShards(shards, split))
+    config = TrainConfig.for_method(method, faces=count, **values)
     if resume not in RESUME:
         raise SettingsError(f"--resume {resume} is not offered: choose {one_of(RESUME)}.{suggest(resume, RESUME)}")
     run = run or Path("runs") / f"{config.method}-{shards.resolve().name}"
     from facegan.stream import FaceShards
     from facegan.train import plan_train
     from facegan.train import train as train_on
+    from facegan.train.ranks import first_of_processes
 
     faces = FaceShards(shards, split)
     console = console_of(quiet)
@@ -92,6 +105,8 @@ def train(
         dataset=str(shards),
         command=command,
     )
+    if not first_of_processes():
+        return
     if json:
         print_json(result.to_json())
         return

@@ -56,8 +56,8 @@ def _sentence(trainer: Trainer) -> str:
     parts = next(n for n in itertools.count(2) if config.batch % (n * size) == 0 and config.batch // n // size <= fits)
     return (
         f"{too_large}; {fits * size} images at once do.\n"
-        f"Use --batch {fits * size * config.accumulate}, or --set train.accumulate={parts} to compute the same batch "
-        "in parts."
+        f"Begin anew (--resume never) with --batch {fits * size * config.accumulate}, or with "
+        f"--set train.accumulate={parts} to compute the same batch in parts."
     )
 
 

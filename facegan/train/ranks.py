@@ -80,6 +80,11 @@ def asked_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def first_of_processes() -> bool:
+    """Whether this one speaks for all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0" or asked_size() == 1
+
+
 def own_device(device: str) -> str:
     """``auto`` and ``cuda`` are this process's own GPU under torchrun."""
     local = os.environ.get("LOCAL_RANK")

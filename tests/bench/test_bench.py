@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from facegan.bench.pairs import Bench
+from facegan.bench.roofline import work_of_an_image
+from facegan.config import TrainConfig
+from facegan.train.step import Trainer, spec_of
 from tests.cli.run import facegan
 
 
@@ -46,5 +50,34 @@ def test_bench_stream(dataset: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dcgan", "wgan-gp"])
 def test_bench_train(method: str) -> None:
-    arguments = ["bench", "train", "--method", method, "--steps", 1, "--pairs", 1, "--json"]
-    assert json.loads(facegan(*arguments).stdout)["ratio"] > 0
+    arguments = ["bench", "train", "--method", method, "--batch", 8, "--precision", "fp32", "--steps", 1, "--pairs", 1]
+    found = json.loads(facegan(*arguments, "--json").stdout)
+    assert found["ratio"] > 0
+    assert (found["batch"], found["precision"], found["device"], found["cuda_graphs"]) == (8, "fp32", "cpu", False)
+
+
+@pytest.mark.slow
+def test_bench_train_beside_the_devices_limits() -> None:
+    arguments = ["bench", "train", "--batch", 8, "--steps", 1, "--pairs", 1, "--roofline", "--json"]
+    found = json.loads(facegan(*arguments).stdout)
+    assert 0 < found["share_of_matmul"] < 1
+    assert found["memory_gbytes_per_second"] > 0
+
+
+def test_work_of_an_image_is_counted_as_by_hand() -> None:
+    """A round of DCGAN: with f_G and f_D the work of a forward pass, G takes f_G and twice as much backwards; D sees
+    reals and fakes in its step, forwards and backwards, and fakes in G's, where no gradient of its weights is wanted.
+    The first layer of each net has no gradient of its input, but for D's in G's step."""
+    config = TrainConfig.for_method("dcgan", width=8, latent=16, batch=8, precision="fp32")
+    trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
+    flops, moved = work_of_an_image(trainer, torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
+
+    def pass_of(layers: list[tuple[int, int, int]]) -> list[int]:
+        return [2 * inner * outer * 16 * side**2 for inner, outer, side in layers]
+
+    # (channels in, channels out, side on the smaller side of the 4×4 kernel's layer)
+    g = pass_of([(16, 32, 1), (32, 16, 4), (16, 8, 8), (8, 3, 16)])
+    d = pass_of([(3, 8, 16), (8, 16, 8), (16, 32, 4), (32, 1, 1)])
+    expected = 3 * sum(g) - g[0] + 2 * (3 * sum(d) - d[0]) + 2 * sum(d)
+    assert flops == pytest.approx(expected, rel=0.01)
+    assert moved > 3 * 32 * 32

@@ -21,7 +21,7 @@ OPTIONS = {
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
     " --attributes --no-source-paths --set --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
-    " --sample-every --log-every --keep --set --json --dry-run --quiet --debug",
+    " --sample-every --log-every --keep --deterministic --no-graphs --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
