@@ -133,9 +133,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(dataset: Path, tmp_path: Path) -> No
     command = [sys.executable, "-m", "facegan", *map(str, arguments), "--images", "1000000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
-    while not (run / "samples").is_dir() and process.poll() is None and time.monotonic() < end:
+    while not (run / "checkpoints/000000000").is_dir() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import ToyFaces, toy_config, steps_of, toy_train, without_times
+from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
 
 from facegan.console import Console
 from facegan.errors import Interrupted, SettingsError
