@@ -27,6 +27,7 @@ _DISK_ERRORS = {
     errno.EPERM: "{path} may not be written by this user. Choose another folder, or change its permissions.",
     errno.ENOTDIR: "{path} can't be a folder: a file is in the way. Choose another folder.",
     errno.EEXIST: "{path} can't be a folder: a file is in the way. Choose another folder.",
+    errno.EIO: "The disk of {path} reports an error. Check it, or choose another folder.",
     errno.EFBIG: "A file in {path} grew past this file system's limit. Choose another disk.",
     errno.ENOENT: "{path} can't be made where it is: there is no place for files. Choose another folder.",
     errno.ENAMETOOLONG: "{path} is too long a name. Choose a shorter one.",

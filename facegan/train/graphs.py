@@ -45,7 +45,7 @@ class Recordings:
         """Records the kind where that is still to be done. Returns why it can't be, or an empty string."""
         if kind in self._graphs:
             return ""
-        kept = self._keep()
+        before = Snapshot(self._work, self._state())
         try:
             self._warm_up(kind)
             graph = torch.cuda.CUDAGraph()
@@ -57,7 +57,7 @@ class Recordings:
         except RuntimeError as error:
             return str(error).strip().partition("\n")[0].rstrip(".")
         finally:
-            self._restore(kept)
+            before.restore()
         self._graphs[kind] = graph
         return ""
 
@@ -71,18 +71,23 @@ class Recordings:
                 self._work(kind)
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _keep(self) -> tuple[dict[str, Tensor], list[dict[str, object]], Tensor]:
-        """Copies of all that rounds change: warming up must leave no trace, neither at the start nor on resume."""
-        tensors = {name: tensor.clone() for name, tensor in self._state().items()}
-        scalers = [learner.scaler.state_dict() for learner in (self._work.g, self._work.d)]
-        return tensors, scalers, torch.cuda.get_rng_state(self._work.device)
+
+class Snapshot:
+    """Copies of all that rounds change: warming up must leave no trace, neither at the start nor on resume."""
+
+    def __init__(self, work: Work, state: dict[str, Tensor]) -> None:
+        self._learners = (work.g, work.d)
+        self._tensors = [(tensor, tensor.clone()) for tensor in state.values()]
+        self._scalers = [learner.scaler.state_dict() for learner in self._learners]
+        self._device = work.device
+        self._random = torch.cuda.get_rng_state(work.device) if work.device.type == "cuda" else None
 
     @torch.no_grad()
-    def _restore(self, kept: tuple[dict[str, Tensor], list[dict[str, object]], Tensor]) -> None:
+    def restore(self) -> None:
         """In place: recordings know tensors by where they lie."""
-        tensors, scalers, random = kept
-        for name, tensor in self._state().items():
-            tensor.copy_(tensors[name])
-        for learner, state in zip((self._work.g, self._work.d), scalers, strict=True):
+        for tensor, copy in self._tensors:
+            tensor.copy_(copy)
+        for learner, state in zip(self._learners, self._scalers, strict=True):
             learner.scaler.load_state_dict(state)
-        torch.cuda.set_rng_state(random, self._work.device)
+        if self._random is not None:
+            torch.cuda.set_rng_state(self._random, self._device)

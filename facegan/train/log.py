@@ -108,10 +108,12 @@ class RunLog:
         self.rows.append(row)
         with self._or_later():
             self._stats.add((json.dumps(row, allow_nan=False) + "\n").encode())
-        numbers = {**row, **row.get("measured", {})}
-        curves = {k: v for k, v in numbers.items() if isinstance(v, int | float) and k not in _NO_CURVES}
-        with self._or_later():
-            self._board.scalars(curves, row["images"])
+        measured: dict[str, float | None] = row.get("measured", {})
+        curves = {name: value for name, value in row.items() if name not in _NO_CURVES} if "loss_g" in row else {}
+        curves |= {f"measured/{name}": value for name, value in measured.items() if value is not None}
+        if curves:
+            with self._or_later():
+                self._board.scalars(curves, row["images"])
 
     def grid(self, picture: NDArray[np.uint8], images: int) -> None:
         self._waiting_grids[self.samples / f"{images:09d}.png"] = png_bytes(picture)

@@ -1,9 +1,10 @@
 """Several processes that train one pair of nets, one a GPU, as torchrun starts them.
 
-    torchrun --nproc-per-node N -m facegan train …
+    torchrun --nproc-per-node N -m -- facegan train …
 
-Each takes its share of a batch, and gradients are summed by one flat all-reduce a net and step. PyTorch's wrapper for
-this (DistributedDataParallel) does not work with the gradient penalty's `autograd.grad`.
+Without ``--`` torchrun takes ``--run`` for one of its own options. Each process takes its share of a batch, and
+gradients are summed by one flat all-reduce a net and step. PyTorch's wrapper for this (DistributedDataParallel) does
+not work with the gradient penalty's `autograd.grad`.
 """
 
 from __future__ import annotations

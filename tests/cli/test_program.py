@@ -123,6 +123,41 @@ def test_train_and_sample(dataset: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "b").iterdir())) == 9
 
 
+def test_lengths_in_steps_and_epochs(dataset: Path, tmp_path: Path) -> None:
+    command = ["train", "--shards", dataset, "--run", tmp_path / "run", "--batch", 16, "--dry-run", "--json"]
+    done = facegan(*command, "--images", "2ep", "--save-every", "3st", "--log-every", "1k", "--no-graphs")
+    plan = json.loads(done.stdout)
+    assert plan["images"] == -(-2 * plan["faces"] // 16) * 16
+    assert (plan["save_every"], plan["log_every"], plan["graphs"]) == (48, 1000, False)
+    wrong = facegan(*command, "--images", "5x")
+    assert wrong.returncode == 2
+    assert "--images 5x: write a length in images (200000, 200k, 5M), in steps (2000st) or in epochs" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_run(dataset: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["train", "--shards", dataset, "--run", tmp_path / "run", "--set", "train.width=4", "--images", "4st"]
+    command = [*torchrun, "-m", "--", "facegan", *map(str, arguments), "--device", "cpu", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--batch", "16"], capture_output=True, text=True, env=environment, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 64
+    assert "2 processes, cpu" in (tmp_path / "run/log.txt").read_text()
+    odd = subprocess.run(
+        [*command, "--batch", "15", "--resume", "never"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=200,
+    )
+    assert odd.returncode != 0
+    assert "--batch 15 can't be shared evenly by 2 processes: choose 14 or 16." in odd.stderr
+
+
 def test_settings_by_name(portraits: Path, tmp_path: Path, models: Path) -> None:
     done = facegan("prep", portraits, tmp_path / "out", "--set", "prep.size=32", "--dry-run", "--json")
     assert json.loads(done.stdout)["settings"]["size"] == 32
@@ -134,9 +169,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(dataset: Path, tmp_path: Path) -> No
     command = [sys.executable, "-m", "facegan", *map(str, arguments), "--images", "1000000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
-    while not (run / "samples").is_dir() and process.poll() is None and time.monotonic() < end:
+    while not (run / "checkpoints/000000000").is_dir() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import ToyFaces, toy_config, toy_train, without_times
+from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
 
 from facegan.console import Console
 from facegan.errors import Interrupted, SettingsError
@@ -87,6 +87,7 @@ def test_the_best_by_the_first_metric_is_kept_and_recorded(tmp_path):
     assert [(row["images"], row["best"]) for row in rows] == [
         (images, images in (48, 96)) for images in (48, 96, 144, 192, 240, 288, 320)
     ]
+    assert steps_of(tmp_path, "measured/precision") == [48, 96, 144, 192, 240, 288, 320]
     assert rows[3]["measured"] == {"fid": None, "precision": 0.4}  # JSON knows no NaN
 
 

@@ -68,6 +68,12 @@ def test_tensorboard_reads_what_is_written(tmp_path):
     assert np.abs(found.astype(int) - picture).mean() < 3
 
 
+def test_tensorboard_has_the_numbers_of_the_training(tmp_path):
+    run = toy_train(tmp_path, images=64, lr_g=1e-12).run
+    names = set(read_stats(run)[-1]) - {"images", "rounds", "seconds"}
+    assert set(EventAccumulator(str(run)).Reload().Tags()["scalars"]) == names
+
+
 def test_resumed_curves_have_each_step_once(tmp_path):
     for images in (96, 200, 320):
         toy_train(tmp_path, images=images)

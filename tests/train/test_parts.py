@@ -78,6 +78,20 @@ def test_ema_of_constant_weights_has_the_closed_form():
             torch.testing.assert_close(tensor, start[name] + 0.75, msg=name)
 
 
+def test_a_weight_on_the_device_averages_as_a_number_does():
+    source = make_generator(SPEC)
+    number, tensor = Ema(source, 400), Ema(source, 400, weight_on_device=True)
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(1)
+    for ema in (number, tensor):
+        for images in (1000, 10**6):
+            ema.aim(100, images)
+            ema.update()
+    for name, value in number.net.state_dict().items():
+        torch.testing.assert_close(tensor.net.state_dict()[name], value, msg=name)
+
+
 def test_without_a_half_life_the_average_is_the_last_weights():
     t = trainer(ema_images=0)
     reals = ToyFaces().batches(16)

@@ -9,8 +9,10 @@ import torch
 from toy import ToyFaces, toy_config
 
 from facegan.errors import DatasetError, SettingsError
-from facegan.nets import count_parameters
+from facegan.nets import count_parameters, make_generator
 from facegan.train import precision
+from facegan.train.graphs import Snapshot
+from facegan.train.networks import Learner
 from facegan.train.optimizers import schedule_factor
 from facegan.train.round import Kind
 from facegan.train.step import Trainer, spec_of
@@ -234,6 +236,38 @@ def test_batches_that_are_no_faces(batch, sentence):
 def test_graphs_are_left_where_they_cannot_be():
     assert trainer().not_recorded == "they need an NVIDIA GPU, and the device is cpu"
     assert trainer(graphs=False).not_recorded == "--no-graphs"
+
+
+def test_an_optimizer_that_waits_in_fp16_cannot_be_recorded():
+    nets = make_generator(spec_of(toy_config(), 32, 3))
+    cases: list[tuple[str, precision.Precision, bool]] = [
+        ("rmsprop", "fp16", False),
+        ("rmsprop", "bf16", True),
+        ("adam", "fp16", True),
+    ]
+    for name, mode, records in cases:
+        learner = Learner(nets, 1e-4, toy_config(optimizer=name), mode)
+        assert learner.records == records
+        nets.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("mode", ["fp32", "fp16"])
+def test_rounds_before_a_recording_leave_no_trace(mode):
+    config = toy_config("wgan-gp", batch=8)
+    t, same = (Trainer(config, spec_of(config, 32, 3), CPU, mode) for _ in range(2))
+    reals = list(itertools.islice(ToyFaces().batches(8), 10))
+    for one in (t, same):
+        one.round(iter(reals))
+    places = {name: tensor.data_ptr() for name, tensor in t.tensors().items()}
+    before = Snapshot(t.work, t.tensors())
+    for _ in range(3):
+        t.work(Kind.of(config, 1))
+    before.restore()
+    assert {name: tensor.data_ptr() for name, tensor in t.tensors().items()} == places
+    for one in (t, same):
+        one.round(iter(reals[5:]))
+    assert all(torch.equal(tensor, same.tensors()[name]) for name, tensor in t.tensors().items())
+    assert t.numbers() == same.numbers()
 
 
 def test_bf16_on_a_gpu_without_it(monkeypatch):
