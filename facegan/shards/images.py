@@ -46,7 +46,8 @@ def decode_image(data: bytes | memoryview) -> np.ndarray | None:
 
 
 def decode_into(data: memoryview, out: np.ndarray) -> bool:
-    """File bytes → ``out``, contiguous RGB uint8 (height, width, 3); False where they are no image of that size.
+    """File bytes → ``out``, contiguous RGB uint8 (height, width, 3); False, and ``out`` untouched, where they are no
+    image of that size: threads that meet at one place of a cache never see half of a damaged image there.
 
     The PNGs that `encode_image` writes are copied row by row, in a sixth of OpenCV's time, once their checksum holds;
     whatever else is decoded by simplejpeg or OpenCV. Frees the interpreter while it works.
@@ -89,7 +90,8 @@ def _jpeg_into(data: memoryview, out: np.ndarray) -> bool:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if (height, width) != out.shape[:2]:
             return False
-        simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+        rgb = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
         return False
+    out[:] = rgb
     return True

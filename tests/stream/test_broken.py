@@ -12,7 +12,7 @@ import torch
 
 from facegan.console import Console
 from facegan.errors import DatasetError
-from facegan.shards.images import encode_image
+from facegan.shards.images import decode_into, encode_image
 from facegan.stream import FaceShards
 from tests.shards.made import members, reseal, rewrite
 
@@ -77,6 +77,14 @@ def test_an_image_that_is_none_is_named_or_skipped(copy: Path, numbers: Numbers,
         assert faces.skipped == 1
     assert len(heard.warnings) == 2
     assert heard.warnings[0].endswith("With --skip-broken this face is left out.")
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_can_not_be_decoded_leaves_its_place_untouched(how: str) -> None:
+    """A cache's place is shared: another thread may have put a stand-in there, or be copying it."""
+    place = np.full((28, 28, 3), 7, np.uint8)
+    assert not decode_into(memoryview(SPOILT[how](encode_image(PICTURE[:28, :28], "png"))), place)
+    assert (place == 7).all()
 
 
 @pytest.mark.parametrize("how", ["gone", "cut"])
