@@ -6,7 +6,7 @@ import re
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from facegan.config import TrainConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import in_epochs
-from facegan.remote import is_url
+from facegan.remote import is_url, without_query
 
 RESUME = ("auto", "never")
 
@@ -91,34 +91,25 @@ def train(
         graphs=False if no_graphs else None,
     )
     method = values.pop("method", method)
+    threads = whole_number(workers, "--workers")
+    opened: dict[str, Any] = {"verify": verify_shards, "skip_broken": skip_broken, "cache": cache, "workers": threads}
     count = None
     if any(map(in_epochs, values.values())):
         from facegan.stream import open_faces
 
-        with closing(open_faces(shards, split)) as faces:
+        with closing(open_faces(shards, split, **{**opened, "verify": False})) as faces:
             count = len(faces)
     config = TrainConfig.for_method(method, faces=count, **values)
     if resume not in RESUME:
         raise SettingsError(f"--resume {resume} is not offered: choose {one_of(RESUME)}.{suggest(resume, RESUME)}")
     run = run or Path("runs") / f"{config.method}-{_name(shards)}"
-    threads = whole_number(workers, "--workers")
     from facegan.stream import open_faces
     from facegan.train import plan_train
     from facegan.train import train as train_on
     from facegan.train.ranks import first_of_processes
 
     console = console_of(quiet or not first_of_processes())
-    with closing(
-        open_faces(
-            shards,
-            split,
-            verify=verify_shards,
-            skip_broken=skip_broken,
-            cache=cache,
-            workers=threads,
-            console=console,
-        )
-    ) as faces:
+    with closing(open_faces(shards, split, **opened, console=console)) as faces:
         if dry_run:
             plan = plan_train(config, faces, run, device=device, resume=resume, init=init)
             if json:
@@ -154,5 +145,5 @@ def _name(shards: str) -> str:
     """The last part of a path or URL, as the name of a run's folder."""
     if shards.startswith("pipe:"):
         return "pipe"
-    last = shards.rstrip("/").rpartition("/")[2] if is_url(shards) else Path(shards).resolve().name
+    last = without_query(shards).rstrip("/").rpartition("/")[2] if is_url(shards) else Path(shards).resolve().name
     return re.sub(r"[^\w.-]+", "_", last.removesuffix(".tar")).strip("_") or "faces"

@@ -20,7 +20,7 @@ from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError
 from facegan.files import TEMPORARY, make_folder, user_cache
 from facegan.machine import usable_cpus
-from facegan.remote import filesystem, is_url, patiently
+from facegan.remote import filesystem, is_url, patiently, without_query
 from facegan.shards.images import decode_image
 from facegan.stream.choice import check_cache
 
@@ -34,7 +34,7 @@ _IMAGES = ("png", "jpg", "jpeg", "webp")
 
 def is_foreign(shards: str) -> bool:
     """Whether this names tar files or a command, rather than a dataset that facegan made."""
-    return shards.startswith(_PIPE) or bool(_TAR.search(shards))
+    return shards.startswith(_PIPE) or bool(_TAR.search(without_query(shards)))
 
 
 class ForeignShards:

@@ -45,7 +45,7 @@ class Recordings:
         """Records the kind where that is still to be done. Returns why it can't be, or an empty string."""
         if kind in self._graphs:
             return ""
-        before = Snapshot(self._work, self._state())
+        before, stream = Snapshot(self._work, self._state()), torch.cuda.current_stream(self._work.device)
         try:
             self._warm_up(kind)
             graph = torch.cuda.CUDAGraph()
@@ -57,19 +57,29 @@ class Recordings:
         except RuntimeError as error:
             return str(error).strip().partition("\n")[0].rstrip(".")
         finally:
+            torch.cuda.set_stream(stream)  # torch stays on the other one where a capture fails at its end
             before.restore()
         self._graphs[kind] = graph
         return ""
+
+    def has(self, kind: Kind) -> bool:
+        return kind in self._graphs
+
+    def close(self) -> None:
+        """Gives up the recordings and their memory; NCCL waits for those that hold all-reduces."""
+        for graph in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
 
     def play(self, kind: Kind) -> None:
         self._graphs[kind].replay()
 
     def _warm_up(self, kind: Kind) -> None:
-        self._stream.wait_stream(torch.cuda.current_stream())
+        self._stream.wait_stream(torch.cuda.current_stream(self._work.device))
         with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UP):
                 self._work(kind)
-        torch.cuda.current_stream().wait_stream(self._stream)
+        torch.cuda.current_stream(self._work.device).wait_stream(self._stream)
 
 
 class Snapshot:

@@ -113,7 +113,9 @@ class Session:
         with state.clock.stopped():
             pictures = sample_images(state.trainer.ema.generator(seed), GRID_IMAGES, seed)
             state.log.grid(grid(pictures), state.images)
-            rate = schedule_factor(config.schedule, state.images, config.images)
+            # While D has a head start the generator does not learn, and is not ill.
+            waits = state.images <= config.d_head_start
+            rate = 0.0 if waits else schedule_factor(config.schedule, state.images, config.images)
             state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds, rate))
             state.log.draw(now=last)
 

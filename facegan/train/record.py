@@ -154,8 +154,8 @@ def warn_other_machine(record: dict[str, Any], device: torch.device, warn: Calla
     for key, value in now.items():
         if begun.get(key) != value:
             warn(
-                f"this run was begun with {key} {begun.get(key) or '(none)'}, and goes on with {value or '(none)'}: "
-                "its last bits will differ from a run that never stopped."
+                f"this run was last trained with {key} {begun.get(key) or '(none)'}, and goes on with "
+                f"{value or '(none)'}: its last bits will differ from a run that never stopped."
             )
 
 

@@ -129,15 +129,17 @@ class Work:
         """D's weights are frozen: only the gradient that passes through it to the pixels is wanted."""
         self.g.zero_grad()
         self.d.net.requires_grad_(False)
-        for part in range(self.config.accumulate):
-            images = self._images(step, self.config.g_steps, part)
-            fake = self._fake_for_g(images, after_d)
-            with autocast(self.device, self.precision):
-                fake_logits = self.d.net(self._seen(fake, "augment fakes of G", images))
-            loss = self.loss.generator(fake_logits)
-            self.g.backward(loss * self.weight)
-            self._count(self.config.accumulate, loss_g=loss)
-        self.d.net.requires_grad_(True)
+        try:
+            for part in range(self.config.accumulate):
+                images = self._images(step, self.config.g_steps, part)
+                fake = self._fake_for_g(images, after_d)
+                with autocast(self.device, self.precision):
+                    fake_logits = self.d.net(self._seen(fake, "augment fakes of G", images))
+                loss = self.loss.generator(fake_logits)
+                self.g.backward(loss * self.weight)
+                self._count(self.config.accumulate, loss_g=loss)
+        finally:  # a capture that fails is followed by plain rounds
+            self.d.net.requires_grad_(True)
         self.ranks.sum_(self.g.gradient)
         self._count(1, grad_g=self.g.gradient_norm())
         self.skipped += self.g.step()

@@ -28,7 +28,7 @@ from facegan.train.log import RunLog, read_stats
 from facegan.train.loop import GRID_IMAGES, Session
 from facegan.train.memory import told_if_too_large
 from facegan.train.precision import Precision, choose_device
-from facegan.train.ranks import Ranks, joined, own_device
+from facegan.train.ranks import Ranks, asked_size, joined, own_device
 from facegan.train.record import (
     read_record,
     refuse_other_init,
@@ -109,11 +109,13 @@ def train(
     with joined(choose_device(own_device(device))) as ranks:
         console = (console or Console(quiet=True)) if ranks.writes else Console(quiet=True)
         place, precision, record = _check(config, faces, run, device, resume, init)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)  # what names no device, such as the current stream, shall mean this one
         ranks.wait()  # all have read before the first writes
         trainer = Trainer(config, spec_of(config, faces.size, faces.channels), place, precision, ranks)
         total_rounds = -(-config.images // trainer.round_images)
         total_images = total_rounds * trainer.round_images
-        with _taken(run, resume, ranks, console):
+        with closing(trainer), _taken(run, resume, ranks, console):
             checkpoint = _newest(run, ranks, console) if record else None
             if checkpoint and checkpoint.images >= total_images:
                 console.note(
@@ -186,7 +188,7 @@ def _check(
     if resume not in ("auto", "never"):
         raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
     place = choose_device(own_device(device))
-    _refuse_large_batch(config, faces)
+    _refuse_unfit_batch(config, faces)
     find_pair(spec_of(config, faces.size, faces.channels))
     record = read_record(run) if resume == "auto" else None
     precision = resumed_precision(record, config.precision, place)
@@ -196,7 +198,13 @@ def _check(
     return place, precision, record
 
 
-def _refuse_large_batch(config: TrainConfig, faces: Faces) -> None:
+def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:
+    share = Ranks(size=asked_size()).share(config.batch)
+    if share % config.accumulate:
+        raise SettingsError(
+            f"Each of {asked_size()} processes has {share} images of --batch {config.batch}, and they can't be "
+            f"computed in {config.accumulate} equal parts:\nchoose a multiple of {asked_size() * config.accumulate}."
+        )
     if config.batch > len(faces):
         raise SettingsError(
             f"--batch {config.batch} is larger than the dataset ({len(faces):,} faces): choose {len(faces)} or less."

@@ -103,14 +103,26 @@ class Trainer:
 
     def _play(self, kind: Kind) -> None:
         with gpu_math(self.device, tf32=self.config.tf32, deterministic=self.config.deterministic):
+            if self._recordings and not self._recordings.has(kind):
+                self._record(self._recordings, kind)
             if self._recordings:
-                self.not_recorded = self._recordings.prepare(kind)
-                if not self.not_recorded:
-                    self._recordings.play(kind)
-                    return
-                self._recordings = None
-                self.warn(f"this training runs without CUDA graphs, and slower: {self.not_recorded}.")
-            self.work(kind)
+                self._recordings.play(kind)
+            else:
+                self.work(kind)
+
+    def _record(self, recordings: Recordings, kind: Kind) -> None:
+        """All processes or none: a recording's warm-up has all-reduces in which each has to take part."""
+        why = recordings.prepare(kind)
+        if self.ranks.any(bool(why)):
+            self.close()
+            self.not_recorded = why or "another process could not record them"
+            self.warn(f"this training runs without CUDA graphs, and slower: {self.not_recorded}.")
+
+    def close(self) -> None:
+        """Gives up what was recorded; the state stays."""
+        if self._recordings:
+            self._recordings.close()
+        self._recordings = None
 
     def means(self) -> dict[str, float]:
         """Means since `clear_means`; waits for the device, and for the other processes, which get the same.

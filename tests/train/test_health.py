@@ -61,6 +61,11 @@ def test_a_generator_that_bursts_collapses_and_leaves_the_discriminator_too_stro
     assert "Try half of --set train.lr_d=" in strong
 
 
+def test_a_generator_that_waits_for_d_is_not_ill(tmp_path):
+    toy_train(tmp_path, images=16 * 60, d_head_start=16 * 60, **SMALL)
+    assert "no_change" not in findings(tmp_path)
+
+
 def test_a_generator_that_does_not_learn_is_told_once(tmp_path, capsys):
     toy_train(tmp_path, images=16 * 120, lr_g=1e-12, **SMALL)
     assert findings(tmp_path) == ["no_change"]

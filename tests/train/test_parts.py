@@ -257,3 +257,16 @@ def test_grid_and_png(tmp_path):
     save_png(tmp_path / "x.png", picture)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), picture)
     assert grid(images[:, :1]).shape == (22, 32, 3)
+
+
+def test_d_learns_again_after_a_step_of_g_that_failed(monkeypatch):
+    """As where a round could not be recorded, and is then run plainly."""
+    one = trainer()
+
+    def fails(*_, **__):
+        raise RuntimeError("capture")
+
+    monkeypatch.setattr(one.work, "_count", fails)
+    with pytest.raises(RuntimeError, match="capture"):
+        one.work.generator_step()
+    assert all(parameter.requires_grad for parameter in one.discriminator.parameters())

@@ -14,6 +14,7 @@ import pytest
 from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
+from facegan.train import plan_train
 from facegan.train.log import read_stats
 from facegan.train.ranks import ALONE, Ranks
 
@@ -114,3 +115,9 @@ def test_alone_nothing_is_asked():
     assert ALONE.writes
     ALONE.wait()
     assert toy_config().batch <= len(ToyFaces())
+
+
+def test_a_share_that_cannot_be_computed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(SettingsError, match=r"6 images of --batch 24, .*\nchoose a multiple of 16\."):
+        plan_train(toy_config(batch=24, accumulate=4), ToyFaces(), tmp_path / "run", device="cpu")
