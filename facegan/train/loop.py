@@ -114,7 +114,7 @@ class Session:
             pictures = sample_images(state.trainer.ema.generator(seed), GRID_IMAGES, seed)
             state.log.grid(grid(pictures), state.images)
             # While D has a head start the generator does not learn, and is not ill.
-            waits = state.images <= config.d_head_start
+            waits = config.d_head_start > 0 and state.images <= config.d_head_start
             rate = 0.0 if waits else schedule_factor(config.schedule, state.images, config.images)
             state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds, rate))
             state.log.draw(now=last)
