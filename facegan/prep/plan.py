@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import hashlib
 import itertools
 import json
 import queue
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from facegan.prep.commit import Work
 from facegan.prep.settings import library_versions
 from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, Source
 from facegan.prep.splits import splitter
-from facegan.remote import Unreachable, reachable
+from facegan.remote import reachable
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
 
@@ -231,34 +231,46 @@ def _refuse_changed(catalogue: Catalogue, out: Path) -> None:
         )
 
 
+def _sum(photo: Photo, reader: Reader) -> str:
+    """SHA-256, or nothing: whatever is wrong with it is told when it is prepared."""
+    if photo.entry.size > MAX_BYTES:
+        return ""
+    try:
+        return hashlib.sha256(reader.read(photo.entry)).hexdigest()
+    except Exception:
+        return ""
+
+
 def _find_twins(source: Readable, catalogue: Catalogue, threads: int) -> int:
     """Reads and sums every new photograph (most of the time is the disk's), and marks those that came before."""
-    readers: queue.SimpleQueue[Reader] = queue.SimpleQueue()
-    for _ in range(threads):
-        readers.put(source.reader())
+    # Ctrl-C must not find this thread inside a lock of a future, which it would leave locked: these queues are in C.
+    todo: queue.SimpleQueue[Photo | None] = queue.SimpleQueue()
+    sums: queue.SimpleQueue[tuple[bytes, str]] = queue.SimpleQueue()
+    stopped = threading.Event()
 
-    def summed(photo: Photo) -> tuple[bytes, str]:
-        reader = readers.get()
-        try:
-            if photo.entry.size > MAX_BYTES:
-                return photo.entry.name, ""
-            return photo.entry.name, hashlib.sha256(reader.read(photo.entry)).hexdigest()
-        except (Unreachable, Exception):  # whatever is wrong with it is told when it is prepared
-            return photo.entry.name, ""
-        finally:
-            readers.put(reader)
+    def work(reader: Reader) -> None:
+        while (photo := todo.get()) is not None:
+            if not stopped.is_set():
+                sums.put((photo.entry.name, _sum(photo, reader)))
+        with contextlib.suppress(OSError):
+            reader.close()
 
-    pool = concurrent.futures.ThreadPoolExecutor(threads)
+    pool = [threading.Thread(target=work, args=(source.reader(),), daemon=True) for _ in range(threads)]
+    for thread in pool:
+        thread.start()
     try:
         for split in SPLITS:
             photos = catalogue.photos(split)
             while some := [photo for _, photo in zip(range(2_000), photos, strict=False)]:
-                catalogue.set_sums(pool.map(summed, some))
+                for photo in some:
+                    todo.put(photo)
+                catalogue.set_sums(sums.get() for _ in some)
     finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for what is being read, not for all that was to be
-    while not readers.empty():
-        with contextlib.suppress(OSError):
-            readers.get().close()
+        stopped.set()  # Ctrl-C waits for what is being read, not for all that was to be
+        for _ in pool:
+            todo.put(None)
+        for thread in pool:
+            thread.join()
     return catalogue.mark_twins()
 
 
