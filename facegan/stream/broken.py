@@ -11,9 +11,9 @@ from facegan.errors import DatasetError
 
 
 class Broken(DatasetError):
-    """A shard, or one image, that can't be had or read. Exactly one of both numbers is given."""
+    """A shard that can't be had or read, or one image of it: that of number ``index`` in the dataset."""
 
-    def __init__(self, message: str, *, shard: int | None = None, index: int | None = None) -> None:
+    def __init__(self, message: str, *, shard: int, index: int | None = None) -> None:
         super().__init__(message)
         self.shard, self.index = shard, index
 
@@ -47,12 +47,11 @@ class StandIns:
             DatasetError: now nothing is whole any more.
         """
         with self._lock:
-            if broken.shard is not None:
+            if broken.index is None:
                 new = not self._shards[broken.shard]
                 self._shards[broken.shard] = True
                 left_out = f"its {self._counts[broken.shard]:,} faces are"
             else:
-                assert broken.index is not None
                 new = broken.index not in self._faces
                 self._faces.add(broken.index)
                 left_out = "this face is"

@@ -165,6 +165,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                         f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} "
                         "pixels.\n"
                         f"See what else is wrong: facegan verify {self.path} --deep",
+                        shard=shard,
                         index=index,
                     )
 

@@ -14,7 +14,7 @@ import torch
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import CheckpointError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder, write_bytes
+from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
 from facegan.nets import find_pair
 from facegan.nets.weights import FILE_NAME
 from facegan.train.best import Judge, Measure, write_best
@@ -235,6 +235,8 @@ def _taken(run: Path, resume: Resume, ranks: Ranks, console: Console) -> Iterato
         _put_aside(run, console)
     make_folder(run)
     with locked(run):
+        for folder in (run, run / "samples", run / "checkpoints"):
+            remove_partials(folder)
         ranks.wait()
         yield
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -430,21 +429,6 @@ def test_a_model_with_a_wrong_checksum_names_both_sums(
 def test_a_disk_that_can_not_be_written(portraits: Path, models: Path) -> None:
     with pytest.raises(DiskError, match=r"/proc/facegan-test.*can't be made"):
         prepare(portraits, "/proc/facegan-test/out", workers=1)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path):
-    """A file system of 300 kB, where this user may mount one."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = os.geteuid() == 0 and shutil.which("mount")
-    done = mounted and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not done or done.returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_gets_a_sentence_and_nothing_half_written(

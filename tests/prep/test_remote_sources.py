@@ -26,7 +26,7 @@ from facegan.prep.sources.remote_folder import RemoteFolder
 from facegan.remote import TooLarge, Unreachable
 from tests.prep.fake import FakeDetector, Memory, photo
 from tests.prep.servers import FAST, Fickle, s3_server
-from tests.prep.test_prepare import digest, rows, small_disk  # noqa: F401 - a fixture
+from tests.prep.test_prepare import digest, rows
 from tests.prep.test_sources import Listing, read_all
 
 PHOTOS = {f"{i:02d}.jpg": photo(60, 60, seed=i) for i in range(12)}
@@ -183,7 +183,7 @@ def test_an_archive_that_was_fetched_whole_is_fetched_anew_for_another_run(whole
 
 def test_an_archive_for_which_there_is_no_room_is_not_begun(
     whole_only: Fickle,
-    small_disk: Path,  # noqa: F811 - the fixture
+    small_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import random
 import shutil
 import signal
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +25,8 @@ from facegan.shards.verify import verify
 from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES
 from tests.prep.family import Family
 from tests.prep.test_engines import outcomes
-from tests.prep.test_prepare import digest, small_disk  # noqa: F401 - a fixture
+from tests.prep.test_prepare import digest
+from tests.stopping import stopped_at_line
 
 SLOW = "tests.prep.detectors:Slow"
 CONFIG = PrepConfig(shard_size=5, detector=SLOW)
@@ -109,33 +106,13 @@ def test_workers_killed_while_they_start_cost_nothing(
     assert is_whole(tmp_path / "out", undisturbed[0])
 
 
-@contextlib.contextmanager
-def stopped_at_line(number: int) -> Iterator[None]:
-    """Stops `carry_out_journal` before the line that it comes to after so many others."""
-    lines = itertools.count()
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        if frame.f_code is not carry_out_journal.__code__:
-            return None
-        if event == "line" and next(lines) == number:
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
-
-
 def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     portraits: Path, tmp_path: Path
 ) -> None:
     """An addition to a dataset, so that files are exchanged; the journal removes one as well."""
     out, config = tmp_path / "first" / "out", PrepConfig(shard_size=5, detector="tests.prep.detectors:Centred")
     prepare(portraits, out, config, limit=12, workers=1)
-    with stopped_at_line(4), pytest.raises(KeyboardInterrupt):  # the first four find no journal
+    with stopped_at_line(carry_out_journal, 4), pytest.raises(KeyboardInterrupt):  # the first four find no journal
         prepare(portraits, out, config, limit=16, workers=1)
     journal = out / ".facegan" / "journal.json"
     decided = json.loads(journal.read_bytes())
@@ -151,7 +128,7 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     while True:
         again = Path(shutil.copytree(tmp_path / "first", tmp_path / "again")) / "out"
         try:
-            with stopped_at_line(stops):
+            with stopped_at_line(carry_out_journal, stops):
                 carry_out_journal(again)
         except KeyboardInterrupt:
             stops += 1
@@ -183,7 +160,8 @@ def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
     assert not (out / "dataset.json").exists() or DatasetInfo.read(out).totals.photos == 15
     (out / "train-000000.tar").unlink()
     (out / "train-000002.tar").write_bytes(b"altered")
-    with pytest.raises(KeyboardInterrupt), stopped_at_line(4):  # a repair is stopped, too: when all is decided
+    # A repair is stopped, too: when all is decided.
+    with pytest.raises(KeyboardInterrupt), stopped_at_line(carry_out_journal, 4):
         prepare(portraits, out, CONFIG, workers=1, repair=True)
     prepare(portraits, out, CONFIG, workers=1, repair=True)
     assert verify(out).ok
@@ -295,7 +273,7 @@ def filled(disk: Path) -> Iterator[None]:
 def test_a_disk_that_fills_up_while_workers_write_or_at_the_end(
     undisturbed: tuple[dict[str, str], float],
     portraits: Path,
-    small_disk: Path,  # noqa: F811 - the fixture
+    small_disk: Path,
     moment: str,
 ) -> None:
     os.system(f"mount -o remount,size=4m {small_disk}")  # noqa: S605 - a path of pytest's own
@@ -320,7 +298,7 @@ def test_a_disk_that_fills_up_while_workers_write_or_at_the_end(
 def test_a_disk_too_small_for_what_is_unpacked(
     undisturbed: tuple[dict[str, str], float],
     portraits: Path,
-    small_disk: Path,  # noqa: F811 - the fixture
+    small_disk: Path,
     tmp_path: Path,
 ) -> None:
     with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as tar:
@@ -340,7 +318,7 @@ def test_a_disk_too_small_for_what_is_unpacked(
 @pytest.mark.slow
 def test_a_folder_for_temporary_files_that_is_too_small_for_the_list(
     portraits: Path,
-    small_disk: Path,  # noqa: F811 - the fixture
+    small_disk: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

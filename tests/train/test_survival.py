@@ -9,11 +9,9 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,6 +26,7 @@ from facegan.train.growing import GrowingFile
 from facegan.train.log import read_stats
 from facegan.train.shelf import Shelf
 from tests.prep.family import Family
+from tests.stopping import stopped_at_line
 
 OPTIONS = "--batch 8 --images 960 --save-every 96 --sample-every 160 --log-every 16 --keep 2 --precision fp32 --quiet"
 SETTINGS = "--set train.width=4 --set train.latent=16 --set train.milestones=100,300"
@@ -104,27 +103,19 @@ def test_killed_and_stopped_at_many_moments(undisturbed, dataset, tmp_path, seed
     assert_same(run, whole)
 
 
-@contextlib.contextmanager
-def stopped_at_line(function: Callable[..., Any], number: int) -> Iterator[None]:
-    """Ends ``function`` before the line that it comes to after so many others, as SIGKILL could."""
-    lines = 0
-
-    def trace(frame: Any, event: str, _: object) -> Any:
-        nonlocal lines
-        if frame.f_code is not function.__code__:
-            return None
-        if event == "line":
-            lines += 1
-            if lines > number:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
+def test_what_a_killed_process_left_half_written_goes_with_the_next_start(tmp_path):
+    run = tmp_path / "run"
+    toy_train(run, images=160)
+    left = [
+        run / ".losses.png.7.partial",
+        run / "samples/.000000160.png.7.partial",
+        run / "checkpoints/.000000320.partial",
+    ]
+    for path in left[:2]:
+        path.write_bytes(b"half")
+    left[2].mkdir()
+    toy_train(run, images=160)  # which is finished
+    assert not any(path.exists() for path in left)
 
 
 def test_a_checkpoint_that_replaces_another_is_there_whenever_the_process_ends(tmp_path):
@@ -152,18 +143,9 @@ def test_a_checkpoint_that_replaces_another_is_there_whenever_the_process_ends(t
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB, where this user may mount one."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = os.geteuid() == 0 and shutil.which("mount")
-    done = mounted and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not done or done.returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def disk_of_16_mb(small_disk: Path) -> Path:
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    return small_disk
 
 
 class Filler:
@@ -183,12 +165,12 @@ class Filler:
         return False
 
 
-def test_a_disk_that_is_full_for_a_while_delays_the_log_and_the_checkpoints(small_disk, tmp_path, capsys):
+def test_a_disk_that_is_full_for_a_while_delays_the_log_and_the_checkpoints(disk_of_16_mb, tmp_path, capsys):
     config = toy_config(images=640)
     whole = toy_train(tmp_path / "whole", images=640).run
     capsys.readouterr()
-    run = small_disk / "run"
-    train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=Filler(small_disk, 5, 25))
+    run = disk_of_16_mb / "run"
+    train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=Filler(disk_of_16_mb, 5, 25))
     said = capsys.readouterr().err.splitlines()
     assert said == [
         f"warning: {run} can't be written (No space left on device). Training goes on; what it has to say waits.",
@@ -206,11 +188,11 @@ def test_a_disk_that_is_full_for_a_while_delays_the_log_and_the_checkpoints(smal
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000000", "000000480", "000000640"]
 
 
-def test_a_disk_that_stays_full_ends_with_an_error_and_the_same_command_goes_on(small_disk, tmp_path, capsys):
+def test_a_disk_that_stays_full_ends_with_an_error_and_the_same_command_goes_on(disk_of_16_mb, tmp_path, capsys):
     config = toy_config(images=640)
     whole = toy_train(tmp_path / "whole", images=640).run
-    run = small_disk / "run"
-    filler = Filler(small_disk, 12, 10**6)
+    run = disk_of_16_mb / "run"
+    filler = Filler(disk_of_16_mb, 12, 10**6)
     with pytest.raises(DiskError) as caught:
         train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=filler)
     assert str(caught.value) == (
