@@ -256,9 +256,9 @@ class TrainConfig(Settings):
     """Everything that decides what ``facegan train`` learns, and how it saves what it learnt."""
 
     section: ClassVar[str] = "train"
-    # What may differ between a run and its continuation: it changes no weight, but for the last bits on a GPU.
+    # What may differ between a run and its continuation: it changes no weight.
     FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"images", "save_every", "sample_every", "log_every", "keep", "milestones", "deterministic", "graphs"}
+        {"images", "save_every", "sample_every", "log_every", "keep", "milestones"}
     )
 
     method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
@@ -325,7 +325,7 @@ class TrainConfig(Settings):
     log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
     keep: Positive = Field(default=3, description="checkpoints kept beside each other")
     milestones: Annotated[tuple[Positive, ...], BeforeValidator(_by_comma)] = Field(
-        default=(), description="images at which checkpoints are made that are kept for good, by comma"
+        default=(), description="lengths (20k,5M) at which checkpoints are made that are kept for good, by comma"
     )
 
     @classmethod
@@ -345,17 +345,21 @@ class TrainConfig(Settings):
     @classmethod
     def _in_images(cls, values: Mapping[str, Any], faces: int | None) -> dict[str, Any]:
         """Lengths that are text as numbers of images."""
-        if not any(isinstance(values.get(name), str) for name in LENGTHS):
-            return dict(values)
+        values = dict(values)
+        if "milestones" in values:
+            values["milestones"] = _by_comma(values["milestones"])
         batch, d_steps = (_number(values.get(name, cls.default(name))) for name in ("batch", "d_steps"))
         round_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
         try:
-            return {
-                name: images_of(value, "--" + name.replace("_", "-"), round_images, faces) if name in LENGTHS else value
-                for name, value in values.items()
-            }
+            for name in (name for name in LENGTHS if name in values):
+                values[name] = images_of(values[name], "--" + name.replace("_", "-"), round_images, faces)
+            if isinstance(values.get("milestones"), list | tuple):
+                values["milestones"] = [
+                    images_of(value, "train.milestones", round_images, faces) for value in values["milestones"]
+                ]
         except ValueError as error:
             raise SettingsError(str(error)) from None
+        return values
 
     @property
     def round_images(self) -> int:
@@ -388,8 +392,20 @@ class TrainConfig(Settings):
             raise ValueError(
                 "d_head_start and g_head_start: only one net can have a head start. Leave one of them out."
             )
-        if self.optimizer == "adam" and self.momentum:
-            raise ValueError("train.momentum belongs to sgd and rmsprop: Adam's is train.beta1.")
-        if self.loss != "wgan-gp" and self.penalty_every > 1:
-            raise ValueError(f"train.penalty_every changes nothing with the loss {self.loss}, which has no penalty.")
+        for name, why in self._idle().items():
+            if getattr(self, name) != METHODS[self.method].get(name, self.default(name)):
+                raise ValueError(f"train.{name} changes nothing {why}. Leave it out.")
         return self
+
+    def _idle(self) -> dict[str, str]:
+        """Settings that change nothing beside the others, and why."""
+        idle: dict[str, str] = {}
+        if self.loss != "wgan-gp":
+            idle |= dict.fromkeys(("gp_weight", "penalty_every"), f"with the loss {self.loss}, which has no penalty")
+        if self.optimizer == "adam":
+            idle["momentum"] = "with adam, whose momentum is train.beta1"
+        else:
+            idle["beta1"] = f"with {self.optimizer}, whose momentum is train.momentum"
+        if self.optimizer == "sgd":
+            idle["beta2"] = "with sgd, which keeps no mean of squares"
+        return idle

@@ -11,7 +11,7 @@ _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
 def in_epochs(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().endswith("ep")
+    return isinstance(value, str) and any(part.strip().endswith("ep") for part in value.split(","))
 
 
 def images_of(value: Any, option: str, round_images: int, faces: int | None) -> Any:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from facegan.config import TrainConfig
 from facegan.errors import SettingsError
-from facegan.lengths import images_of
+from facegan.lengths import images_of, in_epochs
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,14 @@ def test_lengths_that_cannot_be():
         ({"augment": "colour"}, r"no augmentation 'colour', only color, .*\. Did you mean 'color'\?"),
         ({"batch": 10, "accumulate": 4}, "--batch 10 can't be computed in 4 equal parts"),
         ({"d_head_start": 10, "g_head_start": 10}, "only one net can have a head start"),
-        ({"momentum": 0.9}, "Adam's is train.beta1"),
+        ({"momentum": 0.9}, r"train.momentum changes nothing with adam, whose momentum is train.beta1\. Leave it out"),
         ({"penalty_every": 4}, "penalty_every changes nothing with the loss non-saturating"),
+        ({"gp_weight": 1}, "gp_weight changes nothing with the loss non-saturating, which has no penalty"),
+        (
+            {"optimizer": "rmsprop", "beta1": 0.1},
+            "beta1 changes nothing with rmsprop, whose momentum is train.momentum",
+        ),
+        ({"optimizer": "sgd", "beta2": 0.9}, "beta2 changes nothing with sgd"),
         ({"optimizer": "adamw"}, r"choose adam, rmsprop or sgd\. Did you mean 'adam'\?"),
         ({"latent_law": "gauss"}, "--latent-law gauss is not offered"),
         ({"image_range": 0}, "--image-range 0: it has to be greater than 0"),
@@ -73,6 +79,22 @@ def test_lengths_that_cannot_be():
 def test_settings_that_do_not_go_together(given, sentence):
     with pytest.raises(SettingsError, match=sentence):
         TrainConfig.of(given)
+
+
+def test_a_methods_own_values_may_be_idle():
+    assert TrainConfig.for_method("wgan-gp", optimizer="sgd").beta2 == 0.9
+
+
+def test_milestones_are_lengths():
+    config = TrainConfig.for_method("dcgan", faces=100, batch=10, milestones="20k, 3st,2ep, 7")
+    assert config.milestones == (20_000, 30, 200, 7)
+    assert TrainConfig.of(config.model_dump()) == config
+    assert TrainConfig.of(config.model_dump(mode="json")) == config
+    assert in_epochs("20k,2ep,7")
+    with pytest.raises(SettingsError, match=r"train.milestones 5x: write a length"):
+        TrainConfig.of({"milestones": "20k,5x"})
+    with pytest.raises(SettingsError, match=r"milestones 5ep: an epoch is as long as the dataset"):
+        TrainConfig.of({"milestones": ["5ep"]})
 
 
 def test_augmentations_have_one_spelling():

@@ -186,17 +186,24 @@ def test_resume_never_puts_the_old_run_aside(tmp_path, capsys):
 def test_a_run_goes_on_only_as_what_it_was(tmp_path, monkeypatch, capsys):
     toy_train(tmp_path, images=16)
     with pytest.raises(
-        SettingsError, match=r"begun with lr_g = 0\.0002, and now lr_g = 0\.1 is asked for\.\nOnly deterministic, "
+        SettingsError, match=r"begun with lr_g = 0\.0002, and now lr_g = 0\.1 is asked for\.\nOnly images, "
     ):
         toy_train(tmp_path, images=32, lr_g=0.1)
     with pytest.raises(SettingsError, match="begun with precision = fp32, and now precision = bf16"):
         toy_train(tmp_path, images=32, precision="bf16")
     with pytest.raises(DatasetError, match=r"begun on other faces than these \(200 then, 100 now"):
         toy_train(tmp_path, faces=ToyFaces(100), images=32)
+    with pytest.raises(SettingsError, match="begun with graphs = "):
+        toy_train(tmp_path, images=32, graphs=not toy_config().graphs)
     monkeypatch.setattr("facegan.train.record.cpu_name", lambda: "another CPU")
     toy_train(tmp_path, images=32, precision="auto", log_every=16)
     assert "and goes on with another CPU: its last bits will differ" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run.json").read_text())["precision"] == "fp32"
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["precision"], record["machine"]["processes"]) == ("fp32", 1)
+    record["machine"]["processes"] = 2
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    toy_train(tmp_path, images=48)
+    assert "last trained with processes 2, and goes on with 1: its last bits will differ" in capsys.readouterr().err
 
 
 def test_settings_that_cannot_be_used(tmp_path):
