@@ -112,15 +112,18 @@ class RunState:
             self.log.sync()
             save_generator(self.run / FILE_NAME, generator)
             self.shelf.put(self.images, tensors, self.numbers(scheduled), generator)
+        except DiskError as error:
+            where = f"the checkpoint at {self.images:,} images"
+            self.log.warn(f"{where} could not be saved ({_why(error)}). Training goes on; the next save tries again.")
+            self.best = self.best_saved
+            return False
+        try:
             write_best(self.run, self.best)
             kept = self.milestones() | ({self.best.images} if self.best else set())
             self.shelf.thin_out(self.trainer.config.keep, kept)
         except DiskError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            where = f"the checkpoint at {self.images:,} images"
-            self.log.warn(f"{where} could not be saved ({why}). Training goes on; the next save tries again.")
-            self.best = self.best_saved
-            return False
+            where = f"The checkpoint at {self.images:,} images"
+            self.log.warn(f"{where} is saved, but what belongs to it could not be ({_why(error)}): the next save does.")
         return True
 
     def roll_back(self, problem: str) -> int:
@@ -161,6 +164,10 @@ class RunState:
             f"{self.images:,} images are trained, but their checkpoint could not be saved: {behind}.\n"
             f"Make room for {self.run}, then start the same command again."
         )
+
+
+def _why(error: DiskError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def first_not_finite_of(tensors: dict[str, torch.Tensor]) -> str:

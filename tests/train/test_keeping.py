@@ -11,10 +11,11 @@ import pytest
 from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
 
 from facegan.console import Console
-from facegan.errors import Interrupted, SettingsError
+from facegan.errors import DiskError, Interrupted, SettingsError
 from facegan.nets import Generator, load_generator
 from facegan.train import TrainResult, sample_images, train
 from facegan.train.log import read_stats
+from facegan.train.shelf import Shelf
 
 
 def kept(run: Path) -> list[int]:
@@ -47,6 +48,22 @@ def test_a_stop_costs_no_scheduled_checkpoint(tmp_path):
         assert kept(tmp_path) == [64, images]
     toy_train(tmp_path, images=128, save_every=64, keep=1)
     assert kept(tmp_path) == [128]
+
+
+def test_old_checkpoints_that_can_not_be_deleted_do_not_make_the_new_one_unsaved(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+
+        def refuse(*given: object) -> None:
+            raise DiskError("no")
+
+        patch.setattr(Shelf, "thin_out", refuse)
+        assert toy_train(tmp_path, images=96, save_every=16, keep=2).images == 96
+    said = capsys.readouterr().err
+    assert "The checkpoint at 96 images is saved, but what belongs to it could not be (no): the next save does." in said
+    assert "could not be saved" not in said
+    assert kept(tmp_path) == list(range(0, 97, 16))
+    toy_train(tmp_path, images=112, save_every=16, keep=2)
+    assert kept(tmp_path) == [96, 112]
 
 
 def test_samples_of_a_checkpoint(tmp_path):
