@@ -67,6 +67,12 @@ def start_from(trainer: Trainer, weights: Weights) -> None:
     different = [net for net, tensors in weights.nets.items() if _first_other(tensors, own[net].state_dict())]
     if different:
         raise CheckpointError(_sentence(weights, trainer.spec, [net for net in different if net != "ema"], own))
+    law = weights.spec.get("law", trainer.spec.law)
+    if law != trainer.spec.law:
+        raise CheckpointError(
+            f"--init {weights.path}: its generator learnt on latents of the law {law}, and this run draws them "
+            f"{trainer.spec.law}.\nSet train.latent_law={law}."
+        )
     for net, tensors in weights.nets.items():
         own[net].load_state_dict(tensors)
 
