@@ -6,7 +6,7 @@ import gc
 import itertools
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 
@@ -16,8 +16,15 @@ from facegan.files import human_bytes
 from facegan.machine import memory_bytes
 from facegan.train.step import Trainer
 
-# As CUDA, PyTorch's CPU allocator and oneDNN say it.
-_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "could not create a memory")
+# As CUDA, PyTorch's CPU allocator and oneDNN say it; then cuBLAS and cuDNN, which have memory of their own.
+_WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "could not create a memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 @contextmanager
@@ -45,6 +52,7 @@ def _is_about_memory(error: BaseException) -> bool:
 
 def _sentence(trainer: Trainer) -> str:
     trainer.work.forget()
+    trainer.close()  # its recordings' memory
     config, size = trainer.config, trainer.ranks.size
     place = f"the memory of {trainer.device} ({human_bytes(_has_bytes(trainer.device))})"
     in_parts = f", in {config.accumulate} parts," if config.accumulate > 1 else ""
@@ -72,13 +80,13 @@ def _fits(trainer: Trainer, images: int) -> bool:
     gc.collect()
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
-    changes = {"batch": images, "accumulate": 1, "d_head_start": 0, "g_head_start": 0, "graphs": False}
+    changes = {"batch": images, "accumulate": 1, "d_head_start": 0, "g_head_start": 0}
     config = TrainConfig.of({**trainer.config.model_dump(), **changes})
     shape = (images, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
     try:
-        probe = Trainer(config, trainer.spec, trainer.device, trainer.precision)
-        probe.round(itertools.repeat(torch.zeros(shape, dtype=torch.uint8, device=trainer.device)))
-        probe.means()  # waits for the device
+        with closing(Trainer(config, trainer.spec, trainer.device, trainer.precision)) as probe:  # recorded, too
+            probe.round(itertools.repeat(torch.zeros(shape, dtype=torch.uint8, device=trainer.device)))
+            probe.means()  # waits for the device
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not _is_about_memory(error):
             raise

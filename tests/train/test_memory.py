@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from toy import toy_config
 
 from facegan.config import TrainConfig
+from facegan.errors import SettingsError
+from facegan.train.memory import told_if_too_large
+from facegan.train.step import Trainer, spec_of
 
 PROGRAM = """
 import json, resource, sys
@@ -49,3 +54,23 @@ def test_a_batch_that_does_not_fit_says_which_would(tmp_path):
     settings = {"batch": 2048, "accumulate": parts, "width": 32, "images": 2048}
     assert TrainConfig.of(settings).batch == 2048
     assert said(tmp_path / "another", **settings) == ""  # in so many parts it trains
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory",
+    ],
+)
+def test_libraries_words_for_too_little_memory(words):
+    config = toy_config(batch=16)
+    trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
+    with (
+        pytest.raises(SettingsError, match=r"--batch 16 does not fit .*; 8 images at once do"),
+        told_if_too_large(trainer),
+    ):
+        raise RuntimeError(words)
+    with pytest.raises(RuntimeError, match="another"), told_if_too_large(trainer):
+        raise RuntimeError("another")
