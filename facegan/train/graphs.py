@@ -47,20 +47,11 @@ class Recordings:
             return ""
         before, stream = Snapshot(self._work, self._state()), torch.cuda.current_stream(self._work.device)
         try:
-            self._warm_up(kind)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads (decoding, pinned memory) may call CUDA meanwhile: their calls are not part of it.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                self._work(kind)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            return str(error).strip().partition("\n")[0].rstrip(".")
+            self._warm_up(kind)  # what fails here fails in plain rounds as well
+            return self._capture(kind)
         finally:
             torch.cuda.set_stream(stream)  # torch stays on the other one where a capture fails at its end
             before.restore()
-        self._graphs[kind] = graph
-        return ""
 
     def has(self, kind: Kind) -> bool:
         return kind in self._graphs
@@ -73,6 +64,19 @@ class Recordings:
 
     def play(self, kind: Kind) -> None:
         self._graphs[kind].replay()
+
+    def _capture(self, kind: Kind) -> str:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads (decoding, pinned memory) may call CUDA meanwhile: their calls are not part of it.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                self._work(kind)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return str(error).strip().partition("\n")[0].rstrip(".")
+        self._graphs[kind] = graph
+        return ""
 
     def _warm_up(self, kind: Kind) -> None:
         self._stream.wait_stream(torch.cuda.current_stream(self._work.device))

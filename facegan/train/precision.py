@@ -90,7 +90,8 @@ def gpu_math(device: torch.device, *, tf32: bool, deterministic: bool) -> Iterat
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS takes its workspace
     cudnn, memory = _backends.cudnn, _backends_memory
-    before = cudnn.benchmark, torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    before = cudnn.benchmark, memory.fill_uninitialized_memory
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic)
     memory.fill_uninitialized_memory = False  # nothing here reads memory before writing it
@@ -98,9 +99,8 @@ def gpu_math(device: torch.device, *, tf32: bool, deterministic: bool) -> Iterat
         with float32_as("tf32" if tf32 else "ieee", device):
             yield
     finally:
-        cudnn.benchmark = before[0]
-        torch.use_deterministic_algorithms(before[1])
-        memory.fill_uninitialized_memory = before[2]
+        cudnn.benchmark, memory.fill_uninitialized_memory = before
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
 
 
 @contextmanager

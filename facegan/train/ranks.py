@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from facegan.errors import SettingsError
+from facegan.errors import Interrupted, SettingsError
 
 _PATIENCE = timedelta(hours=2)  # while rank 0 saves, samples or measures, the others wait
 
@@ -112,5 +112,12 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     talk = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), talk)
-    finally:
+    except Interrupted:
         dist.destroy_process_group(talk)
+        raise
+    except BaseException:
+        # Others may wait in an all-reduce for this process, and taking leave of NCCL would wait for them. It ends at
+        # once instead, and torchrun ends the others.
+        atexit.unregister(dist.destroy_process_group)
+        raise
+    dist.destroy_process_group(talk)

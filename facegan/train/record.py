@@ -86,7 +86,7 @@ def write_record(
             "channels": faces.channels,
         },
         "stream": dict(reals.describe()),
-        "machine": machine(trainer.device),
+        "machine": machine(trainer.device, trainer.ranks.size),
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in _PACKAGES},
@@ -99,9 +99,10 @@ def write_record(
         write_json(run / FILE_NAME, record)
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device, processes: int) -> dict[str, Any]:
+    """What the last bits of a result hang on."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "gpu": gpu}
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "gpu": gpu, "processes": processes}
 
 
 def resumed_precision(record: dict[str, Any] | None, asked: str, device: torch.device) -> Precision:
@@ -149,12 +150,14 @@ def refuse_other_init(record: dict[str, Any], init: str | Path | None, run: Path
         )
 
 
-def warn_other_machine(record: dict[str, Any], device: torch.device, warn: Callable[[str], None]) -> None:
-    begun, now = record["machine"], machine(device)
+def warn_other_machine(
+    record: dict[str, Any], device: torch.device, processes: int, warn: Callable[[str], None]
+) -> None:
+    begun, now = record["machine"], machine(device, processes)
     for key, value in now.items():
-        if begun.get(key) != value:
+        if key in begun and begun[key] != value:  # an older facegan did not write all of them
             warn(
-                f"this run was last trained with {key} {begun.get(key) or '(none)'}, and goes on with "
+                f"this run was last trained with {key} {begun[key] or '(none)'}, and goes on with "
                 f"{value or '(none)'}: its last bits will differ from a run that never stopped."
             )
 

@@ -79,8 +79,9 @@ class Work:
         self.part = share // config.accumulate  # images of a forward pass
         # Gradients are means over the batch, of which this process computes some parts.
         self.weight = 1 / (config.accumulate * ranks.size)
-        # Sums since the last row of the log, kept on the device: reading a number would wait for the GPU.
-        self.totals = torch.zeros(len(TOTALS), device=self.device)
+        # Sums since the last row of the log, of each process; this one adds to its own. They are kept on the device:
+        # reading a number would wait for the GPU.
+        self.totals = torch.zeros((ranks.size, len(TOTALS)), device=self.device)
         self.skipped = torch.zeros((), device=self.device)  # steps that a scaler left out, in the same time
         self._positions = ranks.rank * share + torch.arange(share, device=self.device)
         # With one step of each net a round G's step takes the fakes of D's, as in PyTorch's example.
@@ -198,4 +199,4 @@ class Work:
     def _count(self, parts: int, **values: Tensor) -> None:
         zero = torch.zeros((), device=self.device)
         rows = [values[name].float().mean() if name in values else zero for name in TOTALS]
-        self.totals += torch.stack(rows) / parts
+        self.totals[self.ranks.rank] += torch.stack(rows) / parts

@@ -131,10 +131,11 @@ def train(
                 closing(_batches(faces, config, place, ranks)) as reals,
                 StopRequests(stop) as stopped,
                 told_if_too_large(trainer),
+                trainer.math(),
             ):
                 trainer.warn = log.warn
                 if record:
-                    warn_other_machine(record, place, log.warn)
+                    warn_other_machine(record, place, ranks.size, log.warn)
                 clock = Clock(place, checkpoint.state["seconds"] if checkpoint else 0.0)
                 state = RunState(run, trainer, reals, log, health_of(trainer), clock)
                 if checkpoint:

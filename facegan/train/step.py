@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -101,8 +102,12 @@ class Trainer:
         self.ema.aim(self.round_images, self.images + self.round_images)
         self.work.number.fill_(self.rounds)
 
+    def math(self) -> AbstractContextManager[None]:
+        """How its device computes: rounds enter it themselves, and what makes pictures of the nets has to."""
+        return gpu_math(self.device, tf32=self.config.tf32, deterministic=self.config.deterministic)
+
     def _play(self, kind: Kind) -> None:
-        with gpu_math(self.device, tf32=self.config.tf32, deterministic=self.config.deterministic):
+        with self.math():
             if self._recordings and not self._recordings.has(kind):
                 self._record(self._recordings, kind)
             if self._recordings:
@@ -132,7 +137,7 @@ class Trainer:
         the steps that have it; in fp16 ``skipped``: how many steps the scalers left out, of both nets.
         """
         self.agree()
-        sums = dict(zip(TOTALS, self.work.totals.tolist(), strict=True))
+        sums = dict(zip(TOTALS, (self.work.totals.sum(0) / self.ranks.size).tolist(), strict=True))
         counted = {name: self.counts["gp" if name == "gp" else "d" if name in TOTALS_D else "g"] for name in TOTALS}
         means = {name: total / max(counted[name], 1) for name, total in sums.items()}
         if not self.work.loss.penalised:
@@ -142,9 +147,11 @@ class Trainer:
         return means
 
     def agree(self) -> None:
-        """What the log counts of this process's parts of the batches becomes that of all parts, in all processes."""
+        """Each process gets to know what the others counted for the log. Exact, and so free to be done at any time."""
         if self.ranks.size > 1:
-            self.ranks.sum_(self.work.totals.div_(self.ranks.size))
+            own = self.work.totals[self.ranks.rank].clone()
+            self.work.totals.zero_()[self.ranks.rank] = own
+            self.ranks.sum_(self.work.totals)
 
     def clear_means(self) -> None:
         self.work.totals.zero_()
@@ -190,6 +197,10 @@ class Trainer:
         counts = numbers.get("counts", _no_counts())
         if "counts" not in numbers:  # of an older facegan, which counted less: the next row's means begin here
             tensors = {**tensors, **{name: torch.zeros_like(own[name]) for name in ("log.totals", "log.skipped")}}
+        totals, place = tensors.get("log.totals"), own["log.totals"]
+        if totals is not None and totals.shape != place.shape and totals.numel() % len(TOTALS) == 0:
+            # Of another number of processes: each begins with the mean, and the row comes out as it was counted.
+            tensors = {**tensors, "log.totals": totals.reshape(-1, len(TOTALS)).mean(0).expand(place.shape)}
         refuse_other_tensors(what, tensors, own)
         # In place: the layout in memory stays as it was made, which fused Adam relies on (a moment in another layout
         # than its weight would be applied to the wrong elements), and recordings find each tensor where it was.

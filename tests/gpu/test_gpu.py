@@ -117,9 +117,10 @@ def test_fp16_is_finite_for_200_rounds(method):
 
 def test_the_penalty_is_captured_and_is_not_tf32(monkeypatch):
     seen = []
+    backends: Any = torch.backends  # whose flags are made at run time
 
     def penalty(*given):
-        seen.append((torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision))
+        seen.append((backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision))
         return gradient_penalty(*given)
 
     monkeypatch.setattr("facegan.train.round.gradient_penalty", penalty)
@@ -140,6 +141,19 @@ def test_memory_is_flat_over_5000_rounds():
         t.round(reals)
     torch.cuda.synchronize()
     assert torch.cuda.memory_reserved() == before
+
+
+def test_pictures_and_measurements_are_made_as_rounds_are(tmp_path: Path):
+    seen = []
+
+    def measure(generator: torch.nn.Module) -> dict[str, float]:
+        backends: Any = torch.backends
+        seen.append((torch.are_deterministic_algorithms_enabled(), backends.cudnn.conv.fp32_precision))
+        return {"nothing": 0.0}
+
+    config = toy_config("dcgan", deterministic=True, tf32=False)
+    train(config, ToyFaces(), tmp_path / "run", device="cuda", measure=measure, eval_every=64)
+    assert set(seen) == {(True, "ieee")}
 
 
 def test_a_round_does_not_wait_for_the_gpu():

@@ -40,6 +40,20 @@ def test_devices_that_are_not_there(asked, sentence):
     assert sentence in str(caught.value)
 
 
+def test_gpu_math_is_as_it_was_afterwards():
+    cuda = torch.device("cuda")  # its flags are there without one
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with precision.gpu_math(cuda, tf32=True, deterministic=True):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+            with precision.gpu_math(cuda, tf32=False, deterministic=False):
+                assert not torch.are_deterministic_algorithms_enabled()
+            assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_auto_takes_bf16_only_where_the_cpu_has_instructions(monkeypatch):
     for flags, chosen in [({"avx512f"}, "fp32"), ({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16"), (set(), "fp32")]:
         monkeypatch.setattr(precision, "cpu_flags", lambda flags=flags: flags)

@@ -101,6 +101,17 @@ def test_runs_of_two_processes_stop_together_and_go_on_to_the_bit(tmp_path):
         assert row == pytest.approx(expected, rel=5e-3, abs=5e-3)
 
 
+def test_where_one_process_fails_the_others_do_not_wait_for_ever():
+    children = processes(2, "fails")
+    try:
+        errors = [child.communicate(timeout=120)[1] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert all(child.returncode for child in children)
+    assert "this process is to fail" in errors[1]
+
+
 def test_a_batch_that_cannot_be_shared():
     with pytest.raises(SettingsError, match=r"--batch 10 can't be shared evenly by 4 processes: choose 8 or 12\."):
         Ranks(0, 4).share(10)

@@ -1,4 +1,5 @@
-"""One process of several, which prints what came of it: ``two.py rounds CASES`` or ``two.py runs FOLDER``."""
+"""One process of several, which prints what came of it: ``two.py rounds CASES``, ``runs FOLDER``
+or ``fails``."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def rounds(ranks: Ranks, method: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def runs(folder: Path) -> dict[str, Any]:
     """A run; and one that the last process stops after three rounds, and that goes on."""
-    given: dict[str, Any] = {"sync_norm": True, "images": 160, "log_every": 16, "save_every": 32}
+    given: dict[str, Any] = {"sync_norm": True, "images": 160, "log_every": 64, "save_every": 32}
     whole = toy_train(folder / "whole", **given)
     asked: list[int] = []
 
@@ -56,8 +57,22 @@ def runs(folder: Path) -> dict[str, Any]:
     return {"stopped_after": stopped_after, "images": [whole.images, again.images], "loss_g": again.loss_g}
 
 
+def fails() -> None:
+    """The last process fails in its second round, in which the others wait for it."""
+    with joined(CPU) as ranks:
+        config = toy_config(batch=16)
+        trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", ranks)
+        reals = ToyFaces().batches(config.batch, rank=ranks.rank, world_size=ranks.size)
+        trainer.round(reals)
+        if ranks.rank == ranks.size - 1:
+            raise ValueError("this process is to fail")
+        trainer.round(reals)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[1] == "fails":
+        fails()
     if sys.argv[1] == "runs":
         answer = runs(Path(sys.argv[2]))
     else:
