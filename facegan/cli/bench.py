@@ -97,6 +97,10 @@ def bench_train(
     method: Annotated[str, setting(TrainConfig, "method")] = TrainConfig.default("method"),
     batch: Annotated[int | None, setting(TrainConfig, "batch", by_method=True)] = None,
     precision: Annotated[str, setting(TrainConfig, "precision")] = TrainConfig.default("precision"),
+    shards: Annotated[
+        Path | None,
+        typer.Option("--shards", help="A dataset of 64×64 faces: measure the whole, data included, from it."),
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Rounds a measurement.")] = 4,
     device: Device = "auto",
     no_graphs: Annotated[bool, typer.Option("--no-graphs", help="Never record rounds as CUDA graphs.")] = False,
@@ -108,7 +112,7 @@ def bench_train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Images a second: our rounds beside the plain fp32 loop, on one random batch of 64×64."""
+    """Images a second: our rounds beside the plain fp32 loop, on one random batch of 64×64, or whole from shards."""
     from facegan.bench.train import bench_train as run
 
     bench = run(
@@ -120,6 +124,7 @@ def bench_train(
         precision=precision,
         graphs=not no_graphs,
         with_roofline=roofline,
+        shards=shards,
         console=console_of(quiet),
     )
     _print(bench, json)

@@ -62,6 +62,21 @@ def test_bench_train(method: str) -> None:
 
 
 @pytest.mark.slow
+def test_bench_train_from_shards(dataset: Path) -> None:
+    arguments = ["bench", "train", "--shards", dataset, "--batch", 8, "--steps", 1, "--pairs", 2, "--json"]
+    found = json.loads(facegan(*arguments).stdout)
+    assert "from shards, batch 8" in found["what"]
+    assert len(found["compute_alone"]) == 2
+    assert found["share_of_the_stream"] < 1
+
+
+def test_bench_train_takes_the_size_that_the_loop_by_hand_has(dataset: Path) -> None:
+    done = facegan("bench", "train", "--shards", dataset, "--batch", 5000)
+    assert done.returncode == 2
+    assert "at least --batch 5000 of them" in done.stderr
+
+
+@pytest.mark.slow
 def test_bench_train_beside_the_devices_limits() -> None:
     arguments = ["bench", "train", "--batch", 8, "--steps", 1, "--pairs", 1, "--roofline", "--json"]
     found = json.loads(facegan(*arguments).stdout)
