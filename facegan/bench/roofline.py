@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from facegan.config import TrainConfig
-from facegan.train.step import Trainer
+from facegan.train.rounds.step import Trainer
 
 _SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices
 _COPIED_BYTES = {"cuda": 2**31, "cpu": 2**28}

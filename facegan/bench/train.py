@@ -23,8 +23,8 @@ from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.shards.extract import extract
 from facegan.stream import FaceShards
-from facegan.train.precision import choose_device, choose_precision
-from facegan.train.step import Trainer, spec_of
+from facegan.train.rounds.precision import choose_device, choose_precision
+from facegan.train.rounds.step import Trainer, spec_of
 
 _SIZE, _CHANNELS = 64, 3
 _LOOPS = {"dcgan": by_hand.dcgan, "wgan-gp": by_hand.wgan_gp}

@@ -71,7 +71,7 @@ def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool,
 
     sample = find_sample(out, DatasetInfo.read(out), key)
     if plot:
-        from facegan.prep.look import draw_sample, picture_bytes
+        from facegan.prep.pictures.look import draw_sample, picture_bytes
 
         write_bytes(plot, picture_bytes(draw_sample(out, sample, source, console), _PICTURES[plot.suffix]))
     place = {"key": sample.key, "split": sample.split, "shard": sample.shard}

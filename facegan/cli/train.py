@@ -106,7 +106,7 @@ def train(
     from facegan.stream import open_faces
     from facegan.train import plan_train
     from facegan.train import train as train_on
-    from facegan.train.ranks import first_of_processes
+    from facegan.train.rounds.ranks import first_of_processes
 
     console = console_of(quiet or not first_of_processes())
     with closing(open_faces(shards, split, **opened, console=console)) as faces:

@@ -21,12 +21,12 @@ from facegan.errors import DatasetError
 from facegan.files import disk_errors, flush, make_folder, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.commit import CHUNKS, REPAIRS, committed, rows_path, shard_path
-from facegan.prep.home import Home
-from facegan.prep.original import write_origin
+from facegan.prep.out.commit import CHUNKS, REPAIRS, committed, rows_path, shard_path
+from facegan.prep.out.home import Home
+from facegan.prep.pictures.original import write_origin
+from facegan.prep.pictures.preview import REJECTS_SHOWN, draw_preview
+from facegan.prep.pictures.rejects import read_rejects, with_rejects
 from facegan.prep.plan import ChunkPlan, Plan
-from facegan.prep.preview import REJECTS_SHOWN, draw_preview
-from facegan.prep.rejects import read_rejects, with_rejects
 from facegan.shards.cards import write_cards
 from facegan.shards.layout import (
     CARD_NAME,

@@ -19,9 +19,9 @@ from facegan.errors import DatasetError, SourceError
 from facegan.files import sha256_file
 from facegan.manifests import known_datasets, recognise
 from facegan.prep.attributes import Attributes
-from facegan.prep.catalogue import Catalogue, Photo
 from facegan.prep.chunk import Chunk, Item
-from facegan.prep.commit import Work
+from facegan.prep.listing.catalogue import Catalogue, Photo
+from facegan.prep.out.commit import Work
 from facegan.prep.settings import library_versions
 from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, Source
 from facegan.prep.splits import splitter

@@ -19,14 +19,14 @@ from facegan.machine import usable_cpus
 from facegan.prep.advice import advice
 from facegan.prep.announce import announce
 from facegan.prep.attributes import Attributes, open_attributes
-from facegan.prep.catalogue import Catalogue
-from facegan.prep.commit import committed
 from facegan.prep.engines.worker import PHOTO_SECONDS, Job
 from facegan.prep.finish import finish
-from facegan.prep.folder import UNPACKED, begun_with, end_earlier_run, make_ready, standing
-from facegan.prep.home import Home
+from facegan.prep.listing.catalogue import Catalogue
+from facegan.prep.out.commit import committed
+from facegan.prep.out.folder import UNPACKED, begun_with, end_earlier_run, make_ready, standing
+from facegan.prep.out.home import Home
+from facegan.prep.out.remote import look_home, open_home
 from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
-from facegan.prep.remote import look_home, open_home
 from facegan.prep.repair import plan_repair, tell_other_bytes
 from facegan.prep.running import Crew, Ran, run
 from facegan.prep.settings import check_settings, effective_settings, find_models

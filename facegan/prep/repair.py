@@ -11,8 +11,8 @@ from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.files import sha256_file
 from facegan.prep.attributes import Attributes
-from facegan.prep.catalogue import Catalogue
-from facegan.prep.home import Home
+from facegan.prep.listing.catalogue import Catalogue
+from facegan.prep.out.home import Home
 from facegan.prep.plan import ChunkPlan, Plan, plan_chunk, set_attributes
 from facegan.prep.settings import library_versions
 from facegan.shards.layout import PHOTOS_FILE, DatasetInfo, ShardEntry

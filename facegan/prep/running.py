@@ -13,7 +13,7 @@ from facegan.prep.engines.local import LocalEngine
 from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.run import run_chunks
 from facegan.prep.engines.worker import Done, Job
-from facegan.prep.home import Home
+from facegan.prep.out.home import Home
 from facegan.prep.plan import ChunkPlan, Plan
 
 

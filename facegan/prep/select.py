@@ -18,9 +18,9 @@ from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError, one_of
 from facegan.files import TEMPORARY, new_folder, refuse_filled, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
-from facegan.prep.original import copy_origin
 from facegan.prep.picks import Pick, Standing, picked
-from facegan.prep.preview import draw_preview
+from facegan.prep.pictures.original import copy_origin
+from facegan.prep.pictures.preview import draw_preview
 from facegan.shards.cards import write_cards
 from facegan.shards.images import decode_image, encode_image
 from facegan.shards.layout import (

@@ -1,7 +1,7 @@
 """Losses, steps, the loop, checkpoints and the run's log: faces to a generator.
 
 The room can itself be called: ``facegan.train(config, faces, run)`` is `facegan.train.run.train`, and
-``facegan.train.losses`` is still a module.
+``facegan.train.rounds.losses`` is still a module.
 """
 
 from __future__ import annotations

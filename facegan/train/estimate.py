@@ -12,7 +12,7 @@ import torch
 from facegan.config import TrainConfig
 from facegan.console import human_seconds
 from facegan.files import human_bytes
-from facegan.train.step import Trainer
+from facegan.train.rounds.step import Trainer
 
 _CPU_BATCH = 16  # large enough for the rate to be that of a whole batch, within a fifth
 _GRID_IMAGES, _PNG_RATIO = 64, 0.8

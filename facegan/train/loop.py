@@ -14,7 +14,7 @@ from facegan.files import human_bytes
 from facegan.train.best import Judge
 from facegan.train.grid import grid, sample_images
 from facegan.train.health import diversity, first_not_finite, overflows
-from facegan.train.optimizers import schedule_factor
+from facegan.train.rounds.optimizers import schedule_factor
 from facegan.train.state import NotFinite, RunState
 
 GRID_IMAGES = 64

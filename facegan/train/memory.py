@@ -14,7 +14,7 @@ from facegan.config import TrainConfig
 from facegan.errors import SettingsError
 from facegan.files import human_bytes
 from facegan.machine import memory_bytes
-from facegan.train.step import Trainer
+from facegan.train.rounds.step import Trainer
 
 # As CUDA, PyTorch's CPU allocator and oneDNN say it; then cuBLAS and cuDNN, which have memory of their own.
 _WORDS = (

@@ -18,18 +18,12 @@ from facegan.files import disk_errors, exclusive, make_folder, remove_partials, 
 from facegan.nets import find_pair
 from facegan.nets.weights import FILE_NAME
 from facegan.train.best import Judge, Measure, write_best
-from facegan.train.checkpoint import Checkpoint
 from facegan.train.clock import Clock
 from facegan.train.estimate import announce
 from facegan.train.faces import Batches, Faces
-from facegan.train.health import Health
-from facegan.train.init import Weights, read_weights, start_from
-from facegan.train.log import RunLog, read_stats
-from facegan.train.loop import GRID_IMAGES, Session
-from facegan.train.memory import told_if_too_large
-from facegan.train.precision import Precision, choose_device
-from facegan.train.ranks import Ranks, asked_size, joined, own_device
-from facegan.train.record import (
+from facegan.train.folder.checkpoint import Checkpoint
+from facegan.train.folder.log import RunLog, read_stats
+from facegan.train.folder.record import (
     read_record,
     refuse_other_init,
     refuse_other_run,
@@ -37,11 +31,17 @@ from facegan.train.record import (
     warn_other_machine,
     write_record,
 )
-from facegan.train.shelf import Shelf
+from facegan.train.folder.shelf import Shelf
+from facegan.train.folder.silence import NoLog
+from facegan.train.health import Health
+from facegan.train.init import Weights, read_weights, start_from
+from facegan.train.loop import GRID_IMAGES, Session
+from facegan.train.memory import told_if_too_large
+from facegan.train.rounds.precision import Precision, choose_device
+from facegan.train.rounds.ranks import Ranks, asked_size, joined, own_device
+from facegan.train.rounds.step import Trainer, spec_of
 from facegan.train.signals import StopRequests
-from facegan.train.silence import NoLog
 from facegan.train.state import RunState
-from facegan.train.step import Trainer, spec_of
 
 Resume = Literal["auto", "never"]
 

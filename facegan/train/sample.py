@@ -12,7 +12,7 @@ from facegan.console import Console
 from facegan.files import make_folder
 from facegan.nets import Generator, load_generator
 from facegan.train.grid import grid, sample_images, save_png
-from facegan.train.precision import choose_device
+from facegan.train.rounds.precision import choose_device
 
 _BATCH = 64
 

@@ -13,13 +13,13 @@ from facegan.errors import DiskError, TrainingError
 from facegan.nets import save_generator
 from facegan.nets.weights import FILE_NAME
 from facegan.train.best import Best, write_best
-from facegan.train.checkpoint import Checkpoint
 from facegan.train.clock import Clock
 from facegan.train.faces import Batches
+from facegan.train.folder.checkpoint import Checkpoint
+from facegan.train.folder.log import RunLog
+from facegan.train.folder.shelf import Shelf
 from facegan.train.health import Finding, Health
-from facegan.train.log import RunLog
-from facegan.train.shelf import Shelf
-from facegan.train.step import Trainer
+from facegan.train.rounds.step import Trainer
 
 
 class NotFinite(Exception):

@@ -11,7 +11,7 @@ import torch
 from facegan.bench.pairs import Bench
 from facegan.bench.roofline import work_of_an_image
 from facegan.config import TrainConfig
-from facegan.train.step import Trainer, spec_of
+from facegan.train.rounds.step import Trainer, spec_of
 from tests.cli.run import facegan
 
 

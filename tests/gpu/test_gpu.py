@@ -12,9 +12,9 @@ import torch
 from facegan.console import Console
 from facegan.errors import Interrupted, SettingsError
 from facegan.train import train
-from facegan.train.losses import gradient_penalty
-from facegan.train.precision import Precision
-from facegan.train.step import Trainer, spec_of
+from facegan.train.rounds.losses import gradient_penalty
+from facegan.train.rounds.precision import Precision
+from facegan.train.rounds.step import Trainer, spec_of
 from tests.train.toy import ToyFaces, toy_config
 
 pytestmark = pytest.mark.gpu
@@ -123,7 +123,7 @@ def test_the_penalty_is_captured_and_is_not_tf32(monkeypatch):
         seen.append((backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision))
         return gradient_penalty(*given)
 
-    monkeypatch.setattr("facegan.train.round.gradient_penalty", penalty)
+    monkeypatch.setattr("facegan.train.rounds.round.gradient_penalty", penalty)
     recorded = trained("wgan-gp", 3, tf32=True, deterministic=True)
     plain = trained("wgan-gp", 3, tf32=True, deterministic=True, graphs=False)
     assert recorded.not_recorded == ""

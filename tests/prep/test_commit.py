@@ -8,7 +8,7 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.prep.chunk import Chunk, Item
-from facegan.prep.commit import Committed, Work, commit, committed, make_chunk, rows_path
+from facegan.prep.out.commit import Committed, Work, commit, committed, make_chunk, rows_path
 from facegan.prep.sources.base import Entry
 from facegan.shards.photos import SCHEMA, in_shard, read_columns, read_in_pieces, read_rows, write_photos
 from tests.prep.fake import FakeDetector, Memory, face_at, photo

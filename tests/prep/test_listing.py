@@ -20,12 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
-from facegan.prep.scratch import Scratch
+from facegan.prep.listing.scratch import Scratch
+from facegan.prep.listing.spool import SCHEMA, Spool
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, common_folder
 from facegan.prep.sources.labels import Labels
 from facegan.prep.sources.zip_directory import Directory
-from facegan.prep.spool import SCHEMA, Spool
 from facegan.shards.layout import readable_path
 from facegan.shards.photos import Fingerprint
 
@@ -178,7 +178,7 @@ def test_a_spool_gives_back_what_was_put_in(
     entries: list[Entry], plain: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plain ones, as a folder has them, are kept without places, labels and parts."""
-    monkeypatch.setattr("facegan.prep.spool._AT_ONCE", at_once)
+    monkeypatch.setattr("facegan.prep.listing.spool._AT_ONCE", at_once)
     entries = [Entry(entry.name, entry.size) for entry in entries] if plain else entries
     with contextlib.closing(Scratch(SCHEMA)) as db:
         spool = Spool(db)

@@ -14,8 +14,8 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.console import Console
-from facegan.prep.look import draw_sample
-from facegan.prep.original import read_original
+from facegan.prep.pictures.look import draw_sample
+from facegan.prep.pictures.original import read_original
 from facegan.prep.prepare import prepare
 from facegan.shards.images import decode_image
 from facegan.shards.layout import DatasetInfo

@@ -15,8 +15,8 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
-from facegan.prep.commit import adopt
 from facegan.prep.engines import ray as ray_engine
+from facegan.prep.out.commit import adopt
 from facegan.prep.prepare import prepare
 from tests.prep.killers import Deadly
 from tests.prep.test_engines import outcomes, prepare_deadly

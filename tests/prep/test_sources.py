@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
-from facegan.prep.catalogue import Catalogue
+from facegan.prep.listing.catalogue import Catalogue
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, common_folder
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facegan.train.augment import COLUMNS, augment, flip
+from facegan.train.rounds.augment import COLUMNS, augment, flip
 
 
 def by_hand(image: np.ndarray, kinds: tuple[str, ...], u: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from facegan.train import draws
+from facegan.train.rounds import draws
 
 WORD = 2**64
 GAMMA = 0x9E3779B97F4A7C15

@@ -18,10 +18,10 @@ from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
 from facegan.console import Console
 from facegan.errors import Interrupted, TrainingError
 from facegan.train import health, train
-from facegan.train.curves import draw_curves
+from facegan.train.folder.curves import draw_curves
+from facegan.train.folder.log import read_stats
 from facegan.train.health import Health, diversity, mean_change, overflows
-from facegan.train.log import read_stats
-from facegan.train.step import Trainer
+from facegan.train.rounds.step import Trainer
 
 SMALL: dict[str, Any] = {"width": 4, "log_every": 80, "sample_every": 800, "save_every": 10**6}
 

@@ -14,8 +14,8 @@ from facegan.console import Console
 from facegan.errors import DiskError, Interrupted, SettingsError
 from facegan.nets import Generator, load_generator
 from facegan.train import TrainResult, sample_images, train
-from facegan.train.log import read_stats
-from facegan.train.shelf import Shelf
+from facegan.train.folder.log import read_stats
+from facegan.train.folder.shelf import Shelf
 
 
 def kept(run: Path) -> list[int]:

@@ -19,9 +19,9 @@ from facegan.console import Console, _Lines
 from facegan.errors import CheckpointError, DiskError, FaceganError
 from facegan.files import exclusive
 from facegan.train import train
-from facegan.train.board import Board
-from facegan.train.curves import draw_curves
-from facegan.train.log import RunLog, read_stats
+from facegan.train.folder.board import Board
+from facegan.train.folder.curves import draw_curves
+from facegan.train.folder.log import RunLog, read_stats
 
 
 class Terminal(io.StringIO):
@@ -94,7 +94,9 @@ def test_a_row_has_what_the_documentation_says(tmp_path):
 
 def test_curves_are_not_drawn_more_often_than_is_worth_it(tmp_path, monkeypatch):
     drawn: list[int] = []
-    monkeypatch.setattr("facegan.train.log.draw_curves", lambda rows: drawn.append(len(rows)) or draw_curves(rows))
+    monkeypatch.setattr(
+        "facegan.train.folder.log.draw_curves", lambda rows: drawn.append(len(rows)) or draw_curves(rows)
+    )
     log = RunLog(tmp_path, Console(quiet=True))
     log.draw(now=True)
     assert drawn == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from facegan.nets import NetSpec, make_discriminator
-from facegan.train.losses import (
+from facegan.train.rounds.losses import (
     gradient_penalty,
     non_saturating_d,
     non_saturating_g,

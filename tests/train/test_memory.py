@@ -14,7 +14,7 @@ from toy import toy_config
 from facegan.config import TrainConfig
 from facegan.errors import SettingsError
 from facegan.train.memory import told_if_too_large
-from facegan.train.step import Trainer, spec_of
+from facegan.train.rounds.step import Trainer, spec_of
 
 PROGRAM = """
 import json, resource, sys

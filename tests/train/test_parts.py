@@ -11,11 +11,11 @@ from toy import ToyFaces, toy_config
 
 from facegan.errors import DeviceError, SettingsError
 from facegan.nets import NetSpec, make_generator
-from facegan.train import precision
-from facegan.train.ema import Ema, ema_beta
 from facegan.train.grid import grid, sample_images, sample_latents, save_png, to_uint8
-from facegan.train.round import to_float
-from facegan.train.step import Trainer, spec_of
+from facegan.train.rounds import precision
+from facegan.train.rounds.ema import Ema, ema_beta
+from facegan.train.rounds.round import to_float
+from facegan.train.rounds.step import Trainer, spec_of
 
 CPU = torch.device("cpu")
 SPEC = NetSpec(size=32, width=4, latent=8)

@@ -15,8 +15,8 @@ from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
 from facegan.train import plan_train
-from facegan.train.log import read_stats
-from facegan.train.ranks import ALONE, Ranks
+from facegan.train.folder.log import read_stats
+from facegan.train.rounds.ranks import ALONE, Ranks
 
 PROGRAM = Path(__file__).with_name("two.py")
 

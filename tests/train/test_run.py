@@ -19,7 +19,7 @@ from facegan.console import Console
 from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError
 from facegan.nets import load_generator
 from facegan.train import sample_images, train
-from facegan.train.log import read_stats
+from facegan.train.folder.log import read_stats
 
 TIMES = ("images_per_second", "seconds")
 METHODS = [("dcgan", {}), ("wgan-gp", {"batch": 8})]  # a round is 16 and 40 images
@@ -195,7 +195,7 @@ def test_a_run_goes_on_only_as_what_it_was(tmp_path, monkeypatch, capsys):
         toy_train(tmp_path, faces=ToyFaces(100), images=32)
     with pytest.raises(SettingsError, match="begun with graphs = "):
         toy_train(tmp_path, images=32, graphs=not toy_config().graphs)
-    monkeypatch.setattr("facegan.train.record.cpu_name", lambda: "another CPU")
+    monkeypatch.setattr("facegan.train.folder.record.cpu_name", lambda: "another CPU")
     toy_train(tmp_path, images=32, precision="auto", log_every=16)
     assert "and goes on with another CPU: its last bits will differ" in capsys.readouterr().err
     record = json.loads((tmp_path / "run.json").read_text())

@@ -10,12 +10,12 @@ from toy import ToyFaces, toy_config
 
 from facegan.errors import DatasetError, SettingsError
 from facegan.nets import count_parameters, make_generator
-from facegan.train import precision
-from facegan.train.graphs import Snapshot
-from facegan.train.networks import Learner
-from facegan.train.optimizers import schedule_factor
-from facegan.train.round import Kind
-from facegan.train.step import Trainer, spec_of
+from facegan.train.rounds import precision
+from facegan.train.rounds.graphs import Snapshot
+from facegan.train.rounds.networks import Learner
+from facegan.train.rounds.optimizers import schedule_factor
+from facegan.train.rounds.round import Kind
+from facegan.train.rounds.step import Trainer, spec_of
 
 CPU = torch.device("cpu")
 

@@ -21,10 +21,10 @@ from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
 from facegan.console import Console
 from facegan.errors import DiskError
 from facegan.train import train
-from facegan.train.checkpoint import replace_folder
-from facegan.train.growing import GrowingFile
-from facegan.train.log import read_stats
-from facegan.train.shelf import Shelf
+from facegan.train.folder.checkpoint import replace_folder
+from facegan.train.folder.growing import GrowingFile
+from facegan.train.folder.log import read_stats
+from facegan.train.folder.shelf import Shelf
 from tests.prep.family import Family
 from tests.stopping import stopped_at_line
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.train import TrainResult, train
-from facegan.train.log import read_stats
+from facegan.train.folder.log import read_stats
 
 SIZE = 32
 

@@ -16,8 +16,8 @@ from toy import ToyFaces, toy_config, toy_train
 from facegan.console import Console
 from facegan.errors import Interrupted
 from facegan.train import train
-from facegan.train.ranks import Ranks, asked_size, joined
-from facegan.train.step import Trainer, spec_of
+from facegan.train.rounds.ranks import Ranks, asked_size, joined
+from facegan.train.rounds.step import Trainer, spec_of
 
 CPU = torch.device("cpu")
 

@@ -22,8 +22,8 @@ from pebble import ProcessExpired, ProcessPool
 from facegan.errors import FaceganError
 from facegan.files import remove_partials
 from facegan.machine import usable_cpus
-from facegan.prep.commit import Work
 from facegan.prep.engines.worker import Done, Job, do, start, try_out
+from facegan.prep.out.commit import Work
 
 _MOST_FALSE_STARTS = 8  # processes in a row that end before they take anything
 _LOOK_SECONDS = 1.0  # between looks at pools that may have broken in silence

@@ -24,9 +24,9 @@ from facegan.errors import FaceganError, SettingsError
 from facegan.faces.models import cache_folder
 from facegan.files import TEMPORARY, make_folder, remove_partials, write_bytes
 from facegan.machine import cpu_name, usable_cpus
-from facegan.prep.commit import Work, adopt, rows_path, shard_path
 from facegan.prep.engines.local import WorkerDied
 from facegan.prep.engines.worker import Done, Job, Worker, take_seat
+from facegan.prep.out.commit import Work, adopt, rows_path, shard_path
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from facegan.errors import FaceganError
 from facegan.prep.chunk import Chunk
-from facegan.prep.commit import Work
 from facegan.prep.engines.local import WorkerDied
 from facegan.prep.engines.worker import Done
+from facegan.prep.out.commit import Work
 
 _TRIES = 2  # of a whole chunk before its halves are tried, and again without those that kill
 

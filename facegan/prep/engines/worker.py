@@ -20,7 +20,7 @@ from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY
 from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import process_chunk
-from facegan.prep.commit import Committed, Work, make_chunk
+from facegan.prep.out.commit import Committed, Work, make_chunk
 from facegan.prep.sources.base import Entry, Readable, Reader
 from facegan.remote import reachable
 

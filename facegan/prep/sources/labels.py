@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
-from facegan.prep.scratch import Scratch
+from facegan.prep.listing.scratch import Scratch
 
 LABELS_FILE = "dataset.json"
 _BEGIN = re.compile(r'"labels"\s*:\s*\[')

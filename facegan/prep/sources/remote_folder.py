@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facegan.prep.scratch import Scratch
+from facegan.prep.listing.scratch import Scratch
 from facegan.prep.sources.base import Entry, is_photo, suffix
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.fetch import fetch

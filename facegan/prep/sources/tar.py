@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from facegan.errors import SourceError
 from facegan.files import replacing
-from facegan.prep.scratch import Scratch
+from facegan.prep.listing.scratch import Scratch
 from facegan.prep.sources.base import MAX_BYTES, Entry, archive_name, is_photo, suffix
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.fetch import read_range

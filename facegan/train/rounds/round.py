@@ -15,12 +15,12 @@ from torch import Tensor
 
 from facegan.config import TrainConfig
 from facegan.nets import NetSpec
-from facegan.train import augment, draws
-from facegan.train.ema import Ema
-from facegan.train.losses import LOSSES, gradient_penalty
-from facegan.train.networks import Learner
-from facegan.train.precision import Precision, autocast, float32_as
-from facegan.train.ranks import Ranks
+from facegan.train.rounds import augment, draws
+from facegan.train.rounds.ema import Ema
+from facegan.train.rounds.losses import LOSSES, gradient_penalty
+from facegan.train.rounds.networks import Learner
+from facegan.train.rounds.precision import Precision, autocast, float32_as
+from facegan.train.rounds.ranks import Ranks
 
 # The rows of Work.totals: what D's steps count, and what G's steps do.
 TOTALS_D = ("loss_d", "d_real", "d_fake", "d_accuracy", "gp")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegan.console import Console
-from facegan.train.log import RunLog
+from facegan.train.folder.log import RunLog
 
 
 class NoLog(RunLog):

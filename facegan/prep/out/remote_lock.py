@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.errors import FaceganError
-from facegan.prep.store import Store
+from facegan.prep.out.store import Store
 from facegan.shards.layout import STATE_FOLDER
 
 LOCK = f"{STATE_FOLDER}/lock"

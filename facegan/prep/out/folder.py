@@ -9,8 +9,8 @@ from typing import Any
 
 from facegan.errors import DatasetError
 from facegan.files import disk_errors, make_folder, remove_partials, write_json
-from facegan.prep.commit import CHUNKS, REPAIRS
 from facegan.prep.finish import JOURNAL, carry_out_journal, chunks_folder, is_ours
+from facegan.prep.out.commit import CHUNKS, REPAIRS
 from facegan.prep.plan import Plan
 from facegan.shards.layout import DATASET_FILE, STATE_FOLDER, DatasetInfo
 

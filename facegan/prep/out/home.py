@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from facegan.files import sha256_file
-from facegan.prep.commit import Committed, commit
 from facegan.prep.engines.worker import Done
+from facegan.prep.out.commit import Committed, commit
 
 _FLUSHES = 4  # at once: a disk takes its time, and workers go on meanwhile
 

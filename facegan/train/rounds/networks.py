@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from facegan.config import TrainConfig
-from facegan.train.optimizers import make_optimizer, optimizer_state
-from facegan.train.precision import Precision
+from facegan.train.rounds.optimizers import make_optimizer, optimizer_state
+from facegan.train.rounds.precision import Precision
 
 _ALIGNED = 32  # numbers: 128 bytes, what vector loads of fused kernels want
 

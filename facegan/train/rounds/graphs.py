@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.train.networks import Learner
-from facegan.train.round import Kind, Work
+from facegan.train.rounds.networks import Learner
+from facegan.train.rounds.round import Kind, Work
 
 _WARM_UP = 3  # rounds: cuDNN looks for kernels, autograd and NCCL make what they keep
 _MOST_KINDS = 16

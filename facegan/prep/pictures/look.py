@@ -14,7 +14,7 @@ from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.faces.detect import KEYPOINTS
 from facegan.faces.photo import Photo, Rejected
-from facegan.prep.original import read_original
+from facegan.prep.pictures.original import read_original
 from facegan.shards.images import decode_image
 from facegan.shards.samples import Found
 from facegan.shards.schema import SampleMeta

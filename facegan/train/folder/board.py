@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facegan.train.growing import GrowingFile
+from facegan.train.folder.growing import GrowingFile
 
 _numbers = itertools.count()
 _JPEG_QUALITY = 95  # grids lie without loss in samples/

@@ -10,7 +10,7 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator
 
-from facegan.prep.scratch import Scratch
+from facegan.prep.listing.scratch import Scratch
 from facegan.prep.sources.base import Entry, common_folder
 from facegan.shards.layout import readable_path
 from facegan.shards.photos import Fingerprint

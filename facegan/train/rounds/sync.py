@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facegan.train.ranks import Ranks
+from facegan.train.rounds.ranks import Ranks
 
 
 class _Sum(torch.autograd.Function):

@@ -39,7 +39,7 @@ def draw_preview(
         rejects: the first rejected photographs.
         rejected: how many there are, by reason.
         kept: how many photographs gave samples.
-        whole: gives a shard's file with all its bytes, for a while (`facegan.prep.home.Home`).
+        whole: gives a shard's file with all its bytes, for a while (`facegan.prep.out.home.Home`).
     """
     faces = _spread_faces(shards, whole)
     cell = max(64, 2 * faces[0].shape[0] if faces and faces[0].shape[0] < 64 else 64)

@@ -14,14 +14,14 @@ from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, DatasetError
 from facegan.nets import NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import refuse_other_tensors
-from facegan.train.ema import Ema
-from facegan.train.graphs import Recordings, why_not_recorded
-from facegan.train.networks import Learner
-from facegan.train.optimizers import schedule_factor, set_rate
-from facegan.train.precision import Precision, gpu_math
-from facegan.train.ranks import ALONE, Ranks
-from facegan.train.round import TOTALS, TOTALS_D, Kind, Work
-from facegan.train.sync import synchronise_norms
+from facegan.train.rounds.ema import Ema
+from facegan.train.rounds.graphs import Recordings, why_not_recorded
+from facegan.train.rounds.networks import Learner
+from facegan.train.rounds.optimizers import schedule_factor, set_rate
+from facegan.train.rounds.precision import Precision, gpu_math
+from facegan.train.rounds.ranks import ALONE, Ranks
+from facegan.train.rounds.round import TOTALS, TOTALS_D, Kind, Work
+from facegan.train.rounds.sync import synchronise_norms
 
 
 def spec_of(config: TrainConfig, size: int, channels: int) -> NetSpec:
@@ -133,8 +133,8 @@ class Trainer:
         """Means since `clear_means`; waits for the device, and for the other processes, which get the same.
 
         ``loss_d``, ``loss_g``; ``d_real``, ``d_fake``: logits; ``d_accuracy``: share of images that D places rightly
-        (`facegan.train.losses`); ``grad_g``: L2 norm of G's gradient; with a penalty ``gp``, without its weight, over
-        the steps that have it; in fp16 ``skipped``: how many steps the scalers left out, of both nets.
+        (`facegan.train.rounds.losses`); ``grad_g``: L2 norm of G's gradient; with a penalty ``gp``, without its weight,
+        over the steps that have it; in fp16 ``skipped``: how many steps the scalers left out, of both nets.
         """
         self.agree()
         sums = dict(zip(TOTALS, (self.work.totals.sum(0) / self.ranks.size).tolist(), strict=True))

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder, user_cache
-from facegan.prep.commit import CHUNKS, REPAIRS, Committed, commit, marker_path, rows_path, shard_path
 from facegan.prep.engines.worker import Done
 from facegan.prep.finish import FINAL, JOURNAL, is_ours
-from facegan.prep.folder import SETTINGS, refuse_foreign
-from facegan.prep.home import Home, LocalHome, in_background
-from facegan.prep.original import ORIGIN_FILE
-from facegan.prep.remote_lock import RemoteLock
-from facegan.prep.store import Store
+from facegan.prep.out.commit import CHUNKS, REPAIRS, Committed, commit, marker_path, rows_path, shard_path
+from facegan.prep.out.folder import SETTINGS, refuse_foreign
+from facegan.prep.out.home import Home, LocalHome, in_background
+from facegan.prep.out.remote_lock import RemoteLock
+from facegan.prep.out.store import Store
+from facegan.prep.pictures.original import ORIGIN_FILE
 from facegan.remote import Unreachable, is_url
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 

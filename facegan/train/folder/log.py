@@ -39,10 +39,10 @@ from numpy.typing import NDArray
 from facegan.console import Console
 from facegan.errors import DiskError
 from facegan.files import make_folder, write_bytes
-from facegan.train.board import Board
-from facegan.train.curves import draw_curves
+from facegan.train.folder.board import Board
+from facegan.train.folder.curves import draw_curves
+from facegan.train.folder.growing import GrowingFile
 from facegan.train.grid import png_bytes
-from facegan.train.growing import GrowingFile
 
 STATS, TEXT = "stats.jsonl", "log.txt"
 _NO_CURVES = ("images", "rounds", "seconds")

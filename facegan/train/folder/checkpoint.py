@@ -30,7 +30,7 @@ REPLACED = ".replaced"  # suffix of a checkpoint that a newer one of the same im
 
 
 class Damaged(Exception):
-    """Why a checkpoint can't be used; `facegan.train.shelf` looks for another."""
+    """Why a checkpoint can't be used; `facegan.train.folder.shelf` looks for another."""
 
 
 @dataclass(frozen=True)

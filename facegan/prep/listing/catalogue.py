@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from facegan.errors import SourceError
-from facegan.prep import spool
-from facegan.prep.scratch import Scratch
+from facegan.prep.listing import spool
+from facegan.prep.listing.scratch import Scratch
+from facegan.prep.listing.spool import Spool
 from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.base import Entry, Source, common_folder
-from facegan.prep.spool import Spool
 from facegan.remote import reachable
 from facegan.shards.layout import readable_path
 

@@ -18,10 +18,10 @@ from facegan.errors import CheckpointError, DatasetError, SettingsError
 from facegan.files import disk_errors, write_json
 from facegan.machine import cpu_name
 from facegan.nets import count_parameters
-from facegan.train.checkpoint import unknown_format
 from facegan.train.faces import Batches, Faces
-from facegan.train.precision import Precision, choose_precision
-from facegan.train.step import Trainer
+from facegan.train.folder.checkpoint import unknown_format
+from facegan.train.rounds.precision import Precision, choose_precision
+from facegan.train.rounds.step import Trainer
 
 FORMAT = 1
 FILE_NAME = "run.json"

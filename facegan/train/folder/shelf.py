@@ -13,7 +13,7 @@ from torch import Tensor
 from facegan.errors import CheckpointError
 from facegan.files import disk_errors, make_folder, remove_partials
 from facegan.nets import Generator
-from facegan.train.checkpoint import (
+from facegan.train.folder.checkpoint import (
     REPLACED,
     Checkpoint,
     Damaged,
