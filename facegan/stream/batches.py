@@ -56,7 +56,7 @@ class Batches:
             raise SettingsError(f"A batch of {batch_size} for rank {rank} of {world_size}: neither can be.")
         if batch_size % world_size:
             raise SettingsError(f"A batch of {batch_size} can't be shared evenly by {world_size} processes.")
-        self._images, self._batch_size, self._seed = images, batch_size, seed
+        self._images, self._batch_size, self._seed, self._device = images, batch_size, seed, device
         share = batch_size // world_size
         self._slice = slice(rank * share, (rank + 1) * share)
         self._position = 0
@@ -79,6 +79,19 @@ class Batches:
         self._position += self._batch_size
         self._supply.between()
         return batch.permute(0, 3, 1, 2)
+
+    @property
+    def faces(self) -> torch.Tensor | None:
+        """All faces of the dataset, uint8 (F, H, W, C) on the device, once they lie there; else None."""
+        return self._supply.faces
+
+    def numbers(self) -> torch.Tensor:
+        """The next batch as numbers into `faces`, int64 (N,) on the host: whoever gathers it himself calls this in the
+        place of `next`."""
+        self._coming.clear()
+        numbers = torch.from_numpy(self._order.at(self._position, self._batch_size)[self._slice])
+        self._position += self._batch_size
+        return numbers.pin_memory() if self._device.type == "cuda" else numbers
 
     def _fetch_near(self, position: int) -> None:
         near = [] if self._supply.whole else self._order.shards_near(position)

@@ -32,6 +32,11 @@ class Supply(Protocol):
         """All faces are in the cache: shards are not needed any more."""
         ...
 
+    @property
+    def faces(self) -> torch.Tensor | None:
+        """All faces, uint8 (F, H, W, C) on the device, once they lie there."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -71,6 +76,8 @@ class HostSupply:
     @property
     def whole(self) -> bool:
         return self._cache is not None and self._cache.whole
+
+    faces = None
 
     def between(self) -> None:
         # Blocks of shards are each here for a while only, and their order is the batches' own.
@@ -114,6 +121,10 @@ class DeviceSupply:
             return self._faces.index_select(0, self._numbers(indices))
 
         return finish
+
+    @property
+    def faces(self) -> torch.Tensor | None:
+        return self._faces if self.whole else None
 
     def _decode(self, missing: np.ndarray) -> tuple[Callable[[], None], list[Future[None]]]:
         if not len(missing):

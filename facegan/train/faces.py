@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,6 +20,20 @@ class Batches(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Gathered(Protocol):
+    """`Batches` whose faces may all lie on the device: a recorded round then takes its batches from there itself."""
+
+    @property
+    def faces(self) -> Tensor | None:
+        """All faces, uint8 (F, H, W, C) on the device; None while they do not lie there."""
+        ...
+
+    def numbers(self) -> Tensor:
+        """The next batch as numbers into `faces`, int64 (N,), in the place of ``next``."""
+        ...
 
 
 class Faces(Protocol):

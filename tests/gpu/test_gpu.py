@@ -15,7 +15,7 @@ from facegan.train import train
 from facegan.train.rounds.losses import gradient_penalty
 from facegan.train.rounds.precision import Precision
 from facegan.train.rounds.step import Trainer, spec_of
-from tests.train.toy import ToyFaces, toy_config
+from tests.train.toy import ToyFaces, ToyOnDevice, toy_config
 
 pytestmark = pytest.mark.gpu
 
@@ -59,6 +59,18 @@ def test_recorded_rounds_are_the_rounds(method, given):
     plain = trained(method, 8, deterministic=True, graphs=False, **given)
     assert_alike(recorded, plain, rtol=1e-4, atol=1e-5)
     assert recorded.means() == pytest.approx(plain.means(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_recorded_rounds_gather_from_the_gpu(method):
+    plain, faces = trained(method, 6, deterministic=True, batch=8), ToyFaces().images.cuda()
+    t = trainer(method, deterministic=True, batch=8)
+    reals = ToyOnDevice(faces, 8, 0, "", given_batches=2 * t.config.d_steps)
+    for _ in range(6):
+        t.round(reals)
+    assert t.not_recorded == ""
+    assert t.work.faces is not None
+    assert_alike(plain, t, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -107,6 +107,26 @@ def test_the_cache_on_a_device_gives_the_same(made: Path) -> None:
     supply.close()
 
 
+def test_once_all_faces_are_on_the_device_batches_are_told_as_numbers(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = FaceShards(made)
+    supply = DeviceSupply(faces, torch.device("cpu"), ThreadPoolExecutor(2), 2)
+    plain = take(FaceShards(made).batches(8, seed=5, cache="off"), 20)
+    monkeypatch.setattr("facegan.stream.batches.open_supply", lambda *_: ("gpu", supply))
+    batches = faces.batches(8, seed=5)
+    got, all_faces = [], None
+    while len(got) < 20:
+        if (all_faces := batches.faces) is None or len(got) % 5 == 4:
+            got.append(next(batches))
+        else:
+            got.append(all_faces[batches.numbers()].permute(0, 3, 1, 2))
+    assert all_faces is not None
+    assert same(got, plain)
+    assert batches.state_dict()["position"] == 20 * 8
+    batches.close()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("kind", ["gpu", "ram", "off"])
 def test_the_same_on_a_gpu(made: Path, kind: str) -> None:

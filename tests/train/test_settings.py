@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import ToyFaces, toy_config
+from toy import ToyFaces, ToyOnDevice, toy_config
 
 from facegan.errors import DatasetError, SettingsError
 from facegan.nets import count_parameters, make_generator
@@ -55,6 +55,24 @@ def test_a_batch_in_parts_is_the_batch(given):
     assert_same_nets(whole, parts, rtol=1e-4, atol=2e-6)
     for name, value in whole.means().items():
         assert parts.means()[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("method", "given"), [("dcgan", {"accumulate": 2}), ("wgan-gp", {"batch": 8, "flip": True, "augment": "cutout"})]
+)
+def test_rounds_that_gather_their_batches_are_the_rounds(method, given):
+    plain, gathering = (trainer(method, **given) for _ in range(2))
+    batch = plain.config.batch
+    faces = ToyFaces()
+    reals = ToyOnDevice(faces.images, batch, 0, "", given_batches=plain.config.d_steps)
+    theirs = faces.batches(batch)
+    for _ in range(3):
+        plain.round(theirs)
+        gathering.round(reals)
+        assert (gathering.work.faces is None) == (reals.position == plain.config.d_steps)
+    assert reals.position == theirs.position
+    for name, tensor in plain.tensors().items():
+        assert torch.equal(tensor, gathering.tensors()[name]), name
 
 
 def test_several_generator_steps_have_fresh_latents():

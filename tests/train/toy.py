@@ -35,9 +35,12 @@ class ToyBatches:
         return self
 
     def __next__(self) -> Tensor:
+        return self.images[self._chosen().to(self.images.device)]
+
+    def _chosen(self) -> Tensor:
         chosen = np.random.default_rng([self.seed, self.position]).choice(len(self.images), self.batch, replace=False)
         self.position += 1
-        return self.images[torch.from_numpy(chosen[self.share])]
+        return torch.from_numpy(chosen[self.share])
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position, "fingerprint": self.fingerprint}
@@ -50,6 +53,22 @@ class ToyBatches:
 
     def close(self) -> None:
         self.closed = True
+
+
+class ToyOnDevice(ToyBatches):
+    """The same batches; after the first so many, rounds gather them themselves."""
+
+    def __init__(self, *given: Any, given_batches: int = 0) -> None:
+        super().__init__(*given)
+        self.given_batches = given_batches
+        self.all = self.images.permute(0, 2, 3, 1).contiguous()
+
+    @property
+    def faces(self) -> Tensor | None:
+        return self.all if self.position >= self.given_batches else None
+
+    def numbers(self) -> Tensor:
+        return self._chosen()
 
 
 class ToyFaces:

@@ -39,16 +39,17 @@ class Kind:
 
     penalties: tuple[bool, ...]  # one a discriminator step: whether it has the penalty
     g_steps: int
+    gathered: bool = False  # real images are taken from all that lie on the device, else they are given
 
     @classmethod
-    def of(cls, config: TrainConfig, number: int) -> Kind:
+    def of(cls, config: TrainConfig, number: int, *, gathered: bool = False) -> Kind:
         """The kind of round ``number``, counted from 0."""
         images, d_steps = number * config.round_images, config.d_steps
         if images < config.g_head_start:
             return cls((), config.g_steps)
         penalised = LOSSES[config.loss].penalised
         pattern = tuple(penalised and (number * d_steps + i) % config.penalty_every == 0 for i in range(d_steps))
-        return cls(pattern, 0 if images < config.d_head_start else config.g_steps)
+        return cls(pattern, 0 if images < config.d_head_start else config.g_steps, gathered)
 
 
 class Work:
@@ -75,6 +76,9 @@ class Work:
         self.reals = [
             torch.zeros(shape, **place).contiguous(memory_format=torch.channels_last) for _ in range(config.d_steps)
         ]
+        # Or where they stand in ``faces``, uint8 (F, H, W, C): all that there are.
+        self.chosen = [torch.zeros(share, dtype=torch.int64, device=self.device) for _ in range(config.d_steps)]
+        self.faces: Tensor | None = None
         self.number = torch.zeros((), dtype=torch.int64, device=self.device)  # of the round
         self.part = share // config.accumulate  # images of a forward pass
         # Gradients are means over the batch, of which this process computes some parts.
@@ -91,7 +95,7 @@ class Work:
     def __call__(self, kind: Kind) -> None:
         """One round."""
         for step, penalised in enumerate(kind.penalties):
-            self.discriminator_step(step, penalised)
+            self.discriminator_step(step, penalised, gathered=kind.gathered)
         for step in range(kind.g_steps):
             self.generator_step(step, after_d=bool(kind.penalties))
         self.forget()
@@ -101,12 +105,12 @@ class Work:
         """Lets go of what a round keeps between its steps, also where it broke off."""
         self._shared = None
 
-    def discriminator_step(self, step: int = 0, penalised: bool = False) -> None:
+    def discriminator_step(self, step: int = 0, penalised: bool = False, *, gathered: bool = False) -> None:
         """Real and fake images, (N, C, H, W), pass separately: batch norm then sees one kind at a time."""
         self.d.zero_grad()
         for part in range(self.config.accumulate):
             images = self._images(step, self.config.d_steps, part)
-            real, fake = self._real(step, part, images), self._fake_for_d(images)
+            real, fake = self._real(step, part, images, gathered), self._fake_for_d(images)
             with autocast(self.device, self.precision):
                 real_logits, fake_logits = self.d.net(real), self.d.net(fake)
             loss = self.loss.discriminator(real_logits, fake_logits)
@@ -150,8 +154,12 @@ class Work:
         here = self._positions[part * self.part : (part + 1) * self.part]
         return (self.number * steps + step) * self.config.batch + here
 
-    def _real(self, step: int, part: int, images: Tensor) -> Tensor:
-        real = to_float(self.reals[step][part * self.part : (part + 1) * self.part])
+    def _real(self, step: int, part: int, images: Tensor, gathered: bool) -> Tensor:
+        here = slice(part * self.part, (part + 1) * self.part)
+        if gathered and self.faces is not None:
+            real = to_float(self.faces.index_select(0, self.chosen[step][here]).permute(0, 3, 1, 2))
+        else:
+            real = to_float(self.reals[step][here])
         if self.config.flip:
             real = augment.flip(real, draws.uniform(self.config.seed, "flip", images, 1))
         return self._seen(real, "augment reals", images)

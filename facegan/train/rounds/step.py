@@ -14,6 +14,7 @@ from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, DatasetError
 from facegan.nets import NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import refuse_other_tensors
+from facegan.train.faces import Gathered
 from facegan.train.rounds.ema import Ema
 from facegan.train.rounds.graphs import Recordings, why_not_recorded
 from facegan.train.rounds.networks import Learner
@@ -85,14 +86,25 @@ class Trainer:
 
         Does not wait for the device.
         """
-        kind = Kind.of(self.config, self.rounds)
-        for place, _ in zip(self.work.reals, kind.penalties, strict=False):
-            place.copy_(_checked(next(reals), place), non_blocking=True)
+        faces = reals.faces if isinstance(reals, Gathered) else None
+        kind = Kind.of(self.config, self.rounds, gathered=faces is not None)
+        self._fetch(reals, faces, len(kind.penalties))
         self._aim()
         self._play(kind)
         self.rounds += 1
         for name, more in (("d", len(kind.penalties)), ("gp", sum(kind.penalties)), ("g", kind.g_steps)):
             self.counts[name] += more
+
+    def _fetch(self, reals: Iterator[Tensor], faces: Tensor | None, batches: int) -> None:
+        if isinstance(reals, Gathered) and faces is not None:
+            if self._recordings and self.work.faces is not None and self.work.faces is not faces:
+                self._recordings.close()  # they know where the others lay
+            self.work.faces = faces
+            for place in self.work.chosen[:batches]:
+                place.copy_(reals.numbers(), non_blocking=True)
+        else:
+            for place in self.work.reals[:batches]:
+                place.copy_(_checked(next(reals), place), non_blocking=True)
 
     def _aim(self) -> None:
         """Puts what changes from round to round in its places."""
