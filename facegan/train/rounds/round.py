@@ -207,4 +207,4 @@ class Work:
     def _count(self, parts: int, **values: Tensor) -> None:
         zero = torch.zeros((), device=self.device)
         rows = [values[name].float().mean() if name in values else zero for name in TOTALS]
-        self.totals[self.ranks.rank] += torch.stack(rows) / parts
+        self.totals[self.ranks.rank].add_(torch.stack(rows) / parts)
