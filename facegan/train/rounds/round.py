@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.nets import NetSpec
+from facegan.nets import NetSpec, drawn
 from facegan.train.rounds import augment, draws
 from facegan.train.rounds.ema import Ema
 from facegan.train.rounds.losses import LOSSES, gradient_penalty
@@ -112,7 +112,8 @@ class Work:
             images = self._images(step, self.config.d_steps, part)
             real, fake = self._real(step, part, images, gathered), self._fake_for_d(images)
             with autocast(self.device, self.precision):
-                real_logits, fake_logits = self.d.net(real), self.d.net(fake)
+                real_logits = self._judge(real, "dropout of reals", images)
+                fake_logits = self._judge(fake, "dropout of fakes", images)
             loss = self.loss.discriminator(real_logits, fake_logits)
             self.d.backward(loss * self.weight)
             penalty = torch.zeros((), device=self.device)
@@ -139,7 +140,8 @@ class Work:
                 images = self._images(step, self.config.g_steps, part)
                 fake = self._fake_for_g(images, after_d)
                 with autocast(self.device, self.precision):
-                    fake_logits = self.d.net(self._seen(fake, "augment fakes of G", images))
+                    seen = self._seen(fake, "augment fakes of G", images)
+                    fake_logits = self._judge(seen, "dropout of fakes of G", images)
                 loss = self.loss.generator(fake_logits)
                 self.g.backward(loss * self.weight)
                 self._count(self.config.accumulate, loss_g=loss)
@@ -191,6 +193,15 @@ class Work:
             images = augment.augment(images, self.config.augmentations, random)
         return images if self.config.image_range == 1 else images * self.config.image_range
 
+    def _judge(self, images: Tensor, purpose: str, numbers: Tensor) -> Tensor:
+        """D's logits, (N,); its dropout, if any, is drawn by the images' numbers."""
+
+        def draw(layer: int, columns: int) -> Tensor:
+            return draws.uniform(self.config.seed, f"{purpose}, layer {layer}", numbers, columns)
+
+        with drawn(self.d.net, draw):
+            return self.d.net(images)
+
     @property
     def _lambda(self) -> float:
         return self.config.gp_weight * self.config.penalty_every
@@ -199,7 +210,9 @@ class Work:
         """Adds its gradient to D's, and gives its value. A backward pass of its own, so that no step of it is TF32."""
         epsilon = draws.uniform(self.config.seed, "penalty", images, 1)[:, :, None, None]
         with float32_as("ieee", self.device):
-            penalty = gradient_penalty(self.d.net, real, fake, epsilon)
+            penalty = gradient_penalty(
+                lambda mixed: self._judge(mixed, "dropout of mixed", images), real, fake, epsilon
+            )
             self.d.backward(self._lambda * penalty * self.weight)
         return penalty.detach()
 
