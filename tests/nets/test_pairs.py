@@ -7,6 +7,8 @@ import typing
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
@@ -131,6 +133,19 @@ def test_shapes_range_and_gradients(name, size, channels, norm):
             assert weights.grad is not None, label
             assert weights.grad.isfinite().all(), label
             assert weights.grad.abs().max() > 0, label
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(PAIRS)), st.integers(0, 3), st.integers(1, 70), st.integers(1, 9))
+def test_any_width_and_any_length_of_latents_can_be_made(name, place, width, latent):
+    sizes = PAIRS[name].sizes
+    spec = spec_of(name, sizes[place % len(sizes)], width=width, latent=latent)
+    pair = find_pair(spec)
+    with torch.device("meta"):  # shapes alone
+        assert pair.generator(spec)(torch.empty(2, latent)).shape == (2, 3, spec.size, spec.size)
+        discriminator = pair.discriminator(spec).eval()
+        if spec.norm != "spectral":  # which knows no such device
+            assert discriminator(torch.empty(2, 3, spec.size, spec.size)).shape == (2,)
 
 
 @pytest.mark.parametrize("name", PAIRS)
