@@ -64,7 +64,7 @@ class Batches:
         console = console or Console(quiet=True)
         self.cache, self._supply = open_supply(images, cache, device, world_size, self._workers, console)
         self._order = Order(images.counts, seed, images.block_shards)
-        self._near: list[int] = []
+        self._near: tuple[int, int] | None = None  # the block whose shards, and the next one's, are being fetched
         self._coming: dict[int, Callable[[], torch.Tensor]] = {}
 
     def __iter__(self) -> Iterator[torch.Tensor]:
@@ -81,10 +81,10 @@ class Batches:
         return batch.permute(0, 3, 1, 2)
 
     def _fetch_near(self, position: int) -> None:
-        near = [] if self._supply.whole else self._order.shards_near(position)
-        if near != self._near:
-            self._images.ahead(near)
-            self._near = near
+        block = None if self._supply.whole else self._order.block_at(position)
+        if block != self._near:
+            self._images.ahead([] if block is None else self._order.shards_near(position))
+            self._near = block
 
     def _begin(self, position: int) -> None:
         if position not in self._coming:
@@ -117,6 +117,7 @@ class Batches:
             )
         self._position = int(state["position"])
         self._order = Order(self._images.counts, self._seed, block)
+        self._near = None
         self._coming.clear()
 
     def describe(self) -> dict[str, Any]:
