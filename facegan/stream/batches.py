@@ -11,7 +11,7 @@ from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError
 from facegan.machine import usable_cpus
 from facegan.stream.cache import Images
-from facegan.stream.choice import open_supply
+from facegan.stream.choice import open_supply, processes_here
 from facegan.stream.order import Order
 from facegan.stream.room import BOUND_VARIABLE
 
@@ -62,7 +62,8 @@ class Batches:
         self._position = 0
         self._workers = workers or usable_cpus()
         console = console or Console(quiet=True)
-        self.cache, self._supply = open_supply(images, cache, device, world_size, self._workers, console)
+        here = processes_here(world_size)
+        self.cache, self._supply = open_supply(images, cache, device, here, self._workers, console)
         self._order = Order(images.counts, seed, images.block_shards)
         self._near: tuple[int, int] | None = None  # the block whose shards, and the next one's, are being fetched
         self._coming: dict[int, Callable[[], torch.Tensor]] = {}

@@ -29,7 +29,7 @@ from facegan.stream.cache import Rows
 from facegan.stream.choice import check_cache
 from facegan.stream.fetch import FetchedShards, read_info
 from facegan.stream.maps import Maps
-from facegan.stream.places import COLUMNS, dataset_places, shard_places
+from facegan.stream.places import COLUMNS, dataset_places, shard_marks, shard_places
 from facegan.stream.process import renew_in_forks
 
 _LARGEST_SIZE = 4096  # pixels
@@ -248,6 +248,14 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     def block_shards(self) -> int:
         """How many shards a block of the order has; 0 where the order goes through all of them at once."""
         return self._fetched.block_shards if self._remote else 0
+
+    @property
+    def decoded_key(self) -> str:
+        """What decoded faces are kept under. Shards that were altered without a word in dataset.json have another."""
+        if self._remote:  # each was compared with its sum
+            return self.fingerprint
+        marks = shard_marks(Path(self.path), self._entries, range(len(self._entries)))
+        return hashlib.sha256(self.fingerprint.encode() + marks.tobytes()).hexdigest()
 
     @property
     def skipped(self) -> int:

@@ -66,6 +66,16 @@ def test_the_same_batches_as_from_a_folder(fickle: Fickle, made: Path, numbers: 
     assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
 
 
+def test_a_whole_file_of_faces_needs_no_shards(fickle: Fickle, made: Path, numbers: Numbers, cache: Path) -> None:
+    local = shown(FaceShards(made), numbers, 20, cache="off")
+    assert shown(FaceShards(fickle.url), numbers, 20, cache="disk") == local
+    assert [path.suffix for path in sorted((cache / "decoded").iterdir())] == [".faces", ".lock"]
+    shutil.rmtree(cache / "shards")
+    fickle.asked.clear()
+    assert shown(FaceShards(fickle.url), numbers, 20, cache="disk") == local
+    assert set(fickle.asked) == {"dataset.json"}
+
+
 def test_a_face_by_number(fickle: Fickle, made: Path) -> None:
     here, there = FaceShards(made), FaceShards(fickle.url)
     for number in (29, 0, 13):
