@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError
@@ -24,7 +25,7 @@ class Batches:
     The sequence of samples is one exact permutation an epoch, concatenated without end; global batch b is its items
     b·B … (b+1)·B − 1, of which rank r of W gets the r-th slice. Threads, caches and timing change nothing of it. Of a
     remote dataset that is larger than the bound of fetched shards, an epoch permutes blocks of shards, and then each
-    block's faces.
+    block's faces. Where torch.distributed joins the ranks, all of them have to make this: they agree on the blocks.
 
     Args:
         batch_size: B, of all ranks together; it may be larger than the dataset.
@@ -64,7 +65,7 @@ class Batches:
         console = console or Console(quiet=True)
         here = processes_here(world_size)
         self.cache, self._supply = open_supply(images, cache, device, here, self._workers, console)
-        self._order = Order(images.counts, seed, images.block_shards)
+        self._order = Order(images.counts, seed, _agreed_block(images, device, world_size))
         self._near: tuple[int, int] | None = None  # the block whose shards, and the next one's, are being fetched
         self._coming: dict[int, Callable[[], torch.Tensor]] = {}
 
@@ -127,3 +128,15 @@ class Batches:
 
     def close(self) -> None:
         self._supply.close()
+
+
+def _agreed_block(images: Images, device: torch.device, world_size: int) -> int:
+    """What all ranks have room for: it follows from each machine's bound of fetched shards, and makes the order."""
+    block = images.block_shards
+    if world_size == 1 or not images.remote or not (dist.is_available() and dist.is_initialized()):
+        return block
+    unbounded = torch.iinfo(torch.int64).max
+    said = torch.tensor([block or unbounded], device=device if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(said, dist.ReduceOp.MIN)
+    smallest = int(said.item())
+    return 0 if smallest == unbounded else smallest

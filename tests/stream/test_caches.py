@@ -212,7 +212,11 @@ print(batches.cache)
 def test_ranks_share_a_file(made: Path, cache: Path) -> None:
     commands = [[sys.executable, "-c", SCRIPT, str(made), str(rank)] for rank in (0, 1)]
     ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    assert [rank.communicate(timeout=60)[0] for rank in ranks] == ["disk\n", "disk\n"]
+    try:
+        assert [rank.communicate(timeout=120)[0] for rank in ranks] == ["disk\n", "disk\n"]
+    finally:
+        for rank in ranks:
+            rank.kill()
     faces = FaceShards(made)
     (file,) = kept(cache)
     pixels = np.stack([faces.pixels(i) for i in range(30)])

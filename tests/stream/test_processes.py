@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_a_process_ends_without_waiting_for_shards(fickle: Fickle, cache: Path, 
     fickle.always = dict.fromkeys(SHARDS[1:], "slow")  # for ten minutes each
     environment = {**os.environ, "FACEGAN_TIMEOUT_SECONDS": "30"}
     command = [sys.executable, "-c", SCRIPT, fickle.url, what]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(28, 28, 3)\n", "")
     assert only_whole_shards(cache)
     assert (cache / "shards").exists()
@@ -165,3 +166,49 @@ def test_a_process_that_gets_on_is_waited_for(fickle: Fickle, made: Path, cache:
     ended.set()
     other.join()
     assert (fickle.asked[SHARDS[0]], heard.warnings) == (0, [])
+
+
+RANK = """
+import json, os, sys
+import torch.distributed as dist
+from facegan import FaceShards
+url, known, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"file://{known}", rank=rank, world_size=2)
+faces = FaceShards(url)
+batches = faces.batches(4, 2, rank=rank, world_size=2)
+shown = [next(batches)[:, :, 0, 0].tolist() for _ in range(15)]
+print(json.dumps([faces.block_shards, batches.state_dict()["block_shards"], shown]))
+batches.close()
+faces.close()
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_with_caches_of_two_sizes_agree_on_the_order(
+    fickle: Fickle, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max((made / name).stat().st_size for name in SHARDS)
+    small, large = str(4.2 * largest / 1e9), "1"
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, fickle.url, str(tmp_path / "meet"), str(rank)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "FACEGAN_CACHE_GB": room, "XDG_CACHE_HOME": str(tmp_path / str(rank))},
+        )
+        for rank, room in enumerate((large, small))
+    ]
+    try:
+        told = [json.loads(rank.communicate(timeout=120)[0]) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [blocks for *blocks, _ in told] == [[0, 2], [2, 2]]
+    monkeypatch.setenv("FACEGAN_CACHE_GB", small)
+    faces = FaceShards(fickle.url)
+    batches = faces.batches(4, 2)
+    assert [one + two for one, two in zip(told[0][2], told[1][2], strict=True)] == [
+        next(batches)[:, :, 0, 0].tolist() for _ in range(15)
+    ]
+    batches.close()
+    faces.close()
