@@ -17,9 +17,11 @@ from torch.utils.data import Dataset
 
 from facegan.console import Console
 from facegan.errors import DatasetError, one_of
-from facegan.files import sha256_file
+from facegan.files import human_bytes, sha256_file
+from facegan.machine import available_bytes
 from facegan.remote import is_url
 from facegan.shards.images import decode_into
+from facegan.shards.index import LEAST_MEMBER_BYTES
 from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.stream.batches import Batches
 from facegan.stream.broken import Broken, StandIns
@@ -27,8 +29,10 @@ from facegan.stream.cache import Rows
 from facegan.stream.choice import check_cache
 from facegan.stream.fetch import FetchedShards, read_info
 from facegan.stream.maps import Maps
-from facegan.stream.places import COLUMNS, dataset_places, shard_places
+from facegan.stream.places import COLUMNS, dataset_places, shard_marks, shard_places
+from facegan.stream.process import renew_in_forks
 
+_LARGEST_SIZE = 4096  # pixels
 _TRIES = 20  # at opening a fetched shard that other runs keep pushing out of the cache
 
 
@@ -82,13 +86,38 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self._lock = threading.Lock()
         self._maps = Maps(self._open)
         if self._remote:
-            self._fetched = FetchedShards(self.path, self._entries)
+            self._refuse_too_many()
+            self._fetched = FetchedShards(self.path, self._entries, self.console)
             self._places = np.zeros((len(self), COLUMNS), np.int64)
             self._known = np.zeros(len(self._entries), bool)
         else:
             self._open_local()
+        renew_in_forks(self)
         if verify:
             self._verify()
+
+    def renew(self) -> None:
+        """In a forked process, such as a loader's worker: threads are not there, and may have held locks."""
+        self._lock = threading.Lock()
+        self._maps.renew()
+        self._stand_ins.renew()
+        if self._remote:
+            self._fetched.renew()
+
+    def _refuse_too_many(self) -> None:
+        """What a server tells is not believed when it comes to memory."""
+        for entry in self._entries:
+            if entry.samples * LEAST_MEMBER_BYTES > entry.bytes:
+                raise DatasetError(
+                    f"{self.path}: {entry.name} can't hold {entry.samples:,} samples in {entry.bytes:,} bytes, as its "
+                    f"{DATASET_FILE} says.\nIts facegan prep makes it anew with --force."
+                )
+        needed, free = int(self._ends[-1]) * COLUMNS * 8, available_bytes()
+        if needed > free:
+            raise DatasetError(
+                f"{self.path}: the index of its {len(self):,} faces takes {human_bytes(needed)} of memory, and "
+                f"{human_bytes(free)} are free.\nUse a machine with more memory, or a dataset with fewer faces."
+            )
 
     def _open_local(self) -> None:
         folder = Path(self.path)
@@ -221,6 +250,14 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         return self._fetched.block_shards if self._remote else 0
 
     @property
+    def decoded_key(self) -> str:
+        """What decoded faces are kept under. Shards that were altered without a word in dataset.json have another."""
+        if self._remote:  # each was compared with its sum
+            return self.fingerprint
+        marks = shard_marks(Path(self.path), self._entries, range(len(self._entries)))
+        return hashlib.sha256(self.fingerprint.encode() + marks.tobytes()).hexdigest()
+
+    @property
     def skipped(self) -> int:
         """Faces that others stand in for."""
         return self._stand_ins.count
@@ -283,7 +320,7 @@ def _reopen(path: str, split: str, skip_broken: bool, cache: str, workers: int |
 
 def _size(info: DatasetInfo, where: str) -> int:
     size = info.settings.get("size")
-    if not isinstance(size, int) or size < 1:
+    if not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
         raise DatasetError(f"{where}: {DATASET_FILE} does not say how large its faces are ({size!r}).")
     return size
 
