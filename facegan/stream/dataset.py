@@ -17,22 +17,20 @@ from torch.utils.data import Dataset
 
 from facegan.console import Console
 from facegan.errors import DatasetError, one_of
-from facegan.files import human_bytes, sha256_file
-from facegan.machine import available_bytes
+from facegan.files import sha256_file
 from facegan.remote import is_url
 from facegan.shards.images import decode_into
-from facegan.shards.index import LEAST_MEMBER_BYTES
-from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.shards.layout import DATASET_FILE, DatasetInfo
 from facegan.stream.batches import Batches
 from facegan.stream.broken import Broken, StandIns
 from facegan.stream.cache import Rows
 from facegan.stream.choice import check_cache
+from facegan.stream.claims import refuse_too_many, size_error, size_of_faces
 from facegan.stream.fetch import FetchedShards, read_info
 from facegan.stream.maps import Maps
 from facegan.stream.places import COLUMNS, dataset_places, shard_marks, shard_places
 from facegan.stream.process import renew_in_forks
 
-_LARGEST_SIZE = 4096  # pixels
 _TRIES = 20  # at opening a fetched shard that other runs keep pushing out of the cache
 
 
@@ -78,7 +76,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         if not self._entries:
             has = f"it has {one_of(info.splits)}" if info.splits else "it holds no faces at all"
             raise DatasetError(f"{self.path} has no split '{split}': {has}.")
-        self.size, self.format = _size(info, self.path), str(info.settings.get("format"))
+        self.size, self.format = size_of_faces(info, self.path), str(info.settings.get("format"))
         self.fingerprint = hashlib.sha256("".join(entry.sha256 for entry in self._entries).encode()).hexdigest()
         self.counts = np.array([entry.samples for entry in self._entries], np.int64)
         self._ends = np.cumsum(self.counts)
@@ -86,7 +84,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self._lock = threading.Lock()
         self._maps = Maps(self._open)
         if self._remote:
-            self._refuse_too_many()
+            refuse_too_many(self._entries, self.path)
             self._fetched = FetchedShards(self.path, self._entries, self.console)
             self._places = np.zeros((len(self), COLUMNS), np.int64)
             self._known = np.zeros(len(self._entries), bool)
@@ -104,24 +102,9 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         if self._remote:
             self._fetched.renew()
 
-    def _refuse_too_many(self) -> None:
-        """What a server tells is not believed when it comes to memory."""
-        for entry in self._entries:
-            if entry.samples * LEAST_MEMBER_BYTES > entry.bytes:
-                raise DatasetError(
-                    f"{self.path}: {entry.name} can't hold {entry.samples:,} samples in {entry.bytes:,} bytes, as its "
-                    f"{DATASET_FILE} says.\nIts facegan prep makes it anew with --force."
-                )
-        needed, free = int(self._ends[-1]) * COLUMNS * 8, available_bytes()
-        if needed > free:
-            raise DatasetError(
-                f"{self.path}: the index of its {len(self):,} faces takes {human_bytes(needed)} of memory, and "
-                f"{human_bytes(free)} are free.\nUse a machine with more memory, or a dataset with fewer faces."
-            )
-
     def _open_local(self) -> None:
         folder = Path(self.path)
-        wrong = {number: error for number, entry in enumerate(self._entries) if (error := _size_error(folder, entry))}
+        wrong = {number: error for number, entry in enumerate(self._entries) if (error := size_error(folder, entry))}
         whole = [number for number in range(len(self._entries)) if number not in wrong]
         if not wrong or self.skip_broken:
             self._places, altered = dataset_places(folder, self._entries, whole, self.fingerprint, self.console)
@@ -316,25 +299,3 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
 def _reopen(path: str, split: str, skip_broken: bool, cache: str, workers: int | None) -> FaceShards:
     """In a loader's worker process, which maps the shards anew."""
     return FaceShards(path, split, skip_broken=skip_broken, cache=cache, workers=workers)
-
-
-def _size(info: DatasetInfo, where: str) -> int:
-    size = info.settings.get("size")
-    if not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
-        raise DatasetError(f"{where}: {DATASET_FILE} does not say how large its faces are ({size!r}).")
-    return size
-
-
-def _size_error(folder: Path, entry: ShardEntry) -> DatasetError | None:
-    path = folder / entry.name
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
-        return DatasetError(f"The shard {path} is missing. See what else is wrong: facegan verify {folder}")
-    if found == entry.bytes:
-        return None
-    how = "cut short" if found < entry.bytes else "altered"
-    return DatasetError(
-        f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {entry.bytes:,}.\n"
-        f"See what else is wrong: facegan verify {folder}"
-    )

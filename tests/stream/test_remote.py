@@ -330,7 +330,7 @@ def told(fickle: Fickle, folder: Path, **changes) -> None:
 def test_numbers_that_can_not_be(
     fickle: Fickle, tmp_path: Path, changes: dict, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facegan.stream.dataset.available_bytes", lambda: 1e11)  # what the machine tells
+    monkeypatch.setattr("facegan.stream.claims.available_bytes", lambda: 1e11)  # what the machine tells
     told(fickle, tmp_path / "told", **changes)
     with pytest.raises(DatasetError, match=said):
         FaceShards(fickle.url)
