@@ -416,6 +416,16 @@ class TrainConfig(Settings):
         return self.batch * self.d_steps
 
     @property
+    def caution(self) -> str:
+        """What can be done and is doubtful, as a sentence; "" where nothing is."""
+        if "dragan" in self.regularisers and self.norm == "batch":
+            return (
+                "train.regulariser = dragan is a penalty per sample, and batch normalisation mixes the samples: it was "
+                "published so (Kodali et al. 2017), and train.norm=none is cleaner."
+            )
+        return ""
+
+    @property
     def regularisers(self) -> tuple[str, ...]:
         given = () if self.regulariser == "none" else tuple(self.regulariser.split(","))
         return ("gp", *given) if self.loss == "wgan-gp" else given

@@ -149,6 +149,8 @@ def train(
                         run, trainer, faces, reals, dataset, command, weights.record() if weights else None, record
                     )
                     log.note(announce(trainer, total_images))
+                    if config.caution and not record:
+                        log.warn(config.caution)
                 before_images, before_seconds = trainer.images, clock.seconds
                 Session(state, total_rounds, stopped, judge).rounds()
         rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
