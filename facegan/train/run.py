@@ -13,9 +13,9 @@ import torch
 
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.errors import CheckpointError, SettingsError
+from facegan.errors import CheckpointError, SettingsError, one_of
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
-from facegan.nets import find_pair
+from facegan.nets import PAIRS, Pair, find_pair
 from facegan.nets.weights import FILE_NAME
 from facegan.train.best import Judge, Measure, write_best
 from facegan.train.clock import Clock
@@ -37,6 +37,8 @@ from facegan.train.health import Health
 from facegan.train.init import Weights, read_weights, start_from
 from facegan.train.loop import GRID_IMAGES, Session
 from facegan.train.memory import told_if_too_large
+from facegan.train.plateau import Plateau
+from facegan.train.rounds.losses import LOSSES
 from facegan.train.rounds.precision import Precision, choose_device
 from facegan.train.rounds.ranks import Ranks, asked_size, joined, own_device
 from facegan.train.rounds.step import Trainer, spec_of
@@ -137,7 +139,8 @@ def train(
                 if record:
                     warn_other_machine(record, place, ranks.size, log.warn)
                 clock = Clock(place, checkpoint.state["seconds"] if checkpoint else 0.0)
-                state = RunState(run, trainer, reals, log, health_of(trainer), clock)
+                plateau = Plateau(config.plateau_images)
+                state = RunState(run, trainer, reals, log, health_of(trainer), clock, plateau)
                 if checkpoint:
                     state.take_up(checkpoint)
                     log.note(f"Going on with {run} from {checkpoint.images:,} images.")
@@ -147,6 +150,8 @@ def train(
                         run, trainer, faces, reals, dataset, command, weights.record() if weights else None, record
                     )
                     log.note(announce(trainer, total_images))
+                    if config.caution and not record:
+                        log.warn(config.caution)
                 before_images, before_seconds = trainer.images, clock.seconds
                 Session(state, total_rounds, stopped, judge).rounds()
         rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
@@ -190,13 +195,29 @@ def _check(
         raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
     place = choose_device(own_device(device))
     _refuse_unfit_batch(config, faces)
-    find_pair(spec_of(config, faces.size, faces.channels))
+    pair = find_pair(spec_of(config, faces.size, faces.channels))
+    _refuse_unfit_loss(config, pair)
     record = read_record(run) if resume == "auto" else None
     precision = resumed_precision(record, config.precision, place)
     if record:
         refuse_other_run(record, config, precision, faces, run)
         refuse_other_init(record, init, run)
     return place, precision, record
+
+
+def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
+    if pair.autoencoder == LOSSES[config.loss].autoencoder:
+        return
+    if pair.autoencoder:
+        raise SettingsError(
+            f"train.loss = {config.loss} does not go with the nets '{config.nets}': their discriminator is an "
+            "autoencoder, and what it\ngives is its error. Set train.loss=began, or other nets."
+        )
+    names = one_of(name for name, pair in PAIRS.items() if pair.autoencoder)
+    raise SettingsError(
+        f"train.loss = began needs the error of an autoencoder, and the discriminator of '{config.nets}' is none.\n"
+        f"Set train.nets={names}, or another train.loss."
+    )
 
 
 def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:
@@ -222,7 +243,7 @@ def _initial_weights(record: dict[str, Any] | None, init: str | Path | None) -> 
 def health_of(trainer: Trainer) -> Health:
     spec = trainer.spec
     shape = (GRID_IMAGES, spec.channels, spec.size, spec.size)
-    return Health(not trainer.work.loss.penalised, shape)
+    return Health(not trainer.work.loss.critic, shape)
 
 
 @contextmanager

@@ -4,8 +4,10 @@ import pytest
 import torch
 from toy import ToyFaces, toy_config
 
+from facegan.errors import SettingsError
 from facegan.nets import PAIRS
 from facegan.nets.noise import latents
+from facegan.train import plan_train
 from facegan.train.rounds.step import Trainer, spec_of
 
 CPU = torch.device("cpu")
@@ -43,6 +45,20 @@ def test_a_critic_of_every_pair_takes_the_penalty(name):
         t.round(ToyFaces().batches(16))
     assert t.means()["gp"] > 0
     assert all(tensor.isfinite().all() for tensor in t.tensors().values())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"nets": "began", "loss": "hinge"}, r"loss = hinge does not go with the nets 'began'.*\n.*train.loss=began"),
+        ({"nets": "mlp", "loss": "began"}, r"loss = began needs .* 'mlp' is none\.\nSet train\.nets=began"),
+        ({"nets": "mlp", "norm": "layer"}, "'mlp' have the normalisation none, not 'layer'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_made(tmp_path, given, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        plan_train(toy_config(**given), ToyFaces(), tmp_path / "run", device="cpu")
+    assert plan_train(toy_config(nets="began"), ToyFaces(), tmp_path / "run", device="cpu")["loss"] == "began"
 
 
 @pytest.mark.parametrize("norm", ["spectral", "layer"])
