@@ -1,216 +1,16 @@
-"""Settings: frozen objects that check themselves. Help texts, defaults and rules stand here and nowhere else."""
+"""Settings of ``facegan train``."""
 
 from __future__ import annotations
 
-import re
-import types
-import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from facegan.config.base import Positive, Settings, by_comma, plain_number
+from facegan.config.methods import METHODS, NETS, Law, Method, Nets
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import images_of
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, errors as sentences."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    section: ClassVar[str] = "settings"
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Checked settings from plain values.
-
-        Raises:
-            SettingsError: names the setting, the value, the rule and, for misspelt names, the nearest one.
-        """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise SettingsError(cls._sentence(error.errors()[0])) from None
-
-    @classmethod
-    def default(cls, name: str) -> Any:
-        return cls.model_fields[name].default
-
-    @classmethod
-    def describe(cls, name: str) -> str:
-        """A setting's meaning, with its choices where it has some."""
-        field = cls.model_fields[name]
-        choices = choices_of(field.annotation)
-        between = "|" if len(choices) < 8 else " | "  # so that a long list breaks into lines
-        listed = f" [{between.join(map(str, choices))}]" if choices else ""
-        return f"{field.description or ''}{listed}"
-
-    @classmethod
-    def _sentence(cls, problem: Any) -> str:
-        name = str(problem["loc"][0]) if problem["loc"] else cls.section
-        option = "--" + name.replace("_", "-")
-        if problem["type"] == "extra_forbidden":
-            return f"There is no setting '{name}' in [{cls.section}].{suggest(name, cls.model_fields)}"
-        if problem["type"] == "literal_error":
-            choices = choices_of(cls.model_fields[name].annotation)
-            value = problem["input"]
-            return f"{option} {value} is not offered: choose {one_of(choices)}.{suggest(str(value), map(str, choices))}"
-        if problem["type"] == "value_error":
-            return str(problem["ctx"]["error"])
-        rule = problem["msg"].removeprefix("Input should be ").rstrip(".")
-        return f"{option} {problem['input']}: it has to be {rule}."
-
-
-def choices_of(annotation: Any) -> tuple[Any, ...]:
-    """The values that a ``Literal`` annotation (or an ``X | Literal`` union) allows; empty for other types."""
-    if typing.get_origin(annotation) is Literal:
-        return typing.get_args(annotation)
-    if typing.get_origin(annotation) is Annotated:
-        return choices_of(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(c for part in typing.get_args(annotation) for c in choices_of(part))
-    return ()
-
-
-def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-
-
-def _by_comma(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(_number)]  # --set gives text
-FixedCrop = Literal["dcgan108", "pggan128", "began128", "ncsn140", "vaegan148", "comparegan160", "center178", "squash"]
-FIXED_CROPS: tuple[str, ...] = typing.get_args(FixedCrop)
-DETECTORS = ("mediapipe", "mediapipe-short", "mediapipe-full", "none")
-
-
-def _detector_name(name: str) -> str:
-    if name not in DETECTORS and not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name):
-        raise ValueError(
-            f"--detector {name} is not offered: choose {', '.join(DETECTORS)},\n"
-            f"or name a class of your own as MODULE:CLASS.{suggest(name, DETECTORS)}"
-        )
-    return name
-
-
-class PrepConfig(Settings):
-    """Everything that decides which bytes ``facegan prep`` writes."""
-
-    section: ClassVar[str] = "prep"
-
-    size: Size = Field(default=64, description="side of a face in pixels")
-    crop: Literal["aligned", "box"] | FixedCrop = Field(
-        default="aligned",
-        description="aligned: turned upright by eyes and mouth (FFHQ); box: the detector's square; the others are as "
-        "papers cut CelebA's 178×218: so many pixels about the centre of any photo that is large enough; "
-        "squash: the whole photo, aspect not kept",
-    )
-    margin: Annotated[float, Field(gt=0, le=10)] = Field(default=1.0, description="scales the crop about its centre")
-    detector: Annotated[str, AfterValidator(_detector_name)] = Field(
-        default="mediapipe",
-        description="mediapipe: short range, then full range where short finds nothing; mediapipe-short; "
-        "mediapipe-full; none: with fixed crops; MODULE:CLASS: your own (facegan.faces.detect.Detector)",
-    )
-    turn: Literal["none", "auto"] = Field(
-        default="none", description="auto: photos on a side or upside down are turned to where their face is upright"
-    )
-    min_score: Fraction = Field(default=0.5, description="least detection score")
-    faces: Literal["best", "only", "all"] = Field(
-        default="best", description="best: highest score near the centre; only: photos with just one; all: every face"
-    )
-    min_face: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="least side of a crop, in the photo's pixels; smaller is too_small; 0: off"
-    )
-    blur: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="least variance of the Laplacian of the crop in grey; less is blurry; 0: off"
-    )
-    max_outside: Fraction = Field(default=0.2, description="largest share of a crop that may lie outside the photo")
-    dedup: Literal["off", "exact"] = Field(
-        default="off", description="exact: of photographs with the same bytes only the first by path is taken"
-    )
-    split: str = Field(
-        default="none", description="none; celeba: by its numbers; source: the source's own; or shares, 0.9,0.05,0.05"
-    )
-    format: Literal["png", "jpg", "webp"] = Field(
-        default="png", description="png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
-    )
-    shard_size: Positive = Field(default=1000, description="photographs a chunk; what is kept of a chunk is one shard")
-
-    @property
-    def crop_is_fixed(self) -> bool:
-        """The crop follows from the photograph's size alone."""
-        return self.crop in FIXED_CROPS
-
-    @model_validator(mode="after")
-    def _no_setting_is_idle(self) -> Self:
-        if self.detector == "none" and not self.crop_is_fixed:
-            raise ValueError(
-                f"--crop {self.crop} cuts out a face, and --detector none looks for none.\n"
-                f"Choose a fixed crop ({one_of(FIXED_CROPS)}), or another --detector."
-            )
-        for name, remedy in self._idle().items():
-            value = getattr(self, name)
-            if value != self.default(name):
-                option = f"--{name.replace('_', '-')} {value}"
-                raise ValueError(
-                    f"{option} changes nothing with --detector {self.detector} and the fixed --crop {self.crop}.\n"
-                    f"Leave it out, or choose {remedy}."
-                )
-        return self
-
-    def _idle(self) -> dict[str, str]:
-        """Settings that change nothing beside the others, and what to choose for them to do so."""
-        if not self.crop_is_fixed:
-            return {}
-        moving, detector = "--crop aligned or box", "another --detector"
-        idle: dict[str, str] = dict.fromkeys(("margin", "turn", "max_outside"), moving)
-        if self.crop != "squash":
-            idle["min_face"] = moving
-        if self.faces == "all":  # a fixed crop is the same for every face of a photograph
-            idle["faces"] = moving
-        if self.detector == "none":
-            idle |= {"min_score": detector, "faces": detector}
-        return idle
-
-    @model_validator(mode="after")
-    def _split_is_known(self) -> Self:
-        names = ("none", "celeba", "source")
-        if self.split not in names and not any(character.isdigit() for character in self.split):
-            raise ValueError(
-                f"--split {self.split} is not offered: choose {one_of(names)}, or shares such as 0.9,0.05,0.05."
-                f"{suggest(self.split, names)}"
-            )
-        return self
-
-
-class SelectConfig(Settings):
-    """Which faces ``facegan select`` takes, and their size."""
-
-    section: ClassVar[str] = "select"
-
-    where: str = Field(
-        default="", description="a condition in SQL on the columns of photos.parquet, and score, key, face of a sample"
-    )
-    limit: Positive | None = Field(default=None, description="only the first N faces")
-    split: str = Field(default="", description="only these splits, by comma: train,val")
-    size: Size | None = Field(default=None, description="side of a face in pixels, where it is to be smaller")
-
-    @property
-    def splits(self) -> list[str]:
-        return [name.strip() for name in self.split.split(",")] if self.split else []
-
-    @model_validator(mode="after")
-    def _splits_have_names(self) -> Self:
-        known = ("train", "val", "test")
-        for name in self.splits:
-            if name not in known:
-                raise ValueError(f"--split {self.split}: there is no split '{name}', only {one_of(known)}.")
-        return self
 
 
 def _augmentations(text: str) -> str:
@@ -232,37 +32,6 @@ def _names(text: str, known: tuple[str, ...], setting: str) -> str:
             )
     return ",".join(name for name in known if name in asked) or "none"
 
-
-Method = Literal["dcgan", "wgan-gp"]
-Nets = Literal["dcgan", "dcgan-fc", "dcgan-pool", "mnist-conv", "mlp", "resnet", "began", "r3gan"]
-Law = Literal["normal", "uniform", "uniform01", "sphere"]
-
-# What a method sets apart from the defaults below. Radford et al. 2015; Gulrajani et al. 2017, algorithm 1.
-METHODS: dict[str, dict[str, Any]] = {
-    "dcgan": {},
-    "wgan-gp": {
-        "loss": "wgan-gp",
-        "norm": "none",
-        "batch": 64,
-        "d_steps": 5,
-        "lr_g": 1e-4,
-        "lr_d": 1e-4,
-        "beta1": 0.0,
-        "beta2": 0.9,
-    },
-}
-
-# What a pair of nets sets apart from them, as its paper or code has it; a method's settings go before.
-NETS: dict[str, dict[str, Any]] = {
-    "dcgan": {},
-    "dcgan-fc": {"norm": "none", "latent": 128},
-    "dcgan-pool": {"width": 16, "latent_law": "uniform"},
-    "mnist-conv": {"norm": "none"},
-    "mlp": {"width": 128, "norm": "none", "latent_law": "uniform01"},
-    "resnet": {"norm": "spectral", "latent": 128},
-    "began": {"loss": "began", "norm": "none", "latent": 64, "latent_law": "uniform"},
-    "r3gan": {"width": 384, "norm": "none", "latent": 64},
-}
 
 AUGMENTATIONS = ("color", "translation", "cutout")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
@@ -391,7 +160,7 @@ class TrainConfig(Settings):
     sample_every: Positive = Field(default=10_000, description="images between sample grids")
     log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
     keep: Positive = Field(default=3, description="checkpoints kept beside each other")
-    milestones: Annotated[tuple[Positive, ...], BeforeValidator(_by_comma)] = Field(
+    milestones: Annotated[tuple[Positive, ...], BeforeValidator(by_comma)] = Field(
         default=(), description="lengths (20k,5M) at which checkpoints are made that are kept for good, by comma"
     )
 
@@ -414,8 +183,8 @@ class TrainConfig(Settings):
         """Lengths that are text as numbers of images."""
         values = dict(values)
         if "milestones" in values:
-            values["milestones"] = _by_comma(values["milestones"])
-        batch, d_steps = (_number(values.get(name, cls.default(name))) for name in ("batch", "d_steps"))
+            values["milestones"] = by_comma(values["milestones"])
+        batch, d_steps = (plain_number(values.get(name, cls.default(name))) for name in ("batch", "d_steps"))
         round_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
         try:
             for name in (name for name in LENGTHS if name in values):

@@ -1,0 +1,22 @@
+"""Settings: frozen objects that check themselves. Help texts, defaults and rules stand here and nowhere else."""
+
+from facegan.config.base import Positive, Settings, choices_of
+from facegan.config.methods import METHODS, NETS, Law, Nets
+from facegan.config.prep import DETECTORS, FIXED_CROPS, PrepConfig, SelectConfig
+from facegan.config.train import LENGTHS, TrainConfig
+
+__all__ = [
+    "DETECTORS",
+    "FIXED_CROPS",
+    "LENGTHS",
+    "METHODS",
+    "NETS",
+    "Law",
+    "Nets",
+    "Positive",
+    "PrepConfig",
+    "SelectConfig",
+    "Settings",
+    "TrainConfig",
+    "choices_of",
+]

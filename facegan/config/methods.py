@@ -1,0 +1,36 @@
+"""What a method, and what a pair of nets, sets apart from the defaults of `facegan.config.train`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Method = Literal["dcgan", "wgan-gp"]
+Nets = Literal["dcgan", "dcgan-fc", "dcgan-pool", "mnist-conv", "mlp", "resnet", "began", "r3gan"]
+Law = Literal["normal", "uniform", "uniform01", "sphere"]
+
+# What a method sets apart from the defaults below. Radford et al. 2015; Gulrajani et al. 2017, algorithm 1.
+METHODS: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "wgan-gp": {
+        "loss": "wgan-gp",
+        "norm": "none",
+        "batch": 64,
+        "d_steps": 5,
+        "lr_g": 1e-4,
+        "lr_d": 1e-4,
+        "beta1": 0.0,
+        "beta2": 0.9,
+    },
+}
+
+# What a pair of nets sets apart from them, as its paper or code has it; a method's settings go before.
+NETS: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "dcgan-fc": {"norm": "none", "latent": 128},
+    "dcgan-pool": {"width": 16, "latent_law": "uniform"},
+    "mnist-conv": {"norm": "none"},
+    "mlp": {"width": 128, "norm": "none", "latent_law": "uniform01"},
+    "resnet": {"norm": "spectral", "latent": 128},
+    "began": {"loss": "began", "norm": "none", "latent": 64, "latent_law": "uniform"},
+    "r3gan": {"width": 384, "norm": "none", "latent": 64},
+}
