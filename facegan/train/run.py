@@ -7,27 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.errors import CheckpointError, SettingsError, one_of
+from facegan.errors import CheckpointError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
-from facegan.nets import PAIRS, Pair, find_pair
 from facegan.nets.weights import FILE_NAME
 from facegan.train.best import Judge, Measure, write_best
 from facegan.train.clock import Clock
 from facegan.train.estimate import announce
 from facegan.train.faces import Batches, Faces
+from facegan.train.fit import Resume, checked
 from facegan.train.folder.checkpoint import Checkpoint
 from facegan.train.folder.log import RunLog, read_stats
 from facegan.train.folder.record import (
-    read_record,
-    refuse_other_init,
-    refuse_other_run,
-    resumed_precision,
     warn_other_machine,
     write_record,
 )
@@ -38,14 +34,11 @@ from facegan.train.init import Weights, read_weights, start_from
 from facegan.train.loop import GRID_IMAGES, Session
 from facegan.train.memory import told_if_too_large
 from facegan.train.plateau import Plateau
-from facegan.train.rounds.losses import LOSSES
-from facegan.train.rounds.precision import Precision, choose_device
-from facegan.train.rounds.ranks import Ranks, asked_size, joined, own_device
+from facegan.train.rounds.precision import choose_device
+from facegan.train.rounds.ranks import Ranks, joined, own_device
 from facegan.train.rounds.step import Trainer, spec_of
 from facegan.train.signals import StopRequests
 from facegan.train.state import RunState
-
-Resume = Literal["auto", "never"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,7 @@ def train(
     judge = Judge(measure, eval_every, best) if measure else None
     with joined(choose_device(own_device(device))) as ranks:
         console = (console or Console(quiet=True)) if ranks.writes else Console(quiet=True)
-        place, precision, record = _check(config, faces, run, device, resume, init)
+        place, precision, record = checked(config, faces, run, device, resume, init)
         if place.type == "cuda":
             torch.cuda.set_device(place)  # what names no device, such as the current stream, shall mean this one
         ranks.wait()  # all have read before the first writes
@@ -169,7 +162,7 @@ def plan_train(
 ) -> dict[str, Any]:
     """What `train` would do with the same arguments, as plain values. Touches nothing; raises what `train` would."""
     run = Path(run)
-    place, precision, record = _check(config, faces, run, device, resume, init)
+    place, precision, record = checked(config, faces, run, device, resume, init)
     folders = Shelf(run / "checkpoints").paths() if record else []
     weights = _initial_weights(record, init) if not folders else None
     if weights:
@@ -185,52 +178,6 @@ def plan_train(
         "images": -(-config.images // config.round_images) * config.round_images,
         "precision": precision,
     }
-
-
-def _check(
-    config: TrainConfig, faces: Faces, run: Path, device: str, resume: Resume, init: str | Path | None
-) -> tuple[torch.device, Precision, dict[str, Any] | None]:
-    """Device, precision, and the record of the run that is to be taken up, if there is one."""
-    if resume not in ("auto", "never"):
-        raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
-    place = choose_device(own_device(device))
-    _refuse_unfit_batch(config, faces)
-    pair = find_pair(spec_of(config, faces.size, faces.channels))
-    _refuse_unfit_loss(config, pair)
-    record = read_record(run) if resume == "auto" else None
-    precision = resumed_precision(record, config.precision, place)
-    if record:
-        refuse_other_run(record, config, precision, faces, run)
-        refuse_other_init(record, init, run)
-    return place, precision, record
-
-
-def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
-    if pair.autoencoder == LOSSES[config.loss].autoencoder:
-        return
-    if pair.autoencoder:
-        raise SettingsError(
-            f"train.loss = {config.loss} does not go with the nets '{config.nets}': their discriminator is an "
-            "autoencoder, and what it\ngives is its error. Set train.loss=began, or other nets."
-        )
-    names = one_of(name for name, pair in PAIRS.items() if pair.autoencoder)
-    raise SettingsError(
-        f"train.loss = began needs the error of an autoencoder, and the discriminator of '{config.nets}' is none.\n"
-        f"Set train.nets={names}, or another train.loss."
-    )
-
-
-def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:
-    share = Ranks(size=asked_size()).share(config.batch)
-    if share % config.accumulate:
-        raise SettingsError(
-            f"Each of {asked_size()} processes has {share} images of --batch {config.batch}, and they can't be "
-            f"computed in {config.accumulate} equal parts:\nchoose a multiple of {asked_size() * config.accumulate}."
-        )
-    if config.batch > len(faces):
-        raise SettingsError(
-            f"--batch {config.batch} is larger than the dataset ({len(faces):,} faces): choose {len(faces)} or less."
-        )
 
 
 def _initial_weights(record: dict[str, Any] | None, init: str | Path | None) -> Weights | None:

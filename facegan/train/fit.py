@@ -1,0 +1,71 @@
+"""Whether settings, nets, faces, device and run go together: all that can be known before anything is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from facegan.config import TrainConfig
+from facegan.errors import SettingsError, one_of
+from facegan.nets import PAIRS, Pair, find_pair
+from facegan.train.faces import Faces
+from facegan.train.folder.record import read_record, refuse_other_init, refuse_other_run, resumed_precision
+from facegan.train.rounds.losses import LOSSES
+from facegan.train.rounds.precision import Precision, choose_device
+from facegan.train.rounds.ranks import Ranks, asked_size, own_device
+from facegan.train.rounds.step import spec_of
+
+Resume = Literal["auto", "never"]
+
+
+def checked(
+    config: TrainConfig, faces: Faces, run: Path, device: str, resume: Resume, init: str | Path | None
+) -> tuple[torch.device, Precision, dict[str, Any] | None]:
+    """Device, precision, and the record of the run that is to be taken up, if there is one.
+
+    Raises:
+        SettingsError, DeviceError: settings that do not go together, with these faces, or on this device.
+        CheckpointError, DatasetError, SettingsError: the run that lies there is another training.
+    """
+    if resume not in ("auto", "never"):
+        raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
+    place = choose_device(own_device(device))
+    _refuse_unfit_batch(config, faces)
+    pair = find_pair(spec_of(config, faces.size, faces.channels))
+    _refuse_unfit_loss(config, pair)
+    record = read_record(run) if resume == "auto" else None
+    precision = resumed_precision(record, config.precision, place)
+    if record:
+        refuse_other_run(record, config, precision, faces, run)
+        refuse_other_init(record, init, run)
+    return place, precision, record
+
+
+def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
+    if pair.autoencoder == LOSSES[config.loss].autoencoder:
+        return
+    if pair.autoencoder:
+        raise SettingsError(
+            f"train.loss = {config.loss} does not go with the nets '{config.nets}': their discriminator is an "
+            "autoencoder, and what it\ngives is its error. Set train.loss=began, or other nets."
+        )
+    names = one_of(name for name, pair in PAIRS.items() if pair.autoencoder)
+    raise SettingsError(
+        f"train.loss = began needs the error of an autoencoder, and the discriminator of '{config.nets}' is none.\n"
+        f"Set train.nets={names}, or another train.loss."
+    )
+
+
+def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:
+    share = Ranks(size=asked_size()).share(config.batch)
+    if share % config.accumulate:
+        raise SettingsError(
+            f"Each of {asked_size()} processes has {share} images of --batch {config.batch}, and they can't be "
+            f"computed in {config.accumulate} equal parts:\nchoose a multiple of {asked_size() * config.accumulate}."
+        )
+    if config.batch > len(faces):
+        raise SettingsError(
+            f"--batch {config.batch} is larger than the dataset ({len(faces):,} faces): choose {len(faces)} or less."
+        )
