@@ -22,9 +22,12 @@ def lines_of(text: str) -> dict[tuple[str, str], int]:
         except tomllib.TOMLDecodeError:
             continue
         if piece.lstrip().startswith("["):
-            section = next(iter(told))
+            section, below = next(iter(told.items()))
             found.setdefault((section, ""), begins)
             told = {}
+            if isinstance(below, dict) and below:  # [train.adam]: what follows is none of [train]'s own
+                found.setdefault((section, next(iter(below))), begins)
+                section = f"{section}."
         for name, value in told.items():
             if section:
                 found.setdefault((section, name), begins)

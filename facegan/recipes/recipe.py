@@ -123,10 +123,9 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
     bare = Recipe(file.stem, file, _heading(written), given, lines, None, None, None)
     photos = prep = faces = None
     if "prep" in given:
-        if "source" not in given["prep"]:
-            raise SettingsError(
-                f"{bare.line('prep')}[prep] needs a source: the photographs, as facegan prep takes them."
-            )
+        if not given["prep"].get("source"):
+            where = bare.line("prep", "source") or bare.line("prep")
+            raise SettingsError(f"{where}[prep] needs a source: the photographs, as facegan prep takes them.")
         with bare.located("prep"):
             photos = PhotosConfig.of(_of_class(PhotosConfig, given["prep"]))
             prep = PrepConfig.of(_of_class(PrepConfig, given["prep"]))
@@ -190,16 +189,15 @@ def _parsed(text: str, file: str) -> Values:
 
 def _refuse_unknown(given: Values, lines: dict[tuple[str, str], int], file: str) -> None:
     for section, values in given.items():
-        if not isinstance(values, dict):
-            raise SettingsError(
-                f"{file}, line {lines['', section]}: '{section}' stands in no section: put it below [prep] or [train]."
-            )
-        _refuse_section(section, f"{file}, line {lines[section, '']}: ")
+        where = f"{file}, line {lines.get(('', section)) or lines[section, '']}: "
+        _refuse_section(section, where, is_section=isinstance(values, dict))
         for name in values:
             _refuse_name(section, name, f"{file}, line {lines[section, name]}: ")
 
 
-def _refuse_section(section: str, where: str) -> None:
+def _refuse_section(section: str, where: str, is_section: bool = True) -> None:
+    if not is_section:
+        raise SettingsError(f"{where}'{section}' stands in no section: put it below [prep] or [train].")
     if section in TO_COME:
         raise SettingsError(f"{where}There is no stage [{section}] in this facegan yet, only {one_of(SECTIONS)}.")
     if section not in SECTIONS:

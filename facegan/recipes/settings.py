@@ -35,7 +35,7 @@ def _local(value: str) -> str:
     return value
 
 
-Workers = Annotated[str, AfterValidator(_workers), Field(coerce_numbers_to_str=True)]
+Workers = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_workers)]
 
 
 class PhotosConfig(Settings):
@@ -44,7 +44,7 @@ class PhotosConfig(Settings):
     section: ClassVar[str] = "prep"
     MACHINE: ClassVar[frozenset[str]] = frozenset({"workers", "download"})  # change no result
 
-    source: Annotated[str, Field(min_length=1)] = Field(
+    source: str = Field(
         description="the photographs, as facegan prep takes them: a folder, an archive, a table, an array, a URL, "
         "torchvision:NAME; or portraits:N[:SEED], drawn into the run's folder"
     )

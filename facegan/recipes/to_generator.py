@@ -46,8 +46,7 @@ class Train:
         """How it saves and logs is none of them: of a training that is done, that changes nothing."""
         config = self.config()
         settings = config.model_dump(mode="json", exclude=set(TrainConfig.FREE_ON_RESUME - {"images"}))
-        faces = {"shards": self.shards, "faces": self._fingerprint(), "split": self.faces.split}
-        return {**faces, "init": self.faces.init, **settings}
+        return {**self._seen(), "split": self.faces.split, "init": self.faces.init, **settings}
 
     def outputs(self) -> list[Path]:
         return [self.run / _GENERATOR]
@@ -116,12 +115,13 @@ class Train:
         folder = Path(self.shards)
         return DatasetInfo.read(folder) if is_local(self.shards) and not folder.is_file() else None
 
-    def _fingerprint(self) -> str:
+    def _seen(self) -> dict[str, str]:
+        """Of a dataset its sums, wherever it lies."""
         info = self._dataset()
         if info is None:
-            return look(self.shards)
+            return {"shards": self.shards, "faces": look(self.shards)}
         sums = "".join(shard.sha256 for shard in info.split_shards(self.faces.split))
-        return hashlib.sha256(sums.encode()).hexdigest()
+        return {"faces": hashlib.sha256(sums.encode()).hexdigest()}
 
     def _count(self) -> int:
         info = self._dataset()
