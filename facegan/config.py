@@ -215,14 +215,22 @@ class SelectConfig(Settings):
 
 def _augmentations(text: str) -> str:
     """The same names, each once and in the order in which they are applied."""
+    return _names(text, AUGMENTATIONS, "augment")
+
+
+def _regularisers(text: str) -> str:
+    return _names(text, REGULARISERS, "regulariser")
+
+
+def _names(text: str, known: tuple[str, ...], setting: str) -> str:
+    """Names by comma: each once, in the order of ``known``; or ``none``."""
     asked = [name.strip() for name in text.split(",")]
     for name in asked:
-        if name not in AUGMENTATIONS and text != "none":
+        if name not in known and text != "none":
             raise ValueError(
-                f"train.augment = {text}: there is no augmentation '{name}', only {one_of(AUGMENTATIONS)}."
-                f"{suggest(name, AUGMENTATIONS)}"
+                f"train.{setting} = {text}: there is no '{name}', only {one_of(known)}.{suggest(name, known)}"
             )
-    return ",".join(name for name in AUGMENTATIONS if name in asked) or "none"
+    return ",".join(name for name in known if name in asked) or "none"
 
 
 Method = Literal["dcgan", "wgan-gp"]
@@ -245,8 +253,20 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 AUGMENTATIONS = ("color", "translation", "cutout")
+REGULARISERS = ("gp", "dragan", "r1", "r2")
+PER_SAMPLE = ("gp", "r1", "r2")  # dragan is one too, and was published with batch norm
+CROSS_ENTROPY = ("non-saturating", "minimax", "max-likelihood")
 # Settings that are lengths; a training is as long as it is in images, whatever the batch or the number of GPUs.
-LENGTHS = ("images", "d_head_start", "g_head_start", "ema_images", "save_every", "sample_every", "log_every")
+LENGTHS = (
+    "images",
+    "d_head_start",
+    "g_head_start",
+    "plateau_images",
+    "ema_images",
+    "save_every",
+    "sample_every",
+    "log_every",
+)
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -277,11 +297,35 @@ class TrainConfig(Settings):
     image_range: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="r: the discriminator sees pixels, real and fake, in −r … r"
     )
-    loss: Literal["non-saturating", "wgan-gp"] = Field(default="non-saturating", description="adversarial loss")
-    gp_weight: Annotated[float, Field(ge=0)] = Field(default=10.0, description="weight λ of WGAN-GP's gradient penalty")
+    loss: Literal[
+        "non-saturating",
+        "minimax",
+        "max-likelihood",
+        "wgan",
+        "wgan-gp",
+        "lsgan",
+        "hinge",
+        "relativistic",
+        "began",
+    ] = Field(default="non-saturating", description="adversarial loss; wgan-gp is wgan with the regulariser gp")
+    regulariser: Annotated[str, AfterValidator(_regularisers)] = Field(
+        default="none", description="penalties on the discriminator's gradient: none, or of gp,dragan,r1,r2 by comma"
+    )
+    gp_weight: Annotated[float, Field(ge=0)] = Field(default=10.0, description="weight λ of gp and dragan")
+    r_gamma: Annotated[float, Field(ge=0)] = Field(default=10.0, description="γ of r1 and r2, whose weight is γ/2")
     penalty_every: Positive = Field(
         default=1, description="discriminator steps between penalties; each then weighs as much more"
     )
+    clip: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="the discriminator's weights are kept within ± this after each step; 0: they are not"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        default=0.0, description="s: real images are to be called real with probability 1 − s"
+    )
+    began_gamma: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5, description="γ of BEGAN: the error of fake images relative to that of real ones"
+    )
+    began_rate: Rate = Field(default=0.001, description="λ_k of BEGAN: how fast k follows")
     images: Positive = Field(
         default=5_000_000,
         description="length of the training: real images shown to the discriminator (200000, 200k, 5M), or steps "
@@ -303,8 +347,13 @@ class TrainConfig(Settings):
     beta1: Decay = Field(default=0.5, description="Adam's decay of the gradient's mean")
     beta2: Decay = Field(default=0.999, description="Adam's and RMSProp's decay of the gradient's square")
     momentum: Decay = Field(default=0.0, description="of sgd and rmsprop")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        default="constant", description="of both learning rates over the training; cosine and linear end at 0"
+    schedule: Literal["constant", "cosine", "linear", "plateau"] = Field(
+        default="constant",
+        description="of both learning rates over the training; cosine and linear end at 0; plateau: halved where "
+        "BEGAN's measure of convergence stalls",
+    )
+    plateau_images: Positive = Field(
+        default=200_000, description="images without a smaller measure of convergence before the rates are halved"
     )
     ema_images: Annotated[float, Field(ge=0)] = Field(
         default=10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
@@ -367,21 +416,47 @@ class TrainConfig(Settings):
         return self.batch * self.d_steps
 
     @property
+    def caution(self) -> str:
+        """What can be done and is doubtful, as a sentence; "" where nothing is."""
+        if "dragan" in self.regularisers and self.norm == "batch":
+            return (
+                "train.regulariser = dragan is a penalty per sample, and batch normalisation mixes the samples: it was "
+                "published so (Kodali et al. 2017), and train.norm=none is cleaner."
+            )
+        return ""
+
+    @property
+    def regularisers(self) -> tuple[str, ...]:
+        given = () if self.regulariser == "none" else tuple(self.regulariser.split(","))
+        return ("gp", *given) if self.loss == "wgan-gp" else given
+
+    @property
     def augmentations(self) -> tuple[str, ...]:
         return () if self.augment == "none" else tuple(self.augment.split(","))
 
     @property
     def free_on_resume(self) -> frozenset[str]:
-        """What may change while the run goes on: the length, only where the learning rates do not hang on it."""
-        return self.FREE_ON_RESUME - ({"images"} if self.schedule != "constant" else set())
+        """What may change while the run goes on: the length and the log, only where no learning rate hangs on them."""
+        tied = {"cosine": {"images"}, "linear": {"images"}, "plateau": {"log_every"}}
+        return self.FREE_ON_RESUME - tied.get(self.schedule, set())
 
     @model_validator(mode="after")
     def _penalty_is_per_sample(self) -> Self:
-        if self.loss == "wgan-gp" and self.norm == "batch":
+        per_sample = [name for name in self.regularisers if name in PER_SAMPLE]
+        if per_sample and self.norm == "batch":
+            what = "loss wgan-gp" if self.loss == "wgan-gp" else f"regulariser {per_sample[0]}"
             raise ValueError(
-                "train.norm = batch does not go with the loss wgan-gp: its penalty is per sample, and batch\n"
+                f"train.norm = batch does not go with the {what}: its penalty is per sample, and batch\n"
                 "normalisation mixes the samples (Gulrajani et al. 2017, section 4). Set train.norm=none."
             )
+        if self.loss == "wgan-gp" and "gp" in self.regulariser.split(","):
+            raise ValueError("train.regulariser = gp is part of the loss wgan-gp. Leave it out.")
+        if self.loss == "relativistic" and self.g_head_start:
+            raise ValueError(
+                "train.g_head_start does not go with the loss relativistic: G's compares with real images."
+            )
+        if self.schedule == "plateau" and self.loss != "began":
+            raise ValueError("train.schedule = plateau follows BEGAN's measure of convergence: set train.loss=began.")
         return self
 
     @model_validator(mode="after")
@@ -400,8 +475,20 @@ class TrainConfig(Settings):
     def _idle(self) -> dict[str, str]:
         """Settings that change nothing beside the others, and why."""
         idle: dict[str, str] = {}
-        if self.loss != "wgan-gp":
-            idle |= dict.fromkeys(("gp_weight", "penalty_every"), f"with the loss {self.loss}, which has no penalty")
+        if not self.regularisers:
+            idle["penalty_every"] = f"with the loss {self.loss}, which has no penalty, and no regulariser"
+        if not {"gp", "dragan"} & {*self.regularisers}:
+            idle["gp_weight"] = (
+                f"with the loss {self.loss}, which has no penalty, and neither regulariser gp nor dragan"
+            )
+        if not {"r1", "r2"} & {*self.regularisers}:
+            idle["r_gamma"] = "without the regulariser r1 or r2"
+        if self.loss not in CROSS_ENTROPY:
+            idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
+        if self.loss != "began":
+            idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
+        if self.schedule != "plateau":
+            idle["plateau_images"] = f"with the schedule {self.schedule}"
         if self.optimizer == "adam":
             idle["momentum"] = "with adam, whose momentum is train.beta1"
         else:

@@ -72,7 +72,7 @@ def filesystem(url: str, **more: Any) -> tuple[Any, str]:
 
 def _options(protocol: str) -> dict[str, Any]:
     """A connection that goes quiet is given up: the libraries would wait for minutes, or for ever."""
-    seconds = float(os.environ.get(TIMEOUT_VARIABLE) or _TIMEOUT_SECONDS)
+    seconds = timeout_seconds()
     if protocol in _S3:
         retries = {"max_attempts": 0}
         return {"config_kwargs": {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}}
@@ -85,14 +85,23 @@ def _options(protocol: str) -> dict[str, Any]:
     return {"auto_mkdir": True} if protocol in ("file", "local") else {}
 
 
+def timeout_seconds() -> float:
+    """How long a connection may go without a byte."""
+    return float(os.environ.get(TIMEOUT_VARIABLE) or _TIMEOUT_SECONDS)
+
+
+def retry_waits() -> list[float]:
+    """Seconds before each further try."""
+    return [float(wait) for wait in (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")]
+
+
 def patiently(read: Callable[[], T]) -> T:
     """What ``read`` gives, tried several times with longer and longer waits.
 
     Raises:
         Unreachable: it is not there, may not be read, or failed every time.
     """
-    waits = [float(wait) for wait in (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")]
-    for wait in (*waits, None):
+    for wait in (*retry_waits(), None):
         try:
             return read()
         except (Unreachable, TooLarge, FaceganError):

@@ -60,7 +60,7 @@ def test_lengths_that_cannot_be():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"augment": "colour"}, r"no augmentation 'colour', only color, .*\. Did you mean 'color'\?"),
+        ({"augment": "colour"}, r"augment = colour: there is no 'colour', only color, .*\. Did you mean 'color'\?"),
         ({"batch": 10, "accumulate": 4}, "--batch 10 can't be computed in 4 equal parts"),
         ({"d_head_start": 10, "g_head_start": 10}, "only one net can have a head start"),
         ({"momentum": 0.9}, r"train.momentum changes nothing with adam, whose momentum is train.beta1\. Leave it out"),
@@ -71,6 +71,16 @@ def test_lengths_that_cannot_be():
             "beta1 changes nothing with rmsprop, whose momentum is train.momentum",
         ),
         ({"optimizer": "sgd", "beta2": 0.9}, "beta2 changes nothing with sgd"),
+        ({"loss": "wgan-gp"}, "norm = batch does not go with the loss wgan-gp"),
+        ({"regulariser": "r1"}, "norm = batch does not go with the regulariser r1: its penalty is per sample"),
+        ({"regulariser": "r3"}, r"train.regulariser = r3: there is no 'r3', only gp, dragan, r1 or r2\."),
+        ({"loss": "wgan-gp", "norm": "none", "regulariser": "gp"}, "regulariser = gp is part of the loss wgan-gp"),
+        ({"r_gamma": 1}, "r_gamma changes nothing without the regulariser r1 or r2"),
+        ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing changes nothing with the loss hinge"),
+        ({"began_gamma": 0.3}, "began_gamma changes nothing with the loss non-saturating"),
+        ({"schedule": "plateau"}, r"plateau follows BEGAN's measure .*: set train.loss=began\."),
+        ({"plateau_images": 5}, "plateau_images changes nothing with the schedule constant"),
+        ({"loss": "relativistic", "g_head_start": 10}, "g_head_start does not go with the loss relativistic"),
         ({"optimizer": "adamw"}, r"choose adam, rmsprop or sgd\. Did you mean 'adam'\?"),
         ({"latent_law": "gauss"}, "--latent-law gauss is not offered"),
         ({"image_range": 0}, "--image-range 0: it has to be greater than 0"),
@@ -105,3 +115,6 @@ def test_augmentations_have_one_spelling():
 def test_a_schedule_ties_the_length():
     assert "images" in TrainConfig().free_on_resume
     assert "images" not in TrainConfig(schedule="cosine").free_on_resume
+    tied = TrainConfig(loss="began", schedule="plateau").free_on_resume
+    assert "images" in tied
+    assert "log_every" not in tied

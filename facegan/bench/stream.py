@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from facegan.stream import Batches, FaceShards
 
 _CACHED = 20  # times as many images from a cache as decoded ones: they are soon over
 START_SAMPLES = 200_000
+_CACHE_VARIABLE = "XDG_CACHE_HOME"
 
 
 def bench_stream(shards: Path, *, images: int, batch: int, workers: int | None, pairs: int, console: Console) -> Bench:
@@ -32,7 +35,25 @@ def bench_stream(shards: Path, *, images: int, batch: int, workers: int | None, 
         DatasetError: ``shards`` is no dataset.
         FaceganError: a process that measures for itself failed.
     """
-    workers = workers or usable_cpus()
+    with _own_cache():
+        return _bench(shards, images, batch, workers or usable_cpus(), pairs, console)
+
+
+@contextlib.contextmanager
+def _own_cache() -> Iterator[None]:
+    """The user's stays as it is, and helps nobody."""
+    before = os.environ.get(_CACHE_VARIABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[_CACHE_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(_CACHE_VARIABLE)
+            if before is not None:
+                os.environ[_CACHE_VARIABLE] = before
+
+
+def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, console: Console) -> Bench:
     faces, info = FaceShards(shards), DatasetInfo.read(shards)
     urls = [str(shards / entry.name) for entry in info.split_shards("train")]
     by_hand_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
@@ -98,7 +119,7 @@ def _alone(what: str, shards: Path, batch: int) -> dict[str, Any]:
 
 def _run_alone(what: str, shards: Path, batch: int, cache: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "facegan.bench.alone", what, str(shards), str(batch)]
-    environment = {**os.environ, "XDG_CACHE_HOME": cache}
+    environment = {**os.environ, _CACHE_VARIABLE: cache}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise FaceganError(f"Measuring {what} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")

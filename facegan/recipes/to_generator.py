@@ -43,9 +43,9 @@ class Train:
         return self.recipe.train(self._count() if self.recipe.in_epochs else None)
 
     def inputs(self) -> dict[str, Any]:
-        """How it saves and logs is none of them: of a training that is done, that changes nothing."""
+        """How it saves and logs is none of them, where that changes nothing of a training that is done."""
         config = self.config()
-        settings = config.model_dump(mode="json", exclude=set(TrainConfig.FREE_ON_RESUME - {"images"}))
+        settings = config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"}))
         return {**self._seen(), "split": self.faces.split, "init": self.faces.init, **settings}
 
     def outputs(self) -> list[Path]:

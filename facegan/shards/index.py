@@ -12,6 +12,7 @@ from facegan.errors import DatasetError
 from facegan.shards.layout import IMAGE_FORMATS
 
 _BLOCK = 512
+LEAST_MEMBER_BYTES = _BLOCK  # its header
 _PAX, _REGULAR = ord("x"), (ord("0"), 0)  # kinds of members
 _MOST_PAX_BYTES = 1 << 20
 _IMAGE_SUFFIXES = frozenset({*IMAGE_FORMATS, "jpeg"})

@@ -29,6 +29,8 @@ REASONS = (
 )  # fmt: skip
 
 _PHOTO_SUFFIXES = frozenset(suffix.encode() for suffix in PHOTO_SUFFIXES)
+_MOST_SHARD_BYTES = 1 << 42  # 4 TiB: more is a mistake, or meant to take all memory
+
 _KEY_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _KEY_LIMIT = 200
 _KEY_KEPT = 160
@@ -128,8 +130,8 @@ class ShardEntry(Record):
 
     name: str = Field(pattern=rf"^{SHARD_NAME.pattern}$")
     split: Literal["train", "val", "test"]
-    samples: int = Field(gt=0)
-    bytes: int = Field(gt=0)
+    samples: int = Field(gt=0, le=_MOST_SHARD_BYTES)
+    bytes: int = Field(gt=0, le=_MOST_SHARD_BYTES)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     md5: str = Field(pattern=r"^[0-9a-f]{32}$")
 

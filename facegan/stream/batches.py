@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError
 from facegan.machine import usable_cpus
 from facegan.stream.cache import Images
-from facegan.stream.choice import open_supply
+from facegan.stream.choice import open_supply, processes_here
 from facegan.stream.order import Order
 from facegan.stream.room import BOUND_VARIABLE
 
@@ -24,7 +25,7 @@ class Batches:
     The sequence of samples is one exact permutation an epoch, concatenated without end; global batch b is its items
     b·B … (b+1)·B − 1, of which rank r of W gets the r-th slice. Threads, caches and timing change nothing of it. Of a
     remote dataset that is larger than the bound of fetched shards, an epoch permutes blocks of shards, and then each
-    block's faces.
+    block's faces. Where torch.distributed joins the ranks, all of them have to make this: they agree on the blocks.
 
     Args:
         batch_size: B, of all ranks together; it may be larger than the dataset.
@@ -62,9 +63,10 @@ class Batches:
         self._position = 0
         self._workers = workers or usable_cpus()
         console = console or Console(quiet=True)
-        self.cache, self._supply = open_supply(images, cache, device, world_size, self._workers, console)
-        self._order = Order(images.counts, seed, images.block_shards)
-        self._near: list[int] = []
+        here = processes_here(world_size)
+        self.cache, self._supply = open_supply(images, cache, device, here, self._workers, console)
+        self._order = Order(images.counts, seed, _agreed_block(images, device, world_size))
+        self._near: tuple[int, int] | None = None  # the block whose shards, and the next one's, are being fetched
         self._coming: dict[int, Callable[[], torch.Tensor]] = {}
 
     def __iter__(self) -> Iterator[torch.Tensor]:
@@ -94,10 +96,10 @@ class Batches:
         return numbers.pin_memory() if self._device.type == "cuda" else numbers
 
     def _fetch_near(self, position: int) -> None:
-        near = [] if self._supply.whole else self._order.shards_near(position)
-        if near != self._near:
-            self._images.ahead(near)
-            self._near = near
+        block = None if self._supply.whole else self._order.block_at(position)
+        if block != self._near:
+            self._images.ahead([] if block is None else self._order.shards_near(position))
+            self._near = block
 
     def _begin(self, position: int) -> None:
         if position not in self._coming:
@@ -130,6 +132,7 @@ class Batches:
             )
         self._position = int(state["position"])
         self._order = Order(self._images.counts, self._seed, block)
+        self._near = None
         self._coming.clear()
 
     def describe(self) -> dict[str, Any]:
@@ -138,3 +141,15 @@ class Batches:
 
     def close(self) -> None:
         self._supply.close()
+
+
+def _agreed_block(images: Images, device: torch.device, world_size: int) -> int:
+    """What all ranks have room for: it follows from each machine's bound of fetched shards, and makes the order."""
+    block = images.block_shards
+    if world_size == 1 or not images.remote or not (dist.is_available() and dist.is_initialized()):
+        return block
+    unbounded = torch.iinfo(torch.int64).max
+    said = torch.tensor([block or unbounded], device=device if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(said, dist.ReduceOp.MIN)
+    smallest = int(said.item())
+    return 0 if smallest == unbounded else smallest

@@ -29,6 +29,10 @@ class StandIns:
         self._starts = np.cumsum(counts) - counts
         self._shards = np.zeros(len(counts), bool)  # broken
         self._faces: set[int] = set()  # broken
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked process: a thread that is not there may have held the lock."""
         self._lock = threading.Lock()
 
     @property

@@ -20,14 +20,16 @@ from facegan.errors import DatasetError, one_of
 from facegan.files import sha256_file
 from facegan.remote import is_url
 from facegan.shards.images import decode_into
-from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.shards.layout import DATASET_FILE, DatasetInfo
 from facegan.stream.batches import Batches
 from facegan.stream.broken import Broken, StandIns
 from facegan.stream.cache import Rows
 from facegan.stream.choice import check_cache
+from facegan.stream.claims import refuse_too_many, size_error, size_of_faces
 from facegan.stream.fetch import FetchedShards, read_info
 from facegan.stream.maps import Maps
-from facegan.stream.places import COLUMNS, dataset_places, shard_places
+from facegan.stream.places import COLUMNS, dataset_places, shard_marks, shard_places
+from facegan.stream.process import renew_in_forks
 
 _TRIES = 20  # at opening a fetched shard that other runs keep pushing out of the cache
 
@@ -74,7 +76,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         if not self._entries:
             has = f"it has {one_of(info.splits)}" if info.splits else "it holds no faces at all"
             raise DatasetError(f"{self.path} has no split '{split}': {has}.")
-        self.size, self.format = _size(info, self.path), str(info.settings.get("format"))
+        self.size, self.format = size_of_faces(info, self.path), str(info.settings.get("format"))
         self.fingerprint = hashlib.sha256("".join(entry.sha256 for entry in self._entries).encode()).hexdigest()
         self.counts = np.array([entry.samples for entry in self._entries], np.int64)
         self._ends = np.cumsum(self.counts)
@@ -82,17 +84,27 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self._lock = threading.Lock()
         self._maps = Maps(self._open)
         if self._remote:
-            self._fetched = FetchedShards(self.path, self._entries)
+            refuse_too_many(self._entries, self.path)
+            self._fetched = FetchedShards(self.path, self._entries, self.console)
             self._places = np.zeros((len(self), COLUMNS), np.int64)
             self._known = np.zeros(len(self._entries), bool)
         else:
             self._open_local()
+        renew_in_forks(self)
         if verify:
             self._verify()
 
+    def renew(self) -> None:
+        """In a forked process, such as a loader's worker: threads are not there, and may have held locks."""
+        self._lock = threading.Lock()
+        self._maps.renew()
+        self._stand_ins.renew()
+        if self._remote:
+            self._fetched.renew()
+
     def _open_local(self) -> None:
         folder = Path(self.path)
-        wrong = {number: error for number, entry in enumerate(self._entries) if (error := _size_error(folder, entry))}
+        wrong = {number: error for number, entry in enumerate(self._entries) if (error := size_error(folder, entry))}
         whole = [number for number in range(len(self._entries)) if number not in wrong]
         if not wrong or self.skip_broken:
             self._places, altered = dataset_places(folder, self._entries, whole, self.fingerprint, self.console)
@@ -221,6 +233,14 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         return self._fetched.block_shards if self._remote else 0
 
     @property
+    def decoded_key(self) -> str:
+        """What decoded faces are kept under. Shards that were altered without a word in dataset.json have another."""
+        if self._remote:  # each was compared with its sum
+            return self.fingerprint
+        marks = shard_marks(Path(self.path), self._entries, range(len(self._entries)))
+        return hashlib.sha256(self.fingerprint.encode() + marks.tobytes()).hexdigest()
+
+    @property
     def skipped(self) -> int:
         """Faces that others stand in for."""
         return self._stand_ins.count
@@ -279,25 +299,3 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
 def _reopen(path: str, split: str, skip_broken: bool, cache: str, workers: int | None) -> FaceShards:
     """In a loader's worker process, which maps the shards anew."""
     return FaceShards(path, split, skip_broken=skip_broken, cache=cache, workers=workers)
-
-
-def _size(info: DatasetInfo, where: str) -> int:
-    size = info.settings.get("size")
-    if not isinstance(size, int) or size < 1:
-        raise DatasetError(f"{where}: {DATASET_FILE} does not say how large its faces are ({size!r}).")
-    return size
-
-
-def _size_error(folder: Path, entry: ShardEntry) -> DatasetError | None:
-    path = folder / entry.name
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
-        return DatasetError(f"The shard {path} is missing. See what else is wrong: facegan verify {folder}")
-    if found == entry.bytes:
-        return None
-    how = "cut short" if found < entry.bytes else "altered"
-    return DatasetError(
-        f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {entry.bytes:,}.\n"
-        f"See what else is wrong: facegan verify {folder}"
-    )

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import errno
-import fcntl
 import json
-import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from facegan.console import Console
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.files import TEMPORARY, disk_errors, human_bytes, make_folder, sha256_file, user_cache
-from facegan.remote import Unreachable, filesystem, patiently
+from facegan.remote import Unreachable, filesystem, patiently, retry_waits
 from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.stream.download import download
+from facegan.stream.jobs import Jobs
+from facegan.stream.partials import partial_file, remove_abandoned, turn
+from facegan.stream.process import end_with_process
 from facegan.stream.room import BOUND_VARIABLE, cache_bound, gigabytes_for, make_room, touch
 
 _AT_ONCE = 8
 _LOOK_SECONDS = 0.2  # between looks whether all was closed meanwhile
+_END_SECONDS = 1.0  # for what is on its way to be given up when the process ends
+_LEAST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0  # before a shard that could not be had is asked for again
+_MOST_INFO_BYTES = 256 << 20  # of dataset.json: a million shards
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -35,7 +42,10 @@ def read_info(url: str) -> DatasetInfo:
     where = f"{url.rstrip('/')}/{DATASET_FILE}"
 
     def read() -> bytes:
-        data = fs.cat_file(f"{top.rstrip('/')}/{DATASET_FILE}")
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / DATASET_FILE
+            download(fs, f"{top.rstrip('/')}/{DATASET_FILE}", file, _MOST_INFO_BYTES, lambda: None)
+            data = file.read_bytes()
         try:
             json.loads(data)
         except ValueError:  # a server that does not tell lengths may break off unnoticed
@@ -59,17 +69,23 @@ class FetchedShards:
         SettingsError: two shards do not fit in the bound.
     """
 
-    def __init__(self, url: str, entries: Sequence[ShardEntry]) -> None:
-        self.url, self._entries = url.rstrip("/"), entries
-        fs, top = filesystem(url)
-        self._fs, self._top = fs, top.rstrip("/")
+    def __init__(self, url: str, entries: Sequence[ShardEntry], console: Console) -> None:
+        self.url, self._entries, self._console = url.rstrip("/"), entries, console
         self._folder = make_folder(user_cache("shards"))
+        remove_abandoned(self._folder)
         self._bound = cache_bound()
         self.block_shards = self._choose_block()
-        self._pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE, "fetch")
+        self._closed = False
+        self._here: set[int] = set()  # checked by this process
+        self._failed: dict[int, _Failed] = {}
+        self.renew()
+        end_with_process(self)
+
+    def renew(self) -> None:
+        """Connections, threads and locks, none of which a forked process has from its parent."""
+        self._connection: tuple[Any, str] | None = None
         self._lock = threading.Lock()
-        self._coming: dict[int, concurrent.futures.Future[Path]] = {}
-        self._closing = threading.Event()
+        self._jobs = Jobs(self._fetch, _AT_ONCE, "fetch")
         self._on_its_way = 0  # bytes
 
     def _choose_block(self) -> int:
@@ -87,9 +103,9 @@ class FetchedShards:
         return f"{self.url}/{self._entries[number].name}"
 
     def ahead(self, numbers: Iterable[int]) -> None:
-        """Begins to fetch these."""
-        for number in numbers:
-            self._begin(number)
+        """Fetches these, in their order, when nobody waits for others."""
+        self._stop_if_closed()
+        self._jobs.expect(numbers)
 
     def path(self, number: int) -> Path:
         """A shard's file here, once it is here and has the right sum. It may go again when others need its room.
@@ -98,105 +114,115 @@ class FetchedShards:
             DatasetError: it can't be had, or what comes has another sum.
         """
         while True:
-            path = self._await(self._begin(number))
-            if path.exists():
+            self._stop_if_closed()
+            path = self._file(number)
+            if number in self._here and path.exists():
                 touch(path)
                 return path
-            with self._lock:
-                self._coming.pop(number, None)
+            coming = self._jobs.ask(number)
+            while not concurrent.futures.wait([coming], _LOOK_SECONDS).done:
+                self._stop_if_closed()
+            coming.result()
 
     def close(self) -> None:
         """What is on its way is given up, and whoever waits for a shard gets an error."""
-        self._closing.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        self._jobs.forget()
 
-    def _await(self, coming: concurrent.futures.Future[Path]) -> Path:
-        while not concurrent.futures.wait([coming], _LOOK_SECONDS).done:
-            self._stop_if_closing()
-        if coming.cancelled():
-            self._stop_if_closing()
-        return coming.result()
+    def end(self) -> None:
+        """The process ends."""
+        self.close()
+        self._jobs.join(_END_SECONDS)
 
-    def _stop_if_closing(self) -> None:
-        if self._closing.is_set() or not threading.main_thread().is_alive():
+    def _stop_if_closed(self) -> None:
+        if self._closed:
             raise FaceganError(f"{self.url} was closed.")  # no fault of the dataset: nothing stands in for it
 
-    def _begin(self, number: int) -> concurrent.futures.Future[Path]:
-        self._stop_if_closing()
-        with self._lock:
-            future = self._coming.get(number)
-            gone = future is not None and future.done() and not future.exception() and not future.result().exists()
-            if future is None or gone:
-                future = self._coming[number] = self._pool.submit(self._fetch, number)
-            return future
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{self._entries[number].sha256}.tar"
 
-    def _fetch(self, number: int) -> Path:
-        entry = self._entries[number]
-        path = self._folder / f"{entry.sha256}.tar"
-        with _locked(path.with_suffix(".lock")):  # another process may be fetching it too
-            if path.exists() and _is_right(path, entry):
-                touch(path)
-                return path
-            partial = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-            try:
-                self._reserve(entry)
-                patiently(lambda: self._download(number, partial))
-                with self._lock:
-                    partial.replace(path)
-                    self._on_its_way -= entry.bytes
-            except BaseException as error:
-                with self._lock:
-                    self._on_its_way -= entry.bytes
-                partial.unlink(missing_ok=True)
-                if not isinstance(error, Unreachable):
-                    raise
-                raise DatasetError(
-                    f"The shard {self.where(number)} can't be had: {error}\n"
-                    "Start it again later; with --skip-broken it goes on without such shards."
-                ) from None
-        return path
+    def _fetch(self, number: int) -> None:
+        self._stop_if_closed()
+        entry, path = self._entries[number], self._file(number)
+        if number in self._here and path.exists():
+            return
+        failed = self._failed.get(number)
+        if failed and time.monotonic() < failed.until:
+            raise failed.error
+        # Another process may be fetching it too. One that gets no further is not waited for: it may have been stopped.
+        with turn(path.with_suffix(".lock"), lambda: _sizes(path), self._stop_if_closed) as ours:
+            if not ours:
+                self._console.warn(f"Another process fetches {self.where(number)} and gets no further: fetched here.")
+            if not _is_right(path, entry):
+                try:
+                    patiently(lambda: self._download(number))
+                except Unreachable as error:
+                    failed = self._failed[number] = _Failed(self.where(number), error, failed)
+                    raise failed.error from None
+            self._here.add(number)
+        self._failed.pop(number, None)
 
-    def _reserve(self, entry: ShardEntry) -> None:
-        """Room beside what else is on its way."""
-        with self._lock:
-            self._on_its_way += entry.bytes
-            make_room(self._folder, ".tar", self._on_its_way, self._bound)
-
-    def _download(self, number: int, partial: Path) -> None:
-        self._stop_if_closing()
-        entry = self._entries[number]
+    def _download(self, number: int) -> None:
+        entry, path, on_its_way = self._entries[number], self._file(number), 0
+        fs, top = self._connected()
         try:
-            self._fs.get_file(f"{self._top}/{entry.name}", str(partial), callback=self._watching())
+            with self._lock:
+                on_its_way = entry.bytes
+                self._on_its_way += on_its_way
+                make_room(self._folder, ".tar", self._on_its_way, self._bound)
+            with partial_file(path) as partial:
+                download(fs, f"{top}/{entry.name}", partial, entry.bytes, self._stop_if_closed)
+                if not _is_right(partial, entry):
+                    raise OSError(
+                        f"what came has not the SHA-256 and the {entry.bytes:,} bytes that {DATASET_FILE} says"
+                    )
+                with self._lock:  # it is counted as here, or as on its way, but never as both
+                    partial.replace(path)
+                    self._on_its_way -= on_its_way
+                    on_its_way = 0
         except OSError as error:
             if error.errno in _FULL:
                 with disk_errors(self._folder, entry.bytes):
                     raise
             raise
-        if not _is_right(partial, entry):
-            raise OSError(f"what came has not the SHA-256 and the {entry.bytes:,} bytes that {DATASET_FILE} says")
+        finally:
+            with self._lock:
+                self._on_its_way -= on_its_way
 
-    def _watching(self) -> Any:
-        """Is called as bytes come."""
-        from fsspec.callbacks import Callback
+    def _connected(self) -> tuple[Any, str]:
+        with self._lock:
+            if not self._connection:
+                fs, top = filesystem(self.url)
+                self._connection = fs, top.rstrip("/")
+            return self._connection
 
-        stop = self._stop_if_closing
 
-        class Watching(Callback):
-            def relative_update(self, inc: int = 1) -> None:
-                stop()
+class _Failed:
+    """Why a shard could not be had, and until when it is not asked for again: each time for twice as long."""
 
-        return Watching()
+    def __init__(self, where: str, why: Unreachable, before: _Failed | None) -> None:
+        self.error = DatasetError(
+            f"The shard {where} can't be had: {why}\n"
+            "Start it again later; with --skip-broken it goes on without such shards."
+        )
+        longer = 2 * before.pause if before else 0.0
+        self.pause = min(max(_LEAST_PAUSE_SECONDS, retry_waits()[-1], longer), _LONGEST_PAUSE_SECONDS)
+        self.until = time.monotonic() + self.pause
+
+
+def _sizes(path: Path) -> list[tuple[str, int]]:
+    """Of what processes have fetched of a shard."""
+    found = []
+    for partial in path.parent.glob(f".{path.name}.*{TEMPORARY}"):
+        try:
+            found.append((partial.name, partial.stat().st_size))
+        except FileNotFoundError:
+            continue
+    return sorted(found)
 
 
 def _is_right(path: Path, entry: ShardEntry) -> bool:
-    return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits for whoever holds it."""
-    with disk_errors(path.parent):
-        file = path.open("a")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    try:
+        return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+    except FileNotFoundError:  # others may have needed its room at any moment
+        return False

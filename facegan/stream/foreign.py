@@ -10,19 +10,22 @@ import contextlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from facegan.console import Console
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.files import TEMPORARY, make_folder, user_cache
 from facegan.machine import usable_cpus
 from facegan.remote import filesystem, is_url, patiently, without_query
 from facegan.shards.images import decode_image
 from facegan.stream.choice import check_cache
+from facegan.stream.counts import file_marks, keep_count, kept_count
+from facegan.stream.download import download
+from facegan.stream.pipe import Pipe
 
 if TYPE_CHECKING:
     from facegan.stream.foreign_batches import ForeignBatches
@@ -35,6 +38,10 @@ _IMAGES = ("png", "jpg", "jpeg", "webp")
 def is_foreign(shards: str) -> bool:
     """Whether this names tar files or a command, rather than a dataset that facegan made."""
     return shards.startswith(_PIPE) or bool(_TAR.search(without_query(shards)))
+
+
+class Closed(FaceganError):
+    """Nobody reads any more."""
 
 
 class ForeignShards:
@@ -96,14 +103,29 @@ class ForeignShards:
         return rgb.shape[0]
 
     def __len__(self) -> int:
-        """Counted by reading all shards once, without decoding."""
+        """Counted by reading all shards once, without decoding; of files that stay as they are, in the first run."""
         if self._count is None:
-            self.console.note(f"Counting the faces of {self.shards} …")
-            self._count = sum(1 for _ in self.samples(self.urls))
+            self._count = self._counted()
         return self._count
 
-    def samples(self, urls: list[str]) -> Generator[tuple[str, bytes], None, None]:
+    def _counted(self) -> int:
+        marks = file_marks(self.urls)
+        count = kept_count(self.urls, marks)
+        if count is None:
+            self.console.note(f"Counting the faces of {self.shards} …")
+            skipped = self.skipped
+            count = sum(1 for _ in self.samples(self.urls))
+            if marks and self.skipped == skipped and marks == file_marks(self.urls):
+                keep_count(self.urls, marks, count)
+        return count
+
+    def samples(
+        self, urls: list[str], stop: Callable[[], None] = lambda: None
+    ) -> Generator[tuple[str, bytes], None, None]:
         """Name and bytes of each image, as the shards hold them.
+
+        Args:
+            stop: is called now and then while nothing comes, and raises `Closed` to end it.
 
         Raises:
             DatasetError: a shard can't be read.
@@ -112,12 +134,14 @@ class ForeignShards:
 
         for url in urls:
             try:
-                with _opened(url) as stream:
+                with _opened(url, stop) as stream:
                     files = tar_file_expander([{"url": url, "stream": stream}], select_files=_is_image)
                     for sample in group_by_keys(files):
                         suffix = next(suffix for suffix in sample if not suffix.startswith("__"))
                         yield f"{sample['__key__']}.{suffix} in {url}", sample[suffix]
-            except Exception as error:  # tarfile's, gopen's and every protocol's own
+            except Closed:
+                raise
+            except Exception as error:  # tarfile's and every protocol's own
                 if not self.skip_broken:
                     raise DatasetError(
                         f"{url} can't be read: {str(error.args[0]) if error.args else error!r}"
@@ -150,21 +174,15 @@ def _is_image(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(url: str) -> Iterator[Any]:
+def _opened(url: str, stop: Callable[[], None]) -> Iterator[Any]:
     """A shard's bytes. One behind a URL is fetched whole first: so it can be asked for again when it breaks off."""
     if url.startswith(_PIPE):
-        from webdataset.gopen import gopen
-
-        stream = gopen(url)
-        try:
+        with contextlib.closing(Pipe(url.removeprefix(_PIPE), stop)) as stream:
             yield stream
-        finally:
-            with contextlib.suppress(OSError):  # who stops reading early ends the command before it is done
-                stream.close()
     elif is_url(url):
         fs, path = filesystem(url)
         with tempfile.NamedTemporaryFile(dir=make_folder(user_cache("shards")), suffix=TEMPORARY) as file:
-            patiently(lambda: fs.get_file(path, file.name))
+            patiently(lambda: download(fs, path, Path(file.name), None, stop))
             with Path(file.name).open("rb") as stream:
                 yield stream
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import queue
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 
 from facegan.errors import DatasetError, SettingsError
 from facegan.shards.images import decode_into
-from facegan.stream.foreign import ForeignShards
+from facegan.stream.foreign import Closed, ForeignShards
 
 _SHUFFLED = 2000  # faces held to draw from
 _PIECE = 256  # faces decoded together
 _AHEAD = 4  # batches
+_END_SECONDS = 5.0  # for the thread to end; it is a daemon
 _HOPELESS = 10_000  # images in a row of which none can be decoded
 
 Named = tuple[str, bytes]
@@ -44,32 +46,35 @@ class ForeignBatches:
         self._position = 0
         self._threads = ThreadPoolExecutor(faces.workers, "decode")
         self._reader: _Reader | None = None
+        self._closed = False
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return self
 
     def __next__(self) -> torch.Tensor:
-        self._reader = self._reader or _Reader(self._arrays())
+        if self._closed:
+            raise Closed("The faces were closed.")
+        self._reader = self._reader or _Reader(self._arrays)
         batch = torch.from_numpy(self._reader.next())
         self._position += self._batch_size
         return batch.to(self._device).permute(0, 3, 1, 2)
 
-    def _arrays(self) -> Iterator[np.ndarray]:
+    def _arrays(self, stop: Callable[[], None]) -> Generator[np.ndarray, None, None]:
         """Batches, uint8 NHWC, without end."""
         from webdataset.filters import shuffle
 
         rng = random.Random(f"{self._seed} {self._position} {self._rank}")
-        images = shuffle(_SHUFFLED, initial=_SHUFFLED, rng=rng)(self._endless())
+        images = shuffle(_SHUFFLED, initial=_SHUFFLED, rng=rng)(self._endless(stop))
         decoded, share = self._decoded(images), self._batch_size // self._world_size
         while True:
             yield np.stack(list(itertools.islice(decoded, share)))
 
-    def _endless(self) -> Iterator[Named]:
+    def _endless(self, stop: Callable[[], None]) -> Iterator[Named]:
         for epoch in itertools.count():
             urls = list(self._faces.urls)
             random.Random(f"{self._seed} {self._position} {epoch}").shuffle(urls)  # the same on all ranks
             found = 0
-            for found, sample in enumerate(self._faces.samples(urls), 1):
+            for found, sample in enumerate(self._faces.samples(urls, stop), 1):
                 if found % self._world_size == self._rank:
                     yield sample
             if found < self._world_size:
@@ -120,50 +125,65 @@ class ForeignBatches:
             self._reader = None
 
     def close(self) -> None:
+        """Also from another thread: one that waits for a batch gets an error."""
+        self._closed = True
         self._stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 class _Reader:
-    """Runs an iterator in a thread, some items ahead."""
+    """Runs an iterator in a thread, some items ahead.
 
-    def __init__(self, items: Iterator[np.ndarray]) -> None:
-        self._ready: queue.Queue[Callable[[], np.ndarray]] = queue.Queue(_AHEAD)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(items,), name="read", daemon=True)
+    Args:
+        items: makes it, from a function that raises `Closed` when nobody waits for items any more.
+    """
+
+    def __init__(self, items: Callable[[Callable[[], None]], Generator[np.ndarray, None, None]]) -> None:
+        self._ready: deque[np.ndarray] = deque()
+        self._error: Exception | None = None
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, args=(items(self._stop),), name="read", daemon=True)
         self._thread.start()
 
     def next(self) -> np.ndarray:
         """
         Raises:
-            DatasetError: the iterator did.
+            DatasetError: the iterator did; then each time.
+            Closed: it was stopped meanwhile.
         """
-        return self._ready.get()()
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._error or self._stopping)
+            self._stop()
+            if not self._ready and self._error:
+                raise self._error
+            item = self._ready.popleft()
+            self._changed.notify_all()
+            return item
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(_END_SECONDS)
 
-    def _run(self, items: Iterator[np.ndarray]) -> None:
-        while not self._stopping.is_set():
-            try:
-                item = next(items)
-            except Exception as error:
-                self._put(_raising(error))
-                return
-            self._put(lambda item=item: item)
+    def _stop(self) -> None:
+        if self._stopping:
+            raise Closed("The faces were closed.")
 
-    def _put(self, item: Callable[[], np.ndarray]) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-
-def _raising(error: Exception) -> Callable[[], np.ndarray]:
-    def again() -> np.ndarray:
-        raise error
-
-    return again
+    def _run(self, items: Generator[np.ndarray, None, None]) -> None:
+        error: Exception | None = None
+        with contextlib.closing(items):
+            while error is None and not self._stopping:
+                try:
+                    item = next(items)
+                except Exception as raised:  # it is told to who asks
+                    error = raised
+                    continue
+                with self._changed:
+                    self._ready.append(item)
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: len(self._ready) < _AHEAD or self._stopping)
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()

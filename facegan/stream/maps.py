@@ -22,8 +22,12 @@ class Maps:
         self._open_shard = open_shard
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = _MOST if soft == resource.RLIM_INFINITY else max(2, min(_MOST, soft // 2))
-        self._lock = threading.Lock()
         self._maps: OrderedDict[int, memoryview] = OrderedDict()
+        self.renew()
+
+    def renew(self) -> None:
+        """In a forked process: a thread that is not there may have held the lock."""
+        self._lock = threading.Lock()
 
     def get(self, number: int) -> memoryview:
         with self._lock:

@@ -57,15 +57,36 @@ class Order:
             self._blocks = {**kept, epoch: _Blocks(self._counts, self._seed, epoch, self.block_shards)}
         return self._blocks[epoch]
 
-    def shards_near(self, position: int) -> list[int]:
-        """The shards of the block at a position, then those of the next one; of a whole permutation, all shards."""
+    def block_at(self, position: int) -> tuple[int, int]:
+        """The epoch, and the number of the block in it; what is near changes with them. (0, 0) where all is near."""
         if not self.block_shards:
-            return list(range(len(self._counts)))
+            return 0, 0
+        epoch, offset = divmod(position, self._samples)
+        return epoch, self._of_epoch(epoch).block_of(offset)
+
+    def shards_near(self, position: int) -> list[int]:
+        """The shards of the block at a position, then those of the next one; of a whole permutation, all shards.
+
+        Those of which samples come first are first.
+        """
+        if not self.block_shards:
+            return self._as_they_come(position, list(range(len(self._counts))))
         epoch, offset = divmod(position, self._samples)
         blocks = self._of_epoch(epoch)
         number = blocks.block_of(offset)
-        following = blocks.shards(number + 1) or self._of_epoch(epoch + 1).shards(0)
-        return list(dict.fromkeys(blocks.shards(number) + following))
+        near = self._as_they_come(position, blocks.shards(number))
+        following, begin = blocks.shards(number + 1), epoch * self._samples + blocks.end_of(number)
+        following = following or self._of_epoch(epoch + 1).shards(0)
+        return list(dict.fromkeys(near + self._as_they_come(begin, following)))
+
+    def _as_they_come(self, position: int, shards: list[int]) -> list[int]:
+        """Those of them that come soon, as they come, then the others."""
+        samples = self.at(position, min(_AT_ONCE, self._samples))
+        coming = np.searchsorted(np.cumsum(self._counts), samples, "right")
+        found, places = np.unique(coming, return_index=True)
+        soon = found[np.argsort(places)].tolist()
+        wanted = set(shards)
+        return list(dict.fromkeys([shard for shard in soon if shard in wanted] + shards))
 
 
 class _Blocks:
@@ -94,6 +115,9 @@ class _Blocks:
 
     def block_of(self, offset: int) -> int:
         return int(np.searchsorted(self._block_ends, offset, "right"))
+
+    def end_of(self, block: int) -> int:
+        return int(self._block_ends[block])
 
     def shards(self, block: int) -> list[int]:
         """Empty behind the last block."""

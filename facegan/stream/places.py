@@ -6,7 +6,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,10 +60,7 @@ def dataset_places(
         int64 (samples, 4), and what is wrong, by the number of the shard.
     """
     ends = np.cumsum([entry.samples for entry in entries])
-    marks = np.zeros((len(entries), 2), np.int64)
-    for number in whole:
-        stat = (folder / entries[number].name).stat()
-        marks[number] = stat.st_size, stat.st_mtime_ns
+    marks = shard_marks(folder, entries, whole)
     kept = user_cache("index") / f"{hashlib.sha256(f'{fingerprint} {folder.resolve()}'.encode()).hexdigest()[:32]}.npz"
     known_marks, known = _load(kept, entries)
     places, wrong = known.copy(), {}
@@ -86,6 +83,19 @@ def dataset_places(
     if new:
         _save(kept, marks, places)
     return places, wrong
+
+
+def shard_marks(folder: Path, entries: Sequence[ShardEntry], numbers: Iterable[int]) -> np.ndarray:
+    """int64 (shards, 2): size and time of change in ns, which stay as long as a shard is not altered.
+
+    Those of other shards than ``numbers``, and of what is not there, are zeros.
+    """
+    marks = np.zeros((len(entries), 2), np.int64)
+    for number in numbers:
+        with suppress(FileNotFoundError):
+            stat = (folder / entries[number].name).stat()
+            marks[number] = stat.st_size, stat.st_mtime_ns
+    return marks
 
 
 def _load(path: Path, entries: Sequence[ShardEntry]) -> tuple[np.ndarray, np.ndarray]:

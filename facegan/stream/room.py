@@ -37,7 +37,8 @@ def gigabytes_for(needed: int) -> str:
 
 
 def make_room(folder: Path, suffix: str, needed: int, bound: int) -> None:
-    """Deletes the files of ``folder`` that were used longest ago until ``needed`` bytes go in beside the others.
+    """Deletes the files of ``folder`` that were used longest ago until ``needed`` bytes go in beside the others, by the
+    bound and on the disk.
 
     A file that somebody has mapped may be deleted: it stays readable to them.
 
@@ -51,7 +52,7 @@ def make_room(folder: Path, suffix: str, needed: int, bound: int) -> None:
             files.append((stat.st_mtime_ns, stat.st_size, path))
     total = sum(size for _, size, _ in files) + needed
     for _, size, path in sorted(files):
-        if total <= bound:
+        if total <= bound and shutil.disk_usage(folder).free >= needed:
             break
         path.unlink(missing_ok=True)
         total -= size

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from facegan.stream.buffers import Buffers
-from facegan.stream.cache import FileCache, Images, MemoryCache
+from facegan.stream.cache import Images, MemoryCache
 
 _LEAST = 64  # faces a task
 _BACKGROUND = 512  # faces a task that fills a cache
@@ -29,7 +29,7 @@ class Supply(Protocol):
 
     @property
     def whole(self) -> bool:
-        """All faces are in the cache: shards are not needed any more."""
+        """The cache has all faces: shards are not needed any more."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class HostSupply:
 
     def begin(self, indices: np.ndarray) -> Callable[[], torch.Tensor]:
         batch = self._empty(len(indices))
-        share = len(indices) if self.whole else max(_LEAST, -(-len(indices) // self._workers))
+        share = len(indices) if self._cache and self._cache.whole else max(_LEAST, -(-len(indices) // self._workers))
         read = (self._cache or self._images).read
         tasks = _read_by(self._threads, read, indices, batch.numpy(), share)
 
@@ -75,7 +75,7 @@ class HostSupply:
 
     @property
     def whole(self) -> bool:
-        return self._cache is not None and self._cache.whole
+        return self._cache is not None and self._cache.settled
 
     faces = None
 
@@ -96,7 +96,7 @@ class HostSupply:
     def close(self) -> None:
         self._closed = True
         _shut(self._threads, self._images)
-        if isinstance(self._cache, FileCache):
+        if self._cache:
             self._cache.close()
 
 

@@ -37,6 +37,7 @@ from facegan.train.health import Health
 from facegan.train.init import Weights, read_weights, start_from
 from facegan.train.loop import GRID_IMAGES, Session
 from facegan.train.memory import told_if_too_large
+from facegan.train.plateau import Plateau
 from facegan.train.rounds.precision import Precision, choose_device
 from facegan.train.rounds.ranks import Ranks, asked_size, joined, own_device
 from facegan.train.rounds.step import Trainer, spec_of
@@ -137,7 +138,8 @@ def train(
                 if record:
                     warn_other_machine(record, place, ranks.size, log.warn)
                 clock = Clock(place, checkpoint.state["seconds"] if checkpoint else 0.0)
-                state = RunState(run, trainer, reals, log, health_of(trainer), clock)
+                plateau = Plateau(config.plateau_images)
+                state = RunState(run, trainer, reals, log, health_of(trainer), clock, plateau)
                 if checkpoint:
                     state.take_up(checkpoint)
                     log.note(f"Going on with {run} from {checkpoint.images:,} images.")
@@ -147,6 +149,8 @@ def train(
                         run, trainer, faces, reals, dataset, command, weights.record() if weights else None, record
                     )
                     log.note(announce(trainer, total_images))
+                    if config.caution and not record:
+                        log.warn(config.caution)
                 before_images, before_seconds = trainer.images, clock.seconds
                 Session(state, total_rounds, stopped, judge).rounds()
         rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
@@ -222,7 +226,7 @@ def _initial_weights(record: dict[str, Any] | None, init: str | Path | None) -> 
 def health_of(trainer: Trainer) -> Health:
     spec = trainer.spec
     shape = (GRID_IMAGES, spec.channels, spec.size, spec.size)
-    return Health(not trainer.work.loss.penalised, shape)
+    return Health(not trainer.work.loss.critic, shape)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from facegan.train.folder.checkpoint import Checkpoint
 from facegan.train.folder.log import RunLog
 from facegan.train.folder.shelf import Shelf
 from facegan.train.health import Finding, Health
+from facegan.train.plateau import Plateau
 from facegan.train.rounds.step import Trainer
 
 
@@ -36,6 +37,7 @@ class RunState:
     log: RunLog
     health: Health
     clock: Clock
+    plateau: Plateau
     best: Best | None = None
     best_saved: Best | None = None
     rolled_back: dict[str, Any] | None = None
@@ -64,6 +66,8 @@ class RunState:
         state, own = checkpoint.state, {k: v for k, v in checkpoint.tensors.items() if not k.startswith("health.")}
         self.trainer.load(str(checkpoint.path), own, state)
         self.health.load(checkpoint.part("health"), state["health"])
+        if "plateau" in state:  # an older facegan had none
+            self.plateau.load(state["plateau"])
         self.reals.load_state_dict(state["stream"])
         self.best = self.best_saved = Best(**state["best"]) if state["best"] else None
         self.rolled_back = state["rolled_back"]
@@ -76,6 +80,7 @@ class RunState:
             **self.trainer.numbers(),
             "stream": dict(self.reals.state_dict()),
             "health": self.health.numbers(),
+            "plateau": self.plateau.numbers(),
             "rolled_back": self.rolled_back,
             "best": asdict(self.best) if self.best else None,
             "seconds": self.clock.seconds,

@@ -42,7 +42,8 @@ def test_scaling_needs_two_processes() -> None:
 
 
 @pytest.mark.slow
-def test_bench_stream(dataset: Path) -> None:
+def test_bench_stream(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     arguments = ["bench", "stream", "--shards", dataset, "--images", 600, "--batch", 10, "--pairs", 1, "--json"]
     found = json.loads(facegan(*arguments).stdout)
     assert found["ratio"] > 0
@@ -50,6 +51,7 @@ def test_bench_stream(dataset: Path) -> None:
     assert found["start_to_first_batch_seconds"] >= found["start_open_seconds"] > 0
     assert found["pixel_bytes_a_face"] == 64 * 64 * 3
     assert found["memory_steps"] == 5000
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.slow

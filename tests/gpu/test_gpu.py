@@ -12,7 +12,7 @@ import torch
 from facegan.console import Console
 from facegan.errors import Interrupted, SettingsError
 from facegan.train import train
-from facegan.train.rounds.losses import gradient_penalty
+from facegan.train.rounds.penalties import gradient_penalty
 from facegan.train.rounds.precision import Precision
 from facegan.train.rounds.step import Trainer, spec_of
 from tests.train.toy import ToyFaces, ToyOnDevice, toy_config

@@ -61,7 +61,7 @@ class Fickle:
     Attributes:
         faults: by file, what goes wrong with the next requests for it, one after another: ``drop`` (no byte comes),
             ``503``, ``404``, ``short`` (the connection ends inside the body), ``untold`` (the same, and the length was
-            not told), ``hang``, ``endless`` (bytes without end, and no length).
+            not told), ``hang``, ``endless`` (bytes without end, and no length), ``slow`` (a few bytes now and then).
         always: what goes wrong with a file every time, after that.
         asked: requests for a file's bytes.
         sent: bytes of what is endless.
@@ -137,7 +137,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault != "untold":
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if not head:
+        if fault == "slow":
+            self._send_slowly(data)
+        elif not head:
             self.wfile.write(data[: len(data) // 2] if fault in ("short", "untold") else data)
 
     def _send_for_ever(self, name: str) -> None:
@@ -146,6 +148,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             while not self.served.closing.is_set():
                 self.served.sent[name] += self.wfile.write(bytes(10_000))
+        self.close_connection = True
+
+    def _send_slowly(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            for at in range(0, len(data), 10):
+                self.wfile.write(data[at : at + 10])
+                if self.served.closing.wait(0.1):
+                    break
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
+import subprocess
+import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -14,7 +19,7 @@ import pytest
 import torch
 
 from facegan.console import Console
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards, ForeignShards, open_faces
 from tests.prep.servers import FAST, Fickle
 
@@ -184,3 +189,103 @@ def test_a_tar_that_is_missing_or_cut(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes((folder / "x-0.tar").read_bytes()[:3000])
     with pytest.raises(DatasetError, match=r"cut.tar can't be read"):
         shown(open_faces(str(tmp_path / "cut.tar")), 1)
+
+
+def test_an_error_stays_one(folder: Path, tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", {"a.png": picture(1), "b.png": picture(1, 20, 20)})
+    batches = open_faces(str(path)).batches(6)
+    for _ in range(3):
+        with pytest.raises(DatasetError, match=r"b.png in .* is no whole image of 24×24"):
+            next(batches)
+    batches.close()
+    with pytest.raises(FaceganError, match="The faces were closed"):
+        next(batches)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def silent(folder: Path, tmp_path: Path) -> str:
+    """Four faces, then nothing more, from a command that starts another and ignores what asks it to end."""
+    pids = tmp_path / "pids"
+    words = (
+        f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; cat {shlex.quote(str(folder / 'x-0.tar'))} | head -c 5000"
+    )
+    return f"pipe:trap '' TERM; {words}; sleep 1000"
+
+
+def ended(pids: Path) -> bool:
+    """All that the commands started."""
+    deadline = time.monotonic() + 20
+    while any(map(is_running, map(int, pids.read_text().split()))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(is_running, map(int, pids.read_text().split())))
+
+
+def test_closing_ends_a_wait_for_a_silent_command(silent: str, tmp_path: Path) -> None:
+    batches = open_faces(silent).batches(6)
+    closing = threading.Timer(0.5, batches.close)
+    closing.start()
+    with pytest.raises(FaceganError, match="The faces were closed"):
+        next(batches)
+    closing.join()
+    assert ended(tmp_path / "pids")
+    assert len((tmp_path / "pids").read_text().split()) == 4  # once for the size, once for the batch
+
+
+def test_a_command_that_stays_silent_is_given_up(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = open_faces(silent)
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "0.05")
+    for ask in (lambda: next(faces.batches(6)), lambda: len(faces)):
+        with pytest.raises(DatasetError, match=r"can't be read: .?it has printed nothing for 0.5 seconds"):
+            ask()
+    assert ended(tmp_path / "pids")
+
+
+def test_a_command_ends_with_the_process(silent: str, tmp_path: Path) -> None:
+    script = (
+        "import signal, sys; from facegan.stream import open_faces; "
+        "signal.signal(signal.SIGALRM, lambda *_: sys.exit()); "
+        "batches = open_faces(sys.argv[1]).batches(6); signal.alarm(1); next(batches)"
+    )
+    command = [sys.executable, "-c", script, silent]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ended(tmp_path / "pids")
+
+
+def test_a_command_that_fails_behind_its_faces(folder: Path) -> None:
+    command = f"pipe:head -c 3000 {shlex.quote(str(folder / 'x-0.tar'))}; exit 7"
+    with pytest.raises(DatasetError, match="its exit code is 7"):
+        len(open_faces(command))
+
+
+def test_files_are_counted_once(folder: Path, tmp_path: Path, cache: Path) -> None:
+    path, heard = shard(tmp_path / "x.tar", {f"{i}.png": picture(i) for i in range(5)}), Heard()
+    for _ in range(3):
+        assert len(open_faces(str(path), console=heard)) == 5
+    assert sum("Counting" in note for note in heard.notes) == 1
+    (kept,) = (cache / "index").glob("*.json")
+    kept.write_text("{")
+    assert len(open_faces(str(path), console=heard)) == 5
+    shard(path, {f"{i}.png": picture(i) for i in range(4)})
+    os.utime(path, ns=(7, 7))
+    assert len(open_faces(str(path), console=heard)) == 4
+    assert sum("Counting" in note for note in heard.notes) == 3
+    for _ in range(2):
+        assert len(open_faces(f"pipe:cat {shlex.quote(str(path))}", console=heard)) == 4
+    assert sum("Counting" in note for note in heard.notes) == 5
+
+
+def test_a_count_without_what_was_skipped_is_not_kept(folder: Path, tmp_path: Path, cache: Path) -> None:
+    path = shard(tmp_path / "x.tar", {f"{i}.png": picture(i) for i in range(5)})
+    path.write_bytes(path.read_bytes()[:3600])
+    for _ in range(2):
+        heard = Heard()
+        assert len(open_faces(str(path), skip_broken=True, console=heard)) < 5
+        assert len(heard.warnings) == 1

@@ -92,6 +92,25 @@ def test_an_order_says_the_same_wherever_it_is_asked_first(
         assert one_by_one == [together[0], together[count // 2], together[count - 1]]
 
 
+@settings(deadline=None, max_examples=40)
+@given(shards, seeds, st.integers(0, 8), st.integers(0, 3000))
+def test_the_shards_needed_first_come_first(counts: np.ndarray, seed: int, block: int, position: int) -> None:
+    order, shard_of = Order(counts, seed, block), np.repeat(np.arange(len(counts)), counts)
+    near = order.shards_near(position)
+    if block:  # this block's, then the next one's
+        while order.block_at(position) == order.block_at(position + 1):
+            assert shard_of[order.at(position, 1)[0]] in near[:block]
+            position += 1
+        position, near = position + 1, order.shards_near(position + 1)
+        assert order.block_at(position) != order.block_at(position - 1)
+    begin, end = position, position
+    while end - begin < counts.sum() and order.block_at(end) == order.block_at(begin):
+        end += 1
+    needed = list(dict.fromkeys(shard_of[order.at(begin, end - begin)].tolist()))
+    assert near[: len(needed)] == needed
+    assert len(set(near)) == len(near)
+
+
 def test_blocks_differ_from_epoch_to_epoch() -> None:
     order = Order(np.full(20, 10), seed=1, block_shards=4)
     first, second = (set(order.at(epoch * 200, 40).tolist()) for epoch in (0, 1))

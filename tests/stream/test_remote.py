@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+import facegan.stream.fetch
 from facegan.console import Console
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards
@@ -63,6 +64,16 @@ def test_the_same_batches_as_from_a_folder(fickle: Fickle, made: Path, numbers: 
     assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
     assert shown(FaceShards(fickle.url), numbers, 20, cache=kind) == local  # from the cache folder now
     assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
+
+
+def test_a_whole_file_of_faces_needs_no_shards(fickle: Fickle, made: Path, numbers: Numbers, cache: Path) -> None:
+    local = shown(FaceShards(made), numbers, 20, cache="off")
+    assert shown(FaceShards(fickle.url), numbers, 20, cache="disk") == local
+    assert [path.suffix for path in sorted((cache / "decoded").iterdir())] == [".faces", ".lock"]
+    shutil.rmtree(cache / "shards")
+    fickle.asked.clear()
+    assert shown(FaceShards(fickle.url), numbers, 20, cache="disk") == local
+    assert set(fickle.asked) == {"dataset.json"}
 
 
 def test_a_face_by_number(fickle: Fickle, made: Path) -> None:
@@ -212,6 +223,138 @@ def test_what_was_not_used_for_longest_goes_first(fickle: Fickle, made: Path, ca
     faces.close()
 
 
+def test_a_shard_that_could_not_be_had_is_asked_for_again(fickle: Fickle, made: Path) -> None:
+    fickle.faults["train-000000.tar"] = ["503"] * 4
+    faces = FaceShards(fickle.url)
+    for _ in range(3):  # for a while the same is told without asking
+        with pytest.raises(DatasetError, match=r"train-000000.tar can't be had"):
+            faces.pixels(0)
+    assert fickle.asked["train-000000.tar"] == 4
+    time.sleep(1.1)
+    assert np.array_equal(faces.pixels(0), FaceShards(made).pixels(0))
+    assert fickle.asked["train-000000.tar"] == 5
+    faces.close()
+
+
+def test_a_shard_that_others_push_out_at_any_moment(
+    fickle: Fickle, made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file goes when it is about to be summed, and when it is about to be opened."""
+    faces, local = FaceShards(fickle.url), FaceShards(made)
+    faces.pixels(0)
+    faces.close()
+    summed = facegan.stream.fetch.sha256_file
+
+    def gone(path: Path) -> str:
+        if path.suffix == ".tar":
+            path.unlink()
+        return summed(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("facegan.stream.fetch.sha256_file", gone)
+        faces = FaceShards(fickle.url)
+        assert np.array_equal(faces.pixels(0), local.pixels(0))
+    faces.rest()
+    next((cache / "shards").glob("*.tar")).unlink()
+    assert np.array_equal(faces.pixels(1), local.pixels(1))
+    assert fickle.asked["train-000000.tar"] == 3
+    faces.close()
+
+
+def test_shards_are_fetched_in_the_order_of_the_stream(
+    fickle: Fickle, made: Path, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facegan.stream.fetch._AT_ONCE", 1)
+    ends = np.cumsum(FaceShards(made).counts)
+    local = [number for (number,) in shown(FaceShards(made), numbers, 30, batch_size=1, cache="off")]
+    needed = list(dict.fromkeys(SHARDS[np.searchsorted(ends, number, "right")] for number in local))
+    assert needed != sorted(needed)
+    assert [number for (number,) in shown(FaceShards(fickle.url), numbers, 30, batch_size=1, workers=1)] == local
+    assert [name for name in fickle.asked if name in SHARDS] == needed
+
+
+class Silent(fsspec.AbstractFileSystem):
+    """A protocol without timeouts of its own, as those of gs:// and hf:// may be, whose server says nothing."""
+
+    protocol = "silent"
+    root, heard = Path(), threading.Event()
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("silent://")
+
+    def get_file(self, rpath, lpath=None, callback=None, outfile=None, **options) -> None:
+        if Path(rpath).name in self.names:
+            self.heard.wait()
+        shutil.copy(self.root / Path(rpath).name, str(lpath))
+
+
+@pytest.mark.parametrize("name", ["dataset.json", SHARDS[0]])
+def test_a_protocol_without_timeouts_that_goes_quiet(
+    made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fsspec.register_implementation("silent", Silent, clobber=True)
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "0.1")
+    monkeypatch.setenv("FACEGAN_RETRY_SECONDS", "0.01")
+    monkeypatch.setattr(Silent, "root", made)
+    monkeypatch.setattr(Silent, "names", (name,))
+    with pytest.raises(DatasetError, match=rf"silent://x/{name} can't be had: OSError: nothing came for 0.3 seconds"):
+        FaceShards("silent://x").pixels(0)
+    assert FaceShards("silent://x").pixels(7).any() if name != "dataset.json" else True
+    Silent.heard.set()
+    Silent.heard = threading.Event()
+
+
+def told(fickle: Fickle, folder: Path, **changes) -> None:
+    """The server tells something else of its first shard."""
+    info = json.loads((fickle.folder / "dataset.json").read_text())
+    info["shards"][0] |= changes
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps(info))
+    fickle.folder = folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"samples": -1}, "dataset.json is damaged"),
+        ({"samples": 10**12}, "can't hold 1,000,000,000,000 samples"),
+        ({"samples": 10**30}, "dataset.json is damaged"),
+        ({"samples": 10**18, "bytes": 10**30}, "dataset.json is damaged"),
+        ({"bytes": -5}, "dataset.json is damaged"),
+        ({"bytes": 10**400}, "dataset.json is damaged"),
+        ({"samples": 2**33, "bytes": 2**42}, "index of its 8,589,934,616 faces takes 275 GB of memory"),
+    ],
+)
+def test_numbers_that_can_not_be(
+    fickle: Fickle, tmp_path: Path, changes: dict, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facegan.stream.claims.available_bytes", lambda: 1e11)  # what the machine tells
+    told(fickle, tmp_path / "told", **changes)
+    with pytest.raises(DatasetError, match=said):
+        FaceShards(fickle.url)
+
+
+@pytest.mark.parametrize("size", [10**9, -1, "64"])
+def test_a_size_that_can_not_be(fickle: Fickle, made: Path, tmp_path: Path, size: object) -> None:
+    info = json.loads((made / "dataset.json").read_text())
+    info["settings"]["size"] = size
+    fickle.folder = tmp_path
+    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match="does not say how large its faces are"):
+        FaceShards(fickle.url)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", SHARDS[2]])
+def test_bytes_without_end(fickle: Fickle, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facegan.stream.fetch._MOST_INFO_BYTES", 1_000_000)
+    fickle.always[name] = "endless"
+    with pytest.raises(DatasetError, match=rf"{name} can't be had: OSError: more than .* came"):
+        FaceShards(fickle.url).pixels(15)
+    assert not list(cache.glob("shards/.*"))
+
+
 def test_closing_does_not_wait_for_a_server_that_hangs(fickle: Fickle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "60")
     fsspec.filesystem("http").clear_instance_cache()
@@ -228,7 +371,7 @@ def test_closing_does_not_wait_for_a_server_that_hangs(fickle: Fickle, monkeypat
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    while not fickle.asked.keys() & set(SHARDS):
+    while waiting.is_alive() and not fickle.asked.keys() & set(SHARDS):
         time.sleep(0.01)
     batches.close()
     faces.close()

@@ -206,6 +206,15 @@ def test_a_run_goes_on_only_as_what_it_was(tmp_path, monkeypatch, capsys):
     assert "last trained with processes 2, and goes on with 1: its last bits will differ" in capsys.readouterr().err
 
 
+def test_what_is_doubtful_is_warned_of_once(tmp_path, capsys):
+    toy_train(tmp_path, images=16, regulariser="dragan")
+    assert "dragan is a penalty per sample, and batch normalisation mixes the samples" in capsys.readouterr().err
+    toy_train(tmp_path, images=32, regulariser="dragan")
+    assert "dragan" not in capsys.readouterr().err
+    toy_train(tmp_path / "none", images=16, regulariser="dragan", norm="none")
+    assert "dragan" not in capsys.readouterr().err
+
+
 def test_settings_that_cannot_be_used(tmp_path):
     with pytest.raises(
         SettingsError, match=r"--batch 512 is larger than the dataset \(200 faces\): choose 200 or less"

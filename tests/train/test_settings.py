@@ -132,6 +132,76 @@ def test_a_lazy_penalty_comes_every_few_steps_and_weighs_more():
     assert differ(lazy, eager)
 
 
+@pytest.mark.parametrize(
+    ("given", "weight", "kind"),
+    [
+        ({"regulariser": "r1", "r_gamma": 4.0}, 2, "real"),
+        ({"regulariser": "r2", "r_gamma": 3.0, "penalty_every": 2}, 3, "fake"),
+    ],
+)
+def test_a_penalty_adds_its_gradient_by_its_weight(given, weight, kind):
+    t = trainer("dcgan", loss="hinge", norm="none", **given)
+    t.work.reals[0].copy_(next(ToyFaces().batches(16)))
+    seen = []
+    t.discriminator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0].detach().clone()))
+    t.work.discriminator_step(penalised=True)
+    real, fake = seen[:2]
+    other = trainer("dcgan", loss="hinge", norm="none", **given)
+    where = (real if kind == "real" else fake).requires_grad_(True)
+    loss = torch.relu(1 - other.discriminator(real)).mean() + torch.relu(1 + other.discriminator(fake)).mean()
+    (slope,) = torch.autograd.grad(other.discriminator(where).sum(), where, create_graph=True)
+    loss = loss + weight * slope.square().sum(dim=(1, 2, 3)).mean()
+    expected = torch.autograd.grad(loss, list(other.discriminator.parameters()))
+    for parameter, gradient in zip(t.discriminator.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_clipped_weights_stay_within_their_bound():
+    t = trainer("dcgan", loss="wgan", clip=0.01, optimizer="rmsprop", lr_d=0.01)
+    t.round(ToyFaces().batches(16))
+    assert max(parameter.abs().max().item() for parameter in t.discriminator.parameters()) == pytest.approx(0.01)
+    assert max(parameter.abs().max().item() for parameter in t.generator.parameters()) > 0.01
+
+
+def test_a_relativistic_generator_compares_with_the_real_images_that_d_saw():
+    t = trainer("dcgan", loss="relativistic", g_steps=2, norm="none", flip=True)
+    seen = []
+    t.discriminator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0].detach().clone()))
+    t.round(ToyFaces().batches(16))
+    assert len(seen) == 2 + 2 * 2
+    assert all(torch.equal(seen[0], seen[i]) for i in (3, 5))
+    assert not torch.equal(seen[2], seen[4])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"loss": "minimax", "label_smoothing": 0.1},
+        {"loss": "max-likelihood"},
+        {"loss": "lsgan"},
+        {"loss": "hinge", "regulariser": "r1,r2", "norm": "none"},
+        {"loss": "wgan-gp", "regulariser": "r1", "norm": "none"},
+        {"loss": "relativistic", "accumulate": 2},
+        {"regulariser": "dragan"},
+    ],
+)
+def test_any_loss_goes_on_alike(given):
+    whole, first, second = (trainer("dcgan", lr_g=1e-3, lr_d=1e-3, **given) for _ in range(3))
+    reals = ToyFaces().batches(16)
+    for _ in range(4):
+        whole.round(reals)
+    reals = ToyFaces().batches(16)
+    for t in (first, second):
+        if t is second:
+            t.load("x", {name: tensor.clone() for name, tensor in first.tensors().items()}, first.numbers())
+        for _ in range(2):
+            t.round(reals)
+    assert all(torch.equal(tensor, second.tensors()[name]) for name, tensor in whole.tensors().items())
+    row = second.means()
+    assert all(math.isfinite(value) for value in row.values())
+    assert ("gp" in row) == ("regulariser" in given)
+
+
 def test_learning_rates_follow_their_schedule():
     for done, cosine, linear in [(0, 1, 1), (500, 0.5, 0.5), (250, (1 + math.sqrt(0.5)) / 2, 0.75), (1000, 0, 0)]:
         assert schedule_factor("cosine", done, 1000) == pytest.approx(cosine)

@@ -17,7 +17,16 @@ _MARKS = {
     "no_change": ("no change", "tab:gray"),
 }
 _PANELS = (
-    ("loss", {"loss_g": "generator", "loss_d": "discriminator", "gp": "gradient penalty"}),
+    (
+        "loss",
+        {
+            "loss_g": "generator",
+            "loss_d": "discriminator",
+            "gp": "gradient penalty",
+            "convergence": "measure of convergence",
+            "k": "BEGAN's k",
+        },
+    ),
     ("discriminator's mean logit", {"d_real": "real images", "d_fake": "fake images"}),
     ("discriminator's accuracy", {"d_accuracy": "real and fake images"}),
 )

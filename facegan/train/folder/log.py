@@ -6,11 +6,12 @@ stats.jsonl has one JSON object a line, of three kinds, told apart by their fiel
 
 A row of the training, one each ``--log-every`` images, means over the rounds since the row before:
 
-    loss_d, loss_g      as the method defines them; for WGAN-GP ``loss_d`` holds λ times the penalty
+    loss_d, loss_g      as the method defines them; ``loss_d`` holds penalties with their weights
     d_real, d_fake      D's logits of real and of fake images
-    gp                  WGAN-GP alone: the penalty without its weight λ
+    gp                  with a regulariser, as WGAN-GP has one: its penalty without its weight; the sum of several
+    k, convergence      BEGAN alone: its k, and its measure of convergence M
     d_accuracy          share of images that D places rightly (logits of real ones above 0, of fake ones below); for
-                        WGAN-GP the share of pairs with the real one above the fake one
+                        critics (WGAN, relativistic, BEGAN) the share of pairs with the real one above the fake one
     grad_g              L2 norm of G's gradient
     skipped             fp16 alone: steps of both nets left out since the row before, for a gradient overflowed
     lr_scale            1, or ½ after a roll-back: what all learning rates are multiplied by

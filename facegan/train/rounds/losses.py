@@ -1,6 +1,7 @@
 """Adversarial losses as pure functions. Logits are (N,), losses scalars, all in float32.
 
-D's output before any sigmoid is written d(x); x is real, x̃ = G(z) fake, σ the logistic function.
+D's output before any sigmoid is written d(x); x is real, x̃ = G(z) fake, σ the logistic function. What regularises D
+stands in `facegan.train.rounds.penalties`.
 """
 
 from __future__ import annotations
@@ -8,25 +9,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
-# Inside the root of the penalty's norm. The second derivative of √s at s = 0 is infinite, and a critic whose gradient
-# vanishes would turn every weight into NaN; with it, the derivative is at most 1/√ε = 10⁶ and times a gradient of 0.
-NORM_EPSILON = 1e-12
+# exp of it is what a single image may weigh at most in `max_likelihood_g`; in float32 it would be infinite from 89 on.
+LARGEST_LOGIT = 10.0
 
 
 # Goodfellow et al. 2014, "Generative adversarial nets" (arXiv:1406.2661), equation 1, D's part, negated:
 #   L_D = −E log σ(d(x)) − E log(1 − σ(d(x̃))) = E softplus(−d(x)) + E softplus(d(x̃))
-def non_saturating_d(real: Tensor, fake: Tensor) -> Tensor:
-    return softplus(-real.float()).mean() + softplus(fake.float()).mean()
+# Salimans et al. 2016, "Improved techniques for training GANs" (arXiv:1606.03498), section 3.4: with one-sided label
+# smoothing s, real images are to be called real with the probability 1 − s:
+#   L_D = (1 − s) E softplus(−d(x)) + s E softplus(d(x)) + E softplus(d(x̃))
+def cross_entropy_d(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
+    real, fake = real.float(), fake.float()
+    called_real = softplus(-real).mean()
+    if smoothing:
+        called_real = (1 - smoothing) * called_real + smoothing * softplus(real).mean()
+    return called_real + softplus(fake).mean()
 
 
-# The same paper, section 3: G maximises log D(G(z)), whose gradient does not vanish while D wins:
+# The same paper, equation 1, G's part: what D maximises, G minimises. Its gradient vanishes while D wins:
+#   L_G = E log(1 − σ(d(x̃))) = −E softplus(d(x̃))
+def minimax_g(fake: Tensor) -> Tensor:
+    return -softplus(fake.float()).mean()
+
+
+# The same paper, section 3: G maximises log D(G(z)) instead, whose gradient does not vanish:
 #   L_G = −E log σ(d(x̃)) = E softplus(−d(x̃))
 def non_saturating_g(fake: Tensor) -> Tensor:
     return softplus(-fake.float()).mean()
+
+
+# Goodfellow 2016, "NIPS 2016 tutorial: generative adversarial networks" (arXiv:1701.00160), section 3.2.4: at D's
+# optimum its gradient is that of the likelihood:
+#   L_G = −½ E exp(σ⁻¹(D(x̃))) = −½ E exp(d(x̃))
+def max_likelihood_g(fake: Tensor) -> Tensor:
+    """Logits above `LARGEST_LOGIT` count as that, without a gradient: they would outweigh all others."""
+    return -0.5 * fake.float().clamp(max=LARGEST_LOGIT).exp().mean()
 
 
 # Arjovsky et al. 2017, "Wasserstein GAN" (arXiv:1701.07875), equation 2, negated to be minimised:
@@ -40,26 +60,67 @@ def wasserstein_g(fake: Tensor) -> Tensor:
     return -fake.float().mean()
 
 
-# Gulrajani et al. 2017, "Improved training of Wasserstein GANs" (arXiv:1704.00028), equation 3, without λ:
-#   P = E (‖∇d(x̂)‖₂ − 1)²   with   x̂ = ε x + (1 − ε) x̃,   ε ~ U[0, 1) for each sample
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
-    """The penalty, in float32 whatever the autocast around it.
+# Mao et al. 2017, "Least squares generative adversarial networks" (arXiv:1611.04076), equation 9 (a 0, b = c = 1):
+#   L_D = ½ E (d(x) − 1)² + ½ E d(x̃)²
+def least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
+    return (real.float() - 1).square().mean() / 2 + fake.float().square().mean() / 2
 
-    Args:
-        critic: maps (N, C, H, W) to (N,); no sample may depend on another (so no batch norm).
-        real, fake: (N, C, H, W).
-        epsilon: (N, 1, 1, 1) in [0, 1).
-    """
-    with torch.autocast(real.device.type, enabled=False):
-        mixed = (epsilon * real.float() + (1 - epsilon) * fake.float()).detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
-        norm = (gradient.square().sum(dim=(1, 2, 3)) + NORM_EPSILON).sqrt()
-        return (norm - 1).square().mean()
+
+#   L_G = ½ E (d(x̃) − 1)²
+def least_squares_g(fake: Tensor) -> Tensor:
+    return (fake.float() - 1).square().mean() / 2
+
+
+# Lim & Ye 2017, "Geometric GAN" (arXiv:1705.02894); Miyato et al. 2018 (arXiv:1802.05957), equations 16 and 17, whose
+# G is the critic's: `wasserstein_g`.
+#   L_D = E max(0, 1 − d(x)) + E max(0, 1 + d(x̃))
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    return relu(1 - real.float()).mean() + relu(1 + fake.float()).mean()
+
+
+# Jolicoeur-Martineau 2018, "The relativistic discriminator" (arXiv:1807.00734), RpGAN with the logistic f;
+# Huang et al. 2024 (arXiv:2501.05441), equation 2. Only the order within a pair of one real and one fake image counts:
+#   L_D = E softplus(−(d(x) − d(x̃)))
+def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    return softplus(fake.float() - real.float()).mean()
+
+
+#   L_G = E softplus(−(d(x̃) − d(x)))
+def relativistic_g(fake: Tensor, real: Tensor) -> Tensor:
+    return softplus(real.float() - fake.float()).mean()
+
+
+# Berthelot, Schumm & Metz 2017, "BEGAN: boundary equilibrium generative adversarial networks" (arXiv:1703.10717).
+# D is an autoencoder, and d(x) = −L(x) the negative of its error at x:
+#   L_D = E L(x) − k E L(x̃)
+def began_d(real: Tensor, fake: Tensor, k: Tensor) -> Tensor:
+    """``k``: a scalar, `began_k`."""
+    return k * fake.float().mean() - real.float().mean()
+
+
+#   L_G = E L(x̃): `wasserstein_g`.
+#   k ← k + λ_k (γ E L(x) − E L(x̃)), kept in 0 … 1
+def began_k(k: Tensor, real: Tensor, fake: Tensor, gamma: float, rate: float) -> Tensor:
+    """The next k, a scalar that needs no gradient."""
+    balance = fake.detach().float().mean() - gamma * real.detach().float().mean()
+    return (k + rate * balance).clamp(0, 1)
+
+
+#   M = E L(x) + |γ E L(x) − E L(x̃)|
+def began_convergence(real: Tensor, fake: Tensor, gamma: float) -> Tensor:
+    """The global measure of convergence: the smaller, the better."""
+    error_real, error_fake = -real.detach().float().mean(), -fake.detach().float().mean()
+    return error_real + (gamma * error_real - error_fake).abs()
 
 
 def sign_accuracy(real: Tensor, fake: Tensor) -> Tensor:
     """Share of images on their side of 0, a logit's point of doubt: d(x) > 0, d(x̃) < 0. A scalar in 0 … 1."""
     return ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+
+
+def half_accuracy(real: Tensor, fake: Tensor) -> Tensor:
+    """The same with ½ for the point of doubt, where D is to say 1 of real images and 0 of fake ones."""
+    return sign_accuracy(real - 0.5, fake - 0.5)
 
 
 def rank_accuracy(real: Tensor, fake: Tensor) -> Tensor:
@@ -72,15 +133,36 @@ def rank_accuracy(real: Tensor, fake: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Loss:
-    """A pair of losses, how often D is right, and whether the penalty belongs to D's."""
+    """What D and G minimise, and how often D is right.
 
-    discriminator: Callable[[Tensor, Tensor], Tensor]
-    generator: Callable[[Tensor], Tensor]
+    Attributes:
+        discriminator: of the logits of real and of fake images; BEGAN's takes k as well.
+        generator: of the logits of fake images; where it ``pairs``, of those of real ones too.
+        critic: d has no point of doubt, and accuracy is of pairs.
+        smooths: takes one-sided label smoothing.
+        autoencoder: d is the negative error of an autoencoder.
+    """
+
+    discriminator: Callable[..., Tensor]
+    generator: Callable[..., Tensor]
     accuracy: Callable[[Tensor, Tensor], Tensor] = sign_accuracy
-    penalised: bool = False
+    pairs: bool = False
+    smooths: bool = False
+    autoencoder: bool = False
+
+    @property
+    def critic(self) -> bool:
+        return self.accuracy is rank_accuracy
 
 
 LOSSES = {
-    "non-saturating": Loss(non_saturating_d, non_saturating_g),
-    "wgan-gp": Loss(wasserstein_d, wasserstein_g, rank_accuracy, penalised=True),
+    "non-saturating": Loss(cross_entropy_d, non_saturating_g, smooths=True),
+    "minimax": Loss(cross_entropy_d, minimax_g, smooths=True),
+    "max-likelihood": Loss(cross_entropy_d, max_likelihood_g, smooths=True),
+    "wgan": Loss(wasserstein_d, wasserstein_g, rank_accuracy),
+    "wgan-gp": Loss(wasserstein_d, wasserstein_g, rank_accuracy),
+    "lsgan": Loss(least_squares_d, least_squares_g, half_accuracy),
+    "hinge": Loss(hinge_d, wasserstein_g),
+    "relativistic": Loss(relativistic_d, relativistic_g, rank_accuracy, pairs=True),
+    "began": Loss(began_d, wasserstein_g, rank_accuracy, autoencoder=True),
 }

@@ -62,6 +62,12 @@ class Learner:
         self.scaler.update()
         return self.scaler.scale(self._one) < before  # it lowers the scale then, and only then
 
+    @torch.no_grad()
+    def clip(self, bound: float) -> None:
+        """Keeps every weight within ±``bound``."""
+        for parameter in self.net.parameters():
+            parameter.clamp_(-bound, bound)
+
     @property
     def records(self) -> bool:
         """Whether a step can be part of a CUDA graph: no number of it is read back."""

@@ -7,7 +7,6 @@ the layout of its weight.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +65,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 # With t the share of the training that is done: 1; or ½ (1 + cos π t), Loshchilov & Hutter 2017, "SGDR"
-# (arXiv:1608.03983), without restarts; or 1 − t.
+# (arXiv:1608.03983), without restarts; or 1 − t. A plateau is no matter of t: `facegan.train.plateau`.
 def schedule_factor(schedule: str, images: int, total_images: int) -> float:
     """What multiplies the learning rates when ``images`` of ``total_images`` are done."""
     done = min(images / total_images, 1.0)
-    factors: dict[str, Any] = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
-    return factors[schedule]
+    factors = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
+    return factors.get(schedule, 1.0)

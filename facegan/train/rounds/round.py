@@ -17,15 +17,16 @@ from facegan.config import TrainConfig
 from facegan.nets import NetSpec
 from facegan.train.rounds import augment, draws
 from facegan.train.rounds.ema import Ema
-from facegan.train.rounds.losses import LOSSES, gradient_penalty
+from facegan.train.rounds.losses import LOSSES, began_convergence, began_k
 from facegan.train.rounds.networks import Learner
+from facegan.train.rounds.penalties import dragan, gradient_penalty, squared_gradient
 from facegan.train.rounds.precision import Precision, autocast, float32_as
 from facegan.train.rounds.ranks import Ranks
 
-# The rows of Work.totals: what D's steps count, and what G's steps do.
+# What is counted for the log: in D's steps, in G's, and in D's of BEGAN alone.
 TOTALS_D = ("loss_d", "d_real", "d_fake", "d_accuracy", "gp")
 TOTALS_G = ("loss_g", "grad_g")
-TOTALS = (*TOTALS_D, *TOTALS_G)
+TOTALS_BEGAN = ("k", "convergence")
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class Kind:
         images, d_steps = number * config.round_images, config.d_steps
         if images < config.g_head_start:
             return cls((), config.g_steps)
-        penalised = LOSSES[config.loss].penalised
+        penalised = bool(config.regularisers)
         pattern = tuple(penalised and (number * d_steps + i) % config.penalty_every == 0 for i in range(d_steps))
         return cls(pattern, 0 if images < config.d_head_start else config.g_steps, gathered)
 
@@ -85,7 +86,9 @@ class Work:
         self.weight = 1 / (config.accumulate * ranks.size)
         # Sums since the last row of the log, of each process; this one adds to its own. They are kept on the device:
         # reading a number would wait for the GPU.
-        self.totals = torch.zeros((ranks.size, len(TOTALS)), device=self.device)
+        self.counted = (*TOTALS_D, *TOTALS_G, *(TOTALS_BEGAN if self.loss.autoencoder else ()))
+        self.totals = torch.zeros((ranks.size, len(self.counted)), device=self.device)
+        self.k = torch.zeros((), device=self.device)  # BEGAN's
         self.skipped = torch.zeros((), device=self.device)  # steps that a scaler left out, in the same time
         self._positions = ranks.rank * share + torch.arange(share, device=self.device)
         # With one step of each net a round G's step takes the fakes of D's, as in PyTorch's example.
@@ -97,7 +100,7 @@ class Work:
         for step, penalised in enumerate(kind.penalties):
             self.discriminator_step(step, penalised, gathered=kind.gathered)
         for step in range(kind.g_steps):
-            self.generator_step(step, after_d=bool(kind.penalties))
+            self.generator_step(step, after_d=bool(kind.penalties), gathered=kind.gathered)
         self.forget()
         self.ema.update()
 
@@ -108,29 +111,35 @@ class Work:
     def discriminator_step(self, step: int = 0, penalised: bool = False, *, gathered: bool = False) -> None:
         """Real and fake images, (N, C, H, W), pass separately: batch norm then sees one kind at a time."""
         self.d.zero_grad()
+        seen: list[tuple[Tensor, Tensor]] = []
         for part in range(self.config.accumulate):
             images = self._images(step, self.config.d_steps, part)
             real, fake = self._real(step, part, images, gathered), self._fake_for_d(images)
             with autocast(self.device, self.precision):
                 real_logits, fake_logits = self.d.net(real), self.d.net(fake)
-            loss = self.loss.discriminator(real_logits, fake_logits)
+            loss = self._loss_of_d(real_logits, fake_logits)
             self.d.backward(loss * self.weight)
-            penalty = torch.zeros((), device=self.device)
+            values = {
+                "loss_d": loss.detach(),
+                "d_real": real_logits,
+                "d_fake": fake_logits,
+                "d_accuracy": self.loss.accuracy(real_logits, fake_logits),
+            }
             if penalised:
-                penalty = self._penalty(real, fake, images)
-                loss = loss.detach() + self._lambda * penalty
-            self._count(
-                self.config.accumulate,
-                loss_d=loss,
-                d_real=real_logits,
-                d_fake=fake_logits,
-                d_accuracy=self.loss.accuracy(real_logits, fake_logits),
-                gp=penalty,
-            )
+                values["gp"], weighted = self._penalties(real, fake, images)
+                values["loss_d"] = values["loss_d"] + weighted
+            if self.loss.autoencoder:
+                seen.append((real_logits.detach(), fake_logits.detach()))
+                values |= {"k": self.k, "convergence": began_convergence(*seen[-1], self.config.began_gamma)}
+            self._count(self.config.accumulate, **values)
         self.ranks.sum_(self.d.gradient)
         self.skipped += self.d.step()
+        if self.config.clip:
+            self.d.clip(self.config.clip)
+        if self.loss.autoencoder:
+            self._balance(seen)
 
-    def generator_step(self, step: int = 0, *, after_d: bool = True) -> None:
+    def generator_step(self, step: int = 0, *, after_d: bool = True, gathered: bool = False) -> None:
         """D's weights are frozen: only the gradient that passes through it to the pixels is wanted."""
         self.g.zero_grad()
         self.d.net.requires_grad_(False)
@@ -140,7 +149,8 @@ class Work:
                 fake = self._fake_for_g(images, after_d)
                 with autocast(self.device, self.precision):
                     fake_logits = self.d.net(self._seen(fake, "augment fakes of G", images))
-                loss = self.loss.generator(fake_logits)
+                    others = (self.d.net(self._paired(step, part, gathered)),) if self.loss.pairs else ()
+                loss = self.loss.generator(fake_logits, *others)
                 self.g.backward(loss * self.weight)
                 self._count(self.config.accumulate, loss_g=loss)
         finally:  # a capture that fails is followed by plain rounds
@@ -163,6 +173,25 @@ class Work:
         if self.config.flip:
             real = augment.flip(real, draws.uniform(self.config.seed, "flip", images, 1))
         return self._seen(real, "augment reals", images)
+
+    def _paired(self, step: int, part: int, gathered: bool) -> Tensor:
+        """Real images for a step of G whose loss compares: those of the round's D steps in turn, as D saw them."""
+        step %= self.config.d_steps
+        return self._real(step, part, self._images(step, self.config.d_steps, part), gathered)
+
+    def _loss_of_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        if self.loss.autoencoder:
+            return self.loss.discriminator(real, fake, self.k)
+        if self.config.label_smoothing:
+            return self.loss.discriminator(real, fake, self.config.label_smoothing)
+        return self.loss.discriminator(real, fake)
+
+    @torch.no_grad()
+    def _balance(self, seen: list[tuple[Tensor, Tensor]]) -> None:
+        """BEGAN's k follows from the whole batch, of all processes."""
+        means = torch.stack([torch.stack([real.float().mean(), fake.float().mean()]) for real, fake in seen]).mean(0)
+        means = self.ranks.sum_(means) / self.ranks.size
+        self.k.copy_(began_k(self.k, means[0], means[1], self.config.began_gamma, self.config.began_rate))
 
     def _fake_for_d(self, images: Tensor) -> Tensor:
         if self._shares and self.config.accumulate == 1:
@@ -191,20 +220,31 @@ class Work:
             images = augment.augment(images, self.config.augmentations, random)
         return images if self.config.image_range == 1 else images * self.config.image_range
 
-    @property
-    def _lambda(self) -> float:
-        return self.config.gp_weight * self.config.penalty_every
+    def _penalties(self, real: Tensor, fake: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds their gradients to D's, and gives their sum without and with weights.
 
-    def _penalty(self, real: Tensor, fake: Tensor, images: Tensor) -> Tensor:
-        """Adds its gradient to D's, and gives its value. A backward pass of its own, so that no step of it is TF32."""
-        epsilon = draws.uniform(self.config.seed, "penalty", images, 1)[:, :, None, None]
+        A backward pass of its own, so that no step of it is TF32. A lazy penalty weighs as much more.
+        """
+        config, plain, weighted = self.config, torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         with float32_as("ieee", self.device):
-            penalty = gradient_penalty(self.d.net, real, fake, epsilon)
-            self.d.backward(self._lambda * penalty * self.weight)
-        return penalty.detach()
+            for name in config.regularisers:
+                weight = config.penalty_every * (config.gp_weight if name in ("gp", "dragan") else config.r_gamma / 2)
+                penalty = self._penalty(name, real, fake, images)
+                self.d.backward(weight * penalty * self.weight)
+                plain, weighted = plain + penalty.detach(), weighted + weight * penalty.detach()
+        return plain, weighted
+
+    def _penalty(self, name: str, real: Tensor, fake: Tensor, images: Tensor) -> Tensor:
+        if name == "gp":
+            epsilon = draws.uniform(self.config.seed, "penalty", images, 1)[:, :, None, None]
+            return gradient_penalty(self.d.net, real, fake, epsilon)
+        if name == "dragan":
+            noise = draws.uniform(self.config.seed, "noise", images, real[0].numel()).reshape(real.shape)
+            return dragan(self.d.net, real, noise)
+        return squared_gradient(self.d.net, real if name == "r1" else fake)
 
     @torch.no_grad()
     def _count(self, parts: int, **values: Tensor) -> None:
         zero = torch.zeros((), device=self.device)
-        rows = [values[name].float().mean() if name in values else zero for name in TOTALS]
+        rows = [values[name].float().mean() if name in values else zero for name in self.counted]
         self.totals[self.ranks.rank].add_(torch.stack(rows) / parts)

@@ -21,7 +21,7 @@ from facegan.train.rounds.networks import Learner
 from facegan.train.rounds.optimizers import schedule_factor, set_rate
 from facegan.train.rounds.precision import Precision, gpu_math
 from facegan.train.rounds.ranks import ALONE, Ranks
-from facegan.train.rounds.round import TOTALS, TOTALS_D, Kind, Work
+from facegan.train.rounds.round import TOTALS_G, Kind, Work
 from facegan.train.rounds.sync import synchronise_norms
 
 
@@ -149,10 +149,10 @@ class Trainer:
         over the steps that have it; in fp16 ``skipped``: how many steps the scalers left out, of both nets.
         """
         self.agree()
-        sums = dict(zip(TOTALS, (self.work.totals.sum(0) / self.ranks.size).tolist(), strict=True))
-        counted = {name: self.counts["gp" if name == "gp" else "d" if name in TOTALS_D else "g"] for name in TOTALS}
+        sums = dict(zip(self.work.counted, (self.work.totals.sum(0) / self.ranks.size).tolist(), strict=True))
+        counted = {name: self.counts["gp" if name == "gp" else "g" if name in TOTALS_G else "d"] for name in sums}
         means = {name: total / max(counted[name], 1) for name, total in sums.items()}
-        if not self.work.loss.penalised:
+        if not self.config.regularisers:
             del means["gp"]
         if self.precision == "fp16":
             means["skipped"] = self.work.skipped.item()
@@ -179,6 +179,7 @@ class Trainer:
             "optim_g": self.g.tensors(),
             "optim_d": self.d.tensors(),
             "log": {"totals": self.work.totals, "skipped": self.work.skipped},
+            "loss": {"k": self.work.k} if self.work.loss.autoencoder else {},
         }
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
@@ -210,9 +211,9 @@ class Trainer:
         if "counts" not in numbers:  # of an older facegan, which counted less: the next row's means begin here
             tensors = {**tensors, **{name: torch.zeros_like(own[name]) for name in ("log.totals", "log.skipped")}}
         totals, place = tensors.get("log.totals"), own["log.totals"]
-        if totals is not None and totals.shape != place.shape and totals.numel() % len(TOTALS) == 0:
+        if totals is not None and totals.shape != place.shape and totals.numel() % place.shape[1] == 0:
             # Of another number of processes: each begins with the mean, and the row comes out as it was counted.
-            tensors = {**tensors, "log.totals": totals.reshape(-1, len(TOTALS)).mean(0).expand(place.shape)}
+            tensors = {**tensors, "log.totals": totals.reshape(-1, place.shape[1]).mean(0).expand(place.shape)}
         refuse_other_tensors(what, tensors, own)
         # In place: the layout in memory stays as it was made, which fused Adam relies on (a moment in another layout
         # than its weight would be applied to the wrong elements), and recordings find each tensor where it was.

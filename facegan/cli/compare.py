@@ -1,0 +1,47 @@
+"""``facegan compare``: several runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facegan.cli.options import Debug, Json
+from facegan.console import print_json, print_result, print_table
+from facegan.errors import SettingsError
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    out: Annotated[Path | None, typer.Option("--out", help="A PNG: curves, and samples of the same latents.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which samples.")] = 0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show runs side by side: the settings that differ, rates, losses, findings, measurements."""
+    if out is not None and out.suffix.lower() != ".png":
+        raise SettingsError(f"--out {out}: pictures are PNG files; give it a name that ends in .png.")
+    from facegan.report.compare import differences, read_run, titles, write_picture
+
+    runs = [read_run(folder) for folder in folders]
+    different = differences(runs)
+    if out is not None:
+        write_picture(runs, out, seed=seed)
+    if json:
+        found = {"runs": [run.figures() for run in runs], "differences": different}
+        print_json(found | ({"out": str(out)} if out else {}))
+        return
+    metrics = sorted({name for run in runs for name in run.measured})
+    rows = [[name, *map(str, values)] for name, values in different.items()]
+    rows += [
+        ["images", *(f"{run.last['images']:,}" for run in runs)],
+        ["images/s", *(f"{run.images_per_second:,.0f}" for run in runs)],
+        ["generator's loss", *(f"{run.last['loss_g']:.3f}" for run in runs)],
+        ["discriminator's loss", *(f"{run.last['loss_d']:.3f}" for run in runs)],
+        *([f"least {name}", *(f"{run.measured.get(name, float('nan')):.4g}" for run in runs)] for name in metrics),
+        ["health", *(", ".join(sorted({row["health"] for row in run.findings})) or "well" for run in runs)],
+    ]
+    print_table(["", *titles(runs)], rows)
+    if out is not None:
+        print_result(f"curves and samples: {out}")

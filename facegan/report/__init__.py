@@ -1,0 +1,1 @@
+"""What people look at: several runs side by side."""

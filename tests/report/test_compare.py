@@ -1,0 +1,79 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from facegan.errors import CheckpointError
+from facegan.report.compare import differences, read_run, titles
+from facegan.train.folder.log import read_stats
+from tests.cli.run import facegan
+from tests.train.toy import toy_train
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    top = tmp_path_factory.mktemp("runs")
+    toy_train(top / "a/run", images=64, lr_g=1e-3)
+    toy_train(top / "b/run", "wgan-gp", images=64, batch=8)
+    return [top / "a/run", top / "b/run"]
+
+
+def test_what_differs_and_what_came_of_it(runs: list[Path]) -> None:
+    read = [read_run(folder) for folder in runs]
+    found = differences(read)
+    assert found["method"] == ["dcgan", "wgan-gp"]
+    assert found["lr_g"] == [1e-3, 1e-4]
+    assert found["batch"] == [16, 8]
+    assert not {"seed", "width", "images", "precision", "dataset"} & found.keys()
+    last = [row for row in read_stats(runs[0]) if "loss_g" in row][-1]
+    assert read[0].figures()["loss_g"] == last["loss_g"]
+    assert read[0].images_per_second == pytest.approx(64 / last["seconds"])
+    assert differences([read[0], read[0]]) == {}
+
+
+def test_runs_have_names_that_tell_them_apart(runs: list[Path]) -> None:
+    assert titles([read_run(folder) for folder in runs]) == ["a/run", "b/run"]
+    assert titles([read_run(runs[0])]) == ["run"]
+
+
+def test_the_command_prints_a_table_and_draws(runs: list[Path], tmp_path: Path) -> None:
+    picture = tmp_path / "both.png"
+    done = facegan("compare", *runs, "--out", picture)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
+    assert lines["method"] == ["dcgan", "wgan-gp"]
+    assert lines["health"] == ["well", "well"]
+    assert str(picture) in done.stdout
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None
+    assert min(drawn.shape[:2]) > 500
+    again = json.loads(facegan("compare", *runs, "--json").stdout)
+    assert [run["run"] for run in again["runs"]] == [str(folder) for folder in runs]
+    assert again["differences"]["method"] == ["dcgan", "wgan-gp"]
+
+
+def test_measurements_are_compared_by_their_smallest_values(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("run.json", "stats.jsonl"):
+        (run / name).write_bytes((runs[0] / name).read_bytes())
+    with (run / "stats.jsonl").open("a") as file:
+        for value in (3.0, 2.0, None, 2.5):
+            file.write(json.dumps({"images": 64, "rounds": 4, "measured": {"fid": value}, "best": False}) + "\n")
+        file.write(json.dumps({"images": 64, "rounds": 4, "health": "collapse", "value": 0.1, "text": "x"}) + "\n")
+    assert read_run(run).measured == {"fid": 2.0}
+    assert read_run(run).figures()["health"] == ["collapse"]
+
+
+def test_what_is_no_run(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no run\.json: name the folder of a run"):
+        read_run(tmp_path)
+    done = facegan("compare", runs[0], tmp_path / "nothing")
+    assert done.returncode == CheckpointError("").exit_code
+    assert "holds no run.json" in done.stderr
+    assert facegan("compare", runs[0], "--out", "x.jpg").returncode == 2
