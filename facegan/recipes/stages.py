@@ -24,11 +24,14 @@ def stages_of(recipe: Recipe, to: Path) -> list[Stage]:
     shards = recipe.faces.shards if recipe.faces else ""
     if recipe.photos and recipe.prep:
         out = Path(recipe.photos.out) if recipe.photos.out else to / "faces"
-        source, shards, drawn = recipe.photos.source, str(out), ""
+        photos, source, shards, drawn = recipe.photos, recipe.photos.source, str(out), ""
         if source.startswith("portraits:"):
             drawn, source = source, str(to / "portraits")
-            stages.append(Draw(Path(source), *_portraits(recipe, drawn), dataset=out))
-        stages.append(Prep(source, drawn, out, recipe.photos, recipe.prep))
+            count, seed = _portraits(recipe, drawn)
+            # There may lie more of them, of a time when more were asked for.
+            photos = photos.model_copy(update={"limit": min(count, photos.limit or count)})
+            stages.append(Draw(Path(source), count, seed, dataset=out))
+        stages.append(Prep(source, drawn, out, photos, recipe.prep))
     if recipe.faces:
         stages.append(Train(recipe, recipe.faces, shards, to / "run"))
         stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device))

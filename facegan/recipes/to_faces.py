@@ -46,10 +46,6 @@ class Draw:
         from facegan.demo import write_portraits
 
         write_portraits(self.folder, self.count, self.seed)
-        number = self.count + 1
-        while (more := self._path(number)).is_file():  # of a time when there were to be more
-            more.unlink()
-            number += 1
         return {"portraits": self.count}
 
     def tell(self, result: dict[str, Any]) -> str:

@@ -231,6 +231,14 @@ def test_portraits_are_drawn_once(fresh: Experiment) -> None:
     assert states(run(fresh, *sets)) == dict.fromkeys(("draw", "prep", "train", "sample"), "up to date")
 
 
+def test_fewer_portraits_than_lie_there(fresh: Experiment) -> None:
+    fresh.recipe.write_text(fresh.recipe.read_text().partition("[train]")[0])
+    assert run(fresh, "--set", "prep.source=portraits:6").code == 0
+    ended = run(fresh, "--json", "--set", "prep.source=portraits:4", "--set", f"prep.out={fresh.to / 'four'}")
+    assert json.loads(ended.stdout)["stages"][1]["result"]["photos"] == 4
+    assert len(list((fresh.to / "portraits").iterdir())) == 6
+
+
 def test_what_can_not_be_run(fresh: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = facegan("run", fresh.recipe, "--to", fresh.photos / "runs")
     assert inside.code == 2
