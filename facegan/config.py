@@ -234,6 +234,7 @@ def _names(text: str, known: tuple[str, ...], setting: str) -> str:
 
 
 Method = Literal["dcgan", "wgan-gp"]
+Nets = Literal["dcgan", "dcgan-fc", "dcgan-pool", "mnist-conv", "mlp", "resnet", "began", "r3gan"]
 Law = Literal["normal", "uniform", "uniform01", "sphere"]
 
 # What a method sets apart from the defaults below. Radford et al. 2015; Gulrajani et al. 2017, algorithm 1.
@@ -251,6 +252,17 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What a pair of nets sets apart from them, as its paper or code has it; a method's settings go before.
+NETS: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "dcgan-fc": {"norm": "none", "latent": 128},
+    "dcgan-pool": {"width": 16, "latent_law": "uniform"},
+    "mnist-conv": {"norm": "none"},
+    "mlp": {"width": 128, "norm": "none", "latent_law": "uniform01"},
+    "resnet": {"norm": "spectral", "latent": 128},
+    "began": {"loss": "began", "norm": "none", "latent": 64, "latent_law": "uniform"},
+    "r3gan": {"width": 384, "norm": "none", "latent": 64},
+}
 
 AUGMENTATIONS = ("color", "translation", "cutout")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
@@ -282,10 +294,16 @@ class TrainConfig(Settings):
     )
 
     method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
-    nets: Literal["dcgan"] = Field(default="dcgan", description="pair of generator and discriminator")
-    width: Positive = Field(default=64, description="channels of the layer next to the pixels")
+    nets: Nets = Field(
+        default="dcgan", description="pair of generator and discriminator; each has its own width, norm and latents"
+    )
+    width: Positive = Field(
+        default=64, description="channels of the layer next to the pixels, or what a pair counts its channels by"
+    )
     width_d: Positive | None = Field(default=None, description="the discriminator's width, where it is another")
-    norm: Literal["batch", "none"] = Field(default="batch", description="normalisation inside the discriminator")
+    norm: Literal["batch", "none", "layer", "spectral"] = Field(
+        default="batch", description="normalisation inside the discriminator"
+    )
     sync_norm: bool = Field(
         default=False, description="batch norm over the batches of all processes; only with several of them"
     )
@@ -409,6 +427,11 @@ class TrainConfig(Settings):
         except ValueError as error:
             raise SettingsError(str(error)) from None
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nets_have_defaults(cls, values: Any) -> Any:
+        return {**NETS.get(str(values.get("nets")), {}), **values}
 
     @property
     def round_images(self) -> int:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from facegan.nets.spec import Discriminator, Generator
+from facegan.nets.spec import Discriminator, Generator, NetSpec
 
-SIZES = (32, 64, 128)
+SIZES, NORMS = (32, 64, 128), ("batch", "none")
 
 
 def _widths(size: int, width: int) -> list[int]:
@@ -29,11 +29,11 @@ class DCGANGenerator(Generator):
     3,576,704 at 64 (the count of PyTorch's example), 12,786,560 at 128.
     """
 
-    def __init__(self, size: int, channels: int, latent: int, width: int) -> None:
+    def __init__(self, spec: NetSpec) -> None:
         super().__init__()
-        *outer, widest = _widths(size, width)
+        *outer, widest = _widths(spec.size, spec.width)
         layers: list[nn.Module] = [
-            nn.ConvTranspose2d(latent, widest, 4, 1, 0, bias=False),
+            nn.ConvTranspose2d(spec.latent, widest, 4, 1, 0, bias=False),
             nn.BatchNorm2d(widest),
             nn.ReLU(inplace=True),
         ]
@@ -45,7 +45,7 @@ class DCGANGenerator(Generator):
                 nn.ReLU(inplace=True),
             ]
             before = after
-        layers += [nn.ConvTranspose2d(before, channels, 4, 2, 1, bias=False), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(before, spec.channels, 4, 2, 1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def initialise(self, rng: torch.Generator) -> None:
@@ -64,13 +64,16 @@ class DCGANDiscriminator(Discriminator):
     at 64). The first and the last convolution have neither, as in the example.
     """
 
-    def __init__(self, size: int, channels: int, width: int, norm: str) -> None:
+    def __init__(self, spec: NetSpec) -> None:
         super().__init__()
-        before, *inner = _widths(size, width)
-        layers: list[nn.Module] = [nn.Conv2d(channels, before, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+        before, *inner = _widths(spec.size, spec.width)
+        layers: list[nn.Module] = [
+            nn.Conv2d(spec.channels, before, 4, 2, 1, bias=False),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
         for after in inner:
-            layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=norm == "none"))
-            if norm == "batch":
+            layers.append(nn.Conv2d(before, after, 4, 2, 1, bias=spec.norm == "none"))
+            if spec.norm == "batch":
                 layers.append(nn.BatchNorm2d(after))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             before = after

@@ -13,9 +13,9 @@ import torch
 
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.errors import CheckpointError, SettingsError
+from facegan.errors import CheckpointError, SettingsError, one_of
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
-from facegan.nets import find_pair
+from facegan.nets import PAIRS, Pair, find_pair
 from facegan.nets.weights import FILE_NAME
 from facegan.train.best import Judge, Measure, write_best
 from facegan.train.clock import Clock
@@ -38,6 +38,7 @@ from facegan.train.init import Weights, read_weights, start_from
 from facegan.train.loop import GRID_IMAGES, Session
 from facegan.train.memory import told_if_too_large
 from facegan.train.plateau import Plateau
+from facegan.train.rounds.losses import LOSSES
 from facegan.train.rounds.precision import Precision, choose_device
 from facegan.train.rounds.ranks import Ranks, asked_size, joined, own_device
 from facegan.train.rounds.step import Trainer, spec_of
@@ -194,13 +195,29 @@ def _check(
         raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
     place = choose_device(own_device(device))
     _refuse_unfit_batch(config, faces)
-    find_pair(spec_of(config, faces.size, faces.channels))
+    pair = find_pair(spec_of(config, faces.size, faces.channels))
+    _refuse_unfit_loss(config, pair)
     record = read_record(run) if resume == "auto" else None
     precision = resumed_precision(record, config.precision, place)
     if record:
         refuse_other_run(record, config, precision, faces, run)
         refuse_other_init(record, init, run)
     return place, precision, record
+
+
+def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
+    if pair.autoencoder == LOSSES[config.loss].autoencoder:
+        return
+    if pair.autoencoder:
+        raise SettingsError(
+            f"train.loss = {config.loss} does not go with the nets '{config.nets}': their discriminator is an "
+            "autoencoder, and what it\ngives is its error. Set train.loss=began, or other nets."
+        )
+    names = one_of(name for name, pair in PAIRS.items() if pair.autoencoder)
+    raise SettingsError(
+        f"train.loss = began needs the error of an autoencoder, and the discriminator of '{config.nets}' is none.\n"
+        f"Set train.nets={names}, or another train.loss."
+    )
 
 
 def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:

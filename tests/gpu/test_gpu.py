@@ -51,6 +51,10 @@ def assert_alike(one: Trainer, other: Trainer, **given: Any) -> None:
         ("dcgan", {"flip": True, "augment": "color,translation,cutout", "g_steps": 2, "schedule": "cosine"}),
         ("dcgan", {"accumulate": 2, "optimizer": "rmsprop", "d_head_start": 32}),
         ("dcgan", {"optimizer": "sgd", "momentum": 0.5}),
+        ("dcgan", {"nets": "mnist-conv"}),  # dropout
+        ("dcgan", {"nets": "resnet"}),  # spectral normalisation
+        ("wgan-gp", {"nets": "r3gan", "batch": 8, "width": 16}),
+        ("dcgan", {"nets": "began"}),
     ],
 )
 def test_recorded_rounds_are_the_rounds(method, given):

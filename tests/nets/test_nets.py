@@ -49,7 +49,11 @@ def test_initialisation_is_that_of_the_example():
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        (NetSpec(name="dcgam"), "There are no nets 'dcgam': choose dcgan. Did you mean 'dcgan'?"),
+        (
+            NetSpec(name="dcgam"),
+            "There are no nets 'dcgam': choose dcgan, dcgan-fc, dcgan-pool, mnist-conv, mlp, resnet, "
+            "began or r3gan. Did you mean 'dcgan'?",
+        ),
         (NetSpec(size=28), "The nets 'dcgan' make 32, 64 or 128 pixels, not 28."),
         (NetSpec(norm="bach"), "have the normalisations batch or none, not 'bach'. Did you mean 'batch'?"),
     ],

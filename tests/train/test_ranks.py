@@ -58,6 +58,8 @@ def answers(size: int, *arguments: str) -> list[Any]:
 CASES = {
     "critic without batch statistics": ("wgan-gp", {"d_steps": 2, "freeze_norms": True}),
     "synchronised batch norm": ("dcgan", {"sync_norm": True}),
+    "synchronised batch norm of connected layers, dropout by image": ("dcgan", {"nets": "mlp", "sync_norm": True}),
+    "spectral normalisation": ("dcgan", {"nets": "resnet", "width": 2, "freeze_norms": True}),
     "in parts, augmented": (
         "wgan-gp",
         {"d_steps": 1, "accumulate": 2, "augment": "color,translation", "flip": True, "freeze_norms": True},

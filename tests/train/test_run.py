@@ -120,7 +120,9 @@ def test_killed_and_started_again_ends_with_the_same_bytes(tmp_path, method, giv
     assert json.loads((killed / "run.json").read_text())["resumed_at_images"] == [160]
 
 
-@pytest.mark.parametrize(("method", "given"), METHODS)
+@pytest.mark.parametrize(
+    ("method", "given"), [*METHODS, ("dcgan", {"nets": "mlp"}), ("dcgan", {"nets": "resnet", "width": 2, "batch": 32})]
+)
 def test_stopping_anywhere_changes_nothing(tmp_path, method, given):
     whole = toy_train(tmp_path / "whole", method, **given)
     run, asked = tmp_path / "stopped", []

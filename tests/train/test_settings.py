@@ -44,7 +44,9 @@ def differ(one: Trainer, other: Trainer) -> bool:
     return any(not torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("given", [{}, {"flip": True, "augment": "color,translation,cutout"}, {"g_steps": 2}])
+@pytest.mark.parametrize(
+    "given", [{}, {"flip": True, "augment": "color,translation,cutout"}, {"g_steps": 2}, {"nets": "mlp"}]
+)
 def test_a_batch_in_parts_is_the_batch(given):
     """The critic has no batch statistics, and G's are frozen out by comparing the critic's step and G's gradient."""
     whole, parts = (trainer("wgan-gp", batch=12, accumulate=n, **given) for n in (1, 3))

@@ -59,7 +59,8 @@ class Ema:
             kernels._foreach_add_(self._averages, changes)
         else:
             kernels._foreach_lerp_(self._averages, self._sources, self._weight)
-        kernels._foreach_copy_(self._counters, self._source_counters)
+        if self._counters:  # which nets without batch norm have none of
+            kernels._foreach_copy_(self._counters, self._source_counters)
 
     @torch.no_grad()
     def generator(self, seed: int) -> Generator:
@@ -71,7 +72,7 @@ class Ema:
         copy is for pictures; the training is left as it is.
         """
         net = copy.deepcopy(self.net)
-        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over all batches

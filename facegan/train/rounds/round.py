@@ -8,13 +8,14 @@ N batch, C channels, H height, W width, Z length of a latent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.nets import NetSpec
+from facegan.nets import NetSpec, drawn
 from facegan.train.rounds import augment, draws
 from facegan.train.rounds.ema import Ema
 from facegan.train.rounds.losses import LOSSES, began_convergence, began_k
@@ -116,7 +117,8 @@ class Work:
             images = self._images(step, self.config.d_steps, part)
             real, fake = self._real(step, part, images, gathered), self._fake_for_d(images)
             with autocast(self.device, self.precision):
-                real_logits, fake_logits = self.d.net(real), self.d.net(fake)
+                real_logits = self._judge("reals", images)(real)
+                fake_logits = self._judge("fakes", images)(fake)
             loss = self._loss_of_d(real_logits, fake_logits)
             self.d.backward(loss * self.weight)
             values = {
@@ -148,8 +150,10 @@ class Work:
                 images = self._images(step, self.config.g_steps, part)
                 fake = self._fake_for_g(images, after_d)
                 with autocast(self.device, self.precision):
-                    fake_logits = self.d.net(self._seen(fake, "augment fakes of G", images))
-                    others = (self.d.net(self._paired(step, part, gathered)),) if self.loss.pairs else ()
+                    fake_logits = self._judge("fakes of G", images)(self._seen(fake, "augment fakes of G", images))
+                    others: tuple[Tensor, ...] = ()
+                    if self.loss.pairs:
+                        others = (self._judge("reals of G", images)(self._paired(step, part, gathered)),)
                 loss = self.loss.generator(fake_logits, *others)
                 self.g.backward(loss * self.weight)
                 self._count(self.config.accumulate, loss_g=loss)
@@ -220,6 +224,18 @@ class Work:
             images = augment.augment(images, self.config.augmentations, random)
         return images if self.config.image_range == 1 else images * self.config.image_range
 
+    def _judge(self, what: str, numbers: Tensor) -> Callable[[Tensor], Tensor]:
+        """D, (N, C, H, W) to (N,), with its dropout, if it has some, drawn by the images' numbers."""
+
+        def draw(layer: int, columns: int) -> Tensor:
+            return draws.uniform(self.config.seed, f"dropout of {what}, layer {layer}", numbers, columns)
+
+        def judge(images: Tensor) -> Tensor:
+            with drawn(self.d.net, draw):
+                return self.d.net(images)
+
+        return judge
+
     def _penalties(self, real: Tensor, fake: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """Adds their gradients to D's, and gives their sum without and with weights.
 
@@ -235,13 +251,14 @@ class Work:
         return plain, weighted
 
     def _penalty(self, name: str, real: Tensor, fake: Tensor, images: Tensor) -> Tensor:
+        critic = self._judge(name, images)
         if name == "gp":
             epsilon = draws.uniform(self.config.seed, "penalty", images, 1)[:, :, None, None]
-            return gradient_penalty(self.d.net, real, fake, epsilon)
+            return gradient_penalty(critic, real, fake, epsilon)
         if name == "dragan":
             noise = draws.uniform(self.config.seed, "noise", images, real[0].numel()).reshape(real.shape)
-            return dragan(self.d.net, real, noise)
-        return squared_gradient(self.d.net, real if name == "r1" else fake)
+            return dragan(critic, real, noise)
+        return squared_gradient(critic, real if name == "r1" else fake)
 
     @torch.no_grad()
     def _count(self, parts: int, **values: Tensor) -> None:

@@ -1,0 +1,164 @@
+"""`r3gan`: Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (arXiv:2501.05441),
+configuration E.
+
+Residual blocks with an inverted bottleneck of grouped convolutions, no norm, first weights scaled so that blocks begin
+as the identity (Zhang et al. 2019, "Fixup initialization", arXiv:1901.09321), bilinear resampling, and a learnt
+constant where the latent enters. Sides up to 32 have 2·``width`` channels, 64 has ``width``, 128 half of it: the
+authors' 768, 384 and 192 at the default width of 384.
+
+N batch, C channels, H height, W width, Z length of a latent.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from facegan.nets.sides import innermost
+from facegan.nets.spec import Discriminator, Generator, NetSpec
+
+_SLOPE = 0.2
+_GAIN = (2 / (1 + _SLOPE**2)) ** 0.5  # keeps the variance behind a LeakyReLU (He et al. 2015, arXiv:1502.01852)
+_BLOCKS, _EXPANSION, _GROUP = 2, 2, 16  # blocks a side; how much wider a block is inside; channels of a group there
+
+
+def _stages(size: int, width: int) -> list[tuple[int, int]]:
+    """(side, channels) from the innermost to the pixels."""
+    side, doublings = innermost(size)
+    sides = [side * 2**i for i in range(doublings + 1)]
+    return [(side, max(2 * width // max(side // 32, 1), 1)) for side in sides]
+
+
+class Block(nn.Module):
+    """x + W₃ φ(W₂ φ(W₁ x)): 1×1 to twice the channels, 3×3 in groups, 1×1 back; φ is LeakyReLU 0.2 behind a bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels * _EXPANSION
+        groups = next(n for n in range(max(inner // _GROUP, 1), 0, -1) if inner % n == 0)
+        self.expand = nn.Conv2d(channels, inner, 1)
+        self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=groups)
+        self.contract = nn.Conv2d(inner, channels, 1, bias=False)
+        self.activation = nn.LeakyReLU(_SLOPE, inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.activation(self.mix(self.activation(self.expand(images))))
+        return images + self.contract(inner)
+
+
+class Resampling(nn.Module):
+    """Bilinear, by a fixed 4×4 kernel a channel, with zeros around the image.
+
+    `torch.nn.functional.interpolate` gives the same but for the border; its backward pass on CUDA is not deterministic.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        # Constant, and so in no file; filled by `begin`, since a net is made before its tensors have memory.
+        self.register_buffer("kernel", torch.empty(1, 1, 4, 4), persistent=False)
+        self.convolution = nn.Conv2d(before, after, 1, bias=False) if before != after else nn.Identity()
+
+    def begin(self) -> None:
+        row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.kernel.copy_(row[:, None] * row)
+
+    def _kernels(self, images: Tensor) -> Tensor:
+        return self.kernel.expand(images.shape[1], 1, 4, 4)
+
+
+class Doubling(Resampling):
+    """The convolution where channels change, then (H, W) → (2H, 2W)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = self.convolution(images)
+        return conv_transpose2d(images, 4 * self._kernels(images), stride=2, padding=1, groups=images.shape[1])
+
+
+class Halving(Resampling):
+    """(H, W) → (H/2, W/2), then the convolution where channels change."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(
+            conv2d(images, self._kernels(images), stride=2, padding=1, groups=images.shape[1]),
+        )
+
+
+class R3GANGenerator(Generator):
+    """A learnt constant scaled by the latent, two blocks a side, a convolution 1×1 to the channels.
+
+    (N, Z) → (N, C, H, W) in [−1, 1], by a tanh that the authors' code lacks. Three channels, latent 64, width 384:
+    15,590,400 parameters at size 28, 20,732,160 at 32, 22,429,824 at 64, 22,910,016 at 128.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        stages = _stages(spec.size, spec.width)
+        side, before = stages[0]
+        self.basis = nn.Parameter(torch.empty(before, side, side))
+        self.first = nn.Linear(spec.latent, before, bias=False)
+        layers = _blocks(before)
+        for _, after in stages[1:]:
+            layers += [Doubling(before, after), *_blocks(after)]
+            before = after
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, spec.channels, 1, bias=False), nn.Tanh())
+
+    def initialise(self, rng: torch.Generator) -> None:
+        _initialise(self, rng)
+        with torch.no_grad():
+            self.basis.normal_(generator=rng)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(self.basis * self.first(latents)[:, :, None, None])
+
+
+class R3GANDiscriminator(Discriminator):
+    """The generator's mirror: a convolution 1×1 from the channels, two blocks a side, then a weight for each place of
+    each channel and a fully connected layer to one logit.
+
+    (N, C, H, W) in [−1, 1] → (N,). Three channels, width 384: 15,542,016 parameters at size 28, 20,683,776 at 32,
+    22,381,440 at 64, 22,861,632 at 128.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        (_, before), *inner = reversed(_stages(spec.size, spec.width))
+        layers: list[nn.Module] = [nn.Conv2d(spec.channels, before, 1, bias=False), *_blocks(before)]
+        for _, after in inner:
+            layers += [Halving(before, after), *_blocks(after)]
+            before = after
+        side, _ = innermost(spec.size)
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, before, side, groups=before, bias=False))
+        self.last = nn.Linear(before, 1, bias=False)
+
+    def initialise(self, rng: torch.Generator) -> None:
+        _initialise(self, rng)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.layers(images).flatten(1)).flatten()
+
+
+def _blocks(channels: int) -> list[nn.Module]:
+    return [Block(channels) for _ in range(_BLOCKS)]
+
+
+@torch.no_grad()
+def _initialise(net: nn.Module, rng: torch.Generator) -> None:
+    """N(0, 1 / f_in) weights; in blocks W₁ and W₂ times gain · L^(−1/4) for L blocks of three layers, W₃ and biases 0.
+
+    Fixup's rule: L^(−1/(2m − 2)) for blocks of m layers.
+    """
+    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    for module in net.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.weight.normal_(0.0, module.weight[0].numel() ** -0.5, generator=rng)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, Resampling):
+            module.begin()
+    for block in blocks:
+        for inside in (block.expand, block.mix):
+            inside.weight.mul_(_GAIN * len(blocks) ** -0.25)
+        block.contract.weight.zero_()

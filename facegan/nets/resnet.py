@@ -1,0 +1,146 @@
+"""`resnet`: the residual pair of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028) and SNGAN (Miyato et al. 2018,
+"Spectral normalization for generative adversarial networks", arXiv:1802.05957, tables 3 to 6).
+
+Sizes 28 and 32 have the paper's CIFAR-10 nets: 4·width channels throughout in the generator, 2·width in the
+discriminator. Sizes 64 and 128 have its ImageNet nets: 16·width channels at the innermost, halved towards the pixels.
+
+N batch, C channels, H height, W width, Z length of a latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, relu
+
+from facegan.nets.initial import glorot
+from facegan.nets.norms import norm_layers
+from facegan.nets.sides import innermost
+from facegan.nets.spec import Discriminator, Generator, NetSpec
+from facegan.nets.spectral import SpectralConv2d, SpectralLinear
+
+NORMS = ("spectral", "none", "layer")
+_RESIDUAL_GAIN = 2**0.5  # of the 3×3 convolutions in blocks, as in the authors' code
+
+
+def _double(images: Tensor) -> Tensor:
+    return interpolate(images, scale_factor=2.0, mode="nearest")
+
+
+class UpBlock(nn.Module):
+    """Norm, ReLU, doubling, convolution, norm, ReLU, convolution; beside it doubling and a convolution 1×1.
+
+    No biases: a constant a channel passes through all that follows up to a batch norm, which takes it away.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.BatchNorm2d(before), nn.BatchNorm2d(after)])
+        self.residual = nn.ModuleList(
+            [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.Conv2d(after, after, 3, padding=1, bias=False)]
+        )
+        self.shortcut = nn.Conv2d(before, after, 1, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.residual[0](_double(relu(self.norms[0](images))))
+        inner = self.residual[1](relu(self.norms[1](inner)))
+        return inner + _double(self.shortcut(images))  # 1×1 and doubling commute: a quarter of the work
+
+
+class DownBlock(nn.Module):
+    """ReLU, convolution, ReLU, convolution, mean of 2×2; beside it a convolution 1×1 and the same mean.
+
+    The first block sees pixels, and so has no ReLU before them; a block that keeps side and channels adds its input as
+    it is. With ``norm="layer"`` a norm stands before each ReLU.
+    """
+
+    def __init__(self, before: int, after: int, norm: str, *, first: bool = False, halves: bool = True) -> None:
+        super().__init__()
+        conv = SpectralConv2d if norm == "spectral" else nn.Conv2d
+        inner = after if first else before
+        self.halves = halves
+        self.activation = nn.Identity() if first else nn.Sequential(*norm_layers(norm, before), nn.ReLU())
+        self.inner_activation = nn.Sequential(*norm_layers(norm, inner), nn.ReLU())
+        self.residual = nn.ModuleList([conv(before, inner, 3, padding=1), conv(inner, after, 3, padding=1)])
+        self.shortcut = conv(before, after, 1) if halves or before != after else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.residual[1](self.inner_activation(self.residual[0](self.activation(images))))
+        if not self.halves:
+            return inner + self.shortcut(images)
+        return avg_pool2d(inner, 2) + self.shortcut(avg_pool2d(images, 2))
+
+
+class ResNetGenerator(Generator):
+    """Fully connected to the innermost layer, a residual block a doubling, then batch norm, ReLU and a convolution 3×3
+    with tanh.
+
+    (N, Z) → (N, C, H, W) in [−1, 1]. Three channels, latent 128, width 64: 4,118,019 parameters at size 28, 4,274,435
+    at 32, 12,217,795 at 64, 32,144,835 at 128.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        side, doublings = innermost(spec.size)
+        small = spec.size <= 32
+        before = spec.width * (4 if small else 16)
+        self.first = nn.Linear(spec.latent, side * side * before)
+        self.unflatten = nn.Unflatten(1, (before, side, side))
+        blocks: list[nn.Module] = []
+        for left in reversed(range(doublings)):
+            after = before if small else spec.width * 2**left
+            blocks.append(UpBlock(before, after))
+            before = after
+        self.blocks = nn.Sequential(*blocks)
+        self.last = nn.Sequential(
+            nn.BatchNorm2d(before), nn.ReLU(inplace=True), nn.Conv2d(before, spec.channels, 3, padding=1), nn.Tanh()
+        )
+
+    def initialise(self, rng: torch.Generator) -> None:
+        _initialise(self, rng)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.last(self.blocks(self.unflatten(self.first(latents))))
+
+
+class ResNetDiscriminator(Discriminator):
+    """Residual blocks, ReLU, the sum over the image, and a fully connected layer to one logit.
+
+    (N, C, H, W) in [−1, 1] → (N,). ``norm="spectral"`` is SNGAN's, in every layer; ``none`` and ``layer`` are for
+    losses with a penalty per sample. At 28 and 32 two blocks halve the side and two keep it; at 64 five halve it; at
+    128 five, and one keeps it. Three channels, width 64, spectral or none: 1,053,825 parameters at sizes 28 and 32,
+    10,141,441 at 64, 29,017,857 at 128.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        width, norm = spec.width, spec.norm
+        if spec.size <= 32:
+            widths, halving = [width * 2] * 4, 2
+        else:
+            widths, halving = [width * 2**block for block in range(5)] + [width * 16] * (spec.size > 64), 5
+        blocks: list[nn.Module] = []
+        before = spec.channels
+        for number, after in enumerate(widths):
+            blocks.append(DownBlock(before, after, norm, first=number == 0, halves=number < halving))
+            before = after
+        self.blocks = nn.Sequential(*blocks, *norm_layers(norm, before), nn.ReLU(inplace=True))
+        linear: Callable[[int, int], nn.Linear] = SpectralLinear if norm == "spectral" else nn.Linear
+        self.last = linear(before, 1)
+
+    def initialise(self, rng: torch.Generator) -> None:
+        _initialise(self, rng)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.blocks(images).sum(dim=(2, 3))).flatten()
+
+
+@torch.no_grad()
+def _initialise(net: nn.Module, rng: torch.Generator) -> None:
+    glorot(net, rng)
+    for block in net.modules():
+        if isinstance(block, UpBlock | DownBlock):
+            for conv in block.residual:
+                conv.get_parameter("weight").mul_(_RESIDUAL_GAIN)

@@ -1,0 +1,323 @@
+"""What every pair of the registry promises, and what its paper says of it."""
+
+import copy
+import itertools
+import math
+import typing
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from facegan.config import NETS, Nets, TrainConfig
+from facegan.errors import SettingsError
+from facegan.nets import (
+    PAIRS,
+    Discriminator,
+    Dropout,
+    NetSpec,
+    count_parameters,
+    drawn,
+    find_pair,
+    load_generator,
+    make_discriminator,
+    make_generator,
+    save_generator,
+)
+from facegan.nets.began import BEGANDiscriminator
+from facegan.nets.noise import latents, random
+from facegan.nets.r3gan import Doubling, Halving
+from facegan.nets.spectral import SpectralConv2d, SpectralLinear
+
+SMALL = {"began": 4, "dcgan": 4, "dcgan-fc": 4, "dcgan-pool": 2, "mlp": 4, "mnist-conv": 4, "r3gan": 16, "resnet": 2}
+CASES = [
+    (name, size, channels, norm)
+    for name, pair in PAIRS.items()
+    for (size, channels), norm in itertools.product([(s, 3 if s == 64 else 1) for s in pair.sizes], pair.norms)
+]
+
+
+def spec_of(name: str, size: int, channels: int = 3, **given: typing.Any) -> NetSpec:
+    """With what the pair has by default."""
+    own = TrainConfig.of({"nets": name, **given})
+    return NetSpec(name, size, channels, own.latent, own.width, own.norm, own.latent_law)
+
+
+def judge(net: Discriminator, images: Tensor, counter: int = 0) -> Tensor:
+    def draw(layer: int, columns: int) -> Tensor:
+        return torch.rand(len(images), columns, generator=random(layer, "dropout", counter))
+
+    with drawn(net, draw):
+        return net(images)
+
+
+def test_the_registry_and_the_settings_name_the_same_pairs():
+    assert set(PAIRS) == set(typing.get_args(Nets)) == set(NETS)
+    assert [name for name, pair in PAIRS.items() if pair.autoencoder] == ["began"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_has_its_own_defaults_and_takes_others(name):
+    config = TrainConfig(nets=name)
+    pair = find_pair(spec_of(name, PAIRS[name].sizes[0]))
+    assert config.norm in pair.norms
+    assert TrainConfig.of(config.model_dump()) == config
+    assert TrainConfig.of({"nets": name, "width": 5}).width == 5
+    assert TrainConfig.for_method("wgan-gp", nets=name).norm == "none"  # which every pair has
+
+
+COUNTS = [
+    ("dcgan-fc", 28, 3, 1_012_803, 216_065),
+    ("dcgan-fc", 32, 3, 1_553_987, 1_033_345),
+    ("dcgan-fc", 64, 3, 5_356_099, 4_314_753),
+    ("dcgan-fc", 128, 3, 19_513_923, 17_431_169),
+    ("dcgan-pool", 28, 3, 180_403, 46_225),
+    ("dcgan-pool", 32, 3, 176_179, 200_113),
+    ("dcgan-pool", 64, 3, 485_555, 815_089),
+    ("dcgan-pool", 128, 3, 1_513_907, 3_273_841),
+    ("mnist-conv", 28, 1, 2_305_472, 212_865),
+    ("mnist-conv", 28, 3, 2_308_672, 216_065),
+    ("mnist-conv", 32, 1, 2_697_152, 214_785),
+    ("mlp", 28, 1, 1_508_368, 566_273),
+    ("mlp", 28, 3, 3_115_568, 1_369_089),
+    ("mlp", 32, 3, 3_853_568, 1_737_729),
+    ("mlp", 64, 3, 13_299_968, 6_456_321),
+    ("mlp", 128, 3, 51_085_568, 25_330_689),
+    ("resnet", 28, 3, 4_118_019, 1_053_825),
+    ("resnet", 32, 3, 4_274_435, 1_053_825),
+    ("resnet", 64, 3, 12_217_795, 10_141_441),
+    ("resnet", 128, 3, 32_144_835, 29_017_857),
+    ("began", 28, 3, 427_139, 2_359_299),
+    ("began", 32, 3, 489_539, 2_606_019),
+    ("began", 64, 3, 563_395, 4_564_803),
+    ("began", 128, 3, 637_251, 7_482_243),
+    ("r3gan", 28, 3, 15_590_400, 15_542_016),
+    ("r3gan", 32, 3, 20_732_160, 20_683_776),
+    ("r3gan", 64, 3, 22_429_824, 22_381_440),
+    ("r3gan", 128, 3, 22_910_016, 22_861_632),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "channels", "generator", "discriminator"), COUNTS)
+def test_parameter_counts_are_those_of_the_docstrings(name, size, channels, generator, discriminator):
+    spec = spec_of(name, size, channels)
+    pair = find_pair(spec)
+    with torch.device("meta"):  # shapes alone
+        nets = pair.generator(spec), pair.discriminator(spec)
+    for net, count in zip(nets, (generator, discriminator), strict=True):
+        assert count_parameters(net) == count
+        stated = type(net).__doc__ or ""
+        assert f"{count:,}" in stated or f"{count - 3_200:,}" in stated  # "3,200 more with three channels"
+
+
+@pytest.mark.parametrize(("name", "size", "channels", "norm"), CASES)
+def test_shapes_range_and_gradients(name, size, channels, norm):
+    spec = spec_of(name, size, channels, width=SMALL[name], latent=6, norm=norm)
+    generator, discriminator = make_generator(spec, 1).train(), make_discriminator(spec, 1).train()
+    with torch.no_grad():  # R3GAN's blocks begin as the identity, behind which no gradient passes
+        for number, weights in enumerate([*generator.parameters(), *discriminator.parameters()]):
+            weights.add_(torch.randn(weights.shape, generator=random(number, "nudge")), alpha=0.02)
+    images = generator(latents(4, 6, 0, "z", 0, "cpu", spec.law))
+    assert images.shape == (4, channels, size, size)
+    assert images.dtype == torch.float32
+    assert images.abs().max() <= 1
+    assert images.std() > 0
+    logits = judge(discriminator, images)
+    assert logits.shape == (4,)
+    (logits * torch.tensor([1.0, -2.0, 3.0, 1.0])).sum().backward()
+    for net in (generator, discriminator):
+        for label, weights in net.named_parameters():
+            assert weights.grad is not None, label
+            assert weights.grad.isfinite().all(), label
+            assert weights.grad.abs().max() > 0, label
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(PAIRS)), st.integers(0, 3), st.integers(1, 70), st.integers(1, 9))
+def test_any_width_and_any_length_of_latents_can_be_made(name, place, width, latent):
+    sizes = PAIRS[name].sizes
+    spec = spec_of(name, sizes[place % len(sizes)], width=width, latent=latent)
+    pair = find_pair(spec)
+    with torch.device("meta"):  # shapes alone
+        assert pair.generator(spec)(torch.empty(2, latent)).shape == (2, 3, spec.size, spec.size)
+        discriminator = pair.discriminator(spec).eval()
+        if spec.norm != "spectral":  # which knows no such device
+            assert discriminator(torch.empty(2, 3, spec.size, spec.size)).shape == (2,)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_weights_follow_from_spec_and_seed_and_come_back_from_a_file(name, tmp_path):
+    spec = spec_of(name, PAIRS[name].sizes[-1], 1, width=SMALL[name], latent=6)
+    before = torch.get_rng_state()
+    for make in (make_generator, make_discriminator):
+        one, same, other = (make(spec, seed).state_dict() for seed in (3, 3, 4))
+        assert all(torch.equal(tensor, same[key]) for key, tensor in one.items())
+        assert any(not torch.equal(tensor, other[key]) for key, tensor in one.items())
+        assert all(tensor.isfinite().all() for tensor in one.values())
+    assert torch.equal(before, torch.get_rng_state())
+    generator = make_generator(spec, 3).eval()
+    z = latents(3, 6, 0, "z", 0, "cpu", spec.law)
+    save_generator(tmp_path / "generator.safetensors", generator)
+    loaded = load_generator(tmp_path)
+    assert loaded.spec == spec
+    assert torch.equal(loaded(z), generator(z))
+    assert torch.equal(copy.deepcopy(loaded)(z), generator(z))
+
+
+@pytest.mark.parametrize("name", [name for name, pair in PAIRS.items() if "none" in pair.norms])
+def test_without_batch_norm_no_image_depends_on_another(name):
+    spec = spec_of(name, PAIRS[name].sizes[0], 1, width=SMALL[name], norm="none")
+    net = make_discriminator(spec).train()
+    images = torch.rand(3, 1, spec.size, spec.size, generator=random(0, "images")) * 2 - 1
+    masks = [torch.rand(3, 100_000, generator=random(0, "masks", layer)) for layer in range(3)]
+    logits = []
+    for rows in (slice(0, 3), slice(1, 2)):
+        with drawn(net, lambda layer, columns, rows=rows: masks[layer][rows, :columns]):
+            logits.append(net(images[rows]))
+    torch.testing.assert_close(logits[0][1], logits[1][0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (NetSpec(name="mnist-con"), "There are no nets 'mnist-con'"),
+        (NetSpec(name="mnist-con"), "Did you mean 'mnist-conv'?"),
+        (NetSpec(name="mnist-conv", norm="none"), "The nets 'mnist-conv' make 28 or 32 pixels, not 64."),
+        (NetSpec(name="resnet", norm="batch"), "the normalisations spectral, none or layer, not 'batch'."),
+        (NetSpec(name="mlp"), "The nets 'mlp' have the normalisation none, not 'batch'."),
+        (NetSpec(channels=4), "The nets 'dcgan' make 1 or 3 channels, not 4."),
+    ],
+)
+def test_specs_that_cannot_be_made(spec, sentence):
+    with pytest.raises(SettingsError) as caught:
+        make_generator(spec)
+    assert sentence in str(caught.value)
+
+
+def test_a_misspelt_pair_in_the_settings():
+    with pytest.raises(SettingsError, match=r"r3gam is not offered: choose dcgan, .*Did you mean 'r3gan'\?"):
+        TrainConfig.of({"nets": "r3gam"})
+
+
+def test_glorot_has_the_variance_of_its_fans():
+    weight = make_generator(spec_of("dcgan-fc", 64)).get_parameter("layers.0.weight")
+    fans = 128 + 4 * 4 * 512
+    assert weight.var().item() == pytest.approx(2 / fans, rel=0.01)
+    assert weight.abs().max().item() == pytest.approx(math.sqrt(6 / fans), rel=0.001)
+
+
+# Dropout
+
+
+def test_dropout_keeps_what_is_drawn_above_its_rate_and_the_mean():
+    layer = Dropout(0.3).train()
+    values = torch.ones(2, 2, 50, 50)
+    uniform = torch.rand(2, 5000, generator=random(0, "u"))
+    with drawn(layer, lambda number, columns: uniform):
+        dropped = layer(values)
+    assert torch.equal(dropped, (uniform >= 0.3).view(values.shape) / 0.7)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(layer.eval()(values), values)
+
+
+def test_layers_are_told_apart_and_nothing_is_drawn_in_eval_mode():
+    net = make_discriminator(spec_of("mlp", 28, 1, width=4)).train()
+    images, asked = torch.zeros(2, 1, 28, 28), []
+
+    def draw(layer: int, columns: int) -> Tensor:
+        asked.append((layer, columns))
+        return torch.ones(2, columns)
+
+    with drawn(net, draw):
+        net(images)
+        net.eval()(images)
+    assert asked == [(0, 16), (1, 8), (2, 4)]
+
+
+def test_dropout_that_nobody_draws_says_so():
+    net = make_discriminator(spec_of("mlp", 28, 1, width=4)).train()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="has dropout, and in training mode its masks are drawn from outside"):
+            net(torch.zeros(2, 1, 28, 28))
+        with drawn(net, lambda layer, columns: torch.ones(2, columns)):
+            net(torch.zeros(2, 1, 28, 28))
+
+
+# Spectral normalisation
+
+
+def test_the_spectral_norm_comes_to_one_and_only_training_moves_it():
+    linear, conv = SpectralLinear(20, 30), SpectralConv2d(4, 8, 3, padding=1)
+    for layer, shape in ((linear, (2, 20)), (conv, (2, 4, 6, 6))):
+        torch.nn.init.normal_(layer.weight, generator=random(1, "w"))
+        assert layer.bias is not None
+        torch.nn.init.zeros_(layer.bias)
+        layer.begin(random(1, "u"))
+        assert layer.u.norm().item() == pytest.approx(1, abs=1e-6)
+        inputs = torch.randn(shape, generator=random(1, "x"))
+        for _ in range(100):
+            layer(inputs)
+        largest = torch.linalg.svdvals(layer.weight.detach().flatten(1))[0]
+        weight = layer.weight / largest
+        plain = functional.linear(inputs, weight) if layer is linear else functional.conv2d(inputs, weight, padding=1)
+        kept = layer.u.clone()
+        torch.testing.assert_close(layer.eval()(inputs), plain, atol=1e-5, rtol=1e-4)
+        assert torch.equal(layer.u, kept)
+
+
+def test_the_gradient_of_spectral_normalisation_is_the_papers():
+    # Equation 12: ∂W̄/∂W_ij = (E_ij − (u vᵀ)_ij W̄) / σ. With f = Σ A ∘ W̄: ∂f/∂W = (A − ⟨A, W̄⟩ u vᵀ) / σ.
+    layer = SpectralLinear(5, 3, bias=False).double()
+    torch.nn.init.normal_(layer.weight, generator=random(0, "w"))
+    layer.begin(random(0, "u"))
+    weight, before = layer.weight.detach(), layer.u.clone()
+    inputs, outside = (torch.randn(2, n, dtype=torch.float64, generator=random(0, f"{n}")) for n in (5, 3))
+    (layer(inputs) * outside).sum().backward()
+    right = functional.normalize(weight.T @ before, dim=0)  # of the iteration that the pass made
+    left = layer.u
+    sigma = left @ weight @ right
+    a = outside.T @ inputs
+    expected = (a - (a * weight / sigma).sum() * torch.outer(left, right)) / sigma
+    assert layer.weight.grad is not None
+    torch.testing.assert_close(layer.weight.grad, expected)
+
+
+# BEGAN and R3GAN
+
+
+def test_began_gives_minus_the_mean_error_of_its_autoencoder():
+    net = make_discriminator(spec_of("began", 28, width=2, latent=4))
+    assert isinstance(net, BEGANDiscriminator)
+    images = torch.rand(3, 3, 28, 28, generator=random(0, "x")) * 2 - 1
+    again = net.reconstruct(images)
+    assert again.shape == images.shape
+    torch.testing.assert_close(net(images), -(images - again).abs().flatten(1).mean(1))
+    assert (net(images) < 0).all()
+
+
+def test_resampling_is_bilinear_but_for_the_border():
+    images = torch.randn(2, 3, 8, 8, generator=random(0, "x"))
+    up, down = Doubling(3, 3), Halving(3, 3)
+    for layer in (up, down):
+        layer.begin()
+        assert not layer.state_dict()
+    double = functional.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(up(images)[..., 1:-1, 1:-1], double[..., 1:-1, 1:-1])
+    half = functional.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False, antialias=True)
+    torch.testing.assert_close(down(images)[..., 1:-1, 1:-1], half[..., 1:-1, 1:-1])
+
+
+def test_r3gans_blocks_begin_as_the_identity_and_keep_the_variance():
+    spec = spec_of("r3gan", 32, width=32)
+    generator = make_generator(spec)
+    state = generator.state_dict()
+    contracts = [tensor for name, tensor in state.items() if "contract" in name]
+    assert len(contracts) == 8
+    assert all(tensor.abs().max() == 0 for tensor in contracts)
+    gain = math.sqrt(2 / 1.04) * 8**-0.25
+    assert state["layers.0.expand.weight"].std().item() == pytest.approx(gain / math.sqrt(64), rel=0.05)
+    assert state["layers.0.mix.weight"].std().item() == pytest.approx(gain / math.sqrt(16 * 9), rel=0.05)
+    assert state["basis"].std().item() == pytest.approx(1, rel=0.1)
