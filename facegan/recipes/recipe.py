@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facegan.config import LENGTHS, METHODS, PrepConfig, Settings, TrainConfig
+from facegan.config import LENGTHS, METHODS, NETS, PrepConfig, Settings, TrainConfig
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import in_epochs
 from facegan.recipes.known import find_recipe, is_packaged
@@ -146,10 +146,11 @@ def is_local(where: str) -> bool:
 
 
 def defaults_of(recipe: Recipe, section: str) -> dict[str, Any]:
-    """What each setting of a section is where the recipe does not say: by the method where it sets it."""
+    """What each setting of a section is where the recipe does not say: by the method or the nets where they set it."""
     values = {name: config.default(name) for config in SECTIONS[section] for name in config.model_fields}
     if section == "train":
-        values |= METHODS.get(recipe.train().method, {})
+        train = recipe.train()
+        values |= {**NETS[train.nets], **METHODS[train.method]}
     return values
 
 

@@ -13,7 +13,7 @@ from facegan.recipes.units import UNITS
 
 @dataclass(frozen=True)
 class Shown:
-    """One setting. ``set``: the recipe says it; else it has its default, which may be the method's."""
+    """One setting. ``set``: the recipe says it; else it has its default, which may be the method's or the nets'."""
 
     section: str
     name: str

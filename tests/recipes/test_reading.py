@@ -16,6 +16,7 @@ from facegan.recipes.known import packaged_recipes
 from facegan.recipes.lines import lines_of
 from facegan.recipes.recipe import read_recipe
 from facegan.recipes.settings import SECTIONS
+from facegan.recipes.show import show_settings
 from facegan.recipes.units import UNITS
 from tests.recipes.program import facegan
 
@@ -122,6 +123,17 @@ def test_the_method_sets_what_the_recipe_does_not(tmp_path: Path) -> None:
     }
     assert (shown["lr_d"]["value"], shown["lr_d"]["default"], shown["lr_d"]["set"]) == (3e-4, 1e-4, True)
     assert (shown["d_steps"]["value"], shown["d_steps"]["default"], shown["d_steps"]["set"]) == (5, 5, False)
+
+
+def test_the_nets_set_what_neither_recipe_nor_method_does(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, PREP + '[train]\nnets = "mlp"\nwidth = 8\n'))
+    shown = {row.name: row for row in show_settings(recipe)}
+    assert (shown["latent_law"].value, shown["latent_law"].default, shown["latent_law"].set) == (
+        "uniform01",
+        "uniform01",
+        False,
+    )
+    assert (shown["width"].value, shown["width"].default) == (8, 128)
 
 
 @pytest.mark.parametrize("name", packaged_recipes())
