@@ -19,14 +19,18 @@ def test_the_wheel_carries_its_data_and_works_elsewhere(tmp_path: Path) -> None:
         names = archive.namelist()
     assert {"facegan/py.typed", "facegan/cli/app.py"} <= set(names)
     assert {f"facegan/_data/manifests/{name}.toml" for name in ("models", "celeba-aligned", "mnist")} <= set(names)
-    assert not [name for name in names if name.startswith(("tests/", "manifests/"))]
+    assert {f"facegan/_data/pipelines/{name}.toml" for name in ("smoke", "own-photos")} <= set(names)
+    assert not [name for name in names if name.startswith(("tests/", "manifests/", "pipelines/"))]
     elsewhere = tmp_path / "elsewhere"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(elsewhere), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    code = "import facegan.faces.models as m; print(m.__file__, sorted(m.known_models()))"
+    code = (
+        "import facegan.faces.models as m, facegan.recipes.recipe as r; "
+        "print(m.__file__, r.read_recipe('smoke').photos.source, sorted(m.known_models()))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(elsewhere)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
     )
     assert done.stdout.startswith(str(elsewhere))
-    assert done.stdout.endswith("['full', 'short']\n")
+    assert done.stdout.endswith(" portraits:500 ['full', 'short']\n")

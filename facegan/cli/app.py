@@ -11,7 +11,21 @@ from typing import Annotated, Any
 import typer
 
 import facegan
-from facegan.cli import bench, compare, demo, doctor, inspect, models, prep, sample, select, train, verify
+from facegan.cli import (
+    bench,
+    compare,
+    demo,
+    doctor,
+    inspect,
+    models,
+    prep,
+    recipes,
+    run,
+    sample,
+    select,
+    train,
+    verify,
+)
 from facegan.console import print_result
 from facegan.errors import FaceganError
 
@@ -48,6 +62,8 @@ app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("compare")(compare.compare)
+app.command("run")(run.run)
+app.add_typer(recipes.app, name="recipes")
 app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)

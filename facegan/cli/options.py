@@ -41,14 +41,33 @@ def given(config: type[Settings], sets: list[str] | None, **options: Any) -> dic
     """
     values = {name: value for name, value in options.items() if value is not None}
     for text in sets or []:
-        name, equals, value = text.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not equals or not dot:
-            raise SettingsError(f"--set {text}: write it as --set {config.section}.name=value.")
+        section, key, value = _parts(text, config.section)
         if section != config.section:
             raise SettingsError(f"--set {text}: this command has the section '{config.section}', not '{section}'.")
-        values[key] = value.strip()
+        values[key] = value
     return values
+
+
+def by_section(sets: list[str] | None) -> dict[str, dict[str, str]]:
+    """Settings of ``--set section.name=value``, by section and name.
+
+    Raises:
+        SettingsError: one that is malformed.
+    """
+    values: dict[str, dict[str, str]] = {}
+    for text in sets or []:
+        section, key, value = _parts(text, "section")
+        values.setdefault(section, {})[key] = value
+    return values
+
+
+def _parts(text: str, section: str) -> tuple[str, str, str]:
+    """Section, name and value of ``section.name=value``; ``section`` is for the sentence."""
+    name, equals, value = text.partition("=")
+    found, dot, key = name.strip().partition(".")
+    if not equals or not dot:
+        raise SettingsError(f"--set {text}: write it as --set {section}.name=value.")
+    return found, key, value.strip()
 
 
 def whole_number(value: str, option: str) -> int | None:

@@ -64,6 +64,12 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["select", ".", "new", "--size", "48"], 2, "--size 48 is not offered: choose 28, 32, 64 or 128"),
         (["select", ".", "new", "--limit", "0"], 2, "--limit 0: it has to be greater than 0"),
         (["models", "pull", "shrt"], 2, "Did you mean 'short'?"),
+        (["run", "smok"], 2, "Did you mean 'smoke'?"),
+        (["run", "smoke", "--set", "train.imags=3"], 2, "--set train.imags=3: There is no setting 'imags' in [train]."),
+        (["run", "smoke", "--set", "train=3"], 2, "--set train=3: write it as --set section.name=value."),
+        (["run", "own-photos"], 2, "There is no photos. Name another with --set prep.source=PATH."),
+        (["recipes", "show", "smok"], 2, "Did you mean 'smoke'?"),
+        (["recipes", "copy", "smoke", "mine"], 2, "Call it mine.toml"),
         (["prepp"], 2, "prepp"),
     ],
 )

@@ -15,7 +15,20 @@ import pytest
 
 from tests.cli.run import facegan
 
-COMMANDS = ["prep", "inspect", "verify", "select", "train", "sample", "demo", "doctor", "models", "bench"]
+COMMANDS = [
+    "prep",
+    "inspect",
+    "verify",
+    "select",
+    "train",
+    "sample",
+    "run",
+    "recipes",
+    "demo",
+    "doctor",
+    "models",
+    "bench",
+]
 OPTIONS = {
     "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
@@ -26,6 +39,7 @@ OPTIONS = {
     "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
+    "run": "--set --to --json --dry-run --quiet --debug",
     "inspect": "--plot --source --extract --json --quiet --debug",
 }
 

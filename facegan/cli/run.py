@@ -1,0 +1,48 @@
+"""``facegan run``: a whole experiment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, by_section, console_of
+from facegan.console import print_json, print_table
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name of facegan recipes list, or a .toml file.")],
+    sets: Set = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The folder of all that is made. \\[default: runs/RECIPE]")
+    ] = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Run the stages of a recipe that are not up to date: photographs → faces → a trained generator → samples.
+
+    Stopped (Ctrl-C, a crash), the same command goes on; where nothing has changed it does nothing.
+    """
+    from facegan.recipes.recipe import read_recipe
+    from facegan.recipes.run import default_folder, plan_recipe, run_recipe
+
+    read = read_recipe(recipe, by_section(sets))
+    folder = to or default_folder(read)
+    if dry_run:
+        rows = plan_recipe(read, folder)
+    else:
+        rows = run_recipe(read, folder, console=console_of(quiet), command=["facegan", *sys.argv[1:]])
+    if json:
+        seconds = round(sum(row.seconds for row in rows), 1)
+        told = {"recipe": read.name, "to": str(folder), "seconds": seconds}
+        print_json({**told, "stages": [row.to_json() for row in rows]})
+    elif dry_run:
+        table = [[row.stage, row.state, row.why, row.told, row.where] for row in rows]
+        print_table(["stage", "", "because", "what", "where"], table)
+    else:
+        table = [[row.stage, row.state, row.told, f"{row.seconds:,.1f}", row.where] for row in rows]
+        print_table(["stage", "", "what came of it", "seconds", "where"], table)

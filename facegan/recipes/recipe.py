@@ -1,0 +1,237 @@
+"""A recipe: a whole experiment as one flat TOML file, read and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facegan.config import LENGTHS, METHODS, NETS, PrepConfig, Settings, TrainConfig
+from facegan.errors import SettingsError, one_of, suggest
+from facegan.lengths import in_epochs
+from facegan.recipes.known import find_recipe, is_packaged
+from facegan.recipes.lines import lines_of
+from facegan.recipes.settings import FILES, SECTIONS, TO_COME, FacesConfig, PhotosConfig, names_of
+from facegan.remote import is_url
+
+MAX_BYTES = 1_000_000
+_SOME_FACES = 1_000_000  # so that a length in epochs can be checked before the faces are counted
+
+Values = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe says. ``given`` has its values as they were written, with ``--set`` over them, by section."""
+
+    name: str
+    file: Path
+    heading: str
+    given: Values
+    lines: dict[tuple[str, str], int]
+    photos: PhotosConfig | None
+    prep: PrepConfig | None
+    faces: FacesConfig | None
+
+    @property
+    def is_packaged(self) -> bool:
+        return is_packaged(self.file)
+
+    def train(self, faces: int | None = None) -> TrainConfig:
+        """The settings of ``[train]``.
+
+        Args:
+            faces: how many an epoch shows; any number where no length is given in epochs.
+
+        Raises:
+            SettingsError: they can't be; named with their line.
+        """
+        values = _of_class(TrainConfig, self.given["train"])
+        with self.located("train"):
+            return TrainConfig.for_method(
+                str(values.pop("method", TrainConfig.default("method"))), faces=faces or _SOME_FACES, **values
+            )
+
+    @property
+    def in_epochs(self) -> tuple[str, ...]:
+        """Lengths that hang on the number of faces."""
+        values = self.given.get("train", {})
+        return tuple(name for name in (*LENGTHS, "milestones") if any(map(in_epochs, _listed(values.get(name)))))
+
+    def line(self, section: str, name: str = "") -> str:
+        """``"mine.toml, line 7: "`` where the file says so (not ``--set``), else an empty string."""
+        line = self.lines.get((section, name))
+        return f"{self.file.name}, line {line}: " if line else ""
+
+    @contextlib.contextmanager
+    def located(self, section: str) -> Iterator[None]:
+        """Errors of settings tell the line of the setting that they name first, or of their section."""
+        try:
+            yield
+        except SettingsError as error:
+            raise SettingsError(self._blamed(section, str(error)) + str(error)) from None
+
+    def _blamed(self, section: str, sentence: str) -> str:
+        names = [a.replace("-", "_") or b for a, b in re.findall(rf"--([a-z0-9-]+)|\b{section}\.(\w+)", sentence)]
+        first = next((name for name in names if name in self.given[section]), "")
+        if first and (section, first) not in self.lines:
+            return ""  # of --set, which the sentence shows
+        return self.line(section, first)
+
+    def refuse_missing_files(self, but: frozenset[tuple[str, str]] = frozenset()) -> None:
+        """
+        Args:
+            but: (section, setting) that may be missing.
+
+        Raises:
+            SettingsError: names the line and the file that is not there.
+        """
+        for section, names in FILES.items():
+            for name in names:
+                where = str(self.given.get(section, {}).get(name, ""))
+                if (section, name) in but or not is_local(where) or Path(where).exists():
+                    continue
+                other = f" Name another with --set {section}.{name}=PATH." if self.is_packaged else ""
+                raise SettingsError(f"{self.line(section, name)}There is no {where}.{_near(Path(where))}{other}")
+
+
+def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
+    """The recipe of a packaged name, or of a path to a ``.toml``.
+
+    Args:
+        sets: values over those of the file, by section.
+
+    Raises:
+        SettingsError: there is none of that name, or what it says can't be: the line, the rule, the nearest name.
+    """
+    file = find_recipe(text)
+    written = _read_text(file)
+    given, lines = _parsed(written, file.name), lines_of(written)
+    _refuse_unknown(given, lines, file.name)
+    for section, values in (sets or {}).items():
+        _refuse_section(section, f"--set {section}.{next(iter(values), '')}: ")
+        if section not in given:
+            raise SettingsError(f"--set {section}.{next(iter(values))}: {file.name} has no [{section}].")
+        for name, value in values.items():
+            _refuse_name(section, name, f"--set {section}.{name}={value}: ")
+            given[section][name] = value
+            lines.pop((section, name), None)
+    bare = Recipe(file.stem, file, _heading(written), given, lines, None, None, None)
+    photos = prep = faces = None
+    if "prep" in given:
+        if not given["prep"].get("source"):
+            where = bare.line("prep", "source") or bare.line("prep")
+            raise SettingsError(f"{where}[prep] needs a source: the photographs, as facegan prep takes them.")
+        with bare.located("prep"):
+            photos = PhotosConfig.of(_of_class(PhotosConfig, given["prep"]))
+            prep = PrepConfig.of(_of_class(PrepConfig, given["prep"]))
+    if "train" in given:
+        with bare.located("train"):
+            faces = FacesConfig.of(_of_class(FacesConfig, given["train"]))
+            if bool(faces.shards) == bool(photos):
+                raise SettingsError(_which_faces(faces.shards))
+        bare.train()
+    return Recipe(file.stem, file, bare.heading, given, lines, photos, prep, faces)
+
+
+def is_local(where: str) -> bool:
+    """Whether a source or file is one of this machine's, named alone: no URL, pattern, pipe or drawn portraits."""
+    if not where or is_url(where) or re.match(r"(torchvision|portraits|pipe):", where):
+        return False
+    return Path(where).exists() or not re.search(r"[{*?\[]", where)
+
+
+def defaults_of(recipe: Recipe, section: str) -> dict[str, Any]:
+    """What each setting of a section is where the recipe does not say: by the method or the nets where they set it."""
+    values = {name: config.default(name) for config in SECTIONS[section] for name in config.model_fields}
+    if section == "train":
+        train = recipe.train()
+        values |= {**NETS[train.nets], **METHODS[train.method]}
+    return values
+
+
+def _which_faces(shards: str) -> str:
+    if shards:
+        return (
+            f"train.shards = {shards} does not go with [prep], which makes the dataset.\n"
+            "Leave one of them out; prep.out says where the dataset of [prep] lies."
+        )
+    return "[train] has no faces: name a dataset with train.shards, or photographs in a section [prep]."
+
+
+def _read_text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"The recipe {file} can't be read: {error.strerror or error}.") from None
+    try:
+        if len(data) > MAX_BYTES:
+            raise ValueError
+        return data.decode("utf-8-sig")
+    except ValueError:
+        raise SettingsError(f"{file} is no recipe: a recipe is a TOML file of a page or two.") from None
+
+
+def _parsed(text: str, file: str) -> Values:
+    try:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
+        where, why = (f", line {found[2]}", found[1]) if found else ("", str(error))
+        raise SettingsError(f"{file}{where}: this is no TOML: {why}.") from None
+    if not given:
+        raise SettingsError(f"{file} says nothing: a recipe has the sections [prep] and [train], or one of them.")
+    return given
+
+
+def _refuse_unknown(given: Values, lines: dict[tuple[str, str], int], file: str) -> None:
+    for section, values in given.items():
+        where = f"{file}, line {lines.get(('', section)) or lines[section, '']}: "
+        _refuse_section(section, where, is_section=isinstance(values, dict))
+        for name in values:
+            _refuse_name(section, name, f"{file}, line {lines[section, name]}: ")
+
+
+def _refuse_section(section: str, where: str, is_section: bool = True) -> None:
+    if not is_section:
+        raise SettingsError(f"{where}'{section}' stands in no section: put it below [prep] or [train].")
+    if section in TO_COME:
+        raise SettingsError(f"{where}There is no stage [{section}] in this facegan yet, only {one_of(SECTIONS)}.")
+    if section not in SECTIONS:
+        raise SettingsError(
+            f"{where}There is no section [{section}]: choose {one_of(SECTIONS)}.{suggest(section, SECTIONS)}"
+        )
+
+
+def _refuse_name(section: str, name: str, where: str) -> None:
+    known = names_of(section)
+    if name in known:
+        return
+    elsewhere = next((f" It belongs in [{other}]." for other in SECTIONS if name in names_of(other)), "")
+    raise SettingsError(f"{where}There is no setting '{name}' in [{section}].{elsewhere or suggest(name, known)}")
+
+
+def _of_class(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in config.model_fields}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _heading(text: str) -> str:
+    """The comment that a recipe begins with, without its marks."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" ").rstrip())
+    return "\n".join(lines).strip("\n")
+
+
+def _near(path: Path) -> str:
+    return suggest(path.name, [beside.name for beside in path.parent.iterdir()]) if path.parent.is_dir() else ""

@@ -1,0 +1,170 @@
+"""The stages from faces to a generator and what it draws: ``[train]``, and a picture of samples."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facegan.config import TrainConfig
+from facegan.console import Console
+from facegan.errors import DatasetError, SettingsError
+from facegan.recipes.recipe import Recipe, is_local
+from facegan.recipes.seen import look
+from facegan.recipes.settings import FacesConfig
+from facegan.recipes.stage import number_or_auto
+from facegan.shards.layout import DATASET_FILE, DatasetInfo
+
+SAMPLES = 64
+_GENERATOR = "generator.safetensors"
+
+
+@dataclass
+class Train:
+    """``[train]``: faces to a generator."""
+
+    recipe: Recipe
+    faces: FacesConfig
+    shards: str
+    run: Path
+    name: str = "train"
+
+    @property
+    def where(self) -> str:
+        return str(self.run)
+
+    def config(self) -> TrainConfig:
+        """
+        Raises:
+            DatasetError: a length is given in epochs, and there is no dataset that tells how long they are.
+        """
+        return self.recipe.train(self._count() if self.recipe.in_epochs else None)
+
+    def inputs(self) -> dict[str, Any]:
+        """How it saves and logs is none of them, where that changes nothing of a training that is done."""
+        config = self.config()
+        settings = config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"}))
+        return {**self._seen(), "split": self.faces.split, "init": self.faces.init, **settings}
+
+    def outputs(self) -> list[Path]:
+        return [self.run / _GENERATOR]
+
+    def title(self) -> str:
+        return f"facegan train --shards {self.shards} --run {self.run}"
+
+    def plan(self) -> str:
+        """Faces that are still to be made are not looked at."""
+        if self._stands():
+            self._refuse_other_run()
+        config = self.recipe.train()
+        length = self.recipe.given["train"].get("images") if "images" in self.recipe.in_epochs else None
+        return f"{config.method}, {length or f'{config.images:,} images'}, batch {config.batch}"
+
+    def refuse_unfit_nets(self, size: int) -> None:
+        """
+        Raises:
+            SettingsError: the nets can't make faces of this size; told before hours of preparing them.
+        """
+        from facegan.nets import find_pair
+        from facegan.train.rounds.step import spec_of
+
+        with self.recipe.located("train"):
+            find_pair(spec_of(self.recipe.train(), size, 3))
+
+    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.train import train
+
+        with self._opened(console) as faces:
+            return train(
+                self.recipe.train(len(faces)),
+                faces,
+                self.run,
+                device=self.faces.device,
+                init=self.faces.init or None,
+                console=console,
+                dataset=self.shards,
+                command=command,
+            ).to_json()
+
+    def tell(self, result: dict[str, Any]) -> str:
+        losses = f"losses D {result['loss_d']:.2f}, G {result['loss_g']:.2f}"
+        return f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
+
+    def _opened(self, console: Console) -> closing[Any]:
+        from facegan.stream import open_faces
+
+        workers = number_or_auto(self.faces.workers)
+        return closing(
+            open_faces(self.shards, self.faces.split, cache=self.faces.cache, workers=workers, console=console)
+        )
+
+    def _stands(self) -> bool:
+        return not is_local(self.shards) or (Path(self.shards) / DATASET_FILE).is_file()
+
+    def _refuse_other_run(self) -> None:
+        from facegan.train import plan_train
+
+        with self._opened(Console(quiet=True)) as faces:
+            config = self.recipe.train(len(faces))
+            plan_train(config, faces, self.run, device=self.faces.device, init=self.faces.init or None)
+
+    def _dataset(self) -> DatasetInfo | None:
+        """None for shards that are no dataset in a folder: nothing tells their faces at a glance."""
+        folder = Path(self.shards)
+        return DatasetInfo.read(folder) if is_local(self.shards) and not folder.is_file() else None
+
+    def _seen(self) -> dict[str, str]:
+        """Of a dataset its sums, wherever it lies."""
+        info = self._dataset()
+        if info is None:
+            return {"shards": self.shards, "faces": look(self.shards)}
+        sums = "".join(shard.sha256 for shard in info.split_shards(self.faces.split))
+        return {"faces": hashlib.sha256(sums.encode()).hexdigest()}
+
+    def _count(self) -> int:
+        info = self._dataset()
+        if info is None:
+            raise SettingsError(
+                f"A length in epochs needs a dataset in a folder, and {self.shards} is none: use images or steps."
+            )
+        count = sum(shard.samples for shard in info.split_shards(self.faces.split))
+        if not count:
+            raise DatasetError(f"{self.shards} has no split '{self.faces.split}': it has {', '.join(info.splits)}.")
+        return count
+
+
+@dataclass
+class Sample:
+    """What the trained generator draws, as one picture."""
+
+    run: Path
+    picture: Path
+    device: str
+    name: str = "sample"
+
+    @property
+    def where(self) -> str:
+        return str(self.picture)
+
+    def inputs(self) -> dict[str, Any]:
+        return {"generator": look(str(self.run / _GENERATOR)), "samples": SAMPLES, "seed": 0}
+
+    def outputs(self) -> list[Path]:
+        return [self.picture]
+
+    def title(self) -> str:
+        return f"facegan sample {self.run} --out {self.picture}"
+
+    def plan(self) -> str:
+        return f"{SAMPLES} samples are drawn"
+
+    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.train.sample import write_grid
+
+        write_grid(self.run, self.picture, n=SAMPLES, seed=0, device=self.device)
+        return {"samples": SAMPLES}
+
+    def tell(self, result: dict[str, Any]) -> str:
+        return f"{result['samples']} samples"

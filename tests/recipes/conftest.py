@@ -1,0 +1,81 @@
+"""A tiny experiment, done once: ten drawn portraits, cut without a detector, and a DCGAN of four channels."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.program import facegan
+
+TINY = """\
+# Ten portraits, four channels.
+#
+# For tests.
+
+[prep]
+source = "{photos}"
+crop = "center178"
+detector = "none"
+size = 32
+shard_size = 4
+workers = 1
+
+[train]
+width = 4
+batch = 4
+images = 24
+log_every = 8
+device = "cpu"
+"""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe, its photographs, and the folder that it was run in."""
+
+    photos: Path
+    recipe: Path
+    to: Path
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Size and time of everything in the folder."""
+        return {
+            str(path.relative_to(self.to)): (path.stat().st_size, path.stat().st_mtime_ns)
+            for path in self.to.rglob("*")
+        }
+
+
+def prepared(folder: Path, portraits: Path) -> Experiment:
+    """An experiment that was not run yet."""
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    for path in sorted(portraits.iterdir())[:10]:
+        shutil.copy2(path, photos)
+    recipe = folder / "tiny.toml"
+    recipe.write_text(TINY.format(photos=photos))
+    return Experiment(photos, recipe, folder / "to")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, portraits: Path) -> Experiment:
+    return prepared(tmp_path, portraits)
+
+
+@pytest.fixture(scope="module")
+def _done(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Experiment:
+    experiment = prepared(tmp_path_factory.mktemp("experiment") / "done", portraits)
+    ended = facegan("run", experiment.recipe, "--to", experiment.to)
+    assert ended.code == 0, ended.stderr
+    return experiment
+
+
+@pytest.fixture
+def done(_done: Experiment, tmp_path: Path) -> Experiment:
+    """A copy of an experiment that was run; its photographs are its own."""
+    shutil.copytree(_done.recipe.parent, tmp_path / "copy")
+    copy = Experiment(*(tmp_path / "copy" / path.name for path in (_done.photos, _done.recipe, _done.to)))
+    copy.recipe.write_text(TINY.format(photos=_done.photos))
+    return copy

@@ -1,0 +1,96 @@
+"""``facegan recipes``, and the recipes that come with facegan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from facegan.recipes.known import packaged_recipes
+from tests.recipes.program import facegan
+
+NAMES = {"smoke", "celeba-dcgan-64", "celeba-wgan-gp-64", "own-photos"}
+
+
+def test_list_has_each_with_its_first_line() -> None:
+    found = json.loads(facegan("recipes", "list", "--json").stdout)["recipes"]
+    assert {recipe["name"] for recipe in found} >= NAMES
+    assert all(recipe["what"].endswith(".") for recipe in found)
+    text = facegan("recipes", "list").stdout
+    assert all(recipe["name"] in text and recipe["what"] in text for recipe in found)
+
+
+def test_check_validates_all_without_their_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = facegan("recipes", "check", "--json")
+    told = json.loads(ended.stdout)
+    assert (ended.code, told["ok"]) == (0, True)
+    assert {recipe["recipe"] for recipe in told["recipes"]} == set(packaged_recipes())
+    assert "smoke: ok\n" in facegan("recipes", "check").stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_names_the_line_of_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text('[prep]\nsource = "fotos"\n')
+    Path("photos").mkdir()
+    ended = facegan("recipes", "check", "smoke", "mine.toml", "nonsense")
+    assert ended.code == 1
+    assert "smoke: ok\n" in ended.stdout
+    assert "mine.toml: mine.toml, line 2: There is no fotos. Did you mean 'photos'?\n" in ended.stdout
+    assert "nonsense: There is no recipe 'nonsense'" in ended.stdout
+    for text, line in [
+        ('[prep]\nsource = "photos"\nmodel = "my.tflite"\n', 3),
+        ('[prep]\nsource = "photos"\n\nattributes = "a.txt"\n', 4),
+        ('[train]\nshards = "out"\n', 2),
+        ('[prep]\nsource = "photos"\n[train]\ninit = "runs/x"\n', 4),
+    ]:
+        Path("mine.toml").write_text(text)
+        told = json.loads(facegan("recipes", "check", "mine.toml", "--json").stdout)
+        assert not told["ok"]
+        assert f"mine.toml, line {line}: There is no " in told["recipes"][0]["problem"]
+    for source in ("s3://bucket/photos", "laion/{00..09}.tar", "torchvision:MNIST", "portraits:5:3"):
+        Path("mine.toml").write_text(f'[prep]\nsource = "{source}"\n')
+        assert facegan("recipes", "check", "mine.toml").code == 0
+
+
+def test_check_tells_what_only_the_run_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, said in [
+        ('[prep]\nsource = "portraits:0"\n', "mine.toml, line 2: portraits:0: write portraits:N with a number from 1"),
+        ('[prep]\nsource = "portraits:9"\nsize = 28\n[train]\nwidth = 4\n', "The nets 'dcgan' make 32, 64 or 128"),
+    ]:
+        Path("mine.toml").write_text(text)
+        ended = facegan("recipes", "check", "mine.toml")
+        assert ended.code == 1
+        assert said in ended.stdout
+
+
+def test_copy_is_the_same_recipe_and_goes_over_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert facegan("recipes", "copy", "smoke", "new/mine.toml").stdout == "new/mine.toml\n"
+    assert Path("new/mine.toml").read_bytes() == packaged_recipes()["smoke"].read_bytes()
+    assert facegan("recipes", "check", "new/mine.toml").code == 0
+    again = facegan("recipes", "copy", "own-photos", "new/mine.toml")
+    assert (again.code, again.stderr) == (2, "error: new/mine.toml is there already. Choose another name.\n")
+    assert facegan("recipes", "copy", "smoke", "mine.txt").code == 2
+    wrong = facegan("recipes", "copy", "smok", "mine.toml")
+    assert wrong.code == 2
+    assert "Did you mean 'smoke'?" in wrong.stderr
+    assert [path.name for path in Path().iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_each_recipe_starts(name: str, tmp_path: Path, portraits: Path, models: Path) -> None:
+    """Two rounds, on drawn portraits found by the real detector where the recipe has one."""
+    tiny = {"prep.source": portraits, "prep.limit": 16, "prep.workers": 1, "prep.shard_size": 16, "train.images": "2st"}
+    tiny |= {"train.width": 4, "train.batch": 8, "train.device": "cpu", "train.save_every": "1st"}
+    sets = [word for setting, value in tiny.items() for word in ("--set", f"{setting}={value}")]
+    ended = facegan("run", name, *sets, "--to", tmp_path / "to", "--json")
+    assert ended.code == 0, ended.stderr
+    stages = {stage["stage"]: stage["result"] for stage in json.loads(ended.stdout)["stages"]}
+    assert stages["prep"]["kept"] >= 15
+    run = json.loads((tmp_path / "to/run/run.json").read_text())["settings"]
+    assert stages["train"]["images"] == 2 * 8 * run["d_steps"]
+    assert (tmp_path / "to/samples.png").is_file()

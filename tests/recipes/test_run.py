@@ -1,0 +1,260 @@
+"""``facegan run``: what is out of date is done, nothing else, and nobody's work is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facegan.files import exclusive
+from facegan.recipes.recipe import read_recipe
+from facegan.recipes.run import run_recipe
+from tests.recipes.conftest import Experiment
+from tests.recipes.program import Ended, facegan
+from tests.stopping import stopped_at_line
+
+
+def run(experiment: Experiment, *options: object) -> Ended:
+    return facegan("run", experiment.recipe, "--to", experiment.to, *options)
+
+
+def states(ended: Ended) -> dict[str, str]:
+    assert ended.code == 0, ended.stderr
+    return {stage["stage"]: stage["state"] for stage in json.loads(ended.stdout)["stages"]}
+
+
+UP_TO_DATE = dict.fromkeys(("prep", "train", "sample"), "up to date")
+
+
+def test_a_first_start_does_all_and_ends_with_a_table(fresh: Experiment) -> None:
+    ended = run(fresh)
+    assert ended.code == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["stage", "prep", "train", "sample"]
+    assert "10 of 10 photographs kept, 10 faces" in lines[1]
+    assert "24 images, losses D " in lines[2]
+    assert lines[3].rstrip().endswith(str(fresh.to / "samples.png"))
+    assert "1 of 3: facegan prep" in ended.stderr
+    assert {"faces", "run", "samples.png", ".facegan-run.json"} <= {path.name for path in fresh.to.iterdir()}
+    record = json.loads((fresh.to / "run/run.json").read_text())
+    assert (record["settings"]["width"], record["dataset"]["faces"]) == (4, 10)
+    assert facegan("verify", fresh.to / "faces").code == 0
+
+
+def test_a_second_start_does_nothing_and_loads_nothing_heavy(done: Experiment) -> None:
+    before = done.files()
+    assert states(run(done, "--json")) == states(run(done, "--dry-run", "--json")) == UP_TO_DATE
+    assert run(done, "--quiet").stderr == ""
+    assert done.files() == before
+    arguments = ["run", str(done.recipe), "--to", str(done.to)]
+    script = (
+        f"import sys\nfrom facegan.cli.app import main\ntry: main({arguments!r})\nexcept SystemExit: pass"
+        "\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    heavy = {"torch", "mediapipe", "cv2", "pyarrow", "numpy", "matplotlib", "PIL"}
+    assert not set(loaded.stdout.splitlines()[-1].split()) & heavy
+
+
+def test_a_dry_run_touches_nothing(fresh: Experiment, done: Experiment) -> None:
+    ended = run(fresh, "--dry-run")
+    assert (ended.code, fresh.to.exists()) == (0, False)
+    assert "10 photographs, 10 of them new" in ended.stdout
+    assert "after prep" in ended.stdout
+    before = done.files()
+    assert states(run(done, "--dry-run", "--json", "--set", "train.images=48")) == {
+        "prep": "up to date",
+        "train": "to do",
+        "sample": "to do",
+    }
+    refused = run(done, "--dry-run", "--set", "train.width=5")
+    assert refused.code == 2
+    assert "was begun with width = 4, and now width = 5 is asked for" in refused.stderr
+    assert done.files() == before
+
+
+def test_new_photographs_are_added_and_a_training_on_others_is_refused(done: Experiment, portraits: Path) -> None:
+    more = done.photos / "more"
+    more.mkdir()
+    shutil.copy(portraits / "000020.jpg", more)
+    ended = run(done, "--set", f"prep.source={done.photos}")
+    assert ended.code == 1
+    assert f"The run {done.to / 'run'} was begun on other faces than these (10 then, 11 now," in ended.stderr
+    assert f"With facegan run: another folder by --to, or delete {done.to / 'run'} and start again." in ended.stderr
+    shutil.rmtree(done.to / "run")
+    now = states(run(done, "--json", "--set", f"prep.source={done.photos}"))
+    assert now == {"prep": "up to date", "train": "done", "sample": "done"}
+
+
+def touched(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "prep"),
+    [
+        (lambda photos: touched(photos / "000001.jpg"), "done"),
+        (lambda photos: (photos / "notes.txt").write_text("x"), "done"),
+        (lambda photos: (photos / "000010.jpg").unlink(), "done"),
+        (lambda photos: shutil.rmtree(photos), "up to date"),
+        (lambda photos: None, "up to date"),
+    ],
+    ids=["a file written again", "one more file", "a file deleted", "all deleted", "nothing"],
+)
+def test_a_change_in_the_folder_is_seen(change: Any, prep: str, done: Experiment) -> None:
+    """What prep then finds is the same faces, so that the training stands. Photographs that went leave their faces."""
+    sets = ("--set", f"prep.source={done.photos}", "--json")
+    run(done, *sets)
+    change(done.photos)
+    assert states(run(done, *sets)) == {**UP_TO_DATE, "prep": prep}
+    assert states(run(done, *sets)) == UP_TO_DATE
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "said", "where"),
+    [
+        ("train.width=5", 2, "was begun with width = 4, and now width = 5 is asked for", "run"),
+        ("prep.size=64", 1, "was made with --size 32, and this is --size 64", "faces"),
+        ("prep.crop=squash", 1, "was made with --crop center178, and this is --crop squash", "faces"),
+    ],
+)
+def test_other_settings_are_refused_with_the_way_out(
+    setting: str, code: int, said: str, where: str, done: Experiment
+) -> None:
+    before = {path: path.read_bytes() for path in done.to.rglob("*") if path.is_file()}
+    ended = run(done, "--set", setting)
+    assert (ended.code, ended.stdout) == (code, "")
+    assert said in ended.stderr
+    way_out = f"With facegan run: another folder by --to, or delete {done.to / where} and start again."
+    assert ended.stderr.rstrip().endswith(way_out)
+    assert {path: path.read_bytes() for path in before if "lock" not in path.name} == {
+        path: data for path, data in before.items() if "lock" not in path.name
+    }
+    assert states(run(done, "--json")) == UP_TO_DATE
+
+
+def test_more_images_go_on_and_how_it_saves_changes_nothing(done: Experiment) -> None:
+    assert states(run(done, "--json", "--set", "train.save_every=8", "--set", "train.workers=1")) == UP_TO_DATE
+    ended = run(done, "--json", "--set", "train.images=48")
+    assert states(ended) == {"prep": "up to date", "train": "done", "sample": "done"}
+    assert "Going on with" in ended.stderr
+    assert json.loads(ended.stdout)["stages"][1]["result"]["images"] == 48
+
+
+@pytest.mark.parametrize("lost", ["run/generator.safetensors", "samples.png", ".facegan-run.json", "record"])
+def test_what_is_lost_is_made_again(lost: str, done: Experiment) -> None:
+    kept = (done.to / "run/generator.safetensors").read_bytes()
+    if lost == "record":  # edited by hand
+        path = done.to / ".facegan-run.json"
+        path.write_text(path.read_text().replace('"kept": 10', '"kept": 11'))
+    else:
+        (done.to / lost).unlink()
+    assert "done" in states(run(done, "--json")).values()
+    assert states(run(done, "--json")) == UP_TO_DATE
+    assert (done.to / "run/generator.safetensors").read_bytes() == kept
+    assert (done.to / "samples.png").is_file()
+
+
+@pytest.mark.parametrize("line", range(6, 24, 4))
+def test_stopped_between_stages_the_same_call_goes_on(line: int, fresh: Experiment) -> None:
+    fresh.recipe.write_text(fresh.recipe.read_text().partition("[train]")[0])
+    recipe = read_recipe(str(fresh.recipe))
+    with stopped_at_line(run_recipe, line), contextlib.suppress(KeyboardInterrupt):
+        run_recipe(recipe, fresh.to)
+    assert [row.result["kept"] for row in run_recipe(recipe, fresh.to)] == [10]
+    assert [row.state for row in run_recipe(recipe, fresh.to)] == ["up to date"]
+    assert facegan("verify", fresh.to / "faces").code == 0
+
+
+@pytest.mark.slow
+def test_interrupted_the_same_command_goes_on_to_the_same_weights(fresh: Experiment) -> None:
+    sets = ["--set", "train.images=160", "--set", "train.save_every=16"]
+    command = ["run", str(fresh.recipe), "--to", str(fresh.to), *sets]
+    process = subprocess.Popen([sys.executable, "-m", "facegan", *command], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not (fresh.to / "run/checkpoints/000000016").is_dir() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)  # 0: it was faster than the signal
+    if process.returncode:
+        assert "The same command goes on" in said
+    again = facegan(*command, "--json")
+    assert states(again)["prep"] == "up to date"
+    straight = Experiment(fresh.photos, fresh.recipe, fresh.to.with_name("straight"))
+    assert run(straight, *sets).code == 0
+    one, other = (to / "run/generator.safetensors" for to in (fresh.to, straight.to))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_two_at_once(fresh: Experiment, done: Experiment) -> None:
+    with exclusive(done.to / ".facegan-run.lock", ""):
+        ended = run(done, "--set", "train.images=48")
+        assert states(run(done, "--json")) == UP_TO_DATE  # which needs no lock
+    assert ended.code == 1
+    assert f"Another facegan run is at work in {done.to}" in ended.stderr
+
+
+def test_a_dataset_may_be_shared_and_a_training_may_start_from_one(done: Experiment, tmp_path: Path) -> None:
+    faces = done.to / "faces"
+    other = Experiment(done.photos, done.recipe, tmp_path / "other")
+    ended = run(other, "--json", "--set", f"prep.out={faces}")
+    assert states(ended)["train"] == "done"
+    assert not (other.to / "faces").exists()
+    alone = tmp_path / "alone.toml"
+    alone.write_text(f'[train]\nshards = "{faces}"\nwidth = 4\nbatch = 4\nimages = "2ep"\ndevice = "cpu"\n')
+    third = Experiment(done.photos, alone, tmp_path / "third")
+    ended = run(third, "--json")
+    assert states(ended) == {"train": "done", "sample": "done"}
+    assert json.loads(ended.stdout)["stages"][0]["result"]["images"] == 20  # two epochs of ten faces
+    assert "up to date" in run(third).stdout
+
+
+def test_portraits_are_drawn_once(fresh: Experiment) -> None:
+    sets = ("--json", "--set", "prep.source=portraits:8:3", "--set", "train.images=8")
+    assert states(run(fresh, *sets)) == dict.fromkeys(("draw", "prep", "train", "sample"), "done")
+    from facegan.demo import draw_portraits
+    from facegan.demo.portraits import encode_jpeg
+
+    drawn = [path.read_bytes() for path in sorted((fresh.to / "portraits").iterdir())]
+    assert drawn == [encode_jpeg(portrait.pixels) for portrait in draw_portraits(8, 3)]
+    shutil.rmtree(fresh.to / "portraits")
+    assert states(run(fresh, *sets)) == dict.fromkeys(("draw", "prep", "train", "sample"), "up to date")
+
+
+def test_fewer_portraits_than_lie_there(fresh: Experiment) -> None:
+    fresh.recipe.write_text(fresh.recipe.read_text().partition("[train]")[0])
+    assert run(fresh, "--set", "prep.source=portraits:6").code == 0
+    ended = run(fresh, "--json", "--set", "prep.source=portraits:4", "--set", f"prep.out={fresh.to / 'four'}")
+    assert json.loads(ended.stdout)["stages"][1]["result"]["photos"] == 4
+    assert len(list((fresh.to / "portraits").iterdir())) == 6
+
+
+def test_what_can_not_be_run(fresh: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = facegan("run", fresh.recipe, "--to", fresh.photos / "runs")
+    assert inside.code == 2
+    assert "among the photographs" in inside.stderr
+    gone = run(fresh, "--set", "train.init=nowhere")
+    assert (gone.code, gone.stderr) == (2, "error: There is no nowhere.\n")
+    small = run(fresh, "--set", "prep.size=28")
+    assert small.code == 2
+    assert "The nets 'dcgan' make 32, 64 or 128 pixels, not 28" in small.stderr
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    many = run(fresh)
+    assert many.code == 2
+    assert "facegan run is one process" in many.stderr
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.chdir(fresh.recipe.parent)
+    celeba = facegan("run", "celeba-dcgan-64")
+    assert celeba.code == 2
+    assert "celeba-dcgan-64.toml, line 17: There is no img_align_celeba.zip. Name another with --set" in celeba.stderr
+    assert sorted(path.name for path in fresh.recipe.parent.iterdir()) == ["photos", "tiny.toml"]
