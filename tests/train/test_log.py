@@ -88,7 +88,7 @@ def test_a_row_has_what_the_documentation_says(tmp_path):
         re.findall(r"^    ([a-z_]+(?:, [a-z_]+)?)  ", RunLog.__init__.__globals__["__doc__"], re.MULTILINE)
     )
     fields = {name for names in documented for name in names.split(", ")}
-    assert fields - row.keys() == {"skipped", "gpu_bytes"}  # of fp16 and of GPUs
+    assert fields - row.keys() == {"skipped", "gpu_bytes", "k", "convergence"}  # of fp16, GPUs and BEGAN
     assert row.keys() - fields == set()
 
 
