@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.console import Console
 from facegan.errors import DiskError, SourceError
 from facegan.prep.chunk import Chunk, Item, process_chunk
 from facegan.prep.prepare import prepare
@@ -24,6 +23,7 @@ from facegan.prep.sources.base import Entry
 from facegan.prep.sources.fetch import PRIVATE_VARIABLE, _public_socket
 from facegan.prep.sources.remote_folder import RemoteFolder
 from facegan.remote import TooLarge, Unreachable
+from tests.hearing import Heard
 from tests.prep.fake import FakeDetector, Memory, photo
 from tests.prep.servers import FAST, Fickle, s3_server
 from tests.prep.test_prepare import digest, rows
@@ -220,15 +220,6 @@ def test_urls_are_tried_again_and_those_gone_for_good_are_not(fickle: Fickle, tm
         with pytest.raises(Unreachable):
             listing.read()
         assert fickle.asked[f"photos/{names[0]}"] == 1
-
-
-class Heard(Console):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def test_photographs_that_stay_away_come_with_repair(

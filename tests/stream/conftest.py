@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 
 from facegan.stream import FaceShards
+from tests.prep.servers import FAST, Fickle
 from tests.shards.made import Made, make_dataset
 
 
@@ -26,6 +28,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user cache, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "facegan"
+
+
+@pytest.fixture
+def fickle(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
+    """The dataset on a web server that fails as it is told, and a client that loses no time over it."""
+    for name, value in FAST.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("http").clear_instance_cache()
+    with Fickle(made) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -10,22 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.shards.images import decode_into, encode_image
 from facegan.stream import FaceShards
+from tests.hearing import Heard
 from tests.shards.made import members, reseal, rewrite
 
 Numbers = Callable[[torch.Tensor], list[int]]
-
-
-class Heard(Console):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture

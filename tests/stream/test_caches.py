@@ -15,27 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from facegan.console import Console
 from facegan.errors import DatasetError, DiskError, SettingsError
 from facegan.shards.images import encode_image
 from facegan.stream import Batches, FaceShards
 from facegan.stream.cache import MemoryCache
 from facegan.stream.order import Order
 from facegan.stream.supply import DeviceSupply
+from tests.hearing import Heard
 from tests.shards.made import members, rewrite
-
-
-class Heard(Console):
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def take(batches: Batches, count: int) -> list[torch.Tensor]:

@@ -18,25 +18,12 @@ import numpy as np
 import pytest
 import torch
 
-from facegan.console import Console
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards, ForeignShards, open_faces
+from tests.hearing import Heard
 from tests.prep.servers import FAST, Fickle
 
 SIZE = 24
-
-
-class Heard(Console):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def picture(number: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:

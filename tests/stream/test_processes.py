@@ -9,38 +9,18 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from facegan.console import Console
 from facegan.shards.layout import DatasetInfo
 from facegan.stream import FaceShards
-from tests.prep.servers import FAST, Fickle
+from tests.hearing import Heard
+from tests.prep.servers import Fickle
 
 SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
-
-
-@pytest.fixture
-def fickle(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
-    for name, value in FAST.items():
-        monkeypatch.setenv(name, value)
-    fsspec.filesystem("http").clear_instance_cache()
-    with Fickle(made) as server:
-        yield server
-
-
-class Heard(Console):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def only_whole_shards(cache: Path) -> bool:

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -18,22 +18,13 @@ import pytest
 import torch
 
 import facegan.stream.fetch
-from facegan.console import Console
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards
-from tests.prep.servers import FAST, Fickle, s3_server
+from tests.hearing import Heard
+from tests.prep.servers import Fickle, s3_server
 
 Numbers = Callable[[torch.Tensor], list[int]]
 SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
-
-
-@pytest.fixture
-def fickle(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
-    for name, value in FAST.items():
-        monkeypatch.setenv(name, value)
-    fsspec.filesystem("http").clear_instance_cache()
-    with Fickle(made) as server:
-        yield server
 
 
 def shown(faces: FaceShards, numbers: Numbers, count: int, **options) -> list[list[int]]:
@@ -42,15 +33,6 @@ def shown(faces: FaceShards, numbers: Numbers, count: int, **options) -> list[li
     batches.close()
     faces.close()
     return taken
-
-
-class Heard(Console):
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def sums(folder: Path) -> dict[str, str]:
