@@ -74,11 +74,13 @@ class Train:
             find_pair(spec_of(self.recipe.train(), size, 3))
 
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.recipes.measured import measure_of
         from facegan.train import train
 
         with self._opened(console) as faces:
+            config = self.recipe.train(len(faces))
             return train(
-                self.recipe.train(len(faces)),
+                config,
                 faces,
                 self.run,
                 device=self.faces.device,
@@ -86,11 +88,14 @@ class Train:
                 console=console,
                 dataset=self.shards,
                 command=command,
+                measure=measure_of(config, faces, self.shards, workers=number_or_auto(self.faces.workers)),
             ).to_json()
 
     def tell(self, result: dict[str, Any]) -> str:
         losses = f"losses D {result['loss_d']:.2f}, G {result['loss_g']:.2f}"
-        return f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
+        told = f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
+        best = result.get("best")
+        return told + (f", best {best['metric']} {best['value']:.3g} at {best['images']:,}" if best else "")
 
     def _opened(self, console: Console) -> closing[Any]:
         from facegan.stream import open_faces

@@ -40,16 +40,21 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     losses, marks = [row for row in rows if "loss_g" in row], [row for row in rows if "health" in row]
-    figure = Figure(figsize=(9, 8), dpi=110, layout="constrained")
-    panels = figure.subplots(len(_PANELS), 1, sharex=True, height_ratios=(3, 3, 2))
+    measured = [row for row in rows if "measured" in row]
+    figure = Figure(figsize=(9, 10 if measured else 8), dpi=110, layout="constrained")
+    heights = (3, 3, 2, 2) if measured else (3, 3, 2)
+    *panels, last = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    panels = [*panels, last][: len(_PANELS)]
     for axes, (label, names) in zip(panels, _PANELS, strict=True):
         _curves(axes, losses, names, label)
         for row in marks:
             axes.axvline(row["images"], color=_MARKS[row["health"]][1], linestyle="--", linewidth=1)
     panels[-1].set_ylim(-0.02, 1.02)
-    panels[-1].set_xlabel("real images shown to the discriminator")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(6))
-    panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    if measured:
+        _measurements(last, measured, [row["floor"] for row in rows if "floor" in row])
+    last.set_xlabel("real images shown to the discriminator")
+    last.xaxis.set_major_locator(MaxNLocator(6))
+    last.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _name_marks(panels[0], marks)
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
@@ -74,6 +79,22 @@ def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label
     axes.grid(alpha=0.3)
     if axes.get_lines():
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _measurements(axes: Axes, rows: list[dict[str, Any]], floors: list[dict[str, float]]) -> None:
+    """The first metric, its best values so far, and what real images come to."""
+    name = next(iter(rows[-1]["measured"]))
+    values = [(row["images"], row["measured"].get(name), row["best"]) for row in rows]
+    told = [(images, value, best) for images, value, best in values if value is not None]
+    axes.plot([images for images, _, _ in told], [value for _, value, _ in told], linewidth=1.2, marker=".", label=name)
+    best = [(images, value) for images, value, best in told if best]
+    axes.plot(*zip(*best[-1:], strict=True), linestyle="", marker="o", fillstyle="none", color="black", label="best")
+    if floors and name in floors[-1]:
+        axes.axhline(floors[-1][name], color="tab:green", linestyle=":", linewidth=1, label="real images")
+    axes.set_ylabel("measured")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _name_marks(axes: Axes, marks: list[dict[str, Any]]) -> None:
