@@ -85,7 +85,7 @@ class RunState:
             ", ".join(f"{name} {value:.4g}" for name, value in row["floor"].items()) or "unknown, for there are too few"
         )
         what = row["protocol"].get("what", "")
-        self.log.note(f"Every {judge.every_images:,} images is measured: {what}. Real ones among themselves: {floor}.")
+        self.log.note(f"Measured every {judge.every_images:,} images: {what}. Real ones among themselves: {floor}.")
 
     def numbers(self, scheduled: bool) -> dict[str, Any]:
         """All that is not a tensor, as JSON has it."""

@@ -87,8 +87,9 @@ def _measurements(axes: Axes, rows: list[dict[str, Any]], floors: list[dict[str,
     values = [(row["images"], row["measured"].get(name), row["best"]) for row in rows]
     told = [(images, value, best) for images, value, best in values if value is not None]
     axes.plot([images for images, _, _ in told], [value for _, value, _ in told], linewidth=1.2, marker=".", label=name)
-    best = [(images, value) for images, value, best in told if best]
-    axes.plot(*zip(*best[-1:], strict=True), linestyle="", marker="o", fillstyle="none", color="black", label="best")
+    best = [(images, value) for images, value, best in told if best][-1:]
+    for images, value in best:
+        axes.plot(images, value, linestyle="", marker="o", fillstyle="none", color="black", label="best so far")
     if floors and name in floors[-1]:
         axes.axhline(floors[-1][name], color="tab:green", linestyle=":", linewidth=1, label="real images")
     axes.set_ylabel("measured")
