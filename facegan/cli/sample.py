@@ -17,7 +17,7 @@ def sample(
     out: Annotated[Path | None, typer.Option("--out", help="One picture with all samples.")] = None,
     dir: Annotated[Path | None, typer.Option("--dir", help="A folder for single PNGs instead.")] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Of the best checkpoint, where train measured with --eval-every.")
+        bool, typer.Option("--best", help="By the best checkpoint of a run that was measured on the way.")
     ] = False,
     n: Annotated[int, typer.Option("--n", min=1, help="How many samples.")] = 64,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which samples: the same seed gives the same ones.")] = 0,

@@ -38,6 +38,8 @@ PATCH, PATCHES, DIRECTIONS = 7, 128, 4 * 128
 SCALE = 1000
 STEP, REACH = 1 / 128, 32  # projections beyond ± 32 standard deviations count as these
 BINS = round(2 * REACH / STEP)
+# 0 lies in the middle of a bin: where all is the same, rounding may not spread it over two.
+_EDGES = (-REACH - STEP / 2, REACH - STEP / 2)
 _BLOCK_IMAGES, _BLOCK_DIRECTIONS = 512, 64  # 40 MB of patches, 17 MB of projections
 
 
@@ -105,9 +107,9 @@ def _shares(projections: Projections, side: int) -> NDArray[np.float64]:
 
 def _histogram(projected: NDArray[np.float32]) -> NDArray[np.int32]:
     """How many fall into each bin. OpenCV's takes a quarter of the time of numpy's bincount, and lets threads run."""
-    found = cv2.calcHist([projected[None]], [0], None, [BINS], [-REACH, REACH]).ravel()
+    found = cv2.calcHist([projected[None]], [0], None, [BINS], list(_EDGES)).ravel()
     if found.sum() < len(projected):  # it leaves out what lies beyond
-        return _histogram(projected.clip(-REACH, REACH - STEP / 2))
+        return _histogram(projected.clip(-REACH, REACH - STEP))
     return found.astype(np.int32)
 
 

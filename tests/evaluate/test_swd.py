@@ -126,15 +126,15 @@ def test_a_tint_and_a_contrast_are_not_seen() -> None:
 
 
 def test_noise_and_blur_are_seen_and_more_of_them_more() -> None:
-    a, other = textures(48), textures(48, seed=1)
+    a = textures(24, blur=1)
     rng = np.random.default_rng(0)
-    noise = rng.standard_normal(tuple(other.shape))
-    noisy = [torch.from_numpy((other.numpy() + s * noise).clip(0, 255).astype(np.uint8)) for s in (0, 4, 12, 40)]
-    soft = [textures(48, seed=1, blur=blur) for blur in (2, 2.4, 3, 5)]
+    noise = rng.standard_normal(tuple(a.shape))
+    noisy = [torch.from_numpy((a.numpy() + s * noise).clip(0, 255).astype(np.uint8)) for s in (0, 10, 25, 60)]
+    soft = [textures(24, blur=blur) for blur in (1, 1.3, 1.8, 3)]
     for worse in (noisy, soft):
         found = [distance(a, images) for images in worse]
-        assert found == sorted(found)
-        assert found[1] > 1.5 * found[0]
+        assert found == sorted(set(found))
+        assert found[0] == 0
 
 
 def test_images_of_one_colour_are_far_from_all_others_and_no_error() -> None:
