@@ -56,7 +56,8 @@ class TrainResult:
     best: Best | None  # so far, where something is measured
 
     def to_json(self) -> dict[str, Any]:
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        told = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return told if self.best else {key: value for key, value in told.items() if key != "best"}
 
 
 def train(

@@ -33,7 +33,10 @@ _PANELS = (
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:
-    """Losses, D's mean logits and its accuracy, over images; PNG bytes. Needs one row of losses at least."""
+    """Losses, D's mean logits and accuracy, and what was measured, over images; PNG bytes.
+
+    Needs one row of losses at least.
+    """
     # The object API: pyplot would keep figures alive and pick a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,18 +46,17 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     measured = [row for row in rows if "measured" in row]
     figure = Figure(figsize=(9, 10 if measured else 8), dpi=110, layout="constrained")
     heights = (3, 3, 2, 2) if measured else (3, 3, 2)
-    *panels, last = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    panels = [*panels, last][: len(_PANELS)]
-    for axes, (label, names) in zip(panels, _PANELS, strict=True):
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for axes, (label, names) in zip(panels[: len(_PANELS)], _PANELS, strict=True):
         _curves(axes, losses, names, label)
         for row in marks:
             axes.axvline(row["images"], color=_MARKS[row["health"]][1], linestyle="--", linewidth=1)
-    panels[-1].set_ylim(-0.02, 1.02)
+    panels[len(_PANELS) - 1].set_ylim(-0.02, 1.02)
     if measured:
-        _measurements(last, measured, [row["floor"] for row in rows if "floor" in row])
-    last.set_xlabel("real images shown to the discriminator")
-    last.xaxis.set_major_locator(MaxNLocator(6))
-    last.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        _measurements(panels[-1], measured, [row["floor"] for row in rows if "floor" in row])
+    panels[-1].set_xlabel("real images shown to the discriminator")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(6))
+    panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _name_marks(panels[0], marks)
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
@@ -93,7 +95,8 @@ def _measurements(axes: Axes, rows: list[dict[str, Any]], floors: list[dict[str,
     if floors and name in floors[-1]:
         axes.axhline(floors[-1][name], color="tab:green", linestyle=":", linewidth=1, label="real images")
     axes.set_ylabel("measured")
-    axes.set_ylim(bottom=0)
+    if all(value >= 0 for _, value, _ in told):
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
