@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-TEST_DIGITS = 180  # the last ones
-
 
 def write_idx(folder: Path, part: str, pictures: np.ndarray, labels: list[int], packed: bool) -> None:
     """Pictures, uint8 (N, H, W), and labels as MNIST's files have them (LeCun, "THE MNIST DATABASE")."""
@@ -33,12 +31,11 @@ def digits() -> tuple[np.ndarray, list[int]]:
     return np.rint(np.clip(large, 0, 255)).astype(np.uint8), found.target.tolist()
 
 
-def write_mnist(root: Path, name: str = "MNIST", count: int | None = None) -> Path:
-    """The first ``count`` digits (all where None) and the test ones, as torchvision's ``root``."""
+def write_mnist(root: Path, name: str = "MNIST", train: int = 1617, test: int = 180) -> Path:
+    """The first digits as those for training and the last as those for tests, in torchvision's ``root``."""
     pictures, labels = digits()
     raw = root / name / "raw"
     raw.mkdir(parents=True)
-    train = slice(0, min(count or len(pictures), len(pictures) - TEST_DIGITS))
-    write_idx(raw, "train", pictures[train], labels[train], packed=False)
-    write_idx(raw, "t10k", pictures[-TEST_DIGITS:], labels[-TEST_DIGITS:], packed=False)
+    write_idx(raw, "train", pictures[:train], labels[:train], packed=False)
+    write_idx(raw, "t10k", pictures[-test:], labels[-test:], packed=False)
     return root
