@@ -146,7 +146,7 @@ def _many(shards: Path, folder: Path) -> Path:
 def _to_tensor(image: np.ndarray) -> Any:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(np.atleast_3d(image).transpose(2, 0, 1), order="C"))
 
 
 def _by_hand(urls: list[str], channels: int, workers: int, images: int, batch: int) -> float:
