@@ -209,7 +209,7 @@ def test_select_makes_colours_grey_and_never_the_other_way(tmp_path: Path, size:
         select([coloured, plain], tmp_path / "both")
     with pytest.raises(SettingsError, match=r"select.channels=3: the faces of .*plain are grey"):
         select([coloured, plain], tmp_path / "both", SelectConfig(channels=3))
-    select([coloured, plain], tmp_path / "both", SelectConfig(channels=1, size=size))
+    select([coloured, plain], tmp_path / "both", SelectConfig.of({"channels": 1, "size": size}))
     assert verify(tmp_path / "both", deep=True).problems == ()
     assert DatasetInfo.read(tmp_path / "both").channels == 1
     if size is None:
