@@ -62,7 +62,7 @@ def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, cons
     )  # untimed, as webdataset's start is: memory that the machine never gave before
     rates = in_pairs(
         lambda: _first_epochs(faces, images, batch, workers),
-        lambda: _by_hand(urls, by_hand_workers, images, batch),
+        lambda: _by_hand(urls, faces.channels, by_hand_workers, images, batch),
         pairs,
         console,
     )
@@ -149,17 +149,17 @@ def _many(shards: Path, folder: Path) -> Path:
 def _to_tensor(image: np.ndarray) -> Any:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(np.atleast_3d(image).transpose(2, 0, 1), order="C"))
 
 
-def _by_hand(urls: list[str], workers: int, images: int, batch: int) -> float:
+def _by_hand(urls: list[str], channels: int, workers: int, images: int, batch: int) -> float:
     from webdataset.compat import WebDataset, WebLoader
 
     pipeline: Any = WebDataset  # its fluid methods are added at run time
     faces = (
         pipeline(urls, shardshuffle=len(urls), empty_check=False)
         .shuffle(2000)
-        .decode("rgb8")
+        .decode("rgb8" if channels == 3 else "l8")
         .to_tuple("png;jpg;webp")
         .map_tuple(_to_tensor)
         .batched(batch)

@@ -12,6 +12,7 @@ from facegan.config.base import Fraction, Positive, Settings, plain_number
 from facegan.errors import one_of, suggest
 
 Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(plain_number)]  # --set gives text
+Channels = Annotated[Literal[1, 3], BeforeValidator(plain_number)]
 FixedCrop = Literal["dcgan108", "pggan128", "began128", "ncsn140", "vaegan148", "comparegan160", "center178", "squash"]
 FIXED_CROPS: tuple[str, ...] = typing.get_args(FixedCrop)
 DETECTORS = ("mediapipe", "mediapipe-short", "mediapipe-full", "none")
@@ -32,6 +33,7 @@ class PrepConfig(Settings):
     section: ClassVar[str] = "prep"
 
     size: Size = Field(default=64, description="side of a face in pixels")
+    channels: Channels = Field(default=3, description="3: colours; 1: grey, by the luma of ITU-R BT.601")
     crop: Literal["aligned", "box"] | FixedCrop = Field(
         default="aligned",
         description="aligned: turned upright by eyes and mouth (FFHQ); box: the detector's square; the others are as "
@@ -127,6 +129,7 @@ class SelectConfig(Settings):
     limit: Positive | None = Field(default=None, description="only the first N faces")
     split: str = Field(default="", description="only these splits, by comma: train,val")
     size: Size | None = Field(default=None, description="side of a face in pixels, where it is to be smaller")
+    channels: Channels | None = Field(default=None, description="1: colours become grey, as by prep.channels")
 
     @property
     def splits(self) -> list[str]:

@@ -17,6 +17,7 @@ from facegan.faces import crop as cropping
 from facegan.faces.blur import sharpness
 from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_centre
 from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
+from facegan.faces.grey import grey
 from facegan.faces.photo import Photo, Rejected
 from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
 from facegan.prep.attributes import told
@@ -135,9 +136,7 @@ def process_chunk(
                     raise Rejected(verdict)
                 cuts = _cut_faces(photo, config, detector, row)
                 more = told(chunk.attributes, bits)
-                samples = [
-                    (encode_image(cut.pixels, config.format), _meta(row, cut, entry.label, more)) for cut in cuts
-                ]
+                samples = [(_encoded(cut.pixels, config), _meta(row, cut, entry.label, more)) for cut in cuts]
             except Rejected as rejected:
                 row.reason = rejected.reason
                 no_decoder += rejected.no_decoder
@@ -252,6 +251,10 @@ def _cut_fixed(photo: Photo, face: Face | None, config: PrepConfig) -> Cut:
 def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
     if config.blur and sharpness(pixels) < config.blur:
         raise Rejected("blurry")
+
+
+def _encoded(pixels: np.ndarray, config: PrepConfig) -> bytes:
+    return encode_image(grey(pixels) if config.channels == 1 else pixels, config.format)
 
 
 def _meta(row: Row, cut: Cut, label: int, attributes: dict[str, int]) -> bytes:

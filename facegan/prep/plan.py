@@ -304,4 +304,4 @@ def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> t
     tar = 2 * 512 + 1024 + 256  # two headers, JSON, rounding up to blocks
     photo_seconds = 0.0004 if config.detector == "none" else 0.003
     seconds = (new * photo_seconds + source_bytes * 1e-8) / workers + 2.0
-    return seconds, int(new * (config.size**2 * bytes_a_pixel + tar))
+    return seconds, int(new * (config.size**2 * bytes_a_pixel * config.channels / 3 + tar))

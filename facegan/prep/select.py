@@ -16,11 +16,13 @@ import pyarrow as pa
 from facegan.config import SelectConfig
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError, one_of
+from facegan.faces.grey import grey
 from facegan.files import TEMPORARY, new_folder, refuse_filled, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
 from facegan.prep.picks import Pick, Standing, picked
 from facegan.prep.pictures.original import copy_origin
 from facegan.prep.pictures.preview import draw_preview
+from facegan.prep.settings import with_defaults
 from facegan.shards.cards import write_cards
 from facegan.shards.images import decode_image, encode_image
 from facegan.shards.layout import (
@@ -36,6 +38,11 @@ from facegan.shards.layout import (
 from facegan.shards.photos import SCHEMA, Fingerprint, read_batches, write_photos
 from facegan.shards.write import ShardWriter
 
+# Settings that may differ where select brings all faces to one, and how.
+_REMEDIES = {
+    "size": "Give --size to bring them to one size",
+    "channels": "Give --set select.channels=1 to make all of them grey",
+}
 SELECTED = "selected"  # the entry in dataset.json's settings that tells what a dataset was selected from, and how
 
 
@@ -62,7 +69,8 @@ def select(
 ) -> SelectResult:
     """Copies the faces that fit into a dataset of its own, in the order of the datasets and of their rows.
 
-    Images are copied byte for byte, or averaged by area to ``config.size``; the JSON stays as it is. The new dataset
+    Images are copied byte for byte, or averaged by area to ``config.size`` and brought to ``config.channels`` (one, by
+    `facegan.faces.grey.grey`, before they are averaged); the JSON stays as it is. The new dataset
     counts the photographs whose faces were taken, and no others. Nothing lies under ``new`` until all of it does.
 
     Args:
@@ -71,7 +79,7 @@ def select(
         console: where progress goes; silent where None.
 
     Raises:
-        SettingsError: the condition is none, or a size is too large.
+        SettingsError: the condition is none, a size is too large, or colours are asked of grey faces.
         DatasetError: the datasets do not go together, are damaged, or nothing in them fits.
         FaceganError: ``new`` is not empty.
         DiskError: ``new`` can't be written.
@@ -124,15 +132,16 @@ def _settings(sources: list[Standing], config: SelectConfig) -> dict[str, Any]:
     """The new dataset's settings.
 
     Raises:
-        SettingsError: ``size`` is larger than a dataset's.
+        SettingsError: ``size`` is larger than a dataset's, or ``channels`` more than it has.
         DatasetError: the datasets' settings differ, or none has a split that was asked for.
     """
     first = sources[0]
+    brought = {SELECTED, *(name for name in _REMEDIES if getattr(config, name))}
     for other in sources[1:]:
-        a, b = first.info.settings, other.info.settings
+        a, b = with_defaults(first.info.settings), with_defaults(other.info.settings)
         for name in dict.fromkeys([*a, *b]):
-            if name not in (SELECTED, "size" if config.size else "") and a.get(name) != b.get(name):
-                bring = "Give --size to bring them to one size" if name == "size" else "Prepare one of them anew"
+            if name not in brought and a.get(name) != b.get(name):
+                bring = _REMEDIES.get(name, "Prepare one of them anew")
                 raise DatasetError(
                     f"{first.folder} was made with {name} = {_short(a.get(name))}, and {other.folder} with "
                     f"{name} = {_short(b.get(name))}, so they do not go together.\n{bring}."
@@ -143,6 +152,11 @@ def _settings(sources: list[Standing], config: SelectConfig) -> dict[str, Any]:
                 f"--size {config.size}: the faces of {source.folder} have {source.info.settings['size']} pixels, and "
                 "select only makes them smaller.\n"
                 f"Larger ones come from the photographs: facegan prep --size {config.size}"
+            )
+        if config.channels and config.channels > source.info.channels:
+            raise SettingsError(
+                f"--set select.channels={config.channels}: the faces of {source.folder} are grey.\n"
+                "Those with colours come from the photographs: facegan prep --set prep.channels=3"
             )
     there = [split for split in SPLITS if any(source.info.split_shards(split) for source in sources)]
     for split in config.splits:
@@ -155,7 +169,8 @@ def _settings(sources: list[Standing], config: SelectConfig) -> dict[str, Any]:
         "from": [source.info.fingerprint for source in sources],
     }
     settings = first.info.settings
-    return {**settings, "size": config.size or settings["size"], SELECTED: selected}
+    brought_to = {"size": config.size or settings["size"], "channels": config.channels or first.info.channels}
+    return {**settings, **brought_to, SELECTED: selected}
 
 
 def _short(value: Any) -> str:
@@ -209,8 +224,9 @@ class _Copying:
     def _add(self, shard: _Open, pick: Pick) -> None:
         for key in pick.keys:
             image, meta = pick.sample(key)
-            if pick.source.info.settings["size"] != self.settings["size"]:
-                image = _resized(image, self.settings["size"], self.settings["format"], key, pick.source.folder)
+            info = pick.source.info
+            if (info.settings["size"], info.channels) != (self.settings["size"], self.settings["channels"]):
+                image = _brought(image, self.settings, key, pick.source.folder)
             shard.writer.add(key, self.settings["format"], image, meta)
         shard.samples += len(pick.keys)
         shard.rows.append({**pick.row, "keys": pick.keys, "shard": shard.name})
@@ -245,11 +261,14 @@ class _Copying:
         )
 
 
-def _resized(image: bytes, size: int, image_format: str, key: str, folder: Path) -> bytes:
+def _brought(image: bytes, settings: dict[str, Any], key: str, folder: Path) -> bytes:
+    """To the new dataset's size and channels."""
     rgb = decode_image(image)
     if rgb is None:
         raise DatasetError(f"The face {key} can't be decoded.\nSee what else is wrong: facegan verify {folder} --deep")
-    return encode_image(cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA), image_format)
+    pixels, size = grey(rgb) if settings["channels"] == 1 else rgb, settings["size"]
+    small = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+    return encode_image(small.reshape(size, size, settings["channels"]), settings["format"])
 
 
 def _versions(sources: list[Standing]) -> dict[str, str]:

@@ -55,15 +55,27 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     Raises:
         DatasetError: names the first setting that differs, both values, and the way out.
     """
-    defaults = {name: PrepConfig.default(name) for name in PrepConfig.model_fields}
-    old = {**defaults, "attributes": ""} | old  # made before a setting was there
+    old = with_defaults(old)
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) != new.get(name):
-            option = "--" + name.replace("_", "-").replace("models", "model")
+            before, now = (_as_given(name, settings.get(name)) for settings in (old, new))
             raise DatasetError(
-                f"{out} was made with {option} {_short(old.get(name))}, and this is {option} {_short(new.get(name))}.\n"
+                f"{out} was made with {before}, and this is {now}.\n"
                 f"Choose another folder, or make it anew (what is in it is deleted) with --force."
             )
+
+
+def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """A dataset's settings, with those that were not there yet when it was made."""
+    defaults = {name: PrepConfig.default(name) for name in PrepConfig.model_fields}
+    return {**defaults, "attributes": ""} | settings
+
+
+def _as_given(name: str, value: Any) -> str:
+    """A setting as people give it: all but one have options."""
+    if name == "channels":
+        return f"--set prep.channels={value}"
+    return f"--{name.replace('_', '-').replace('models', 'model')} {_short(value)}"
 
 
 def _short(value: Any) -> str:

@@ -36,7 +36,7 @@ def check_recipe(text: str) -> Checked:
             recipe.refuse_missing_files()
         for stage in stages:
             if isinstance(stage, Train) and recipe.prep:
-                stage.refuse_unfit_nets(recipe.prep.size)
+                stage.refuse_unfit_nets(recipe.prep.size, recipe.prep.channels)
     except FaceganError as error:
         return Checked(text, str(error))
     return Checked(text, "")

@@ -161,7 +161,7 @@ def _check(recipe: Recipe, stages: list[Stage], to: Path) -> None:
             )
     train = next((stage for stage in stages if isinstance(stage, Train)), None)
     if prep and train and not stands:
-        train.refuse_unfit_nets(prep.config.size)
+        train.refuse_unfit_nets(prep.config.size, prep.config.channels)
 
 
 @contextlib.contextmanager

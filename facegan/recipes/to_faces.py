@@ -88,6 +88,9 @@ class Prep:
     def plan(self) -> str:
         if self.drawn and not Path(self.source).is_dir():
             return f"the portraits become faces of {self.config.size}×{self.config.size}"
+        if self.photos.download and self.source.startswith("torchvision:"):
+            name, size = self.source.split(":")[1], self.config.size
+            return f"{name} is fetched where it is missing, and becomes faces of {size}×{size}"
         from facegan.prep.prepare import plan_prepare
 
         plan = plan_prepare(

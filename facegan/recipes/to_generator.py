@@ -63,16 +63,17 @@ class Train:
         length = self.recipe.given["train"].get("images") if "images" in self.recipe.in_epochs else None
         return f"{config.method}, {length or f'{config.images:,} images'}, batch {config.batch}"
 
-    def refuse_unfit_nets(self, size: int) -> None:
+    def refuse_unfit_nets(self, size: int, channels: int) -> None:
         """
         Raises:
-            SettingsError: the nets can't make faces of this size; told before hours of preparing them.
+            SettingsError: the nets can't make faces of this size or of so many channels; told before hours of
+                preparing them.
         """
         from facegan.nets import find_pair
         from facegan.train.rounds.step import spec_of
 
         with self.recipe.located("train"):
-            find_pair(spec_of(self.recipe.train(), size, 3))
+            find_pair(spec_of(self.recipe.train(), size, channels))
 
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.recipes.measured import measure_of

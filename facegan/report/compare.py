@@ -120,7 +120,7 @@ def write_picture(runs: list[Run], out: Path, *, seed: int = 0) -> None:
     panels[-1].set_xlabel("real images shown to the discriminator")
     panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for axes, name, run, picture in zip(_row(below, len(runs)), names, runs, grids, strict=True):
-        axes.imshow(picture)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)  # which say nothing of a picture in colours
         axes.set_title(f"{name}\n{run.last['images']:,} images", fontsize=9)
         axes.set_axis_off()
     data = io.BytesIO()

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from facegan.errors import DatasetError
 from facegan.faces.photo import Photo, Rejected
+from facegan.shards.images import channels_problem
 from facegan.shards.index import Member, Sample, Shard
 from facegan.shards.layout import DATASET_FILE, IMAGE_FORMATS, PHOTOS_FILE, DatasetInfo
 from facegan.shards.photos import read_batches
@@ -33,17 +34,18 @@ class Expected:
 
     size: int
     image_format: str
+    channels: int
 
     @classmethod
     def of(cls, info: DatasetInfo) -> Expected:
         """
         Raises:
-            DatasetError: the settings name no size or format.
+            DatasetError: the settings name no size or format, or channels that can't be.
         """
         size, image_format = info.settings.get("size"), info.settings.get("format")
         if type(size) is not int or size < 1 or image_format not in IMAGE_FORMATS:
             raise DatasetError(f"{DATASET_FILE} has settings that are none: size {size!r}, format {image_format!r}.")
-        return cls(size, image_format)
+        return cls(size, image_format, info.channels)
 
 
 def check_samples(shard: Shard, expected: Expected) -> tuple[list[str], FactsByKey]:
@@ -113,7 +115,8 @@ def _image_problem(sample: Sample, data: bytes, expected: Expected) -> str:
         photo = Photo(data)
         if (photo.width, photo.height) != (size, size):
             return f"has {photo.width}×{photo.height} pixels; {DATASET_FILE} says {size}×{size}"
-        photo.pixels()
+        if problem := channels_problem(data, photo.pixels(), expected.channels):
+            return f"{problem}; {DATASET_FILE} says {expected.channels}"
     except Rejected as rejected:
         return f"can't be decoded: {rejected.reason}"
     except Exception as error:  # damaged bytes may surprise any of three decoders: that, too, is the sample's problem

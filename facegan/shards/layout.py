@@ -178,6 +178,18 @@ class DatasetInfo(Record):
     def splits(self) -> list[str]:
         return [split for split in SPLITS if self.split_shards(split)]
 
+    @property
+    def channels(self) -> int:
+        """Of every face: 3 (RGB), or 1 (grey). Datasets that are older than this setting do not say, and have 3.
+
+        Raises:
+            DatasetError: it names others.
+        """
+        channels = self.settings.get("channels", 3)
+        if type(channels) is not int or channels not in (1, 3):
+            raise DatasetError(f"{DATASET_FILE} says that faces have {channels!r} channels: 1 or 3 can be.")
+        return channels
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """dataset.json of a dataset.

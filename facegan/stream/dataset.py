@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from facegan.errors import DatasetError, one_of
 from facegan.files import sha256_file
 from facegan.remote import is_url
 from facegan.shards.images import decode_into
-from facegan.shards.layout import DATASET_FILE, DatasetInfo
+from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.shards.stored import StoredPNGs
 from facegan.stream.batches import Batches
 from facegan.stream.broken import Broken, StandIns
@@ -37,7 +37,8 @@ _TRIES = 20  # at opening a fetched shard that other runs keep pushing out of th
 class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     """The faces of one split of a dataset, a map-style dataset that any ``DataLoader`` takes.
 
-    ``faces[i]`` is (uint8 (size, size, 3) RGB array, the sample's JSON as a dict), in the order of the shards.
+    ``faces[i]`` is (uint8 (size, size, channels) array, the sample's JSON as a dict), in the order of the shards. An
+    image is RGB, or grey where the dataset was made with one channel.
 
     Args:
         path: a folder that ``facegan prep`` wrote, or the URL of one (``s3://``, ``https://``, ``gs://``, ``hf://``),
@@ -52,8 +53,6 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     Raises:
         DatasetError: the dataset, the split or a shard is missing, cut short or altered.
     """
-
-    channels = 3
 
     def __init__(
         self,
@@ -78,7 +77,8 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             has = f"it has {one_of(info.splits)}" if info.splits else "it holds no faces at all"
             raise DatasetError(f"{self.path} has no split '{split}': {has}.")
         self.size, self.format = size_of_faces(info, self.path), str(info.settings.get("format"))
-        self.fingerprint = hashlib.sha256("".join(entry.sha256 for entry in self._entries).encode()).hexdigest()
+        self.channels = info.channels
+        self.fingerprint = _fingerprint(self._entries, self.channels)
         self.counts = np.array([entry.samples for entry in self._entries], np.int64)
         self._ends = np.cumsum(self.counts)
         self._stand_ins = StandIns(self.counts, self.console)
@@ -144,7 +144,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         return pixels, json.loads(bytes(data[at : at + size])) if size else {}
 
     def pixels(self, index: int) -> np.ndarray:
-        """The image alone: uint8 (size, size, 3), RGB. Threads may decode side by side."""
+        """The image alone: uint8 (size, size, channels). Threads may decode side by side."""
         out = np.empty((1, self.size, self.size, self.channels), np.uint8)
         self._read(np.array([index], np.int64), out, np.zeros(1, np.int64))
         return out[0]
@@ -154,7 +154,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
 
         Args:
             indices: int64 (n,), each 0 … len − 1.
-            out: uint8 (N, size, size, 3), contiguous.
+            out: uint8 (N, size, size, channels), contiguous.
             rows: int64 (n,), where in ``out`` each image goes; 0 … n − 1 if None.
 
         Raises:
@@ -172,6 +172,8 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         order = np.argsort(shards, kind="stable")
         indices, shards, rows = indices[order], shards[order], rows[order]
         numbers, counts = np.unique(shards, return_counts=True)
+        for number in numbers[~self._known[numbers]].tolist():
+            self._maps.get(number)  # which makes its places known
         tars = (
             (self._maps.get(number), count) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
         )
@@ -184,8 +186,9 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         at, size = self._places[index, :2].tolist()
         if not decode_into(self._maps.get(shard)[at : at + size], out):
             number = index - int(self._ends[shard] - self.counts[shard])
+            grey = "grey " if self.channels == 1 else ""
             raise Broken(
-                f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} pixels.\n"
+                f"Sample {number} of {self._where(shard)} is no whole {grey}image of {self.size}×{self.size} pixels.\n"
                 f"See what else is wrong: facegan verify {self.path} --deep",
                 shard=shard,
                 index=index,
@@ -281,7 +284,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         world_size: int = 1,
         workers: int | None = None,
     ) -> Batches:
-        """An endless iterator of uint8 (batch_size / world_size, 3, size, size) tensors on ``device``.
+        """An endless iterator of uint8 (batch_size / world_size, channels, size, size) tensors on ``device``.
 
         What it gives is a pure function of (dataset, seed, position): see `Batches`.
         """
@@ -304,6 +307,12 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.split, self.skip_broken, self._cache, self._workers)
+
+
+def _fingerprint(entries: Sequence[ShardEntry], channels: int) -> str:
+    """Of the shards' bytes, and of channels where they are not three: a WebP that is grey does not tell how many."""
+    told = "".join(entry.sha256 for entry in entries) + ("" if channels == 3 else f" {channels}")
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _reopen(path: str, split: str, skip_broken: bool, cache: str, workers: int | None) -> FaceShards:

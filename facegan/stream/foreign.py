@@ -47,6 +47,8 @@ class Closed(FaceganError):
 class ForeignShards:
     """Square images of one size from ``pipe:COMMAND``, or from tar files and URLs of such, ``{000..009}`` for several.
 
+    They are read as RGB, whatever they are: among colours a grey one is no mistake.
+
     Args:
         shards: a command is run by the shell: it has to come from the user.
         cache: ``off`` and ``auto`` alone can be.

@@ -43,22 +43,27 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int | None = None) -> NDArray[np.uint8]:
-    """uint8 (N, C, H, W) → one uint8 (H', W', 3) array, row by row; about square where ``columns`` is None."""
+    """uint8 (N, C, H, W) → one uint8 (H', W', C) array, row by row; about square where ``columns`` is None."""
     pixels = images.permute(0, 2, 3, 1).numpy()
     count, height, width, channels = pixels.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
-    paper = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), _PAPER, np.uint8)
+    paper = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), _PAPER, np.uint8)
     for i in range(count):
         top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
-        paper[top : top + height, left : left + width] = pixels[i] if channels == 3 else pixels[i][..., :1]
+        paper[top : top + height, left : left + width] = pixels[i]
     return paper
 
 
 def png_bytes(picture: NDArray[np.uint8]) -> bytes:
-    """An RGB uint8 (H, W, 3) array as PNG; the same pixels give the same bytes."""
-    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    """RGB uint8 (H, W, 3) or grey (H, W, 1) → a PNG of as many channels; the same pixels give the same bytes."""
+    _, data = cv2.imencode(".png", as_stored(picture))
     return data.tobytes()
+
+
+def as_stored(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As OpenCV's encoders take it."""
+    return picture if picture.shape[2] == 1 else picture[..., ::-1]
 
 
 def save_png(path: Path, picture: NDArray[np.uint8]) -> None:

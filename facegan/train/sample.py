@@ -53,7 +53,8 @@ def write_grid(run: Path, out: Path, *, n: int, seed: int, device: str = "auto")
 def write_pictures(
     run: Path, folder: Path, *, n: int, seed: int, device: str = "auto", console: Console | None = None
 ) -> None:
-    """``n`` PNGs, 000000.png and on. Memory does not grow with ``n``; raises what `write_grid` does."""
+    """``n`` PNGs, 000000.png and on, of the generator's channels. Memory does not grow with ``n``; raises what
+    `write_grid` does."""
     generator = load_generator(run, choose_device(device))
     make_folder(folder)
     with (console or Console(quiet=True)).progress(n, "samples") as progress:
@@ -65,5 +66,4 @@ def write_pictures(
 def _pictures(generator: Generator, n: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     for first in range(0, n, _BATCH):
         images = sample_images(generator, min(_BATCH, n - first), seed, first=first)
-        for image in images.permute(0, 2, 3, 1).numpy():
-            yield image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
+        yield from images.permute(0, 2, 3, 1).numpy()

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import io
 import json
-import struct
 import tarfile
 import zipfile
 from collections import Counter
@@ -29,6 +28,7 @@ from facegan.prep.sources.table import Table
 from facegan.prep.sources.table_reader import UnpackedTable, unpack
 from facegan.remote import Unreachable
 from facegan.shards.images import decode_image, encode_image
+from tests.digits import write_idx
 from tests.prep.test_sources import Listing, as_members, make_tar, read_all
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
@@ -204,15 +204,6 @@ def test_arrays_that_are_no_pictures_say_so(tmp_path: Path, array: np.ndarray) -
     np.savez(tmp_path / "x.npz", images=array)
     with pytest.raises(SourceError, match="no uint8 array"):
         open_source(str(tmp_path / "x.npz"))
-
-
-def write_idx(folder: Path, part: str, pictures: np.ndarray, labels: list[int], packed: bool) -> None:
-    for kind, data in (
-        ("images-idx3", struct.pack(">4B3i", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes()),
-        ("labels-idx1", struct.pack(">4Bi", 0, 0, 8, 1, len(labels)) + bytes(labels)),
-    ):
-        name = f"{part}-{kind}-ubyte" + (".gz" if packed else "")
-        (folder / name).write_bytes(gzip.compress(data) if packed else data)
 
 
 @pytest.mark.parametrize("packed", [False, True])

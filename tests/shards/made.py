@@ -55,7 +55,7 @@ class Made:
 
     def image(self, face: int, config: PrepConfig) -> bytes:
         seed = int(self.sha256[:8], 16) + face
-        size = (config.size, config.size, 3)
+        size = (config.size, config.size, config.channels)
         return encode_image(np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8), config.format)
 
     def meta(self, face: int) -> bytes:

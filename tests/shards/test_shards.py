@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tarfile
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from facegan.errors import DatasetError
-from facegan.shards.images import decode_image, encode_image
+from facegan.shards.images import decode_image, decode_into, encode_image
 from facegan.shards.index import Shard
 from facegan.shards.write import ShardSum, ShardWriter, tar_header
 
@@ -91,6 +93,45 @@ def test_jpeg_is_444_at_quality_95() -> None:
     data = encode_image(PICTURE, "jpg")
     assert simplejpeg.decode_jpeg_header(data)[3] == "444"
     assert np.abs(simplejpeg.decode_jpeg(data, "RGB").astype(int) - PICTURE).mean() < 6
+
+
+@pytest.mark.parametrize(("image_format", "mode"), [("png", "L"), ("jpg", "L"), ("webp", "RGB")])
+def test_grey_files_have_one_channel_where_their_format_can(image_format: str, mode: str) -> None:
+    """Pillow is the second reader; simplejpeg, OpenCV and rows copied by hand are ours."""
+    grey = PICTURE[..., :1]
+    data = encode_image(grey, image_format)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == mode
+        theirs = np.atleast_3d(np.asarray(image))[..., :1]
+    assert np.abs(theirs.astype(int) - grey).mean() < (6 if image_format == "jpg" else 1e-9)
+    ours = np.zeros_like(grey)
+    assert decode_into(memoryview(data), ours)
+    assert np.array_equal(ours, theirs)
+    as_rgb = decode_image(data)
+    assert as_rgb is not None
+    assert np.array_equal(as_rgb, np.repeat(theirs, 3, axis=2))
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
+def test_an_image_with_colours_is_no_grey_one(image_format: str) -> None:
+    out = np.full((*PICTURE.shape[:2], 1), 7, np.uint8)
+    assert not decode_into(memoryview(encode_image(PICTURE, image_format)), out)
+    assert (out == 7).all()
+
+
+def test_a_compressed_grey_png_of_others_is_read(tmp_path: Path) -> None:
+    grey, out = PICTURE[..., 0], np.zeros((*PICTURE.shape[:2], 1), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    assert decode_into(memoryview(file.getvalue()), out)
+    assert np.array_equal(out[..., 0], grey)
+
+
+def test_colours_keep_the_bytes_that_they_had_before_there_was_grey() -> None:
+    """Of the PNG, which is ours alone: the others' bytes are their libraries'."""
+    ramp = np.arange(24 * 24 * 3, dtype=np.uint8).reshape(24, 24, 3)
+    sha256 = "04ac9d04ee615a792b43ce4415ee6ef66b2d07b70e90ba13d8f33e55dde4aab3"
+    assert hashlib.sha256(encode_image(ramp, "png")).hexdigest() == sha256
 
 
 def test_the_index_finds_what_tarfile_finds_also_behind_long_names(tmp_path: Path) -> None:

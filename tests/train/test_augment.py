@@ -52,6 +52,15 @@ def test_as_by_hand(kinds, side):
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kinds", KINDS)
+def test_one_channel_as_by_hand(kinds):
+    rng = np.random.default_rng(1)
+    images, u = rng.uniform(-1, 1, (6, 1, 28, 28)).astype(np.float32), rng.uniform(0, 1, (6, COLUMNS))
+    found = augment(torch.from_numpy(images), kinds, torch.from_numpy(u.astype(np.float32)))
+    expected = np.stack([by_hand(image, kinds, row) for image, row in zip(images, u.astype(np.float32), strict=True)])
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
 @given(st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=COLUMNS, max_size=COLUMNS))
 def test_any_numbers_in_range_will_do(row):
     image = np.linspace(-1, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)

@@ -1,12 +1,13 @@
-"""``torchvision:NAME``: data sets by torchvision's own classes, which check and, if asked to, fetch them.
+"""``torchvision:NAME``: data sets where torchvision's classes keep them, fetched from where these do, with their sums.
 
-The one module of prep that imports torchvision, and only when such a source is named.
+The one module of prep that imports torchvision, and only when such a source is named. What the classes themselves would
+do as they are made is left out: read all pictures into memory, and unpickle CIFAR-10's.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,73 +17,140 @@ from facegan.files import user_cache
 from facegan.prep.sources.arrays import Arrays, Pictures, open_idx_folder
 from facegan.prep.sources.base import Entry
 from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.cifar import read_batch
 from facegan.prep.sources.folder import Folder, FolderReader
 
 NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CelebA")
 
 
-def open_torchvision(text: str, download: bool) -> Arrays | ClassData | CelebA:
+def open_torchvision(text: str, download: bool) -> Arrays | CIFAR10 | CelebA:
     """``torchvision:NAME`` or ``torchvision:NAME:FOLDER``, the folder being torchvision's ``root``.
 
     Raises:
-        SourceError: no such set, or its files are not there and ``download`` is not set.
+        SourceError: no such set, its files are not there and ``download`` is not set, or they can't be fetched.
     """
     _, name, *rest = text.split(":", 2)
     if name not in NAMES:
         raise SourceError(f"{text}: facegan reads {one_of(NAMES)} by torchvision.{suggest(name, NAMES)}")
     root = Path(rest[0]) if rest and rest[0] else user_cache("torchvision")
-    parts = {"train": _made(name, root, download, train=True), "test": _made(name, root, False, train=False)}
-    if name in ("MNIST", "FashionMNIST"):
-        return Arrays(text, open_idx_folder(root / name / "raw").arrays)
+    if name == "CIFAR10":
+        return _open_cifar10(text, root, download)
     if name == "CelebA":
-        return CelebA(text, root / "celeba" / "img_align_celeba")
-    return ClassData(text, root, name, {part: len(data) for part, data in parts.items()})
+        return _open_celeba(text, root, download)
+    return _open_mnist(text, name, root, download)
 
 
-def _made(name: str, root: Path, download: bool, train: bool) -> Any:
+def _open_mnist(text: str, name: str, root: Path, download: bool) -> Arrays:
+    """MNIST, or what has its files: packed ones are compared with their sums, plain ones can't be."""
     from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
-    which: dict[str, Any] = {"split": "all"} if name == "CelebA" else {"train": train}
-    try:
-        return getattr(datasets, name)(str(root), download=download, **which)
-    except RuntimeError as error:
+    published, raw = getattr(datasets, name), root / name / "raw"
+    files: dict[str, str] = dict(published.resources)
+
+    def missing() -> list[str]:
+        return [
+            file
+            for file, md5 in files.items()
+            if not (raw / file.removesuffix(".gz")).is_file() and not check_integrity(raw / file, md5)
+        ]
+
+    if missing() and not download:
+        raise _not_whole(name, root)
+    for file in missing():
+        errors: list[Exception] = []
+        for mirror in published.mirrors:
+            try:
+                download_and_extract_archive(f"{mirror}{file}", str(raw), filename=file, md5=files[file])
+                break
+            except (RuntimeError, OSError) as error:
+                errors.append(error)
+        else:
+            raise _unfetched(name, errors[0], list(files), raw)
+    return Arrays(text, open_idx_folder(raw).arrays)
+
+
+def _open_cifar10(text: str, root: Path, download: bool) -> CIFAR10:
+    from torchvision.datasets import CIFAR10 as published
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
+    folder = root / published.base_folder
+    listed = {"train": published.train_list, "test": published.test_list}
+
+    def is_whole() -> bool:
+        return all(check_integrity(folder / file, md5) for part in listed.values() for file, md5 in part)
+
+    if not is_whole():
         if not download:
-            raise SourceError(
-                f"{name} is not whole in {root}. Fetch it with --download, or name torchvision's root folder:\n"
-                f"torchvision:{name}:FOLDER"
-            ) from None
-        raise SourceError(f"{name} can't be fetched: {error}") from None
-    except OSError as error:  # no network
-        raise SourceError(f"{name} can't be fetched: {error}") from None
+            raise _not_whole("CIFAR10", root)
+        try:
+            download_and_extract_archive(published.url, str(root), filename=published.filename, md5=published.tgz_md5)
+        except (RuntimeError, OSError) as error:
+            raise _unfetched("CIFAR10", error, [published.filename], root) from None
+        if not is_whole():
+            raise _not_whole("CIFAR10", root)
+    return CIFAR10(text, {part: tuple(folder / file for file, _ in files) for part, files in listed.items()})
+
+
+def _open_celeba(text: str, root: Path, download: bool) -> CelebA:
+    from torchvision.datasets import CelebA as published
+
+    try:
+        published(str(root), split="all", download=download)  # it reads lists alone
+    except (RuntimeError, OSError) as error:
+        if not download:
+            raise _not_whole("CelebA", root) from None
+        raise _unfetched("CelebA", error, ["img_align_celeba.zip and its lists"], root / "celeba") from None
+    return CelebA(text, root / "celeba" / "img_align_celeba")
+
+
+def _not_whole(name: str, root: Path) -> SourceError:
+    return SourceError(
+        f"{name} is not whole in {root}. Fetch it with --download (in a recipe: prep.download=true),\n"
+        f"or name torchvision's root folder: torchvision:{name}:FOLDER"
+    )
+
+
+def _unfetched(name: str, error: Exception, files: Sequence[str], folder: Path) -> SourceError:
+    why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+    return SourceError(
+        f"{name} can't be fetched ({why:.200}).\nWithout a network: put {', '.join(files)} into {folder}\n"
+        "by other means, and start again."
+    )
 
 
 @dataclass(frozen=True)
-class ClassData:
-    """A set whose files only torchvision's class reads (CIFAR-10's are pickles, which it checks): kept as arrays."""
+class CIFAR10:
+    """CIFAR-10's batches, whose sums were compared, by split: for a run they become arrays."""
 
     where: str
-    root: Path
-    name: str
-    counts: dict[str, int]
+    batches: dict[str, tuple[Path, ...]]
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        for number, (part, count) in enumerate(self.counts.items()):
-            labels = _made(self.name, self.root, False, train=part == "train").targets
-            for i in range(count):
-                yield Entry(f"{part}/{i:06d}.png".encode(), 0, (number, i), int(labels[i]), part)
+        for number, (part, files) in enumerate(self.batches.items()):
+            labels = [label for file in files for label in _read(file)[1]]
+            for i, label in enumerate(labels):
+                yield Entry(f"{part}/{i:06d}.png".encode(), 0, (number, i), label, part)
 
     def marks(self) -> tuple[str, ...]:
-        return (f"torchvision:{self.name}",)  # whose files its class has checked
+        return ("torchvision:CIFAR10",)  # whose files' sums are known
 
     def unpacked(self, folder: Path) -> Arrays:
         import numpy as np
 
         arrays = []
-        for part in self.counts:
-            path = folder / f"{self.name}-{part}.npy"
-            np.save(path, _made(self.name, self.root, False, train=part == "train").data)
+        for part, files in self.batches.items():
+            path = folder / f"CIFAR10-{part}.npy"
+            np.save(path, np.concatenate([_read(file)[0] for file in files]))
             arrays.append(Pictures(Blob(str(path)), part=part))
         return Arrays(self.where, tuple(arrays))
+
+
+def _read(file: Path) -> tuple[Any, list[int]]:
+    try:
+        return read_batch(file)
+    except ValueError as error:
+        raise SourceError(f"{file} is no batch of CIFAR-10 ({error}).") from None
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,9 @@ def croissant(info: DatasetInfo, known: KnownDataset | None) -> dict[str, Any]:
 
 def _description(info: DatasetInfo, known: KnownDataset | None) -> str:
     of = f" of {known.title}" if known else ""
+    size, grey = info.settings["size"], ", grey" if info.channels == 1 else ""
     return (
-        f"{info.totals.faces:,} faces of {info.settings['size']} × {info.settings['size']} pixels, cut out of "
+        f"{info.totals.faces:,} faces of {size} × {size} pixels{grey}, cut out of "
         f"{info.totals.photos:,} photographs{of} by facegan prep. The files carry no time, so that the same "
         f"photographs give the same bytes: datePublished is {_NO_DATE}, as in the tars."
     )

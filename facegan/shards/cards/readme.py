@@ -130,7 +130,8 @@ def _about(info: DatasetInfo, known: KnownDataset | None) -> str:
     samples, size = sum(shard.samples for shard in info.shards), info.settings["size"]
     photographs = completeness(known, info.totals.photos) if known else f"{info.totals.photos:,} photographs"
     return (
-        f"{samples:,} faces of {size} × {size} pixels, cut out of {photographs}.\n"
+        f"{samples:,} faces of {size} × {size} pixels{', grey' if info.channels == 1 else ''}, cut out of "
+        f"{photographs}.\n"
         f"`facegan prep` writes this page, and writes it anew when photographs are added.\n"
     )
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegan.train.folder.growing import GrowingFile
+from facegan.train.grid import as_stored
 
 _numbers = itertools.count()
 _JPEG_QUALITY = 95  # grids lie without loss in samples/
@@ -45,12 +46,10 @@ class Board:
         self._add(step=step, summary=of(value=[of.Value(tag=tag, simple_value=v) for tag, v in values.items()]))
 
     def picture(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
-        """RGB uint8 (H, W, 3)."""
+        """RGB uint8 (H, W, 3), or grey (H, W, 1)."""
         of = _messages("summary").Summary
         height, width, channels = picture.shape
-        _, data = cv2.imencode(
-            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
-        )
+        _, data = cv2.imencode(".jpg", as_stored(picture), (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
         image = of.Image(height=height, width=width, colorspace=channels, encoded_image_string=data.tobytes())
         self._add(step=step, summary=of(value=[of.Value(tag=name, image=image)]))
 
