@@ -57,6 +57,9 @@ def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, cons
     faces, info = FaceShards(shards), DatasetInfo.read(shards)
     urls = [str(shards / entry.name) for entry in info.split_shards("train")]
     by_hand_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
+    _first_epochs(
+        faces, 1, batch, workers
+    )  # untimed, as webdataset's start is: memory that the machine never gave before
     rates = in_pairs(
         lambda: _first_epochs(faces, images, batch, workers),
         lambda: _by_hand(urls, by_hand_workers, images, batch),

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-
-Rows = np.ndarray | Sequence[np.ndarray]  # uint8 (n, size, size, channels), or n of them one by one
 
 
 class Images(Protocol):
@@ -41,7 +38,9 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: np.ndarray, out: Rows) -> None: ...
+    def read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Image ``indices[k]`` → ``out[rows[k]]``; without ``rows``, ``out[k]``."""
+        ...
 
     def ahead(self, numbers: list[int]) -> None: ...
 
@@ -91,7 +90,7 @@ class MemoryCache:
                 self._end()
 
     def _fill(self, missing: np.ndarray) -> None:
-        self._images.read(missing, [self.faces[i] for i in missing.tolist()])
+        self._images.read(missing, self.faces, missing)
 
     def _end(self) -> None:
         """All is filled."""

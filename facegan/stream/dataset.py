@@ -21,9 +21,9 @@ from facegan.files import sha256_file
 from facegan.remote import is_url
 from facegan.shards.images import decode_into
 from facegan.shards.layout import DATASET_FILE, DatasetInfo
+from facegan.shards.stored import StoredPNGs
 from facegan.stream.batches import Batches
 from facegan.stream.broken import Broken, StandIns
-from facegan.stream.cache import Rows
 from facegan.stream.choice import check_cache
 from facegan.stream.claims import refuse_too_many, size_error, size_of_faces
 from facegan.stream.fetch import FetchedShards, read_info
@@ -83,6 +83,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self._stand_ins = StandIns(self.counts, self.console)
         self._lock = threading.Lock()
         self._maps = Maps(self._open)
+        self._stored = StoredPNGs(self.size, self.channels)
         if self._remote:
             refuse_too_many(self._entries, self.path)
             self._fetched = FetchedShards(self.path, self._entries, self.console)
@@ -144,42 +145,50 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     def pixels(self, index: int) -> np.ndarray:
         """The image alone: uint8 (size, size, 3), RGB. Threads may decode side by side."""
         out = np.empty((1, self.size, self.size, self.channels), np.uint8)
-        self._read(np.array([index], np.int64), out)
+        self._read(np.array([index], np.int64), out, np.zeros(1, np.int64))
         return out[0]
 
-    def read(self, indices: np.ndarray, out: Rows) -> None:
+    def read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Decodes images into ``out``, with stand-ins for what is broken where that is to be skipped.
 
         Args:
             indices: int64 (n,), each 0 … len − 1.
-            out: uint8 (n, size, size, 3), or n arrays; each image C-contiguous.
+            out: uint8 (N, size, size, 3), contiguous.
+            rows: int64 (n,), where in ``out`` each image goes; 0 … n − 1 if None.
 
         Raises:
             DatasetError: a shard can't be had, or an image can't be decoded; with ``skip_broken`` none can.
         """
         while True:
             try:
-                self._read(self._stand_ins.instead_of(indices), out)
+                self._read(self._stand_ins.instead_of(indices), out, np.arange(len(indices)) if rows is None else rows)
                 return
             except Broken as broken:
                 self._leave_out(broken)
 
-    def _read(self, indices: np.ndarray, out: Rows) -> None:
+    def _read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
         shards = np.searchsorted(self._ends, indices, "right")
-        for shard in np.unique(shards).tolist():
-            data = self._maps.get(shard)  # one at a time: they hold files open
-            rows = np.flatnonzero(shards == shard)
-            for row, (at, size) in zip(rows.tolist(), self._places[indices[rows], :2].tolist(), strict=True):
-                if not decode_into(data[at : at + size], out[row]):
-                    index = int(indices[row])
-                    number = index - int(self._ends[shard] - self.counts[shard])
-                    raise Broken(
-                        f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} "
-                        "pixels.\n"
-                        f"See what else is wrong: facegan verify {self.path} --deep",
-                        shard=shard,
-                        index=index,
-                    )
+        order = np.argsort(shards, kind="stable")
+        indices, shards, rows = indices[order], shards[order], rows[order]
+        numbers, counts = np.unique(shards, return_counts=True)
+        tars = (
+            (self._maps.get(number), count) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+        )
+        done = self._stored.decode(tars, self._places[indices, :2], out, rows)
+        for left in np.flatnonzero(~done).tolist():
+            self._read_one(int(indices[left]), int(shards[left]), out[rows[left]])
+
+    def _read_one(self, index: int, shard: int, out: np.ndarray) -> None:
+        """What is no PNG as prep writes them, or a broken one."""
+        at, size = self._places[index, :2].tolist()
+        if not decode_into(self._maps.get(shard)[at : at + size], out):
+            number = index - int(self._ends[shard] - self.counts[shard])
+            raise Broken(
+                f"Sample {number} of {self._where(shard)} is no whole image of {self.size}×{self.size} pixels.\n"
+                f"See what else is wrong: facegan verify {self.path} --deep",
+                shard=shard,
+                index=index,
+            )
 
     def _open(self, number: int) -> mmap.mmap:
         """A shard in memory, with its places known."""

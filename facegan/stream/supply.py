@@ -12,7 +12,7 @@ import torch
 from facegan.stream.buffers import Buffers
 from facegan.stream.cache import Images, MemoryCache
 
-_LEAST = 64  # faces a task
+_LEAST = 128  # faces a task: threads that meet more often wait for each other
 _BACKGROUND = 512  # faces a task that fills a cache
 
 
