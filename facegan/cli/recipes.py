@@ -91,7 +91,9 @@ def _check_by_training(recipes: list[str], seed: int, json: bool, console: Conso
         print_json({"ok": ok, "seed": seed, "recipes": [trial.to_json() for trial in trials]})
     else:
         print_table(list(trials[0].texts()), [list(trial.texts().values()) for trial in trials])
-        print_result("\n".join(f"{trial.recipe}: {trial.problem}" for trial in trials if not trial.ok))
+        for trial in trials:
+            if not trial.ok:
+                print_result(f"{trial.recipe}: {trial.problem}")
     if not ok:
         raise typer.Exit(1)
 

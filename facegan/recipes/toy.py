@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facegan.stream.order import Order
 
-MODES = ("middle", "top", "bottom", "sides")
+MODES: tuple[str, ...] = ("middle", "top", "bottom", "sides")
 # The lit quarter of each, RGB, on a dark ground; the one channel of grey pictures is green, in which all are as light.
 _LIT = ((250, 230, 110), (110, 230, 250), (250, 230, 230), (140, 230, 140))
 _GROUND = (40, 30, 60)

@@ -168,7 +168,7 @@ def _recipe(name: str) -> ParameterSet | str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", map(_recipe, packaged_recipes()))
+@pytest.mark.parametrize("name", [_recipe(name) for name in packaged_recipes()])
 def test_each_recipe_learns(name: str) -> None:
     from facegan.recipes.trial import try_recipe
 
