@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -26,6 +28,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Any setting by name; may be repeated.")
 ]
+RecipeFile = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Settings of a recipe: a name of facegan recipes list, or a .toml file. Options given beside it win.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 
 
@@ -46,6 +56,17 @@ def given(config: type[Settings], sets: list[str] | None, **options: Any) -> dic
             raise SettingsError(f"--set {text}: this command has the section '{config.section}', not '{section}'.")
         values[key] = value
     return values
+
+
+def asked(context: typer.Context, names: Iterable[str]) -> dict[str, Any]:
+    """Options of these names that stand on the command line, and not those that have their default."""
+    values = {name: context.params[name] for name in names if name in context.params and _is_asked(context, name)}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _is_asked(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def by_section(sets: list[str] | None) -> dict[str, dict[str, str]]:

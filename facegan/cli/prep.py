@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, console_of, given, setting, whole_number
+from facegan.cli.options import (
+    Debug,
+    DryRun,
+    Json,
+    Quiet,
+    RecipeFile,
+    Set,
+    asked,
+    console_of,
+    given,
+    setting,
+    whole_number,
+)
 from facegan.config import PrepConfig
 from facegan.console import human_seconds, print_json, print_result
 from facegan.errors import SettingsError, suggest
@@ -15,6 +27,7 @@ from facegan.files import human_bytes
 
 
 def prep(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, archive, table or array; see below.")],
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="The dataset's folder, or a URL; continued where it exists.")
@@ -51,6 +64,7 @@ def prep(
         bool, typer.Option("--no-source-paths", help="Don't note in OUT/.facegan where the photographs lie.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
+    recipe: RecipeFile = None,
     sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
@@ -64,26 +78,15 @@ def prep(
 
     Stopped (Ctrl-C, a crash, a power cut), the same command goes on; with new photographs it adds them.
     """
-    options: dict[str, Any] = {
-        "size": size,
-        "crop": crop,
-        "margin": margin,
-        "detector": detector,
-        "turn": turn,
-        "min_score": min_score,
-        "faces": faces,
-        "min_face": min_face,
-        "blur": blur,
-        "max_outside": max_outside,
-        "dedup": dedup,
-        "split": split,
-        "format": format,
-        "shard_size": shard_size,
-    }
     if not source or not out:
         raise SettingsError("PHOTOS and OUT can't be empty: name the photographs and the dataset's folder.")
-    config = PrepConfig.of(given(PrepConfig, sets, **options))
-    processes = whole_number(workers, "--workers")
+    from facegan.recipes.section import prep_settings
+    from facegan.recipes.settings import names_of
+
+    settings = [name for name in names_of("prep") if name != "out"]  # which a recipe has for facegan run
+    photos, config = prep_settings(asked(context, settings), given(PrepConfig, sets), recipe)
+    processes = whole_number(photos.workers, "--workers")
+    tflite, attribute_list = _path(photos.model), _path(photos.attributes)
     if engine not in ("local", "ray"):
         raise SettingsError(
             f"--engine {engine} is not offered: choose local or ray.{suggest(engine, ['local', 'ray'])}"
@@ -97,11 +100,11 @@ def prep(
             source,
             out,
             config,
-            model=model,
+            model=tflite,
             workers=processes,
-            limit=limit,
+            limit=photos.limit,
             force=force,
-            attributes=attributes,
+            attributes=attribute_list,
         )
         if json:
             print_json(plan.to_json())
@@ -116,15 +119,15 @@ def prep(
         source,
         out,
         config,
-        model=model,
+        model=tflite,
         workers=processes,
         engine="ray" if engine == "ray" else "local",
         ray_address=ray_address,
-        limit=limit,
+        limit=photos.limit,
         force=force,
         repair=repair,
-        download=download,
-        attributes=attributes,
+        download=photos.download,
+        attributes=attribute_list,
         note_source=not no_source_paths,
         console=console_of(quiet),
     )
@@ -139,3 +142,7 @@ def prep(
         f"{human_bytes(result.bytes)}\n"
         f"{result.out}  (look at {result.out}/preview.png, then: facegan train --shards {result.out})"
     )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

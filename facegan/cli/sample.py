@@ -16,6 +16,9 @@ def sample(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a generator.safetensors.")],
     out: Annotated[Path | None, typer.Option("--out", help="One picture with all samples.")] = None,
     dir: Annotated[Path | None, typer.Option("--dir", help="A folder for single PNGs instead.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="By the best checkpoint of a run that was measured on the way.")
+    ] = False,
     n: Annotated[int, typer.Option("--n", min=1, help="How many samples.")] = 64,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which samples: the same seed gives the same ones.")] = 0,
     device: Device = "auto",
@@ -30,6 +33,10 @@ def sample(
     if out is not None and out.suffix.lower() != ".png":
         raise SettingsError(f"--out {out}: pictures are PNG files; give it a name that ends in .png.")
     target = str(out or dir)
+    if best:
+        from facegan.train.sample import best_of
+
+        run = best_of(run)
     if dry_run:
         print_result(f"{n:,} samples of {run} with seed {seed} would go into {target}")
         return

@@ -10,23 +10,38 @@ from typing import Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, Set, console_of, given, setting, whole_number
+from facegan.cli.options import (
+    Debug,
+    Device,
+    DryRun,
+    Json,
+    Quiet,
+    RecipeFile,
+    Set,
+    asked,
+    console_of,
+    given,
+    setting,
+    whole_number,
+)
 from facegan.config import TrainConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError, one_of, suggest
-from facegan.lengths import in_epochs
 from facegan.remote import is_url, without_query
 
 RESUME = ("auto", "never")
 
 
 def train(
+    context: typer.Context,
     shards: Annotated[
         str,
         typer.Option(
-            "--shards", help="A dataset that facegan prep wrote: its folder or URL. Or tar files, or pipe:COMMAND."
+            "--shards",
+            show_default=False,
+            help="A dataset that facegan prep wrote: its folder or URL. Or tar files, or pipe:COMMAND.",
         ),
-    ],
+    ] = "",
     split: Annotated[str, typer.Option("--split", help="Which part of the dataset.")] = "train",
     run: Annotated[
         Path | None, typer.Option("--run", help="The run's folder. \\[default: runs/METHOD-DATASET]")
@@ -48,6 +63,7 @@ def train(
     save_every: Annotated[str, setting(TrainConfig, "save_every")] = str(TrainConfig.default("save_every")),
     sample_every: Annotated[str, setting(TrainConfig, "sample_every")] = str(TrainConfig.default("sample_every")),
     log_every: Annotated[str, setting(TrainConfig, "log_every")] = str(TrainConfig.default("log_every")),
+    eval_every: Annotated[str, setting(TrainConfig, "eval_every")] = str(TrainConfig.default("eval_every")),
     keep: Annotated[int, setting(TrainConfig, "keep")] = TrainConfig.default("keep"),
     cache: Annotated[
         str,
@@ -66,6 +82,7 @@ def train(
         bool, typer.Option("--deterministic", help=TrainConfig.describe("deterministic"))
     ] = TrainConfig.default("deterministic"),
     no_graphs: Annotated[bool, typer.Option("--no-graphs", help="Never record rounds as CUDA graphs.")] = False,
+    recipe: RecipeFile = None,
     sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
@@ -76,42 +93,41 @@ def train(
 
     Stopped (Ctrl-C, a crash), the same command goes on, to the same weights as if it had never stopped.
     """
-    values = given(
-        TrainConfig,
-        sets,
-        images=images,
-        batch=batch,
-        precision=precision,
-        seed=seed,
-        save_every=save_every,
-        sample_every=sample_every,
-        log_every=log_every,
-        keep=keep,
-        deterministic=deterministic or None,
-        graphs=False if no_graphs else None,
-    )
-    method = values.pop("method", method)
-    threads = whole_number(workers, "--workers")
-    opened: dict[str, Any] = {"verify": verify_shards, "skip_broken": skip_broken, "cache": cache, "workers": threads}
+    from facegan.recipes.section import train_settings
+    from facegan.recipes.settings import names_of
+
+    options = asked(context, names_of("train")) | ({"graphs": False} if no_graphs else {})
+    means, read = train_settings(options, given(TrainConfig, sets), recipe)
+    shards = means.shards
+    if not shards:
+        raise SettingsError("facegan train needs faces: name a dataset of facegan prep with --shards OUT.")
+    threads = whole_number(means.workers, "--workers")
+    opened: dict[str, Any] = {
+        "verify": verify_shards,
+        "skip_broken": skip_broken,
+        "cache": means.cache,
+        "workers": threads,
+    }
     count = None
-    if any(map(in_epochs, values.values())):
+    if read.in_epochs:
         from facegan.stream import open_faces
 
-        with closing(open_faces(shards, split, **{**opened, "verify": False})) as faces:
+        with closing(open_faces(shards, means.split, **{**opened, "verify": False})) as faces:
             count = len(faces)
-    config = TrainConfig.for_method(method, faces=count, **values)
+    config = read.train(count)
     if resume not in RESUME:
         raise SettingsError(f"--resume {resume} is not offered: choose {one_of(RESUME)}.{suggest(resume, RESUME)}")
     run = run or Path("runs") / f"{config.method}-{_name(shards)}"
+    from facegan.recipes.measured import measure_of
     from facegan.stream import open_faces
     from facegan.train import plan_train
     from facegan.train import train as train_on
     from facegan.train.rounds.ranks import first_of_processes
 
     console = console_of(quiet or not first_of_processes())
-    with closing(open_faces(shards, split, **opened, console=console)) as faces:
+    with closing(open_faces(shards, means.split, **opened, console=console)) as faces:
         if dry_run:
-            plan = plan_train(config, faces, run, device=device, resume=resume, init=init)
+            plan = plan_train(config, faces, run, device=means.device, resume=resume, init=means.init or None)
             if json:
                 print_json(plan)
             else:
@@ -122,12 +138,13 @@ def train(
             config,
             faces,
             run,
-            device=device,
+            device=means.device,
             resume=resume,
-            init=init,
+            init=means.init or None,
             console=console,
             dataset=shards,
             command=command,
+            measure=measure_of(config, faces, shards, skip_broken=skip_broken, workers=threads),
         )
     if not first_of_processes():
         return

@@ -65,6 +65,7 @@ LENGTHS = (
     "save_every",
     "sample_every",
     "log_every",
+    "eval_every",
 )
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -77,7 +78,7 @@ class TrainConfig(Settings):
     section: ClassVar[str] = "train"
     # What may differ between a run and its continuation: it changes no weight.
     FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"images", "save_every", "sample_every", "log_every", "keep", "milestones"}
+        {"images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "keep", "milestones"}
     )
 
     method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
@@ -173,6 +174,10 @@ class TrainConfig(Settings):
     save_every: Positive = Field(default=50_000, description="images between checkpoints")
     sample_every: Positive = Field(default=10_000, description="images between sample grids")
     log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
+    eval_every: NotNegative = Field(
+        default=0, description="images between measurements, by which the best checkpoint is kept; 0: never"
+    )
+    eval_n: Positive = Field(default=2_048, description="samples, and real faces, that are compared in a measurement")
     keep: Positive = Field(default=3, description="checkpoints kept beside each other")
     milestones: Annotated[tuple[Positive, ...], BeforeValidator(by_comma)] = Field(
         default=(), description="lengths (20k,5M) at which checkpoints are made that are kept for good, by comma"
@@ -293,6 +298,8 @@ class TrainConfig(Settings):
             idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
         if self.loss != "began" and not is_own(self.loss):
             idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
+        if not self.eval_every:
+            idle["eval_n"] = "without train.eval_every"
         if self.schedule != "plateau":
             idle["plateau_images"] = f"with the schedule {self.schedule}"
         if self.optimizer == "adam":

@@ -6,7 +6,7 @@ import contextlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Recipe:
         Raises:
             SettingsError: they can't be; named with their line.
         """
-        values = _of_class(TrainConfig, self.given["train"])
+        values = of_class(TrainConfig, self.given["train"])
         with self.located("train"):
             return TrainConfig.for_method(
                 str(values.pop("method", TrainConfig.default("method"))), faces=faces or _SOME_FACES, **values
@@ -108,34 +108,24 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
     Raises:
         SettingsError: there is none of that name, or what it says can't be: the line, the rule, the nearest name.
     """
-    file = find_recipe(text)
-    written = _read_text(file)
-    given, lines = _parsed(written, file.name), lines_of(written)
-    _refuse_unknown(given, lines, file.name)
-    for section, values in (sets or {}).items():
-        _refuse_section(section, f"--set {section}.{next(iter(values), '')}: ")
-        if section not in given:
-            raise SettingsError(f"--set {section}.{next(iter(values))}: {file.name} has no [{section}].")
-        for name, value in values.items():
-            _refuse_name(section, name, f"--set {section}.{name}={value}: ")
-            given[section][name] = value
-            lines.pop((section, name), None)
-    bare = Recipe(file.stem, file, _heading(written), given, lines, None, None, None)
+    bare = read_written(text)
+    given = bare.given
+    set_over(bare, sets or {})
     photos = prep = faces = None
     if "prep" in given:
         if not given["prep"].get("source"):
             where = bare.line("prep", "source") or bare.line("prep")
             raise SettingsError(f"{where}[prep] needs a source: the photographs, as facegan prep takes them.")
         with bare.located("prep"):
-            photos = PhotosConfig.of(_of_class(PhotosConfig, given["prep"]))
-            prep = PrepConfig.of(_of_class(PrepConfig, given["prep"]))
+            photos = PhotosConfig.of(of_class(PhotosConfig, given["prep"]))
+            prep = PrepConfig.of(of_class(PrepConfig, given["prep"]))
     if "train" in given:
         with bare.located("train"):
-            faces = FacesConfig.of(_of_class(FacesConfig, given["train"]))
+            faces = FacesConfig.of(of_class(FacesConfig, given["train"]))
             if bool(faces.shards) == bool(photos):
                 raise SettingsError(_which_faces(faces.shards))
         bare.train()
-    return Recipe(file.stem, file, bare.heading, given, lines, photos, prep, faces)
+    return replace(bare, photos=photos, prep=prep, faces=faces)
 
 
 def is_local(where: str) -> bool:
@@ -152,6 +142,31 @@ def defaults_of(recipe: Recipe, section: str) -> dict[str, Any]:
         train = recipe.train()
         values |= {**defaults_of_nets(train.nets), **METHODS[train.method]}
     return values
+
+
+def read_written(text: str) -> Recipe:
+    """What the file of a recipe says, its names checked, and nothing made of it yet; raises as `read_recipe`."""
+    file = find_recipe(text)
+    written = _read_text(file)
+    given, lines = _parsed(written, file.name), lines_of(written)
+    _refuse_unknown(given, lines, file.name)
+    return Recipe(file.stem, file, _heading(written), given, lines, None, None, None)
+
+
+def set_over(recipe: Recipe, sets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Values of ``--set`` in the place of the recipe's.
+
+    Raises:
+        SettingsError: there is no such section or setting.
+    """
+    for section, values in sets.items():
+        _refuse_section(section, f"--set {section}.{next(iter(values), '')}: ")
+        if section not in recipe.given:
+            raise SettingsError(f"--set {section}.{next(iter(values))}: {recipe.file.name} has no [{section}].")
+        for name, value in values.items():
+            _refuse_name(section, name, f"--set {section}.{name}={value}: ")
+            recipe.given[section][name] = value
+            recipe.lines.pop((section, name), None)
 
 
 def _which_faces(shards: str) -> str:
@@ -215,7 +230,8 @@ def _refuse_name(section: str, name: str, where: str) -> None:
     raise SettingsError(f"{where}There is no setting '{name}' in [{section}].{elsewhere or suggest(name, known)}")
 
 
-def _of_class(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+def of_class(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+    """Those of a section's values that belong to one of its classes."""
     return {name: value for name, value in values.items() if name in config.model_fields}
 
 

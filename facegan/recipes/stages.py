@@ -34,7 +34,7 @@ def stages_of(recipe: Recipe, to: Path) -> list[Stage]:
         stages.append(Prep(source, drawn, out, photos, recipe.prep))
     if recipe.faces:
         stages.append(Train(recipe, recipe.faces, shards, to / "run"))
-        stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device))
+        stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device, recipe.train().eval_every > 0))
     return stages
 
 

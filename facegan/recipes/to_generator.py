@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,13 @@ class Train:
             find_pair(spec_of(self.recipe.train(), size, 3))
 
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.recipes.measured import measure_of
         from facegan.train import train
 
         with self._opened(console) as faces:
+            config = self.recipe.train(len(faces))
             return train(
-                self.recipe.train(len(faces)),
+                config,
                 faces,
                 self.run,
                 device=self.faces.device,
@@ -89,11 +92,14 @@ class Train:
                 console=console,
                 dataset=self.shards,
                 command=command,
+                measure=measure_of(config, faces, self.shards, workers=number_or_auto(self.faces.workers)),
             ).to_json()
 
     def tell(self, result: dict[str, Any]) -> str:
         losses = f"losses D {result['loss_d']:.2f}, G {result['loss_g']:.2f}"
-        return f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
+        told = f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
+        best = result.get("best")
+        return told + (f", best {best['metric']} {best['value']:.3g} at {best['images']:,}" if best else "")
 
     def _opened(self, console: Console) -> closing[Any]:
         from facegan.stream import open_faces
@@ -145,6 +151,7 @@ class Sample:
     run: Path
     picture: Path
     device: str
+    measured: bool = False  # on the way: the best checkpoint draws, and not the newest
     name: str = "sample"
 
     @property
@@ -152,13 +159,13 @@ class Sample:
         return str(self.picture)
 
     def inputs(self) -> dict[str, Any]:
-        return {"generator": look(str(self.run / _GENERATOR)), "samples": SAMPLES, "seed": 0}
+        return {"generator": look(str(self._drawn_by() / _GENERATOR)), "samples": SAMPLES, "seed": 0}
 
     def outputs(self) -> list[Path]:
         return [self.picture]
 
     def title(self) -> str:
-        return f"facegan sample {self.run} --out {self.picture}"
+        return f"facegan sample {self._drawn_by()} --out {self.picture}"
 
     def plan(self) -> str:
         return f"{SAMPLES} samples are drawn"
@@ -166,8 +173,17 @@ class Sample:
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.train.sample import write_grid
 
-        write_grid(self.run, self.picture, n=SAMPLES, seed=0, device=self.device)
+        write_grid(self._drawn_by(), self.picture, n=SAMPLES, seed=0, device=self.device)
         return {"samples": SAMPLES}
 
     def tell(self, result: dict[str, Any]) -> str:
         return f"{result['samples']} samples"
+
+    def _drawn_by(self) -> Path:
+        """Found without torch, which takes seconds to load: best.json and the checkpoints' names are plain."""
+        try:
+            best = json.loads((self.run / "best.json").read_bytes())
+            checkpoint = self.run / "checkpoints" / f"{best['images']:09d}"
+        except (OSError, ValueError, TypeError, KeyError):
+            return self.run
+        return checkpoint if self.measured and (checkpoint / _GENERATOR).is_file() else self.run

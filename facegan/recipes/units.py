@@ -38,6 +38,8 @@ UNITS: dict[str, dict[str, str]] = {
         "save_every": "images",
         "sample_every": "images",
         "log_every": "images",
+        "eval_every": "images",
+        "eval_n": "images",
         "keep": "checkpoints",
         "milestones": "images",
     },

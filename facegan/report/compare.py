@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SAMPLES, COLUMNS = 16, 4  # of each run, in the picture
 # Where and how, and not what was learnt.
-_NO_DIFFERENCE = ("images", "save_every", "sample_every", "log_every", "keep", "milestones")
+_NO_DIFFERENCE = ("images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "keep", "milestones")
 _CURVES = {"loss_g": "generator's loss", "loss_d": "discriminator's loss", "d_accuracy": "discriminator's accuracy"}
 
 

@@ -72,6 +72,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self.skip_broken = skip_broken
         self._remote = is_url(self.path)
         info = read_info(self.path) if self._remote else DatasetInfo.read(Path(path))
+        self.splits = info.splits
         self._entries = info.split_shards(split)
         if not self._entries:
             has = f"it has {one_of(info.splits)}" if info.splits else "it holds no faces at all"

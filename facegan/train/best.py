@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-from facegan.errors import SettingsError
+from facegan.config import TrainConfig
+from facegan.errors import CheckpointError, SettingsError
 from facegan.files import write_json
 from facegan.nets import Generator
 
 FILE_NAME = "best.json"
+EVERY_IMAGES = 50_000  # where nobody says how often
 Measure = Callable[[Generator], Mapping[str, float]]
+
+
+@runtime_checkable
+class Referenced(Protocol):
+    """A `Measure` that compares with something, and can say with what. Asked in the process that measures alone."""
+
+    def protocol(self) -> Mapping[str, Any]:
+        """All that its values hang on, as plain values; ``what`` is a sentence's part for people.
+
+        It is asked before the first round: whatever can be wrong with real images is to be found here.
+        """
+        ...
+
+    def floor(self) -> Mapping[str, float]:
+        """What real images come to beside other real ones."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,14 @@ class Judge:
         if self.every_images < 1:
             raise SettingsError(f"eval_every {self.every_images}: it has to be a number of images from 1 up.")
 
+    def introduction(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Protocol and floor as a row of stats.jsonl, unless the last such row of ``rows`` has the same protocol."""
+        if not isinstance(self.measure, Referenced):
+            return None
+        protocol = dict(self.measure.protocol())
+        before = [row["protocol"] for row in rows if "protocol" in row]
+        return None if before[-1:] == [protocol] else {"protocol": protocol, "floor": dict(self.measure.floor())}
+
     def judge(
         self, generator: Generator, images: int, best: Best | None
     ) -> tuple[dict[str, float | None], Best | None]:
@@ -53,6 +81,36 @@ class Judge:
         better = math.isfinite(value) and (best is None or best.metric != metric or value < best.value)
         told = {name: value if math.isfinite(value) else None for name, value in values.items()}
         return told, Best(metric, value, images) if better else best
+
+
+def judge_of(config: TrainConfig, measure: Measure | None, eval_every: int | None, best: str) -> Judge | None:
+    """
+    Raises:
+        SettingsError: the settings ask for measurements, and there is nothing to measure by.
+    """
+    if measure:
+        return Judge(measure, config.eval_every or EVERY_IMAGES if eval_every is None else eval_every, best)
+    if config.eval_every:
+        raise SettingsError(
+            f"train.eval_every = {config.eval_every} has nothing to measure by: give facegan.train a measure.\n"
+            "The command facegan train has one of its own."
+        )
+    return None
+
+
+def read_best(run: Path) -> Best | None:
+    """What best.json says; None where nothing was measured.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    path = run / FILE_NAME
+    try:
+        return Best(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        raise CheckpointError(f"{path} can't be read. The run's next checkpoint writes it anew.") from None
 
 
 def write_best(run: Path, best: Best | None) -> None:

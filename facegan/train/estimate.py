@@ -64,7 +64,7 @@ def disk_bytes(trainer: Trainer, total_images: int) -> float:
     checkpoint = sum(tensor.nbytes for tensor in trainer.tensors().values())
     checkpoint += sum(parameter.nbytes for parameter in trainer.ema.net.parameters())  # its generator's file
     kept = min(config.keep, total_images // config.save_every + 1) + 1  # one more while it is being written
-    kept += len(config.milestones)
+    kept += len(config.milestones) + (config.eval_every > 0)  # the best
     # A grid lies in samples/ and again in TensorBoard's file.
     grids = (total_images // config.sample_every + 2) * 2 * _GRID_IMAGES * 3 * size * size * _PNG_RATIO
     return kept * checkpoint + grids

@@ -16,7 +16,7 @@ from facegan.console import Console
 from facegan.errors import CheckpointError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
 from facegan.nets.weights import FILE_NAME
-from facegan.train.best import Judge, Measure, write_best
+from facegan.train.best import Best, Measure, judge_of, read_best, write_best
 from facegan.train.clock import Clock
 from facegan.train.estimate import announce
 from facegan.train.faces import Batches, Faces
@@ -50,9 +50,11 @@ class TrainResult:
     loss_d: float
     checkpoint: Path
     generator: Path
+    best: Best | None  # so far, where something is measured
 
     def to_json(self) -> dict[str, Any]:
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        told = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return told if self.best else {key: value for key, value in told.items() if key != "best"}
 
 
 def train(
@@ -68,7 +70,7 @@ def train(
     command: list[str] | None = None,
     stop: Callable[[], bool] | None = None,
     measure: Measure | None = None,
-    eval_every: int = 50_000,
+    eval_every: int | None = None,
     best: str = "",
 ) -> TrainResult:
     """Trains a generator of ``faces`` in the folder ``run``, or goes on with the run that lies there.
@@ -84,8 +86,9 @@ def train(
         dataset, command: recorded in run.json; they change nothing.
         stop: asked after each round; true stops as Ctrl-C does.
         measure: given the generator (the moving average, in eval mode), gives metrics; what it gives becomes a row of
-            stats.jsonl, and the checkpoint that is best so far is kept and named in best.json.
-        eval_every: images between measurements.
+            stats.jsonl, and the checkpoint that is best so far is kept and named in best.json. One that is a
+            `facegan.train.best.Referenced` also tells what it compares with.
+        eval_every: images between measurements; None: those of ``config``, or 50,000 where it has none.
         best: the metric by which the best is chosen, by its smallest value; "": the first that ``measure`` gives.
 
     Raises:
@@ -97,7 +100,7 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or ``stop``; all is saved.
     """
     started, run = time.perf_counter(), Path(run)
-    judge = Judge(measure, eval_every, best) if measure else None
+    judge = judge_of(config, measure, eval_every, best)
     with joined(choose_device(own_device(device))) as ranks:
         console = (console or Console(quiet=True)) if ranks.writes else Console(quiet=True)
         place, precision, record, cautions = checked(config, faces, run, device, resume, init)
@@ -137,6 +140,8 @@ def train(
                     state.take_up(checkpoint)
                     log.note(f"Going on with {run} from {checkpoint.images:,} images.")
                 if ranks.writes:
+                    if judge:
+                        state.introduce(judge)
                     write_best(run, state.best)
                     write_record(
                         run, trainer, faces, reals, dataset, command, weights.record() if weights else None, record
@@ -267,4 +272,5 @@ def _result(run: Path, images: int, started: float, rate: float | None) -> Train
         loss_d=last["loss_d"],
         checkpoint=Shelf(run / "checkpoints").path(images),
         generator=run / FILE_NAME,
+        best=read_best(run),
     )

@@ -9,12 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegan.console import Console
+from facegan.errors import CheckpointError
 from facegan.files import make_folder
 from facegan.nets import Generator, load_generator
+from facegan.train.best import read_best
+from facegan.train.folder.shelf import Shelf
 from facegan.train.grid import grid, sample_images, save_png
 from facegan.train.rounds.precision import choose_device
 
 _BATCH = 64
+
+
+def best_of(run: Path) -> Path:
+    """The checkpoint that is the best of a run so far, whose generator the functions below take.
+
+    Raises:
+        CheckpointError: nothing was measured there, or the checkpoint is gone.
+    """
+    best = read_best(run)
+    if best is None:
+        raise CheckpointError(
+            f"{run} names no best checkpoint: nothing was measured there. Train it with --eval-every 50k, say,\n"
+            "or leave --best out for the newest."
+        )
+    path = Shelf(run / "checkpoints").path(best.images)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}, the best checkpoint of {run}, is gone. Leave --best out for the newest.")
+    return path
 
 
 def write_grid(run: Path, out: Path, *, n: int, seed: int, device: str = "auto") -> None:

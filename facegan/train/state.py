@@ -12,7 +12,7 @@ import torch
 from facegan.errors import DiskError, TrainingError
 from facegan.nets import save_generator
 from facegan.nets.weights import FILE_NAME
-from facegan.train.best import Best, write_best
+from facegan.train.best import Best, Judge, write_best
 from facegan.train.clock import Clock
 from facegan.train.faces import Batches
 from facegan.train.folder.checkpoint import Checkpoint
@@ -73,6 +73,19 @@ class RunState:
         self.rolled_back = state["rolled_back"]
         self.saved_at = checkpoint.images
         self.logged_at = state["logged_at"][0], state["logged_at"][1] + self.clock.seconds - state["seconds"]
+
+    def introduce(self, judge: Judge) -> None:
+        """Says once in a run what is measured, and how near real images come to one another."""
+        row = judge.introduction(self.log.rows)
+        if row is None:
+            return
+        self.best = None  # by another protocol: its value is not to be compared with those to come
+        self.log.row({"images": self.images, "rounds": self.trainer.rounds, **row})
+        floor = (
+            ", ".join(f"{name} {value:.4g}" for name, value in row["floor"].items()) or "unknown, for there are too few"
+        )
+        what = row["protocol"].get("what", "")
+        self.log.note(f"Measured every {judge.every_images:,} images: {what}. Real ones among themselves: {floor}.")
 
     def numbers(self, scheduled: bool) -> dict[str, Any]:
         """All that is not a tensor, as JSON has it."""

@@ -32,11 +32,11 @@ COMMANDS = [
 OPTIONS = {
     "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
-    " --attributes --no-source-paths --set --json --dry-run --quiet --debug",
+    " --attributes --no-source-paths --recipe --set --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
-    " --sample-every --log-every --keep --cache --workers --verify-shards --skip-broken --deterministic --no-graphs"
-    " --set --json --dry-run --quiet --debug",
-    "sample": "--out --dir --n --seed --device --json --dry-run --quiet --debug",
+    " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
+    " --no-graphs --recipe --set --json --dry-run --quiet --debug",
+    "sample": "--out --dir --best --n --seed --device --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
     "run": "--set --to --json --dry-run --quiet --debug",

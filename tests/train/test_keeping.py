@@ -136,6 +136,8 @@ def test_measures_that_can_not_judge(tmp_path):
     def judged(measure: Any, **given: Any) -> None:
         train(toy_config(images=32), ToyFaces(), tmp_path / "run", device="cpu", measure=measure, **given)
 
+    with pytest.raises(SettingsError, match=r"train\.eval_every = 16 has nothing to measure by"):
+        toy_train(tmp_path / "run", images=32, eval_every=16)
     with pytest.raises(SettingsError, match="eval_every 0"):
         judged(lambda _: {"fid": 1.0}, eval_every=0)
     with pytest.raises(SettingsError, match="measure gives nothing"):

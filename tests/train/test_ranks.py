@@ -103,6 +103,14 @@ def test_runs_of_two_processes_stop_together_and_go_on_to_the_bit(tmp_path):
         assert row == pytest.approx(expected, rel=5e-3, abs=5e-3)
 
 
+def test_the_first_process_alone_measures(tmp_path: Path) -> None:
+    first, second = answers(2, "measures", str(tmp_path))
+    assert first["asked"] == ["protocol", "floor", "value", "value"]
+    assert second["asked"] == []
+    assert first["best"] == second["best"] != 0
+    assert (tmp_path / f"run/checkpoints/{first['best']:09d}").is_dir()
+
+
 def test_where_one_process_fails_the_others_do_not_wait_for_ever():
     children = processes(2, "fails")
     try:

@@ -1,5 +1,5 @@
-"""One process of several, which prints what came of it: ``two.py rounds CASES``, ``runs FOLDER``
-or ``fails``."""
+"""One process of several, which prints what came of it: ``two.py rounds CASES``, ``runs FOLDER``,
+``measures FOLDER`` or ``fails``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from toy import ToyFaces, toy_config, toy_train
 
 from facegan.console import Console
 from facegan.errors import Interrupted
-from facegan.train import train
+from facegan.nets import Generator
+from facegan.train import sample_images, train
 from facegan.train.rounds.ranks import Ranks, asked_size, joined
 from facegan.train.rounds.step import Trainer, spec_of
 
@@ -57,6 +58,28 @@ def runs(folder: Path) -> dict[str, Any]:
     return {"stopped_after": stopped_after, "images": [whole.images, again.images], "loss_g": again.loss_g}
 
 
+def measures(folder: Path) -> dict[str, Any]:
+    """A run that is measured; what this process was asked to measure, and for protocol and floor."""
+    asked: list[str] = []
+
+    class Measure:
+        def __call__(self, generator: Generator) -> dict[str, float]:
+            asked.append("value")
+            return {"grey": sample_images(generator, 4).float().mean().item()}
+
+        def protocol(self) -> dict[str, Any]:
+            asked.append("protocol")
+            return {"what": "how grey they are"}
+
+        def floor(self) -> dict[str, float]:
+            asked.append("floor")
+            return {"grey": 0.0}
+
+    config = toy_config(images=64, save_every=64, eval_every=32)
+    result = train(config, ToyFaces(), folder / "run", device="cpu", console=Console(quiet=True), measure=Measure())
+    return {"asked": asked, "best": result.best.images if result.best else 0}
+
+
 def fails() -> None:
     """The last process fails in its second round, in which the others wait for it."""
     with joined(CPU) as ranks:
@@ -73,8 +96,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "fails":
         fails()
-    if sys.argv[1] == "runs":
-        answer = runs(Path(sys.argv[2]))
+    if sys.argv[1] in ("runs", "measures"):
+        answer = {"runs": runs, "measures": measures}[sys.argv[1]](Path(sys.argv[2]))
     else:
         with joined(CPU) as ranks:
             answer = {name: rounds(ranks, *case) for name, case in json.loads(sys.argv[2]).items()}

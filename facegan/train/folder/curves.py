@@ -33,20 +33,27 @@ _PANELS = (
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:
-    """Losses, D's mean logits and its accuracy, over images; PNG bytes. Needs one row of losses at least."""
+    """Losses, D's mean logits and accuracy, and what was measured, over images; PNG bytes.
+
+    Needs one row of losses at least.
+    """
     # The object API: pyplot would keep figures alive and pick a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     losses, marks = [row for row in rows if "loss_g" in row], [row for row in rows if "health" in row]
-    figure = Figure(figsize=(9, 8), dpi=110, layout="constrained")
-    panels = figure.subplots(len(_PANELS), 1, sharex=True, height_ratios=(3, 3, 2))
-    for axes, (label, names) in zip(panels, _PANELS, strict=True):
+    measured = [row for row in rows if "measured" in row]
+    figure = Figure(figsize=(9, 10 if measured else 8), dpi=110, layout="constrained")
+    heights = (3, 3, 2, 2) if measured else (3, 3, 2)
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for axes, (label, names) in zip(panels[: len(_PANELS)], _PANELS, strict=True):
         _curves(axes, losses, names, label)
         for row in marks:
             axes.axvline(row["images"], color=_MARKS[row["health"]][1], linestyle="--", linewidth=1)
-    panels[-1].set_ylim(-0.02, 1.02)
+    panels[len(_PANELS) - 1].set_ylim(-0.02, 1.02)
+    if measured:
+        _measurements(panels[-1], measured, [row["floor"] for row in rows if "floor" in row])
     panels[-1].set_xlabel("real images shown to the discriminator")
     panels[-1].xaxis.set_major_locator(MaxNLocator(6))
     panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -74,6 +81,24 @@ def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label
     axes.grid(alpha=0.3)
     if axes.get_lines():
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _measurements(axes: Axes, rows: list[dict[str, Any]], floors: list[dict[str, float]]) -> None:
+    """The first metric, its best values so far, and what real images come to."""
+    name = next(iter(rows[-1]["measured"]))
+    values = [(row["images"], row["measured"].get(name), row["best"]) for row in rows]
+    told = [(images, value, best) for images, value, best in values if value is not None]
+    axes.plot([images for images, _, _ in told], [value for _, value, _ in told], linewidth=1.2, marker=".", label=name)
+    best = [(images, value) for images, value, best in told if best][-1:]
+    for images, value in best:
+        axes.plot(images, value, linestyle="", marker="o", fillstyle="none", color="black", label="best so far")
+    if floors and name in floors[-1]:
+        axes.axhline(floors[-1][name], color="tab:green", linestyle=":", linewidth=1, label="real images")
+    axes.set_ylabel("measured")
+    if all(value >= 0 for _, value, _ in told):
+        axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _name_marks(axes: Axes, marks: list[dict[str, Any]]) -> None:

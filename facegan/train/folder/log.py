@@ -1,6 +1,6 @@
 """The run's log: stats.jsonl, TensorBoard, losses.png, log.txt and the sample grids.
 
-stats.jsonl has one JSON object a line, of three kinds, told apart by their fields. All have
+stats.jsonl has one JSON object a line, of four kinds, told apart by their fields. All have
 
     images, rounds      so far
 
@@ -21,7 +21,8 @@ A row of the training, one each ``--log-every`` images, means over the rounds si
 
 A finding of `facegan.train.health`: ``health`` (``rolled_back``, ``d_too_strong``, ``collapse`` or ``no_change``),
 ``value`` (what was measured), ``text`` (the warning). A measurement: ``measured`` ({metric: value}), ``best`` (whether
-it is the best so far).
+it is the best so far). What it compares with, once before: ``protocol`` (what, how many images of which split, the
+seed) and ``floor`` ({metric: value} of real images beside other real ones).
 """
 
 from __future__ import annotations

@@ -1,0 +1,183 @@
+"""The sliced Wasserstein distance against a second implementation, closed forms, and what it is to notice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage, stats
+from torch import Tensor
+
+from facegan.errors import SettingsError
+from facegan.evaluate import Projections, project, sliced_wasserstein
+from facegan.evaluate.pyramid import enlarge, laplacian_pyramid, level_sizes, shrink
+from facegan.evaluate.swd import BINS, DIRECTIONS, PATCH, PATCHES, SCALE, STEP, _directions, _places
+
+FILTER = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None, None] / 256
+
+
+def textures(count: int, size: int = 32, channels: int = 3, seed: int = 0, blur: float = 2.0) -> Tensor:
+    """Clouds of one size of detail: uint8 (count, channels, size, size)."""
+    noise = np.random.default_rng(seed).standard_normal((count, channels, size, size))
+    clouds = ndimage.gaussian_filter(noise, (0, 0, blur, blur), mode="wrap")
+    return torch.from_numpy((128 + 50 * clouds / clouds.std()).clip(0, 255).round().astype(np.uint8))
+
+
+def distance(a: Tensor, b: Tensor, seed: int = 0) -> float:
+    return sliced_wasserstein(project(a, seed), project(b, seed))["swd"]
+
+
+def down(images: np.ndarray) -> np.ndarray:
+    return ndimage.convolve(images, FILTER, mode="mirror")[:, :, ::2, ::2]
+
+
+def up(images: np.ndarray) -> np.ndarray:
+    wide = np.zeros((*images.shape[:2], 2 * images.shape[2], 2 * images.shape[3]))
+    wide[:, :, ::2, ::2] = images
+    return ndimage.convolve(wide, 4 * FILTER, mode="mirror")
+
+
+def by_sorting(a: Tensor, b: Tensor, seed: int) -> dict[str, float]:
+    """As the paper's own code has it, with loops and sorted projections, in float64; only what is random is shared."""
+    images, found = [a.double().numpy(), b.double().numpy()], {}
+    while (side := images[0].shape[-1]) >= 14:
+        last = side % 2 or side // 2 < 14
+        smaller = [] if last else [down(each) for each in images]
+        levels = images if last else [each - up(low) for each, low in zip(images, smaller, strict=True)]
+        projected = []
+        for level in levels:
+            places = _places(len(level), side, seed, 0)
+            patches = np.stack(
+                [
+                    image[:, y : y + PATCH, x : x + PATCH]
+                    for image, each in zip(level, places, strict=True)
+                    for y, x in each
+                ]
+            )
+            patches -= patches.mean((0, 2, 3), keepdims=True)
+            patches /= patches.std((0, 2, 3), keepdims=True)
+            directions = _directions(level.shape[1], side, seed)
+            projected.append(np.sort(patches.reshape(len(patches), -1) @ directions.T, axis=0))
+        found[f"swd_{side}"] = 1000 * np.abs(projected[0] - projected[1]).mean()
+        images = smaller
+        if last:
+            break
+    return {"swd": float(np.mean(list(found.values()))), **found}
+
+
+@pytest.mark.parametrize(("size", "channels"), [(32, 3), (28, 1), (64, 1)])
+def test_it_is_the_papers(size: int, channels: int) -> None:
+    a, b = textures(12, size, channels, 1), textures(12, size, channels, 2, blur=1.5)
+    assert sliced_wasserstein(project(a, 5), project(b, 5)) == pytest.approx(by_sorting(a, b, 5), rel=2e-3)
+
+
+def test_levels_end_at_16_and_28_has_two() -> None:
+    levels = {size: level_sizes(size) for size in (128, 64, 32, 28)}
+    assert levels == {128: (128, 64, 32, 16), 64: (64, 32, 16), 32: (32, 16), 28: (28, 14)}
+    found = sliced_wasserstein(project(textures(2, 28)), project(textures(2, 28, seed=1)))
+    assert list(found) == ["swd", "swd_28", "swd_14"]
+    assert found["swd"] == pytest.approx((found["swd_28"] + found["swd_14"]) / 2)
+
+
+@pytest.mark.parametrize("size", [28, 64])
+def test_the_pyramid_is_scipys_and_gives_the_image_back(size: int) -> None:
+    images = textures(2, size).float()
+    assert np.allclose(shrink(images), down(images.double().numpy()), atol=1e-4)
+    assert np.allclose(enlarge(shrink(images), size), up(down(images.double().numpy())), atol=1e-4)
+    levels = laplacian_pyramid(images)
+    assert tuple(level.shape[-1] for level in levels) == level_sizes(size)
+    whole = levels[-1]
+    for level in reversed(levels[:-1]):
+        whole = level + enlarge(whole, level.shape[-1])
+    assert torch.allclose(whole, images, atol=1e-3)
+
+
+def test_the_same_images_are_at_distance_0_and_the_same_bits_come_again() -> None:
+    a, b = textures(8), textures(8, seed=1)
+    assert set(sliced_wasserstein(project(a), project(a)).values()) == {0.0}
+    assert sliced_wasserstein(project(a, 3), project(b, 3)) == sliced_wasserstein(project(a, 3), project(b, 3))
+    assert sliced_wasserstein(project(a), project(b)) == sliced_wasserstein(project(b), project(a))
+    assert distance(a, b, 3) != distance(a, b, 4)
+
+
+def test_an_images_places_hang_on_its_number_alone() -> None:
+    """So blocks do not matter, nor how many images come after it."""
+    assert (_places(700, 32, 9, 0)[600:] == _places(100, 32, 9, 600)).all()
+    assert (_places(3, 32, 9, 0) != _places(3, 32, 10, 0)).any()
+    places = _places(2000, 32, 9, 0)
+    assert (places.min(), places.max()) == (0, 32 - PATCH)
+    assert np.abs(np.bincount(places.ravel()) / places.size * (32 - PATCH + 1) - 1).max() < 0.03
+
+
+def test_the_order_of_images_hardly_matters() -> None:
+    a, b = textures(96), textures(96, seed=1, blur=1.5)
+    shuffled = a[torch.randperm(96, generator=torch.Generator().manual_seed(0))]
+    assert distance(a, shuffled) < 0.5 * distance(a, b)  # other patches of the same images
+    assert distance(shuffled, b) == pytest.approx(distance(a, b), rel=0.1)
+
+
+def test_a_tint_and_a_contrast_are_not_seen() -> None:
+    """Each channel is normalised over its set."""
+    a = textures(16).div(2, rounding_mode="floor")
+    tinted = torch.stack([a[:, 0] + 40, a[:, 1] * 2, a[:, 2]], dim=1)
+    assert distance(a, tinted) < 0.02 * distance(a, textures(16, blur=1.5))
+
+
+def test_noise_and_blur_are_seen_and_more_of_them_more() -> None:
+    a = textures(24, blur=1)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(tuple(a.shape))
+    noisy = [torch.from_numpy((a.numpy() + s * noise).clip(0, 255).astype(np.uint8)) for s in (0, 10, 25, 60)]
+    soft = [textures(24, blur=blur) for blur in (1, 1.3, 1.8, 3)]
+    for worse in (noisy, soft):
+        found = [distance(a, images) for images in worse]
+        assert found == sorted(set(found))
+        assert found[0] == 0
+
+
+def test_images_of_one_colour_are_far_from_all_others_and_no_error() -> None:
+    plain = torch.full((8, 3, 32, 32), 90, dtype=torch.uint8)
+    assert distance(plain, plain + 20) == 0
+    assert distance(plain, textures(8)) > 5 * distance(textures(8, seed=1), textures(8))
+
+
+def sets_of(*rows: dict[int, int]) -> list[Projections]:
+    """Sets whose projections fall into the same bins in every direction."""
+    sets = []
+    for row in rows:
+        counts = np.zeros((DIRECTIONS, BINS), np.int32)
+        for position, count in row.items():
+            counts[:, position] = count
+        sets.append(Projections(sum(row.values()) // PATCHES, 3, 0, {16: counts}))
+    return sets
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, BINS - 1), st.integers(0, BINS - 1)), min_size=1, max_size=8), st.integers(1, 3)
+)
+def test_a_level_is_the_distance_of_its_projections(pairs: list[tuple[int, int]], times: int) -> None:
+    """Against scipy's, also where one set is larger."""
+    rows: list[dict[int, int]] = [{}, {}]
+    for places in pairs:
+        for row, place, factor in zip(rows, places, (1, times), strict=True):
+            row[place] = row.get(place, 0) + PATCHES * factor
+    a, b = sets_of(*rows)
+    known = [(np.array(list(row)) * STEP, list(row.values())) for row in rows]
+    w1 = stats.wasserstein_distance(known[0][0], known[1][0], known[0][1], known[1][1])
+    assert sliced_wasserstein(a, b)["swd"] == pytest.approx(SCALE * w1, abs=1e-6)
+
+
+def test_what_can_not_be_compared() -> None:
+    with pytest.raises(SettingsError, match="0 images of 32×32"):
+        project(torch.zeros(0, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(SettingsError, match="2 images of 6×6: a distance needs some, of 7×7 pixels and more"):
+        project(torch.zeros(2, 3, 6, 6, dtype=torch.uint8))
+    with pytest.raises(
+        SettingsError, match=r"Images of 32 px, 3 channels and seed 0 .* of 28 px, 3 channels and seed 0"
+    ):
+        sliced_wasserstein(project(textures(1)), project(textures(1, 28)))
+    with pytest.raises(SettingsError, match="1 channels and seed 7"):
+        sliced_wasserstein(project(textures(1)), project(textures(1, channels=1), 7))

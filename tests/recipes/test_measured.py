@@ -1,0 +1,157 @@
+"""Measuring on the way, from the command line: what is compared, that it disturbs nothing, and the best checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.evaluate import project, sliced_wasserstein
+from facegan.nets import load_generator
+from facegan.prep.prepare import prepare
+from facegan.stream import FaceShards
+from facegan.train import sample_images
+from facegan.train.folder.log import read_stats
+from tests.recipes.conftest import Experiment
+from tests.recipes.program import Ended, facegan
+
+SMALL = ("--device", "cpu", "--batch", 4, "--set", "train.width=4", "--set", "train.precision=fp32", "--log-every", 8)
+MEASURED = ("--eval-every", "2st", "--set", "train.eval_n=12", "--images", 40, "--save-every", 24)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Path:
+    """40 faces of 32 pixels in the split train, 20 in val."""
+    out = tmp_path_factory.mktemp("faces") / "out"
+    config = PrepConfig(size=32, crop="center178", detector="none", split="0.67,0.33,0")
+    prepare(portraits, out, config, workers=1)
+    return out
+
+
+def train(faces: Path, run: Path, *options: object, code: int = 0) -> Ended:
+    ended = facegan("train", "--shards", faces, "--run", run, *SMALL, *options)
+    assert ended.code == code, ended.stderr
+    return ended
+
+
+@pytest.fixture(scope="module")
+def measured(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 40 images, measured each 8. Not to be written to."""
+    run = tmp_path_factory.mktemp("runs") / "measured"
+    train(faces, run, *MEASURED)
+    return run
+
+
+def rows_of(run: Path, *, training: bool) -> list[dict[str, Any]]:
+    times = ("images_per_second", "seconds")
+    rows = [{key: value for key, value in row.items() if key not in times} for row in read_stats(run)]
+    return [row for row in rows if ("measured" in row or "floor" in row) != training]
+
+
+def best_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "best.json").read_text())
+
+
+def test_what_is_measured_is_the_distance_of_samples_to_the_split_val(faces: Path, measured: Path) -> None:
+    introduction, *rows = rows_of(measured, training=False)
+    val = FaceShards(faces, "val", cache="off")
+    count = len(val)
+    assert introduction["protocol"]["split"] == "val"
+    assert (introduction["protocol"]["samples"], introduction["protocol"]["faces"]) == (12, 12)
+    assert introduction["floor"]["swd"] > 0
+    assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
+    with_batches = val.batches(count, seed=0)
+    real = next(with_batches)[:12]
+    with_batches.close()
+    best = best_of(measured)
+    generator = load_generator(measured / f"checkpoints/{best['images']:09d}")
+    again = sliced_wasserstein(project(sample_images(generator, 12, 0)), project(real))
+    assert again == next(row["measured"] for row in rows if row["images"] == best["images"])
+    assert best == {"metric": "swd", "value": min(row["measured"]["swd"] for row in rows), "images": best["images"]}
+    log = (measured / "log.txt").read_text()
+    assert log.count("Measured every 8 images: the sliced Wasserstein distance (swd) of 12 samples to 12 faces") == 1
+    assert "of the split val. Real ones among themselves: swd " in log
+
+
+def test_it_disturbs_nothing(faces: Path, measured: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(faces, run, "--images", 40, "--save-every", 24)
+    assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
+    assert rows_of(run, training=True) == rows_of(measured, training=True)
+    assert not (run / "best.json").exists()
+
+
+def test_it_is_resumed_to_the_bit_and_introduced_once(faces: Path, measured: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(faces, run, *MEASURED[:-4], "--images", 16, "--save-every", 24)
+    train(faces, run, *MEASURED)
+    assert rows_of(run, training=False) == rows_of(measured, training=False)
+    assert best_of(run) == best_of(measured)
+    assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
+
+
+def test_it_may_begin_later_and_another_number_of_samples_begins_the_best_anew(faces: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(faces, run, "--images", 8)
+    train(faces, run, *MEASURED[:-4], "--images", 16)
+    assert best_of(run)["images"] == 16
+    # With fewer faces everything is further away: a value that is no longer compared with.
+    train(faces, run, "--eval-every", "2st", "--set", "train.eval_n=3", "--images", 24)
+    rows = rows_of(run, training=False)
+    assert [(row["images"], row["protocol"]["samples"]) for row in rows if "floor" in row] == [(8, 12), (16, 3)]
+    assert best_of(run)["images"] == 24
+    assert [row["best"] for row in rows if "measured" in row] == [True, True]
+
+
+def test_samples_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> None:
+    best = measured / f"checkpoints/{best_of(measured)['images']:09d}"
+    assert facegan("sample", measured, "--best", "--out", tmp_path / "best.png", "--n", 4).code == 0
+    facegan("sample", best, "--out", tmp_path / "same.png", "--n", 4)
+    assert (tmp_path / "best.png").read_bytes() == (tmp_path / "same.png").read_bytes()
+    copy = Path(shutil.copytree(measured, tmp_path / "copy"))
+    shutil.rmtree(copy / best.relative_to(measured))
+    gone = facegan("sample", copy, "--best", "--out", tmp_path / "none.png")
+    assert (gone.code, "is gone. Leave --best out for the newest." in gone.stderr) == (1, True)
+    (copy / "best.json").unlink()
+    none = facegan("sample", copy, "--best", "--out", tmp_path / "none.png")
+    assert (none.code, "names no best checkpoint: nothing was measured there" in none.stderr) == (1, True)
+
+
+def test_a_run_that_measures_tells_its_best_and_draws_it(faces: Path, measured: Path) -> None:
+    from facegan.train.folder.curves import draw_curves
+
+    rows = read_stats(measured)
+    told = json.loads(train(faces, measured, *MEASURED, "--json").stdout)
+    assert told["best"] == best_of(measured)
+    assert draw_curves(rows) != draw_curves([row for row in rows if "measured" not in row])
+    broken = [{**row, "measured": {"swd": None}, "best": False} if "measured" in row else row for row in rows]
+    assert draw_curves(broken)
+
+
+def test_a_recipe_measures_and_draws_by_its_best(done: Experiment) -> None:
+    shutil.rmtree(done.to / "run")
+    text = done.recipe.read_text() + 'eval_every = "2st"\neval_n = 4\n'
+    done.recipe.write_text(text)
+    ended = facegan("run", done.recipe, "--to", done.to)
+    assert ended.code == 0, ended.stderr
+    best = best_of(done.to / "run")
+    assert f"best swd {best['value']:.3g} at {best['images']:,}" in ended.stdout
+    checkpoint = done.to / f"run/checkpoints/{best['images']:09d}"
+    facegan("sample", checkpoint, "--out", done.to / "same.png")
+    assert (done.to / "same.png").read_bytes() == (done.to / "samples.png").read_bytes()
+    introduction = rows_of(done.to / "run", training=False)[0]
+    assert introduction["protocol"]["split"] == "train"  # there is no val
+    again = facegan("run", done.recipe, "--to", done.to, "--json")
+    assert {stage["state"] for stage in json.loads(again.stdout)["stages"]} == {"up to date"}
+
+
+def test_settings_that_can_not_be(faces: Path, tmp_path: Path) -> None:
+    idle = train(faces, tmp_path / "run", "--set", "train.eval_n=64", code=2)
+    assert "train.eval_n changes nothing without train.eval_every. Leave it out." in idle.stderr
+    wrong = train(faces, tmp_path / "run", "--eval-every", "often", code=2)
+    assert "--eval-every often: write a length in images" in wrong.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,120 @@
+"""``--recipe``: a recipe's section as the settings of one command, options over it, and ``--set`` over both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipes.conftest import Experiment
+from tests.recipes.program import facegan
+
+RECIPE = """\
+# For tests.
+
+[prep]
+source = "nowhere"
+size = 32
+crop = "center178"
+detector = "none"
+limit = 7
+format = "jpg"
+
+[train]
+method = "wgan-gp"
+width = 4
+batch = 8
+images = "3ep"
+device = "cpu"
+cache = "off"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def plan(*arguments: object) -> dict[str, Any]:
+    ended = facegan(*arguments, "--dry-run", "--json")
+    assert ended.code == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def refused(*arguments: object) -> str:
+    ended = facegan(*arguments)
+    assert ended.code == 2, ended
+    return ended.stderr
+
+
+def test_prep_takes_the_recipes_section(recipe: Path, portraits: Path, tmp_path: Path) -> None:
+    prep = ("prep", portraits, tmp_path / "out", "--recipe", recipe)
+    bare = plan(*prep)
+    assert bare["photos"] == 7
+    assert {name: bare["settings"][name] for name in ("size", "crop", "detector", "format")} == {
+        "size": 32,
+        "crop": "center178",
+        "detector": "none",
+        "format": "jpg",
+    }
+    assert plan(*prep, "--size", 64, "--limit", 9)["settings"]["size"] == 64  # also where it is the default
+    assert plan(*prep, "--limit", 9)["photos"] == 9
+    over = plan(*prep, "--size", 64, "--set", "prep.size=128", "--set", "prep.limit=2")
+    assert (over["settings"]["size"], over["photos"]) == (128, 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_prep_makes_what_a_recipe_makes(done: Experiment, tmp_path: Path) -> None:
+    ended = facegan("prep", done.photos, tmp_path / "out", "--recipe", done.recipe)
+    assert ended.code == 0, ended.stderr
+    ours, theirs = (json.loads((out / "dataset.json").read_text()) for out in (tmp_path / "out", done.to / "faces"))
+    assert ours["shards"] == theirs["shards"]
+
+
+def test_train_takes_the_recipes_section(recipe: Path, done: Experiment, tmp_path: Path) -> None:
+    train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--recipe", recipe)
+    bare = plan(*train)
+    assert (bare["method"], bare["loss"], bare["d_steps"], bare["lr_g"]) == ("wgan-gp", "wgan-gp", 5, 1e-4)
+    assert (bare["batch"], bare["width"], bare["images"], bare["device"]) == (8, 4, 40, "cpu")  # 30, in rounds of 40
+    beside = plan(*train, "--method", "dcgan", "--images", 64, "--no-graphs")
+    assert (beside["method"], beside["loss"], beside["images"], beside["graphs"]) == (
+        "dcgan",
+        "non-saturating",
+        64,
+        False,
+    )
+    over = plan(*train, "--batch", 4, "--set", "train.batch=2", "--set", "train.images=2ep")
+    assert (over["batch"], over["images"]) == (2, 20)
+    named = plan("train", "--recipe", recipe, "--run", tmp_path / "run", "--set", f"train.shards={done.to / 'faces'}")
+    assert named == bare
+
+
+def test_a_packaged_recipe_is_known_by_its_name(done: Experiment, tmp_path: Path) -> None:
+    train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--device", "cpu", "--batch", 2)
+    found = plan(*train, "--recipe", "celeba-wgan-gp-64")
+    assert (found["loss"], found["milestones"], found["images"]) == ("wgan-gp", [264_000, 3_200_000], 500_000)
+    assert "Did you mean 'celeba-wgan-gp-64'?" in refused(*train, "--recipe", "celeba-wgan-gp")
+
+
+def test_what_a_recipe_says_wrong_names_its_line(recipe: Path, done: Experiment, tmp_path: Path) -> None:
+    train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--recipe", recipe)
+    recipe.write_text(RECIPE.replace("width = 4", "width = 0"))
+    assert "mine.toml, line 13: --width 0: it has to be greater than 0." in refused(*train)
+    assert "error: --width -1: it has to be greater than 0." in refused(*train, "--set", "train.width=-1")
+    recipe.write_text(RECIPE + "widht = 4\n")
+    assert "mine.toml, line 18: There is no setting 'widht' in [train]. Did you mean 'width'?" in refused(*train)
+    recipe.write_text(RECIPE.partition("[train]")[0])
+    assert "it has no [train], and so no settings for facegan train." in refused(*train)
+
+
+def test_what_can_not_be_beside_it(recipe: Path, tmp_path: Path) -> None:
+    assert "facegan train needs faces: name a dataset of facegan prep with --shards OUT." in refused("train")
+    assert "facegan train needs faces" in refused("train", "--recipe", recipe)
+    other = refused("train", "--shards", tmp_path, "--recipe", recipe, "--set", "prep.size=32")
+    assert "this command has the section 'train', not 'prep'" in other
+    nearest = refused("train", "--shards", tmp_path, "--set", "train.widht=4")
+    assert "There is no setting 'widht' in [train]. Did you mean 'width'?" in nearest
