@@ -9,7 +9,8 @@ A few hundred rounds of the real `facegan.train.train`. What has to be another t
   which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`; the
   moving average's half-life is shortened to `EMA_ROUNDS`; lengths of head starts and of the plateau as the training is;
 - a lazy penalty is had at every step: every 16th would be 25 of 400;
-- float32 on one CPU thread, so that it comes out the same on any number of cores; saved and logged at the end alone.
+- float32 on one CPU thread, so that it comes out the same on any number of cores; saved and
+  logged at the end alone, and measured by nothing else.
 """
 
 from __future__ import annotations
@@ -178,6 +179,8 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
         "precision": "fp32",
         "seed": seed,
         "milestones": (),
+        "eval_every": 0,
+        "eval_n": TrainConfig.default("eval_n"),
         **dict.fromkeys(("save_every", "sample_every", "log_every"), images),
     }
     changes |= {
