@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Json
-from facegan.console import print_json, print_result, print_table
+from facegan.cli.options import Debug, Json, Quiet, console_of
+from facegan.console import Console, print_json, print_result, print_table
 
 app = typer.Typer(help="List, show, check and copy recipes: whole experiments as TOML files.", no_args_is_help=True)
 
@@ -52,7 +52,12 @@ def check(
     recipes: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE]...", help="All that come with facegan, where none is named.")
     ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Also let each learn four kinds of small pictures, for some seconds.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --train: pictures, weights and samples.")] = 0,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Validate recipes without running them. Exit code 1 and a line for each where something does not hold."""
@@ -61,10 +66,34 @@ def check(
 
     found = [check_recipe(name) for name in recipes or packaged_recipes()]
     ok = all(checked.ok for checked in found)
+    if train and ok:
+        _check_by_training([checked.recipe for checked in found], seed, json, console_of(quiet))
+        return
     if json:
         print_json({"ok": ok, "recipes": [checked.to_json() for checked in found]})
     else:
         print_result("\n".join(f"{checked.recipe}: {checked.problem or 'ok'}" for checked in found))
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _check_by_training(recipes: list[str], seed: int, json: bool, console: Console) -> None:
+    from facegan.machine import usable_cpus
+    from facegan.recipes.trial import try_recipes
+
+    trials = []
+    with console.progress(len(recipes), "recipes") as progress:
+        for trial in try_recipes(recipes, seed, usable_cpus()):
+            trials.append(trial)
+            progress.advance(1, trial.recipe)
+    ok = all(trial.ok for trial in trials)
+    if json:
+        print_json({"ok": ok, "seed": seed, "recipes": [trial.to_json() for trial in trials]})
+    else:
+        print_table(list(trials[0].texts()), [list(trial.texts().values()) for trial in trials])
+        for trial in trials:
+            if not trial.ok:
+                print_result(f"{trial.recipe}: {trial.problem}")
     if not ok:
         raise typer.Exit(1)
 

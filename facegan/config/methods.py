@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from facegan.own import is_own
+
 Method = Literal["dcgan", "wgan-gp"]
 Nets = Literal["dcgan", "dcgan-fc", "dcgan-pool", "mnist-conv", "mlp", "resnet", "began", "r3gan"]
+Loss = Literal[
+    "non-saturating", "minimax", "max-likelihood", "wgan", "wgan-gp", "lsgan", "hinge", "relativistic", "began"
+]
 Law = Literal["normal", "uniform", "uniform01", "sphere"]
 
 # What a method sets apart from the defaults below. Radford et al. 2015; Gulrajani et al. 2017, algorithm 1.
@@ -34,3 +39,8 @@ NETS: dict[str, dict[str, Any]] = {
     "began": {"loss": "began", "norm": "none", "latent": 64, "latent_law": "uniform"},
     "r3gan": {"width": 384, "norm": "none", "latent": 64},
 }
+
+
+def defaults_of_nets(name: str) -> dict[str, Any]:
+    """What a pair of nets sets apart; one of a user's own (``MODULE:NAME``) has no norm that facegan could choose."""
+    return {"norm": "none"} if is_own(name) else NETS.get(name, {})

@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from facegan.config.base import Positive, Settings, by_comma, plain_number
-from facegan.config.methods import METHODS, NETS, Law, Method, Nets
+from facegan.config.base import Positive, Settings, by_comma, choices_of, plain_number
+from facegan.config.methods import METHODS, Law, Loss, Method, Nets, defaults_of_nets
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import images_of
+from facegan.own import is_own
 
 
 def _augmentations(text: str) -> str:
@@ -20,6 +21,23 @@ def _augmentations(text: str) -> str:
 
 def _regularisers(text: str) -> str:
     return _names(text, REGULARISERS, "regulariser")
+
+
+def _nets(name: str) -> str:
+    return _known_or_own(name, choices_of(Nets), "nets", "a pair of nets (facegan.nets.Pair)")
+
+
+def _loss(name: str) -> str:
+    return _known_or_own(name, choices_of(Loss), "loss", "a loss (facegan.train.Loss)")
+
+
+def _known_or_own(name: str, known: tuple[str, ...], setting: str, what: str) -> str:
+    if name not in known and not is_own(name):
+        raise ValueError(
+            f"train.{setting} = {name} is not offered: choose {one_of(known)},\n"
+            f"or name {what} of your own as MODULE:NAME.{suggest(name, known)}"
+        )
+    return name
 
 
 def _names(text: str, known: tuple[str, ...], setting: str) -> str:
@@ -64,8 +82,10 @@ class TrainConfig(Settings):
     )
 
     method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
-    nets: Nets = Field(
-        default="dcgan", description="pair of generator and discriminator; each has its own width, norm and latents"
+    nets: Annotated[Nets | str, AfterValidator(_nets)] = Field(
+        default="dcgan",
+        description="pair of generator and discriminator; each has its own width, norm and latents; or MODULE:NAME: "
+        "your own (facegan.nets.Pair)",
     )
     width: Positive = Field(
         default=64, description="channels of the layer next to the pixels, or what a pair counts its channels by"
@@ -85,17 +105,11 @@ class TrainConfig(Settings):
     image_range: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="r: the discriminator sees pixels, real and fake, in −r … r"
     )
-    loss: Literal[
-        "non-saturating",
-        "minimax",
-        "max-likelihood",
-        "wgan",
-        "wgan-gp",
-        "lsgan",
-        "hinge",
-        "relativistic",
-        "began",
-    ] = Field(default="non-saturating", description="adversarial loss; wgan-gp is wgan with the regulariser gp")
+    loss: Annotated[Loss | str, AfterValidator(_loss)] = Field(
+        default="non-saturating",
+        description="adversarial loss; wgan-gp is wgan with the regulariser gp; or MODULE:NAME: your own "
+        "(facegan.train.Loss)",
+    )
     regulariser: Annotated[str, AfterValidator(_regularisers)] = Field(
         default="none", description="penalties on the discriminator's gradient: none, or of gp,dragan,r1,r2 by comma"
     )
@@ -205,7 +219,7 @@ class TrainConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _nets_have_defaults(cls, values: Any) -> Any:
-        return {**NETS.get(str(values.get("nets")), {}), **values}
+        return {**defaults_of_nets(str(values.get("nets"))), **values}
 
     @property
     def round_images(self) -> int:
@@ -252,7 +266,7 @@ class TrainConfig(Settings):
             raise ValueError(
                 "train.g_head_start does not go with the loss relativistic: G's compares with real images."
             )
-        if self.schedule == "plateau" and self.loss != "began":
+        if self.schedule == "plateau" and self.loss != "began" and not is_own(self.loss):
             raise ValueError("train.schedule = plateau follows BEGAN's measure of convergence: set train.loss=began.")
         return self
 
@@ -280,9 +294,9 @@ class TrainConfig(Settings):
             )
         if not {"r1", "r2"} & {*self.regularisers}:
             idle["r_gamma"] = "without the regulariser r1 or r2"
-        if self.loss not in CROSS_ENTROPY:
+        if self.loss not in CROSS_ENTROPY and not is_own(self.loss):
             idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
-        if self.loss != "began":
+        if self.loss != "began" and not is_own(self.loss):
             idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
         if not self.eval_every:
             idle["eval_n"] = "without train.eval_every"

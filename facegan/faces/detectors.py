@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 from facegan.config import PrepConfig
 from facegan.errors import ModelError, SettingsError
 from facegan.faces.detect import KEYPOINTS, Detector, Face, MediaPipeDetector
+from facegan.own import own_object
 
 
 def make_detector(config: PrepConfig, models: Sequence[Path]) -> Detector:
@@ -116,19 +115,7 @@ class OwnDetector:
 
 
 def _own_class(name: str) -> type:
-    module_name, _, class_name = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # as `python -m` has it; last, so that no file here hides an installed module
-    try:
-        own: Any = importlib.import_module(module_name)
-        for part in class_name.split("."):
-            own = getattr(own, part)
-    except Exception as error:  # importing runs the user's code: whatever it raises is told as a sentence
-        raise SettingsError(
-            f"--detector {name} can't be imported: {type(error).__name__}: {error}\n"
-            f"Its module has to be installed, on PYTHONPATH, or a file in the current folder."
-        ) from error
+    own = own_object("--detector", name)
     missing = [method for method in ("detect", "close") if not callable(getattr(own, method, None))]
     if missing or not isinstance(own, type):
         lacks = f"lacks {' and '.join(missing)}" if isinstance(own, type) else "is no class"

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.nets import began, dcgan, dcgan_fc, dcgan_pool, mlp, mnist_conv, r3gan, resnet
 from facegan.nets.noise import random
-from facegan.nets.sides import SIZES
+from facegan.nets.pair import Pair, build_own, own_pair
 from facegan.nets.spec import Discriminator, Generator, NetSpec
-
-
-@dataclass(frozen=True)
-class Pair:
-    """How a pair is built from a spec, and what it can make."""
-
-    generator: Callable[[NetSpec], Generator]
-    discriminator: Callable[[NetSpec], Discriminator]
-    sizes: tuple[int, ...] = SIZES
-    norms: tuple[str, ...] = ("none",)
-    channels: tuple[int, ...] = (1, 3)
-    autoencoder: bool = False  # its discriminator gives −|x − D(x)|, which BEGAN's loss takes, and no other
-
+from facegan.own import is_own
 
 # Width, norm, latents: what each pair has by default stands in facegan.config.NETS.
 PAIRS: dict[str, Pair] = {
@@ -45,12 +34,7 @@ def make_generator(spec: NetSpec, seed: int = 0) -> Generator:
     Raises:
         SettingsError: no such pair, or not at this size, with so many channels or this normalisation.
     """
-    with torch.device("meta"):  # nothing is drawn twice, and nothing from the global random state
-        net = find_pair(spec).generator(spec)
-    net.to_empty(device="cpu")
-    net.initialise(random(seed, "initial generator"))
-    net.spec = spec
-    return net
+    return cast(Generator, _make(spec, find_pair(spec).generator, seed, "generator"))
 
 
 def make_discriminator(spec: NetSpec, seed: int = 0) -> Discriminator:
@@ -59,10 +43,18 @@ def make_discriminator(spec: NetSpec, seed: int = 0) -> Discriminator:
     Raises:
         SettingsError: no such pair, or not at this size, with so many channels or this normalisation.
     """
-    with torch.device("meta"):
-        net = find_pair(spec).discriminator(spec)
-    net.to_empty(device="cpu")
-    net.initialise(random(seed, "initial discriminator"))
+    return cast(Discriminator, _make(spec, find_pair(spec).discriminator, seed, "discriminator"))
+
+
+def _make(spec: NetSpec, build: Callable[[NetSpec], nn.Module], seed: int, kind: str) -> nn.Module:
+    rng = random(seed, f"initial {kind}")
+    if is_own(spec.name):
+        net: Any = build_own(build, spec, rng, kind)
+    else:
+        with torch.device("meta"):  # nothing is drawn twice, and nothing from the global random state
+            net = build(spec)
+        net.to_empty(device="cpu")
+        net.initialise(rng)
     net.spec = spec
     return net
 
@@ -73,9 +65,9 @@ def find_pair(spec: NetSpec) -> Pair:
     Raises:
         SettingsError: no such pair, or not at this size, with so many channels or this normalisation.
     """
-    if spec.name not in PAIRS:
+    if spec.name not in PAIRS and not is_own(spec.name):
         raise SettingsError(f"There are no nets '{spec.name}': choose {one_of(PAIRS)}.{suggest(spec.name, PAIRS)}")
-    pair = PAIRS[spec.name]
+    pair = PAIRS[spec.name] if spec.name in PAIRS else own_pair(spec.name)
     if spec.size not in pair.sizes:
         raise SettingsError(
             f"The nets '{spec.name}' make {one_of(pair.sizes)} pixels, not {spec.size}.\n"

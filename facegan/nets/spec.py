@@ -39,7 +39,7 @@ class Generator(nn.Module):
     spec: NetSpec  # set by the registry
 
     def initialise(self, rng: torch.Generator) -> None:
-        """Draws every weight from ``rng`` and leaves the global random state alone."""
+        """Draws every weight from ``rng`` and leaves the global random state alone. A user's own may leave it out."""
         raise NotImplementedError
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from facegan.errors import CheckpointError, SettingsError
 from facegan.files import write_bytes
 from facegan.nets.registry import make_generator
 from facegan.nets.spec import IMAGE_RANGE, Generator, NetSpec
+from facegan.own import is_own
 
 FORMAT = 1
 _FIRST_SPEC = {"name", "size", "channels", "latent", "width", "norm"}  # what came later has defaults
@@ -32,6 +33,8 @@ def save_generator(path: Path, generator: Generator) -> None:
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
     """The generator of a ``.safetensors`` file or a run folder, in eval mode.
+
+    Where its nets are a user's own (``MODULE:NAME``), their module is imported (`facegan.own`).
 
     Raises:
         CheckpointError: there is none, it is no generator of facegan, or its tensors don't fit its architecture.
@@ -51,7 +54,8 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
     try:
         generator = make_generator(spec)
     except SettingsError as error:
-        raise CheckpointError(f"{file} can't be built by this version of facegan: {error}") from None
+        by = "needs nets of a user's own" if is_own(spec.name) else "can't be built by this version of facegan"
+        raise CheckpointError(f"{file} {by}: {error}") from None
     refuse_other_tensors(str(file), tensors, generator.state_dict())
     generator.load_state_dict(tensors)
     return generator.to(device).eval().requires_grad_(False)

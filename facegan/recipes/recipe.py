@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facegan.config import LENGTHS, METHODS, NETS, PrepConfig, Settings, TrainConfig
+from facegan.config import LENGTHS, METHODS, PrepConfig, Settings, TrainConfig, defaults_of_nets
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import in_epochs
 from facegan.recipes.known import find_recipe, is_packaged
@@ -140,7 +140,7 @@ def defaults_of(recipe: Recipe, section: str) -> dict[str, Any]:
     values = {name: config.default(name) for config in SECTIONS[section] for name in config.model_fields}
     if section == "train":
         train = recipe.train()
-        values |= {**NETS[train.nets], **METHODS[train.method]}
+        values |= {**defaults_of_nets(train.nets), **METHODS[train.method]}
     return values
 
 

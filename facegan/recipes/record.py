@@ -17,7 +17,13 @@ from facegan.files import write_json
 
 FORMAT = 1
 RECORD_FILE = ".facegan-run.json"
-SUMS = ("photographs", "faces", "generator")  # inputs that are digests, and so mean nothing to people
+SUMS = (
+    "photographs",
+    "faces",
+    "generator",
+    "code of nets",
+    "code of loss",
+)  # inputs that are digests, and so mean nothing to people
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError
+from facegan.own import own_files
 from facegan.recipes.recipe import Recipe, is_local
 from facegan.recipes.seen import look
 from facegan.recipes.settings import FacesConfig
@@ -47,7 +48,9 @@ class Train:
         """How it saves and logs is none of them, where that changes nothing of a training that is done."""
         config = self.config()
         settings = config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"}))
-        return {**self._seen(), "split": self.faces.split, "init": self.faces.init, **settings}
+        own = own_files({"nets": config.nets, "loss": config.loss})
+        code = {f"code of {name}": told["sha256"] for name, told in own.items()}
+        return {**self._seen(), "split": self.faces.split, "init": self.faces.init, **settings, **code}
 
     def outputs(self) -> list[Path]:
         return [self.run / _GENERATOR]

@@ -12,9 +12,10 @@ from typing import Any
 
 from facegan.train.faces import Batches, Faces
 from facegan.train.grid import grid, sample_images, save_png
+from facegan.train.rounds.losses import Loss
 from facegan.train.run import TrainResult, plan_train, train
 
-__all__ = ["Batches", "Faces", "TrainResult", "grid", "plan_train", "sample_images", "save_png", "train"]
+__all__ = ["Batches", "Faces", "Loss", "TrainResult", "grid", "plan_train", "sample_images", "save_png", "train"]
 
 
 class _CallableRoom(types.ModuleType):

@@ -10,9 +10,11 @@ import torch
 from facegan.config import TrainConfig
 from facegan.errors import SettingsError, one_of
 from facegan.nets import PAIRS, Pair, find_pair
+from facegan.own import is_own
 from facegan.train.faces import Faces
 from facegan.train.folder.record import read_record, refuse_other_init, refuse_other_run, resumed_precision
-from facegan.train.rounds.losses import LOSSES
+from facegan.train.own_code import try_own_loss, try_own_nets
+from facegan.train.rounds.find_loss import find_loss
 from facegan.train.rounds.precision import Precision, choose_device
 from facegan.train.rounds.ranks import Ranks, asked_size, own_device
 from facegan.train.rounds.step import spec_of
@@ -22,8 +24,8 @@ Resume = Literal["auto", "never"]
 
 def checked(
     config: TrainConfig, faces: Faces, run: Path, device: str, resume: Resume, init: str | Path | None
-) -> tuple[torch.device, Precision, dict[str, Any] | None]:
-    """Device, precision, and the record of the run that is to be taken up, if there is one.
+) -> tuple[torch.device, Precision, dict[str, Any] | None, list[str]]:
+    """Device, precision, the record of the run that is to be taken up, if there is one, and what is doubtful.
 
     Raises:
         SettingsError, DeviceError: settings that do not go together, with these faces, or on this device.
@@ -33,18 +35,23 @@ def checked(
         raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
     place = choose_device(own_device(device))
     _refuse_unfit_batch(config, faces)
-    pair = find_pair(spec_of(config, faces.size, faces.channels))
-    _refuse_unfit_loss(config, pair)
+    spec = spec_of(config, faces.size, faces.channels)
+    _refuse_unfit_loss(config, find_pair(spec))
+    cautions = [config.caution] if config.caution else []
+    if is_own(config.loss):
+        try_own_loss(config)
+    if is_own(config.nets):
+        cautions += try_own_nets(config, spec)
     record = read_record(run) if resume == "auto" else None
     precision = resumed_precision(record, config.precision, place)
     if record:
         refuse_other_run(record, config, precision, faces, run)
         refuse_other_init(record, init, run)
-    return place, precision, record
+    return place, precision, record, cautions
 
 
 def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
-    if pair.autoencoder == LOSSES[config.loss].autoencoder:
+    if pair.autoencoder == find_loss(config.loss).autoencoder:
         return
     if pair.autoencoder:
         raise SettingsError(
@@ -53,8 +60,8 @@ def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
         )
     names = one_of(name for name, pair in PAIRS.items() if pair.autoencoder)
     raise SettingsError(
-        f"train.loss = began needs the error of an autoencoder, and the discriminator of '{config.nets}' is none.\n"
-        f"Set train.nets={names}, or another train.loss."
+        f"train.loss = {config.loss} needs the error of an autoencoder, and the discriminator of '{config.nets}' is "
+        f"none.\nSet train.nets={names}, or another train.loss."
     )
 
 

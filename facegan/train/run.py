@@ -23,10 +23,7 @@ from facegan.train.faces import Batches, Faces
 from facegan.train.fit import Resume, checked
 from facegan.train.folder.checkpoint import Checkpoint
 from facegan.train.folder.log import RunLog, read_stats
-from facegan.train.folder.record import (
-    warn_other_machine,
-    write_record,
-)
+from facegan.train.folder.record import warn_altered_code, warn_other_machine, write_record
 from facegan.train.folder.shelf import Shelf
 from facegan.train.folder.silence import NoLog
 from facegan.train.health import Health
@@ -106,7 +103,9 @@ def train(
     judge = judge_of(config, measure, eval_every, best)
     with joined(choose_device(own_device(device))) as ranks:
         console = (console or Console(quiet=True)) if ranks.writes else Console(quiet=True)
-        place, precision, record = checked(config, faces, run, device, resume, init)
+        place, precision, record, cautions = checked(config, faces, run, device, resume, init)
+        if record:
+            warn_altered_code(record, config, console.warn)
         if place.type == "cuda":
             torch.cuda.set_device(place)  # what names no device, such as the current stream, shall mean this one
         ranks.wait()  # all have read before the first writes
@@ -148,8 +147,8 @@ def train(
                         run, trainer, faces, reals, dataset, command, weights.record() if weights else None, record
                     )
                     log.note(announce(trainer, total_images))
-                    if config.caution and not record:
-                        log.warn(config.caution)
+                    for caution in cautions if not record else []:
+                        log.warn(caution)
                 before_images, before_seconds = trainer.images, clock.seconds
                 Session(state, total_rounds, stopped, judge).rounds()
         rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
@@ -167,7 +166,7 @@ def plan_train(
 ) -> dict[str, Any]:
     """What `train` would do with the same arguments, as plain values. Touches nothing; raises what `train` would."""
     run = Path(run)
-    place, precision, record = checked(config, faces, run, device, resume, init)
+    place, precision, record, _ = checked(config, faces, run, device, resume, init)
     folders = Shelf(run / "checkpoints").paths() if record else []
     weights = _initial_weights(record, init) if not folders else None
     if weights:

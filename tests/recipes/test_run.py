@@ -258,3 +258,20 @@ def test_what_can_not_be_run(fresh: Experiment, monkeypatch: pytest.MonkeyPatch)
     assert celeba.code == 2
     assert "celeba-dcgan-64.toml, line 17: There is no img_align_celeba.zip. Name another with --set" in celeba.stderr
     assert sorted(path.name for path in fresh.recipe.parent.iterdir()) == ["photos", "tiny.toml"]
+
+
+def test_nets_of_a_users_own_are_part_of_what_a_training_was_made_from(done: Experiment) -> None:
+    nets = done.recipe.with_name("own_nets_of_a_recipe.py")
+    nets.write_text(
+        "from facegan.nets.mlp import MLPDiscriminator, MLPGenerator\nNETS = MLPGenerator, MLPDiscriminator\n"
+    )
+    options = ("--set", "train.nets=own_nets_of_a_recipe:NETS", "--to", done.to.with_name("own"), "--json")
+    with contextlib.chdir(done.recipe.parent):
+        first = states(facegan("run", done.recipe, *options))
+        again = states(facegan("run", done.recipe, *options))
+        nets.write_text(nets.read_text() + "# another comment\n")
+        altered = facegan("run", done.recipe, *options)
+        assert facegan("recipes", "show", done.recipe).code == 0
+    assert (first["train"], again["train"]) == ("done", "up to date")
+    assert states(altered)["train"] != "up to date"
+    assert "own_nets_of_a_recipe.py was altered since this run was last started" in altered.stderr

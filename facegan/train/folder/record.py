@@ -18,6 +18,7 @@ from facegan.errors import CheckpointError, DatasetError, SettingsError
 from facegan.files import disk_errors, write_json
 from facegan.machine import cpu_name
 from facegan.nets import count_parameters
+from facegan.own import own_files
 from facegan.train.faces import Batches, Faces
 from facegan.train.folder.checkpoint import unknown_format
 from facegan.train.rounds.precision import Precision, choose_precision
@@ -71,6 +72,7 @@ def write_record(
     record = {
         "format": FORMAT,
         "settings": trainer.config.model_dump(mode="json"),
+        "own_code": own_files({"nets": trainer.config.nets, "loss": trainer.config.loss}),
         "precision": trainer.precision,
         "device": str(trainer.device),
         "nets": asdict(trainer.spec),
@@ -159,6 +161,17 @@ def warn_other_machine(
             warn(
                 f"this run was last trained with {key} {begun[key] or '(none)'}, and goes on with "
                 f"{value or '(none)'}: its last bits will differ from a run that never stopped."
+            )
+
+
+def warn_altered_code(record: dict[str, Any], config: TrainConfig, warn: Callable[[str], None]) -> None:
+    """Says which file of a user's own nets or loss is another than when the run was last started."""
+    begun = record.get("own_code", {})
+    for setting, now in own_files({"nets": config.nets, "loss": config.loss}).items():
+        if setting in begun and begun[setting]["sha256"] != now["sha256"]:
+            warn(
+                f"{now['file']} was altered since this run was last started (train.{setting} = "
+                f"{getattr(config, setting)}): what it learnt until now, it learnt by other code."
             )
 
 

@@ -133,14 +133,14 @@ def rank_accuracy(real: Tensor, fake: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Loss:
-    """What D and G minimise, and how often D is right.
+    """What D and G minimise, and how often D is right. Logits are (N,) float, a loss is a scalar.
 
     Attributes:
-        discriminator: of the logits of real and of fake images; BEGAN's takes k as well.
-        generator: of the logits of fake images; where it ``pairs``, of those of real ones too.
-        critic: d has no point of doubt, and accuracy is of pairs.
-        smooths: takes one-sided label smoothing.
-        autoencoder: d is the negative error of an autoencoder.
+        discriminator: (real, fake) → loss, of the logits of real and of fake images; BEGAN's takes k as well.
+        generator: fake → loss; where it ``pairs``, (fake, real) → loss.
+        accuracy: (real, fake) → 0 … 1, for the log; `rank_accuracy` where d has no point of doubt (a ``critic``).
+        smooths: ``discriminator`` takes one-sided label smoothing as a third argument, where it is not 0.
+        autoencoder: d is the negative error of an autoencoder, and ``discriminator`` takes k, a scalar tensor.
     """
 
     discriminator: Callable[..., Tensor]

@@ -18,7 +18,8 @@ from facegan.config import TrainConfig
 from facegan.nets import NetSpec, drawn
 from facegan.train.rounds import augment, draws
 from facegan.train.rounds.ema import Ema
-from facegan.train.rounds.losses import LOSSES, began_convergence, began_k
+from facegan.train.rounds.find_loss import find_loss
+from facegan.train.rounds.losses import began_convergence, began_k
 from facegan.train.rounds.networks import Learner
 from facegan.train.rounds.penalties import dragan, gradient_penalty, squared_gradient
 from facegan.train.rounds.precision import Precision, autocast, float32_as
@@ -71,7 +72,7 @@ class Work:
         self.precision: Precision = precision
         self.g, self.d = generator, discriminator
         self.device = generator.device
-        self.loss = LOSSES[config.loss]
+        self.loss = find_loss(config.loss)
         share = ranks.share(config.batch)
         shape = (share, spec.channels, spec.size, spec.size)
         place = {"dtype": torch.uint8, "device": self.device}
