@@ -159,7 +159,6 @@ def test_the_program_prints_figures_and_fails_where_a_recipe_does(tmp_path):
 # Seen to fail, or not seen to its end yet (two shared cores): to be settled, by settings of the trial or by the nets.
 OPEN = {
     "celeba-began-64": "after 300 rounds no mode is covered: k is still 0, and D is a plain autoencoder",
-    "celeba-dcgan-64-plus": "two modes of four after 300 rounds",
     "celeba-r3gan-64": "not seen to its end",
     "celeba-resnet-hinge-64": "one mode, drawn sharply: it collapses at this learning rate",
 }
