@@ -270,7 +270,10 @@ def test_grid_and_png(tmp_path):
     assert np.array_equal(picture[12:20, 2:10], images[3].permute(1, 2, 0).numpy())
     save_png(tmp_path / "x.png", picture)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), picture)
-    assert grid(images[:, :1]).shape == (22, 32, 3)
+    grey = grid(images[:, :1], columns=3)
+    assert grey.shape == (22, 32, 1)
+    save_png(tmp_path / "grey.png", grey)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "grey.png")), grey[..., 0])
 
 
 def test_d_learns_again_after_a_step_of_g_that_failed(monkeypatch):

@@ -188,7 +188,7 @@ def test_resume_never_puts_the_old_run_aside(tmp_path, capsys):
 def test_a_run_goes_on_only_as_what_it_was(tmp_path, monkeypatch, capsys):
     toy_train(tmp_path, images=16)
     with pytest.raises(
-        SettingsError, match=r"begun with lr_g = 0\.0002, and now lr_g = 0\.1 is asked for\.\nOnly images, "
+        SettingsError, match=r"begun with lr_g = 0\.0002, and now lr_g = 0\.1 is asked for\.\nOnly eval_every, "
     ):
         toy_train(tmp_path, images=32, lr_g=0.1)
     with pytest.raises(SettingsError, match="begun with precision = fp32, and now precision = bf16"):
