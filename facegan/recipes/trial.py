@@ -6,7 +6,7 @@ A few hundred rounds of the real `facegan.train.train`. What has to be another t
 - pictures are 32 pixels wide, or as many as the recipe's where that is less (where the nets make no 32, the least that
   they make); channels are the recipe's;
 - nets are narrowed to `WIDTHS`, batches to `BATCH` (`SMALL_BATCH` where D takes several steps a round, and of R3GAN,
-  which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`; the
+  which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`, or what `RATES` has; the
   moving average's half-life is shortened to `EMA_ROUNDS`; lengths of head starts and of the plateau as the training is;
 - a lazy penalty is had at every step: every 16th would be 25 of 400;
 - float32 on one CPU thread, so that it comes out the same on any number of cores; saved and
@@ -41,7 +41,7 @@ WIDTHS = {
     "began": 16,
     "r3gan": 8,
 }
-RATE, MOST_FASTER = 2e-3, 20.0  # a rate that is far too low stays so
+RATES, RATE, MOST_FASTER = {"mlp": 5e-4}, 2e-3, 20.0  # a rate that is far too low stays so
 BATCH, SMALL_BATCH = 32, 16
 PICTURES, SAMPLES = 1024, 512
 LEAST_COVERED = 3  # of the four modes
@@ -164,7 +164,7 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     width = min(config.width, WIDTHS.get(config.nets, config.width))
     slow = config.d_steps > 1 or config.nets == "r3gan"
     batch = min(config.batch, SMALL_BATCH if slow else BATCH)
-    faster = min(max(RATE / config.lr_g, 1.0), MOST_FASTER)
+    faster = min(max(RATES.get(config.nets, RATE) / config.lr_g, 1.0), MOST_FASTER)
     images = ROUNDS * batch * config.d_steps
     changes: dict[str, Any] = {
         "width": width,
