@@ -6,11 +6,12 @@ A few hundred rounds of the real `facegan.train.train`. What has to be another t
 - pictures are 32 pixels wide, or as many as the recipe's where that is less (where the nets make no 32, the least that
   they make); channels are the recipe's;
 - nets are narrowed to `WIDTHS`, batches to `BATCH` (`SMALL_BATCH` where D takes several steps a round, and of R3GAN,
-  which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`, or what `RATES` has; the
-  moving average's half-life is shortened to `EMA_ROUNDS`; lengths of head starts and of the plateau as the training is;
+  which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`, or
+  what `RATES` has; the moving average's half-life is shortened to `EMA_ROUNDS`; lengths of head starts and of the
+  plateau as the training is;
 - a lazy penalty is had at every step: every 16th would be 25 of 400;
-- float32 on one CPU thread, so that it comes out the same on any number of cores; saved and
-  logged at the end alone, and measured by nothing else.
+- float32 on one CPU thread, so that it comes out the same on any number of cores; saved and logged at the end alone,
+  and measured by nothing else.
 """
 
 from __future__ import annotations
