@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_pairs_and_losses_that_no_recipe_has_learn(name: str) -> None:
     nets, given = name.split()[0], OTHERS[name]
-    over = {"images": "120st"} if nets == "resnet" else {}  # slow, and there by then
+    over: dict[str, Any] = {"images": "120st"} if nets == "resnet" else {}  # slow, and there by then
     size = 28 if nets in ("mlp", "mnist-conv") else 64
     trial = try_config(name, TrainConfig.of({"nets": nets, **given}), size, 1, **over)
     assert not trial.problem, trial
