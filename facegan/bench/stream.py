@@ -57,9 +57,8 @@ def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, cons
     faces, info = FaceShards(shards), DatasetInfo.read(shards)
     urls = [str(shards / entry.name) for entry in info.split_shards("train")]
     by_hand_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
-    _first_epochs(
-        faces, 1, batch, workers
-    )  # untimed, as webdataset's start is: memory that the machine never gave before
+    # Untimed, as webdataset's start is: it takes memory that the machine may never have given before.
+    _first_epochs(faces, 1, batch, workers)
     rates = in_pairs(
         lambda: _first_epochs(faces, images, batch, workers),
         lambda: _by_hand(urls, faces.channels, by_hand_workers, images, batch),

@@ -10,6 +10,7 @@ import subprocess
 import time
 import weakref
 from collections.abc import Callable
+from typing import BinaryIO, cast
 
 from facegan.remote import TIMEOUT_VARIABLE, timeout_seconds
 
@@ -30,8 +31,7 @@ class Pipe:
         self._command, self._stop = command, stop
         # The user's own words, which `pipe:` promises to give to the shell; a session, to end whatever they start.
         self._process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True)
-        assert self._process.stdout is not None  # for pyright: it was asked for
-        self._output = self._process.stdout
+        self._output = cast(BinaryIO, self._process.stdout)  # it was asked for
         self._kill = weakref.finalize(self, _kill, self._process)  # at the end of this process, too
 
     def read(self, size: int) -> bytes:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
 from facegan.train import plan_train
 from facegan.train.folder.log import read_stats
 from facegan.train.rounds.ranks import ALONE, Ranks
+from facegan.train.rounds.sync import synchronise_norms
 
 PROGRAM = Path(__file__).with_name("two.py")
 
@@ -142,3 +144,24 @@ def test_a_share_that_cannot_be_computed_in_parts(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(SettingsError, match=r"6 images of --batch 24, .*\nchoose a multiple of 16\."):
         plan_train(toy_config(batch=24, accumulate=4), ToyFaces(), tmp_path / "run", device="cpu")
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """As a user's nets may have it."""
+
+
+@pytest.mark.parametrize(
+    ("norm", "what"),
+    [
+        (nn.BatchNorm2d(4, track_running_stats=False), "has no running statistics"),
+        (nn.BatchNorm1d(4, affine=False), "has no running statistics, no weights"),
+        (nn.BatchNorm2d(4, momentum=None), "no weights or no momentum"),
+        (OwnNorm(4), "is a OwnNorm"),
+        (nn.BatchNorm3d(4), "is a BatchNorm3d"),
+    ],
+)
+def test_norms_of_own_nets_that_can_t_be_synchronised_are_refused_and_left(norm: nn.Module, what: str) -> None:
+    first, kind = nn.BatchNorm2d(4), type(norm)
+    with pytest.raises(SettingsError, match=f"train.sync_norm can't synchronise .*: it .*{what}"):
+        synchronise_norms(nn.Sequential(first, norm), ALONE)
+    assert (type(first), type(norm)) == (nn.BatchNorm2d, kind)

@@ -8,12 +8,17 @@ N batch of this process, C channels; H height, W width where there are any.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Container
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from facegan.errors import SettingsError
 from facegan.train.rounds.ranks import Ranks
+
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class _Sum(torch.autograd.Function):
@@ -35,7 +40,7 @@ class _Synchronised:
     ranks: Ranks
 
     def forward(self, input: Tensor) -> Tensor:
-        norm = _as_norm(self)
+        norm = cast(Norm, self)
         if not norm.training:
             return super().forward(input)  # pyright: ignore[reportAttributeAccessIssue] - that of torch's norm
         count = self.ranks.size * input.numel() // input.shape[1]
@@ -49,9 +54,7 @@ class _Synchronised:
         return (centred * scale.view(each) + norm.bias.view(each)).to(input.dtype)
 
     def _sum(self, values: Tensor) -> Tensor:
-        total = _Sum.apply(values.sum(dim=[0, *range(2, values.ndim)]), self.ranks)
-        assert isinstance(total, Tensor)
-        return total
+        return cast(Tensor, _Sum.apply(values.sum(dim=[0, *range(2, values.ndim)]), self.ranks))
 
 
 class SynchronisedBatchNorm1d(_Synchronised, nn.BatchNorm1d):
@@ -62,28 +65,38 @@ class SynchronisedBatchNorm2d(_Synchronised, nn.BatchNorm2d):
     pass
 
 
-def _as_norm(module: object) -> nn.BatchNorm1d | nn.BatchNorm2d:
-    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-    return module
-
-
 @torch.no_grad()
-def _follow(norm: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+def _follow(norm: Norm, mean: Tensor, variance: Tensor) -> None:
     """Moves the running statistics, as in eval mode they stand for the batch's."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mean, norm.momentum or 0.0)
-    norm.running_var.lerp_(variance, norm.momentum or 0.0)
+    momentum = cast(float, norm.momentum)  # this and the statistics are there: `_refuse_unlike` looked
+    cast(Tensor, norm.num_batches_tracked).add_(1)
+    cast(Tensor, norm.running_mean).lerp_(mean, momentum)
+    cast(Tensor, norm.running_var).lerp_(variance, momentum)
 
 
 def synchronise_norms(net: nn.Module, ranks: Ranks) -> None:
-    """Every batch norm of ``net`` goes over the batches of all processes from now on; its tensors stay as they are."""
+    """Every batch norm of ``net`` goes over the batches of all processes from now on; its tensors stay as they are.
+
+    Raises:
+        SettingsError: one is of a kind that a user's own net alone may have, and can't be synchronised.
+    """
     kinds = {nn.BatchNorm1d: SynchronisedBatchNorm1d, nn.BatchNorm2d: SynchronisedBatchNorm2d}
-    for module in net.modules():
-        kind = kinds.get(type(module))
-        if kind:
-            module.__class__ = kind
-            assert isinstance(module, _Synchronised)
-            module.ranks = ranks
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        _refuse_unlike(norm, kinds)
+    for norm in norms:
+        norm.__class__ = kinds[type(norm)]
+        cast(_Synchronised, norm).ranks = ranks
+
+
+def _refuse_unlike(norm: _BatchNorm, kinds: Container[type]) -> None:
+    if type(norm) not in kinds:
+        what = f"is a {type(norm).__name__}"
+    elif norm.running_mean is None or norm.weight is None or norm.momentum is None:
+        what = "has no running statistics, no weights or no momentum"
+    else:
+        return
+    raise SettingsError(
+        f"train.sync_norm can't synchronise a batch norm of these nets: it {what}.\n"
+        "Use nn.BatchNorm1d or nn.BatchNorm2d with their defaults, or leave train.sync_norm out."
+    )
