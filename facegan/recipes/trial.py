@@ -9,6 +9,8 @@ A few hundred rounds of the real `facegan.train.train`. What has to be another t
   which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`, or
   what `RATES` has; the moving average's half-life is shortened to `EMA_ROUNDS`; lengths of head starts and of the
   plateau as the training is;
+- several steps of D a round are left to the Wasserstein losses, whose critic has to be near its optimum: with hinge,
+  five chase the generator from one kind of pictures to the next as long as rounds are few;
 - a lazy penalty is had at every step: every 16th would be 25 of 400;
 - float32 on one CPU thread, so that it comes out the same on any number of cores; saved and logged at the end alone,
   and measured by nothing else.
@@ -31,7 +33,7 @@ from facegan.errors import FaceganError, Interrupted
 from facegan.recipes.recipe import Recipe, read_recipe
 from facegan.recipes.toy import MODES, Nearness, Pictures, nearness
 
-ROUNDS, EMA_ROUNDS = 400, 20
+ROUNDS, LONGER, EMA_ROUNDS = 400, {"mlp": 600}, 20
 WIDTHS = {
     "dcgan": 16,
     "dcgan-fc": 16,
@@ -47,6 +49,7 @@ BATCH, SMALL_BATCH = 32, 16
 PICTURES, SAMPLES = 1024, 512
 LEAST_COVERED = 3  # of the four modes
 _SIZE = 32
+_NEAR_OPTIMUM = ("wgan", "wgan-gp")
 _SHORTENED = ("d_head_start", "g_head_start", "plateau_images")
 
 
@@ -163,19 +166,21 @@ def try_config(name: str, config: TrainConfig, size: int, channels: int, *, seed
 def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     """A recipe's settings, with what the few rounds need in the place of its own."""
     width = min(config.width, WIDTHS.get(config.nets, config.width))
-    slow = config.d_steps > 1 or config.nets == "r3gan"
+    d_steps = config.d_steps if config.loss in _NEAR_OPTIMUM else 1
+    slow = d_steps > 1 or config.nets == "r3gan"
     batch = min(config.batch, SMALL_BATCH if slow else BATCH)
     faster = min(max(RATES.get(config.nets, RATE) / config.lr_g, 1.0), MOST_FASTER)
-    images = ROUNDS * batch * config.d_steps
+    images = LONGER.get(config.nets, ROUNDS) * batch * d_steps
     changes: dict[str, Any] = {
         "width": width,
         "width_d": config.width_d and max(config.width_d * width // config.width, 1),
         "batch": batch,
         "accumulate": 1,
+        "d_steps": d_steps,
         "images": images,
         "lr_g": config.lr_g * faster,
         "lr_d": config.lr_d * faster,
-        "ema_images": min(config.ema_images, EMA_ROUNDS * batch * config.d_steps),
+        "ema_images": min(config.ema_images, EMA_ROUNDS * batch * d_steps),
         "penalty_every": 1,
         "precision": "fp32",
         "seed": seed,

@@ -135,6 +135,8 @@ def test_a_trial_keeps_all_of_a_recipe_that_its_docstring_does_not_name(name):
         "g_head_start",
         "plateau_images",
     }
+    if config.loss == "hinge":
+        named.add("d_steps")
     assert changed <= named
 
 
@@ -157,17 +159,14 @@ def test_the_program_prints_figures_and_fails_where_a_recipe_does(tmp_path):
     assert trial["distance"] > trial["real"]
 
 
-# Seen to fail, or not seen to their end, in minutes each: to be settled, by settings of the trial or by the nets.
-OPEN = {
-    "celeba-began-64": "after 1,500 rounds no mode is covered",
-    "celeba-r3gan-64": "not seen to its end",
-    "celeba-resnet-hinge-64": "one mode, at ten times its learning rate, at two and a half, and at its own",
-    "cifar10-mlp": "one or two modes, at two and a half to ten times its learning rate, after 400 and 1,000 rounds",
-}
+# Nothing in BEGAN's loss sees that samples are alike: a generator of one kind of pictures, as good as the autoencoder's
+# own, balances it. One kind was the most it drew: with γ of 0.5 to 1, codes of 4, 8 and 64 numbers, k moved 30 to 1,000
+# times as fast, rates of 3e-4 to 2e-3, D ahead by 200 and 400 rounds, pictures with more noise.
+OPEN = {"celeba-began-64": "one of the four kinds at most"}
 
 
 def _recipe(name: str) -> ParameterSet | str:
-    return pytest.param(name, marks=pytest.mark.xfail(reason=OPEN[name], run=False)) if name in OPEN else name
+    return pytest.param(name, marks=pytest.mark.xfail(reason=OPEN[name])) if name in OPEN else name
 
 
 @pytest.mark.slow
