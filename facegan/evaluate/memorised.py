@@ -125,7 +125,8 @@ def _nearest_of(
 
 
 def _merge(one: _Found, other: _Found, count: int) -> _Found:
-    distances, indices = (np.concatenate(parts, axis=1) for parts in zip(one, other, strict=True))
+    distances = np.concatenate([one[0], other[0]], axis=1)
+    indices = np.concatenate([one[1], other[1]], axis=1)
     order = np.argsort(distances, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
