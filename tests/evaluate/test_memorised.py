@@ -113,8 +113,10 @@ def test_the_picture_shows_each_where_it_belongs(size: int, channels: int, times
 def test_what_can_not_be_compared(training: Tensor) -> None:
     with pytest.raises(SettingsError, match="no samples to find the nearest"):
         neighbours(training[:0], training)
-    with pytest.raises(SettingsError, match="9 training faces are too few to look for copies of them: it takes 10"):
-        copied_share(training, training[:9])
+    with pytest.raises(SettingsError, match="2 training faces are too few to show the 3 nearest"):
+        neighbours(training, training[:2])
+    with pytest.raises(SettingsError, match="the distances to many training faces: 1 is too few"):
+        copied_share(training, iter([training[:1], training[:0]]))
     with pytest.raises(SettingsError, match=r"faces of 64×64 pixels and 3 channels .* of 32×32 pixels and 1 channel\."):
         neighbours(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), training)
     with pytest.raises(SettingsError, match="no training face 199 to show: there are 150"):

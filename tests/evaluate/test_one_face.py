@@ -42,9 +42,8 @@ def test_faces_are_found_where_they_were_drawn(found: FacesFound) -> None:
 
 def test_noise_is_no_face_and_two_are_not_one(faces: Tensor, models: Path) -> None:
     assert find_faces(uniform_noise(10)).share == 0
-    two = torch.cat([faces[:10], faces[10:20]], dim=3).repeat(1, 1, 2, 1)[:, :, 32:96]  # side by side, and cut
     beside = torch.full((10, 3, 128, 128), 128, dtype=torch.uint8)
-    beside[:, :, 32:96] = two
+    beside[:, :, 32:96] = torch.cat([faces[:10], faces[10:20]], dim=3)
     assert find_faces(beside).share <= 0.2
 
 
@@ -91,6 +90,16 @@ def test_what_it_does_not_take(tmp_path: Path) -> None:
         find_faces(uniform_noise(1), tmp_path / "other.tflite")
     with pytest.raises(ModelError, match=r"There is no model .*none\.tflite"):
         find_faces(uniform_noise(1), tmp_path / "none.tflite")
+
+
+def test_nothing_is_said_on_stderr(models: Path) -> None:
+    """MediaPipe speaks from C++ when it loads and when it closes."""
+    program = (
+        "import torch; from facegan.evaluate import find_faces\n"
+        "print(find_faces(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).share)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0.0\n", "")
 
 
 def test_without_mediapipe_it_says_so(models: Path) -> None:
