@@ -58,7 +58,7 @@ def sample(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw samples: a grid (--out), single pictures (--dir), a dataset (--shards), or a film (--interpolate, --grow).
+    """Draw samples: a grid, single pictures, a dataset, or a film.
 
     The same generator and seed give the same samples, whatever their number.
     """

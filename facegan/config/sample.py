@@ -44,8 +44,8 @@ class SampleConfig(Settings):
 
     n: Positive | None = Field(
         default=None,
-        description="how many samples; 64 by default, 16 with --grow; with --interpolate the faces that a walk visits, "
-        "8 by default; with --latents all by default",
+        description="how many samples, by default 64 (--grow 16); with --interpolate the faces that a walk visits, by default "
+        "8; with --latents by default all",
     )
     seed: Annotated[int, Field(ge=0)] = Field(
         default=0, description="which samples: image i follows from the seed and i, whatever n is"
@@ -56,12 +56,12 @@ class SampleConfig(Settings):
     latents: str = Field(
         default="", description="instead: latents from a .npy, .npz or .safetensors file, float (N, latent)"
     )
-    frames: Positive = Field(default=24, description="of --interpolate: frames from one face to the next")
+    frames: Positive = Field(default=24, description="with --interpolate the frames from one face to the next")
     fps: Annotated[float, Field(gt=0, le=120)] | None = Field(
         default=None, description="frames a second of a film; 24 by default, 2 with --grow"
     )
-    walks: Positive = Field(default=1, description="of --interpolate: walks beside one another, as a grid")
-    shard_size: Positive = Field(default=1000, description="of --shards: samples a shard")
+    walks: Positive = Field(default=1, description="with --interpolate the walks beside one another, as a grid")
+    shard_size: Positive = Field(default=1000, description="with --shards the samples of a shard")
 
     @property
     def seed_list(self) -> tuple[int, ...]:
