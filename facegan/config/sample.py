@@ -44,8 +44,8 @@ class SampleConfig(Settings):
 
     n: Positive | None = Field(
         default=None,
-        description="how many samples, by default 64 (--grow 16); with --interpolate the faces that a walk visits, by default "
-        "8; with --latents by default all",
+        description="how many samples, by default 64 (--grow 16); with --interpolate the faces that a walk visits, by "
+        "default 8; with --latents by default all",
     )
     seed: Annotated[int, Field(ge=0)] = Field(
         default=0, description="which samples: image i follows from the seed and i, whatever n is"

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -203,7 +204,8 @@ def test_webdataset_reads_samples(grey: Path, tmp_path: Path) -> None:
     from webdataset.compat import WebDataset
 
     write_shards(grey, tmp_path / "a", SampleConfig(seeds="3,3,9"), device="cpu")
-    samples = list(WebDataset(str(tmp_path / "a/train-000000.tar"), shardshuffle=False).decode("rgb8"))
+    pipeline: Any = WebDataset(str(tmp_path / "a/train-000000.tar"), shardshuffle=False)  # its methods have no types
+    samples = list(pipeline.decode("rgb8"))
     assert [sample["json"]["path"] for sample in samples] == [
         "sample-000000-seed-3.png",
         "sample-000001-seed-3.png",
