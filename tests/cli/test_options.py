@@ -90,7 +90,7 @@ def test_completion(shell: str) -> None:
     script = facegan("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert (script.returncode, script.stderr) == (0, "")
     assert f"complete_{shell}" in script.stdout
-    asked = {"_FACEGAN_COMPLETE": f"complete_{shell}"}
+    asked: dict[str, Any] = {"_FACEGAN_COMPLETE": f"complete_{shell}"}
     if shell == "bash":
         asked |= {"COMP_WORDS": "facegan sa", "COMP_CWORD": "1"}
     else:
