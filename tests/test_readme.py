@@ -39,3 +39,22 @@ def test_add_your_own_net_or_loss(tmp_path: Path, dataset: Path) -> None:
         )
         assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "grid.png").stat().st_size > 1000
+
+
+def test_as_a_library(tmp_path: Path, portraits: Path, models: Path) -> None:
+    code = re.findall(r"```python\n(.+?)```", section("As a library"), re.DOTALL)
+    assert len(code) == 1
+    (tmp_path / "tutorial.py").write_text(code[0])
+    (tmp_path / "photos").symlink_to(portraits)
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "tutorial.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "of 60 photographs kept" in ended.stdout
+    assert (tmp_path / "grid.png").stat().st_size > 10_000

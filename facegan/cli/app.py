@@ -70,6 +70,24 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 
 
+# The last line of each command's help.
+_EXAMPLES = {
+    "prep": "facegan prep photos/ out/ --size 64 --split 0.9,0.05,0.05",
+    "inspect": "facegan inspect out/ 000001 --plot face.png",
+    "verify": "facegan verify out/ --deep",
+    "select": 'facegan select out/ best/ --where "score > 0.9 and width >= 178" --limit 10000',
+    "train": "facegan train --shards out/ --method wgan-gp --images 1M --eval-every 50k",
+    "sample": "facegan sample runs/dcgan-out --interpolate walk.mp4 --n 8 --walks 9",
+    "compare": "facegan compare runs/dcgan-out runs/wgan-gp-out --out both.png",
+    "run": "facegan run celeba-dcgan-64 --set prep.source=img_align_celeba --to runs/mine",
+    "demo": "facegan demo /tmp/demo",
+    "doctor": "facegan doctor --json",
+}
+for command in app.registered_commands:
+    if command.name in _EXAMPLES:
+        command.epilog = f"Example: {_EXAMPLES[command.name]}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Device, Json, Quiet, console_of, setting, whole_number
+from facegan.cli.options import Debug, Device, Json, Quiet, Set, asked, console_of, given, setting, whole_number
 from facegan.config import PrepConfig, TrainConfig
 from facegan.console import print_json, print_table
 from facegan.errors import SettingsError
@@ -47,6 +47,7 @@ def _told(value: object) -> str:
 
 @app.command("prep")
 def bench_prep(
+    context: typer.Context,
     photos: Annotated[
         Path | None, typer.Argument(metavar="[PHOTOS]", help="A folder of JPEGs; else drawn ones.")
     ] = None,
@@ -58,12 +59,13 @@ def bench_prep(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs.")] = None,
     workers: Workers = "auto",
     pairs: Pairs = 3,
+    sets: Set = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Photographs a second: prep beside decode, detect, crop and encode by hand, in as many processes."""
-    config = PrepConfig.of({"crop": crop, "detector": detector})
+    config = PrepConfig.of(given(PrepConfig, sets, **asked(context, ("crop", "detector"))))
     processes = whole_number(workers, "--workers") or usable_cpus()
     if scaling and processes == 1:
         raise SettingsError("--scaling compares several processes with one: leave it out, or set --workers 2.")

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, Json, Quiet, console_of
-from facegan.console import human_seconds, print_json, print_result
+from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, by_section, console_of
+from facegan.console import human_seconds, print_json, print_result, print_table
+
+if TYPE_CHECKING:
+    from facegan.recipes.run import Row
 
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where everything goes.")] = Path("facegan-demo"),
+    sets: Set = None,
     json: Json = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -24,9 +29,13 @@ def demo(
     """
     start = time.monotonic()
     from facegan.recipes.recipe import read_recipe
-    from facegan.recipes.run import run_recipe
+    from facegan.recipes.run import plan_recipe, run_recipe
 
-    rows = {row.stage: row for row in run_recipe(read_recipe("smoke"), folder, console=console_of(quiet))}
+    recipe = read_recipe("smoke", by_section(sets))
+    if dry_run:
+        _print_plan(plan_recipe(recipe, folder), folder, json)
+        return
+    rows = {row.stage: row for row in run_recipe(recipe, folder, console=console_of(quiet))}
     prepared, trained = rows["prep"].result, rows["train"].result
     seconds = time.monotonic() - start
     preview, grid, losses = (
@@ -52,3 +61,10 @@ def demo(
         f"  {grid}   faces that the generator drew\n"
         f"  {losses}   how the training went"
     )
+
+
+def _print_plan(rows: list[Row], folder: Path, json: bool) -> None:
+    if json:
+        print_json({"folder": str(folder), "stages": [row.to_json() for row in rows]})
+    else:
+        print_table(["stage", "", "what", "where"], [[row.stage, row.state, row.told, row.where] for row in rows])

@@ -1,52 +1,125 @@
-"""``facegan sample``: pictures from a trained generator."""
+"""``facegan sample``: pictures, datasets and films from a trained generator."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, console_of
+from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, Set, asked, console_of, given, setting
+from facegan.config import SampleConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError
 
+_TARGETS = ("out", "dir", "shards", "interpolate", "grow")
+# Settings that do something with some targets alone.
+_ONLY_WITH = {
+    "frames": ("interpolate",),
+    "walks": ("interpolate",),
+    "fps": ("interpolate", "grow"),
+    "shard_size": ("shards",),
+}
+
 
 def sample(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a generator.safetensors.")],
-    out: Annotated[Path | None, typer.Option("--out", help="One picture with all samples.")] = None,
-    dir: Annotated[Path | None, typer.Option("--dir", help="A folder for single PNGs instead.")] = None,
+    context: typer.Context,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, one of its checkpoints, or a generator.safetensors.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="One picture of all samples, a .png.")] = None,
+    dir: Annotated[Path | None, typer.Option("--dir", help="A new folder of single PNGs.")] = None,
+    shards: Annotated[
+        Path | None, typer.Option("--shards", help="A new dataset, as facegan prep makes them, marked as generated.")
+    ] = None,
+    interpolate: Annotated[
+        Path | None,
+        typer.Option("--interpolate", help="A film from face to face and back to the first: .gif, .webp or .mp4."),
+    ] = None,
+    grow: Annotated[
+        Path | None,
+        typer.Option("--grow", help="The same samples by all checkpoints of RUN: .gif, .webp, .mp4; or .png, in rows."),
+    ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="By the best checkpoint of a run that was measured on the way.")
     ] = False,
-    n: Annotated[int, typer.Option("--n", min=1, help="How many samples.")] = 64,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which samples: the same seed gives the same ones.")] = 0,
+    n: Annotated[int | None, setting(SampleConfig, "n")] = SampleConfig.default("n"),
+    seed: Annotated[int, setting(SampleConfig, "seed")] = SampleConfig.default("seed"),
+    seeds: Annotated[str, setting(SampleConfig, "seeds")] = SampleConfig.default("seeds"),
+    latents: Annotated[str, setting(SampleConfig, "latents")] = SampleConfig.default("latents"),
+    frames: Annotated[int, setting(SampleConfig, "frames")] = SampleConfig.default("frames"),
+    fps: Annotated[float | None, setting(SampleConfig, "fps")] = SampleConfig.default("fps"),
+    walks: Annotated[int, setting(SampleConfig, "walks")] = SampleConfig.default("walks"),
     device: Device = "auto",
+    sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw samples: a grid (--out) or single pictures (--dir)."""
-    if (out is None) == (dir is None):
-        raise SettingsError("Name either --out grid.png for one picture or --dir DIR for single ones.")
-    if out is not None and out.suffix.lower() != ".png":
-        raise SettingsError(f"--out {out}: pictures are PNG files; give it a name that ends in .png.")
-    target = str(out or dir)
+    """Draw samples: a grid, single pictures, a dataset, or a film.
+
+    The same generator and seed give the same samples, whatever their number.
+    """
+    options = asked(context, SampleConfig.model_fields)
+    values = given(SampleConfig, sets, **options)
+    config = SampleConfig.of(values)
+    targets = {"out": out, "dir": dir, "shards": shards, "interpolate": interpolate, "grow": grow}
+    kind, target = _target({name: path for name, path in targets.items() if path is not None})
+    for name, kinds in _ONLY_WITH.items():
+        if name in values and kind not in kinds:
+            others = " or ".join(f"--{other}" for other in kinds)
+            raise SettingsError(f"--{name.replace('_', '-')} is for {others}: it changes nothing with --{kind}.")
+    if best and kind == "grow":
+        raise SettingsError("--best is one checkpoint, and --grow shows all of them: leave one of them out.")
+    from facegan.train import sample as room
+
+    if kind in ("interpolate", "grow") and target.suffix.lower() != ".png":
+        room.check_film(target, config.fps)
     if best:
-        from facegan.train.sample import best_of
-
-        run = best_of(run)
+        run = room.best_of(run)
+    told = {"run": str(run), "seed": config.seed, "seeds": config.seeds, "latents": config.latents, "out": str(target)}
     if dry_run:
-        print_result(f"{n:,} samples of {run} with seed {seed} would go into {target}")
+        count = room.count_samples(run, kind, target, config)
+        what = f"{count:,} samples of {run} would be drawn into {target}"
+        _print(json, {**told, "n": count}, what)
         return
-    from facegan.train.sample import write_grid, write_pictures
+    start = time.monotonic()
+    result = _write(kind, run, target, config, device, quiet)
+    _print(json, {**told, **result, "seconds": round(time.monotonic() - start, 2)}, str(target))
 
-    if out is not None:
-        write_grid(run, out, n=n, seed=seed, device=device)
-    elif dir is not None:
-        write_pictures(run, dir, n=n, seed=seed, device=device, console=console_of(quiet))
+
+def _target(named: dict[str, Path]) -> tuple[str, Path]:
+    if len(named) != 1:
+        raise SettingsError(
+            "Name one of --out grid.png, --dir DIR, --shards DIR, --interpolate walk.gif and --grow growth.gif"
+            f"{', and not ' + ' and '.join(f'--{name}' for name in named) if named else ''}."
+        )
+    kind, target = next(iter(named.items()))
+    if kind == "out" and target.suffix.lower() != ".png":
+        raise SettingsError(f"--out {target}: pictures are PNG files; give it a name that ends in .png.")
+    return kind, target
+
+
+def _write(kind: str, run: Path, target: Path, config: SampleConfig, device: str, quiet: bool) -> dict[str, Any]:
+    from facegan.train import sample as room
+
+    console = console_of(quiet)
+    if kind == "out":
+        return {"n": room.write_grid(run, target, config, device=device)}
+    if kind == "dir":
+        return {"n": room.write_pictures(run, target, config, device=device, console=console)}
+    if kind == "shards":
+        info = room.write_shards(run, target, config, device=device, console=console)
+        return {"n": info.totals.faces, "shards": len(info.shards), "bytes": info.totals.bytes}
+    write = room.write_walk if kind == "interpolate" else room.write_grown
+    film = write(run, target, config, device=device, console=console)
+    return {"n": film.samples, "frames": film.frames, "fps": film.fps}
+
+
+def _print(json: bool, found: dict[str, Any], text: str) -> None:
     if json:
-        print_json({"run": str(run), "n": n, "seed": seed, "out": target})
+        print_json(found)
     else:
-        print_result(target)
+        print_result(text)

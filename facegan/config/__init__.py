@@ -3,6 +3,7 @@
 from facegan.config.base import Positive, Settings, choices_of
 from facegan.config.methods import METHODS, NETS, Law, Loss, Nets, defaults_of_nets
 from facegan.config.prep import DETECTORS, FIXED_CROPS, PrepConfig, SelectConfig
+from facegan.config.sample import SampleConfig
 from facegan.config.train import LENGTHS, TrainConfig
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Nets",
     "Positive",
     "PrepConfig",
+    "SampleConfig",
     "SelectConfig",
     "Settings",
     "TrainConfig",

@@ -12,6 +12,7 @@ from facegan.faces.detectors import check_detector
 from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
 from facegan.files import sha256_file
 from facegan.prep.attributes import Attributes
+from facegan.shards.layout import GENERATED
 
 _MODELS_OF = {"mediapipe": ("short", "full"), "mediapipe-short": ("short",), "mediapipe-full": ("full",)}
 _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "simplejpeg")
@@ -55,6 +56,11 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     Raises:
         DatasetError: names the first setting that differs, both values, and the way out.
     """
+    if old.get(GENERATED):
+        raise DatasetError(
+            f"{out} holds faces that facegan sample drew, and no photographs. Choose another folder,\n"
+            "or make it anew (what is in it is deleted) with --force."
+        )
     old = with_defaults(old)
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) != new.get(name):

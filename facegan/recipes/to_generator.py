@@ -172,9 +172,10 @@ class Sample:
         return f"{SAMPLES} samples are drawn"
 
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.config import SampleConfig
         from facegan.train.sample import write_grid
 
-        write_grid(self._drawn_by(), self.picture, n=SAMPLES, seed=0, device=self.device)
+        write_grid(self._drawn_by(), self.picture, SampleConfig(n=SAMPLES), device=self.device)
         return {"samples": SAMPLES}
 
     def tell(self, result: dict[str, Any]) -> str:

@@ -16,6 +16,9 @@ DATASET_FILE = "dataset.json"
 PHOTOS_FILE = "photos.parquet"
 PREVIEW_FILE = "preview.png"
 STATE_FOLDER = ".facegan"
+GENERATED = (
+    "generated"  # the entry in dataset.json's settings that tells what drew the faces, where they are no photographs'
+)
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -177,6 +180,11 @@ class DatasetInfo(Record):
     @property
     def splits(self) -> list[str]:
         return [split for split in SPLITS if self.split_shards(split)]
+
+    @property
+    def is_generated(self) -> bool:
+        """A generator drew the faces; no photograph shows them."""
+        return bool(self.settings.get(GENERATED))
 
     @property
     def channels(self) -> int:

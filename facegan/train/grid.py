@@ -44,7 +44,11 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def grid(images: Tensor, columns: int | None = None) -> NDArray[np.uint8]:
     """uint8 (N, C, H, W) → one uint8 (H', W', C) array, row by row; about square where ``columns`` is None."""
-    pixels = images.permute(0, 2, 3, 1).numpy()
+    return tiled(images.permute(0, 2, 3, 1).numpy(), columns)
+
+
+def tiled(pixels: NDArray[np.uint8], columns: int | None = None) -> NDArray[np.uint8]:
+    """`grid` of uint8 (N, H, W, C)."""
     count, height, width, channels = pixels.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)

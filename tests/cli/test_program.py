@@ -36,7 +36,8 @@ OPTIONS = {
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
     " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
     " --no-graphs --recipe --set --json --dry-run --quiet --debug",
-    "sample": "--out --dir --best --n --seed --device --json --dry-run --quiet --debug",
+    "sample": "--out --dir --shards --interpolate --grow --best --n --seed --seeds --latents --frames --fps --walks"
+    " --device --set --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
     "run": "--set --to --json --dry-run --quiet --debug",
@@ -135,6 +136,14 @@ def test_train_and_sample(dataset: Path, tmp_path: Path) -> None:
     assert single is not None
     assert (single == grid[68:132, 68:132]).all()
     assert len(list((tmp_path / "b").iterdir())) == 9
+    again = ["sample", run, "--shards", tmp_path / "c", "--n", 9, "--set", "sample.seed=5", "--json"]
+    assert json.loads(facegan(*again, "--dry-run").stdout)["n"] == 9
+    assert not (tmp_path / "c").exists()
+    drawn = json.loads(facegan(*again).stdout)
+    assert (drawn["n"], drawn["shards"], drawn["seed"]) == (9, 1, 5)
+    assert facegan("verify", tmp_path / "c", "--deep").returncode == 0
+    plan = facegan("train", "--shards", tmp_path / "c", "--run", tmp_path / "other", "--batch", 4, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
 
 
 def test_lengths_in_steps_and_epochs(dataset: Path, tmp_path: Path) -> None:

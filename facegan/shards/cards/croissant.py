@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from facegan.manifests import KnownDataset
-from facegan.shards.layout import PHOTOS_FILE, DatasetInfo
+from facegan.shards.layout import GENERATED, PHOTOS_FILE, DatasetInfo
 from facegan.shards.photos import SCHEMA
 
 MIME_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 # Validators ask for a date; the files hold none, like the tars, so that the same photographs give the same bytes.
 _NO_DATE = "1970-01-01"
 _LICENCE_UNKNOWN = "Unknown: that of the photographs, which facegan was not told."
+_LICENCE_GENERATED = "Unknown: the faces are generated; the terms of what the generator was trained on may bind them."
 COLUMNS = {
     "path": "the photograph, below the folder that prep was given; undecodable bytes as \\xNN",
     "bytes": "size of the photograph's file",
@@ -80,12 +81,12 @@ def croissant(info: DatasetInfo, known: KnownDataset | None) -> dict[str, Any]:
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
-        "name": f"{known.name}-faces" if known else "faces",
+        "name": f"{known.name}-faces" if known else "generated-faces" if info.is_generated else "faces",
         "description": _description(info, known),
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "citeAs": known.citation if known else _citation(info),
         "datePublished": _NO_DATE,
-        "license": known.terms if known else _LICENCE_UNKNOWN,
+        "license": known.terms if known else _LICENCE_GENERATED if info.is_generated else _LICENCE_UNKNOWN,
         "version": f"{info.format}.0.0+{_digest(info)[:12]}",
         "distribution": _distribution(info),
         "recordSet": [*faces, _photos()],
@@ -95,6 +96,11 @@ def croissant(info: DatasetInfo, known: KnownDataset | None) -> dict[str, Any]:
 def _description(info: DatasetInfo, known: KnownDataset | None) -> str:
     of = f" of {known.title}" if known else ""
     size, grey = info.settings["size"], ", grey" if info.channels == 1 else ""
+    if info.is_generated:
+        return (
+            f"{info.totals.faces:,} generated faces of {size} × {size} pixels{grey}, drawn by a generator of facegan: "
+            f"photographs of nobody. The files carry no time: datePublished is {_NO_DATE}, as in the tars."
+        )
     return (
         f"{info.totals.faces:,} faces of {size} × {size} pixels{grey}, cut out of "
         f"{info.totals.photos:,} photographs{of} by facegan prep. The files carry no time, so that the same "
@@ -104,9 +110,13 @@ def _description(info: DatasetInfo, known: KnownDataset | None) -> str:
 
 def _citation(info: DatasetInfo) -> str:
     made = f"Made by facegan {info.versions.get('facegan', '')}".rstrip()
-    return (
-        f"@misc{{faces, title = {{Faces cut out of photographs}}, note = {{{made}, photographs {info.fingerprint}}}}}"
-    )
+    of = "generator" if info.is_generated else "photographs"
+    title = "Generated faces" if info.is_generated else "Faces cut out of photographs"
+    return f"@misc{{faces, title = {{{title}}}, note = {{{made}, {of} {_origin(info)}}}}}"
+
+
+def _origin(info: DatasetInfo) -> str:
+    return str(info.settings[GENERATED].get("generator", "")) if info.is_generated else info.fingerprint
 
 
 def _digest(info: DatasetInfo) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from facegan.config import PrepConfig
 from facegan.files import human_bytes
 from facegan.manifests import KnownDataset, completeness
-from facegan.shards.layout import DatasetInfo, ShardEntry
+from facegan.shards.layout import GENERATED, DatasetInfo, ShardEntry
 
 _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}  # as the hub calls ours
 REASONS_TOLD = {
@@ -76,6 +76,31 @@ _MEANINGS = {
     "models": "SHA-256 of each of the detector's models",
     "attributes": "SHA-256 of the list of attributes, where one was given",
 }
+_DRAWN = {
+    "size": "side of a face in pixels",
+    "channels": "3: colours; 1: grey",
+    "format": "png: uncompressed, lossless",
+    "shard_size": "samples a shard",
+    "generator": "SHA-256 of the generator's safetensors file",
+    "seed": "sample i follows from it and i",
+    "seeds": "a sample of each",
+    "latents": "SHA-256 of the file of latents",
+}
+_OF_DRAWN = FIELDS | {
+    "path": "the sample's name; no photograph lies there",
+    "sha256": "of the image's file",
+    "width": "of the image, in pixels",
+    "height": "of the image, in pixels",
+    "box": "empty: no detector looked at it",
+    "keypoints": "empty, likewise",
+    "score": "0, likewise",
+    "quad": "the image's corners [x, y]: top left, bottom left, bottom right, top right",
+    "turned": "0",
+    "label": "0",
+}
+_TERMS_GENERATED = """\
+Say of these faces that they are generated. A generator can give back likenesses of the people whose photographs it was
+trained on, and the terms of those photographs may bind what it draws: whoever passes this on has to know them."""
 _CONSENT = """\
 A face is personal data. Use these only where the people in the photographs agreed to it, or where the terms of the \
 photographs allow it; keep those terms with the dataset, delete the face of whoever asks for it, and say of generated \
@@ -87,6 +112,8 @@ this dataset on has to know, and to say so beside it."""
 
 def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
     """The card: YAML front matter, then what people want to know."""
+    if info.is_generated:
+        return _generated(info)
     size = info.settings["size"]
     sections = [
         ("", _about(info, known)),
@@ -103,13 +130,38 @@ def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
     return f"---\n{_front_matter(info, known)}---\n\n{title}{body}"
 
 
+def _generated(info: DatasetInfo) -> str:
+    """The card of faces that a generator drew."""
+    size, count = info.settings["size"], sum(shard.samples for shard in info.shards)
+    drawn = {name: value for name, value in info.settings[GENERATED].items() if value != ""}
+    settings = {**{name: value for name, value in info.settings.items() if name != GENERATED}, **drawn}
+    about = (
+        f"{count:,} **generated** faces of {size} × {size} pixels{', grey' if info.channels == 1 else ''}, drawn by a "
+        "generator of facegan (`facegan sample`).\nThey are photographs of nobody.\n"
+    )
+    rows = ((f"`{name}`", f"`{_plain(value)}`", _DRAWN.get(name, "")) for name, value in settings.items())
+    versions = ((name, _plain(version)) for name, version in info.versions.items())
+    same = "\nThe same generator, latents and versions on the same kind of machine give the same bytes of every file.\n"
+    sections = [
+        ("", about),
+        ("What is in it", _contents(info)),
+        ("KEY.json", _table(["field", "meaning"], ((f"`{name}`", _OF_DRAWN[name]) for name in FIELDS))),
+        ("How to read it", _reading(info)),
+        ("How it was made", _table(["setting", "value", "meaning"], rows)
+         + "\n" + _table(["library", "version"], versions) + same),
+        ("Terms", _TERMS_GENERATED + "\n"),
+    ]  # fmt: skip
+    body = "\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections)
+    return f"---\n{_front_matter(info, None)}---\n\n# Generated faces, {size} × {size}\n\n{body}"
+
+
 def _front_matter(info: DatasetInfo, known: KnownDataset | None) -> str:
     lines = [f"license: {known.licence if known else 'unknown'}"]
     if known and known.licence_name:
         lines.append(f"license_name: {known.licence_name}")
     lines += ["task_categories:", "- unconditional-image-generation"]
     lines += ["size_categories:", f"- {size_category(sum(shard.samples for shard in info.shards))}"]
-    lines += ["tags:", "- webdataset"]
+    lines += ["tags:", "- webdataset", *(["- synthetic"] if info.is_generated else [])]
     if info.splits:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for split in info.splits:
@@ -144,13 +196,20 @@ def _contents(info: DatasetInfo) -> str:
         for split in info.splits
         for shards in [info.split_shards(split)]
     )  # fmt: skip
+    what, seen, sheet = (
+        "photograph",
+        "photograph seen, kept or not",
+        "faces, and rejected photographs with their reasons",
+    )
+    if info.is_generated:
+        what, seen, sheet = "sample", "sample", "the first faces"
     return (
         _table(["split", "on the hub", "shards", "faces", "size"], splits)
-        + f"\nA shard is a tar of `KEY.{image}` and `KEY.json`; KEY is the photograph's path with every byte but "
+        + f"\nA shard is a tar of `KEY.{image}` and `KEY.json`; KEY is the {what}'s path with every byte but "
         f"letters,\ndigits, `_` and `-` as `=XX`, and without a final `.jpg`. Beside the shards lie\n\n"
-        f"- `photos.parquet`: one row for every photograph seen, kept or not;\n"
+        f"- `photos.parquet`: one row for every {seen};\n"
         f"- `dataset.json`: settings, versions, totals, and the SHA-256 of every shard;\n"
-        f"- `preview.png`: faces, and rejected photographs with their reasons;\n"
+        f"- `preview.png`: {sheet};\n"
         f"- `croissant.json`, `_info.json`, `index-SPLIT.json`: for ML Croissant, timm and wids.\n"
     )
 
