@@ -73,15 +73,13 @@ def export(
         plan = {"run": str(run), "out": str(folder), "files": names, "push": push}
         print_json(plan) if json else print_result(what + (f", and uploaded to {push}" if push else ""))
         return
-    if push:
-        from facegan.export.hub import push as upload
-        from facegan.export.hub import refuse_strangers
+    from facegan.export import hub
 
-        push = refuse_strangers(push)
+    push = hub.refuse_strangers(push) if push else None
     exported = export_generator(run, folder, config, console=console_of(quiet))
     told = exported.to_json()
     if push:
-        told["pushed"] = upload(folder, push, public=public)
+        told["pushed"] = hub.push(folder, push, public=public)
     if json:
         print_json(told)
         return

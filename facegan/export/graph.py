@@ -1,7 +1,7 @@
 """A generator's operations as plain values, for config.json: so that a few lines of Python can draw without facegan.
 
 A graph has ``constants`` (name → nested list), ``steps`` ([name, operation, arguments, named arguments] each) and
-``output``, a name. A step calls an operation of ``torch.ops`` (``aten.conv2d.default``) or of Python's ``operator``, and
+``output``, a name. A step calls an operation of ``torch.ops`` (``aten.conv2d.default``) or of Python's ``operator``;
 its result has its name from then on. Arguments are numbers, lists, null, and texts: ``%name`` is a step's result, a
 constant, a tensor of generator.safetensors, or ``%latents``; ``!torch.float32`` is what torch calls so.
 """
@@ -37,8 +37,8 @@ def graph_of(program: ExportedProgram) -> dict[str, Any]:
         arguments, named = _plain(list(node.args), names), _plain(dict(node.kwargs), names)
         names[node.name] = _free(node.name, {*names.values()})
         steps.append([names[node.name], _operation(node.target), arguments, named])
-    (output,) = program.graph.output_node().args[0]  # type: ignore[misc]  # of one output, as generators have it
-    return {"constants": constants, "steps": steps, "output": names[output.name]}
+    (output,) = program.graph_signature.user_outputs
+    return {"constants": constants, "steps": steps, "output": names[str(output)]}
 
 
 def _given(program: ExportedProgram) -> tuple[dict[str, str], dict[str, Any]]:

@@ -68,7 +68,8 @@ def find_origin(path: Path) -> Origin:
 def _dataset(record: dict[str, Any], missing: list[str]) -> DatasetInfo | None:
     """None, and a sentence more in ``missing``, where the faces are not at hand as they were."""
     told = record.get("dataset")
-    where = str(told.get("path", "")) if isinstance(told, dict) else ""
+    told = told if isinstance(told, dict) else {}
+    where = str(told.get("path", ""))
     if not where or is_url(where):
         missing.append(
             "The run's faces lie in no folder of this machine: the card can't say whose terms hold for them."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from facegan.config import TrainConfig
@@ -25,7 +26,7 @@ sys.meta_path.insert(0, Nowhere())
 def tiny_run(dataset: Path, run: Path) -> Path:
     """Two rounds: nobody looks at what it draws."""
     config = TrainConfig.for_method("dcgan", width=4, latent=8, batch=4, images=8, precision="fp32", save_every=4)
-    with FaceShards(str(dataset)) as faces:
+    with closing(FaceShards(str(dataset))) as faces:
         train(config, faces, run, device="cpu", console=Console(quiet=True), dataset=str(dataset))
     return run
 

@@ -92,7 +92,10 @@ def test_the_cards_lines_draw_where_there_is_no_facegan(exported: Path, run: Pat
     card = (exported / "README.md").read_text()
     torch_lines, onnx_lines, program_lines = (part.partition("```")[0] for part in card.split("```python\n")[1:4])
     ends = "\nprint(tuple(images.shape), bool(abs(images).max() <= 1), 'facegan' in sys.modules)"
-    save = "\nimport safetensors.torch\nsafetensors.torch.save_file({'z': values['latents'], 'x': images}, 'drawn.safetensors')"
+    save = (
+        "\nfrom safetensors.torch import save_file"
+        "\nsave_file({'z': values['latents'], 'x': images}, 'drawn.safetensors')"
+    )
     assert alone(torch_lines + ends + save, exported).split("\n")[0] == "(16, 3, 64, 64) True False"
     from safetensors.torch import load_file
 
