@@ -14,7 +14,7 @@ import torch
 
 import facegan
 from facegan.export.write import CONFIG_NAME, NAMES
-from facegan.nets import save_generator
+from facegan.nets import NetSpec, make_generator, save_generator
 from tests.export.handed import alone, tiny_run
 from tests.export.pairs import tiny_generator
 from tests.recipes.program import facegan as program
@@ -203,3 +203,38 @@ def test_a_generator_alone_is_exported_with_what_is_known(tmp_path: Path) -> Non
     ended = program("export", tmp_path / "lone.safetensors", tmp_path / "out", "--set", "export.samples=1")
     assert "eval.json is of another generator" in ended.stderr
     assert "21.5" not in (tmp_path / "out" / "README.md").read_text()
+
+
+MINE = """\
+from torch import nn
+class Branching(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.linear, self.size = nn.Linear(spec.latent, spec.size**2), spec.size
+    def forward(self, latents):
+        made = self.linear(latents if latents.sum() > 0 else -latents)
+        return made.tanh().view(-1, 1, self.size, self.size)
+NETS = Branching, Branching
+"""
+
+
+def test_nets_that_can_not_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "branching_nets.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    save_generator(tmp_path / "own.safetensors", make_generator(NetSpec("branching_nets:NETS", 28, 1, 8)))
+    ended = program("export", "own.safetensors", "out", "--quiet")
+    assert ended.code == 1
+    *_, error, advice = ended.stderr.splitlines()
+    assert error.startswith("error: torch.export can't follow the generator of train.nets = branching_nets:NETS: ")
+    assert advice.startswith("Its forward has to be tensor operations")
+    assert "def forward" not in ended.stderr
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_that_looks_whole(small_disk: Path, tmp_path: Path) -> None:
+    save_generator(tmp_path / "large.safetensors", tiny_generator("mlp", 64, 3))
+    ended = program("export", tmp_path / "large.safetensors", small_disk / "out", "--quiet")
+    assert ended.code == 1
+    assert "is full" in ended.stderr
+    assert list((small_disk / "out").iterdir()) == []
