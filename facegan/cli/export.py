@@ -44,7 +44,7 @@ def export(
             help="Upload it to the Hugging Face Hub, with your own login; a new repository is private.",
         ),
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="With --push: a new repository is public.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="A new repository of --push is public.")] = False,
     recipe: RecipeFile = None,
     sets: Set = None,
     json: Json = False,

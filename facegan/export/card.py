@@ -39,7 +39,7 @@ _LIMITS = """\
 - What its training photographs lack, it does not draw; where they are one-sided (in age, skin, pose, light), so is it.
 - A generator can give back faces that it was trained on, above all one trained on few. A face is personal data: \
 whoever passes this model on has to be allowed to, and to take it back where a person in its photographs asks for it.
-- Pictures are small and some of them broken; metrics below hold for their protocol alone."""
+- Pictures are small and some of them broken; metrics hold for their protocol alone."""
 _TERMS = """\
 The code that drew this, facegan, is under Apache-2.0. That says nothing of the weights: they are made from \
 photographs, and the terms of those may hold for them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from facegan.nets import PAIRS, Generator, NetSpec, make_generator
 
@@ -10,17 +11,21 @@ LATENT = 8
 
 
 def tiny_generator(name: str, size: int, channels: int) -> Generator:
-    """In eval mode; batch norms have seen images, so that no layer is the identity and pixels use the whole range."""
+    """In eval mode; batch norms have seen a batch, and nothing is 0 that would not be after a training."""
     spec = NetSpec(name, size, channels, latent=LATENT, width=4, norm=PAIRS[name].norms[0])
-    generator = make_generator(spec)
+    generator = make_generator(spec).requires_grad_(False)
     rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for key, tensor in generator.state_dict().items():
-            if key.endswith("running_var"):
-                tensor.uniform_(0.01, 0.02, generator=rng)
-            elif key.endswith("running_mean") or (key.endswith("bias") and tensor.ndim == 1):
-                tensor.normal_(0, 0.1, generator=rng)
-    return generator.eval().requires_grad_(False)
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for name, parameter in generator.named_parameters():
+        if name.endswith(("bias", "contract.weight")):
+            parameter.normal_(0, 0.1, generator=rng)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    generator.train()(torch.randn(64, LATENT, generator=rng))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return generator.eval()
 
 
 def all_kinds() -> list[tuple[str, int, int]]:

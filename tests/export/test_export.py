@@ -222,7 +222,7 @@ def test_nets_that_can_not_be_followed(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "branching_nets.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    save_generator(tmp_path / "own.safetensors", make_generator(NetSpec("branching_nets:NETS", 28, 1, 8)))
+    save_generator(tmp_path / "own.safetensors", make_generator(NetSpec("branching_nets:NETS", 28, 1, 8, norm="none")))
     ended = program("export", "own.safetensors", "out", "--quiet")
     assert ended.code == 1
     *_, error, advice = ended.stderr.splitlines()
