@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from facegan.config import Positive, PrepConfig, Settings, TrainConfig
+from facegan.config import ExportConfig, Positive, PrepConfig, Settings, TrainConfig
 from facegan.remote import is_url
 
 # Those of DESIGN that this program has not learnt yet.
-TO_COME = ("eval", "export", "report")
+TO_COME = ("eval", "report")
 
 
 def _workers(value: str) -> str:
@@ -80,9 +80,10 @@ class FacesConfig(Settings):
     )
 
 
-SECTIONS: dict[str, tuple[type[Settings], type[Settings]]] = {
+SECTIONS: dict[str, tuple[type[Settings], ...]] = {
     "prep": (PhotosConfig, PrepConfig),
     "train": (FacesConfig, TrainConfig),
+    "export": (ExportConfig,),
 }
 # Settings that name a file or folder of this machine, unless they are URLs or the like.
 FILES = {"prep": ("source", "model", "attributes"), "train": ("shards", "init")}

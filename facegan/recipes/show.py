@@ -39,7 +39,7 @@ def show_settings(recipe: Recipe) -> list[Shown]:
         values, defaults = _values(recipe, section), defaults_of(recipe, section)
         for config in configs:
             for name in config.model_fields:
-                unit, is_set = UNITS[section].get(name, ""), name in recipe.given[section]
+                unit, is_set = UNITS.get(section, {}).get(name, ""), name in recipe.given[section]
                 shown.append(
                     Shown(section, name, values[name], _default(defaults[name]), unit, config.describe(name), is_set)
                 )
@@ -48,9 +48,11 @@ def show_settings(recipe: Recipe) -> list[Shown]:
 
 def _values(recipe: Recipe, section: str) -> dict[str, Any]:
     """As they will be; lengths in epochs as they are written."""
-    settings: tuple[Settings | None, ...] = (
-        (recipe.photos, recipe.prep) if section == "prep" else (recipe.faces, recipe.train())
-    )
+    settings: tuple[Settings | None, ...] = {
+        "prep": lambda: (recipe.photos, recipe.prep),
+        "train": lambda: (recipe.faces, recipe.train()),
+        "export": lambda: (recipe.export,),
+    }[section]()
     values = {name: value for config in settings if config for name, value in config.model_dump(mode="json").items()}
     return values | {name: recipe.given[section][name] for name in recipe.in_epochs if section == "train"}
 

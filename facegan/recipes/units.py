@@ -43,4 +43,8 @@ UNITS: dict[str, dict[str, str]] = {
         "keep": "checkpoints",
         "milestones": "images",
     },
+    "export": {
+        "samples": "images",
+        "compared": "images",
+    },
 }

@@ -22,6 +22,7 @@ COMMANDS = [
     "select",
     "train",
     "sample",
+    "export",
     "run",
     "recipes",
     "demo",
@@ -38,6 +39,7 @@ OPTIONS = {
     " --no-graphs --recipe --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --shards --interpolate --grow --best --n --seed --seeds --latents --frames --fps --walks"
     " --device --set --json --dry-run --quiet --debug",
+    "export": "--onnx --fp16 --int8 --best --push --public --recipe --set --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
     "run": "--set --to --json --dry-run --quiet --debug",
