@@ -1,4 +1,4 @@
-"""Facts about source data sets and detector models, as ``manifests/*.toml`` states them."""
+"""Facts about source data sets and detector models, as ``manifests/*.toml`` states them; `facegan.web` reads its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from facegan.errors import SourceError
 from facegan.files import packaged
 
-_MODELS = "models"  # the one manifest that tells of no data set
+_MODELS = "models"
+_NO_DATASETS = (_MODELS, "web")  # manifests that tell of no data set
 _SAME_NAMES = 0.99  # of a source's names, for it to be taken for a known data set
 
 
@@ -149,7 +150,7 @@ def model_wheel() -> ModelWheel:
 @functools.cache
 def known_datasets() -> dict[str, KnownDataset]:
     """The data sets that facegan knows, by name (``celeba-aligned``, ``mnist``, …)."""
-    names = sorted(path.stem for path in packaged("manifests").glob("*.toml") if path.stem != _MODELS)
+    names = sorted(path.stem for path in packaged("manifests").glob("*.toml") if path.stem not in _NO_DATASETS)
     return {name: KnownDataset(name=name, **_read(name)) for name in names}
 
 
