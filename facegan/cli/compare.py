@@ -22,7 +22,8 @@ def compare(
     """Show runs side by side: the settings that differ, rates, losses, findings, measurements."""
     if out is not None and out.suffix.lower() != ".png":
         raise SettingsError(f"--out {out}: pictures are PNG files; give it a name that ends in .png.")
-    from facegan.report.compare import differences, read_run, titles, write_picture
+    from facegan.report.compare import differences, write_picture
+    from facegan.report.runs import read_run, titles
 
     runs = [read_run(folder) for folder in folders]
     different = differences(runs)

@@ -1,0 +1,74 @@
+"""What ``facegan eval`` left beside a run: eval.json and neighbours.png."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facegan.report.pictures import Picture, picture_file
+
+FILE_NAME, NEIGHBOURS = "eval.json", "neighbours.png"
+_MOST_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its value, and what real faces come to beside other real ones."""
+
+    name: str
+    value: float
+    floor: float | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is shown of it.
+
+    Attributes:
+        why: why nothing is; "" where something is.
+        measured, protocol: names and texts, nested ones joined by dots.
+    """
+
+    why: str = ""
+    metrics: list[Metric] = field(default_factory=list)
+    absent: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    measured: list[tuple[str, str]] = field(default_factory=list)
+    protocol: list[tuple[str, str]] = field(default_factory=list)
+    neighbours: Picture | None = None
+
+
+def judged(run: Path) -> Judged:
+    path = run / FILE_NAME
+    if not path.is_file():
+        return Judged(why=f"Not measured yet. facegan eval {run} --shards OUT writes {FILE_NAME} beside it.")
+    try:
+        told: Any = json.loads(path.read_bytes() if path.stat().st_size < _MOST_BYTES else b"")
+        floors = told.get("floors") or {}
+        metrics = [
+            Metric(str(name), float(value), _number(floors.get(name))) for name, value in told["metrics"].items()
+        ]
+        return Judged(
+            metrics=metrics,
+            absent=[(str(name), str(why)) for name, why in (told.get("absent") or {}).items()],
+            warnings=[str(text) for text in told.get("warnings") or []],
+            measured=_flat(told.get("measured") or {}),
+            protocol=_flat(told.get("protocol") or {}),
+            neighbours=picture_file(run / NEIGHBOURS),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return Judged(why=f"{path} can’t be read. facegan eval {run} --shards OUT writes it anew.")
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _flat(told: Any, before: str = "") -> list[tuple[str, str]]:
+    """``{"a": {"b": 1}}`` → ``[("a.b", "1")]``."""
+    if not isinstance(told, dict):
+        text = ", ".join(map(str, told)) if isinstance(told, list) else str(told)
+        return [(before, text)]
+    return [pair for name, value in told.items() for pair in _flat(value, f"{before}.{name}" if before else str(name))]
