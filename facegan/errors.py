@@ -59,6 +59,10 @@ class TrainingError(FaceganError):
     """Training can't go on: a loss is not finite."""
 
 
+class ExportError(FaceganError):
+    """A generator can't be written for other programs."""
+
+
 class Interrupted(FaceganError):
     """Stopped by Ctrl-C or SIGTERM, after saving."""
 
