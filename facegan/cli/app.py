@@ -20,6 +20,7 @@ from facegan.cli import (
     models,
     prep,
     recipes,
+    report,
     run,
     sample,
     select,
@@ -61,6 +62,7 @@ app.command("verify")(verify.verify)
 app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("run")(run.run)
 app.add_typer(recipes.app, name="recipes")

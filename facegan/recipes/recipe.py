@@ -15,7 +15,7 @@ from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import in_epochs
 from facegan.recipes.known import find_recipe, is_packaged
 from facegan.recipes.lines import lines_of
-from facegan.recipes.settings import FILES, SECTIONS, TO_COME, FacesConfig, PhotosConfig, names_of
+from facegan.recipes.settings import FILES, SECTIONS, TO_COME, FacesConfig, PhotosConfig, ReportConfig, names_of
 from facegan.remote import is_url
 
 MAX_BYTES = 1_000_000
@@ -36,6 +36,7 @@ class Recipe:
     photos: PhotosConfig | None
     prep: PrepConfig | None
     faces: FacesConfig | None
+    page: ReportConfig | None = None
 
     @property
     def is_packaged(self) -> bool:
@@ -125,7 +126,13 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
             if bool(faces.shards) == bool(photos):
                 raise SettingsError(_which_faces(faces.shards))
         bare.train()
-    return replace(bare, photos=photos, prep=prep, faces=faces)
+    page = None
+    if "report" in given:
+        if faces is None:
+            raise SettingsError(f"{bare.line('report')}[report] shows what [train] made, and there is no [train].")
+        with bare.located("report"):
+            page = ReportConfig.of(given["report"])
+    return replace(bare, photos=photos, prep=prep, faces=faces, page=page)
 
 
 def is_local(where: str) -> bool:

@@ -11,7 +11,7 @@ from facegan.config import Positive, PrepConfig, Settings, TrainConfig
 from facegan.remote import is_url
 
 # Those of DESIGN that this program has not learnt yet.
-TO_COME = ("eval", "export", "report")
+TO_COME = ("eval", "export")
 
 
 def _workers(value: str) -> str:
@@ -80,12 +80,27 @@ class FacesConfig(Settings):
     )
 
 
-SECTIONS: dict[str, tuple[type[Settings], type[Settings]]] = {
+class ReportConfig(Settings):
+    """What ``[report]`` says: a page of the run, made last."""
+
+    section: ClassVar[str] = "report"
+
+    explore: bool = Field(
+        default=False, description="a folder whose page draws new faces, instead of one file; needs facegan[onnx]"
+    )
+
+
+SECTIONS: dict[str, tuple[type[Settings], ...]] = {
     "prep": (PhotosConfig, PrepConfig),
     "train": (FacesConfig, TrainConfig),
+    "report": (ReportConfig,),
 }
 # Settings that name a file or folder of this machine, unless they are URLs or the like.
-FILES = {"prep": ("source", "model", "attributes"), "train": ("shards", "init")}
+FILES: dict[str, tuple[str, ...]] = {
+    "prep": ("source", "model", "attributes"),
+    "train": ("shards", "init"),
+    "report": (),
+}
 
 
 def names_of(section: str) -> list[str]:

@@ -43,4 +43,5 @@ UNITS: dict[str, dict[str, str]] = {
         "keep": "checkpoints",
         "milestones": "images",
     },
+    "report": {},
 }

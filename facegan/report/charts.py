@@ -105,9 +105,7 @@ def compared_curves(runs: Sequence[Run]) -> Curves:
         if points:
             charts.append(Chart(title, "", *_joined(points), low=0.0 if curve in _FROM_ZERO else low, high=high))
     for metric in dict.fromkeys(name for run in runs for name in run.measured):
-        points = {
-            name: _values(run, metric) for name, run in zip(names, runs, strict=True) if metric in run.measured
-        }
+        points = {name: _values(run, metric) for name, run in zip(names, runs, strict=True) if metric in run.measured}
         floors = {run.introduction.get("floor", {}).get(metric) for run in runs if metric in run.measured}
         floor = floors.pop() if len(floors) == 1 else None
         charts.append(Chart(metric, "smaller is better", *_joined(points), floor=_short(floor), low=0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ class Judged:
 
     Attributes:
         why: why nothing is; "" where something is.
+        command: what would mend that.
         measured, protocol: names and texts, nested ones joined by dots.
     """
 
     why: str = ""
+    command: str = ""
     metrics: list[Metric] = field(default_factory=list)
     absent: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -42,8 +45,9 @@ class Judged:
 
 def judged(run: Path) -> Judged:
     path = run / FILE_NAME
+    command = f"facegan eval {shlex.quote(str(run))} --shards OUT"
     if not path.is_file():
-        return Judged(why=f"Not measured yet. facegan eval {run} --shards OUT writes {FILE_NAME} beside it.")
+        return Judged("This run was not measured yet. Its numbers stand here after", command)
     try:
         told: Any = json.loads(path.read_bytes() if path.stat().st_size < _MOST_BYTES else b"")
         floors = told.get("floors") or {}
@@ -59,7 +63,7 @@ def judged(run: Path) -> Judged:
             neighbours=picture_file(run / NEIGHBOURS),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
-        return Judged(why=f"{path} can’t be read. facegan eval {run} --shards OUT writes it anew.")
+        return Judged(f"{path} can’t be read. It is written anew by", command)
 
 
 def _number(value: Any) -> float | None:

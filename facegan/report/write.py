@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from facegan.errors import SettingsError
 from facegan.files import make_folder, write_bytes
 from facegan.report.charts import compared_curves, curves_of
 from facegan.report.compare import differences, samples_of
@@ -23,6 +24,20 @@ _HEALTH = {
     "collapse": "collapse",
     "no_change": "no change",
 }
+
+
+def report_path(run: Path, explore: bool = False) -> Path:
+    """Where a run's page goes unless someone says otherwise."""
+    return run / ("explorer" if explore else FILE_NAME)
+
+
+def refuse_no_page(out: Path) -> None:
+    """
+    Raises:
+        SettingsError: it is not named as pages are.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise SettingsError(f"--out {out}: pages are HTML files; give it a name that ends in .html.")
 
 
 def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:

@@ -56,7 +56,7 @@ def written(folder: Path, text: str) -> str:
         (PREP + "[[train]]\nbeta1 = 0\n", "mine.toml, line 3: 'train' stands in no section"),
         (PREP + "[eval]\nn = 10\n", "mine.toml, line 3: There is no stage [eval] in this facegan yet, only prep or"),
         (PREP + "[export]\n", "There is no stage [export] in this facegan yet"),
-        (PREP + "[report]\n", "There is no stage [report] in this facegan yet"),
+        (PREP + "[report]\n", "[report] shows what [train] made, and there is no [train]"),
         (PREP + "[trian]\n", "mine.toml, line 3: There is no section [trian]: choose prep or train. Did you mean"),
         ("# x\nsize = 64\n" + PREP, "mine.toml, line 2: 'size' stands in no section"),
         (PREP + "size = \n", "mine.toml, line 3: this is no TOML"),

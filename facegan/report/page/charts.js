@@ -124,7 +124,7 @@
       points: { show: few && !faint, size: 5, fill: () => colour(`--c${i % 8}`) }, show: !faint,
     });
     const plot = new uPlot({
-      width: Math.max(paper.clientWidth, 200), height: 230, legend: { show: false }, padding: [12, 12, 0, 0],
+      width: Math.max(paper.clientWidth, 200), height: 230, legend: { show: false }, padding: [12, 22, 0, 0],
       cursor: { sync: { key: "images" }, drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: {
         x: { time: false, range: () => shown },
