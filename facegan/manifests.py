@@ -1,4 +1,4 @@
-"""Facts about source data sets and detector models, as ``manifests/*.toml`` states them; `facegan.web` reads its own."""
+"""Facts about source data sets and detector models, as ``manifests/*.toml`` states them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facegan.errors import SourceError
 from facegan.files import packaged
 
 _MODELS = "models"
-_NO_DATASETS = (_MODELS, "web")  # manifests that tell of no data set
+_NO_DATASETS = (_MODELS, "web")  # manifests that tell of no data set; `facegan.web` reads the latter
 _SAME_NAMES = 0.99  # of a source's names, for it to be taken for a known data set
 
 

@@ -33,8 +33,8 @@ def report(
 ) -> None:
     """Make a page of a run to look at: samples, dataset, curves, warnings, metrics, settings.
 
-    One HTML file under 5 MB that asks nothing of any network. It holds pictures of the dataset's photographs, whose terms
-    hold for it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened straight from disk.
+    One HTML file under 5 MB that asks nothing of any network. It shows photographs of the dataset, whose terms hold for
+    it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened straight from disk.
     """
     from facegan.recipes.begun import begun_by
     from facegan.report.runs import read_run

@@ -18,6 +18,7 @@ _PANELS = (
     ("Generator’s gradient", "L2 norm", {"grad_g": "gradient"}),
     ("Rate", "images per second, without saving and sampling", {"images_per_second": "images/s"}),
 )
+_SMALLER = "measured on the way; smaller is better"
 _RANGES = {"d_accuracy": (0.0, 1.0)}
 _FROM_ZERO = ("images_per_second", "grad_g")
 _COMPARED = {
@@ -40,6 +41,7 @@ class Chart:
         floor: what real faces come to, or None.
         low, high: of the axis; None: by the values.
         best: number of the point that is the best so far, or None.
+        colours: number of each curve's colour; empty: by their order.
     """
 
     title: str
@@ -50,6 +52,7 @@ class Chart:
     low: float | None = None
     high: float | None = None
     best: int | None = None
+    colours: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,26 +106,41 @@ def compared_curves(runs: Sequence[Run]) -> Curves:
         }
         low, high = _RANGES.get(curve, (None, None))
         if points:
-            charts.append(Chart(title, "", *_joined(points), low=0.0 if curve in _FROM_ZERO else low, high=high))
-    for metric in dict.fromkeys(name for run in runs for name in run.measured):
+            colours = tuple(names.index(name) for name in points)
+            zero = 0.0 if curve in _FROM_ZERO else low
+            charts.append(Chart(title, "", *_joined(points), low=zero, high=high, colours=colours))
+    for metric in _wholes(list(dict.fromkeys(name for run in runs for name in run.measured))):
         points = {name: _values(run, metric) for name, run in zip(names, runs, strict=True) if metric in run.measured}
         floors = {run.introduction.get("floor", {}).get(metric) for run in runs if metric in run.measured}
         floor = floors.pop() if len(floors) == 1 else None
-        charts.append(Chart(metric, "smaller is better", *_joined(points), floor=_short(floor), low=0.0))
+        colours = tuple(names.index(name) for name in points)
+        charts.append(Chart(metric, _SMALLER, *_joined(points), floor=_short(floor), low=0.0, colours=colours))
     return Curves(charts, thinned=max(_step(run.rows) for run in runs))
 
 
 def _measured(run: Run) -> list[Chart]:
     floors: Mapping[str, float] = run.introduction.get("floor", {})
     charts = []
-    for name in run.measured:
+    wholes = _wholes(list(run.measured))
+    for name in wholes:
         images, values = _values(run, name)
         # The first metric chooses the best checkpoint.
         best = [row["images"] for row in run.measurements if row.get("best")] if not charts else []
         at = images.index(best[-1]) if best and best[-1] in images else None
-        note = "measured on the way; smaller is better"
-        charts.append(Chart(name, note, images, {name: values}, _short(floors.get(name)), 0.0, best=at))
+        charts.append(Chart(name, _SMALLER, images, {name: values}, _short(floors.get(name)), 0.0, best=at))
+        parts = {part: _values(run, part) for part in run.measured if part not in wholes and _is_part(part, name)}
+        if parts:
+            charts.append(Chart(f"{name}, its parts", _SMALLER, *_joined(parts), low=0.0))
     return charts
+
+
+def _wholes(metrics: list[str]) -> list[str]:
+    """Those that are no parts of others, as ``swd_64`` is one of ``swd``."""
+    return [name for name in metrics if not any(_is_part(name, other) for other in metrics)]
+
+
+def _is_part(name: str, whole: str) -> bool:
+    return name.startswith(f"{whole}_")
 
 
 def _values(run: Run, metric: str) -> Points:

@@ -69,7 +69,7 @@ class _Enough(Exception):
 
 
 def _first_activations(generator: Generator, latents: Tensor) -> Tensor:
-    """(N, A): what the first non-linearity gives, or the first layer with weights in a net that has none as a module."""
+    """(N, A): what the first non-linearity gives; or the first layer with weights, where none is a module."""
     for kinds in (_BENDS, (nn.Module,)):
         layers = [
             layer

@@ -1,7 +1,7 @@
 """The latent explorer: a run's page in a folder, with its generator beside it, drawn by the reader's own browser.
 
-Pages that are opened from a disk may fetch nothing, not even what lies beside them, but they may run scripts that do. So
-the generator and the runtime are scripts that hold them as base64 text, the runtime packed by gzip before.
+Pages that are opened from a disk may fetch nothing, not even what lies beside them, but they may run scripts that lie
+there. So the generator and the runtime are scripts that hold them as base64 text, the runtime packed by gzip before.
 """
 
 from __future__ import annotations

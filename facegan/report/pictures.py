@@ -18,6 +18,7 @@ MOST_FRAMES = 40
 FRAMES_BYTES = 3_400_000  # of all of a training's grids, in the page: it has 5 MB altogether
 _FRAME_SIDE, _NEWEST_SIDE, _WIDEST = 800, 1100, 1200  # pixels
 _QUALITIES = (82, 72, 60, 45)
+_PROBED, _MARGIN = 4, 1.1  # pictures, and how much longer than their mean others may be
 _NEWEST_BYTES = 600_000
 T = TypeVar("T")
 _GRID_NAME = re.compile(r"\d{1,18}\.png", re.ASCII)
@@ -49,16 +50,26 @@ def sample_grids(run: Path) -> list[tuple[int, Path]]:
 def frames(grids: list[tuple[int, Path]], most_bytes: int = FRAMES_BYTES) -> list[Frame]:
     """At most `MOST_FRAMES` of the grids, spread evenly, the first and the last among them; files that can't be read
     are left out. Where they would not fit they are encoded worse, and in the end there are fewer."""
-    chosen = _spread(grids, MOST_FRAMES)
-    pixels = [(images, _read(path, _FRAME_SIDE)) for images, path in chosen]
-    there = [(images, picture) for images, picture in pixels if picture is not None]
-    while there:
-        for quality in _QUALITIES:
-            found = [Frame(images, picture_of(picture, quality)) for images, picture in there]
-            if sum(len(frame.picture.src) for frame in found) <= most_bytes or len(there) <= 2:
-                return found
-        there = _spread(there, max(len(there) * 2 // 3, 2))
-    return []
+    read = [(images, _read(path, _FRAME_SIDE)) for images, path in _spread(grids, MOST_FRAMES)]
+    there = [(images, pixels) for images, pixels in read if pixels is not None]
+    quality, one = _quality_that_fits(there, most_bytes)
+    there = _spread(there, max(int(most_bytes / one), 2))
+    while True:
+        found = [Frame(images, picture_of(pixels, quality)) for images, pixels in there]
+        if sum(len(frame.picture.src) for frame in found) <= most_bytes or len(there) <= 2:
+            return found
+        there = _spread(there, max(len(there) * 3 // 4, 2))
+
+
+def _quality_that_fits(there: list[tuple[int, NDArray[np.uint8]]], most_bytes: int) -> tuple[int, float]:
+    """The best quality, or the least, and how long about a picture of it is: by some of them."""
+    quality, one = _QUALITIES[0], 1.0
+    for quality in _QUALITIES:
+        some = [len(picture_of(pixels, quality).src) for _, pixels in _spread(there, _PROBED)]
+        one = _MARGIN * sum(some) / max(len(some), 1) + 1
+        if one * len(there) <= most_bytes:
+            break
+    return quality, one
 
 
 def newest(grids: list[tuple[int, Path]]) -> Frame | None:

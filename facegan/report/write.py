@@ -102,7 +102,7 @@ def write_comparison(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
         curves=curves,
         health=_HEALTH,
         differences=differences(runs),
-        metrics=sorted({name for run in runs for name in run.measured}),
+        metrics=list(dict.fromkeys(name for run in runs for name in run.measured)),
         samples=[picture_of(samples_of(run, seed)) for run in runs],
         seed=seed,
     )

@@ -22,6 +22,7 @@ COMMANDS = [
     "select",
     "train",
     "sample",
+    "report",
     "run",
     "recipes",
     "demo",
@@ -39,6 +40,7 @@ OPTIONS = {
     "sample": "--out --dir --best --n --seed --device --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
+    "report": "--out --explore --json --dry-run --quiet --debug",
     "run": "--set --to --json --dry-run --quiet --debug",
     "inspect": "--plot --source --extract --json --quiet --debug",
 }

@@ -115,7 +115,8 @@ CONTRAST = """() => {
     }
   };
   const found = {};
-  for (const node of document.querySelectorAll("h1, h2, h3, p, dt, dd, th, td, code, button, summary, figcaption, output")) {
+  const text = "h1, h2, h3, p, dt, dd, th, td, code, button, summary, figcaption, output";
+  for (const node of document.querySelectorAll(text)) {
     if (!node.checkVisibility() || !node.textContent.trim()) continue;
     const [a, b] = [light(getComputedStyle(node).color), light(ground(node))].sort((x, y) => y - x);
     found[`${node.tagName} ${node.textContent.trim().slice(0, 40)}`] = (a + 0.05) / (b + 0.05);

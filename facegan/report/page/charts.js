@@ -10,6 +10,7 @@
   const plots = [];
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const tint = (chart, i) => (chart.colours[i] ?? i) % 8;
   const number = (value) => value == null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(4));
 
   // An exponential mean without the bias of its beginning, as TensorBoard has it.
@@ -82,7 +83,7 @@
     const values = labels.map((label, i) => {
       const item = document.createElement("li"), button = document.createElement("button");
       const swatch = document.createElement("i"), value = document.createElement("b");
-      swatch.style.background = `var(--c${i % 8})`;
+      swatch.style.background = `var(--c${tint(chart, i)})`;
       button.type = "button";
       button.append(swatch, label, value);
       button.setAttribute("aria-pressed", "true");
@@ -120,8 +121,8 @@
     });
     const axis = { stroke: () => colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: () => colour("--line"), width: 1 }, ticks: { show: false } };
     const series = (i, faint) => ({
-      label: labels[i], stroke: () => colour(`--c${i % 8}`), width: faint ? 1 : 1.75, alpha: faint ? 0.28 : 1, spanGaps: true,
-      points: { show: few && !faint, size: 5, fill: () => colour(`--c${i % 8}`) }, show: !faint,
+      label: labels[i], stroke: () => colour(`--c${tint(chart, i)}`), width: faint ? 1 : 1.75, alpha: faint ? 0.28 : 1, spanGaps: true,
+      points: { show: few && !faint, size: 5, fill: () => colour(`--c${tint(chart, i)}`) }, show: !faint,
     });
     const plot = new uPlot({
       width: Math.max(paper.clientWidth, 200), height: 230, legend: { show: false }, padding: [12, 22, 0, 0],
