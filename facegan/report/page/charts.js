@@ -40,6 +40,7 @@
   const drawMarks = (plot, chart) => {
     const pen = plot.ctx, { left, top, width, height } = plot.bbox, dots = devicePixelRatio;
     pen.save();
+    pen.textBaseline = "alphabetic";
     pen.font = `600 ${11 * dots}px system-ui, sans-serif`;
     if (chart.floor != null) {
       const y = plot.valToPos(chart.floor, "y", true);
@@ -60,6 +61,7 @@
       pen.stroke();
     }
     pen.textAlign = "center";
+    pen.textBaseline = "middle";
     let before = -Infinity;
     told.marks.forEach((mark, i) => {
       if (mark.images < shown[0] || mark.images > shown[1]) return;
@@ -72,7 +74,7 @@
       pen.fillStyle = colour("--warn");
       pen.beginPath(); pen.arc(x, top + (8 + 17 * row) * dots, 8 * dots, 0, 7); pen.fill();
       pen.fillStyle = colour("--sheet");
-      pen.fillText(i + 1, x, top + (12 + 17 * row) * dots);
+      pen.fillText(i + 1, x, top + (8.5 + 17 * row) * dots);
     });
     pen.restore();
   };
