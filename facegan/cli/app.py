@@ -16,6 +16,7 @@ from facegan.cli import (
     compare,
     demo,
     doctor,
+    export,
     inspect,
     models,
     prep,
@@ -62,6 +63,7 @@ app.command("verify")(verify.verify)
 app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("run")(run.run)

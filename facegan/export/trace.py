@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
+import sys
+from collections.abc import Iterator
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -24,9 +29,9 @@ def trace(generator: Generator) -> ExportedProgram:
     net = copy.deepcopy(generator).to("cpu").eval().requires_grad_(False)
     latents = torch.zeros(_BATCH, generator.spec.latent)
     try:
-        # What a user's nets raise, and torch.export for them, is of any kind: it is told as a sentence.
-        program = torch.export.export(net, (latents,), dynamic_shapes=({0: Dim("N")},), strict=False)
-    except Exception as error:
+        with _no_dumps():
+            program = torch.export.export(net, (latents,), dynamic_shapes=({0: Dim("N")},), strict=False)
+    except Exception as error:  # what a user's nets raise, and torch.export for them, is of any kind
         text = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"torch.export can't follow the generator of train.nets = {generator.spec.name}: "
@@ -37,3 +42,20 @@ def trace(generator: Generator) -> ExportedProgram:
         for told in ("stack_trace", "source_fn_stack", "torch_fn", "nn_module_stack"):
             node.meta.pop(told, None)
     return program
+
+
+@contextlib.contextmanager
+def _no_dumps() -> Iterator[None]:
+    """Where torch.export fails it first prints the graph so far to stderr, and logs where it stood: a page of both.
+
+    What it says where all goes well is passed on.
+    """
+    said, log = io.StringIO(), logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    finally:
+        log.setLevel(level)
+    sys.stderr.write(said.getvalue())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facegan.config import LENGTHS, METHODS, PrepConfig, Settings, TrainConfig, defaults_of_nets
+from facegan.config import LENGTHS, METHODS, ExportConfig, PrepConfig, Settings, TrainConfig, defaults_of_nets
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import in_epochs
 from facegan.recipes.known import find_recipe, is_packaged
@@ -36,6 +36,7 @@ class Recipe:
     photos: PhotosConfig | None
     prep: PrepConfig | None
     faces: FacesConfig | None
+    export: ExportConfig | None = None
     page: ReportConfig | None = None
 
     @property
@@ -126,13 +127,19 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
             if bool(faces.shards) == bool(photos):
                 raise SettingsError(_which_faces(faces.shards))
         bare.train()
+    export = None
+    if "export" in given:
+        if faces is None:
+            raise SettingsError(f"{bare.line('export')}[export] writes what [train] made, and there is no [train].")
+        with bare.located("export"):
+            export = ExportConfig.of(given["export"])
     page = None
     if "report" in given:
         if faces is None:
             raise SettingsError(f"{bare.line('report')}[report] shows what [train] made, and there is no [train].")
         with bare.located("report"):
             page = ReportConfig.of(given["report"])
-    return replace(bare, photos=photos, prep=prep, faces=faces, page=page)
+    return replace(bare, photos=photos, prep=prep, faces=faces, export=export, page=page)
 
 
 def is_local(where: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from facegan.config import PrepConfig
+from facegan.config import ExportConfig, PrepConfig
 from facegan.errors import SettingsError
 from facegan.recipes.recipe import Recipe, of_class, read_written, set_over
 from facegan.recipes.settings import FacesConfig, PhotosConfig
@@ -35,6 +35,13 @@ def train_settings(options: Options, sets: Options, recipe: str | None = None) -
     read = _section("train", options, sets, recipe)
     with read.located("train"):
         return FacesConfig.of(of_class(FacesConfig, read.given["train"])), read
+
+
+def export_settings(options: Options, sets: Options, recipe: str | None = None) -> ExportConfig:
+    """As `prep_settings`."""
+    read = _section("export", options, sets, recipe)
+    with read.located("export"):
+        return ExportConfig.of(read.given["export"])
 
 
 def _section(section: str, options: Options, sets: Options, recipe: str | None) -> Recipe:

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from facegan.config import Positive, PrepConfig, Settings, TrainConfig
+from facegan.config import ExportConfig, Positive, PrepConfig, Settings, TrainConfig
 from facegan.remote import is_url
 
 # Those of DESIGN that this program has not learnt yet.
-TO_COME = ("eval", "export")
+TO_COME = ("eval",)
 
 
 def _workers(value: str) -> str:
@@ -93,14 +93,11 @@ class ReportConfig(Settings):
 SECTIONS: dict[str, tuple[type[Settings], ...]] = {
     "prep": (PhotosConfig, PrepConfig),
     "train": (FacesConfig, TrainConfig),
+    "export": (ExportConfig,),
     "report": (ReportConfig,),
 }
 # Settings that name a file or folder of this machine, unless they are URLs or the like.
-FILES: dict[str, tuple[str, ...]] = {
-    "prep": ("source", "model", "attributes"),
-    "train": ("shards", "init"),
-    "report": (),
-}
+FILES = {"prep": ("source", "model", "attributes"), "train": ("shards", "init")}
 
 
 def names_of(section: str) -> list[str]:

@@ -39,7 +39,7 @@ def show_settings(recipe: Recipe) -> list[Shown]:
         values, defaults = _values(recipe, section), defaults_of(recipe, section)
         for config in configs:
             for name in config.model_fields:
-                unit, is_set = UNITS[section].get(name, ""), name in recipe.given[section]
+                unit, is_set = UNITS.get(section, {}).get(name, ""), name in recipe.given[section]
                 shown.append(
                     Shown(section, name, values[name], _default(defaults[name]), unit, config.describe(name), is_set)
                 )
@@ -51,6 +51,7 @@ def _values(recipe: Recipe, section: str) -> dict[str, Any]:
     settings: tuple[Settings | None, ...] = {
         "prep": lambda: (recipe.photos, recipe.prep),
         "train": lambda: (recipe.faces, recipe.train()),
+        "export": lambda: (recipe.export,),
         "report": lambda: (recipe.page,),
     }[section]()
     values = {name: value for config in settings if config for name, value in config.model_dump(mode="json").items()}

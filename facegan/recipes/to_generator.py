@@ -20,7 +20,7 @@ from facegan.recipes.stage import number_or_auto
 from facegan.shards.layout import DATASET_FILE, DatasetInfo
 
 SAMPLES = 64
-_GENERATOR = "generator.safetensors"
+GENERATOR = "generator.safetensors"
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Train:
         return {**self._seen(), "split": self.faces.split, "init": self.faces.init, **settings, **code}
 
     def outputs(self) -> list[Path]:
-        return [self.run / _GENERATOR]
+        return [self.run / GENERATOR]
 
     def title(self) -> str:
         return f"facegan train --shards {self.shards} --run {self.run}"
@@ -160,7 +160,7 @@ class Sample:
         return str(self.picture)
 
     def inputs(self) -> dict[str, Any]:
-        return {"generator": look(str(self._drawn_by() / _GENERATOR)), "samples": SAMPLES, "seed": 0}
+        return {"generator": look(str(self._drawn_by() / GENERATOR)), "samples": SAMPLES, "seed": 0}
 
     def outputs(self) -> list[Path]:
         return [self.picture]
@@ -181,10 +181,17 @@ class Sample:
         return f"{result['samples']} samples"
 
     def _drawn_by(self) -> Path:
-        """Found without torch, which takes seconds to load: best.json and the checkpoints' names are plain."""
-        try:
-            best = json.loads((self.run / "best.json").read_bytes())
-            checkpoint = self.run / "checkpoints" / f"{best['images']:09d}"
-        except (OSError, ValueError, TypeError, KeyError):
-            return self.run
-        return checkpoint if self.measured and (checkpoint / _GENERATOR).is_file() else self.run
+        return drawn_by(self.run, self.measured)
+
+
+def drawn_by(run: Path, measured: bool) -> Path:
+    """The best checkpoint of a run that was measured on the way; else the run, whose generator is the newest.
+
+    Found without torch, which takes seconds to load: best.json and the checkpoints' names are plain.
+    """
+    try:
+        best = json.loads((run / "best.json").read_bytes())
+        checkpoint = run / "checkpoints" / f"{best['images']:09d}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return run
+    return checkpoint if measured and (checkpoint / GENERATOR).is_file() else run

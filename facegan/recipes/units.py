@@ -43,5 +43,9 @@ UNITS: dict[str, dict[str, str]] = {
         "keep": "checkpoints",
         "milestones": "images",
     },
+    "export": {
+        "samples": "images",
+        "compared": "images",
+    },
     "report": {},
 }

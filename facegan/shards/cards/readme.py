@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
 
 from facegan.config import PrepConfig
 from facegan.files import human_bytes
 from facegan.manifests import KnownDataset, completeness
+from facegan.shards.cards.markdown import plain as _plain
+from facegan.shards.cards.markdown import table as _table
 from facegan.shards.layout import DatasetInfo, ShardEntry
 
 _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}  # as the hub calls ours
@@ -207,14 +207,3 @@ def _terms(known: KnownDataset | None) -> str:
     if known is None:
         return _TERMS_UNKNOWN + "\n"
     return f"{known.title}: {known.terms}\n\nTo be had from: {known.where}\n\n```bibtex\n{known.citation}\n```\n"
-
-
-def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
-
-
-def _plain(value: Any) -> str:
-    """A value on one line, without what Markdown would take for its own."""
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return "".join(c if c.isprintable() and c not in "`<>" else "?" for c in text)

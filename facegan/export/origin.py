@@ -1,0 +1,114 @@
+"""Where a generator comes from: the run that trained it, the faces it was trained on, what was measured of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facegan.errors import CheckpointError, DatasetError
+from facegan.files import sha256_file
+from facegan.manifests import KnownDataset, known_datasets
+from facegan.nets.weights import FILE_NAME
+from facegan.remote import is_url
+from facegan.shards.layout import DatasetInfo
+
+RUN_FILE, EVAL_FILE, _CHECKPOINTS, _STATE_FILE = "run.json", "eval.json", "checkpoints", "state.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """
+    Attributes:
+        file: the generator's.
+        record: run.json; empty where there is none.
+        images: that the generator was trained with; None where nothing tells.
+        dataset: of the faces; None where the run names none, or it is not there any more, or another now.
+        known: the data set that their photographs are of.
+        evaluation: eval.json, if it is of this very generator.
+        missing: what could not be found out, as sentences for people.
+    """
+
+    file: Path
+    record: dict[str, Any]
+    images: int | None
+    dataset: DatasetInfo | None = None
+    known: KnownDataset | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def find_origin(path: Path) -> Origin:
+    """
+    Args:
+        path: a run, one of its checkpoints, or a generator's file.
+
+    Raises:
+        CheckpointError: there is no generator.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        what = "a run writes it with its first checkpoint" if path.is_dir() else "name a run, or a .safetensors file"
+        raise CheckpointError(f"There is no {file}: {what}.")
+    folder = file.parent
+    is_checkpoint = (folder / _STATE_FILE).is_file()
+    run = folder.parent.parent if is_checkpoint else folder
+    record = _read(run / RUN_FILE)
+    images = _read(folder / _STATE_FILE).get("images") if is_checkpoint else _newest(folder)
+    missing: list[str] = []
+    if not record:
+        missing.append(f"{file} lies in no run's folder: the card can't say how it was trained, and on what.")
+    dataset = _dataset(record, missing) if record else None
+    known = known_datasets().get(dataset.data_set) if dataset else None
+    evaluation = _evaluation([folder / EVAL_FILE, run / EVAL_FILE], file, missing)
+    return Origin(file, record, images if isinstance(images, int) else None, dataset, known, evaluation, tuple(missing))
+
+
+def _dataset(record: dict[str, Any], missing: list[str]) -> DatasetInfo | None:
+    """None, and a sentence more in ``missing``, where the faces are not at hand as they were."""
+    told = record.get("dataset")
+    told = told if isinstance(told, dict) else {}
+    where = str(told.get("path", ""))
+    if not where or is_url(where):
+        missing.append(
+            "The run's faces lie in no folder of this machine: the card can't say whose terms hold for them."
+        )
+        return None
+    try:
+        info = DatasetInfo.read(Path(where))
+    except DatasetError as error:
+        first = str(error).partition("\n")[0]
+        missing.append(f"The run's faces can't be looked at ({first}): the card can't say whose terms hold for them.")
+        return None
+    if told.get("faces") not in {sum(shard.samples for shard in info.split_shards(split)) for split in info.splits}:
+        missing.append(f"{where} has other faces than the run was trained on: the card tells of those that it has now.")
+    return info
+
+
+def _evaluation(files: list[Path], generator: Path, missing: list[str]) -> dict[str, Any]:
+    told = next((found for found in map(_read, files) if isinstance(found.get("metrics"), dict)), {})
+    if not told:
+        missing.append("Nothing was measured (facegan eval writes eval.json): the card has no metrics.")
+        return {}
+    measured = told.get("measured")
+    sha256 = measured.get("generator_sha256") if isinstance(measured, dict) else None
+    if sha256 is not None and sha256 != sha256_file(generator):
+        missing.append("eval.json is of another generator of this run: facegan eval has to measure this one again.")
+        return {}
+    return told
+
+
+def _newest(run: Path) -> int | None:
+    """The images of a run's newest checkpoint, with which the run's generator was written."""
+    folders = (run / _CHECKPOINTS).glob("*")
+    return max((int(path.name) for path in folders if path.name.isdecimal() and path.is_dir()), default=None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record that is missing or damaged is empty: a card tells what there is."""
+    try:
+        told = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

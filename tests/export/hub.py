@@ -1,0 +1,84 @@
+"""The few of the Hugging Face Hub's endpoints that an upload needs, on loopback."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKEN = "hf_" + "a" * 34
+
+
+@dataclass
+class Hub:
+    """What it was asked for: repositories as they were created, and the files committed to them."""
+
+    url: str = ""
+    created: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def hub_on_loopback() -> Iterator[Hub]:
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer(self._whoami() if self.path == "/api/whoami-v2" else None)
+
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path == "/api/repos/create":
+                hub.created.append(json.loads(data))
+                self._answer({"url": f"{hub.url}/somebody/{hub.created[-1]['name']}"})
+            elif self.path == "/api/validate-yaml":
+                self._answer({"errors": [], "warnings": []})
+            elif "/preupload/" in self.path:
+                asked = json.loads(data)["files"]
+                self._answer(
+                    {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
+                )
+            elif "/commit/" in self.path:
+                for entry in map(json.loads, data.splitlines()):
+                    if entry["key"] == "file":
+                        hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+                self._answer({"success": True, "commitOid": "0" * 40, "commitUrl": f"{hub.url}/a/b/commit/{'0' * 40}"})
+            else:
+                self._answer(None)
+
+        def _whoami(self) -> dict[str, Any]:
+            return {"type": "user", "name": "somebody", "orgs": [], "auth": {"type": "access_token"}}
+
+        def _answer(self, told: dict[str, Any] | None) -> None:
+            status = 200 if self.headers.get("Authorization") == f"Bearer {TOKEN}" else 401
+            if told is None:
+                hub.unknown.append(f"{self.command} {self.path}")
+                status = 404
+            data = json.dumps(told if status == 200 else {"error": "no"}).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
