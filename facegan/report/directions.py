@@ -21,7 +21,8 @@ from facegan.train.grid import sample_latents
 SAMPLES = 1_024
 _BATCH = 256
 _SEED = 0
-_BENDS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.PReLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
+# None with which a generator ends.
+_BENDS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.PReLU, nn.Softplus)
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,10 @@ class _Enough(Exception):
 
 def _first_activations(generator: Generator, latents: Tensor) -> Tensor:
     """(N, A): what the first non-linearity gives; or the first layer with weights, where none is a module."""
-    for kinds in (_BENDS, (nn.Module,)):
-        layers = [
-            layer
-            for layer in generator.modules()
-            if isinstance(layer, kinds) and not any(layer.children()) and (kinds is _BENDS or any(layer.parameters()))
-        ]
+    leaves = [layer for layer in generator.modules() if not any(True for _ in layer.children())]
+    bends = [layer for layer in leaves if isinstance(layer, _BENDS)]
+    weighted = [layer for layer in leaves if any(True for _ in layer.parameters())]
+    for layers in (bends, weighted):
         found = [_seen(generator, layers, part) for part in latents.split(_BATCH)]
         if all(part is not None for part in found):
             return torch.cat([part for part in found if part is not None])
@@ -86,7 +85,7 @@ def _first_activations(generator: Generator, latents: Tensor) -> Tensor:
 
 
 def _seen(generator: Generator, layers: list[nn.Module], latents: Tensor) -> Tensor | None:
-    """What the first of the layers to be reached gives; None where none is reached, or the last one is the first."""
+    """What the first of the layers to be reached gives; None where none is reached."""
     kept: list[Tensor] = []
 
     def keep(layer: nn.Module, given: Any, made: Any) -> None:

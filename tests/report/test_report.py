@@ -131,7 +131,9 @@ def test_the_command_repeats_the_run(run: Path) -> None:
     edit_record(run, command="", dataset={"path": "/some where"})
     words = shlex.split(repeating_command(read_run(run)))
     assert words[:6] == ["facegan", "train", "--shards", "/some where", "--run", str(run)]
-    sets = dict(word.removeprefix("train.").split("=", 1) for word in words if word.startswith("train."))
+    sets: dict[str, Any] = dict(
+        word.removeprefix("train.").split("=", 1) for word in words if word.startswith("train.")
+    )
     again = TrainConfig.for_method(words[words.index("--method") + 1], **sets)
     assert again.model_dump(mode="json") == read_run(run).record["settings"]
     edit_record(run, command="facegan train --shards 'a b'")
