@@ -62,7 +62,8 @@ def refuse_foreign(out: Path) -> None:
         SettingsError: ``out`` is a file, or a folder that no explorer was written into.
     """
     with disk_errors(out):
-        stands = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        # One that was killed leaves what lies beside the page alone.
+        stands = out.exists() and (not out.is_dir() or any(path.name != BESIDE for path in out.iterdir()))
         if stands and not (out / BESIDE / "generator.js").is_file():
             raise SettingsError(f"{out} is there already, and no explorer: name a new folder with --out.")
 

@@ -53,6 +53,10 @@ def test_the_command_prints_a_table_and_draws(runs: list[Path], tmp_path: Path) 
     drawn = cv2.imread(str(picture))
     assert drawn is not None
     assert min(drawn.shape[:2]) > 500
+    page = tmp_path / "both.html"
+    made = json.loads(facegan("compare", *runs, "--out", page, "--json").stdout)
+    assert made["out"] == str(page)
+    assert "data:image/webp" in page.read_text()
     again = json.loads(facegan("compare", *runs, "--json").stdout)
     assert [run["run"] for run in again["runs"]] == [str(folder) for folder in runs]
     assert again["differences"]["method"] == ["dcgan", "wgan-gp"]

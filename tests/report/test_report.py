@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -188,19 +189,21 @@ def test_curves_have_every_row_or_the_means_of_some(run: Path) -> None:
     assert losses.x == [row["images"] for row in read.rows]
     assert losses.curves["generator"] == pytest.approx([row["loss_g"] for row in read.rows], rel=1e-4)
     rows = [{**read.last, "images": 16 * i, "loss_g": float(i % 3)} for i in range(1, 3 * MOST_POINTS + 1)]
-    many = type(read)(**{**vars(read), "rows": rows})
-    thinned = curves_of(many)
+    thinned = curves_of(dataclasses.replace(read, rows=rows))
     assert (thinned.thinned, len(thinned.charts[0].x)) == (3, MOST_POINTS)
     assert set(thinned.charts[0].curves["generator"]) == {1.0}
 
 
 def test_runs_of_other_lengths_share_an_axis(run: Path) -> None:
     read = read_run(run)
-    shorter = type(read)(**{**vars(read), "rows": [{**row, "images": row["images"] + 1} for row in read.rows[:3]]})
+    rows = [{**row, "images": row["images"] + 1} for row in read.rows[:3]]
+    shorter = dataclasses.replace(read, folder=run.parent / "shorter", rows=rows)
     chart = compared_curves([read, shorter]).charts[0]
     assert len(chart.x) == len(read.rows) + 3
-    curves = list(chart.curves.values())
-    assert [sum(value is not None for value in curve) for curve in curves] == [len(read.rows), 3]
+    assert {name: sum(value is not None for value in curve) for name, curve in chart.curves.items()} == {
+        "discs": len(read.rows),
+        "shorter": 3,
+    }
 
 
 def test_measurements_on_the_way_are_curves_with_their_floor(run: Path) -> None:
