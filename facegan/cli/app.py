@@ -16,6 +16,7 @@ from facegan.cli import (
     compare,
     demo,
     doctor,
+    eval,
     inspect,
     models,
     prep,
@@ -61,6 +62,7 @@ app.command("verify")(verify.verify)
 app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("eval")(eval.eval_)
 app.command("compare")(compare.compare)
 app.command("run")(run.run)
 app.add_typer(recipes.app, name="recipes")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facegan.config import LENGTHS, METHODS, PrepConfig, Settings, TrainConfig, defaults_of_nets
+from facegan.config import LENGTHS, METHODS, EvalConfig, PrepConfig, Settings, TrainConfig, defaults_of_nets
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import in_epochs
 from facegan.recipes.known import find_recipe, is_packaged
 from facegan.recipes.lines import lines_of
-from facegan.recipes.settings import FILES, SECTIONS, TO_COME, FacesConfig, PhotosConfig, names_of
+from facegan.recipes.settings import FILES, SECTIONS, TO_COME, FacesConfig, MeansConfig, PhotosConfig, names_of
 from facegan.remote import is_url
 
 MAX_BYTES = 1_000_000
@@ -36,6 +36,8 @@ class Recipe:
     photos: PhotosConfig | None
     prep: PrepConfig | None
     faces: FacesConfig | None
+    means: MeansConfig | None = None
+    measures: EvalConfig | None = None
 
     @property
     def is_packaged(self) -> bool:
@@ -125,7 +127,14 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
             if bool(faces.shards) == bool(photos):
                 raise SettingsError(_which_faces(faces.shards))
         bare.train()
-    return replace(bare, photos=photos, prep=prep, faces=faces)
+    means = measures = None
+    if "eval" in given:
+        if faces is None:
+            raise SettingsError(f"{bare.line('eval')}[eval] measures what [train] made, and there is no [train].")
+        with bare.located("eval"):
+            means = MeansConfig.of(of_class(MeansConfig, given["eval"]))
+            measures = EvalConfig.of(of_class(EvalConfig, given["eval"]))
+    return replace(bare, photos=photos, prep=prep, faces=faces, means=means, measures=measures)
 
 
 def is_local(where: str) -> bool:

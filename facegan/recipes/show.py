@@ -48,9 +48,11 @@ def show_settings(recipe: Recipe) -> list[Shown]:
 
 def _values(recipe: Recipe, section: str) -> dict[str, Any]:
     """As they will be; lengths in epochs as they are written."""
-    settings: tuple[Settings | None, ...] = (
-        (recipe.photos, recipe.prep) if section == "prep" else (recipe.faces, recipe.train())
-    )
+    settings: tuple[Settings | None, ...] = {
+        "prep": lambda: (recipe.photos, recipe.prep),
+        "train": lambda: (recipe.faces, recipe.train()),
+        "eval": lambda: (recipe.means, recipe.measures),
+    }[section]()
     values = {name: value for config in settings if config for name, value in config.model_dump(mode="json").items()}
     return values | {name: recipe.given[section][name] for name in recipe.in_epochs if section == "train"}
 

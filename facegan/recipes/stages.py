@@ -9,6 +9,7 @@ from facegan.errors import SettingsError
 from facegan.recipes.recipe import Recipe
 from facegan.recipes.stage import Stage
 from facegan.recipes.to_faces import Draw, Prep
+from facegan.recipes.to_figures import Eval
 from facegan.recipes.to_generator import Sample, Train
 
 _MOST_PORTRAITS = 1_000_000
@@ -35,6 +36,8 @@ def stages_of(recipe: Recipe, to: Path) -> list[Stage]:
     if recipe.faces:
         stages.append(Train(recipe, recipe.faces, shards, to / "run"))
         stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device, recipe.train().eval_every > 0))
+        if recipe.means and recipe.measures:
+            stages.append(Eval(to / "run", shards, recipe.means, recipe.measures))
     return stages
 
 

@@ -43,4 +43,9 @@ UNITS: dict[str, dict[str, str]] = {
         "keep": "checkpoints",
         "milestones": "images",
     },
+    "eval": {
+        "n": "images",
+        "kid_subsets": "subsets",
+        "neighbours": "samples",
+    },
 }

@@ -22,6 +22,7 @@ COMMANDS = [
     "select",
     "train",
     "sample",
+    "eval",
     "run",
     "recipes",
     "demo",
@@ -37,6 +38,8 @@ OPTIONS = {
     " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
     " --no-graphs --recipe --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --best --n --seed --device --json --dry-run --quiet --debug",
+    "eval": "--shards --split --n --metrics --inception-weights --statistics --seed --out --device --recipe --set"
+    " --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
     "run": "--set --to --json --dry-run --quiet --debug",

@@ -54,10 +54,13 @@ def written(folder: Path, text: str) -> str:
         (PREP + "[train]\nlr_g = nan\n", "mine.toml, line 4: --lr-g nan"),
         (PREP + "[train.adam]\nbeta1 = 0\n", "mine.toml, line 3: There is no setting 'adam' in [train]."),
         (PREP + "[[train]]\nbeta1 = 0\n", "mine.toml, line 3: 'train' stands in no section"),
-        (PREP + "[eval]\nn = 10\n", "mine.toml, line 3: There is no stage [eval] in this facegan yet, only prep or"),
+        (PREP + "[eval]\nn = 10\n", "mine.toml, line 3: [eval] measures what [train] made, and there is no [train]."),
         (PREP + "[export]\n", "There is no stage [export] in this facegan yet"),
         (PREP + "[report]\n", "There is no stage [report] in this facegan yet"),
-        (PREP + "[trian]\n", "mine.toml, line 3: There is no section [trian]: choose prep or train. Did you mean"),
+        (
+            PREP + "[trian]\n",
+            "mine.toml, line 3: There is no section [trian]: choose prep, train or eval. Did you mean",
+        ),
         ("# x\nsize = 64\n" + PREP, "mine.toml, line 2: 'size' stands in no section"),
         (PREP + "size = \n", "mine.toml, line 3: this is no TOML"),
         (PREP + "[prep]\n", "mine.toml, line 3: this is no TOML"),
@@ -104,8 +107,8 @@ def test_set_goes_over_the_file(tmp_path: Path) -> None:
         ("prep", "sise", "64", "--set prep.sise=64: There is no setting 'sise' in [prep]. Did you mean 'size'?"),
         ("prep", "size", "48", "--size 48 is not offered"),
         ("train", "batch", "4", "--set train.batch: mine.toml has no [train]."),
-        ("eval", "n", "4", "--set eval.n: There is no stage [eval] in this facegan yet"),
-        ("prp", "n", "4", "--set prp.n: There is no section [prp]: choose prep or train. Did you mean 'prep'?"),
+        ("report", "n", "4", "--set report.n: There is no stage [report] in this facegan yet"),
+        ("prp", "n", "4", "--set prp.n: There is no section [prp]: choose prep, train or eval. Did you mean 'prep'?"),
     ],
 )
 def test_set_that_can_not_be(section: str, setting: str, value: str, said: str, tmp_path: Path) -> None:
