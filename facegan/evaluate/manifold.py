@@ -41,7 +41,7 @@ def density_coverage(real: NDArray[np.float32], fake: NDArray[np.float32], k: in
     _check(fake, real, "real images", k + 1)
     radii = np.concatenate(
         [
-            np.partition(_without_self(squares, first), k - 1, axis=1)[:, k - 1]
+            np.partition(_without_self(squares, first), k - 1, axis=1)[:, k - 1].copy()  # a view would keep its block
             for first, squares in _square_distances(real, real)
         ]
     )

@@ -2,9 +2,10 @@
 
 A copy is told by a ratio, as Lowe 2004 tells a match from chance ("Distinctive Image Features from Scale-Invariant
 Keypoints", section 7.1): a sample copies a training face where it, or its mirror image, is less than `RATIO` as far
-from its nearest training face as from its `AGAINST`-th nearest. Someone new is about as far from many; what was copied
-is far nearer to one, however near to each other faces are in general. They are compared as pictures of 8×8 pixels, in
-which rounding, compression and a pixel's shift all but vanish.
+from its nearest training face as from its tenth nearest (of fewer than 200 training faces: from that which a twentieth
+of them are nearer than). Someone new is about as far from many; what was copied is far nearer to one, however near to
+each other faces are in general. They are compared as pictures of 8×8 pixels, in which rounding, compression and a
+pixel's shift all but vanish.
 
 Of 8,000 CelebA faces at 64 px beside 8,089 others, 0.2 % count as copies (CelebA holds some photographs twice). Of 200
 of the faces themselves all do, and still all moved by a pixel, with noise of 16 levels, blurred by 2 px, or as JPEG of
@@ -30,7 +31,7 @@ from facegan.errors import SettingsError
 from facegan.evaluate.manifold import nearest
 from facegan.evaluate.random_net import random_features
 
-RATIO, AGAINST = 0.5, 10
+RATIO, AGAINST, A_TWENTIETH = 0.5, 10, 20
 _SMALL = 8  # px
 _BLOCK = 512  # faces: 50 MB as float64 at 64 px
 _SHOWN, _LEAST_SIDE, _GAP, _TITLE = 3, 64, 8, 20  # neighbours of each kind; px
@@ -58,7 +59,9 @@ def neighbours(samples: Tensor, faces: Tensor | Iterable[Tensor], count: int = _
         SettingsError: there are no samples, too few faces, or faces of another shape.
     """
     views: tuple[_View, ...] = (_pixels, random_features)
-    (pixel, pixel_at), (feature, feature_at) = _nearest_of(samples, faces, count, views)
+    ((pixel, pixel_at), (feature, feature_at)), total = _nearest_of(samples, faces, count, views)
+    if total < count:
+        raise SettingsError(f"{total:,} training faces are too few to show the {count} nearest.")
     return Neighbours(pixel_at, pixel / samples[0].numel() ** 0.5, feature_at, feature)
 
 
@@ -66,11 +69,14 @@ def copied_share(samples: Tensor, faces: Tensor | Iterable[Tensor]) -> float:
     """0 … 1: the share of samples, uint8 (N, C, S, S), that copy a training face.
 
     Raises:
-        SettingsError: there are no samples, fewer than ten training faces, or faces of another shape.
+        SettingsError: there are no samples, fewer than two training faces, or faces of another shape.
     """
     both = torch.cat([samples, samples.flip(-1)])
-    ((distances, _),) = _nearest_of(both, faces, AGAINST, (_small,))
-    copies = distances[:, 0] < RATIO * distances[:, -1]
+    ((distances, _),), total = _nearest_of(both, faces, AGAINST, (_small,))
+    if total < 2:
+        raise SettingsError(f"Copies are told by the distances to many training faces: {total} is too few.")
+    other = min(AGAINST, max(2, total // A_TWENTIETH))
+    copies = distances[:, 0] < RATIO * distances[:, other - 1]
     return float((copies[: len(samples)] | copies[len(samples) :]).mean())
 
 
@@ -103,8 +109,9 @@ _Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 def _nearest_of(
     samples: Tensor, faces: Tensor | Iterable[Tensor], count: int, views: tuple[_View, ...]
-) -> list[_Found]:
-    """For each way to see an image the distances and indices (N, ``count``) of each sample's nearest faces."""
+) -> tuple[list[_Found], int]:
+    """For each way to see an image the distances and indices (N, ``count``) of each sample's nearest faces (of fewer
+    where there are no more), and how many there are."""
     if not len(samples):
         raise SettingsError("There are no samples to find the nearest training faces of.")
     seen = [view(samples) for view in views]
@@ -119,13 +126,12 @@ def _nearest_of(
             near, at = nearest(seen[number], view(block), min(count, len(block)))
             kept[number] = _merge(kept[number], (near, at + total), count)
         total += len(block)
-    if total < count:
-        raise SettingsError(f"{total:,} training faces are too few to look for copies of them: it takes {count}.")
-    return kept
+    return kept, total
 
 
 def _merge(one: _Found, other: _Found, count: int) -> _Found:
-    distances, indices = (np.concatenate(parts, axis=1) for parts in zip(one, other, strict=True))
+    distances = np.concatenate([one[0], other[0]], axis=1)
+    indices = np.concatenate([one[1], other[1]], axis=1)
     order = np.argsort(distances, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -27,7 +26,7 @@ from facegan.faces.detect import KEYPOINTS, MediaPipeDetector
 from facegan.faces.models import check_model, known_models, resolve_model
 
 MODEL, MIN_SCORE = "short", 0.5  # prep's
-_GREY = (128, 128, 128)
+_GREY = 128
 _PERCENT = 100
 
 
@@ -56,7 +55,7 @@ def find_faces(images: Tensor, model: Path | None = None) -> FacesFound:
     """
     Args:
         images: uint8 (N, C, S, S) on the CPU.
-        model: file of the short-range model, where it is not to be looked for as prep does.
+        model: the short-range model's file; looked for, and fetched, as prep does if None.
 
     Raises:
         SettingsError: there are no images.
@@ -67,6 +66,8 @@ def find_faces(images: Tensor, model: Path | None = None) -> FacesFound:
     known = known_models()[MODEL]
     if model is None:
         model = resolve_model(known)
+    elif not model.is_file():
+        raise ModelError(f"There is no model {model}. See: facegan models")
     else:
         check_model(model, known)
     indices, keypoints = [], []
@@ -110,6 +111,8 @@ def keypoint_distance(found: FacesFound, real: FacesFound) -> float:
 
 def _framed(image: Tensor) -> NDArray[np.uint8]:
     """uint8 (C, S, S) → RGB (2S, 2S, 3)."""
-    half = image.shape[-1] // 2
-    rgb = np.ascontiguousarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy())
-    return cv2.copyMakeBorder(rgb, half, half, half, half, cv2.BORDER_CONSTANT, value=_GREY)
+    side = image.shape[-1]
+    half = side // 2
+    framed = np.full((2 * side, 2 * side, 3), _GREY, np.uint8)
+    framed[half : half + side, half : half + side] = image.permute(1, 2, 0).numpy()
+    return framed

@@ -56,7 +56,7 @@ def noisy(images: Tensor, deviation: float) -> Tensor:
 
 def compressed(images: Tensor, quality: int) -> Tensor:
     coded = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for image in to_arrays(images)]
-    return to_tensor([cv2.imdecode(each, cv2.IMREAD_COLOR) for each in coded])
+    return to_tensor([np.asarray(cv2.imdecode(each, cv2.IMREAD_COLOR)) for each in coded])
 
 
 def to_arrays(images: Tensor) -> list[np.ndarray]:

@@ -38,7 +38,7 @@ def test_known_gaussians() -> None:
     a, b = gaussian([1, 0, -2], [4, 9, 0.25]), gaussian([0, 0, 2], [1, 16, 0.25])
     assert frechet_distance(a, b) == pytest.approx(1 + 16 + (2 - 1) ** 2 + (3 - 4) ** 2)
     # a Gaussian turned by 45° against the round one that has its mean spread
-    turned = gaussian([0, 0], [[2.5, 1.5], [1.5, 2.5]])  # eigenvalues 4 and 1
+    turned = gaussian([0, 0], np.array([[2.5, 1.5], [1.5, 2.5]]))  # eigenvalues 4 and 1
     assert frechet_distance(turned, gaussian([0, 0], [1, 1])) == pytest.approx((2 - 1) ** 2 + 0)
 
 

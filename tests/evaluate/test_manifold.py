@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,6 +39,18 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert density_coverage(a, b) == whole[0]
     for one, other in zip(nearest(b, a, 4), whole[1], strict=True):
         assert np.allclose(one, other)
+
+
+def test_not_all_distances_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifold, "_BLOCK_ENTRIES", 1 << 16)
+    a, b = cloud(2000), cloud(2000, seed=1)
+    tracemalloc.start()
+    try:
+        density_coverage(a, b)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 8 * len(a) * len(b) / 4
 
 
 def test_samples_of_the_same_law_are_near_1_and_others_near_0() -> None:
