@@ -10,9 +10,14 @@ from facegan.console import Console
 from facegan.recipes.settings import MeansConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from facegan.evaluate import Evaluation
+    from facegan.evaluate.subject import Sampling
+    from facegan.nets import Generator
 
 EVAL_FILE, NEIGHBOURS_FILE = "eval.json", "neighbours.png"
+_BLOCK = 256  # samples between two steps of the progress
 
 
 def measure(
@@ -31,22 +36,19 @@ def measure(
         FaceganError: what `facegan.evaluate.evaluate` raises.
     """
     from facegan.evaluate import Means, evaluate, find_subject
-    from facegan.files import disk_errors, make_folder, remove_partials, write_json
-    from facegan.train import sample_images, save_png
+    from facegan.files import make_folder, write_json
+    from facegan.train import save_png
     from facegan.train.rounds.precision import choose_device
 
     subject = find_subject(target)
     folder = out or (target if subject.kind == "run" else None)
     if folder:
-        remove_partials(make_folder(folder))
-        with disk_errors(folder):
-            write_json(folder / f".{EVAL_FILE}.partial", {})  # a folder that may not be written is told now
-            (folder / f".{EVAL_FILE}.partial").unlink()
+        _refuse_unwritable(make_folder(folder))
     found = evaluate(
         subject,
         shards,
         config if folder else config.model_copy(update={"neighbours": 0}),  # a picture needs a place
-        sample_images,
+        _drawing(console),
         means=Means(means.inception_weights or None, means.statistics or None, str(choose_device(means.device))),
         console=console,
     )
@@ -57,6 +59,39 @@ def measure(
             save_png(picture, found.picture)
         write_json(folder / EVAL_FILE, told)
     return told, found
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """
+    Raises:
+        DiskError: no file can be written there. Told before hours of work.
+    """
+    import tempfile
+
+    from facegan.files import TEMPORARY, disk_errors
+
+    with disk_errors(folder), tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=TEMPORARY):
+        pass
+
+
+def _drawing(console: Console) -> Sampling:
+    """`facegan.train.sample_images` with progress."""
+
+    def draw(generator: Generator, n: int, seed: int) -> Tensor:
+        import torch
+
+        from facegan.train import sample_images
+
+        spec = generator.spec
+        images = torch.empty((n, spec.channels, spec.size, spec.size), dtype=torch.uint8)
+        with console.progress(n, "samples") as progress:
+            for first in range(0, n, _BLOCK):
+                block = sample_images(generator, min(_BLOCK, n - first), seed, first)
+                images[first : first + len(block)] = block
+                progress.advance(len(block))
+        return images
+
+    return draw
 
 
 def plan(target: Path, shards: str, config: EvalConfig) -> dict[str, Any]:
