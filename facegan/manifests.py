@@ -42,6 +42,17 @@ class ModelWheel(_Entry):
     folder: str
 
 
+class InceptionWeights(_Entry):
+    """The network that published FIDs are measured by."""
+
+    file: str = Field(pattern=r"^[\w.-]+\.pth$")
+    title: str
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    licence: str
+    url: str = Field(pattern=r"^https://")
+
+
 class KnownSplit(_Entry):
     """One split of a data set: how many photographs, and where files are numbered the first and last of them."""
 
@@ -145,6 +156,11 @@ def known_models() -> dict[str, DetectorModel]:
 @functools.cache
 def model_wheel() -> ModelWheel:
     return ModelWheel(**_read(_MODELS)["wheel"])
+
+
+@functools.cache
+def inception_weights() -> InceptionWeights:
+    return InceptionWeights(**_read(_MODELS)["inception"])
 
 
 @functools.cache

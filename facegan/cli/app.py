@@ -16,6 +16,7 @@ from facegan.cli import (
     compare,
     demo,
     doctor,
+    eval,
     export,
     inspect,
     models,
@@ -63,6 +64,7 @@ app.command("verify")(verify.verify)
 app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("eval")(eval.eval_)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

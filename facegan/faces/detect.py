@@ -102,8 +102,9 @@ class MediaPipeDetector:
 
     def close(self) -> None:
         # By hand: at interpreter shutdown MediaPipe's own __del__ raises.
-        while self._loaded:
-            self._loaded.popitem()[1].close()
+        with _stderr_held():
+            while self._loaded:
+                self._loaded.popitem()[1].close()
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +140,7 @@ def _as_image(rgb: np.ndarray) -> Any:
 
 @contextlib.contextmanager
 def _stderr_held() -> Iterator[None]:
-    """Drops what C++ writes to file descriptor 2 while a model loads: it repeats itself, and errors are raised."""
+    """Drops what C++ writes to file descriptor 2 while a model loads or closes: errors are raised besides."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -51,6 +51,7 @@ def _values(recipe: Recipe, section: str) -> dict[str, Any]:
     settings: tuple[Settings | None, ...] = {
         "prep": lambda: (recipe.photos, recipe.prep),
         "train": lambda: (recipe.faces, recipe.train()),
+        "eval": lambda: (recipe.means, recipe.measures),
         "export": lambda: (recipe.export,),
         "report": lambda: (recipe.page,),
     }[section]()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facegan.config import METRIC_TABLE
 from facegan.report.pictures import Picture, picture_file
 
 FILE_NAME, NEIGHBOURS = "eval.json", "neighbours.png"
@@ -16,11 +17,16 @@ _MOST_BYTES = 10_000_000
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its value, and what real faces come to beside other real ones."""
+    """One metric: its value, and what real faces come to beside other real ones.
+
+    Attributes:
+        what: in a few words, and which way is better; "" where this facegan does not know the metric.
+    """
 
     name: str
     value: float
     floor: float | None
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ def judged(run: Path) -> Judged:
         told: Any = json.loads(path.read_bytes() if path.stat().st_size < _MOST_BYTES else b"")
         floors = told.get("floors") or {}
         metrics = [
-            Metric(str(name), float(value), _number(floors.get(name))) for name, value in told["metrics"].items()
+            Metric(str(name), float(value), _number(floors.get(name)), _what(str(name)))
+            for name, value in told["metrics"].items()
         ]
         return Judged(
             metrics=metrics,
@@ -64,6 +71,12 @@ def judged(run: Path) -> Judged:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return Judged(f"{path} can’t be read. It is written anew by", command)
+
+
+def _what(name: str) -> str:
+    known = METRIC_TABLE.get(name)
+    better = {"less": "less is better", "more": "more is better", "as real": "as real faces have it"}
+    return f"{known.what}; {better[known.better]}" if known else ""
 
 
 def _number(value: Any) -> float | None:

@@ -22,6 +22,7 @@ COMMANDS = [
     "select",
     "train",
     "sample",
+    "eval",
     "export",
     "report",
     "run",
@@ -39,6 +40,8 @@ OPTIONS = {
     " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
     " --no-graphs --recipe --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --best --n --seed --device --json --dry-run --quiet --debug",
+    "eval": "--shards --split --n --metrics --inception-weights --statistics --seed --out --device --recipe --set"
+    " --json --dry-run --quiet --debug",
     "export": "--onnx --fp16 --int8 --best --push --public --recipe --set --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",

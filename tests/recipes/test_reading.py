@@ -54,10 +54,7 @@ def written(folder: Path, text: str) -> str:
         (PREP + "[train]\nlr_g = nan\n", "mine.toml, line 4: --lr-g nan"),
         (PREP + "[train.adam]\nbeta1 = 0\n", "mine.toml, line 3: There is no setting 'adam' in [train]."),
         (PREP + "[[train]]\nbeta1 = 0\n", "mine.toml, line 3: 'train' stands in no section"),
-        (
-            PREP + "[eval]\nn = 10\n",
-            "mine.toml, line 3: There is no stage [eval] in this facegan yet, only prep, train",
-        ),
+        (PREP + "[eval]\nn = 10\n", "mine.toml, line 3: [eval] measures what [train] made, and there is no [train]."),
         (PREP + "[export]\n", "mine.toml, line 3: [export] writes what [train] made, and there is no [train]."),
         (PREP + "[train]\n[export]\nsamples = 0\n", "mine.toml, line 5: --samples 0: it has to be greater than 0."),
         (PREP + "[report]\n", "mine.toml, line 3: [report] shows what [train] made, and there is no [train]."),
@@ -108,8 +105,8 @@ def test_set_goes_over_the_file(tmp_path: Path) -> None:
         ("prep", "sise", "64", "--set prep.sise=64: There is no setting 'sise' in [prep]. Did you mean 'size'?"),
         ("prep", "size", "48", "--size 48 is not offered"),
         ("train", "batch", "4", "--set train.batch: mine.toml has no [train]."),
-        ("eval", "n", "4", "--set eval.n: There is no stage [eval] in this facegan yet"),
-        ("prp", "n", "4", "--set prp.n: There is no section [prp]: choose prep or train. Did you mean 'prep'?"),
+        ("report", "n", "4", "--set report.n: There is no stage [report] in this facegan yet"),
+        ("prp", "n", "4", "--set prp.n: There is no section [prp]: choose prep, train or eval. Did you mean 'prep'?"),
     ],
 )
 def test_set_that_can_not_be(section: str, setting: str, value: str, said: str, tmp_path: Path) -> None:
@@ -144,7 +141,9 @@ def test_the_nets_set_what_neither_recipe_nor_method_does(tmp_path: Path) -> Non
 def test_show_prints_every_setting_with_value_default_unit_and_meaning(name: str) -> None:
     recipe, told = read_recipe(name), json.loads(facegan("recipes", "show", name, "--json").stdout)
     shown = {(row["section"], row["name"]): row for row in told["settings"]}
-    assert list(shown) == [(s, n) for s, both in SECTIONS.items() for config in both for n in config.model_fields]
+    assert list(shown) == [
+        (s, n) for s, both in SECTIONS.items() if s in recipe.given for config in both for n in config.model_fields
+    ]
     for (section, setting), row in shown.items():
         assert row["meaning"]
         assert row["unit"] == UNITS[section].get(setting, "")

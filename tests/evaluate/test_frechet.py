@@ -1,0 +1,71 @@
+"""The Fréchet distance against closed forms and scipy's root of a matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import linalg
+
+from facegan.errors import SettingsError
+from facegan.evaluate import Gaussian, frechet_distance, statistics
+
+
+def gaussian(mean: list[float], covariance: np.ndarray | list[float]) -> Gaussian:
+    matrix = np.diag(covariance) if np.ndim(covariance) == 1 else np.asarray(covariance)
+    return Gaussian(np.array(mean, float), matrix.astype(float), 100)
+
+
+def drawn(count: int, features: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((count, features)) @ rng.standard_normal((features, features))
+    return (mixed + rng.standard_normal(features)).astype(np.float32)
+
+
+def test_statistics_are_numpys() -> None:
+    features = drawn(9000, 5, 0)  # more than a block
+    found = statistics(features)
+    assert found.count == 9000
+    assert np.allclose(found.mean, features.astype(float).mean(0))
+    assert np.allclose(found.covariance, np.cov(features.astype(float), rowvar=False))
+    assert found.mean.dtype == found.covariance.dtype == np.float64
+
+
+def test_known_gaussians() -> None:
+    assert frechet_distance(gaussian([0, 0], [1, 1]), gaussian([3, 4], [1, 1])) == pytest.approx(25)
+    # independent features: Σ (µ_a − µ_b)² + (σ_a − σ_b)²
+    a, b = gaussian([1, 0, -2], [4, 9, 0.25]), gaussian([0, 0, 2], [1, 16, 0.25])
+    assert frechet_distance(a, b) == pytest.approx(1 + 16 + (2 - 1) ** 2 + (3 - 4) ** 2)
+    # a Gaussian turned by 45° against the round one that has its mean spread
+    turned = gaussian([0, 0], np.array([[2.5, 1.5], [1.5, 2.5]]))  # eigenvalues 4 and 1
+    assert frechet_distance(turned, gaussian([0, 0], [1, 1])) == pytest.approx((2 - 1) ** 2 + 0)
+
+
+def test_a_point_is_at_its_mean_square_distance_from_all_others() -> None:
+    a = statistics(np.repeat(drawn(1, 4, 0), 10, axis=0))
+    b = statistics(drawn(50, 4, 1))
+    assert frechet_distance(a, b) == pytest.approx(np.square(a.mean - b.mean).sum() + np.trace(b.covariance))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 12), st.integers(2, 40), st.integers(2, 40))
+def test_it_is_scipys(seed: int, features: int, count_a: int, count_b: int) -> None:
+    """Also where there are fewer images than features, and the covariance has no inverse."""
+    a, b = statistics(drawn(count_a, features, seed)), statistics(drawn(count_b, features, seed + 1))
+    root = np.asarray(linalg.sqrtm(a.covariance @ b.covariance + 1e-9 * np.eye(features)))
+    spread = np.trace(a.covariance + b.covariance) - 2 * np.trace(root).real
+    known = np.square(a.mean - b.mean).sum() + spread
+    found = frechet_distance(a, b)
+    assert found == pytest.approx(known, rel=1e-3, abs=1e-2)
+    assert frechet_distance(b, a) == pytest.approx(found, rel=1e-6, abs=1e-6)
+    assert 0 <= frechet_distance(a, a) < 1e-6 * np.trace(a.covariance) + 1e-9
+
+
+def test_what_can_not_be_compared() -> None:
+    with pytest.raises(SettingsError, match="at least 2 images, not of 1"):
+        statistics(np.zeros((1, 3), np.float32))
+    with pytest.raises(SettingsError, match="features of 2 images hold numbers that are not finite"):
+        statistics(np.array([[0, 1], [np.nan, 1]], np.float32))
+    with pytest.raises(SettingsError, match="1 features have no Fréchet distance to 2"):
+        frechet_distance(gaussian([0], [1]), gaussian([0, 0], [1, 1]))

@@ -1,0 +1,112 @@
+"""The random net: the same features everywhere, against a second implementation, and what they are to notice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facegan.errors import SettingsError
+from facegan.evaluate import RANDOM_NET, frechet_distance, random_features, statistics
+from facegan.evaluate.random_net import FEATURES, _weights
+from tests.evaluate.test_swd import textures
+
+KNOWN = [
+    0.132846,
+    -0.066766,
+    -0.06256,
+    -0.032743,
+    0.197479,
+    -0.116873,
+    -0.0497,
+    -0.052164,
+    0.276492,
+    -0.100425,
+    -0.06037,
+    0.01927,
+]
+KNOWN_SUMS = [3.1161, 4.7338, 6.457]
+
+
+def waves(size: int = 64) -> Tensor:
+    """Images by a formula: uint8 (3, 3, size, size)."""
+    x, y = np.mgrid[0:size, 0:size] / size
+    planes = [
+        [np.sin((3 + image) * x + (5 + 4 * channel) * y * (image + 1)) for channel in range(3)] for image in range(3)
+    ]
+    return torch.from_numpy((127.5 + 100 * np.array(planes)).round().astype(np.uint8))
+
+
+def by_loops(images: Tensor) -> np.ndarray:
+    """The docstring's lines in float64 numpy, place by place."""
+    *convolutions, projection = (weight.double().numpy() for weight in _weights())
+    rows = []
+    for image in images.double().numpy() / 127.5 - 1:
+        maps = image if len(image) == 3 else np.concatenate([image] * 3)
+        numbers = [maps.mean((1, 2)), maps.std((1, 2))]
+        for weight in convolutions:
+            padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+            side = (maps.shape[1] + 1) // 2
+            maps = np.zeros((len(weight), side, side))
+            for i in range(side):
+                for j in range(side):
+                    patch = padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+                    maps[:, i, j] = np.maximum(0, np.einsum("ocyx,cyx->o", weight, patch))
+            numbers += [maps.mean((1, 2)), maps.std((1, 2))]
+        rows.append(projection @ np.concatenate(numbers))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])
+def test_it_is_what_is_said(size: int, channels: int) -> None:
+    images = textures(2, size, channels)
+    found = random_features(images)
+    assert found.shape == (2, FEATURES)
+    assert found.dtype == np.float32
+    assert np.allclose(found, by_loops(images), atol=1e-5)
+
+
+def test_weights_are_orthogonal_and_the_first_see_nothing_in_flat_areas() -> None:
+    first, *others = (weight.double().flatten(1).numpy() for weight in _weights())
+    assert np.allclose(first.reshape(32, 3, 9).sum(2), 0, atol=1e-6)
+    # its columns were orthonormal times √2 before each lost a mean: what is left is √2 times a projection
+    assert np.allclose(first.T @ first / 2, np.eye(27) - np.kron(np.eye(3), np.full((9, 9), 1 / 9)), atol=1e-6)
+    for scale, weight in zip((2, 2, 2, 1), others, strict=True):
+        assert np.allclose(weight @ weight.T, scale * np.eye(len(weight)), atol=1e-6)
+
+
+def test_features_are_those_of_this_name() -> None:
+    """Where these change, so must the name: protocols with the old one can't be compared any more."""
+    assert RANDOM_NET == "facegan-random-1"
+    found = random_features(waves())
+    assert found[:, :4].ravel() == pytest.approx(KNOWN, abs=2e-5)
+    assert np.abs(found).sum(1) == pytest.approx(KNOWN_SUMS, rel=1e-4)
+
+
+def test_a_row_is_of_its_image_alone() -> None:
+    images = textures(9)
+    assert np.allclose(random_features(images, batch=4), random_features(images), atol=1e-6)
+    assert np.allclose(random_features(images[5:6]), random_features(images)[5:6], atol=1e-6)
+
+
+def test_one_channel_is_three_equal_ones() -> None:
+    grey = textures(3, channels=1)
+    assert np.allclose(random_features(grey), random_features(grey.repeat(1, 3, 1, 1)), atol=1e-6)
+
+
+def test_tints_are_seen() -> None:
+    """The sliced Wasserstein distance does not see them."""
+    a = textures(200).div(2, rounding_mode="floor")
+    b, tinted = textures(200, seed=1).div(2, rounding_mode="floor"), a.clone()
+    tinted[:, 0] += 30
+    real = statistics(random_features(a))
+    floor, far = (frechet_distance(real, statistics(random_features(each))) for each in (b, tinted))
+    assert far > 2 * floor
+
+
+def test_what_it_does_not_take() -> None:
+    for shape in ((2, 4, 32, 32), (2, 3, 8, 8)):
+        with pytest.raises(SettingsError, match="1 or 3 channels and 16×16 pixels"):
+            random_features(torch.zeros(shape, dtype=torch.uint8))
+    assert random_features(torch.zeros(0, 3, 32, 32, dtype=torch.uint8)).shape == (0, FEATURES)
