@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+BROWSERS := chromium chromium-browser google-chrome
 SYSTEM_PACKAGES := libgl1 libglib2.0-0 libegl1 libgles2
 # Detector models beside a checkout serve where the user names none.
 FACEGAN_MODELS ?= $(wildcard $(abspath ../shared/models))
@@ -60,12 +61,26 @@ $(VENV)/.system-libraries: | $(VENV)/bin/python
 	fi
 	@touch $@
 
+# The browser that reports are looked at with, in the tests alone.
+$(VENV)/.browser: | $(VENV)/bin/python
+	@for program in $(BROWSERS); do command -v $$program >/dev/null && found=yes; done; \
+	if [ -z "$$found" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing chromium"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null \
+	      || echo "chromium can't be installed here: tests of reports are skipped"; \
+	  else \
+	    echo "tests of reports are skipped without a browser. Install one with: sudo apt-get install chromium"; \
+	  fi; \
+	fi
+	@touch $@
+
 $(VENV)/.ready-to-run: pyproject.toml constraints.txt $(VENV)/.system-libraries
 	@echo "installing what running needs into $(VENV) (about two minutes)"
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.ready-to-test: pyproject.toml constraints.txt $(VENV)/.ready-to-run
+$(VENV)/.ready-to-test: pyproject.toml constraints.txt $(VENV)/.ready-to-run $(VENV)/.browser
 	@echo "installing the tools of the tests into $(VENV)"
 	$(PIP) --editable '.[dev]'
 	@touch $@

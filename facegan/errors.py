@@ -36,6 +36,10 @@ class ModelError(FaceganError):
     """A detector model is missing, can't be fetched, or has a wrong checksum."""
 
 
+class WebPackageError(FaceganError):
+    """A program for browsers that pages carry is missing, can't be fetched, or has a wrong checksum."""
+
+
 class DiskError(FaceganError):
     """A file can't be written: the disk is full, read-only, or forbids it."""
 

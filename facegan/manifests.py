@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from facegan.errors import SourceError
 from facegan.files import packaged
 
-_MODELS = "models"  # the one manifest that tells of no data set
+_MODELS = "models"
+_NO_DATASETS = (_MODELS, "web")  # manifests that tell of no data set; `facegan.web` reads the latter
 _SAME_NAMES = 0.99  # of a source's names, for it to be taken for a known data set
 
 
@@ -39,6 +40,17 @@ class ModelWheel(_Entry):
     requirement: str = Field(pattern=r"^[\w-]+==[\w.]+$")
     python_version: str
     folder: str
+
+
+class InceptionWeights(_Entry):
+    """The network that published FIDs are measured by."""
+
+    file: str = Field(pattern=r"^[\w.-]+\.pth$")
+    title: str
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    licence: str
+    url: str = Field(pattern=r"^https://")
 
 
 class KnownSplit(_Entry):
@@ -147,9 +159,14 @@ def model_wheel() -> ModelWheel:
 
 
 @functools.cache
+def inception_weights() -> InceptionWeights:
+    return InceptionWeights(**_read(_MODELS)["inception"])
+
+
+@functools.cache
 def known_datasets() -> dict[str, KnownDataset]:
     """The data sets that facegan knows, by name (``celeba-aligned``, ``mnist``, …)."""
-    names = sorted(path.stem for path in packaged("manifests").glob("*.toml") if path.stem != _MODELS)
+    names = sorted(path.stem for path in packaged("manifests").glob("*.toml") if path.stem not in _NO_DATASETS)
     return {name: KnownDataset(name=name, **_read(name)) for name in names}
 
 

@@ -32,13 +32,15 @@ def _models_folder() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Indexes, shards and faces that tests keep go with them; fetched models stay where they are."""
-    from facegan.faces.models import cache_folder
+    """Indexes, shards and faces that tests keep go with them; fetched models and programs stay where they are."""
+    from facegan import web
+    from facegan.faces import models
 
-    models, cache = cache_folder(), tmp_path_factory.mktemp("cache")
-    models.mkdir(parents=True, exist_ok=True)
+    cache = tmp_path_factory.mktemp("cache")
     (cache / "facegan").mkdir()
-    (cache / "facegan" / "models").symlink_to(models)
+    for kept in (models.cache_folder(), web.cache_folder()):
+        kept.mkdir(parents=True, exist_ok=True)
+        (cache / "facegan" / kept.name).symlink_to(kept)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         yield

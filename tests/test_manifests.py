@@ -35,7 +35,7 @@ def names_of(numbers: Any) -> list[bytes]:
 
 def test_every_manifest_is_read_and_fits_its_schema() -> None:
     files = {path.stem for path in packaged("manifests").glob("*.toml")}
-    assert files == {*known_datasets(), "models"}
+    assert files == {*known_datasets(), "models", "web"}
     assert set(known_datasets()) == {"celeba-aligned", "cifar-10", "fashion-mnist", "mnist"}
     assert {name: model.input_px for name, model in known_models().items()} == {"short": 128, "full": 192}
     assert model_wheel().requirement == "mediapipe==0.10.21"

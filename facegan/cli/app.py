@@ -16,11 +16,13 @@ from facegan.cli import (
     compare,
     demo,
     doctor,
+    eval,
     export,
     inspect,
     models,
     prep,
     recipes,
+    report,
     run,
     sample,
     select,
@@ -62,7 +64,9 @@ app.command("verify")(verify.verify)
 app.command("select")(select.select)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
+app.command("eval")(eval.eval_)
 app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("run")(run.run)
 app.add_typer(recipes.app, name="recipes")

@@ -14,19 +14,27 @@ from facegan.errors import SettingsError
 
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
-    out: Annotated[Path | None, typer.Option("--out", help="A PNG: curves, and samples of the same latents.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A page (.html) or a picture (.png): curves, and samples of the same latents."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which samples.")] = 0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show runs side by side: the settings that differ, rates, losses, findings, measurements."""
-    if out is not None and out.suffix.lower() != ".png":
-        raise SettingsError(f"--out {out}: pictures are PNG files; give it a name that ends in .png.")
-    from facegan.report.compare import differences, read_run, titles, write_picture
+    if out is not None and out.suffix.lower() not in (".png", ".html"):
+        raise SettingsError(f"--out {out}: give it a name that ends in .html for a page, or in .png for a picture.")
+    from facegan.report.compare import differences, write_picture
+    from facegan.report.runs import read_run, titles
 
     runs = [read_run(folder) for folder in folders]
     different = differences(runs)
-    if out is not None:
+    if out is not None and out.suffix.lower() == ".html":
+        from facegan.report.write import write_comparison
+
+        write_comparison(runs, out, seed)
+    elif out is not None:
         write_picture(runs, out, seed=seed)
     if json:
         found = {"runs": [run.figures() for run in runs], "differences": different}

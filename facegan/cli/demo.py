@@ -23,7 +23,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Draw portraits, prepare them with the real detector, train a small DCGAN, and sample: under three minutes.
+    """Draw portraits, prepare them with the real detector, train a small DCGAN, sample and report: under three minutes.
 
     Started again, it goes on where it stopped. It is the recipe smoke: facegan run smoke --to DIR.
     """
@@ -38,10 +38,11 @@ def demo(
     rows = {row.stage: row for row in run_recipe(recipe, folder, console=console_of(quiet))}
     prepared, trained = rows["prep"].result, rows["train"].result
     seconds = time.monotonic() - start
-    preview, grid, losses = (
+    preview, grid, losses, page = (
         f"{rows['prep'].where}/preview.png",
         rows["sample"].where,
         f"{rows['train'].where}/losses.png",
+        rows["report"].where,
     )
     found: dict[str, Any] = {
         "folder": str(folder),
@@ -50,6 +51,7 @@ def demo(
         "images": trained["images"],
         "seconds": round(seconds, 1),
         "pictures": [preview, grid, losses],
+        "report": page,
     }
     if json:
         print_json(found)
@@ -59,7 +61,8 @@ def demo(
         f"{human_seconds(seconds)}. Everything is in {folder}. Open:\n"
         f"  {preview}   what the detector cropped\n"
         f"  {grid}   faces that the generator drew\n"
-        f"  {losses}   how the training went"
+        f"  {losses}   how the training went\n"
+        f"  {page}   all of it, as a page"
     )
 
 

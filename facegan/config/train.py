@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from facegan.config.base import Positive, Settings, by_comma, choices_of, plain_number
 from facegan.config.methods import METHODS, Law, Loss, Method, Nets, defaults_of_nets
+from facegan.config.metrics import METRIC_TABLE, ON_THE_WAY
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import images_of
 from facegan.own import is_own
@@ -51,6 +52,24 @@ def _names(text: str, known: tuple[str, ...], setting: str) -> str:
     return ",".join(name for name in known if name in asked) or "none"
 
 
+def _measured(text: str) -> str:
+    """Metrics by comma, each once, in the order given: the first chooses the best checkpoint, by its least value."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in ON_THE_WAY:
+            raise ValueError(
+                f"train.eval_metrics = {text}: '{name}' is not measured on the way, only {one_of(ON_THE_WAY)}."
+                f"{suggest(name, ON_THE_WAY)}"
+            )
+    if METRIC_TABLE[names[0]].better != "less":
+        first = one_of(name for name in ON_THE_WAY if METRIC_TABLE[name].better == "less")
+        raise ValueError(
+            f"train.eval_metrics = {text}: the best checkpoint is the one with the least of the first. "
+            f"Begin with {first}."
+        )
+    return ",".join(names)
+
+
 AUGMENTATIONS = ("color", "translation", "cutout")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
 PER_SAMPLE = ("gp", "r1", "r2")  # dragan is one too, and was published with batch norm
@@ -78,7 +97,8 @@ class TrainConfig(Settings):
     section: ClassVar[str] = "train"
     # What may differ between a run and its continuation: it changes no weight.
     FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "keep", "milestones"}
+        {"images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "eval_metrics", "keep"}
+        | {"milestones"}
     )
 
     method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
@@ -178,6 +198,11 @@ class TrainConfig(Settings):
         default=0, description="images between measurements, by which the best checkpoint is kept; 0: never"
     )
     eval_n: Positive = Field(default=2_048, description="samples, and real faces, that are compared in a measurement")
+    eval_metrics: Annotated[str, AfterValidator(_measured)] = Field(
+        default="swd",
+        description=f"what is measured on the way, of {','.join(ON_THE_WAY)} by comma; the best checkpoint is the one "
+        "with the least of the first",
+    )
     keep: Positive = Field(default=3, description="checkpoints kept beside each other")
     milestones: Annotated[tuple[Positive, ...], BeforeValidator(by_comma)] = Field(
         default=(), description="lengths (20k,5M) at which checkpoints are made that are kept for good, by comma"
@@ -278,6 +303,10 @@ class TrainConfig(Settings):
             raise ValueError(
                 "d_head_start and g_head_start: only one net can have a head start. Leave one of them out."
             )
+        few = [name for name in self.eval_metrics.split(",") if self.eval_n < METRIC_TABLE[name].least_images]
+        if few:
+            least = METRIC_TABLE[few[0]].least_images
+            raise ValueError(f"train.eval_n = {self.eval_n}: {few[0]} needs {least} images. Raise it, or leave it out.")
         for name, why in self._idle().items():
             if getattr(self, name) != METHODS[self.method].get(name, self.default(name)):
                 raise ValueError(f"train.{name} changes nothing {why}. Leave it out.")
@@ -299,7 +328,7 @@ class TrainConfig(Settings):
         if self.loss != "began" and not is_own(self.loss):
             idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
         if not self.eval_every:
-            idle["eval_n"] = "without train.eval_every"
+            idle |= dict.fromkeys(("eval_n", "eval_metrics"), "without train.eval_every")
         if self.schedule != "plateau":
             idle["plateau_images"] = f"with the schedule {self.schedule}"
         if self.optimizer == "adam":

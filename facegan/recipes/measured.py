@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from facegan.config import TrainConfig
+from facegan.config import METRIC_TABLE, TrainConfig, metric_of
+from facegan.errors import DatasetError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from facegan.evaluate import Projections
+    from facegan.evaluate.kept import Arrays
+    from facegan.evaluate.views import View
     from facegan.nets import Generator
     from facegan.stream import FaceShards, ForeignShards
 
 _BATCH = 64
 REFERENCE = "val"  # the split that is compared with, where a dataset has it
+_TITLES = {"swd": "the sliced Wasserstein distance (swd)"}
 
 
 def measure_of(
@@ -39,36 +42,49 @@ def measure_of(
         REFERENCE if REFERENCE in getattr(faces, "splits", ()) else split,
         config.eval_n,
         config.seed,
+        metrics=tuple(config.eval_metrics.split(",")),
         skip_broken=skip_broken,
         workers=workers,
     )
 
 
 class DistanceToFaces:
-    """A `facegan.train.best.Referenced` measure: the sliced Wasserstein distance of samples to real faces.
+    """A `facegan.train.best.Referenced` measure: metrics of samples beside real faces, that need no weights.
 
     Faces are the first of the stream's order by the seed, samples those of the seed's latents; neither takes a number
     from what the training draws. Faces are read when they are first needed: of several processes one alone measures.
     """
 
     def __init__(
-        self, shards: str, split: str, samples: int, seed: int, *, skip_broken: bool = False, workers: int | None = None
+        self,
+        shards: str,
+        split: str,
+        samples: int,
+        seed: int,
+        *,
+        metrics: tuple[str, ...] = ("swd",),
+        skip_broken: bool = False,
+        workers: int | None = None,
     ) -> None:
-        self.shards, self.split, self.samples, self.seed = shards, split, samples, seed
+        self.shards, self.split, self.samples, self.seed, self.metrics = shards, split, samples, seed, metrics
         self._opened = {"cache": "off", "skip_broken": skip_broken, "workers": workers}
-        self._images: Tensor | None = None  # uint8 (up to 2 · samples, C, S, S), until they are projected
-        self._reference: Projections | None = None
+        self._images: Tensor | None = None  # uint8 (up to 2 · samples, C, S, S), until they were seen
+        self._reference: dict[str, Arrays] = {}
 
     def __call__(self, generator: Generator) -> Mapping[str, float]:
-        """``swd``, the mean, and its levels."""
-        from facegan.evaluate import project, sliced_wasserstein
+        """The metrics, in their order, and then parts of them: ``swd``, the mean over levels, before ``swd_64``."""
         from facegan.train import sample_images
 
-        if self._reference is None:
-            self._reference = project(self._real()[: self.samples], self.seed)
+        views = self._views()
+        for view in views:
+            if view.name not in self._reference:
+                self._reference[view.name] = view.see(self._real()[: self.samples])
         self._images = None
         samples = sample_images(generator, self.samples, self.seed)
-        return sliced_wasserstein(project(samples, self.seed), self._reference)
+        found: dict[str, float] = {}
+        for view in views:
+            found |= view.compare(view.see(samples), self._reference[view.name], self.metrics)
+        return self._in_order(found)
 
     def protocol(self) -> Mapping[str, Any]:
         """
@@ -76,28 +92,47 @@ class DistanceToFaces:
             DatasetError: the faces can't be had.
         """
         faces = min(self.samples, len(self._real()))
-        what = f"the sliced Wasserstein distance (swd) of {self.samples:,} samples to {faces:,} faces of the split"
-        return {
-            "what": f"{what} {self.split}",
-            "metric": "swd",
+        for name in self.metrics:
+            if faces < METRIC_TABLE[name].least_images:
+                raise DatasetError(
+                    f"The split {self.split} of {self.shards} has {faces:,} faces, and {name} needs "
+                    f"{METRIC_TABLE[name].least_images}. Leave it out of train.eval_metrics."
+                )
+        titles = ", ".join(_TITLES.get(name, name) for name in self.metrics)
+        told = {
+            "what": f"{titles} of {self.samples:,} samples to {faces:,} faces of the split {self.split}",
+            "metric": self.metrics[0],
             "samples": self.samples,
             "faces": faces,
             "split": self.split,
             "seed": self.seed,
         }
+        # A run that was begun before there were several goes on without being introduced again.
+        return told if len(self.metrics) == 1 else {**told, "metrics": list(self.metrics)}
 
     def floor(self) -> Mapping[str, float]:
         """Of the faces beside as many others; of two halves of them where the split has no others."""
-        from facegan.evaluate import project, sliced_wasserstein
-
         images = self._real()
         half = len(images) // 2
-        if not half:
+        if any(half < METRIC_TABLE[name].least_images for name in self.metrics):
             return {}
-        first, second = (project(part, self.seed) for part in (images[:half], images[half : 2 * half]))
-        if half == self.samples:
-            self._reference = first
-        return sliced_wasserstein(first, second)
+        found: dict[str, float] = {}
+        for view in self._views():
+            first, second = (view.see(part) for part in (images[:half], images[half : 2 * half]))
+            if half == self.samples:
+                self._reference[view.name] = first
+            found |= view.compare(first, second, self.metrics)
+        return self._in_order(found)
+
+    def _views(self) -> list[View]:
+        from facegan.evaluate.views import Pairs, Patches, RandomNet
+
+        views: list[View] = [Patches(self.seed), RandomNet(), Pairs(self.seed)]
+        return [view for view in views if {*view.metrics} & {*self.metrics}]
+
+    def _in_order(self, found: Mapping[str, float]) -> dict[str, float]:
+        whole = {name: found[name] for name in self.metrics}
+        return whole | {name: value for name, value in found.items() if metric_of(name) in self.metrics}
 
     def _real(self) -> Tensor:
         if self._images is None:

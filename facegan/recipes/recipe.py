@@ -10,12 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facegan.config import LENGTHS, METHODS, ExportConfig, PrepConfig, Settings, TrainConfig, defaults_of_nets
+from facegan.config import (
+    LENGTHS,
+    METHODS,
+    EvalConfig,
+    ExportConfig,
+    PrepConfig,
+    Settings,
+    TrainConfig,
+    defaults_of_nets,
+)
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.lengths import in_epochs
 from facegan.recipes.known import find_recipe, is_packaged
 from facegan.recipes.lines import lines_of
-from facegan.recipes.settings import FILES, SECTIONS, TO_COME, FacesConfig, PhotosConfig, names_of
+from facegan.recipes.settings import FILES, SECTIONS, FacesConfig, MeansConfig, PhotosConfig, ReportConfig, names_of
 from facegan.remote import is_url
 
 MAX_BYTES = 1_000_000
@@ -36,7 +45,10 @@ class Recipe:
     photos: PhotosConfig | None
     prep: PrepConfig | None
     faces: FacesConfig | None
+    means: MeansConfig | None = None
+    measures: EvalConfig | None = None
     export: ExportConfig | None = None
+    page: ReportConfig | None = None
 
     @property
     def is_packaged(self) -> bool:
@@ -126,13 +138,28 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
             if bool(faces.shards) == bool(photos):
                 raise SettingsError(_which_faces(faces.shards))
         bare.train()
+    means = measures = None
+    if "eval" in given:
+        if faces is None:
+            raise SettingsError(f"{bare.line('eval')}[eval] measures what [train] made, and there is no [train].")
+        with bare.located("eval"):
+            means = MeansConfig.of(of_class(MeansConfig, given["eval"]))
+            measures = EvalConfig.of(of_class(EvalConfig, given["eval"]))
     export = None
     if "export" in given:
         if faces is None:
             raise SettingsError(f"{bare.line('export')}[export] writes what [train] made, and there is no [train].")
         with bare.located("export"):
             export = ExportConfig.of(given["export"])
-    return replace(bare, photos=photos, prep=prep, faces=faces, export=export)
+    page = None
+    if "report" in given:
+        if faces is None:
+            raise SettingsError(f"{bare.line('report')}[report] shows what [train] made, and there is no [train].")
+        with bare.located("report"):
+            page = ReportConfig.of(given["report"])
+    return replace(
+        bare, photos=photos, prep=prep, faces=faces, means=means, measures=measures, export=export, page=page
+    )
 
 
 def is_local(where: str) -> bool:
@@ -221,8 +248,6 @@ def _refuse_unknown(given: Values, lines: dict[tuple[str, str], int], file: str)
 def _refuse_section(section: str, where: str, is_section: bool = True) -> None:
     if not is_section:
         raise SettingsError(f"{where}'{section}' stands in no section: put it below [prep] or [train].")
-    if section in TO_COME:
-        raise SettingsError(f"{where}There is no stage [{section}] in this facegan yet, only {one_of(SECTIONS)}.")
     if section not in SECTIONS:
         raise SettingsError(
             f"{where}There is no section [{section}]: choose {one_of(SECTIONS)}.{suggest(section, SECTIONS)}"

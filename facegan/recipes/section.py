@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from facegan.config import ExportConfig, PrepConfig
+from facegan.config import EvalConfig, ExportConfig, PrepConfig
 from facegan.errors import SettingsError
 from facegan.recipes.recipe import Recipe, of_class, read_written, set_over
-from facegan.recipes.settings import FacesConfig, PhotosConfig
+from facegan.recipes.settings import FacesConfig, MeansConfig, PhotosConfig
 
 Options = Mapping[str, Any]
 
@@ -35,6 +35,14 @@ def train_settings(options: Options, sets: Options, recipe: str | None = None) -
     read = _section("train", options, sets, recipe)
     with read.located("train"):
         return FacesConfig.of(of_class(FacesConfig, read.given["train"])), read
+
+
+def eval_settings(options: Options, sets: Options, recipe: str | None = None) -> tuple[MeansConfig, EvalConfig]:
+    """As `prep_settings`."""
+    read = _section("eval", options, sets, recipe)
+    with read.located("eval"):
+        values = read.given["eval"]
+        return MeansConfig.of(of_class(MeansConfig, values)), EvalConfig.of(of_class(EvalConfig, values))
 
 
 def export_settings(options: Options, sets: Options, recipe: str | None = None) -> ExportConfig:

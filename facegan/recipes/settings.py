@@ -7,11 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from facegan.config import ExportConfig, Positive, PrepConfig, Settings, TrainConfig
+from facegan.config import EvalConfig, ExportConfig, Positive, PrepConfig, Settings, TrainConfig
 from facegan.remote import is_url
-
-# Those of DESIGN that this program has not learnt yet.
-TO_COME = ("eval", "report")
 
 
 def _workers(value: str) -> str:
@@ -80,13 +77,44 @@ class FacesConfig(Settings):
     )
 
 
+class MeansConfig(Settings):
+    """What ``[eval]`` says beside `EvalConfig`: by what means."""
+
+    section: ClassVar[str] = "eval"
+    MACHINE: ClassVar[frozenset[str]] = frozenset({"device"})  # changes no result, but last bits
+
+    inception_weights: str = Field(
+        default="", description="a file of Inception's weights; else they are looked for, and fetched once"
+    )
+    statistics: str = Field(default="", description="an .npz with mu and sigma of others, that the FID is to")
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        default="auto", description="auto, cpu, cuda, cuda:N or mps; changes last bits alone"
+    )
+
+
+class ReportConfig(Settings):
+    """What ``[report]`` says: a page of the run, made last."""
+
+    section: ClassVar[str] = "report"
+
+    explore: bool = Field(
+        default=False, description="a folder whose page draws new faces, instead of one file; needs facegan[onnx]"
+    )
+
+
 SECTIONS: dict[str, tuple[type[Settings], ...]] = {
     "prep": (PhotosConfig, PrepConfig),
     "train": (FacesConfig, TrainConfig),
+    "eval": (MeansConfig, EvalConfig),
     "export": (ExportConfig,),
+    "report": (ReportConfig,),
 }
 # Settings that name a file or folder of this machine, unless they are URLs or the like.
-FILES = {"prep": ("source", "model", "attributes"), "train": ("shards", "init")}
+FILES = {
+    "prep": ("source", "model", "attributes"),
+    "train": ("shards", "init"),
+    "eval": ("inception_weights", "statistics"),
+}
 
 
 def names_of(section: str) -> list[str]:

@@ -51,7 +51,9 @@ def _values(recipe: Recipe, section: str) -> dict[str, Any]:
     settings: tuple[Settings | None, ...] = {
         "prep": lambda: (recipe.photos, recipe.prep),
         "train": lambda: (recipe.faces, recipe.train()),
+        "eval": lambda: (recipe.means, recipe.measures),
         "export": lambda: (recipe.export,),
+        "report": lambda: (recipe.page,),
     }[section]()
     values = {name: value for config in settings if config for name, value in config.model_dump(mode="json").items()}
     return values | {name: recipe.given[section][name] for name in recipe.in_epochs if section == "train"}

@@ -10,7 +10,9 @@ from facegan.recipes.recipe import Recipe
 from facegan.recipes.stage import Stage
 from facegan.recipes.to_export import Export
 from facegan.recipes.to_faces import Draw, Prep
+from facegan.recipes.to_figures import Eval
 from facegan.recipes.to_generator import Sample, Train
+from facegan.recipes.to_page import Report
 
 _MOST_PORTRAITS = 1_000_000
 
@@ -36,8 +38,12 @@ def stages_of(recipe: Recipe, to: Path) -> list[Stage]:
     if recipe.faces:
         stages.append(Train(recipe, recipe.faces, shards, to / "run"))
         stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device, recipe.train().eval_every > 0))
+        if recipe.means and recipe.measures:
+            stages.append(Eval(to / "run", shards, recipe.means, recipe.measures))
     if recipe.export:
         stages.append(Export(to / "run", to / "export", recipe.export, recipe.train().eval_every > 0))
+    if recipe.page:  # the last one, for it shows what the others made
+        stages.append(Report(recipe, recipe.page, to / "run", to))
     return stages
 
 

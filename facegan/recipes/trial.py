@@ -187,6 +187,7 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
         "milestones": (),
         "eval_every": 0,
         "eval_n": TrainConfig.default("eval_n"),
+        "eval_metrics": TrainConfig.default("eval_metrics"),
         **dict.fromkeys(("save_every", "sample_every", "log_every"), images),
     }
     changes |= {

@@ -43,8 +43,14 @@ UNITS: dict[str, dict[str, str]] = {
         "keep": "checkpoints",
         "milestones": "images",
     },
+    "eval": {
+        "n": "images",
+        "kid_subsets": "subsets",
+        "neighbours": "samples",
+    },
     "export": {
         "samples": "images",
         "compared": "images",
     },
+    "report": {},
 }

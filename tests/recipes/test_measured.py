@@ -149,9 +149,39 @@ def test_a_recipe_measures_and_draws_by_its_best(done: Experiment) -> None:
     assert {stage["state"] for stage in json.loads(again.stdout)["stages"]} == {"up to date"}
 
 
+def test_several_metrics_and_the_first_chooses(faces: Path, measured: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    several = (*MEASURED, "--set", "train.eval_metrics=frechet_random,swd,coverage,density,ms_ssim")
+    train(faces, run, *several[:-6], "--images", 16, "--save-every", 24, *several[-2:])
+    train(faces, run, *several)
+    introduction, *rows = rows_of(run, training=False)
+    assert introduction["protocol"]["metrics"] == ["frechet_random", "swd", "coverage", "density", "ms_ssim"]
+    # The split has too few faces for two halves with fifth neighbours.
+    assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
+    assert list(rows[0]["measured"])[:5] == introduction["protocol"]["metrics"]
+    assert best_of(run)["metric"] == "frechet_random"
+    assert best_of(run)["value"] == min(row["measured"]["frechet_random"] for row in rows)
+    # What is measured changes no weight, and swd is what it is alone.
+    assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
+    alone = [row["measured"]["swd"] for row in rows_of(measured, training=False)[1:]]
+    assert [row["measured"]["swd"] for row in rows] == alone
+
+
 def test_settings_that_can_not_be(faces: Path, tmp_path: Path) -> None:
     idle = train(faces, tmp_path / "run", "--set", "train.eval_n=64", code=2)
     assert "train.eval_n changes nothing without train.eval_every. Leave it out." in idle.stderr
+    for metrics, said in [
+        ("fid", "'fid' is not measured on the way, only swd, frechet_random, density, coverage or ms_ssim."),
+        (
+            "coverage,swd",
+            "the best checkpoint is the one with the least of the first. Begin with swd or frechet_random.",
+        ),
+    ]:
+        bad = train(faces, tmp_path / "run", *MEASURED, "--set", f"train.eval_metrics={metrics}", code=2)
+        assert said in bad.stderr
+    few = train(faces, tmp_path / "run", "--eval-every", 8, "--set", "train.eval_n=4", "--set",
+                "train.eval_metrics=swd,coverage", code=2)  # fmt: skip
+    assert "train.eval_n = 4: coverage needs 6 images." in few.stderr
     wrong = train(faces, tmp_path / "run", "--eval-every", "often", code=2)
     assert "--eval-every often: write a length in images" in wrong.stderr
     assert not (tmp_path / "run").exists()

@@ -54,13 +54,10 @@ def written(folder: Path, text: str) -> str:
         (PREP + "[train]\nlr_g = nan\n", "mine.toml, line 4: --lr-g nan"),
         (PREP + "[train.adam]\nbeta1 = 0\n", "mine.toml, line 3: There is no setting 'adam' in [train]."),
         (PREP + "[[train]]\nbeta1 = 0\n", "mine.toml, line 3: 'train' stands in no section"),
-        (
-            PREP + "[eval]\nn = 10\n",
-            "mine.toml, line 3: There is no stage [eval] in this facegan yet, only prep, train",
-        ),
+        (PREP + "[eval]\nn = 10\n", "mine.toml, line 3: [eval] measures what [train] made, and there is no [train]."),
         (PREP + "[export]\n", "mine.toml, line 3: [export] writes what [train] made, and there is no [train]."),
         (PREP + "[train]\n[export]\nsamples = 0\n", "mine.toml, line 5: --samples 0: it has to be greater than 0."),
-        (PREP + "[report]\n", "There is no stage [report] in this facegan yet"),
+        (PREP + "[report]\n", "mine.toml, line 3: [report] shows what [train] made, and there is no [train]."),
         (PREP + "[trian]\n", "mine.toml, line 3: There is no section [trian]: choose prep, train"),
         ("# x\nsize = 64\n" + PREP, "mine.toml, line 2: 'size' stands in no section"),
         (PREP + "size = \n", "mine.toml, line 3: this is no TOML"),
@@ -108,8 +105,13 @@ def test_set_goes_over_the_file(tmp_path: Path) -> None:
         ("prep", "sise", "64", "--set prep.sise=64: There is no setting 'sise' in [prep]. Did you mean 'size'?"),
         ("prep", "size", "48", "--size 48 is not offered"),
         ("train", "batch", "4", "--set train.batch: mine.toml has no [train]."),
-        ("eval", "n", "4", "--set eval.n: There is no stage [eval] in this facegan yet"),
-        ("prp", "n", "4", "--set prp.n: There is no section [prp]: choose prep, train"),
+        ("report", "n", "4", "--set report.n: mine.toml has no [report]."),
+        (
+            "prp",
+            "n",
+            "4",
+            "--set prp.n: There is no section [prp]: choose prep, train, eval, export or report. Did you",
+        ),
     ],
 )
 def test_set_that_can_not_be(section: str, setting: str, value: str, said: str, tmp_path: Path) -> None:

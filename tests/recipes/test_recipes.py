@@ -110,6 +110,7 @@ def test_each_recipe_starts(name: str, tmp_path: Path, tiny_source: object) -> N
     tiny = {"prep.source": tiny_source, "prep.workers": 1, "prep.shard_size": 24, "train.images": "2st"}
     if "torchvision" not in str(tiny_source):
         tiny["prep.limit"] = 16
+    tiny |= {"eval.n": 4, "eval.metrics": "swd", "eval.neighbours": 4, "eval.device": "cpu"}
     tiny |= {"train.width": 4, "train.batch": 8, "train.device": "cpu", "train.save_every": "1st"}
     sets = [word for setting, value in tiny.items() for word in ("--set", f"{setting}={value}")]
     ended = facegan("run", name, *sets, "--to", tmp_path / "to", "--json")
@@ -120,6 +121,7 @@ def test_each_recipe_starts(name: str, tmp_path: Path, tiny_source: object) -> N
     assert stages["train"]["images"] == 2 * 8 * run["settings"]["d_steps"]
     assert run["dataset"]["channels"] == run["nets"]["channels"] == read_recipe(name).given["prep"].get("channels", 3)
     assert (tmp_path / "to/samples.png").is_file()
+    assert stages["eval"]["metrics"]["swd"] > 0
 
 
 @pytest.mark.slow

@@ -275,3 +275,16 @@ def test_nets_of_a_users_own_are_part_of_what_a_training_was_made_from(done: Exp
     assert (first["train"], again["train"]) == ("done", "up to date")
     assert states(altered)["train"] != "up to date"
     assert "own_nets_of_a_recipe.py was altered since this run was last started" in altered.stderr
+
+
+def test_a_page_is_made_last_and_again_where_something_new_is_to_be_shown(done: Experiment) -> None:
+    done.recipe.write_text(done.recipe.read_text() + "\n[report]\n")
+    before = states(run(done, "--dry-run", "--json"))
+    assert before == {**UP_TO_DATE, "report": "to do"}
+    assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "done"}
+    page = (done.to / "report.html").read_text()
+    assert "from the recipe tiny" in page or "All as the recipe tiny has them" in page
+    assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "up to date"}
+    (done.to / "run/eval.json").write_text('{"metrics": {"swd": 12.5}}')
+    assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "done"}
+    assert "12.5" in (done.to / "report.html").read_text()

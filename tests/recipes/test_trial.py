@@ -128,6 +128,7 @@ def test_a_trial_keeps_all_of_a_recipe_that_its_docstring_does_not_name(name):
         "penalty_every",
         "eval_every",
         "eval_n",
+        "eval_metrics",
         "save_every",
         "sample_every",
         "log_every",

@@ -9,7 +9,8 @@ import cv2
 import pytest
 
 from facegan.errors import CheckpointError
-from facegan.report.compare import differences, read_run, titles
+from facegan.report.compare import differences
+from facegan.report.runs import read_run, titles
 from facegan.train.folder.log import read_stats
 from tests.cli.run import facegan
 from tests.train.toy import toy_train
@@ -52,6 +53,10 @@ def test_the_command_prints_a_table_and_draws(runs: list[Path], tmp_path: Path) 
     drawn = cv2.imread(str(picture))
     assert drawn is not None
     assert min(drawn.shape[:2]) > 500
+    page = tmp_path / "both.html"
+    made = json.loads(facegan("compare", *runs, "--out", page, "--json").stdout)
+    assert made["out"] == str(page)
+    assert "data:image/webp" in page.read_text()
     again = json.loads(facegan("compare", *runs, "--json").stdout)
     assert [run["run"] for run in again["runs"]] == [str(folder) for folder in runs]
     assert again["differences"]["method"] == ["dcgan", "wgan-gp"]

@@ -1,0 +1,95 @@
+"""``facegan eval``: a generator, or any folder of images, against real faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facegan.cli.options import (
+    Debug,
+    Device,
+    DryRun,
+    Json,
+    Quiet,
+    RecipeFile,
+    Set,
+    asked,
+    console_of,
+    given,
+    setting,
+)
+from facegan.config import EvalConfig
+from facegan.console import print_json, print_result, print_table
+from facegan.errors import SettingsError
+
+
+def eval_(
+    context: typer.Context,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|FOLDER|GENERATOR",
+            help="A run, a checkpoint, a generator.safetensors, or a folder of images that any program made.",
+            show_default=False,
+        ),
+    ],
+    shards: Annotated[
+        str, typer.Option("--shards", show_default=False, help="Real faces: a dataset that facegan prep wrote.")
+    ] = "",
+    split: Annotated[str, setting(EvalConfig, "split")] = EvalConfig.default("split"),
+    n: Annotated[int, setting(EvalConfig, "n")] = EvalConfig.default("n"),
+    metrics: Annotated[str, setting(EvalConfig, "metrics")] = EvalConfig.default("metrics"),
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--inception-weights",
+            help="Weights for fid, kid, inception_score, precision and recall: torch-fidelity's file, or a "
+            ".safetensors of its tensors. \\[default: looked for, and fetched once]",
+        ),
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option("--statistics", help="An .npz with mu and sigma of others, that the FID is to.")
+    ] = None,
+    seed: Annotated[int, setting(EvalConfig, "seed")] = EvalConfig.default("seed"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A folder for eval.json and neighbours.png. \\[default: of a run its own]"),
+    ] = None,
+    device: Device = "auto",
+    recipe: RecipeFile = None,
+    sets: Set = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how near a generator's samples, or a folder's images, come to real faces.
+
+    Beside every value stands what real faces come to among themselves. A metric that can't be had is left out, with
+    the reason. Of a run the result is kept as eval.json, with the samples' nearest faces as neighbours.png.
+    """
+    from facegan.recipes.evaluated import EVAL_FILE, measure, plan
+    from facegan.recipes.section import eval_settings
+    from facegan.recipes.settings import names_of
+
+    means, config = eval_settings(asked(context, names_of("eval")), given(EvalConfig, sets), recipe)
+    if not shards:
+        raise SettingsError("facegan eval needs real faces: name a dataset of facegan prep with --shards OUT.")
+    if dry_run:
+        told = plan(target, shards, config)
+        if json:
+            print_json(told)
+        else:
+            print_result("\n".join(f"{name} = {value}" for name, value in told.items()))
+        return
+    told, found = measure(target, shards, config, means, console=console_of(quiet), out=out)
+    if json:
+        print_json(told)
+        return
+    from facegan.evaluate.table import rows_of
+
+    print_table(["metric", "", "better", "real faces", "beside them", "what it is"], rows_of(found))
+    if "neighbours" in told:
+        print_result(f"{Path(told['neighbours']).with_name(EVAL_FILE)}  (and look at {told['neighbours']})")

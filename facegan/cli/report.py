@@ -1,0 +1,69 @@
+"""``facegan report``: a page of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facegan.cli.options import Debug, DryRun, Json, Quiet, console_of
+from facegan.console import print_json, print_result
+from facegan.errors import SettingsError
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The page, which ends in .html; with --explore a folder. "
+            "\\[default: RUN/report.html; RUN/explorer with --explore]",
+        ),
+    ] = None,
+    explore: Annotated[
+        bool,
+        typer.Option("--explore", help="Make a folder whose index.html also draws new faces, in the reader's browser."),
+    ] = False,
+    json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make a page of a run to look at: samples, dataset, curves, warnings, metrics, settings.
+
+    One HTML file under 5 MB that asks nothing of any network. It shows photographs of the dataset, whose terms hold for
+    it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened straight from disk.
+    """
+    from facegan.recipes.begun import begun_by
+    from facegan.report.runs import read_run
+    from facegan.report.write import refuse_no_page, report_path
+
+    target = out or report_path(run, explore)
+    if not explore:
+        refuse_no_page(target)
+    elif target.suffix.lower() == ".html":
+        raise SettingsError(f"--out {target}: an explorer is a folder; leave .html out.")
+    read = read_run(run)
+    if dry_run:
+        what = {"run": str(run), "out": str(target), "explore": explore}
+        if json:
+            print_json(what)
+        else:
+            print_result(f"a page of {run} with {read.last['images']:,} images would go into {target}")
+        return
+    console = console_of(quiet)
+    if explore:
+        from facegan.report.explore import write_explorer
+
+        console.note("Writing the generator as ONNX (about half a minute) …")
+        page = write_explorer(read, target, begun_by(read))
+    else:
+        from facegan.report.write import write_report
+
+        page = write_report(read, target, begun_by(read))
+    if json:
+        print_json({"run": str(run), "out": str(page), "bytes": page.stat().st_size, "explore": explore})
+    else:
+        print_result(str(page))

@@ -1,0 +1,245 @@
+"""`evaluate`: a generator, or a folder of images, against real faces, and what came of it with its protocol."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from facegan.config import METRIC_TABLE, EvalConfig, metric_of
+from facegan.console import Console
+from facegan.errors import DiskError, ModelError, SettingsError
+from facegan.evaluate.inception import KID_SUBSET, LOGITS, NETWORK, POOL, SCORE_PARTS, Inception, read_statistics
+from facegan.evaluate.protocol import COPIES_BY, protocol_of
+from facegan.evaluate.real import RealFaces, open_split
+from facegan.evaluate.result import Evaluation
+from facegan.evaluate.subject import Sampling, Subject, images_of
+from facegan.evaluate.training import LEAST_FACES, Training
+from facegan.evaluate.views import InceptionNet, OneFace, Pairs, Patches, RandomNet, View
+from facegan.evaluate.weights import find_weights
+from facegan.files import sha256_file
+
+FEW_IMAGES = 1_000  # with which a FID is biased by several units
+
+
+@dataclass(frozen=True)
+class Means:
+    """What changes no metric, but whether it can be had.
+
+    Attributes:
+        inception_weights: a file; None: looked for, and fetched.
+        statistics: an ``.npz`` with the mu and sigma of others, that the FID is to.
+        device: of the generator, and of Inception.
+    """
+
+    inception_weights: str | None = None
+    statistics: str | None = None
+    device: str = "cpu"
+
+
+def evaluate(
+    subject: Subject,
+    shards: str,
+    config: EvalConfig,
+    sampling: Sampling,
+    *,
+    means: Means | None = None,
+    console: Console | None = None,
+) -> Evaluation:
+    """Measures ``subject`` against the faces of ``shards``.
+
+    Args:
+        sampling: draws a generator's images: this room knows none of training, where that stands.
+
+    Raises:
+        SettingsError: metrics were asked for by name that these images are too few for; images of another size.
+        DatasetError: the faces, or the folder's images, can't be read.
+        CheckpointError: the generator can't be read.
+        ModelError: weights or statistics that were named can't be used, or nothing that was asked for can be had.
+    """
+    return _Evaluating(subject, shards, config, sampling, means or Means(), console or Console(quiet=True)).run()
+
+
+class _Evaluating:
+    def __init__(
+        self, subject: Subject, shards: str, config: EvalConfig, sampling: Sampling, means: Means, console: Console
+    ) -> None:
+        self.subject, self.shards, self.config, self.sampling = subject, shards, config, sampling
+        self.means, self.console = means, console
+        self.found = Evaluation(subject.to_json())
+        self.asked: list[str] = list(config.asked)
+
+    def run(self) -> Evaluation:
+        started = time.monotonic()
+        config = self.config
+        self.real = RealFaces(open_split(self.shards, config.split), config.n, config.seed)
+        self.training = Training(self.shards, self.real.split, self.subject.trained_on)
+        self.found.protocol = protocol_of(self.shards, self.real, self.training, self.subject, config)
+        self._say_split()
+        views = list(self._views())
+        self.samples = self._draw()
+        self._refuse_few()
+        for view in views:
+            self._measure(view)
+        self._look_for_copies()
+        self._warn()
+        if not self.found.metrics:
+            reasons = "\n".join(sorted(set(self.found.absent.values())))
+            raise ModelError(f"Nothing of what was asked for can be had.\n{reasons}")
+        if self.real.kept.found:
+            self.console.note(f"From the cache, of real faces: {', '.join(dict.fromkeys(self.real.kept.found))}.")
+        self.found.seconds = round(time.monotonic() - started, 1)
+        return self.found
+
+    def _views(self) -> Iterator[View]:
+        """Of the metrics that are asked for; what can't be had is told before hours of work."""
+        seed = self.config.seed
+        for view in (Patches(seed), RandomNet(), Pairs(seed)):
+            if self._wanted(view.metrics):
+                yield view
+        if (wanted := self._wanted(InceptionNet.metrics)) and (inception := self._inception(wanted)):
+            yield inception
+        if wanted := self._wanted(OneFace.metrics):
+            try:
+                view = OneFace()
+                self.found.protocol["detector"] = view.key()
+                yield view
+            except ModelError as error:
+                self._leave_out(wanted, str(error))
+
+    def _inception(self, wanted: tuple[str, ...]) -> InceptionNet | None:
+        statistics = read_statistics(self.means.statistics) if self.means.statistics else None
+        try:
+            weights = find_weights(self.means.inception_weights)
+            net = Inception(weights, self.means.device, self.console)
+        except (ModelError, DiskError) as error:
+            if self.means.inception_weights:
+                raise
+            self._leave_out(wanted, str(error))
+            return None
+        self.console.note(f"Inception: {weights.path.name}, SHA-256 {weights.sha256}")
+        if not weights.published:
+            self.found.warnings.append(
+                f"{weights.path.name} is not the published Inception v3: no value of {', '.join(wanted)} compares "
+                "with published ones."
+            )
+        self.found.protocol["extractor"] = {
+            "name": NETWORK,
+            "layers": [POOL, LOGITS],
+            "resize": "bilinear to 299×299, as TensorFlow 1 does it",
+            "weights": weights.path.name,
+            "sha256": weights.sha256,
+            "published": weights.published,
+        }
+        if self.means.statistics:
+            told = {"file": Path(self.means.statistics).name, "sha256": sha256_file(Path(self.means.statistics))}
+            self.found.protocol["statistics"] = told
+        return InceptionNet(net, self.config.kid_subsets, statistics)
+
+    def _draw(self) -> Tensor:
+        config, real = self.config, self.real
+        self.console.note(f"{self.subject.path}: its images")
+        images = images_of(
+            self.subject, config.n, config.seed, real.size, real.channels, self.sampling, self.means.device
+        )
+        self.found.protocol["samples"] = len(images)
+        if "kid" in self.asked:
+            size = min(KID_SUBSET, len(images), real.reference.stop)
+            self.found.protocol["kid"] = {"subset_size": size, "subsets": config.kid_subsets}
+            self.console.note(f"KID: kid_subset_size = {size:,} (min(1,000, images)), {config.kid_subsets} subsets")
+        if "inception_score" in self.asked:
+            self.found.protocol["inception_score_parts"] = SCORE_PARTS
+        return images
+
+    def _measure(self, view: View) -> None:
+        wanted = self._wanted(view.metrics)
+        if not wanted:
+            return
+        self.console.note(", ".join(wanted))
+        try:
+            seen, faces = view.see(self.samples), self.real.seen(view, self.real.reference)
+        except ModelError as error:  # mediapipe can't be loaded
+            self._leave_out(wanted, str(error))
+            return
+        values = view.compare(seen, faces, wanted)
+        for name in wanted:
+            if name not in values:  # keypoints alone: of samples in which no face is seen
+                self._leave_out((name,), "a face was found in too few of the images")
+            elif not math.isfinite(values[name]):
+                self._leave_out((name,), f"it came to {values.pop(name)}, which is no number to compare")
+        self.found.metrics |= {name: value for name, value in values.items() if metric_of(name) in wanted}
+        self._measure_floor(view, tuple(name for name in wanted if name in values))
+
+    def _measure_floor(self, view: View, wanted: tuple[str, ...]) -> None:
+        half = self.real.count // 2
+        able = tuple(name for name in wanted if half >= METRIC_TABLE[name].least_images)
+        floors = self.real.floor(view, able) if able else {}
+        of_whole = {name for name in self.found.metrics if metric_of(name) in able and not name.endswith("_std")}
+        self.found.floors |= {name: floors[name] for name in self.found.metrics if name in of_whole and name in floors}
+
+    def _look_for_copies(self) -> None:
+        training = self.training
+        if training.others:
+            self.found.warnings.append(
+                f"{self.subject.path} was trained on other faces than these: what is said of copies is about these."
+            )
+        if "copied" in self.asked:
+            self.console.note(f"copied: of {len(training):,} faces")
+            self.found.metrics["copied"] = training.copied(self.samples)
+            if training.unseen:  # faces of the training are copies of themselves
+                rows = self.real.reference
+                key = {"training": training.fingerprint, "rows": rows.stop, "view": COPIES_BY}
+                floor = self.real.kept.get(
+                    "floor-copied", key, lambda: {"copied": np.array([training.copied(self.real.images()[rows])])}
+                )
+                self.found.floors["copied"] = float(floor["copied"][0])
+        if self.config.neighbours and len(training) >= LEAST_FACES:
+            self.found.picture = training.picture(self.samples[: self.config.neighbours])
+
+    def _refuse_few(self) -> None:
+        """Metrics that there are too few images for are absent, or an error where they were asked for by name."""
+        fewest = min(len(self.samples), self.real.reference.stop)
+        for name in list(self.asked):
+            least = METRIC_TABLE[name].least_images
+            if fewest >= least:
+                continue
+            why = f"it needs {least:,} images on either side, and there are {fewest:,}"
+            if self.config.by_name:
+                raise SettingsError(f"--metrics {name}: {why}. Leave it out, or bring more images.")
+            self._leave_out((name,), why)
+        if "copied" in self.asked and len(self.training) < LEAST_FACES:
+            why = f"it needs {LEAST_FACES} faces of the training, and there are {len(self.training)}"
+            if self.config.by_name:
+                raise SettingsError(f"--metrics copied: {why}. Leave it out.")
+            self._leave_out(("copied",), why)
+
+    def _wanted(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in metrics if name in self.asked)
+
+    def _leave_out(self, metrics: tuple[str, ...], why: str) -> None:
+        line = why.splitlines()[0]
+        self.console.warn(f"without {', '.join(metrics)}: {line}")
+        for name in metrics:
+            self.asked.remove(name)
+            self.found.absent[name] = line
+
+    def _say_split(self) -> None:
+        if self.config.split == "auto":
+            why = "" if self.real.split == "test" else " (the dataset has no split test)"
+            self.console.note(f"Real faces: the split {self.real.split}{why}")
+
+    def _warn(self) -> None:
+        counts = {"samples": len(self.samples), "real faces": self.real.reference.stop}
+        few = {name: count for name, count in counts.items() if count <= FEW_IMAGES}
+        if "fid" in self.found.metrics and few:
+            told = " and ".join(f"{count:,} {name}" for name, count in few.items())
+            self.found.warnings.append(
+                f"A FID of {told} is too large by its bias: it compares with none of another number of images."
+            )
+        for text in self.found.warnings:
+            self.console.warn(text)

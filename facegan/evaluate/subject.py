@@ -1,0 +1,129 @@
+"""Who is measured: a run, a checkpoint or a file with a generator, or a folder of images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from facegan.errors import CheckpointError, DatasetError, SettingsError, suggest
+from facegan.evaluate.folder import choose_files, image_files, read_images
+from facegan.files import sha256_file
+from facegan.nets import Generator, load_generator
+from facegan.nets.weights import FILE_NAME
+
+# Given a generator, how many and the seed: uint8 (N, C, S, S) on the CPU.
+Sampling = Callable[[Generator, int, int], Tensor]
+Kind = Literal["run", "checkpoint", "generator", "folder"]
+_RUN_FILE, _STATE_FILE, _CHECKPOINTS = "run.json", "state.json", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """
+    Attributes:
+        about: what ``measured`` tells of it beside kind and path.
+        trained_on: fingerprint of the faces that it was trained on; "" where nothing tells.
+    """
+
+    kind: Kind
+    path: Path
+    about: dict[str, Any]
+    trained_on: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "path": str(self.path), **self.about}
+
+
+def find_subject(path: Path) -> Subject:
+    """What a path names. Nothing heavy is read yet.
+
+    Raises:
+        CheckpointError: a run has no checkpoint yet.
+        DatasetError: a folder holds neither a generator nor images.
+        SettingsError: there is nothing.
+    """
+    if path.is_file():
+        return _of_generator("generator", path, path.parent)
+    if not path.is_dir():
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise SettingsError(
+            f"There is no {path}: name a run, a generator's .safetensors or a folder of images."
+            f"{suggest(path.name, beside)}"
+        )
+    if (path / _STATE_FILE).is_file() and (path / FILE_NAME).is_file():
+        return _of_generator("checkpoint", path / FILE_NAME, path)
+    if (path / FILE_NAME).is_file():
+        return _of_generator("run", path / FILE_NAME, path)
+    if (path / _RUN_FILE).is_file() or (path / _CHECKPOINTS).is_dir():
+        raise CheckpointError(
+            f"The run {path} has no {FILE_NAME} yet: it writes it with its first checkpoint.\n"
+            "Start `facegan train` with this --run again, or name another run."
+        )
+    count = len(image_files(path))
+    if not count:
+        raise DatasetError(f"{path} holds neither a run nor images: nothing there can be measured.")
+    return Subject("folder", path, {"images": count})
+
+
+def images_of(
+    subject: Subject, n: int, seed: int, size: int, channels: int, sampling: Sampling, device: str = "cpu"
+) -> Tensor:
+    """uint8 (N, C, S, S): ``n`` samples, or up to as many images of the folder.
+
+    Raises:
+        CheckpointError: the generator can't be read.
+        SettingsError: it draws images of another size than the real faces.
+        DatasetError: the folder's images can't be read, or are of another size.
+    """
+    if subject.kind == "folder":
+        return read_images(choose_files(image_files(subject.path), n, seed), size, channels)
+    generator = load_generator(subject.path, device)
+    spec = generator.spec
+    if (spec.size, spec.channels) != (size, channels):
+        raise SettingsError(
+            f"{subject.path} draws {spec.size}×{spec.size} of {spec.channels} channels, and the real faces are "
+            f"{size}×{size} of {channels}.\nName the faces that it was trained on, or faces like them, with --shards."
+        )
+    return sampling(generator, n, seed)
+
+
+def quantisation(subject: Subject) -> str:
+    """How its images came to have 8 bits."""
+    return "as the files have it" if subject.kind == "folder" else "round((x + 1) · 127.5), clipped to 0 … 255"
+
+
+def _of_generator(kind: Kind, file: Path, folder: Path) -> Subject:
+    """``folder`` is the run, the checkpoint, or where a lone file lies."""
+    about: dict[str, Any] = {}
+    run = {"run": folder, "checkpoint": folder.parent.parent}.get(kind)
+    record = _read(run / _RUN_FILE) if run else {}
+    images = _read(folder / _STATE_FILE).get("images") if kind == "checkpoint" else _newest(folder) if run else None
+    if isinstance(images, int):
+        about["images_trained"] = images
+    settings = record.get("settings")
+    if isinstance(settings, dict) and isinstance(settings.get("method"), str):
+        about["method"] = settings["method"]
+    about["generator_sha256"] = sha256_file(file)
+    dataset = record.get("dataset")
+    trained_on = str(dataset.get("fingerprint", "")) if isinstance(dataset, dict) else ""
+    return Subject(kind, file if kind == "generator" else folder, about, trained_on)
+
+
+def _newest(run: Path) -> int | None:
+    """The images of a run's newest checkpoint, with which the run's generator was written."""
+    folders = (run / _CHECKPOINTS).glob("*")
+    return max((int(path.name) for path in folders if path.name.isdecimal() and path.is_dir()), default=None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record that says nothing more than it says: one that is missing or damaged is empty."""
+    try:
+        told = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,132 @@
+"""The weights of the Inception network: where they are looked for, how they are fetched, checked and read.
+
+Published as a pickled dict of tensors. Nothing pickled is loaded: torch reads it with ``weights_only``, which knows
+tensors and plain values and refuses all else; a ``.safetensors`` of the same tensors will do as well.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facegan.errors import ModelError
+from facegan.files import make_folder, replacing, sha256_file, user_cache
+from facegan.manifests import inception_weights
+from facegan.remote import timeout_seconds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file that was checked. ``published``: it is the one that the literature's values were measured by."""
+
+    path: Path
+    sha256: str
+    published: bool
+
+
+def find_weights(given: str | Path | None) -> Weights:
+    """The file ``given``; or the published one in ``$FACEGAN_MODELS``, the user cache or torch's; or fetched, once.
+
+    Raises:
+        ModelError: there is none, it can't be fetched, or a file of the published name is not the published file.
+    """
+    known = inception_weights()
+    if given:
+        path = Path(given)
+        if not path.is_file():
+            raise ModelError(f"There is no {path}. --inception-weights names a file of Inception's weights.")
+        return _checked(path)
+    path = next((folder / known.file for folder in _folders() if (folder / known.file).is_file()), None)
+    return _checked(path) if path else _checked(_fetch())
+
+
+def read_weights(weights: Weights) -> dict[str, Tensor]:
+    """Its tensors by name, on the CPU.
+
+    Raises:
+        ModelError: it holds something else.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if weights.path.suffix == ".safetensors":
+            return load_file(weights.path)
+        tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
+        raise ModelError(f"{weights.path} holds no weights that can be read: {_first_line(error)}") from None
+    except Exception as error:  # pickle.UnpicklingError, and whatever else a hostile file makes of the reader
+        raise ModelError(
+            f"{weights.path} holds more than tensors, and is not read: {_first_line(error)}\n"
+            "Name the published file, or a .safetensors of its tensors."
+        ) from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ModelError(f"{weights.path} holds something else than tensors by name. Name the published file.")
+    return dict(tensors)
+
+
+def as_torch_saves(tensors: dict[str, Tensor]) -> io.BytesIO:
+    """The tensors in torch's own format, in memory: for a library that reads this alone, and without a check."""
+    import torch
+
+    saved = io.BytesIO()
+    torch.save(tensors, saved)
+    saved.seek(0)
+    return saved
+
+
+def _checked(path: Path) -> Weights:
+    known, found = inception_weights(), sha256_file(path)
+    if path.name == known.file and found != known.sha256:
+        raise ModelError(
+            f"{path} is not {known.title}: its SHA-256 is {found},\nit has to be {known.sha256}. Delete the file."
+        )
+    return Weights(path, found, found == known.sha256)
+
+
+def _folders() -> Iterator[Path]:
+    import torch
+
+    if os.environ.get("FACEGAN_MODELS"):
+        yield Path(os.environ["FACEGAN_MODELS"])
+    yield user_cache("models")
+    yield Path(torch.hub.get_dir()) / "checkpoints"  # where torch-fidelity's own command keeps it
+
+
+def _fetch() -> Path:
+    known = inception_weights()
+    target = make_folder(user_cache("models")) / known.file
+    try:
+        with (
+            urllib.request.urlopen(known.url, timeout=timeout_seconds()) as answer,
+            replacing(target) as file,
+        ):
+            got = 0
+            while data := answer.read(_CHUNK):
+                got += len(data)
+                if got > known.bytes:
+                    break
+                file.write(data)
+            if got != known.bytes:
+                raise ModelError(f"{known.url} gave {got:,} bytes and more, where {known.bytes:,} are to come.")
+    except OSError as error:  # URLError is one
+        raise ModelError(
+            f"{known.title} is not on this machine, and fetching it failed ({getattr(error, 'reason', error)}).\n"
+            f"Name it with --inception-weights FILE, or put {known.file} into $FACEGAN_MODELS."
+        ) from None
+    return target
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,110 @@
+"""`facegan eval`, and the stage ``[eval]``: where train, which samples, and evaluate, which measures, are joined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facegan.config import EvalConfig
+from facegan.console import Console
+from facegan.recipes.settings import MeansConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from facegan.evaluate import Evaluation
+    from facegan.evaluate.subject import Sampling
+    from facegan.nets import Generator
+
+EVAL_FILE, NEIGHBOURS_FILE = "eval.json", "neighbours.png"
+_BLOCK = 256  # samples between two steps of the progress
+
+
+def measure(
+    target: Path, shards: str, config: EvalConfig, means: MeansConfig, *, console: Console, out: Path | None = None
+) -> tuple[dict[str, Any], Evaluation]:
+    """Measures a run, a checkpoint, a generator's file or a folder of images, and writes what came of it.
+
+    Args:
+        out: the folder of eval.json and neighbours.png; None: a run's own, and nothing is written of other targets.
+
+    Returns:
+        What eval.json has, and the same as an object.
+
+    Raises:
+        DiskError: ``out`` can't be written; told before anything is computed.
+        FaceganError: what `facegan.evaluate.evaluate` raises.
+    """
+    from facegan.evaluate import Means, evaluate, find_subject
+    from facegan.files import make_folder, write_json
+    from facegan.train import save_png
+    from facegan.train.rounds.precision import choose_device
+
+    subject = find_subject(target)
+    folder = out or (target if subject.kind == "run" else None)
+    if folder:
+        _refuse_unwritable(make_folder(folder))
+    found = evaluate(
+        subject,
+        shards,
+        config if folder else config.model_copy(update={"neighbours": 0}),  # a picture needs a place
+        _drawing(console),
+        means=Means(means.inception_weights or None, means.statistics or None, str(choose_device(means.device))),
+        console=console,
+    )
+    picture = folder / NEIGHBOURS_FILE if folder and found.picture is not None else None
+    told = found.to_json(picture)
+    if folder:
+        if picture and found.picture is not None:
+            save_png(picture, found.picture)
+        write_json(folder / EVAL_FILE, told)
+    return told, found
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """
+    Raises:
+        DiskError: no file can be written there. Told before hours of work.
+    """
+    import tempfile
+
+    from facegan.files import TEMPORARY, disk_errors
+
+    with disk_errors(folder), tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=TEMPORARY):
+        pass
+
+
+def _drawing(console: Console) -> Sampling:
+    """`facegan.train.sample_images` with progress."""
+
+    def draw(generator: Generator, n: int, seed: int) -> Tensor:
+        import torch
+
+        from facegan.train import sample_images
+
+        spec = generator.spec
+        images = torch.empty((n, spec.channels, spec.size, spec.size), dtype=torch.uint8)
+        with console.progress(n, "samples") as progress:
+            for first in range(0, n, _BLOCK):
+                block = sample_images(generator, min(_BLOCK, n - first), seed, first)
+                images[first : first + len(block)] = block
+                progress.advance(len(block))
+        return images
+
+    return draw
+
+
+def plan(target: Path, shards: str, config: EvalConfig) -> dict[str, Any]:
+    """What `measure` would measure. Touches nothing; raises what is known before anything is computed."""
+    from facegan.evaluate import find_subject
+    from facegan.evaluate.real import open_split
+
+    subject, faces = find_subject(target), open_split(shards, config.split)
+    return {
+        "measured": subject.to_json(),
+        "shards": shards,
+        "split": faces.split,
+        "faces": min(config.n, len(faces)),
+        "samples": min(config.n, subject.about.get("images", config.n)),
+        "metrics": list(config.asked),
+    }

@@ -1,0 +1,62 @@
+"""The stage that makes a page of a run: ``[report]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facegan.console import Console
+from facegan.files import human_bytes
+from facegan.recipes.recipe import Recipe
+from facegan.recipes.seen import look
+from facegan.recipes.settings import ReportConfig
+
+# What a page shows, and that a later start may have changed.
+_SHOWN = ("run.json", "stats.jsonl", "generator.safetensors", "eval.json", "neighbours.png")
+
+
+@dataclass
+class Report:
+    """``[report]``: one HTML file, or a folder with a latent explorer."""
+
+    recipe: Recipe
+    page: ReportConfig
+    run: Path
+    to: Path
+    name: str = "report"
+
+    @property
+    def where(self) -> str:
+        return str(self.outputs()[0])
+
+    def inputs(self) -> dict[str, Any]:
+        seen = {name: look(str(self.run / name)) for name in _SHOWN if (self.run / name).exists()}
+        return {**self.page.model_dump(mode="json"), **seen}
+
+    def outputs(self) -> list[Path]:
+        return [self.to / "explorer" / "index.html" if self.page.explore else self.to / "report.html"]
+
+    def title(self) -> str:
+        return f"facegan report {self.run}"
+
+    def plan(self) -> str:
+        return "a page with a latent explorer is made" if self.page.explore else "a page is made"
+
+    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.recipes.begun import recipe_baseline
+        from facegan.report.runs import read_run
+        from facegan.report.write import write_report
+
+        run, (page,) = read_run(self.run), self.outputs()
+        baseline = recipe_baseline(self.recipe, run.record["dataset"]["faces"])
+        if self.page.explore:
+            from facegan.report.explore import write_explorer
+
+            write_explorer(run, page.parent, baseline)
+        else:
+            write_report(run, page, baseline)
+        return {"bytes": page.stat().st_size}
+
+    def tell(self, result: dict[str, Any]) -> str:
+        return f"a page of {human_bytes(result['bytes'])}"

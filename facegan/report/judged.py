@@ -1,0 +1,91 @@
+"""What ``facegan eval`` left beside a run: eval.json and neighbours.png."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facegan.config import METRIC_TABLE
+from facegan.report.pictures import Picture, picture_file
+
+FILE_NAME, NEIGHBOURS = "eval.json", "neighbours.png"
+_MOST_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its value, and what real faces come to beside other real ones.
+
+    Attributes:
+        what: in a few words, and which way is better; "" where this facegan does not know the metric.
+    """
+
+    name: str
+    value: float
+    floor: float | None
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is shown of it.
+
+    Attributes:
+        why: why nothing is; "" where something is.
+        command: what would mend that.
+        measured, protocol: names and texts, nested ones joined by dots.
+    """
+
+    why: str = ""
+    command: str = ""
+    metrics: list[Metric] = field(default_factory=list)
+    absent: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    measured: list[tuple[str, str]] = field(default_factory=list)
+    protocol: list[tuple[str, str]] = field(default_factory=list)
+    neighbours: Picture | None = None
+
+
+def judged(run: Path) -> Judged:
+    path = run / FILE_NAME
+    command = f"facegan eval {shlex.quote(str(run))} --shards OUT"
+    if not path.is_file():
+        return Judged("This run was not measured yet. Its numbers stand here after", command)
+    try:
+        told: Any = json.loads(path.read_bytes() if path.stat().st_size < _MOST_BYTES else b"")
+        floors = told.get("floors") or {}
+        metrics = [
+            Metric(str(name), float(value), _number(floors.get(name)), _what(str(name)))
+            for name, value in told["metrics"].items()
+        ]
+        return Judged(
+            metrics=metrics,
+            absent=[(str(name), str(why)) for name, why in (told.get("absent") or {}).items()],
+            warnings=[str(text) for text in told.get("warnings") or []],
+            measured=_flat(told.get("measured") or {}),
+            protocol=_flat(told.get("protocol") or {}),
+            neighbours=picture_file(run / NEIGHBOURS),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return Judged(f"{path} can’t be read. It is written anew by", command)
+
+
+def _what(name: str) -> str:
+    known = METRIC_TABLE.get(name)
+    better = {"less": "less is better", "more": "more is better", "as real": "as real faces have it"}
+    return f"{known.what}; {better[known.better]}" if known else ""
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _flat(told: Any, before: str = "") -> list[tuple[str, str]]:
+    """``{"a": {"b": 1}}`` → ``[("a.b", "1")]``."""
+    if not isinstance(told, dict):
+        text = ", ".join(map(str, told)) if isinstance(told, list) else str(told)
+        return [(before, text)]
+    return [pair for name, value in told.items() for pair in _flat(value, f"{before}.{name}" if before else str(name))]

@@ -1,0 +1,36 @@
+"use strict";
+(() => {
+  // Colours: as the system has them, unless the reader says otherwise. Some browsers keep nothing for files.
+  const root = document.documentElement;
+  const switches = document.getElementById("theme");
+  const kept = (() => { try { return localStorage.getItem("facegan-theme"); } catch { return null; } })();
+  const show = (theme) => {
+    if (theme === "light" || theme === "dark") root.dataset.theme = theme; else delete root.dataset.theme;
+    document.dispatchEvent(new Event("colours"));
+  };
+  switches.hidden = false;
+  switches.addEventListener("change", (event) => {
+    show(event.target.value);
+    try { localStorage.setItem("facegan-theme", event.target.value); } catch { /* it holds for this visit */ }
+  });
+  if (kept === "light" || kept === "dark") {
+    switches.querySelector(`[value=${kept}]`).checked = true;
+    show(kept);
+  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("colours")));
+
+  for (const button of document.querySelectorAll("[data-copies]")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const what = document.getElementById(button.dataset.copies);
+      const said = document.getElementById("copied");
+      try {
+        await navigator.clipboard.writeText(what.textContent);
+        said.textContent = "Copied.";
+      } catch {
+        getSelection().selectAllChildren(what);
+        said.textContent = "Selected: copy it with Ctrl+C.";
+      }
+    });
+  }
+})();

@@ -1,0 +1,54 @@
+"""Faces, a tiny generator, and weights for the Inception network that are random numbers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from facegan.config import PrepConfig
+from facegan.prep.prepare import prepare
+from tests.recipes.program import facegan
+
+
+@pytest.fixture(scope="package")
+def faces(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Path:
+    """60 drawn faces of 32 pixels: 31 in the split train, 9 in val, 20 in test. Not to be written to."""
+    out = tmp_path_factory.mktemp("faces") / "out"
+    prepare(portraits, out, PrepConfig(size=32, crop="center178", detector="none", split="0.5,0.1,0.4"), workers=1)
+    return out
+
+
+@pytest.fixture(scope="package")
+def run(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
+    """A DCGAN of four channels after 16 images. Not to be written to."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    sets = ("--set", "train.width=4", "--set", "train.precision=fp32", "--log-every", 8, "--device", "cpu")
+    ended = facegan("train", "--shards", faces, "--run", run, "--images", 16, "--batch", 4, *sets, "--save-every", 8)
+    assert ended.code == 0, ended.stderr
+    return run
+
+
+@pytest.fixture(scope="package")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inception's tensors in torch-fidelity's format, of random numbers that keep the features' size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Bare(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: object, **__: object) -> None:  # type: ignore[override]  # there is nothing to load
+            pass
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save({}, folder / "empty.pth")
+    net = Bare("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(folder / "empty.pth"))
+    random = torch.Generator().manual_seed(0)
+    for name, tensor in net.named_parameters():
+        if name.endswith("conv.weight"):
+            tensor.copy_(torch.randn(tensor.shape, generator=random) * (2 / tensor[0].numel()) ** 0.5)
+    path = folder / "random.pth"
+    torch.save(net.state_dict(), path)
+    return path

@@ -1,0 +1,43 @@
+"""`facegan eval` in this process, and images for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facegan.stream import FaceShards
+from tests.recipes.program import Ended, facegan
+
+
+def evaluated(*arguments: object) -> dict[str, Any]:
+    """What `facegan eval --json` tells, where it ends well."""
+    ended = facegan("eval", *arguments, "--json", "--device", "cpu")
+    assert ended.code == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def refused(*arguments: object) -> tuple[int, str]:
+    """Exit code, and the error without what was noted before it."""
+    ended: Ended = facegan("eval", *arguments, "--device", "cpu")
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    return ended.code, ended.stderr[ended.stderr.index("error: ") :]
+
+
+def write_faces(folder: Path, shards: Path, split: str, first: int = 0, count: int | None = None) -> Path:
+    """Faces of a dataset as single PNGs."""
+    faces = FaceShards(shards, split, cache="off")
+    last = len(faces) if count is None else first + count
+    return write_images(folder, np.stack([faces[i][0] for i in range(first, last)]))
+
+
+def write_images(folder: Path, images: np.ndarray) -> Path:
+    """uint8 (N, H, W, 3), RGB."""
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        cv2.imwrite(str(folder / f"{i:06d}.png"), image[..., ::-1])
+    return folder

@@ -1,0 +1,244 @@
+"""`facegan eval`: who is measured, beside which faces, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from facegan.config import METRIC_TABLE, PrepConfig, metric_of
+from facegan.evaluate import project, sliced_wasserstein
+from facegan.nets import load_generator
+from facegan.prep.prepare import prepare
+from facegan.stream import FaceShards
+from facegan.train import sample_images
+from tests.cli.run import facegan as program
+from tests.evaluate.drawn import blurred, drawn_faces, learnt, to_arrays, to_tensor, uniform_noise, untrained
+from tests.evaluate.program import evaluated, refused, write_faces, write_images
+from tests.recipes.program import facegan
+
+LIGHT = "swd,frechet_random,density,coverage,ms_ssim,copied"
+
+
+def test_a_run_by_the_real_program(faces: Path, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    half_written = copy / ".state.json.1.partial"  # by a training that goes on meanwhile
+    half_written.write_text("")
+    done = program("eval", copy, "--shards", faces, "--n", 12, "--metrics", LIGHT, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((copy / "eval.json").read_text())
+    assert told["measured"]["kind"] == "run"
+    assert (told["measured"]["path"], told["measured"]["images_trained"]) == (str(copy), 16)
+    protocol = told["protocol"]
+    assert (protocol["samples"], protocol["faces"], protocol["floor_faces"]) == (12, 12, [10, 10])
+    assert (protocol["split"], protocol["training_split"], protocol["training_faces"]) == ("test", "train", 31)
+    assert (protocol["crop"], protocol["size"], protocol["seed"]) == ("center178", 32, 0)
+    assert (
+        {metric_of(name) for name in told["metrics"]}
+        == {*LIGHT.split(",")}
+        == {metric_of(name) for name in told["floors"]}
+    )
+    assert told["absent"] == {}
+    assert told["neighbours"] == str(copy / "neighbours.png")
+    picture = cv2.imread(told["neighbours"])
+    assert picture is not None
+    assert picture.shape[0] > 12 * 32
+    first, *_ = done.stdout.splitlines()
+    assert first.split()[:3] == ["metric", "better", "real"]
+    assert f"{told['metrics']['swd']:.4g}" in done.stdout
+    assert "Real faces: the split test" in done.stderr
+    assert half_written.exists()
+    # Nothing that it wrote makes it another run.
+    assert facegan("sample", copy, "--out", tmp_path / "grid.png", "--n", 4).code == 0
+
+
+def test_swd_is_that_of_the_seeds_samples_and_the_streams_first_faces(faces: Path, run: Path) -> None:
+    told = evaluated(run, "--shards", faces, "--n", 10, "--seed", 3, "--metrics", "swd", "--dry-run")
+    assert (told["split"], told["samples"], told["faces"], told["metrics"]) == ("test", 10, 10, ["swd"])
+    assert not (run / "eval.json").exists()
+    generator = run / "generator.safetensors"
+    told = evaluated(generator, "--shards", faces, "--n", 10, "--seed", 3, "--metrics", "swd")
+    batches = FaceShards(faces, "test", cache="off").batches(20, seed=3)
+    real = next(batches)
+    batches.close()
+    samples = sample_images(load_generator(run), 10, 3)
+    assert {name: told["metrics"][name] for name in ("swd", "swd_32", "swd_16")} == pytest.approx(
+        sliced_wasserstein(project(samples, 3), project(real[:10].contiguous(), 3))
+    )
+    assert told["floors"]["swd"] == pytest.approx(
+        sliced_wasserstein(project(real[:10].contiguous(), 3), project(real[10:].contiguous(), 3))["swd"]
+    )
+    assert (told["measured"]["kind"], "neighbours" in told) == ("generator", False)
+
+
+def test_a_checkpoint_and_the_split(faces: Path, run: Path, tmp_path: Path) -> None:
+    checkpoint = run / "checkpoints/000000008"
+    told = evaluated(checkpoint, "--shards", faces, "--n", 8, "--metrics", "swd,copied", "--split", "val",
+                     "--out", tmp_path / "out")  # fmt: skip
+    assert (told["measured"]["kind"], told["measured"]["images_trained"]) == ("checkpoint", 8)
+    assert (told["protocol"]["split"], told["protocol"]["samples"], told["protocol"]["faces"]) == ("val", 8, 8)
+    assert json.loads((tmp_path / "out/eval.json").read_text()) == told
+    trained = evaluated(checkpoint, "--shards", faces, "--n", 8, "--metrics", "copied", "--split", "train")
+    assert trained["floors"] == {}  # faces of the training are copies of themselves
+
+
+def test_a_dataset_without_a_test_split_says_what_it_takes(dataset: Path, tmp_path: Path) -> None:
+    folder = write_faces(tmp_path / "images", dataset, "train", count=8)
+    ended = facegan("eval", folder, "--shards", dataset, "--metrics", "swd", "--n", 8)
+    assert ended.code == 0
+    assert "Real faces: the split train (the dataset has no split test)" in ended.stderr
+
+
+def test_what_was_computed_of_real_faces_is_kept_until_they_change(
+    faces: Path, run: Path, portraits: Path, tmp_path: Path
+) -> None:
+    shards = Path(shutil.copytree(faces, tmp_path / "out"))
+    asked = ("eval", run, "--shards", shards, "--n", 9, "--metrics", "swd,frechet_random", "--out", tmp_path / "a")
+    first, again = facegan(*asked, "--json"), facegan(*asked, "--json")
+    assert "From the cache" not in first.stderr
+    assert "From the cache, of real faces: patches, floor-patches, random-net, floor-random-net." in again.stderr
+    told = [json.loads(ended.stdout) for ended in (first, again)]
+    assert told[0]["metrics"] == told[1]["metrics"]
+    assert told[0]["floors"] == told[1]["floors"]
+    shutil.rmtree(shards)
+    config = PrepConfig(size=32, crop="squash", detector="none", split="0.5,0.1,0.4")
+    prepare(portraits, shards, config, workers=1)
+    changed = facegan(*asked, "--json")
+    assert "From the cache" not in changed.stderr
+    assert json.loads(changed.stdout)["floors"] != told[0]["floors"]
+    # A file of the cache that is damaged is made anew.
+    for path in (Path(os.environ["XDG_CACHE_HOME"]) / "facegan/real-features").iterdir():
+        path.write_bytes(b"damaged")
+    assert json.loads(facegan(*asked, "--json").stdout)["floors"] == json.loads(changed.stdout)["floors"]
+
+
+def test_real_faces_trained_untrained_and_noise_come_in_this_order(tmp_path: Path) -> None:
+    """And what is blurred is worse."""
+    drawn = drawn_faces(240, 32)
+    write_images(tmp_path / "photos", np.stack(to_arrays(drawn)))
+    shards = tmp_path / "shards"
+    config = PrepConfig(size=32, crop="squash", detector="none", split="0.5,0,0.5")
+    prepare(tmp_path / "photos", shards, config, workers=1)
+    train = FaceShards(shards, "train", cache="off")
+    faces = to_tensor([train[i][0] for i in range(100)])
+    sets = {
+        "real": faces,
+        "blurred": blurred(faces, 1),
+        "trained": learnt(faces, 100),
+        "untrained": untrained(100, 32),
+        "noise": uniform_noise(100, 32),
+    }
+    found = {}
+    for name, images in sets.items():
+        folder = write_images(tmp_path / name, np.stack(to_arrays(images)))
+        told = evaluated(folder, "--shards", shards, "--metrics", "swd,frechet_random,coverage")
+        found[name] = told["metrics"]
+        # Of real faces every value is about the floor's.
+        assert name != "real" or all(
+            0.7 < told["metrics"][each] / told["floors"][each] < 1.5 for each in told["floors"]
+        )
+    for name in ("swd", "frechet_random", "coverage"):
+        sign = {"less": 1, "more": -1}[METRIC_TABLE[name].better]
+        ladder = [sign * found[each][name] for each in ("real", "trained", "untrained", "noise")]
+        if name == "swd":  # which takes contrasts away: an untrained net's faint noise is as far as the loud
+            ladder = [*ladder[:2], min(ladder[2:])]
+        assert ladder == sorted(ladder), (name, ladder)
+        assert ladder[0] < ladder[-1]
+        assert sign * found["real"][name] < sign * found["blurred"][name]
+
+
+def test_faces_in_a_folder_are_found_by_the_detector(dataset: Path, models: Path, tmp_path: Path) -> None:
+    folder = write_faces(tmp_path / "real", dataset, "train", count=10)
+    told = evaluated(folder, "--shards", dataset, "--metrics", "one_face,keypoints", "--set", "eval.neighbours=0")
+    assert told["metrics"]["one_face"] >= 0.8
+    assert told["floors"]["one_face"] >= 0.8
+    assert told["protocol"]["detector"]["model"] == "short"
+    noise = write_images(tmp_path / "noise", np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8))
+    told = evaluated(noise, "--shards", dataset, "--metrics", "one_face,keypoints", "--set", "eval.neighbours=0")
+    assert told["metrics"]["one_face"] == 0
+    assert told["absent"] == {"keypoints": "a face was found in too few of the images"}
+
+
+def test_copies_of_the_training_are_seen(faces: Path, tmp_path: Path) -> None:
+    copied = write_faces(tmp_path / "copied", faces, "train")
+    unseen = write_faces(tmp_path / "unseen", faces, "test")
+    found = [evaluated(folder, "--shards", faces, "--metrics", "copied")["metrics"] for folder in (copied, unseen)]
+    assert found[0]["copied"] >= 0.95
+    assert found[1]["copied"] <= 0.05
+
+
+def test_too_few_images_for_a_metric(faces: Path, tmp_path: Path, models: Path) -> None:
+    folder = write_faces(tmp_path / "images", faces, "train", count=4)
+    code, said = refused(folder, "--shards", faces, "--metrics", "swd,coverage")
+    assert code == 2
+    assert "--metrics coverage: it needs 6 images on either side, and there are 4." in said
+    ended = facegan("eval", folder, "--shards", faces, "--recipe", _recipe(tmp_path, "n = 4"), "--json", "--quiet")
+    told = json.loads(ended.stdout)
+    assert told["absent"]["density"] == "it needs 6 images on either side, and there are 4"
+    assert told["metrics"]["swd"] > 0
+
+
+def _recipe(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(f"[eval]\n{text}\nneighbours = 0\n")
+    return path
+
+
+def test_a_recipes_section_options_and_sets(faces: Path, run: Path, tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, 'n = 6\nmetrics = "swd,ms_ssim"\nsplit = "val"')
+    told = evaluated(run, "--shards", faces, "--recipe", recipe, "--dry-run")
+    assert (told["samples"], told["split"], told["metrics"]) == (6, "val", ["swd", "ms_ssim"])
+    told = evaluated(run, "--shards", faces, "--recipe", recipe, "--n", 5, "--set", "eval.split=train", "--dry-run")
+    assert (told["samples"], told["split"]) == (5, "train")
+    assert refused(run, "--shards", faces, "--recipe", _recipe(tmp_path, "n = 0")) == (
+        2,
+        "error: mine.toml, line 2: --n 0: it has to be greater than 0.\n",
+    )
+
+
+def test_what_can_not_be_measured(faces: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/run.json").write_text("{}")
+    other = write_images(tmp_path / "other", np.zeros((2, 48, 48, 3), np.uint8))
+    mixed = write_images(tmp_path / "mixed", np.zeros((3, 32, 32, 3), np.uint8))
+    cv2.imwrite(str(mixed / "000001.png"), np.zeros((32, 40, 3), np.uint8))
+    broken = write_images(tmp_path / "broken", np.zeros((2, 32, 32, 3), np.uint8))
+    (broken / "000001.png").write_bytes((broken / "000001.png").read_bytes()[:60])
+    cases: list[tuple[tuple[object, ...], int, str]] = [
+        ((tmp_path / "empty",), 1, "holds neither a run nor images: nothing there can be measured."),
+        ((tmp_path / "begun",), 1, "has no generator.safetensors yet: it writes it with its first checkpoint."),
+        ((tmp_path / "emty",), 2, "Did you mean 'empty'?"),
+        ((other,), 1, "000000.png has 48×48 pixels, and the real faces have 32×32"),
+        ((mixed,), 1, "000001.png has 40×32 pixels, and the real faces have 32×32"),
+        ((broken,), 1, "000001.png can't be read as an image: truncated. Take it out of the folder."),
+        ((run, "--metrics", "swd,fdi"), 2, "there is no 'fdi', only auto, fid, kid"),
+        ((run, "--split", "tset"), 2, "--split tset is not offered: choose auto, train, val or test."),
+        ((run, "--metrics", "swd", "--out", "/proc/none"), 1, "/proc/none"),
+    ]
+    for arguments, expected, words in cases:
+        code, said = refused(*arguments, "--shards", faces, "--n", 4)
+        assert (code, words in said) == (expected, True), said
+        assert said.count("\n") <= 3
+    code, said = refused(run)
+    assert (code, "facegan eval needs real faces" in said) == (2, True)
+    code, said = refused(run, "--shards", tmp_path / "a.tar")
+    assert (code, "facegan eval takes a dataset of facegan prep." in said) == (2, True)
+
+
+def test_a_generator_of_another_size(dataset: Path, run: Path) -> None:
+    code, said = refused(run / "generator.safetensors", "--shards", dataset, "--metrics", "swd", "--n", 4)
+    assert code == 2
+    assert "draws 32×32 of 3 channels, and the real faces are 64×64 of 3." in said
+
+
+def test_every_metric_tells_its_direction_in_the_table(faces: Path, run: Path, tmp_path: Path) -> None:
+    ended = facegan("eval", run, "--shards", faces, "--n", 8, "--metrics", "swd,ms_ssim", "--out", tmp_path / "out")
+    rows = {line.split()[0]: line.split() for line in ended.stdout.splitlines()[1:-1]}
+    assert (rows["swd"][2], rows["swd"][5]) == ("less", "×")
+    assert rows["ms_ssim"][2:4] == ["as", "real"]

@@ -1,0 +1,226 @@
+"""``facegan report``: what stands in the page, what the command prints, what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from facegan.config import TrainConfig
+from facegan.errors import CheckpointError
+from facegan.report.charts import MOST_POINTS, Curves, compared_curves, curves_of
+from facegan.report.judged import judged
+from facegan.report.marked import baseline_of, marked_settings, repeating_command
+from facegan.report.pictures import MOST_FRAMES
+from facegan.report.runs import read_run, title
+from facegan.report.taught import taught
+from facegan.report.write import write_report
+from facegan.stream import FaceShards
+from tests.cli.run import facegan
+from tests.report.conftest import add_rows, edit_record
+
+MOST_BYTES = 5_000_000
+
+
+def told(page: Path, which: str) -> Any:
+    """The values that a script of the page is given."""
+    found = re.search(rf'<script type="application/json" id="{which}">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_command_writes_one_file(run: Path, tmp_path: Path) -> None:
+    planned = facegan("report", run, "--dry-run")
+    assert (planned.returncode, planned.stdout) == (
+        0,
+        f"a page of {run} with 320 images would go into {run / 'report.html'}\n",
+    )
+    assert not (run / "report.html").exists()
+    done = facegan("report", run)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{run / 'report.html'}\n", "")
+    page = tmp_path / "deep" / "page.html"
+    printed = json.loads(facegan("report", run, "--out", page, "--json", "--quiet").stdout)
+    assert printed == {"run": str(run), "out": str(page), "bytes": page.stat().st_size, "explore": False}
+    assert page.read_bytes() == (run / "report.html").read_bytes()
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page.read_text())
+
+
+def test_what_it_refuses(run: Path, tmp_path: Path) -> None:
+    def refused(code: int, *arguments: object) -> str:
+        ended = facegan("report", *arguments)
+        assert (ended.returncode, ended.stdout) == (code, "")
+        assert len(ended.stderr.splitlines()) <= 3
+        return ended.stderr
+
+    no_run = CheckpointError("").exit_code
+    assert "holds no run.json: name the folder of a run" in refused(no_run, tmp_path)
+    assert "give it a name that ends in .html" in refused(2, run, "--out", tmp_path / "page.pdf")
+    assert "an explorer is a folder" in refused(2, run, "--explore", "--out", tmp_path / "page.html")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/index.html").write_text("mine")
+    assert "no explorer: name a new folder" in refused(2, run, "--explore", "--out", tmp_path / "mine")
+    assert "a file is in the way" in refused(1, run, "--out", run / "run.json" / "page.html")
+    (run / "stats.jsonl").write_text("")
+    assert "has no row of losses yet" in refused(no_run, run)
+    assert (tmp_path / "mine/index.html").read_text() == "mine"
+
+
+def test_a_long_run_of_large_grids_fits(run: Path) -> None:
+    """Noise is what WebP can do least with."""
+    shutil.rmtree(run / "samples")
+    (run / "samples").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        noise = rng.integers(0, 256, (1042, 1042, 3), np.uint8)
+        cv2.imwrite(str(run / f"{number}.png"), noise, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    for number in range(1_000):
+        os.link(run / f"{number % 4}.png", run / "samples" / f"{number * 5_000:09d}.png")
+    page = write_report(read_run(run), run / "report.html")
+    assert page.stat().st_size < MOST_BYTES
+    images = [frame["images"] for frame in told(page, "frames")]
+    assert (images[0], images[-1]) == (0, 4_995_000)
+    assert 8 <= len(images) <= MOST_FRAMES
+    assert "of 1,000 grids, spread evenly" in page.read_text()
+
+
+def test_grids_are_those_of_the_run(run: Path) -> None:
+    (run / "samples" / "000000100.png").write_bytes(b"no picture")
+    (run / "samples" / "notes.png").write_bytes(b"mine")
+    page = write_report(read_run(run), run / "report.html")
+    frames = told(page, "frames")
+    assert [frame["images"] for frame in frames] == [0, 64, 128, 192, 256, 320]
+    for frame in frames:
+        data = np.frombuffer(base64.b64decode(frame["src"].removeprefix("data:image/webp;base64,")), np.uint8)
+        shown, stands = cv2.imdecode(data, 1), cv2.imread(str(run / "samples" / f"{frame['images']:09d}.png"))
+        assert shown is not None
+        assert stands is not None
+        assert shown.shape == stands.shape
+        assert np.abs(shown.astype(int) - stands).mean() < 12  # noise of colours: WebP halves their resolution
+
+
+def test_a_run_without_grids_has_a_page(run: Path) -> None:
+    shutil.rmtree(run / "samples")
+    assert "This run has no sample grid" in write_report(read_run(run), run / "report.html").read_text()
+
+
+def test_settings_that_are_not_as_by_default_are_marked(run: Path) -> None:
+    read = read_run(run)
+    marked = {setting.name: setting for setting in marked_settings(read, baseline_of(read)) if setting.differs}
+    small = {"width", "latent", "batch", "precision", "images", "log_every", "save_every", "sample_every", "lr_g"}
+    assert set(marked) == small
+    assert (marked["lr_g"].value, marked["lr_g"].default) == ("0.001", "0.0002")
+    edit_record(run, command="facegan train --shards x --recipe smoke --batch 16")
+    page = facegan("report", run)
+    assert page.returncode == 0
+    text = (run / "report.html").read_text()
+    assert "differ from the recipe smoke" in text
+    assert '<tr class="differs"><th scope="row"><code>lr_g</code>' in text
+    assert '<tr><th scope="row"><code>batch</code></th><td>16</td><td>16</td>' in text  # smoke's, not the method's
+
+
+def test_the_command_repeats_the_run(run: Path) -> None:
+    edit_record(run, command="", dataset={"path": "/some where"})
+    words = shlex.split(repeating_command(read_run(run)))
+    assert words[:6] == ["facegan", "train", "--shards", "/some where", "--run", str(run)]
+    sets: dict[str, Any] = dict(
+        word.removeprefix("train.").split("=", 1) for word in words if word.startswith("train.")
+    )
+    again = TrainConfig.for_method(words[words.index("--method") + 1], **sets)
+    assert again.model_dump(mode="json") == read_run(run).record["settings"]
+    edit_record(run, command="facegan train --shards 'a b'")
+    assert repeating_command(read_run(run)) == "facegan train --shards 'a b'"
+
+
+def test_what_it_was_trained_on(run: Path, dataset_copy: Path) -> None:
+    assert "lay in memory" in taught(read_run(run)).why
+    edit_record(run, dataset={"path": str(dataset_copy), "fingerprint": FaceShards(dataset_copy).fingerprint})
+    found, info = taught(read_run(run)), json.loads((dataset_copy / "dataset.json").read_text())
+    assert (found.why, found.photos, found.kept) == ("", 60, info["totals"]["kept"])
+    assert {reason: count for reason, _, count in found.rejected} == {
+        reason: count for reason, count in info["totals"]["rejected"].items() if count
+    }
+    assert found.preview is not None
+    assert f"{found.kept} kept, {60 - found.kept} rejected" in write_report(read_run(run), run / "a.html").read_text()
+    edit_record(run, dataset={"fingerprint": "0" * 64})
+    assert "what stands there now is another dataset" in taught(read_run(run)).why
+    edit_record(run, dataset={"path": "s3://bucket/faces"})
+    assert "can’t be looked at from here" in taught(read_run(run)).why
+
+
+def test_metrics_with_floor_and_protocol(run: Path) -> None:
+    assert "facegan eval" in judged(run).command
+    result = {
+        "measured": {"kind": "run", "images_trained": 320},
+        "metrics": {"swd": 12.5, "coverage": 0.25},
+        "floors": {"swd": 5.5},
+        "absent": {"fid": "its weights can't be had"},
+        "protocol": {"split": "test", "swd": {"samples": 1_000}},
+        "warnings": ["few images"],
+    }
+    (run / "eval.json").write_text(json.dumps(result))
+    shutil.copy(run / "samples/000000320.png", run / "neighbours.png")
+    found = judged(run)
+    assert [(metric.name, metric.value, metric.floor) for metric in found.metrics] == [
+        ("swd", 12.5, 5.5),
+        ("coverage", 0.25, None),
+    ]
+    assert found.protocol == [("split", "test"), ("swd.samples", "1000")]
+    text = write_report(read_run(run), run / "report.html").read_text()
+    for shown in ("its weights can&#39;t be had", "few images", "Nearest real faces", "swd.samples"):
+        assert shown in text
+    for damaged in ("{", "[]", '{"metrics": {"swd": "much"}}', '{"metrics": 3}'):
+        (run / "eval.json").write_text(damaged)
+        assert "can’t be read" in judged(run).why
+
+
+def test_curves_have_every_row_or_the_means_of_some(run: Path) -> None:
+    read = read_run(run)
+    losses = curves_of(read).charts[0]
+    assert losses.x == [row["images"] for row in read.rows]
+    assert losses.curves["generator"] == pytest.approx([row["loss_g"] for row in read.rows], rel=1e-4)
+    rows = [{**read.last, "images": 16 * i, "loss_g": float(i % 3)} for i in range(1, 3 * MOST_POINTS + 1)]
+    thinned = curves_of(dataclasses.replace(read, rows=rows))
+    assert (thinned.thinned, len(thinned.charts[0].x)) == (3, MOST_POINTS)
+    assert set(thinned.charts[0].curves["generator"]) == {1.0}
+
+
+def test_runs_of_other_lengths_share_an_axis(run: Path) -> None:
+    read = read_run(run)
+    rows = [{**row, "images": row["images"] + 1} for row in read.rows[:3]]
+    shorter = dataclasses.replace(read, folder=run.parent / "shorter", rows=rows)
+    chart = compared_curves([read, shorter]).charts[0]
+    assert len(chart.x) == len(read.rows) + 3
+    assert {name: sum(value is not None for value in curve) for name, curve in chart.curves.items()} == {
+        "discs": len(read.rows),
+        "shorter": 3,
+    }
+
+
+def test_measurements_on_the_way_are_curves_with_their_floor(run: Path) -> None:
+    add_rows(
+        run,
+        {"protocol": {"metric": "swd"}, "floor": {"swd": 5.0}},
+        {"measured": {"swd": 30.0}, "best": True},
+        {"images": 128, "measured": {"swd": 20.0}, "best": True},
+        {"images": 192, "measured": {"swd": 25.0}, "best": False},
+    )
+    curves: Curves = curves_of(read_run(run))
+    chart = curves.charts[-1]
+    assert (chart.title, chart.x, chart.curves, chart.floor) == ("swd", [64, 128, 192], {"swd": [30, 20, 25]}, 5.0)
+    assert chart.best == 1
+
+
+def test_a_run_of_a_recipe_is_called_by_its_experiment(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "smoke").mkdir()
+    assert title(read_run(run)) == "discs"
+    assert title(read_run(run.rename(tmp_path / "smoke/run"))) == "smoke/run"

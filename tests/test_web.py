@@ -1,0 +1,77 @@
+"""Programs for browsers: taken by their sums out of npm's packages, and asked for once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from facegan.errors import WebPackageError
+from facegan.web import WebPackage, known_packages, lay_files, missing_files, web_files
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def packed(folder: Path, members: dict[str, bytes]) -> WebPackage:
+    """A package whose tarball lies in ``folder``, as ``npm pack`` makes it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "toy-1.0.0.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    files = {name.removeprefix("package/"): hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    return WebPackage("toy", "1.0.0", "MIT", hashlib.sha256(path.read_bytes()).hexdigest(), files)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_the_manifest_pins_all() -> None:
+    for package in known_packages().values():
+        sums = (package.sha256, *package.files.values())
+        assert all(SHA256.fullmatch(told) for told in sums)
+        assert re.fullmatch(r"\d+\.\d+\.\d+", package.version)
+        names = [Path(path).name for path in package.files]
+        assert len(set(names)) == len(names)
+
+
+def test_files_come_out_of_a_tarball_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = packed(tmp_path / "given", {"package/dist/a.js": b"a", "package/LICENSE": b"free"})
+    monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "given"))
+    assert web_files(package) == {"a.js": b"a", "LICENSE": b"free"}
+    (tmp_path / "given" / package.tarball).unlink()
+    assert web_files(package) == {"a.js": b"a", "LICENSE": b"free"}
+    assert missing_files(package, tmp_path) == ["dist/a.js", "LICENSE"]
+
+
+def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = packed(tmp_path / "given", {"package/dist/a.js": b"a"})
+    monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "given"))
+    other = WebPackage("toy", "1.0.0", "MIT", "0" * 64, package.files)
+    with pytest.raises(WebPackageError, match=rf"its SHA-256 is {package.sha256},\nit has to be 0{{64}}"):
+        lay_files(other, tmp_path / "out")
+    inside = WebPackage("toy", "1.0.0", "MIT", package.sha256, {"dist/a.js": "0" * 64})
+    with pytest.raises(WebPackageError, match=r"a\.js is not what facegan was made with"):
+        lay_files(inside, tmp_path / "out")
+    lacking = WebPackage("toy", "1.0.0", "MIT", package.sha256, {"../a.js": "0" * 64})
+    with pytest.raises(WebPackageError):
+        lay_files(lacking, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_can_be_had_nowhere_is_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FACEGAN_WEB", raising=False)
+    package = WebPackage("toy", "1.0.0", "MIT", "0" * 64, {"a.js": "0" * 64})
+    with pytest.raises(
+        WebPackageError, match=r"toy 1\.0\.0 is needed and can't be had(.|\n)*FACEGAN_WEB name a folder"
+    ):
+        lay_files(package, tmp_path / "out")
