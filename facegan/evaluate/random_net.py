@@ -6,9 +6,9 @@ After the random embedding of Naeem et al. 2020, "Reliable Fidelity and Diversit
 - the image in [−1, 1], one channel repeated to three;
 - four convolutions 3×3 (stride 2, padding 1, no bias) to 32, 64, 128 and 256 channels, each with ReLU;
 - of every channel of the image and of all four the mean and the standard deviation over all places, 966 numbers;
-- these projected to `FEATURES` = 64.
+- these projected to `FEATURES` = 64, times `SCALE`, so that Fréchet distances of faces are not all 0.00…
 
-All five matrices are orthogonal (Saxe et al. 2014, arXiv:1312.6120), the convolutions' times √2, which ReLU takes
+All five matrices are orthogonal (Saxe et al. 2014, arXiv:1312.6120), the convolutions' times the √2 that ReLU takes
 away. They are drawn by numpy's PCG64 from `SEED`, and made orthogonal by QR with R's diagonal positive: the same on
 every machine, with every version of torch. From each filter of the first convolution its mean over the 3×3 places is
 then taken, so that flat areas give nothing, and what is left is edges.
@@ -32,7 +32,7 @@ from torch.nn.functional import conv2d, relu
 
 from facegan.errors import SettingsError
 
-FEATURES, SEED = 64, 0
+FEATURES, SEED, SCALE = 64, 0, 32
 RANDOM_NET = "facegan-random-1"  # another net is another name: values of two can't be compared
 _WIDTHS = (32, 64, 128, 256)
 _SMALLEST = 16  # px: the last convolution still has places to average over
@@ -80,7 +80,7 @@ def _weights() -> tuple[Tensor, ...]:
     for after in _WIDTHS:
         made.append(np.sqrt(2) * _orthogonal(rng, after, before * 9).reshape(after, before, 3, 3))
         before = after
-    made.append(_orthogonal(rng, FEATURES, 2 * sum((3, *_WIDTHS))))
+    made.append(SCALE * _orthogonal(rng, FEATURES, 2 * sum((3, *_WIDTHS))))
     made[0] = made[0] - made[0].mean((2, 3), keepdims=True)
     return tuple(torch.from_numpy(weight.astype(np.float32)) for weight in made)
 

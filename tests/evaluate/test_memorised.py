@@ -76,7 +76,7 @@ def test_neighbours_are_the_nearest_of_all(training: Tensor, unseen: Tensor) -> 
     assert np.allclose(found.pixel_distances, np.sort(errors)[:, :4])
     ours, theirs = random_features(unseen[:6]), random_features(training)
     apart = np.linalg.norm(ours[:, None].astype(float) - theirs[None], axis=2)
-    assert np.allclose(found.feature_distances, np.sort(apart)[:, :4], atol=1e-5)
+    assert np.allclose(found.feature_distances, np.sort(apart)[:, :4], atol=1e-3)
     assert (found.feature_indices[:, 0] == apart.argmin(1)).all()
 
 
