@@ -11,6 +11,7 @@ from facegan.files import human_bytes
 from facegan.recipes.recipe import Recipe
 from facegan.recipes.seen import look
 from facegan.recipes.settings import ReportConfig
+from facegan.report.target import report_path
 
 # What a page shows, and that a later start may have changed.
 _SHOWN = ("run.json", "stats.jsonl", "generator.safetensors", "eval.json", "neighbours.png")
@@ -35,7 +36,8 @@ class Report:
         return {**self.page.model_dump(mode="json"), **seen}
 
     def outputs(self) -> list[Path]:
-        return [self.to / "explorer" / "index.html" if self.page.explore else self.to / "report.html"]
+        path = report_path(self.to, self.page.explore)
+        return [path / "index.html" if self.page.explore else path]
 
     def title(self) -> str:
         return f"facegan report {self.run}"
