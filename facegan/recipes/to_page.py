@@ -8,7 +8,7 @@ from typing import Any
 
 from facegan.console import Console
 from facegan.files import human_bytes
-from facegan.recipes.recipe import Recipe
+from facegan.recipes.recipe import Recipe, read_recipe
 from facegan.recipes.seen import look
 from facegan.recipes.settings import ReportConfig
 from facegan.report.target import report_path
@@ -51,7 +51,9 @@ class Report:
         from facegan.report.write import write_report
 
         run, (page,) = read_run(self.run), self.outputs()
-        baseline = recipe_baseline(self.recipe, run.record["dataset"]["faces"])
+        # As it is written: what --set said is a difference.
+        written = read_recipe(self.recipe.name if self.recipe.is_packaged else str(self.recipe.file))
+        baseline = recipe_baseline(written, run.record["dataset"]["faces"])
         if self.page.explore:
             from facegan.report.explore import write_explorer
 
