@@ -9,7 +9,6 @@ import typer
 
 from facegan.cli.options import Debug, DryRun, Json, Quiet, console_of
 from facegan.console import print_json, print_result
-from facegan.errors import SettingsError
 
 
 def report(
@@ -36,15 +35,13 @@ def report(
     One HTML file under 5 MB that asks nothing of any network. It shows photographs of the dataset, whose terms hold for
     it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened straight from disk.
     """
-    from facegan.recipes.begun import begun_by
-    from facegan.report.runs import read_run
-    from facegan.report.write import refuse_no_page, report_path
+    from facegan.report.target import refuse_other_name, report_path
 
     target = out or report_path(run, explore)
-    if not explore:
-        refuse_no_page(target)
-    elif target.suffix.lower() == ".html":
-        raise SettingsError(f"--out {target}: an explorer is a folder; leave .html out.")
+    refuse_other_name(target, explore)
+    from facegan.recipes.begun import begun_by
+    from facegan.report.runs import read_run
+
     read = read_run(run)
     if dry_run:
         what = {"run": str(run), "out": str(target), "explore": explore}

@@ -8,9 +8,10 @@ from typing import Any
 
 from facegan.console import Console
 from facegan.files import human_bytes
-from facegan.recipes.recipe import Recipe
+from facegan.recipes.recipe import Recipe, read_recipe
 from facegan.recipes.seen import look
 from facegan.recipes.settings import ReportConfig
+from facegan.report.target import report_path
 
 # What a page shows, and that a later start may have changed.
 _SHOWN = ("run.json", "stats.jsonl", "generator.safetensors", "eval.json", "neighbours.png")
@@ -35,7 +36,8 @@ class Report:
         return {**self.page.model_dump(mode="json"), **seen}
 
     def outputs(self) -> list[Path]:
-        return [self.to / "explorer" / "index.html" if self.page.explore else self.to / "report.html"]
+        path = report_path(self.to, self.page.explore)
+        return [path / "index.html" if self.page.explore else path]
 
     def title(self) -> str:
         return f"facegan report {self.run}"
@@ -49,7 +51,9 @@ class Report:
         from facegan.report.write import write_report
 
         run, (page,) = read_run(self.run), self.outputs()
-        baseline = recipe_baseline(self.recipe, run.record["dataset"]["faces"])
+        # As it is written: what --set said is a difference.
+        written = read_recipe(self.recipe.name if self.recipe.is_packaged else str(self.recipe.file))
+        baseline = recipe_baseline(written, run.record["dataset"]["faces"])
         if self.page.explore:
             from facegan.report.explore import write_explorer
 

@@ -72,7 +72,7 @@ class _Enough(Exception):
 def _first_activations(generator: Generator, latents: Tensor) -> Tensor:
     """(N, A): what the first non-linearity gives; or the first layer with weights, where none is a module."""
     leaves = [layer for layer in generator.modules() if not any(True for _ in layer.children())]
-    bends = [layer for layer in leaves if isinstance(layer, _BENDS)]
+    bends: list[nn.Module] = [layer for layer in leaves if isinstance(layer, _BENDS)]
     weighted = [layer for layer in leaves if any(True for _ in layer.parameters())]
     for layers in (bends, weighted):
         found = [_seen(generator, layers, part) for part in latents.split(_BATCH)]

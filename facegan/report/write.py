@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facegan.errors import SettingsError
 from facegan.files import make_folder, write_bytes
 from facegan.report.charts import compared_curves, curves_of
 from facegan.report.compare import differences, samples_of
@@ -17,27 +16,12 @@ from facegan.report.pictures import frames, newest, picture_of, sample_grids
 from facegan.report.runs import Run, title, titles
 from facegan.report.taught import taught
 
-FILE_NAME = "report.html"  # inside a run's folder
 _HEALTH = {
     "rolled_back": "rolled back",
     "d_too_strong": "discriminator too strong",
     "collapse": "collapse",
     "no_change": "no change",
 }
-
-
-def report_path(run: Path, explore: bool = False) -> Path:
-    """Where a run's page goes unless someone says otherwise."""
-    return run / ("explorer" if explore else FILE_NAME)
-
-
-def refuse_no_page(out: Path) -> None:
-    """
-    Raises:
-        SettingsError: it is not named as pages are.
-    """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise SettingsError(f"--out {out}: pages are HTML files; give it a name that ends in .html.")
 
 
 def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
