@@ -84,12 +84,18 @@ _EXAMPLES = {
     "select": 'facegan select out/ best/ --where "score > 0.9 and width >= 178" --limit 10000',
     "train": "facegan train --shards out/ --method wgan-gp --images 1M --eval-every 50k",
     "sample": "facegan sample runs/dcgan-out --interpolate walk.mp4 --n 8 --walks 9",
+    "eval": "facegan eval runs/dcgan-out --shards out/ --n 2000",
+    "export": "facegan export runs/dcgan-out generator/ --onnx",
+    "report": "facegan report runs/dcgan-out --explore",
     "compare": "facegan compare runs/dcgan-out runs/wgan-gp-out --out both.png",
     "run": "facegan run celeba-dcgan-64 --set prep.source=img_align_celeba --to runs/mine",
     "demo": "facegan demo /tmp/demo",
     "doctor": "facegan doctor --json",
 }
 for command in app.registered_commands:
+    # Typer breaks lines of later paragraphs where the docstring does.
+    paragraphs = ((command.callback and command.callback.__doc__) or "").split("\n\n")
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     if command.name in _EXAMPLES:
         command.epilog = f"Example: {_EXAMPLES[command.name]}"
 

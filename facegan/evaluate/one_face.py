@@ -13,10 +13,13 @@ N images, C channels, S side.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -70,21 +73,30 @@ def find_faces(images: Tensor, model: Path | None = None) -> FacesFound:
         raise ModelError(f"There is no model {model}. See: facegan models")
     else:
         check_model(model, known)
-    indices, keypoints = [], []
-    try:
-        with MediaPipeDetector([model]) as detector:
-            for index, image in enumerate(images):
-                faces = detector.detect(_framed(image), MIN_SCORE)
-                if len(faces) == 1:
-                    indices.append(index)
-                    keypoints.append(np.array(faces[0].keypoints) / images.shape[-1] - 0.5)
-    except ImportError as error:
-        raise ModelError(
-            f"Faces can't be looked for in samples: mediapipe can't be loaded ({error}).\n"
-            f"Install it: pip install mediapipe"
-        ) from None
-    found = np.array(keypoints, np.float32).reshape(-1, len(KEYPOINTS), 2)
+    parts = images.tensor_split(min(torch.get_num_threads(), len(images)))
+    with ExitStack() as stack, ThreadPoolExecutor(len(parts)) as pool:
+        detectors = [stack.enter_context(MediaPipeDetector([model])) for _ in parts]
+        try:
+            for detector in detectors:
+                detector.load(MIN_SCORE)  # one after the other: file descriptor 2 is held while a model loads
+        except ImportError as error:
+            raise ModelError(
+                f"Faces can't be looked for in samples: mediapipe can't be loaded ({error}).\n"
+                f"Install it: pip install mediapipe"
+            ) from None
+        keypoints = [each for part in pool.map(_keypoints, detectors, parts) for each in part]
+    indices = [index for index, points in enumerate(keypoints) if points is not None]
+    found = np.array([keypoints[index] for index in indices], np.float32).reshape(-1, len(KEYPOINTS), 2)
     return FacesFound(len(images), np.array(indices, np.int64), found)
+
+
+def _keypoints(detector: MediaPipeDetector, images: Tensor) -> list[NDArray[np.float64] | None]:
+    """Of each image those of its one face; None where there is none, or several."""
+    found = []
+    for image in images:
+        faces = detector.detect(_framed(image), MIN_SCORE)
+        found.append(np.array(faces[0].keypoints) / images.shape[-1] - 0.5 if len(faces) == 1 else None)
+    return found
 
 
 def keypoint_distance(found: FacesFound, real: FacesFound) -> float:

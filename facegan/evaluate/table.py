@@ -9,7 +9,7 @@ from facegan.evaluate.result import Evaluation
 def rows_of(found: Evaluation) -> list[list[str]]:
     """Name, value, which way is better, the value of real faces, how near to that, and what the metric is.
 
-    Those that are absent come last, with a dash and the reason.
+    Those that are absent have no row: `facegan.evaluate.evaluation` has warned of them.
     """
     rows = []
     for name, metric in METRIC_TABLE.items():
@@ -19,7 +19,6 @@ def rows_of(found: Evaluation) -> list[list[str]]:
             told = number(value) + (f" ± {number(spread)}" if spread is not None else "")
             real = "–" if floor is None else number(floor)
             rows.append([name, told, metric.better, real, nearness(name, value, floor), metric.what])
-    rows += [[name, "–", "", "", "", why] for name, why in found.absent.items()]
     return rows
 
 

@@ -122,8 +122,9 @@ def _fetch() -> Path:
                 raise ModelError(f"{known.url} gave {got:,} bytes and more, where {known.bytes:,} are to come.")
     except OSError as error:  # URLError is one
         raise ModelError(
-            f"{known.title} is not on this machine, and fetching it failed ({getattr(error, 'reason', error)}).\n"
-            f"Name it with --inception-weights FILE, or put {known.file} into $FACEGAN_MODELS."
+            f"The weights of {known.title}, are not on this machine, and fetching them failed "
+            f"({getattr(error, 'reason', error)}).\n"
+            f"Name them with --inception-weights FILE, or put {known.file} into $FACEGAN_MODELS."
         ) from None
     return target
 

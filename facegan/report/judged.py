@@ -75,6 +75,8 @@ def judged(run: Path) -> Judged:
 
 def _what(name: str) -> str:
     known = METRIC_TABLE.get(name)
+    if known is None and name.startswith("swd_"):
+        return f"of details at {name.removeprefix('swd_')} px"
     better = {"less": "less is better", "more": "more is better", "as real": "as real faces have it"}
     return f"{known.what}; {better[known.better]}" if known else ""
 

@@ -28,6 +28,7 @@ WITHOUT: dict[str, tuple[set[str], str]] = {
     "verify": ({"--recipe", "--set", "--dry-run"}, _LOOKS),
     "select": ({"--recipe"}, "recipes have no section for it"),
     "sample": ({"--recipe"}, "recipes have no section for it: facegan run draws a grid"),
+    "report": ({"--recipe", "--set"}, "it has no settings: what it shows is the run's"),
     "compare": ({"--recipe", "--set", "--dry-run", "--quiet"}, "it reads and tells in a second or two"),
     "run": ({"--recipe"}, "the recipe is its argument"),
     "demo": ({"--recipe"}, "it is a recipe itself"),

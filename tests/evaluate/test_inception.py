@@ -153,6 +153,6 @@ def test_weights_that_can_not_be_used(faces: Path, run: Path, tmp_path: Path, mo
     told = evaluated(*asked)
     assert "fid" not in told["metrics"]
     assert told["metrics"]["swd"] > 0
-    assert "is not on this machine, and fetching it failed" in told["absent"]["fid"]
+    assert "are not on this machine, and fetching them failed" in told["absent"]["fid"]
     code, said = refused(run, "--shards", faces, "--n", 12, "--metrics", "fid", "--out", tmp_path / "out")
     assert (code, "Nothing of what was asked for can be had." in said) == (1, True)
