@@ -18,7 +18,7 @@ def report(
         typer.Option(
             "--out",
             help="The page, which ends in .html; with --explore a folder. "
-            "\\[default: RUN/report.html; RUN/explorer with --explore]",
+            "\\[default: RUN/report.html, or RUN/explorer]",
         ),
     ] = None,
     explore: Annotated[
