@@ -19,6 +19,7 @@ from facegan.machine import usable_cpus
 from facegan.prep.advice import advice
 from facegan.prep.announce import announce
 from facegan.prep.attributes import Attributes, open_attributes
+from facegan.prep.engines.local import leave_if_read_again
 from facegan.prep.engines.worker import PHOTO_SECONDS, Job
 from facegan.prep.finish import finish
 from facegan.prep.listing.catalogue import Catalogue
@@ -131,7 +132,10 @@ def prepare(
         ModelError: a detector model is missing or altered.
         DiskError: ``out`` can't be written.
         Interrupted: Ctrl-C; the same call goes on.
+        SettingsError: settings that don't go together; a script that calls this where processes meet the call again,
+            not below ``if __name__ == "__main__":``.
     """
+    leave_if_read_again()
     start = time.monotonic()
     if repair and force:
         raise SettingsError("--repair mends the dataset, --force deletes it: choose one of them.")

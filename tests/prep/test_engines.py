@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from facegan.config import PrepConfig
 from facegan.prep import prepare as module
@@ -116,3 +119,22 @@ def test_a_folder_with_stylegans_labels_is_no_dataset_of_ours(portraits: Path, t
     with pytest.raises(DatasetError, match="is no dataset"):
         prepare(portraits, photos, CONFIG, force=True)
     assert (photos / "dataset.json").read_text() == '{"labels": []}'
+
+
+def test_a_script_that_processes_would_read_again_is_told_so(tmp_path: Path) -> None:
+    """It never ended: each process met the call, and started none."""
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    Image.new("RGB", (64, 64), "red").save(photographs / "a.png")
+    call = (
+        f"facegan.prepare({str(photographs)!r}, {str(tmp_path / 'out')!r}, PrepConfig(detector='none', crop='squash'))"
+    )
+    script = tmp_path / "script.py"
+    above = "import facegan\nfrom facegan.config import PrepConfig\n"
+    script.write_text(f"{above}{call}\n")
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 1
+    assert "each of them reads your script first" in ended.stderr
+    script.write_text(f"{above}if __name__ == '__main__':\n    print({call}.kept)\n")
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stdout) == (0, "1\n"), ended.stderr

@@ -7,8 +7,10 @@ message, takes the others with it, and one killed before its first task breaks t
 from __future__ import annotations
 
 import concurrent.futures
+import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
@@ -19,14 +21,21 @@ from typing import Any, Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from facegan.errors import FaceganError
+from facegan.errors import FaceganError, SettingsError
 from facegan.files import remove_partials
 from facegan.machine import usable_cpus
 from facegan.prep.engines.worker import Done, Job, do, start, try_out
 from facegan.prep.out.commit import Work
 
 _MOST_FALSE_STARTS = 8  # processes in a row that end before they take anything
+_READ_AGAIN = 81  # exit code of a process that has read the script which starts it, and met `facegan.prepare` again
 _LOOK_SECONDS = 1.0  # between looks at pools that may have broken in silence
+
+
+def leave_if_read_again() -> None:
+    """Ends a process that is only beginning: spawned ones read the script of the one that started them first."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(_READ_AGAIN)
 
 
 class WorkerDied(Exception):
@@ -95,6 +104,11 @@ class _Seat:
         self.end()
         self._settle()
 
+    @property
+    def read_again(self) -> bool:
+        """Its process met the call that it was started by."""
+        return any(process.exitcode == _READ_AGAIN for process in self._spawn.started)
+
     def end(self) -> None:
         self.pool.stop()
         for process in self._spawn.started:  # first: one that is just starting complains if it finds the pool gone
@@ -137,6 +151,7 @@ class LocalEngine:
         """Those that have ended, once there is one.
 
         Raises:
+            SettingsError: processes begin with the script that started them.
             FaceganError: processes end as soon as they are started.
         """
         while True:
@@ -154,6 +169,11 @@ class LocalEngine:
     def _leave_seat(self, errand: _Errand) -> None:
         seat = self._under_way.pop(errand)
         if errand.never_began:
+            if seat.read_again:
+                raise SettingsError(
+                    "facegan.prepare starts processes, and each of them reads your script first: put what the script\n"
+                    'does below a line  if __name__ == "__main__":'
+                )
             self._false_starts += 1
             if self._false_starts > _MOST_FALSE_STARTS:
                 raise FaceganError(
