@@ -71,7 +71,7 @@ def onnx_bytes(program: ExportedProgram, generator: Generator) -> bytes:
         text = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"The generator of train.nets = {generator.spec.name} can't be written as ONNX: {text}\n"
-            "Without --onnx facegan export writes its weights all the same; facegan report without --explore needs none."
+            "facegan export without --onnx writes its weights all the same; facegan report needs ONNX for --explore."
         ) from error
     if exported is None:  # only without dynamo
         raise ExportError("torch.onnx gave no model.")
