@@ -32,7 +32,10 @@ def save_generator(path: Path, generator: Generator) -> None:
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
-    """The generator of a ``.safetensors`` file or a run folder, in eval mode.
+    """The generator of a ``.safetensors`` file, a run's folder or an exported one, in eval mode.
+
+    ``generator(latents)`` maps float32 (N, ``generator.spec.latent``), of the law ``generator.spec.law``, to float
+    (N, channels, size, size) in [−1, 1]; an image depends on its own latent alone.
 
     Where its nets are a user's own (``MODULE:NAME``), their module is imported (`facegan.own`).
 

@@ -286,7 +286,18 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     ) -> Batches:
         """An endless iterator of uint8 (batch_size / world_size, channels, size, size) tensors on ``device``.
 
-        What it gives is a pure function of (dataset, seed, position): see `Batches`.
+        What it gives is a pure function of (dataset, seed, position): see `Batches`. ``state_dict`` and
+        ``load_state_dict`` tell and set the position.
+
+        Args:
+            batch_size: images of all processes together.
+            seed: of the order: each epoch is one permutation of all faces.
+            cache: where decoded faces stay: ``auto``, ``gpu``, ``ram``, ``disk``, ``off``; None: as the dataset has.
+            rank, world_size: this process, from 0, and how many share each batch evenly.
+            workers: threads that decode; None: as the dataset has it.
+
+        Raises:
+            SettingsError: a batch that ranks can't share evenly; a cache that is unknown or can't be on the device.
         """
         return Batches(
             self,
