@@ -109,3 +109,13 @@ def test_photographs_that_kill_cost_themselves_on_a_cluster_too(
     source = Deadly(portraits, frozenset({b"000007.jpg"}))
     prepare_deadly(monkeypatch, source, tmp_path / "out", engine="ray", ray_address=cluster.address)
     assert outcomes(tmp_path / "out") == {**outcomes(dataset), "000007.jpg": "crashed"}
+
+
+@pytest.mark.slow
+def test_where_no_address_is_given_a_cluster_that_runs_here_is_left_alone(
+    portraits: Path, dataset: Path, tmp_path: Path, cluster: Any
+) -> None:
+    """It failed: "There is no Ray cluster at this machine"."""
+    done = prepare(portraits, tmp_path / "out", CONFIG, engine="ray", workers=1)
+    assert (done.engine, done.nodes) == ("ray", 1)
+    assert digest(tmp_path / "out") == digest(dataset)
