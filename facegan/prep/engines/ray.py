@@ -154,7 +154,7 @@ def _connected(address: str | None, workers: int | None) -> Any:
         _refuse_nobody(address)
     # "local" starts one, where None would join one that happens to run on this machine.
     started: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": False}
-    given = {"address": address} if address else started
+    given: dict[str, Any] = {"address": address} if address else started
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
     except (ConnectionError, ValueError, RuntimeError) as error:
