@@ -11,29 +11,13 @@ from typing import Annotated, Any
 import typer
 
 import facegan
-from facegan.cli import (
-    bench,
-    compare,
-    demo,
-    doctor,
-    eval,
-    export,
-    inspect,
-    models,
-    prep,
-    recipes,
-    report,
-    run,
-    sample,
-    select,
-    train,
-    verify,
-)
+from facegan.cli.commands import Commands
 from facegan.console import print_result
 from facegan.errors import FaceganError
 
 app = typer.Typer(
     name="facegan",
+    cls=Commands,
     help="From a folder of photographs to a trained face generator.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -56,48 +40,6 @@ def _facegan(
     ] = False,
 ) -> None:
     pass
-
-
-app.command("prep")(prep.prep)
-app.command("inspect")(inspect.inspect)
-app.command("verify")(verify.verify)
-app.command("select")(select.select)
-app.command("train")(train.train)
-app.command("sample")(sample.sample)
-app.command("eval")(eval.eval_)
-app.command("export")(export.export)
-app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("run")(run.run)
-app.add_typer(recipes.app, name="recipes")
-app.command("demo")(demo.demo)
-app.add_typer(models.app, name="models")
-app.command("doctor")(doctor.doctor)
-app.add_typer(bench.app, name="bench")
-
-
-# The last line of each command's help.
-_EXAMPLES = {
-    "prep": "facegan prep photos/ out/ --size 64 --split 0.9,0.05,0.05",
-    "inspect": "facegan inspect out/ 000001 --plot face.png",
-    "verify": "facegan verify out/ --deep",
-    "select": 'facegan select out/ best/ --where "score > 0.9 and width >= 178" --limit 10000',
-    "train": "facegan train --shards out/ --method wgan-gp --images 1M --eval-every 50k",
-    "sample": "facegan sample runs/dcgan-out --interpolate walk.mp4 --n 8 --walks 9",
-    "eval": "facegan eval runs/dcgan-out --shards out/ --n 2000",
-    "export": "facegan export runs/dcgan-out generator/ --onnx",
-    "report": "facegan report runs/dcgan-out --explore",
-    "compare": "facegan compare runs/dcgan-out runs/wgan-gp-out --out both.png",
-    "run": "facegan run celeba-dcgan-64 --set prep.source=img_align_celeba --to runs/mine",
-    "demo": "facegan demo /tmp/demo",
-    "doctor": "facegan doctor --json",
-}
-for command in app.registered_commands:
-    # Typer breaks lines of later paragraphs where the docstring does.
-    paragraphs = ((command.callback and command.callback.__doc__) or "").split("\n\n")
-    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    if command.name in _EXAMPLES:
-        command.epilog = f"Example: {_EXAMPLES[command.name]}"
 
 
 def main(arguments: list[str] | None = None) -> None:

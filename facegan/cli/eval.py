@@ -25,7 +25,7 @@ from facegan.console import print_json, print_result, print_table
 from facegan.errors import SettingsError
 
 
-def eval_(
+def eval(
     context: typer.Context,
     target: Annotated[
         Path,
@@ -70,9 +70,10 @@ def eval_(
     Beside every value stands what real faces come to among themselves. A metric that can't be had is left out, with
     the reason. Of a run the result is kept as eval.json, with the samples' nearest faces as neighbours.png.
     """
-    from facegan.recipes.evaluated import EVAL_FILE, measure, plan
+    from facegan.recipes.evaluated import measure, plan
     from facegan.recipes.section import eval_settings
     from facegan.recipes.settings import names_of
+    from facegan.run_folder import EVALUATION
 
     means, config = eval_settings(asked(context, names_of("eval")), given(EvalConfig, sets), recipe)
     if not shards:
@@ -92,4 +93,4 @@ def eval_(
 
     print_table(["metric", "", "better", "real faces", "beside them", "what it is"], rows_of(found))
     if "neighbours" in told:
-        print_result(f"{Path(told['neighbours']).with_name(EVAL_FILE)}  (and look at {told['neighbours']})")
+        print_result(f"{Path(told['neighbours']).with_name(EVALUATION)}  (and look at {told['neighbours']})")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from facegan.cli.app import app
+from facegan import cli
+from facegan.cli.commands import COMMANDS, load
 from tests.cli.run import facegan
 
 EVERYWHERE = {"--json", "--debug"}
@@ -47,10 +47,20 @@ WITHOUT: dict[str, tuple[set[str], str]] = {
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command by its whole name."""
-    top: Any = typer.main.get_command(app)
-    for name, command in top.commands.items():
+    for name in COMMANDS:
+        command = load(name)
         for below, inner in getattr(command, "commands", {"": command}).items():
             yield f"{name} {below}".strip(), inner
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_own_help_does(name: str) -> None:
+    assert load(name).help.split("\n\n")[0] == COMMANDS[name][0]
+
+
+def test_all_commands_are_in_the_list() -> None:
+    modules = {path.stem for path in Path(cli.__path__[0]).glob("*.py")}
+    assert modules - set(COMMANDS) == {"__init__", "app", "commands", "options"}
 
 
 def options_of(command: Any) -> set[str]:
