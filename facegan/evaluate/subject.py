@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from facegan.evaluate.folder import choose_files, image_files, read_images
 from facegan.files import sha256_file
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME
+from facegan.run_folder import CHECKPOINTS, RECORD, STATE, newest_images, read_told
 
 # Given a generator, how many and the seed: uint8 (N, C, S, S) on the CPU.
 Sampling = Callable[[Generator, int, int], Tensor]
 Kind = Literal["run", "checkpoint", "generator", "folder"]
-_RUN_FILE, _STATE_FILE, _CHECKPOINTS = "run.json", "state.json", "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ def find_subject(path: Path) -> Subject:
             f"There is no {path}: name a run, a generator's .safetensors or a folder of images."
             f"{suggest(path.name, beside)}"
         )
-    if (path / _STATE_FILE).is_file() and (path / FILE_NAME).is_file():
+    if (path / STATE).is_file() and (path / FILE_NAME).is_file():
         return _of_generator("checkpoint", path / FILE_NAME, path)
     if (path / FILE_NAME).is_file():
         return _of_generator("run", path / FILE_NAME, path)
-    if (path / _RUN_FILE).is_file() or (path / _CHECKPOINTS).is_dir():
+    if (path / RECORD).is_file() or (path / CHECKPOINTS).is_dir():
         raise CheckpointError(
             f"The run {path} has no {FILE_NAME} yet: it writes it with its first checkpoint.\n"
             "Start `facegan train` with this --run again, or name another run."
@@ -101,8 +100,8 @@ def _of_generator(kind: Kind, file: Path, folder: Path) -> Subject:
     """``folder`` is the run, the checkpoint, or where a lone file lies."""
     about: dict[str, Any] = {}
     run = {"run": folder, "checkpoint": folder.parent.parent}.get(kind)
-    record = _read(run / _RUN_FILE) if run else {}
-    images = _read(folder / _STATE_FILE).get("images") if kind == "checkpoint" else _newest(folder) if run else None
+    record = read_told(run / RECORD) if run else {}
+    images = read_told(folder / STATE).get("images") if kind == "checkpoint" else newest_images(folder) if run else None
     if isinstance(images, int):
         about["images_trained"] = images
     settings = record.get("settings")
@@ -112,18 +111,3 @@ def _of_generator(kind: Kind, file: Path, folder: Path) -> Subject:
     dataset = record.get("dataset")
     trained_on = str(dataset.get("fingerprint", "")) if isinstance(dataset, dict) else ""
     return Subject(kind, file if kind == "generator" else folder, about, trained_on)
-
-
-def _newest(run: Path) -> int | None:
-    """The images of a run's newest checkpoint, with which the run's generator was written."""
-    folders = (run / _CHECKPOINTS).glob("*")
-    return max((int(path.name) for path in folders if path.name.isdecimal() and path.is_dir()), default=None)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A record that says nothing more than it says: one that is missing or damaged is empty."""
-    try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from facegan.files import sha256_file
 from facegan.manifests import KnownDataset, known_datasets
 from facegan.nets.weights import FILE_NAME
 from facegan.remote import is_url
+from facegan.run_folder import EVALUATION, RECORD, STATE, newest_images, read_told
 from facegan.shards.layout import DatasetInfo
-
-RUN_FILE, EVAL_FILE, _CHECKPOINTS, _STATE_FILE = "run.json", "eval.json", "checkpoints", "state.json"
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,16 @@ def find_origin(path: Path) -> Origin:
         what = "a run writes it with its first checkpoint" if path.is_dir() else "name a run, or a .safetensors file"
         raise CheckpointError(f"There is no {file}: {what}.")
     folder = file.parent
-    is_checkpoint = (folder / _STATE_FILE).is_file()
+    is_checkpoint = (folder / STATE).is_file()
     run = folder.parent.parent if is_checkpoint else folder
-    record = _read(run / RUN_FILE)
-    images = _read(folder / _STATE_FILE).get("images") if is_checkpoint else _newest(folder)
+    record = read_told(run / RECORD)
+    images = read_told(folder / STATE).get("images") if is_checkpoint else newest_images(folder)
     missing: list[str] = []
     if not record:
         missing.append(f"{file} lies in no run's folder: the card can't say how it was trained, and on what.")
     dataset = _dataset(record, missing) if record else None
     known = known_datasets().get(dataset.data_set) if dataset else None
-    evaluation = _evaluation([folder / EVAL_FILE, run / EVAL_FILE], file, missing)
+    evaluation = _evaluation([folder / EVALUATION, run / EVALUATION], file, missing)
     return Origin(file, record, images if isinstance(images, int) else None, dataset, known, evaluation, tuple(missing))
 
 
@@ -87,7 +85,7 @@ def _dataset(record: dict[str, Any], missing: list[str]) -> DatasetInfo | None:
 
 
 def _evaluation(files: list[Path], generator: Path, missing: list[str]) -> dict[str, Any]:
-    told = next((found for found in map(_read, files) if isinstance(found.get("metrics"), dict)), {})
+    told = next((found for found in map(read_told, files) if isinstance(found.get("metrics"), dict)), {})
     if not told:
         missing.append("Nothing was measured (facegan eval writes eval.json): the card has no metrics.")
         return {}
@@ -97,18 +95,3 @@ def _evaluation(files: list[Path], generator: Path, missing: list[str]) -> dict[
         missing.append("eval.json is of another generator of this run: facegan eval has to measure this one again.")
         return {}
     return told
-
-
-def _newest(run: Path) -> int | None:
-    """The images of a run's newest checkpoint, with which the run's generator was written."""
-    folders = (run / _CHECKPOINTS).glob("*")
-    return max((int(path.name) for path in folders if path.name.isdecimal() and path.is_dir()), default=None)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A record that is missing or damaged is empty: a card tells what there is."""
-    try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from facegan.config import EvalConfig
 from facegan.console import Console
 from facegan.recipes.settings import MeansConfig
+from facegan.run_folder import EVALUATION, NEIGHBOURS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from facegan.evaluate.subject import Sampling
     from facegan.nets import Generator
 
-EVAL_FILE, NEIGHBOURS_FILE = "eval.json", "neighbours.png"
 _BLOCK = 256  # samples between two steps of the progress
 
 
@@ -52,12 +52,12 @@ def measure(
         means=Means(means.inception_weights or None, means.statistics or None, str(choose_device(means.device))),
         console=console,
     )
-    picture = folder / NEIGHBOURS_FILE if folder and found.picture is not None else None
+    picture = folder / NEIGHBOURS if folder and found.picture is not None else None
     told = found.to_json(picture)
     if folder:
         if picture and found.picture is not None:
             save_png(picture, found.picture)
-        write_json(folder / EVAL_FILE, told)
+        write_json(folder / EVALUATION, told)
     return told, found
 
 

@@ -11,6 +11,7 @@ from facegan.console import Console
 from facegan.files import human_bytes
 from facegan.recipes.seen import look
 from facegan.recipes.to_generator import GENERATOR, drawn_by
+from facegan.run_folder import EVALUATION
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Export:
 
     def inputs(self) -> dict[str, Any]:
         """What was measured stands in the card."""
-        files = {"generator": self._generator() / GENERATOR, "figures": self.run / "eval.json"}
+        files = {"generator": self._generator() / GENERATOR, "figures": self.run / EVALUATION}
         return {name: look(str(path)) for name, path in files.items()} | self.config.model_dump(mode="json")
 
     def outputs(self) -> list[Path]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from facegan.config import EvalConfig
 from facegan.console import Console
-from facegan.recipes.evaluated import EVAL_FILE, NEIGHBOURS_FILE
 from facegan.recipes.recipe import is_local
 from facegan.recipes.seen import look
 from facegan.recipes.settings import MeansConfig
+from facegan.run_folder import EVALUATION, NEIGHBOURS
 from facegan.shards.layout import DATASET_FILE, DatasetInfo
 
 _TOLD = 3  # metrics in the table of stages
@@ -30,7 +30,7 @@ class Eval:
 
     @property
     def where(self) -> str:
-        return str(self.run / EVAL_FILE)
+        return str(self.run / EVALUATION)
 
     def inputs(self) -> dict[str, Any]:
         told: dict[str, Any] = {"generator": look(str(self.run / "generator.safetensors")), "faces": self._faces()}
@@ -40,8 +40,8 @@ class Eval:
         return told | self.config.model_dump(mode="json")
 
     def outputs(self) -> list[Path]:
-        files = [self.run / EVAL_FILE]
-        return [*files, self.run / NEIGHBOURS_FILE] if self.config.neighbours else files
+        files = [self.run / EVALUATION]
+        return [*files, self.run / NEIGHBOURS] if self.config.neighbours else files
 
     def title(self) -> str:
         return f"facegan eval {self.run} --shards {self.shards}"

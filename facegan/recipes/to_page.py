@@ -12,9 +12,10 @@ from facegan.recipes.recipe import Recipe, read_recipe
 from facegan.recipes.seen import look
 from facegan.recipes.settings import ReportConfig
 from facegan.report.target import report_path
+from facegan.run_folder import EVALUATION, NEIGHBOURS, RECORD
 
 # What a page shows, and that a later start may have changed.
-_SHOWN = ("run.json", "stats.jsonl", "generator.safetensors", "eval.json", "neighbours.png")
+_SHOWN = (RECORD, "stats.jsonl", "generator.safetensors", EVALUATION, NEIGHBOURS)
 
 
 @dataclass

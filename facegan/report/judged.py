@@ -10,8 +10,8 @@ from typing import Any
 
 from facegan.config import METRIC_TABLE
 from facegan.report.pictures import Picture, picture_file
+from facegan.run_folder import EVALUATION, NEIGHBOURS
 
-FILE_NAME, NEIGHBOURS = "eval.json", "neighbours.png"
 _MOST_BYTES = 10_000_000
 
 
@@ -50,7 +50,7 @@ class Judged:
 
 
 def judged(run: Path) -> Judged:
-    path = run / FILE_NAME
+    path = run / EVALUATION
     command = f"facegan eval {shlex.quote(str(run))} --shards OUT"
     if not path.is_file():
         return Judged("This run was not measured yet. Its numbers stand here after", command)
@@ -67,7 +67,8 @@ def judged(run: Path) -> Judged:
             warnings=[str(text) for text in told.get("warnings") or []],
             measured=_flat(told.get("measured") or {}),
             protocol=_flat(told.get("protocol") or {}),
-            neighbours=picture_file(run / NEIGHBOURS),
+            # One that an earlier evaluation left is of other samples.
+            neighbours=picture_file(run / NEIGHBOURS) if told.get("neighbours") else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return Judged(f"{path} can’t be read. It is written anew by", command)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from facegan.errors import CheckpointError
 from facegan.nets import NetSpec, load_generator
 from facegan.nets.weights import FILE_NAME
-from facegan.train.folder.checkpoint import STATE, TENSORS, Damaged, read_checkpoint
+from facegan.run_folder import STATE
+from facegan.train.folder.checkpoint import TENSORS, Damaged, read_checkpoint
 from facegan.train.folder.shelf import Shelf
 from facegan.train.rounds.step import Trainer
 

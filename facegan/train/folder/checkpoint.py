@@ -22,9 +22,9 @@ from facegan.errors import CheckpointError
 from facegan.files import TEMPORARY, disk_errors, flush, write_bytes, write_json
 from facegan.nets import Generator, save_generator
 from facegan.nets.weights import FILE_NAME, plain_tensors
+from facegan.run_folder import STATE
 
 FORMAT = 2
-STATE = "state.json"
 TENSORS = "state.safetensors"
 REPLACED = ".replaced"  # suffix of a checkpoint that a newer one of the same image is about to replace
 

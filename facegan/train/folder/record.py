@@ -19,13 +19,13 @@ from facegan.files import disk_errors, write_json
 from facegan.machine import cpu_name
 from facegan.nets import count_parameters
 from facegan.own import own_files
+from facegan.run_folder import RECORD
 from facegan.train.faces import Batches, Faces
 from facegan.train.folder.checkpoint import unknown_format
 from facegan.train.rounds.precision import Precision, choose_precision
 from facegan.train.rounds.step import Trainer
 
 FORMAT = 1
-FILE_NAME = "run.json"
 _PACKAGES = ("facegan", "torch", "numpy", "safetensors", "opencv-contrib-python")
 
 
@@ -35,11 +35,11 @@ def read_record(run: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: it can't be read, or there are checkpoints without it.
     """
-    path = run / FILE_NAME
+    path = run / RECORD
     if not path.exists():
         if (run / "checkpoints").exists():
             raise CheckpointError(
-                f"{run} holds checkpoints, but no {FILE_NAME} that says how they were made.\n"
+                f"{run} holds checkpoints, but no {RECORD} that says how they were made.\n"
                 "Choose another --run folder, or --resume never to put this one aside."
             )
         return None
@@ -98,7 +98,7 @@ def write_record(
         "resumed_at_images": resumed,
     }
     with disk_errors(run):
-        write_json(run / FILE_NAME, record)
+        write_json(run / RECORD, record)
 
 
 def machine(device: torch.device, processes: int) -> dict[str, Any]:
