@@ -37,10 +37,8 @@ from facegan.evaluate.pyramid import laplacian_pyramid, level_sizes
 PATCH, PATCHES, DIRECTIONS = 7, 128, 4 * 128
 SCALE = 1000
 STEP, REACH = 1 / 128, 32  # projections beyond ± 32 standard deviations count as these
-BINS = round(2 * REACH / STEP)
-# 0 lies in the middle of a bin: where all is the same, rounding may not spread it over two.
-_EDGES = (-REACH - STEP / 2, REACH - STEP / 2)
-_BLOCK_IMAGES, _BLOCK_DIRECTIONS = 512, 64  # 40 MB of patches, 17 MB of projections
+BINS = round(2 * REACH / STEP)  # 0 lies in the middle of one: rounding may not spread what is all the same over two
+_BLOCK_IMAGES = 128  # 10 MB of patches and 34 MB of projections
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,15 @@ def project(images: Tensor, seed: int = 0) -> Projections:
     sides = level_sizes(size)
     weights, shifts = _normalising_directions(images, sides, seed)
     counts = {side: np.zeros((DIRECTIONS, BINS), np.int32) for side in sides}
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    # Used again for every block: the system takes longer to give fresh memory than the product and the counting.
+    projected = torch.empty(DIRECTIONS, min(count, _BLOCK_IMAGES) * PATCHES)
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
         for side, patches in _patches(images, seed):
-            for first in range(0, DIRECTIONS, _BLOCK_DIRECTIONS):
-                some = slice(first, first + _BLOCK_DIRECTIONS)
-                projected = torch.addmm(shifts[side][some, None], weights[side][some], patches.T).numpy()
-                for row, found in enumerate(pool.map(_histogram, projected), first):
-                    counts[side][row] += found
+            found = projected[:, : len(patches)]
+            torch.addmm(shifts[side][:, None], weights[side], patches.T, out=found)
+            parts = (np.array_split(each, threads) for each in (found.numpy(), counts[side]))
+            list(pool.map(_count, *parts))
     return Projections(count, channels, seed, counts)
 
 
@@ -105,24 +105,31 @@ def _shares(projections: Projections, side: int) -> NDArray[np.float64]:
     return projections.counts[side] / (projections.images * PATCHES)
 
 
-def _histogram(projected: NDArray[np.float32]) -> NDArray[np.int32]:
-    """How many fall into each bin. OpenCV's takes a quarter of the time of numpy's bincount, and lets threads run."""
-    found = cv2.calcHist([projected[None]], [0], None, [BINS], list(_EDGES)).ravel()
-    if found.sum() < len(projected):  # it leaves out what lies beyond
-        return _histogram(projected.clip(-REACH, REACH - STEP))
-    return found.astype(np.int32)
+def _count(projected: NDArray[np.float32], counts: NDArray[np.int32]) -> None:
+    """Adds to row d of ``counts`` how many of row d's values fall into each bin; i … i + 1 is bin i. OpenCV is several
+    times as fast as numpy's bincount, and lets threads run."""
+    for values, row in zip(projected, counts, strict=True):
+        found = cv2.calcHist([values[None]], [0], None, [BINS], [0, BINS]).ravel()
+        if found.sum() < len(values):  # it leaves out what lies beyond
+            within = values.clip(0, np.nextafter(np.float32(BINS), np.float32(0)))
+            found = cv2.calcHist([within[None]], [0], None, [BINS], [0, BINS]).ravel()
+        row += found.astype(np.int32)
 
 
 def _patches(images: Tensor, seed: int) -> Iterator[tuple[int, Tensor]]:
     """Side of a level, and float32 (128 n, 49 C): its patches of a block of n images, not normalised."""
+    for level, places in _levels(images, seed):
+        count, side = len(level), level.shape[-1]
+        windows = np.lib.stride_tricks.sliding_window_view(level.numpy(), (PATCH, PATCH), axis=(2, 3))
+        chosen = windows[np.arange(count)[:, None], :, places[..., 0], places[..., 1]]
+        yield side, torch.from_numpy(chosen.reshape(count * PATCHES, -1))
+
+
+def _levels(images: Tensor, seed: int) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+    """float32 (n, C, s, s): the levels of n images after n images, with the corners of their patches."""
     for first in range(0, len(images), _BLOCK_IMAGES):
-        block = images[first : first + _BLOCK_IMAGES].float()
-        for level in laplacian_pyramid(block):
-            pixels, side = level.numpy(), level.shape[-1]
-            places = _places(len(block), side, seed, first)
-            windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(2, 3))
-            chosen = windows[np.arange(len(block))[:, None], :, places[..., 0], places[..., 1]]
-            yield side, torch.from_numpy(chosen.reshape(len(block) * PATCHES, -1))
+        for level in laplacian_pyramid(images[first : first + _BLOCK_IMAGES].float()):
+            yield level, _places(len(level), level.shape[-1], seed, first)
 
 
 def _places(count: int, side: int, seed: int, first: int) -> NDArray[np.int64]:
@@ -146,24 +153,35 @@ def _directions(channels: int, side: int, seed: int) -> NDArray[np.float64]:
 def _normalising_directions(
     images: Tensor, sides: tuple[int, ...], seed: int
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """For each level W (`DIRECTIONS`, 49 C) and s (`DIRECTIONS`,): W x + s projects a patch x as normalised."""
+    """For each level W (`DIRECTIONS`, 49 C) and s (`DIRECTIONS`,): W x + s projects a patch x as normalised, and tells
+    by its whole part the bin that this falls into."""
     channels, pixels = images.shape[1], len(images) * PATCHES * PATCH * PATCH
     sums = {side: np.zeros(channels) for side in sides}
     squares = {side: np.zeros(channels) for side in sides}
-    for side, patches in _patches(images, seed):
-        sums[side] += _by_channel(patches.sum(0), channels)
-        squares[side] += _by_channel(torch.linalg.vector_norm(patches, dim=0).double().square(), channels)
+    for level, places in _levels(images, seed):
+        side = level.shape[-1]
+        seen = level * _times_seen(places, side)[:, None]
+        sums[side] += seen.sum((0, 2, 3), dtype=torch.float64).numpy()
+        squares[side] += seen.mul_(level).sum((0, 2, 3), dtype=torch.float64).numpy()
     weights, shifts = {}, {}
     for side in sides:
         mean = sums[side] / pixels
         variance = squares[side] / pixels - mean**2
         # What is the same everywhere stays 0. In grey levels² of 8-bit images, where rounding alone gives less.
         deviation = np.sqrt(np.where(variance > 1e-4, variance, 1.0))
-        directions = _directions(channels, side, seed) / np.repeat(deviation, PATCH * PATCH)
+        directions = _directions(channels, side, seed) / np.repeat(STEP * deviation, PATCH * PATCH)
+        shift = BINS / 2 + 0.5 - directions @ np.repeat(mean, PATCH * PATCH)
         weights[side] = torch.from_numpy(directions.astype(np.float32))
-        shifts[side] = torch.from_numpy((-directions @ np.repeat(mean, PATCH * PATCH)).astype(np.float32))
+        shifts[side] = torch.from_numpy(shift.astype(np.float32))
     return weights, shifts
 
 
-def _by_channel(columns: Tensor, channels: int) -> NDArray[np.float64]:
-    return columns.double().view(channels, -1).sum(1).numpy()
+def _times_seen(places: NDArray[np.int64], side: int) -> Tensor:
+    """float32 (n, s, s): how many of an image's patches each of its pixels lies in."""
+    count, wide = len(places), side + 1
+    corners = np.zeros((count, wide * wide), np.int64)
+    for sign, down, right in ((1, 0, 0), (-1, PATCH, 0), (-1, 0, PATCH), (1, PATCH, PATCH)):
+        at = (places[..., 0] + down) * wide + places[..., 1] + right + wide * wide * np.arange(count)[:, None]
+        corners += sign * np.bincount(at.ravel(), minlength=corners.size).reshape(corners.shape)
+    seen = corners.reshape(count, wide, wide).cumsum(1).cumsum(2)
+    return torch.from_numpy(seen[:, :side, :side].astype(np.float32))

@@ -83,6 +83,8 @@ def _drawing(console: Console) -> Sampling:
         from facegan.train import sample_images
 
         spec = generator.spec
+        # A quarter less time on CPUs. pyright knows memory formats of 4-D tensors alone.
+        generator = generator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - as above
         images = torch.empty((n, spec.channels, spec.size, spec.size), dtype=torch.uint8)
         with console.progress(n, "samples") as progress:
             for first in range(0, n, _BLOCK):

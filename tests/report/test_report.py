@@ -166,6 +166,7 @@ def test_metrics_with_floor_and_protocol(run: Path) -> None:
         "absent": {"fid": "its weights can't be had"},
         "protocol": {"split": "test", "swd": {"samples": 1_000}},
         "warnings": ["few images"],
+        "neighbours": "neighbours.png",
     }
     (run / "eval.json").write_text(json.dumps(result))
     shutil.copy(run / "samples/000000320.png", run / "neighbours.png")
@@ -178,6 +179,8 @@ def test_metrics_with_floor_and_protocol(run: Path) -> None:
     text = write_report(read_run(run), run / "report.html").read_text()
     for shown in ("its weights can&#39;t be had", "few images", "Nearest real faces", "swd.samples"):
         assert shown in text
+    (run / "eval.json").write_text(json.dumps(result | {"neighbours": None}))  # of other metrics, where it drew none
+    assert judged(run).neighbours is None
     for damaged in ("{", "[]", '{"metrics": {"swd": "much"}}', '{"metrics": 3}'):
         (run / "eval.json").write_text(damaged)
         assert "can’t be read" in judged(run).why
