@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import socket
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -179,6 +181,22 @@ def test_an_archive_that_was_fetched_whole_is_fetched_anew_for_another_run(whole
                 info.size = 5
                 tar.addfile(info, io.BytesIO(b"bytes"))
         assert len(Listing(f"{whole_only.url}/x.tar").entries) == count
+
+
+def test_a_process_that_read_an_archive_fetched_whole_ends_without_a_word(whole_only: Fickle) -> None:
+    code = "import sys; from facegan.prep.sources.blob import Blob; print(len(Blob(sys.argv[1]).open().read(10)))"
+    command = [
+        sys.executable,
+        "-X",
+        "dev",
+        "-W",
+        "ignore::DeprecationWarning",
+        "-c",
+        code,
+        f"{whole_only.url}/photos.zip",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout.strip(), ended.stderr) == ("10", "")
 
 
 def test_an_archive_for_which_there_is_no_room_is_not_begun(

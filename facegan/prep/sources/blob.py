@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import io
@@ -82,6 +83,12 @@ class Blob:
 
 # Files that had to be fetched, by URL. They have no names, and go with this process.
 _whole: dict[str, BinaryIO] = {}
+
+
+@atexit.register
+def _close_whole() -> None:
+    while _whole:
+        _whole.popitem()[1].close()
 
 
 class _Pieces(io.RawIOBase):
