@@ -41,7 +41,7 @@ def test_units_agree(count, round_images, faces):
 
 def test_settings_take_lengths():
     config = TrainConfig.for_method(
-        "wgan-gp", faces=1000, images="3ep", save_every="2st", ema_images="1k", sample_every="500"
+        "wgan-gp", 1000, batch=64, d_steps=5, images="3ep", save_every="2st", ema_images="1k", sample_every="500"
     )
     assert (config.images, config.save_every, config.ema_images, config.sample_every) == (3000, 640, 1000, 500)
     assert TrainConfig.of({"images": "10st", "batch": "32", "d_steps": 2}).images == 640

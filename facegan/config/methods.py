@@ -13,16 +13,18 @@ Loss = Literal[
 ]
 Law = Literal["normal", "uniform", "uniform01", "sphere"]
 
-# What a method sets apart from the defaults below. Radford et al. 2015; Gulrajani et al. 2017, algorithm 1.
+# What a method sets apart from the defaults of `facegan.config.train`. dcgan: Radford et al. 2015. wgan-gp: Gulrajani
+# et al. 2017, algorithm 1, but with one step of the critic at thrice the generator's rate for its five at the same, as
+# the code of Heusel et al. 2017 has one ("two time scales"), and half its batch: after as many images the generator has
+# taken ten times the steps. BENCHMARKS.md has what comes of both.
 METHODS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "wgan-gp": {
         "loss": "wgan-gp",
         "norm": "none",
-        "batch": 64,
-        "d_steps": 5,
+        "batch": 32,
         "lr_g": 1e-4,
-        "lr_d": 1e-4,
+        "lr_d": 3e-4,
         "beta1": 0.0,
         "beta2": 0.9,
     },

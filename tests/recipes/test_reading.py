@@ -121,14 +121,14 @@ def test_set_that_can_not_be(section: str, setting: str, value: str, said: str, 
 
 
 def test_the_method_sets_what_the_recipe_does_not(tmp_path: Path) -> None:
-    recipe = read_recipe(written(tmp_path, PREP + '[train]\nmethod = "wgan-gp"\nlr_d = 3e-4\n'))
-    own = TrainConfig.for_method("wgan-gp", lr_d=3e-4)
+    recipe = read_recipe(written(tmp_path, PREP + '[train]\nmethod = "wgan-gp"\nlr_d = 2e-4\n'))
+    own = TrainConfig.for_method("wgan-gp", lr_d=2e-4)
     assert recipe.train() == own
     shown = {
         row["name"]: row for row in json.loads(facegan("recipes", "show", recipe.file, "--json").stdout)["settings"]
     }
-    assert (shown["lr_d"]["value"], shown["lr_d"]["default"], shown["lr_d"]["set"]) == (3e-4, 1e-4, True)
-    assert (shown["d_steps"]["value"], shown["d_steps"]["default"], shown["d_steps"]["set"]) == (5, 5, False)
+    assert (shown["lr_d"]["value"], shown["lr_d"]["default"], shown["lr_d"]["set"]) == (2e-4, 3e-4, True)
+    assert (shown["batch"]["value"], shown["batch"]["default"], shown["batch"]["set"]) == (32, 32, False)
 
 
 def test_the_nets_set_what_neither_recipe_nor_method_does(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_prep_makes_what_a_recipe_makes(done: Experiment, tmp_path: Path) -> Non
 def test_train_takes_the_recipes_section(recipe: Path, done: Experiment, tmp_path: Path) -> None:
     train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--recipe", recipe)
     bare = plan(*train)
-    assert (bare["method"], bare["loss"], bare["d_steps"], bare["lr_g"]) == ("wgan-gp", "wgan-gp", 5, 1e-4)
-    assert (bare["batch"], bare["width"], bare["images"], bare["device"]) == (8, 4, 40, "cpu")  # 30, in rounds of 40
+    assert (bare["method"], bare["loss"], bare["lr_d"], bare["lr_g"]) == ("wgan-gp", "wgan-gp", 3e-4, 1e-4)
+    assert (bare["batch"], bare["width"], bare["images"], bare["device"]) == (8, 4, 32, "cpu")  # 30, in rounds of 8
     beside = plan(*train, "--method", "dcgan", "--images", 64, "--no-graphs")
     assert (beside["method"], beside["loss"], beside["images"], beside["graphs"]) == (
         "dcgan",

@@ -243,7 +243,7 @@ def test_a_state_of_an_older_facegan_is_taken_up():
 
 
 def test_images_count_what_the_critic_saw():
-    t = trainer("wgan-gp", batch=4)
+    t = trainer("wgan-gp", batch=4, d_steps=5)
     reals = ToyFaces().batches(4)
     t.round(reals)
     assert (t.images, reals.position) == (20, 5)
