@@ -15,6 +15,8 @@ RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every 
 TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
 _WAITS_SECONDS = "0.2,1,4"  # before each further try at something remote
 _TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
+MOST_REQUESTS = 100  # at once in a process: aiohttp holds no more connections, and waiting for one counts as silence
+FETCH_AHEAD = 64  # requests at once of each process that prepares photographs
 _S3 = ("s3", "s3a")
 _COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
 
@@ -75,7 +77,8 @@ def _options(protocol: str) -> dict[str, Any]:
     seconds = timeout_seconds()
     if protocol in _S3:
         retries = {"max_attempts": 0}
-        return {"config_kwargs": {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}}
+        patience = {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}
+        return {"config_kwargs": {**patience, "max_pool_connections": MOST_REQUESTS}}
     if protocol in ("http", "https"):
         import aiohttp
 

@@ -63,14 +63,27 @@ class Fickle:
             ``503``, ``404``, ``short`` (the connection ends inside the body), ``untold`` (the same, and the length was
             not told), ``hang``, ``endless`` (bytes without end, and no length), ``slow`` (a few bytes now and then).
         always: what goes wrong with a file every time, after that.
+        waits: seconds before it answers for a file.
+        crowd: no answer is given before so many requests wait for one.
         asked: requests for a file's bytes.
+        most_at_once: of them that waited for an answer.
+        connections: that were opened.
         sent: bytes of what is endless.
     """
 
-    def __init__(self, folder: Path, ranges: bool = True) -> None:
+    def __init__(self, folder: Path, ranges: bool = True, keeps_alive: bool = False) -> None:
+        """
+        Args:
+            ranges: it gives parts of files.
+            keeps_alive: a connection is used for one request after another.
+        """
         self.folder, self.ranges = folder, ranges
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
+        self.waits: dict[str, float] = {}
+        self.crowd = 1
+        self.at_once = self.most_at_once = self.connections = 0
+        self._changed = threading.Condition()
         self.asked: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self.closing = threading.Event()
@@ -78,6 +91,7 @@ class Fickle:
 
         class Handler(_Handler):
             served = fickle
+            protocol_version = "HTTP/1.1" if keeps_alive else "HTTP/1.0"
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -94,6 +108,25 @@ class Fickle:
         self._thread.join()
         self._server.server_close()
 
+    def connected(self) -> None:
+        with self._changed:
+            self.connections += 1
+
+    @contextlib.contextmanager
+    def answering(self, name: str) -> Iterator[None]:
+        """Waits for what a request for this file has to wait for."""
+        with self._changed:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most_at_once >= self.crowd or self.closing.is_set(), 30)
+        try:
+            self.closing.wait(self.waits.get(name, 0))
+            yield
+        finally:
+            with self._changed:
+                self.at_once -= 1
+
     def fault(self, name: str) -> str:
         self.asked[name] += 1
         waiting = self.faults.get(name)
@@ -103,11 +136,16 @@ class Fickle:
 class _Handler(http.server.BaseHTTPRequestHandler):
     served: Fickle
 
+    def setup(self) -> None:
+        super().setup()
+        self.served.connected()
+
     def do_HEAD(self) -> None:
         self._answer(head=True)
 
     def do_GET(self) -> None:
-        self._answer(head=False)
+        with self.served.answering(self.path.partition("?")[0].lstrip("/")):
+            self._answer(head=False)
 
     def _answer(self, head: bool) -> None:
         name = self.path.partition("?")[0].lstrip("/")
