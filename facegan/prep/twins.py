@@ -15,6 +15,7 @@ from facegan.remote import MOST_REQUESTS
 from facegan.shards.layout import SPLITS
 
 _PHOTOS_AT_ONCE = 2_000
+_LAST_SECONDS = 1.0
 
 
 def find_twins(source: Readable, catalogue: Catalogue, threads: int, fetch_ahead: int) -> int:
@@ -55,7 +56,7 @@ def find_twins(source: Readable, catalogue: Catalogue, threads: int, fetch_ahead
         for _ in pool:
             todo.put(None)
         for thread in pool:
-            thread.join()
+            thread.join(_LAST_SECONDS)  # one that waits for a server which says nothing goes with this process
     return catalogue.mark_twins()
 
 
