@@ -99,7 +99,8 @@ def retry_waits() -> list[float]:
 
 
 def patiently(read: Callable[[], T]) -> T:
-    """What ``read`` gives, tried several times with longer and longer waits.
+    """What ``read`` gives, tried several times with longer and longer waits: at least as long as a busy server asks
+    for, if that is no longer than silence is borne.
 
     Raises:
         Unreachable: it is not there, may not be read, or failed every time.
@@ -112,7 +113,7 @@ def patiently(read: Callable[[], T]) -> T:
         except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
             if wait is None or _is_final(error):
                 raise Unreachable(_told(error)) from error
-            time.sleep(wait)
+            time.sleep(max(wait, min(_asked_to_wait(error), timeout_seconds())))
     raise AssertionError("unreachable code")
 
 
@@ -123,6 +124,12 @@ def _is_final(error: Exception) -> bool:
         if isinstance(status := getattr(told, "status", None), int):
             return 400 <= status < 500 and status not in _COME_AGAIN
     return isinstance(error, FileNotFoundError | PermissionError) and (cause is None or hasattr(cause, "response"))
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds that a busy server names in ``Retry-After`` (RFC 9110, 10.2.3); 0 where it does not."""
+    named = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
+    return float(named) if named.isascii() and named.isdigit() else 0.0
 
 
 def _told(error: Exception) -> str:

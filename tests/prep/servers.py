@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -64,6 +65,7 @@ class Fickle:
             not told), ``hang``, ``endless`` (bytes without end, and no length), ``slow`` (a few bytes now and then).
         always: what goes wrong with a file every time, after that.
         waits: seconds before it answers for a file.
+        busy_until: by the monotonic clock; until then it answers 429, and ``Retry-After`` with ``busy_seconds``.
         crowd: no answer is given before so many requests wait for one.
         asked: requests for a file's bytes.
         most_at_once: of them that waited for an answer.
@@ -81,6 +83,7 @@ class Fickle:
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
         self.waits: dict[str, float] = {}
+        self.busy_until, self.busy_seconds = 0.0, 0
         self.crowd = 1
         self.at_once = self.most_at_once = self.connections = 0
         self._changed = threading.Condition()
@@ -164,6 +167,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if fault == "endless":
             self._send_for_ever(name)
+            return
+        if time.monotonic() < self.served.busy_until:
+            self.send_response(429)
+            self.send_header("Retry-After", str(self.served.busy_seconds))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         if fault.isdigit() or not path.is_file():
             self.send_error(int(fault or 404))

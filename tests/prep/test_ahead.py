@@ -374,6 +374,17 @@ def test_requests_under_way_hold_nobody_up(
     assert result.kept == len(PHOTOS)
 
 
+@pytest.mark.parametrize("asks_for", [1, 1_000_000])
+def test_a_busy_server_is_asked_again_when_it_says(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for: int
+) -> None:
+    """One that asks for days is waited for no longer than for one that is silent."""
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
+    fickle.busy_until, fickle.busy_seconds = time.monotonic() + 0.9, asks_for
+    with opened(table_of(tmp_path / "x.parquet", fickle, NAMES[:12]), tmp_path / "room", 6) as (reader, entries):
+        assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES[:12]]
+
+
 @pytest.mark.parametrize("requests", [0, MOST_REQUESTS + 1])
 def test_numbers_that_can_not_be(requests: int, made: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=rf"fetch_ahead = {requests}: it has to be a number from 1 to 100\."):

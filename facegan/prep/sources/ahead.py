@@ -183,9 +183,11 @@ class Ahead:
                     heapq.heappush(self._waiting, photo)
             elif photo.is_wanted:
                 photo.outcome = outcome
-                size = len(outcome) if isinstance(outcome, bytes) else 0
-                self._usual_bytes += (size - self._usual_bytes) // 8
-                self._count(photo, 0 if photo.is_past else max(size, _LEAST_BYTES))
+                size = _LEAST_BYTES
+                if isinstance(outcome, bytes):
+                    self._usual_bytes += (len(outcome) - self._usual_bytes) // 8
+                    size = max(size, len(outcome))
+                self._count(photo, 0 if photo.is_past else size)
             if photo.is_past:
                 self._came.notify()
             self._begin()
