@@ -15,6 +15,8 @@ RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every 
 TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
 _WAITS_SECONDS = "0.2,1,4"  # before each further try at something remote
 _TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
+MOST_REQUESTS = 100  # at once in a process: aiohttp holds no more connections, and waiting for one counts as silence
+FETCH_AHEAD = 64  # requests at once of each process that prepares photographs
 _S3 = ("s3", "s3a")
 _COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
 
@@ -75,7 +77,8 @@ def _options(protocol: str) -> dict[str, Any]:
     seconds = timeout_seconds()
     if protocol in _S3:
         retries = {"max_attempts": 0}
-        return {"config_kwargs": {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}}
+        patience = {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}
+        return {"config_kwargs": {**patience, "max_pool_connections": MOST_REQUESTS}}
     if protocol in ("http", "https"):
         import aiohttp
 
@@ -96,7 +99,8 @@ def retry_waits() -> list[float]:
 
 
 def patiently(read: Callable[[], T]) -> T:
-    """What ``read`` gives, tried several times with longer and longer waits.
+    """What ``read`` gives, tried several times with longer and longer waits: at least as long as a busy server asks
+    for, if that is no longer than silence is borne.
 
     Raises:
         Unreachable: it is not there, may not be read, or failed every time.
@@ -109,7 +113,7 @@ def patiently(read: Callable[[], T]) -> T:
         except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
             if wait is None or _is_final(error):
                 raise Unreachable(_told(error)) from error
-            time.sleep(wait)
+            time.sleep(max(wait, min(_asked_to_wait(error), timeout_seconds())))
     raise AssertionError("unreachable code")
 
 
@@ -120,6 +124,12 @@ def _is_final(error: Exception) -> bool:
         if isinstance(status := getattr(told, "status", None), int):
             return 400 <= status < 500 and status not in _COME_AGAIN
     return isinstance(error, FileNotFoundError | PermissionError) and (cause is None or hasattr(cause, "response"))
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds that a busy server names in ``Retry-After`` (RFC 9110, 10.2.3); 0 where it does not."""
+    named = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
+    return float(named) if named.isascii() and named.isdigit() else 0.0
 
 
 def _told(error: Exception) -> str:

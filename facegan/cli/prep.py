@@ -129,6 +129,7 @@ def prep(
         download=photos.download,
         attributes=attribute_list,
         note_source=not no_source_paths,
+        fetch_ahead=photos.fetch_ahead,
         console=console_of(quiet),
     )
     if json:

@@ -156,6 +156,11 @@ def process_chunk(
         return ChunkResult(rows, shard.commit(flushed=False), rejects, crashes, no_decoder, unreachable)
 
 
+def entries_read(chunk: Chunk) -> list[Entry]:
+    """What `process_chunk` asks its reader for, in that order."""
+    return [item.entry for item in chunk.items if item.verdict != "crashed" and item.entry.size <= MAX_BYTES]
+
+
 def _read(reader: Reader, entry: Entry) -> bytes:
     if entry.size > MAX_BYTES:
         raise Rejected("too_large")

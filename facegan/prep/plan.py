@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
-import queue
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +20,9 @@ from facegan.prep.chunk import Chunk, Item
 from facegan.prep.listing.catalogue import Catalogue, Photo
 from facegan.prep.out.commit import Work
 from facegan.prep.settings import library_versions
-from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, Source
+from facegan.prep.sources.base import Source
 from facegan.prep.splits import splitter
+from facegan.prep.twins import find_twins
 from facegan.remote import reachable
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
@@ -114,12 +112,14 @@ def make_plan(
     limit: int | None,
     workers: int,
     attributes: Attributes | None = None,
+    fetch_ahead: int = 1,
 ) -> Plan:
     """Finds what of the source the dataset does not hold yet.
 
     Args:
         settings: as dataset.json will hold them, checked against those of ``before``.
         workers: threads that look for duplicates; 0 leaves them unlooked for.
+        fetch_ahead: requests for each of them, where photographs are fetched one by one.
 
     Raises:
         SourceError: a new photograph lies outside the folder which the first prep fixed, or has no split.
@@ -139,7 +139,7 @@ def make_plan(
             set_attributes(catalogue, attributes)
         if config.dedup == "exact" and workers:
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, reachable(source.where):
-                twins = _find_twins(source.unpacked(Path(folder)), catalogue, workers)
+                twins = find_twins(source.unpacked(Path(folder)), catalogue, workers, fetch_ahead)
     versions = library_versions()
     return Plan(
         where=source.where,
@@ -229,49 +229,6 @@ def _refuse_changed(catalogue: Catalogue, out: Path) -> None:
             f"{path} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
             f"Put the old one back, give the new one another name, or make the dataset anew with --force."
         )
-
-
-def _sum(photo: Photo, reader: Reader) -> str:
-    """SHA-256, or nothing: whatever is wrong with it is told when it is prepared."""
-    if photo.entry.size > MAX_BYTES:
-        return ""
-    try:
-        return hashlib.sha256(reader.read(photo.entry)).hexdigest()
-    except Exception:
-        return ""
-
-
-def _find_twins(source: Readable, catalogue: Catalogue, threads: int) -> int:
-    """Reads and sums every new photograph (most of the time is the disk's), and marks those that came before."""
-    # Ctrl-C must not find this thread inside a lock of a future, which it would leave locked: these queues are in C.
-    todo: queue.SimpleQueue[Photo | None] = queue.SimpleQueue()
-    sums: queue.SimpleQueue[tuple[bytes, str]] = queue.SimpleQueue()
-    stopped = threading.Event()
-
-    def work(reader: Reader) -> None:
-        while (photo := todo.get()) is not None:
-            if not stopped.is_set():
-                sums.put((photo.entry.name, _sum(photo, reader)))
-        with contextlib.suppress(OSError):
-            reader.close()
-
-    pool = [threading.Thread(target=work, args=(source.reader(),), daemon=True) for _ in range(threads)]
-    for thread in pool:
-        thread.start()
-    try:
-        for split in SPLITS:
-            photos = catalogue.photos(split)
-            while some := [photo for _, photo in zip(range(2_000), photos, strict=False)]:
-                for photo in some:
-                    todo.put(photo)
-                catalogue.set_sums(sums.get() for _ in some)
-    finally:
-        stopped.set()  # Ctrl-C waits for what is being read, not for all that was to be
-        for _ in pool:
-            todo.put(None)
-        for thread in pool:
-            thread.join()
-    return catalogue.mark_twins()
 
 
 def _cut(

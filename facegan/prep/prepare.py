@@ -33,7 +33,7 @@ from facegan.prep.running import Crew, Ran, run
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Readable, Source
-from facegan.remote import is_url, reachable
+from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url, reachable
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
 
@@ -101,6 +101,7 @@ def prepare(
     attributes: Path | None = None,
     note_source: bool = True,
     photo_seconds: float = PHOTO_SECONDS,
+    fetch_ahead: int = FETCH_AHEAD,
     console: Console | None = None,
 ) -> PrepResult:
     """Photographs → a dataset of faces in WebDataset shards.
@@ -124,6 +125,8 @@ def prepare(
         attributes: CelebA's list_attr_celeba.txt; what it says of a photograph goes into the JSON of its samples.
         note_source: note in ``out/.facegan`` where the photographs lie, for ``facegan inspect``.
         photo_seconds: a photograph that takes longer, reading apart, is ``crashed``.
+        fetch_ahead: requests of each process at once, where photographs are fetched one by one (URLs in a table, a
+            bucket's objects, a remote tar); 1 … 100. It changes no result.
         console: where progress goes; silent where None.
 
     Raises:
@@ -139,6 +142,8 @@ def prepare(
     start = time.monotonic()
     if repair and force:
         raise SettingsError("--repair mends the dataset, --force deletes it: choose one of them.")
+    if not 1 <= fetch_ahead <= MOST_REQUESTS:
+        raise SettingsError(f"fetch_ahead = {fetch_ahead}: it has to be a number from 1 to {MOST_REQUESTS}.")
     config, console = config or PrepConfig(), console or Console(quiet=True)
     workers = workers or usable_cpus()
     origin, models = open_source(os.fspath(source), _leave_out(out), download), find_models(config, model)
@@ -156,7 +161,7 @@ def prepare(
         if repair:
             plan = _plan_repair(origin.where, catalogue, home, settings, listed, console)
         else:
-            plan = _plan(origin, catalogue, out, config, settings, limit, force, workers, listed)
+            plan = _plan(origin, catalogue, out, config, settings, limit, force, workers, listed, fetch_ahead)
         folder = make_ready(out, plan, force, repair)
         home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
@@ -164,7 +169,7 @@ def prepare(
         ran = Ran()
         if todo:
             with _unpacked(origin, out, plan, todo, config) as readable:
-                job = Job(config, readable, models, folder, photo_seconds)
+                job = Job(config, readable, models, folder, photo_seconds, fetch_ahead)
                 ran = run(plan, todo, home, job, Crew(engine, workers, ray_address), console, until)
         with disk_errors(out, _finish_bytes(plan)):
             info = finish(home, plan, note_source) if plan.todo or plan.before is None else plan.before
@@ -250,12 +255,13 @@ def _plan(
     force: bool,
     workers: int,
     attributes: Attributes | None,
+    fetch_ahead: int = 1,
 ) -> Plan:
     before = standing(out, force)
     begun = begun_with(out, before)
     if begun and not force:
         check_settings(begun, settings, out)
-    return make_plan(origin, catalogue, out, config, settings, before, limit, workers, attributes)
+    return make_plan(origin, catalogue, out, config, settings, before, limit, workers, attributes, fetch_ahead)
 
 
 def _plan_repair(

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from facegan.config import EvalConfig, ExportConfig, Positive, PrepConfig, Settings, TrainConfig
-from facegan.remote import is_url
+from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
 
 
 def _workers(value: str) -> str:
@@ -39,7 +39,7 @@ class PhotosConfig(Settings):
     """What ``[prep]`` says beside `PrepConfig`: which photographs, and where their faces go."""
 
     section: ClassVar[str] = "prep"
-    MACHINE: ClassVar[frozenset[str]] = frozenset({"workers", "download"})  # change no result
+    MACHINE: ClassVar[frozenset[str]] = frozenset({"workers", "download", "fetch_ahead"})  # change no result
 
     source: str = Field(
         description="the photographs, as facegan prep takes them: a folder, an archive, a table, an array, a URL, "
@@ -53,6 +53,10 @@ class PhotosConfig(Settings):
     attributes: str = Field(default="", description="CelebA's list_attr_celeba.txt: into each sample's JSON")
     download: bool = Field(default=False, description="torchvision:NAME may fetch what is missing")
     workers: Workers = Field(default="auto", description="processes: auto (all CPUs) or a number; changes no result")
+    fetch_ahead: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = Field(
+        default=FETCH_AHEAD,
+        description="photographs behind URLs that a process asks for at once; 1: one after another; changes no result",
+    )
 
 
 class FacesConfig(Settings):

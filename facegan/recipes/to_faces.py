@@ -119,6 +119,7 @@ class Prep:
             limit=self.photos.limit,
             download=self.photos.download,
             attributes=_path(self.photos.attributes),
+            fetch_ahead=self.photos.fetch_ahead,
             console=console,
         ).to_json()
 

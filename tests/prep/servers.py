@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -63,14 +64,29 @@ class Fickle:
             ``503``, ``404``, ``short`` (the connection ends inside the body), ``untold`` (the same, and the length was
             not told), ``hang``, ``endless`` (bytes without end, and no length), ``slow`` (a few bytes now and then).
         always: what goes wrong with a file every time, after that.
+        waits: seconds before it answers for a file.
+        busy_until: by the monotonic clock; until then it answers 429, and ``Retry-After`` with ``busy_seconds``.
+        crowd: no answer is given before so many requests wait for one.
         asked: requests for a file's bytes.
+        most_at_once: of them that waited for an answer.
+        connections: that were opened.
         sent: bytes of what is endless.
     """
 
-    def __init__(self, folder: Path, ranges: bool = True) -> None:
+    def __init__(self, folder: Path, ranges: bool = True, keeps_alive: bool = False) -> None:
+        """
+        Args:
+            ranges: it gives parts of files.
+            keeps_alive: a connection is used for one request after another.
+        """
         self.folder, self.ranges = folder, ranges
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
+        self.waits: dict[str, float] = {}
+        self.busy_until, self.busy_seconds = 0.0, 0
+        self.crowd = 1
+        self.at_once = self.most_at_once = self.connections = 0
+        self._changed = threading.Condition()
         self.asked: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self.closing = threading.Event()
@@ -78,6 +94,7 @@ class Fickle:
 
         class Handler(_Handler):
             served = fickle
+            protocol_version = "HTTP/1.1" if keeps_alive else "HTTP/1.0"
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -94,8 +111,32 @@ class Fickle:
         self._thread.join()
         self._server.server_close()
 
+    def connected(self) -> None:
+        with self._changed:
+            self.connections += 1
+
+    @contextlib.contextmanager
+    def answering(self, name: str) -> Iterator[None]:
+        """Waits for what a request for this file has to wait for."""
+        with self._changed:
+            self.asked[name] += 1
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most_at_once >= self.crowd or self.closing.is_set(), 30)
+        try:
+            self.closing.wait(self.waits.get(name, 0))
+            yield
+        finally:
+            with self._changed:
+                self.at_once -= 1
+
+    def was_asked(self, requests: int) -> bool:
+        """Waits until so many requests have come; False where they do not."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.asked.total() >= requests, 60)
+
     def fault(self, name: str) -> str:
-        self.asked[name] += 1
         waiting = self.faults.get(name)
         return waiting.pop(0) if waiting else self.always.get(name, "")
 
@@ -103,11 +144,16 @@ class Fickle:
 class _Handler(http.server.BaseHTTPRequestHandler):
     served: Fickle
 
+    def setup(self) -> None:
+        super().setup()
+        self.served.connected()
+
     def do_HEAD(self) -> None:
         self._answer(head=True)
 
     def do_GET(self) -> None:
-        self._answer(head=False)
+        with self.served.answering(self.path.partition("?")[0].lstrip("/")):
+            self._answer(head=False)
 
     def _answer(self, head: bool) -> None:
         name = self.path.partition("?")[0].lstrip("/")
@@ -121,6 +167,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if fault == "endless":
             self._send_for_ever(name)
+            return
+        if time.monotonic() < self.served.busy_until:
+            self.send_response(429)
+            self.send_header("Retry-After", str(self.served.busy_seconds))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         if fault.isdigit() or not path.is_file():
             self.send_error(int(fault or 404))
@@ -140,7 +192,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "slow":
             self._send_slowly(data)
         elif not head:
-            self.wfile.write(data[: len(data) // 2] if fault in ("short", "untold") else data)
+            with contextlib.suppress(ConnectionError):  # whoever asked may be gone by now
+                self.wfile.write(data[: len(data) // 2] if fault in ("short", "untold") else data)
 
     def _send_for_ever(self, name: str) -> None:
         self.send_response(200)

@@ -19,8 +19,12 @@ from facegan.prep.engines import ray as ray_engine
 from facegan.prep.out.commit import adopt
 from facegan.prep.prepare import prepare
 from tests.prep.killers import Deadly
+from tests.prep.servers import FAST, Fickle
+from tests.prep.test_ahead import made, table_of
 from tests.prep.test_engines import outcomes, prepare_deadly
 from tests.prep.test_prepare import digest
+
+__all__ = ["made"]  # a fixture
 
 pytest.importorskip("ray", reason="needs Ray (the extra 'ray')")
 CONFIG = PrepConfig(shard_size=20)
@@ -53,6 +57,19 @@ def test_a_cluster_started_here_gives_the_same_bytes(portraits: Path, dataset: P
     assert done.returncode == 0, done.stderr
     assert '"engine": "ray", "nodes": 1' in done.stdout
     assert digest(tmp_path / "out") == digest(dataset)
+
+
+def test_nodes_fetch_ahead(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FAST.items():
+        monkeypatch.setenv(name, value)
+    config = PrepConfig(detector="none", crop="squash", size=28, shard_size=20)
+    with Fickle(made, keeps_alive=True) as server:
+        table = table_of(tmp_path / "x.parquet", server)
+        prepare(table, tmp_path / "here", config, workers=1, fetch_ahead=1)
+        server.crowd = 8
+        prepare(table, tmp_path / "ray", config, engine="ray", workers=1, fetch_ahead=9)
+        assert 8 <= server.most_at_once <= 9
+    assert digest(tmp_path / "ray") == digest(tmp_path / "here")
 
 
 def test_nodes_that_do_not_see_the_dataset_send_their_chunks(

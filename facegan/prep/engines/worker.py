@@ -19,10 +19,11 @@ from facegan.errors import FaceganError
 from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY
 from facegan.machine import peak_memory_bytes
-from facegan.prep.chunk import process_chunk
+from facegan.prep.chunk import Chunk, entries_read, process_chunk
 from facegan.prep.out.commit import Committed, Work, make_chunk
+from facegan.prep.sources.ahead import expect, fetching_ahead
 from facegan.prep.sources.base import Entry, Readable, Reader
-from facegan.remote import reachable
+from facegan.remote import FETCH_AHEAD, reachable
 
 PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
 
@@ -36,6 +37,7 @@ class Job:
     models: tuple[Path, ...]
     folder: Path  # where chunks are committed
     photo_seconds: float = PHOTO_SECONDS
+    fetch_ahead: int = FETCH_AHEAD
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Worker:
         cv2.setNumThreads(1)
         self.job = job
         with reachable(job.source.where):
-            self.reader: Reader = _Watched(job.source.reader(), job.photo_seconds)
+            self._ahead = fetching_ahead(job.source.reader(), job.fetch_ahead)
+        self.reader: Reader = _Watched(self._ahead, job.photo_seconds)
         self.detector: Detector = make_detector(job.config, job.models)
         silence_stderr()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
@@ -73,20 +76,26 @@ class Worker:
     def do(self, work: Work) -> Done:
         """Makes a chunk and leaves it in the job's folder."""
         started = time.monotonic()
-        try:
+        with self._reading(work.chunk):
             done = make_chunk(self.job.folder, work, self.job.config, self.reader, self.detector)
-        finally:
-            _watch(0)
         return Done(done, started, time.monotonic(), peak_memory_bytes())
 
     def try_out(self, work: Work) -> None:
         """Makes a chunk and throws it away: only whether the process outlives it is asked."""
         with tempfile.TemporaryDirectory(TEMPORARY, ".trial", self.job.folder) as folder:
             shard = Path(folder) / "shard"
-            try:
+            with self._reading(work.chunk):
                 process_chunk(work.chunk, self.job.config, self.reader, self.detector, shard, shard.with_suffix(".x"))
-            finally:
-                _watch(0)
+
+    @contextlib.contextmanager
+    def _reading(self, chunk: Chunk) -> Iterator[None]:
+        """Its photographs are fetched ahead; when it comes to an end, whichever, neither request nor alarm stays."""
+        expect(self._ahead, entries_read(chunk))
+        try:
+            yield
+        finally:
+            _watch(0)
+            expect(self._ahead, ())
 
 
 class _Watched:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import Entry, Readable, Reader, Source
-from facegan.remote import Unreachable
+from facegan.prep.sources.base import Entry, Fetching, Readable, Reader, Request, Source
+from facegan.remote import Unreachable, is_url
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class UnpackedArchives:
     members: tuple[Readable, ...]
 
     def reader(self) -> ArchivesReader:
-        return ArchivesReader(self.members)
+        some_are_remote = any(is_url(member.where) for member in self.members)
+        return (RemoteArchivesReader if some_are_remote else ArchivesReader)(self.members)
 
 
 class ArchivesReader:
@@ -58,6 +59,9 @@ class ArchivesReader:
 
     def read(self, entry: Entry) -> bytes:
         number, *place = entry.place
+        return self._member(number).read(entry._replace(place=tuple(place)))
+
+    def _member(self, number: int) -> Reader:
         if number not in self._open:
             if len(self._open) == self._most_open:
                 self._open.pop(next(iter(self._open))).close()
@@ -65,8 +69,19 @@ class ArchivesReader:
                 self._open[number] = self._members[number].reader()
             except (OSError, SourceError) as error:  # it was there when it was listed
                 raise Unreachable(str(error)) from error
-        return self._open[number].read(entry._replace(place=tuple(place)))
+        return self._open[number]
 
     def close(self) -> None:
         while self._open:
             self._open.popitem()[1].close()
+
+
+class RemoteArchivesReader(ArchivesReader):
+    """Of archives behind URLs, or some of them."""
+
+    def request(self, entry: Entry) -> Request | None:
+        number, *place = entry.place
+        if not is_url(self._members[number].where):  # it is opened when it is read
+            return None
+        reader = self._member(number)
+        return reader.request(entry._replace(place=tuple(place))) if isinstance(reader, Fetching) else None

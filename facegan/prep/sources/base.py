@@ -6,9 +6,9 @@ import lzma
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from facegan.shards.layout import has_photo_suffix
 
@@ -80,6 +80,21 @@ class Reader(Protocol):
     def read(self, entry: Entry) -> bytes: ...
 
     def close(self) -> None: ...
+
+
+# Hears how many bytes a photograph has or has sent, and raises `TooLarge` if those are too many.
+Room = Callable[[int], None]
+# Fetches a photograph as `Reader.read` would, in any thread.
+Request = Callable[[Room], bytes]
+
+
+@runtime_checkable
+class Fetching(Reader, Protocol):
+    """A reader whose photographs, some of them at least, come one by one from elsewhere."""
+
+    def request(self, entry: Entry) -> Request | None:
+        """How to fetch it; None where it is to be read. Raises what `read` would."""
+        ...
 
 
 # What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from facegan.errors import DiskError
 from facegan.files import disk_errors, human_bytes
-from facegan.prep.sources.base import MAX_BYTES
+from facegan.prep.sources.base import MAX_BYTES, Room
 from facegan.remote import TooLarge, Unreachable, filesystem, patiently
 
 PRIVATE_VARIABLE = "FACEGAN_PRIVATE_URLS"  # in the environment: "allow"
@@ -46,25 +46,35 @@ def read_range(fs: Any, path: str, start: int, end: int) -> bytes:
     return patiently(read) if end > start else b""
 
 
-def fetch(fs: Any, path: str, size: int = 0) -> bytes:
+def any_number(taken: int) -> None:
+    """Room for whatever a photograph may have."""
+
+
+def fetch(fs: Any, path: str, size: int = 0, room: Room = any_number) -> bytes:
     """A photograph, whole.
 
     Args:
         size: that was told before; 0 where none was.
 
     Raises:
-        TooLarge: it has more than `MAX_BYTES`; no more than those were fetched.
+        TooLarge: it has more than `MAX_BYTES`, or than there is room for; no more than those were fetched.
         Unreachable: it can't be had.
     """
 
+    too_large = TooLarge(f"more than {MAX_BYTES:,} bytes")
+
+    def refuse(told: int) -> None:
+        if told > MAX_BYTES:
+            raise too_large
+        room(told)
+
     def read() -> bytes:
         if _is_http(fs):
-            too_large = TooLarge(f"more than {MAX_BYTES:,} bytes")
-            sink = _Sink(MAX_BYTES, too_large)
-            fs.get_file(path, sink, callback=_Told(lambda told: _refuse(told, too_large)))
+            sink = _Sink(MAX_BYTES, too_large, room)
+            fs.get_file(path, sink, callback=_Told(refuse))
             data = sink.getvalue()
         else:
-            _refuse(size or int(fs.info(path)["size"] or 0), TooLarge(f"more than {MAX_BYTES:,} bytes"))
+            refuse(size or int(fs.info(path)["size"] or 0))
             data = fs.cat_file(path)
         if size and len(data) != size:
             raise OSError(f"{len(data):,} of {size:,} bytes came")
@@ -73,7 +83,7 @@ def fetch(fs: Any, path: str, size: int = 0) -> bytes:
     return patiently(read)
 
 
-def fetch_told(url: str) -> bytes:
+def fetch_told(url: str, room: Room = any_number) -> bytes:
     """A photograph whose URL stands in a table, which may come from anywhere: neither files of this machine nor, unless
     ``FACEGAN_PRIVATE_URLS=allow`` stands in the environment, servers of this machine's own network are read.
 
@@ -85,7 +95,8 @@ def fetch_told(url: str) -> bytes:
     if protocol not in _PROTOCOLS:
         raise ValueError(f"a URL of another kind than {', '.join(_PROTOCOLS)}")
     guarded = protocol in ("http", "https") and os.environ.get(PRIVATE_VARIABLE) != "allow"
-    return fetch(*filesystem(url, **({"get_client": _public_client} if guarded else {})))
+    fs, path = filesystem(url, **({"get_client": _public_client} if guarded else {}))
+    return fetch(fs, path, room=room)
 
 
 def fetch_whole(url: str, file: BinaryIO, folder: Path) -> None:
@@ -118,21 +129,17 @@ def _is_http(fs: Any) -> bool:
     return "http" in fs.protocol
 
 
-def _refuse(size: int, too_large: TooLarge) -> None:
-    if size > MAX_BYTES:
-        raise too_large
-
-
 class _Sink(io.BytesIO):
     """Takes so many bytes, and at the next one raises."""
 
-    def __init__(self, limit: int, beyond: Exception) -> None:
+    def __init__(self, limit: int, beyond: Exception, room: Room = any_number) -> None:
         super().__init__()
-        self._limit, self._beyond = limit, beyond
+        self._limit, self._beyond, self._room = limit, beyond, room
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > self._limit:
             raise self._beyond
+        self._room(self.tell() + len(data))
         return super().write(data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from facegan.prep.listing.scratch import Scratch
-from facegan.prep.sources.base import Entry, is_photo, suffix
+from facegan.prep.sources.base import Entry, Request, Room, is_photo, suffix
 from facegan.prep.sources.blob import Blob
-from facegan.prep.sources.fetch import fetch
+from facegan.prep.sources.fetch import any_number, fetch
 from facegan.prep.sources.labels import LABELS_FILE, Labels
 from facegan.remote import filesystem, patiently
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
@@ -114,11 +115,18 @@ class RemoteReader:
     """Whole objects below a URL, each tried again when it fails, its size checked against the listing's."""
 
     def __init__(self, where: str) -> None:
-        self._fs, self._top = filesystem(where)
+        self._where = where
+        filesystem(where)
 
     def read(self, entry: Entry) -> bytes:
-        path = self._top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape")
-        return fetch(self._fs, path, entry.size)
+        return self._fetched(entry, any_number)
+
+    def request(self, entry: Entry) -> Request:
+        return functools.partial(self._fetched, entry)
+
+    def _fetched(self, entry: Entry, room: Room) -> bytes:
+        fs, top = filesystem(self._where)  # this thread's own, where its protocol's library needs that
+        return fetch(fs, top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape"), entry.size, room)
 
     def close(self) -> None:
         pass

@@ -19,7 +19,14 @@ from facegan.errors import SourceError
 from facegan.prep.sources.base import Entry, is_photo
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.columns import Columns, find_columns
-from facegan.prep.sources.table_reader import GROUPS_KEPT, TableReader, UnpackedTable, open_parquet, unpack
+from facegan.prep.sources.table_reader import (
+    GROUPS_KEPT,
+    TableReader,
+    UnpackedTable,
+    UrlTableReader,
+    open_parquet,
+    unpack,
+)
 
 _PART = re.compile(r"^(train|validation|valid|val|test)(?![a-z])")
 _ROWS_AT_ONCE = 5_000
@@ -99,7 +106,8 @@ class Table:
         return not named or bool(open_at_once.max(initial=0) <= GROUPS_KEPT)
 
     def reader(self) -> TableReader:
-        return TableReader(self.blobs, self._columns())
+        columns = self._columns()
+        return (UrlTableReader if columns.url else TableReader)(self.blobs, columns)
 
 
 def _told(table: pq.ParquetFile, columns: Columns, named: bool) -> Iterator[tuple[Any, int]]:

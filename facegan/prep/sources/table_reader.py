@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import itertools
 import os
 import struct
@@ -16,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facegan.files import replacing
-from facegan.prep.sources.base import MAX_BYTES, Entry
+from facegan.prep.sources.base import MAX_BYTES, Entry, Request
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.columns import Columns
-from facegan.prep.sources.fetch import fetch_told
+from facegan.prep.sources.fetch import any_number, fetch_told
 
 GROUPS_KEPT = 3
 _BUFFER_BYTES = 1 << 20
@@ -42,13 +43,17 @@ class TableReader:
         self._groups: dict[tuple[int, int], pa.ChunkedArray] = {}
 
     def read(self, entry: Entry) -> bytes:
+        image = self._told(entry)
+        return fetch_told(image) if isinstance(image, str) else image
+
+    def _told(self, entry: Entry) -> bytes | str:
         number, row = entry.place
         _, firsts = self._file(number)
         group = bisect.bisect_right(firsts, row) - 1
         image = _image(self._group(number, group)[row - firsts[group]].as_py(), self._columns)
         if image is None:
             raise ValueError("a row without an image")
-        return fetch_told(image) if isinstance(image, str) else image
+        return image
 
     def _file(self, number: int) -> tuple[Any, list[int]]:
         if number not in self._files:
@@ -74,6 +79,13 @@ class TableReader:
             self._files.popitem()[1][0].close(force=True)  # the file under it as well
 
 
+class UrlTableReader(TableReader):
+    """Of tables with a column of URLs."""
+
+    def request(self, entry: Entry) -> Request:
+        return functools.partial(fetch_told, str(self._told(entry)))
+
+
 @dataclass(frozen=True)
 class UnpackedTable:
     """Images (or URLs) of tables one after another in files, and the place of each in others, so that a row is read
@@ -84,7 +96,7 @@ class UnpackedTable:
     urls: bool
 
     def reader(self) -> UnpackedReader:
-        return UnpackedReader(self)
+        return UnpackedUrlReader(self) if self.urls else UnpackedReader(self)
 
 
 class UnpackedReader:
@@ -98,8 +110,7 @@ class UnpackedReader:
         start, size = _PLACE.unpack(os.pread(places.fileno(), _PLACE.size, row * _PLACE.size))
         if size < 0:
             raise ValueError("a row without an image" if size == _NO_IMAGE else "damaged")
-        data = os.pread(images.fileno(), min(size, MAX_BYTES + 1), start)
-        return fetch_told(data.decode("utf-8", "surrogateescape")) if self._table.urls else data
+        return os.pread(images.fileno(), min(size, MAX_BYTES + 1), start)
 
     def _file(self, name: str) -> BinaryIO:
         if name not in self._files:
@@ -109,6 +120,16 @@ class UnpackedReader:
     def close(self) -> None:
         while self._files:
             self._files.popitem()[1].close()
+
+
+class UnpackedUrlReader(UnpackedReader):
+    """Of copies that hold URLs."""
+
+    def read(self, entry: Entry) -> bytes:
+        return self.request(entry)(any_number)
+
+    def request(self, entry: Entry) -> Request:
+        return functools.partial(fetch_told, super().read(entry).decode("utf-8", "surrogateescape"))
 
 
 def unpack(where: str, blobs: tuple[Blob, ...], columns: Columns, folder: Path) -> UnpackedTable:

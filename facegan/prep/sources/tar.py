@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import os
 import posixpath
@@ -17,9 +18,9 @@ from typing import Any, BinaryIO
 from facegan.errors import SourceError
 from facegan.files import replacing
 from facegan.prep.listing.scratch import Scratch
-from facegan.prep.sources.base import MAX_BYTES, Entry, archive_name, is_photo, suffix
+from facegan.prep.sources.base import MAX_BYTES, Entry, Request, Room, archive_name, is_photo, suffix
 from facegan.prep.sources.blob import Blob
-from facegan.prep.sources.fetch import read_range
+from facegan.prep.sources.fetch import any_number, read_range
 from facegan.remote import Unreachable, filesystem, is_url
 
 # What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
@@ -165,11 +166,20 @@ class RemoteTarReader:
     """Members by ranges of a tar behind a URL."""
 
     def __init__(self, where: str) -> None:
-        self._fs, self._path = filesystem(where)
+        self._where = where
+        filesystem(where)
 
     def read(self, entry: Entry) -> bytes:
-        start = entry.place[0]
-        return read_range(self._fs, self._path, start, start + min(entry.size, MAX_BYTES + 1))
+        return self._fetched(entry, any_number)
+
+    def request(self, entry: Entry) -> Request:
+        return functools.partial(self._fetched, entry)
+
+    def _fetched(self, entry: Entry, room: Room) -> bytes:
+        fs, path = filesystem(self._where)  # this thread's own, where its protocol's library needs that
+        start, size = entry.place[0], min(entry.size, MAX_BYTES + 1)
+        room(size)
+        return read_range(fs, path, start, start + size)
 
     def close(self) -> None:
         pass

@@ -1,0 +1,399 @@
+"""Photographs are fetched before their turn: the results are those of fetching one after another, within bounds."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import tarfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facegan.config import PrepConfig
+from facegan.errors import SettingsError
+from facegan.prep.prepare import prepare
+from facegan.prep.sources import open_source
+from facegan.prep.sources.ahead import Ahead, expect, fetching_ahead
+from facegan.prep.sources.archives import Archives
+from facegan.prep.sources.base import Entry, Reader, Request, Room
+from facegan.remote import MOST_REQUESTS, TooLarge, Unreachable
+from facegan.shards.layout import DatasetInfo
+from tests.cli.run import facegan
+from tests.prep.detectors import FAULTS
+from tests.prep.fake import photo
+from tests.prep.family import Family
+from tests.prep.servers import FAST, Fickle, s3_server
+from tests.prep.test_prepare import digest, rows
+from tests.prep.test_sources import Listing
+
+PHOTOS = {f"{number:02d}.jpg": photo(60, 60, seed=number) for number in range(40)}
+NAMES = sorted(PHOTOS)
+CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=25)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("made")
+    for name, data in PHOTOS.items():
+        (top / name).write_bytes(data)
+    return top
+
+
+@pytest.fixture
+def fickle(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
+    for name, value in FAST.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "20")  # what is counted here are requests, and none is to be lost
+    with Fickle(made, keeps_alive=True) as server:
+        yield server
+
+
+def url_table(path: Path, urls: list[str | None], names: list[str] | None = None) -> Path:
+    pq.write_table(pa.table({"url": urls, "path": names or [f"{i:04d}.jpg" for i in range(len(urls))]}), path)
+    return path
+
+
+def table_of(path: Path, fickle: Fickle, names: list[str] = NAMES) -> Path:
+    return url_table(path, [f"{fickle.url}/{name}" for name in names], names)
+
+
+@contextlib.contextmanager
+def opened(where: Path | str, folder: Path, requests: int) -> Iterator[tuple[Reader, list[Entry]]]:
+    """A source's reader that fetches ahead, and its entries, which it expects."""
+    listing = Listing(where)
+    folder.mkdir(exist_ok=True)
+    with contextlib.closing(fetching_ahead(listing.source.unpacked(folder).reader(), requests)) as reader:
+        expect(reader, listing.entries)
+        yield reader, listing.entries
+
+
+def outcome(reader: Reader, entry: Entry) -> bytes | str:
+    try:
+        return reader.read(entry)
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def test_a_dataset_does_not_depend_on_how_many_are_fetched_at_once(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a server that answers in no order, and fails: for some photographs once, for some always."""
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
+    chance = random.Random(0)
+    fickle.waits = {name: chance.random() / 20 for name in NAMES}
+    urls: list[str | None] = [f"{fickle.url}/{name}" for name in NAMES]
+    urls[5], urls[6], urls[7], urls[8] = None, "file:///etc/hostname", f"{fickle.url}/none.jpg", "no URL"
+    always = {NAMES[9]: "404", NAMES[10]: "short", NAMES[11]: "503", NAMES[12]: "drop", NAMES[13]: "hang"}
+    once = {NAMES[14]: "short", NAMES[15]: "429", NAMES[16]: "drop", NAMES[17]: "hang"}
+    fickle.always = always
+    table, found = url_table(tmp_path / "x.parquet", urls), {}
+    for requests in (1, 64):
+        fickle.faults = {name: [fault] for name, fault in once.items()}
+        prepare(table, tmp_path / str(requests), CONFIG, workers=2, fetch_ahead=requests)
+        found[requests] = digest(tmp_path / str(requests))
+        assert not any(fickle.faults.values())
+    reasons = {row["path"]: row["reason"] for row in rows(tmp_path / "64") if row["reason"]}
+    assert reasons == {f"{n:04d}.jpg": "unreachable" for n in (7, *range(9, 14))} | {
+        f"{n:04d}.jpg": "unreadable" for n in (5, 6, 8)
+    }
+    assert found[1] == found[64]
+    assert "fetch_ahead" not in DatasetInfo.read(tmp_path / "64").settings
+
+
+def test_a_run_goes_on_with_another_number(fickle: Fickle, tmp_path: Path) -> None:
+    for name, limits in {"again": (30, None), "at once": (None,)}.items():
+        for requests, limit in zip((3, 50), limits, strict=False):
+            prepare(table_of(tmp_path / "x.parquet", fickle), tmp_path / name, CONFIG, limit=limit, workers=1,
+                    fetch_ahead=requests)  # fmt: skip
+    assert len(rows(tmp_path / "again")) == len(rows(tmp_path / "at once")) == len(PHOTOS)
+    samples = ("path", "bytes", "sha256", "outcome", "keys")
+    assert [[row[name] for name in samples] for row in rows(tmp_path / "again")] == [
+        [row[name] for name in samples] for row in rows(tmp_path / "at once")
+    ]
+
+
+@pytest.mark.parametrize("requests", [1, 2, 7])
+def test_so_many_are_fetched_at_once_and_no_more(fickle: Fickle, tmp_path: Path, requests: int) -> None:
+    fickle.crowd = max(1, requests - 1)  # one is kept for a photograph whose turn comes before it was begun
+    with opened(table_of(tmp_path / "x.parquet", fickle), tmp_path / "room", requests) as (reader, entries):
+        assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES]
+    assert fickle.crowd <= fickle.most_at_once <= requests
+    assert fickle.connections <= requests  # each is used again
+    assert set(fickle.asked.values()) == {1}
+
+
+def test_duplicates_are_looked_for_with_many_requests_at_once(fickle: Fickle, tmp_path: Path) -> None:
+    names = [*NAMES, "copy.jpg"]
+    table = url_table(tmp_path / "x.parquet", [f"{fickle.url}/{name}" for name in [*NAMES, NAMES[3]]], names)
+    fickle.crowd = 6
+    result = prepare(table, tmp_path / "out", CONFIG.model_copy(update={"dedup": "exact"}), workers=1, fetch_ahead=7)
+    assert (result.photos, result.rejected) == (41, {"duplicate": 1})
+    assert fickle.most_at_once <= 7
+
+
+def wait_until_quiet(fickle: Fickle) -> None:
+    before = -1
+    while before != (before := sum(fickle.asked.values())) or fickle.at_once:
+        time.sleep(0.2)
+
+
+def test_no_more_is_fetched_than_may_wait_for_its_turn(fickle: Fickle, tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    for number in range(60):
+        (tmp_path / "large" / f"{number:02d}.jpg").write_bytes(bytes([number]) * 100_000)
+    fickle.folder = tmp_path / "large"
+    names = [f"{number:02d}.jpg" for number in range(60)]
+    table = table_of(tmp_path / "x.parquet", fickle, names)
+    entries = Listing(table).entries
+    with contextlib.closing(Ahead(open_fetching(table, tmp_path), 8, most_bytes=1_000_000)) as reader:
+        reader.expect(entries)
+        for count in (0, 3, 6):
+            for number in range(count - 3, count) if count else ():
+                assert reader.read(entries[number]) == bytes([number]) * 100_000
+            wait_until_quiet(fickle)
+            assert len(fickle.asked) <= count + 10
+        asked = sum(fickle.asked.values())
+    wait_until_quiet(fickle)
+    assert sum(fickle.asked.values()) == asked  # nothing is begun when it is closed
+
+
+def open_fetching(table: Path | str, folder: Path) -> Any:
+    return Listing(table).source.unpacked(folder).reader()
+
+
+def test_a_photograph_larger_than_may_wait_is_fetched_at_its_turn(fickle: Fickle, tmp_path: Path) -> None:
+    """Also where its length is not told; and one that never ends is refused as it would be without reading ahead."""
+    fickle.folder = tmp_path / "large"
+    fickle.folder.mkdir()
+    sizes = [10, 3_000_000, 20, 3_000_000, 30, 40]
+    names = [f"{number}.jpg" for number in range(len(sizes))]
+    for name, size in zip(names, sizes, strict=True):
+        (fickle.folder / name).write_bytes(bytes(size))
+    table = table_of(tmp_path / "x.parquet", fickle, names)
+    with contextlib.closing(Ahead(open_fetching(table, tmp_path), 4, most_bytes=1_000_000)) as reader:
+        entries = Listing(table).entries
+        reader.expect(entries)
+        assert [len(reader.read(entry)) for entry in entries] == sizes
+
+
+def test_a_body_without_end_is_refused_at_its_turn(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facegan.prep.sources.fetch.MAX_BYTES", 2_000_000)
+    fickle.always[NAMES[2]] = "endless"
+    table = table_of(tmp_path / "x.parquet", fickle, NAMES[:6])
+    with contextlib.closing(Ahead(open_fetching(table, tmp_path), 4, most_bytes=500_000)) as reader:
+        entries = Listing(table).entries
+        reader.expect(entries)
+        found = [outcome(reader, entry) for entry in entries]
+    expected: list[bytes | str] = [PHOTOS[name] for name in NAMES[:6]]
+    expected[2] = "TooLarge: more than 2,000,000 bytes"
+    assert found == expected
+    assert fickle.asked[NAMES[2]] <= 2  # once before its turn, and given up
+    assert fickle.sent[NAMES[2]] < 20_000_000  # what was under way in buffers
+
+
+@pytest.fixture(scope="module")
+def s3(made: Path) -> Iterator[str]:
+    with s3_server():
+        fs = fsspec.filesystem("s3")
+        for name, data in PHOTOS.items():
+            fs.pipe_file(f"faces/in/{name}", data)
+        for part in (0, 1):
+            with fs.open(f"faces/tars/{part}.tar", "wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+                for name in NAMES[part::2]:
+                    tar.add(made / name, name)
+        yield "s3://faces"
+
+
+@pytest.mark.parametrize("what", ["in", "tars/0.tar", "tars/{0,1}.tar", "table", "table of many kinds"])
+def test_whatever_is_fetched_one_by_one_is_fetched_ahead(s3: str, tmp_path: Path, what: str) -> None:
+    if what.startswith("table"):
+        url_table(tmp_path / "x.parquet", [f"{s3}/in/{name}" for name in NAMES], NAMES)
+        if what == "table of many kinds":  # rows in no order: unpacked, and read from the copy
+            order = np.random.default_rng(0).permutation(len(NAMES))
+            pq.write_table(pq.read_table(tmp_path / "x.parquet").take(order), tmp_path / "x.parquet", row_group_size=3)
+    where = str(tmp_path / "x.parquet") if what.startswith("table") else f"{s3}/{what}"
+    with opened(where, tmp_path / "room", 5) as (reader, entries):
+        assert isinstance(reader, Ahead)
+        assert {e.name.decode(): reader.read(e) for e in entries} == {
+            name: PHOTOS[name] for name in (NAMES[::2] if what == "tars/0.tar" else NAMES)
+        }
+
+
+def test_archives_here_and_elsewhere_are_read_together(fickle: Fickle, made: Path, tmp_path: Path) -> None:
+    parts = [tmp_path / "0.tar", tmp_path / "served" / "1.tar"]
+    parts[1].parent.mkdir()
+    for number, path in enumerate(parts):
+        with tarfile.open(path, "w") as tar:
+            for name in NAMES[number::2]:
+                tar.add(made / name, name)
+    fickle.folder = tmp_path / "served"
+    both = Archives("both", (open_source(str(parts[0])), open_source(f"{fickle.url}/1.tar")))
+    entries = sorted(both.photos(Counter()))
+    with contextlib.closing(fetching_ahead(both.unpacked(tmp_path / "room").reader(), 4)) as reader:
+        expect(reader, entries)
+        assert [reader.read(entry) for entry in entries] == list(PHOTOS.values())
+
+
+def test_what_lies_here_is_read_as_it_was(made: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(made / NAMES[0], NAMES[0])
+    pq.write_table(pa.table({"image": list(PHOTOS.values())}), tmp_path / "x.parquet")
+    for where in (made, tmp_path / "x.tar", tmp_path / "*.tar", tmp_path / "x.parquet"):
+        with opened(where, tmp_path / "room", 64) as (reader, _):
+            assert not isinstance(reader, Ahead), where
+
+
+class Told:
+    """Photographs whose sizes, delays and ends are told; it notes what is under way and how much of it was let in."""
+
+    def __init__(self, photos: list[tuple[int, float, str]]) -> None:
+        self.photos = photos
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def request(self, entry: Entry) -> Request:
+        size, seconds, end = self.photos[entry.place[0]]
+        if end == "asking":
+            raise ValueError(f"row {entry.place[0]}")
+
+        def fetch(room: Room) -> bytes:
+            with self._lock:
+                self.at_once += 1
+                self.most_at_once = max(self.most_at_once, self.at_once)
+            try:
+                time.sleep(seconds)
+                for come in range(0, size, 1000):
+                    room(min(come + 1000, size))
+                if end:
+                    raise {"away": Unreachable, "large": TooLarge, "odd": SystemExit}[end](str(entry.place[0]))
+                return bytes([entry.place[0]]) * size
+            finally:
+                with self._lock:
+                    self.at_once -= 1
+
+        return fetch
+
+    def read(self, entry: Entry) -> bytes:
+        return self.request(entry)(lambda _: None)
+
+    def close(self) -> None:
+        pass
+
+
+ENDS = st.sampled_from(["", "", "", "", "asking", "away", "large", "odd"])
+ANY = st.lists(st.tuples(st.integers(0, 9000), st.sampled_from([0.0, 0.0, 0.001, 0.003]), ENDS), max_size=25)
+
+
+@given(ANY, st.integers(2, 6), st.sampled_from([9000, 30_000, 1 << 20]), st.data())
+@settings(deadline=None, max_examples=150)
+def test_any_order_of_answers_gives_the_order_of_the_entries(
+    photos: list[tuple[int, float, str]], requests: int, most_bytes: int, data: st.DataObject
+) -> None:
+    """Also for a chunk that was left in the middle, and where some that were expected are passed over."""
+    entries = [Entry(b"%d" % number, 0, (number,)) for number in range(len(photos))]
+    told = Told(photos)
+    with contextlib.closing(Ahead(told, requests, most_bytes)) as reader:
+        for _ in range(2):
+            reader.expect(entries)
+            skipped = data.draw(st.sets(st.integers(0, 25)))
+            stop = data.draw(st.integers(0, 30))
+            for entry, (size, _, end) in zip(entries[:stop], photos, strict=False):
+                number = entry.place[0]
+                if number in skipped:
+                    continue
+                expected = {
+                    "": bytes([number]) * size,
+                    "asking": f"ValueError: row {number}",
+                    "away": f"Unreachable: {number}",
+                    "large": f"TooLarge: {number}",
+                    "odd": f"SystemExit: {number}",
+                }[end]
+                assert outcome(reader, entry) == expected
+    assert told.most_at_once <= requests
+
+
+def test_a_photograph_that_was_not_expected_is_read(fickle: Fickle, tmp_path: Path) -> None:
+    with opened(table_of(tmp_path / "x.parquet", fickle), tmp_path / "room", 4) as (reader, entries):
+        expect(reader, entries[:3])
+        assert [reader.read(entry) for entry in (entries[9], entries[0])] == [PHOTOS[NAMES[9]], PHOTOS[NAMES[0]]]
+
+
+def test_a_photograph_that_kills_costs_itself_alone(fickle: Fickle, tmp_path: Path) -> None:
+    fickle.folder = tmp_path / "deadly"
+    fickle.folder.mkdir()
+    for number, name in enumerate(NAMES[:8]):
+        (fickle.folder / name).write_bytes(photo(FAULTS if number == 5 else 60, 60, seed=number))
+    config = PrepConfig(detector="tests.prep.detectors:Deadly", shard_size=8)
+    result = prepare(table_of(tmp_path / "x.parquet", fickle, NAMES[:8]), tmp_path / "out", config, workers=1)
+    assert (result.kept, result.rejected) == (7, {"crashed": 1})
+    assert [row["path"] for row in rows(tmp_path / "out") if row["reason"]] == [NAMES[5]]
+
+
+@pytest.mark.parametrize(
+    ("number", "dedup"), [(signal.SIGINT, "off"), (signal.SIGTERM, "off"), (signal.SIGINT, "exact")]
+)
+def test_requests_under_way_hold_nobody_up(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, dedup: Literal["off", "exact"]
+) -> None:
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1000")
+    fickle.waits = dict.fromkeys(NAMES[10:], 1000.0)
+    fickle.crowd = 15
+    table = table_of(tmp_path / "x.parquet", fickle)
+    options = [
+        "--detector",
+        "none",
+        "--crop",
+        "squash",
+        "--workers",
+        "1",
+        "--set",
+        "prep.fetch_ahead=16",
+        "--dedup",
+        dedup,
+    ]
+    with Family("-W", "error", "-m", "facegan", "prep", table, tmp_path / "out", *options) as family:
+        assert fickle.was_asked(25)  # ten that came, and fifteen that don't
+        family.signal(number)
+        code, errors = family.end(30)
+        assert code == 130, errors
+        assert not family.left()
+        assert "Traceback" not in errors
+        assert "Warning" not in errors
+    fickle.waits.clear()
+    result = prepare(table, tmp_path / "out", PrepConfig(detector="none", crop="squash", dedup=dedup), workers=1)
+    assert result.kept == len(PHOTOS)
+
+
+@pytest.mark.parametrize("asks_for", [1, 1_000_000])
+def test_a_busy_server_is_asked_again_when_it_says(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for: int
+) -> None:
+    """One that asks for days is waited for no longer than for one that is silent."""
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
+    fickle.busy_until, fickle.busy_seconds = time.monotonic() + 0.9, asks_for
+    with opened(table_of(tmp_path / "x.parquet", fickle, NAMES[:12]), tmp_path / "room", 6) as (reader, entries):
+        assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES[:12]]
+
+
+@pytest.mark.parametrize("requests", [0, MOST_REQUESTS + 1])
+def test_numbers_that_can_not_be(requests: int, made: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=rf"fetch_ahead = {requests}: it has to be a number from 1 to 100\."):
+        prepare(made, tmp_path / "out", CONFIG, fetch_ahead=requests)
+    done = facegan("prep", made, tmp_path / "out", "--set", f"prep.fetch_ahead={requests}")
+    assert done.returncode == 2
+    assert f"--fetch-ahead {requests}: it has to be" in done.stderr
+    assert not (tmp_path / "out").exists()
