@@ -71,7 +71,9 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
             f"{weights.path} holds more than tensors, and is not read: {_first_line(error)}\n"
             "Name the published file, or a .safetensors of its tensors."
         ) from None
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
+    ):
         raise ModelError(f"{weights.path} holds something else than tensors by name. Name the published file.")
     return dict(tensors)
 

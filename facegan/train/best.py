@@ -109,7 +109,7 @@ def read_best(run: Path) -> Best | None:
         return Best(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise CheckpointError(f"{path} can't be read. The run's next checkpoint writes it anew.") from None
 
 
