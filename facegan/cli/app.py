@@ -65,6 +65,8 @@ def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = app(arguments, prog_name="facegan", standalone_mode=False)
+        if code == 130:  # typer has turned the interruption into its code, and says nothing
+            return _say(KeyboardInterrupt(), "Interrupted.", code, debug)
         return code if isinstance(code, int) else 0
     except FaceganError as error:
         return _say(error, str(error), error.exit_code, debug)

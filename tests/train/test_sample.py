@@ -156,6 +156,10 @@ def test_files_that_hold_no_latents(run: Path, tmp_path: Path) -> None:
         assert "can't be read" in said(name, b"no numbers")
     huge = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 16), }"
     assert "can't be read" in said("huge.npy", huge.ljust(127) + b"\n")
+    with (tmp_path / "holes.npy").open("wb") as file:
+        file.write(huge.replace(b"9999999999999", b"    900000000").ljust(127) + b"\n")
+        file.truncate(128 + 64 * 900_000_000)
+    assert "it holds more than 8 GiB" in said("holes.npy")
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 16)), b=np.zeros((2, 16)))
     assert "call one of them 'latents'" in said("two.npz")
 
