@@ -52,7 +52,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
                 f"{path} holds no {FILE_NAME}: a run writes it with its first checkpoint.\n"
                 "Start `facegan train` with this --run again, or name another run."
             )
-    if not file.exists():
+    if not file.is_file():
         raise CheckpointError(f"There is no {file}. Name a run folder, or a generator's .safetensors file.")
     tensors, about = _read(file)
     spec = _spec(file, about)
@@ -100,6 +100,13 @@ def _refuse_other_numbers(file: Path, found: dict[str, Tensor], wanted: dict[str
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with file.open("rb"):  # safetensors calls all that it can't open missing or damaged
+            str(file).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"{file} can't be read: its path has to be UTF-8. Rename it, or its folder.") from None
+    except OSError as error:
+        raise CheckpointError(f"{file} can't be read: {error.strerror}. Change its permissions, or copy it.") from None
     try:
         with safe_open(file, "pt") as opened:
             about = json.loads((opened.metadata() or {}).get("facegan", "null"))

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -148,3 +149,23 @@ def test_weights_in_other_floats_are_taken(run, dtype):
 def about_of(run):
     with safe_open(run / "generator.safetensors", "pt") as file:
         return json.loads(file.metadata()["facegan"])
+
+
+def test_files_that_can_not_be_opened(run, tmp_path):
+    """What is said is what is wrong: nothing of these is damaged."""
+    odd = run / os.fsdecode(b"\xff.safetensors")
+    (run / "generator.safetensors").rename(odd)
+    with pytest.raises(CheckpointError, match="its path has to be UTF-8"):
+        load_generator(odd)
+    os.mkfifo(run / "pipe.safetensors")
+    (run / "folder" / "generator.safetensors").mkdir(parents=True)
+    for path in (run / "pipe.safetensors", run / "folder"):
+        with pytest.raises(CheckpointError, match="There is no"):
+            load_generator(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(run):
+    (run / "generator.safetensors").chmod(0)
+    with pytest.raises(CheckpointError, match="can't be read: Permission denied"):
+        load_generator(run)

@@ -27,6 +27,7 @@ from facegan.stream import FaceShards
 from facegan.train import sample_images
 from facegan.train.grid import sample_latents, to_uint8
 from facegan.train.sample import (
+    best_of,
     count_samples,
     write_grid,
     write_grown,
@@ -221,6 +222,26 @@ def test_a_folder_where_the_file_is_to_be(name: str, run: Path, tmp_path: Path) 
     with pytest.raises(DiskError, match=rf"{tmp_path / name} is a folder, and a file is to be written there"):
         write(run, tmp_path / name, SampleConfig(n=2, frames=1), device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"images": "../../x"}',
+        '{"images": null}',
+        '{"images": 32.5}',
+        '{"images": true}',
+        '{"value": NaN}',
+        "[",
+        "[[" * 50_000,
+    ],
+)
+def test_a_best_that_can_not_be(told: str, run: Path, tmp_path: Path) -> None:
+    good = {"metric": "swd", "value": 1.0, "images": 32}
+    text = json.dumps(good | json.loads(told)) if told.startswith("{") else told
+    (tmp_path / "best.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"best\.json can't be read"):
+        best_of(tmp_path)
 
 
 def test_a_dataset_of_samples(run: Path, tmp_path: Path) -> None:
