@@ -117,8 +117,15 @@ def print_result(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """The result of a command as one JSON object, on stdout."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """The result of a command as one JSON object, on stdout: UTF-8, also where names of files are none."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except (
+        UnicodeEncodeError
+    ):  # bytes that are no text stand as \\udcXX, of which Python's os.fsencode makes them again
+        text = json.dumps(value)
+    print(text, flush=True)
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str = "") -> None:

@@ -65,9 +65,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def refuse_folder(path: Path) -> None:
+    """
+    Raises:
+        DiskError: a folder stands where a file is to be written.
+    """
+    if path.is_dir():
+        raise DiskError(f"{path} is a folder, and a file is to be written there. Choose another name.", errno.EISDIR)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under ``path`` whole, flushed to disk, when the block ends well, and else not at all."""
+    refuse_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     with disk_errors(path.parent):
         try:

@@ -20,6 +20,6 @@ def read_told(path: Path) -> dict[str, Any]:
     """A JSON object that is told further as it is: empty where it is missing or damaged."""
     try:
         told = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}

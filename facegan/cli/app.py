@@ -47,6 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if sys.stderr is None:  # closed by `2>&-`
         sys.stderr = io.StringIO()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path is printed as its bytes are, and nothing ends in a traceback
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     sys.exit(_run(arguments))
@@ -62,6 +65,8 @@ def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = app(arguments, prog_name="facegan", standalone_mode=False)
+        if code == 130:  # typer has turned the interruption into its code, and says nothing
+            return _say(KeyboardInterrupt(), "Interrupted.", code, debug)
         return code if isinstance(code, int) else 0
     except FaceganError as error:
         return _say(error, str(error), error.exit_code, debug)

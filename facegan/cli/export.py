@@ -75,7 +75,7 @@ def export(
         return
     from facegan.export import hub
 
-    push = hub.refuse_strangers(push) if push else None
+    push = hub.refuse_strangers(push) if push is not None else None
     exported = export_generator(run, folder, config, console=console_of(quiet))
     told = exported.to_json()
     if push:

@@ -12,6 +12,7 @@ from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, Set, asked, 
 from facegan.config import SampleConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError
+from facegan.files import refuse_folder
 
 _TARGETS = ("out", "dir", "shards", "interpolate", "grow")
 # Settings that do something with some targets alone.
@@ -99,6 +100,8 @@ def _target(named: dict[str, Path]) -> tuple[str, Path]:
     kind, target = next(iter(named.items()))
     if kind == "out" and target.suffix.lower() != ".png":
         raise SettingsError(f"--out {target}: pictures are PNG files; give it a name that ends in .png.")
+    if kind == "out" or (kind == "grow" and target.suffix.lower() == ".png"):
+        refuse_folder(target)
     return kind, target
 
 

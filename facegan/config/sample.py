@@ -42,7 +42,7 @@ class SampleConfig(Settings):
 
     section: ClassVar[str] = "sample"
 
-    n: Positive | None = Field(
+    n: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
         default=None,
         description="how many samples, by default 64 (--grow 16); with --interpolate the faces that a walk visits, by "
         "default 8; with --latents by default all",
@@ -56,11 +56,15 @@ class SampleConfig(Settings):
     latents: str = Field(
         default="", description="instead: latents from a .npy, .npz or .safetensors file, float (N, latent)"
     )
-    frames: Positive = Field(default=24, description="with --interpolate the frames from one face to the next")
-    fps: Annotated[float, Field(gt=0, le=120)] | None = Field(
+    frames: Annotated[int, Field(gt=0, le=100_000)] = Field(
+        default=24, description="with --interpolate the frames from one face to the next"
+    )
+    fps: Annotated[float, Field(ge=0.01, le=120)] | None = Field(
         default=None, description="frames a second of a film; 24 by default, 2 with --grow"
     )
-    walks: Positive = Field(default=1, description="with --interpolate the walks beside one another, as a grid")
+    walks: Annotated[int, Field(gt=0, le=10_000)] = Field(
+        default=1, description="with --interpolate the walks beside one another, as a grid"
+    )
     shard_size: Positive = Field(default=1000, description="with --shards the samples of a shard")
 
     @property

@@ -27,6 +27,7 @@ NETWORK = "inception-v3-compat"
 POOL, LOGITS = "2048", "logits_unbiased"
 _BATCH = 32
 _SEED = 2020  # torch-fidelity's own: of KID's subsets, and of the order in which the Inception Score takes its parts
+_MOST_STATISTICS_BYTES = 100_000_000  # 2,048 × 2,048 float64 are 34
 _ROWS = 2_500  # of distances at a time
 KID_SUBSET, SCORE_PARTS = 1_000, 10
 
@@ -124,9 +125,13 @@ def read_statistics(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as held:
+            if any(held.zip.getinfo(f"{name}.npy").file_size > _MOST_STATISTICS_BYTES for name in ("mu", "sigma")):
+                raise ValueError("they unpack to more than 100 MB")
             mu, sigma = held["mu"], held["sigma"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
-        raise ModelError(f"{path} holds no statistics (an .npz with mu and sigma): {error}") from None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+        # NumPy's text on pickles tells how to load them without care.
+        why = "nothing pickled is loaded" if "pickle" in str(error) else error
+        raise ModelError(f"{path} holds no statistics (an .npz with mu and sigma): {why}") from None
     except Exception as error:  # zipfile.BadZipFile, zlib.error: of a file that is cut
         raise ModelError(f"{path} can't be read as an .npz: {error}") from None
     real = all(np.issubdtype(part.dtype, np.floating) and np.isfinite(part).all() for part in (mu, sigma))

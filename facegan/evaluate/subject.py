@@ -11,7 +11,8 @@ from torch import Tensor
 
 from facegan.errors import CheckpointError, DatasetError, SettingsError, suggest
 from facegan.evaluate.folder import choose_files, image_files, read_images
-from facegan.files import sha256_file
+from facegan.files import human_bytes, sha256_file
+from facegan.machine import available_bytes
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME
 from facegan.run_folder import CHECKPOINTS, RECORD, STATE, newest_images, read_told
@@ -76,7 +77,7 @@ def images_of(
 
     Raises:
         CheckpointError: the generator can't be read.
-        SettingsError: it draws images of another size than the real faces.
+        SettingsError: it draws images of another size than the real faces, or too many for the memory.
         DatasetError: the folder's images can't be read, or are of another size.
     """
     if subject.kind == "folder":
@@ -87,6 +88,12 @@ def images_of(
         raise SettingsError(
             f"{subject.path} draws {spec.size}×{spec.size} of {spec.channels} channels, and the real faces are "
             f"{size}×{size} of {channels}.\nName the faces that it was trained on, or faces like them, with --shards."
+        )
+    needed, free = n * channels * size**2, available_bytes()
+    if needed > free:
+        raise SettingsError(
+            f"--n {n:,}: so many samples take {human_bytes(needed)} of memory, and {human_bytes(free)} are free.\n"
+            "Choose a smaller --n."
         )
     return sampling(generator, n, seed)
 

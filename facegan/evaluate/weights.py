@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,15 +64,19 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
     try:
         if weights.path.suffix == ".safetensors":
             return load_file(weights.path)
-        tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how others pickled: it is refused below
+            tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
         raise ModelError(f"{weights.path} holds no weights that can be read: {_first_line(error)}") from None
-    except Exception as error:  # pickle.UnpicklingError, and whatever else a hostile file makes of the reader
+    except Exception:  # pickle.UnpicklingError, whose text tells how to load it without care; or any other
         raise ModelError(
-            f"{weights.path} holds more than tensors, and is not read: {_first_line(error)}\n"
+            f"{weights.path} holds more than tensors, or is damaged: nothing pickled is loaded.\n"
             "Name the published file, or a .safetensors of its tensors."
         ) from None
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
+    ):
         raise ModelError(f"{weights.path} holds something else than tensors by name. Name the published file.")
     return dict(tensors)
 

@@ -20,6 +20,7 @@ from facegan.nets import NetSpec
 from facegan.shards.cards.markdown import plain, table
 
 FILE_NAME, PICTURE_NAME = "README.md", "samples.png"
+LIBRARY = "library_name: facegan"  # a line of the front matter, by which a card is known as ours
 _MEANINGS = {
     "generator.safetensors": "the weights, of the generator's moving average",
     "config.json": "what goes in and comes out, the graph of its operations, sums of the other files",
@@ -94,7 +95,7 @@ def _front_matter(spec: NetSpec, origin: Origin) -> str:
     lines = [f"license: {known.licence if known else 'unknown'}"]
     if known and known.licence_name:
         lines.append(f"license_name: {known.licence_name}")
-    lines += ["library_name: facegan", "pipeline_tag: unconditional-image-generation"]
+    lines += [LIBRARY, "pipeline_tag: unconditional-image-generation"]
     tags = ["gan", "facegan", _method(spec, origin), "image-generation", "faces", "pytorch"]
     lines += ["tags:", *(f"- {json.dumps(plain(tag), ensure_ascii=False)}" for tag in dict.fromkeys(tags))]
     if known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ from facegan.files import (
 )
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME as WEIGHTS_NAME
+from facegan.run_folder import read_told
 
 # The picture is the one that facegan sample draws: these are pure functions, and nothing else of train is used.
 from facegan.train.grid import grid, png_bytes, sample_images
@@ -51,6 +53,7 @@ NAMES = (
     cards.FILE_NAME,
     CONFIG_NAME,
 )
+_FRONT_MATTER_BYTES = 4_096
 _LOCK, _STAGING = ".facegan-export.lock", f".export{TEMPORARY}"
 
 
@@ -102,7 +105,8 @@ def export_generator(
 
     Raises:
         CheckpointError: there is no generator, or it can't be read.
-        SettingsError: ``folder`` is the run's own, or packages for ONNX are missing.
+        SettingsError: ``folder`` is the run's own, or holds files of these names that are of no export; or packages for
+            ONNX are missing.
         ExportError: the generator's operations can't be followed, or written.
         DiskError: ``folder`` can't be written.
     """
@@ -128,8 +132,27 @@ def export_generator(
 def _refuse(origin: Origin, folder: Path, config: ExportConfig) -> None:
     if folder.resolve() == origin.file.resolve().parent:
         raise SettingsError(f"{folder} is where the generator itself lies. Choose another folder to export it to.")
+    with disk_errors(folder):
+        foreign = [] if is_export(folder) else [name for name in NAMES if os.path.lexists(folder / name)]
+    if foreign:
+        raise SettingsError(
+            f"{folder} holds {', '.join(foreign)}, and facegan export did not write it: it would be lost.\n"
+            "Choose another folder, or move it away."
+        )
     if config.with_onnx:
         refuse_missing_packages()
+
+
+def is_export(folder: Path) -> bool:
+    """Whether `export_generator` has written into a folder, though it may have been stopped."""
+    config = read_told(folder / CONFIG_NAME)
+    if "facegan" in config and "latents" in config:
+        return True
+    try:
+        with (folder / cards.FILE_NAME).open("rb") as file:
+            return cards.LIBRARY.encode() in file.read(_FRONT_MATTER_BYTES).splitlines()
+    except OSError:
+        return False
 
 
 def _fill(staging: Path, origin: Origin, generator: Generator, config: ExportConfig, console: Console) -> Exported:
@@ -200,11 +223,12 @@ def config_text(told: dict[str, Any]) -> str:
 
 
 def _put(staging: Path, folder: Path, exported: Exported) -> None:
-    """config.json goes first and comes last: without it the folder is not whole."""
+    """config.json goes first and comes last: without it the folder is not whole. The card comes first: by it a folder
+    that was left half done is known as ours."""
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     for name in NAMES:
         if name not in exported.files:
             (folder / name).unlink(missing_ok=True)
-    for name in exported.files:  # in the order of NAMES
+    for name in sorted(exported.files, key=lambda name: (name != cards.FILE_NAME, NAMES.index(name))):
         (staging / name).replace(folder / name)
     flush(folder)

@@ -37,6 +37,23 @@ def make_generator(spec: NetSpec, seed: int = 0) -> Generator:
     return cast(Generator, _make(spec, find_pair(spec).generator, seed, "generator"))
 
 
+def planned_generator(spec: NetSpec) -> Generator:
+    """One of facegan's own generators as names and shapes of its tensors alone, on torch's device ``meta``: no memory.
+
+    Raises:
+        SettingsError: as `make_generator`; or no such net can be, whatever memory there is.
+    """
+    pair = find_pair(spec)
+    try:
+        with torch.device("meta"):
+            return cast(Generator, pair.generator(spec))
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # sizes past what torch can count
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SettingsError(
+            f"The nets '{spec.name}' can't be {spec.width} wide, of {spec.latent} latents: {why:.200}"
+        ) from None
+
+
 def make_discriminator(spec: NetSpec, seed: int = 0) -> Discriminator:
     """A discriminator on the CPU whose weights follow from ``spec`` and ``seed`` alone.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ def judged(run: Path) -> Judged:
         told: Any = json.loads(path.read_bytes() if path.stat().st_size < _MOST_BYTES else b"")
         floors = told.get("floors") or {}
         metrics = [
-            Metric(str(name), float(value), _number(floors.get(name)), _what(str(name)))
+            Metric(str(name), _finite(value), _number(floors.get(name)), _what(str(name)))
             for name, value in told["metrics"].items()
         ]
         return Judged(
@@ -70,7 +71,7 @@ def judged(run: Path) -> Judged:
             # One that an earlier evaluation left is of other samples.
             neighbours=picture_file(run / NEIGHBOURS) if told.get("neighbours") else None,
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return Judged(f"{path} can’t be read. It is written anew by", command)
 
 
@@ -82,8 +83,18 @@ def _what(name: str) -> str:
     return f"{known.what}; {better[known.better]}" if known else ""
 
 
+def _finite(value: Any) -> float:
+    """
+    Raises:
+        ValueError: it is no finite number.
+    """
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    return float(value)
+
+
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return _finite(value) if isinstance(value, int | float) else None
 
 
 def _flat(told: Any, before: str = "") -> list[tuple[str, str]]:

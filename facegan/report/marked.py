@@ -74,8 +74,7 @@ def _bare(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    value = list(value) if isinstance(value, tuple) else value
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,8 @@ _FRAME_SIDE, _NEWEST_SIDE, _WIDEST = 800, 1100, 1200  # pixels
 _QUALITIES = (82, 72, 60, 45)
 _PROBED, _MARGIN = 4, 1.1  # pictures, and how much longer than their mean others may be
 _NEWEST_BYTES = 600_000
+_MOST_PIXELS = 100_000_000
+_PNG, _PNG_BEGIN = struct.Struct(">16sII"), b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 T = TypeVar("T")
 _GRID_NAME = re.compile(r"\d{1,18}\.png", re.ASCII)
 
@@ -108,10 +111,10 @@ def _fitting(pixels: NDArray[np.uint8], most_bytes: int) -> Picture:
 def _read(path: Path, most_side: int) -> NDArray[np.uint8] | None:
     """RGB uint8 (H, W, 3), its longer side no longer than that."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except OSError:
         return None
-    stored = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if _is_small(data) else None
     if stored is None:
         return None
     side = max(stored.shape[:2])
@@ -119,6 +122,14 @@ def _read(path: Path, most_side: int) -> NDArray[np.uint8] | None:
         scale = most_side / side
         stored = cv2.resize(stored, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(stored[..., ::-1]).astype(np.uint8)
+
+
+def _is_small(data: bytes) -> bool:
+    """Whether it is a PNG of no more than `_MOST_PIXELS`: by its header, before memory is taken for them."""
+    if len(data) < _PNG.size:
+        return False
+    begin, width, height = _PNG.unpack_from(data)
+    return begin == _PNG_BEGIN and width * height <= _MOST_PIXELS
 
 
 def _spread(items: list[T], count: int) -> list[T]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError
-from facegan.train.folder.log import read_stats
+from facegan.report.rows import read_rows
 from facegan.train.folder.record import read_record
 
 
@@ -61,11 +61,11 @@ class Run:
 def read_run(folder: str | Path) -> Run:
     """
     Raises:
-        CheckpointError: it is no run's folder, or one that trained nothing yet.
+        CheckpointError: it is no run's folder, or one that trained nothing yet, or its files are damaged.
     """
     folder = Path(folder)
     record = read_record(folder)
-    rows = read_stats(folder)
+    rows = read_rows(folder)
     training = [row for row in rows if "loss_g" in row]
     if record is None or not training:
         what = "holds no run.json" if record is None else "has no row of losses yet"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,18 @@ def taught(run: Run) -> Taught:
 def _dataset(path: str) -> tuple[DatasetInfo | None, str]:
     if not path:
         return None, "The faces lay in memory: nothing more is known of them."
-    if is_url(path) or not (Path(path) / DATASET_FILE).is_file():
+    if is_url(path) or not _is_file(Path(path) / DATASET_FILE):
         return None, f"{path} can’t be looked at from here, so what was kept and rejected is not shown."
     try:
         return DatasetInfo.read(Path(path)), ""
     except DatasetError as error:
         return None, str(error)
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # of a name that no file can have
+        return path.is_file()
+    return False
 
 
 def _is_same(info: DatasetInfo, fingerprint: str) -> bool:

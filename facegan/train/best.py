@@ -106,10 +106,13 @@ def read_best(run: Path) -> Best | None:
     """
     path = run / FILE_NAME
     try:
-        return Best(**json.loads(path.read_bytes()))
+        best = Best(**json.loads(path.read_bytes()))
+        if not isinstance(best.metric, str) or not math.isfinite(best.value) or type(best.images) is not int:
+            raise ValueError("other kinds of values")
+        return best
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         raise CheckpointError(f"{path} can't be read. The run's next checkpoint writes it anew.") from None
 
 

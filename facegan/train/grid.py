@@ -16,7 +16,7 @@ from facegan.files import write_bytes
 from facegan.nets import Generator
 from facegan.nets.noise import latents
 
-_GAP, _PAPER = 2, 255  # pixels between images, and their grey
+GAP, _PAPER = 2, 255  # pixels between images, and their grey
 
 
 def sample_latents(count: int, length: int, seed: int, first: int = 0, law: Law = "normal") -> Tensor:
@@ -52,9 +52,9 @@ def tiled(pixels: NDArray[np.uint8], columns: int | None = None) -> NDArray[np.u
     count, height, width, channels = pixels.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
-    paper = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), _PAPER, np.uint8)
+    paper = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), _PAPER, np.uint8)
     for i in range(count):
-        top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
+        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
         paper[top : top + height, left : left + width] = pixels[i]
     return paper
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from facegan.nets import NetSpec, make_generator, save_generator
 from tests.cli.run import facegan
 
 COMMANDS = [
@@ -206,6 +207,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(dataset: Path, tmp_path: Path) -> No
     assert process.returncode == 130
     assert "The same command goes on" in said
     assert list((run / "checkpoints").iterdir())
+
+
+def test_a_command_without_a_word_of_its_own_says_that_it_was_interrupted(tmp_path: Path) -> None:
+    save_generator(tmp_path / "generator.safetensors", make_generator(NetSpec(size=32, width=4, latent=8)))
+    arguments = ["sample", tmp_path, "--dir", tmp_path / "new", "--n", 10**8, "--device", "cpu"]
+    command = [sys.executable, "-m", "facegan", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not any(tmp_path.glob(".new.*/whole/*")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip().splitlines()[-1]) == (130, "Interrupted.")
+    assert [path.name for path in tmp_path.iterdir()] == ["generator.safetensors"]
 
 
 def test_prep_interrupted_says_how_to_go_on(portraits: Path, tmp_path: Path, models: Path) -> None:

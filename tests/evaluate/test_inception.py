@@ -112,6 +112,35 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
+def test_statistics_that_unpack_to_all_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, mu=np.zeros(2048), sigma=np.zeros(20_000_000))
+    with pytest.raises(ModelError, match="they unpack to more than 100 MB"):
+        read_statistics(str(path))
+
+
+def test_no_advice_to_unpickle(tmp_path: Path) -> None:
+    """NumPy's and torch's own texts tell how to load a pickle without care."""
+    np.savez(tmp_path / "a.npz", mu=np.array([{}], dtype=object), sigma=np.zeros(2))
+    (tmp_path / "b.npz").write_text("hi")
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"x": Path}))
+    for ask in (
+        lambda: read_statistics(str(tmp_path / "a.npz")),
+        lambda: read_statistics(str(tmp_path / "b.npz")),
+        lambda: read_weights(find_weights(tmp_path / "w.pth")),
+    ):
+        with pytest.raises(ModelError, match="nothing pickled is loaded") as error:
+            ask()
+        assert "weights_only" not in str(error.value)
+        assert "allow_pickle" not in str(error.value)
+
+
+def test_weights_without_names(tmp_path: Path) -> None:
+    torch.save({1: torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="something else than tensors by name"):
+        read_weights(find_weights(tmp_path / "w.pth"))
+
+
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     bomb = Bomb(tmp_path / "went off")
     saved = io.BytesIO()

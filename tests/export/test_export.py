@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickletools
@@ -13,11 +14,15 @@ import pytest
 import torch
 
 import facegan
-from facegan.export.write import CONFIG_NAME, NAMES
+from facegan.config import ExportConfig
+from facegan.errors import SettingsError
+from facegan.export import write
+from facegan.export.write import CONFIG_NAME, NAMES, export_generator, plan_export
 from facegan.nets import NetSpec, make_generator, save_generator
 from tests.export.handed import alone, tiny_run
 from tests.export.pairs import tiny_generator
 from tests.recipes.program import facegan as program
+from tests.stopping import stopped_at_line
 
 METRICS = {"swd": 21.5, "density": 0.75}
 
@@ -238,3 +243,45 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(small_disk: Path, tmp_path:
     assert ended.code == 1
     assert "is full" in ended.stderr
     assert list((small_disk / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "samples.png", "generator.safetensors"])
+def test_files_of_others_are_not_lost(name: str, run: Path, tmp_path: Path) -> None:
+    """Also where their link leads nowhere; and a checkpoint is not exported over its run's own generator."""
+    (tmp_path / name).write_text('{"mine": "facegan"}')
+    config = ExportConfig(samples=1, program=False)
+    with pytest.raises(SettingsError, match=f"holds {name}, and facegan export did not write it: it would be lost"):
+        export_generator(run, tmp_path, config)
+    assert (tmp_path / name).read_text() == '{"mine": "facegan"}'
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(SettingsError, match="it would be lost"):
+        plan_export(run, tmp_path, config)
+    checkpoint = shutil.copytree(run, tmp_path / "run") / "checkpoints/000000016"
+    checkpoint.mkdir(parents=True)
+    shutil.copy(run / "generator.safetensors", checkpoint)
+    (checkpoint / "state.json").write_text("{}")
+    before = (tmp_path / "run/generator.safetensors").stat().st_mtime_ns
+    with pytest.raises(SettingsError, match="it would be lost"):
+        export_generator(checkpoint, tmp_path / "run", config)
+    assert (tmp_path / "run/generator.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_was_stopped_is_completed(run: Path, tmp_path: Path) -> None:
+    """Wherever among its last steps: without config.json it is not whole, and the same call completes it."""
+    config, out = ExportConfig(samples=1, program=False), tmp_path / "out"
+    names = {"generator.safetensors", "samples.png", "README.md", "config.json"}
+    for line in range(12):
+        with stopped_at_line(write._put, line), contextlib.suppress(KeyboardInterrupt):
+            export_generator(run, out, config)
+        left = {path.name for path in out.iterdir()}
+        assert left <= names
+        assert "config.json" not in left or left == names
+    export_generator(run, out, config)
+    assert {path.name for path in out.iterdir()} == names
+
+
+@pytest.mark.parametrize("given", [{"samples": 10**9}, {"samples": 0}, {"compared": 10**9}])
+def test_numbers_that_no_export_has(given: dict[str, int]) -> None:
+    with pytest.raises(SettingsError, match="it has to be"):
+        ExportConfig.of(given)

@@ -120,7 +120,7 @@ def test_weights_that_are_not_finite_or_not_there(trained, tmp_path):
     name = next(name for name in tensors if name.endswith("weight"))
     tensors[name][0].fill_(float("inf"))
     save_file(tensors, file, metadata)
-    with pytest.raises(CheckpointError, match=rf"--init {file}: generator\.{name} holds numbers that are not finite"):
+    with pytest.raises(CheckpointError, match=rf"{file} can't draw: its tensor {name} has numbers that are not finite"):
         begin(tmp_path / "run", file)
     with pytest.raises(CheckpointError, match=r"There is no .*nothing"):
         begin(tmp_path / "run", tmp_path / "nothing")

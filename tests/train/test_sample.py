@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from facegan.config import SampleConfig
-from facegan.errors import CheckpointError, DatasetError, FaceganError, SettingsError
+from facegan.errors import CheckpointError, DatasetError, DiskError, FaceganError, SettingsError
 from facegan.nets import NetSpec, load_generator, make_generator, save_generator
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.samples import read_samples
@@ -27,6 +27,7 @@ from facegan.stream import FaceShards
 from facegan.train import sample_images
 from facegan.train.grid import sample_latents, to_uint8
 from facegan.train.sample import (
+    best_of,
     count_samples,
     write_grid,
     write_grown,
@@ -156,6 +157,10 @@ def test_files_that_hold_no_latents(run: Path, tmp_path: Path) -> None:
         assert "can't be read" in said(name, b"no numbers")
     huge = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 16), }"
     assert "can't be read" in said("huge.npy", huge.ljust(127) + b"\n")
+    with (tmp_path / "holes.npy").open("wb") as file:
+        file.write(huge.replace(b"9999999999999", b"    900000000").ljust(127) + b"\n")
+        file.truncate(128 + 64 * 900_000_000)
+    assert "it holds more than 8 GiB" in said("holes.npy")
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 16)), b=np.zeros((2, 16)))
     assert "call one of them 'latents'" in said("two.npz")
 
@@ -171,6 +176,72 @@ def test_seeds_are_numbers_and_ranges(ranges: list[tuple[int, int]]) -> None:
 def test_seeds_that_are_none(text: str) -> None:
     with pytest.raises(SettingsError, match="--seeds"):
         SampleConfig.of({"seeds": text})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "given", "said"),
+    [
+        ("out", "a.png", {"n": 10**6}, "1,000,000 samples are too many for one picture"),
+        ("grow", "a.png", {"n": 10**5}, "300,000 samples are too many for one picture"),
+        ("grow", "a.png", {"n": 30_000}, "90,000 samples are too many"),  # a million pixels wide
+        ("grow", "a.gif", {"n": 10**6}, "1,000,000 samples are too many"),
+        ("interpolate", "a.gif", {"n": 10**9, "frames": 10**5}, "100,000,000,000,000 frames of 1 samples take"),
+        ("interpolate", "a.webp", {"n": 10**7, "frames": 1000, "walks": 9}, "of memory as a GIF or WebP"),
+    ],
+)
+def test_more_than_a_picture_or_a_film_can_hold(
+    kind: str, name: str, given: dict[str, int], said: str, run: Path, tmp_path: Path
+) -> None:
+    """Told at once, in a dry run as well; nothing is drawn, and no folder made."""
+    write = {"out": write_grid, "grow": write_grown, "interpolate": write_walk}[kind]
+    out, config = tmp_path / "new" / name, SampleConfig.of(given)
+    for ask in (lambda: write(run, out, config, device="cpu"), lambda: count_samples(run, kind, out, config)):
+        with pytest.raises(SettingsError, match=said) as error:
+            ask()
+        assert len(str(error.value).splitlines()) <= 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [{"fps": 1e-9}, {"fps": 0}, {"n": 10**40}, {"frames": 10**9}, {"walks": 10**9}])
+def test_numbers_that_no_film_has(given: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=rf"--{next(iter(given))} .*: it has to be"):
+        SampleConfig.of(given)
+
+
+def test_a_slow_film(run: Path, tmp_path: Path) -> None:
+    config = SampleConfig(n=2, frames=1, fps=0.01)
+    for suffix in (".gif", ".webp"):
+        write_walk(run, tmp_path / f"slow{suffix}", config, device="cpu")
+        assert film(tmp_path / f"slow{suffix}")[1] == [100_000, 100_000]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.webp", "a.mp4"])
+def test_a_folder_where_the_file_is_to_be(name: str, run: Path, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    write = write_grid if name == "a.png" else write_walk
+    with pytest.raises(DiskError, match=rf"{tmp_path / name} is a folder, and a file is to be written there"):
+        write(run, tmp_path / name, SampleConfig(n=2, frames=1), device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"images": "../../x"}',
+        '{"images": null}',
+        '{"images": 32.5}',
+        '{"images": true}',
+        '{"value": NaN}',
+        "[",
+        "[[" * 50_000,
+    ],
+)
+def test_a_best_that_can_not_be(told: str, run: Path, tmp_path: Path) -> None:
+    good = {"metric": "swd", "value": 1.0, "images": 32}
+    text = json.dumps(good | json.loads(told)) if told.startswith("{") else told
+    (tmp_path / "best.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"best\.json can't be read"):
+        best_of(tmp_path)
 
 
 def test_a_dataset_of_samples(run: Path, tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def render(template: str, scripts: tuple[str, ...], *, exploring: bool = False, 
     policy = f"{_POLICY}; script-src {sums}{_EXPLORING if exploring else ''}"
     styles = [library["uPlot.min.css"].decode(), _own("page.css")]
     page = _environment().get_template(template)
-    return page.render(policy=policy, scripts=texts, styles=styles, version=__version__, **values).encode()
+    text = page.render(policy=policy, scripts=texts, styles=styles, version=__version__, **values)
+    return text.encode(errors="replace")  # names of files need not be texts
 
 
 def _own(name: str) -> str:

@@ -26,6 +26,17 @@ from facegan.train.rounds.precision import Precision, choose_precision
 from facegan.train.rounds.step import Trainer
 
 FORMAT = 1
+# What is read of it, and of its parts: a file that has none of these was written by nobody here.
+_KINDS: dict[str, dict[str, type]] = {
+    "": {
+        **dict.fromkeys(("settings", "parameters", "dataset", "machine", "versions"), dict),
+        **dict.fromkeys(("precision", "device"), str),
+        "resumed_at_images": list,
+    },
+    "settings": {"method": str, "nets": str},
+    "parameters": {"generator": int, "discriminator": int},
+    "dataset": {"path": str, "fingerprint": str, "faces": int, "size": int},
+}
 _PACKAGES = ("facegan", "torch", "numpy", "safetensors", "opencv-contrib-python")
 
 
@@ -45,7 +56,7 @@ def read_record(run: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or "settings" not in record:
         raise CheckpointError(
@@ -54,7 +65,25 @@ def read_record(run: Path) -> dict[str, Any] | None:
         )
     if record.get("format") != FORMAT:
         raise CheckpointError(unknown_format(path, record.get("format"), FORMAT))
+    if wrong := _wrong(record):
+        raise CheckpointError(
+            f"{path} is damaged: {wrong} is missing, or is not what facegan train writes. Take an undamaged copy,\n"
+            "or choose another --run folder, or --resume never to put this one aside."
+        )
     return record
+
+
+def _wrong(record: dict[str, Any]) -> str:
+    """The first entry that is read, and is not there or of another kind; "" where there is none."""
+    for part, kinds in _KINDS.items():
+        values = record[part] if part else record
+        for name, kind in kinds.items():
+            if not isinstance(values.get(name), kind) or isinstance(values[name], bool):
+                return f"{part}.{name}" if part else name
+    if not all(isinstance(images, int) for images in record["resumed_at_images"]):
+        return "resumed_at_images"
+    init = record.get("init")
+    return "" if init is None or (isinstance(init, dict) and isinstance(init.get("path"), str)) else "init"
 
 
 def write_record(

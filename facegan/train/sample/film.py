@@ -17,7 +17,7 @@ from PIL import Image
 
 from facegan.console import Console, Progress
 from facegan.errors import SettingsError
-from facegan.files import make_folder, write_bytes
+from facegan.files import make_folder, refuse_folder, write_bytes
 from facegan.train.sample.draw import Pixels
 from facegan.train.sample.video import find_ffmpeg, write_mp4
 
@@ -39,12 +39,14 @@ def check_film(out: Path, fps: float | None) -> None:
     """
     Raises:
         SettingsError: ``out`` is no film, ffmpeg is missing for it, or it can't be so fast.
+        DiskError: ``out`` is a folder.
     """
     suffix = out.suffix.lower()
     if suffix not in SUFFIXES:
         raise SettingsError(f"{out}: films are GIF, WebP or MP4; give it a name that ends in .gif, .webp or .mp4.")
     if suffix == ".gif" and fps and fps > _GIF_FPS:
         raise SettingsError(f"--fps {fps:g}: a GIF shows {_GIF_FPS} frames a second at most. Choose .webp or .mp4.")
+    refuse_folder(out)
     if suffix == ".mp4":
         find_ffmpeg()
 

@@ -9,10 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from facegan.config import SampleConfig
 from facegan.console import Console
+from facegan.nets import NetSpec
 from facegan.train.grid import save_png, tiled
 from facegan.train.sample.draw import Pixels, drawn, open_generator
 from facegan.train.sample.film import Film, write_film
 from facegan.train.sample.latents import latents_of
+from facegan.train.sample.limits import refuse_large_picture
 from facegan.train.sample.runs import checkpoints_of
 
 SAMPLES = 16  # where the settings do not say how many
@@ -31,7 +33,8 @@ def write_grown(
     """
     config, console = config or SampleConfig(), console or Console(quiet=True)
     seen = checkpoints_of(run)
-    images = [_images(path, config, device) for _, path in seen]
+    rows = len(seen) if out.suffix.lower() == ".png" else 0
+    images = [_images(path, config, device, rows) for _, path in seen]
     titles = [f"{count:,} images" for count, _ in seen]
     if out.suffix.lower() == ".png":
         rows = [tiled(row, columns=len(row)) for row in images]
@@ -47,9 +50,23 @@ def write_grown(
     return Film(len(images[0]), len(frames), fps)
 
 
-def _images(checkpoint: Path, config: SampleConfig, device: str) -> Pixels:
+def _images(checkpoint: Path, config: SampleConfig, device: str, rows: int) -> Pixels:
+    """``rows``: of the picture that they go into; 0 where they are one frame of a film."""
     generator = open_generator(checkpoint, device)
-    return np.concatenate(list(drawn(generator, latents_of(config, generator.spec, SAMPLES))))
+    latents = latents_of(config, generator.spec, SAMPLES)
+    refuse_large_rows(len(latents), rows, generator.spec)
+    return np.concatenate(list(drawn(generator, latents)))
+
+
+def refuse_large_rows(samples: int, rows: int, spec: NetSpec) -> None:
+    """
+    Args:
+        rows: of so many samples; 0 for one frame of a film.
+
+    Raises:
+        SettingsError: they are more than a picture can hold.
+    """
+    refuse_large_picture(samples * max(rows, 1), spec, samples if rows else None)
 
 
 def text_width(text: str) -> int:

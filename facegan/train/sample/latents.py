@@ -144,6 +144,8 @@ def read_latents(path: Path, length: int) -> Tensor:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header can't ask for all memory
+        if array.nbytes > _MOST_BYTES:  # nor can a file that is mostly holes
+            raise ValueError("it holds more than 8 GiB")
         return {_ENTRY: array}
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:

@@ -13,6 +13,7 @@ from facegan.files import make_folder, new_folder
 from facegan.train.grid import png_bytes, save_png, tiled
 from facegan.train.sample.draw import Pixels, drawn, in_threads, open_generator
 from facegan.train.sample.latents import latents_of
+from facegan.train.sample.limits import refuse_large_picture
 
 SAMPLES = 64  # where the settings do not say how many
 
@@ -25,11 +26,12 @@ def write_grid(run: Path, out: Path, config: SampleConfig | None = None, *, devi
 
     Raises:
         CheckpointError: there is no generator, or it can't be read.
-        SettingsError: the latents do not fit the generator.
+        SettingsError: the latents do not fit the generator, or are too many for one picture.
         DiskError: ``out`` can't be written.
     """
     generator = open_generator(run, device)
     latents = latents_of(config or SampleConfig(), generator.spec, SAMPLES)
+    refuse_large_picture(len(latents), generator.spec)
     make_folder(out.absolute().parent)
     save_png(out, tiled(np.concatenate(list(drawn(generator, latents)))))
     return len(latents)

@@ -9,8 +9,9 @@ from facegan.files import refuse_filled
 from facegan.nets import load_generator
 from facegan.train.sample import grown, pictures
 from facegan.train.sample.latents import latents_of
+from facegan.train.sample.limits import refuse_large_picture
 from facegan.train.sample.runs import checkpoints_of
-from facegan.train.sample.walk import walk_of
+from facegan.train.sample.walk import refuse_large_walk, walk_of
 
 
 def count_samples(run: Path, kind: str, target: Path, config: SampleConfig) -> int:
@@ -21,7 +22,15 @@ def count_samples(run: Path, kind: str, target: Path, config: SampleConfig) -> i
     """
     if kind in ("dir", "shards"):
         refuse_filled(target)
-    spec = load_generator(checkpoints_of(run)[0][1] if kind == "grow" else run).spec
+    checkpoints = checkpoints_of(run) if kind == "grow" else []
+    spec = load_generator(checkpoints[0][1] if checkpoints else run).spec
     if kind == "interpolate":
-        return len(walk_of(config, spec).stops)
-    return len(latents_of(config, spec, grown.SAMPLES if kind == "grow" else pictures.SAMPLES))
+        walk = walk_of(config, spec)
+        refuse_large_walk(walk, spec, target)
+        return len(walk.stops)
+    count = len(latents_of(config, spec, grown.SAMPLES if kind == "grow" else pictures.SAMPLES))
+    if kind == "out":
+        refuse_large_picture(count, spec)
+    if kind == "grow":
+        grown.refuse_large_rows(count, len(checkpoints) if target.suffix.lower() == ".png" else 0, spec)
+    return count

@@ -21,6 +21,7 @@ from facegan.train.grid import tiled
 from facegan.train.sample.draw import Pixels, drawn, numbered, open_generator
 from facegan.train.sample.film import Film, write_film
 from facegan.train.sample.latents import Latents, latents_of
+from facegan.train.sample.limits import refuse_large_picture, refuse_long_film
 
 FACES = 8  # visited, where the settings do not say
 FPS = 24.0
@@ -37,16 +38,27 @@ def write_walk(
     generator has seen; the same on the sphere; between uniform ones straight, so that it stays inside their cube.
 
     Raises:
-        SettingsError: as `walk_of`; ``out`` is no film; ffmpeg is missing.
+        SettingsError: as `walk_of`; ``out`` is no film, or can't hold so much; ffmpeg is missing.
         CheckpointError, DiskError: as for `write_grid`.
     """
     config = config or SampleConfig()
     generator = open_generator(run, device)
     walk = walk_of(config, generator.spec)
+    refuse_large_walk(walk, generator.spec, out)
     batches = numbered(drawn(generator, walk), walk.walks)
     frames, count, fps = (_frame(images) for _, images in batches), len(walk) // walk.walks, config.fps or FPS
     write_film(out, frames, count, fps, console or Console(quiet=True))
     return Film(len(walk.stops), count, fps)
+
+
+def refuse_large_walk(walk: Walk, spec: NetSpec, out: Path) -> None:
+    """
+    Raises:
+        SettingsError: a frame, or all of them, are more than a film can hold.
+    """
+    refuse_large_picture(walk.walks, spec)
+    if out.suffix.lower() != ".mp4":
+        refuse_long_film(len(walk) // walk.walks, walk.walks, spec)
 
 
 def walk_of(config: SampleConfig, spec: NetSpec) -> Walk:

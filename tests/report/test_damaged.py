@@ -1,0 +1,154 @@
+"""Runs' folders that somebody altered, or a disk did: a page all the same, or a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from facegan.errors import CheckpointError
+from facegan.recipes.begun import begun_by
+from facegan.report.charts import compared_curves
+from facegan.report.compare import differences
+from facegan.report.judged import judged
+from facegan.report.runs import read_run
+from facegan.report.write import run_page, write_report
+from tests.cli.run import facegan
+from tests.report.conftest import add_rows, edit_record
+
+NASTY = (None, 3, -1, True, "", "x", "<script>", "\udcff", [], [3], {}, {"a": {}}, 1e308, 10**400, float("nan"))
+ROWS = (
+    {"protocol": {"what": "toys"}, "floor": {"swd": 5.0}},
+    {"measured": {"swd": 30.0, "swd_64": 31.0}, "best": True},
+    {"health": "collapse", "value": 0.1, "text": "alike"},
+)
+EVALUATION = {
+    "measured": {"kind": "run"},
+    "metrics": {"swd": 12.5},
+    "floors": {"swd": 5.5},
+    "absent": {"fid": "no weights"},
+    "protocol": {"split": "test"},
+    "warnings": ["few images"],
+}
+
+
+@pytest.fixture(scope="module")
+def plain(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with rows of every kind and without pictures. Not to be written to, but by `put_back`."""
+    folder = tmp_path_factory.mktemp("damaged") / "run"
+    folder.mkdir()
+    for name in ("run.json", "stats.jsonl"):
+        shutil.copy(toy_run / name, folder)
+    add_rows(folder, *ROWS)
+    (folder / "eval.json").write_text(json.dumps(EVALUATION))
+    return folder
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of all that stands in a value."""
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*at, key)
+        if isinstance(part, dict | list):
+            yield from places(part, (*at, key))
+
+
+def altered(value: Any, at: tuple[Any, ...], to: Any, gone: bool) -> Any:
+    whole = json.loads(json.dumps(value))
+    part = whole
+    for key in at[:-1]:
+        part = part[key]
+    if gone:
+        del part[at[-1]]
+    else:
+        part[at[-1]] = to
+    return whole
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["run.json", "stats.jsonl", "eval.json"])
+def test_one_value_that_is_another(name: str, plain: Path, data: st.DataObject) -> None:
+    """A page, in which every number for scripts is JSON; or that the folder is damaged, in a sentence."""
+    whole = (plain / name).read_text()
+    told = [json.loads(line) for line in whole.splitlines()] if name == "stats.jsonl" else json.loads(whole)
+    if name == "stats.jsonl":
+        told = [told[0], *told[-4:]]
+    at = data.draw(st.sampled_from(list(places(told))))
+    told = altered(told, at, data.draw(st.sampled_from(NASTY)), data.draw(st.integers(0, 5)) == 0)
+    text = "\n".join(map(json.dumps, told)) if name == "stats.jsonl" else json.dumps(told)
+    (plain / name).write_text(text)
+    try:
+        run = read_run(plain)
+    except CheckpointError as error:
+        said = str(error)
+        assert len(said.splitlines()) <= 3
+    else:
+        page = run_page(run, begun_by(run)).decode()
+        json.dumps([run.figures(), differences([run, run]), compared_curves([run, run]).to_json()])
+        assert "<script>3" not in page
+        assert not any(number in page for number in (": NaN", ": Infinity", "[NaN", "[Infinity"))
+    finally:
+        (plain / name).write_text(whole)
+
+
+@pytest.mark.parametrize("name", ["run.json", "stats.jsonl", "eval.json"])
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b"\0" * 100, b"9" * 5_000])
+def test_files_that_are_no_json(name: str, damaged: bytes, plain: Path) -> None:
+    whole = (plain / name).read_bytes()
+    (plain / name).write_bytes(damaged)
+    try:
+        if name == "eval.json":
+            assert "can’t be read" in judged(plain).why
+        else:
+            with pytest.raises(CheckpointError, match=r"is no record of a run|has no row of losses"):
+                read_run(plain)
+    finally:
+        (plain / name).write_bytes(whole)
+
+
+def test_a_row_that_is_damaged_is_named(run: Path) -> None:
+    lines = (run / "stats.jsonl").read_text().splitlines()
+    lines[2] = json.dumps({**json.loads(lines[2]), "loss_d": "much"})
+    (run / "stats.jsonl").write_text("\n".join(lines))
+    with pytest.raises(CheckpointError, match="in line 3, loss_d is not what facegan train writes"):
+        read_run(run)
+
+
+def test_a_record_that_is_damaged_is_named(run: Path) -> None:
+    edit_record(run, dataset={"faces": "many"})
+    for command in ("report", "compare"):
+        found = facegan(command, run, "--json")
+        assert (found.returncode, found.stdout) == (1, "")
+        assert "run.json is damaged: dataset.faces is missing, or is not what facegan train writes" in found.stderr
+
+
+def png_header(side: int) -> bytes:
+    about = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + about + struct.pack(">I", zlib.crc32(about)) + b"\0" * 20
+
+
+@pytest.mark.parametrize("side", [20_000, 40_000, 2**31 - 1])
+def test_grids_that_would_take_all_memory_are_left_out(side: int, run: Path) -> None:
+    (run / "samples/000000384.png").write_bytes(png_header(side))
+    page = write_report(read_run(run), run / "report.html").read_text()
+    assert "after 320 images" in page
+
+
+def test_a_folder_whose_name_is_no_text(run: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(run.parent) + b"/\xff<b>'\n\xf0\x9f\x98\x80"))
+    run.rename(odd)
+    for command in ("report", "compare"):
+        found = facegan(command, odd, "--json")
+        assert found.returncode == 0, found.stderr
+        assert isinstance(json.loads(found.stdout), dict)
+    page = (odd / "report.html").read_bytes().decode()
+    assert "<b>" not in page.partition("<title>")[2].partition("</title>")[0]
