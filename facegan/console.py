@@ -121,10 +121,8 @@ def print_json(value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
-    except (
-        UnicodeEncodeError
-    ):  # bytes that are no text stand as \\udcXX, of which Python's os.fsencode makes them again
-        text = json.dumps(value)
+    except UnicodeEncodeError:
+        text = json.dumps(value)  # bytes that are no text stand as \\udcXX, of which os.fsencode makes them again
     print(text, flush=True)
 
 
