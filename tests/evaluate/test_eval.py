@@ -229,6 +229,8 @@ def test_what_can_not_be_measured(faces: Path, run: Path, tmp_path: Path) -> Non
     assert (code, "facegan eval needs real faces" in said) == (2, True)
     code, said = refused(run, "--shards", tmp_path / "a.tar")
     assert (code, "facegan eval takes a dataset of facegan prep." in said) == (2, True)
+    code, said = refused(run, "--shards", faces, "--n", 10**12)
+    assert (code, "--n 1,000,000,000,000: so many samples take" in said) == (2, True), said
 
 
 def test_a_generator_of_another_size(dataset: Path, run: Path) -> None:

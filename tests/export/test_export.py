@@ -187,6 +187,7 @@ def test_what_can_not_be_gets_a_sentence(run: Path, tmp_path: Path, monkeypatch:
         ((run, tmp_path / "out", "--best"), 1, "names no best checkpoint"),
         ((run, tmp_path / "out", "--set", "export.sample=1"), 2, "Did you mean 'samples'?"),
         ((run, tmp_path / "out", "--push", "a/b/c"), 2, "write it as NAMESPACE/NAME"),
+        ((run, tmp_path / "out", "--push", ""), 2, "write it as NAMESPACE/NAME"),
     ]:
         ended = program("export", *arguments)
         assert (ended.code, said in ended.stderr) == (code, True), ended.stderr
