@@ -66,6 +66,7 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
             return load_file(weights.path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how others pickled: it is refused below
+            # The published file is of this kind. Of pickles this reader takes tensors and names, and runs nothing.
             tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
         raise ModelError(f"{weights.path} holds no weights that can be read: {_first_line(error)}") from None

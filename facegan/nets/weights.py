@@ -60,10 +60,11 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
         if not is_own(spec.name):  # what a file asks for may be more than all memory: it is compared before it is made
             refuse_other_tensors(str(file), tensors, planned_generator(spec).state_dict())
         generator = make_generator(spec)
+        if is_own(spec.name):
+            refuse_other_tensors(str(file), tensors, generator.state_dict())
     except SettingsError as error:
         by = "needs nets of a user's own" if is_own(spec.name) else "can't be built by this version of facegan"
         raise CheckpointError(f"{file} {by}: {error}") from None
-    refuse_other_tensors(str(file), tensors, generator.state_dict())
     _refuse_other_numbers(file, tensors, generator.state_dict())
     generator.load_state_dict(tensors)
     return generator.to(device).eval().requires_grad_(False)

@@ -36,6 +36,7 @@ class _Awaited:
     """A photograph whose turn will come.
 
     Attributes:
+        may_be_early: it may be fetched before its turn, by another thread.
         counted: bytes that it takes of those that may wait.
         likely_bytes: 0 where nothing is known.
         outcome: its bytes, or what is to be raised; None before it came.
@@ -43,13 +44,24 @@ class _Awaited:
         is_past: its turn has come, or it is not asked for any more.
     """
 
-    __slots__ = ("counted", "entry", "is_begun", "is_past", "is_wanted", "likely_bytes", "number", "outcome", "request")
+    __slots__ = (
+        "may_be_early",
+        "counted",
+        "entry",
+        "is_begun",
+        "is_past",
+        "is_wanted",
+        "likely_bytes",
+        "number",
+        "outcome",
+        "request",
+    )
 
-    def __init__(self, number: int, entry: Entry, request: Request | None, outcome: BaseException | None) -> None:
+    def __init__(self, number: int, entry: Entry, request: Request, may_be_early: bool) -> None:
         self.number, self.entry, self.request = number, entry, request
-        self.outcome: bytes | BaseException | None = outcome
+        self.outcome: bytes | BaseException | None = None
         self.likely_bytes, self.counted = entry.size, 0
-        self.is_begun = self.is_past = False
+        self.may_be_early, self.is_begun, self.is_past = may_be_early, False, False
         self.is_wanted = True
 
     def __lt__(self, other: _Awaited) -> bool:
@@ -83,21 +95,24 @@ class Ahead:
             while self._coming:
                 self._forget(self._coming.popleft())
             self._coming.extend(awaited)
-            self._waiting = [photo for photo in awaited if photo.request]
+            self._waiting = [photo for photo in awaited if photo.may_be_early]
             self._begin()
 
     def _asked(self, number: int, entry: Entry) -> _Awaited:
         try:
-            return _Awaited(number, entry, self._reader.request(entry), None)
+            request = self._reader.request(entry)
         except Exception as error:  # raised at its turn
-            return _Awaited(number, entry, None, error)
+            return _Awaited(number, entry, _raising(error), may_be_early=False)
+        if request is None:
+            return _Awaited(number, entry, lambda _: self._reader.read(entry), may_be_early=False)
+        return _Awaited(number, entry, request, may_be_early=True)
 
     def read(self, entry: Entry) -> bytes:
         photo = self._turn_of(entry)
         if photo is None:
             return self._reader.read(entry)
         if photo.outcome is None:
-            return photo.request(any_number) if photo.request else self._reader.read(entry)
+            return photo.request(any_number)
         outcome, photo.outcome = photo.outcome, None
         if isinstance(outcome, BaseException):
             raise outcome
@@ -152,7 +167,6 @@ class Ahead:
 
     def _fetched(self, photo: _Awaited) -> bytes | BaseException:
         try:
-            assert photo.request is not None
             return photo.request(lambda taken: self._take(photo, taken))
         except BaseException as error:  # whatever it is, it is that photograph's, and raised at its turn
             return _without_frames(error)
@@ -201,6 +215,13 @@ class Ahead:
             for _ in range(self._threads):
                 self._todo.put(None)
         self._reader.close()
+
+
+def _raising(error: Exception) -> Request:
+    def request(_heard: object) -> bytes:
+        raise error
+
+    return request
 
 
 def _without_frames(error: BaseException) -> BaseException:

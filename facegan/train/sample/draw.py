@@ -33,8 +33,11 @@ R = TypeVar("R")
 
 
 def open_generator(run: Path, device: str) -> Generator:
-    """As `load_generator`; channels last, which is a third faster on CPUs and right for GPUs' tensor cores."""
-    generator = load_generator(run, choose_device(device))
+    return ready_to_draw(load_generator(run, choose_device(device)))
+
+
+def ready_to_draw(generator: Generator) -> Generator:
+    """The same one, channels last: a third faster on CPUs, and right for GPUs' tensor cores."""
     return generator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - typed for 4-D alone
 
 
