@@ -45,13 +45,13 @@ class _Awaited:
     """
 
     __slots__ = (
-        "may_be_early",
         "counted",
         "entry",
         "is_begun",
         "is_past",
         "is_wanted",
         "likely_bytes",
+        "may_be_early",
         "number",
         "outcome",
         "request",
