@@ -42,10 +42,10 @@ class ModelWheel(_Entry):
     folder: str
 
 
-class InceptionWeights(_Entry):
-    """The network that published FIDs are measured by."""
+class NetworkWeights(_Entry):
+    """The published weights of a network that metrics see by."""
 
-    file: str = Field(pattern=r"^[\w.-]+\.pth$")
+    file: str = Field(pattern=r"^[\w.-]+\.(pth|safetensors)$")
     title: str
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -159,8 +159,8 @@ def model_wheel() -> ModelWheel:
 
 
 @functools.cache
-def inception_weights() -> InceptionWeights:
-    return InceptionWeights(**_read(_MODELS)["inception"])
+def network_weights(name: Literal["inception", "clip"]) -> NetworkWeights:
+    return NetworkWeights(**_read(_MODELS)["networks"][name])
 
 
 @functools.cache

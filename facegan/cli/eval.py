@@ -49,6 +49,14 @@ def eval(
             ".safetensors of its tensors. \\[default: looked for, and fetched once]",
         ),
     ] = None,
+    clip_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--clip-weights",
+            help="Weights for fid_clip and kid_clip: a .safetensors as OpenCLIP publishes OpenAI's. \\[default: looked "
+            "for, and fetched once (605 MB) where --metrics names them]",
+        ),
+    ] = None,
     statistics: Annotated[
         Path | None, typer.Option("--statistics", help="An .npz with mu and sigma of others, that the FID is to.")
     ] = None,

@@ -21,7 +21,7 @@ class Metric:
     name: str
     better: Better
     what: str
-    needs: Literal["", "inception", "detector"] = ""
+    needs: Literal["", "inception", "clip", "detector"] = ""
     least_images: int = 2
 
 
@@ -31,6 +31,8 @@ _ALL = (
     Metric("inception_score", "as real", "Inception Score, made for ImageNet's classes", "inception", least_images=10),
     Metric("precision", "more", "share of samples among real faces (Inception)", "inception", least_images=4),
     Metric("recall", "more", "share of real faces among samples (Inception)", "inception", least_images=4),
+    Metric("fid_clip", "less", "Fréchet distance of CLIP's features", "clip"),
+    Metric("kid_clip", "less", "kernel distance of CLIP's features", "clip"),
     Metric("swd", "less", "sliced Wasserstein distance of patches, × 1000", least_images=1),
     Metric("frechet_random", "less", "Fréchet distance of a random net's features"),
     Metric("density", "as real", "how densely real faces lie about samples", least_images=6),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,14 +15,17 @@ from torch import Tensor
 from facegan.config import METRIC_TABLE, EvalConfig, metric_of
 from facegan.console import Console
 from facegan.errors import DiskError, ModelError, SettingsError
-from facegan.evaluate.inception import KID_SUBSET, LOGITS, NETWORK, POOL, SCORE_PARTS, Inception, read_statistics
+from facegan.evaluate.clip import NETWORK as CLIP_NETWORK
+from facegan.evaluate.clip import Clip
+from facegan.evaluate.fidelity import KID_SUBSET, SCORE_PARTS, read_statistics
+from facegan.evaluate.inception import LOGITS, NETWORK, POOL, Inception
 from facegan.evaluate.protocol import COPIES_BY, protocol_of
 from facegan.evaluate.real import RealFaces, open_split
 from facegan.evaluate.result import Evaluation
 from facegan.evaluate.subject import Sampling, Subject, images_of
 from facegan.evaluate.training import LEAST_FACES, Training
-from facegan.evaluate.views import InceptionNet, OneFace, Pairs, Patches, RandomNet, View
-from facegan.evaluate.weights import find_weights
+from facegan.evaluate.views import ClipNet, InceptionNet, OneFace, Pairs, Patches, RandomNet, View
+from facegan.evaluate.weights import Weights, find_weights
 from facegan.files import sha256_file
 
 FEW_IMAGES = 1_000  # with which a FID is biased by several units
@@ -32,12 +36,14 @@ class Means:
     """What changes no metric, but whether it can be had.
 
     Attributes:
-        inception_weights: a file; None: looked for, and fetched.
+        inception_weights, clip_weights: files; None: looked for, and fetched (CLIP's only where its metrics are asked
+            for by name).
         statistics: an ``.npz`` with the mu and sigma of others, that the FID is to.
-        device: of the generator, and of Inception.
+        device: of the generator, of Inception and of CLIP.
     """
 
     inception_weights: str | None = None
+    clip_weights: str | None = None
     statistics: str | None = None
     device: str = "cpu"
 
@@ -73,6 +79,7 @@ class _Evaluating:
         self.means, self.console = means, console
         self.found = Evaluation(subject.to_json())
         self.asked: list[str] = list(config.asked)
+        self.reasons: list[str] = []  # why some are absent, in whole
 
     def run(self) -> Evaluation:
         started = time.monotonic()
@@ -89,7 +96,7 @@ class _Evaluating:
         self._look_for_copies()
         self._warn()
         if not self.found.metrics:
-            reasons = "\n".join(sorted(set(self.found.absent.values())))
+            reasons = "\n".join(dict.fromkeys(self.reasons))
             raise ModelError(f"Nothing of what was asked for can be had.\n{reasons}")
         if self.real.kept.found:
             self.console.note(f"From the cache, of real faces: {', '.join(dict.fromkeys(self.real.kept.found))}.")
@@ -104,6 +111,8 @@ class _Evaluating:
                 yield view
         if (wanted := self._wanted(InceptionNet.metrics)) and (inception := self._inception(wanted)):
             yield inception
+        if (wanted := self._wanted(ClipNet.metrics)) and (clip := self._clip(wanted)):
+            yield clip
         if wanted := self._wanted(OneFace.metrics):
             try:
                 view = OneFace()
@@ -115,31 +124,47 @@ class _Evaluating:
     def _inception(self, wanted: tuple[str, ...]) -> InceptionNet | None:
         statistics = read_statistics(self.means.statistics) if self.means.statistics else None
         try:
-            weights = find_weights(self.means.inception_weights)
+            weights = find_weights("inception", self.means.inception_weights)
             net = Inception(weights, self.means.device, self.console)
         except (ModelError, DiskError) as error:
             if self.means.inception_weights:
                 raise
             self._leave_out(wanted, str(error))
             return None
-        self.console.note(f"Inception: {weights.path.name}, SHA-256 {weights.sha256}")
-        if not weights.published:
-            self.found.warnings.append(
-                f"{weights.path.name} is not the published Inception v3: no value of {', '.join(wanted)} compares "
-                "with published ones."
-            )
-        self.found.protocol["extractor"] = {
+        self.found.protocol["extractor"] = self._told("Inception v3", weights, wanted) | {
             "name": NETWORK,
             "layers": [POOL, LOGITS],
             "resize": "bilinear to 299×299, as TensorFlow 1 does it",
-            "weights": weights.path.name,
-            "sha256": weights.sha256,
-            "published": weights.published,
         }
         if self.means.statistics:
             told = {"file": Path(self.means.statistics).name, "sha256": sha256_file(Path(self.means.statistics))}
             self.found.protocol["statistics"] = told
         return InceptionNet(net, self.config.kid_subsets, statistics)
+
+    def _clip(self, wanted: tuple[str, ...]) -> ClipNet | None:
+        try:
+            weights = find_weights("clip", self.means.clip_weights, fetch=self.config.by_name)
+            net = Clip(weights, self.means.device, self.console)
+        except (ModelError, DiskError) as error:
+            if self.means.clip_weights:
+                raise
+            self._leave_out(wanted, str(error))
+            return None
+        self.found.protocol["clip"] = self._told("CLIP ViT-B/32", weights, wanted) | {
+            "name": CLIP_NETWORK,
+            "resize": f"bilinear to {net.side}×{net.side}, as TensorFlow 1 does it",
+        }
+        return ClipNet(net, self.config.kid_subsets)
+
+    def _told(self, title: str, weights: Weights, wanted: tuple[str, ...]) -> dict[str, Any]:
+        """What the protocol has of a network's weights; also said, and warned of where they are others' own."""
+        self.console.note(f"{title}: {weights.path.name}, SHA-256 {weights.sha256}")
+        if not weights.published:
+            self.found.warnings.append(
+                f"{weights.path.name} is not the published {title}: no value of {', '.join(wanted)} compares with "
+                "published ones."
+            )
+        return {"weights": weights.path.name, "sha256": weights.sha256, "published": weights.published}
 
     def _draw(self) -> Tensor:
         config, real = self.config, self.real
@@ -148,7 +173,7 @@ class _Evaluating:
             self.subject, config.n, config.seed, real.size, real.channels, self.sampling, self.means.device
         )
         self.found.protocol["samples"] = len(images)
-        if "kid" in self.asked:
+        if "kid" in self.asked or "kid_clip" in self.asked:
             size = min(KID_SUBSET, len(images), real.reference.stop)
             self.found.protocol["kid"] = {"subset_size": size, "subsets": config.kid_subsets}
             self.console.note(f"KID: kid_subset_size = {size:,} (min(1,000, images)), {config.kid_subsets} subsets")
@@ -222,6 +247,7 @@ class _Evaluating:
         return tuple(name for name in metrics if name in self.asked)
 
     def _leave_out(self, metrics: tuple[str, ...], why: str) -> None:
+        self.reasons.append(why)
         line = why.splitlines()[0]
         self.console.warn(f"without {', '.join(metrics)}: {line}")
         for name in metrics:
@@ -236,7 +262,7 @@ class _Evaluating:
     def _warn(self) -> None:
         counts = {"samples": len(self.samples), "real faces": self.real.reference.stop}
         few = {name: count for name, count in counts.items() if count <= FEW_IMAGES}
-        if "fid" in self.found.metrics and few:
+        if few and ("fid" in self.found.metrics or "fid_clip" in self.found.metrics):
             told = " and ".join(f"{count:,} {name}" for name, count in few.items())
             self.found.warnings.append(
                 f"A FID of {told} is too large by its bias: it compares with none of another number of images."

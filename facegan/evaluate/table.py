@@ -28,7 +28,7 @@ def nearness(name: str, value: float, floor: float | None) -> str:
         return ""
     better = METRIC_TABLE[name].better
     # The kernel distance of real faces is about nothing, and below it as often as above: no factor tells anything.
-    if better == "less" and floor > 0 and name not in ("kid", "copied"):
+    if better == "less" and floor > 0 and name not in ("kid", "kid_clip", "copied"):
         return f"{value / floor:,.1f} ×"
     if better == "more" and floor > 0:
         return f"{100 * value / floor:.0f} %"

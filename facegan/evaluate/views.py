@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from facegan.evaluate.clip import NETWORK as CLIP_NETWORK
+from facegan.evaluate.clip import Clip
+from facegan.evaluate.fidelity import fid, inception_score, kid, precision_recall
 from facegan.evaluate.frechet import frechet_distance, statistics
-from facegan.evaluate.inception import NETWORK, Inception, fid, inception_score, kid, precision_recall
+from facegan.evaluate.inception import LOGITS, NETWORK, POOL, Inception
 from facegan.evaluate.kept import Arrays
 from facegan.evaluate.manifold import density_coverage
 from facegan.evaluate.ms_ssim import ms_ssim_pairs
@@ -209,11 +212,38 @@ class InceptionNet:
     def compare(self, samples: Arrays, faces: Arrays, wanted: tuple[str, ...]) -> dict[str, float]:
         found: dict[str, float] = {}
         if "fid" in wanted:
-            found["fid"] = fid(samples, self.statistics or faces)
+            found["fid"] = fid(samples[POOL], self.statistics or faces[POOL])
         if "kid" in wanted:
-            found["kid"], found["kid_std"], _ = kid(samples, faces, self.kid_subsets)
+            found["kid"], found["kid_std"], _ = kid(samples[POOL], faces[POOL], self.kid_subsets)
         if "inception_score" in wanted:
-            found["inception_score"], found["inception_score_std"] = inception_score(samples)
+            found["inception_score"], found["inception_score_std"] = inception_score(samples[LOGITS])
         if "precision" in wanted or "recall" in wanted:
-            found["precision"], found["recall"] = precision_recall(samples, faces)
+            found["precision"], found["recall"] = precision_recall(samples[POOL], faces[POOL])
+        return found
+
+
+class ClipNet:
+    """`facegan.evaluate.clip`."""
+
+    name, metrics, rowwise = "clip", ("fid_clip", "kid_clip"), True
+
+    def __init__(self, net: Clip, kid_subsets: int) -> None:
+        self.net, self.kid_subsets = net, kid_subsets
+
+    def key(self) -> dict[str, Any]:
+        return {"network": CLIP_NETWORK, "weights": self.net.weights.sha256}
+
+    def see(self, images: Tensor) -> Arrays:
+        return {"features": self.net.features(images)}
+
+    def settings(self) -> dict[str, Any]:
+        return {"kid_subsets": self.kid_subsets}
+
+    def compare(self, samples: Arrays, faces: Arrays, wanted: tuple[str, ...]) -> dict[str, float]:
+        ours, theirs = samples["features"], faces["features"]
+        found: dict[str, float] = {}
+        if "fid_clip" in wanted:
+            found["fid_clip"] = fid(ours, theirs)
+        if "kid_clip" in wanted:
+            found["kid_clip"], found["kid_clip_std"], _ = kid(ours, theirs, self.kid_subsets)
         return found

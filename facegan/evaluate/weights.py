@@ -1,7 +1,8 @@
-"""The weights of the Inception network: where they are looked for, how they are fetched, checked and read.
+"""The weights of published networks: where they are looked for, how they are fetched, checked and read.
 
-Published as a pickled dict of tensors. Nothing pickled is loaded: torch reads it with ``weights_only``, which knows
-tensors and plain values and refuses all else; a ``.safetensors`` of the same tensors will do as well.
+Inception's are published as a pickled dict of tensors. Nothing pickled is loaded: torch reads it with
+``weights_only``, which knows tensors and plain values and refuses all else; a ``.safetensors`` of the same tensors will
+do as well.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from facegan.errors import ModelError
 from facegan.files import make_folder, replacing, sha256_file, user_cache
-from facegan.manifests import inception_weights
+from facegan.manifests import NetworkWeights, network_weights
 from facegan.remote import timeout_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _CHUNK = 1 << 20
+Network = Literal["inception", "clip"]
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,22 @@ class Weights:
     published: bool
 
 
-def find_weights(given: str | Path | None) -> Weights:
+def find_weights(network: Network, given: str | Path | None, *, fetch: bool = True) -> Weights:
     """The file ``given``; or the published one in ``$FACEGAN_MODELS``, the user cache or torch's; or fetched, once.
 
     Raises:
         ModelError: there is none, it can't be fetched, or a file of the published name is not the published file.
     """
-    known = inception_weights()
+    known = network_weights(network)
     if given:
         path = Path(given)
         if not path.is_file():
-            raise ModelError(f"There is no {path}. --inception-weights names a file of Inception's weights.")
-        return _checked(path)
+            raise ModelError(f"There is no {path}. --{network}-weights names a file of {network.title()}'s weights.")
+        return _checked(path, known)
     path = next((folder / known.file for folder in _folders() if (folder / known.file).is_file()), None)
-    return _checked(path) if path else _checked(_fetch())
+    if not path and not fetch:
+        raise ModelError(f"the weights of {known.title}, are not on this machine ({known.bytes / 1e6:,.0f} MB)")
+    return _checked(path or _fetch(network, known), known)
 
 
 def read_weights(weights: Weights) -> dict[str, Tensor]:
@@ -69,6 +73,10 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
             # The published file is of this kind. Of pickles this reader takes tensors and names, and runs nothing.
             tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
+        if "TorchScript" in str(error):
+            raise ModelError(
+                f"{weights.path} is a program (TorchScript), and none is run. Name a .safetensors of its tensors."
+            ) from None
         raise ModelError(f"{weights.path} holds no weights that can be read: {_first_line(error)}") from None
     except Exception:  # pickle.UnpicklingError, whose text tells how to load it without care; or any other
         raise ModelError(
@@ -92,8 +100,8 @@ def as_torch_saves(tensors: dict[str, Tensor]) -> io.BytesIO:
     return saved
 
 
-def _checked(path: Path) -> Weights:
-    known, found = inception_weights(), sha256_file(path)
+def _checked(path: Path, known: NetworkWeights) -> Weights:
+    found = sha256_file(path)
     if path.name == known.file and found != known.sha256:
         raise ModelError(
             f"{path} is not {known.title}: its SHA-256 is {found},\nit has to be {known.sha256}. Delete the file."
@@ -110,8 +118,7 @@ def _folders() -> Iterator[Path]:
     yield Path(torch.hub.get_dir()) / "checkpoints"  # where torch-fidelity's own command keeps it
 
 
-def _fetch() -> Path:
-    known = inception_weights()
+def _fetch(network: Network, known: NetworkWeights) -> Path:
     target = make_folder(user_cache("models")) / known.file
     try:
         with (
@@ -130,7 +137,7 @@ def _fetch() -> Path:
         raise ModelError(
             f"The weights of {known.title}, are not on this machine, and fetching them failed "
             f"({getattr(error, 'reason', error)}).\n"
-            f"Name them with --inception-weights FILE, or put {known.file} into $FACEGAN_MODELS."
+            f"Name them with --{network}-weights FILE, or put {known.file} into $FACEGAN_MODELS."
         ) from None
     return target
 

@@ -49,7 +49,12 @@ def measure(
         shards,
         config if folder else config.model_copy(update={"neighbours": 0}),  # a picture needs a place
         _drawing(console),
-        means=Means(means.inception_weights or None, means.statistics or None, str(choose_device(means.device))),
+        means=Means(
+            means.inception_weights or None,
+            means.clip_weights or None,
+            means.statistics or None,
+            str(choose_device(means.device)),
+        ),
         console=console,
     )
     picture = folder / NEIGHBOURS if folder and found.picture is not None else None

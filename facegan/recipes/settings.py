@@ -90,6 +90,10 @@ class MeansConfig(Settings):
     inception_weights: str = Field(
         default="", description="a file of Inception's weights; else they are looked for, and fetched once"
     )
+    clip_weights: str = Field(
+        default="",
+        description="a file of CLIP's weights; else looked for, and fetched once where its metrics are named",
+    )
     statistics: str = Field(default="", description="an .npz with mu and sigma of others, that the FID is to")
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto", description="auto, cpu, cuda, cuda:N or mps; changes last bits alone"
@@ -117,7 +121,7 @@ SECTIONS: dict[str, tuple[type[Settings], ...]] = {
 FILES = {
     "prep": ("source", "model", "attributes"),
     "train": ("shards", "init"),
-    "eval": ("inception_weights", "statistics"),
+    "eval": ("inception_weights", "clip_weights", "statistics"),
 }
 
 

@@ -34,7 +34,7 @@ class Eval:
 
     def inputs(self) -> dict[str, Any]:
         told: dict[str, Any] = {"generator": look(str(self.run / "generator.safetensors")), "faces": self._faces()}
-        for name in ("inception_weights", "statistics"):
+        for name in ("inception_weights", "clip_weights", "statistics"):
             path = getattr(self.means, name)
             told[name] = f"{path} ({look(path)})" if path else ""
         return told | self.config.model_dump(mode="json")

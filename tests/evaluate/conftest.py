@@ -52,3 +52,11 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "random.pth"
     torch.save(net.state_dict(), path)
     return path
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing answers there, and no weights lie about: as on a new machine without a network."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -1,8 +1,10 @@
-"""`facegan eval` in this process, and images for it."""
+"""`facegan eval` in this process, torch-fidelity's own program, and images for both."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ def refused(*arguments: object) -> tuple[int, str]:
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
     return ended.code, ended.stderr[ended.stderr.index("error: ") :]
+
+
+def fidelity(samples: Path, real: Path, network: str, weights: Path, *options: str) -> dict[str, float]:
+    """torch-fidelity's program on two folders."""
+    command = [str(Path(sys.executable).with_name("fidelity")), "--input1", str(samples), "--input2", str(real)]
+    command += ["--cpu", "--json", "--silent", "--no-cache", "--save-cpu-ram", "--batch-size", "32"]
+    command += ["--feature-extractor", network, "--feature-extractor-weights-path", str(weights)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=600)
+    return json.loads(done.stdout)
 
 
 def write_faces(folder: Path, shards: Path, split: str, first: int = 0, count: int | None = None) -> Path:

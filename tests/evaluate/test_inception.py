@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +14,14 @@ import torch
 from safetensors.torch import save_file
 
 from facegan.errors import ModelError
-from facegan.evaluate.inception import POOL, Inception, fid, read_statistics
+from facegan.evaluate.fidelity import fid, read_statistics
+from facegan.evaluate.inception import Inception
 from facegan.evaluate.weights import find_weights, read_weights
-from facegan.manifests import inception_weights
-from tests.evaluate.program import evaluated, refused, write_faces
+from facegan.manifests import network_weights
+from tests.evaluate.program import evaluated, fidelity, refused, write_faces
 
 ALL = "fid,kid,inception_score,precision,recall"
 NO_PICTURE = ("--set", "eval.neighbours=0")
-
-
-def fidelity(samples: Path, real: Path, weights: Path, *options: str) -> dict[str, float]:
-    """torch-fidelity's program on two folders."""
-    command = [str(Path(sys.executable).with_name("fidelity")), "--input1", str(samples), "--input2", str(real)]
-    command += ["--cpu", "--json", "--silent", "--no-cache", "--save-cpu-ram", "--batch-size", "32"]
-    command += ["--feature-extractor", "inception-v3-compat", "--feature-extractor-weights-path", str(weights)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=600)
-    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
@@ -40,7 +29,7 @@ def test_all_are_those_of_torch_fidelitys_own_program(faces: Path, random_weight
     samples = write_faces(tmp_path / "samples", faces, "train", count=20)
     real = write_faces(tmp_path / "real", faces, "test")
     options = ("--fid", "--kid", "--isc", "--prc", "--kid-subset-size", "20")
-    theirs = fidelity(samples, real, random_weights, *options)
+    theirs = fidelity(samples, real, "inception-v3-compat", random_weights, *options)
     told = evaluated(samples, "--shards", faces, "--metrics", ALL, "--inception-weights", random_weights, *NO_PICTURE)
     ours = told["metrics"]
     assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
@@ -63,7 +52,8 @@ def test_what_needs_no_covariance(faces: Path, random_weights: Path, tmp_path: P
     """And the same tensors as safetensors; the features of real faces are kept."""
     samples = write_faces(tmp_path / "samples", faces, "train", count=10)
     safe = tmp_path / "random.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in read_weights(find_weights(random_weights)).items()}, safe)
+    tensors = read_weights(find_weights("inception", random_weights))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, safe)
     asked = (samples, "--shards", faces, "--split", "val", "--metrics", "kid,precision,recall", *NO_PICTURE)
     first = evaluated(*asked, "--inception-weights", random_weights)
     again = evaluated(*asked, "--inception-weights", safe)
@@ -79,7 +69,7 @@ def test_statistics_of_others(tmp_path: Path) -> None:
     features = random.normal(size=(2100, 2048)).astype(np.float32)
     path = tmp_path / "stats.npz"
     np.savez(path, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
-    assert fid({POOL: features + np.float32(0.5)}, read_statistics(str(path))) == pytest.approx(512, rel=1e-3)
+    assert fid(features + np.float32(0.5), read_statistics(str(path))) == pytest.approx(512, rel=1e-3)
 
 
 def test_statistics_that_are_none(tmp_path: Path) -> None:
@@ -127,7 +117,7 @@ def test_no_advice_to_unpickle(tmp_path: Path) -> None:
     for ask in (
         lambda: read_statistics(str(tmp_path / "a.npz")),
         lambda: read_statistics(str(tmp_path / "b.npz")),
-        lambda: read_weights(find_weights(tmp_path / "w.pth")),
+        lambda: read_weights(find_weights("inception", tmp_path / "w.pth")),
     ):
         with pytest.raises(ModelError, match="nothing pickled is loaded") as error:
             ask()
@@ -138,7 +128,7 @@ def test_no_advice_to_unpickle(tmp_path: Path) -> None:
 def test_weights_without_names(tmp_path: Path) -> None:
     torch.save({1: torch.zeros(2)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="something else than tensors by name"):
-        read_weights(find_weights(tmp_path / "w.pth"))
+        read_weights(find_weights("inception", tmp_path / "w.pth"))
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
@@ -149,23 +139,23 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         path = tmp_path / "weights.pth"
         path.write_bytes(data)
         with pytest.raises(ModelError, match=r"weights\.pth holds"):
-            read_weights(find_weights(path))
+            read_weights(find_weights("inception", path))
     assert not (tmp_path / "went off").exists()
     torch.save([torch.zeros(3)], path)
     with pytest.raises(ModelError, match="something else than tensors by name"):
-        read_weights(find_weights(path))
+        read_weights(find_weights("inception", path))
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(ModelError, match="weights of another network than inception-v3-compat"):
-        Inception(find_weights(path))
+        Inception(find_weights("inception", path))
 
 
-def test_weights_that_can_not_be_used(faces: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_can_not_be_used(faces: Path, run: Path, tmp_path: Path, no_network: None) -> None:
     """Named, they are an error; looked for, the metrics are absent, and all else is measured."""
-    known = inception_weights()
+    known = network_weights("inception")
     wrong = tmp_path / known.file
     wrong.write_bytes(b"something else")
     asked = (run, "--shards", faces, "--n", 12, "--metrics", "fid,swd", "--out", tmp_path / "out", *NO_PICTURE)
@@ -175,10 +165,6 @@ def test_weights_that_can_not_be_used(faces: Path, run: Path, tmp_path: Path, mo
     assert f"it has to be {known.sha256}" in said
     code, said = refused(*asked, "--inception-weights", tmp_path / "none.pth")
     assert (code, "There is no" in said) == (1, True)
-    # Nothing answers there: as on a machine without a network.
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     told = evaluated(*asked)
     assert "fid" not in told["metrics"]
     assert told["metrics"]["swd"] > 0

@@ -1,0 +1,96 @@
+"""torch-fidelity's formulas, on features that a network has of images: so the values are those of its own command.
+
+FID: Heusel et al. 2017 (arXiv:1706.08500). KID: Bińkowski et al. 2018 (arXiv:1801.01401). Inception Score: Salimans et
+al. 2016 (arXiv:1606.03498). Precision and recall: Kynkäänniemi et al. 2019 (arXiv:1904.06991).
+
+N images, D features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facegan.errors import ModelError
+
+_SEED = 2020  # torch-fidelity's own: of KID's subsets, and of the order in which the Inception Score takes its parts
+_MOST_STATISTICS_BYTES = 100_000_000  # 2,048 × 2,048 float64 are 34
+_ROWS = 2_500  # of distances at a time
+KID_SUBSET, SCORE_PARTS = 1_000, 10
+
+Rows = NDArray[np.float32]
+
+
+def fid(samples: Rows, reference: tuple[NDArray[Any], NDArray[Any]] | Rows) -> float:
+    """
+    Args:
+        samples: (N, D).
+        reference: features (N, D), or (mu, sigma) as others have published them.
+    """
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    ours = fid_features_to_statistics(torch.from_numpy(samples))
+    if isinstance(reference, tuple):
+        mu, sigma = (part.astype(np.float64) for part in reference)
+        ours = {name: part.astype(np.float64) for name, part in ours.items()}
+        theirs = {"mu": mu, "sigma": sigma}
+    else:
+        theirs = fid_features_to_statistics(torch.from_numpy(reference))
+    return fid_statistics_to_metric(ours, theirs, verbose=False)["frechet_inception_distance"]
+
+
+def kid(samples: Rows, faces: Rows, subsets: int) -> tuple[float, float, int]:
+    """Mean and standard deviation over ``subsets`` subsets, and how many images each has: min(1,000, N)."""
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    a, b = torch.from_numpy(samples), torch.from_numpy(faces)
+    size = min(KID_SUBSET, len(a), len(b))
+    told = kid_features_to_metric(a, b, kid_subsets=subsets, kid_subset_size=size, rng_seed=_SEED, verbose=False)
+    return told["kernel_inception_distance_mean"], told["kernel_inception_distance_std"], size
+
+
+def inception_score(logits: Rows) -> tuple[float, float]:
+    """Mean and standard deviation over `SCORE_PARTS` parts."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    told = isc_features_to_metric(torch.from_numpy(logits), splits=SCORE_PARTS, rng_seed=_SEED)
+    return told["inception_score_mean"], told["inception_score_std"]
+
+
+def precision_recall(samples: Rows, faces: Rows) -> tuple[float, float]:
+    """With the third nearest neighbour, as published (there of VGG-16's features); a block of distances at a time."""
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    a, b = torch.from_numpy(samples), torch.from_numpy(faces)
+    told = prc_features_to_metric(a, b, prc_batch_size=_ROWS, save_cpu_ram=True, verbose=False)
+    return told["precision"], told["recall"]
+
+
+def read_statistics(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """mu (2048,) and sigma (2048, 2048) of an ``.npz`` as pytorch-fid, TTUR and others publish them.
+
+    Raises:
+        ModelError: the file is missing, or holds something else; pickled arrays are not read.
+    """
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as held:
+            if any(held.zip.getinfo(f"{name}.npy").file_size > _MOST_STATISTICS_BYTES for name in ("mu", "sigma")):
+                raise ValueError("they unpack to more than 100 MB")
+            mu, sigma = held["mu"], held["sigma"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+        # NumPy's text on pickles tells how to load them without care.
+        why = "nothing pickled is loaded" if "pickle" in str(error) else error
+        raise ModelError(f"{path} holds no statistics (an .npz with mu and sigma): {why}") from None
+    except Exception as error:  # zipfile.BadZipFile, zlib.error: of a file that is cut
+        raise ModelError(f"{path} can't be read as an .npz: {error}") from None
+    real = all(np.issubdtype(part.dtype, np.floating) and np.isfinite(part).all() for part in (mu, sigma))
+    if not real or mu.shape != (2048,) or sigma.shape != (2048, 2048):
+        raise ModelError(
+            f"{path} has mu of shape {mu.shape} and sigma of shape {sigma.shape}: Inception's 2,048 features are "
+            "needed, in finite numbers."
+        )
+    return mu, sigma

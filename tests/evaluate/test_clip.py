@@ -1,0 +1,176 @@
+"""CLIP's metrics, from tensors: the same as torch-fidelity has of the TorchScript program that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from facegan.errors import ModelError
+from facegan.evaluate.clip import Clip
+from facegan.evaluate.weights import find_weights
+from facegan.manifests import network_weights
+from tests.evaluate.program import evaluated, fidelity, refused, write_faces
+
+ASKED = ("--metrics", "fid_clip,kid_clip", "--set", "eval.neighbours=0")
+SIDE, FEATURES = 32, 24
+
+
+class Published(nn.Module):
+    """CLIP as its TorchScript file has it: the image network, and of the text network what tells its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_clip import CLIPVisual
+
+        self.visual = CLIPVisual(FEATURES, SIDE, vision_layers=2, vision_width=64, vision_patch_size=8).visual
+        self.text_projection = nn.Parameter(torch.zeros(16, FEATURES))
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.visual(images)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Published:
+    """A small one of random numbers; rounded to 16 bits, as the published one is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that torch-fidelity imports
+        import torch_fidelity.feature_extractor_clip  # noqa: F401  # its warnings are of the import
+    torch.manual_seed(0)
+    net = Published().eval().requires_grad_(False)
+    for tensor in net.parameters():
+        tensor.copy_(tensor.half().float())
+    return net
+
+
+@pytest.fixture(scope="module")
+def tensors(clip: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As OpenCLIP publishes it."""
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(clip: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As OpenAI publishes it."""
+    path = tmp_path_factory.mktemp("clip") / "clip.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript as a whole
+        torch.jit.save(torch.jit.trace(clip, torch.zeros(1, 3, SIDE, SIDE), check_trace=False), str(path))
+    return path
+
+
+@pytest.mark.parametrize(("channels", "side"), [(3, 64), (1, 28), (3, 20)])
+def test_features_are_those_of_torch_fidelity(tensors: Path, program: Path, channels: int, side: int) -> None:
+    from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript as a whole
+        theirs = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=str(program))
+    images = torch.randint(0, 256, (37, channels, side, side), generator=torch.Generator().manual_seed(1))
+    images = images.to(torch.uint8)
+    expected = theirs(images.expand(-1, 3, -1, -1))[0].numpy()
+    found = Clip(find_weights("clip", tensors)).features(images)
+    assert found.shape == (37, FEATURES)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_values_are_those_of_torch_fidelitys_own_program(
+    faces: Path, tensors: Path, program: Path, tmp_path: Path
+) -> None:
+    samples = write_faces(tmp_path / "samples", faces, "train", count=20)
+    real = write_faces(tmp_path / "real", faces, "test")
+    theirs = fidelity(samples, real, "clip-vit-b-32", program, "--fid", "--kid", "--kid-subset-size", "20")
+    ours = evaluated(samples, "--shards", faces, "--clip-weights", tensors, *ASKED)["metrics"]
+    assert ours["fid_clip"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    assert ours["kid_clip"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3, abs=1e-9)
+
+
+def test_eval_tells_by_what(faces: Path, run: Path, tensors: Path, tmp_path: Path) -> None:
+    told = evaluated(run, "--shards", faces, "--n", 12, "--clip-weights", tensors, *ASKED, "--out", tmp_path / "out")
+    assert {*told["metrics"]} == {"fid_clip", "kid_clip", "kid_clip_std"}
+    assert {*told["floors"]} == {"fid_clip", "kid_clip"}
+    assert told["metrics"]["fid_clip"] > told["floors"]["fid_clip"] > 0
+    assert told["protocol"]["clip"] == {
+        "name": "clip-vit-b-32",
+        "resize": "bilinear to 32×32, as TensorFlow 1 does it",
+        "weights": "clip.safetensors",
+        "sha256": hashlib.sha256(tensors.read_bytes()).hexdigest(),
+        "published": False,
+    }
+    assert told["protocol"]["kid"]["subset_size"] == 12
+    warned = " ".join(told["warnings"])
+    assert "clip.safetensors is not the published CLIP ViT-B/32" in warned
+    assert "A FID of 12 samples and 12 real faces is too large by its bias" in warned
+
+
+def test_it_is_fetched_only_where_it_is_named(faces: Path, run: Path, tmp_path: Path, no_network: None) -> None:
+    asked = (run, "--shards", faces, "--n", 12, "--set", "eval.neighbours=0", "--out", tmp_path / "out")
+    told = evaluated(*asked)
+    assert "swd" in told["metrics"]
+    assert told["absent"]["fid_clip"] == (
+        "the weights of OpenAI's CLIP ViT-B/32, as OpenCLIP publishes its tensors, are not on this machine (605 MB)"
+    )
+    assert "fetching" not in told["absent"]["kid_clip"]
+    code, said = refused(*asked, "--metrics", "fid_clip")
+    assert code == 1
+    assert "fetching them failed" in said
+    assert "Name them with --clip-weights FILE, or put clip-vit-b-32.safetensors into $FACEGAN_MODELS." in said
+
+
+def test_a_file_of_the_published_name_has_to_be_it(
+    faces: Path, run: Path, tensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = network_weights("clip")
+    (tmp_path / known.file).write_bytes(tensors.read_bytes())
+    monkeypatch.setenv("FACEGAN_MODELS", str(tmp_path))
+    code, said = refused(run, "--shards", faces, "--n", 12, *ASKED, "--out", tmp_path / "out")
+    assert code == 1
+    assert f"it has to be {known.sha256}" in said
+
+
+def _without(name: str) -> Any:
+    return lambda held: {key: tensor for key, tensor in held.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda held: {},
+        lambda held: {"weight": torch.zeros(3)},
+        _without("text_projection"),
+        _without("visual.ln_pre.bias"),
+        _without("visual.conv1.weight"),
+        lambda held: held | {"visual.proj": torch.zeros(64)},
+        lambda held: held | {"visual.proj": torch.zeros(64, FEATURES + 1)},
+        lambda held: held | {"visual.class_embedding": torch.zeros(65)},
+        lambda held: held | {"visual.conv1.weight": torch.zeros(64, 3, 0, 0)},
+        lambda held: held | {"visual.positional_embedding": torch.zeros(())},
+        # Networks of more than all memory, told by tensors of no size.
+        lambda held: held | {"text_projection": torch.zeros(0, 2**40)},
+        lambda held: held | {"visual.conv1.weight": torch.zeros(2**24, 1, 1, 1)},
+    ],
+)
+def test_weights_of_another_network(tensors: Path, tmp_path: Path, damage: Any) -> None:
+    from safetensors.torch import load_file
+
+    path = tmp_path / "other.safetensors"
+    save_file(damage(load_file(tensors)), path)
+    with pytest.raises(ModelError, match=r"another network than CLIP's"):
+        Clip(find_weights("clip", path))
+
+
+def test_openais_own_file_is_not_run(program: Path) -> None:
+    with pytest.raises(ModelError, match=r"clip\.pt is a program \(TorchScript\), and none is run"):
+        Clip(find_weights("clip", program))
