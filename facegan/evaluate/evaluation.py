@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ class _Evaluating:
         except (ModelError, DiskError) as error:
             if self.means.clip_weights:
                 raise
-            self._leave_out(wanted, str(error))
+            self._leave_out(wanted, str(error), say=self.console.warn if self.config.by_name else self.console.note)
             return None
         self.found.protocol["clip"] = self._told("CLIP ViT-B/32", weights, wanted) | {
             "name": CLIP_NETWORK,
@@ -246,10 +246,10 @@ class _Evaluating:
     def _wanted(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in metrics if name in self.asked)
 
-    def _leave_out(self, metrics: tuple[str, ...], why: str) -> None:
+    def _leave_out(self, metrics: tuple[str, ...], why: str, say: Callable[[str], None] | None = None) -> None:
         self.reasons.append(why)
         line = why.splitlines()[0]
-        self.console.warn(f"without {', '.join(metrics)}: {line}")
+        (say or self.console.warn)(f"without {', '.join(metrics)}: {line}")
         for name in metrics:
             self.asked.remove(name)
             self.found.absent[name] = line
