@@ -24,7 +24,7 @@ from facegan.evaluate import (
     sliced_wasserstein,
     statistics,
 )
-from tests.evaluate.drawn import blurred, drawn_faces, learnt, noisy, uniform_noise, untrained
+from tests.evaluate.drawn import blurred, drawn_faces, learnt, noisy, trained, uniform_noise, untrained
 
 COUNT = 120
 LADDER = ("real", "learnt", "untrained", "noise")
@@ -52,6 +52,11 @@ def sets() -> Mapping[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def measured(sets: Mapping[str, Tensor], models: Path) -> Measured:
+    return measure_all(sets)
+
+
+def measure_all(sets: Mapping[str, Tensor]) -> Measured:
+    """Each beside the set ``reference``."""
     reference = sets["reference"]
     features, projections, faces = random_features(reference), project(reference), find_faces(reference)
     found: Measured = {}
@@ -121,3 +126,24 @@ def test_the_likeness_of_pairs_is_read_against_that_of_real_ones(measured: Measu
     real, other, noise = of(measured, "ms_ssim", ("reference", "real", "noise"))
     assert abs(real - other) < 0.05 < real - noise
     assert np.isfinite(of(measured, "ms_ssim", LADDER)).all()
+
+
+@pytest.mark.slow
+def test_a_trained_generator_is_between_real_faces_and_an_untrained_one(tmp_path: Path, models: Path) -> None:
+    """After 8,000 images, in every measure. Noise is worst of all, but for SWD, which takes contrasts away."""
+    faces = drawn_faces(2 * COUNT + 500)
+    sets = {
+        "reference": faces[:COUNT],
+        "real": faces[COUNT : 2 * COUNT],
+        "trained": trained(faces[2 * COUNT :], tmp_path, COUNT, 500),
+        "untrained": untrained(COUNT),
+        "noise": uniform_noise(COUNT),
+    }
+    measured = measure_all(sets)
+    for name in ("frechet_random", "swd", "no density", "no coverage", "not one face", "keypoints"):
+        real, between, nothing, noise = of(measured, name, ("real", "trained", "untrained", "noise"))
+        assert real < between < nothing, name
+        assert between < noise, name
+        assert nothing <= noise or name == "swd", name
+    alike = {name: found["ms_ssim"] for name, found in measured.items()}
+    assert abs(alike["trained"] - alike["reference"]) < abs(alike["untrained"] - alike["reference"])
