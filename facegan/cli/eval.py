@@ -61,6 +61,9 @@ def eval(
         Path | None, typer.Option("--statistics", help="An .npz with mu and sigma of others, that the FID is to.")
     ] = None,
     seed: Annotated[int, setting(EvalConfig, "seed")] = EvalConfig.default("seed"),
+    best: Annotated[
+        bool, typer.Option("--best", help="The best checkpoint of a run that was measured on the way.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="A folder for eval.json and neighbours.png. \\[default: of a run its own]"),
@@ -86,6 +89,10 @@ def eval(
     means, config = eval_settings(asked(context, names_of("eval")), given(EvalConfig, sets), recipe)
     if not shards:
         raise SettingsError("facegan eval needs real faces: name a dataset of facegan prep with --shards OUT.")
+    if best:
+        from facegan.train.sample import best_of
+
+        target, out = best_of(target), out or target
     if dry_run:
         told = plan(target, shards, config)
         if json:

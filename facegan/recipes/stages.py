@@ -37,9 +37,10 @@ def stages_of(recipe: Recipe, to: Path) -> list[Stage]:
         stages.append(Prep(source, drawn, out, photos, recipe.prep))
     if recipe.faces:
         stages.append(Train(recipe, recipe.faces, shards, to / "run"))
-        stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device, recipe.train().eval_every > 0))
+        measured = recipe.train().eval_every > 0
+        stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device, measured))
         if recipe.means and recipe.measures:
-            stages.append(Eval(to / "run", shards, recipe.means, recipe.measures))
+            stages.append(Eval(to / "run", shards, recipe.means, recipe.measures, measured))
     if recipe.export:
         stages.append(Export(to / "run", to / "export", recipe.export, recipe.train().eval_every > 0))
     if recipe.page:  # the last one, for it shows what the others made

@@ -12,6 +12,7 @@ from facegan.console import Console
 from facegan.recipes.recipe import is_local
 from facegan.recipes.seen import look
 from facegan.recipes.settings import MeansConfig
+from facegan.recipes.to_generator import GENERATOR, drawn_by
 from facegan.run_folder import EVALUATION, NEIGHBOURS
 from facegan.shards.layout import DATASET_FILE, DatasetInfo
 
@@ -26,6 +27,7 @@ class Eval:
     shards: str
     means: MeansConfig
     config: EvalConfig
+    measured: bool = False  # on the way: the best checkpoint is measured, and not the newest
     name: str = "eval"
 
     @property
@@ -33,7 +35,7 @@ class Eval:
         return str(self.run / EVALUATION)
 
     def inputs(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"generator": look(str(self.run / "generator.safetensors")), "faces": self._faces()}
+        told: dict[str, Any] = {"generator": look(str(self._generator() / GENERATOR)), "faces": self._faces()}
         for name in ("inception_weights", "clip_weights", "statistics"):
             path = getattr(self.means, name)
             told[name] = f"{path} ({look(path)})" if path else ""
@@ -44,7 +46,8 @@ class Eval:
         return [*files, self.run / NEIGHBOURS] if self.config.neighbours else files
 
     def title(self) -> str:
-        return f"facegan eval {self.run} --shards {self.shards}"
+        best = " --best" if self._generator() != self.run else ""
+        return f"facegan eval {self.run} --shards {self.shards}{best}"
 
     def plan(self) -> str:
         return f"{self.config.n:,} samples against real faces: {', '.join(self.config.asked)}"
@@ -52,7 +55,7 @@ class Eval:
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.recipes.evaluated import measure
 
-        return measure(self.run, self.shards, self.config, self.means, console=console)[0]
+        return measure(self._generator(), self.shards, self.config, self.means, console=console, out=self.run)[0]
 
     def tell(self, result: dict[str, Any]) -> str:
         metrics, floors = result["metrics"], result["floors"]
@@ -60,6 +63,9 @@ class Eval:
         return ", ".join(
             f"{name} {metrics[name]:.3g}" + (f" (real {floors[name]:.3g})" if name in floors else "") for name in first
         )
+
+    def _generator(self) -> Path:
+        return drawn_by(self.run, self.measured)
 
     def _faces(self) -> str:
         """Of a dataset in a folder its sums; of one behind a URL its name."""

@@ -42,8 +42,8 @@ OPTIONS = {
     " --no-graphs --recipe --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --shards --interpolate --grow --best --n --seed --seeds --latents --frames --fps --walks"
     " --device --set --json --dry-run --quiet --debug",
-    "eval": "--shards --split --n --metrics --inception-weights --clip-weights --statistics --seed --out --device"
-    " --recipe --set --json --dry-run --quiet --debug",
+    "eval": "--shards --split --n --metrics --inception-weights --clip-weights --statistics --seed --best --out"
+    " --device --recipe --set --json --dry-run --quiet --debug",
     "export": "--onnx --fp16 --int8 --best --push --public --recipe --set --json --dry-run --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",

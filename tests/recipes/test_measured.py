@@ -121,6 +121,21 @@ def test_samples_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> Non
     assert (none.code, "names no best checkpoint: nothing was measured there" in none.stderr) == (1, True)
 
 
+def test_figures_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> None:
+    """They are the run's, and stay in its folder."""
+    run = Path(shutil.copytree(measured, tmp_path / "run"))
+    best = f"{run}/checkpoints/{best_of(run)['images']:09d}"
+    asked = ("eval", run, "--shards", faces, "--n", 12, "--metrics", "swd", "--device", "cpu")
+    assert facegan(*asked, "--best").code == 0
+    told = json.loads((run / "eval.json").read_text())
+    assert (told["measured"]["kind"], told["measured"]["path"]) == ("checkpoint", best)
+    assert (run / "neighbours.png").is_file()
+    assert not (Path(best) / "eval.json").exists()
+    (run / "best.json").unlink()
+    none = facegan(*asked, "--best")
+    assert (none.code, "names no best checkpoint" in none.stderr) == (1, True)
+
+
 def test_a_run_that_measures_tells_its_best_and_draws_it(faces: Path, measured: Path) -> None:
     from facegan.train.folder.curves import draw_curves
 
@@ -134,7 +149,7 @@ def test_a_run_that_measures_tells_its_best_and_draws_it(faces: Path, measured: 
 
 def test_a_recipe_measures_and_draws_by_its_best(done: Experiment) -> None:
     shutil.rmtree(done.to / "run")
-    text = done.recipe.read_text() + 'eval_every = "2st"\neval_n = 4\n'
+    text = done.recipe.read_text() + 'eval_every = "2st"\neval_n = 4\n[eval]\nn = 5\nmetrics = "swd"\nneighbours = 0\n'
     done.recipe.write_text(text)
     ended = facegan("run", done.recipe, "--to", done.to)
     assert ended.code == 0, ended.stderr
@@ -145,6 +160,8 @@ def test_a_recipe_measures_and_draws_by_its_best(done: Experiment) -> None:
     assert (done.to / "same.png").read_bytes() == (done.to / "samples.png").read_bytes()
     introduction = rows_of(done.to / "run", training=False)[0]
     assert introduction["protocol"]["split"] == "train"  # there is no val
+    figures = json.loads((done.to / "run/eval.json").read_text())  # of the same generator as the samples
+    assert (figures["measured"]["path"], figures["measured"]["images_trained"]) == (str(checkpoint), best["images"])
     again = facegan("run", done.recipe, "--to", done.to, "--json")
     assert {stage["state"] for stage in json.loads(again.stdout)["stages"]} == {"up to date"}
 
