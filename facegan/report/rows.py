@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.errors import CheckpointError
-from facegan.train.folder.log import STATS, read_stats
+from facegan.train.folder.log import STATS, read_stats, unreadable_row
 
 _MOST = 1e300  # sums of them are numbers still
 _MOST_IMAGES = 10**18
@@ -20,6 +20,11 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
         CheckpointError: facegan train wrote no such row.
     """
     rows = read_stats(run)
+    if number := unreadable_row(run):
+        raise CheckpointError(
+            f"{run / STATS} is damaged: line {number} is no row, and others follow.\n"
+            "Take an undamaged copy, or take that line out."
+        )
     for number, row in enumerate(rows, 1):
         if wrong := _wrong(row):
             raise CheckpointError(

@@ -123,6 +123,17 @@ def test_a_row_that_is_damaged_is_named(run: Path) -> None:
         read_run(run)
 
 
+def test_a_row_that_is_none_is_named_and_the_end_may_be_missing(run: Path) -> None:
+    """A killed process leaves its last row unfinished; nothing else is passed over without a word."""
+    whole = read_run(run).rows
+    lines = (run / "stats.jsonl").read_text().splitlines()
+    (run / "stats.jsonl").write_text("\n".join([*lines[:2], "", *lines[2:], '{"images": 9']))
+    assert read_run(run).rows == whole
+    (run / "stats.jsonl").write_text("\n".join([*lines[:2], "", lines[2][:-5], *lines[3:]]))
+    with pytest.raises(CheckpointError, match="line 4 is no row, and others follow"):
+        read_run(run)
+
+
 def test_a_record_that_is_damaged_is_named(run: Path) -> None:
     edit_record(run, dataset={"faces": "many"})
     for command in ("report", "compare"):

@@ -174,15 +174,27 @@ class RunLog:
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
-    """The rows of stats.jsonl, of all kinds, up to one that a killed process left unfinished."""
+    """The rows of stats.jsonl, of all kinds, up to one that a killed process left unfinished; empty lines are none."""
     rows: list[dict[str, Any]] = []
-    path = run / STATS
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    for line in _lines(run).values():
         row = _parse(line)
         if row is None:
             break
         rows.append(row)
     return rows
+
+
+def unreadable_row(run: Path) -> int | None:
+    """The first line of stats.jsonl, from 1, that is no row though others follow: nobody who was killed left it so."""
+    lines = _lines(run)
+    return next((number for number, line in list(lines.items())[:-1] if _parse(line) is None), None)
+
+
+def _lines(run: Path) -> dict[int, bytes]:
+    """Those that are not empty, by their number from 1."""
+    path = run / STATS
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return {number: line for number, line in enumerate(lines, 1) if line.strip()}
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
