@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,16 +117,23 @@ def export_generator(
     generator = load_generator(origin.file)
     for sentence in origin.missing:
         console.warn(sentence)
+    made = not folder.exists()
     make_folder(folder)
-    with exclusive(folder / _LOCK, f"Another facegan export is at work in {folder}"), disk_errors(folder):
-        remove_partials(folder)
-        staging = make_folder(folder / _STAGING)
-        try:
-            exported = _fill(staging, origin, generator, config, console)
-            _put(staging, folder, exported)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            (folder / _LOCK).unlink(missing_ok=True)
+    try:
+        with exclusive(folder / _LOCK, f"Another facegan export is at work in {folder}"), disk_errors(folder):
+            remove_partials(folder)
+            staging = make_folder(folder / _STAGING)
+            try:
+                exported = _fill(staging, origin, generator, config, console)
+                _put(staging, folder, exported)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+                (folder / _LOCK).unlink(missing_ok=True)
+    except BaseException:
+        if made:
+            with suppress(OSError):  # it holds something by now
+                folder.rmdir()
+        raise
     return Exported(folder, origin.file, exported.files, exported.differences)
 
 

@@ -235,7 +235,7 @@ def test_nets_that_can_not_be_followed(tmp_path: Path, monkeypatch: pytest.Monke
     assert error.startswith("error: torch.export can't follow the generator of train.nets = branching_nets:NETS: ")
     assert advice.startswith("Its forward has to be tensor operations")
     assert "def forward" not in ended.stderr
-    assert list(Path("out").iterdir()) == []
+    assert not Path("out").exists()
 
 
 def test_a_full_disk_leaves_nothing_that_looks_whole(small_disk: Path, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(small_disk: Path, tmp_path:
     ended = program("export", tmp_path / "large.safetensors", small_disk / "out", "--quiet")
     assert ended.code == 1
     assert "is full" in ended.stderr
-    assert list((small_disk / "out").iterdir()) == []
+    assert not (small_disk / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "samples.png", "generator.safetensors"])
@@ -275,11 +275,21 @@ def test_what_was_stopped_is_completed(run: Path, tmp_path: Path) -> None:
     for line in range(12):
         with stopped_at_line(write._put, line), contextlib.suppress(KeyboardInterrupt):
             export_generator(run, out, config)
-        left = {path.name for path in out.iterdir()}
+        left = {path.name for path in out.iterdir()} if out.exists() else set()
         assert left <= names
         assert "config.json" not in left or left == names
     export_generator(run, out, config)
     assert {path.name for path in out.iterdir()} == names
+
+
+def test_stopped_before_a_file_was_there_it_leaves_no_empty_folder(run: Path, tmp_path: Path) -> None:
+    config, new, old = ExportConfig(samples=1, program=False), tmp_path / "new", tmp_path / "old"
+    old.mkdir()
+    for out in (new, old):
+        with stopped_at_line(write._fill, 1), pytest.raises(KeyboardInterrupt):
+            export_generator(run, out, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert not list(old.iterdir())
 
 
 @pytest.mark.parametrize("given", [{"samples": 10**9}, {"samples": 0}, {"compared": 10**9}])
