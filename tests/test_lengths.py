@@ -77,6 +77,7 @@ def test_lengths_that_cannot_be():
         ({"loss": "wgan-gp", "norm": "none", "regulariser": "gp"}, "regulariser = gp is part of the loss wgan-gp"),
         ({"r_gamma": 1}, "r_gamma changes nothing without the regulariser r1 or r2"),
         ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing changes nothing with the loss hinge"),
+        ({"pull_away": 1}, "pull_away changes nothing with the loss non-saturating"),
         ({"began_gamma": 0.3}, "began_gamma changes nothing with the loss non-saturating"),
         ({"schedule": "plateau"}, r"plateau follows BEGAN's measure .*: set train.loss=began\."),
         ({"plateau_images": 5}, "plateau_images changes nothing with the schedule constant"),

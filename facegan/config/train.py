@@ -148,6 +148,11 @@ class TrainConfig(Settings):
         default=0.5, description="γ of BEGAN: the error of fake images relative to that of real ones"
     )
     began_rate: Rate = Field(default=0.001, description="λ_k of BEGAN: how fast k follows")
+    pull_away: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="weight of EBGAN's pulling-away term in G's loss, which keeps the codes apart that an autoencoder "
+        "(nets began) has of fake images",
+    )
     images: Positive = Field(
         default=5_000_000,
         description="length of the training: real images shown to the discriminator (200000, 200k, 5M), or steps "
@@ -326,7 +331,7 @@ class TrainConfig(Settings):
         if self.loss not in CROSS_ENTROPY and not is_own(self.loss):
             idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
         if self.loss != "began" and not is_own(self.loss):
-            idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
+            idle |= dict.fromkeys(("began_gamma", "began_rate", "pull_away"), f"with the loss {self.loss}")
         if not self.eval_every:
             idle |= dict.fromkeys(("eval_n", "eval_metrics"), "without train.eval_every")
         if self.schedule != "plateau":

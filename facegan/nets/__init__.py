@@ -3,11 +3,12 @@
 from facegan.nets.dropout import Dropout, drawn
 from facegan.nets.pair import Pair
 from facegan.nets.registry import PAIRS, find_pair, make_discriminator, make_generator
-from facegan.nets.spec import Discriminator, Generator, NetSpec, count_parameters
+from facegan.nets.spec import Autoencoder, Discriminator, Generator, NetSpec, count_parameters
 from facegan.nets.weights import load_generator, save_generator
 
 __all__ = [
     "PAIRS",
+    "Autoencoder",
     "Discriminator",
     "Dropout",
     "Generator",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from facegan.nets.initial import glorot
-from facegan.nets.spec import Discriminator, Generator, NetSpec
+from facegan.nets.spec import Autoencoder, Generator, NetSpec
 
 
 def _sides(size: int) -> list[int]:
@@ -70,7 +70,7 @@ class BEGANGenerator(Generator):
         return self.layers(latents)
 
 
-class BEGANDiscriminator(Discriminator):
+class BEGANDiscriminator(Autoencoder):
     """An autoencoder: what it can't draw again is fake.
 
     (N, C, H, W) in [−1, 1] → (N,): −L(x), with L(x) = mean |x − D(x)| over an image's values, the paper's equation 1
@@ -89,5 +89,6 @@ class BEGANDiscriminator(Discriminator):
         """D(x): the images as the autoencoder draws them again, same shape, in no fixed range."""
         return self.decoder(self.encoder(images))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return -(images.float() - self.reconstruct(images).float()).abs().mean(dim=(1, 2, 3))
+    def judge_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.encoder(images)
+        return -(images.float() - self.decoder(codes).float()).abs().mean(dim=(1, 2, 3)), codes

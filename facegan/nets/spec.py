@@ -62,5 +62,16 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
 
+class Autoencoder(Discriminator):
+    """Draws images again from short codes, (N, Z'); its logit is the negative of its error."""
+
+    def judge_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, (N,), as `forward` gives them, and codes."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.judge_and_encode(images)[0]
+
+
 def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())

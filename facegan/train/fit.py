@@ -9,7 +9,7 @@ import torch
 
 from facegan.config import TrainConfig
 from facegan.errors import SettingsError, one_of
-from facegan.nets import PAIRS, Pair, find_pair
+from facegan.nets import PAIRS, Autoencoder, Pair, find_pair
 from facegan.own import is_own
 from facegan.train.faces import Faces
 from facegan.train.folder.record import read_record, refuse_other_init, refuse_other_run, resumed_precision
@@ -51,6 +51,12 @@ def checked(
 
 
 def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
+    encodes = isinstance(pair.discriminator, type) and issubclass(pair.discriminator, Autoencoder)
+    if config.pull_away and not encodes:
+        raise SettingsError(
+            f"train.pull_away keeps codes apart, and the discriminator of '{config.nets}' tells none. Leave it out, or "
+            "set train.nets=began."
+        )
     if pair.autoencoder == find_loss(config.loss).autoencoder:
         return
     if pair.autoencoder:

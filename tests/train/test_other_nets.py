@@ -1,13 +1,16 @@
 """Every pair of nets in the rounds of a training: it learns, it is taken up as it was, its pictures are measured."""
 
+from typing import cast
+
 import pytest
 import torch
 from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
-from facegan.nets import PAIRS
+from facegan.nets import PAIRS, Autoencoder
 from facegan.nets.noise import latents
 from facegan.train import plan_train
+from facegan.train.rounds.losses import pulling_away
 from facegan.train.rounds.step import Trainer, spec_of
 
 CPU = torch.device("cpu")
@@ -59,6 +62,29 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(tmp_path, 
     with pytest.raises(SettingsError, match=sentence):
         plan_train(toy_config(**given), ToyFaces(), tmp_path / "run", device="cpu")
     assert plan_train(toy_config(nets="began"), ToyFaces(), tmp_path / "run", device="cpu")["loss"] == "began"
+
+
+def test_pulling_away_turns_the_generator_alone():
+    """D's first step is the same; G's is another, by its weight; codes of fake images then lie further apart."""
+    plain, weak, strong = (trainer("began", latent=8, pull_away=weight) for weight in (0, 1e-3, 10))
+    for t in (plain, weak, strong):
+        t.round(ToyFaces().batches(16))
+    first, second, third = ({key: tensor.clone() for key, tensor in t.tensors().items()} for t in (plain, weak, strong))
+    for key in first:
+        if key.startswith("discriminator"):
+            assert torch.equal(first[key], third[key]), key
+    assert any(not torch.equal(first[key], third[key]) for key in first if key.startswith("generator"))
+    assert any(not torch.equal(second[key], third[key]) for key in first if key.startswith("generator"))
+    for t in (plain, strong):
+        for _ in range(20):
+            t.round(ToyFaces().batches(16))
+
+    def likeness(t: Trainer) -> float:
+        with torch.no_grad():
+            fakes = t.generator(latents(64, 8, 3, "sample", 0, CPU, "normal"))
+            return pulling_away(cast(Autoencoder, t.discriminator).judge_and_encode(fakes)[1]).item()
+
+    assert likeness(strong) < 0.8 * likeness(plain)
 
 
 @pytest.mark.parametrize("norm", ["spectral", "layer"])

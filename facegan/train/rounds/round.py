@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.nets import NetSpec, drawn
+from facegan.nets import Autoencoder, NetSpec, drawn
 from facegan.train.rounds import augment, draws
 from facegan.train.rounds.ema import Ema
 from facegan.train.rounds.find_loss import find_loss
-from facegan.train.rounds.losses import began_convergence, began_k
+from facegan.train.rounds.losses import began_convergence, began_k, pulling_away
 from facegan.train.rounds.networks import Learner
 from facegan.train.rounds.penalties import dragan, gradient_penalty, squared_gradient
 from facegan.train.rounds.precision import Precision, autocast, float32_as
@@ -151,11 +152,12 @@ class Work:
                 images = self._images(step, self.config.g_steps, part)
                 fake = self._fake_for_g(images, after_d)
                 with autocast(self.device, self.precision):
-                    fake_logits = self._judge("fakes of G", images)(self._seen(fake, "augment fakes of G", images))
+                    seen = self._seen(fake, "augment fakes of G", images)
+                    fake_logits, apart = self._judge_for_g(seen, images)
                     others: tuple[Tensor, ...] = ()
                     if self.loss.pairs:
                         others = (self._judge("reals of G", images)(self._paired(step, part, gathered)),)
-                loss = self.loss.generator(fake_logits, *others)
+                loss = self.loss.generator(fake_logits, *others) + apart
                 self.g.backward(loss * self.weight)
                 self._count(self.config.accumulate, loss_g=loss)
         finally:  # a capture that fails is followed by plain rounds
@@ -224,6 +226,13 @@ class Work:
             random = draws.uniform(self.config.seed, purpose, numbers, augment.COLUMNS)
             images = augment.augment(images, self.config.augmentations, random)
         return images if self.config.image_range == 1 else images * self.config.image_range
+
+    def _judge_for_g(self, fake: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor | float]:
+        """What D says of them, (N,), and the weighted pulling-away term of their codes."""
+        if not self.config.pull_away:
+            return self._judge("fakes of G", numbers)(fake), 0.0
+        logits, codes = cast(Autoencoder, self.d.net).judge_and_encode(fake)  # others are refused at the start
+        return logits, self.config.pull_away * pulling_away(codes)
 
     def _judge(self, what: str, numbers: Tensor) -> Callable[[Tensor], Tensor]:
         """D, (N, C, H, W) to (N,), with its dropout, if it has some, drawn by the images' numbers."""
