@@ -151,7 +151,7 @@ class TrainConfig(Settings):
     pull_away: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
         description="weight of EBGAN's pulling-away term in G's loss, which keeps the codes apart that an autoencoder "
-        "(nets began) has of fake images",
+        "(nets began) has of the fake images that are computed together",
     )
     images: Positive = Field(
         default=5_000_000,

@@ -9,36 +9,28 @@ N images, C channels, S side, D features.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from facegan.console import Console
 from facegan.errors import ModelError
-from facegan.evaluate.weights import Weights, read_weights
+from facegan.evaluate.published import PublishedNet, quietly
 
 NETWORK = "clip-vit-b-32"
-_BATCH = 32
 
 
-class Clip:
+class Clip(PublishedNet):
     """The network, on a device. Its weights are rounded to 16 bits, as OpenAI publishes them.
 
     Attributes:
         side: to which it enlarges images, px.
-
-    Raises:
-        ModelError: the weights are of another network.
     """
 
-    def __init__(self, weights: Weights, device: str | torch.device = "cpu", console: Console | None = None) -> None:
-        self.weights, self.device, self.console = weights, torch.device(device), console or Console(quiet=True)
-        tensors = read_weights(weights)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the libraries that it imports
+    side: int
+
+    def _made(self, tensors: dict[str, Tensor]) -> nn.Module:
+        with quietly():
             from torch_fidelity.feature_extractor_base import FeatureExtractorBase
             from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP, build_model
 
@@ -57,18 +49,12 @@ class Clip:
             net = FromTensors()
         except (RuntimeError, LookupError, ArithmeticError, TypeError, ValueError, AssertionError):
             raise ModelError(
-                f"{weights.path} holds the weights of another network than CLIP's, by the names that OpenAI and "
+                f"{self.weights.path} holds the weights of another network than CLIP's, by the names that OpenAI and "
                 "OpenCLIP use.\nName the published file with --clip-weights."
             ) from None
         self.side = net.resolution
-        self._net = net.to(self.device)
+        return net
 
-    @torch.inference_mode()
     def features(self, images: Tensor) -> NDArray[np.float32]:
-        """uint8 (N, C, S, S) → (N, D), D = 512 of the published network. Grey becomes three channels."""
-        found = []
-        with self.console.progress(len(images), "images") as progress:
-            for block in images.split(_BATCH):
-                found.append(self._net(block.expand(-1, 3, -1, -1).to(self.device))[0].cpu().numpy())
-                progress.advance(len(block))
-        return np.concatenate(found)
+        """uint8 (N, C, S, S) → (N, D), D = 512 of the published network."""
+        return self._outputs(images)[0]

@@ -9,6 +9,10 @@ A few hundred rounds of the real `facegan.train.train`. What has to be another t
   which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`, or
   what `RATES` has; the moving average's half-life is shortened to `EMA_ROUNDS`; lengths of head starts and of the
   plateau as the training is;
+- codes of an autoencoder, and the latents, which are as long, are of `LATENTS` numbers: with BEGAN's 64 it draws all
+  that lies between four kinds of pictures as well as these, and its error tells nothing. It has learnt for `AHEAD`
+  rounds before G begins, and the pulling-away term, where the recipe has it, is of the weight `APART`, for four kinds
+  lie further apart than faces do;
 - several steps of D a round are left to the Wasserstein losses, whose critic has to be near its optimum: with hinge,
   five chase the generator from one kind of pictures to the next as long as rounds are few;
 - a lazy penalty is had at every step: every 16th would be 25 of 400;
@@ -33,7 +37,8 @@ from facegan.errors import FaceganError, Interrupted
 from facegan.recipes.recipe import Recipe, read_recipe
 from facegan.recipes.toy import MODES, Nearness, Pictures, nearness
 
-ROUNDS, LONGER, EMA_ROUNDS = 400, {"mlp": 600}, 20
+ROUNDS, LONGER, EMA_ROUNDS = 400, {"mlp": 600, "began": 600}, 20
+LATENTS, AHEAD, APART = {"began": 4}, {"began": 100}, 3.0
 WIDTHS = {
     "dcgan": 16,
     "dcgan-fc": 16,
@@ -173,6 +178,7 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     images = LONGER.get(config.nets, ROUNDS) * batch * d_steps
     changes: dict[str, Any] = {
         "width": width,
+        "latent": LATENTS.get(config.nets, config.latent),
         "width_d": config.width_d and max(config.width_d * width // config.width, 1),
         "batch": batch,
         "accumulate": 1,
@@ -190,6 +196,10 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
         "eval_metrics": TrainConfig.default("eval_metrics"),
         **dict.fromkeys(("save_every", "sample_every", "log_every"), images),
     }
+    if config.nets in AHEAD:
+        changes["d_head_start"] = AHEAD[config.nets] * batch * d_steps
+    if config.pull_away:
+        changes["pull_away"] = APART
     changes |= {
         name: -(-getattr(config, name) * images // config.images)
         for name in _SHORTENED
