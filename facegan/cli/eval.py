@@ -90,9 +90,12 @@ def eval(
     if not shards:
         raise SettingsError("facegan eval needs real faces: name a dataset of facegan prep with --shards OUT.")
     if best:
-        from facegan.train.sample import best_of
+        if target.is_file():
+            raise SettingsError(f"--best is of a run, and {target} is a file: leave it out.")
+        if target.is_dir():  # else it is told below that there is none
+            from facegan.train.sample import best_of
 
-        target, out = best_of(target), out or target
+            target, out = best_of(target), out or target
     if dry_run:
         told = plan(target, shards, config)
         if json:

@@ -32,7 +32,7 @@ class Clip(PublishedNet):
     def _made(self, tensors: dict[str, Tensor]) -> nn.Module:
         with quietly():
             from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-            from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP, build_model
+            from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP, VisionTransformer, build_model
 
         class FromTensors(FeatureExtractorCLIP):
             def __init__(self) -> None:
@@ -45,13 +45,15 @@ class Clip(PublishedNet):
             if not all(tensor.numel() for tensor in tensors.values()):
                 raise ValueError("a tensor without numbers")
             with torch.device("meta"):  # what does not fit is found out before memory is taken for it
-                build_model({name: tensor.to("meta") for name, tensor in tensors.items()}, torch.float32)
-            net = FromTensors()
+                plan = build_model({name: tensor.to("meta") for name, tensor in tensors.items()}, torch.float32)
+            if not isinstance(plan.visual, VisionTransformer) or plan.visual.input_resolution < 1:
+                raise ValueError("a residual network, or one of no pixels")
         except (RuntimeError, LookupError, ArithmeticError, TypeError, ValueError, AssertionError):
             raise ModelError(
-                f"{self.weights.path} holds the weights of another network than CLIP's, by the names that OpenAI and "
-                "OpenCLIP use.\nName the published file with --clip-weights."
+                f"{self.weights.path} holds the weights of another network than CLIP's vision transformer, by the "
+                "names that OpenAI and\nOpenCLIP use. Name the published file with --clip-weights."
             ) from None
+        net = FromTensors()
         self.side = net.resolution
         return net
 

@@ -151,7 +151,7 @@ class _Evaluating:
             self._leave_out(wanted, str(error), say=self.console.warn if self.config.by_name else self.console.note)
             return None
         self.found.protocol["clip"] = self._told("CLIP ViT-B/32", weights, wanted) | {
-            "name": CLIP_NETWORK,
+            "name": CLIP_NETWORK if net.weights.published else f"CLIP vision transformer of {net.side}×{net.side}",
             "resize": f"bilinear to {net.side}×{net.side}, as TensorFlow 1 does it",
         }
         return ClipNet(net, self.config.kid_subsets)

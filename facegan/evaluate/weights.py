@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 Network = Literal["inception", "clip"]
+_NAMES: dict[Network, str] = {"inception": "Inception", "clip": "CLIP"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def find_weights(network: Network, given: str | Path | None, *, fetch: bool = Tr
     if given:
         path = Path(given)
         if not path.is_file():
-            raise ModelError(f"There is no {path}. --{network}-weights names a file of {network.title()}'s weights.")
+            raise ModelError(f"There is no {path}. --{network}-weights names a file of {_NAMES[network]}'s weights.")
         return _checked(path, known)
     path = next((folder / known.file for folder in _folders() if (folder / known.file).is_file()), None)
     if not path and not fetch:

@@ -121,9 +121,10 @@ def export_generator(
     make_folder(folder)
     try:
         with exclusive(folder / _LOCK, f"Another facegan export is at work in {folder}"), disk_errors(folder):
-            remove_partials(folder)
-            staging = make_folder(folder / _STAGING)
+            staging = folder / _STAGING
             try:
+                remove_partials(folder)
+                make_folder(staging)
                 exported = _fill(staging, origin, generator, config, console)
                 _put(staging, folder, exported)
             finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.errors import CheckpointError
-from facegan.train.folder.log import STATS, read_stats, unreadable_row
+from facegan.train.folder.log import STATS, numbered_stats
 
 _MOST = 1e300  # sums of them are numbers still
 _MOST_IMAGES = 10**18
@@ -19,19 +19,21 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
     Raises:
         CheckpointError: facegan train wrote no such row.
     """
-    rows = read_stats(run)
-    if number := unreadable_row(run):
-        raise CheckpointError(
-            f"{run / STATS} is damaged: line {number} is no row, and others follow.\n"
-            "Take an undamaged copy, or take that line out."
-        )
-    for number, row in enumerate(rows, 1):
+    rows = numbered_stats(run)
+    if rows and not rows[max(rows)]:  # a process that was killed left it unfinished
+        rows.popitem()
+    for number, row in rows.items():
+        if not row:
+            raise CheckpointError(
+                f"{run / STATS} is damaged: line {number} is no row, and others follow.\n"
+                "Take an undamaged copy, or take that line out."
+            )
         if wrong := _wrong(row):
             raise CheckpointError(
                 f"{run / STATS} is damaged: in line {number}, {wrong} is not what facegan train writes.\n"
                 "Take an undamaged copy, or take that line out."
             )
-    return rows
+    return list(rows.values())
 
 
 def _wrong(row: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ def checked(
 
 def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
     encodes = isinstance(pair.discriminator, type) and issubclass(pair.discriminator, Autoencoder)
-    if config.pull_away and not encodes:
+    if config.pull_away and (is_own(config.nets) or not encodes):
         raise SettingsError(
             f"train.pull_away keeps codes apart, and the discriminator of '{config.nets}' tells none. Leave it out, or "
             "set train.nets=began."
@@ -77,6 +77,11 @@ def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:
         raise SettingsError(
             f"Each of {asked_size()} processes has {share} images of --batch {config.batch}, and they can't be "
             f"computed in {config.accumulate} equal parts:\nchoose a multiple of {asked_size() * config.accumulate}."
+        )
+    if config.pull_away and share // config.accumulate < 2:
+        raise SettingsError(
+            "train.pull_away keeps the codes of images apart that are computed together, and here each is computed "
+            "alone.\nRaise --batch, or leave it out."
         )
     if config.batch > len(faces):
         raise SettingsError(

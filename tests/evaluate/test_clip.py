@@ -103,7 +103,7 @@ def test_eval_tells_by_what(faces: Path, run: Path, tensors: Path, tmp_path: Pat
     assert {*told["floors"]} == {"fid_clip", "kid_clip"}
     assert told["metrics"]["fid_clip"] > told["floors"]["fid_clip"] > 0
     assert told["protocol"]["clip"] == {
-        "name": "clip-vit-b-32",
+        "name": "CLIP vision transformer of 32×32",
         "resize": "bilinear to 32×32, as TensorFlow 1 does it",
         "weights": "clip.safetensors",
         "sha256": hashlib.sha256(tensors.read_bytes()).hexdigest(),
@@ -140,6 +140,15 @@ def test_a_file_of_the_published_name_has_to_be_it(
     assert f"it has to be {known.sha256}" in said
 
 
+def residual_network() -> dict[str, Tensor]:
+    """A CLIP, but none that the metrics are named by."""
+    from torch_fidelity.feature_extractor_clip import ModifiedResNet
+
+    net = ModifiedResNet((1, 1, 1, 1), output_dim=FEATURES, heads=32, input_resolution=32, width=64)
+    tensors = {f"visual.{name}": tensor.contiguous() for name, tensor in net.state_dict().items()}
+    return tensors | {"text_projection": torch.zeros(16, FEATURES)}
+
+
 def _without(name: str) -> Any:
     return lambda held: {key: tensor for key, tensor in held.items() if key != name}
 
@@ -157,6 +166,8 @@ def _without(name: str) -> Any:
         lambda held: held | {"visual.class_embedding": torch.zeros(65)},
         lambda held: held | {"visual.conv1.weight": torch.zeros(64, 3, 0, 0)},
         lambda held: held | {"visual.positional_embedding": torch.zeros(())},
+        lambda held: held | {"visual.positional_embedding": torch.zeros(1, 64)},  # for images of no pixels
+        lambda held: residual_network(),
         # Networks of more than all memory, told by tensors of no size.
         lambda held: held | {"text_projection": torch.zeros(0, 2**40)},
         lambda held: held | {"visual.conv1.weight": torch.zeros(2**24, 1, 1, 1)},

@@ -132,6 +132,10 @@ def test_a_row_that_is_none_is_named_and_the_end_may_be_missing(run: Path) -> No
     (run / "stats.jsonl").write_text("\n".join([*lines[:2], "", lines[2][:-5], *lines[3:]]))
     with pytest.raises(CheckpointError, match="line 4 is no row, and others follow"):
         read_run(run)
+    wrong = json.dumps({**json.loads(lines[2]), "loss_d": "much"})
+    (run / "stats.jsonl").write_text("\n".join(["", *lines[:2], "", wrong, *lines[3:]]))
+    with pytest.raises(CheckpointError, match="in line 5, loss_d is not what facegan train writes"):
+        read_run(run)
 
 
 def test_a_record_that_is_damaged_is_named(run: Path) -> None:

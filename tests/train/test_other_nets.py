@@ -55,6 +55,7 @@ def test_a_critic_of_every_pair_takes_the_penalty(name):
     [
         ({"nets": "began", "loss": "hinge"}, r"loss = hinge does not go with the nets 'began'.*\n.*train.loss=began"),
         ({"nets": "mlp", "loss": "began"}, r"loss = began needs .* 'mlp' is none\.\nSet train\.nets=began"),
+        ({"nets": "began", "batch": 4, "accumulate": 4, "pull_away": 1}, "each is computed alone"),
         ({"nets": "mlp", "norm": "layer"}, "'mlp' have the normalisation none, not 'layer'"),
     ],
 )
@@ -85,6 +86,18 @@ def test_pulling_away_turns_the_generator_alone():
             return pulling_away(cast(Autoencoder, t.discriminator).judge_and_encode(fakes)[1]).item()
 
     assert likeness(strong) < 0.8 * likeness(plain)
+
+
+def test_pulling_away_is_computed_in_float32_and_of_each_part():
+    config = toy_config(nets="began", width=4, latent=8, pull_away=2)
+    t = Trainer(config, spec_of(config, 32, 3), CPU, "bf16")
+    t.round(ToyFaces().batches(16))
+    assert all(tensor.isfinite().all() for tensor in t.tensors().values())
+    whole, parts = trainer("began", latent=8, pull_away=1), trainer("began", latent=8, pull_away=1, accumulate=2)
+    for some in (whole, parts):
+        some.round(ToyFaces().batches(16))
+    assert parts.means()["loss_g"] == pytest.approx(whole.means()["loss_g"], rel=0.2)
+    assert parts.means()["loss_g"] != whole.means()["loss_g"]
 
 
 @pytest.mark.parametrize("norm", ["spectral", "layer"])

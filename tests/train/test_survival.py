@@ -274,6 +274,21 @@ def test_damage_of_every_kind_is_noticed_and_named(tmp_path, capsys):
         shutil.rmtree(run)
 
 
+def test_no_row_is_lost_behind_a_line_that_is_none(tmp_path):
+    """An empty line, and one that somebody has damaged: a run that is taken up keeps them, and all rows."""
+    whole = toy_train(tmp_path / "whole").run
+    run = tmp_path / "run"
+    toy_train(run, images=160)
+    lines = (run / "stats.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "stats.jsonl").write_bytes(b"".join([lines[0], b"\n", *lines[1:]]))
+    toy_train(run)
+    assert without_times(run) == without_times(whole)
+    lines = (run / "stats.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "stats.jsonl").write_bytes(b"".join([*lines[:3], b"{damaged\n", *lines[3:]]))
+    toy_train(run)
+    assert (run / "stats.jsonl").read_bytes().splitlines(keepends=True) == [*lines[:3], b"{damaged\n", *lines[3:]]
+
+
 def test_a_half_line_of_a_killed_process_is_cut_away(tmp_path):
     whole = toy_train(tmp_path / "whole").run
     run = tmp_path / "run"

@@ -6,7 +6,8 @@ stats.jsonl has one JSON object a line, of four kinds, told apart by their field
 
 A row of the training, one each ``--log-every`` images, means over the rounds since the row before:
 
-    loss_d, loss_g      as the method defines them; ``loss_d`` holds penalties with their weights
+    loss_d, loss_g      as the method defines them; ``loss_d`` holds penalties, and ``loss_g`` the
+                        pulling-away term, with their weights
     d_real, d_fake      D's logits of real and of fake images
     gp                  with a regulariser, as WGAN-GP has one: its penalty without its weight; the sum of several
     k, convergence      BEGAN alone: its k, and its measure of convergence M
@@ -27,6 +28,7 @@ seed) and ``floor`` ({metric: value} of real images beside other real ones).
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -85,13 +87,20 @@ class RunLog:
             self._board.purge(0 if images is None else images + 1)
 
     def _cut_rows(self, images: int, length: int | None) -> None:
-        kept, self.rows = 0, []
-        for line in self._stats.path.read_bytes()[:length].splitlines(keepends=True):
+        """Behind the last row of so many images. A line before it that is no row stays: it may be mended by hand."""
+        read, kept, self.rows = 0, 0, []
+        data = self._stats.path.read_bytes()
+        if length and data[length - 1 : length] == b"\n":  # else somebody has edited the file since
+            data = data[:length]
+        for line in data.splitlines(keepends=True):
+            read += len(line)
             row = _parse(line)
-            if row is None or row["images"] > images or not line.endswith(b"\n"):
+            if row is None:
+                continue
+            if row["images"] > images or not line.endswith(b"\n"):
                 break
             self.rows.append(row)
-            kept += len(line)
+            kept = read
         self._stats.cut(kept)
 
     def lengths(self) -> dict[str, int]:
@@ -175,26 +184,15 @@ class RunLog:
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
     """The rows of stats.jsonl, of all kinds, up to one that a killed process left unfinished; empty lines are none."""
-    rows: list[dict[str, Any]] = []
-    for line in _lines(run).values():
-        row = _parse(line)
-        if row is None:
-            break
-        rows.append(row)
-    return rows
+    rows = numbered_stats(run).values()
+    return list(itertools.takewhile(bool, rows))
 
 
-def unreadable_row(run: Path) -> int | None:
-    """The first line of stats.jsonl, from 1, that is no row though others follow: nobody who was killed left it so."""
-    lines = _lines(run)
-    return next((number for number, line in list(lines.items())[:-1] if _parse(line) is None), None)
-
-
-def _lines(run: Path) -> dict[int, bytes]:
-    """Those that are not empty, by their number from 1."""
+def numbered_stats(run: Path) -> dict[int, dict[str, Any]]:
+    """The same by the numbers of their lines, from 1; a line that is no row is an empty one."""
     path = run / STATS
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return {number: line for number, line in enumerate(lines, 1) if line.strip()}
+    return {number: _parse(line) or {} for number, line in enumerate(lines, 1) if line.strip()}
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -153,11 +153,13 @@ class Work:
                 fake = self._fake_for_g(images, after_d)
                 with autocast(self.device, self.precision):
                     seen = self._seen(fake, "augment fakes of G", images)
-                    fake_logits, apart = self._judge_for_g(seen, images)
+                    fake_logits, codes = self._judge_for_g(seen, images)
                     others: tuple[Tensor, ...] = ()
                     if self.loss.pairs:
                         others = (self._judge("reals of G", images)(self._paired(step, part, gathered)),)
-                loss = self.loss.generator(fake_logits, *others) + apart
+                loss = self.loss.generator(fake_logits, *others)
+                if codes is not None:
+                    loss = loss + self.config.pull_away * pulling_away(codes)
                 self.g.backward(loss * self.weight)
                 self._count(self.config.accumulate, loss_g=loss)
         finally:  # a capture that fails is followed by plain rounds
@@ -227,12 +229,11 @@ class Work:
             images = augment.augment(images, self.config.augmentations, random)
         return images if self.config.image_range == 1 else images * self.config.image_range
 
-    def _judge_for_g(self, fake: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor | float]:
-        """What D says of them, (N,), and the weighted pulling-away term of their codes."""
+    def _judge_for_g(self, fake: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What D says of them, (N,), and the codes that it has of them, where they are to be kept apart."""
         if not self.config.pull_away:
-            return self._judge("fakes of G", numbers)(fake), 0.0
-        logits, codes = cast(Autoencoder, self.d.net).judge_and_encode(fake)  # others are refused at the start
-        return logits, self.config.pull_away * pulling_away(codes)
+            return self._judge("fakes of G", numbers)(fake), None
+        return cast(Autoencoder, self.d.net).judge_and_encode(fake)  # other nets are refused at the start
 
     def _judge(self, what: str, numbers: Tensor) -> Callable[[Tensor], Tensor]:
         """D, (N, C, H, W) to (N,), with its dropout, if it has some, drawn by the images' numbers."""
