@@ -84,10 +84,11 @@ def test_the_random_nets_distance_rises_from_real_faces_to_noise(measured: Measu
     assert found == sorted(set(found)), found
 
 
-def test_the_sliced_distance_rises_to_what_is_noise(measured: Measured) -> None:
-    """An untrained net's faint noise is as far as the loud: the distance takes contrasts away."""
-    real, trained, *noises = of(measured, "swd", LADDER)
-    assert real < trained < 0.5 * min(noises)
+def test_the_sliced_distance_rises_from_real_faces_to_noise(measured: Measured) -> None:
+    """An untrained net's faint noise is almost as far as the loud: the distance takes contrasts away."""
+    real, trained, nothing, noise = of(measured, "swd", LADDER)
+    assert real < trained < 0.5 * nothing
+    assert nothing < noise
 
 
 @pytest.mark.parametrize("measure", ["no density", "no coverage", "not one face", "keypoints"])
@@ -130,7 +131,7 @@ def test_the_likeness_of_pairs_is_read_against_that_of_real_ones(measured: Measu
 
 @pytest.mark.slow
 def test_a_trained_generator_is_between_real_faces_and_an_untrained_one(tmp_path: Path, models: Path) -> None:
-    """After 8,000 images, in every measure. Noise is worst of all, but for SWD, which takes contrasts away."""
+    """After 8,000 images, in every measure of nearness; noise is the worst of all. (MS-SSIM is of one set alone.)"""
     faces = drawn_faces(2 * COUNT + 500)
     sets = {
         "reference": faces[:COUNT],
@@ -143,7 +144,4 @@ def test_a_trained_generator_is_between_real_faces_and_an_untrained_one(tmp_path
     for name in ("frechet_random", "swd", "no density", "no coverage", "not one face", "keypoints"):
         real, between, nothing, noise = of(measured, name, ("real", "trained", "untrained", "noise"))
         assert real < between < nothing, name
-        assert between < noise, name
-        assert nothing <= noise or name == "swd", name
-    alike = {name: found["ms_ssim"] for name, found in measured.items()}
-    assert abs(alike["trained"] - alike["reference"]) < abs(alike["untrained"] - alike["reference"])
+        assert nothing <= noise, name
