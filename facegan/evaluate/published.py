@@ -6,6 +6,7 @@ N images, C channels, S side.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ from facegan.evaluate.weights import Weights, read_weights
 _BATCH = 32
 
 
-class PublishedNet:
+class PublishedNet(ABC):
     """
     Raises:
         ModelError: the weights can't be read, or are of another network.
@@ -30,9 +31,9 @@ class PublishedNet:
         self.weights, self.device, self.console = weights, torch.device(device), console or Console(quiet=True)
         self._net = self._made(read_weights(weights)).to(self.device)
 
+    @abstractmethod
     def _made(self, tensors: dict[str, Tensor]) -> nn.Module:
         """uint8 (N, 3, S, S) → its outputs, as a tuple; raises ModelError where the tensors are of another."""
-        raise NotImplementedError
 
     @torch.inference_mode()
     def _outputs(self, images: Tensor) -> list[NDArray[np.float32]]:

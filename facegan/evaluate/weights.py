@@ -49,6 +49,10 @@ def find_weights(network: Network, given: str | Path | None, *, fetch: bool = Tr
         path = Path(given)
         if not path.is_file():
             raise ModelError(f"There is no {path}. --{network}-weights names a file of {_NAMES[network]}'s weights.")
+        if known.file.endswith(".safetensors") and path.suffix != ".safetensors":
+            raise ModelError(
+                f"{path} is no .safetensors. --{network}-weights takes tensors alone, of which nothing can be run."
+            )
         return _checked(path, known)
     path = next((folder / known.file for folder in _folders() if (folder / known.file).is_file()), None)
     if not path and not fetch:
@@ -74,10 +78,6 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
             # The published file is of this kind. Of pickles this reader takes tensors and names, and runs nothing.
             tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
-        if "TorchScript" in str(error):
-            raise ModelError(
-                f"{weights.path} is a program (TorchScript), and none is run. Name a .safetensors of its tensors."
-            ) from None
         raise ModelError(f"{weights.path} holds no weights that can be read: {_first_line(error)}") from None
     except Exception:  # pickle.UnpicklingError, whose text tells how to load it without care; or any other
         raise ModelError(

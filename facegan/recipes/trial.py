@@ -11,8 +11,8 @@ A few hundred rounds of the real `facegan.train.train`. What has to be another t
   plateau as the training is;
 - codes of an autoencoder, and the latents, which are as long, are of `LATENTS` numbers: with BEGAN's 64 it draws all
   that lies between four kinds of pictures as well as these, and its error tells nothing. It has learnt for `AHEAD`
-  rounds before G begins, and the pulling-away term, where the recipe has it, is of the weight `APART`, for four kinds
-  lie further apart than faces do;
+  rounds before G begins, and the pulling-away term weighs `APART` times as much as in the recipe, for four kinds lie
+  further apart than faces do;
 - several steps of D a round are left to the Wasserstein losses, whose critic has to be near its optimum: with hinge,
   five chase the generator from one kind of pictures to the next as long as rounds are few;
 - a lazy penalty is had at every step: every 16th would be 25 of 400;
@@ -38,7 +38,7 @@ from facegan.recipes.recipe import Recipe, read_recipe
 from facegan.recipes.toy import MODES, Nearness, Pictures, nearness
 
 ROUNDS, LONGER, EMA_ROUNDS = 400, {"mlp": 600, "began": 600}, 20
-LATENTS, AHEAD, APART = {"began": 4}, {"began": 100}, 3.0
+LATENTS, AHEAD, APART = {"began": 4}, {"began": 100}, 300.0
 WIDTHS = {
     "dcgan": 16,
     "dcgan-fc": 16,
@@ -178,6 +178,7 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     images = LONGER.get(config.nets, ROUNDS) * batch * d_steps
     changes: dict[str, Any] = {
         "width": width,
+        "pull_away": config.pull_away * APART,
         "latent": LATENTS.get(config.nets, config.latent),
         "width_d": config.width_d and max(config.width_d * width // config.width, 1),
         "batch": batch,
@@ -198,8 +199,6 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     }
     if config.nets in AHEAD:
         changes["d_head_start"] = AHEAD[config.nets] * batch * d_steps
-    if config.pull_away:
-        changes["pull_away"] = APART
     changes |= {
         name: -(-getattr(config, name) * images // config.images)
         for name in _SHORTENED

@@ -40,6 +40,7 @@ def sets() -> Mapping[str, Tensor]:
         "real": real,
         "learnt": learnt(reference, COUNT),
         "untrained": untrained(COUNT),
+        "untrained residual": untrained(COUNT, nets="resnet"),
         "noise": uniform_noise(COUNT),
         "soft": blurred(real, 0.8),
         "softer": blurred(real, 2),
@@ -84,11 +85,15 @@ def test_the_random_nets_distance_rises_from_real_faces_to_noise(measured: Measu
     assert found == sorted(set(found)), found
 
 
-def test_the_sliced_distance_rises_from_real_faces_to_noise(measured: Measured) -> None:
-    """An untrained net's faint noise is almost as far as the loud: the distance takes contrasts away."""
-    real, trained, nothing, noise = of(measured, "swd", LADDER)
-    assert real < trained < 0.5 * nothing
-    assert nothing < noise
+def test_the_sliced_distance_rises_to_what_is_noise(measured: Measured) -> None:
+    """An untrained net's faint noise is as far as the loud, since the distance takes contrasts away.
+
+    A DCGAN's is chequered, and even a little further; a residual net's is soft, and a little nearer.
+    """
+    real, trained, *noises = of(measured, "swd", LADDER)
+    assert real < trained < 0.5 * min(noises)
+    residual = measured["untrained residual"]["swd"]
+    assert trained < residual < measured["noise"]["swd"]
 
 
 @pytest.mark.parametrize("measure", ["no density", "no coverage", "not one face", "keypoints"])
@@ -131,7 +136,7 @@ def test_the_likeness_of_pairs_is_read_against_that_of_real_ones(measured: Measu
 
 @pytest.mark.slow
 def test_a_trained_generator_is_between_real_faces_and_an_untrained_one(tmp_path: Path, models: Path) -> None:
-    """After 8,000 images, in every measure of nearness; noise is the worst of all. (MS-SSIM is of one set alone.)"""
+    """After 8,000 images, in every measure. Noise is the worst of all, but for SWD, which takes contrasts away."""
     faces = drawn_faces(2 * COUNT + 500)
     sets = {
         "reference": faces[:COUNT],
@@ -144,4 +149,7 @@ def test_a_trained_generator_is_between_real_faces_and_an_untrained_one(tmp_path
     for name in ("frechet_random", "swd", "no density", "no coverage", "not one face", "keypoints"):
         real, between, nothing, noise = of(measured, name, ("real", "trained", "untrained", "noise"))
         assert real < between < nothing, name
-        assert nothing <= noise, name
+        assert between < noise, name
+        assert nothing <= noise or name == "swd", name
+    alike = {name: found["ms_ssim"] for name, found in measured.items()}
+    assert abs(alike["trained"] - alike["reference"]) < abs(alike["untrained"] - alike["reference"])

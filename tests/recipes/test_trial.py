@@ -142,6 +142,13 @@ def test_a_trial_keeps_all_of_a_recipe_that_its_docstring_does_not_name(name):
     assert changed <= named
 
 
+def test_a_weight_that_is_far_too_small_stays_so():
+    began = read_recipe("celeba-began-64").train()
+    assert trial_config(began, 0).pull_away == pytest.approx(3)
+    assert trial_config(began.model_copy(update={"pull_away": 1e-6}), 0).pull_away == pytest.approx(3e-4)
+    assert trial_config(began.model_copy(update={"pull_away": 0.0}), 0).pull_away == 0
+
+
 def test_all_pairs_have_a_width():
     assert set(WIDTHS) == set(PAIRS)
 

@@ -89,10 +89,15 @@ def test_pulling_away_turns_the_generator_alone():
 
 
 def test_pulling_away_is_computed_in_float32_and_of_each_part():
-    config = toy_config(nets="began", width=4, latent=8, pull_away=2)
-    t = Trainer(config, spec_of(config, 32, 3), CPU, "bf16")
-    t.round(ToyFaces().batches(16))
-    assert all(tensor.isfinite().all() for tensor in t.tensors().values())
+    losses, codes = [], []
+    for weight in (0, 1000):
+        config = toy_config(nets="began", width=4, latent=8, pull_away=weight)
+        t = Trainer(config, spec_of(config, 32, 3), CPU, "bf16")
+        t.discriminator.get_submodule("encoder").register_forward_hook(lambda *seen: codes.append(seen[2].detach()))
+        t.round(ToyFaces().batches(16))
+        losses.append(t.means()["loss_g"])
+    assert codes[-1].dtype == torch.bfloat16
+    assert (losses[1] - losses[0]) / 1000 == pytest.approx(pulling_away(codes[-1]).item(), rel=1e-5)
     whole, parts = trainer("began", latent=8, pull_away=1), trainer("began", latent=8, pull_away=1, accumulate=2)
     for some in (whole, parts):
         some.round(ToyFaces().batches(16))
