@@ -21,9 +21,11 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check every checksum and count. Exit code 1 and a line for each problem where something does not hold."""
+    from facegan.shards.checksums import save_verified
     from facegan.shards.verify import verify as check
 
     found = check(out, console_of(quiet), deep=deep)
+    save_verified(out, found.marks)
     if json:
         problems = [{"shard": problem.shard, "problem": problem.problem} for problem in found.problems]
         print_json({"ok": found.ok, "shards": found.shards, "samples": found.samples, "problems": problems})

@@ -6,12 +6,14 @@ is moved into place. A process killed anywhere in between leaves either chunks t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -26,8 +28,9 @@ from facegan.prep.out.home import Home
 from facegan.prep.pictures.original import write_origin
 from facegan.prep.pictures.preview import REJECTS_SHOWN, draw_preview
 from facegan.prep.pictures.rejects import read_rejects, with_rejects
-from facegan.prep.plan import ChunkPlan, Plan
+from facegan.prep.plan import ChunkPlan, Plan, repairable
 from facegan.shards.cards import write_cards
+from facegan.shards.checksums import check_shard
 from facegan.shards.layout import (
     CARD_NAME,
     DATASET_FILE,
@@ -54,7 +57,11 @@ def chunks_folder(plan: Plan) -> str:
 
 
 def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
-    """Makes the committed chunks of a plan part of the dataset."""
+    """Makes the committed chunks of a plan part of the dataset.
+
+    Raises:
+        DatasetError: a shard of the dataset that the preview shows is altered; nothing is published.
+    """
     out = home.folder
     state = out / STATE_FOLDER
     shutil.rmtree(state / FINAL, ignore_errors=True)
@@ -74,7 +81,7 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
         chunks=tuple(gathered.chunks),
         photos_sha256=sha256_file(final / PHOTOS_FILE),
     )
-    _write_preview(final / PREVIEW_FILE, info, gathered, home)
+    _write_preview(final / PREVIEW_FILE, info, gathered, _checking(home, plan))
     write_cards(final, info, known_datasets().get(info.data_set))
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
     files = list(final.iterdir())
@@ -231,11 +238,30 @@ class _Gathered:
         return [self._rejects[reason] for reason in sorted(self._rejects)]
 
 
-def _write_preview(path: Path, info: DatasetInfo, gathered: _Gathered, home: Home) -> None:
+def _checking(home: Home, plan: Plan) -> Callable[[Path], AbstractContextManager[Path]]:
+    """`Home.whole`, which compares shards of the dataset as it was with their checksums. A repair has compared all."""
+    entries = {entry.name: entry for entry in plan.before.shards} if plan.before and not plan.again else {}
+
+    @contextlib.contextmanager
+    def whole(shard: Path) -> Iterator[Path]:
+        with home.whole(shard) as file:
+            if shard.parent == home.folder and shard.name in entries:
+                try:
+                    check_shard(home.folder, entries[shard.name], file)
+                except DatasetError as error:
+                    raise repairable(error) from None
+            yield file
+
+    return whole
+
+
+def _write_preview(
+    path: Path, info: DatasetInfo, gathered: _Gathered, whole: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
     paths = [(gathered.files[entry.name], entry.samples) for entry in info.shards]
     rejects = gathered.rejects()
     # The first of each reason, then the second of each, …
     shown = [told[1] for rank in itertools.zip_longest(*rejects) for told in rank if told][:REJECTS_SHOWN]
-    sheet = draw_preview(paths, shown, info.totals.rejected, info.totals.kept, home.whole)
+    sheet = draw_preview(paths, shown, info.totals.rejected, info.totals.kept, whole)
     png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
     write_bytes(path, with_rejects(png, itertools.chain(*rejects)))

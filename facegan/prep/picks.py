@@ -15,6 +15,7 @@ import pyarrow as pa
 from facegan.config import SelectConfig
 from facegan.console import Progress
 from facegan.errors import DatasetError
+from facegan.shards.checksums import check_photos, check_shard
 from facegan.shards.index import Sample, Shard
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, SPLITS, DatasetInfo
 from facegan.shards.photos import SCHEMA, read_batches
@@ -42,6 +43,7 @@ class Standing:
         self.folder = folder
         self.info = DatasetInfo.read(folder)
         self._entries = {entry.name: entry for entry in self.info.shards}
+        self._checked: set[str] = set()
         self._name = ""
         self._shard: Shard | None = None
         self._samples: dict[str, Sample] = {}
@@ -61,10 +63,13 @@ class Standing:
 
     def _open(self, name: str) -> None:
         self.close()
-        path, entry = self.folder / name, self._entries.get(name)
-        if entry is None or not path.is_file() or path.stat().st_size != entry.bytes:
-            raise self._damaged(f"The shard {path} is missing, or another than {DATASET_FILE} tells of")
-        self._name, self._shard = name, Shard(path)
+        entry = self._entries.get(name)
+        if entry is None:
+            raise self._damaged(f"{PHOTOS_FILE} names the shard {name!r}, which {DATASET_FILE} does not list")
+        if name not in self._checked:
+            check_shard(self.folder, entry)
+            self._checked.add(name)
+        self._name, self._shard = name, Shard(self.folder / name)
         self._samples = {sample.key: sample for sample in self._shard.samples}
 
     def score(self, row: dict[str, Any], key: str) -> float:
@@ -91,6 +96,7 @@ def picked(sources: list[Standing], config: SelectConfig, progress: Progress) ->
     before: _Before = {}
     left = config.limit
     for source in sources:
+        check_photos(source.folder, source.info)
         for batch in read_batches(source.folder / PHOTOS_FILE):
             for pick in _fitting(source, batch, config.splits or list(SPLITS), where):
                 if len(sources) > 1 and not _is_new(pick, before):

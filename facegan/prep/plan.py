@@ -13,7 +13,6 @@ from typing import Any
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SourceError
-from facegan.files import sha256_file
 from facegan.manifests import known_datasets, recognise
 from facegan.prep.attributes import Attributes
 from facegan.prep.chunk import Chunk, Item
@@ -24,6 +23,7 @@ from facegan.prep.sources.base import Source
 from facegan.prep.splits import splitter
 from facegan.prep.twins import find_twins
 from facegan.remote import reachable
+from facegan.shards.checksums import check_photos, size_error
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
 from facegan.shards.photos import read_known
 
@@ -123,13 +123,20 @@ def make_plan(
 
     Raises:
         SourceError: a new photograph lies outside the folder which the first prep fixed, or has no split.
-        DatasetError: a photograph has changed since it was added.
+        DatasetError: a photograph has changed since it was added, or the dataset is damaged.
     """
+    if before:
+        try:
+            check_photos(out, before)
+        except DatasetError as error:
+            raise DatasetError(
+                f"{error}\nNothing can be added without it: make the dataset anew with --force."
+            ) from None
     marks, twins = _marks(source, out, before), 0
-    if before is None or limit is not None or not _is_all_known(catalogue, out, before):
+    if before is None or limit is not None or not _is_all_known(catalogue, before):
         catalogue.arrange(limit)
         if before:
-            _add_known(catalogue, out)
+            catalogue.add_known(read_known(out / PHOTOS_FILE))
         catalogue.set_root(known=before is not None)
         if before:
             catalogue.mark_known()
@@ -141,6 +148,10 @@ def make_plan(
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, reachable(source.where):
                 twins = find_twins(source.unpacked(Path(folder)), catalogue, workers, fetch_ahead)
     versions = library_versions()
+    chunks = tuple(_cut(catalogue, config.shard_size, settings, {**versions, "source": " ".join(marks)}))
+    for entry in before.shards if before and chunks else ():
+        if error := size_error(out, entry):  # the preview may need it; its SHA-256 is compared then
+            raise repairable(error)
     return Plan(
         where=source.where,
         marks=marks,
@@ -152,7 +163,7 @@ def make_plan(
         ignored=dict(sorted(catalogue.ignored.items())),
         data_set=before.data_set if before else _recognised(source, catalogue),
         twins=twins,
-        chunks=tuple(_cut(catalogue, config.shard_size, settings, {**versions, "source": " ".join(marks)})),
+        chunks=chunks,
         catalogue=catalogue,
         attributes=attributes.names if attributes else (),
     )
@@ -184,14 +195,13 @@ def set_attributes(catalogue: Catalogue, attributes: Attributes) -> None:
         raise SourceError(f"{attributes.path} has no attributes of {missing}. All photographs need some, or none.")
 
 
-def _is_all_known(catalogue: Catalogue, out: Path, before: DatasetInfo) -> bool:
+def _is_all_known(catalogue: Catalogue, before: DatasetInfo) -> bool:
     """Whether the dataset accounts for just what the source holds."""
-    photos = out / PHOTOS_FILE
-    return (
-        photos.is_file()
-        and sha256_file(photos) == before.photos_sha256
-        and catalogue.holds_just(before.totals.photos, before.fingerprint)
-    )
+    return catalogue.holds_just(before.totals.photos, before.fingerprint)
+
+
+def repairable(error: DatasetError) -> DatasetError:
+    return DatasetError(f"{error}\nMake it again with --repair, then start the same command again.")
 
 
 def _recognised(source: Source, catalogue: Catalogue) -> str:
@@ -209,16 +219,6 @@ def _no_photographs(where: str, catalogue: Catalogue) -> str:
         f"{where} holds no photographs" + (f" (but {others})" if others else "") + ".\n"
         f"Photographs are files that end in {' '.join(sorted(PHOTO_SUFFIXES))}."
     )
-
-
-def _add_known(catalogue: Catalogue, out: Path) -> None:
-    path = out / PHOTOS_FILE
-    try:
-        catalogue.add_known(read_known(path))
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{path} can't be read ({error}), so nothing can be added to {out}.\nMake it anew with --force."
-        ) from None
 
 
 def _refuse_changed(catalogue: Catalogue, out: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.files import new_folder
+from facegan.shards.checksums import check_shard
 from facegan.shards.deep import shown
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.samples import Found, read_samples
@@ -35,6 +36,7 @@ def extract(folder: Path, target: Path, console: Console | None = None) -> int:
     bar = (console or Console(quiet=True)).progress(info.totals.faces, "faces")
     with new_folder(target) as whole, bar as progress:
         for entry in info.shards:
+            check_shard(folder, entry)
             for sample in read_samples(folder, entry):
                 _write(whole / sample.split / str(sample.meta.label), sample)
                 labels.add(sample.meta.label)

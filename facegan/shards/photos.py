@@ -72,9 +72,8 @@ def _holds_null(column: pa.Array) -> bool:
 
 def read_known(path: Path) -> Iterator[tuple[str, int, str]]:
     """Path, size in bytes and SHA-256 of every photograph that the dataset accounts for."""
-    with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
-        for batch in table.iter_batches(_BATCH, columns=["path", "bytes", "sha256"], use_threads=False):
-            yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
+    for batch in read_batches(path, ["path", "bytes", "sha256"]):
+        yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
 
 
 def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:

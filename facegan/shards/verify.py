@@ -17,6 +17,7 @@ import numpy as np
 from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.files import sha256_file
+from facegan.shards.checksums import Mark, mark_of
 from facegan.shards.deep import TOLD_TWICE, Expected, check_samples, compare, read_facts, shown
 from facegan.shards.index import Shard
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, REASONS, DatasetInfo, ShardEntry, shard_name
@@ -35,11 +36,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found. ``ok`` where nothing is wrong."""
+    """What `verify` found. ``ok`` where nothing is wrong; ``marks`` are for `save_verified`."""
 
     shards: int
     samples: int
     problems: tuple[Problem, ...]
+    marks: dict[str, Mark | None]
 
     @property
     def ok(self) -> bool:
@@ -77,15 +79,17 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
             expected = Expected.of(info)
         except DatasetError as error:
             problems.append(Problem(DATASET_FILE, str(error)))
-    found = _Found()
+    found, marks = _Found(), dict[str, Mark | None]()
     with (console or Console(quiet=True)).progress(len(info.shards), "shards") as progress:
         for entry in info.shards:
+            mark = mark_of(folder, entry)
             lines = _check_shard(folder / entry.name, entry, expected, found)
             problems += [Problem(entry.name, line) for line in lines]
+            marks[entry.name] = None if lines else mark
             progress.advance(1)
     problems += _repeated_keys(folder, info, found)
     problems += _check_photos(folder, info, found, expected is not None)
-    return Verification(len(info.shards), found.samples, tuple(problems))
+    return Verification(len(info.shards), found.samples, tuple(problems), marks)
 
 
 def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from facegan.errors import DatasetError
 from facegan.files import human_bytes
@@ -25,22 +24,6 @@ def size_of_faces(info: DatasetInfo, where: str) -> int:
     if not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
         raise DatasetError(f"{where}: {DATASET_FILE} does not say how large its faces are ({size!r}).")
     return size
-
-
-def size_error(folder: Path, entry: ShardEntry) -> DatasetError | None:
-    """What is wrong with a shard's file, by its size."""
-    path = folder / entry.name
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
-        return DatasetError(f"The shard {path} is missing. See what else is wrong: facegan verify {folder}")
-    if found == entry.bytes:
-        return None
-    how = "cut short" if found < entry.bytes else "altered"
-    return DatasetError(
-        f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {entry.bytes:,}.\n"
-        f"See what else is wrong: facegan verify {folder}"
-    )
 
 
 def refuse_too_many(entries: Sequence[ShardEntry], where: str) -> None:

@@ -17,15 +17,15 @@ from torch.utils.data import Dataset
 
 from facegan.console import Console
 from facegan.errors import DatasetError, one_of
-from facegan.files import sha256_file
 from facegan.remote import is_url
+from facegan.shards.checksums import Mark, are_verified, check_shard, mark_of, save_verified, size_error
 from facegan.shards.images import decode_into
-from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.shards.layout import DatasetInfo, ShardEntry
 from facegan.shards.stored import StoredPNGs
 from facegan.stream.batches import Batches
 from facegan.stream.broken import Broken, StandIns
 from facegan.stream.choice import check_cache
-from facegan.stream.claims import refuse_too_many, size_error, size_of_faces
+from facegan.stream.claims import refuse_too_many, size_of_faces
 from facegan.stream.fetch import FetchedShards, read_info
 from facegan.stream.maps import Maps
 from facegan.stream.places import COLUMNS, dataset_places, shard_marks, shard_places
@@ -95,6 +95,11 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         renew_in_forks(self)
         if verify:
             self._verify()
+        elif not (self._remote or self.console.quiet or are_verified(Path(self.path), self._entries)):
+            self.console.note(
+                f"The shards of {self.path} have not been checked since they were written: "
+                f"run facegan verify {self.path}, or add --verify-shards."
+            )
 
     def renew(self) -> None:
         """In a forked process, such as a loader's worker: threads are not there, and may have held locks."""
@@ -116,20 +121,24 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self._known = np.ones(len(self._entries), bool)
 
     def _verify(self) -> None:
-        with self.console.progress(len(self._entries), "shards verified") as progress:
-            for number, entry in enumerate(self._entries):
-                if not self._stand_ins.has(number):
-                    try:
-                        path = self._path(number)
-                        if not self._remote and sha256_file(path) != entry.sha256:
-                            raise Broken(
-                                f"The shard {path} was altered: its SHA-256 is not that of {DATASET_FILE}.\n"
-                                f"See what else is wrong: facegan verify {self.path}",
-                                shard=number,
-                            )
-                    except Broken as broken:
-                        self._leave_out(broken)
-                progress.advance(1)
+        folder, marks = Path(self.path), dict[str, Mark | None]()
+        try:
+            with self.console.progress(len(self._entries), "shards verified") as progress:
+                for number, entry in enumerate(self._entries):
+                    if not self._stand_ins.has(number):
+                        try:
+                            if self._remote:
+                                self._path(number)  # compared when it was fetched
+                            else:
+                                mark, marks[entry.name] = mark_of(folder, entry), None
+                                check_shard(folder, entry)
+                                marks[entry.name] = mark
+                        except DatasetError as error:
+                            self._leave_out(Broken(str(error), shard=number))
+                    progress.advance(1)
+        finally:
+            if marks:
+                save_verified(folder, marks)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

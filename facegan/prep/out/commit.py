@@ -6,6 +6,7 @@ gives the marker its name. So no worker waits for a disk.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from facegan.config import PrepConfig
 from facegan.faces.detect import Detector
-from facegan.files import TEMPORARY, disk_errors, flush
+from facegan.files import TEMPORARY, disk_errors, flush, sha256_file
 from facegan.prep.chunk import Chunk, ChunkResult, Thumbnail, process_chunk
 from facegan.prep.sources.base import Reader
 from facegan.shards.write import ShardSum
@@ -42,7 +43,7 @@ class Committed:
         shard: None where nothing was kept.
         rejects: for the preview.
         crashes: faults of our own.
-        rows_bytes: size of the file of rows.
+        rows_sha256: of the file of rows.
         no_decoder: photographs of a format that no installed library decodes.
         unreachable: why the first photograph could not be had that could not.
     """
@@ -56,7 +57,7 @@ class Committed:
     shard: ShardSum | None
     rejects: list[Thumbnail]
     crashes: list[str]
-    rows_bytes: int
+    rows_sha256: str
     no_decoder: int = 0
     unreachable: str = ""
 
@@ -85,7 +86,7 @@ def make_chunk(folder: Path, work: Work, config: PrepConfig, reader: Reader, det
         if result.shard is None:
             shard.unlink(missing_ok=True)
     rows = "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in result.rows).encode()
-    done = _summary(work, result, len(rows))
+    done = _summary(work, result, hashlib.sha256(rows).hexdigest())
     _leave(folder, done, rows)
     return done
 
@@ -125,7 +126,7 @@ def commit(folder: Path, done: Committed) -> None:
         flush(folder)
 
 
-def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
+def _summary(work: Work, result: ChunkResult, rows_sha256: str) -> Committed:
     return Committed(
         number=work.chunk.number,
         inputs=work.inputs,
@@ -136,7 +137,7 @@ def _summary(work: Work, result: ChunkResult, rows_bytes: int) -> Committed:
         shard=result.shard,
         rejects=result.rejects,
         crashes=result.crashes,
-        rows_bytes=rows_bytes,
+        rows_sha256=rows_sha256,
         no_decoder=result.no_decoder,
         unreachable=result.unreachable,
     )
@@ -149,7 +150,7 @@ def committed(folder: Path, number: int, inputs: str) -> Committed | None:
         shard = marker["shard"] and ShardSum(**marker["shard"])
         rejects = [Thumbnail(**thumbnail) for thumbnail in marker["rejects"]]
         found = Committed(**{**marker, "shard": shard, "rejects": rejects})
-        if found.inputs != inputs or rows_path(folder, number).stat().st_size != found.rows_bytes:
+        if found.inputs != inputs or sha256_file(rows_path(folder, number)) != found.rows_sha256:
             return None
         if shard and shard_path(folder, number).stat().st_size != shard.bytes:
             return None

@@ -94,7 +94,8 @@ def _told_of(url: str, folder: Path) -> Iterator[None]:
     except DiskError:
         raise
     except FaceganError as error:
-        error.args = (str(error).replace(str(folder), url.rstrip("/")),)
+        text = str(error).replace(f"See what else is wrong: facegan verify {folder}\n", "")  # it reads no URLs
+        error.args = (text.replace(str(folder), url.rstrip("/")),)
         raise
 
 

@@ -31,12 +31,14 @@ def with_rejects(png: bytes, rejects: Iterable[tuple[int, Thumbnail]]) -> bytes:
 
 
 def read_rejects(path: Path) -> list[tuple[int, Thumbnail]]:
-    """What `with_rejects` was given; nothing where the file is missing or another program has written it."""
+    """What `with_rejects` was given; nothing where the file is missing, damaged, or of another program."""
     try:
         png, at = path.read_bytes(), len(_SIGNATURE)
         while at < len(png):
             (size,) = struct.unpack_from(">I", png, at)
             if png[at + 4 : at + 8] == _KIND:
+                if struct.unpack_from(">I", png, at + 8 + size)[0] != zlib.crc32(png[at + 4 : at + 8 + size]):
+                    break
                 return [(int(number), Thumbnail(**told)) for number, told in json.loads(png[at + 8 : at + 8 + size])]
             at += 12 + size
     except (OSError, ValueError, TypeError, struct.error):

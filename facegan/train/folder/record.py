@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 from collections.abc import Callable
@@ -110,7 +111,7 @@ def write_record(
             "discriminator": count_parameters(trainer.discriminator),
         },
         "dataset": {
-            "path": dataset,
+            "path": _from_anywhere(dataset),
             "fingerprint": faces.fingerprint,
             "faces": len(faces),
             "size": faces.size,
@@ -128,6 +129,12 @@ def write_record(
     }
     with disk_errors(run):
         write_json(run / RECORD, record)
+
+
+def _from_anywhere(dataset: str) -> str:
+    """A folder by its absolute path, so that export and report find it from any folder; a URL or command as it is."""
+    is_folder = os.path.isdir(dataset)  # noqa: PTH112 - Path.is_dir raises where a command is too long for a name
+    return str(Path(dataset).absolute()) if is_folder else dataset
 
 
 def machine(device: torch.device, processes: int) -> dict[str, Any]:
