@@ -155,6 +155,28 @@ def test_the_terms_of_a_known_data_set_go_with_the_model(run: Path, dataset: Pat
     assert not (tmp_path / "out" / "generator.pt2").exists()
 
 
+def test_the_terms_are_found_from_another_folder(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that was given its dataset by a relative path; the same command resumes it."""
+    info = json.loads((shutil.copytree(dataset, tmp_path / "faces") / "dataset.json").read_bytes())
+    (tmp_path / "faces" / "dataset.json").write_text(json.dumps(info | {"data_set": "celeba-aligned"}))
+    train = ("train", "--shards", "faces", "--run", "run", "--batch", 4, "--set", "train.width=4")
+    monkeypatch.chdir(tmp_path)
+    for images in (8, 16):
+        ended = program(*train, "--images", images, "--precision", "fp32")
+        assert ended.code == 0, ended.stderr
+        assert json.loads(Path("run/run.json").read_bytes())["dataset"]["path"] == str(tmp_path / "faces")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    ended = program("export", "../run", "out", "--set", "export.program=false", "--set", "export.samples=1")
+    assert ended.code == 0, ended.stderr
+    card = Path("out/README.md").read_text()
+    assert card.startswith("---\nlicense: other\nlicense_name: celeba\n")
+    assert str(tmp_path) not in card
+
+
 def test_again_gives_the_same_bytes_and_leaves_files_of_others_alone(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--set", "export.samples=2")

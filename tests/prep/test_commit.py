@@ -12,6 +12,7 @@ from facegan.prep.out.commit import Committed, Work, commit, committed, make_chu
 from facegan.prep.sources.base import Entry
 from facegan.shards.photos import SCHEMA, in_shard, read_columns, read_in_pieces, read_rows, write_photos
 from tests.prep.fake import FakeDetector, Memory, face_at, photo
+from tests.shards.made import flip
 
 PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", 'ü "3".jpg'.encode(): photo(seed=3), b"\xff4.jpg": b""}
 WORK = Work(Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
@@ -49,6 +50,14 @@ def test_what_was_touched_is_done_again(tmp_path: Path, name: str, how: str) -> 
     assert committed(tmp_path, 7, "inputs") is None
     assert run(tmp_path) == done
     assert path.read_bytes() == data
+
+
+def test_rows_with_a_flipped_bit_are_made_again(tmp_path: Path) -> None:
+    """Their checksum in dataset.json is that of the table they become, so it would be right."""
+    run(tmp_path)
+    path = rows_path(tmp_path, 7)
+    flip(path, path.read_bytes().index(b"sha256") + 12)
+    assert committed(tmp_path, 7, "inputs") is None
 
 
 def test_a_chunk_that_keeps_nothing_leaves_rows_and_no_shard(tmp_path: Path) -> None:

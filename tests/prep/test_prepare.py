@@ -14,6 +14,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -21,11 +22,14 @@ from PIL import Image
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SourceError
+from facegan.prep.chunk import Thumbnail
+from facegan.prep.pictures.rejects import read_rejects, with_rejects
 from facegan.prep.prepare import plan_prepare, prepare
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
 from tests.prep.fake import photo
+from tests.shards.made import flip
 
 CONFIG = PrepConfig(shard_size=20)
 
@@ -171,6 +175,43 @@ def test_an_addition_draws_earlier_rejects_again_though_facegans_own_folder_was_
         picture.load()
         assert picture.height >= before.height
         assert picture.tobytes() != before.tobytes()
+
+
+def test_an_addition_refuses_a_damaged_dataset(tmp_path: Path) -> None:
+    """Nothing of the dataset is written; once it is repaired the same command adds what it had done before."""
+    config = PrepConfig(detector="none", crop="squash", size=28, shard_size=2)
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for i in range(6):
+        (photos / f"{i}.jpg").write_bytes(photo(seed=i))
+    prepare(photos, out, config, limit=4, workers=1)
+    whole = digest(out)
+    for name, sentence in (
+        ("photos.parquet", r"was altered: its SHA-256 .*\n.*facegan verify .*\n.*--force"),
+        ("train-000001.tar", r"was altered: its SHA-256 .*\n.*facegan verify .*\nMake it again with --repair"),
+    ):
+        flip(out / name, 700)
+        damaged = digest(out)
+        for limit in (5, None):
+            with pytest.raises(DatasetError, match=f"{name} {sentence}"):
+                prepare(photos, out, config, limit=limit, workers=1)
+        assert digest(out) == damaged
+        flip(out / name, 700)
+    (out / "train-000000.tar").unlink()
+    with pytest.raises(DatasetError, match=r"train-000000.tar is missing.*facegan verify .*\nMake it again"):
+        plan_prepare(photos, out, config)
+    prepare(photos, out, config, workers=1, repair=True)
+    assert digest(out) == whole
+    assert prepare(photos, out, config, workers=1).photos == 6
+    assert verify(out, deep=True).ok
+
+
+def test_damaged_rejects_of_a_preview_are_not_drawn_again(tmp_path: Path) -> None:
+    picture, reject = tmp_path / "preview.png", Thumbnail("a.jpg", "unreadable", "")
+    picture.write_bytes(with_rejects(cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes(), [(3, reject)]))
+    assert read_rejects(picture) == [(3, reject)]
+    flip(picture, picture.read_bytes().index(b"a.jpg"))
+    assert read_rejects(picture) == []
 
 
 def test_a_photo_that_changed_is_named_and_one_that_went_stays(portraits: Path, tmp_path: Path, models: Path) -> None:

@@ -14,17 +14,20 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given, settings
+from hypothesis.strategies import integers, sampled_from
 
 from facegan.config import SelectConfig
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.prep.select import plan_select, select
+from facegan.shards.extract import extract
 from facegan.shards.images import decode_image
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.verify import verify
 from facegan.shards.where import Where
 from facegan.stream import FaceShards
 from tests.cli.run import facegan
-from tests.shards.made import Made, make_dataset, members
+from tests.shards.made import Made, flip, make_dataset, members
 
 PHOTOS = [
     *(Made(f"{i:02d}.jpg", scores=[0.5 + i / 20], width=170 + i) for i in range(10)),
@@ -36,7 +39,7 @@ PHOTOS = [
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory: pytest.pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("made") / "out", PHOTOS, size=64)
 
 
@@ -179,12 +182,37 @@ def test_a_folder_that_is_not_empty(out: Path, tmp_path: Path) -> None:
 def test_a_damaged_dataset(out: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(out, tmp_path / "copy")
     (copy / "train-000001.tar").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"train-000001.tar is missing, or another.*\n.*facegan verify"):
+    with pytest.raises(DatasetError, match=r"train-000001.tar was cut short: it has 0 bytes.*\n.*facegan verify"):
         select([copy], tmp_path / "new")
     (copy / "photos.parquet").unlink()
     with pytest.raises(DatasetError, match=r"photos.parquet is missing"):
         select([copy], tmp_path / "new")
     assert list(tmp_path.iterdir()) == [copy]
+
+
+@settings(max_examples=25, deadline=None)
+@given(name=sampled_from(["train-000000.tar", "train-000002.tar", "val-000000.tar", "photos.parquet"]), at=integers(0))
+@example(name="train-000000.tar", at=-1)  # behind the last sample
+def test_no_flipped_bit_gets_a_right_checksum(
+    out: Path, tmp_path_factory: pytest.TempPathFactory, name: str, at: int
+) -> None:
+    folder = tmp_path_factory.mktemp("flipped")
+    copy = shutil.copytree(out, folder / "copy")
+    flip(copy / name, at)
+    for where in ("", "score > 0.6"):
+        with pytest.raises(DatasetError, match=rf"copy/{name} was altered: its SHA-256 .*\n.*facegan verify .*copy$"):
+            select([out, copy], folder / "new", SelectConfig(where=where))
+    with pytest.raises(DatasetError, match=rf"copy/{name} was altered"):
+        extract(copy, folder / "new") if name.endswith(".tar") else plan_select([copy], folder / "new")
+    assert list(folder.iterdir()) == [copy]
+
+
+def test_only_what_is_taken_is_compared(out: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(out, tmp_path / "copy")
+    flip(copy / "train-000001.tar", 700)
+    assert select([copy], tmp_path / "new", SelectConfig(limit=4)).samples == 4  # all of the first shard
+    with pytest.raises(DatasetError, match=r"train-000001.tar was altered"):
+        select([copy], tmp_path / "other", SelectConfig(limit=5))
 
 
 @pytest.mark.parametrize(

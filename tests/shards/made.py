@@ -140,6 +140,13 @@ def reseal(out: Path) -> None:
     write_json(out / DATASET_FILE, info)
 
 
+def flip(path: Path, at: int) -> None:
+    """Flips one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= 1
+    path.write_bytes(data)
+
+
 def members(shard: Path) -> dict[str, bytes]:
     """What a tar holds, by name, as tarfile reads it."""
     with tarfile.open(shard) as tar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from facegan.cli.app import main
-from tests.shards.made import Made, make_dataset
+from tests.shards.made import Made, flip, make_dataset
 
 SMALL = ["--batch", 8, "--images", 64, "--precision", "fp32", "--set", "train.width=4", "--json"]
 
@@ -57,6 +58,46 @@ def test_the_cache_is_recorded_and_may_differ_on_resume(faces32: Path, tmp_path:
     assert json.loads((tmp_path / "b" / "run.json").read_text())["stream"]["cache"] == "disk"
     a, b = ((tmp_path / run / "generator.safetensors").read_bytes() for run in "ab")
     assert a == b
+
+
+def test_it_says_when_shards_were_not_checked_since_they_were_written(
+    faces32: Path, tmp_path: Path, train: Train, cache: Path
+) -> None:
+    shards, number = Path(shutil.copytree(faces32, tmp_path / "out")), iter(range(99))
+    line = f"have not been checked since they were written: run facegan verify {shards}, or add --verify-shards."
+
+    def says(*options: object) -> bool:
+        return line in train(shards, tmp_path / f"run{next(number)}", "--dry-run", *options)
+
+    def check(code: int) -> None:
+        with pytest.raises(SystemExit) as left:
+            main(["verify", str(shards)])
+        assert left.value.code == code
+
+    assert says()
+    check(0)
+    assert not says()
+    assert list(tmp_path.glob("out/.facegan*")) == []  # it is remembered in the user cache
+    path, data = shards / "train-000001.tar", (shards / "train-000001.tar").read_bytes()
+    times = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert says()
+    assert not says("--verify-shards")
+    assert not says()
+    flip(path, 900)
+    check(1)
+    assert says()
+    path.write_bytes(data)
+    check(0)
+    shutil.copytree(shards, tmp_path / "copy")
+    shutil.rmtree(shards)
+    (tmp_path / "copy").rename(shards)
+    assert says()
+    check(0)
+    for file in (cache / "verified").iterdir():
+        file.write_text("[damaged")
+    assert says()
 
 
 def test_skip_broken_goes_on_and_says_so(faces32: Path, tmp_path: Path, train: Train) -> None:
