@@ -39,7 +39,7 @@ PHOTOS = [
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.pytest.TempPathFactory) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("made") / "out", PHOTOS, size=64)
 
 
