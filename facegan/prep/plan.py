@@ -20,7 +20,7 @@ from facegan.prep.chunk import Chunk, Item
 from facegan.prep.listing.catalogue import Catalogue, Photo
 from facegan.prep.out.commit import Work
 from facegan.prep.settings import library_versions
-from facegan.prep.sources.base import Source
+from facegan.prep.sources.base import Source, sound
 from facegan.prep.splits import splitter
 from facegan.prep.twins import find_twins
 from facegan.remote import reachable
@@ -139,7 +139,9 @@ def make_plan(
             set_attributes(catalogue, attributes)
         if config.dedup == "exact" and workers:
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, reachable(source.where):
-                twins = find_twins(source.unpacked(Path(folder)), catalogue, workers, fetch_ahead)
+                with sound(source.where):
+                    readable = source.unpacked(Path(folder))
+                twins = find_twins(readable, catalogue, workers, fetch_ahead)
     versions = library_versions()
     return Plan(
         where=source.where,
@@ -215,10 +217,8 @@ def _add_known(catalogue: Catalogue, out: Path) -> None:
     path = out / PHOTOS_FILE
     try:
         catalogue.add_known(read_known(path))
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"{path} can't be read ({error}), so nothing can be added to {out}.\nMake it anew with --force."
-        ) from None
+    except DatasetError as error:
+        raise DatasetError(f"{error}\nNothing can be added to {out} without it: make it again with --force.") from None
 
 
 def _refuse_changed(catalogue: Catalogue, out: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 import threading
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 
 from facegan.console import Console
 from facegan.errors import DatasetError, one_of
-from facegan.files import sha256_file
+from facegan.files import parse_json, sha256_file
 from facegan.remote import is_url
 from facegan.shards.images import decode_into
 from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
@@ -141,7 +140,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         pixels = self.pixels(index)
         at, size = self._places[index, 2:].tolist()
         data = self._maps.get(int(np.searchsorted(self._ends, index, "right")))
-        return pixels, json.loads(bytes(data[at : at + size])) if size else {}
+        return pixels, parse_json(bytes(data[at : at + size]), f"{self.path}: face {index}") if size else {}
 
     def pixels(self, index: int) -> np.ndarray:
         """The image alone: uint8 (size, size, channels). Threads may decode side by side."""
