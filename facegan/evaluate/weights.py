@@ -60,7 +60,7 @@ def find_weights(network: Network, given: str | Path | None, *, fetch: bool = Tr
             continue
         if path.parent != user_cache("models") or sha256_file(path) == known.sha256:
             return _checked(path, known)
-        Console().warn(f"{path} does not match its checksum: it is fetched again.")
+        Console().warn(f"{path} does not match its checksum: it is not used.")
     if not fetch:
         raise ModelError(f"the weights of {known.title}, are not on this machine ({known.bytes / 1e6:,.0f} MB)")
     return _checked(_fetch(network, known), known)

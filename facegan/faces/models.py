@@ -34,7 +34,7 @@ def find_model(model: DetectorModel) -> Path | None:
         if not path.is_file():
             continue
         if folder == cache_folder() and sha256_file(path) != model.sha256:
-            Console().warn(f"{path} does not match its checksum: it is fetched again.")
+            Console().warn(f"{path} does not match its checksum: it is not used.")
             continue
         check_model(path, model)
         return path

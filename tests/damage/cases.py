@@ -41,7 +41,7 @@ class Case:
 
 def training(world: Path, run: Path, *more: object) -> Command:
     return ("train", "--shards", world / "out", "--run", run, *TRAIN, "--set", "train.width=4", "--set",
-            "train.latent=4", "--eval-every", 8, "--set", "train.eval_n=4", "--images", 24, *more)  # fmt: skip
+            "train.latent=4", "--images", 24, *more)  # fmt: skip
 
 
 def _goes_on(world: Path, run: Path) -> list[Command]:

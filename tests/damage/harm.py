@@ -14,8 +14,8 @@ from typing import Any
 DEEP = 100_000
 NESTED = json.loads("[" * 400 + "]" * 400)
 NASTY: tuple[Any, ...] = (
-    None, 0, 3, -1, 2.5, True, "", "x", "\0", "\udcff", "a" * 5_000, "../../x", [], [3], [[]], {}, {"a": {}}, 1e308, NESTED,
-    10**30, 10**400, float("nan"), float("-inf"), ["a", "b"], {"generator": "x"},
+    None, 0, 3, -1, 2.5, True, "", "x", "\0", "\udcff", "a" * 5_000, "../../x", [], [3], [[]], {}, {"a": {}}, NESTED,
+    1e308, 10**30, 10**400, float("nan"), float("-inf"), ["a", "b"], {"generator": "x"},
 )  # fmt: skip
 _NO_JSON = (
     b"", b"{", b"null", b"3", b"[]", b"{}", b'"x"', b"\xff\xfe{", b"\0" * 64, b"9" * 5_000, b"NaN",
