@@ -51,6 +51,17 @@ class DiskError(FaceganError):
         return DiskError, (str(self), self.errno, self.need_bytes)  # workers send it to their parent
 
 
+class DamagedFile(FaceganError):
+    """A file does not hold what its format says. ``why`` is the parser's reason alone."""
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
+        return DamagedFile, (str(self), self.why)
+
+
 class CheckpointError(FaceganError):
     """A checkpoint or generator can't be read, or belongs to another architecture."""
 

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and errors of the disk as sentences."""
+"""Writing files so that nobody ever sees half of one, parsing them, and errors of both as sentences."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import json
 import os
 import shutil
 import socket
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from facegan.errors import DiskError, FaceganError
+from pydantic import ValidationError
 
+from facegan.console import Console
+from facegan.errors import DamagedFile, DiskError, FaceganError
+
+_SUM_BYTES = 32  # of a SHA-256
 TEMPORARY = ".partial"  # suffix of files being written; whoever finds one may delete it
 
 _DISK_ERRORS = {
@@ -179,8 +184,95 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+@contextlib.contextmanager
+def parsing(file: object, advice: str = "Take an undamaged copy.") -> Iterator[None]:
+    """Turns whatever a parser raises about bad bytes into a `DamagedFile`; errors of the system pass."""
+    try:
+        yield
+    except FaceganError:
+        raise
+    except Exception as error:  # parsers of damaged bytes raise anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        why = _why(error)
+        raise DamagedFile(f"{file} is damaged, or holds another format ({why}).\n{advice}", why) from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where:.100}: {first['msg']}" if where else first["msg"]
+    text = (str(error) or type(error).__name__).splitlines()[0].partition(";")[0][:160]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def parse_json(data: bytes | str, file: object, advice: str = "Take an undamaged copy.") -> Any:
+    """
+    Raises:
+        DamagedFile: ``data`` is no JSON.
+    """
+    with parsing(file, advice):
+        return json.loads(data)
+
+
+def read_json(path: Path, advice: str = "Take an undamaged copy.") -> Any:
+    """
+    Raises:
+        DamagedFile: the file is no JSON.
+        OSError: it can't be read.
+    """
+    return parse_json(path.read_bytes(), path, advice)
+
+
+def parse_toml(text: str, file: object) -> dict[str, Any]:
+    """
+    Raises:
+        DamagedFile: ``text`` is no TOML.
+    """
+    with parsing(file):
+        return tomllib.loads(text)
+
+
+def read_tensors(
+    path: Path, framework: str = "pt", advice: str = "Take an undamaged copy."
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors (torch's for ``pt``, NumPy's for ``np``) and metadata of a safetensors file.
+
+    Raises:
+        DamagedFile: it is no safetensors file.
+        OSError: it can't be read.
+    """
+    from safetensors import safe_open
+
+    with path.open("rb"):  # safetensors calls all that it can't open missing or damaged
+        pass
+    with parsing(path, advice), safe_open(path, framework) as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        return tensors, opened.metadata() or {}
+
+
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_cached(path: Path, data: bytes) -> None:
+    """A file for `read_cached`: ``data``, and behind it their SHA-256."""
+    write_bytes(path, data + hashlib.sha256(data).digest())
+
+
+def read_cached(path: Path) -> bytes | None:
+    """What `write_cached` was given; None where there is no such file, or, with a warning, where it was altered."""
+    try:
+        data = memoryview(path.read_bytes())
+    except OSError:
+        return None
+    if hashlib.sha256(data[:-_SUM_BYTES]).digest() != data[-_SUM_BYTES:]:
+        Console().warn(f"{path} does not match its checksum: it is made again.")
+        return None
+    return bytes(data[:-_SUM_BYTES])
 
 
 def sha256_file(path: Path) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-import tomllib
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from facegan.errors import SourceError
-from facegan.files import packaged
+from facegan.files import packaged, parse_toml
 
 _MODELS = "models"
 _NO_DATASETS = (_MODELS, "web")  # manifests that tell of no data set; `facegan.web` reads the latter
@@ -144,7 +143,7 @@ def _pattern(text: str) -> re.Pattern[bytes]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads((packaged("manifests") / f"{name}.toml").read_text(encoding="utf-8"))
+    return parse_toml((packaged("manifests") / f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
 
 
 @functools.cache

@@ -1,13 +1,21 @@
-"""What a run's folder holds, for rooms that know nothing of training: names of its files, and what is told in them."""
+"""What a run's folder holds, for rooms that know nothing of training: names of its files, and what they say.
+
+Anyone may have edited these files: a value of another kind than facegan writes is left out, and the rest is shown.
+"""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from facegan.errors import DamagedFile
+from facegan.files import read_json
 
 RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # a state is in each checkpoint
 EVALUATION, NEIGHBOURS = "eval.json", "neighbours.png"
+_MOST_BYTES = 10_000_000
 
 
 def newest_images(run: Path) -> int | None:
@@ -16,10 +24,94 @@ def newest_images(run: Path) -> int | None:
     return max((int(path.name) for path in folders if path.name.isdecimal() and path.is_dir()), default=None)
 
 
-def read_told(path: Path) -> dict[str, Any]:
-    """A JSON object that is told further as it is: empty where it is missing or damaged."""
+def is_number(value: Any) -> bool:
+    """Whether a value out of JSON is a finite number that a float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    return {name: float(number) for name, number in _mapping(value).items() if is_number(number)}
+
+
+def _counts(value: Any) -> dict[str, int]:
+    return {name: count for name, count in _mapping(value).items() if count_of(count) is not None}
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {name: text for name, text in _mapping(value).items() if isinstance(text, str)}
+
+
+def count_of(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+
+
+Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+Text = Annotated[str, BeforeValidator(_text)]
+Count = Annotated[int | None, BeforeValidator(count_of)]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class DatasetFacts(_Facts):
+    """The dataset of a run."""
+
+    path: Text = ""
+    fingerprint: Text = ""
+    faces: Count = None
+    size: Count = None
+
+
+class RunFacts(_Facts):
+    """run.json, as far as it says what it should."""
+
+    settings: Mapping = {}
+    precision: Text = ""
+    parameters: Annotated[dict[str, int], BeforeValidator(_counts)] = {}
+    versions: Annotated[dict[str, str], BeforeValidator(_texts)] = {}
+    dataset: Annotated[DatasetFacts, BeforeValidator(_mapping)] = DatasetFacts()
+
+
+class Evaluation(_Facts):
+    """eval.json, as far as it says what it should."""
+
+    metrics: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
+    floors: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
+    absent: Annotated[dict[str, str], BeforeValidator(_texts)] = {}
+    warnings: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
+    measured: Mapping = {}
+    protocol: Mapping = {}
+    neighbours: Any = None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where it is missing or damaged."""
     try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return _mapping(read_json(path)) if path.stat().st_size < _MOST_BYTES else {}
+    except (OSError, DamagedFile):
         return {}
-    return told if isinstance(told, dict) else {}
+
+
+def read_run(run: Path) -> RunFacts | None:
+    """None where there is no run.json, or it can't be read."""
+    facts = read_facts(run / RECORD)
+    return RunFacts.model_validate(facts) if facts else None
+
+
+def read_evaluation(folder: Path) -> Evaluation | None:
+    """None where there is no eval.json, or it has no metrics."""
+    facts = read_facts(folder / EVALUATION)
+    return Evaluation.model_validate(facts) if isinstance(facts.get("metrics"), dict) else None

@@ -13,14 +13,13 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import WebPackageError
-from facegan.files import make_folder, packaged, sha256_file, user_cache, write_bytes
+from facegan.files import make_folder, packaged, parse_toml, sha256_file, user_cache, write_bytes
 
 LAID = Path(__file__).parent / "report" / "page" / "laid"  # what was taken when facegan was built
 _MOST_BYTES = 64 << 20  # of one file
@@ -51,7 +50,7 @@ class WebPackage:
 
 @functools.cache
 def known_packages() -> dict[str, WebPackage]:
-    told = tomllib.loads((packaged("manifests") / "web.toml").read_text(encoding="utf-8"))
+    told = parse_toml((packaged("manifests") / "web.toml").read_text(encoding="utf-8"), "web.toml")
     return {name: WebPackage(name=name, **entry) for name, entry in told.items()}
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facegan.errors import ModelError
+from facegan.errors import DamagedFile, ModelError
+from facegan.files import parsing
 
 _SEED = 2020  # torch-fidelity's own: of KID's subsets, and of the order in which the Inception Score takes its parts
 _MOST_STATISTICS_BYTES = 100_000_000  # 2,048 × 2,048 float64 are 34
@@ -77,16 +78,16 @@ def read_statistics(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
         ModelError: the file is missing, or holds something else; pickled arrays are not read.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as held:
+        with Path(path).open("rb") as file, parsing(path), np.load(file, allow_pickle=False) as held:
             if any(held.zip.getinfo(f"{name}.npy").file_size > _MOST_STATISTICS_BYTES for name in ("mu", "sigma")):
                 raise ValueError("they unpack to more than 100 MB")
             mu, sigma = held["mu"], held["sigma"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror}. Name an .npz with mu and sigma.") from None
+    except DamagedFile as error:
         # NumPy's text on pickles tells how to load them without care.
-        why = "nothing pickled is loaded" if "pickle" in str(error) else error
+        why = "nothing pickled is loaded" if "pickle" in error.why else error.why
         raise ModelError(f"{path} holds no statistics (an .npz with mu and sigma): {why}") from None
-    except Exception as error:  # zipfile.BadZipFile, zlib.error: of a file that is cut
-        raise ModelError(f"{path} can't be read as an .npz: {error}") from None
     real = all(np.issubdtype(part.dtype, np.floating) and np.isfinite(part).all() for part in (mu, sigma))
     if not real or mu.shape != (2048,) or sigma.shape != (2048, 2048):
         raise ModelError(

@@ -1,7 +1,7 @@
 """What was computed of real faces, kept in the user's cache: they are the same for all that is measured.
 
-A file is named by all that its numbers hang on, and holds arrays alone (safetensors). One that can't be read is
-computed anew. Of more than 2 GB the least used go.
+A file is named by all that its numbers hang on, and holds arrays (safetensors) and their checksum. One that does not
+match it is computed again. Of more than 2 GB the least used go.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegan.errors import DiskError
-from facegan.files import make_folder, user_cache, write_bytes
+from facegan.files import make_folder, read_cached, user_cache, write_cached
 
 Arrays = Mapping[str, NDArray[Any]]
-FORMAT = 1
+FORMAT = 2
 _MOST_BYTES = 2_000_000_000
 
 
@@ -45,24 +45,23 @@ class Kept:
 
         A disk that is full or may not be written costs nothing but the time of the next run.
         """
-        from safetensors import SafetensorError
         from safetensors.numpy import load, save
 
         told = {"format": FORMAT, "facegan": metadata.version("facegan"), "faces": self.faces, "key": dict(key)}
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         path = self.folder / f"{name}-{digest[:40]}.safetensors"
-        try:
-            arrays = load(path.read_bytes())
-            os.utime(path)
-        except (OSError, SafetensorError, ValueError):
+        data = read_cached(path)
+        if data is None:
             arrays = compute()
             with contextlib.suppress(DiskError, OSError):
                 make_folder(self.folder)
-                write_bytes(path, save({part: np.ascontiguousarray(array) for part, array in arrays.items()}))
+                write_cached(path, save({part: np.ascontiguousarray(array) for part, array in arrays.items()}))
                 self._thin_out(path)
             return arrays
+        with contextlib.suppress(OSError):
+            os.utime(path)
         self.found.append(name)
-        return arrays
+        return load(data)
 
     def _thin_out(self, newest: Path) -> None:
         files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)

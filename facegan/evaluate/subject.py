@@ -15,7 +15,7 @@ from facegan.files import human_bytes, sha256_file
 from facegan.machine import available_bytes
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME
-from facegan.run_folder import CHECKPOINTS, RECORD, STATE, newest_images, read_told
+from facegan.run_folder import CHECKPOINTS, RECORD, STATE, count_of, newest_images, read_facts, read_run
 
 # Given a generator, how many and the seed: uint8 (N, C, S, S) on the CPU.
 Sampling = Callable[[Generator, int, int], Tensor]
@@ -107,14 +107,13 @@ def _of_generator(kind: Kind, file: Path, folder: Path) -> Subject:
     """``folder`` is the run, the checkpoint, or where a lone file lies."""
     about: dict[str, Any] = {}
     run = {"run": folder, "checkpoint": folder.parent.parent}.get(kind)
-    record = read_told(run / RECORD) if run else {}
-    images = read_told(folder / STATE).get("images") if kind == "checkpoint" else newest_images(folder) if run else None
-    if isinstance(images, int):
+    facts = read_run(run) if run else None
+    of_checkpoint = kind == "checkpoint"
+    images = read_facts(folder / STATE).get("images") if of_checkpoint else newest_images(folder) if run else None
+    if count_of(images) is not None:
         about["images_trained"] = images
-    settings = record.get("settings")
-    if isinstance(settings, dict) and isinstance(settings.get("method"), str):
-        about["method"] = settings["method"]
+    if facts and isinstance(facts.settings.get("method"), str):
+        about["method"] = facts.settings["method"]
     about["generator_sha256"] = sha256_file(file)
-    dataset = record.get("dataset")
-    trained_on = str(dataset.get("fingerprint", "")) if isinstance(dataset, dict) else ""
+    trained_on = facts.dataset.fingerprint if facts else ""
     return Subject(kind, file if kind == "generator" else folder, about, trained_on)

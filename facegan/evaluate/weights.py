@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from facegan.errors import ModelError
-from facegan.files import make_folder, replacing, sha256_file, user_cache
+from facegan.console import Console
+from facegan.errors import DamagedFile, ModelError
+from facegan.files import make_folder, read_tensors, replacing, sha256_file, user_cache
 from facegan.manifests import NetworkWeights, network_weights
 from facegan.remote import timeout_seconds
 
@@ -54,10 +55,15 @@ def find_weights(network: Network, given: str | Path | None, *, fetch: bool = Tr
                 f"{path} is no .safetensors. --{network}-weights takes tensors alone, of which nothing can be run."
             )
         return _checked(path, known)
-    path = next((folder / known.file for folder in _folders() if (folder / known.file).is_file()), None)
-    if not path and not fetch:
+    for path in (folder / known.file for folder in _folders()):
+        if not path.is_file():
+            continue
+        if path.parent != user_cache("models") or sha256_file(path) == known.sha256:
+            return _checked(path, known)
+        Console().warn(f"{path} does not match its checksum: it is not used.")
+    if not fetch:
         raise ModelError(f"the weights of {known.title}, are not on this machine ({known.bytes / 1e6:,.0f} MB)")
-    return _checked(path or _fetch(network, known), known)
+    return _checked(_fetch(network, known), known)
 
 
 def read_weights(weights: Weights) -> dict[str, Tensor]:
@@ -67,17 +73,17 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
         ModelError: it holds something else.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         if weights.path.suffix == ".safetensors":
-            return load_file(weights.path)
+            return read_tensors(weights.path)[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how others pickled: it is refused below
             # The published file is of this kind. Of pickles this reader takes tensors and names, and runs nothing.
             tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
+    except DamagedFile as error:
+        raise ModelError(f"{weights.path} holds no weights that can be read: {error.why}") from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
         raise ModelError(f"{weights.path} holds no weights that can be read: {_first_line(error)}") from None
     except Exception:  # pickle.UnpicklingError, whose text tells how to load it without care; or any other
         raise ModelError(

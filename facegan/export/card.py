@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +85,7 @@ def _method(spec: NetSpec, origin: Origin) -> str:
 
 
 def _settings(origin: Origin) -> dict[str, Any]:
-    told = origin.record.get("settings")
-    return told if isinstance(told, dict) else {}
+    return origin.record.settings if origin.record else {}
 
 
 def _front_matter(spec: NetSpec, origin: Origin) -> str:
@@ -109,7 +107,7 @@ def _front_matter(spec: NetSpec, origin: Origin) -> str:
 def _model_index(spec: NetSpec, origin: Origin, metrics: Mapping[str, float]) -> list[str]:
     """https://github.com/huggingface/hub-docs/blob/main/modelcard.md: one result, of the one split."""
     name, title = (origin.known.name, origin.known.title) if origin.known else ("faces", "faces")
-    split = origin.evaluation.get("protocol", {}).get("split")
+    split = origin.evaluation.protocol.get("split") if origin.evaluation else None
     lines = [
         "model-index:",
         f"- name: {json.dumps(plain(f'facegan {_method(spec, origin)}'), ensure_ascii=False)}",
@@ -126,10 +124,7 @@ def _model_index(spec: NetSpec, origin: Origin, metrics: Mapping[str, float]) ->
 
 
 def _metrics(origin: Origin) -> dict[str, float]:
-    """Those that are numbers; a file of others may hold anything."""
-    told = origin.evaluation.get("metrics", {})
-    numbers = {name: value for name, value in told.items() if isinstance(value, int | float)}
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+    return origin.evaluation.metrics if origin.evaluation else {}
 
 
 def _about(spec: NetSpec, origin: Origin, made: Made) -> str:
@@ -182,11 +177,9 @@ def _files(made: Made) -> str:
 
 
 def _data(origin: Origin) -> str:
-    told = origin.record.get("dataset")
-    told = told if isinstance(told, dict) else {}
-    lines = []
-    if isinstance(told.get("faces"), int):
-        lines.append(f"{told['faces']:,} faces of {told.get('size')} × {told.get('size')} pixels.")
+    lines, facts = [], origin.record.dataset if origin.record else None
+    if facts and facts.faces is not None and facts.size is not None:
+        lines.append(f"{facts.faces:,} faces of {facts.size} × {facts.size} pixels.")
     if (info := origin.dataset) is not None:
         totals = info.totals
         of = f" of {origin.known.title}" if origin.known else ""
@@ -201,43 +194,38 @@ def _data(origin: Origin) -> str:
 
 
 def _training(origin: Origin) -> str:
-    settings = _settings(origin)
-    if not settings:
+    settings, facts = _settings(origin), origin.record
+    if not settings or not facts:
         return "Its run's record was not beside it when it was exported.\n"
     fields = TrainConfig.model_fields
     rows = (
         (f"`{plain(name)}`", f"`{plain(value)}`", (fields[name].description or "") if name in fields else "")
         for name, value in settings.items()
     )
-    told = {name: origin.record.get(name) for name in ("precision", "parameters", "versions")}
-    parameters, versions = told["parameters"], told["versions"]
-    lines = [f"Computed in {plain(told['precision'])}."]
-    if isinstance(parameters, dict):
-        lines.append(" ".join(f"{plain(net)}: {count:,} parameters." for net, count in parameters.items()))
-    if isinstance(versions, dict):
-        lines.append("Versions: " + plain([f"{name} {version}" for name, version in versions.items()]) + ".")
+    lines = []
+    if facts.precision:
+        lines.append(f"Computed in {plain(facts.precision)}.")
+    if facts.parameters:
+        lines.append(" ".join(f"{plain(net)}: {count:,} parameters." for net, count in facts.parameters.items()))
+    if facts.versions:
+        lines.append("Versions: " + plain([f"{name} {version}" for name, version in facts.versions.items()]) + ".")
     return "\n".join(lines) + "\n\n" + table(["setting", "value", "meaning"], rows)
 
 
 def _measured(origin: Origin) -> str:
-    metrics, told = _metrics(origin), origin.evaluation
-    if not metrics:
+    found = origin.evaluation
+    if not found or not found.metrics:
         return "Nothing was measured of this generator (`facegan eval` does).\n"
-    floors = told.get("floors") if isinstance(told.get("floors"), dict) else {}
-    rows = ((f"`{plain(name)}`", f"{value:.4g}", _number((floors or {}).get(name))) for name, value in metrics.items())
+    floors = {name: f"{value:.4g}" for name, value in found.floors.items()}
+    rows = ((f"`{plain(name)}`", f"{value:.4g}", floors.get(name, "")) for name, value in found.metrics.items())
     text = table(["metric", "value", "real faces among themselves"], rows)
-    if warnings := told.get("warnings"):
-        text += "\n" + "".join(f"- {plain(warning)}\n" for warning in warnings)
-    protocol = told.get("protocol")
-    if isinstance(protocol, dict) and protocol:
+    if found.warnings:
+        text += "\n" + "".join(f"- {plain(warning)}\n" for warning in found.warnings)
+    if found.protocol:
         text += "\n" + table(
-            ["protocol", ""], ((f"`{plain(name)}`", f"`{plain(value)}`") for name, value in protocol.items())
+            ["protocol", ""], ((f"`{plain(name)}`", f"`{plain(value)}`") for name, value in found.protocol.items())
         )
     return text
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
 
 
 def _terms(origin: Origin) -> str:

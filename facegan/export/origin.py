@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from facegan.errors import CheckpointError, DatasetError
 from facegan.files import sha256_file
 from facegan.manifests import KnownDataset, known_datasets
 from facegan.nets.weights import FILE_NAME
 from facegan.remote import is_url
-from facegan.run_folder import EVALUATION, RECORD, STATE, newest_images, read_told
+from facegan.run_folder import (
+    STATE,
+    DatasetFacts,
+    Evaluation,
+    RunFacts,
+    count_of,
+    newest_images,
+    read_evaluation,
+    read_facts,
+    read_run,
+)
 from facegan.shards.layout import DatasetInfo
 
 
@@ -20,20 +29,20 @@ class Origin:
     """
     Attributes:
         file: the generator's.
-        record: run.json; empty where there is none.
+        record: run.json; None where there is none that can be read.
         images: that the generator was trained with; None where nothing tells.
         dataset: of the faces; None where the run names none, or it is not there any more, or another now.
         known: the data set that their photographs are of.
-        evaluation: eval.json, if it is of this very generator.
+        evaluation: eval.json; None unless it is of this very generator.
         missing: what could not be found out, as sentences for people.
     """
 
     file: Path
-    record: dict[str, Any]
+    record: RunFacts | None
     images: int | None
     dataset: DatasetInfo | None = None
     known: KnownDataset | None = None
-    evaluation: dict[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
     missing: tuple[str, ...] = ()
 
 
@@ -52,22 +61,22 @@ def find_origin(path: Path) -> Origin:
     folder = file.parent
     is_checkpoint = (folder / STATE).is_file()
     run = folder.parent.parent if is_checkpoint else folder
-    record = read_told(run / RECORD)
-    images = read_told(folder / STATE).get("images") if is_checkpoint else newest_images(folder)
+    record = read_run(run)
+    images = read_facts(folder / STATE).get("images") if is_checkpoint else newest_images(folder)
     missing: list[str] = []
     if not record:
-        missing.append(f"{file} lies in no run's folder: the card can't say how it was trained, and on what.")
-    dataset = _dataset(record, missing) if record else None
+        missing.append(
+            f"{run} has no run.json that can be read: the card can't say how {file.name} was trained, and on what."
+        )
+    dataset = _dataset(record.dataset, missing) if record else None
     known = known_datasets().get(dataset.data_set) if dataset else None
-    evaluation = _evaluation([folder / EVALUATION, run / EVALUATION], file, missing)
-    return Origin(file, record, images if isinstance(images, int) else None, dataset, known, evaluation, tuple(missing))
+    evaluation = _evaluation([folder, run], file, missing)
+    return Origin(file, record, count_of(images), dataset, known, evaluation, tuple(missing))
 
 
-def _dataset(record: dict[str, Any], missing: list[str]) -> DatasetInfo | None:
+def _dataset(facts: DatasetFacts, missing: list[str]) -> DatasetInfo | None:
     """None, and a sentence more in ``missing``, where the faces are not at hand as they were."""
-    told = record.get("dataset")
-    told = told if isinstance(told, dict) else {}
-    where = str(told.get("path", ""))
+    where = facts.path
     if not where or is_url(where):
         missing.append(
             "The run's faces lie in no folder of this machine: the card can't say whose terms hold for them."
@@ -75,23 +84,22 @@ def _dataset(record: dict[str, Any], missing: list[str]) -> DatasetInfo | None:
         return None
     try:
         info = DatasetInfo.read(Path(where))
-    except DatasetError as error:
+    except (DatasetError, OSError, ValueError) as error:  # of a path that no file can have
         first = str(error).partition("\n")[0]
         missing.append(f"The run's faces can't be looked at ({first}): the card can't say whose terms hold for them.")
         return None
-    if told.get("faces") not in {sum(shard.samples for shard in info.split_shards(split)) for split in info.splits}:
+    if facts.faces not in {sum(shard.samples for shard in info.split_shards(split)) for split in info.splits}:
         missing.append(f"{where} has other faces than the run was trained on: the card tells of those that it has now.")
     return info
 
 
-def _evaluation(files: list[Path], generator: Path, missing: list[str]) -> dict[str, Any]:
-    told = next((found for found in map(read_told, files) if isinstance(found.get("metrics"), dict)), {})
-    if not told:
+def _evaluation(folders: list[Path], generator: Path, missing: list[str]) -> Evaluation | None:
+    found = next(filter(None, map(read_evaluation, folders)), None)
+    if not found:
         missing.append("Nothing was measured (facegan eval writes eval.json): the card has no metrics.")
-        return {}
-    measured = told.get("measured")
-    sha256 = measured.get("generator_sha256") if isinstance(measured, dict) else None
+        return None
+    sha256 = found.measured.get("generator_sha256")
     if sha256 is not None and sha256 != sha256_file(generator):
         missing.append("eval.json is of another generator of this run: facegan eval has to measure this one again.")
-        return {}
-    return told
+        return None
+    return found

@@ -37,7 +37,7 @@ from facegan.files import (
 )
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME as WEIGHTS_NAME
-from facegan.run_folder import read_told
+from facegan.run_folder import read_facts
 
 # The picture is the one that facegan sample draws: these are pure functions, and nothing else of train is used.
 from facegan.train.grid import grid, png_bytes, sample_images
@@ -154,7 +154,7 @@ def _refuse(origin: Origin, folder: Path, config: ExportConfig) -> None:
 
 def is_export(folder: Path) -> bool:
     """Whether `export_generator` has written into a folder, though it may have been stopped."""
-    config = read_told(folder / CONFIG_NAME)
+    config = read_facts(folder / CONFIG_NAME)
     if "facegan" in config and "latents" in config:
         return True
     try:

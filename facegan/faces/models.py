@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from facegan.console import Console
 from facegan.errors import ModelError
 from facegan.files import make_folder, sha256_file, user_cache, write_bytes
 from facegan.manifests import DetectorModel, model_wheel
@@ -22,15 +23,21 @@ def cache_folder() -> Path:
 def find_model(model: DetectorModel) -> Path | None:
     """The model in ``$FACEGAN_MODELS`` or the user cache, checked; None where it is in neither.
 
+    A file of the cache with another checksum does not count: `pull_model` replaces it.
+
     Raises:
-        ModelError: a file of that name has another checksum.
+        ModelError: a file of that name in ``$FACEGAN_MODELS`` has another checksum.
     """
     folders = [Path(os.environ["FACEGAN_MODELS"])] if os.environ.get("FACEGAN_MODELS") else []
     for folder in [*folders, cache_folder()]:
         path = folder / model.file
-        if path.is_file():
-            check_model(path, model)
-            return path
+        if not path.is_file():
+            continue
+        if folder == cache_folder() and sha256_file(path) != model.sha256:
+            Console().warn(f"{path} does not match its checksum: it is not used.")
+            continue
+        check_model(path, model)
+        return path
     return None
 
 

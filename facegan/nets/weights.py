@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from facegan.config import Law
-from facegan.errors import CheckpointError, SettingsError
-from facegan.files import write_bytes
+from facegan.errors import CheckpointError, DamagedFile, SettingsError
+from facegan.files import parse_json, read_tensors, write_bytes
 from facegan.nets.registry import make_generator, planned_generator
 from facegan.nets.spec import IMAGE_RANGE, Generator, NetSpec
 from facegan.own import is_own
@@ -102,19 +101,17 @@ def _refuse_other_numbers(file: Path, found: dict[str, Tensor], wanted: dict[str
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with file.open("rb"):  # safetensors calls all that it can't open missing or damaged
-            str(file).encode()
+        str(file).encode()
     except UnicodeEncodeError:
         raise CheckpointError(f"{file} can't be read: its path has to be UTF-8. Rename it, or its folder.") from None
+    try:
+        tensors, metadata = read_tensors(file)
+        about = parse_json(metadata.get("facegan", "null"), file)
     except OSError as error:
         raise CheckpointError(f"{file} can't be read: {error.strerror}. Change its permissions, or copy it.") from None
-    try:
-        with safe_open(file, "pt") as opened:
-            about = json.loads((opened.metadata() or {}).get("facegan", "null"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except DamagedFile as error:
         raise CheckpointError(
-            f"{file} is no whole safetensors file ({error}).\nTake an undamaged copy, or let the run save again."
+            f"{file} is no whole safetensors file ({error.why}).\nTake an undamaged copy, or let the run save again."
         ) from None
     if not isinstance(about, dict):
         raise CheckpointError(
@@ -129,14 +126,17 @@ def _spec(file: Path, about: dict[str, Any]) -> NetSpec:
         raise CheckpointError(
             f"{file} has format {about.get('format')!r:.100}, and this facegan reads format {FORMAT}. Update facegan."
         )
-    known = {field.name for field in fields(NetSpec)}
     spec = about.get("spec")
-    if not isinstance(spec, dict) or not _FIRST_SPEC <= spec.keys() <= known or not _can_be(spec):
+    if not is_spec(spec):
         raise CheckpointError(f"{file} has a spec that this facegan can't read: {spec!s:.200}. Update facegan.")
     return NetSpec(**spec)
 
 
-def _can_be(spec: dict[str, Any]) -> bool:
+def is_spec(spec: Any) -> bool:
+    """Whether a value out of JSON can be a `NetSpec`'s fields."""
+    known = {field.name for field in fields(NetSpec)}
+    if not isinstance(spec, dict) or not _FIRST_SPEC <= spec.keys() <= known:
+        return False
     numbers = all(type(spec[name]) is int and spec[name] > 0 for name in ("size", "channels", "latent", "width"))
     texts = isinstance(spec["name"], str) and isinstance(spec["norm"], str)
     return numbers and texts and spec.get("law", NetSpec.law) in get_args(Law)

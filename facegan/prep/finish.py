@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
 from collections import Counter
@@ -19,11 +18,11 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 
-from facegan.errors import DatasetError
-from facegan.files import disk_errors, flush, make_folder, sha256_file, write_bytes, write_json
+from facegan.errors import DamagedFile, DatasetError
+from facegan.files import disk_errors, flush, make_folder, parsing, read_json, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.out.commit import CHUNKS, REPAIRS, committed, rows_path, shard_path
+from facegan.prep.out.commit import CHUNKS, REPAIRS, Committed, committed, marker_path, rows_path, shard_path
 from facegan.prep.out.home import Home
 from facegan.prep.pictures.original import write_origin
 from facegan.prep.pictures.preview import REJECTS_SHOWN, draw_preview
@@ -138,10 +137,11 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str], str]:
         DatasetError: it holds something else.
     """
     try:
-        found = json.loads(journal.read_bytes())
-        move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
-        clear = str(found["clear"])
-    except (ValueError, TypeError, KeyError):
+        with parsing(journal):
+            found = read_json(journal)
+            move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
+            clear = str(found["clear"])
+    except DamagedFile:
         move, remove, clear = [], [], ""
     if clear not in (CHUNKS, REPAIRS) or not all(map(is_ours, [*move, *remove])):
         raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
@@ -205,6 +205,13 @@ class _Gathered:
         done = committed(self._folder, chunk.number, chunk.inputs)
         if done is None:
             raise DatasetError(f"Chunk {chunk.number} of {self._out} was altered while prep ran. Start it again.")
+        marker, rows = marker_path(self._folder, chunk.number), read_rows(rows_path(self._folder, chunk.number))
+        with parsing(marker, "Delete it, and start facegan prep again: it makes these photographs again."):
+            return self._add_made(chunk, done, rows)
+
+    def _add_made(self, chunk: ChunkPlan, done: Committed, rows: pa.Table) -> pa.Table:
+        if (len(rows), *photo_counts(rows)) != (done.photos, done.kept, done.faces, done.rejected):
+            raise ValueError("other counts than its rows have")
         for reject in done.rejects:
             known = self._rejects.setdefault(reject.reason, [])
             known.append((len(self.chunks), reject))
@@ -214,7 +221,7 @@ class _Gathered:
         if done.shard:
             name = self._add_shard(chunk.split, vars(done.shard), shard_path(self._folder, chunk.number))
         self.chunks.append(ChunkEntry.model_validate({"split": chunk.split, "photos": done.photos, "shard": name}))
-        return in_shard(read_rows(rows_path(self._folder, chunk.number)), chunk.split, name)
+        return in_shard(rows, chunk.split, name)
 
     def _add_shard(self, split: str, entry: dict, path: Path) -> str:
         name = shard_name(split, self._numbers[split])

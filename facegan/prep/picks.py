@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from facegan.config import SelectConfig
 from facegan.console import Progress
-from facegan.errors import DatasetError
+from facegan.errors import DamagedFile, DatasetError
+from facegan.files import parsing
 from facegan.shards.checksums import check_photos, check_shard
 from facegan.shards.index import Sample, Shard
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, SPLITS, DatasetInfo
@@ -77,8 +78,9 @@ class Standing:
         if len(set(row["scores"])) <= 1:
             return round(float(row["scores"][0]), 3) if row["scores"] else 0.0
         try:
-            return float(json.loads(self.read(row["shard"], key)[1])["score"])
-        except (ValueError, KeyError, TypeError):
+            with parsing(shard := row["shard"]):
+                return float(json.loads(self.read(shard, key)[1])["score"])
+        except DamagedFile:
             raise self._damaged(f"{key}.json in {self.folder / row['shard']} tells no score") from None
 
     def _damaged(self, what: str) -> DatasetError:

@@ -19,7 +19,7 @@ from facegan.prep.chunk import Chunk, Item
 from facegan.prep.listing.catalogue import Catalogue, Photo
 from facegan.prep.out.commit import Work
 from facegan.prep.settings import library_versions
-from facegan.prep.sources.base import Source
+from facegan.prep.sources.base import Source, sound
 from facegan.prep.splits import splitter
 from facegan.prep.twins import find_twins
 from facegan.remote import reachable
@@ -146,7 +146,9 @@ def make_plan(
             set_attributes(catalogue, attributes)
         if config.dedup == "exact" and workers:
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, reachable(source.where):
-                twins = find_twins(source.unpacked(Path(folder)), catalogue, workers, fetch_ahead)
+                with sound(source.where):
+                    readable = source.unpacked(Path(folder))
+                twins = find_twins(readable, catalogue, workers, fetch_ahead)
     versions = library_versions()
     chunks = tuple(_cut(catalogue, config.shard_size, settings, {**versions, "source": " ".join(marks)}))
     for entry in before.shards if before and chunks else ():

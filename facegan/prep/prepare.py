@@ -32,8 +32,8 @@ from facegan.prep.repair import plan_repair, tell_other_bytes
 from facegan.prep.running import Crew, Ran, run
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Readable, Source
-from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url, reachable
+from facegan.prep.sources.base import Readable, Source, sound
+from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 
 
@@ -286,7 +286,7 @@ def _unpacked(origin: Source, out: Path, plan: Plan, todo: list[ChunkPlan], conf
     folder = out / STATE_FOLDER / UNPACKED
     faces_bytes = estimate(sum(chunk.photos for chunk in todo), 0, config, 1)[1]
     try:
-        with disk_errors(out, faces_bytes + sum(chunk.bytes for chunk in plan.todo)), reachable(origin.where):
+        with disk_errors(out, faces_bytes + sum(chunk.bytes for chunk in plan.todo)), sound(origin.where):
             source = origin.unpacked(make_folder(folder))
         with disk_errors(out, faces_bytes):
             yield source

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
+from facegan.errors import DamagedFile
+from facegan.files import parse_toml
 
 
 def lines_of(text: str) -> dict[tuple[str, str], int]:
@@ -18,8 +19,8 @@ def lines_of(text: str) -> dict[tuple[str, str], int]:
         begins = begins if piece else number
         piece += line + "\n"
         try:
-            told = tomllib.loads(piece)
-        except tomllib.TOMLDecodeError:
+            told = parse_toml(piece, "")
+        except DamagedFile:
             continue
         if piece.lstrip().startswith("["):
             section, below = next(iter(told.items()))

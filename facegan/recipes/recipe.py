@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from facegan.config import (
     TrainConfig,
     defaults_of_nets,
 )
-from facegan.errors import SettingsError, one_of, suggest
+from facegan.errors import DamagedFile, SettingsError, one_of, suggest
+from facegan.files import parse_toml
 from facegan.lengths import in_epochs
 from facegan.recipes.known import find_recipe, is_packaged
 from facegan.recipes.lines import lines_of
@@ -227,10 +227,10 @@ def _read_text(file: Path) -> str:
 
 def _parsed(text: str, file: str) -> Values:
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
-        where, why = (f", line {found[2]}", found[1]) if found else ("", str(error))
+        given = parse_toml(text, file)
+    except DamagedFile as error:
+        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", error.why)
+        where, why = (f", line {found[2]}", found[1]) if found else ("", error.why)
         raise SettingsError(f"{file}{where}: this is no TOML: {why}.") from None
     if not given:
         raise SettingsError(f"{file} says nothing: a recipe has the sections [prep] and [train], or one of them.")

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import TypeAdapter
+
 from facegan import __version__
-from facegan.files import write_json
+from facegan.errors import DamagedFile
+from facegan.files import parsing, read_json, write_json
 
 FORMAT = 1
 RECORD_FILE = ".facegan-run.json"
@@ -65,6 +68,9 @@ class Made:
         return ""
 
 
+_STAGES = TypeAdapter(dict[str, Made])
+
+
 @dataclass
 class Record:
     """The stages of an experiment that were done, by name."""
@@ -75,9 +81,10 @@ class Record:
     @classmethod
     def read(cls, folder: Path) -> Self:
         try:
-            told = json.loads((folder / RECORD_FILE).read_bytes())
-            stages = {name: Made(**made) for name, made in told["stages"].items()} if told["format"] == FORMAT else {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            told = read_json(folder / RECORD_FILE)
+            with parsing(folder / RECORD_FILE):
+                stages = _STAGES.validate_python(told["stages"] if told["format"] == FORMAT else {})
+        except (OSError, DamagedFile):
             stages = {}
         return cls(folder, stages)
 

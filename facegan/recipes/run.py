@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from facegan import __version__
 from facegan.console import Console
-from facegan.errors import CheckpointError, DatasetError, SettingsError
-from facegan.files import exclusive, make_folder
+from facegan.errors import CheckpointError, DamagedFile, DatasetError, SettingsError
+from facegan.files import exclusive, make_folder, parsing
 from facegan.recipes.recipe import Recipe, is_local
-from facegan.recipes.record import Made, Record
+from facegan.recipes.record import RECORD_FILE, Made, Record
 from facegan.recipes.seen import GONE, signature
 from facegan.recipes.stage import Stage
 from facegan.recipes.stages import stages_of
@@ -128,6 +128,11 @@ def _why(stage: Stage, record: Record) -> tuple[str, dict[str, Any]]:
     made, inputs = record.stages.get(stage.name), stage.inputs()
     if made is None:
         return "not done yet", inputs
+    try:
+        with parsing(RECORD_FILE):
+            stage.tell(made.result)
+    except DamagedFile:
+        return "its record is damaged", inputs
     if inputs.get("photographs") == GONE:  # whoever deletes the photographs keeps their faces
         inputs["photographs"] = made.inputs.get("photographs")
     return made.why_again(inputs, _seen(stage)), inputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DamagedFile, DatasetError, SettingsError
+from facegan.files import parsing, read_json
 from facegan.own import own_files
 from facegan.recipes.recipe import Recipe, is_local
 from facegan.recipes.seen import look
@@ -191,8 +191,9 @@ def drawn_by(run: Path, measured: bool) -> Path:
     Found without torch, which takes seconds to load: best.json and the checkpoints' names are plain.
     """
     try:
-        best = json.loads((run / "best.json").read_bytes())
-        checkpoint = run / "checkpoints" / f"{best['images']:09d}"
-    except (OSError, ValueError, TypeError, KeyError):
+        with parsing(run / "best.json"):
+            images = int(read_json(run / "best.json")["images"])
+    except (OSError, DamagedFile):
         return run
+    checkpoint = run / "checkpoints" / f"{images:09d}"
     return checkpoint if measured and (checkpoint / GENERATOR).is_file() else run

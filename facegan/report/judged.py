@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +9,7 @@ from typing import Any
 
 from facegan.config import METRIC_TABLE
 from facegan.report.pictures import Picture, picture_file
-from facegan.run_folder import EVALUATION, NEIGHBOURS
-
-_MOST_BYTES = 10_000_000
+from facegan.run_folder import EVALUATION, NEIGHBOURS, read_evaluation
 
 
 @dataclass(frozen=True)
@@ -55,24 +51,18 @@ def judged(run: Path) -> Judged:
     command = f"facegan eval {shlex.quote(str(run))} --shards OUT"
     if not path.is_file():
         return Judged("This run was not measured yet. Its numbers stand here after", command)
-    try:
-        told: Any = json.loads(path.read_bytes() if path.stat().st_size < _MOST_BYTES else b"")
-        floors = told.get("floors") or {}
-        metrics = [
-            Metric(str(name), _finite(value), _number(floors.get(name)), _what(str(name)))
-            for name, value in told["metrics"].items()
-        ]
-        return Judged(
-            metrics=metrics,
-            absent=[(str(name), str(why)) for name, why in (told.get("absent") or {}).items()],
-            warnings=[str(text) for text in told.get("warnings") or []],
-            measured=_flat(told.get("measured") or {}),
-            protocol=_flat(told.get("protocol") or {}),
-            # One that an earlier evaluation left is of other samples.
-            neighbours=picture_file(run / NEIGHBOURS) if told.get("neighbours") else None,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    found = read_evaluation(run)
+    if found is None:
         return Judged(f"{path} can’t be read. It is written anew by", command)
+    return Judged(
+        metrics=[Metric(name, value, found.floors.get(name), _what(name)) for name, value in found.metrics.items()],
+        absent=list(found.absent.items()),
+        warnings=list(found.warnings),
+        measured=_flat(found.measured),
+        protocol=_flat(found.protocol),
+        # One that an earlier evaluation left is of other samples.
+        neighbours=picture_file(run / NEIGHBOURS) if found.neighbours else None,
+    )
 
 
 def _what(name: str) -> str:
@@ -81,20 +71,6 @@ def _what(name: str) -> str:
         return f"of details at {name.removeprefix('swd_')} px"
     better = {"less": "less is better", "more": "more is better", "as real": "as real faces have it"}
     return f"{known.what}; {better[known.better]}" if known else ""
-
-
-def _finite(value: Any) -> float:
-    """
-    Raises:
-        ValueError: it is no finite number.
-    """
-    if isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
-    return float(value)
-
-
-def _number(value: Any) -> float | None:
-    return _finite(value) if isinstance(value, int | float) else None
 
 
 def _flat(told: Any, before: str = "") -> list[tuple[str, str]]:

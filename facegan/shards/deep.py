@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from facegan.errors import DatasetError
+from facegan.errors import DamagedFile, DatasetError
 from facegan.faces.photo import Photo, Rejected
+from facegan.files import parse_json
 from facegan.shards.images import channels_problem
 from facegan.shards.index import Member, Sample, Shard
 from facegan.shards.layout import DATASET_FILE, IMAGE_FORMATS, PHOTOS_FILE, DatasetInfo
@@ -143,12 +143,12 @@ def read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
     if sample.meta is None:
         return "is missing"
     try:
-        fields = json.loads(bytes(shard.read(sample.meta)))
+        fields = parse_json(bytes(shard.read(sample.meta)), sample.key)
         meta = SampleMeta.model_validate(fields)
     except ValidationError as error:
         return f"does not fit: {meta_problem(error)}"
-    except (ValueError, RecursionError) as error:  # json's and UTF-8's; RecursionError: brackets without end
-        return f"is no JSON: {error}"
+    except DamagedFile as error:
+        return f"is no JSON: {error.why}"
     return "does not fit: a field is null" if holds_null(fields) else meta
 
 

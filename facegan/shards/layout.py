@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from facegan.errors import DatasetError, suggest
+from facegan.errors import DamagedFile, DatasetError, suggest
+from facegan.files import parsing
 
 DATASET_FILE = "dataset.json"
 PHOTOS_FILE = "photos.parquet"
@@ -224,26 +225,27 @@ class DatasetInfo(Record):
             DatasetError: it can't be read.
         """
         try:
-            return cls.model_validate_json(data)
-        except (ValidationError, UnicodeDecodeError) as error:
+            with parsing(where):
+                return cls.model_validate_json(data)
+        except DamagedFile as error:
             if other := _other_format(data):
                 raise DatasetError(
                     f"{where} is of format {other}, and this facegan reads format 1.\n"
                     "Use the facegan that wrote it, or make the dataset anew with: facegan prep … --force"
                 ) from None
-            first = str(error).splitlines()[-2:][0].strip() if isinstance(error, ValidationError) else str(error)
             raise DatasetError(
-                f"{where} is damaged or of another version ({first}).\nIts facegan prep makes it anew with --force."
+                f"{where} is damaged or of another version ({error.why}).\nIts facegan prep makes it anew with --force."
             ) from None
 
 
 def _other_format(data: bytes) -> str:
     """The version that a dataset.json tells of, where it is another than ours."""
     try:
-        told = json.loads(data).get("format", 1)
-    except (ValueError, AttributeError):
+        with parsing(DATASET_FILE):
+            told = json.loads(data).get("format", 1)
+    except DamagedFile:
         return ""
-    return "" if told == 1 else str(told)[:20]
+    return "" if told == 1 else f"{told!r:.20}"
 
 
 def _folders_beside(folder: Path) -> list[str]:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from facegan.errors import DatasetError
-from facegan.files import replacing
+from facegan.errors import DamagedFile, DatasetError
+from facegan.files import parsing, replacing
+from facegan.shards.layout import DATASET_FILE
 
 SCHEMA = pa.schema(
     [
@@ -31,6 +32,7 @@ SCHEMA = pa.schema(
         ("shard", pa.string()),
     ]
 )
+_AGAIN = "Delete it, and start facegan prep again: it makes these photographs again."
 _ROWS_A_GROUP = 50_000
 _BATCH = 10_000
 
@@ -41,7 +43,7 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
     pyarrow itself takes no path that is not UTF-8, and its threads, where they read through a Python file, now and then
     outlive the interpreter and end the process with SIGABRT.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, parsing(path):
         return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
 
 
@@ -52,7 +54,7 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_00
         DatasetError: the table can't be read, or is not one of ours.
     """
     try:
-        with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+        with path.open("rb") as file, parsing(path), pq.ParquetFile(file, pre_buffer=False) as table:
             if not table.schema_arrow.equals(SCHEMA):
                 raise DatasetError(f"{path} has other columns than a table of facegan prep.")
             for batch in table.iter_batches(rows, columns=columns, use_threads=False):
@@ -62,8 +64,8 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_00
                 yield batch
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing.") from None
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} can't be read ({str(error).splitlines()[0]:.200}).") from None
+    except DamagedFile as error:
+        raise DatasetError(f"{path} can't be read ({error.why}).") from None
 
 
 def _holds_null(column: pa.Array) -> bool:
@@ -72,7 +74,7 @@ def _holds_null(column: pa.Array) -> bool:
 
 def read_known(path: Path) -> Iterator[tuple[str, int, str]]:
     """Path, size in bytes and SHA-256 of every photograph that the dataset accounts for."""
-    for batch in read_batches(path, ["path", "bytes", "sha256"]):
+    for batch in read_batches(path, ["path", "bytes", "sha256"], _BATCH):
         yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
 
 
@@ -80,25 +82,24 @@ def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:
     """The table in pieces of so many rows.
 
     Raises:
-        ValueError: it has fewer or more rows than that.
+        DatasetError: it can't be read, or has fewer or more rows than that.
     """
-    with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
-        batches = table.iter_batches(_BATCH, use_threads=False)
-        waiting = SCHEMA.empty_table()
-        for size in sizes:
-            parts = [waiting]
-            missing = size - len(waiting)
-            while missing > 0:
-                batch = next(batches, None)
-                if batch is None:
-                    raise ValueError(f"{path} ends too soon")
-                parts.append(pa.Table.from_batches([batch]))
-                missing -= len(batch)
-            together = pa.concat_tables(parts)
-            waiting = together.slice(size)
-            yield together.slice(0, size)
-        if len(waiting) or next(batches, None) is not None:
-            raise ValueError(f"{path} has more rows than its chunks have photographs")
+    batches = read_batches(path, rows=_BATCH)
+    waiting = SCHEMA.empty_table()
+    for size in sizes:
+        parts = [waiting]
+        missing = size - len(waiting)
+        while missing > 0:
+            batch = next(batches, None)
+            if batch is None:
+                raise DatasetError(f"{path} has fewer rows than {DATASET_FILE} counts photographs.")
+            parts.append(pa.Table.from_batches([batch]))
+            missing -= len(batch)
+        together = pa.concat_tables(parts)
+        waiting = together.slice(size)
+        yield together.slice(0, size)
+    if len(waiting) or next(batches, None) is not None:
+        raise DatasetError(f"{path} has more rows than {DATASET_FILE} counts photographs.")
 
 
 def photo_counts(table: pa.Table) -> tuple[int, int, dict[str, int]]:
@@ -138,11 +139,15 @@ def read_rows(path: Path) -> pa.Table:
     """
     data = path.read_bytes()
     told = pa.schema([field for field in SCHEMA if field.name not in ("split", "shard")])
-    return pj.read_json(
-        pa.BufferReader(data),
-        pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
-        pj.ParseOptions(explicit_schema=told, unexpected_field_behavior="error"),
-    )
+    with parsing(path, _AGAIN):
+        rows = pj.read_json(
+            pa.BufferReader(data),
+            pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            pj.ParseOptions(explicit_schema=told, unexpected_field_behavior="error"),
+        )
+        if any(_holds_null(chunk) for column in rows.columns for chunk in column.chunks):
+            raise ValueError("a field is missing")
+        return rows
 
 
 def in_shard(rows: pa.Table, split: str, shard: str) -> pa.Table:

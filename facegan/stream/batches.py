@@ -13,7 +13,7 @@ from facegan.errors import DatasetError, SettingsError
 from facegan.machine import usable_cpus
 from facegan.stream.cache import Images
 from facegan.stream.choice import open_supply, processes_here
-from facegan.stream.order import Order
+from facegan.stream.order import Order, whole_number
 from facegan.stream.room import BOUND_VARIABLE
 
 _AHEAD = 4  # batches in work beside the one that is asked for
@@ -123,14 +123,14 @@ class Batches:
         """
         if state["fingerprint"] != self._images.fingerprint:
             raise DatasetError("This is not the dataset that the position belongs to: its faces differ.")
-        block, here = int(state.get("block_shards", 0)), self._images.block_shards
+        block, here = whole_number(state, "block_shards", 0), self._images.block_shards
         if here and not 0 < block <= here:
             more = f"{block} shards" if block else "all shards"
             raise SettingsError(
                 f"The position belongs to an order that needs {more} at a time, and the cache for fetched shards holds "
                 f"two blocks of {here}.\nSet {BOUND_VARIABLE} to what it was when the run began, or to more."
             )
-        self._position = int(state["position"])
+        self._position = whole_number(state, "position")
         self._order = Order(self._images.counts, self._seed, block)
         self._near = None
         self._coming.clear()

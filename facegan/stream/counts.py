@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from facegan.errors import DiskError
-from facegan.files import make_folder, user_cache, write_json
+from facegan.files import make_folder, parse_json, read_cached, user_cache, write_cached
 from facegan.stream.room import make_room
 
 _KEPT_BYTES = 16 << 20  # of all of them together
@@ -28,20 +28,18 @@ def file_marks(paths: Sequence[str]) -> Marks:
 
 def kept_count(paths: Sequence[str], marks: Marks) -> int | None:
     """The count of files that still have these marks, if it was kept."""
-    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
-        kept = json.loads(_place(paths).read_bytes())
-        if marks and kept["marks"] == marks and isinstance(kept["count"], int) and kept["count"] >= 0:
-            return kept["count"]
-    return None
+    data = read_cached(_place(paths)) if marks else None
+    kept = parse_json(data, _place(paths)) if data else {}
+    return kept["count"] if kept and kept["marks"] == marks else None
 
 
 def keep_count(paths: Sequence[str], marks: Marks, count: int) -> None:
     with suppress(DiskError):  # then the next run counts again
         place = _place(paths)
-        make_room(make_folder(place.parent), ".json", 100 * len(marks), _KEPT_BYTES)
-        write_json(place, {"marks": marks, "count": count})
+        make_room(make_folder(place.parent), ".count", 100 * len(marks), _KEPT_BYTES)
+        write_cached(place, json.dumps({"marks": marks, "count": count}).encode())
 
 
 def _place(paths: Sequence[str]) -> Path:
     names = "\n".join(str(Path(path).resolve()) for path in paths)
-    return user_cache("index") / f"{hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
+    return user_cache("index") / f"{hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:32]}.count"

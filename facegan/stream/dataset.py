@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 import threading
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 
 from facegan.console import Console
 from facegan.errors import DatasetError, one_of
+from facegan.files import parse_json
 from facegan.remote import is_url
 from facegan.shards.checksums import Mark, are_verified, check_shard, mark_of, save_verified, size_error
 from facegan.shards.images import decode_into
@@ -150,7 +150,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         pixels = self.pixels(index)
         at, size = self._places[index, 2:].tolist()
         data = self._maps.get(int(np.searchsorted(self._ends, index, "right")))
-        return pixels, json.loads(bytes(data[at : at + size])) if size else {}
+        return pixels, parse_json(bytes(data[at : at + size]), f"{self.path}: face {index}") if size else {}
 
     def pixels(self, index: int) -> np.ndarray:
         """The image alone: uint8 (size, size, channels). Threads may decode side by side."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import errno
-import json
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -13,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from facegan.console import Console
-from facegan.errors import DatasetError, FaceganError, SettingsError
-from facegan.files import TEMPORARY, disk_errors, human_bytes, make_folder, sha256_file, user_cache
+from facegan.errors import DamagedFile, DatasetError, FaceganError, SettingsError
+from facegan.files import TEMPORARY, disk_errors, human_bytes, make_folder, parse_json, sha256_file, user_cache
 from facegan.remote import Unreachable, filesystem, patiently, retry_waits
 from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.stream.download import download
@@ -47,8 +46,8 @@ def read_info(url: str) -> DatasetInfo:
             download(fs, f"{top.rstrip('/')}/{DATASET_FILE}", file, _MOST_INFO_BYTES, lambda: None)
             data = file.read_bytes()
         try:
-            json.loads(data)
-        except ValueError:  # a server that does not tell lengths may break off unnoticed
+            parse_json(data, where)
+        except DamagedFile:  # a server that does not tell lengths may break off unnoticed
             raise OSError("what came is no whole JSON") from None
         return data
 

@@ -17,6 +17,7 @@ import torch
 from facegan.errors import DatasetError, SettingsError
 from facegan.shards.images import decode_into
 from facegan.stream.foreign import Closed, ForeignShards
+from facegan.stream.order import whole_number
 
 _SHUFFLED = 2000  # faces held to draw from
 _PIECE = 256  # faces decoded together
@@ -113,7 +114,7 @@ class ForeignBatches:
         if state["fingerprint"] != self._faces.fingerprint:
             raise DatasetError("These are not the shards that the position belongs to.")
         self._stop()
-        self._position = int(state["position"])
+        self._position = whole_number(state, "position")
 
     def describe(self) -> dict[str, Any]:
         """What a record of the run tells of it."""

@@ -7,11 +7,27 @@ than ten.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+
+from facegan.errors import DatasetError
 
 _ROUNDS = 8
 _U64 = np.uint64
 _AT_ONCE = 1 << 14  # positions computed together: batch by batch they would cost more than the faces
+
+
+def whole_number(state: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """
+    Raises:
+        DatasetError: ``state`` is none of a stream of faces.
+    """
+    value = state.get(name, default)
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise DatasetError(f"A state of a stream of faces has a whole number as {name}, and this one {value!r:.40}.")
+    return value
 
 
 class Order:

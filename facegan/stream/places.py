@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,14 +11,14 @@ import numpy as np
 
 from facegan.console import Console
 from facegan.errors import DatasetError, DiskError
-from facegan.files import make_folder, user_cache, write_bytes
+from facegan.files import make_folder, read_cached, user_cache, write_cached
 from facegan.shards.index import Shard
 from facegan.shards.layout import DATASET_FILE, ShardEntry
 from facegan.stream.room import make_room
 
 COLUMNS = 4  # where the image begins in its shard, its bytes; where its JSON begins, its bytes (0: it has none)
+SUFFIX = ".index"
 _KEPT_BYTES = 1 << 30  # of all indexes together
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 def shard_places(path: Path, entry: ShardEntry) -> np.ndarray:
@@ -61,7 +58,9 @@ def dataset_places(
     """
     ends = np.cumsum([entry.samples for entry in entries])
     marks = shard_marks(folder, entries, whole)
-    kept = user_cache("index") / f"{hashlib.sha256(f'{fingerprint} {folder.resolve()}'.encode()).hexdigest()[:32]}.npz"
+    kept = (
+        user_cache("index") / f"{hashlib.sha256(f'{fingerprint} {folder.resolve()}'.encode()).hexdigest()[:32]}{SUFFIX}"
+    )
     known_marks, known = _load(kept, entries)
     places, wrong = known.copy(), {}
     new = [number for number in whole if (marks[number] != known_marks[number]).any()]
@@ -99,14 +98,14 @@ def shard_marks(folder: Path, entries: Sequence[ShardEntry], numbers: Iterable[i
 
 
 def _load(path: Path, entries: Sequence[ShardEntry]) -> tuple[np.ndarray, np.ndarray]:
-    """What was kept, by shard and by sample; zeros where it is damaged or of something else."""
-    samples = sum(entry.samples for entry in entries)
-    with suppress(*_DAMAGED), path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-        marks, places = kept["marks"], kept["places"]
-        right = marks.shape == (len(entries), 2) and places.shape == (samples, COLUMNS)
-        if right and marks.dtype == places.dtype == np.int64 and _inside(places, entries):
+    """What was kept, by shard and by sample; zeros where there is nothing, or it does not fit the dataset."""
+    shards, samples = len(entries), sum(entry.samples for entry in entries)
+    numbers = np.frombuffer(read_cached(path) or b"", np.int64)
+    if len(numbers) == 2 * shards + COLUMNS * samples:
+        marks, places = numbers[: 2 * shards].reshape(-1, 2), numbers[2 * shards :].reshape(-1, COLUMNS)
+        if _inside(places, entries):
             return marks, places
-    return np.zeros((len(entries), 2), np.int64), np.zeros((samples, COLUMNS), np.int64)
+    return np.zeros((shards, 2), np.int64), np.zeros((samples, COLUMNS), np.int64)
 
 
 def _inside(places: np.ndarray, entries: Sequence[ShardEntry]) -> bool:
@@ -116,8 +115,7 @@ def _inside(places: np.ndarray, entries: Sequence[ShardEntry]) -> bool:
 
 
 def _save(path: Path, marks: np.ndarray, places: np.ndarray) -> None:
-    file = io.BytesIO()
-    np.savez(file, marks=marks, places=places)
+    data = marks.tobytes() + places.tobytes()
     with suppress(DiskError):  # then the next run indexes again
-        make_room(make_folder(path.parent), ".npz", file.tell(), _KEPT_BYTES)
-        write_bytes(path, file.getvalue())
+        make_room(make_folder(path.parent), SUFFIX, len(data), _KEPT_BYTES)
+        write_cached(path, data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from facegan.config import TrainConfig
-from facegan.errors import CheckpointError, SettingsError
-from facegan.files import write_json
+from facegan.errors import CheckpointError, DamagedFile, SettingsError
+from facegan.files import parsing, read_json, write_json
 from facegan.nets import Generator
+from facegan.run_folder import count_of, is_number
 
 FILE_NAME = "best.json"
 EVERY_IMAGES = 50_000  # where nobody says how often
@@ -106,13 +106,15 @@ def read_best(run: Path) -> Best | None:
     """
     path = run / FILE_NAME
     try:
-        best = Best(**json.loads(path.read_bytes()))
-        if not isinstance(best.metric, str) or not math.isfinite(best.value) or type(best.images) is not int:
-            raise ValueError("other kinds of values")
-        return best
+        told = read_json(path)
+        with parsing(path):
+            best = Best(**told)
+            if not isinstance(best.metric, str) or not is_number(best.value) or count_of(best.images) is None:
+                raise ValueError("other kinds of values")
+            return best
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
+    except (OSError, DamagedFile):
         raise CheckpointError(f"{path} can't be read. The run's next checkpoint writes it anew.") from None
 
 

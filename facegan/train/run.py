@@ -267,7 +267,7 @@ def _result(run: Path, images: int, started: float, rate: float | None) -> Train
         run=run,
         images=images,
         seconds=time.perf_counter() - started,
-        images_per_second=last["images_per_second"] if rate is None else rate,
+        images_per_second=(last.get("images_per_second") or 0.0) if rate is None else rate,
         loss_g=last["loss_g"],
         loss_d=last["loss_d"],
         checkpoint=Shelf(run / "checkpoints").path(images),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from facegan.errors import DiskError, TrainingError
+from facegan.files import parsing
 from facegan.nets import save_generator
 from facegan.nets.weights import FILE_NAME
 from facegan.train.best import Best, Judge, write_best
@@ -65,10 +66,11 @@ class RunState:
         """
         state, own = checkpoint.state, {k: v for k, v in checkpoint.tensors.items() if not k.startswith("health.")}
         self.trainer.load(str(checkpoint.path), own, state)
-        self.health.load(checkpoint.part("health"), state["health"])
-        if "plateau" in state:  # an older facegan had none
+        with parsing(checkpoint.path, "Name an earlier checkpoint by --init in another --run folder."):
+            self.health.load(checkpoint.part("health"), state["health"])
+            self.reals.load_state_dict(state["stream"])
+        if state.get("plateau"):  # an older facegan had none
             self.plateau.load(state["plateau"])
-        self.reals.load_state_dict(state["stream"])
         self.best = self.best_saved = Best(**state["best"]) if state["best"] else None
         self.rolled_back = state["rolled_back"]
         self.saved_at = checkpoint.images

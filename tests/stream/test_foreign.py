@@ -257,7 +257,7 @@ def test_files_are_counted_once(folder: Path, tmp_path: Path, cache: Path) -> No
     for _ in range(3):
         assert len(open_faces(str(path), console=heard)) == 5
     assert sum("Counting" in note for note in heard.notes) == 1
-    (kept,) = (cache / "index").glob("*.json")
+    (kept,) = (cache / "index").glob("*.count")
     kept.write_text("{")
     assert len(open_faces(str(path), console=heard)) == 5
     shard(path, {f"{i}.png": picture(i) for i in range(4)})

@@ -22,8 +22,8 @@ from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import Chunk, entries_read, process_chunk
 from facegan.prep.out.commit import Committed, Work, make_chunk
 from facegan.prep.sources.ahead import expect, fetching_ahead
-from facegan.prep.sources.base import Entry, Readable, Reader
-from facegan.remote import FETCH_AHEAD, reachable
+from facegan.prep.sources.base import Entry, Readable, Reader, sound
+from facegan.remote import FETCH_AHEAD
 
 PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
 
@@ -66,7 +66,7 @@ class Worker:
 
         cv2.setNumThreads(1)
         self.job = job
-        with reachable(job.source.where):
+        with sound(job.source.where):
             self._ahead = fetching_ahead(job.source.reader(), job.fetch_ahead)
         self.reader: Reader = _Watched(self._ahead, job.photo_seconds)
         self.detector: Detector = make_detector(job.config, job.models)

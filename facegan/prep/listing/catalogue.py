@@ -13,8 +13,7 @@ from facegan.prep.listing import spool
 from facegan.prep.listing.scratch import Scratch
 from facegan.prep.listing.spool import Spool
 from facegan.prep.sources.archives import Archives
-from facegan.prep.sources.base import Entry, Source, common_folder
-from facegan.remote import reachable
+from facegan.prep.sources.base import Entry, Source, common_folder, listed
 from facegan.shards.layout import readable_path
 
 _SCHEMA = """
@@ -55,8 +54,7 @@ class Catalogue:
         self._spool = Spool(self._db)
         self._db.function("below", 1, lambda name: readable_path(name[len(self.root) :]))
         try:
-            with reachable(source.where):
-                self._spool.fill(self._source.photos(self.ignored))
+            self._spool.fill(listed(self._source, self.ignored))
         except BaseException:
             self._db.close()
             raise

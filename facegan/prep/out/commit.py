@@ -13,9 +13,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from facegan.config import PrepConfig
+from facegan.errors import DamagedFile
 from facegan.faces.detect import Detector
-from facegan.files import TEMPORARY, disk_errors, flush, sha256_file
+from facegan.files import TEMPORARY, disk_errors, flush, parsing, read_json, sha256_file
 from facegan.prep.chunk import Chunk, ChunkResult, Thumbnail, process_chunk
 from facegan.prep.sources.base import Reader
 from facegan.shards.write import ShardSum
@@ -60,6 +63,9 @@ class Committed:
     rows_sha256: str
     no_decoder: int = 0
     unreachable: str = ""
+
+
+_COMMITTED = TypeAdapter(Committed)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -146,14 +152,12 @@ def _summary(work: Work, result: ChunkResult, rows_sha256: str) -> Committed:
 def committed(folder: Path, number: int, inputs: str) -> Committed | None:
     """What an earlier run made of a chunk with these inputs, or None where it must be done (again)."""
     try:
-        marker = json.loads(marker_path(folder, number).read_bytes())
-        shard = marker["shard"] and ShardSum(**marker["shard"])
-        rejects = [Thumbnail(**thumbnail) for thumbnail in marker["rejects"]]
-        found = Committed(**{**marker, "shard": shard, "rejects": rejects})
+        with parsing(marker_path(folder, number)):
+            found = _COMMITTED.validate_python(read_json(marker_path(folder, number)))
         if found.inputs != inputs or sha256_file(rows_path(folder, number)) != found.rows_sha256:
             return None
-        if shard and shard_path(folder, number).stat().st_size != shard.bytes:
+        if found.shard and shard_path(folder, number).stat().st_size != found.shard.bytes:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, DamagedFile):
         return None
     return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from facegan.errors import DatasetError
-from facegan.files import disk_errors, make_folder, remove_partials, write_json
+from facegan.errors import DamagedFile, DatasetError
+from facegan.files import disk_errors, make_folder, read_json, remove_partials, write_json
 from facegan.prep.finish import JOURNAL, carry_out_journal, chunks_folder, is_ours
 from facegan.prep.out.commit import CHUNKS, REPAIRS
 from facegan.prep.plan import Plan
@@ -33,8 +32,8 @@ def refuse_foreign(out: Path) -> None:
 def _tells_of_a_dataset(path: Path) -> bool:
     """Whether a dataset.json is one of facegan's, if perhaps of another version: StyleGAN's has that name too."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        found = read_json(path)
+    except (OSError, DamagedFile):
         return False
     return isinstance(found, dict) and {"settings", "shards"} <= found.keys()
 
@@ -49,8 +48,8 @@ def begun_with(out: Path, before: DatasetInfo | None) -> dict[str, Any] | None:
     if before:
         return before.settings
     try:
-        found = json.loads((out / STATE_FOLDER / SETTINGS).read_bytes())
-    except (OSError, ValueError):
+        found = read_json(out / STATE_FOLDER / SETTINGS)
+    except (OSError, DamagedFile):
         return None  # never begun; or killed before a photograph was taken
     return found if isinstance(found, dict) else None
 

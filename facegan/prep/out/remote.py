@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from facegan.errors import DatasetError, DiskError, FaceganError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder, user_cache
+from facegan.errors import DamagedFile, DatasetError, DiskError, FaceganError, SettingsError
+from facegan.files import disk_errors, exclusive, make_folder, parsing, user_cache
 from facegan.prep.engines.worker import Done
 from facegan.prep.finish import FINAL, JOURNAL, is_ours
 from facegan.prep.out.commit import CHUNKS, REPAIRS, Committed, commit, marker_path, rows_path, shard_path
@@ -240,12 +240,13 @@ def _read_journal(journal: bytes, where: str) -> tuple[dict[str, str], list[str]
         DatasetError: it holds something else.
     """
     try:
-        told = json.loads(journal)
-        copies, remove, clear = dict(told["copy"]), list(told["remove"]), told["clear"]
-        ours = (DATASET_FILE in copies or not copies) and all(map(is_ours, [*copies, *remove]))
-        if ours and all(map(_SOURCE.fullmatch, copies.values())) and clear in (CHUNKS, REPAIRS):
-            return copies, remove, clear
-    except (ValueError, TypeError, KeyError):
+        with parsing(_JOURNAL):
+            told = json.loads(journal)
+            copies, remove, clear = dict(told["copy"]), list(told["remove"]), told["clear"]
+            ours = (DATASET_FILE in copies or not copies) and all(map(is_ours, [*copies, *remove]))
+            if ours and all(map(_SOURCE.fullmatch, copies.values())) and clear in (CHUNKS, REPAIRS):
+                return copies, remove, clear
+    except DamagedFile:
         pass
     raise DatasetError(f"{where}/{_JOURNAL} is damaged. Make the dataset anew with --force.")
 

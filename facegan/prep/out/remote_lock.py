@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from facegan.errors import FaceganError
+from facegan.errors import DamagedFile, FaceganError
+from facegan.files import parse_json
 from facegan.prep.out.store import Store
 from facegan.shards.layout import STATE_FOLDER
 
@@ -77,20 +78,20 @@ def _us() -> dict[str, Any]:
 def _is_dead(holder: bytes) -> bool:
     """Whether we know that the process is no more; of another machine's we don't."""
     try:
-        told, us = json.loads(holder), _us()
+        told, us = parse_json(holder, LOCK), _us()
         if not us["machine"] or (told["host"], told["machine"]) != (us["host"], us["machine"]):
             return False
         os.kill(int(told["process"]), 0)
     except ProcessLookupError:
         return True
-    except (ValueError, KeyError, TypeError, OSError):
+    except (DamagedFile, ValueError, KeyError, TypeError, OSError, OverflowError):
         return False
     return False
 
 
 def _shown(holder: bytes) -> str:
     try:
-        told = json.loads(holder)
-        return f"process {told['process']} on {told['host']}, since {told['since']}"
-    except (ValueError, KeyError, TypeError):
+        told = parse_json(holder, LOCK)
+        return f"process {told['process']!s:.20} on {told['host']!s:.60}, since {told['since']!s:.40}"
+    except (DamagedFile, KeyError, TypeError):
         return "somebody"

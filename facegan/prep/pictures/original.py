@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from facegan.errors import SourceError
-from facegan.files import make_folder, write_bytes
+from facegan.errors import DamagedFile, SourceError
+from facegan.files import make_folder, read_json, write_bytes
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import DAMAGED, Entry, Source
 from facegan.prep.sources.folder import Folder
@@ -50,10 +50,11 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
 
 def _origin(out: Path) -> tuple[str | None, str | None]:
     try:
-        told = json.loads((out / STATE_FOLDER / ORIGIN_FILE).read_bytes())
-        return str(told["source"]), str(told["root"])
-    except (OSError, ValueError, KeyError, TypeError):
+        told = read_json(out / STATE_FOLDER / ORIGIN_FILE)
+    except (OSError, DamagedFile):
         return None, None
+    source, root = (told.get("source"), told.get("root")) if isinstance(told, dict) else (None, None)
+    return (source, root) if isinstance(source, str) and isinstance(root, str) else (None, None)
 
 
 def _find(source: Source, root: str | None, path: str) -> Entry | None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from facegan.errors import DatasetError
 from facegan.prep.chunk import Thumbnail
 from facegan.shards.images import decode_image
 from facegan.shards.index import Shard
@@ -68,13 +69,24 @@ def draw_preview(
 
 
 def _draw_reject(sheet: Image.Image, draw: ImageDraw.ImageDraw, reject: Thumbnail, x: int, y: int) -> None:
-    if reject.png:
-        picture = Image.fromarray(_decoded(base64.b64decode(reject.png)))
+    pixels = _thumbnail(reject.png)
+    if pixels is not None:
+        picture = Image.fromarray(pixels)
         sheet.paste(picture, (x + (_CELL_PX - picture.width) // 2, y + (_CELL_PX - picture.height) // 2))
     else:
         draw.rectangle((x, y, x + _CELL_PX - 1, y + _CELL_PX - 1), outline=_FAINT)
         draw.text((x + 6, y + 40), _fitted(draw, reject.path, _CELL_PX - 12), _FAINT, _font(11))
     draw.text((x, y + _CELL_PX + 2), reject.reason, _INK, _font(12))
+
+
+def _thumbnail(png: str) -> np.ndarray | None:
+    """None where nothing could be decoded, now or then."""
+    try:
+        data = base64.b64decode(png)
+    except ValueError:  # of a chunk or a preview that was altered
+        return None
+    pixels = decode_image(data) if data else None
+    return pixels if pixels is not None and max(pixels.shape[:2]) <= _CELL_PX else None
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
@@ -99,12 +111,13 @@ def _spread_faces(
         first += count
         if inside:
             with whole(path) as file, contextlib.closing(Shard(file)) as shard:
-                faces += [_decoded(bytes(shard.read(shard.samples[i].image))) for i in inside]
+                images = [shard.read(shard.samples[i].image) for i in inside if i < len(shard)]
+                found = [rgb for image in images if (rgb := decode_image(bytes(image))) is not None]
+                del images  # views of the file, which can't be closed before they are gone
+            if len(found) < len(inside):
+                raise DatasetError(
+                    f"{path} was altered since facegan prep wrote it: some of its images can't be read.\n"
+                    "If it belongs to an unfinished dataset, delete it and start prep again; else add --repair."
+                )
+            faces += found
     return faces
-
-
-def _decoded(data: bytes) -> np.ndarray:
-    rgb = decode_image(data)
-    if rgb is None:
-        raise ValueError("an image that facegan has just written can't be read")
-    return rgb

@@ -13,8 +13,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from facegan.errors import DamagedFile
+from facegan.files import parsing
 from facegan.prep.chunk import Thumbnail
 
+_REJECTS = TypeAdapter(list[tuple[int, Thumbnail]])
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KIND = b"fgRj"  # small first letters: other programs need not know it
 _LAST = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
@@ -39,8 +44,9 @@ def read_rejects(path: Path) -> list[tuple[int, Thumbnail]]:
             if png[at + 4 : at + 8] == _KIND:
                 if struct.unpack_from(">I", png, at + 8 + size)[0] != zlib.crc32(png[at + 4 : at + 8 + size]):
                     break
-                return [(int(number), Thumbnail(**told)) for number, told in json.loads(png[at + 8 : at + 8 + size])]
+                with parsing(path):
+                    return _REJECTS.validate_json(png[at + 8 : at + 8 + size])
             at += 12 + size
-    except (OSError, ValueError, TypeError, struct.error):
+    except (OSError, DamagedFile, struct.error):
         pass
     return []

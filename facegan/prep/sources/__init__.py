@@ -9,14 +9,14 @@ from pathlib import Path
 from facegan.errors import SourceError, suggest
 from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
-from facegan.prep.sources.base import Source, is_photo
+from facegan.prep.sources.base import Source, is_photo, sound
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.folder import Folder
 from facegan.prep.sources.remote_folder import RemoteFolder
 from facegan.prep.sources.table import Table
 from facegan.prep.sources.tar import PackedTar, Tar
 from facegan.prep.sources.zip import Zip
-from facegan.remote import filesystem, is_http, is_url, reachable, without_query
+from facegan.remote import filesystem, is_http, is_url, without_query
 from facegan.shards.layout import PHOTOS_FILE
 
 _KINDS = "a folder, .tar, .tar.gz, .zip, .parquet, .npz, .npy, MNIST's idx files, or torchvision:NAME"
@@ -33,7 +33,7 @@ def open_source(text: str, leave_out: Path | None = None, download: bool = False
     Raises:
         SourceError: there is nothing, or nothing that facegan reads.
     """
-    with reachable(text):
+    with sound(text):
         return _open_source(text, leave_out, download)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import zipfile
 import zlib
@@ -10,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from facegan.errors import DamagedFile, SourceError
+from facegan.files import parsing
+from facegan.remote import reachable
 from facegan.shards.layout import has_photo_suffix
 
 MAX_BYTES = 1 << 29  # of one photograph's file; a larger one is too_large without being read
@@ -130,3 +134,22 @@ def common_folder(first: bytes, last: bytes) -> bytes:
     """The deepest folder that holds all names between two sorted ones, with its final slash; empty at the top."""
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind(b"/", 0, same) + 1]
+
+
+@contextlib.contextmanager
+def sound(where: str) -> Iterator[None]:
+    """
+    Raises:
+        SourceError: the source can't be reached, or is damaged: in place of whatever its parser raises.
+    """
+    try:
+        with parsing(where, "Take an undamaged copy, or name another source."), reachable(where):
+            yield
+    except DamagedFile as error:
+        raise SourceError(str(error)) from None
+
+
+def listed(source: Source, ignored: Counter[str]) -> Iterator[Entry]:
+    """`Source.photos`; raises as `sound`."""
+    with sound(source.where):
+        yield from source.photos(ignored)

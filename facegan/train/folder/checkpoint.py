@@ -13,15 +13,16 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from safetensors.torch import load, save
 from torch import Tensor
 
-from facegan.errors import CheckpointError
-from facegan.files import TEMPORARY, disk_errors, flush, write_bytes, write_json
+from facegan.errors import CheckpointError, DamagedFile
+from facegan.files import TEMPORARY, disk_errors, flush, parsing, read_json, write_bytes, write_json
 from facegan.nets import Generator, save_generator
-from facegan.nets.weights import FILE_NAME, plain_tensors
+from facegan.nets.weights import FILE_NAME, is_spec, plain_tensors
 from facegan.run_folder import STATE
 
 FORMAT = 2
@@ -31,6 +32,83 @@ REPLACED = ".replaced"  # suffix of a checkpoint that a newer one of the same im
 
 class Damaged(Exception):
     """Why a checkpoint can't be used; `facegan.train.folder.shelf` looks for another."""
+
+
+def _spec(told: dict[str, Any]) -> dict[str, Any]:
+    if not is_spec(told):
+        raise ValueError("no spec of nets")
+    return told
+
+
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _File(_Part):
+    bytes: _Count
+    sha256: str
+
+
+class _Files(_Part):
+    tensors: _File = Field(alias=TENSORS)
+    generator: _File = Field(alias=FILE_NAME)
+
+
+class _Counts(_Part):
+    d: _Count
+    g: _Count
+    gp: _Count
+
+
+class _Scalers(_Part):
+    generator: dict[str, _Number]
+    discriminator: dict[str, _Number]
+
+
+class _Health(_Part):
+    real_diversity: _Number
+    stretch: list[tuple[_Number, _Number]]
+    lasting: list[str]
+    was_diverse: Annotated[bool, Field(strict=True)]
+    earlier_at: tuple[Annotated[int, Field(strict=True, ge=-1, lt=2**62)], Annotated[int, Field(strict=True)]]
+
+
+class _Best(_Part):
+    model_config = ConfigDict(extra="forbid")
+
+    metric: str
+    value: _Number
+    images: _Count
+
+
+class _Plateau(_Part):
+    best: _Number | None
+    since: _Number
+
+
+class _State(_Part):
+    """What a checkpoint says of itself, as far as it is used again. What older checkpoints lack has a default."""
+
+    images: _Count
+    rounds: _Count
+    counts: _Counts | None = None
+    lr_scale: _Number = 1.0
+    scaler: _Scalers
+    spec: Annotated[dict[str, Any], AfterValidator(_spec)]
+    stream: dict[str, Any]
+    health: _Health
+    plateau: _Plateau | None = None
+    rolled_back: dict[str, Any] | None
+    best: _Best | None
+    seconds: _Number
+    logged_at: tuple[_Count, _Number]
+    log: dict[str, _Count]
+    scheduled: Annotated[bool, Field(strict=True)]
+    files: _Files
 
 
 @dataclass(frozen=True)
@@ -87,17 +165,24 @@ def read_state(path: Path) -> dict[str, Any]:
         CheckpointError: it is of a format that is not read here.
     """
     try:
-        state = json.loads((path / STATE).read_bytes())
+        state = read_json(path / STATE)
     except FileNotFoundError:
         raise Damaged(f"{STATE} is missing") from None
-    except (ValueError, OSError) as error:
-        raise Damaged(f"{STATE} can't be read: {error}") from None
+    except DamagedFile as error:
+        raise Damaged(f"{STATE} can't be read: {error.why}") from None
+    except OSError as error:
+        raise Damaged(f"{STATE} can't be read: {error.strerror}") from None
     if not isinstance(state, dict):
         raise Damaged(f"{STATE} is no checkpoint's")
     if isinstance(state.get("format"), int) and state["format"] != FORMAT:
         raise CheckpointError(unknown_format(path, state["format"], FORMAT))
     if state.pop("sha256", None) != _sum_of(state):
         raise Damaged(f"the SHA-256 of {STATE} is another")
+    try:
+        with parsing(path / STATE):
+            _State.model_validate(state)
+    except DamagedFile as error:
+        raise Damaged(f"{STATE} does not fit: {error.why}") from None
     return state
 
 
@@ -105,7 +190,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Raises what `read_state` does."""
     state = read_state(path)
     tensors: dict[str, Tensor] = {}
-    for name, about in state["files"].items():
+    for name in (TENSORS, FILE_NAME):
+        about = state["files"][name]
         try:
             data = (path / name).read_bytes()
         except FileNotFoundError:
@@ -117,7 +203,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise Damaged(f"the SHA-256 of {name} is another")
         if name == TENSORS:
-            tensors = load(data)
+            try:
+                with parsing(path / name):
+                    tensors = load(data)
+            except DamagedFile as error:
+                raise Damaged(f"{name} can't be read: {error.why}") from None
     return Checkpoint(path, state["images"], state, tensors)
 
 
@@ -125,7 +215,7 @@ def unknown_format(path: Path, found: object, known: int) -> str:
     """The sentence for files of another version of facegan."""
     older = isinstance(found, int) and found < known
     advice = "Begin anew with another --run folder or --resume never" if older else "Update facegan"
-    return f"{path} has format {found}, and this facegan reads format {known}. {advice}."
+    return f"{path} has format {found!s:.40}, and this facegan reads format {known}. {advice}."
 
 
 def _about(data: bytes) -> dict[str, Any]:

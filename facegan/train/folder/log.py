@@ -28,7 +28,6 @@ seed) and ``floor`` ({metric: value} of real images beside other real ones).
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import time
@@ -41,14 +40,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegan.console import Console
-from facegan.errors import DiskError
-from facegan.files import make_folder, write_bytes
+from facegan.errors import DamagedFile, DiskError
+from facegan.files import make_folder, parse_json, write_bytes
+from facegan.run_folder import is_number
 from facegan.train.folder.board import Board
 from facegan.train.folder.curves import draw_curves
 from facegan.train.folder.growing import GrowingFile
 from facegan.train.grid import png_bytes
 
 STATS, TEXT = "stats.jsonl", "log.txt"
+_MOST_IMAGES = 10**18
+_IN_EACH = ("loss_g", "loss_d", "seconds")  # row of the training
 _NO_CURVES = ("images", "rounds", "seconds")
 _WAITING_GRIDS = 32  # kept in memory while the disk is full: 0.7 MB each at 64×64
 _REST = 20.0  # curves are drawn again after so many times the time that drawing took
@@ -95,7 +97,7 @@ class RunLog:
         for line in data.splitlines(keepends=True):
             read += len(line)
             row = _parse(line)
-            if row is None:
+            if row is None or wrong_value(row):
                 continue
             if row["images"] > images or not line.endswith(b"\n"):
                 break
@@ -183,9 +185,8 @@ class RunLog:
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
-    """The rows of stats.jsonl, of all kinds, up to one that a killed process left unfinished; empty lines are none."""
-    rows = numbered_stats(run).values()
-    return list(itertools.takewhile(bool, rows))
+    """The rows of stats.jsonl, of all kinds, without lines that are damaged or unfinished."""
+    return [row for row in numbered_stats(run).values() if row and not wrong_value(row)]
 
 
 def numbered_stats(run: Path) -> dict[int, dict[str, Any]]:
@@ -196,8 +197,26 @@ def numbered_stats(run: Path) -> dict[int, dict[str, Any]]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    with suppress(ValueError, RecursionError):
-        row = json.loads(line)
+    with suppress(DamagedFile):
+        row = parse_json(line, STATS)
         if isinstance(row, dict) and isinstance(row.get("images"), int):
             return row
     return None
+
+
+def wrong_value(row: dict[str, Any]) -> str:
+    """The first value that is of another kind; "" where there is none."""
+    if isinstance(row["images"], bool) or not 0 <= row["images"] <= _MOST_IMAGES:
+        return "images"
+    if "loss_g" in row:
+        return next((name for name in _IN_EACH if not is_number(row.get(name))), "") or _no_number(row)
+    if "health" in row:
+        texts = (name for name in ("health", "text") if not isinstance(row.get(name), str))
+        return next(texts, "measured" if "measured" in row else "")
+    parts = (name for name in ("measured", "floor") if name in row)
+    return next((name for name in parts if not isinstance(row[name], dict) or _no_number(row[name])), "")
+
+
+def _no_number(values: dict[str, Any]) -> str:
+    """The first of ``values`` that is neither a number nor none (which a measurement that came to nothing is)."""
+    return next((name for name, value in values.items() if not (value is None or is_number(value))), "")

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facegan.config import TrainConfig
-from facegan.errors import CheckpointError, DatasetError, SettingsError
-from facegan.files import disk_errors, write_json
+from facegan.errors import CheckpointError, DamagedFile, DatasetError, SettingsError
+from facegan.files import disk_errors, read_json, write_json
 from facegan.machine import cpu_name
 from facegan.nets import count_parameters
 from facegan.own import own_files
@@ -27,18 +28,54 @@ from facegan.train.rounds.precision import Precision, choose_precision
 from facegan.train.rounds.step import Trainer
 
 FORMAT = 1
-# What is read of it, and of its parts: a file that has none of these was written by nobody here.
-_KINDS: dict[str, dict[str, type]] = {
-    "": {
-        **dict.fromkeys(("settings", "parameters", "dataset", "machine", "versions"), dict),
-        **dict.fromkeys(("precision", "device"), str),
-        "resumed_at_images": list,
-    },
-    "settings": {"method": str, "nets": str},
-    "parameters": {"generator": int, "discriminator": int},
-    "dataset": {"path": str, "fingerprint": str, "faces": int, "size": int},
-}
 _PACKAGES = ("facegan", "torch", "numpy", "safetensors", "opencv-contrib-python")
+
+
+class _Part(BaseModel):
+    """Entries of run.json that are read again; others may follow."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Settings(_Part):
+    method: str
+    nets: str
+
+
+class _Parameters(_Part):
+    generator: int
+    discriminator: int
+
+
+class _Dataset(_Part):
+    path: str
+    fingerprint: str
+    faces: int = Field(ge=0, lt=2**63)
+    size: int = Field(ge=0, lt=2**31)
+    channels: int = Field(default=3, ge=1, le=4)
+
+
+class _OwnFile(_Part):
+    file: str
+    sha256: str
+
+
+class _Init(_Part):
+    path: str
+
+
+class _Record(_Part):
+    settings: _Settings
+    parameters: _Parameters
+    dataset: _Dataset
+    machine: dict[str, Any]
+    versions: dict[str, Any]
+    precision: str
+    device: str
+    resumed_at_images: list[int]
+    own_code: dict[str, _OwnFile] = {}
+    init: _Init | None = None
+    command: str = ""
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
@@ -56,8 +93,8 @@ def read_record(run: Path) -> dict[str, Any] | None:
             )
         return None
     try:
-        record = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        record = read_json(path)
+    except DamagedFile:
         record = None
     if not isinstance(record, dict) or "settings" not in record:
         raise CheckpointError(
@@ -75,16 +112,13 @@ def read_record(run: Path) -> dict[str, Any] | None:
 
 
 def _wrong(record: dict[str, Any]) -> str:
-    """The first entry that is read, and is not there or of another kind; "" where there is none."""
-    for part, kinds in _KINDS.items():
-        values = record[part] if part else record
-        for name, kind in kinds.items():
-            if not isinstance(values.get(name), kind) or isinstance(values[name], bool):
-                return f"{part}.{name}" if part else name
-    if not all(isinstance(images, int) for images in record["resumed_at_images"]):
-        return "resumed_at_images"
-    init = record.get("init")
-    return "" if init is None or (isinstance(init, dict) and isinstance(init.get("path"), str)) else "init"
+    """The first entry that is missing or of another kind; "" where there is none."""
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        place = error.errors(include_url=False, include_input=False)[0]["loc"]
+        return ".".join(str(part) for part in place if isinstance(part, str))[:100]
+    return ""
 
 
 def write_record(
@@ -166,7 +200,7 @@ def refuse_other_run(
     free = config.free_on_resume
     other = [name for name in {**now, **begun} if name not in free and begun.get(name) != now.get(name)]
     if other:
-        before, after = (", ".join(f"{name} = {values.get(name)}" for name in other) for values in (begun, now))
+        before, after = (", ".join(f"{name} = {values.get(name)!s:.100}" for name in other) for values in (begun, now))
         raise SettingsError(
             f"The run {run} was begun with {before}, and now {after} is asked for.\n"
             f"Only {', '.join(sorted(free))} may change, the cache and the workers. {way_out}"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, DatasetError
+from facegan.files import parsing
 from facegan.nets import NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import refuse_other_tensors
 from facegan.train.faces import Gathered
@@ -220,8 +221,9 @@ class Trainer:
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
         self.rounds, self.counts, self.lr_scale = numbers["rounds"], dict(counts), numbers.get("lr_scale", 1.0)
-        self.g.scaler.load_state_dict(numbers["scaler"]["generator"])
-        self.d.scaler.load_state_dict(numbers["scaler"]["discriminator"])
+        with parsing(what, "Name an earlier checkpoint by --init in another --run folder."):
+            self.g.scaler.load_state_dict(numbers["scaler"]["generator"])
+            self.d.scaler.load_state_dict(numbers["scaler"]["discriminator"])
 
 
 def _no_counts() -> dict[str, int]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from facegan.config import SampleConfig
-from facegan.errors import SettingsError
+from facegan.errors import DamagedFile, SettingsError
+from facegan.files import parsing, read_tensors
 from facegan.nets import NetSpec
 from facegan.train.grid import sample_latents
 
@@ -119,11 +120,11 @@ def read_latents(path: Path, length: int) -> Tensor:
     if not path.is_file():
         raise SettingsError(f"--latents {path}: there is no such file.")
     try:
-        arrays = _arrays(path)
-    except Exception as error:  # whatever a damaged file makes of NumPy's, zip's and safetensors' readers
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with parsing(path):
+            arrays = _arrays(path)
+    except DamagedFile as error:
         raise SettingsError(
-            f"--latents {path} can't be read ({why:.120}).\nWrite it with numpy.save or safetensors, as plain numbers."
+            f"--latents {path} can't be read ({error.why}).\nWrite it with numpy.save or safetensors, as plain numbers."
         ) from None
     found = arrays.get(_ENTRY) if len(arrays) != 1 else next(iter(arrays.values()))
     if found is None:
@@ -153,6 +154,4 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("it unpacks to more than 8 GiB")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    from safetensors.numpy import load_file
-
-    return dict(load_file(path))
+    return read_tensors(path, "np")[0]

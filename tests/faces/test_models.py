@@ -1,0 +1,27 @@
+"""Detector models in the user cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from facegan.faces.models import known_models
+from tests.cli.run import facegan
+
+
+def test_an_altered_model_in_the_cache_does_not_count(models: Path, tmp_path: Path) -> None:
+    kept, model = tmp_path / "facegan" / "models", known_models()["short"]
+    kept.mkdir(parents=True)
+    data = bytearray((models / model.file).read_bytes())
+    (kept / model.file).write_bytes(data)
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "FACEGAN_MODELS": ""}
+    assert _path(facegan("models", "list", "--json", **environment).stdout) == str(kept / model.file)
+    data[1000] ^= 4
+    (kept / model.file).write_bytes(data)
+    altered = facegan("models", "list", "--json", **environment)
+    assert f"{kept / model.file} does not match its checksum: it is not used." in altered.stderr
+    assert not _path(altered.stdout)
+
+
+def _path(stdout: str) -> str | None:
+    return next(row["path"] for row in json.loads(stdout)["models"] if row["name"] == "short")
