@@ -7,13 +7,12 @@ the copy. What is read next comes from the page cache.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from facegan.errors import DatasetError, DiskError
-from facegan.files import make_folder, sha256_file, user_cache, write_json
+from facegan.errors import DamagedFile, DatasetError, DiskError
+from facegan.files import make_folder, read_json, sha256_file, user_cache, write_json
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
 
 Mark = tuple[str, int, int]  # SHA-256, size, time of change in ns
@@ -97,8 +96,8 @@ def are_verified(folder: Path, entries: Iterable[ShardEntry]) -> bool:
 
 
 def _verified(path: Path) -> dict[str, list]:
-    with suppress(OSError, ValueError):  # none yet, or damaged
-        found = json.loads(path.read_bytes())
+    with suppress(OSError, DamagedFile):  # none yet
+        found = read_json(path)
         if isinstance(found, dict):
             return found
     return {}
