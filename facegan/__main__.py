@@ -1,12 +1,11 @@
 """``python -m facegan``."""
 
-import os
 import sys
+from os import getcwd
+from os.path import dirname
 
-# `python -m` puts the current folder first, where a file would stand in for any module of its name. facegan may be there
-# itself. pathlib is such a module, too.
-_top = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - see above
-if not sys.flags.safe_path and sys.path[0] == os.getcwd() != _top:  # noqa: PTH109 - see above
+# `python -m` puts the current folder first, where a file would stand in for any module of its name; pathlib is one.
+if not sys.flags.safe_path and sys.path[0] == getcwd() != dirname(dirname(__file__)):  # noqa: PTH109, PTH120
     del sys.path[0]
 
 from facegan.cli.app import main
