@@ -24,7 +24,7 @@ def test_add_your_own_net_or_loss(tmp_path: Path, dataset: Path) -> None:
     code, command = (textwrap.dedent(block) for block in re.findall(r"\n\n((?:    .+\n)+)", text))
     (tmp_path / "mine.py").write_text(code)
     shutil.copytree(dataset, tmp_path / "out")
-    for arguments in [shlex.split(command)[1:], ["sample", "mine", "--out", "grid.png"]]:
+    for arguments in [shlex.split(command)[1:], ["sample", "mine", "--out", "grid.png", "--trust-code"]]:
         # -P: Python does not add the current folder by itself, as it does not for an installed `facegan`.
         program = [sys.executable, "-P", "-m", "facegan"]
         environment = {**os.environ, "PYTHONPATH": str(README.parent)}

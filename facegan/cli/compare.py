@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Json
+from facegan.cli.options import Debug, Json, TrustCode
 from facegan.console import print_json, print_result, print_table
 from facegan.errors import SettingsError
 
@@ -19,6 +19,7 @@ def compare(
         typer.Option("--out", help="A page (.html) or a picture (.png): curves, and samples of the same latents."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which samples.")] = 0,
+    trust_code: TrustCode = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -33,9 +34,9 @@ def compare(
     if out is not None and out.suffix.lower() == ".html":
         from facegan.report.write import write_comparison
 
-        write_comparison(runs, out, seed)
+        write_comparison(runs, out, seed, trust_code=trust_code)
     elif out is not None:
-        write_picture(runs, out, seed=seed)
+        write_picture(runs, out, seed=seed, trust_code=trust_code)
     if json:
         found = {"runs": [run.figures() for run in runs], "differences": different}
         print_json(found | ({"out": str(out)} if out else {}))

@@ -15,9 +15,11 @@ from facegan.cli.options import (
     Quiet,
     RecipeFile,
     Set,
+    TrustCode,
     asked,
     console_of,
     given,
+    say_not_tried,
     setting,
 )
 from facegan.config import EvalConfig
@@ -69,6 +71,7 @@ def eval(
         typer.Option("--out", help="A folder for eval.json and neighbours.png. \\[default: of a run its own]"),
     ] = None,
     device: Device = "auto",
+    trust_code: TrustCode = False,
     recipe: RecipeFile = None,
     sets: Set = None,
     json: Json = False,
@@ -98,12 +101,13 @@ def eval(
             target, out = best_of(target), out or target
     if dry_run:
         told = plan(target, shards, config)
+        say_not_tried(told["not_tried"])
         if json:
             print_json(told)
         else:
             print_result("\n".join(f"{name} = {value}" for name, value in told.items()))
         return
-    told, found = measure(target, shards, config, means, console=console_of(quiet), out=out)
+    told, found = measure(target, shards, config, means, console=console_of(quiet), out=out, trust_code=trust_code)
     if json:
         print_json(told)
         return

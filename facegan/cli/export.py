@@ -14,9 +14,11 @@ from facegan.cli.options import (
     Quiet,
     RecipeFile,
     Set,
+    TrustCode,
     asked,
     console_of,
     given,
+    say_not_tried,
     setting,
 )
 from facegan.config import ExportConfig
@@ -45,6 +47,7 @@ def export(
         ),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="A new repository of --push is public.")] = False,
+    trust_code: TrustCode = False,
     recipe: RecipeFile = None,
     sets: Set = None,
     json: Json = False,
@@ -69,14 +72,17 @@ def export(
 
     names = plan_export(run, folder, config)
     if dry_run:
+        from facegan.nets.weights import read_generator
+
+        code = say_not_tried([read_generator(run)[2].name])
         what = f"{', '.join(names)} of {run} would be written into {folder}"
-        plan = {"run": str(run), "out": str(folder), "files": names, "push": push}
+        plan = {"run": str(run), "out": str(folder), "files": names, "push": push, "not_tried": code}
         print_json(plan) if json else print_result(what + (f", and uploaded to {push}" if push else ""))
         return
     from facegan.export import hub
 
     push = hub.refuse_strangers(push) if push is not None else None
-    exported = export_generator(run, folder, config, console=console_of(quiet))
+    exported = export_generator(run, folder, config, console=console_of(quiet), trust_code=trust_code)
     told = exported.to_json()
     if push:
         told["pushed"] = hub.push(folder, push, public=public)

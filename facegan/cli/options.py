@@ -11,6 +11,7 @@ import typer
 from facegan.config import Settings
 from facegan.console import Console
 from facegan.errors import SettingsError
+from facegan.own import not_tried, runs_code
 
 S = TypeVar("S", bound=Settings)
 
@@ -36,11 +37,23 @@ RecipeFile = Annotated[
         help="Settings of a recipe: a name of facegan recipes list, or a .toml file. Options given beside it win.",
     ),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Run modules and commands that files name. It is the code of who made them."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 
 
 def console_of(quiet: bool) -> Console:
     return Console(quiet=quiet)
+
+
+def say_not_tried(values: Iterable[str]) -> list[str]:
+    """Warns of modules and commands among the values of settings, which a dry run leaves alone, and gives them."""
+    names = list(filter(runs_code, values))
+    if sentence := not_tried(names):
+        Console().warn(sentence)
+    return names
 
 
 def given(config: type[Settings], sets: list[str] | None, **options: Any) -> dict[str, Any]:

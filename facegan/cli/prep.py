@@ -14,9 +14,11 @@ from facegan.cli.options import (
     Quiet,
     RecipeFile,
     Set,
+    TrustCode,
     asked,
     console_of,
     given,
+    say_not_tried,
     setting,
     whole_number,
 )
@@ -64,6 +66,7 @@ def prep(
         bool, typer.Option("--no-source-paths", help="Don't note in OUT/.facegan where the photographs lie.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
+    trust_code: TrustCode = False,
     recipe: RecipeFile = None,
     sets: Set = None,
     json: Json = False,
@@ -84,7 +87,9 @@ def prep(
     from facegan.recipes.settings import names_of
 
     settings = [name for name in names_of("prep") if name != "out"]  # which a recipe has for facegan run
-    photos, config = prep_settings(asked(context, settings), given(PrepConfig, sets), recipe)
+    photos, config = prep_settings(
+        asked(context, settings), given(PrepConfig, sets), recipe, trust_code=trust_code or dry_run
+    )
     processes = whole_number(photos.workers, "--workers")
     tflite, attribute_list = _path(photos.model), _path(photos.attributes)
     if engine not in ("local", "ray"):
@@ -106,8 +111,9 @@ def prep(
             force=force,
             attributes=attribute_list,
         )
+        code = say_not_tried([config.detector])
         if json:
-            print_json(plan.to_json())
+            print_json({**plan.to_json(), "not_tried": code})
         else:
             print_result(
                 f"{plan.photos:,} photographs found, {plan.new:,} of them new, in {plan.chunks:,} chunks: "

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Json, Quiet, console_of
+from facegan.cli.options import Debug, Json, Quiet, TrustCode, console_of, say_not_tried
 from facegan.console import Console, print_json, print_result, print_table
+
+if TYPE_CHECKING:
+    from facegan.recipes.trial import Trial
 
 app = typer.Typer(help="List, show, check and copy recipes: whole experiments as TOML files.", no_args_is_help=True)
 
@@ -35,10 +39,10 @@ def show(recipe: Recipe, json: Json = False, debug: Debug = False) -> None:
     from facegan.recipes.show import show_settings
 
     read = read_recipe(recipe)
-    settings = show_settings(read)
+    settings, code = show_settings(read), say_not_tried(read.code.values())
     if json:
         told = {"name": read.name, "file": str(read.file), "heading": read.heading}
-        print_json({**told, "settings": [setting.to_json() for setting in settings]})
+        print_json({**told, "settings": [setting.to_json() for setting in settings], "not_tried": code})
         return
     print_result(f"{read.heading or read.name}\n")
     for section in dict.fromkeys(setting.section for setting in settings):
@@ -55,20 +59,30 @@ def check(
     train: Annotated[
         bool, typer.Option("--train", help="Also let each learn four kinds of small pictures, for some seconds.")
     ] = False,
+    trust_code: TrustCode = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of --train: pictures, weights and samples.")] = 0,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Validate recipes without running them. Exit code 1 and a line for each where something does not hold."""
+    """Validate recipes without running them. Exit code 1 and a line for each where something does not hold.
+
+    Modules and commands that a recipe names are not tried; with --train they are, and only by --trust-code.
+    """
     from facegan.recipes.check import check_recipe
     from facegan.recipes.known import packaged_recipes
 
     found = [check_recipe(name) for name in recipes or packaged_recipes()]
     ok = all(checked.ok for checked in found)
     if train and ok:
-        _check_by_training([checked.recipe for checked in found], seed, json, console_of(quiet))
+        from facegan.machine import usable_cpus
+        from facegan.recipes.trial import try_recipes
+
+        names = [checked.recipe for checked in found]
+        trials = try_recipes(names, seed, usable_cpus(), trust_code=trust_code)
+        _check_by_training(trials, len(names), seed, json, console_of(quiet))
         return
+    say_not_tried(name for checked in found for name in checked.not_tried)
     if json:
         print_json({"ok": ok, "recipes": [checked.to_json() for checked in found]})
     else:
@@ -77,13 +91,10 @@ def check(
         raise typer.Exit(1)
 
 
-def _check_by_training(recipes: list[str], seed: int, json: bool, console: Console) -> None:
-    from facegan.machine import usable_cpus
-    from facegan.recipes.trial import try_recipes
-
-    trials = []
-    with console.progress(len(recipes), "recipes") as progress:
-        for trial in try_recipes(recipes, seed, usable_cpus()):
+def _check_by_training(tried: Iterator[Trial], count: int, seed: int, json: bool, console: Console) -> None:
+    trials: list[Trial] = []
+    with console.progress(count, "recipes") as progress:
+        for trial in tried:
             trials.append(trial)
             progress.advance(1, trial.recipe)
     ok = all(trial.ok for trial in trials)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, console_of
+from facegan.cli.options import Debug, DryRun, Json, Quiet, TrustCode, console_of, say_not_tried
 from facegan.console import print_json, print_result
 
 
@@ -25,6 +25,7 @@ def report(
         bool,
         typer.Option("--explore", help="Make a folder whose index.html also draws new faces, in the reader's browser."),
     ] = False,
+    trust_code: TrustCode = False,
     json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -44,7 +45,12 @@ def report(
 
     read = read_run(run)
     if dry_run:
-        what = {"run": str(run), "out": str(target), "explore": explore}
+        code: list[str] = []
+        if explore:
+            from facegan.nets.weights import read_generator
+
+            code = say_not_tried([read_generator(run)[2].name])
+        what = {"run": str(run), "out": str(target), "explore": explore, "not_tried": code}
         if json:
             print_json(what)
         else:
@@ -55,7 +61,7 @@ def report(
         from facegan.report.explore import write_explorer
 
         console.note("Writing the generator as ONNX (about half a minute) …")
-        page = write_explorer(read, target, begun_by(read))
+        page = write_explorer(read, target, begun_by(read), trust_code=trust_code)
     else:
         from facegan.report.write import write_report
 

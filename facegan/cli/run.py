@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, by_section, console_of
+from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, TrustCode, by_section, console_of, say_not_tried
 from facegan.console import print_json, print_table
 
 
@@ -18,6 +18,7 @@ def run(
     to: Annotated[
         Path | None, typer.Option("--to", help="The folder of all that is made. \\[default: runs/RECIPE]")
     ] = None,
+    trust_code: TrustCode = False,
     json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -32,13 +33,15 @@ def run(
 
     read = read_recipe(recipe, by_section(sets))
     folder = to or default_folder(read)
+    told: dict[str, Any] = {"recipe": read.name, "to": str(folder)}
     if dry_run:
         rows = plan_recipe(read, folder)
+        told["not_tried"] = say_not_tried(read.code.values())
     else:
-        rows = run_recipe(read, folder, console=console_of(quiet), command=["facegan", *sys.argv[1:]])
+        command = ["facegan", *sys.argv[1:]]
+        rows = run_recipe(read, folder, console=console_of(quiet), command=command, trust_code=trust_code)
     if json:
-        seconds = round(sum(row.seconds for row in rows), 1)
-        told = {"recipe": read.name, "to": str(folder), "seconds": seconds}
+        told["seconds"] = round(sum(row.seconds for row in rows), 1)
         print_json({**told, "stages": [row.to_json() for row in rows]})
     elif dry_run:
         table = [[row.stage, row.state, row.why, row.told, row.where] for row in rows]

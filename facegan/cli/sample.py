@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, Device, DryRun, Json, Quiet, Set, asked, console_of, given, setting
+from facegan.cli.options import (
+    Debug,
+    Device,
+    DryRun,
+    Json,
+    Quiet,
+    Set,
+    TrustCode,
+    asked,
+    console_of,
+    given,
+    say_not_tried,
+    setting,
+)
 from facegan.config import SampleConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError
@@ -53,6 +66,7 @@ def sample(
     fps: Annotated[float | None, setting(SampleConfig, "fps")] = SampleConfig.default("fps"),
     walks: Annotated[int, setting(SampleConfig, "walks")] = SampleConfig.default("walks"),
     device: Device = "auto",
+    trust_code: TrustCode = False,
     sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
@@ -82,12 +96,12 @@ def sample(
         run = room.best_of(run)
     told = {"run": str(run), "seed": config.seed, "seeds": config.seeds, "latents": config.latents, "out": str(target)}
     if dry_run:
-        count = room.count_samples(run, kind, target, config)
+        count, nets = room.count_samples(run, kind, target, config)
         what = f"{count:,} samples of {run} would be drawn into {target}"
-        _print(json, {**told, "n": count}, what)
+        _print(json, {**told, "n": count, "not_tried": say_not_tried([nets])}, what)
         return
     start = time.monotonic()
-    result = _write(kind, run, target, config, device, quiet)
+    result = _write(kind, run, target, config, quiet, {"device": device, "trust_code": trust_code})
     _print(json, {**told, **result, "seconds": round(time.monotonic() - start, 2)}, str(target))
 
 
@@ -105,19 +119,22 @@ def _target(named: dict[str, Path]) -> tuple[str, Path]:
     return kind, target
 
 
-def _write(kind: str, run: Path, target: Path, config: SampleConfig, device: str, quiet: bool) -> dict[str, Any]:
+def _write(
+    kind: str, run: Path, target: Path, config: SampleConfig, quiet: bool, opened: dict[str, Any]
+) -> dict[str, Any]:
+    """``opened``: how the generator is."""
     from facegan.train import sample as room
 
     console = console_of(quiet)
     if kind == "out":
-        return {"n": room.write_grid(run, target, config, device=device)}
+        return {"n": room.write_grid(run, target, config, **opened)}
     if kind == "dir":
-        return {"n": room.write_pictures(run, target, config, device=device, console=console)}
+        return {"n": room.write_pictures(run, target, config, **opened, console=console)}
     if kind == "shards":
-        info = room.write_shards(run, target, config, device=device, console=console)
+        info = room.write_shards(run, target, config, **opened, console=console)
         return {"n": info.totals.faces, "shards": len(info.shards), "bytes": info.totals.bytes}
     write = room.write_walk if kind == "interpolate" else room.write_grown
-    film = write(run, target, config, device=device, console=console)
+    film = write(run, target, config, **opened, console=console)
     return {"n": film.samples, "frames": film.frames, "fps": film.fps}
 
 

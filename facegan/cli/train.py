@@ -18,15 +18,18 @@ from facegan.cli.options import (
     Quiet,
     RecipeFile,
     Set,
+    TrustCode,
     asked,
     console_of,
     given,
+    say_not_tried,
     setting,
     whole_number,
 )
 from facegan.config import TrainConfig
 from facegan.console import print_json, print_result
 from facegan.errors import SettingsError, one_of, suggest
+from facegan.own import PIPE, runs_code
 from facegan.remote import is_url, without_query
 
 RESUME = ("auto", "never")
@@ -82,6 +85,7 @@ def train(
         bool, typer.Option("--deterministic", help=TrainConfig.describe("deterministic"))
     ] = TrainConfig.default("deterministic"),
     no_graphs: Annotated[bool, typer.Option("--no-graphs", help="Never record rounds as CUDA graphs.")] = False,
+    trust_code: TrustCode = False,
     recipe: RecipeFile = None,
     sets: Set = None,
     json: Json = False,
@@ -97,7 +101,7 @@ def train(
     from facegan.recipes.settings import names_of
 
     options = asked(context, names_of("train")) | ({"graphs": False} if no_graphs else {})
-    means, read = train_settings(options, given(TrainConfig, sets), recipe)
+    means, read = train_settings(options, given(TrainConfig, sets), recipe, trust_code=trust_code or dry_run)
     shards = means.shards
     if not shards:
         raise SettingsError("facegan train needs faces: name a dataset of facegan prep with --shards OUT.")
@@ -109,6 +113,9 @@ def train(
         "workers": threads,
     }
     count = None
+    not_run = dry_run and shards.startswith(PIPE)
+    if read.in_epochs and not_run:
+        raise SettingsError(f"--dry-run does not run {shards}, and a length in epochs counts its faces: use images.")
     if read.in_epochs:
         from facegan.stream import open_faces
 
@@ -118,6 +125,10 @@ def train(
     if resume not in RESUME:
         raise SettingsError(f"--resume {resume} is not offered: choose {one_of(RESUME)}.{suggest(resume, RESUME)}")
     run = run or Path("runs") / f"{config.method}-{_name(shards)}"
+    if not_run:
+        code = list(filter(runs_code, (shards, config.nets, config.loss)))
+        _print_plan({"run": str(run), **config.model_dump(), "not_tried": code}, json)
+        return
     from facegan.recipes.measured import measure_of
     from facegan.stream import open_faces
     from facegan.train import plan_train
@@ -128,10 +139,7 @@ def train(
     with closing(open_faces(shards, means.split, **opened, console=console)) as faces:
         if dry_run:
             plan = plan_train(config, faces, run, device=means.device, resume=resume, init=means.init or None)
-            if json:
-                print_json(plan)
-            else:
-                print_result("\n".join(f"{name} = {value}" for name, value in plan.items()))
+            _print_plan(plan, json)
             return
         command = ["facegan", *sys.argv[1:]]
         result = train_on(
@@ -145,6 +153,7 @@ def train(
             dataset=shards,
             command=command,
             measure=measure_of(config, faces, shards, skip_broken=skip_broken, workers=threads),
+            trust_code=trust_code,
         )
     if not first_of_processes():
         return
@@ -158,9 +167,17 @@ def train(
     )
 
 
+def _print_plan(plan: dict[str, Any], json: bool) -> None:
+    say_not_tried(plan["not_tried"])
+    if json:
+        print_json(plan)
+    else:
+        print_result("\n".join(f"{name} = {value}" for name, value in plan.items()))
+
+
 def _name(shards: str) -> str:
     """The last part of a path or URL, as the name of a run's folder."""
-    if shards.startswith("pipe:"):
+    if shards.startswith(PIPE):
         return "pipe"
     last = without_query(shards).rstrip("/").rpartition("/")[2] if is_url(shards) else Path(shards).resolve().name
     return re.sub(r"[^\w.-]+", "_", last.removesuffix(".tar")).strip("_") or "faces"

@@ -22,11 +22,12 @@ from facegan.evaluate.inception import LOGITS, NETWORK, POOL, Inception
 from facegan.evaluate.protocol import COPIES_BY, protocol_of
 from facegan.evaluate.real import RealFaces, open_split
 from facegan.evaluate.result import Evaluation
-from facegan.evaluate.subject import Sampling, Subject, images_of
+from facegan.evaluate.subject import Sampling, Subject, generator_of, images_of
 from facegan.evaluate.training import LEAST_FACES, Training
 from facegan.evaluate.views import ClipNet, InceptionNet, OneFace, Pairs, Patches, RandomNet, View
 from facegan.evaluate.weights import Weights, find_weights
 from facegan.files import sha256_file
+from facegan.own import Trust
 
 FEW_IMAGES = 1_000  # with which a FID is biased by several units
 
@@ -40,12 +41,14 @@ class Means:
             for by name).
         statistics: an ``.npz`` with the mu and sigma of others, that the FID is to.
         device: of the generator, of Inception and of CLIP.
+        trust_code: of the generator, as `facegan.load_generator` has it.
     """
 
     inception_weights: str | None = None
     clip_weights: str | None = None
     statistics: str | None = None
     device: str = "cpu"
+    trust_code: Trust = False
 
 
 def evaluate(
@@ -84,6 +87,7 @@ class _Evaluating:
     def run(self) -> Evaluation:
         started = time.monotonic()
         config = self.config
+        self.generator = generator_of(self.subject, self.means.device, self.means.trust_code)
         self.real = RealFaces(open_split(self.shards, config.split), config.n, config.seed)
         self.training = Training(self.shards, self.real.split, self.subject.trained_on)
         self.found.protocol = protocol_of(self.shards, self.real, self.training, self.subject, config)
@@ -169,9 +173,8 @@ class _Evaluating:
     def _draw(self) -> Tensor:
         config, real = self.config, self.real
         self.console.note(f"{self.subject.path}: its images")
-        images = images_of(
-            self.subject, config.n, config.seed, real.size, real.channels, self.sampling, self.means.device
-        )
+        shape = real.size, real.channels
+        images = images_of(self.subject, self.generator, config.n, config.seed, shape, self.sampling)
         self.found.protocol["samples"] = len(images)
         if "kid" in self.asked or "kid_clip" in self.asked:
             size = min(KID_SUBSET, len(images), real.reference.stop)

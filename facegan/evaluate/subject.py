@@ -15,6 +15,7 @@ from facegan.files import human_bytes, sha256_file
 from facegan.machine import available_bytes
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME
+from facegan.own import Trust
 from facegan.run_folder import CHECKPOINTS, RECORD, STATE, count_of, newest_images, read_facts, read_run
 
 # Given a generator, how many and the seed: uint8 (N, C, S, S) on the CPU.
@@ -70,21 +71,32 @@ def find_subject(path: Path) -> Subject:
     return Subject("folder", path, {"images": count})
 
 
+def generator_of(subject: Subject, device: str, trust_code: Trust) -> Generator | None:
+    """None of a folder of images.
+
+    Raises:
+        CheckpointError, SettingsError: as `load_generator`.
+    """
+    return None if subject.kind == "folder" else load_generator(subject.path, device, trust_code=trust_code)
+
+
 def images_of(
-    subject: Subject, n: int, seed: int, size: int, channels: int, sampling: Sampling, device: str = "cpu"
+    subject: Subject, generator: Generator | None, n: int, seed: int, shape: tuple[int, int], sampling: Sampling
 ) -> Tensor:
     """uint8 (N, C, S, S): ``n`` samples, or up to as many images of the folder.
 
+    Args:
+        shape: side and channels of the real faces.
+
     Raises:
-        CheckpointError: the generator can't be read.
         SettingsError: it draws images of another size than the real faces, or too many for the memory.
         DatasetError: the folder's images can't be read, or are of another size.
     """
-    if subject.kind == "folder":
+    size, channels = shape
+    if generator is None:
         return read_images(choose_files(image_files(subject.path), n, seed), size, channels)
-    generator = load_generator(subject.path, device)
     spec = generator.spec
-    if (spec.size, spec.channels) != (size, channels):
+    if (spec.size, spec.channels) != shape:
         raise SettingsError(
             f"{subject.path} draws {spec.size}×{spec.size} of {spec.channels} channels, and the real faces are "
             f"{size}×{size} of {channels}.\nName the faces that it was trained on, or faces like them, with --shards."

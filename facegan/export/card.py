@@ -16,6 +16,7 @@ from facegan.export.program import FILE_NAME as PROGRAM_NAME
 from facegan.export.snippet import onnx_snippet, program_snippet, torch_snippet
 from facegan.files import human_bytes
 from facegan.nets import NetSpec
+from facegan.own import is_own
 from facegan.shards.cards.markdown import plain, table
 
 FILE_NAME, PICTURE_NAME = "README.md", "samples.png"
@@ -154,9 +155,10 @@ def _drawing(spec: NetSpec, made: Made) -> str:
             "It holds no pickle; but `torch.export.load` would run what somebody else pickled into such a file, so "
             "load only one\nwhose SHA-256 is that of `config.json`."
         )
+    trust = ", trust_code=True" if is_own(spec.name) else ""
     blocks.append(
-        'With facegan: `facegan.load_generator("generator.safetensors")`. However it is drawn, `(images + 1) * 127.5` '
-        "rounded is\nwhat a picture's 8 bits are."
+        f'With facegan: `facegan.load_generator("generator.safetensors"{trust})`. However it is drawn, '
+        "`(images + 1) * 127.5` rounded is\nwhat a picture's 8 bits are."
     )
     return "\n\n".join(blocks) + "\n"
 

@@ -37,6 +37,7 @@ from facegan.files import (
 )
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME as WEIGHTS_NAME
+from facegan.own import Trust
 from facegan.run_folder import read_facts
 
 # The picture is the one that facegan sample draws: these are pure functions, and nothing else of train is used.
@@ -93,7 +94,12 @@ def plan_export(run: Path, folder: Path, config: ExportConfig) -> list[str]:
 
 
 def export_generator(
-    run: Path, folder: Path, config: ExportConfig | None = None, *, console: Console | None = None
+    run: Path,
+    folder: Path,
+    config: ExportConfig | None = None,
+    *,
+    console: Console | None = None,
+    trust_code: Trust = False,
 ) -> Exported:
     """Weights, their description, graphs, samples and a card of a generator, into ``folder``.
 
@@ -103,18 +109,19 @@ def export_generator(
 
     Args:
         run: a run, one of its checkpoints, or a generator's file.
+        trust_code: as `facegan.load_generator` has it.
 
     Raises:
         CheckpointError: there is no generator, or it can't be read.
-        SettingsError: ``folder`` is the run's own, or holds files of these names that are of no export; or packages for
-            ONNX are missing.
+        SettingsError: the generator names code that is not trusted; ``folder`` is the run's own, or holds files of
+            these names that are of no export; or packages for ONNX are missing.
         ExportError: the generator's operations can't be followed, or written.
         DiskError: ``folder`` can't be written.
     """
     config, console = config or ExportConfig(), console or Console(quiet=True)
     origin = find_origin(run)
     _refuse(origin, folder, config)
-    generator = load_generator(origin.file)
+    generator = load_generator(origin.file, trust_code=trust_code)
     for sentence in origin.missing:
         console.warn(sentence)
     made = not folder.exists()

@@ -16,7 +16,7 @@ from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parse_json, read_tensors, write_bytes
 from facegan.nets.registry import make_generator, planned_generator
 from facegan.nets.spec import IMAGE_RANGE, Generator, NetSpec
-from facegan.own import is_own
+from facegan.own import Trust, is_own, refuse_untrusted
 
 FORMAT = 1
 _FIRST_SPEC = {"name", "size", "channels", "latent", "width", "norm"}  # what came later has defaults
@@ -31,17 +31,39 @@ def save_generator(path: Path, generator: Generator) -> None:
     write_bytes(path, save(plain_tensors(generator.state_dict()), metadata))
 
 
-def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Generator:
+def load_generator(path: str | Path, device: torch.device | str = "cpu", *, trust_code: Trust = False) -> Generator:
     """The generator of a ``.safetensors`` file, a run's folder or an exported one, in eval mode.
 
     ``generator(latents)`` maps float32 (N, ``generator.spec.latent``), of the law ``generator.spec.law``, to float
     (N, channels, size, size) in [−1, 1]; an image depends on its own latent alone.
 
-    Where its nets are a user's own (``MODULE:NAME``), their module is imported (`facegan.own`).
+    Args:
+        trust_code: where the file names nets of somebody's own (``MODULE:NAME``), their module may be imported, which
+            runs its code; a frozenset allows these names alone.
 
     Raises:
+        SettingsError: the file names such nets, and they are not trusted.
         CheckpointError: there is none, it is no generator of facegan, or its tensors don't fit its architecture, or are
             no finite numbers.
+    """
+    file, tensors, spec = read_generator(path)
+    if is_own(spec.name):
+        refuse_untrusted(str(file), spec.name, trust_code)
+    try:
+        generator = make_generator(spec)
+    except SettingsError as error:
+        raise CheckpointError(f"{file} needs nets of a user's own: {error}") from None
+    if is_own(spec.name):
+        _refuse_others(file, tensors, generator.state_dict())
+    generator.load_state_dict(tensors)
+    return generator.to(device).eval().requires_grad_(False)
+
+
+def read_generator(path: str | Path) -> tuple[Path, dict[str, Tensor], NetSpec]:
+    """Its file, tensors and spec. No code of others runs: tensors of nets of their own are not compared with any.
+
+    Raises:
+        CheckpointError: as `load_generator`.
     """
     file = Path(path)
     if file.is_dir():
@@ -55,18 +77,13 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
         raise CheckpointError(f"There is no {file}. Name a run folder, or a generator's .safetensors file.")
     tensors, about = _read(file)
     spec = _spec(file, about)
-    try:
-        if not is_own(spec.name):  # what a file asks for may be more than all memory: it is compared before it is made
-            refuse_other_tensors(str(file), tensors, planned_generator(spec).state_dict())
-        generator = make_generator(spec)
-        if is_own(spec.name):
-            refuse_other_tensors(str(file), tensors, generator.state_dict())
-    except SettingsError as error:
-        by = "needs nets of a user's own" if is_own(spec.name) else "can't be built by this version of facegan"
-        raise CheckpointError(f"{file} {by}: {error}") from None
-    _refuse_other_numbers(file, tensors, generator.state_dict())
-    generator.load_state_dict(tensors)
-    return generator.to(device).eval().requires_grad_(False)
+    if not is_own(spec.name):  # what a file asks for may be more than all memory: it is compared before it is made
+        try:
+            planned = planned_generator(spec)
+        except SettingsError as error:
+            raise CheckpointError(f"{file} can't be built by this version of facegan: {error}") from None
+        _refuse_others(file, tensors, planned.state_dict())
+    return file, tensors, spec
 
 
 def plain_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -86,8 +103,9 @@ def refuse_other_tensors(what: str, found: dict[str, Tensor], wanted: dict[str, 
             )
 
 
-def _refuse_other_numbers(file: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """CheckpointError naming the first tensor that is of another kind of numbers, or has some that are not finite."""
+def _refuse_others(file: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """CheckpointError naming the first tensor of another shape or kind of numbers, or with some that are not finite."""
+    refuse_other_tensors(str(file), found, wanted)
     for name, tensor in found.items():
         if tensor.is_complex() or tensor.is_floating_point() != wanted[name].is_floating_point():
             kinds = f"{tensor.dtype}, but here it is {wanted[name].dtype}".replace("torch.", "")

@@ -22,12 +22,14 @@ def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> t
     """The detector models a run needs, each checked where facegan knows its sum; none but for MediaPipe's detectors.
 
     Args:
-        fetch: get those that are missing; else only say where they will lie.
+        fetch: get those that are missing, and import a detector of the user's own; else only say where the former will
+            lie.
     """
     if config.detector not in _MODELS_OF:
         if model is not None:
             raise SettingsError(f"--model {model} is for MediaPipe: leave it out with --detector {config.detector}.")
-        check_detector(config)
+        if fetch:
+            check_detector(config)
         return ()
     known = known_models()
     if model is None:

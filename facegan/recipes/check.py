@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from facegan.recipes.to_generator import Train
 
 @dataclass(frozen=True)
 class Checked:
-    """``problem`` is empty where a recipe is well."""
+    """``problem`` is empty where a recipe is well; ``not_tried`` is the code that it names, and that was not run."""
 
     recipe: str
     problem: str
+    not_tried: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -36,7 +37,7 @@ def check_recipe(text: str) -> Checked:
             recipe.refuse_missing_files()
         for stage in stages:
             if isinstance(stage, Train) and recipe.prep:
-                stage.refuse_unfit_nets(recipe.prep.size, recipe.prep.channels)
+                stage.refuse_unfit_nets(recipe.prep.size, recipe.prep.channels, try_code=False)
     except FaceganError as error:
         return Checked(text, str(error))
-    return Checked(text, "")
+    return Checked(text, "", list(recipe.code.values()))

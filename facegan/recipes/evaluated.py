@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from facegan.config import EvalConfig
 from facegan.console import Console
+from facegan.own import Trust, is_own
 from facegan.recipes.settings import MeansConfig
 from facegan.run_folder import EVALUATION, NEIGHBOURS
 
@@ -21,12 +22,20 @@ _BLOCK = 256  # samples between two steps of the progress
 
 
 def measure(
-    target: Path, shards: str, config: EvalConfig, means: MeansConfig, *, console: Console, out: Path | None = None
+    target: Path,
+    shards: str,
+    config: EvalConfig,
+    means: MeansConfig,
+    *,
+    console: Console,
+    out: Path | None = None,
+    trust_code: Trust = False,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Measures a run, a checkpoint, a generator's file or a folder of images, and writes what came of it.
 
     Args:
         out: the folder of eval.json and neighbours.png; None: a run's own, and nothing is written of other targets.
+        trust_code: of the generator, as `facegan.load_generator` has it.
 
     Returns:
         What eval.json has, and the same as an object.
@@ -54,6 +63,7 @@ def measure(
             means.clip_weights or None,
             means.statistics or None,
             str(choose_device(means.device)),
+            trust_code,
         ),
         console=console,
     )
@@ -102,11 +112,16 @@ def _drawing(console: Console) -> Sampling:
 
 
 def plan(target: Path, shards: str, config: EvalConfig) -> dict[str, Any]:
-    """What `measure` would measure. Touches nothing; raises what is known before anything is computed."""
+    """What `measure` would measure. Touches nothing; raises what is known before anything is computed.
+
+    No module is imported that the generator names: it is in ``not_tried``.
+    """
     from facegan.evaluate import find_subject
     from facegan.evaluate.real import open_split
+    from facegan.nets.weights import read_generator
 
     subject, faces = find_subject(target), open_split(shards, config.split)
+    nets = "" if subject.kind == "folder" else read_generator(subject.path)[2].name
     return {
         "measured": subject.to_json(),
         "shards": shards,
@@ -114,4 +129,5 @@ def plan(target: Path, shards: str, config: EvalConfig) -> dict[str, Any]:
         "faces": min(config.n, len(faces)),
         "samples": min(config.n, subject.about.get("images", config.n)),
         "metrics": list(config.asked),
+        "not_tried": [nets] if is_own(nets) else [],
     }

@@ -22,6 +22,7 @@ from facegan.config import (
 from facegan.errors import DamagedFile, SettingsError, one_of, suggest
 from facegan.files import parse_toml
 from facegan.lengths import in_epochs
+from facegan.own import refuse_untrusted, runs_code
 from facegan.recipes.known import find_recipe, is_packaged
 from facegan.recipes.lines import lines_of
 from facegan.recipes.settings import FILES, SECTIONS, FacesConfig, MeansConfig, PhotosConfig, ReportConfig, names_of
@@ -29,6 +30,9 @@ from facegan.remote import is_url
 
 MAX_BYTES = 1_000_000
 _SOME_FACES = 1_000_000  # so that a length in epochs can be checked before the faces are counted
+
+# Settings whose value may name code.
+_CODE = (("prep", "detector"), ("train", "shards"), ("train", "nets"), ("train", "loss"))
 
 Values = dict[str, dict[str, Any]]
 
@@ -74,6 +78,24 @@ class Recipe:
         """Lengths that hang on the number of faces."""
         values = self.given.get("train", {})
         return tuple(name for name in (*LENGTHS, "milestones") if any(map(in_epochs, _listed(values.get(name)))))
+
+    @property
+    def code(self) -> dict[tuple[str, str], str]:
+        """Modules and commands that the recipe names, by (section, setting)."""
+        named = {place: self.given.get(place[0], {}).get(place[1]) for place in _CODE}
+        return {place: value for place, value in named.items() if runs_code(value)}
+
+    def refuse_untrusted(self, trust_code: bool, *sections: str) -> None:
+        """
+        Args:
+            sections: those that are used; all where none is named.
+
+        Raises:
+            SettingsError: names the line and the code, where the file and not ``--set`` or an option names some.
+        """
+        for (section, name), value in self.code.items():
+            if (section, name) in self.lines and section in (sections or SECTIONS):
+                refuse_untrusted(f"{self.line(section, name)}{section}.{name}", value, trust_code)
 
     def line(self, section: str, name: str = "") -> str:
         """``"mine.toml, line 7: "`` where the file says so (not ``--set``), else an empty string."""

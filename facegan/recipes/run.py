@@ -55,7 +55,12 @@ def default_folder(recipe: Recipe) -> Path:
 
 
 def run_recipe(
-    recipe: Recipe, to: Path, *, console: Console | None = None, command: list[str] | None = None
+    recipe: Recipe,
+    to: Path,
+    *,
+    console: Console | None = None,
+    command: list[str] | None = None,
+    trust_code: bool = False,
 ) -> list[Row]:
     """Brings every stage of an experiment up to date. Stopped, the same call goes on.
 
@@ -67,16 +72,20 @@ def run_recipe(
     Args:
         to: the experiment's folder: ``faces``, ``run``, ``samples.png``, and the record of what was done.
         command: recorded in run.json.
+        trust_code: modules and commands that the recipe's file and generators name may run; those of ``--set`` always
+            may.
 
     Raises:
-        SettingsError: the recipe can't be run: a file is missing, or settings do not go with what stands in ``to``.
+        SettingsError: the recipe can't be run: it names code that is not trusted, a file is missing, or settings do not
+            go with what stands in ``to``.
         FaceganError: whatever a stage raises.
     """
-    console, stages = console or Console(quiet=True), stages_of(recipe, to)
+    console, stages = console or Console(quiet=True), stages_of(recipe, to, trust_code)
     _refuse_many_processes(recipe, to)
     if not _to_do(stages, Record.read(to)):
         record = Record.read(to)
         return [_standing(stage, record) for stage in stages]
+    recipe.refuse_untrusted(trust_code)
     _check(recipe, stages, to)
     make_folder(to)
     with exclusive(to / _LOCK, f"Another facegan run is at work in {to}"):
@@ -97,12 +106,13 @@ def run_recipe(
 
 
 def plan_recipe(recipe: Recipe, to: Path) -> list[Row]:
-    """What `run_recipe` would do with the same arguments. Touches nothing; raises what it would before it begins."""
+    """What `run_recipe` would do with the same arguments. Touches nothing, and runs no code that ``recipe.code`` names;
+    raises what it would before it begins."""
     stages, record, rows = stages_of(recipe, to), Record.read(to), []
     _refuse_many_processes(recipe, to)
     todo = _to_do(stages, record)
     if todo:
-        _check(recipe, stages, to)
+        _check(recipe, stages, to, try_code=False)
     for stage in stages:
         if stage.name in todo:
             with _way_out(stage, to):
@@ -147,7 +157,7 @@ def _standing(stage: Stage, record: Record) -> Row:
     return Row(stage.name, "up to date", stage.tell(result), "", 0.0, stage.where, result)
 
 
-def _check(recipe: Recipe, stages: list[Stage], to: Path) -> None:
+def _check(recipe: Recipe, stages: list[Stage], to: Path, *, try_code: bool = True) -> None:
     """All that can be known to fail before anything is done.
 
     Raises:
@@ -166,7 +176,7 @@ def _check(recipe: Recipe, stages: list[Stage], to: Path) -> None:
             )
     train = next((stage for stage in stages if isinstance(stage, Train)), None)
     if prep and train and not stands:
-        train.refuse_unfit_nets(prep.config.size, prep.config.channels)
+        train.refuse_unfit_nets(prep.config.size, prep.config.channels, try_code)
 
 
 @contextlib.contextmanager

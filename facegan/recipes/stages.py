@@ -17,8 +17,11 @@ from facegan.recipes.to_page import Report
 _MOST_PORTRAITS = 1_000_000
 
 
-def stages_of(recipe: Recipe, to: Path) -> list[Stage]:
+def stages_of(recipe: Recipe, to: Path, trust_code: bool = False) -> list[Stage]:
     """The stages that a recipe has, in their order, with all that they make in ``to``.
+
+    Args:
+        trust_code: generators may name nets other than the recipe's own.
 
     Raises:
         SettingsError: ``portraits:`` with what is no number of them.
@@ -36,15 +39,16 @@ def stages_of(recipe: Recipe, to: Path) -> list[Stage]:
             stages.append(Draw(Path(source), count, seed, dataset=out))
         stages.append(Prep(source, drawn, out, photos, recipe.prep))
     if recipe.faces:
-        stages.append(Train(recipe, recipe.faces, shards, to / "run"))
-        measured = recipe.train().eval_every > 0
-        stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device, measured))
+        stages.append(Train(recipe, recipe.faces, shards, to / "run", trust_code))
+        train = recipe.train()
+        measured, trust = train.eval_every > 0, trust_code or frozenset({train.nets})
+        stages.append(Sample(to / "run", to / "samples.png", recipe.faces.device, measured, trust))
         if recipe.means and recipe.measures:
-            stages.append(Eval(to / "run", shards, recipe.means, recipe.measures, measured))
-    if recipe.export:
-        stages.append(Export(to / "run", to / "export", recipe.export, recipe.train().eval_every > 0))
-    if recipe.page:  # the last one, for it shows what the others made
-        stages.append(Report(recipe, recipe.page, to / "run", to))
+            stages.append(Eval(to / "run", shards, recipe.means, recipe.measures, measured, trust))
+        if recipe.export:
+            stages.append(Export(to / "run", to / "export", recipe.export, measured, trust))
+        if recipe.page:  # the last one, for it shows what the others made
+            stages.append(Report(recipe, recipe.page, to / "run", to, trust))
     return stages
 
 

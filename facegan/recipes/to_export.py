@@ -9,6 +9,7 @@ from typing import Any
 from facegan.config import ExportConfig
 from facegan.console import Console
 from facegan.files import human_bytes
+from facegan.own import Trust
 from facegan.recipes.seen import look
 from facegan.recipes.to_generator import GENERATOR, drawn_by
 from facegan.run_folder import EVALUATION
@@ -22,6 +23,7 @@ class Export:
     folder: Path
     config: ExportConfig
     measured: bool = False  # on the way: the best checkpoint is exported, and not the newest
+    trust_code: Trust = False
     name: str = "export"
 
     @property
@@ -50,7 +52,8 @@ class Export:
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.export.write import export_generator
 
-        return export_generator(self._generator(), self.folder, self.config, console=console).to_json()
+        generator, trust = self._generator(), self.trust_code
+        return export_generator(generator, self.folder, self.config, console=console, trust_code=trust).to_json()
 
     def tell(self, result: dict[str, Any]) -> str:
         return f"{len(result['files'])} files, {human_bytes(sum(result['files'].values()))}"

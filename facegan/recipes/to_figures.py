@@ -9,6 +9,7 @@ from typing import Any
 
 from facegan.config import EvalConfig
 from facegan.console import Console
+from facegan.own import Trust
 from facegan.recipes.recipe import is_local
 from facegan.recipes.seen import look
 from facegan.recipes.settings import MeansConfig
@@ -28,6 +29,7 @@ class Eval:
     means: MeansConfig
     config: EvalConfig
     measured: bool = False  # on the way: the best checkpoint is measured, and not the newest
+    trust_code: Trust = False
     name: str = "eval"
 
     @property
@@ -55,7 +57,8 @@ class Eval:
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.recipes.evaluated import measure
 
-        return measure(self._generator(), self.shards, self.config, self.means, console=console, out=self.run)[0]
+        target, trust = self._generator(), self.trust_code
+        return measure(target, self.shards, self.config, self.means, console=console, out=self.run, trust_code=trust)[0]
 
     def tell(self, result: dict[str, Any]) -> str:
         metrics, floors = result["metrics"], result["floors"]

@@ -12,7 +12,7 @@ from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import DamagedFile, DatasetError, SettingsError
 from facegan.files import parsing, read_json
-from facegan.own import own_files
+from facegan.own import PIPE, Trust, is_own, own_files
 from facegan.recipes.recipe import Recipe, is_local
 from facegan.recipes.seen import look
 from facegan.recipes.settings import FacesConfig
@@ -31,6 +31,7 @@ class Train:
     faces: FacesConfig
     shards: str
     run: Path
+    trust_code: Trust = False
     name: str = "train"
 
     @property
@@ -66,8 +67,11 @@ class Train:
         length = self.recipe.given["train"].get("images") if "images" in self.recipe.in_epochs else None
         return f"{config.method}, {length or f'{config.images:,} images'}, batch {config.batch}"
 
-    def refuse_unfit_nets(self, size: int, channels: int) -> None:
+    def refuse_unfit_nets(self, size: int, channels: int, try_code: bool) -> None:
         """
+        Args:
+            try_code: import nets of the user's own; else nothing is found out about them.
+
         Raises:
             SettingsError: the nets can't make faces of this size or of so many channels; told before hours of
                 preparing them.
@@ -76,7 +80,9 @@ class Train:
         from facegan.train.rounds.step import spec_of
 
         with self.recipe.located("train"):
-            find_pair(spec_of(self.recipe.train(), size, channels))
+            config = self.recipe.train()
+            if try_code or not is_own(config.nets):
+                find_pair(spec_of(config, size, channels))
 
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.recipes.measured import measure_of
@@ -94,6 +100,7 @@ class Train:
                 dataset=self.shards,
                 command=command,
                 measure=measure_of(config, faces, self.shards, workers=number_or_auto(self.faces.workers)),
+                trust_code=self.trust_code,
             ).to_json()
 
     def tell(self, result: dict[str, Any]) -> str:
@@ -111,6 +118,9 @@ class Train:
         )
 
     def _stands(self) -> bool:
+        """Whether faces are there to be looked at: a command would have to be run."""
+        if self.shards.startswith(PIPE):
+            return False
         return not is_local(self.shards) or (Path(self.shards) / DATASET_FILE).is_file()
 
     def _refuse_other_run(self) -> None:
@@ -153,6 +163,7 @@ class Sample:
     picture: Path
     device: str
     measured: bool = False  # on the way: the best checkpoint draws, and not the newest
+    trust_code: Trust = False
     name: str = "sample"
 
     @property
@@ -175,7 +186,8 @@ class Sample:
         from facegan.config import SampleConfig
         from facegan.train.sample import write_grid
 
-        write_grid(self._drawn_by(), self.picture, SampleConfig(n=SAMPLES), device=self.device)
+        config = SampleConfig(n=SAMPLES)
+        write_grid(self._drawn_by(), self.picture, config, device=self.device, trust_code=self.trust_code)
         return {"samples": SAMPLES}
 
     def tell(self, result: dict[str, Any]) -> str:

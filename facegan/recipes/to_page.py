@@ -8,6 +8,7 @@ from typing import Any
 
 from facegan.console import Console
 from facegan.files import human_bytes
+from facegan.own import Trust
 from facegan.recipes.recipe import Recipe, read_recipe
 from facegan.recipes.seen import look
 from facegan.recipes.settings import ReportConfig
@@ -26,6 +27,7 @@ class Report:
     page: ReportConfig
     run: Path
     to: Path
+    trust_code: Trust = False
     name: str = "report"
 
     @property
@@ -58,7 +60,7 @@ class Report:
         if self.page.explore:
             from facegan.report.explore import write_explorer
 
-            write_explorer(run, page.parent, baseline)
+            write_explorer(run, page.parent, baseline, trust_code=self.trust_code)
         else:
             write_report(run, page, baseline)
         return {"bytes": page.stat().st_size}

@@ -110,8 +110,16 @@ class Trial:
         return row | {"seconds": f"{self.seconds:,.1f}"}
 
 
-def try_recipes(texts: Sequence[str], seed: int = 0, processes: int = 1) -> Iterator[Trial]:
-    """Each as it is done, in their order; ``processes`` at once."""
+def try_recipes(
+    texts: Sequence[str], seed: int = 0, processes: int = 1, *, trust_code: bool = False
+) -> Iterator[Trial]:
+    """Each as it is done, in their order; ``processes`` at once.
+
+    Raises:
+        SettingsError: one names code that is not trusted.
+    """
+    for text in texts:
+        read_recipe(text).refuse_untrusted(trust_code, "train")
     with ProcessPoolExecutor(min(processes, len(texts)), get_context("spawn")) as pool:
         yield from pool.map(try_recipe, texts, [seed] * len(texts))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from facegan.files import write_bytes
 from facegan.nets import load_generator
 from facegan.nets.weights import FILE_NAME
+from facegan.own import Trust
 from facegan.report.runs import Run, titles
 from facegan.train.grid import grid, sample_images
 
@@ -32,7 +33,7 @@ def differences(runs: list[Run]) -> dict[str, list[Any]]:
     return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
 
 
-def write_picture(runs: list[Run], out: Path, *, seed: int = 0) -> None:
+def write_picture(runs: list[Run], out: Path, *, seed: int = 0, trust_code: Trust = False) -> None:
     """Curves over each other, and samples of each run from the same latents where theirs are of one length.
 
     Raises:
@@ -43,7 +44,7 @@ def write_picture(runs: list[Run], out: Path, *, seed: int = 0) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    grids = [samples_of(run, seed) for run in runs]
+    grids = [samples_of(run, seed, trust_code) for run in runs]
     names = titles(runs)
     figure = Figure(figsize=(max(9, 3.2 * len(runs)), 11), dpi=110, layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(7, 4))
@@ -73,6 +74,7 @@ def _row(figure: Any, count: int) -> list[Axes]:
     return list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def samples_of(run: Run, seed: int) -> NDArray[np.uint8]:
+def samples_of(run: Run, seed: int, trust_code: Trust) -> NDArray[np.uint8]:
     """A grid of the generator's samples, uint8 (H, W, C): the same latents for runs whose latents are alike."""
-    return grid(sample_images(load_generator(run.folder / FILE_NAME), SAMPLES, seed), COLUMNS)
+    generator = load_generator(run.folder / FILE_NAME, trust_code=trust_code)
+    return grid(sample_images(generator, SAMPLES, seed), COLUMNS)

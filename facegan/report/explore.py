@@ -18,6 +18,7 @@ from facegan.export.onnx import write_onnx
 from facegan.files import disk_errors, make_folder, write_bytes
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME
+from facegan.own import Trust
 from facegan.report.directions import main_directions
 from facegan.report.marked import Baseline
 from facegan.report.runs import Run
@@ -31,7 +32,7 @@ _RUNTIME, _MODULE, _PROGRAM = "ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "
 _DIGITS = 7  # of float32: its value again when read
 
 
-def write_explorer(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
+def write_explorer(run: Run, out: Path, baseline: Baseline | None = None, *, trust_code: Trust = False) -> Path:
     """Fills the folder ``out``: ``index.html``, to be opened as it lies there, and ``explorer/``; the page comes last.
 
     Raises:
@@ -42,7 +43,7 @@ def write_explorer(run: Run, out: Path, baseline: Baseline | None = None) -> Pat
         DiskError: ``out`` can't be written.
     """
     refuse_foreign(out)
-    generator = load_generator(run.folder / FILE_NAME)
+    generator = load_generator(run.folder / FILE_NAME, trust_code=trust_code)
     onnx, runtime = _onnx(generator), web_files(known_packages()["onnxruntime-web"])
     page = run_page(run, baseline, _told(generator))
     make_folder(out)

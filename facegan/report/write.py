@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.files import make_folder, write_bytes
+from facegan.own import Trust
 from facegan.report.charts import compared_curves, curves_of
 from facegan.report.compare import differences, samples_of
 from facegan.report.judged import judged
@@ -67,7 +68,7 @@ def run_page(run: Run, baseline: Baseline | None = None, explorer: dict[str, Any
     )
 
 
-def write_comparison(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
+def write_comparison(runs: Sequence[Run], out: Path, seed: int = 0, *, trust_code: Trust = False) -> Path:
     """One self-contained HTML file of several runs: what differs, curves over each other, samples of the same latents.
 
     Raises:
@@ -87,7 +88,7 @@ def write_comparison(runs: Sequence[Run], out: Path, seed: int = 0) -> Path:
         health=_HEALTH,
         differences=differences(runs),
         metrics=list(dict.fromkeys(name for run in runs for name in run.measured)),
-        samples=[picture_of(samples_of(run, seed)) for run in runs],
+        samples=[picture_of(samples_of(run, seed, trust_code)) for run in runs],
         seed=seed,
     )
     make_folder(out.absolute().parent)

@@ -20,6 +20,7 @@ from facegan.console import Console
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.files import TEMPORARY, make_folder, user_cache
 from facegan.machine import usable_cpus
+from facegan.own import PIPE
 from facegan.remote import filesystem, is_url, patiently, without_query
 from facegan.shards.images import decode_image
 from facegan.stream.choice import check_cache
@@ -30,14 +31,13 @@ from facegan.stream.pipe import Pipe
 if TYPE_CHECKING:
     from facegan.stream.foreign_batches import ForeignBatches
 
-_PIPE = "pipe:"
 _TAR = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 
 
 def is_foreign(shards: str) -> bool:
     """Whether this names tar files or a command, rather than a dataset that facegan made."""
-    return shards.startswith(_PIPE) or bool(_TAR.search(without_query(shards)))
+    return shards.startswith(PIPE) or bool(_TAR.search(without_query(shards)))
 
 
 class Closed(FaceganError):
@@ -77,7 +77,7 @@ class ForeignShards:
         self.shards, self.workers = shards, workers or usable_cpus()
         self.console, self.skip_broken = console or Console(quiet=True), skip_broken
         try:
-            self.urls = [shards] if shards.startswith(_PIPE) else list(braceexpand(shards))
+            self.urls = [shards] if shards.startswith(PIPE) else list(braceexpand(shards))
         except ValueError as error:
             raise SettingsError(f"{shards}: {error}") from None
         self.fingerprint = hashlib.sha256("\n".join(self.urls).encode()).hexdigest()
@@ -178,8 +178,8 @@ def _is_image(name: str) -> bool:
 @contextlib.contextmanager
 def _opened(url: str, stop: Callable[[], None]) -> Iterator[Any]:
     """A shard's bytes. One behind a URL is fetched whole first: so it can be asked for again when it breaks off."""
-    if url.startswith(_PIPE):
-        with contextlib.closing(Pipe(url.removeprefix(_PIPE), stop)) as stream:
+    if url.startswith(PIPE):
+        with contextlib.closing(Pipe(url.removeprefix(PIPE), stop)) as stream:
             yield stream
     elif is_url(url):
         fs, path = filesystem(url)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
+from facegan.own import command_environment
 from facegan.remote import TIMEOUT_VARIABLE, timeout_seconds
 
 _LOOK_MILLISECONDS = 100
@@ -30,7 +31,9 @@ class Pipe:
     def __init__(self, command: str, stop: Callable[[], None]) -> None:
         self._command, self._stop = command, stop
         # The user's own words, which `pipe:` promises to give to the shell; a session, to end whatever they start.
-        self._process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True)
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True, env=command_environment()
+        )
         self._output = cast(BinaryIO, self._process.stdout)  # it was asked for
         self._kill = weakref.finalize(self, _kill, self._process)  # at the end of this process, too
 

@@ -23,9 +23,18 @@ Resume = Literal["auto", "never"]
 
 
 def checked(
-    config: TrainConfig, faces: Faces, run: Path, device: str, resume: Resume, init: str | Path | None
+    config: TrainConfig,
+    faces: Faces,
+    run: Path,
+    device: str,
+    resume: Resume,
+    init: str | Path | None,
+    try_code: bool = True,
 ) -> tuple[torch.device, Precision, dict[str, Any] | None, list[str]]:
     """Device, precision, the record of the run that is to be taken up, if there is one, and what is doubtful.
+
+    Args:
+        try_code: import and try nets and a loss of the user's own.
 
     Raises:
         SettingsError, DeviceError: settings that do not go together, with these faces, or on this device.
@@ -36,11 +45,14 @@ def checked(
     place = choose_device(own_device(device))
     _refuse_unfit_batch(config, faces)
     spec = spec_of(config, faces.size, faces.channels)
-    _refuse_unfit_loss(config, find_pair(spec))
+    if try_code or not (is_own(config.nets) or is_own(config.loss)):
+        _refuse_unfit_loss(config, find_pair(spec))
+    elif not is_own(config.nets):
+        find_pair(spec)
     cautions = [config.caution] if config.caution else []
-    if is_own(config.loss):
+    if try_code and is_own(config.loss):
         try_own_loss(config)
-    if is_own(config.nets):
+    if try_code and is_own(config.nets):
         cautions += try_own_nets(config, spec)
     record = read_record(run) if resume == "auto" else None
     precision = resumed_precision(record, config.precision, place)

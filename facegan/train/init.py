@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from facegan.errors import CheckpointError
 from facegan.nets import NetSpec, load_generator
-from facegan.nets.weights import FILE_NAME
+from facegan.nets.weights import FILE_NAME, read_generator
+from facegan.own import Trust
 from facegan.run_folder import STATE
 from facegan.train.folder.checkpoint import TENSORS, Damaged, read_checkpoint
 from facegan.train.folder.shelf import Shelf
@@ -37,14 +38,18 @@ class Weights:
         return {"path": self.path, "file": str(file), "sha256": sha256, "images": self.images}
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(path: str | Path, trust_code: Trust | None = False) -> Weights:
     """Of a generator's file, a checkpoint's folder, or a run's (its newest checkpoint, else its generator).
 
+    Args:
+        trust_code: as `load_generator` has it; None reads tensors of nets of somebody's own without building them.
+
     Raises:
+        SettingsError: a generator's file names nets that are not trusted.
         CheckpointError: there is none, it is damaged, or holds numbers that are not finite.
     """
     where = Path(path)
-    weights = _of_generator(path, where) if not where.is_dir() else _of_folder(path, where)
+    weights = _of_folder(path, where, trust_code) if where.is_dir() else _of_generator(path, where, trust_code)
     for net, tensors in weights.nets.items():
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
@@ -78,19 +83,22 @@ def start_from(trainer: Trainer, weights: Weights) -> None:
         own[net].load_state_dict(tensors)
 
 
-def _of_generator(path: str | Path, file: Path) -> Weights:
-    generator = load_generator(file)
-    tensors = generator.state_dict()
-    return Weights(str(path), file, None, {"generator": tensors, "ema": tensors}, asdict(generator.spec))
+def _of_generator(path: str | Path, file: Path, trust_code: Trust | None) -> Weights:
+    if trust_code is None:
+        _, tensors, spec = read_generator(file)
+    else:
+        generator = load_generator(file, trust_code=trust_code)
+        tensors, spec = generator.state_dict(), generator.spec
+    return Weights(str(path), file, None, {"generator": tensors, "ema": tensors}, asdict(spec))
 
 
-def _of_folder(path: str | Path, folder: Path) -> Weights:
+def _of_folder(path: str | Path, folder: Path, trust_code: Trust | None) -> Weights:
     if (folder / STATE).exists():
         return _of_checkpoint(path, folder)
     checkpoints = Shelf(folder / "checkpoints").paths()
     if checkpoints:
         return _of_checkpoint(path, checkpoints[0])
-    return _of_generator(path, folder / FILE_NAME)
+    return _of_generator(path, folder / FILE_NAME, trust_code)
 
 
 def _of_checkpoint(path: str | Path, folder: Path) -> Weights:

@@ -16,6 +16,7 @@ from facegan.console import Console
 from facegan.errors import CheckpointError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
 from facegan.nets.weights import FILE_NAME
+from facegan.own import Trust, is_own
 from facegan.train.best import Best, Measure, judge_of, read_best, write_best
 from facegan.train.clock import Clock
 from facegan.train.estimate import announce
@@ -72,6 +73,7 @@ def train(
     measure: Measure | None = None,
     eval_every: int | None = None,
     best: str = "",
+    trust_code: Trust = False,
 ) -> TrainResult:
     """Trains a generator of ``faces`` in the folder ``run``, or goes on with the run that lies there.
 
@@ -90,6 +92,8 @@ def train(
             `facegan.train.best.Referenced` also tells what it compares with.
         eval_every: images between measurements; None: those of ``config``, or 50,000 where it has none.
         best: the metric by which the best is chosen, by its smallest value; "": the first that ``measure`` gives.
+        trust_code: a generator's file that is named by ``init`` may have nets of its own (`facegan.load_generator`);
+            those that ``config`` names always may.
 
     Raises:
         SettingsError: the settings can't be used here, or differ from those that the run was begun with.
@@ -120,7 +124,8 @@ def train(
                 )
                 _restore_generator(run, checkpoint, ranks)
                 return _result(run, checkpoint.images, started, None)
-            weights = _initial_weights(record, init) if checkpoint is None else None
+            trusted = trust_code or frozenset({config.nets})
+            weights = _initial_weights(record, init, trusted) if checkpoint is None else None
             if weights:
                 start_from(trainer, weights)
             with (
@@ -164,12 +169,16 @@ def plan_train(
     resume: Resume = "auto",
     init: str | Path | None = None,
 ) -> dict[str, Any]:
-    """What `train` would do with the same arguments, as plain values. Touches nothing; raises what `train` would."""
+    """What `train` would do with the same arguments, as plain values. Touches nothing; raises what `train` would.
+
+    No module of the user's own is imported: ``not_tried`` names what was therefore not checked.
+    """
     run = Path(run)
-    place, precision, record, _ = checked(config, faces, run, device, resume, init)
+    place, precision, record, _ = checked(config, faces, run, device, resume, init, try_code=False)
     folders = Shelf(run / "checkpoints").paths() if record else []
-    weights = _initial_weights(record, init) if not folders else None
-    if weights:
+    weights = _initial_weights(record, init, None) if not folders else None
+    code = [name for name in (config.nets, config.loss) if is_own(name)]
+    if weights and not code:
         start_from(Trainer(config, spec_of(config, faces.size, faces.channels), place, precision), weights)
     return {
         "run": str(run),
@@ -181,14 +190,17 @@ def plan_train(
         **config.model_dump(),
         "images": -(-config.images // config.round_images) * config.round_images,
         "precision": precision,
+        "not_tried": code + [name for name in ([weights.spec["name"]] if weights else []) if is_own(name)],
     }
 
 
-def _initial_weights(record: dict[str, Any] | None, init: str | Path | None) -> Weights | None:
+def _initial_weights(
+    record: dict[str, Any] | None, init: str | Path | None, trust_code: Trust | None
+) -> Weights | None:
     """Those of a new run, or of one that was stopped before its first checkpoint."""
     begun = (record or {}).get("init")
     path = init or (begun["path"] if begun else None)
-    return read_weights(path) if path else None
+    return read_weights(path, trust_code) if path else None
 
 
 def health_of(trainer: Trainer) -> Health:

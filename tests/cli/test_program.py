@@ -36,19 +36,20 @@ COMMANDS = [
 OPTIONS = {
     "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
-    " --attributes --no-source-paths --recipe --set --json --dry-run --quiet --debug",
+    " --attributes --no-source-paths --trust-code --recipe --set --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
     " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
-    " --no-graphs --recipe --set --json --dry-run --quiet --debug",
+    " --no-graphs --trust-code --recipe --set --json --dry-run --quiet --debug",
     "sample": "--out --dir --shards --interpolate --grow --best --n --seed --seeds --latents --frames --fps --walks"
-    " --device --set --json --dry-run --quiet --debug",
+    " --device --trust-code --set --json --dry-run --quiet --debug",
     "eval": "--shards --split --n --metrics --inception-weights --clip-weights --statistics --seed --best --out"
-    " --device --recipe --set --json --dry-run --quiet --debug",
-    "export": "--onnx --fp16 --int8 --best --push --public --recipe --set --json --dry-run --quiet --debug",
+    " --device --trust-code --recipe --set --json --dry-run --quiet --debug",
+    "export": "--onnx --fp16 --int8 --best --push --public --trust-code --recipe --set --json --dry-run --quiet"
+    " --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size --set --json --dry-run --quiet --debug",
-    "report": "--out --explore --json --dry-run --quiet --debug",
-    "run": "--set --to --json --dry-run --quiet --debug",
+    "report": "--out --explore --trust-code --json --dry-run --quiet --debug",
+    "run": "--set --to --trust-code --json --dry-run --quiet --debug",
     "inspect": "--plot --source --extract --json --quiet --debug",
 }
 

@@ -15,7 +15,8 @@ from toy import ToyFaces, toy_config, toy_train
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, Interrupted, SettingsError
 from facegan.nets import NetSpec, load_generator, make_discriminator, make_generator
-from facegan.train import plan_train, sample_images, train
+from facegan.train import sample_images, train
+from facegan.train.fit import checked
 from facegan.train.rounds.find_loss import find_loss
 from facegan.train.rounds.step import Trainer, spec_of
 
@@ -107,7 +108,7 @@ def own(**given: object) -> TrainConfig:
 def test_own_nets_and_loss_learn_and_draw(tmp_path):
     result = toy_train(tmp_path / "run", nets="mine:NETS", loss="mine:LOSS")
     assert math.isfinite(result.loss_d)
-    generator = load_generator(tmp_path / "run")
+    generator = load_generator(tmp_path / "run", trust_code=True)
     assert generator.spec.name == "mine:NETS"
     assert sample_images(generator, 3).shape == (3, 3, 32, 32)
     record = json.loads((tmp_path / "run/run.json").read_text())
@@ -178,7 +179,7 @@ def test_weights_follow_from_the_seed_and_leave_the_global_state_alone():
 )
 def test_they_go_together_with_the_others(tmp_path, given, logs):
     config = own(**given)
-    plan_train(config, ToyFaces(), tmp_path / "run", device="cpu")
+    checked(config, ToyFaces(), tmp_path / "run", "cpu", "auto", None)
     trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
     for _ in range(2):
         trainer.round(ToyFaces().batches(config.batch))
@@ -242,7 +243,7 @@ def test_what_is_wrong_is_a_sentence_before_anything_is_made(tmp_path, given, se
 def test_a_module_that_fails_is_a_sentence(tmp_path, code, sentence):
     (tmp_path / "broken.py").write_text(code)
     with pytest.raises(SettingsError, match=sentence):
-        plan_train(own(nets="broken:NETS"), ToyFaces(), tmp_path / "run", device="cpu")
+        train(own(nets="broken:NETS"), ToyFaces(), tmp_path / "run", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -265,4 +266,4 @@ def test_a_generator_whose_module_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     sys.path[:] = [path for path in sys.path if path != str(tmp_path)]
     with pytest.raises(CheckpointError, match=r"needs nets of a user's own: train.nets = mine:NETS can't be imported"):
-        load_generator(tmp_path / "run")
+        load_generator(tmp_path / "run", trust_code=True)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from facegan.config import SampleConfig
 from facegan.console import Console
 from facegan.files import TEMPORARY, new_folder, sha256_file, write_json
+from facegan.own import Trust
 from facegan.shards.cards import write_cards
 from facegan.shards.images import encode_image
 from facegan.shards.layout import (
@@ -57,6 +58,7 @@ def write_shards(
     *,
     device: str = "auto",
     console: Console | None = None,
+    trust_code: Trust = False,
 ) -> DatasetInfo:
     """A dataset of one split, ``train``, in the format of ``facegan prep``; marked as generated in dataset.json's
     settings and in its cards. The folder appears when all of it is in it.
@@ -69,7 +71,7 @@ def write_shards(
         FaceganError: ``folder`` is there, and not empty; else what `write_grid` raises.
     """
     config = config or SampleConfig()
-    generator = open_generator(run, device)
+    generator = open_generator(run, device, trust_code)
     latents = latents_of(config, generator.spec, SAMPLES)
     written: list[Written] = []
     with new_folder(folder) as room, (console or Console(quiet=True)).progress(len(latents), "samples") as progress:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from facegan.machine import usable_cpus
 from facegan.nets import Generator, load_generator
+from facegan.own import Trust
 from facegan.train.grid import to_uint8
 from facegan.train.rounds.precision import choose_device
 from facegan.train.sample.latents import Latents
@@ -32,8 +33,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def open_generator(run: Path, device: str) -> Generator:
-    return ready_to_draw(load_generator(run, choose_device(device)))
+def open_generator(run: Path, device: str, trust_code: Trust) -> Generator:
+    return ready_to_draw(load_generator(run, choose_device(device), trust_code=trust_code))
 
 
 def ready_to_draw(generator: Generator) -> Generator:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from facegan.config import SampleConfig
 from facegan.console import Console
 from facegan.nets import NetSpec
+from facegan.own import Trust
 from facegan.train.grid import save_png, tiled
 from facegan.train.sample.draw import Pixels, drawn, open_generator
 from facegan.train.sample.film import Film, write_film
@@ -24,7 +25,13 @@ _TEXT_PX, _MARGIN_PX = 11, 4
 
 
 def write_grown(
-    run: Path, out: Path, config: SampleConfig | None = None, *, device: str = "auto", console: Console | None = None
+    run: Path,
+    out: Path,
+    config: SampleConfig | None = None,
+    *,
+    device: str = "auto",
+    console: Console | None = None,
+    trust_code: Trust = False,
 ) -> Film:
     """A film (.gif, .webp, .mp4), a frame a checkpoint, the last for a second; or a .png, a row a checkpoint.
 
@@ -34,7 +41,7 @@ def write_grown(
     config, console = config or SampleConfig(), console or Console(quiet=True)
     seen = checkpoints_of(run)
     rows = len(seen) if out.suffix.lower() == ".png" else 0
-    images = [_images(path, config, device, rows) for _, path in seen]
+    images = [_images(path, config, device, rows, trust_code) for _, path in seen]
     titles = [f"{count:,} images" for count, _ in seen]
     if out.suffix.lower() == ".png":
         rows = [tiled(row, columns=len(row)) for row in images]
@@ -50,9 +57,9 @@ def write_grown(
     return Film(len(images[0]), len(frames), fps)
 
 
-def _images(checkpoint: Path, config: SampleConfig, device: str, rows: int) -> Pixels:
+def _images(checkpoint: Path, config: SampleConfig, device: str, rows: int, trust_code: Trust) -> Pixels:
     """``rows``: of the picture that they go into; 0 where they are one frame of a film."""
-    generator = open_generator(checkpoint, device)
+    generator = open_generator(checkpoint, device, trust_code)
     latents = latents_of(config, generator.spec, SAMPLES)
     refuse_large_rows(len(latents), rows, generator.spec)
     return np.concatenate(list(drawn(generator, latents)))

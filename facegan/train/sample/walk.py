@@ -17,6 +17,7 @@ from facegan.config import Law, SampleConfig
 from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.nets import NetSpec
+from facegan.own import Trust
 from facegan.train.grid import tiled
 from facegan.train.sample.draw import Pixels, drawn, numbered, open_generator
 from facegan.train.sample.film import Film, write_film
@@ -29,7 +30,13 @@ _SMALL = 1e-4  # sine of an angle below which the great circle between two laten
 
 
 def write_walk(
-    run: Path, out: Path, config: SampleConfig | None = None, *, device: str = "auto", console: Console | None = None
+    run: Path,
+    out: Path,
+    config: SampleConfig | None = None,
+    *,
+    device: str = "auto",
+    console: Console | None = None,
+    trust_code: Trust = False,
 ) -> Film:
     """A film (.gif, .webp or .mp4) of walks through the latents, one beside the other; it ends where it began.
 
@@ -42,7 +49,7 @@ def write_walk(
         CheckpointError, DiskError: as for `write_grid`.
     """
     config = config or SampleConfig()
-    generator = open_generator(run, device)
+    generator = open_generator(run, device, trust_code)
     walk = walk_of(config, generator.spec)
     refuse_large_walk(walk, generator.spec, out)
     batches = numbered(drawn(generator, walk), walk.walks)

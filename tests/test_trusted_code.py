@@ -1,0 +1,255 @@
+"""Files that name code run none of it, unless --trust-code or the same command line says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from facegan import load_generator
+from facegan.errors import SettingsError
+from facegan.own import own_file
+from tests.cli import run as program
+from tests.recipes.program import Ended, facegan
+from tests.shards.made import Made, make_dataset
+from tests.train.toy import ToyFaces, toy_config, toy_train
+
+EVIL = 'open("RAN", "a").close()\nfrom facegan.nets import PAIRS\nNETS = PAIRS["dcgan"]\n'
+RECIPE = """\
+[prep]
+source = "photos"
+size = 32
+detector = "evil:Detector"
+
+[train]
+nets = "evil:NETS"
+norm = "batch"
+width = 8
+latent = 16
+images = 16
+batch = 16
+device = "cpu"
+"""
+PIPE = "pipe:touch RAN; cat /dev/null"
+FROM_PIPE = f'[train]\nshards = "{PIPE}"\nimages = 16\nbatch = 16\n'
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, and a run whose generators name evil:NETS, as somebody could send it."""
+    folder = tmp_path_factory.mktemp("made")
+    make_dataset(folder / "ds", [Made(f"{i:03d}.jpg") for i in range(20)], size=32, shard_size=20)
+    toy_train(folder / "run", images=64, save_every=32)
+    for file in (folder / "run").rglob("generator.safetensors"):
+        with safe_open(file, "pt") as opened:
+            about = json.loads(opened.metadata()["facegan"])
+        about["spec"]["name"] = "evil:NETS"
+        save_file(load_file(file), file, {"facegan": json.dumps(about)})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder: ``ds``, ``run``, and the code that they came with, which leaves the file ``RAN``."""
+    before = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "evil.py").write_text(EVIL)
+    (tmp_path / "evil.toml").write_text(RECIPE)
+    (tmp_path / "train.toml").write_text(RECIPE.partition("\n\n")[2])
+    (tmp_path / "pipe.toml").write_text(FROM_PIPE)
+    yield tmp_path
+    sys.modules.pop("evil", None)
+    sys.path[:] = before
+
+
+def ran() -> bool:
+    there = Path("RAN").exists()
+    assert there or "evil" not in sys.modules
+    assert there or str(Path.cwd()) not in sys.path
+    return there
+
+
+def run(command: str, *more: str) -> Ended:
+    return facegan(*command.split(), *more)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample run/generator.safetensors --out x.png",
+        "sample run --dir x",
+        "sample run --shards x",
+        "sample run --interpolate x.gif",
+        "sample run --grow x.png",
+        "eval run --shards ds --n 16",
+        "export run x",
+        "compare run run --out x.png",
+        "compare run run --out x.html",
+        "report run --explore --out x",
+        "train --shards ds --run x --init run/generator.safetensors --images 16 --batch 16 --device cpu",
+        "train --shards ds --run x --recipe train.toml",
+        "train --run x --recipe pipe.toml",
+        "prep photos x --recipe evil.toml",
+        "run train.toml --to x --set train.shards=ds",
+        "run pipe.toml --to x",
+        "recipes check train.toml --train",
+    ],
+)
+def test_no_file_runs_code_by_itself(command: str) -> None:
+    if "check" in command:
+        Path("train.toml").write_text(Path("train.toml").read_text().replace("[train]", '[train]\nshards = "ds"'))
+    ended = run(command)
+    assert (ended.code, ran()) == (2, False), ended.stderr
+    assert "evil:" in ended.stderr or PIPE in ended.stderr
+    assert "--trust-code" in ended.stderr
+    assert ended.stderr.partition("error: ")[2].count("\n") <= 2
+
+
+@pytest.mark.parametrize("trust", [[], ["--trust-code"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample run --out x.png --dry-run",
+        "sample run --grow x.png --dry-run",
+        "eval run --shards ds --n 16 --dry-run",
+        "export run x --dry-run",
+        "report run --explore --out x --dry-run",
+        "train --shards ds --run x --recipe train.toml --dry-run",
+        "train --shards ds --run x --set train.nets=evil:NETS --batch 16 --dry-run",
+        "train --shards ds --run x --set train.loss=evil:LOSS --batch 16 --dry-run",
+        "train --shards ds --run x --init run/generator.safetensors --batch 16 --set train.width=8"
+        " --set train.latent=16 --dry-run",
+        "train --run x --recipe pipe.toml --dry-run",
+        "prep photos x --recipe evil.toml --dry-run",
+        "run evil.toml --to x --dry-run",
+        "run train.toml --to x --set train.shards=ds --dry-run",
+        "run pipe.toml --to x --dry-run",
+        "recipes check evil.toml",
+        "recipes check pipe.toml",
+        "recipes show evil.toml",
+    ],
+)
+def test_a_check_never_runs_code(command: str, trust: list[str], portraits: Path) -> None:
+    if "show" in command and trust:
+        pytest.skip("it has nothing to trust")
+    shutil.copy(portraits / "000001.jpg", "photos")
+    ended = run(command, *trust)
+    assert (ended.code, ran()) == (0, False), ended.stderr
+    assert "evil:" in ended.stderr or PIPE in ended.stderr
+    assert "was not tried" in ended.stderr
+    assert "--trust-code" in ended.stderr
+    if trust or "recipes" in command:
+        return
+    told = json.loads(run(command, "--json").stdout)["not_tried"]
+    assert told
+    assert all(name in ended.stderr for name in told)
+
+
+def test_a_pipe_is_not_run_to_count_its_faces() -> None:
+    ended = facegan("train", "--shards", PIPE, "--images", "2ep", "--batch", "16", "--dry-run")
+    assert (ended.code, ran()) == (2, False)
+    assert f"--dry-run does not run {PIPE}" in ended.stderr
+    ended = facegan("train", "--shards", PIPE, "--dry-run", "--json")
+    assert (ended.code, ran(), json.loads(ended.stdout)["not_tried"]) == (0, False, [PIPE])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample run --out x.png --n 4 --device cpu --trust-code",
+        "train --shards ds --run x --recipe train.toml --trust-code",
+        "train --shards ds --run x --recipe train.toml --set train.nets=evil:NETS",
+        "train --shards ds --run x --init run/generator.safetensors --images 16 --batch 16 --device cpu"
+        " --set train.nets=evil:NETS --set train.norm=batch --set train.width=8 --set train.latent=16",
+        "run train.toml --to x --set train.shards=ds --trust-code",
+        "run train.toml --to x --set train.shards=ds --set train.nets=evil:NETS",
+    ],
+)
+def test_the_user_may_trust_it(command: str) -> None:
+    ended = run(command)
+    assert (ended.code, ran()) == (0, True), ended.stderr
+
+
+def test_what_is_typed_says_nothing_of_other_names() -> None:
+    ended = run("train --shards ds --run x --recipe train.toml --set train.loss=evil:LOSS")
+    assert (ended.code, ran()) == (2, False)
+    assert "train.toml, line 2: train.nets names code that would run here, evil:NETS" in ended.stderr
+    other = "--set train.nets=mine:NETS --set train.norm=batch --init run/generator.safetensors"
+    Path("mine.py").write_text(EVIL.partition("\n")[2])
+    ended = run(f"train --shards ds --run x --images 16 --batch 16 --device cpu {other}")
+    assert (ended.code, Path("RAN").exists()) == (2, False)
+    assert "generator.safetensors names code that would run here, evil:NETS" in ended.stderr
+
+
+def test_a_run_of_ones_own_goes_on_by_the_same_command() -> None:
+    command = "train --shards ds --run x --batch 16 --device cpu --set train.nets=evil:NETS --set train.width=8"
+    assert run(command, "--images", "16").code == 0
+    ended = run(command, "--images", "32", "--eval-every", "16", "--set", "train.eval_n=8")
+    assert ended.code == 0, ended.stderr
+    assert (run("sample x --out x.png").code, run("sample x --out x.png --trust-code").code) == (2, 0)
+
+
+def test_library_calls_take_trust_code(here: Path) -> None:
+    from facegan.train import train
+
+    with pytest.raises(SettingsError, match=r"evil:NETS(.|\n)*trust_code=True"):
+        load_generator("run")
+    with pytest.raises(SettingsError, match="evil:NETS"):
+        load_generator("run", trust_code=frozenset({"mine:NETS"}))
+    with pytest.raises(SettingsError, match="evil:NETS"):
+        train(toy_config(images=16), ToyFaces(), here / "x", device="cpu", init=here / "run/generator.safetensors")
+    assert not ran()
+    assert load_generator("run", trust_code=frozenset({"evil:NETS"})).spec.name == "evil:NETS"
+    init = here / "run/generator.safetensors"
+    train(toy_config(images=16), ToyFaces(), here / "x", device="cpu", init=init, trust_code=True)
+    assert ran()
+
+
+def test_a_command_out_of_a_file_moves_no_cursor() -> None:
+    Path("pipe.toml").write_text(FROM_PIPE.replace("touch", "\\u001b[2Jtouch"))
+    assert "\x1b" not in run("train --recipe pipe.toml").stderr + run("recipes check pipe.toml").stderr
+
+
+def test_the_file_of_a_module_is_found_without_its_packages(here: Path) -> None:
+    """Whose code would run if they were imported."""
+    for folder in ("package", "package/inner", "bare/inner"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "mine.py").write_text("NETS = 1\n")
+    Path("package/__init__.py").write_text(EVIL)
+    for name in ("package.mine", "package.inner.mine", "bare.inner.mine", "evil"):
+        file = here / f"{name.replace('.', '/')}.py"
+        assert own_file(f"{name}:NETS")["file"] == str(file)
+    assert own_file("package:NETS")["file"] == str(here / "package/__init__.py")
+    assert own_file("json.decoder:JSONDecoder")["file"] == json.decoder.__file__
+    for name in ("nowhere", "nowhere.mine", "evil.mine", "sys"):
+        assert own_file(f"{name}:NETS") == {"file": "", "sha256": ""}
+    assert not ran()
+    assert "package" not in sys.modules
+
+
+@pytest.mark.parametrize("command", ["prep photos x --crop squash --detector none --size 32 --workers 1", "doctor"])
+def test_a_file_in_the_current_folder_is_no_module(command: str, here: Path, portraits: Path) -> None:
+    """Not in this process, nor in those that it starts: Python looks there first for ``-m`` and ``-c``."""
+    shutil.copy(portraits / "000001.jpg", "photos")
+    for name in ("pickle", "socket", "typer", "cv2", "mediapipe"):
+        Path(f"{name}.py").write_text('open("RAN", "a").write(__name__)\nraise ImportError\n')
+    ended = program.facegan(*command.split(), cwd=here)
+    assert not ran(), Path("RAN").read_text()
+    assert ended.returncode == 0 or command == "doctor", ended.stderr
+
+
+def test_commands_of_the_user_have_his_environment(here: Path) -> None:
+    (shard,) = (here / "ds").glob("*.tar")
+    ended = facegan(
+        "train", "--shards", f"pipe:env > said; cat {shard}", "--run", "x", "--images", "16", "--batch", "8"
+    )
+    assert ended.code == 0, ended.stderr
+    assert "PYTHONSAFEPATH" not in Path("said").read_text()
