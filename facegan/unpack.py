@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from facegan.errors import DiskError, SourceError
+from facegan.errors import DamagedSourceError, DiskError
 from facegan.files import human_bytes
 
-# Measured with gzip -9: photographs as JPEG 1.2 times, as PNG without compression 2.3, as BMP 1.5, raw 1.4; photographs of
-# two levels 12. Only drawn pictures without compression go beyond: strokes of 28×28 122, flat line art 166, binary masks
-# 241. Deflate ends at 1,030; zeros in xz reach 6,700, in bzip2 680,000.
+# Measured with gzip -9: photographs as JPEG 1.2 times, as PNG without compression 2.3, as BMP 1.5, raw 1.4, in two
+# levels 12. Only drawn pictures without compression go beyond: strokes of 28×28 122, flat line art 166, masks 241.
+# Deflate ends at 1,030; zeros in xz reach 6,700, in bzip2 680,000.
 MAX_RATIO = 100
 MAX_PHOTO_BYTES = 1 << 29  # of one photograph's file; a larger one is too_large without being read
 _ANY_PHOTOS = 100_000
@@ -43,10 +43,10 @@ class Bounds:
     def check_bytes(self, unpacked: int) -> None:
         """
         Raises:
-            SourceError: it unpacks to more than it may.
+            DamagedSourceError: it unpacks to more than it may.
         """
         if unpacked > self.max_bytes:
-            raise SourceError(
+            raise DamagedSourceError(
                 f"{self.where} ({human_bytes(self.packed_bytes)}) unpacks to {human_bytes(unpacked)} or more: over "
                 f"{self.max_ratio:,} times its size,\nand photographs reach 3 times. {self.remedy}"
             )
@@ -54,10 +54,10 @@ class Bounds:
     def check_photos(self, count: int) -> None:
         """
         Raises:
-            SourceError: there is not even a byte for each photograph.
+            DamagedSourceError: there is not even a byte for each photograph.
         """
         if count > max(_ANY_PHOTOS, self.packed_bytes):
-            raise SourceError(f"{self.where} claims {count:,} photographs in {self.packed_bytes:,} bytes.")
+            raise DamagedSourceError(f"{self.where} claims {count:,} photographs in {self.packed_bytes:,} bytes.")
 
     def check_parts(self, parts_bytes: int, what: str) -> None:
         """
@@ -66,12 +66,13 @@ class Bounds:
             what: the parts, as messages name them.
 
         Raises:
-            SourceError: some overlap, for the file is smaller than all of them.
+            DamagedSourceError: some overlap, for the file is smaller than all of them.
         """
         if parts_bytes > self.packed_bytes:
-            raise SourceError(
-                f"{self.where} has {what} that overlap: {human_bytes(parts_bytes)} in {human_bytes(self.packed_bytes)}. "
-                "A small file would be\nunpacked many times over. Make it again from the photographs."
+            raise DamagedSourceError(
+                f"{self.where} has {what} that overlap: {human_bytes(parts_bytes)} or more in "
+                f"{human_bytes(self.packed_bytes)}, which would be\nread many times over. Make it again from the "
+                "photographs."
             )
 
 
@@ -85,7 +86,7 @@ class Unpacking:
     def add(self, count: int) -> None:
         """
         Raises:
-            SourceError: more than the file may hold.
+            DamagedSourceError: more than the file may hold.
             DiskError: more than nine tenths of what was free.
         """
         self._done += count

@@ -7,7 +7,6 @@ from facegan.console import Console, human_seconds
 from facegan.files import human_bytes
 from facegan.manifests import completeness, known_datasets
 from facegan.prep.plan import ChunkPlan, Plan, estimate
-from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.splits import shares
 
 
@@ -16,9 +15,6 @@ def announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int
     seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
     ignored = "".join(f", {count:,} {suffix}" for suffix, count in plan.ignored.items())
     console.note(f"{plan.found:,} photographs found" + (f" (ignored{ignored.removeprefix(',')})" if ignored else ""))
-    broken = plan.catalogue.ignored.names.get(BROKEN_LINK)
-    if broken:
-        console.warn(f"{plan.ignored[BROKEN_LINK]:,} links lead nowhere (first: {', '.join(broken)}); they are ignored.")
     known = known_datasets().get(plan.data_set)
     if known:
         split = f"; recommended: --split {known.prep_split}" if config.split == "none" else ""

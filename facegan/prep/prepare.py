@@ -33,6 +33,7 @@ from facegan.prep.running import Crew, Ran, run
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Readable, Source
+from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url, reachable
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
 from facegan.unpack import MAX_RATIO
@@ -184,6 +185,9 @@ def prepare(
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         until.close()
         totals = info.totals
+        if broken := catalogue.ignored.names.get(BROKEN_LINK):
+            count = catalogue.ignored[BROKEN_LINK]
+            console.warn(f"{count:,} links lead nowhere and were ignored (first: {', '.join(broken)}).")
         for sentence in advice(totals.rejected, totals.photos, config):
             console.warn(sentence)
         return PrepResult(

@@ -40,7 +40,9 @@ class PhotosConfig(Settings):
     """What ``[prep]`` says beside `PrepConfig`: which photographs, and where their faces go."""
 
     section: ClassVar[str] = "prep"
-    MACHINE: ClassVar[frozenset[str]] = frozenset({"workers", "download", "fetch_ahead", "max_unpacked_ratio"})  # change no result
+    MACHINE: ClassVar[frozenset[str]] = frozenset(
+        {"workers", "download", "fetch_ahead", "max_unpacked_ratio"}
+    )  # change no result
 
     source: str = Field(
         description="the photographs, as facegan prep takes them: a folder, an archive, a table, an array, a URL, "

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError, SourceError
 from facegan.files import replacing
 from facegan.prep.sources.base import Entry
 from facegan.prep.sources.blob import Blob
@@ -30,8 +30,10 @@ from facegan.unpack import MAX_RATIO, Unpacking
 _IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")
 _MOST_ARRAYS = 100  # in a .npz: MedMNIST has six
 _HEADER_BYTES = 1 << 16  # NumPy writes no longer header than 10,000 bytes, and would read one of 4 GB
-_BROKEN = (ValueError, TypeError, KeyError, SyntaxError, TokenError, EOFError, RecursionError, MemoryError,
-           NotImplementedError, OverflowError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError)  # fmt: skip
+_BROKEN = (  # what numpy, zipfile and the decompressors raise for damage, and for headers that mean harm
+    ValueError, TypeError, KeyError, SyntaxError, TokenError, EOFError, RecursionError, MemoryError, OverflowError,
+    NotImplementedError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 _PARTS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
 
@@ -159,7 +161,7 @@ def _of_npz(blob: Blob) -> Iterator[Pictures]:
                         raise ValueError(f"{member.filename} claims {shape} {dtype} in {member.file_size:,} bytes")
                     shapes[member.filename.removesuffix(".npy")] = shape, dtype
     except _BROKEN as error:
-        raise SourceError(f"{blob.where} is no .npz that can be read ({error}).") from None
+        raise DamagedSourceError(f"{blob.where} is no .npz that can be read ({error}).") from None
     pictures = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _fits(shape)}
     if not pictures:
         listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
@@ -213,7 +215,7 @@ def _shape(pictures: Pictures) -> tuple[int, ...]:
             else:
                 shape, dtype = _idx_shape(_plain(file, pictures.blob.name), 3), np.dtype(np.uint8)
     except _BROKEN as error:
-        raise SourceError(f"{where} holds no array that can be read ({error}).") from None
+        raise DamagedSourceError(f"{where} holds no array that can be read ({error}).") from None
     if dtype != np.uint8 or not _fits(shape):
         raise SourceError(
             f"{where} holds {dtype} {shape}: pictures are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), each of a "
@@ -223,7 +225,9 @@ def _shape(pictures: Pictures) -> tuple[int, ...]:
         bounds.check_bytes(math.prod(shape))
         bounds.check_photos(shape[0])
     elif math.prod(shape) > bounds.packed_bytes:  # a header of a few bytes may claim any number of pictures
-        raise SourceError(f"{where} is cut short: {math.prod(shape):,} bytes of pictures in {bounds.packed_bytes:,}.")
+        raise DamagedSourceError(
+            f"{where} is cut short: {math.prod(shape):,} bytes of pictures in {bounds.packed_bytes:,}."
+        )
     return shape
 
 
@@ -243,7 +247,7 @@ def _labels(pictures: Pictures, count: int) -> list[int]:
             (told,) = _idx_shape(plain, 1)
             labels = list(plain.read(count)) if told == count else []
         except _BROKEN as error:
-            raise SourceError(f"{pictures.labels} holds no labels that can be read ({error}).") from None
+            raise DamagedSourceError(f"{pictures.labels} holds no labels that can be read ({error}).") from None
     if len(labels) != count:
         raise SourceError(f"{pictures.labels} has {len(labels) or told:,} labels for {count:,} pictures.")
     return labels
@@ -282,7 +286,7 @@ def _unpacked(pictures: Pictures, folder: Path, number: int) -> Pictures:
                 plain = _plain(file, name)
             unpacking.copy(plain, opened.enter_context(replacing(path)))
     except _BROKEN as error:
-        raise SourceError(f"{pictures.blob.where} can't be unpacked ({error}).") from None
+        raise DamagedSourceError(f"{pictures.blob.where} can't be unpacked ({error}).") from None
     unpacked = Pictures(Blob(str(path)), "", pictures.part, "")
     _check_mapped(unpacked, pictures.blob.where)
     return unpacked
@@ -296,7 +300,7 @@ def _check_mapped(pictures: Pictures, where: str) -> None:
     try:
         _mapped(pictures)
     except _BROKEN as error:
-        raise SourceError(f"{where} is cut short ({error}).") from None
+        raise DamagedSourceError(f"{where} is cut short ({error}).") from None
 
 
 def _mapped(pictures: Pictures) -> np.ndarray:

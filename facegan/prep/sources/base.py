@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from facegan.shards.layout import has_photo_suffix, readable_path
-from facegan.unpack import MAX_PHOTO_BYTES as MAX_BYTES
+from facegan.unpack import MAX_PHOTO_BYTES
+
+MAX_BYTES = MAX_PHOTO_BYTES
 
 
 class Entry(NamedTuple):

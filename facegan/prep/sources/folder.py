@@ -17,7 +17,6 @@ from facegan.prep.sources.labels import LABELS_FILE, Labels
 from facegan.remote import Unreachable
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE
 
-
 BROKEN_LINK = "broken link"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError
 from facegan.prep.sources.base import Entry, is_photo
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.columns import Columns, find_columns
@@ -80,7 +80,7 @@ class Table:
         try:
             return open_parquet(file)
         except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(f"{self.where} is no Parquet file that can be read ({error}).") from None
+            raise DamagedSourceError(f"{self.where} is no Parquet file that can be read ({error}).") from None
 
     def marks(self) -> tuple[str, ...]:
         return tuple(blob.mark() for blob in self.blobs)

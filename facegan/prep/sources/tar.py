@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError
 from facegan.files import replacing
 from facegan.prep.listing.scratch import Scratch
 from facegan.prep.sources.base import MAX_BYTES, Entry, Request, Room, archive_name, is_photo, suffix
@@ -81,7 +81,7 @@ class PackedTar:
             with blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
                 Unpacking(replace(blob.bounds(file), where=self.where), folder).copy(plain, out)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise SourceError(f"{self.where} is no whole tar archive ({error}).") from None
+            raise DamagedSourceError(f"{self.where} is no whole tar archive ({error}).") from None
         return Tar(Blob(str(path)))
 
 
@@ -111,7 +111,9 @@ def _found(file: BoundedFile, where: str, ignored: Counter[str]) -> Iterator[Ent
             file.seek(0)  # what they lead to may stand anywhere
             yield from _linked(file, links, ignored)
     except _BROKEN as error:
-        raise SourceError(f"{where} is no whole tar archive ({error}); {files:,} files stand before that.") from None
+        raise DamagedSourceError(
+            f"{where} is no whole tar archive ({error}); {files:,} files stand before that."
+        ) from None
     finally:
         links.close()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, below_archive, is_photo, suffix
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.labels import LABELS_FILE, Labels
@@ -56,7 +56,7 @@ class Zip:
                             bounds.check_bytes(total)
                             yield Entry(name, member.size, _place(member), labels.of(name))
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # odd names
-            raise SourceError(f"{self.where} is no whole zip archive ({error}).") from None
+            raise DamagedSourceError(f"{self.where} is no whole zip archive ({error}).") from None
 
     def marks(self) -> tuple[str, ...]:
         return ()
