@@ -12,14 +12,14 @@ import os
 import shutil
 import socket
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
 from facegan.console import Console
-from facegan.errors import DamagedFile, DiskError, FaceganError
+from facegan.errors import DamagedFile, DiskError, FaceganError, SourceError
 
 _SUM_BYTES = 32  # of a SHA-256
 TEMPORARY = ".partial"  # suffix of files being written; whoever finds one may delete it
@@ -287,6 +287,64 @@ def remove_partials(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def files_below(
+    top: bytes, enters: Callable[[bytes, bytes], bool], follow_links: bool = True
+) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """Everything below a folder that is not a folder, in no order, each with its name below ``top``.
+
+    A link to a folder is followed, unless that folder is one that the link is in: such a link comes like a file.
+
+    Args:
+        enters: whether to look into a folder, by its path and its name below ``top`` (empty, or with a final slash).
+
+    Raises:
+        SourceError: links lead to folders of links that lead to folders of links, and so on.
+        OSError: a folder can't be read.
+    """
+    above: frozenset[_Identity] = frozenset()
+    if follow_links:
+        real = Path(os.fsdecode(os.path.realpath(top)))
+        above = frozenset(_identity(parent.stat()) for parent in real.parents)
+    followed, waiting = 0, [(top, b"", above)]
+    while waiting:
+        folder, prefix, above = waiting.pop()
+        if not enters(folder, prefix):
+            continue
+        if follow_links:
+            above |= {_identity(os.stat(folder))}  # noqa: PTH116 - names are bytes
+        with os.scandir(folder) as entries:  # never all at once: a folder may hold millions
+            for entry in entries:
+                is_linked = follow_links and entry.is_symlink() and _is_folder_outside(entry, above)
+                if not is_linked and not entry.is_dir(follow_symlinks=False):
+                    yield prefix + entry.name, entry
+                    continue
+                followed += is_linked
+                if followed > _MOST_LINKED_FOLDERS:
+                    raise SourceError(
+                        f"{os.fsdecode(top)} has links to more than {_MOST_LINKED_FOLDERS:,} folders. Remove links "
+                        "to folders of links,\nor leave all links out (facegan prep: --no-follow-links)."
+                    )
+                waiting.append((entry.path, prefix + entry.name + b"/", above))
+
+
+_MOST_LINKED_FOLDERS = 100_000  # ImageNet-21k by links has 21,841; two links a level give 2^depth without a loop
+_Identity = tuple[int, int]  # a folder's device and inode
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
+
+
+def _is_folder_outside(link: os.DirEntry[bytes], above: frozenset[_Identity]) -> bool:
+    """Whether a link leads to a folder that it is not in."""
+    try:
+        if not link.is_dir():
+            return False
+        return _identity(link.stat()) not in above
+    except OSError:  # a link to itself, or behind a folder that may not be read
+        return False
 
 
 def packaged(folder: str) -> Path:

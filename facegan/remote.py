@@ -20,6 +20,9 @@ FETCH_AHEAD = 64  # requests at once of each process that prepares photographs
 _S3 = ("s3", "s3a")
 _COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
 
+SLOWEST_BYTES = 1000  # a second; a connection that gives less for so many timeouts is given up
+_SLOW_TIMEOUTS = 4
+
 T = TypeVar("T")
 
 
@@ -91,6 +94,18 @@ def _options(protocol: str) -> dict[str, Any]:
 def timeout_seconds() -> float:
     """How long a connection may go without a byte."""
     return float(os.environ.get(TIMEOUT_VARIABLE) or _TIMEOUT_SECONDS)
+
+
+def slow_seconds() -> float:
+    """How long a connection may give less than `SLOWEST_BYTES` a second: each byte of a slow drip ends a silence."""
+    return _SLOW_TIMEOUTS * timeout_seconds()
+
+
+def too_slow() -> Unreachable:
+    return Unreachable(
+        f"less than {SLOWEST_BYTES:,} bytes a second came for {slow_seconds():g} seconds "
+        f"({TIMEOUT_VARIABLE} is a quarter of it)"
+    )
 
 
 def retry_waits() -> list[float]:

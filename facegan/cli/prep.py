@@ -55,6 +55,9 @@ def prep(
         str | None, typer.Option("--ray-address", help="An existing cluster; else one is started here.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
+    follow_links: Annotated[
+        bool, typer.Option(" /--no-follow-links", help="Leave out a folder's symbolic links.")
+    ] = True,
     download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Make damaged shards again, and try photographs again that stayed away.")
@@ -110,6 +113,8 @@ def prep(
             limit=photos.limit,
             force=force,
             attributes=attribute_list,
+            follow_links=photos.follow_links,
+            max_unpacked_ratio=photos.max_unpacked_ratio,
         )
         code = say_not_tried([config.detector])
         if json:
@@ -136,6 +141,8 @@ def prep(
         attributes=attribute_list,
         note_source=not no_source_paths,
         fetch_ahead=photos.fetch_ahead,
+        follow_links=photos.follow_links,
+        max_unpacked_ratio=photos.max_unpacked_ratio,
         console=console_of(quiet),
     )
     if json:

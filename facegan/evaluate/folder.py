@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from facegan.errors import DatasetError, one_of
 from facegan.faces.grey import grey
 from facegan.faces.photo import Photo, Rejected
+from facegan.files import files_below
 from facegan.shards.layout import has_photo_suffix
 
 _MAX_BYTES = 100_000_000  # of a file: more is no image of 128×128
@@ -19,17 +21,16 @@ _MAX_BYTES = 100_000_000  # of a file: more is no image of 128×128
 
 def image_files(folder: Path) -> list[Path]:
     """All images in a folder and below it, by their suffix, in the order of their paths; hidden ones are left out."""
-    found: list[Path] = []
-    waiting = [folder]
-    while waiting:
-        for path in sorted(waiting.pop().iterdir()):
-            if path.name.startswith("."):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                waiting.append(path)
-            elif path.is_file() and has_photo_suffix(path.name.encode("utf-8", "surrogateescape")):
-                found.append(path)
-    return sorted(found)
+    files = files_below(os.fsencode(folder), lambda _, name: not _is_hidden(name.rstrip(b"/")))
+    return sorted(
+        folder / os.fsdecode(name)
+        for name, entry in files
+        if not _is_hidden(name) and has_photo_suffix(name) and Path(os.fsdecode(entry.path)).is_file()
+    )
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.rpartition(b"/")[2].startswith(b".")
 
 
 def choose_files(files: list[Path], n: int, seed: int) -> list[Path]:

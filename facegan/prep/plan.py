@@ -20,6 +20,7 @@ from facegan.prep.listing.catalogue import Catalogue, Photo
 from facegan.prep.out.commit import Work
 from facegan.prep.settings import library_versions
 from facegan.prep.sources.base import Source, sound
+from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.splits import splitter
 from facegan.prep.twins import find_twins
 from facegan.remote import reachable
@@ -217,8 +218,10 @@ def _recognised(source: Source, catalogue: Catalogue) -> str:
 
 def _no_photographs(where: str, catalogue: Catalogue) -> str:
     others = ", ".join(f"{count:,} {suffix}" for suffix, count in catalogue.ignored.most_common(5))
+    broken = catalogue.ignored.names.get(BROKEN_LINK)
+    links = f"The first links that lead nowhere: {', '.join(broken)}.\n" if broken else ""
     return (
-        f"{where} holds no photographs" + (f" (but {others})" if others else "") + ".\n"
+        f"{where} holds no photographs" + (f" (but {others})" if others else "") + f".\n{links}"
         f"Photographs are files that end in {' '.join(sorted(PHOTO_SUFFIXES))}."
     )
 

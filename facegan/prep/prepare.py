@@ -33,8 +33,10 @@ from facegan.prep.running import Crew, Ran, run
 from facegan.prep.settings import check_settings, effective_settings, find_models
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Readable, Source, sound
+from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
 from facegan.shards.layout import STATE_FOLDER, DatasetInfo
+from facegan.unpack import MAX_RATIO
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def prepare(
     note_source: bool = True,
     photo_seconds: float = PHOTO_SECONDS,
     fetch_ahead: int = FETCH_AHEAD,
+    follow_links: bool = True,
+    max_unpacked_ratio: int = MAX_RATIO,
     console: Console | None = None,
 ) -> PrepResult:
     """Photographs → a dataset of faces in WebDataset shards.
@@ -127,6 +131,8 @@ def prepare(
         photo_seconds: a photograph that takes longer, reading apart, is ``crashed``.
         fetch_ahead: requests of each process at once, where photographs are fetched one by one (URLs in a table, a
             bucket's objects, a remote tar); 1 … 100. It changes no result.
+        follow_links: a folder's symbolic links count as what they lead to.
+        max_unpacked_ratio: of an archive's, an array's or a table's unpacked bytes to its own; beyond, it is refused.
         console: where progress goes; silent where None.
 
     Raises:
@@ -146,7 +152,8 @@ def prepare(
         raise SettingsError(f"fetch_ahead = {fetch_ahead}: it has to be a number from 1 to {MOST_REQUESTS}.")
     config, console = config or PrepConfig(), console or Console(quiet=True)
     workers = workers or usable_cpus()
-    origin, models = open_source(os.fspath(source), _leave_out(out), download), find_models(config, model)
+    origin = open_source(os.fspath(source), _leave_out(out), download, follow_links, max_unpacked_ratio)
+    models = find_models(config, model)
     listed = open_attributes(attributes) if attributes else None
     with (
         open_home(os.fspath(out), force) as home,
@@ -178,6 +185,9 @@ def prepare(
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         until.close()
         totals = info.totals
+        if broken := catalogue.ignored.names.get(BROKEN_LINK):
+            count = catalogue.ignored[BROKEN_LINK]
+            console.warn(f"{count:,} links lead nowhere and were ignored (first: {', '.join(broken)}).")
         for sentence in advice(totals.rejected, totals.photos, config):
             console.warn(sentence)
         return PrepResult(
@@ -209,11 +219,13 @@ def plan_prepare(
     limit: int | None = None,
     force: bool = False,
     attributes: Path | None = None,
+    follow_links: bool = True,
+    max_unpacked_ratio: int = MAX_RATIO,
 ) -> PrepPlan:
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
     config = config or PrepConfig()
     workers = workers or usable_cpus()
-    origin = open_source(os.fspath(source), _leave_out(out))
+    origin = open_source(os.fspath(source), _leave_out(out), False, follow_links, max_unpacked_ratio)
     with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)
         listed = open_attributes(attributes) if attributes else None

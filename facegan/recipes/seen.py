@@ -6,11 +6,14 @@ from ``torchvision:``, and a file that was changed with its size and time kept.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
 from pathlib import Path
 
+from facegan.errors import SourceError
+from facegan.files import files_below
 from facegan.recipes.recipe import is_local
 from facegan.remote import is_url
 
@@ -53,26 +56,18 @@ def _file(where: str) -> str:
 
 def _folder(top: str, leave_out: Path | None) -> str:
     """A sum of digests: files come in any order, and a million of them are not kept to be sorted."""
-    avoid = os.path.realpath(leave_out) if leave_out else None
-    count, total, waiting = 0, 0, [(os.fsencode(top), b"")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if not entry.is_dir(follow_symlinks=False):
-                        count, total = count + 1, total + _digest(prefix, entry) & (1 << 64) - 1
-                    elif avoid is None or os.path.realpath(os.fsdecode(entry.path)) != avoid:
-                        waiting.append((entry.path, prefix + entry.name + b"/"))
-        except OSError:  # prep says what is wrong with it
-            continue
+    avoid = os.fsencode(os.path.realpath(leave_out)) if leave_out else None
+    count = total = 0
+    with contextlib.suppress(OSError, SourceError):  # prep says what is wrong with it
+        for name, entry in files_below(os.fsencode(top), lambda folder, _: os.path.realpath(folder) != avoid):
+            count, total = count + 1, total + _digest(name, entry) & (1 << 64) - 1
     return f"{count} files, {total:016x}"
 
 
-def _digest(prefix: bytes, entry: os.DirEntry[bytes]) -> int:
+def _digest(name: bytes, entry: os.DirEntry[bytes]) -> int:
     try:
         told = entry.stat()
         seen = b"%d %d" % (told.st_size, told.st_mtime_ns)
     except OSError:  # a link that leads nowhere
         seen = b""
-    return int.from_bytes(hashlib.blake2b(prefix + entry.name + b"\0" + seen, digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(name + b"\0" + seen, digest_size=8).digest())

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from facegan.config import EvalConfig, ExportConfig, Positive, PrepConfig, Settings, TrainConfig
 from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
+from facegan.unpack import MAX_RATIO
 
 
 def _workers(value: str) -> str:
@@ -39,7 +40,9 @@ class PhotosConfig(Settings):
     """What ``[prep]`` says beside `PrepConfig`: which photographs, and where their faces go."""
 
     section: ClassVar[str] = "prep"
-    MACHINE: ClassVar[frozenset[str]] = frozenset({"workers", "download", "fetch_ahead"})  # change no result
+    MACHINE: ClassVar[frozenset[str]] = frozenset(
+        {"workers", "download", "fetch_ahead", "max_unpacked_ratio"}
+    )  # change no result
 
     source: str = Field(
         description="the photographs, as facegan prep takes them: a folder, an archive, a table, an array, a URL, "
@@ -52,6 +55,12 @@ class PhotosConfig(Settings):
     model: str = Field(default="", description="a detector model (.tflite) of one's own")
     attributes: str = Field(default="", description="CelebA's list_attr_celeba.txt: into each sample's JSON")
     download: bool = Field(default=False, description="torchvision:NAME may fetch what is missing")
+    follow_links: bool = Field(default=True, description="a folder's symbolic links count as what they lead to")
+    max_unpacked_ratio: Positive = Field(
+        default=MAX_RATIO,
+        description="an archive, array or table that unpacks to more than so many times its size, and to more than "
+        "512 MiB, is refused; photographs reach 3 times; changes no result",
+    )
     workers: Workers = Field(default="auto", description="processes: auto (all CPUs) or a number; changes no result")
     fetch_ahead: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = Field(
         default=FETCH_AHEAD,

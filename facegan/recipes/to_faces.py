@@ -101,6 +101,8 @@ class Prep:
             workers=number_or_auto(self.photos.workers),
             limit=self.photos.limit,
             attributes=_path(self.photos.attributes),
+            follow_links=self.photos.follow_links,
+            max_unpacked_ratio=self.photos.max_unpacked_ratio,
         )
         return (
             f"{plan.photos:,} photographs, {plan.new:,} of them new: about {human_seconds(plan.about_seconds)}, "
@@ -120,6 +122,8 @@ class Prep:
             download=self.photos.download,
             attributes=_path(self.photos.attributes),
             fetch_ahead=self.photos.fetch_ahead,
+            follow_links=self.photos.follow_links,
+            max_unpacked_ratio=self.photos.max_unpacked_ratio,
             console=console,
         ).to_json()
 

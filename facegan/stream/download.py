@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.files import human_bytes
+from facegan.remote import SLOWEST_BYTES, slow_seconds, too_slow
 from facegan.stream.partials import is_silent, silence_seconds
 
 _LOOK_SECONDS = 0.2
@@ -24,10 +25,12 @@ def download(fs: Any, path: str, target: Path, most: int | None, stop: Callable[
 
     Raises:
         OSError: nothing has come for too long, or more than ``most``.
+        Unreachable: it comes too slowly.
         Exception: whatever the protocol's library raises.
     """
     watched = _Watched(fs, path, target)
     seen, since = -1, time.monotonic()
+    measured, measured_since = 0, since
     try:
         while not watched.ended.wait(_LOOK_SECONDS):
             stop()
@@ -38,6 +41,10 @@ def download(fs: Any, path: str, target: Path, most: int | None, stop: Callable[
                 seen, since = size, time.monotonic()
             elif is_silent(since):
                 raise OSError(f"nothing came for {silence_seconds():g} seconds")
+            if time.monotonic() - measured_since > slow_seconds():
+                if size - measured < SLOWEST_BYTES * slow_seconds():
+                    raise too_slow()
+                measured, measured_since = size, time.monotonic()
     finally:
         watched.left = True
     if watched.error:

@@ -6,19 +6,23 @@ faces that is drawn from at random), it is decoded in every epoch, and going on 
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import hashlib
+import lzma
 import re
+import tarfile
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import torch
 
 from facegan.console import Console
 from facegan.errors import DatasetError, FaceganError, SettingsError
-from facegan.files import TEMPORARY, make_folder, user_cache
+from facegan.files import TEMPORARY, human_bytes, make_folder, user_cache
 from facegan.machine import usable_cpus
 from facegan.own import PIPE
 from facegan.remote import filesystem, is_url, patiently, without_query
@@ -27,11 +31,13 @@ from facegan.stream.choice import check_cache
 from facegan.stream.counts import file_marks, keep_count, kept_count
 from facegan.stream.download import download
 from facegan.stream.pipe import Pipe
+from facegan.unpack import MAX_PHOTO_BYTES, BoundedFile, Bounds
 
 if TYPE_CHECKING:
     from facegan.stream.foreign_batches import ForeignBatches
 
 _TAR = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+_META = re.compile(r"__[^/]*__($|/)")  # webdataset's notes
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 
 
@@ -132,13 +138,12 @@ class ForeignShards:
         Raises:
             DatasetError: a shard can't be read.
         """
-        from webdataset.tariterators import group_by_keys, tar_file_expander
+        from webdataset.tariterators import group_by_keys
 
         for url in urls:
             try:
                 with _opened(url, stop) as stream:
-                    files = tar_file_expander([{"url": url, "stream": stream}], select_files=_is_image)
-                    for sample in group_by_keys(files):
+                    for sample in group_by_keys(_images(stream, url)):
                         suffix = next(suffix for suffix in sample if not suffix.startswith("__"))
                         yield f"{sample['__key__']}.{suffix} in {url}", sample[suffix]
             except Closed:
@@ -169,6 +174,47 @@ class ForeignShards:
 
     def close(self) -> None:
         pass
+
+
+def _images(stream: Any, url: str) -> Iterator[dict[str, Any]]:
+    """The images of a shard as webdataset's `group_by_keys` takes them. tarfile would unpack a block of bzip2, which
+    may be gigabytes, at once."""
+    packed = _Counted(stream)
+    opened = next((opened for magic, opened in _PACKED.items() if packed.start.startswith(magic)), None)
+    plain = BoundedFile(
+        opened(packed) if opened else packed,
+        lambda at: Bounds(url, packed.count, remedy="Unpack it yourself if you trust it.").check_bytes(at),
+    )
+    with tarfile.open(fileobj=cast(BinaryIO, plain), mode="r|") as archive:
+        for member in archive:
+            if member.isreg() and not member.issparse() and _is_image(member.name) and not _META.match(member.name):
+                if member.size > MAX_PHOTO_BYTES:
+                    raise ValueError(f"{member.name} has {human_bytes(member.size)}")
+                data = cast(IO[bytes], archive.extractfile(member)).read()
+                yield {"fname": member.name, "data": data, "__url__": url}
+            cast(Any, archive).members = []  # else tarfile keeps them all
+    yield {}  # faces of different shards are not put together
+
+
+class _Counted:
+    """A stream, and how many of its bytes were read."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.start = self._waiting = stream.read(tarfile.BLOCKSIZE)
+        self.count = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._waiting[:size] or self._stream.read(size)
+        self._waiting = self._waiting[size:]
+        self.count += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self.count
+
+
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 def _is_image(name: str) -> bool:

@@ -62,7 +62,8 @@ class Fickle:
     Attributes:
         faults: by file, what goes wrong with the next requests for it, one after another: ``drop`` (no byte comes),
             ``503``, ``404``, ``short`` (the connection ends inside the body), ``untold`` (the same, and the length was
-            not told), ``hang``, ``endless`` (bytes without end, and no length), ``slow`` (a few bytes now and then).
+            not told), ``hang``, ``endless`` (bytes without end, and no length), ``slow`` (a few bytes now and then),
+            ``slow head`` (headers by single bytes).
         always: what goes wrong with a file every time, after that.
         waits: seconds before it answers for a file.
         busy_until: by the monotonic clock; until then it answers 429, and ``Retry-After`` with ``busy_seconds``.
@@ -167,6 +168,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if fault == "endless":
             self._send_for_ever(name)
+            return
+        if fault == "slow head":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            self._send_slowly(b"x" * 5000)
             return
         if time.monotonic() < self.served.busy_until:
             self.send_response(429)

@@ -312,8 +312,31 @@ def test_a_table_does_not_reach_servers_of_this_network_unless_that_is_allowed(
     assert list(read_all(tmp_path / "x.parquet").values()) == [PHOTOS[name]]
 
 
+@pytest.mark.parametrize("fault", ["slow", "slow head"])
+def test_a_server_that_drips_is_given_up(
+    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Each byte ends a silence: the whole answer, its head too, has to come at 1 kB a second."""
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "0.25")
+    name = sorted(PHOTOS)[0]
+    fickle.always[f"photos/{name}"] = fault
+    with pytest.raises(Unreachable, match=r"less than 1,000 bytes a second came for 1 seconds"):
+        read_all(url_table(tmp_path / "x.parquet", fickle, [name]))
+    assert fickle.asked[f"photos/{name}"] == 1
+
+
+def test_an_archive_that_drips_ends_in_a_sentence(fickle: Fickle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "0.25")
+    fickle.always["photos.tar"] = "slow head"
+    with pytest.raises(SourceError, match=r"photos.tar can't be reached: less than 1,000 bytes a second"):
+        Listing(f"{fickle.url}/photos.tar")
+
+
 PRIVATE = ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "::",
-           "fe80::1%lo", "fd00::1", "::ffff:10.0.0.1", "2002:7f00:1::1"]  # fmt: skip
+           "fe80::1%lo", "fd00::1", "::ffff:10.0.0.1", "2002:7f00:1::1", "2002:a9fe:a9fe::1", "64:ff9b::a9fe:a9fe",
+           "64:ff9b::192.168.0.1", "64:ff9b:1::a9fe:a9fe", "2001:0:c000:0204:0:0:5601:5601", "::169.254.169.254",
+           "::ffff:0:169.254.169.254", "2606:4700::5efe:169.254.169.254", "2606:4700::200:5efe:10.0.0.1", "fec0::1",
+           "feff::1", "224.0.0.1", "255.255.255.255", "ff0e::1", "4000::1"]  # fmt: skip
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -324,7 +347,7 @@ def test_addresses_that_are_none_of_the_internets(address: str) -> None:
         )
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"])
 def test_addresses_of_the_internet(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     _public_socket((family, socket.SOCK_STREAM, 0, "", (address, 80))).close()

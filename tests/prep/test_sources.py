@@ -8,6 +8,7 @@ import os
 import tarfile
 import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -180,17 +181,66 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     assert dict(listing.ignored) == {"link": 1, "special": 1}
 
 
-def test_links_out_of_a_folder_are_not_followed(folder: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "secret.jpg").write_bytes(b"secret")
-    (folder / "z_out.jpg").symlink_to(outside / "secret.jpg")
+def test_links_count_as_their_targets(folder: Path, tmp_path: Path) -> None:
+    """Under their own names, wherever the target is: a subset by ``ln -s``, a snapshot of a Hugging Face cache."""
+    outside = tmp_path / "blobs"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "0a1b2c").write_bytes(b"by its link's suffix")
+    (outside / "deep" / "2.jpg").write_bytes(b"deep")
+    (folder / "z_out.jpg").symlink_to("../blobs/0a1b2c")
+    (folder / "z_again.jpg").symlink_to("z_out.jpg")
     (folder / "z_in.jpg").symlink_to(folder / "a" / "1.jpg")
+    (folder / "z_text").symlink_to(folder / "a" / "1.jpg")
     (folder / "z_folder").symlink_to(outside)
-    (folder / "z_circle.jpg").symlink_to(folder / "z_circle.jpg")
     listing = Listing(folder)
-    assert [entry.name for entry in listing.entries] == [*PHOTOS, b"z_in.jpg"]
-    assert listing.ignored["link"] == 3
+    linked = [b"z_again.jpg", b"z_folder/deep/2.jpg", b"z_in.jpg", b"z_out.jpg"]
+    assert [entry.name for entry in listing.entries] == [*PHOTOS, *linked]
+    assert [entry.size for entry in listing.entries[3:]] == [20, 4, 3, 20]
+    assert listing.read()[b"z_out.jpg"] == b"by its link's suffix"
+    assert dict(listing.ignored) == {".txt": 1, "._": 1, "(none)": 2}
+
+
+def test_links_that_loop_or_lead_nowhere_are_counted(folder: Path, tmp_path: Path) -> None:
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    (folder / "a" / "gone").symlink_to("nowhere")
+    (folder / "here").symlink_to(".")
+    (folder / "a" / "b" / "up").symlink_to("../..")
+    (folder / "beside").symlink_to(tmp_path)  # the folder that this one is in
+    listing = Listing(folder)
+    assert [entry.name for entry in listing.entries] == PHOTOS
+    assert dict(listing.ignored) == {".txt": 1, "._": 1, "broken link": 2, "looping link": 3}
+
+
+def test_two_folders_that_link_to_each_other_end(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "1.jpg").write_bytes(b"x")
+    (other / "back").symlink_to(folder)
+    (folder / "a" / "other").symlink_to(other)
+    listing = Listing(folder)
+    assert [entry.name for entry in listing.entries] == [*PHOTOS, b"a/other/1.jpg"]
+    assert listing.ignored["looping link"] == 1
+
+
+def test_links_that_multiply_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two links a level without a loop: 2^20 folders."""
+    monkeypatch.setattr("facegan.files._MOST_LINKED_FOLDERS", 50)
+    for level in range(20):
+        (tmp_path / str(level)).mkdir()
+        for name in "ab":
+            (tmp_path / str(level) / name).symlink_to(f"../{level + 1}")
+    (tmp_path / "20").mkdir()
+    with pytest.raises(SourceError, match="has links to more than 50 folders"):
+        Listing(tmp_path / "0")
+
+
+def test_links_are_left_out_if_asked(folder: Path, tmp_path: Path) -> None:
+    (folder / "z.jpg").symlink_to("a/1.jpg")
+    (folder / "z").symlink_to("a")
+    ignored: Counter[str] = Counter()
+    names = [entry.name for entry in open_source(str(folder), follow_links=False).photos(ignored)]
+    assert sorted(names) == PHOTOS
+    assert ignored["link"] == 2
 
 
 def test_other_datasets_inside_a_source_are_left_out(folder: Path) -> None:

@@ -13,7 +13,7 @@ from facegan.prep.listing import spool
 from facegan.prep.listing.scratch import Scratch
 from facegan.prep.listing.spool import Spool
 from facegan.prep.sources.archives import Archives
-from facegan.prep.sources.base import Entry, Source, common_folder, listed
+from facegan.prep.sources.base import Entry, Ignored, Source, common_folder, listed
 from facegan.shards.layout import readable_path
 
 _SCHEMA = """
@@ -48,7 +48,7 @@ class Catalogue:
         """
         self._source = source
         self._arranged = self._has_paths = False
-        self.ignored: Counter[str] = Counter()
+        self.ignored = Ignored()
         self.root = b""  # the folder below which paths are told
         self._db = Scratch(spool.SCHEMA + _SCHEMA)
         self._spool = Spool(self._db)

@@ -76,10 +76,11 @@ def _length(entry: Entry) -> int:
 
 
 def _in_folder(folder: Path, name: str) -> Entry | None:
-    """A file below ``folder``, found without listing it. A name that leads out of the folder finds nothing."""
-    top, file = os.path.realpath(folder), os.path.realpath(folder / name)
-    inside = file.startswith(top.rstrip("/") + "/")
-    return Entry(os.fsencode(name), Path(file).stat().st_size) if inside and Path(file).is_file() else None
+    """A file below ``folder``, found without listing it. A name that leads out of the folder finds nothing; a link that
+    does is followed, as prep has done."""
+    file = folder / name
+    inside = ".." not in Path(name).parts and not Path(name).is_absolute()
+    return Entry(os.fsencode(name), file.stat().st_size) if inside and file.is_file() else None
 
 
 def write_origin(out: Path, where: str, root: bytes) -> None:

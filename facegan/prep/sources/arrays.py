@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
+import lzma
 import math
 import re
-import shutil
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError, SourceError
 from facegan.files import replacing
 from facegan.prep.sources.base import Entry
 from facegan.prep.sources.blob import Blob
 from facegan.remote import is_url
 from facegan.shards.images import encode_image
+from facegan.unpack import MAX_RATIO, Unpacking
 
 _IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")
+_MOST_ARRAYS = 100  # in a .npz: MedMNIST has six
+_HEADER_BYTES = 1 << 16  # NumPy writes no longer header than 10,000 bytes, and would read one of 4 GB
+_BROKEN = (  # what numpy, zipfile and the decompressors raise for damage, and for headers that mean harm
+    ValueError, TypeError, KeyError, SyntaxError, TokenError, EOFError, RecursionError, MemoryError, OverflowError,
+    NotImplementedError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 _PARTS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
 
@@ -35,12 +46,14 @@ class Pictures:
         member: the array's name inside a .npz.
         part: its split; empty where nothing tells.
         labels: the file of its labels (idx), or their array's name inside the .npz; empty where there are none.
+        shape: of the array inside a .npz.
     """
 
     blob: Blob
     member: str = ""
     part: str = ""
     labels: str = ""
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,12 +127,12 @@ def is_idx(name: str) -> bool:
     return _IDX.match(name) is not None
 
 
-def open_idx_folder(folder: Path) -> Arrays:
+def open_idx_folder(folder: Path, max_ratio: int = MAX_RATIO) -> Arrays:
     """The idx files of pictures in a folder: MNIST's train and test together. A packed file beside its plain one is
     passed over."""
     names = sorted(path.name for path in folder.iterdir() if is_idx(path.name))
     plain = [name for name in names if name.removesuffix(".gz") == name or name.removesuffix(".gz") not in names]
-    return Arrays(str(folder), tuple(_of_idx(Blob(str(folder / name))) for name in plain))
+    return Arrays(str(folder), tuple(_of_idx(Blob(str(folder / name), max_ratio)) for name in plain))
 
 
 def _of_idx(blob: Blob) -> Pictures:
@@ -135,20 +148,32 @@ def _of_idx(blob: Blob) -> Pictures:
 def _of_npz(blob: Blob) -> Iterator[Pictures]:
     try:
         with blob.open() as file, zipfile.ZipFile(file) as archive:
-            shapes = {name.removesuffix(".npy"): _npy_header(archive.open(name)) for name in archive.namelist()
-                      if name.endswith(".npy")}  # fmt: skip
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise SourceError(f"{blob.where} is no .npz that can be read ({error}).") from None
+            members = archive.infolist()
+            if len(members) > _MOST_ARRAYS:
+                raise ValueError(f"{len(members):,} members, and {_MOST_ARRAYS} at most")
+            bounds = blob.bounds(file)
+            bounds.check_parts(sum(member.compress_size for member in members), "members")
+            shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+            for member in members:
+                if member.filename.endswith(".npy"):
+                    shape, dtype = _npy_header(archive.open(member))
+                    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size:
+                        raise ValueError(f"{member.filename} claims {shape} {dtype} in {member.file_size:,} bytes")
+                    shapes[member.filename.removesuffix(".npy")] = shape, dtype
+    except _BROKEN as error:
+        raise DamagedSourceError(f"{blob.where} is no .npz that can be read ({error}).") from None
     pictures = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _fits(shape)}
     if not pictures:
         listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
         raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {listed}.")
+    bounds.check_photos(sum(shape[0] for shape in pictures.values()))
+    bounds.check_bytes(sum(map(math.prod, pictures.values())))
     for name, shape in pictures.items():
         part = next((p for word, p in _PARTS.items() if _says(name, word)), "")
         fitting = [other for other, (its, dtype) in shapes.items()
                    if its == (shape[0],) and np.issubdtype(dtype, np.integer)]  # fmt: skip
         alike = [other for other in fitting if any(_says(name, w) and _says(other, w) for w in _PARTS)] or fitting
-        yield Pictures(blob, name, part, alike[0] if alike else "")
+        yield Pictures(blob, name, part, alike[0] if alike else "", shape)
 
 
 def _says(name: str, word: str) -> bool:
@@ -158,14 +183,20 @@ def _says(name: str, word: str) -> bool:
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
     with file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return shape, dtype
+        start = io.BytesIO(file.read(_HEADER_BYTES))
+    version = np.lib.format.read_magic(start)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(start)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"an array of {shape}")
+    return shape, dtype
 
 
 def _fits(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 or (len(shape) == 4 and (shape[-1] in (1, 3, 4) or shape[1] in (1, 3, 4)))
+    """Whether these are pictures. Those of no pixels would take no bytes, however many they are."""
+    return min(shape[1:], default=0) > 0 and (
+        len(shape) == 3 or (len(shape) == 4 and (shape[-1] in (1, 3, 4) or shape[1] in (1, 3, 4)))
+    )
 
 
 def _shape(pictures: Pictures) -> tuple[int, ...]:
@@ -173,26 +204,29 @@ def _shape(pictures: Pictures) -> tuple[int, ...]:
     Raises:
         SourceError: it is no array of pictures.
     """
+    if pictures.member:
+        return pictures.shape
+    where = pictures.blob.where
     try:
         with pictures.blob.open() as file:
-            if pictures.member:
-                with zipfile.ZipFile(file) as archive:
-                    shape, dtype = _npy_header(archive.open(pictures.member + ".npy"))
-            elif pictures.blob.name.endswith(".npy"):
+            bounds = pictures.blob.bounds(file)
+            if pictures.blob.name.endswith(".npy"):
                 shape, dtype = _npy_header(file)
             else:
                 shape, dtype = _idx_shape(_plain(file, pictures.blob.name), 3), np.dtype(np.uint8)
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise SourceError(f"{pictures.blob.where} holds no array that can be read ({error}).") from None
-    if dtype == np.uint8 and not pictures.member and not is_url(pictures.blob.where) and not _is_packed(pictures):
-        there = Path(pictures.blob.where).stat().st_size
-        if math.prod(shape) > there:  # a header of a few bytes may claim any number of pictures
-            raise SourceError(
-                f"{pictures.blob.where} is cut short: {math.prod(shape):,} bytes of pictures in {there:,}."
-            )
+    except _BROKEN as error:
+        raise DamagedSourceError(f"{where} holds no array that can be read ({error}).") from None
     if dtype != np.uint8 or not _fits(shape):
         raise SourceError(
-            f"{pictures.blob.where} holds {dtype} {shape}: pictures are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W)."
+            f"{where} holds {dtype} {shape}: pictures are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), each of a "
+            "pixel or more."
+        )
+    if _is_packed(pictures):
+        bounds.check_bytes(math.prod(shape))
+        bounds.check_photos(shape[0])
+    elif math.prod(shape) > bounds.packed_bytes:  # a header of a few bytes may claim any number of pictures
+        raise DamagedSourceError(
+            f"{where} is cut short: {math.prod(shape):,} bytes of pictures in {bounds.packed_bytes:,}."
         )
     return shape
 
@@ -209,10 +243,13 @@ def _labels(pictures: Pictures, count: int) -> list[int]:
             return arrays[pictures.labels].tolist()
     with Path(pictures.labels).open("rb") as file:
         plain = _plain(file, pictures.labels)
-        (told,) = _idx_shape(plain, 1)
-        labels = list(plain.read(told))
-    if len(labels) != told or told != count:
-        raise SourceError(f"{pictures.labels} has {len(labels):,} labels for {count:,} pictures.")
+        try:
+            (told,) = _idx_shape(plain, 1)
+            labels = list(plain.read(count)) if told == count else []
+        except _BROKEN as error:
+            raise DamagedSourceError(f"{pictures.labels} holds no labels that can be read ({error}).") from None
+    if len(labels) != count:
+        raise SourceError(f"{pictures.labels} has {len(labels) or told:,} labels for {count:,} pictures.")
     return labels
 
 
@@ -234,15 +271,36 @@ def _unpacked(pictures: Pictures, folder: Path, number: int) -> Pictures:
     """What can be mapped into memory: packed or remote arrays are copied into ``folder``."""
     blob, name = pictures.blob, pictures.blob.name
     if not pictures.member and not name.endswith(".gz") and not is_url(blob.where):
+        _check_mapped(pictures, blob.where)
         return pictures
     path = folder / (f"{number:03d}.npy" if pictures.member else f"{number:03d}-{name}".removesuffix(".gz"))
-    with blob.in_parts(folder).open() as file, replacing(path) as out:
-        if pictures.member:
-            with zipfile.ZipFile(file) as archive, archive.open(pictures.member + ".npy") as array:
-                shutil.copyfileobj(array, out, 1 << 20)
-        else:
-            shutil.copyfileobj(_plain(file, name), out, 1 << 20)
-    return Pictures(Blob(str(path)), "", pictures.part, "")
+    blob = blob.in_parts(folder)
+    try:
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(blob.open())
+            unpacking = Unpacking(replace(blob.bounds(file), where=pictures.blob.where), folder)
+            if pictures.member:
+                archive = opened.enter_context(zipfile.ZipFile(file))
+                plain = opened.enter_context(archive.open(pictures.member + ".npy"))
+            else:
+                plain = _plain(file, name)
+            unpacking.copy(plain, opened.enter_context(replacing(path)))
+    except _BROKEN as error:
+        raise DamagedSourceError(f"{pictures.blob.where} can't be unpacked ({error}).") from None
+    unpacked = Pictures(Blob(str(path)), "", pictures.part, "")
+    _check_mapped(unpacked, pictures.blob.where)
+    return unpacked
+
+
+def _check_mapped(pictures: Pictures, where: str) -> None:
+    """
+    Raises:
+        SourceError: the file ends before its last picture.
+    """
+    try:
+        _mapped(pictures)
+    except _BROKEN as error:
+        raise DamagedSourceError(f"{where} is cut short ({error}).") from None
 
 
 def _mapped(pictures: Pictures) -> np.ndarray:

@@ -14,9 +14,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from facegan.errors import DamagedFile, SourceError
 from facegan.files import parsing
 from facegan.remote import reachable
-from facegan.shards.layout import has_photo_suffix
+from facegan.shards.layout import has_photo_suffix, readable_path
+from facegan.unpack import MAX_PHOTO_BYTES
 
-MAX_BYTES = 1 << 29  # of one photograph's file; a larger one is too_large without being read
+MAX_BYTES = MAX_PHOTO_BYTES
 
 
 class Entry(NamedTuple):
@@ -103,6 +104,25 @@ class Fetching(Reader, Protocol):
 
 # What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.
 DAMAGED = (EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+
+class Ignored(Counter[str]):
+    """Counts of what is no photograph, by suffix or kind, and the first names of some kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, list[str]] = {}
+
+
+def ignore(ignored: Counter[str], kind: str, name: bytes) -> None:
+    """Counts a file that is no photograph and that users want named."""
+    ignored[kind] += 1
+    if isinstance(ignored, Ignored):
+        names = ignored.names.setdefault(kind, [])
+        names[:] = sorted([*names, readable_path(name)])[:_NAMES_KEPT]
+
+
+_NAMES_KEPT = 3
 
 
 def is_photo(name: bytes) -> bool:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from facegan.files import replacing
-from facegan.prep.sources.fetch import NoParts, fetch_whole, read_range
+from facegan.prep.sources.fetch import NoParts, fetch_whole, file_size, read_range
 from facegan.remote import filesystem, is_http, is_url, patiently, without_query
+from facegan.unpack import MAX_RATIO, Bounds
 
 _BUFFER_BYTES = 1 << 20  # of a remote file, fetched at once
 _MARK_BYTES = 1 << 16
@@ -27,6 +28,13 @@ class Blob:
     """A file on this machine or behind an fsspec URL."""
 
     where: str
+    max_ratio: int = MAX_RATIO  # of its unpacked bytes to its own
+
+    def bounds(self, file: BinaryIO) -> Bounds:
+        """What it may hold. The open file is at its beginning afterwards."""
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        return Bounds(self.where, size, self.max_ratio)
 
     def mark(self) -> str:
         """A digest of its size, its beginning and its end: tells one file from another without reading it whole."""
@@ -73,7 +81,7 @@ class Blob:
         with whole, replacing(path) as copy:
             whole.seek(0)
             shutil.copyfileobj(whole, copy, _BUFFER_BYTES)
-        return Blob(str(path))
+        return Blob(str(path), self.max_ratio)
 
     def forget(self) -> None:
         """What was fetched of it for an earlier run is not looked at again: it may have changed."""
@@ -123,12 +131,12 @@ def _remote(url: str) -> _Pieces:
     """
     fs, path = filesystem(url)
     fs.invalidate_cache()
-    size = patiently(lambda: fs.info(path)["size"])
+    size = patiently(lambda: file_size(fs, path))
     if size is None:
         raise NoParts("its server does not tell how long it is")
     if is_http(url) and size > 1:
         read_range(fs, path, 0, 1)
-    return _Pieces(int(size), lambda start, end: read_range(fs, path, start, end))
+    return _Pieces(size, lambda start, end: read_range(fs, path, start, end))
 
 
 def _fetched(url: str) -> BinaryIO:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import ipaddress
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from facegan.errors import DiskError
 from facegan.files import disk_errors, human_bytes
 from facegan.prep.sources.base import MAX_BYTES, Room
-from facegan.remote import TooLarge, Unreachable, filesystem, patiently
+from facegan.remote import SLOWEST_BYTES, TooLarge, Unreachable, filesystem, patiently, slow_seconds, too_slow
 
 PRIVATE_VARIABLE = "FACEGAN_PRIVATE_URLS"  # in the environment: "allow"
 _PROTOCOLS = ("http", "https", "s3", "gs", "gcs", "hf")  # a table may not make us read this machine's own files
@@ -35,10 +37,10 @@ def read_range(fs: Any, path: str, start: int, end: int) -> bytes:
     def read() -> bytes:
         if _is_http(fs):  # fsspec would take in the whole file, whatever its size, where the server sends that
             sink = _Sink(end - start, NoParts("its server does not give parts of files"))
-            fs.get_file(path, sink, headers={"Range": f"bytes={start}-{end - 1}"})
+            _in_time(fs, fs._get_file(path, sink, headers={"Range": f"bytes={start}-{end - 1}"}), came=sink.tell)
             data = sink.getvalue()
         else:
-            data = fs.cat_file(path, start=start, end=end)
+            data = _cat(fs, path, end - start, start=start, end=end)
         if len(data) != end - start:
             raise OSError(f"{len(data):,} of {end - start:,} bytes came")
         return data
@@ -71,11 +73,12 @@ def fetch(fs: Any, path: str, size: int = 0, room: Room = any_number) -> bytes:
     def read() -> bytes:
         if _is_http(fs):
             sink = _Sink(MAX_BYTES, too_large, room)
-            fs.get_file(path, sink, callback=_Told(refuse))
+            _in_time(fs, fs._get_file(path, sink, callback=_Told(refuse)), came=sink.tell)
             data = sink.getvalue()
         else:
-            refuse(size or int(fs.info(path)["size"] or 0))
-            data = fs.cat_file(path)
+            told = size or file_size(fs, path) or 0
+            refuse(told)
+            data = _cat(fs, path, told)
         if size and len(data) != size:
             raise OSError(f"{len(data):,} of {size:,} bytes came")
         return data
@@ -107,19 +110,24 @@ def fetch_whole(url: str, file: BinaryIO, folder: Path) -> None:
         Unreachable: it can't be had.
     """
     fs, path = filesystem(url)
+    room = shutil.disk_usage(folder).free * 9 // 10
 
-    def refuse_if_it_does_not_fit(told: int) -> None:
-        if told > shutil.disk_usage(folder).free:
+    def refuse_if_it_does_not_fit(size: int) -> None:
+        if size > room:
             raise DiskError(
                 f"{url}: its server gives no parts of files, and {folder} has no room for all of it "
-                f"({human_bytes(told)}).\nMake room, or name another folder for temporary files with TMPDIR=FOLDER."
+                f"({human_bytes(size)}).\nMake room, or name another folder for temporary files with TMPDIR=FOLDER."
             )
 
     def read() -> None:
         file.seek(0)
         file.truncate()
         with disk_errors(folder):
-            fs.get_file(path, file, callback=_Told(refuse_if_it_does_not_fit))
+            told = _Told(refuse_if_it_does_not_fit, lambda: refuse_if_it_does_not_fit(file.tell()))
+            if _is_http(fs):
+                _in_time(fs, fs._get_file(path, file, callback=told), came=file.tell)
+            else:
+                fs.get_file(path, file, callback=told)
 
     patiently(read)
     file.seek(0)
@@ -127,6 +135,43 @@ def fetch_whole(url: str, file: BinaryIO, folder: Path) -> None:
 
 def _is_http(fs: Any) -> bool:
     return "http" in fs.protocol
+
+
+def file_size(fs: Any, path: str) -> int | None:
+    """As its file system tells it; None where it does not."""
+    info = _in_time(fs, fs._info(path)) if getattr(fs, "async_impl", False) else fs.info(path)
+    return None if info["size"] is None else int(info["size"])
+
+
+def _cat(fs: Any, path: str, size: int, **part: int) -> bytes:
+    """A file of a protocol that does not tell how much has come: it has as long as the slowest connection takes."""
+    if not getattr(fs, "async_impl", False):
+        return fs.cat_file(path, **part)
+    return _in_time(fs, fs._cat_file(path, **part), seconds=slow_seconds() + size / SLOWEST_BYTES)
+
+
+def _in_time(
+    fs: Any, request: Coroutine[Any, Any, Any], came: Callable[[], int] | None = None, seconds: float | None = None
+) -> Any:
+    """What a request to an asynchronous file system gives, from its first step (names, redirects, headers) to the end.
+
+    Args:
+        came: how many bytes came until now; every ``seconds`` that have to be more.
+
+    Raises:
+        Unreachable: it takes too long. It is not tried again: that would take as long each time.
+    """
+    seconds = seconds or slow_seconds()
+    future, before = asyncio.run_coroutine_threadsafe(request, fs.loop), 0
+    try:
+        while not wait([future], seconds).done:
+            now = came() if came else 0
+            if now - before < SLOWEST_BYTES * seconds:
+                raise too_slow()
+            before = now
+        return future.result()
+    finally:
+        future.cancel()
 
 
 class _Sink(io.BytesIO):
@@ -144,17 +189,18 @@ class _Sink(io.BytesIO):
 
 
 class _Told:
-    """Hears the length that a server tells before the first byte: what fsspec's http asks of a callback."""
+    """Hears the length that a server tells before the first byte, and of each piece: what fsspec's http asks of a
+    callback."""
 
-    def __init__(self, heard: Callable[[int], None]) -> None:
-        self._heard = heard
+    def __init__(self, heard: Callable[[int], None], piece: Callable[[], None] = lambda: None) -> None:
+        self._heard, self._piece = heard, piece
 
     def set_size(self, size: int | None) -> None:
         if size is not None:
             self._heard(size)
 
     def relative_update(self, more: int) -> None:
-        pass
+        self._piece()
 
 
 async def _public_client(**settings: Any) -> Any:
@@ -165,13 +211,29 @@ async def _public_client(**settings: Any) -> Any:
 
 
 def _public_socket(found: tuple[Any, ...]) -> socket.socket:
-    """The socket for an address, asked for when names are resolved and it is about to be connected."""
+    """The socket for an address. It is asked for after names are resolved, for each redirect again, and connected to
+    that address."""
     family, kind, protocol, _, address = found
-    host = ipaddress.ip_address(address[0].partition("%")[0])
-    if isinstance(host, ipaddress.IPv6Address):
-        host = host.ipv4_mapped or host.sixtofour or host
-    if not host.is_global:
+    if not is_public(address[0]):
         raise Unreachable(f"{address[0]} is no public address; {PRIVATE_VARIABLE}=allow in the environment lets it in")
     made = socket.socket(family, kind, protocol)
     made.setblocking(False)
     return made
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the public internet, and so is the IPv4 address in it that a gateway would reach."""
+    host = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(host, ipaddress.IPv4Address):
+        return host.is_global and not host.is_multicast
+    last = ipaddress.IPv4Address(int(host) & 0xFFFFFFFF)
+    if any(host in network for network in _IPV4_IN_IPV6):
+        return is_public(str(last))
+    is_isatap = int(host) >> 32 & 0xFDFFFFFF == 0x5EFE  # RFC 5214, 6.1: behind any prefix 0:5efe and the IPv4 address
+    inner = [ipv4 for ipv4 in (host.sixtofour, last if is_isatap else None) if ipv4]
+    return host in _UNICAST and host.is_global and all(is_public(str(ipv4)) for ipv4 in inner)
+
+
+# IPv4-mapped addresses (RFC 4291, 2.5.5.2), which the system reaches by IPv4, and NAT64's (RFC 6052, 2.1).
+_IPV4_IN_IPV6 = [ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96")]
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out; ipaddress calls more global, site-local ones too

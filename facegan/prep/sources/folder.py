@@ -11,44 +11,63 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError
-from facegan.prep.sources.base import MAX_BYTES, Entry, is_photo, suffix
+from facegan.files import files_below
+from facegan.prep.sources.base import MAX_BYTES, Entry, ignore, is_photo, suffix
 from facegan.prep.sources.labels import LABELS_FILE, Labels
 from facegan.remote import Unreachable
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE
 
+BROKEN_LINK = "broken link"
+
 
 @dataclass(frozen=True)
 class Folder:
-    """All files below a folder. Links to folders, and links that lead out of it, are not followed."""
+    """All files below a folder, links followed. A link has the name and suffix that it has there, and the bytes, the
+    size and the time of its target."""
 
     path: Path
     leave_out: Path | None = None  # a folder inside that holds no photographs: the dataset being written
+    follow_links: bool = True
 
     @property
     def where(self) -> str:
         return str(self.path)
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        top = os.fsencode(self.path)
-        inside = os.path.realpath(top) + b"/"
-        avoid = os.path.realpath(self.leave_out) if self.leave_out else None
         with contextlib.closing(self._labels()) as labels:
-            for name, entry in _walk(top, avoid):  # a million times: no call without need
-                if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+            for name, entry in self._files():  # a million times: no call without need
+                if not self.follow_links and entry.is_symlink():
                     ignored["link"] += 1
                     continue
-                if not is_photo(name):
-                    ignored[suffix(name)] += 1
-                    continue
                 try:
+                    if not is_photo(name) and not entry.is_symlink():
+                        ignored[suffix(name)] += 1
+                        continue
                     told = entry.stat()
-                    is_file, size = stat.S_ISREG(told.st_mode), told.st_size
-                except OSError:  # a link that leads nowhere or in a circle, or a file that was deleted just now
-                    is_file, size = False, 0
-                if is_file:  # an Entry, by a third of the time that its own constructor takes
+                    mode, size = told.st_mode, told.st_size
+                except OSError:  # its target is missing or is itself; or the file was deleted just now
+                    ignore(ignored, BROKEN_LINK if entry.is_symlink() else "special", name)
+                    continue
+                if stat.S_ISDIR(mode):
+                    ignored["looping link"] += 1
+                elif not is_photo(name):
+                    ignored[suffix(name)] += 1
+                elif not stat.S_ISREG(mode):
+                    ignored["special"] += 1
+                else:  # an Entry, by a third of the time that its own constructor takes
                     yield tuple.__new__(Entry, (name, size, (), labels.of(name) if labels.told else 0, ""))
-                else:
-                    ignored["link" if entry.is_symlink() else "special"] += 1
+
+    def _files(self) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+        try:
+            yield from files_below(os.fsencode(self.path), self._enters, self.follow_links)
+        except PermissionError as error:
+            raise SourceError(f"The folder {os.fsdecode(error.filename)} may not be read by this user.") from None
+
+    def _enters(self, folder: bytes, name: bytes) -> bool:
+        """Datasets that facegan wrote are left out."""
+        path = Path(os.fsdecode(folder))
+        is_dataset = name and all((path / file).exists() for file in (DATASET_FILE, PHOTOS_FILE))
+        return not is_dataset and not (name and self.leave_out and _is_same(path, self.leave_out))
 
     def _labels(self) -> Labels:
         path = self.path / LABELS_FILE
@@ -67,22 +86,8 @@ class Folder:
         return FolderReader(os.fsencode(self.path))
 
 
-def _walk(top: bytes, avoid: str | None) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
-    """Files below ``top``, in no order, with their names; datasets that facegan wrote there are left out."""
-    waiting = [(top, b"")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        if prefix and all((Path(os.fsdecode(folder)) / name).exists() for name in (DATASET_FILE, PHOTOS_FILE)):
-            continue
-        try:
-            with os.scandir(folder) as entries:  # never all at once: a folder may hold millions
-                for entry in entries:
-                    if not entry.is_dir(follow_symlinks=False):
-                        yield prefix + entry.name, entry
-                    elif avoid is None or os.path.realpath(entry.path) != os.fsencode(avoid):
-                        waiting.append((entry.path, prefix + entry.name + b"/"))
-        except PermissionError:
-            raise SourceError(f"The folder {os.fsdecode(folder)} may not be read by this user.") from None
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 class FolderReader:

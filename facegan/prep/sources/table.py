@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError
 from facegan.prep.sources.base import Entry, is_photo
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.columns import Columns, find_columns
@@ -24,9 +24,13 @@ from facegan.prep.sources.table_reader import (
     TableReader,
     UnpackedTable,
     UrlTableReader,
+    batches,
+    check_bounds,
+    chunks,
     open_parquet,
     unpack,
 )
+from facegan.unpack import Bounds
 
 _PART = re.compile(r"^(train|validation|valid|val|test)(?![a-z])")
 _ROWS_AT_ONCE = 5_000
@@ -51,7 +55,8 @@ class Table:
         for number, blob in enumerate(self.blobs):
             part = _part(blob.name)
             with blob.open() as file:
-                for row, (name, label) in enumerate(_told(self._opened(file), columns, named)):
+                told = _told(self._opened(file), columns, named, blob.bounds(file))
+                for row, (name, label) in enumerate(told):
                     yield Entry(_photo_name(name) if named else b"%09d.jpg" % rows, 0, (number, row), label, part)
                     rows += 1
 
@@ -63,7 +68,7 @@ class Table:
         seen = array("Q")  # digests: a table may have millions of names
         for blob in self.blobs:
             with blob.open() as file:
-                for name, _ in _told(self._opened(file), columns, True):
+                for name, _ in _told(self._opened(file), columns, True, blob.bounds(file)):
                     if name is None:
                         return False
                     digest = hashlib.blake2b(_photo_name(name), digest_size=8).digest()
@@ -75,7 +80,7 @@ class Table:
         try:
             return open_parquet(file)
         except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(f"{self.where} is no Parquet file that can be read ({error}).") from None
+            raise DamagedSourceError(f"{self.where} is no Parquet file that can be read ({error}).") from None
 
     def marks(self) -> tuple[str, ...]:
         return tuple(blob.mark() for blob in self.blobs)
@@ -92,14 +97,14 @@ class Table:
         borders: list[tuple[bytes, int]] = []  # where a row group's names begin (1) and end (-1)
         for blob in self.blobs:
             with blob.open() as file:
-                table = self._opened(file)
-                names = (_photo_name(name) for name, _ in _told(table, columns, named)) if named else iter(())
-                for group in map(table.metadata.row_group, range(table.num_row_groups)):
-                    column = next(c for c in map(group.column, range(group.num_columns)) if _is(c, columns.data))
-                    if column.total_uncompressed_size > _MOST_GROUP_BYTES:
+                bounds, table = blob.bounds(file), self._opened(file)
+                told = _told(table, columns, named, bounds)
+                names = (_photo_name(name) for name, _ in told) if named else iter(())
+                for group in range(table.num_row_groups):
+                    if next(chunks(table, group, [columns.data])).total_uncompressed_size > _MOST_GROUP_BYTES:
                         return False
                     first, last = b"\xff", b""
-                    for name, _ in zip(names, range(group.num_rows), strict=False):
+                    for name, _ in zip(names, range(table.metadata.row_group(group).num_rows), strict=False):
                         first, last = min(first, name), max(last, name)
                     borders += [(first, 1), (last, -1)]
         open_at_once = np.cumsum([step for _, step in sorted(borders, key=_begins_first)])
@@ -110,13 +115,17 @@ class Table:
         return (UrlTableReader if columns.url else TableReader)(self.blobs, columns)
 
 
-def _told(table: pq.ParquetFile, columns: Columns, named: bool) -> Iterator[tuple[Any, int]]:
+def _told(table: pq.ParquetFile, columns: Columns, named: bool, bounds: Bounds) -> Iterator[tuple[Any, int]]:
     """Every row's name and label, without its image; None and 0 where the table does not say."""
+    check_bounds(table, bounds, columns.data)
     wanted = [*([columns.name] if named else []), *([columns.label] if columns.label else [])]
     if not wanted:
         yield from ((None, 0) for _ in range(table.metadata.num_rows))
         return
-    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
+    unpacked = 0
+    for batch in (b for group in range(table.num_row_groups) for b in batches(table, group, wanted, _ROWS_AT_ONCE)):
+        unpacked += batch.nbytes
+        bounds.check_bytes(unpacked)
         names: list[Any] = [None] * len(batch)
         labels: list[Any] = names
         if named:
@@ -125,10 +134,6 @@ def _told(table: pq.ParquetFile, columns: Columns, named: bool) -> Iterator[tupl
         if columns.label:
             labels = batch.column(columns.label).to_pylist()
         yield from ((name, int(label or 0)) for name, label in zip(names, labels, strict=True))
-
-
-def _is(column: Any, path: str) -> bool:
-    return column.path_in_schema == path
 
 
 def _begins_first(border: tuple[bytes, int]) -> tuple[bytes, int]:

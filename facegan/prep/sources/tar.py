@@ -6,22 +6,22 @@ import functools
 import gzip
 import os
 import posixpath
-import shutil
 import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError
 from facegan.files import replacing
 from facegan.prep.listing.scratch import Scratch
 from facegan.prep.sources.base import MAX_BYTES, Entry, Request, Room, archive_name, is_photo, suffix
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.fetch import any_number, read_range
 from facegan.remote import Unreachable, filesystem, is_url
+from facegan.unpack import BoundedFile, Bounds, Unpacking
 
 # What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
 _BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError, zlib.error)
@@ -43,7 +43,8 @@ class Tar:
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         with self.blob.open() as file:
-            yield from _photos(file, self.where, ignored)
+            bounds = self.blob.bounds(file)
+            yield from _photos(BoundedFile(file, lambda at: None), bounds, ignored)
 
     def marks(self) -> tuple[str, ...]:
         return ()
@@ -67,7 +68,8 @@ class PackedTar:
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         with self.blob.open() as file, gzip.open(file) as plain:
-            yield from _photos(plain, self.where, ignored)
+            bounds = self.blob.bounds(file)
+            yield from _photos(BoundedFile(plain, bounds.check_bytes), bounds, ignored)
 
     def marks(self) -> tuple[str, ...]:
         return ()
@@ -75,14 +77,25 @@ class PackedTar:
     def unpacked(self, folder: Path) -> Tar:
         path = folder / f"{self.blob.name}.tar"
         try:
-            with self.blob.in_parts(folder).open() as file, gzip.open(file) as plain, replacing(path) as out:
-                shutil.copyfileobj(plain, out, 1 << 20)
+            blob = self.blob.in_parts(folder)
+            with blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
+                Unpacking(replace(blob.bounds(file), where=self.where), folder).copy(plain, out)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise SourceError(f"{self.where} is no whole tar archive ({error}).") from None
+            raise DamagedSourceError(f"{self.where} is no whole tar archive ({error}).") from None
         return Tar(Blob(str(path)))
 
 
-def _photos(file: Any, where: str, ignored: Counter[str]) -> Iterator[Entry]:
+def _photos(file: BoundedFile, bounds: Bounds, ignored: Counter[str]) -> Iterator[Entry]:
+    total = 0
+    for count, entry in enumerate(_found(file, bounds.where, ignored), 1):
+        if entry.size <= MAX_BYTES:  # a file has as many hard links as somebody likes, and is read for each
+            total += entry.size
+        bounds.check_bytes(total)
+        bounds.check_photos(count)
+        yield entry
+
+
+def _found(file: BoundedFile, where: str, ignored: Counter[str]) -> Iterator[Entry]:
     files = 0
     links = Scratch(_LINKS, _CACHE_KB)
     try:
@@ -98,12 +111,14 @@ def _photos(file: Any, where: str, ignored: Counter[str]) -> Iterator[Entry]:
             file.seek(0)  # what they lead to may stand anywhere
             yield from _linked(file, links, ignored)
     except _BROKEN as error:
-        raise SourceError(f"{where} is no whole tar archive ({error}); {files:,} files stand before that.") from None
+        raise DamagedSourceError(
+            f"{where} is no whole tar archive ({error}); {files:,} files stand before that."
+        ) from None
     finally:
         links.close()
 
 
-def _linked(file: Any, links: Scratch, ignored: Counter[str]) -> Iterator[Entry]:
+def _linked(file: BoundedFile, links: Scratch, ignored: Counter[str]) -> Iterator[Entry]:
     """Links as the files that they lead to."""
     links.run("CREATE INDEX by_target ON links (target)")
     for name, size, offset, link in _members(file, Counter()):
@@ -141,7 +156,7 @@ def _members(file: Any, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int
         _check_end(file, archive.offset)
 
 
-def _check_end(file: BinaryIO, offset: int) -> None:
+def _check_end(file: BoundedFile, offset: int) -> None:
     """Where tarfile stopped there has to be the end: it stops at a damaged header without a word."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE).strip(b"\0"):

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from facegan.errors import SourceError
+from facegan.errors import DamagedSourceError
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, below_archive, is_photo, suffix
 from facegan.prep.sources.blob import Blob
 from facegan.prep.sources.labels import LABELS_FILE, Labels
 from facegan.prep.sources.zip_directory import Directory, Member
 
-_MOST_LABEL_BYTES = 1 << 30
+_HEADER_BYTES = 30  # of a member, before its name
+_LABEL_SHARE = 16  # of labels to the directory, which has each name once and 46 bytes for it
+_SMALL_LABELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class Zip:
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         try:
             with self.blob.open() as file:
-                directory = Directory(file)
+                bounds, directory = self.blob.bounds(file), Directory(file)
+                total, parts = 0, directory.size
                 with contextlib.closing(_labels(file, directory)) as labels:
                     for member in directory.members():
                         name = below_archive(member.name)
+                        parts += _HEADER_BYTES + len(member.name) + member.packed
+                        bounds.check_parts(parts, "members")
                         if member.name.endswith(b"/"):
                             continue
                         if stat.S_ISLNK(member.mode):
@@ -46,9 +51,12 @@ class Zip:
                         elif not is_photo(name):
                             ignored[suffix(name)] += 1
                         else:
+                            if member.size <= MAX_BYTES:
+                                total += member.size
+                            bounds.check_bytes(total)
                             yield Entry(name, member.size, _place(member), labels.of(name))
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # odd names
-            raise SourceError(f"{self.where} is no whole zip archive ({error}).") from None
+            raise DamagedSourceError(f"{self.where} is no whole zip archive ({error}).") from None
 
     def marks(self) -> tuple[str, ...]:
         return ()
@@ -70,7 +78,7 @@ def _labels(file: BinaryIO, directory: Directory) -> Labels:
     if not directory.mentions(wanted):
         return Labels(None)
     found = [member for member in directory.members() if member.name == wanted][-1:]
-    if not found or found[0].size > _MOST_LABEL_BYTES:
+    if not found or found[0].size > _SMALL_LABELS + _LABEL_SHARE * directory.size:
         return Labels(None)
     try:
         with _opened(file, _place(found[0]), found[0].size) as labels:
@@ -87,8 +95,8 @@ def _opened(file: BinaryIO, place: tuple[int, ...], size: int) -> zipfile.ZipExt
     if info.flag_bits & 0x1:
         raise ValueError("an encrypted member")
     file.seek(offset)
-    header = file.read(30)  # PKWARE's APPNOTE, 4.3.7: lengths of name and extra field at 26 and 28
-    if header[:4] != b"PK\3\4" or len(header) < 30:
+    header = file.read(_HEADER_BYTES)  # PKWARE's APPNOTE, 4.3.7: lengths of name and extra field at 26 and 28
+    if header[:4] != b"PK\3\4" or len(header) < _HEADER_BYTES:
         raise zipfile.BadZipFile("no local header")
     file.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)
     return zipfile.ZipExtFile(file, "r", info)

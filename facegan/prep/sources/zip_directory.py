@@ -46,7 +46,11 @@ class Member(NamedTuple):
 
 
 class Directory:
-    """Where the directory of an open archive lies."""
+    """Where the directory of an open archive lies.
+
+    Attributes:
+        size: its bytes.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         """
@@ -54,8 +58,8 @@ class Directory:
             zipfile.BadZipFile: the file has none.
         """
         self._file = file
-        self._size, offset, end = _end(file)
-        self._start = end - self._size
+        self.size, offset, end = _end(file)
+        self._start = end - self.size
         self._before = self._start - offset  # bytes that were put before the archive, such as a program that unpacks it
         if self._start < 0 or self._before < 0:
             raise zipfile.BadZipFile("its directory does not fit in")
@@ -69,7 +73,7 @@ class Directory:
             UnicodeDecodeError: a name that is said to be UTF-8 is not.
         """
         self._file.seek(self._start)
-        left = self._size
+        left = self.size
         while left > 0:
             head = self._file.read(_MEMBER.size)
             if len(head) < _MEMBER.size or head[:4] != b"PK\1\2":
@@ -104,7 +108,7 @@ class Directory:
     def mentions(self, name: bytes) -> bool:
         """Whether these bytes stand in the directory at all. Much quicker than to look at its members."""
         self._file.seek(self._start)
-        left, before = self._size, b""
+        left, before = self.size, b""
         while left > 0 and (piece := self._file.read(min(left, _PIECE_BYTES))):
             if name in before + piece:
                 return True

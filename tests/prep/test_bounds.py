@@ -1,0 +1,285 @@
+"""Small files that would unpack without end: each is refused before work begins, and so is nothing that is honest."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from facegan.errors import DamagedSourceError, DatasetError, DiskError, SourceError
+from facegan.prep.sources import open_source
+from facegan.prep.sources.table_reader import TableReader
+from facegan.unpack import MAX_PHOTO_BYTES
+from tests.cli.run import facegan
+from tests.prep.test_sources import Listing, make_tar, read_all
+
+SMALL = 1 << 20
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte may always be unpacked, instead of half a gigabyte."""
+    monkeypatch.setattr("facegan.unpack.MAX_PHOTO_BYTES", SMALL)
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, link
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def refused(path: Path, why: str = "over 100 times its size") -> None:
+    """Also for users: a sentence and exit code 1."""
+    with pytest.raises(DamagedSourceError, match=why) as raised:
+        read_all(path)
+    assert raised.value.exit_code == 1
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+def test_a_packed_tar_is_refused_at_the_header_that_declares_too_much(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", 40_000_000_000) + bytes(2048)))
+    refused(tmp_path / "x.tar.gz", r"unpacks to 40.0 GB or more: over 100 times its size")
+
+
+def test_a_packed_tar_whose_end_does_not_come_is_refused_when_it_is_unpacked(tmp_path: Path, small: None) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", 3) + b"abc".ljust(4 * SMALL, b"\0")))
+    assert len(Listing(tmp_path / "x.tar.gz").entries) == 1
+    refused(tmp_path / "x.tar.gz")
+    assert not [path for path in tmp_path.iterdir() if path.name != "x.tar.gz"]
+
+
+def test_a_limit_that_was_raised_is_kept_to_the_end(tmp_path: Path, small: None) -> None:
+    photo = bytes(4 * SMALL)
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", len(photo)) + photo + bytes(1024)))
+    refused(tmp_path / "x.tar.gz", "--set prep.max_unpacked_ratio=N")
+    source = open_source(str(tmp_path / "x.tar.gz"), max_unpacked_ratio=2000)
+    (entry,) = source.photos(Counter())
+    with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
+        assert reader.read(entry) == photo
+
+
+def test_more_than_the_disk_holds_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tar(tmp_path / "x.tar", [("1.jpg", bytes(100_000))])
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
+    monkeypatch.setattr("facegan.unpack.shutil.disk_usage", lambda folder: type("Disk", (), {"free": 50_000}))
+    with pytest.raises(DiskError, match=r"full|room"):
+        read_all(tmp_path / "x.tar.gz")
+
+
+def test_a_header_of_names_is_not_read_whole_however_long(tmp_path: Path) -> None:
+    with (tmp_path / "x.tar").open("wb") as file:  # 8 GB of a hole
+        file.write(header("././@LongLink", 8 << 30, tarfile.GNUTYPE_LONGNAME))
+        file.truncate(9 << 30)
+    refused(tmp_path / "x.tar", r"is no whole tar archive \(8,589,934,592 bytes to be read at once\)")
+
+
+def test_hard_links_to_one_large_photograph(tmp_path: Path, small: None) -> None:
+    members = header("0.jpg", SMALL // 2) + bytes(SMALL // 2)
+    links = b"".join(header(f"{i}.jpg", 0, tarfile.LNKTYPE, "0.jpg") for i in range(1, 200))
+    (tmp_path / "x.tar").write_bytes(members + links + bytes(1024))
+    refused(tmp_path / "x.tar")
+
+
+def many_names(path: Path, names: int, method: int = zipfile.ZIP_STORED, photo: bytes = bytes(2_000)) -> Path:
+    """A zip whose directory names the same bytes so many times."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("00000.jpg", photo)
+    raw = file.getvalue()
+    end, start = raw.rfind(b"PK\5\6"), raw.find(b"PK\1\2")
+    entry = raw[start:end]
+    directory = b"".join(entry[:46] + b"%05d.jpg" % i + entry[55:] for i in range(names))
+    counts = names.to_bytes(2, "little") * 2 + len(directory).to_bytes(4, "little")
+    path.write_bytes(raw[:start] + directory + raw[end : end + 8] + counts + raw[end + 16 :])
+    return path
+
+
+@pytest.mark.parametrize("names", [2, 3, 2000])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_of_a_zip_that_overlap(tmp_path: Path, names: int, method: int) -> None:
+    refused(many_names(tmp_path / "x.zip", names, method), "has members that overlap")
+    assert len(read_all(many_names(tmp_path / "one.zip", 1, method))) == 1
+
+
+def test_a_zip_of_many_members_that_each_unpack_to_much(tmp_path: Path, small: None) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(9):
+            archive.writestr(f"{i}.jpg", bytes(SMALL // 2))
+    refused(tmp_path / "x.zip")
+
+
+def test_labels_that_unpack_to_more_than_there_are_names(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.jpg", b"x")
+        archive.writestr("dataset.json", '{"labels": [' + '["1.jpg", 7], ' * 100_000 + '["1.jpg", 7]]}')
+    assert [entry.label for entry in Listing(tmp_path / "x.zip").entries] == [0]
+
+
+def npy(shape: object, descr: str = "|u1", data: bytes = b"") -> bytes:
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + data
+
+
+LYING_ARRAYS = {
+    "huge": npy((10**9, 64, 64, 3)),
+    "no end": b"\x93NUMPY\1\0" + (118).to_bytes(2, "little") + b"{'descr': '|u1', 'shape': (1, (" + b" " * 87,
+    "a header of 4 GB": b"\x93NUMPY\2\0" + b"\xff" * 4 + b" " * 100,
+    "less than none": npy((-5, 28, 28)),
+    "cut": npy((5, 28, 28), data=bytes(28 * 28 * 5 - 100)),
+    "deep": b"\x93NUMPY\1\0" + (9000).to_bytes(2, "little") + b"(" * 9000,
+}
+
+
+@pytest.mark.parametrize("lie", LYING_ARRAYS)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_arrays_that_claim_more_than_their_file_holds(tmp_path: Path, lie: str, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(LYING_ARRAYS[lie])
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", LYING_ARRAYS[lie])
+    refused(path, r"x\.np. (is cut short|holds no array|is no \.npz)")
+
+
+@pytest.mark.parametrize("shape", [(10**9, 0, 64), (10**9, 64, 0), (10**9, 28, 28, 0)])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_pictures_without_pixels(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(npy(shape))
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", npy(shape))
+    with pytest.raises(SourceError, match=r"pictures are uint8|no uint8 array"):
+        Listing(path)
+
+
+def test_an_npz_of_very_many_arrays(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for i in range(101):
+            archive.writestr(f"{i}.npy", npy((1, 2, 2), data=bytes(4)))
+    refused(tmp_path / "x.npz", r"is no .npz that can be read \(101 members, and 100 at most\)")
+
+
+def test_an_npz_whose_members_overlap(tmp_path: Path) -> None:
+    many_names(tmp_path / "x.npz", 50, photo=npy((1, 40, 50), data=bytes(2_000)))
+    (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes().replace(b".jpg", b".npy"))
+    refused(tmp_path / "x.npz", "has members that overlap")
+
+
+def idx(count: int, side: int, data: bytes) -> bytes:
+    return bytes((0, 0, 8, 3)) + np.array([count, side, side], ">i4").tobytes() + data
+
+
+def test_packed_arrays_that_unpack_to_much(tmp_path: Path, small: None) -> None:
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(4, SMALL, b"")))
+    refused(tmp_path / "train-images-idx3-ubyte.gz")
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(1, 2, bytes(4 * SMALL))))
+    refused(tmp_path / "t10k-images-idx3-ubyte.gz")
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((4, SMALL, 1), np.uint8))
+    refused(tmp_path / "x.npz")
+
+
+def test_very_many_pictures_in_very_few_bytes(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((200_000, 1, 1), np.uint8))
+    refused(tmp_path / "x.npz", r"claims 200,000 photographs in \d{3} bytes")
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(200_000, 1, bytes(200_000))))
+    refused(tmp_path / "train-images-idx3-ubyte.gz", r"claims 200,000 photographs in \d{3} bytes")
+    pq.write_table(pa.table({"image": pa.nulls(200_000, pa.binary())}), tmp_path / "x.parquet", compression="zstd")
+    refused(tmp_path / "x.parquet", r"claims 200,000 photographs in [\d,]{3,5} bytes")
+
+
+def test_an_idx_file_and_its_labels_that_lie(tmp_path: Path) -> None:
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(3, 2, bytes(11))))
+    refused(tmp_path / "train-images-idx3-ubyte.gz", "is cut short")
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(3, 2, bytes(12)))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1)) + b"\x7f\xff\xff\xff")
+    with pytest.raises(SourceError, match="2,147,483,647 labels for 3 pictures"):
+        Listing(tmp_path / "train-images-idx3-ubyte")
+
+
+def dictionary_table(path: Path, photo: bytes, rows: int, groups: int = 1) -> Path:
+    """A table that holds a photograph once, and has it in every row."""
+    table = pa.table({"image": [photo] * rows})
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30, data_page_size=1 << 30,
+                   row_group_size=rows // groups)  # fmt: skip
+    return path
+
+
+def test_a_row_group_that_unpacks_to_much_costs_its_rows_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None
+) -> None:
+    path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
+    assert path.stat().st_size < 2_000
+    monkeypatch.setattr("facegan.prep.sources.table_reader.MAX_BYTES", SMALL)
+    source = open_source(str(path))
+    with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
+        assert isinstance(reader, TableReader)
+        for entry in source.photos(Counter()):
+            with pytest.raises(ValueError, match="unpacks to too much"):
+                reader.read(entry)
+
+
+def test_a_table_that_is_copied_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
+    path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
+    monkeypatch.setattr("facegan.prep.sources.table._MOST_GROUP_BYTES", 1000)
+    refused(path)
+
+
+def test_names_of_a_table_are_bounded(tmp_path: Path, small: None) -> None:
+    names = ["n" * 100_000] * 50
+    pq.write_table(pa.table({"image": [b"x"] * 50, "path": names}), tmp_path / "x.parquet", compression="zstd")
+    refused(tmp_path / "x.parquet")
+
+
+def test_an_honest_table_of_repeated_photographs_reads(tmp_path: Path) -> None:
+    """One row a caption: each photograph five times."""
+    photos = [os.urandom(3_000) for _ in range(20)]
+    pq.write_table(pa.table({"image": [photo for photo in photos for _ in range(5)]}), tmp_path / "x.parquet")
+    assert list(read_all(tmp_path / "x.parquet").values()) == [photo for photo in photos for _ in range(5)]
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.tar")
+    with pytest.raises(SourceError, match="no source that facegan reads"):
+        open_source(str(tmp_path / "x.tar"))
+
+
+def test_a_bomb_ends_the_command_with_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", MAX_PHOTO_BYTES * 2) + bytes(2048)))
+    done = facegan("prep", tmp_path / "x.tar.gz", tmp_path / "out", "--crop", "squash", "--detector", "none")
+    assert done.returncode == 1
+    assert "--set prep.max_unpacked_ratio=N" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_shards_of_others_are_bounded(tmp_path: Path, small: None, suffix: str, pack: Callable[[bytes], bytes]) -> None:
+    from facegan.stream import open_faces
+
+    path = tmp_path / f"x.tar.{suffix}"
+    path.write_bytes(pack(header("1.txt", 4 * SMALL) + bytes(4 * SMALL + 1024)))
+    for shards in (str(path), f"pipe:cat {path}"):
+        with pytest.raises(DatasetError, match="over 100 times its size"):
+            open_faces(shards)
+
+
+def test_images_of_others_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facegan.stream import open_faces
+
+    monkeypatch.setattr("facegan.stream.foreign.MAX_PHOTO_BYTES", SMALL)
+    (tmp_path / "x.tar").write_bytes(header("1.png", 2 * SMALL) + bytes(2 * SMALL + 1024))
+    with pytest.raises(DatasetError, match=r"1\.png has 2\.1 MB"):
+        open_faces(str(tmp_path / "x.tar"))
