@@ -46,7 +46,7 @@ def fill_folder(top: Path, photo: bytes, outside: Path) -> dict[bytes, str]:
     os.mkfifo(top / "pipe.jpg")
     with (top / "hole.jpg").open("wb") as file:
         file.truncate(1 << 40)
-    linked = [b"inside link.jpg", b"link out.jpg", b"link up.jpg", b"outside/secret.jpg"]
+    linked = [b"inside link.jpg", b"link out.jpg", b"outside/secret.jpg"]
     linked += [name.replace(b"deep", b"link to a folder", 1) for name in NAMES if name.startswith(b"deep/")]
     return dict.fromkeys([*NAMES, *linked], KEPT) | {b"hole.jpg": TOO_LARGE}
 

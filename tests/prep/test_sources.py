@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -16,9 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
+from facegan.evaluate.folder import image_files
 from facegan.prep.listing.catalogue import Catalogue
+from facegan.prep.pictures.original import read_original
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, common_folder
+from facegan.recipes.seen import look
+from tests.cli.run import facegan
+from tests.prep.fake import photo
 
 FILES = {
     b"a/1.jpg": b"one",
@@ -305,3 +312,45 @@ def test_the_common_folder_is_the_deepest_one(names: list[str]) -> None:
     assert all(name.startswith(folder) for name in files)
     deeper = {name[len(folder) :].partition(b"/")[0] for name in files}
     assert len(deeper) > 1 or b"/" not in files[0][len(folder) :]
+
+
+def test_the_command_names_broken_links_and_records_no_option(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        (tmp_path / "blobs" / str(i)).write_bytes(photo(40, 40, seed=i))
+        (tmp_path / "photos" / f"{i}.jpg").symlink_to(f"../blobs/{i}")
+    for name in ("lost.jpg", "x\n.jpg"):
+        (tmp_path / "photos" / name).symlink_to("nowhere")
+    plain = tmp_path / "plain"
+    shutil.copytree(tmp_path / "blobs", plain)
+    for path in plain.iterdir():
+        path.rename(path.with_suffix(".jpg"))
+    fast = ("--crop", "squash", "--detector", "none", "--size", "32", "--json")
+    done = facegan("prep", tmp_path / "photos", tmp_path / "out", *fast)
+    assert json.loads(done.stdout)["ignored"] == {"broken link": 2}
+    assert done.stderr.splitlines()[-1] == r"warning: 2 links lead nowhere and were ignored (first: lost.jpg, x\n.jpg)."
+    assert facegan("prep", plain, tmp_path / "left-out", "--no-follow-links", *fast).returncode == 0
+    one, other = (json.loads((tmp_path / out / "dataset.json").read_text()) for out in ("out", "left-out"))
+    assert one["settings"] == other["settings"]
+    assert [shard["sha256"] for shard in one["shards"]] == [shard["sha256"] for shard in other["shards"]]
+    assert read_original(tmp_path / "out", "1.jpg") == photo(40, 40, seed=1)
+    nothing = facegan("prep", tmp_path / "photos", tmp_path / "none", "--no-follow-links", *fast)
+    assert nothing.returncode == 2
+    assert "holds no photographs (but 5 link)" in nothing.stderr
+
+
+def test_other_readers_of_folders_follow_links(tmp_path: Path) -> None:
+    """Recipes notice that a linked photograph changed; eval measures linked images."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1.png").write_bytes(b"one")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "folder").symlink_to("../blobs")
+    (tmp_path / "photos" / "loop").symlink_to(".")
+    (tmp_path / "photos" / ".hidden").symlink_to("../blobs")
+    before = look(str(tmp_path / "photos"))
+    assert [path.relative_to(tmp_path / "photos") for path in image_files(tmp_path / "photos")] == [
+        Path("folder/1.png")
+    ]
+    (tmp_path / "blobs" / "1.png").write_bytes(b"longer")
+    assert look(str(tmp_path / "photos")) != before

@@ -119,7 +119,7 @@ def ignore(ignored: Counter[str], kind: str, name: bytes) -> None:
     ignored[kind] += 1
     if isinstance(ignored, Ignored):
         names = ignored.names.setdefault(kind, [])
-        names[:] = sorted([*names, readable_path(name)])[:_NAMES_KEPT]
+        names[:] = sorted([*names, repr(readable_path(name))[1:-1]])[:_NAMES_KEPT]  # without control characters
 
 
 _NAMES_KEPT = 3

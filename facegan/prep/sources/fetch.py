@@ -8,6 +8,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
 from pathlib import Path
@@ -161,9 +162,23 @@ def _in_time(
     Raises:
         Unreachable: it takes too long. It is not tried again: that would take as long each time.
     """
-    seconds = seconds or slow_seconds()
-    future, before = asyncio.run_coroutine_threadsafe(request, fs.loop), 0
+    seconds, before = seconds or slow_seconds(), 0
+    connect = getattr(fs, "set_session", None)
+    begun = threading.Event()
+
+    async def answered() -> Any:
+        try:
+            if connect:
+                await connect()
+            begun.set()
+            return await request
+        finally:
+            request.close()
+            begun.set()
+
+    future = asyncio.run_coroutine_threadsafe(answered(), fs.loop)
     try:
+        begun.wait()  # the first time libraries are loaded: that is not the server's time
         while not wait([future], seconds).done:
             now = came() if came else 0
             if now - before < SLOWEST_BYTES * seconds:
