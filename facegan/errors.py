@@ -24,6 +24,12 @@ class SourceError(FaceganError):
     exit_code = 2
 
 
+class DamagedSourceError(SourceError):
+    """The photographs' file is damaged, or claims what it can't hold."""
+
+    exit_code = 1
+
+
 class DeviceError(SettingsError):
     """The device asked for is not there, or lacks what was asked of it."""
 

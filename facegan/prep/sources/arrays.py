@@ -211,7 +211,7 @@ def _labels(pictures: Pictures, count: int) -> list[int]:
         plain = _plain(file, pictures.labels)
         (told,) = _idx_shape(plain, 1)
         labels = list(plain.read(told))
-    if len(labels) != told or told != count:
+    if len(labels) != count:
         raise SourceError(f"{pictures.labels} has {len(labels):,} labels for {count:,} pictures.")
     return labels
 
