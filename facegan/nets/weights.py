@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import torch
 from safetensors.torch import save
@@ -132,7 +132,7 @@ def _spec(file: Path, about: dict[str, Any]) -> NetSpec:
     return NetSpec(**spec)
 
 
-def is_spec(spec: Any) -> bool:
+def is_spec(spec: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a value out of JSON can be a `NetSpec`'s fields."""
     known = {field.name for field in fields(NetSpec)}
     if not isinstance(spec, dict) or not _FIRST_SPEC <= spec.keys() <= known:
