@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import platform
 import resource
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_PROC = Path("/proc")
+# A worker of prep used 233 MB at most, and 268 MB where it fetched photographs from URLs (BENCHMARKS.md).
+PREP_WORKER_BYTES = 300_000_000
 
 
-def usable_cpus() -> int:
-    """CPUs that this process may use."""
+def usable_cpus(proc: Path = _PROC) -> int:
+    """CPUs that this process may use: those of its affinity, or fewer where a container's quota allows fewer."""
+    return max(1, math.ceil(min(affinity_cpus(), cpu_quota(proc))))
+
+
+def affinity_cpus() -> int:
+    """CPUs that the scheduler may put this process on. In a container these are often all CPUs of the host."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota(proc: Path = _PROC) -> float:
+    """CPUs' worth of time that control groups allow this process (``docker --cpus 1.5``); infinite without a limit."""
+    quotas = [math.inf]
+    for group in _control_groups("cpu", proc):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # versions 2 and 1
+            match _numbers(group, *names):
+                case [quota, period] if quota > 0 and period > 0:
+                    quotas.append(quota / period)
+    return min(quotas)
+
+
+def _control_groups(controller: str, proc: Path) -> Iterator[Path]:
+    """Folders of this process's control group and of those around it, of both versions.
+
+    /proc/self/cgroup names the group; /proc/self/mountinfo says which part of the tree is mounted, and where. A
+    container often sees its own group alone, mounted as if it were the root.
+    """
+    try:
+        lines = (proc / "self/cgroup").read_text(errors="surrogateescape").splitlines()
+        mounts = (proc / "self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return  # not Linux
+    groups = {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
+    for mount in mounts:
+        place, _, file_system = mount.partition(" - ")
+        root, folder = place.split()[3:5]
+        kind, *_, options = file_system.split()
+        if kind not in ("cgroup", "cgroup2") or (kind == "cgroup" and controller not in options.split(",")):
+            continue
+        group = PurePosixPath(groups.get(controller if kind == "cgroup" else "", "/"))
+        below = group.relative_to(root) if group.is_relative_to(root) and ".." not in group.parts else PurePosixPath()
+        yield from (Path(folder) / part for part in (below, *below.parents))
+
+
+def _numbers(group: Path, *names: str) -> list[float]:
+    """The numbers in files of a control group; none where a file is missing or says "max"."""
+    try:
+        return [float(word) for name in names for word in (group / name).read_text().split()]
+    except (OSError, ValueError):
+        return []
 
 
 def cpu_name() -> str:
@@ -36,25 +90,38 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def memory_bytes(field: str = "MemTotal") -> float:
+def memory_bytes(field: str = "MemTotal", proc: Path = _PROC) -> float:
     """A field of /proc/meminfo (``MemTotal``, ``MemAvailable``) in bytes; infinite where there is none to read."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (proc / "meminfo").read_text().splitlines()
     except OSError:
-        return float("inf")
-    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith(f"{field}:")), float("inf"))
+        return math.inf
+    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith(f"{field}:")), math.inf)
 
 
-def available_bytes() -> float:
-    """Memory that this process may still take: of the machine, or of the container that it lives in."""
-    free = memory_bytes("MemAvailable")
-    group = Path("/sys/fs/cgroup")  # the version 2 of Linux's control groups
-    try:
-        limit, taken = float((group / "memory.max").read_text()), float((group / "memory.current").read_text())
+def available_bytes(proc: Path = _PROC) -> float:
+    """Memory that this process may still take: of the machine, or of the control groups that it is in."""
+    free = [memory_bytes("MemAvailable", proc)]
+    for group in _control_groups("memory", proc):
+        for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            match _numbers(group, *names):
+                case [limit, taken]:
+                    free.append(max(0.0, limit - taken + _file_bytes(group)))
+    return min(free)
+
+
+def _file_bytes(group: Path) -> float:
+    """Pages of files, which the kernel gives up when processes need the memory."""
+    stat: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # there is none, or no limit ("max")
-        return free
-    return min(free, limit - taken + float(stat.get("file", 0)))  # pages of files are given up when others need room
+    # Version 1 counts the groups below in total_*. Of a tmpfs neither counts the pages here.
+    return sum(float(stat.get(f"total_{name}", stat.get(name, 0))) for name in ("active_file", "inactive_file"))
+
+
+def prep_workers(proc: Path = _PROC) -> int:
+    """One worker process for each usable CPU, or fewer where the available memory holds fewer; at least one."""
+    return max(1, int(min(usable_cpus(proc), available_bytes(proc) / PREP_WORKER_BYTES)))
 
 
 def peak_memory_bytes() -> int:
@@ -72,7 +139,7 @@ def describe() -> dict[str, str | int]:
     return {
         "cpu": cpu_name(),
         "cpus": usable_cpus(),
-        "memory_gb": round(memory_bytes() / 1e9) if memory_bytes() != float("inf") else 0,
+        "memory_gb": round(memory_bytes() / 1e9) if memory_bytes() != math.inf else 0,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from facegan.console import Console
+import contextlib
+from collections.abc import Iterator
+
+from facegan.console import Console, Progress
 
 
 class Heard(Console):
-    """Attributes: ``notes`` and ``warnings``, in their order; nothing is printed."""
+    """Attributes: ``notes``, ``warnings`` and ``advances`` of progress, in their order; nothing is printed."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
         self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.advances: list[int] = []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+    @contextlib.contextmanager
+    def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
+        yield self
+
+    def advance(self, count: int, note: str = "") -> None:
+        self.advances.append(count)

@@ -11,7 +11,7 @@ from facegan.cli.options import Debug, Device, Json, Quiet, Set, asked, console_
 from facegan.config import PrepConfig, TrainConfig
 from facegan.console import print_json, print_table
 from facegan.errors import SettingsError
-from facegan.machine import usable_cpus
+from facegan.machine import prep_workers
 
 if TYPE_CHECKING:
     from facegan.bench.pairs import Bench
@@ -66,7 +66,7 @@ def bench_prep(
 ) -> None:
     """Photographs a second: prep beside decode, detect, crop and encode by hand, in as many processes."""
     config = PrepConfig.of(given(PrepConfig, sets, **asked(context, ("crop", "detector"))))
-    processes = whole_number(workers, "--workers") or usable_cpus()
+    processes = whole_number(workers, "--workers") or prep_workers()
     if scaling and processes == 1:
         raise SettingsError("--scaling compares several processes with one: leave it out, or set --workers 2.")
     from facegan.bench.prep import bench_prep as run

@@ -7,7 +7,6 @@ painted with soft shapes at twice the size. No photograph is used.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from facegan.demo.people import Person, meet
 from facegan.demo.sitting import Light, Sitting, head_depth, head_outline, light_fields
 from facegan.errors import SettingsError
 from facegan.files import disk_errors, make_folder
+from facegan.machine import usable_cpus
 
 MIN_WIDTH, MIN_HEIGHT = 178, 218  # CelebA's frame; smaller faces would be nearer to the detector's limits
 _SUPERSAMPLE = 2
@@ -117,7 +117,7 @@ def write_portraits(
             path.write_bytes(encode_jpeg(draw_portrait(seed, index, width=width, height=height).pixels))
         return path
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, usable_cpus())) as pool:
         return list(pool.map(write, range(count)))
 
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder
-from facegan.machine import usable_cpus
+from facegan.files import disk_errors, exclusive, human_bytes, make_folder
+from facegan.machine import PREP_WORKER_BYTES, available_bytes, prep_workers, usable_cpus
 from facegan.prep.advice import advice
 from facegan.prep.announce import announce
 from facegan.prep.attributes import Attributes, open_attributes
@@ -118,7 +118,7 @@ def prepare(
         out: the dataset's folder, made where it is missing; or an fsspec URL (``s3://bucket/faces``).
         config: everything that decides about bytes.
         model: a detector model (``.tflite``) instead of those that facegan finds.
-        workers: processes; all usable CPUs where None.
+        workers: processes; one for each usable CPU where None, or as many as fit into the available memory.
         engine: local processes, or tasks on a Ray cluster (the extra ``ray``).
         ray_address: an existing cluster; one is started on this machine where None.
         limit: only the first photographs, by name.
@@ -151,7 +151,8 @@ def prepare(
     if not 1 <= fetch_ahead <= MOST_REQUESTS:
         raise SettingsError(f"fetch_ahead = {fetch_ahead}: it has to be a number from 1 to {MOST_REQUESTS}.")
     config, console = config or PrepConfig(), console or Console(quiet=True)
-    workers = workers or usable_cpus()
+    is_limited = workers is None and ray_address is None and prep_workers() < usable_cpus()
+    workers = workers or prep_workers()
     origin = open_source(os.fspath(source), _leave_out(out), download, follow_links, max_unpacked_ratio)
     models = find_models(config, model)
     listed = open_attributes(attributes) if attributes else None
@@ -173,6 +174,11 @@ def prepare(
         home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
         announce(plan, todo, config, workers, console)
+        if is_limited and len(todo) > workers:
+            console.note(
+                f"Memory limits the workers: each takes up to {human_bytes(PREP_WORKER_BYTES)}, and "
+                f"{human_bytes(available_bytes())} are available. --workers N sets another number."
+            )
         ran = Ran()
         if todo:
             with _unpacked(origin, out, plan, todo, config) as readable:
@@ -224,7 +230,7 @@ def plan_prepare(
 ) -> PrepPlan:
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
     config = config or PrepConfig()
-    workers = workers or usable_cpus()
+    workers = workers or prep_workers()
     origin = open_source(os.fspath(source), _leave_out(out), False, follow_links, max_unpacked_ratio)
     with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)

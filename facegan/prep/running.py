@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -53,14 +54,18 @@ class Ran:
         self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
 
     def note(self) -> str:
+        if not self.photos:
+            return ""
         reasons = "".join(f", {count:,} {reason}" for reason, count in self.rejected.most_common(3))
         return f"{self.kept / self.photos:.1%} kept{reasons}"
 
 
-def _engine(job: Job, chunks: int, crew: Crew, console: Console) -> LocalEngine | RayEngine:
+def _engine(
+    job: Job, chunks: int, crew: Crew, console: Console, on_progress: Callable[[int], None]
+) -> LocalEngine | RayEngine:
     if crew.engine == "ray":
         return RayEngine(job, crew.ray_address, None if crew.ray_address else crew.workers, console)
-    return LocalEngine(job, min(crew.workers, chunks))
+    return LocalEngine(job, min(crew.workers, chunks), on_progress)
 
 
 def run(
@@ -82,10 +87,19 @@ def run(
     """
     ran = Ran()
     before = plan.new - sum(chunk.photos for chunk in todo)
+    shown = 0
+
+    def show(under_way: int = 0) -> None:
+        """Never goes back: what a worker that died had done is shown once."""
+        nonlocal shown
+        now = max(shown, ran.photos + under_way)
+        progress.advance(now - shown, ran.note())
+        shown = now
+
     away = ""  # why the first photograph is unreachable that is: one fault often keeps many away
     try:
         with console.progress(plan.new, "photographs", done=before) as progress:
-            engine = until.enter_context(_engine(job, len(todo), crew, console))
+            engine = until.enter_context(_engine(job, len(todo), crew, console, show))
             for done in home.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
                 ran.add(done)
                 for crash in done.chunk.crashes:
@@ -93,7 +107,7 @@ def run(
                 if done.chunk.unreachable and not away:
                     away = done.chunk.unreachable
                     console.warn(f"unreachable: {away}")
-                progress.advance(done.chunk.photos, ran.note())
+                show()
             ran.nodes = len(getattr(engine, "nodes", ())) or 1
         if away:
             count = ran.rejected["unreachable"]

@@ -16,6 +16,7 @@ from facegan.config import PrepConfig
 from facegan.prep import prepare as module
 from facegan.prep.prepare import PrepResult, prepare
 from facegan.shards.verify import verify
+from tests.hearing import Heard
 from tests.prep.killers import Deadly
 from tests.prep.test_prepare import digest
 
@@ -56,6 +57,23 @@ def test_a_worker_that_dies_once_is_not_to_be_seen(
     prepare_deadly(monkeypatch, Deadly(portraits, once=tmp_path / "once"), tmp_path / "out", workers=2)
     assert not (tmp_path / "once").exists()
     assert digest(tmp_path / "out") == digest(dataset)
+
+
+def test_progress_is_reported_within_a_chunk(portraits: Path, tmp_path: Path) -> None:
+    console = Heard()
+    config = PrepConfig(detector="tests.prep.detectors:Slow", shard_size=60)
+    prepare(portraits, tmp_path / "out", config, workers=1, console=console)
+    assert sum(console.advances) == 60
+    assert max(console.advances) < 60
+
+
+def test_progress_is_exact_whoever_dies(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chunk is made twice, then in halves, then without the one that kills: 60 photographs are shown, none twice."""
+    console = Heard()
+    source = Deadly(portraits, frozenset({b"000055.jpg"}))
+    prepare_deadly(monkeypatch, source, tmp_path / "out", workers=2, console=console)
+    assert sum(console.advances) == 60
+    assert min(console.advances) >= 0
 
 
 def test_photographs_that_stay_away_are_told_and_can_be_tried_again(

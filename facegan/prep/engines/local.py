@@ -7,6 +7,7 @@ message, takes the others with it, and one killed before its first task breaks t
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -23,13 +24,13 @@ from pebble import ProcessExpired, ProcessPool
 
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import remove_partials
-from facegan.machine import usable_cpus
+from facegan.machine import affinity_cpus
 from facegan.prep.engines.worker import Done, Job, do, start, try_out
 from facegan.prep.out.commit import Work
 
 _MOST_FALSE_STARTS = 8  # processes in a row that end before they take anything
 _READ_AGAIN = 81  # exit code of a process that has read the script which starts it, and met `facegan.prepare` again
-_LOOK_SECONDS = 1.0  # between looks at pools that may have broken in silence
+_LOOK_SECONDS = 0.25  # between looks at pools that may have broken in silence, and at how far workers are
 
 
 def leave_if_read_again() -> None:
@@ -85,7 +86,9 @@ class _Seat:
     """A place for one process, and the pool that it is in."""
 
     def __init__(self, job: Job, cpu: int | None) -> None:
-        self._start_with = job, cpu
+        # Shared without a lock: a worker that is killed can't leave it locked.
+        self.photos_read: ctypes.c_int64 = multiprocessing.get_context("spawn").RawValue(ctypes.c_int64)
+        self._start_with = job, cpu, self.photos_read
         self._settle()
 
     def _settle(self) -> None:
@@ -93,6 +96,7 @@ class _Seat:
         self.pool = ProcessPool(1, initializer=start, initargs=self._start_with, context=self._spawn)
 
     def begin(self, errand: _Errand) -> None:
+        self.photos_read.value = 0
         try:
             errand.future = self.pool.schedule(errand.function, args=(errand.work,))
         except RuntimeError:  # its process died while it had nothing to do
@@ -122,10 +126,11 @@ class LocalEngine:
 
     name = "local"
 
-    def __init__(self, job: Job, workers: int) -> None:
+    def __init__(self, job: Job, workers: int, on_progress: Callable[[int], None]) -> None:
+        """``on_progress`` gets the number of photographs read of the chunks under way, a few times a second."""
         self.slots = workers
-        self._job = job
-        whole = workers == usable_cpus()
+        self._job, self._on_progress = job, on_progress
+        whole = workers == affinity_cpus()  # a quota leaves the choice of CPUs to the scheduler
         self._seats = [_Seat(job, number if whole else None) for number in range(workers)]
         self._free = list(reversed(self._seats))
         self._waiting: deque[_Errand] = deque()
@@ -157,6 +162,8 @@ class LocalEngine:
         while True:
             futures = [errand.future for errand in self._under_way]
             concurrent.futures.wait(futures, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED)
+            whole = (seat for errand, seat in self._under_way.items() if errand.function is do)  # not on trial
+            self._on_progress(sum(seat.photos_read.value for seat in whole))
             ended = {errand for errand, seat in self._under_way.items() if errand.future.done() or not seat.pool.active}
             again = {errand for errand in ended if errand.never_began}
             for errand in ended:

@@ -23,7 +23,7 @@ from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
 from facegan.faces.models import cache_folder
 from facegan.files import TEMPORARY, make_folder, remove_partials, write_bytes
-from facegan.machine import cpu_name, usable_cpus
+from facegan.machine import affinity_cpus, cpu_name
 from facegan.prep.engines.local import WorkerDied
 from facegan.prep.engines.worker import Done, Job, Worker, take_seat
 from facegan.prep.out.commit import Work, adopt, rows_path, shard_path
@@ -194,7 +194,7 @@ def _sit(token: str) -> None:
     global _seat
     here = ray.get_runtime_context().get_node_id()
     slots = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here)
-    for seat in range(usable_cpus() if slots == usable_cpus() else 0):
+    for seat in range(affinity_cpus() if slots == affinity_cpus() else 0):
         if _seat:
             _seat.close()
         _seat = socket.socket(socket.AF_UNIX)

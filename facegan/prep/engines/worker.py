@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -58,7 +59,8 @@ class Done:
 class Worker:
     """One process's own things: opened once, used for every chunk."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, photos_read: ctypes.c_int64 | None = None) -> None:
+        """``photos_read`` counts those of the chunk at hand, for whoever shows progress."""
         import cv2
 
         from facegan.faces.detect import silence_stderr
@@ -68,7 +70,8 @@ class Worker:
         self.job = job
         with sound(job.source.where):
             self._ahead = fetching_ahead(job.source.reader(), job.fetch_ahead)
-        self.reader: Reader = _Watched(self._ahead, job.photo_seconds)
+        self._photos_read = ctypes.c_int64() if photos_read is None else photos_read
+        self.reader: Reader = _Watched(self._ahead, job.photo_seconds, self._photos_read)
         self.detector: Detector = make_detector(job.config, job.models)
         silence_stderr()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
@@ -90,6 +93,7 @@ class Worker:
     @contextlib.contextmanager
     def _reading(self, chunk: Chunk) -> Iterator[None]:
         """Its photographs are fetched ahead; when it comes to an end, whichever, neither request nor alarm stays."""
+        self._photos_read.value = 0
         expect(self._ahead, entries_read(chunk))
         try:
             yield
@@ -104,14 +108,15 @@ class _Watched:
     The alarm ends the process as a fault in a decoder would, even inside a library that never comes back.
     """
 
-    def __init__(self, reader: Reader, seconds: float) -> None:
-        self._reader, self._seconds = reader, seconds
+    def __init__(self, reader: Reader, seconds: float, count: ctypes.c_int64) -> None:
+        self._reader, self._seconds, self._count = reader, seconds, count
 
     def read(self, entry: Entry) -> bytes:
         _watch(0)
         try:
             return self._reader.read(entry)
         finally:
+            self._count.value += 1
             _watch(self._seconds)
 
     def close(self) -> None:
@@ -125,7 +130,7 @@ def _watch(seconds: float) -> None:
 _worker: Worker | Exception | None = None
 
 
-def start(job: Job, seat: int | None) -> None:
+def start(job: Job, seat: int | None, photos_read: ctypes.c_int64) -> None:
     """First thing in a process of the local engine."""
     global _worker
     if seat is not None:
@@ -135,7 +140,7 @@ def start(job: Job, seat: int | None) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _worker = Worker(job)
+        _worker = Worker(job, photos_read)
     except Exception as error:  # an initializer that raises breaks the pool, and nobody learns why
         _worker = error
     # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
