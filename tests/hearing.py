@@ -13,8 +13,8 @@ class Heard(Console):
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+    def note(self, *lines: str) -> None:
+        self.notes.append("\n".join(lines))
 
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+    def warn(self, *lines: str) -> None:
+        self.warnings.append("\n".join(lines))

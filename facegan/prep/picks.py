@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from facegan.config import SelectConfig
-from facegan.console import Progress
+from facegan.console import Progress, shown
 from facegan.errors import DatasetError
 from facegan.shards.index import Sample, Shard
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, SPLITS, DatasetInfo
@@ -56,7 +56,9 @@ class Standing:
             self._open(shard)
         sample = self._samples.get(key)
         if sample is None or sample.meta is None or self._shard is None:
-            raise self._damaged(f"{PHOTOS_FILE} tells of the sample {key}, but {self.folder / shard} does not hold it")
+            raise self._damaged(
+                f"{PHOTOS_FILE} tells of the sample {shown(key)}, but {self.folder / shard} does not hold it"
+            )
         return bytes(self._shard.read(sample.image)), bytes(self._shard.read(sample.meta))
 
     def _open(self, name: str) -> None:
@@ -74,7 +76,7 @@ class Standing:
         try:
             return float(json.loads(self.read(row["shard"], key)[1])["score"])
         except (ValueError, KeyError, TypeError):
-            raise self._damaged(f"{key}.json in {self.folder / row['shard']} tells no score") from None
+            raise self._damaged(f"{shown(key)}.json in {self.folder / row['shard']} tells no score") from None
 
     def _damaged(self, what: str) -> DatasetError:
         return DatasetError(f"{what}.\nSee what else is wrong: facegan verify {self.folder}")
@@ -147,7 +149,7 @@ def _is_new(pick: Pick, before: _Before) -> bool:
         return True
     if keys != pick.keys or any(first.read(its_shard, key) != pick.sample(key) for key in keys):
         raise DatasetError(
-            f"{first.folder} and {pick.source.folder} both hold {pick.keys[0]} (of {path}), and not the same.\n"
+            f"{first.folder} and {pick.source.folder} both hold {shown(pick.keys[0])} (of {shown(path)}), and not the same.\n"
             "Select from one of them, or prepare one from a folder above, so that its paths differ."
         )
     return False

@@ -6,10 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DatasetError
 from facegan.files import new_folder
-from facegan.shards.deep import shown
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.samples import Found, read_samples
 

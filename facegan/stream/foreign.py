@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.files import TEMPORARY, make_folder, user_cache
 from facegan.machine import usable_cpus
@@ -140,7 +140,7 @@ class ForeignShards:
                     files = tar_file_expander([{"url": url, "stream": stream}], select_files=_is_image)
                     for sample in group_by_keys(files):
                         suffix = next(suffix for suffix in sample if not suffix.startswith("__"))
-                        yield f"{sample['__key__']}.{suffix} in {url}", sample[suffix]
+                        yield shown(f"{sample['__key__']}.{suffix} in {url}"), sample[suffix]
             except Closed:
                 raise
             except Exception as error:  # tarfile's and every protocol's own

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.files import replacing
 from facegan.prep.sources.base import Entry
@@ -142,7 +143,7 @@ def _of_npz(blob: Blob) -> Iterator[Pictures]:
     pictures = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _fits(shape)}
     if not pictures:
         listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
-        raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {listed}.")
+        raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {shown(listed)}.")
     for name, shape in pictures.items():
         part = next((p for word, p in _PARTS.items() if _says(name, word)), "")
         fitting = [other for other, (its, dtype) in shapes.items()

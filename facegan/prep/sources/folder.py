@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.prep.sources.base import MAX_BYTES, Entry, is_photo, suffix
 from facegan.prep.sources.labels import LABELS_FILE, Labels
@@ -82,7 +83,7 @@ def _walk(top: bytes, avoid: str | None) -> Iterator[tuple[bytes, os.DirEntry[by
                     elif avoid is None or os.path.realpath(entry.path) != os.fsencode(avoid):
                         waiting.append((entry.path, prefix + entry.name + b"/"))
         except PermissionError:
-            raise SourceError(f"The folder {os.fsdecode(folder)} may not be read by this user.") from None
+            raise SourceError(f"The folder {shown(os.fsdecode(folder))} may not be read by this user.") from None
 
 
 class FolderReader:
