@@ -156,7 +156,7 @@ class _Lines:
 class _Bar:
     """A bar, count, rate, time left and a note on one line. Where it is narrow the bar shrinks first, then the note."""
 
-    most, least = 40, 8
+    most, least = 40, 5
     live: ClassVar[Any] = None  # rich's display of the bar that is shown now
 
     def __init__(self, total: int, unit: str, done: int) -> None:
@@ -191,10 +191,7 @@ class _Bar:
 
         # The last column stays free: some terminals go to the next line after it.
         facts, room = " · ".join(self.pace.facts("/")), self.screen.width - 1
-        note = f" · {self.pace.note}" if self.pace.note else ""
-        if cell_len(facts) + 1 + self.least + cell_len(note) > room:
-            # Too narrow for all: a short bar beside the facts, and as much of the note as there is room for.
-            note = _cut(note, room - cell_len(facts) - 1 - self.least)
+        note = _cut(f" · {self.pace.note}", room - cell_len(facts) - 1 - self.least) if self.pace.note else ""
         width = min(self.most, room - cell_len(facts) - cell_len(note) - 1)
         text = Text()
         if width >= self.least:
@@ -203,11 +200,14 @@ class _Bar:
         return text.append(facts).append(note, "dim")
 
 
-def _cut(text: str, room: int) -> str:
-    """The beginning of ``text``, with … where more follows; nothing where even a few letters have no room."""
-    from rich.cells import set_cell_size
+def _cut(note: str, room: int) -> str:
+    """As many whole parts of a note as there is room for, and … for the rest."""
+    from rich.cells import cell_len, set_cell_size
 
-    return f"{set_cell_size(text, room - 1).rstrip()}…" if room > 8 else ""
+    if cell_len(note) <= room:
+        return note
+    text = set_cell_size(note, max(room - 2, 0))
+    return f"{text.rpartition(' · ')[0] or text} …" if room > 8 else ""
 
 
 def _print_message(prefix: str, lines: Sequence[str]) -> None:

@@ -53,8 +53,8 @@ def read_images(files: list[Path], size: int, channels: int) -> Tensor:
         height, width = pixels.shape[:2]
         if (height, width) != (size, size):
             raise DatasetError(
-                f"{shown(files[i])} has {width}×{height} pixels, and the real faces have {size}×{size}: images of one size "
-                "can be compared.\n"
+                f"{shown(files[i])} has {width}×{height} pixels, and the real faces have {size}×{size}: images of one "
+                "size can be compared.\n"
                 f"Make faces of {one_of((28, 32, 64, 128))} with facegan prep --size, or let the other program draw "
                 f"{size}×{size}."
             )

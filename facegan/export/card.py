@@ -17,7 +17,7 @@ from facegan.export.program import FILE_NAME as PROGRAM_NAME
 from facegan.export.snippet import onnx_snippet, program_snippet, torch_snippet
 from facegan.files import human_bytes
 from facegan.nets import NetSpec
-from facegan.shards.cards.markdown import plain, table
+from facegan.shards.cards.markdown import code, plain, table, text
 
 FILE_NAME, PICTURE_NAME = "README.md", "samples.png"
 LIBRARY = "library_name: facegan"  # a line of the front matter, by which a card is known as ours
@@ -78,7 +78,7 @@ def card(spec: NetSpec, origin: Origin, made: Made) -> str:
 
 def _title(spec: NetSpec, origin: Origin) -> str:
     of = origin.known.title if origin.known else "faces"
-    return f"{plain(_method(spec, origin))} on {of}, {spec.size} × {spec.size}"
+    return f"{text(_method(spec, origin))} on {of}, {spec.size} × {spec.size}"
 
 
 def _method(spec: NetSpec, origin: Origin) -> str:
@@ -109,7 +109,8 @@ def _front_matter(spec: NetSpec, origin: Origin) -> str:
 def _model_index(spec: NetSpec, origin: Origin, metrics: Mapping[str, float]) -> list[str]:
     """https://github.com/huggingface/hub-docs/blob/main/modelcard.md: one result, of the one split."""
     name, title = (origin.known.name, origin.known.title) if origin.known else ("faces", "faces")
-    split = origin.evaluation.get("protocol", {}).get("split")
+    protocol = origin.evaluation.get("protocol")
+    split = protocol.get("split") if isinstance(protocol, dict) else None
     lines = [
         "model-index:",
         f"- name: {json.dumps(plain(f'facegan {_method(spec, origin)}'), ensure_ascii=False)}",
@@ -136,7 +137,7 @@ def _about(spec: NetSpec, origin: Origin, made: Made) -> str:
     colours = "grey pictures" if spec.channels == 1 else "pictures in colours"
     images = f", trained with {origin.images:,} images" if origin.images else ""
     return (
-        f"A generator (`{plain(spec.name)}`) that draws {colours} of {spec.size} × {spec.size} pixels from "
+        f"A generator ({code(spec.name)}) that draws {colours} of {spec.size} × {spec.size} pixels from "
         f"{spec.latent} random numbers each{images}.\nWritten by facegan {__version__}.\n\n"
         f"![{made.samples} samples]({PICTURE_NAME})\n\n*Generated: nobody is on these pictures. They are the first "
         f"{made.samples} of a seed, and not chosen.*\n"
@@ -146,7 +147,7 @@ def _about(spec: NetSpec, origin: Origin, made: Made) -> str:
 def _drawing(spec: NetSpec, made: Made) -> str:
     blocks = []
     if made.no_graph:
-        blocks.append(f"Without facegan it is drawn by one of the other files: {made.no_graph}.")
+        blocks.append(f"Without facegan it is drawn by one of the other files: {text(made.no_graph)}.")
     else:
         blocks.append(f"With torch and safetensors alone, in this folder:\n\n{_python(torch_snippet(spec))}")
     blocks += [
@@ -186,14 +187,15 @@ def _data(origin: Origin) -> str:
     told = told if isinstance(told, dict) else {}
     lines = []
     if isinstance(told.get("faces"), int):
-        lines.append(f"{told['faces']:,} faces of {told.get('size')} × {told.get('size')} pixels.")
+        size = text(told.get("size"))
+        lines.append(f"{told['faces']:,} faces of {size} × {size} pixels.")
     if (info := origin.dataset) is not None:
         totals = info.totals
         of = f" of {origin.known.title}" if origin.known else ""
         lines.append(
             f"facegan prep kept {totals.kept:,} of {totals.photos:,} photographs{of}: crop "
-            f"`{plain(info.settings.get('crop'))}`, detector `{plain(info.settings.get('detector'))}`, split "
-            f"`{plain(info.settings.get('split'))}`. Its fingerprint is `{plain(info.fingerprint)}`."
+            f"{code(info.settings.get('crop'))}, detector {code(info.settings.get('detector'))}, split "
+            f"{code(info.settings.get('split'))}. Its fingerprint is {code(info.fingerprint)}."
         )
     else:
         lines.append("Nothing more is known of them here.")
@@ -206,16 +208,16 @@ def _training(origin: Origin) -> str:
         return "Its run's record was not beside it when it was exported.\n"
     fields = TrainConfig.model_fields
     rows = (
-        (f"`{plain(name)}`", f"`{plain(value)}`", (fields[name].description or "") if name in fields else "")
+        (code(name), code(value), (fields[name].description or "") if name in fields else "")
         for name, value in settings.items()
     )
     told = {name: origin.record.get(name) for name in ("precision", "parameters", "versions")}
     parameters, versions = told["parameters"], told["versions"]
-    lines = [f"Computed in {plain(told['precision'])}."]
+    lines = [f"Computed in {text(told['precision'])}."]
     if isinstance(parameters, dict):
-        lines.append(" ".join(f"{plain(net)}: {count:,} parameters." for net, count in parameters.items()))
+        lines.append(" ".join(f"{text(net)}: {_count(count)} parameters." for net, count in parameters.items()))
     if isinstance(versions, dict):
-        lines.append("Versions: " + plain([f"{name} {version}" for name, version in versions.items()]) + ".")
+        lines.append("Versions: " + ", ".join(text(f"{name} {version}") for name, version in versions.items()) + ".")
     return "\n".join(lines) + "\n\n" + table(["setting", "value", "meaning"], rows)
 
 
@@ -224,16 +226,19 @@ def _measured(origin: Origin) -> str:
     if not metrics:
         return "Nothing was measured of this generator (`facegan eval` does).\n"
     floors = told.get("floors") if isinstance(told.get("floors"), dict) else {}
-    rows = ((f"`{plain(name)}`", f"{value:.4g}", _number((floors or {}).get(name))) for name, value in metrics.items())
-    text = table(["metric", "value", "real faces among themselves"], rows)
-    if warnings := told.get("warnings"):
-        text += "\n" + "".join(f"- {plain(warning)}\n" for warning in warnings)
+    rows = ((code(name), f"{value:.4g}", _number((floors or {}).get(name))) for name, value in metrics.items())
+    page = table(["metric", "value", "real faces among themselves"], rows)
+    warnings = told.get("warnings")
+    if isinstance(warnings, list) and warnings:
+        page += "\n" + "".join(f"- {text(warning)}\n" for warning in warnings)
     protocol = told.get("protocol")
     if isinstance(protocol, dict) and protocol:
-        text += "\n" + table(
-            ["protocol", ""], ((f"`{plain(name)}`", f"`{plain(value)}`") for name, value in protocol.items())
-        )
-    return text
+        page += "\n" + table(["protocol", ""], ((code(name), code(value)) for name, value in protocol.items()))
+    return page
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else text(value)
 
 
 def _number(value: Any) -> str:

@@ -83,7 +83,8 @@ def refuse_other_tensors(what: str, found: dict[str, Tensor], wanted: dict[str, 
         ours = list(wanted[name].shape) if name in wanted else "not there"
         if theirs != ours:
             raise CheckpointError(
-                f"{what} belongs to another architecture: its tensor {shown(name)} is {theirs}, but here it is {ours}.\n"
+                f"{what} belongs to another architecture: its tensor {shown(name)} is {theirs}, but here it "
+                f"is {ours}.\n"
                 "Use it with the settings that it was made with."
             )
 
@@ -96,7 +97,8 @@ def _refuse_other_numbers(file: Path, found: dict[str, Tensor], wanted: dict[str
             raise CheckpointError(f"{file} is no generator's file: its tensor {shown(name)} is {kinds}.")
         if not tensor.float().isfinite().all():
             raise CheckpointError(
-                f"{file} can't draw: its tensor {shown(name)} has numbers that are not finite. Take an undamaged copy,\n"
+                f"{file} can't draw: its tensor {shown(name)} has numbers that are not finite. Take an "
+                "undamaged copy,\n"
                 "or an earlier checkpoint of the run."
             )
 

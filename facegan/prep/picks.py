@@ -149,7 +149,8 @@ def _is_new(pick: Pick, before: _Before) -> bool:
         return True
     if keys != pick.keys or any(first.read(its_shard, key) != pick.sample(key) for key in keys):
         raise DatasetError(
-            f"{first.folder} and {pick.source.folder} both hold {shown(pick.keys[0])} (of {shown(path)}), and not the same.\n"
+            f"{first.folder} and {pick.source.folder} both hold {shown(pick.keys[0])} (of {shown(path)}), and "
+            f"not the same.\n"
             "Select from one of them, or prepare one from a folder above, so that its paths differ."
         )
     return False

@@ -179,8 +179,9 @@ def refuse_other_init(record: dict[str, Any], init: str | Path | None, run: Path
     begun = (record.get("init") or {}).get("path")
     if init is not None and str(init) != begun:
         raise SettingsError(
-            f"The run {run} was begun with {f'--init {shown(begun)}' if begun else 'no --init'}, and now --init {init} is "
-            "asked for:\na run starts from other weights only once. Choose another --run folder, or --resume never."
+            f"The run {run} was begun with {f'--init {shown(begun)}' if begun else 'no --init'}, and now --init "
+            f"{init} is asked for:\na run starts from other weights only once. Choose another "
+            "--run folder, or --resume never."
         )
 
 
