@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from facegan.console import shown
+
 
 class FaceganError(Exception):
     """The job failed. The message is one to three lines: the value, the rule it breaks, the way out."""
@@ -89,10 +91,10 @@ class Interrupted(FaceganError):
 def suggest(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the known name nearest to ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    return f" Did you mean '{shown(close[0])}'?" if close else ""
 
 
 def one_of(names: Iterable[object]) -> str:
     """``"28, 32 or 64"``: a list as a sentence has it."""
-    words = [str(name) for name in names]
+    words = [shown(name) for name in names]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from facegan.console import shown
+
 _NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*(k|M|st|ep|)", re.ASCII)
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 
@@ -32,7 +34,8 @@ def images_of(value: Any, option: str, round_images: int, faces: int | None) -> 
     found = _NUMBER.fullmatch(value.strip())
     if not found:
         raise ValueError(
-            f"{option} {value}: write a length in images (200000, 200k, 5M), in steps (2000st) or in epochs (50ep)."
+            f"{option} {shown(value)}: write a length in images (200000, 200k, 5M), in steps (2000st) or in "
+            "epochs (50ep)."
         )
     number, unit = float(found[1].replace("_", "")), found[2]
     if unit == "ep" and faces is None:

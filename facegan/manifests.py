@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.files import packaged, parse_toml
 
@@ -213,12 +214,12 @@ def split_of(known: KnownDataset, name: bytes) -> str:
     for split, files in known.splits.items():
         if number is not None and files.last is not None and number <= files.last:
             return split
-    shown = name.decode("utf-8", "backslashreplace")
+    said = shown(name.decode("utf-8", "backslashreplace"))
     if known.file_name is None:
         raise SourceError(
-            f"{known.title} has no numbered files, so {shown} has no split by its name: use --split source."
+            f"{known.title} has no numbered files, so {said} has no split by its name: use --split source."
         )
     raise SourceError(
-        f"{shown} has no file number of {known.title} (1 to {known.photographs:,}), so it is in none of its splits.\n"
+        f"{said} has no file number of {known.title} (1 to {known.photographs:,}), so it is in none of its splits.\n"
         f"Take it out of the source, or choose another --split."
     )

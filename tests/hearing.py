@@ -17,11 +17,11 @@ class Heard(Console):
         self.warnings: list[str] = []
         self.advances: list[int] = []
 
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+    def note(self, *lines: str) -> None:
+        self.notes.append("\n".join(lines))
 
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+    def warn(self, *lines: str) -> None:
+        self.warnings.append("\n".join(lines))
 
     @contextlib.contextmanager
     def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Progress]:

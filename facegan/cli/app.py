@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import signal
 import sys
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer
 
 import facegan
 from facegan.cli.commands import Commands
-from facegan.console import print_result
+from facegan.console import guard_stderr, print_error, print_interruption, print_result, print_trace, show_breaks, shown
 from facegan.errors import FaceganError
 from facegan.own import shut_current_folder
 
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
     shut_current_folder()
+    guard_stderr()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     sys.exit(_run(arguments))
@@ -64,42 +66,52 @@ def _interrupt(*_: Any) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
+    # What came as an argument is data, wherever a message repeats a part of it.
+    parts = [part for argument in arguments for part in re.split("[/=]", argument)]
+
+    def say(error: BaseException, text: str, code: int) -> int:
+        return _say(error, show_breaks(text, parts), code, "--debug" in arguments)
+
     try:
         code = app(arguments, prog_name="facegan", standalone_mode=False)
         if code == 130:  # typer has turned the interruption into its code, and says nothing
-            return _say(KeyboardInterrupt(), "Interrupted.", code, debug)
+            return say(KeyboardInterrupt(), "Interrupted.", code)
         return code if isinstance(code, int) else 0
     except FaceganError as error:
-        return _say(error, str(error), error.exit_code, debug)
+        return say(error, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
-        return _say(error, "Interrupted.", 130, debug)
+        return say(error, "Interrupted.", 130)
     except BrokenPipeError:  # the reader of a pipe went away: `facegan inspect out | head`
         with contextlib.suppress(OSError):
             sys.stderr.close()
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _say(error, f"{where}{error.strerror or error}.", 1, debug)
+        return say(error, f"{where}{error.strerror or error}.", 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's usage errors, whichever click they come from
-            return _say(error, _usage_sentence(error), 2, debug)
+            if type(error).__name__ == "NoArgsIsHelpError":  # a group by its bare name: its help was printed
+                return 2
+            return say(error, _usage_sentence(error), 2)
         text = (
             f"This is a fault in facegan: {type(error).__name__}: {error}\nThe same command with --debug shows where."
         )
-        return _say(error, text, 1, debug)
+        return say(error, text, 1)
 
 
 def _usage_sentence(error: Any) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "facegan"
-    return f"{error.format_message()}\nSee: {path} --help"
+    return f"{shown(error.format_message())}\nSee: {path} --help"
 
 
 def _say(error: BaseException, text: str, code: int, debug: bool) -> int:
     if debug:
         import traceback
 
-        traceback.print_exception(error)
-    sys.stderr.write(f"error: {text}\n" if code != 130 else f"\n{text}\n")
+        print_trace("".join(traceback.format_exception(error)))
+    if code == 130:
+        print_interruption(text)
+    else:
+        print_error(text)
     return code

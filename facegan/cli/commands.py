@@ -90,6 +90,9 @@ class Commands(typer.core.TyperGroup):
         super().__init__(**given)
         self.commands = {name: typer.core.TyperCommand(name, help=line) for name, (line, _) in COMMANDS.items()}
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
             self.commands[args[0]] = load(args[0])
@@ -102,6 +105,9 @@ def load(name: str) -> Any:
     if hasattr(module, "app"):
         group = typer.main.get_group(module.app)  # `get_command` would give it options of its own for completion
         group.name = name
+        for below in group.commands.values():
+            _without_types(below.get_params(typer.Context(below)))
+        _without_types(group.get_params(typer.Context(group)))
         return group
     function, (_, example) = getattr(module, name), COMMANDS[name]
     # Typer breaks lines of later paragraphs where the docstring does.
@@ -110,4 +116,13 @@ def load(name: str) -> Any:
     one.command(name, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
     command = typer.main.get_command(one)
     command.name = name
+    _without_types(command.get_params(typer.Context(command)))
     return command
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Help shows a flag as it is written: ``--json``, and not ``--json <bool>``."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters

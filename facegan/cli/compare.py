@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -42,15 +43,22 @@ def compare(
         print_json(found | ({"out": str(out)} if out else {}))
         return
     metrics = sorted({name for run in runs for name in run.measured})
-    rows = [[name, *map(str, values)] for name, values in different.items()]
+    rows = [
+        [name, *("–" if value in (None, "") else str(value) for value in values)] for name, values in different.items()
+    ]
     rows += [
         ["images", *(f"{run.last['images']:,}" for run in runs)],
         ["images/s", *(f"{run.images_per_second:,.0f}" for run in runs)],
-        ["generator's loss", *(f"{run.last['loss_g']:.3f}" for run in runs)],
-        ["discriminator's loss", *(f"{run.last['loss_d']:.3f}" for run in runs)],
-        *([f"least {name}", *(f"{run.measured.get(name, float('nan')):.4g}" for run in runs)] for name in metrics),
+        ["generator's loss", *(_number(run.last["loss_g"], ".3f") for run in runs)],
+        ["discriminator's loss", *(_number(run.last["loss_d"], ".3f") for run in runs)],
+        *([f"least {name}", *(_number(run.measured.get(name), ".4g") for run in runs)] for name in metrics),
         ["health", *(", ".join(sorted({row["health"] for row in run.findings})) or "well" for run in runs)],
     ]
     print_table(["", *titles(runs)], rows)
     if out is not None:
         print_result(f"curves and samples: {out}")
+
+
+def _number(value: float | None, form: str) -> str:
+    """``–`` where nothing was measured."""
+    return "–" if value is None or not math.isfinite(value) else format(value, form)

@@ -58,11 +58,11 @@ def demo(
         return
     print_result(
         f"{prepared['kept']} of {prepared['photos']} portraits kept, {trained['images']:,} images trained, "
-        f"{human_seconds(seconds)}. Everything is in {folder}. Open:\n"
-        f"  {preview}   what the detector cropped\n"
-        f"  {grid}   faces that the generator drew\n"
-        f"  {losses}   how the training went\n"
-        f"  {page}   all of it, as a page"
+        f"{human_seconds(seconds)}. Everything is in {folder}. Open:",
+        f"  {preview}   what the detector cropped",
+        f"  {grid}   faces that the generator drew",
+        f"  {losses}   how the training went",
+        f"  {page}   all of it, as a page",
     )
 
 

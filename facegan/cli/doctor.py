@@ -23,6 +23,6 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
         print_table(["", "what", "found"], [[marks[f.ok], f.what, f.found] for f in findings])
         remedies = dict.fromkeys(f.remedy for f in findings if f.remedy)
         if remedies:
-            print_result("To mend it:\n" + "\n".join(f"  {remedy}" for remedy in remedies))
+            print_result("To mend it:", *(f"  {remedy}" for remedy in remedies))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

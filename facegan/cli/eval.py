@@ -105,7 +105,7 @@ def eval(
         if json:
             print_json(told)
         else:
-            print_result("\n".join(f"{name} = {value}" for name, value in told.items()))
+            print_result(*(f"{name} = {value}" for name, value in told.items()))
         return
     told, found = measure(target, shards, config, means, console=console_of(quiet), out=out, trust_code=trust_code)
     if json:
@@ -113,6 +113,6 @@ def eval(
         return
     from facegan.evaluate.table import rows_of
 
-    print_table(["metric", "", "better", "real faces", "beside them", "what it is"], rows_of(found))
+    print_table(["metric", "value", "better", "real faces", "beside them", "what it is"], rows_of(found))
     if "neighbours" in told:
         print_result(f"{Path(told['neighbours']).with_name(EVALUATION)}  (and look at {told['neighbours']})")

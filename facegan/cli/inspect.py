@@ -79,7 +79,7 @@ def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool,
     if json:
         print_json(fields)
     else:
-        print_table(["", str(out)], [[name, _text(value)] for name, value in fields.items()])
+        print_table([str(out), ""], [[name, _text(value)] for name, value in fields.items()])
 
 
 def _all(out: Path, plot: Path | None, json: bool, console: Console) -> None:
@@ -94,12 +94,14 @@ def _all(out: Path, plot: Path | None, json: bool, console: Console) -> None:
         drawn = {name: histogram.to_json() for name, histogram in histograms.items()}
         print_json({**info.model_dump(mode="json"), "histograms": drawn})
         return
-    print_table(["", str(out), ""], _rows(info))
+    print_table([str(out), "", ""], _counts(info))
     for histogram in histograms.values():
         print_bars(histogram.headline, histogram.bars())
+    print_result("")
+    print_table(["how it was made", ""], _settings(info))
 
 
-def _rows(info: DatasetInfo) -> list[list[str]]:
+def _counts(info: DatasetInfo) -> list[list[str]]:
     totals = info.totals
     rows = [["photographs", f"{totals.photos:,}", ""], ["kept", f"{totals.kept:,}", _share(totals.kept, totals.photos)]]
     rows += [[f"rejected: {name}", f"{n:,}", _share(n, totals.photos)] for name, n in totals.rejected.items()]
@@ -110,8 +112,12 @@ def _rows(info: DatasetInfo) -> list[list[str]]:
         samples = sum(shard.samples for shard in shards)
         size = human_bytes(sum(shard.bytes for shard in shards))
         rows += [[f"split {split}", f"{samples:,}", f"{len(shards):,} shards, {size}"]]
-    rows += [[f"setting {name}", _setting(value), ""] for name, value in info.settings.items()]
-    return rows + [[f"version of {name}", version, ""] for name, version in info.versions.items()]
+    return rows
+
+
+def _settings(info: DatasetInfo) -> list[list[str]]:
+    rows = [[f"setting {name}", _setting(value)] for name, value in info.settings.items()]
+    return rows + [[f"version of {name}", version] for name, version in info.versions.items()]
 
 
 def _share(part: int, whole: int) -> str:

@@ -55,4 +55,4 @@ def pull(
     if json:
         print_json(paths)
     else:
-        print_result("\n".join(f"{name}  {path}" for name, path in paths.items()))
+        print_result(*(f"{name}  {path}" for name, path in paths.items()))

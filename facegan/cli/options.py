@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from facegan.config import Settings
+from facegan.config import DETECTORS, Settings, choices_of
 from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.own import not_tried, runs_code
@@ -19,7 +19,29 @@ S = TypeVar("S", bound=Settings)
 def setting(config: type[Settings], name: str, *, by_method: bool = False) -> Any:
     """The option of a setting: its help and its default's place are the setting's own."""
     text = config.describe(name).replace("[", "\\[")  # rich reads brackets as markup
-    return typer.Option("--" + name.replace("_", "-"), help=text, show_default="by method" if by_method else True)
+    names = DETECTORS if name == "detector" else choices_of(config.model_fields[name].annotation)
+    return typer.Option(
+        "--" + name.replace("_", "-"),
+        help=text,
+        show_default="by method" if by_method else True,
+        autocompletion=completion(lambda: map(str, names)) if names else None,
+    )
+
+
+def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """For the shell: those of the names, looked up when it asks, that begin as what is typed."""
+
+    def beginning(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return beginning
+
+
+def recipe_names() -> list[str]:
+    """Recipes that come with facegan, and those in this folder."""
+    from facegan.recipes.known import packaged_recipes
+
+    return [*packaged_recipes(), *sorted(path.name for path in Path().glob("*.toml"))]
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -34,6 +56,7 @@ RecipeFile = Annotated[
     typer.Option(
         "--recipe",
         metavar="RECIPE",
+        autocompletion=completion(recipe_names),
         help="Settings of a recipe: a name of facegan recipes list, or a .toml file. Options given beside it win.",
     ),
 ]

@@ -151,10 +151,10 @@ def prep(
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in result.rejected.items()) or "none"
     share = result.kept / result.photos
     print_result(
-        f"{result.photos:,} photographs: {result.kept:,} kept ({share:.2%}), rejected: {rejected}\n"
+        f"{result.photos:,} photographs: {result.kept:,} kept ({share:.2%}), rejected: {rejected}",
         f"{result.faces:,} faces of {config.size}×{config.size} in {result.shards:,} shards, "
-        f"{human_bytes(result.bytes)}\n"
-        f"{result.out}  (look at {result.out}/preview.png, then: facegan train --shards {result.out})"
+        f"{human_bytes(result.bytes)}",
+        f"{result.out}  (look at {result.out}/preview.png, then: facegan train --shards {result.out})",
     )
 
 

@@ -8,15 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Json, Quiet, TrustCode, console_of, say_not_tried
-from facegan.console import Console, print_json, print_result, print_table
+from facegan.cli.options import (
+    Debug,
+    Json,
+    Quiet,
+    TrustCode,
+    completion,
+    console_of,
+    recipe_names,
+    say_not_tried,
+)
+from facegan.console import Console, print_json, print_result, print_table, print_wrapped
 
 if TYPE_CHECKING:
     from facegan.recipes.trial import Trial
 
 app = typer.Typer(help="List, show, check and copy recipes: whole experiments as TOML files.", no_args_is_help=True)
 
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="A name of facegan recipes list, or a .toml file.")]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A name of facegan recipes list, or a .toml file.",
+        autocompletion=completion(recipe_names),
+    ),
+]
 
 
 @app.command("list")
@@ -44,17 +60,21 @@ def show(recipe: Recipe, json: Json = False, debug: Debug = False) -> None:
         told = {"name": read.name, "file": str(read.file), "heading": read.heading}
         print_json({**told, "settings": [setting.to_json() for setting in settings], "not_tried": code})
         return
-    print_result(f"{read.heading or read.name}\n")
+    print_wrapped(*(read.heading or read.name).split("\n"), "", "Settings have their default where none is named.")
     for section in dict.fromkeys(setting.section for setting in settings):
-        rows = [setting.texts() for setting in settings if setting.section == section]
-        print_table([f"[{section}]", "value", "default", "unit", "meaning"], rows)
-        print_result("")
+        print_result("", f"[{section}]")
+        print_wrapped(*(f"  {setting}" for setting in settings if setting.section == section), hanging=4)
 
 
 @app.command("check")
 def check(
     recipes: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE]...", help="All that come with facegan, where none is named.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE]...",
+            help="All that come with facegan, where none is named.",
+            autocompletion=completion(recipe_names),
+        ),
     ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="Also let each learn four kinds of small pictures, for some seconds.")
@@ -86,7 +106,9 @@ def check(
     if json:
         print_json({"ok": ok, "recipes": [checked.to_json() for checked in found]})
     else:
-        print_result("\n".join(f"{checked.recipe}: {checked.problem or 'ok'}" for checked in found))
+        for checked in found:
+            first, *further = (checked.problem or "ok").split("\n")
+            print_result(f"{checked.recipe}: {first}", *(f"  {line}" for line in further))
     if not ok:
         raise typer.Exit(1)
 

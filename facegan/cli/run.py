@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, TrustCode, by_section, console_of, say_not_tried
+from facegan.cli.recipes import Recipe
 from facegan.console import print_json, print_table
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name of facegan recipes list, or a .toml file.")],
+    recipe: Recipe,
     sets: Set = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="The folder of all that is made. \\[default: runs/RECIPE]")

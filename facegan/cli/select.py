@@ -43,5 +43,6 @@ def select(
     else:
         print_result(
             f"{result.samples:,} faces of {result.photos:,} photographs in {result.shards:,} shards, "
-            f"{human_bytes(result.bytes)}\n{new}  (look at {new}/preview.png, then: facegan train --shards {new})"
+            f"{human_bytes(result.bytes)}",
+            f"{new}  (look at {new}/preview.png, then: facegan train --shards {new})",
         )

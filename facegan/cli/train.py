@@ -161,9 +161,9 @@ def train(
         print_json(result.to_json())
         return
     print_result(
-        f"{result.images:,} images, {result.images_per_second:,.0f} images/s\n"
+        f"{result.images:,} images, {result.images_per_second:,.0f} images/s",
         f"{result.run}  (look at {result.run}/samples and {result.run}/losses.png, "
-        f"then: facegan sample {result.run} --out grid.png)"
+        f"then: facegan sample {result.run} --out grid.png)",
     )
 
 
@@ -172,7 +172,7 @@ def _print_plan(plan: dict[str, Any], json: bool) -> None:
     if json:
         print_json(plan)
     else:
-        print_result("\n".join(f"{name} = {value}" for name, value in plan.items()))
+        print_result(*(f"{name} = {value}" for name, value in plan.items()))
 
 
 def _name(shards: str) -> str:

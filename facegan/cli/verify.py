@@ -33,6 +33,6 @@ def verify(
         held = "all checksums agree, every face decodes" if deep else "all checksums agree"
         print_result(f"{out} is whole: {found.shards:,} shards, {found.samples:,} samples, {held}.")
     else:
-        print_result("\n".join(problem.problem for problem in found.problems))
+        print_result(*(problem.problem for problem in found.problems))
     if not found.ok:
         raise typer.Exit(1)

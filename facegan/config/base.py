@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from facegan.console import show_breaks
 from facegan.errors import SettingsError, one_of, suggest
 
 Positive = Annotated[int, Field(gt=0)]
@@ -31,7 +32,7 @@ class Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise SettingsError(cls._sentence(error.errors()[0])) from None
+            raise SettingsError(show_breaks(cls._sentence(error.errors()[0]), [*values, *values.values()])) from None
 
     @classmethod
     def default(cls, name: str) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from facegan.console import shown
 from facegan.errors import DatasetError, one_of
 from facegan.faces.grey import grey
 from facegan.faces.photo import Photo, Rejected
@@ -53,8 +54,8 @@ def read_images(files: list[Path], size: int, channels: int) -> Tensor:
         height, width = pixels.shape[:2]
         if (height, width) != (size, size):
             raise DatasetError(
-                f"{files[i]} has {width}×{height} pixels, and the real faces have {size}×{size}: images of one size "
-                "can be compared.\n"
+                f"{shown(files[i])} has {width}×{height} pixels, and the real faces have {size}×{size}: images of one "
+                "size can be compared.\n"
                 f"Make faces of {one_of((28, 32, 64, 128))} with facegan prep --size, or let the other program draw "
                 f"{size}×{size}."
             )
@@ -72,7 +73,7 @@ def _decoded(files: list[Path]) -> Iterator[np.ndarray]:
             yield Photo(data).pixels()
         except Rejected as rejected:
             raise DatasetError(
-                f"{path} can't be read as an image: {rejected.reason}. Take it out of the folder."
+                f"{shown(path)} can't be read as an image: {rejected.reason}. Take it out of the folder."
             ) from None
         except OSError as error:
-            raise DatasetError(f"{path} can't be read: {error.strerror or error}.") from None
+            raise DatasetError(f"{shown(path)} can't be read: {error.strerror or error}.") from None

@@ -17,7 +17,7 @@ from facegan.export.snippet import onnx_snippet, program_snippet, torch_snippet
 from facegan.files import human_bytes
 from facegan.nets import NetSpec
 from facegan.own import is_own
-from facegan.shards.cards.markdown import plain, table
+from facegan.shards.cards.markdown import code, plain, table, text
 
 FILE_NAME, PICTURE_NAME = "README.md", "samples.png"
 LIBRARY = "library_name: facegan"  # a line of the front matter, by which a card is known as ours
@@ -78,7 +78,7 @@ def card(spec: NetSpec, origin: Origin, made: Made) -> str:
 
 def _title(spec: NetSpec, origin: Origin) -> str:
     of = origin.known.title if origin.known else "faces"
-    return f"{plain(_method(spec, origin))} on {of}, {spec.size} × {spec.size}"
+    return f"{text(_method(spec, origin))} on {of}, {spec.size} × {spec.size}"
 
 
 def _method(spec: NetSpec, origin: Origin) -> str:
@@ -132,7 +132,7 @@ def _about(spec: NetSpec, origin: Origin, made: Made) -> str:
     colours = "grey pictures" if spec.channels == 1 else "pictures in colours"
     images = f", trained with {origin.images:,} images" if origin.images else ""
     return (
-        f"A generator (`{plain(spec.name)}`) that draws {colours} of {spec.size} × {spec.size} pixels from "
+        f"A generator ({code(spec.name)}) that draws {colours} of {spec.size} × {spec.size} pixels from "
         f"{spec.latent} random numbers each{images}.\nWritten by facegan {__version__}.\n\n"
         f"![{made.samples} samples]({PICTURE_NAME})\n\n*Generated: nobody is on these pictures. They are the first "
         f"{made.samples} of a seed, and not chosen.*\n"
@@ -142,7 +142,7 @@ def _about(spec: NetSpec, origin: Origin, made: Made) -> str:
 def _drawing(spec: NetSpec, made: Made) -> str:
     blocks = []
     if made.no_graph:
-        blocks.append(f"Without facegan it is drawn by one of the other files: {made.no_graph}.")
+        blocks.append(f"Without facegan it is drawn by one of the other files: {text(made.no_graph)}.")
     else:
         blocks.append(f"With torch and safetensors alone, in this folder:\n\n{_python(torch_snippet(spec))}")
     blocks += [
@@ -187,8 +187,8 @@ def _data(origin: Origin) -> str:
         of = f" of {origin.known.title}" if origin.known else ""
         lines.append(
             f"facegan prep kept {totals.kept:,} of {totals.photos:,} photographs{of}: crop "
-            f"`{plain(info.settings.get('crop'))}`, detector `{plain(info.settings.get('detector'))}`, split "
-            f"`{plain(info.settings.get('split'))}`. Its fingerprint is `{plain(info.fingerprint)}`."
+            f"{code(info.settings.get('crop'))}, detector {code(info.settings.get('detector'))}, split "
+            f"{code(info.settings.get('split'))}. Its fingerprint is {code(info.fingerprint)}."
         )
     else:
         lines.append("Nothing more is known of them here.")
@@ -201,16 +201,18 @@ def _training(origin: Origin) -> str:
         return "Its run's record was not beside it when it was exported.\n"
     fields = TrainConfig.model_fields
     rows = (
-        (f"`{plain(name)}`", f"`{plain(value)}`", (fields[name].description or "") if name in fields else "")
+        (code(name), code(value), (fields[name].description or "") if name in fields else "")
         for name, value in settings.items()
     )
     lines = []
     if facts.precision:
-        lines.append(f"Computed in {plain(facts.precision)}.")
+        lines.append(f"Computed in {text(facts.precision)}.")
     if facts.parameters:
-        lines.append(" ".join(f"{plain(net)}: {count:,} parameters." for net, count in facts.parameters.items()))
+        lines.append(" ".join(f"{text(net)}: {count:,} parameters." for net, count in facts.parameters.items()))
     if facts.versions:
-        lines.append("Versions: " + plain([f"{name} {version}" for name, version in facts.versions.items()]) + ".")
+        lines.append(
+            "Versions: " + ", ".join(text(f"{name} {version}") for name, version in facts.versions.items()) + "."
+        )
     return "\n".join(lines) + "\n\n" + table(["setting", "value", "meaning"], rows)
 
 
@@ -219,15 +221,13 @@ def _measured(origin: Origin) -> str:
     if not found or not found.metrics:
         return "Nothing was measured of this generator (`facegan eval` does).\n"
     floors = {name: f"{value:.4g}" for name, value in found.floors.items()}
-    rows = ((f"`{plain(name)}`", f"{value:.4g}", floors.get(name, "")) for name, value in found.metrics.items())
-    text = table(["metric", "value", "real faces among themselves"], rows)
+    rows = ((code(name), f"{value:.4g}", floors.get(name, "")) for name, value in found.metrics.items())
+    page = table(["metric", "value", "real faces among themselves"], rows)
     if found.warnings:
-        text += "\n" + "".join(f"- {plain(warning)}\n" for warning in found.warnings)
+        page += "\n" + "".join(f"- {text(warning)}\n" for warning in found.warnings)
     if found.protocol:
-        text += "\n" + table(
-            ["protocol", ""], ((f"`{plain(name)}`", f"`{plain(value)}`") for name, value in found.protocol.items())
-        )
-    return text
+        page += "\n" + table(["protocol", ""], ((code(name), code(value)) for name, value in found.protocol.items()))
+    return page
 
 
 def _terms(origin: Origin) -> str:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from facegan.console import shown
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.nets import began, dcgan, dcgan_fc, dcgan_pool, mlp, mnist_conv, r3gan, resnet
 from facegan.nets.noise import random
@@ -83,7 +84,9 @@ def find_pair(spec: NetSpec) -> Pair:
         SettingsError: no such pair, or not at this size, with so many channels or this normalisation.
     """
     if spec.name not in PAIRS and not is_own(spec.name):
-        raise SettingsError(f"There are no nets '{spec.name}': choose {one_of(PAIRS)}.{suggest(spec.name, PAIRS)}")
+        raise SettingsError(
+            f"There are no nets '{shown(spec.name)}': choose {one_of(PAIRS)}.{suggest(spec.name, PAIRS)}"
+        )
     pair = PAIRS[spec.name] if spec.name in PAIRS else own_pair(spec.name)
     if spec.size not in pair.sizes:
         raise SettingsError(

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from facegan.config import Law
+from facegan.console import shown
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parse_json, read_tensors, write_bytes
 from facegan.nets.registry import make_generator, planned_generator
@@ -98,7 +99,8 @@ def refuse_other_tensors(what: str, found: dict[str, Tensor], wanted: dict[str, 
         ours = list(wanted[name].shape) if name in wanted else "not there"
         if theirs != ours:
             raise CheckpointError(
-                f"{what} belongs to another architecture: its tensor {name} is {theirs}, but here it is {ours}.\n"
+                f"{what} belongs to another architecture: its tensor {shown(name)} is {theirs}, but here it "
+                f"is {ours}.\n"
                 "Use it with the settings that it was made with."
             )
 
@@ -109,10 +111,11 @@ def _refuse_others(file: Path, found: dict[str, Tensor], wanted: dict[str, Tenso
     for name, tensor in found.items():
         if tensor.is_complex() or tensor.is_floating_point() != wanted[name].is_floating_point():
             kinds = f"{tensor.dtype}, but here it is {wanted[name].dtype}".replace("torch.", "")
-            raise CheckpointError(f"{file} is no generator's file: its tensor {name} is {kinds}.")
+            raise CheckpointError(f"{file} is no generator's file: its tensor {shown(name)} is {kinds}.")
         if not tensor.float().isfinite().all():
             raise CheckpointError(
-                f"{file} can't draw: its tensor {name} has numbers that are not finite. Take an undamaged copy,\n"
+                f"{file} can't draw: its tensor {shown(name)} has numbers that are not finite. Take an "
+                "undamaged copy,\n"
                 "or an earlier checkpoint of the run."
             )
 

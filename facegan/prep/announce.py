@@ -18,7 +18,7 @@ def announce(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int
     known = known_datasets().get(plan.data_set)
     if known:
         split = f"; recommended: --split {known.prep_split}" if config.split == "none" else ""
-        console.note(f"{completeness(known, len(plan.catalogue))}{split}.")
+        console.note(f"{completeness(known, plan.found)}{split}.")
     if plan.found > new:
         console.note(f"{plan.found - new:,} of them are done already.")
     if plan.twins:

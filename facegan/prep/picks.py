@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from facegan.config import SelectConfig
-from facegan.console import Progress
+from facegan.console import Progress, shown
 from facegan.errors import DamagedFile, DatasetError
 from facegan.files import parsing
 from facegan.shards.checksums import check_photos, check_shard
@@ -59,7 +59,9 @@ class Standing:
             self._open(shard)
         sample = self._samples.get(key)
         if sample is None or sample.meta is None or self._shard is None:
-            raise self._damaged(f"{PHOTOS_FILE} tells of the sample {key}, but {self.folder / shard} does not hold it")
+            raise self._damaged(
+                f"{PHOTOS_FILE} tells of the sample {shown(key)}, but {self.folder / shard} does not hold it"
+            )
         return bytes(self._shard.read(sample.image)), bytes(self._shard.read(sample.meta))
 
     def _open(self, name: str) -> None:
@@ -81,7 +83,7 @@ class Standing:
             with parsing(shard := row["shard"]):
                 return float(json.loads(self.read(shard, key)[1])["score"])
         except DamagedFile:
-            raise self._damaged(f"{key}.json in {self.folder / row['shard']} tells no score") from None
+            raise self._damaged(f"{shown(key)}.json in {self.folder / row['shard']} tells no score") from None
 
     def _damaged(self, what: str) -> DatasetError:
         return DatasetError(f"{what}.\nSee what else is wrong: facegan verify {self.folder}")
@@ -155,7 +157,8 @@ def _is_new(pick: Pick, before: _Before) -> bool:
         return True
     if keys != pick.keys or any(first.read(its_shard, key) != pick.sample(key) for key in keys):
         raise DatasetError(
-            f"{first.folder} and {pick.source.folder} both hold {pick.keys[0]} (of {path}), and not the same.\n"
+            f"{first.folder} and {pick.source.folder} both hold {shown(pick.keys[0])} (of {shown(path)}), and "
+            f"not the same.\n"
             "Select from one of them, or prepare one from a folder above, so that its paths differ."
         )
     return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.config import PrepConfig
+from facegan.console import shown
 from facegan.errors import DatasetError, SourceError
 from facegan.manifests import known_datasets, recognise
 from facegan.prep.attributes import Attributes
@@ -195,7 +196,9 @@ def set_attributes(catalogue: Catalogue, attributes: Attributes) -> None:
     """
     missing = catalogue.set_attributes(attributes.rows())
     if missing:
-        raise SourceError(f"{attributes.path} has no attributes of {missing}. All photographs need some, or none.")
+        raise SourceError(
+            f"{attributes.path} has no attributes of {shown(missing)}. All photographs need some, or none."
+        )
 
 
 def _is_all_known(catalogue: Catalogue, before: DatasetInfo) -> bool:
@@ -217,9 +220,9 @@ def _recognised(source: Source, catalogue: Catalogue) -> str:
 
 
 def _no_photographs(where: str, catalogue: Catalogue) -> str:
-    others = ", ".join(f"{count:,} {suffix}" for suffix, count in catalogue.ignored.most_common(5))
+    others = ", ".join(f"{count:,} {shown(suffix)}" for suffix, count in catalogue.ignored.most_common(5))
     broken = catalogue.ignored.names.get(BROKEN_LINK)
-    links = f"The first links that lead nowhere: {', '.join(broken)}.\n" if broken else ""
+    links = f"The first links that lead nowhere: {', '.join(map(shown, broken))}.\n" if broken else ""
     return (
         f"{where} holds no photographs" + (f" (but {others})" if others else "") + f".\n{links}"
         f"Photographs are files that end in {' '.join(sorted(PHOTO_SUFFIXES))}."
@@ -231,7 +234,7 @@ def _refuse_changed(catalogue: Catalogue, out: Path) -> None:
     if changed:
         path, then, now = changed
         raise DatasetError(
-            f"{path} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
+            f"{shown(path)} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
             f"Put the old one back, give the new one another name, or make the dataset anew with --force."
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DatasetError
 from facegan.files import sha256_file
 from facegan.prep.attributes import Attributes
@@ -60,7 +60,9 @@ def plan_repair(
         twins = [reason == "duplicate" for reason in reasons]
         gone = catalogue.ask_again(number, zip(table["path"].to_pylist(), twins, strict=True))
         if gone:
-            raise DatasetError(f"{gone} is gone from the source, and {chunk.shard or out} can't be made without it.")
+            raise DatasetError(
+                f"{shown(gone)} is gone from the source, and {chunk.shard or out} can't be made without it."
+            )
         items = list(catalogue.photos_again(number, chunk.split))
         again[number] = plan_chunk(number, chunk.split, items, settings, versions)
     return Plan(

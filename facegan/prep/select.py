@@ -14,7 +14,7 @@ import cv2
 import pyarrow as pa
 
 from facegan.config import SelectConfig
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DatasetError, SettingsError, one_of
 from facegan.faces.grey import grey
 from facegan.files import TEMPORARY, new_folder, refuse_filled, sha256_file, write_bytes, write_json
@@ -143,8 +143,8 @@ def _settings(sources: list[Standing], config: SelectConfig) -> dict[str, Any]:
             if name not in brought and a.get(name) != b.get(name):
                 bring = _REMEDIES.get(name, "Prepare one of them anew")
                 raise DatasetError(
-                    f"{first.folder} was made with {name} = {_short(a.get(name))}, and {other.folder} with "
-                    f"{name} = {_short(b.get(name))}, so they do not go together.\n{bring}."
+                    f"{first.folder} was made with {shown(name)} = {_short(a.get(name))}, and {other.folder} with "
+                    f"{shown(name)} = {_short(b.get(name))}, so they do not go together.\n{bring}."
                 )
     for source in sources:
         if config.size and config.size > source.info.settings["size"]:
@@ -174,7 +174,7 @@ def _settings(sources: list[Standing], config: SelectConfig) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return ", ".join(str(item)[:12] for item in value) if isinstance(value, list) else str(value)
+    return shown(", ".join(str(item)[:12] for item in value) if isinstance(value, list) else value)
 
 
 @dataclass
@@ -265,7 +265,9 @@ def _brought(image: bytes, settings: dict[str, Any], key: str, folder: Path) -> 
     """To the new dataset's size and channels."""
     rgb = decode_image(image)
     if rgb is None:
-        raise DatasetError(f"The face {key} can't be decoded.\nSee what else is wrong: facegan verify {folder} --deep")
+        raise DatasetError(
+            f"The face {shown(key)} can't be decoded.\nSee what else is wrong: facegan verify {folder} --deep"
+        )
     pixels, size = grey(rgb) if settings["channels"] == 1 else rgb, settings["size"]
     small = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
     return encode_image(small.reshape(size, size, settings["channels"]), settings["format"])

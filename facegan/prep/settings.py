@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.config import PrepConfig
+from facegan.console import shown
 from facegan.errors import DatasetError, ModelError, SettingsError
 from facegan.faces.detectors import check_detector
 from facegan.faces.models import cache_folder, check_model, find_model, known_models, resolve_model
@@ -82,12 +83,12 @@ def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
 def _as_given(name: str, value: Any) -> str:
     """A setting as people give it: all but one have options."""
     if name == "channels":
-        return f"--set prep.channels={value}"
-    return f"--{name.replace('_', '-').replace('models', 'model')} {_short(value)}"
+        return f"--set prep.channels={shown(value)}"
+    return f"--{shown(name).replace('_', '-').replace('models', 'model')} {_short(value)}"
 
 
 def _short(value: Any) -> str:
-    return ", ".join(item[:12] for item in value) if isinstance(value, list) else str(value)
+    return shown(", ".join(str(item)[:12] for item in value) if isinstance(value, list) else value)
 
 
 def library_versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from facegan.console import shown
 from facegan.errors import SettingsError, SourceError
 from facegan.manifests import known_datasets, split_of
 from facegan.shards.layout import SPLITS, readable_path
@@ -54,7 +55,7 @@ def by_hash(path: bytes, parts: tuple[float, ...]) -> str:
 def _by_source(path: bytes, part: str) -> str:
     if part not in SPLITS:
         raise SourceError(
-            f"--split source: the source does not say whether {readable_path(path)} is for train, val or test.\n"
+            f"--split source: the source does not say whether {shown(readable_path(path))} is for train, val or test.\n"
             f"Choose shares, such as --split 0.9,0.05,0.05."
         )
     return part

@@ -19,6 +19,7 @@ from facegan.config import (
     TrainConfig,
     defaults_of_nets,
 )
+from facegan.console import shown
 from facegan.errors import DamagedFile, SettingsError, one_of, suggest
 from facegan.files import parse_toml
 from facegan.lengths import in_epochs
@@ -131,7 +132,7 @@ class Recipe:
                 if (section, name) in but or not is_local(where) or Path(where).exists():
                     continue
                 other = f" Name another with --set {section}.{name}=PATH." if self.is_packaged else ""
-                raise SettingsError(f"{self.line(section, name)}There is no {where}.{_near(Path(where))}{other}")
+                raise SettingsError(f"{self.line(section, name)}There is no {shown(where)}.{_near(Path(where))}{other}")
 
 
 def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
@@ -228,7 +229,7 @@ def set_over(recipe: Recipe, sets: Mapping[str, Mapping[str, Any]]) -> None:
 def _which_faces(shards: str) -> str:
     if shards:
         return (
-            f"train.shards = {shards} does not go with [prep], which makes the dataset.\n"
+            f"train.shards = {shown(shards)} does not go with [prep], which makes the dataset.\n"
             "Leave one of them out; prep.out says where the dataset of [prep] lies."
         )
     return "[train] has no faces: name a dataset with train.shards, or photographs in a section [prep]."
@@ -253,7 +254,7 @@ def _parsed(text: str, file: str) -> Values:
     except DamagedFile as error:
         found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", error.why)
         where, why = (f", line {found[2]}", found[1]) if found else ("", error.why)
-        raise SettingsError(f"{file}{where}: this is no TOML: {why}.") from None
+        raise SettingsError(f"{file}{where}: this is no TOML: {shown(why)}.") from None
     if not given:
         raise SettingsError(f"{file} says nothing: a recipe has the sections [prep] and [train], or one of them.")
     return given
@@ -269,10 +270,10 @@ def _refuse_unknown(given: Values, lines: dict[tuple[str, str], int], file: str)
 
 def _refuse_section(section: str, where: str, is_section: bool = True) -> None:
     if not is_section:
-        raise SettingsError(f"{where}'{section}' stands in no section: put it below [prep] or [train].")
+        raise SettingsError(f"{where}'{shown(section)}' stands in no section: put it below [prep] or [train].")
     if section not in SECTIONS:
         raise SettingsError(
-            f"{where}There is no section [{section}]: choose {one_of(SECTIONS)}.{suggest(section, SECTIONS)}"
+            f"{where}There is no section [{shown(section)}]: choose {one_of(SECTIONS)}.{suggest(section, SECTIONS)}"
         )
 
 
@@ -281,7 +282,9 @@ def _refuse_name(section: str, name: str, where: str) -> None:
     if name in known:
         return
     elsewhere = next((f" It belongs in [{other}]." for other in SECTIONS if name in names_of(other)), "")
-    raise SettingsError(f"{where}There is no setting '{name}' in [{section}].{elsewhere or suggest(name, known)}")
+    raise SettingsError(
+        f"{where}There is no setting '{shown(name)}' in [{section}].{elsewhere or suggest(name, known)}"
+    )
 
 
 def of_class(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,11 @@ class Shown:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def texts(self) -> list[str]:
-        return [self.name, _text(self.value), _text(self.default), self.unit, self.meaning]
+    def __str__(self) -> str:
+        """On one line; the default where it is another."""
+        default = "" if self.value == self.default else f"default {_text(self.default)}"
+        beside = "; ".join(filter(None, [self.unit, default]))
+        return f"{self.name} = {_text(self.value)}{f' ({beside})' if beside else ''} — {self.meaning}"
 
 
 def show_settings(recipe: Recipe) -> list[Shown]:

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facegan.console import shown
 from facegan.files import write_bytes
 from facegan.nets import load_generator
 from facegan.nets.weights import FILE_NAME
@@ -45,7 +46,7 @@ def write_picture(runs: list[Run], out: Path, *, seed: int = 0, trust_code: Trus
     from matplotlib.figure import Figure
 
     grids = [samples_of(run, seed, trust_code) for run in runs]
-    names = titles(runs)
+    names = [shown(name) for name in titles(runs)]
     figure = Figure(figsize=(max(9, 3.2 * len(runs)), 11), dpi=110, layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(7, 4))
     above, below = parts
@@ -56,12 +57,14 @@ def write_picture(runs: list[Run], out: Path, *, seed: int = 0, trust_code: Trus
             axes.plot(images, [row.get(key, math.nan) for row in run.rows], label=name, linewidth=1.2)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-    panels[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    legend = panels[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     panels[-1].set_xlabel("real images shown to the discriminator")
     panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for axes, name, run, picture in zip(_row(below, len(runs)), names, runs, grids, strict=True):
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255)  # which say nothing of a picture in colours
-        axes.set_title(f"{name}\n{run.last['images']:,} images", fontsize=9)
+        axes.set_title(f"{name}\n{run.last['images']:,} images", fontsize=9, parse_math=False)
         axes.set_axis_off()
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)

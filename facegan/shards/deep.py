@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from facegan.console import shown
 from facegan.errors import DamagedFile, DatasetError
 from facegan.faces.photo import Photo, Rejected
 from facegan.files import parse_json
@@ -68,11 +69,6 @@ def check_samples(shard: Shard, expected: Expected) -> tuple[list[str], FactsByK
         if meta.further != further:
             problems.append(f"{_place(shard, f'{sample.key}.json')} has other further fields than the first sample.")
     return problems, facts
-
-
-def shown(text: str) -> str:
-    """Text from a file that may be damaged, on one line and printable."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _place(shard: Shard, name: str) -> str:

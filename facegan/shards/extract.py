@@ -6,11 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DatasetError
 from facegan.files import new_folder
 from facegan.shards.checksums import check_shard
-from facegan.shards.deep import shown
 from facegan.shards.layout import DatasetInfo
 from facegan.shards.samples import Found, read_samples
 

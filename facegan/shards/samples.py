@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from facegan.console import shown
 from facegan.errors import DatasetError
-from facegan.shards.deep import read_meta, shown
+from facegan.shards.deep import read_meta
 from facegan.shards.index import Sample, Shard
 from facegan.shards.layout import PHOTOS_FILE, DatasetInfo, ShardEntry
 from facegan.shards.photos import read_batches
@@ -38,7 +39,7 @@ def find_sample(folder: Path, info: DatasetInfo, wanted: str) -> Found:
             for found in read_samples(folder, entry, keys={key}):
                 return found
     raise DatasetError(
-        f"{folder / PHOTOS_FILE} tells of {key} in {shard}, which does not hold it.\n"
+        f"{folder / PHOTOS_FILE} tells of {shown(key)} in {shown(shard)}, which does not hold it.\n"
         f"See what else is wrong: facegan verify {folder}"
     )
 
@@ -53,10 +54,10 @@ def _place(photos: Path, wanted: str) -> tuple[str, str]:
             continue
         row = next(row for row in batch.to_pylist() if wanted in row["keys"] or wanted == row["path"])
         if not row["keys"]:
-            raise DatasetError(f"{wanted} gave no face: it was rejected as {row['reason']}.")
+            raise DatasetError(f"{shown(wanted)} gave no face: it was rejected as {shown(row['reason'])}.")
         return (wanted if wanted in row["keys"] else row["keys"][0]), row["shard"]
     like = f" Its keys are like {shown(example)}." if example else ""
-    raise DatasetError(f"{photos.parent} holds no sample {wanted}, nor a photograph of that path.{like}")
+    raise DatasetError(f"{photos.parent} holds no sample {shown(wanted)}, nor a photograph of that path.{like}")
 
 
 def read_samples(

@@ -62,7 +62,7 @@ def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Hi
         try:
             histogram = measure(folder, info)
         except DatasetError as error:
-            console.warn(str(error))
+            console.warn(*str(error).split("\n"))
             continue
         if histogram:
             found[name] = histogram

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DatasetError
 from facegan.files import sha256_file
 from facegan.shards.checksums import Mark, mark_of
-from facegan.shards.deep import TOLD_TWICE, Expected, check_samples, compare, read_facts, shown
+from facegan.shards.deep import TOLD_TWICE, Expected, check_samples, compare, read_facts
 from facegan.shards.index import Shard
 from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, REASONS, DatasetInfo, ShardEntry, shard_name
 from facegan.shards.photos import read_batches

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import torch
 
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.files import TEMPORARY, human_bytes, make_folder, user_cache
 from facegan.machine import usable_cpus
@@ -145,7 +145,7 @@ class ForeignShards:
                 with _opened(url, stop) as stream:
                     for sample in group_by_keys(_images(stream, url)):
                         suffix = next(suffix for suffix in sample if not suffix.startswith("__"))
-                        yield f"{sample['__key__']}.{suffix} in {url}", sample[suffix]
+                        yield shown(f"{sample['__key__']}.{suffix} in {url}"), sample[suffix]
             except Closed:
                 raise
             except Exception as error:  # tarfile's and every protocol's own

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.prep.listing import spool
 from facegan.prep.listing.scratch import Scratch
@@ -108,7 +109,8 @@ class Catalogue:
         if twice:
             name, first, last = twice
             raise SourceError(
-                f"{readable_path(name)} stands in {source.members[first].where} and in {source.members[last].where}.\n"
+                f"{shown(readable_path(name))} stands in {source.members[first].where} and in "
+                f"{source.members[last].where}.\n"
                 f"Prepare them into datasets of their own: names have to differ within one."
             )
 
@@ -151,8 +153,8 @@ class Catalogue:
         )
         if self.root and outside:
             raise SourceError(
-                f"{readable_path(outside[0])} lies outside {readable_path(self.root)}, the folder that the first prep "
-                f"fixed.\nPrepare it into a dataset of its own, or make this one anew with --force."
+                f"{shown(readable_path(outside[0]))} lies outside {shown(readable_path(self.root))}, the folder that "
+                f"the first prep fixed.\nPrepare it into a dataset of its own, or make this one anew with --force."
             )
 
     @property

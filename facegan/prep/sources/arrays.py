@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from facegan.console import shown
 from facegan.errors import DamagedSourceError, SourceError
 from facegan.files import replacing
 from facegan.prep.sources.base import Entry
@@ -165,7 +166,7 @@ def _of_npz(blob: Blob) -> Iterator[Pictures]:
     pictures = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _fits(shape)}
     if not pictures:
         listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
-        raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {listed}.")
+        raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {shown(listed)}.")
     bounds.check_photos(sum(shape[0] for shape in pictures.values()))
     bounds.check_bytes(sum(map(math.prod, pictures.values())))
     for name, shape in pictures.items():

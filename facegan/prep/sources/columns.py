@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from facegan.console import shown
 from facegan.errors import SourceError
 
 _URL_COLUMNS = ("url", "URL", "image_url", "img_url")
@@ -57,5 +58,5 @@ def find_columns(schema: pa.Schema, where: str) -> Columns:
         return Columns(url=url, name=name, label=label)
     raise SourceError(
         f"{where} has no column of images (binary, or a struct of bytes and path) and none of URLs "
-        f"({', '.join(_URL_COLUMNS)}); it has {', '.join(schema.names)}."
+        f"({', '.join(_URL_COLUMNS)}); it has {shown(', '.join(schema.names))}."
     )

@@ -7,8 +7,9 @@ import json
 from facegan.config import PrepConfig
 from facegan.files import human_bytes
 from facegan.manifests import KnownDataset, completeness
-from facegan.shards.cards.markdown import plain as _plain
+from facegan.shards.cards.markdown import code as _code
 from facegan.shards.cards.markdown import table as _table
+from facegan.shards.cards.markdown import text as _text
 from facegan.shards.layout import GENERATED, DatasetInfo, ShardEntry
 
 _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}  # as the hub calls ours
@@ -114,7 +115,7 @@ def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
     """The card: YAML front matter, then what people want to know."""
     if info.is_generated:
         return _generated(info)
-    size = info.settings["size"]
+    size = _text(info.settings["size"])
     sections = [
         ("", _about(info, known)),
         ("What is in it", _contents(info)),
@@ -132,15 +133,15 @@ def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
 
 def _generated(info: DatasetInfo) -> str:
     """The card of faces that a generator drew."""
-    size, count = info.settings["size"], sum(shard.samples for shard in info.shards)
+    size, count = _text(info.settings["size"]), sum(shard.samples for shard in info.shards)
     drawn = {name: value for name, value in info.settings[GENERATED].items() if value != ""}
     settings = {**{name: value for name, value in info.settings.items() if name != GENERATED}, **drawn}
     about = (
         f"{count:,} **generated** faces of {size} × {size} pixels{', grey' if info.channels == 1 else ''}, drawn by a "
         "generator of facegan (`facegan sample`).\nThey are photographs of nobody.\n"
     )
-    rows = ((f"`{name}`", f"`{_plain(value)}`", _DRAWN.get(name, "")) for name, value in settings.items())
-    versions = ((name, _plain(version)) for name, version in info.versions.items())
+    rows = ((_code(name), _code(value), _DRAWN.get(name, "")) for name, value in settings.items())
+    versions = ((_text(name), _text(version)) for name, version in info.versions.items())
     same = "\nThe same generator, latents and versions on the same kind of machine give the same bytes of every file.\n"
     sections = [
         ("", about),
@@ -179,7 +180,7 @@ def size_category(samples: int) -> str:
 
 
 def _about(info: DatasetInfo, known: KnownDataset | None) -> str:
-    samples, size = sum(shard.samples for shard in info.shards), info.settings["size"]
+    samples, size = sum(shard.samples for shard in info.shards), _text(info.settings["size"])
     photographs = completeness(known, info.totals.photos) if known else f"{info.totals.photos:,} photographs"
     return (
         f"{samples:,} faces of {size} × {size} pixels{', grey' if info.channels == 1 else ''}, cut out of "
@@ -189,7 +190,7 @@ def _about(info: DatasetInfo, known: KnownDataset | None) -> str:
 
 
 def _contents(info: DatasetInfo) -> str:
-    image = info.settings["format"]
+    image = _code(f"KEY.{info.settings['format']}")
     splits = (
         (split, _HUB_SPLITS[split], f"{len(shards):,}", f"{sum(s.samples for s in shards):,}",
          human_bytes(sum(s.bytes for s in shards)))
@@ -205,7 +206,7 @@ def _contents(info: DatasetInfo) -> str:
         what, seen, sheet = "sample", "sample", "the first faces"
     return (
         _table(["split", "on the hub", "shards", "faces", "size"], splits)
-        + f"\nA shard is a tar of `KEY.{image}` and `KEY.json`; KEY is the {what}'s path with every byte but "
+        + f"\nA shard is a tar of {image} and `KEY.json`; KEY is the {what}'s path with every byte but "
         f"letters,\ndigits, `_` and `-` as `=XX`, and without a final `.jpg`. Beside the shards lie\n\n"
         f"- `photos.parquet`: one row for every {seen};\n"
         f"- `dataset.json`: settings, versions, totals, and the SHA-256 of every shard;\n"
@@ -217,9 +218,9 @@ def _contents(info: DatasetInfo) -> str:
 def _outcomes(info: DatasetInfo) -> str:
     totals = info.totals
     rows = [("kept", f"{totals.kept:,}", "")]
-    rows += [(f"`{reason}`", f"{count:,}", REASONS_TOLD[reason]) for reason, count in totals.rejected.items()]
+    rows += [(_code(reason), f"{count:,}", REASONS_TOLD.get(reason, "")) for reason, count in totals.rejected.items()]
     rows += [("together", f"{totals.photos:,}", "")]
-    ignored = ", ".join(f"{count:,} {_plain(suffix)}" for suffix, count in totals.ignored.items())
+    ignored = ", ".join(f"{count:,} {_text(suffix)}" for suffix, count in totals.ignored.items())
     return _table(["outcome", "photographs", "meaning"], rows) + (
         f"\nOther files, ignored: {ignored}.\n" if ignored else ""
     )
@@ -247,13 +248,13 @@ def _made(info: DatasetInfo) -> str:
     fields = PrepConfig.model_fields
     settings = (
         (
-            f"`{name}`",
-            f"`{_plain(value)}`",
+            _code(name),
+            _code(value),
             fields[name].description or "" if name in fields else _MEANINGS.get(name, ""),
         )
         for name, value in info.settings.items()
     )
-    versions = ((name, _plain(version)) for name, version in info.versions.items())
+    versions = ((_text(name), _text(version)) for name, version in info.versions.items())
     return (
         _table(["setting", "value", "meaning"], settings)
         + "\n"

@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import DamagedFile, DiskError
 from facegan.files import make_folder, parse_json, write_bytes
 from facegan.run_folder import is_number
@@ -166,7 +166,7 @@ class RunLog:
 
     def _write(self, text: str) -> None:
         with self._or_later():
-            self._text.add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
+            self._text.add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shown(text)}\n".encode())
 
     def _write_grids(self) -> None:
         for path, data in list(self._waiting_grids.items()):

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facegan.config import TrainConfig
+from facegan.console import shown
 from facegan.errors import CheckpointError, DamagedFile, DatasetError, SettingsError
 from facegan.files import disk_errors, read_json, write_json
 from facegan.machine import cpu_name
@@ -200,7 +201,9 @@ def refuse_other_run(
     free = config.free_on_resume
     other = [name for name in {**now, **begun} if name not in free and begun.get(name) != now.get(name)]
     if other:
-        before, after = (", ".join(f"{name} = {values.get(name)!s:.100}" for name in other) for values in (begun, now))
+        before, after = (
+            ", ".join(f"{shown(name)} = {shown(values.get(name)):.100}" for name in other) for values in (begun, now)
+        )
         raise SettingsError(
             f"The run {run} was begun with {before}, and now {after} is asked for.\n"
             f"Only {', '.join(sorted(free))} may change, the cache and the workers. {way_out}"
@@ -208,7 +211,7 @@ def refuse_other_run(
     if record["dataset"]["fingerprint"] != faces.fingerprint:
         raise DatasetError(
             f"The run {run} was begun on other faces than these ({record['dataset']['faces']:,} then, {len(faces):,} "
-            f"now,\nfrom {record['dataset']['path'] or 'memory'}). {way_out}"
+            f"now,\nfrom {shown(record['dataset']['path'] or 'memory')}). {way_out}"
         )
 
 
@@ -217,8 +220,9 @@ def refuse_other_init(record: dict[str, Any], init: str | Path | None, run: Path
     begun = (record.get("init") or {}).get("path")
     if init is not None and str(init) != begun:
         raise SettingsError(
-            f"The run {run} was begun with {f'--init {begun}' if begun else 'no --init'}, and now --init {init} is "
-            "asked for:\na run starts from other weights only once. Choose another --run folder, or --resume never."
+            f"The run {run} was begun with {f'--init {shown(begun)}' if begun else 'no --init'}, and now --init "
+            f"{init} is asked for:\na run starts from other weights only once. Choose another "
+            "--run folder, or --resume never."
         )
 
 
