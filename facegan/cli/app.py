@@ -13,7 +13,7 @@ import typer
 import facegan
 from facegan.cli.commands import Commands
 from facegan.console import print_result
-from facegan.errors import FaceganError
+from facegan.errors import FaceganError, Interrupted
 
 app = typer.Typer(
     name="facegan",
@@ -56,9 +56,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _interrupt(*_: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the first one is on its way: another would break into the tidying up
+    if isinstance(sys.exception(), Interrupted):
+        return  # all is saved, and its sentence comes
+    _ignore_signals()  # the first one is on its way: another would break into the tidying up
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _run(arguments: list[str]) -> int:
@@ -99,5 +105,7 @@ def _say(error: BaseException, text: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
+    if code == 130:
+        _ignore_signals()
     sys.stderr.write(f"error: {text}\n" if code != 130 else f"\n{text}\n")
     return code

@@ -123,6 +123,7 @@ def train(
     from facegan.train import plan_train
     from facegan.train import train as train_on
     from facegan.train.rounds.ranks import first_of_processes
+    from facegan.train.run import sentence_of
 
     console = console_of(quiet or not first_of_processes())
     with closing(open_faces(shards, means.split, **opened, console=console)) as faces:
@@ -131,7 +132,10 @@ def train(
             if json:
                 print_json(plan)
             else:
-                print_result("\n".join(f"{name} = {value}" for name, value in plan.items()))
+                sentence, advice = sentence_of(plan, config, faces)
+                print_result(sentence)
+                if advice:
+                    console.note(advice)
             return
         command = ["facegan", *sys.argv[1:]]
         result = train_on(
