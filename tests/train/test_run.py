@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_the_first_grids_come_early_and_change_nothing(tmp_path, monkeypatch, ev
 
 
 def test_an_hour_on_a_cpu():
-    def advice(done: int, rate: float, **given: object) -> str:
+    def advice(done: int, rate: float, **given: Any) -> str:
         config = toy_config(images=5_000_000, **given)
         trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
         return Estimate(trainer, done, 5_000_000, rate, 0.0).advice()
