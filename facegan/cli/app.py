@@ -14,7 +14,7 @@ import typer
 import facegan
 from facegan.cli.commands import Commands
 from facegan.console import guard_stderr, print_error, print_interruption, print_result, print_trace, show_breaks, shown
-from facegan.errors import FaceganError
+from facegan.errors import FaceganError, Interrupted
 from facegan.own import shut_current_folder
 
 app = typer.Typer(
@@ -60,9 +60,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _interrupt(*_: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the first one is on its way: another would break into the tidying up
+    if isinstance(sys.exception(), Interrupted):
+        return  # all is saved, and its sentence comes
+    _ignore_signals()  # the first one is on its way: another would break into the tidying up
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _run(arguments: list[str]) -> int:
@@ -111,6 +117,7 @@ def _say(error: BaseException, text: str, code: int, debug: bool) -> int:
 
         print_trace("".join(traceback.format_exception(error)))
     if code == 130:
+        _ignore_signals()
         print_interruption(text)
     else:
         print_error(text)

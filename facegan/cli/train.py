@@ -27,7 +27,7 @@ from facegan.cli.options import (
     whole_number,
 )
 from facegan.config import TrainConfig
-from facegan.console import print_json, print_result
+from facegan.console import Console, print_json, print_result
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.own import PIPE, runs_code
 from facegan.remote import is_url, without_query
@@ -127,19 +127,22 @@ def train(
     run = run or Path("runs") / f"{config.method}-{_name(shards)}"
     if not_run:
         code = list(filter(runs_code, (shards, config.nets, config.loss)))
-        _print_plan({"run": str(run), **config.model_dump(), "not_tried": code}, json)
+        plan = {"run": str(run), "from_images": 0, **config.model_dump(), "not_tried": code}
+        _print_plan(plan, json, f"Would train {config.method} in {run}: {config.images:,} images.")
         return
     from facegan.recipes.measured import measure_of
     from facegan.stream import open_faces
     from facegan.train import plan_train
     from facegan.train import train as train_on
     from facegan.train.rounds.ranks import first_of_processes
+    from facegan.train.run import sentence_of
 
     console = console_of(quiet or not first_of_processes())
     with closing(open_faces(shards, means.split, **opened, console=console)) as faces:
         if dry_run:
             plan = plan_train(config, faces, run, device=means.device, resume=resume, init=means.init or None)
-            _print_plan(plan, json)
+            sentence, advice = ("", "") if json else sentence_of(plan, config, faces)
+            _print_plan(plan, json, sentence, advice)
             return
         command = ["facegan", *sys.argv[1:]]
         result = train_on(
@@ -167,12 +170,14 @@ def train(
     )
 
 
-def _print_plan(plan: dict[str, Any], json: bool) -> None:
+def _print_plan(plan: dict[str, Any], json: bool, sentence: str, advice: str = "") -> None:
     say_not_tried(plan["not_tried"])
     if json:
         print_json(plan)
     else:
-        print_result(*(f"{name} = {value}" for name, value in plan.items()))
+        print_result(sentence)
+        if advice:
+            Console().note(advice)
 
 
 def _name(shards: str) -> str:

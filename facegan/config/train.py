@@ -197,7 +197,10 @@ class TrainConfig(Settings):
     graphs: bool = Field(default=True, description="on an NVIDIA GPU: rounds recorded as CUDA graphs and replayed")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="start of every random number")
     save_every: Positive = Field(default=50_000, description="images between checkpoints")
-    sample_every: Positive = Field(default=10_000, description="images between sample grids")
+    sample_every: Positive = Field(
+        default=10_000,
+        description="images between sample grids; below that, there are also grids at 500, 1k, 2k and 5k images",
+    )
     log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
     eval_every: NotNegative = Field(
         default=0, description="images between measurements, by which the best checkpoint is kept; 0: never"

@@ -64,6 +64,8 @@ def dataset_places(
     known_marks, known = _load(kept, entries)
     places, wrong = known.copy(), {}
     new = [number for number in whole if (marks[number] != known_marks[number]).any()]
+    if not new:
+        return places, wrong
     with console.progress(len(new), "shards indexed") as progress:
         for number in new:
             path = folder / entries[number].name
@@ -79,8 +81,7 @@ def dataset_places(
                 wrong[number] = error
                 marks[number], places[inside] = known_marks[number], known[inside]
             progress.advance(1)
-    if new:
-        _save(kept, marks, places)
+    _save(kept, marks, places)
     return places, wrong
 
 

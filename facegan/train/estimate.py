@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,21 +18,78 @@ from facegan.train.rounds.step import Trainer
 
 _CPU_BATCH = 16  # large enough for the rate to be that of a whole batch, within a fifth
 _GRID_IMAGES, _PNG_RATIO = 64, 0.8
+_EARLY_GRIDS = 4
+_HOUR = 3600.0
 
 
-def announce(trainer: Trainer, total_images: int) -> str:
-    """One sentence: how many images, about how long, how much disk."""
-    config, left = trainer.config, total_images - trainer.images
-    seconds = left / images_per_second(trainer)
-    on = f"{trainer.device} in {trainer.precision}"
-    if trainer.ranks.size > 1:
-        on = f"{trainer.ranks.size} processes, {on}"
-    if trainer.not_recorded and trainer.device.type != "cpu":
-        on += f" without CUDA graphs ({trainer.not_recorded})"
-    return (
-        f"{config.method}: {left:,} images to go, {total_images:,} in all, on {on}; about {human_seconds(seconds)} "
-        f"and {human_bytes(disk_bytes(trainer, total_images))} of disk."
-    )
+@dataclass(frozen=True)
+class Estimate:
+    """What the rest of a run will take."""
+
+    trainer: Trainer
+    done: int  # images
+    total: int
+    images_per_second: float
+    disk_bytes: float
+
+    @classmethod
+    def of(cls, trainer: Trainer, done: int, total: int) -> Estimate:
+        return cls(trainer, done, total, images_per_second(trainer), disk_bytes(trainer, total))
+
+    @property
+    def seconds(self) -> float:
+        return (self.total - self.done) / self.images_per_second
+
+    @property
+    def on(self) -> str:
+        trainer = self.trainer
+        on = f"{trainer.device} in {trainer.precision}"
+        if trainer.ranks.size > 1:
+            on = f"{trainer.ranks.size} processes, {on}"
+        if trainer.not_recorded and trainer.device.type != "cpu":
+            on += f" without CUDA graphs ({trainer.not_recorded})"
+        return on
+
+    def announcement(self) -> str:
+        """One sentence: how many images, about how long, how much disk."""
+        return (
+            f"{self.trainer.config.method}: {self.total - self.done:,} images to go, {self.total:,} in all, on "
+            f"{self.on}; about {human_seconds(self.seconds)} and {human_bytes(self.disk_bytes)} of disk."
+        )
+
+    def plan(self, run: Path) -> str:
+        """The sentence of ``--dry-run``."""
+        config = self.trainer.config
+        ends = [images // config.save_every for images in (self.done, self.total)]
+        checkpoints = ends[1] - ends[0] + (self.total % config.save_every > 0) + (self.done == 0)
+        return (
+            f"Would train {config.method} in {run} on {self.on}: {self.total - self.done:,} images, about "
+            f"{human_seconds(self.seconds)}, {human_bytes(self.disk_bytes)} of disk, {checkpoints:,} checkpoints "
+            f"(the last {config.keep} are kept)."
+        )
+
+    def advice(self) -> str:
+        """On a CPU, where it takes more than an hour: how far an hour goes, and the option for it; else ""."""
+        free = "images" in self.trainer.config.free_on_resume
+        if self.trainer.device.type != "cpu" or self.seconds <= _HOUR or (self.done and not free):
+            return ""
+        hour = self.images_per_second * _HOUR
+        again = "" if free else " --resume never"  # the schedule depends on it
+        return (
+            f"On this CPU one hour is about {_two_digits(hour):,} images: "
+            f"add --images {_short(_two_digits(self.done + hour))}{again}."
+        )
+
+
+def _two_digits(images: float) -> int:
+    """Rounded down to two digits; 1 at least."""
+    step = 10 ** max(len(str(int(images))) - 2, 0)
+    return max(int(images) // step * step, 1)
+
+
+def _short(images: int) -> str:
+    """As ``--images`` takes it: 470k, 9300."""
+    return f"{images // 1000}k" if images % 1000 == 0 else str(images)
 
 
 def images_per_second(trainer: Trainer) -> float:
@@ -66,5 +125,5 @@ def disk_bytes(trainer: Trainer, total_images: int) -> float:
     kept = min(config.keep, total_images // config.save_every + 1) + 1  # one more while it is being written
     kept += len(config.milestones) + (config.eval_every > 0)  # the best
     # A grid lies in samples/ and again in TensorBoard's file.
-    grids = (total_images // config.sample_every + 2) * 2 * _GRID_IMAGES * 3 * size * size * _PNG_RATIO
+    grids = (total_images // config.sample_every + 2 + _EARLY_GRIDS) * 2 * _GRID_IMAGES * 3 * size * size * _PNG_RATIO
     return kept * checkpoint + grids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,12 @@ from facegan.train.best import Judge
 from facegan.train.grid import grid, sample_images
 from facegan.train.health import diversity, first_not_finite, overflows
 from facegan.train.rounds.optimizers import schedule_factor
+from facegan.train.signals import StopRequests
 from facegan.train.state import NotFinite, RunState
 
 GRID_IMAGES = 64
+EARLY_GRIDS = (500, 1_000, 2_000, 5_000)  # images; those below ``sample_every``
+_LONG_STEP = 2.0  # seconds; a stop does not wait for longer ones
 
 
 @dataclass
@@ -26,9 +29,10 @@ class Session:
 
     state: RunState
     total_rounds: int
-    stop: Callable[[], bool]
+    stop: StopRequests
     judge: Judge | None = None
     progress: Progress = field(init=False)
+    step_seconds: float = field(init=False, default=float("inf"))  # of the last step; inf: not known
 
     def rounds(self) -> None:
         """Trains to the end.
@@ -40,9 +44,12 @@ class Session:
         """
         state, trainer = self.state, self.state.trainer
         total_images = self.total_rounds * trainer.round_images
+        self.stop.unsaved = lambda: state.images - max(state.saved_at, 0)
         with state.log.console.progress(total_images, "images", state.images) as self.progress:
             if state.saved_at < 0:
                 self.begin()
+            if trainer.ranks.any(self.stop.signalled()):
+                self.interrupt()
             state.clock.start()
             while trainer.rounds < self.total_rounds:
                 try:
@@ -62,28 +69,50 @@ class Session:
         state.reals.load_state_dict(position)
         state.health.real_diversity = diversity(torch.cat(faces)[:GRID_IMAGES])
         self.sample()
-        state.save(scheduled=True)
+        self.save(scheduled=True)
 
     def round(self) -> None:
         state, trainer, config = self.state, self.state.trainer, self.state.trainer.config
-        trainer.round(state.reals)
+        if not self.step():
+            self.interrupt()
         self.progress.advance(trainer.round_images)
         last = trainer.rounds == self.total_rounds
         if last or self.due(config.log_every):
             self.write_row()
         if last or self.due(config.sample_every):
-            self.sample(last)
+            self.sample(last=last)
+        elif any(self.due(images, once=True) for images in EARLY_GRIDS if images < config.sample_every):
+            self.sample(early=True)
         is_best = self.judge is not None and (last or self.due(self.judge.every_images)) and self.measure(self.judge)
         scheduled = self.due(config.save_every) or state.images in state.milestones()
         if last or scheduled or is_best:
-            state.save(scheduled)
+            self.save(scheduled)
         if not last and trainer.ranks.any(self.stop()):  # all stop at the same round
             self.interrupt()
 
-    def due(self, every_images: int) -> bool:
-        """Whether the round just done passed a multiple of ``every_images``."""
-        images = self.state.images
-        return images // every_images > (images - self.state.trainer.round_images) // every_images
+    def step(self) -> bool:
+        """False: a signal came, and the step, which takes long, was discarded. Several processes finish each step."""
+        state, trainer, start = self.state, self.state.trainer, time.monotonic()
+        self.stop.discards = (
+            self.step_seconds > _LONG_STEP and trainer.ranks.size == 1 and trainer.device.type != "cuda"
+        )
+        if self.stop.discards:
+            finished = trainer.round_unless(self.stop.signalled, state.reals)
+        else:
+            finished = True
+            trainer.round(state.reals)
+        self.stop.discards, self.step_seconds = False, time.monotonic() - start
+        return finished
+
+    def save(self, scheduled: bool) -> bool:
+        with self.stop.saving():
+            return self.state.save(scheduled)
+
+    def due(self, images: int, *, once: bool = False) -> bool:
+        """Whether the round just done passed a multiple of ``images``, or the first one."""
+        after = self.state.images
+        before = after - self.state.trainer.round_images
+        return before < images <= after if once else after // images > before // images
 
     def write_row(self) -> None:
         state, trainer = self.state, self.state.trainer
@@ -110,8 +139,11 @@ class Session:
             )
         state.tell(state.health.see_row(row))
 
-    def sample(self, last: bool = False) -> None:
-        """A grid from fixed latents: those that `facegan sample` takes for the run's seed."""
+    def sample(self, *, early: bool = False, last: bool = False) -> None:
+        """A grid from fixed latents: those that `facegan sample` takes for the run's seed.
+
+        Early ones are for people alone: `Health` compares grids that are ``sample_every`` images apart.
+        """
         state, config = self.state, self.state.trainer.config
         seed = config.seed
         if not state.trainer.ranks.writes:
@@ -119,10 +151,11 @@ class Session:
         with state.clock.stopped():
             pictures = sample_images(state.trainer.ema.generator(seed), GRID_IMAGES, seed)
             state.log.grid(grid(pictures), state.images)
-            # While D has a head start the generator does not learn, and is not ill.
-            waits = config.d_head_start > 0 and state.images <= config.d_head_start
-            rate = 0.0 if waits else schedule_factor(config.schedule, state.images, config.images)
-            state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds, rate))
+            if not early:
+                # While D has a head start the generator does not learn, and is not ill.
+                waits = config.d_head_start > 0 and state.images <= config.d_head_start
+                rate = 0.0 if waits else schedule_factor(config.schedule, state.images, config.images)
+                state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds, rate))
             state.log.draw(now=last)
 
     def measure(self, judge: Judge) -> bool:
@@ -135,12 +168,16 @@ class Session:
             values, state.best = judge.judge(trainer.ema.generator(trainer.config.seed), state.images, before)
             is_best = state.best != before
             state.log.row({"images": state.images, "rounds": trainer.rounds, "measured": values, "best": is_best})
+            found = ", ".join(
+                f"{name} {value:.4g}" if value is not None else f"{name} not finite" for name, value in values.items()
+            )
+            state.log.note(f"{state.images:,} images: {found}{' (best so far)' if is_best else ''}")
         return trainer.ranks.any(is_best)
 
     def interrupt(self) -> None:
         state = self.state
         try:
-            if state.saved_at != state.images and not state.save(scheduled=False):
+            if state.saved_at != state.images and not self.save(scheduled=False):
                 raise state.unsaved()
         except NotFinite as problem:  # the continuation comes to it again, and rolls back
             raise Interrupted(

@@ -19,7 +19,7 @@ from facegan.nets.weights import FILE_NAME
 from facegan.own import Trust, is_own
 from facegan.train.best import Best, Measure, judge_of, read_best, write_best
 from facegan.train.clock import Clock
-from facegan.train.estimate import announce
+from facegan.train.estimate import Estimate
 from facegan.train.faces import Batches, Faces
 from facegan.train.fit import Resume, checked
 from facegan.train.folder.checkpoint import Checkpoint
@@ -131,7 +131,6 @@ def train(
             with (
                 closing(_log(run, ranks, console, checkpoint)) as log,
                 closing(_batches(faces, config, place, ranks)) as reals,
-                StopRequests(stop) as stopped,
                 told_if_too_large(trainer),
                 trainer.math(),
             ):
@@ -151,11 +150,16 @@ def train(
                     write_record(
                         run, trainer, faces, reals, dataset, command, weights.record() if weights else None, record
                     )
-                    log.note(announce(trainer, total_images))
+                    log.note(f"Run: {run} (sample grids: {run / 'samples'})")
+                    estimate = Estimate.of(trainer, trainer.images, total_images)
+                    log.note(estimate.announcement())
+                    if advice := estimate.advice():
+                        log.note(advice)
                     for caution in cautions if not record else []:
                         log.warn(caution)
                 before_images, before_seconds = trainer.images, clock.seconds
-                Session(state, total_rounds, stopped, judge).rounds()
+                with StopRequests(stop, quiet=console.quiet) as stopped:
+                    Session(state, total_rounds, stopped, judge).rounds()
         rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
         return _result(run, trainer.images, started, rate)
 
@@ -192,6 +196,23 @@ def plan_train(
         "precision": precision,
         "not_tried": code + [name for name in ([weights.spec["name"]] if weights else []) if is_own(name)],
     }
+
+
+def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tuple[str, str]:
+    """What `plan_train` planned as one sentence, with its measured time; and advice, or "".
+
+    Nothing is measured where that would import a module of the user's own.
+    """
+    run, done, total = Path(plan["run"]), plan["from_images"], plan["images"]
+    if done >= total:
+        return f"The run {run} is finished: it has {done:,} images. A larger --images continues it.", ""
+    if plan["not_tried"]:
+        return f"Would train {config.method} in {run}: {total - done:,} images.", ""
+    spec = spec_of(config, faces.size, faces.channels)
+    trainer = Trainer(config, spec, torch.device(plan["device"]), plan["precision"])
+    with closing(trainer), told_if_too_large(trainer):
+        estimate = Estimate.of(trainer, done, total)
+    return estimate.plan(run), estimate.advice()
 
 
 def _initial_weights(

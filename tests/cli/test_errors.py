@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -118,6 +120,23 @@ def test_no_network_and_no_model(tmp_path: Path) -> None:
 def test_training_that_can_not_be(options: list[str], code: int, said: str, dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert said in sentence("train", "--shards", dataset, "--run", run, "--images", "128", *options, code=code)
+    assert not run.exists()
+
+
+def test_a_dry_run_of_a_training_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
+    """And on a CPU says how far an hour goes."""
+    run = tmp_path / "run"
+    command = ["train", "--shards", dataset, "--run", run, "--batch", 32, "--images", "900M", "--set", "train.width=4"]
+    done = facegan(*command, "--device", "cpu", "--precision", "fp32", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        rf"Would train dcgan in {re.escape(str(run))} on cpu in fp32: 900,000,000 images, about [\d.]+ h, [\d.]+ GB of "
+        r"disk, 18,001 checkpoints \(the last 3 are kept\)\.\n",
+        done.stdout,
+    )
+    assert re.search(r"On this CPU one hour is about [\d,]+ images: add --images \d+k?\.$", done.stderr.strip())
+    plan = json.loads(facegan(*command, "--device", "cpu", "--dry-run", "--json").stdout)
+    assert (plan["images"], plan["width"], plan["from_images"]) == (900_000_000, 4, 0)
     assert not run.exists()
 
 

@@ -106,6 +106,9 @@ def test_the_best_by_the_first_metric_is_kept_and_recorded(tmp_path):
     ]
     assert steps_of(tmp_path, "measured/precision") == [48, 96, 144, 192, 240, 288, 320]
     assert rows[3]["measured"] == {"fid": None, "precision": 0.4}  # JSON knows no NaN
+    log = [line.split(maxsplit=2)[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert "96 images: fid 3, precision 0.2 (best so far)" in log
+    assert "192 images: fid not finite, precision 0.4" in log
 
 
 def test_the_best_is_resumed_to_the_bit(tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError
 from facegan.nets import load_generator
-from facegan.train import sample_images, train
+from facegan.train import loop, sample_images, train
+from facegan.train.estimate import Estimate
 from facegan.train.folder.log import read_stats
+from facegan.train.rounds.step import Trainer, spec_of
 
 TIMES = ("images_per_second", "seconds")
 METHODS = [("dcgan", {}), ("wgan-gp", {"batch": 8})]  # a round is 16 and 40 images
@@ -145,6 +148,51 @@ def test_stopping_anywhere_changes_nothing(tmp_path, method, given):
     assert weights(run) == weights(whole.run)
     assert losses(run) == losses(whole.run)
     assert (run / "samples/000000320.png").read_bytes() == (whole.run / "samples/000000320.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("every", "grids"),
+    [(1_500, [0, 500, 1_000, 1_500]), (800, [0, 500, 800, 1_600]), (10**6, [0, 500, 1_000, 2_000])],
+)
+def test_the_first_grids_come_early_and_change_nothing(tmp_path, monkeypatch, every, grids):
+    """Those below --sample-every; a resumed run has them too."""
+    given = {"batch": 100, "images": 2_100, "width": 4, "log_every": 500, "save_every": 700, "sample_every": every}
+    run, asked = tmp_path / "stopped", []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) in (4, 12)
+
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(toy_config(**given), ToyFaces(), run, device="cpu", stop=stop)
+    toy_train(run, **given)
+    assert [int(path.stem) for path in sorted((run / "samples").iterdir())] == sorted({*grids, 2_100})
+    whole = toy_train(tmp_path / "whole", **given).run
+    monkeypatch.setattr(loop, "EARLY_GRIDS", ())
+    without = toy_train(tmp_path / "without", **given).run
+    assert losses(run) == losses(whole) == losses(without)
+    for path in (whole / "samples").iterdir():
+        assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
+    for path in (without / "checkpoints").iterdir():
+        states = {(other / "checkpoints" / path.name / "state.safetensors").read_bytes() for other in (run, whole)}
+        assert states == {(path / "state.safetensors").read_bytes()}
+
+
+def test_an_hour_on_a_cpu():
+    def advice(done: int, rate: float, **given: Any) -> str:
+        config = toy_config(images=5_000_000, **given)
+        trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
+        return Estimate(trainer, done, 5_000_000, rate, 0.0).advice()
+
+    assert advice(0, 131.9) == "On this CPU one hour is about 470,000 images: add --images 470k."
+    assert advice(400_000, 131.9) == "On this CPU one hour is about 470,000 images: add --images 870k."
+    assert advice(0, 2.6) == "On this CPU one hour is about 9,300 images: add --images 9300."
+    assert advice(0, 0.0001) == "On this CPU one hour is about 1 images: add --images 1."
+    assert advice(0, 5_000_000 / 3600) == ""
+    # The schedule depends on the length: only a new run may be shorter.
+    assert advice(0, 131.9, schedule="cosine").endswith("add --images 470k --resume never.")
+    assert advice(400_000, 131.9, schedule="cosine") == ""
 
 
 def test_ctrl_c_saves_and_gives_the_handler_back(tmp_path):

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, DatasetError
 from facegan.files import parsing
 from facegan.nets import NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import refuse_other_tensors
-from facegan.train.faces import Gathered
+from facegan.train.faces import Batches, Gathered
 from facegan.train.rounds.ema import Ema
-from facegan.train.rounds.graphs import Recordings, why_not_recorded
+from facegan.train.rounds.graphs import Recordings, Snapshot, why_not_recorded
 from facegan.train.rounds.networks import Learner
 from facegan.train.rounds.optimizers import schedule_factor, set_rate
 from facegan.train.rounds.precision import Precision, gpu_math
@@ -95,6 +95,23 @@ class Trainer:
         self.rounds += 1
         for name, more in (("d", len(kind.penalties)), ("gp", sum(kind.penalties)), ("g", kind.g_steps)):
             self.counts[name] += more
+
+    def round_unless(self, stop: Callable[[], bool], reals: Batches) -> bool:
+        """As `round`, and ``stop`` is asked at each layer: True discards the round, and all is as it was before.
+
+        Returns:
+            Whether the round was finished.
+        """
+        before, position = Snapshot(self.work, self.tensors()), dict(reals.state_dict())
+        try:
+            with _asked_at_layers(stop, self.generator, self.discriminator):
+                self.round(reals)
+        except _Discarded:
+            self.work.forget()
+            before.restore()
+            reals.load_state_dict(position)
+            return False
+        return True
 
     def _fetch(self, reals: Iterator[Tensor], faces: Tensor | None, batches: int) -> None:
         if isinstance(reals, Gathered) and faces is not None:
@@ -224,6 +241,32 @@ class Trainer:
         with parsing(what, "Name an earlier checkpoint by --init in another --run folder."):
             self.g.scaler.load_state_dict(numbers["scaler"]["generator"])
             self.d.scaler.load_state_dict(numbers["scaler"]["discriminator"])
+
+
+class _Discarded(Exception):
+    """A round that was broken off."""
+
+
+@contextmanager
+def _asked_at_layers(stop: Callable[[], bool], *nets: nn.Module) -> Iterator[None]:
+    """Asks before each layer computes its output or its gradient; raises where ``stop`` says so."""
+
+    def ask(*_: object) -> None:
+        if stop():
+            raise _Discarded
+
+    def ask_in_backward(layer: nn.Module, given: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(ask)
+
+    layers = [layer for net in nets for layer in net.modules() if next(layer.children(), None) is None]
+    hooks = [layer.register_forward_pre_hook(ask) for layer in layers]
+    hooks += [layer.register_forward_hook(ask_in_backward) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _no_counts() -> dict[str, int]:
