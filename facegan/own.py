@@ -9,12 +9,13 @@ run only where the user trusts it: `refuse_untrusted` guards every place where s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,19 @@ def _shown(name: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
-def shut_current_folder() -> None:
-    """Processes that start from now on find no module in the current folder, where files of others may lie.
+@contextlib.contextmanager
+def shut_current_folder() -> Iterator[None]:
+    """Processes that start meanwhile find no module in the current folder, where files of others may lie.
 
     Python looks there first for ``-c`` and ``-m``, which is how multiprocessing starts workers: a ``pickle.py`` among
     the photographs would run in each.
     """
-    os.environ.setdefault(_SAFE_PATH, _OURS)
+    before = os.environ.setdefault(_SAFE_PATH, _OURS)
+    try:
+        yield
+    finally:
+        if before == _OURS:
+            os.environ.pop(_SAFE_PATH, None)
 
 
 def command_environment() -> dict[str, str]:

@@ -52,11 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path is printed as its bytes are, and nothing ends in a traceback
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
-    shut_current_folder()
     guard_stderr()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
-    sys.exit(_run(arguments))
+    with shut_current_folder():
+        code = _run(arguments)
+    sys.exit(code)
 
 
 def _interrupt(*_: Any) -> None:
