@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,9 +129,16 @@ def _model_index(spec: NetSpec, origin: Origin, metrics: Mapping[str, float]) ->
 
 def _metrics(origin: Origin) -> dict[str, float]:
     """Those that are numbers; a file of others may hold anything."""
-    told = origin.evaluation.get("metrics", {})
-    numbers = {name: value for name, value in told.items() if isinstance(value, int | float)}
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+    told = origin.evaluation.get("metrics")
+    numbers = {name: _finite(value) for name, value in told.items()} if isinstance(told, dict) else {}
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, int | float):
+        with suppress(OverflowError):  # an integer of hundreds of digits
+            return float(value) if math.isfinite(value) else None
+    return None
 
 
 def _about(spec: NetSpec, origin: Origin, made: Made) -> str:
@@ -242,7 +250,8 @@ def _count(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+    number = _finite(value)
+    return "" if number is None else f"{number:.4g}"
 
 
 def _terms(origin: Origin) -> str:
