@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,21 @@ def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "Example: facegan" in text
 
 
+@pytest.mark.parametrize("name", ["", "recipes", "models", "bench"])
+def test_a_group_by_its_bare_name_prints_its_help(name: str) -> None:
+    done = facegan(*name.split())
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Usage: facegan" in done.stdout
+    assert "Commands" in done.stdout
+
+
+def test_flags_take_no_value_in_help() -> None:
+    for name in ("", "verify", "train", "bench prep", "recipes check", "recipes"):
+        text = facegan(*name.split(), "--help").stdout
+        assert "--help" in text
+        assert "bool" not in text
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str) -> None:
     script = facegan("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
@@ -111,11 +129,39 @@ def test_completion(shell: str) -> None:
     assert "train" not in answer.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("train --method ", {"dcgan", "wgan-gp"}),
+        ("prep a b --crop c", {"center178", "comparegan160"}),
+        ("prep a b --detector mediapipe-", {"mediapipe-short", "mediapipe-full"}),
+        ("prep a b --size ", {"28", "32", "64", "128"}),
+        ("train --recipe sm", {"smoke"}),
+        ("run sm", {"smoke"}),
+        ("recipes show sm", {"smoke"}),
+        ("recipes check sm", {"smoke"}),
+    ],
+)
+def test_completion_knows_values(typed: str, names: set[str]) -> None:
+    words = f"facegan {typed}"
+    answer = facegan(_FACEGAN_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1))
+    assert set(answer.stdout.split()) == names
+
+
+def test_completion_loads_nothing_heavy() -> None:
+    code = "import os, sys\nos.environ |= dict(_FACEGAN_COMPLETE='complete_bash', COMP_CWORD='3')\n"
+    code += "os.environ['COMP_WORDS'] = 'facegan train --method '\nfrom facegan.cli.app import main\n"
+    code += "try: main([])\nexcept SystemExit: pass\nprint(sorted({'torch', 'cv2', 'numpy'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["dcgan", "wgan-gp", "[]"]
+
+
 def in_terminal(*arguments: object, **environment: str) -> tuple[int, str]:
     """Exit code and all that a terminal shows."""
     command = [sys.executable, "-m", "facegan", *map(str, arguments)]
-    surroundings = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    surroundings = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
     mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env={**surroundings, "TERM": "xterm", **environment}
     ) as process:
@@ -166,3 +212,28 @@ def test_demo_says_what_it_would_do(tmp_path: Path) -> None:
     assert '"stage": "train"' in done.stdout
     assert "64 images" in done.stdout
     assert not (tmp_path / "demo").exists()
+
+
+def test_recipes_show_is_compact_in_a_terminal_and_cuts_nothing() -> None:
+    code, shown = in_terminal("recipes", "show", "smoke")
+    lines = shown.splitlines()
+    assert code == 0
+    assert len(lines) < 200
+    assert max(map(len, lines)) < 80
+    assert "  shard_size = 100 (photographs; default 1000) — photographs a chunk" in shown
+    words, whole = shown.split(), facegan("recipes", "show", "smoke").stdout
+    assert [word for word in whole.split() if word != "#"] == words
+
+
+def test_inspect_shows_counts_histograms_settings_in_this_order(dataset: Path) -> None:
+    code, shown = in_terminal("inspect", dataset)
+    places = [shown.index(text) for text in ("split train", "scores of", "side of the crop", "setting size", "version")]
+    assert code == 0
+    assert places == sorted(places)
+    assert max(map(len, shown.splitlines())) < 80
+
+
+def test_the_limit_is_what_the_recognised_data_set_is_announced_with(celeba: Path, tmp_path: Path) -> None:
+    done = facegan("prep", celeba, tmp_path / "out", "--crop", "squash", "--detector", "none", "--limit", 3)
+    assert "3 of 202,599 photographs of CelebA aligned" in done.stderr
+    assert "8,050" not in done.stderr

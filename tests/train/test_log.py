@@ -36,7 +36,7 @@ def test_the_live_line_says_how_it_stands(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     train(toy_config(images=640), ToyFaces(), tmp_path, device="cpu", console=Console())
     last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).splitlines()[-1]
-    assert re.search(r"640/640\s+[\d,]+ images/s\s+0:00:00\s+D \d\.\d{3} · G \d\.\d{3} · D right \d+%", last)
+    assert re.search(r"640/640 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", last)
 
 
 def test_plain_lines_where_nobody_watches(tmp_path, monkeypatch, capsys):
@@ -44,7 +44,7 @@ def test_plain_lines_where_nobody_watches(tmp_path, monkeypatch, capsys):
     train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu", console=Console())
     said = capsys.readouterr().err
     assert "\x1b" not in said
-    assert re.search(r"64 of 64 images · [\d,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", said)
+    assert re.search(r"64 of 64 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", said)
 
 
 def test_tensorboard_reads_what_is_written(tmp_path):

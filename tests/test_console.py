@@ -1,0 +1,168 @@
+"""What reaches the terminal: text of files as text, tables whole, and a bar that cuts no number."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facegan import console
+from facegan.console import Console, print_error, print_json, print_result, print_table, shown
+
+NASTY = "\x1b]0;T\x07\x1b[31m\x9b2J\r\n\u202eerror: forged\u2028\udc9b\udcff\t"
+TEXT = st.text(st.one_of(st.sampled_from(NASTY), st.characters()), max_size=12)
+BIDI = {"\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def is_obeyed(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in BIDI
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@given(TEXT)
+def test_shown_text_is_one_line_that_no_terminal_obeys(text: str) -> None:
+    said = shown(text)
+    assert not any(map(is_obeyed, said))
+    assert shown(said) == said
+    if not any(map(is_obeyed, text)):
+        assert said == text
+
+
+def test_escapes_name_the_byte_or_the_character() -> None:
+    assert shown("\x1b \n \r \t \x9b \u202e \udc9b \udcff \ud800") == (
+        r"\x1b \n \r \t \x9b \u202e \x9b \xff \ud800"
+    )  # fmt: skip
+    assert shown("Zoë 全角　👩\u200d🚀") == "Zoë 全角　👩\u200d🚀"
+
+
+@settings(deadline=None)
+@given(TEXT)
+def test_each_writer_shows_what_it_is_given(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", out := io.StringIO())
+        patch.setattr(sys, "stderr", err := io.StringIO())
+        Console().note(text)
+        Console().warn(text)
+        print_error(shown(text))
+        print_result(text)
+        print_table(["name", text], [[text, "value"]])
+    written = [*err.getvalue().split("\n"), *out.getvalue().split("\n")]
+    assert len(written) == 3 + 1 + 1 + 2 + 1
+    assert not any(is_obeyed(c) and not "\udca0" <= c <= "\udcff" for c in "".join(written))
+
+
+def test_no_line_of_an_error_poses_as_another(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error("one\nerror: two\x1b[31m")
+    assert capsys.readouterr().err == "error: one\n       error: two\\x1b[31m\n"
+
+
+@given(st.recursive(TEXT, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2)))
+def test_json_stays_json_and_holds_no_controls(value: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", out := io.StringIO())
+        print_json(value)
+        text = out.getvalue()
+    assert json.loads(text) == value
+    assert not any(map(is_obeyed, text.removesuffix("\n")))
+    text.encode()
+
+
+def bar(monkeypatch: pytest.MonkeyPatch, width: int, advances: list[tuple[float, int, str]], done: int = 0) -> str:
+    """The last line of a bar over 16,000 images; ``advances`` have the seconds on the clock, a count and a note."""
+    terminal, clock = Terminal(), [0.0]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    with Console().progress(16_000, "images", done) as progress:
+        for now, count, note in advances:
+            clock[0] = now
+            progress.advance(count, note)
+    return ESCAPES.sub("", terminal.getvalue()).replace("\r", "\n").rstrip("\n").split("\n")[-1]
+
+
+NOTE = "D 0.544 · G 1.654 · D right 98%"
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 100, 140])
+def test_a_bar_keeps_count_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    line = bar(monkeypatch, width, [(470.0, 3_296, NOTE)])
+    assert len(line) < width
+    assert "3,296/16,000 images · 7.0/s · 30 min left" in line
+    assert ("━" * 40 in line) == (width == 140)
+    assert (NOTE in line) == (width > 80)
+    assert ("G 1.654 …" in line) == (width == 80)  # no half number
+
+
+@settings(deadline=None)  # rich is imported on the way
+@given(st.integers(0, 15_000), st.integers(1, 900), st.floats(0.1, 10_000))
+def test_rate_and_time_left_agree_after_a_resume_too(done: int, count: int, seconds: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        line = bar(patch, 80, [(seconds, count, "")], done)
+    left = (16_000 - done - count) * seconds / count
+    assert f"{done + count:,}/16,000 images" in line
+    assert f" {console.human_seconds(left)} left" in line
+    rate = re.search(r"([\d,.e+-]+)/s", line)
+    assert rate
+    assert float(rate[1].replace(",", "")) == pytest.approx(count / seconds, rel=0.06)
+
+
+def test_nothing_to_do_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for total, done in ((0, 0), (5, 5)):
+        with Console().progress(total, "images", done) as progress:
+            progress.advance(0)
+    assert terminal.getvalue() == ""
+
+
+def test_messages_stand_above_the_bar_and_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    name = "a-long-name-that-stays-whole" * 3
+    with Console().progress(2, "images") as progress:
+        progress.advance(1, "\x1b]0;T\x07")
+        Console().warn(f"{name}\x1b[31m\nerror: forged")
+    lines = ESCAPES.sub("", terminal.getvalue()).replace("\r", "\n").split("\n")
+    assert f"warning: {name}\\x1b[31m\\nerror: forged" in lines
+    assert "]0;T" not in "".join(re.findall(r"\x1b\][^\x07]*", terminal.getvalue()))
+
+
+WORDS = "an explanation of several words that is as long as explanations are, and wraps where it has to"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_tables_in_a_terminal_cut_nothing(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("COLUMNS", str(width))
+    path = "/a/path/" + "that-is-longer-than-any-line/" * 4
+    rows = [["inception_score", "12.34 ± 0.56", WORDS], ["fid", "9.1", path]]
+    print_table(["metric", "value", "what it is"], rows)
+    lines = out.getvalue().split("\n")
+    assert all(len(line) < width or path in line for line in lines)
+    assert all(any(cell in line for line in lines) for cell in ("inception_score", "12.34 ± 0.56", "fid", "9.1", path))
+    assert " ".join(out.getvalue().split()).count("explanations are, and wraps" if width > 60 else "wraps") == 1
+
+
+def test_tables_in_a_pipe_have_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    print_table(["name", "what"], [["a", WORDS], ["全角", "two columns a letter"]])
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == ["name", "a", "全角"]
+    assert lines[1].endswith(WORDS)
