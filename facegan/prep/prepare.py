@@ -34,7 +34,7 @@ from facegan.prep.settings import check_settings, effective_settings, find_model
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Readable, Source
 from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url, reachable
-from facegan.shards.layout import STATE_FOLDER, DatasetInfo
+from facegan.shards.layout import PHOTOS_FILE, STATE_FOLDER, DatasetInfo
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def prepare(
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         until.close()
         totals = info.totals
-        for sentence in advice(totals.rejected, totals.photos, config):
+        for sentence in advice(totals.rejected, totals.photos, config, out / PHOTOS_FILE):
             console.warn(sentence)
         return PrepResult(
             photos=totals.photos,

@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("faces", pa.int32()),
         ("scores", pa.list_(pa.float32())),
+        ("box", pa.list_(pa.float32())),
         ("keys", pa.list_(pa.string())),
         ("split", pa.string()),
         ("shard", pa.string()),
@@ -53,8 +54,7 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_00
     """
     try:
         with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
-            if not table.schema_arrow.equals(SCHEMA):
-                raise DatasetError(f"{path} has other columns than a table of facegan prep.")
+            _require_columns(path, table)
             for batch in table.iter_batches(rows, columns=columns, use_threads=False):
                 batch.validate(full=True)  # its text is UTF-8, its lists lie inside it
                 if any(map(_holds_null, batch.columns)):
@@ -66,13 +66,28 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_00
         raise DatasetError(f"{path} can't be read ({str(error).splitlines()[0]:.200}).") from None
 
 
+def _require_columns(path: Path, table: pq.ParquetFile) -> None:
+    if not table.schema_arrow.equals(SCHEMA):
+        names = set(table.schema_arrow.names)
+        wrong = [name for name in SCHEMA.names if name not in names] or sorted(names - {*SCHEMA.names}) or ["types"]
+        raise DatasetError(
+            f"{path} has other columns ({', '.join(wrong)}) than a table of this facegan prep. "
+            "Prepare its photographs again with --force."
+        )
+
+
 def _holds_null(column: pa.Array) -> bool:
     return column.null_count > 0 or (pa.types.is_list(column.type) and column.flatten().null_count > 0)
 
 
 def read_known(path: Path) -> Iterator[tuple[str, int, str]]:
-    """Path, size in bytes and SHA-256 of every photograph that the dataset accounts for."""
+    """Path, size in bytes and SHA-256 of every photograph that the dataset accounts for.
+
+    Raises:
+        DatasetError: the table has other columns, so that no rows can be added to it.
+    """
     with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as table:
+        _require_columns(path, table)
         for batch in table.iter_batches(_BATCH, columns=["path", "bytes", "sha256"], use_threads=False):
             yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
 
