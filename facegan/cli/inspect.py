@@ -22,10 +22,10 @@ _PICTURES = {".png": "png", ".jpg": "jpeg"}
 def inspect(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that facegan prep wrote.")],
     key: Annotated[
-        str | None, typer.Argument(metavar="KEY", help="One sample, by its key or by its photograph's path.")
+        str | None, typer.Argument(metavar="KEY", help="One photograph by its path, or one sample by its key.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: the histograms, or KEY with its photograph.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: the histograms, or KEY's photograph.")
     ] = None,
     source: Annotated[
         str | None, typer.Option("--source", metavar="SRC", help="Where KEY's photograph lies now, if it was moved.")
@@ -37,7 +37,7 @@ def inspect(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a dataset holds: photographs by outcome, scores and face sizes; or one sample of it."""
+    """Show what a dataset holds: photographs by outcome, scores and face sizes; or one of them."""
     if extract and (key or plot):
         raise SettingsError("--extract writes all faces and nothing else: leave out KEY and --plot.")
     if source and not (key and plot):
@@ -67,15 +67,23 @@ def _extract(out: Path, target: Path, json: bool, console: Console) -> None:
 
 def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool, console: Console) -> None:
     from facegan.shards.layout import DatasetInfo
-    from facegan.shards.samples import find_sample
+    from facegan.shards.samples import find_rejected, find_sample
 
-    sample = find_sample(out, DatasetInfo.read(out), key)
-    if plot:
-        from facegan.prep.pictures.look import draw_sample, picture_bytes
+    info = DatasetInfo.read(out)
+    if (row := find_rejected(out, key)) is not None:
+        fields = {name: _rounded(value) for name, value in row.items()}
+        if plot:
+            from facegan.prep.pictures.look import draw_rejected, picture_bytes
 
-        write_bytes(plot, picture_bytes(draw_sample(out, sample, source, console), _PICTURES[plot.suffix]))
-    place = {"key": sample.key, "split": sample.split, "shard": sample.shard}
-    fields = {**place, **sample.meta.model_dump()}
+            min_score = None if info.settings.get("detector") == "none" else info.settings.get("min_score")
+            write_bytes(plot, picture_bytes(draw_rejected(out, row, source, min_score), _PICTURES[plot.suffix]))
+    else:
+        sample = find_sample(out, info, key)
+        fields = {"key": sample.key, "split": sample.split, "shard": sample.shard, **sample.meta.model_dump()}
+        if plot:
+            from facegan.prep.pictures.look import draw_sample, picture_bytes
+
+            write_bytes(plot, picture_bytes(draw_sample(out, sample, source, console), _PICTURES[plot.suffix]))
     if json:
         print_json(fields)
     else:
@@ -126,6 +134,11 @@ def _share(part: int, whole: int) -> str:
 
 def _setting(value: Any) -> str:
     return ", ".join(str(item)[:12] for item in value) if isinstance(value, list) else _text(value)
+
+
+def _rounded(value: Any) -> Any:
+    """Scores of photos.parquet, which holds them in single precision, as they were written: with three decimals."""
+    return [round(each, 4) if isinstance(each, float) else each for each in value] if isinstance(value, list) else value
 
 
 def _text(value: Any) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 from facegan.config import PrepConfig
 from facegan.faces.fixed import FIXED_CROPS
 from facegan.faces.photo import MAX_PIXELS
+from facegan.shards.photos import read_batches
 
 _WORTH_SAYING = 1 / 20  # of the photographs that are rejected; and of those, that a reason accounts for
 _OF_THE_SOURCE = frozenset({"unreadable", "truncated", "too_large", "unreachable", "crashed"})  # not of any setting
 
 
-def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig) -> list[str]:
+def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig, table: Path | None = None) -> list[str]:
     """Sentences where more than 5 % of the photographs were rejected; else none.
 
     The first says how many, the last how to use other settings; between them is one for each reason that accounts for
@@ -21,6 +25,7 @@ def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig) -> list
     Args:
         rejected: photographs by reason.
         photos: all that were seen.
+        table: photos.parquet. Without it no number is named.
     """
     total = sum(rejected.values())
     if total <= photos * _WORTH_SAYING:
@@ -28,6 +33,8 @@ def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig) -> list
     reasons = sorted((reason for reason in rejected if rejected[reason]), key=lambda reason: -rejected[reason])
     remedies = {reason: _remedy(reason, config) for reason in reasons if rejected[reason] >= total * _WORTH_SAYING}
     sentences = [f"{total:,} of {photos:,} photographs were rejected ({total / photos:.1%})."]
+    if table and "low_score" in remedies:
+        remedies["low_score"] = _remedy_low_score(config, table)
     sentences += [f"{rejected[reason]:,} {reason}: {remedy}" for reason, remedy in remedies.items()]
     if not _OF_THE_SOURCE.issuperset(remedies):
         sentences.append("Other settings need another OUT, or --force to make this one anew.")
@@ -51,6 +58,37 @@ def _remedy(reason: str, config: PrepConfig) -> str:
         "unreachable": "they could not be fetched; --repair tries them again.",
         "crashed": "a decoder or detector failed on them; --repair tries them again.",
     }[reason]
+
+
+def _remedy_low_score(config: PrepConfig, table: Path) -> str:
+    why = f"the best face scores less than {config.min_score:g}"
+    found = _worthwhile(*_best_scores(table))
+    if found is None or config.faces == "only":  # with a lower score there may be several
+        return f"{why}. A --min-score that keeps them also keeps pictures without a face."
+    least, faces, others = found
+    besides = f", and {others:,} of no_face, which probably hold none" if others else ""
+    return f"{why}; --min-score {least / 100:g} would keep {faces:,} of them{besides}."
+
+
+def _best_scores(table: Path) -> tuple[Counter[int], Counter[int]]:
+    """Photographs by their best score in hundredths: those of ``low_score``, and those of ``no_face``."""
+    found: dict[str, Counter[int]] = {"low_score": Counter(), "no_face": Counter()}
+    for batch in read_batches(table, ["reason", "scores"]):
+        for reason, scores in zip(batch["reason"].to_pylist(), batch["scores"].to_pylist(), strict=True):
+            if scores and reason in found:
+                # The table's scores are rounded to thousandths; before that, 0.35 may have been 0.3495.
+                found[reason][math.floor((max(scores) - 0.0005) * 100)] += 1
+    return found["low_score"], found["no_face"]
+
+
+def _worthwhile(faint: Counter[int], none: Counter[int]) -> tuple[int, int, int] | None:
+    """The least --min-score, in hundredths, by which nine of ten further photographs hold a face; and how many do and
+    don't. None where there is no such score."""
+    for least in sorted(faint):
+        faces, others = (sum(n for score, n in counts.items() if score >= least) for counts in (faint, none))
+        if faces >= 9 * others:
+            return least, faces, others
+    return None
 
 
 def _remedy_too_small(config: PrepConfig) -> str:

@@ -15,7 +15,7 @@ from facegan.config import PrepConfig
 from facegan.errors import ModelError
 from facegan.faces import crop as cropping
 from facegan.faces.blur import sharpness
-from facegan.faces.detect import LOOK_AGAIN_SCORE, Detector, Face, nearest_to_centre
+from facegan.faces.detect import Detector, Face, look_again, nearest_to_centre
 from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
 from facegan.faces.grey import grey
 from facegan.faces.photo import Photo, Rejected
@@ -64,16 +64,21 @@ class Row:
     reason: str = ""
     faces: int = 0
     scores: list[float] = field(default_factory=list)
+    box: list[float] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A rejected photograph as the preview shows it: ``png`` is base64, empty where nothing could be decoded."""
+    """A rejected photograph as the preview shows it: ``png`` is base64, empty where nothing could be decoded.
+
+    ``score`` is the best one of its faces, None where there is none.
+    """
 
     path: str
     reason: str
     png: str
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def process_chunk(
                 if row.reason == "unreachable":
                     unreachable = unreachable or f"{row.path}: {rejected.__cause__}"
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
-                    rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo)))
+                    rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo), max(row.scores, default=None)))
             except ModelError:
                 raise  # no photograph's fault: a model that can't be loaded, a detector that breaks its protocol
             except Exception as error:  # a decoder's surprise costs one photograph, never the run; it is told of
@@ -191,11 +196,10 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: Row) -
     if config.turn == "auto":
         found, turned = best_turn(pixels, found, detector, config.min_score)
     if not found:
-        faint = config.min_score > LOOK_AGAIN_SCORE and detector.detect(pixels, LOOK_AGAIN_SCORE)
-        raise Rejected("low_score" if faint else "no_face")
+        raise _not_found(photo, pixels, config, detector, row)
     faces = [face.scaled(shrink) for face in found]
     row.faces = len(faces)
-    row.scores = [face.score for face in faces]
+    _note_scores(row, faces)
     if turned:
         faces = [turned_face(face, turned, photo.width, photo.height) for face in faces]
     cuts, reasons = [], []
@@ -207,6 +211,28 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: Row) -
     if not cuts:
         raise Rejected(reasons[0])
     return cuts
+
+
+def _not_found(photo: Photo, pixels: np.ndarray, config: PrepConfig, detector: Detector, row: Row) -> Rejected:
+    """Why no face was found at ``config.min_score``. A photograph that is ``low_score`` gives a sample at a lower one:
+    a face that could not be cut out has that reason instead."""
+    shrink, again = _detection_shrink(photo), look_again(detector, pixels)
+    if again.best is None:
+        return Rejected("no_face")
+    face = again.best.scaled(shrink)
+    _note_scores(row, [face])
+    if not again.is_face:
+        return Rejected("no_face")
+    try:
+        _cut(photo, face, 0, config, shrink)
+    except Rejected as rejected:
+        return rejected
+    return Rejected("low_score")
+
+
+def _note_scores(row: Row, faces: list[Face]) -> None:
+    row.scores = [face.score for face in faces]
+    row.box = list(max(faces, key=lambda face: face.score).box)
 
 
 def _detection_shrink(photo: Photo) -> int:

@@ -27,7 +27,7 @@ from facegan.prep.twins import find_twins
 from facegan.remote import reachable
 from facegan.shards.checksums import check_photos, size_error
 from facegan.shards.layout import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
-from facegan.shards.photos import read_known
+from facegan.shards.photos import SCHEMA, read_known
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _cut(
 def plan_chunk(
     number: int, split: str, photos: list[Photo], settings: dict[str, Any], versions: dict[str, str]
 ) -> ChunkPlan:
-    digest = hashlib.sha256(json.dumps([settings, versions], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([settings, versions, SCHEMA.names], sort_keys=True).encode())
     for photo in photos:
         told = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.twin, photo.attributes]
         digest.update(json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogateescape"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from facegan.config import PrepConfig
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
 from facegan.machine import PREP_WORKER_BYTES, available_bytes, prep_workers, usable_cpus
@@ -35,7 +35,7 @@ from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Readable, Source, sound
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
-from facegan.shards.layout import STATE_FOLDER, DatasetInfo
+from facegan.shards.layout import PHOTOS_FILE, STATE_FOLDER, DatasetInfo
 from facegan.unpack import MAX_RATIO
 
 
@@ -193,8 +193,8 @@ def prepare(
         totals = info.totals
         if broken := catalogue.ignored.names.get(BROKEN_LINK):
             count = catalogue.ignored[BROKEN_LINK]
-            console.warn(f"{count:,} links lead nowhere and were ignored (first: {', '.join(broken)}).")
-        for sentence in advice(totals.rejected, totals.photos, config):
+            console.warn(f"{count:,} links lead nowhere and were ignored (first: {', '.join(map(shown, broken))}).")
+        for sentence in advice(totals.rejected, totals.photos, config, out / PHOTOS_FILE):
             console.warn(sentence)
         return PrepResult(
             photos=totals.photos,

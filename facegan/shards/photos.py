@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("faces", pa.int32()),
         ("scores", pa.list_(pa.float32())),
+        ("box", pa.list_(pa.float32())),
         ("keys", pa.list_(pa.string())),
         ("split", pa.string()),
         ("shard", pa.string()),
@@ -55,8 +56,7 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_00
     """
     try:
         with path.open("rb") as file, parsing(path), pq.ParquetFile(file, pre_buffer=False) as table:
-            if not table.schema_arrow.equals(SCHEMA):
-                raise DatasetError(f"{path} has other columns than a table of facegan prep.")
+            _require_columns(path, table)
             for batch in table.iter_batches(rows, columns=columns, use_threads=False):
                 batch.validate(full=True)  # its text is UTF-8, its lists lie inside it
                 if any(map(_holds_null, batch.columns)):
@@ -66,6 +66,16 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_00
         raise DatasetError(f"{path} is missing.") from None
     except DamagedFile as error:
         raise DatasetError(f"{path} can't be read ({error.why}).") from None
+
+
+def _require_columns(path: Path, table: pq.ParquetFile) -> None:
+    if not table.schema_arrow.equals(SCHEMA):
+        names = set(table.schema_arrow.names)
+        wrong = [name for name in SCHEMA.names if name not in names] or sorted(names - {*SCHEMA.names}) or ["types"]
+        raise DatasetError(
+            f"{path} has other columns ({', '.join(wrong)}) than a table of this facegan prep. "
+            "Prepare its photographs again with --force."
+        )
 
 
 def _holds_null(column: pa.Array) -> bool:

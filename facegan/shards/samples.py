@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from facegan.console import shown
 from facegan.errors import DatasetError
@@ -42,6 +43,19 @@ def find_sample(folder: Path, info: DatasetInfo, wanted: str) -> Found:
         f"{folder / PHOTOS_FILE} tells of {shown(key)} in {shown(shard)}, which does not hold it.\n"
         f"See what else is wrong: facegan verify {folder}"
     )
+
+
+def find_rejected(folder: Path, wanted: str) -> dict[str, Any] | None:
+    """The row of the rejected photograph of that path; None where there is none.
+
+    Raises:
+        DatasetError: the table can't be read.
+    """
+    for batch in read_batches(folder / PHOTOS_FILE):
+        if wanted in batch.column("path").to_pylist():
+            row = batch.to_pylist()[batch.column("path").to_pylist().index(wanted)]
+            return row if row["outcome"] == "rejected" else None
+    return None
 
 
 def _place(photos: Path, wanted: str) -> tuple[str, str]:

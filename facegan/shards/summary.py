@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from facegan.console import Console
 from facegan.errors import DatasetError
@@ -71,8 +72,9 @@ def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Hi
 
 def _scores(folder: Path, info: DatasetInfo) -> Histogram | None:
     counts = np.zeros(_SCORE_STEPS + 1, np.int64)
-    for batch in read_batches(folder / PHOTOS_FILE, ["scores"]):
-        scores = batch.column("scores").flatten().to_numpy(zero_copy_only=False)
+    for batch in read_batches(folder / PHOTOS_FILE, ["faces", "scores"]):
+        found = batch.filter(pa.array(batch.column("faces").to_numpy() > 0))  # others have a score below --min-score
+        scores = found.column("scores").flatten().to_numpy(zero_copy_only=False)
         steps = np.rint(np.nan_to_num(scores).clip(0, 1) * _SCORE_STEPS).astype(np.int64)
         counts += np.bincount(steps, minlength=_SCORE_STEPS + 1)
     total = int(counts.sum())

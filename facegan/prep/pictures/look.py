@@ -1,23 +1,26 @@
-"""One sample as a picture: its photograph with box, keypoints and quadrilateral, and the face beside it."""
+"""One photograph as a picture: a sample with box, keypoints, quadrilateral and face, or a reject with its score."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from facegan.console import Console
 from facegan.errors import DatasetError
 from facegan.faces.detect import KEYPOINTS
 from facegan.faces.photo import Photo, Rejected
 from facegan.prep.pictures.original import read_original
+from facegan.prep.pictures.text import fitted, font
+from facegan.shards.deep import shown as _printable
 from facegan.shards.images import decode_image
 from facegan.shards.samples import Found
-from facegan.shards.schema import SampleMeta
 
 _PHOTO_PX = 640  # long side of the photograph as it is drawn
 _FACE_PX = 256
@@ -39,8 +42,11 @@ def draw_sample(out: Path, sample: Found, source: str | None, console: Console) 
     face = decode_image(sample.image)
     if face is None:
         raise DatasetError(f"The face {sample.key} can't be decoded. See what is wrong: facegan verify {out} --deep")
-    photo = _original(out, sample.meta, source, console)
-    shown = _drawn_photo(photo, sample.meta) if photo else None
+    meta = sample.meta
+    photo = _original(out, meta.path, meta.sha256, source)
+    if isinstance(photo, str):
+        console.warn(f"{photo}; only the face is drawn.")
+    shown = None if isinstance(photo, str) else _drawn_photo(photo, meta.quad, meta.box, meta.keypoints)
     left = 2 * _MARGIN_PX + shown.width if shown else _MARGIN_PX
     lines = _lines(sample, face)
     height = max(shown.height if shown else 0, _FACE_PX + _MARGIN_PX + _LINE_PX * len(lines)) + 2 * _MARGIN_PX
@@ -49,59 +55,97 @@ def draw_sample(out: Path, sample: Found, source: str | None, console: Console) 
         sheet.paste(shown, (_MARGIN_PX, _MARGIN_PX))
     enlarged = cv2.resize(face, (_FACE_PX, _FACE_PX), interpolation=cv2.INTER_NEAREST)
     sheet.paste(Image.fromarray(enlarged), (left, _MARGIN_PX))
-    draw = ImageDraw.Draw(sheet)
-    for i, (text, colour) in enumerate(lines):
-        y = 2 * _MARGIN_PX + _FACE_PX + i * _LINE_PX
-        if colour:
-            draw.ellipse((left, y + 4, left + 9, y + 13), fill=colour, outline=_INK)
-        draw.text((left + (16 if colour else 0), y), text, _INK, ImageFont.load_default(14))
+    _write_lines(sheet, lines, left, 2 * _MARGIN_PX + _FACE_PX)
     return np.asarray(sheet)
 
 
-def _original(out: Path, meta: SampleMeta, source: str | None, console: Console) -> Photo | None:
-    data = read_original(out, meta.path, source)
+def draw_rejected(out: Path, row: dict[str, Any], source: str | None, min_score: float | None) -> np.ndarray:
+    """A rejected photograph with its best face's box, and reason, score and threshold beside it; RGB uint8.
+
+    Args:
+        row: of photos.parquet.
+        min_score: None where no detector was asked.
+
+    Raises:
+        DatasetError: the photograph is gone, is another one now, or can't be decoded.
+    """
+    name, reason = _printable(row["path"]), row["reason"]
+    if reason == "crashed":
+        raise DatasetError(f"{name} was rejected as crashed: decoding it may end this process, too, so it isn't drawn.")
+    photo = _original(out, row["path"], row["sha256"], source)
+    if isinstance(photo, str):
+        raise DatasetError(f"{photo}, so it can't be drawn. It was rejected as {reason}.")
+    try:
+        drawn = _drawn_photo(photo, [], row["box"], [])
+    except (Rejected, cv2.error):
+        raise DatasetError(f"{name} can't be decoded, so it can't be drawn. It was rejected as {reason}.") from None
+    lines: list[_Line] = [(row["path"], None), (f"rejected: {reason}", None)]
+    if row["scores"]:
+        lines.append((f"best score {max(row['scores']):.3f}", None))
+    if min_score is not None:
+        lines.append((f"threshold (--min-score) {min_score:g}", None))
+    lines.append((f"photograph of {photo.width} x {photo.height}", None))
+    if row["box"]:
+        lines.append(("the box of the best score", _BOX))
+    left = 2 * _MARGIN_PX + drawn.width
+    height = max(drawn.height, _LINE_PX * len(lines)) + 2 * _MARGIN_PX
+    sheet = Image.new("RGB", (left + _FACE_PX + 2 * _MARGIN_PX, height), _PAPER)
+    sheet.paste(drawn, (_MARGIN_PX, _MARGIN_PX))
+    _write_lines(sheet, lines, left, _MARGIN_PX)
+    return np.asarray(sheet)
+
+
+def _write_lines(sheet: Image.Image, lines: list[_Line], left: int, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    for i, (text, colour) in enumerate(lines):
+        y, x = top + i * _LINE_PX, left + (16 if colour else 0)
+        if colour:
+            draw.ellipse((left, y + 4, left + 9, y + 13), fill=colour, outline=_INK)
+        draw.text((x, y), fitted(text, sheet.width - x - 4, 13, keep_end=i == 0), _INK, font(13))
+
+
+def _original(out: Path, path: str, sha256: str, source: str | None) -> Photo | str:
+    """The photograph as it was, or why it can't be drawn."""
+    data, name = read_original(out, path, source), _printable(path)
     if data is None:
         where = f"not in {source}" if source else "gone, or nobody knows where it lay (--source SRC tells)"
-        console.warn(f"The photograph {meta.path} is {where}; only the face is drawn.")
-        return None
+        return f"The photograph {name} is {where}"
     found = hashlib.sha256(data).hexdigest()
-    if found != meta.sha256:
-        console.warn(
-            f"The photograph {meta.path} is another one now (SHA-256 {found[:12]}…, and it was {meta.sha256[:12]}…); "
-            "only the face is drawn."
-        )
-        return None
+    if sha256 and found != sha256:
+        return f"The photograph {name} is another one now (SHA-256 {found[:12]}…, and it was {sha256[:12]}…)"
     try:
         return Photo(data)
     except Rejected as rejected:
-        console.warn(f"The photograph {meta.path} can't be decoded ({rejected.reason}); only the face is drawn.")
-        return None
+        return f"The photograph {name} can't be decoded ({rejected.reason})"
 
 
-def _drawn_photo(photo: Photo, meta: SampleMeta) -> Image.Image:
+def _drawn_photo(
+    photo: Photo, quad: Sequence[Sequence[float]], box: Sequence[float], keypoints: Sequence[Sequence[float]]
+) -> Image.Image:
     long_side = max(photo.width, photo.height)
     shrink = next((shrink for shrink in (8, 4, 2) if long_side / shrink >= _PHOTO_PX), 1)
     scale = _PHOTO_PX / long_side
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     picture = Image.fromarray(photo.pixels(shrink)).resize(size, Image.Resampling.BICUBIC)
-    corners = np.array(meta.quad) * scale
-    # What of the quadrilateral lies outside the photograph is shown as well, as far as there is any sense in it.
+    ends = (box[0], box[1], box[0] + box[2], box[1] + box[3]) if box else (0, 0, photo.width, photo.height)
+    corners = np.array(quad or (ends[:2], ends[2:])) * scale
+    # What of it lies outside the photograph is shown as well, as far as there is any sense in it.
     low = np.maximum(np.minimum(np.floor(corners.min(axis=0)) - 2, 0), [-size[0], -size[1]]).astype(int)
     high = np.minimum(np.maximum(np.ceil(corners.max(axis=0)) + 2, size), [2 * size[0], 2 * size[1]]).astype(int)
     canvas = Image.new("RGB", (int(high[0] - low[0]), int(high[1] - low[1])), (225, 225, 225))
     canvas.paste(picture, (int(-low[0]), int(-low[1])))
     draw = ImageDraw.Draw(canvas)
 
-    def at(point: list[float]) -> tuple[float, float]:
+    def at(point: Sequence[float]) -> tuple[float, float]:
         return point[0] * scale - low[0] - 0.5, point[1] * scale - low[1] - 0.5  # Pillow counts from pixel centres
 
-    quad = [at(point) for point in meta.quad]
-    draw.line([*quad, quad[0]], _QUAD, 2)
-    draw.line([quad[0], quad[3]], _QUAD, 5)  # the face's upper edge
-    if meta.box:
-        x, y, width, height = meta.box
-        draw.rectangle((*at([x, y]), *at([x + width, y + height])), outline=_BOX, width=2)
-    for point, colour in zip(meta.keypoints, _POINTS, strict=False):
+    if quad:
+        outline = [at(point) for point in quad]
+        draw.line([*outline, outline[0]], _QUAD, 2)
+        draw.line([outline[0], outline[3]], _QUAD, 5)  # the face's upper edge
+    if box:
+        draw.rectangle((*at(ends[:2]), *at(ends[2:])), outline=_BOX, width=2)
+    for point, colour in zip(keypoints, _POINTS, strict=False):
         x, y = at(point)
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline=_INK)
     return canvas
@@ -110,8 +154,7 @@ def _drawn_photo(photo: Photo, meta: SampleMeta) -> Image.Image:
 def _lines(sample: Found, face: np.ndarray) -> list[_Line]:
     """What stands below the face: text, and the colour in which it is drawn on the photograph."""
     meta = sample.meta
-    key = sample.key if len(sample.key) <= 34 else f"{sample.key[:33]}…"
-    lines: list[_Line] = [(key, None)]
+    lines: list[_Line] = [(sample.key, None)]
     lines.append((f"score {meta.score:g}, {face.shape[1]} x {face.shape[0]} pixels", None))
     lines.append((f"photograph of {meta.width} x {meta.height}", None))
     lines.append(("the crop, its upper edge thick", _QUAD))

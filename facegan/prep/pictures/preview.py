@@ -11,10 +11,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from facegan.errors import DatasetError
 from facegan.prep.chunk import Thumbnail
+from facegan.prep.pictures.text import fitted, font
 from facegan.shards.images import decode_image
 from facegan.shards.index import Shard
 
@@ -22,7 +23,7 @@ _COLUMNS = 8
 _FACES = _COLUMNS * _COLUMNS
 REJECTS_SHOWN = 15
 _REJECT_COLUMNS = 3
-_CELL_PX, _LABEL_PX, _GAP_PX, _MARGIN_PX, _HEAD_PX = 96, 18, 10, 16, 40
+_CELL_PX, _LABEL_PX, _GAP_PX, _MARGIN_PX, _HEAD_PX = 96, 34, 14, 16, 40
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 
 
@@ -51,7 +52,7 @@ def draw_preview(
     sheet = Image.new("RGB", (_MARGIN_PX * 2 + side + beside, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     samples = sum(count for _, count in shards)
-    draw.text((_MARGIN_PX, 12), f"{kept:,} photographs kept, {samples:,} faces", _INK, _font(16))
+    draw.text((_MARGIN_PX, 12), f"{kept:,} photographs kept, {samples:,} faces", _INK, font(15))
     for i, face in enumerate(faces):
         at = (_MARGIN_PX + i % _COLUMNS * (cell + 2), _HEAD_PX + i // _COLUMNS * (cell + 2))
         shrink = face.shape[0] > cell
@@ -60,7 +61,7 @@ def draw_preview(
     if rejects:
         left = _MARGIN_PX * 3 + side
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items() if count)
-        draw.text((left, 12), _fitted(draw, f"rejected: {reasons}", beside - _MARGIN_PX * 2), _INK, _font(13))
+        draw.text((left, 13), fitted(f"rejected: {reasons}", beside - _MARGIN_PX * 2, 12), _INK, font(12))
         for i, reject in enumerate(rejects):
             x = left + i % _REJECT_COLUMNS * (_CELL_PX + _GAP_PX)
             y = _HEAD_PX + i // _REJECT_COLUMNS * (_CELL_PX + _LABEL_PX + _GAP_PX)
@@ -75,8 +76,11 @@ def _draw_reject(sheet: Image.Image, draw: ImageDraw.ImageDraw, reject: Thumbnai
         sheet.paste(picture, (x + (_CELL_PX - picture.width) // 2, y + (_CELL_PX - picture.height) // 2))
     else:
         draw.rectangle((x, y, x + _CELL_PX - 1, y + _CELL_PX - 1), outline=_FAINT)
-        draw.text((x + 6, y + 40), _fitted(draw, reject.path, _CELL_PX - 12), _FAINT, _font(11))
-    draw.text((x, y + _CELL_PX + 2), reject.reason, _INK, _font(12))
+    score = "" if reject.score is None else f" {reject.score:.2f}"
+    width = _CELL_PX + _GAP_PX - 8
+    draw.text((x, y + _CELL_PX + 2), fitted(reject.reason + score, width, 11), _INK, font(11))
+    name = reject.path.rpartition("/")[2]
+    draw.text((x, y + _CELL_PX + 17), fitted(name, width, 11, keep_end=True), _FAINT, font(11))
 
 
 def _thumbnail(png: str) -> np.ndarray | None:
@@ -87,17 +91,6 @@ def _thumbnail(png: str) -> np.ndarray | None:
         return None
     pixels = decode_image(data) if data else None
     return pixels if pixels is not None and max(pixels.shape[:2]) <= _CELL_PX else None
-
-
-def _fitted(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    while text and draw.textlength(text, _font(13)) > width:
-        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
-    return text
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)  # carried by Pillow itself: the same picture on every machine
 
 
 def _spread_faces(

@@ -110,7 +110,7 @@ def _write_shard(room: Path, number: int, images: Pixels, latents: Latents, firs
             key, sha256 = sample_key(path.encode()), hashlib.sha256(image).hexdigest()
             about = {"path": path, "sha256": sha256, "width": width, "height": height}
             shard.add(key, _FORMAT, image, sample_json(**about, box=[], keypoints=[], score=0.0, quad=quad))
-            row = {**about, "bytes": len(image), "outcome": "kept", "reason": "", "faces": 0, "scores": []}
+            row = {**about, "bytes": len(image), "outcome": "kept", "reason": "", "faces": 0, "scores": [], "box": []}
             rows.append({**row, "keys": [key], "split": _SPLIT, "shard": name})
         total = shard.commit(flushed=False)  # all is flushed together when the folder is whole
     if total is None:
