@@ -251,7 +251,28 @@ def read_tensors(
         pass
     with parsing(path, advice), safe_open(path, framework) as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        _refuse_odd_numbers(tensors, "float4", "float8")
         return tensors, opened.metadata() or {}
+
+
+def parse_tensors(data: bytes, file: object) -> dict[str, Any]:
+    """torch's tensors of a safetensors file's bytes.
+
+    Raises:
+        DamagedFile: it is no safetensors file.
+    """
+    from safetensors.torch import load
+
+    with parsing(file):
+        tensors = load(data)
+        _refuse_odd_numbers(tensors, "float4", "float8", "complex")
+        return tensors
+
+
+def _refuse_odd_numbers(tensors: dict[str, Any], *kinds: str) -> None:
+    for name, tensor in tensors.items():
+        if any(kind in str(tensor.dtype) for kind in kinds):
+            raise ValueError(f"its tensor {name} is {tensor.dtype}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -72,7 +72,9 @@ def start_from(trainer: Trainer, weights: Weights) -> None:
     }
     different = [net for net, tensors in weights.nets.items() if _first_other(tensors, own[net].state_dict())]
     if different:
-        raise CheckpointError(_sentence(weights, trainer.spec, [net for net in different if net != "ema"], own))
+        raise CheckpointError(
+            _sentence(weights, trainer.spec, [net for net in different if net != "ema"] or different, own)
+        )
     law = weights.spec.get("law", trainer.spec.law)
     if law != trainer.spec.law:
         raise CheckpointError(

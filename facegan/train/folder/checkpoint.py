@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from facegan.errors import CheckpointError, DamagedFile
-from facegan.files import TEMPORARY, disk_errors, flush, parsing, read_json, write_bytes, write_json
+from facegan.files import TEMPORARY, disk_errors, flush, parse_tensors, parsing, read_json, write_bytes, write_json
 from facegan.nets import Generator, save_generator
 from facegan.nets.weights import FILE_NAME, is_spec, plain_tensors
 from facegan.run_folder import STATE
@@ -204,8 +204,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise Damaged(f"the SHA-256 of {name} is another")
         if name == TENSORS:
             try:
-                with parsing(path / name):
-                    tensors = load(data)
+                tensors = parse_tensors(data, path / name)
             except DamagedFile as error:
                 raise Damaged(f"{name} can't be read: {error.why}") from None
     return Checkpoint(path, state["images"], state, tensors)
