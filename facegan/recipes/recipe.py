@@ -83,7 +83,7 @@ class Recipe:
     @property
     def code(self) -> dict[tuple[str, str], str]:
         """Modules and commands that the recipe names, by (section, setting)."""
-        named = {place: self.given.get(place[0], {}).get(place[1]) for place in _CODE}
+        named = {place: str(self.given.get(place[0], {}).get(place[1], "")) for place in _CODE}
         return {place: value for place, value in named.items() if runs_code(value)}
 
     def refuse_untrusted(self, trust_code: bool, *sections: str) -> None:
