@@ -55,9 +55,9 @@ def prep(
         str | None, typer.Option("--ray-address", help="An existing cluster; else one is started here.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
-    follow_links: Annotated[
-        bool, typer.Option(" /--no-follow-links", help="Leave out a folder's symbolic links.")
-    ] = True,
+    no_follow_links: Annotated[
+        bool, typer.Option("--no-follow-links", help="Leave out a folder's symbolic links.")
+    ] = False,
     download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Make damaged shards again, and try photographs again that stayed away.")
@@ -90,9 +90,8 @@ def prep(
     from facegan.recipes.settings import names_of
 
     settings = [name for name in names_of("prep") if name != "out"]  # which a recipe has for facegan run
-    photos, config = prep_settings(
-        asked(context, settings), given(PrepConfig, sets), recipe, trust_code=trust_code or dry_run
-    )
+    options = asked(context, settings) | ({"follow_links": False} if no_follow_links else {})
+    photos, config = prep_settings(options, given(PrepConfig, sets), recipe, trust_code=trust_code or dry_run)
     processes = whole_number(photos.workers, "--workers")
     tflite, attribute_list = _path(photos.model), _path(photos.attributes)
     if engine not in ("local", "ray"):
