@@ -227,7 +227,7 @@ def test_recipes_show_is_compact_in_a_terminal_and_cuts_nothing() -> None:
 
 def test_inspect_shows_counts_histograms_settings_in_this_order(dataset: Path) -> None:
     code, shown = in_terminal("inspect", dataset)
-    places = [shown.index(text) for text in ("split train", "scores of", "side of the crop", "setting size", "version")]
+    places = [shown.index(text) for text in ("split train", "score of", "side of the crop", "setting size", "version")]
     assert code == 0
     assert places == sorted(places)
     assert max(map(len, shown.splitlines())) < 80
