@@ -14,6 +14,7 @@ import facegan
 from facegan.cli.commands import Commands
 from facegan.console import print_result
 from facegan.errors import FaceganError
+from facegan.machine import configure_openmp
 
 app = typer.Typer(
     name="facegan",
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path is printed as its bytes are, and nothing ends in a traceback
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+    configure_openmp()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     sys.exit(_run(arguments))

@@ -68,7 +68,7 @@ def test_progress_is_reported_within_a_chunk(portraits: Path, tmp_path: Path) ->
 
 
 def test_progress_is_exact_whoever_dies(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its chunk is made twice, then in halves, then without the one that kills: 60 photographs are shown, none twice."""
+    """Its chunk is made twice, then in halves, then without the one that kills. 60 are shown, none twice."""
     console = Heard()
     source = Deadly(portraits, frozenset({b"000055.jpg"}))
     prepare_deadly(monkeypatch, source, tmp_path / "out", workers=2, console=console)
