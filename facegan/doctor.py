@@ -6,6 +6,7 @@ import ctypes.util
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,15 @@ _PACKAGES = (
     "tensorboard", "matplotlib", "pydantic", "typer", "rich",
 )  # fmt: skip
 _OPENCV = ("opencv-contrib-python", "opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
+_EXTRAS = {
+    "ray": "prep --engine ray",
+    "s3": "s3:// URLs",
+    "http": "http:// and https:// URLs",
+    "gs": "gs:// URLs",
+    "hf": "hf:// URLs, export --push",
+    "onnx": "export --onnx, report --explore",
+    "video": "sample to .mp4",
+}
 _LIBRARIES = {"GL": "libgl1", "glib-2.0": "libglib2.0-0", "EGL": "libegl1", "GLESv2": "libgles2"}
 
 
@@ -43,6 +53,7 @@ def examine() -> list[Finding]:
         *(_library(name, package) for name, package in _LIBRARIES.items()),
         _mediapipe_loads(),
         *_models(),
+        *_extras(),
     ]
 
 
@@ -52,20 +63,24 @@ def _python() -> Finding:
 
 
 def _hardware() -> list[Finding]:
-    cpu = Finding("CPU", f"{machine.cpu_name()}, {machine.usable_cpus()} usable")
-    memory = Finding("memory", human_bytes(machine.memory_bytes()))
-    return [cpu, memory, _gpu()]
+    found = f"{machine.cpu_name()}, {machine.usable_cpus()} of {os.cpu_count()} usable"
+    if (quota := machine.cpu_quota()) < machine.affinity_cpus():
+        found += f" (the control group's quota is {quota:g})"
+    memory = f"{human_bytes(machine.memory_bytes())}, {human_bytes(machine.available_bytes())} available"
+    workers = f"{machine.prep_workers()}, of {human_bytes(machine.PREP_WORKER_BYTES)} each"
+    return [Finding("CPU", found), Finding("memory", memory), Finding("workers of prep", workers), *_torch()]
 
 
-def _gpu() -> Finding:
+def _torch() -> list[Finding]:
     try:
         import torch
     except ImportError:
-        return Finding("GPU", "unknown: torch does not import")
+        return [Finding("GPU", "unknown: torch does not import")]
+    threads = Finding("threads of training", str(torch.get_num_threads()))
     if not torch.cuda.is_available():
-        return Finding("GPU", "none: training runs on the CPU")
+        return [threads, Finding("GPU", "none: training runs on the CPU")]
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return Finding("GPU", f"{', '.join(names)} (CUDA {torch.version.cuda})")
+    return [threads, Finding("GPU", f"{', '.join(names)} (CUDA {torch.version.cuda})")]
 
 
 def _package(name: str) -> Finding:
@@ -131,3 +146,20 @@ def _models() -> list[Finding]:
             Finding(what, str(path) if path else "not here yet", True, "" if path else "facegan models pull")
         )
     return findings
+
+
+def _extras() -> list[Finding]:
+    """Optional packages, as facegan's own metadata list them. A missing one is no fault."""
+    try:
+        requirements = importlib.metadata.requires("facegan") or []
+    except importlib.metadata.PackageNotFoundError:  # run from its source, never installed
+        return []
+    return [_extra(name, requirements) for name in _EXTRAS]
+
+
+def _extra(name: str, requirements: list[str]) -> Finding:
+    lines = [line for line in requirements if re.search(f"extra == ['\"]{name}['\"]", line)]
+    if all(_package(re.split(r"[^\w.-]", line)[0]).ok for line in lines):
+        return Finding(f"extra {name}", f"installed: {_EXTRAS[name]}")
+    remedy = f"{sys.executable} -m pip install 'facegan[{name}]'"
+    return Finding(f"extra {name}", f"not installed: {_EXTRAS[name]}", True, remedy)

@@ -15,6 +15,7 @@ import facegan
 from facegan.cli.commands import Commands
 from facegan.console import guard_stderr, print_error, print_interruption, print_result, print_trace, show_breaks, shown
 from facegan.errors import FaceganError, Interrupted
+from facegan.machine import configure_openmp
 from facegan.own import shut_current_folder
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
     guard_stderr()
+    configure_openmp()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     with shut_current_folder():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,7 +66,33 @@ def demo(
         f"  {grid}   faces that the generator drew",
         f"  {losses}   how the training went",
         f"  {page}   all of it, as a page",
+        "Next, with your own photographs:",
+        *(f"  {line}" for line in next_commands()),
     )
+
+
+def next_commands() -> list[str]:
+    """The commands to type next, as they work in the shell that started this program."""
+    started, scripts = Path(sys.argv[0]), Path(sys.executable).parent
+    program = started if started.name == "facegan" else scripts / "facegan"  # python -m facegan
+    found, activate = shutil.which("facegan"), scripts / "activate"
+    name, first = "facegan", []
+    if not (found and program.exists() and program.samefile(found)):
+        if activate.exists():
+            first = [f"source {_typed(activate)}"]
+        else:
+            name = _typed(program) if program.exists() else f"{_typed(Path(sys.executable))} -m facegan"
+    return [
+        *first,
+        f"{name} prep PHOTOS faces     # PHOTOS: your folder of them",
+        f"{name} train --shards faces --images 100k     # an evening on two CPU cores",
+    ]
+
+
+def _typed(path: Path) -> str:
+    """As a user would type it in the current folder."""
+    path, here = path.absolute(), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _print_plan(rows: list[Row], folder: Path, json: bool) -> None:

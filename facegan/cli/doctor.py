@@ -21,8 +21,9 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
     else:
         marks = {True: "ok", False: "MISSING"}
         print_table(["", "what", "found"], [[marks[f.ok], f.what, f.found] for f in findings])
-        remedies = dict.fromkeys(f.remedy for f in findings if f.remedy)
-        if remedies:
-            print_result("To mend it:", *(f"  {remedy}" for remedy in remedies))
+        for ok, heading in ((False, "To mend it:"), (True, "If you need it:")):
+            remedies = dict.fromkeys(f.remedy for f in findings if f.remedy and f.ok == ok)
+            if remedies:
+                print_result(heading, *(f"  {remedy}" for remedy in remedies))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from facegan import machine
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
-from facegan.machine import PREP_WORKER_BYTES, available_bytes, prep_workers, usable_cpus
 from facegan.prep.advice import advice
 from facegan.prep.announce import announce
 from facegan.prep.attributes import Attributes, open_attributes
@@ -151,8 +151,8 @@ def prepare(
     if not 1 <= fetch_ahead <= MOST_REQUESTS:
         raise SettingsError(f"fetch_ahead = {fetch_ahead}: it has to be a number from 1 to {MOST_REQUESTS}.")
     config, console = config or PrepConfig(), console or Console(quiet=True)
-    is_limited = workers is None and ray_address is None and prep_workers() < usable_cpus()
-    workers = workers or prep_workers()
+    is_limited = workers is None and ray_address is None and machine.prep_workers() < machine.usable_cpus()
+    workers = workers or machine.prep_workers()
     origin = open_source(os.fspath(source), _leave_out(out), download, follow_links, max_unpacked_ratio)
     models = find_models(config, model)
     listed = open_attributes(attributes) if attributes else None
@@ -176,8 +176,8 @@ def prepare(
         announce(plan, todo, config, workers, console)
         if is_limited and len(todo) > workers:
             console.note(
-                f"Memory limits the workers: each takes up to {human_bytes(PREP_WORKER_BYTES)}, and "
-                f"{human_bytes(available_bytes())} are available. --workers N sets another number."
+                f"Memory limits the workers: each takes up to {human_bytes(machine.PREP_WORKER_BYTES)}, and "
+                f"{human_bytes(machine.available_bytes())} are available. --workers N sets another number."
             )
         ran = Ran()
         if todo:
@@ -230,7 +230,7 @@ def plan_prepare(
 ) -> PrepPlan:
     """What `prepare` would do with the same arguments. Touches nothing; raises what `prepare` would."""
     config = config or PrepConfig()
-    workers = workers or prep_workers()
+    workers = workers or machine.prep_workers()
     origin = open_source(os.fspath(source), _leave_out(out), False, follow_links, max_unpacked_ratio)
     with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -15,6 +16,7 @@ from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import CheckpointError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
+from facegan.machine import affinity_cpus, usable_cpus
 from facegan.nets.weights import FILE_NAME
 from facegan.own import Trust, is_own
 from facegan.train.best import Best, Measure, judge_of, read_best, write_best
@@ -77,6 +79,8 @@ def train(
 ) -> TrainResult:
     """Trains a generator of ``faces`` in the folder ``run``, or goes on with the run that lies there.
 
+    In a container with a CPU quota it lowers torch's number of threads to the quota, unless you chose another number.
+
     Args:
         config: what to learn; ``images`` is rounded up to whole rounds.
         faces: square uint8 images, such as `facegan.FaceShards`.
@@ -104,6 +108,7 @@ def train(
         Interrupted: Ctrl-C, SIGTERM or ``stop``; all is saved.
     """
     started, run = time.perf_counter(), Path(run)
+    _limit_threads()
     judge = judge_of(config, measure, eval_every, best)
     with joined(choose_device(own_device(device))) as ranks:
         console = (console or Console(quiet=True)) if ranks.writes else Console(quiet=True)
@@ -162,6 +167,14 @@ def train(
                     Session(state, total_rounds, stopped, judge).rounds()
         rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
         return _result(run, trainer.images, started, rate)
+
+
+def _limit_threads() -> None:
+    """Torch counts the CPUs (or their cores, of two threads each) of the affinity, where a quota may allow fewer."""
+    all_cpus = affinity_cpus()
+    is_default = torch.get_num_threads() in (all_cpus, all_cpus // 2)
+    if is_default and os.environ.keys().isdisjoint(("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
 
 
 def plan_train(

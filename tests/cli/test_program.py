@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -260,6 +262,43 @@ def test_doctor_lists_what_is_here(models: Path) -> None:
     assert {"Python", "CPU", "GPU", "torch", "mediapipe", "detector model short", "detector model full"} <= set(
         findings
     )
+    assert findings["threads of training"]["found"] == os.environ["OMP_NUM_THREADS"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "dev"}
+    assert {f"extra {name}" for name in extras} == {what for what in findings if what.startswith("extra ")}
+    for name, lines in extras.items():
+        modules = [line.partition(">=")[0].replace("-", "_") for line in lines]
+        is_here = all(map(importlib.util.find_spec, modules))
+        finding = findings[f"extra {name}"]
+        assert finding["ok"]
+        assert finding["found"].startswith("installed" if is_here else "not installed")
+        assert finding["remedy"] == ("" if is_here else f"{sys.executable} -m pip install 'facegan[{name}]'")
+
+
+@pytest.mark.parametrize("has_activate", [True, False])
+def test_demo_ends_with_commands_that_work_as_they_are(
+    has_activate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed in the folder where the user is, as ``make demo`` does, and then on the PATH by way of a link."""
+    scripts, links = tmp_path / "my venv" / "bin", tmp_path / "links"
+    scripts.mkdir(parents=True)
+    links.mkdir()
+    (scripts / "facegan").touch(0o755)
+    if has_activate:
+        (scripts / "activate").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(scripts / "python"))
+    monkeypatch.setattr(sys, "argv", [str(scripts / "facegan"), "demo"])
+    monkeypatch.setenv("PATH", str(links))
+    from facegan.cli.demo import next_commands
+
+    if has_activate:
+        assert next_commands()[0] == "source 'my venv/bin/activate'"
+        assert next_commands()[1].startswith("facegan prep ")
+    else:
+        assert next_commands()[0].startswith("'my venv/bin/facegan' prep ")
+    (links / "facegan").symlink_to(scripts / "facegan")
+    assert [line.split()[:2] for line in next_commands()] == [["facegan", "prep"], ["facegan", "train"]]
 
 
 def test_exactly_one_opencv_is_installed() -> None:

@@ -1,0 +1,160 @@
+"""What this process may use of a machine: by affinity, by control groups of both versions, by memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from facegan import machine
+from facegan.config import PrepConfig
+from facegan.prep.prepare import plan_prepare, prepare
+from tests.hearing import Heard
+
+
+class Files:
+    """A folder with the files that the kernel shows to a process in control groups."""
+
+    def __init__(self, folder: Path) -> None:
+        self.proc, self.groups = folder / "proc", folder / "cgroup"
+        (self.proc / "self").mkdir(parents=True)
+        (self.proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 32000000 kB\n")
+        self._memberships, self._mounts = "", "22 1 0:20 / / rw - overlay  rw\n"
+
+    def hierarchy(self, mount: str, kind: str, options: str, group: str, root: str = "/") -> Path:
+        """Mounts one, with this process in ``group``; gives the folder of the mount."""
+        names = "" if kind == "cgroup2" else options.removeprefix("rw,")
+        self._memberships += f"{len(self._memberships)}:{names}:{group}\n"
+        folder = self.groups / mount
+        self._mounts += f"30 22 0:30 {root} {folder} rw,nosuid shared:9 - {kind} {kind} {options}\n"
+        (self.proc / "self" / "cgroup").write_text(self._memberships)
+        (self.proc / "self" / "mountinfo").write_text(self._mounts)
+        folder.mkdir(parents=True)
+        return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def write(folder: Path, **values: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in values.items():
+        (folder / name.replace("__", ".")).write_text(f"{value}\n")
+
+
+def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
+    assert machine.cpu_quota(tmp_path) == math.inf
+    assert machine.usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
+    assert machine.available_bytes(tmp_path) == math.inf
+    assert machine.prep_workers(tmp_path) == machine.usable_cpus(tmp_path)
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [("150000 100000", 1.5), ("20000 100000", 0.2), ("max 100000", math.inf)])
+def test_a_container_of_version_2_shows_its_group_as_the_root(files: Files, quota: str, cpus: float) -> None:
+    write(files.hierarchy("", "cgroup2", "rw", "/"), cpu__max=quota)
+    assert machine.cpu_quota(files.proc) == cpus
+    assert 1 <= machine.usable_cpus(files.proc) == min(machine.affinity_cpus(), math.ceil(min(cpus, 4096)))
+
+
+def test_the_smallest_quota_of_nested_groups_wins(files: Files) -> None:
+    root = files.hierarchy("", "cgroup2", "rw", "/pod/container/step")
+    write(root / "pod", cpu__max="200000 100000", memory__max=900_000_000, memory__current=100_000_000)
+    write(root / "pod" / "container", cpu__max="800000 100000", memory__max="max", memory__current=100_000_000)
+    write(root / "pod" / "container" / "step", cpu__max="max 100000")
+    write(root / "other", cpu__max="1000 100000")
+    assert machine.cpu_quota(files.proc) == 2.0
+    assert machine.available_bytes(files.proc) == 800_000_000
+
+
+def test_version_1_has_a_hierarchy_for_each_controller(files: Files) -> None:
+    cpu = files.hierarchy("cpu,cpuacct", "cgroup", "rw,cpu,cpuacct", "/docker/id")
+    memory = files.hierarchy("memory", "cgroup", "rw,memory", "/docker/id")
+    files.hierarchy("unified", "cgroup2", "rw", "/docker/id")
+    write(cpu, cpu__cfs_quota_us=-1, cpu__cfs_period_us=100_000)
+    write(cpu / "docker" / "id", cpu__cfs_quota_us=50_000, cpu__cfs_period_us=20_000)
+    write(memory, memory__limit_in_bytes=9223372036854771712, memory__usage_in_bytes=5_000_000_000)
+    write(memory / "docker" / "id", memory__limit_in_bytes=500_000_000, memory__usage_in_bytes=300_000_000)
+    write(memory / "docker" / "id", memory__stat="inactive_file 1\ntotal_active_file 20\ntotal_inactive_file 100")
+    assert machine.cpu_quota(files.proc) == 2.5
+    assert machine.available_bytes(files.proc) == 200_000_120
+
+
+def test_a_container_of_version_1_has_its_group_mounted(files: Files) -> None:
+    """Docker without a namespace of control groups: the group has its host's name, the mount shows it alone."""
+    cpu = files.hierarchy("cpu", "cgroup", "rw,cpu", "/docker/id/inner", root="/docker/id")
+    write(cpu, cpu__cfs_quota_us=300_000, cpu__cfs_period_us=100_000)
+    write(cpu / "inner", cpu__cfs_quota_us=100_000, cpu__cfs_period_us=100_000)
+    assert machine.cpu_quota(files.proc) == 1.0
+
+
+def test_a_group_outside_of_the_mount_leaves_the_mount(files: Files) -> None:
+    write(files.hierarchy("", "cgroup2", "rw", "/../elsewhere"), cpu__max="300000 100000")
+    assert machine.cpu_quota(files.proc) == 3.0
+
+
+def test_workers_of_prep_fit_into_the_memory(files: Files) -> None:
+    (files.proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 350000 kB\n")
+    assert machine.prep_workers(files.proc) == 1
+    (files.proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 10 kB\n")
+    assert machine.prep_workers(files.proc) == 1
+
+
+@pytest.mark.skipif(machine.usable_cpus() == 1, reason="one CPU limits the workers to one before memory does")
+def test_prep_says_that_memory_limits_workers(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_bytes", lambda *_: 350e6)  # what the machine says
+    console = Heard()
+    config = PrepConfig(detector="none", crop="squash", size=32, shard_size=20)
+    assert plan_prepare(portraits, tmp_path / "out", config).workers == 1
+    assert prepare(portraits, tmp_path / "out", config, console=console).workers == 1
+    assert "Memory limits the workers: each takes up to 300 MB, and 350 MB are available" in "".join(console.notes)
+    assert prepare(portraits, tmp_path / "more", config, workers=2, console=(named := Heard())).workers == 2
+    assert "Memory" not in "".join(named.notes)
+
+
+def run_code(code: str, **environment: str) -> str:
+    base = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "MKL_"))}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=base | environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+ENTRY = """
+import contextlib, os, sys
+from facegan.cli.app import main
+with contextlib.suppress(SystemExit):
+    main(["doctor", "--help"])
+print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+"""
+
+
+def test_the_command_line_lets_idle_threads_sleep() -> None:
+    """OpenMP reads the setting when torch loads it."""
+    assert run_code(ENTRY).endswith("None 10000 False")
+    assert run_code(ENTRY, GOMP_SPINCOUNT="7").endswith("None 7 False")
+    assert run_code(ENTRY, OMP_WAIT_POLICY="active").endswith("active None False")
+    assert run_code("import facegan, os; print('GOMP_SPINCOUNT' in os.environ)") == "False"
+
+
+THREADS = """
+from pathlib import Path
+from facegan.machine import configure_openmp
+configure_openmp(Path({proc!r}))
+import torch
+print(torch.get_num_threads())
+"""
+
+
+def test_a_quota_limits_the_threads_of_torch(files: Files) -> None:
+    write(files.hierarchy("", "cgroup2", "rw", "/"), cpu__max="70000 100000")
+    code = THREADS.format(proc=str(files.proc))
+    assert run_code(code) == "1"
+    assert run_code(code, OMP_NUM_THREADS="3") == "3"
+    own = run_code("import torch; print(torch.get_num_threads())", MKL_NUM_THREADS="2")  # MKL takes no more than cores
+    assert run_code(code, MKL_NUM_THREADS="2") == own
+    unlimited = THREADS.format(proc=str(files.proc / "nowhere"))
+    assert run_code(unlimited) == run_code("import torch; print(torch.get_num_threads())")
