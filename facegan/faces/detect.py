@@ -21,9 +21,9 @@ from facegan.errors import ModelError
 
 KEYPOINTS = ("image-left eye", "image-right eye", "nose", "mouth", "image-left ear", "image-right ear")
 
-# Where no face reaches --min-score, a second look decides between low_score and no_face. A score alone can't: where half
-# of the rejected show a face, 53 % of those that score 0.3 to 0.4 do, and 62 % from 0.4 to 0.5. Two models that agree on
-# its place, in the picture and in its mirror image, are right in 51 of 56 (BENCHMARKS.md).
+# Where no face reaches --min-score, a second look decides between low_score and no_face. A score alone can't: where
+# half of the rejected show a face, 53 % of those that score 0.3 to 0.4 do, and 62 % from 0.4 to 0.5. Two models that
+# agree on its place, in the picture and in its mirror image, are right in 51 of 56 (BENCHMARKS.md).
 LOOK_AGAIN_SCORE = 0.3  # each of these four scores at least
 _SURE_SCORE = 0.5  # a face by one model's word alone: the default --min-score
 _LEAST_SCORE = 0.01  # the best score is recorded from here on, however low
