@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from facegan.config import PrepConfig
 from facegan.prep.advice import advice
-from facegan.shards.layout import REASONS
+from facegan.shards.layout import PHOTOS_FILE, REASONS
+from tests.shards.made import Made, make_dataset
 
 
 def test_up_to_five_percent_nothing_is_said() -> None:
@@ -62,3 +64,25 @@ def test_each_reason_has_its_remedy(reason: str, settings: dict, said: str) -> N
 
 def test_no_reason_is_left_out() -> None:
     assert len(advice(dict.fromkeys(REASONS, 1), 13, PrepConfig())) == 1 + len(REASONS) + 1
+
+
+@pytest.mark.parametrize(
+    ("faint", "none", "said"),
+    [
+        ([0.4] * 20, [0.1] * 20, "less than 0.5; --min-score 0.39 would keep 20 of them."),
+        ([0.401, 0.49], [], "--min-score 0.4 would keep 2 of them."),
+        ([0.455] * 19 + [0.31], [0.46, 0.4, 0.35], "0.45 would keep 19 of them, and 1 of no_face, which probably hold"),
+        ([0.4] * 8, [0.41], "less than 0.5. A --min-score that keeps them also keeps pictures without a face."),
+        ([0.31] * 20, [0.47] * 20, "A --min-score that keeps them also keeps pictures without a face."),
+    ],
+)
+def test_a_min_score_is_named_where_it_keeps_faces(
+    tmp_path: Path, faint: list[float], none: list[float], said: str
+) -> None:
+    photos = [Made(f"f{i}.jpg", scores=[score], reason="low_score") for i, score in enumerate(faint)]
+    photos += [Made(f"n{i}.jpg", scores=[score], reason="no_face") for i, score in enumerate(none)]
+    out = make_dataset(tmp_path / "out", [*photos, Made("kept.jpg"), Made("torn.jpg", scores=[], reason="truncated")])
+    rejected = {"low_score": len(faint), "no_face": len(none)}
+    sentences = advice(rejected, len(photos), PrepConfig(), out / PHOTOS_FILE)
+    (sentence,) = (sentence for sentence in sentences if "low_score:" in sentence)
+    assert said in sentence

@@ -68,6 +68,37 @@ def test_each_reason(tmp_path: Path, reason: str, data: bytes, faces: list[Face]
     assert reason_of(tmp_path, data, *faces, **config) == reason
 
 
+@pytest.mark.parametrize(
+    ("reason", "face", "config"),
+    [
+        ("no_face", face_at(100, 90, score=0.05), {}),
+        ("low_score", face_at(100, 90, score=0.4), {}),
+        ("off_edge", face_at(10, 90), {}),
+        ("off_edge", face_at(10, 90, score=0.4), {}),  # a lower --min-score alone would not keep it
+        ("bad_keypoints", face_at(100, 100, upside_down=True), {}),
+        ("blurry", GOOD, {"blur": 100}),
+    ],
+)
+def test_a_rejected_photo_keeps_its_best_score_and_box(tmp_path: Path, reason: str, face: Face, config: dict) -> None:
+    worse = Face((0.0, 0.0, 9.0, 9.0), face.keypoints, face.score - 0.02)
+    result = run_chunk(tmp_path, {b"1.jpg": photo()}, FakeDetector(worse, face), **config)
+    row = result.rows[0]
+    assert (row.reason, max(row.scores), row.box) == (reason, face.score, list(face.box))
+    assert [(reject.path, reject.score) for reject in result.rejects] == [("1.jpg", face.score)]
+    assert row.faces == (0 if face.score < 0.5 else 2)
+
+
+def test_the_box_of_a_large_photo_is_in_its_own_pixels(tmp_path: Path) -> None:
+    row = run_chunk(tmp_path, {b"1.jpg": photo(2401, 1601)}, FakeDetector(face_at(300, 200, 120, 0.1))).rows[0]
+    assert (row.reason, row.scores, row.box) == ("no_face", [0.1], [960.0, 560.0, 480.0, 480.0])
+
+
+@pytest.mark.parametrize("data", [b"no picture", photo()[:-400]])
+def test_what_no_detector_saw_has_no_score(tmp_path: Path, data: bytes) -> None:
+    result = run_chunk(tmp_path, {b"1.jpg": data}, FakeDetector(GOOD))
+    assert (result.rows[0].scores, result.rows[0].box, result.rejects[0].score) == ([], [], None)
+
+
 def test_every_reason_that_a_chunk_can_give_is_provoked() -> None:
     of_the_run = {"duplicate", "unreachable"}  # found before the chunks, or by the source
     assert {reason for reason, *_ in PROVOKED if reason} == set(REASONS) - of_the_run

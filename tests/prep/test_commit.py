@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from facegan.config import PrepConfig
+from facegan.errors import DatasetError
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.out.commit import Committed, Work, commit, committed, make_chunk, rows_path
+from facegan.prep.prepare import prepare
 from facegan.prep.sources.base import Entry
 from facegan.shards.photos import SCHEMA, in_shard, read_columns, read_in_pieces, read_rows, write_photos
 from tests.prep.fake import FakeDetector, Memory, face_at, photo
-from tests.shards.made import flip
+from tests.shards.made import flip, reseal
 
 PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", 'ü "3".jpg'.encode(): photo(seed=3), b"\xff4.jpg": b""}
 WORK = Work(Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
@@ -95,3 +98,20 @@ def test_row_groups_follow_from_the_rows_alone(tmp_path: Path, monkeypatch: pyte
             list(read_in_pieces(tmp_path / "whole", wrong))
     write_photos(tmp_path / "none", [])
     assert len(read_columns(tmp_path / "none", ["path"])) == 0
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_table_without_a_column_takes_no_additions(tmp_path: Path, repair: bool) -> None:
+    """As versions wrote it before the column ``box``."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (photos / "1.jpg").write_bytes(photo())
+    config = PrepConfig(detector="none", crop="squash", size=32)
+    prepare(photos, out, config, workers=1)
+    with pq.ParquetFile(out / "photos.parquet") as table:
+        older = table.read().drop_columns("box")
+    pq.write_table(older, out / "photos.parquet")
+    reseal(out)
+    (photos / "2.jpg").write_bytes(photo(seed=2))
+    with pytest.raises(DatasetError, match=r"other columns \(box\) .* with --force"):
+        prepare(photos, out, config, workers=1, repair=repair)

@@ -16,6 +16,7 @@ from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.prep.pictures.look import draw_sample
 from facegan.prep.pictures.original import read_original
+from facegan.prep.pictures.text import fitted, font, legible
 from facegan.prep.prepare import prepare
 from facegan.shards.images import decode_image
 from facegan.shards.layout import DatasetInfo
@@ -133,3 +134,91 @@ def test_a_photograph_that_is_gone_or_another_one(out: Path, photos: Path, tmp_p
     done = facegan("inspect", copy, "1", "--plot", plot, "--source", other)
     assert done.returncode == 0
     assert "1.jpg is another one now (SHA-256" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def rejects(tmp_path_factory: pytest.TempPathFactory, models: Path) -> tuple[Path, Path]:
+    """Photographs and a dataset that keeps none of them."""
+    photos, out = tmp_path_factory.mktemp("rejects") / "photos", tmp_path_factory.mktemp("rejected") / "out"
+    photos.mkdir()
+    rows = np.mgrid[:300, :400][0]
+    red = np.full((200, 200, 3), (0, 0, 255), np.uint8)
+    for name, pixels in (("hills.png", np.stack([rows % 200] * 3, axis=2).astype(np.uint8)), ("Äpfel\tт 漢.png", red)):
+        (photos / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    (photos / "torn.jpg").write_bytes(cv2.imencode(".jpg", red)[1].tobytes()[:-300])
+    (photos / "none.png").write_bytes(b"no picture")
+    prepare(photos, out, PrepConfig(), workers=1)
+    return photos, out
+
+
+def test_a_rejected_photograph_is_drawn_with_its_box(rejects: tuple[Path, Path], tmp_path: Path) -> None:
+    _, out = rejects
+    plot = tmp_path / "one.png"
+    done = facegan("inspect", out, "Äpfel\tт 漢.png", "--plot", plot, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    row = json.loads(done.stdout)
+    assert (row["outcome"], row["reason"], row["faces"], row["keys"]) == ("rejected", "no_face", 0, [])
+    (score,) = row["scores"]
+    assert score == round(score, 3)
+    assert 0 < score < 0.5
+    drawn = cv2.imread(str(plot))
+    assert drawn is not None
+    blue = (drawn == (245, 135, 66)).all(axis=2)[:, : 16 + 640]
+    ys, xs = np.nonzero(blue)
+    x, y, width, height = (16 + value * 640 / 200 for value in row["box"])
+    assert (xs.min(), ys.min()) == pytest.approx((max(x, 16), max(y, 16)), abs=2)
+    assert (xs.max() - xs.min(), ys.max() - ys.min()) == pytest.approx((width - 16, height - 16), abs=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("torn.jpg", "can't be decoded, so it can't be drawn. It was rejected as truncated."),
+     ("none.png", "can't be decoded (unreadable), so it can't be drawn. It was rejected as unreadable.")],
+)  # fmt: skip
+def test_what_can_not_be_drawn_is_a_sentence(rejects: tuple[Path, Path], tmp_path: Path, name: str, said: str) -> None:
+    done = facegan("inspect", rejects[1], name, "--plot", tmp_path / "one.png")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert not (tmp_path / "one.png").exists()
+    assert facegan("inspect", rejects[1], name).returncode == 0  # its row alone
+
+
+def test_a_reject_that_moved_or_changed(rejects: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, out = rejects
+    plot, other = tmp_path / "one.png", tmp_path / "other"
+    other.mkdir()
+    done = facegan("inspect", out, "hills.png", "--plot", plot, "--source", other)
+    assert done.returncode == 1
+    assert f"hills.png is not in {other}, so it can't be drawn" in done.stderr
+    shutil.copy(photos / "none.png", other / "hills.png")
+    done = facegan("inspect", out, "hills.png", "--plot", plot, "--source", other)
+    assert "hills.png is another one now" in done.stderr
+    shutil.copy(photos / "hills.png", other / "hills.png")
+    assert facegan("inspect", out, "hills.png", "--plot", plot, "--source", other).returncode == 0
+
+
+def test_the_preview_names_rejects(rejects: tuple[Path, Path], tmp_path: Path) -> None:
+    """Another name gives another picture below the thumbnails, and nowhere else."""
+    photos, out = rejects
+    renamed = tmp_path / "photos"
+    shutil.copytree(photos, renamed)
+    (renamed / "hills.png").rename(renamed / "vales.png")
+    prepare(renamed, tmp_path / "out", PrepConfig(), workers=1)
+    before, after = (cv2.imread(str(folder / "preview.png")) for folder in (out, tmp_path / "out"))
+    assert before is not None
+    assert after is not None
+    changed = np.nonzero((before != after).any(axis=(1, 2)))[0]
+    assert 8 <= len(changed) < 20  # one line of text
+
+
+def test_text_from_files_is_legible() -> None:
+    assert legible("a\tb\n\u202e.jpg") == "a\\tb\\n\\u202e.jpg"
+    assert legible("Äpfel Привет αβ.png") == "Äpfel Привет αβ.png"
+    assert legible("漢😀") == "\\u6f22\\U0001f600"
+    long = "Ein sehr langer Dateiname 000123.jpg"
+    assert fitted(long, 100, 11, keep_end=True).startswith("…")
+    assert fitted(long, 100, 11, keep_end=True).endswith("000123.jpg")
+    assert fitted(long, 100, 11).startswith("Ein sehr")
+    assert font(11).getlength(fitted(long, 100, 11)) <= 100
+    assert fitted("short", 100, 11) == "short"

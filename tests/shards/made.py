@@ -44,6 +44,7 @@ class Made:
     split: str = "train"
     side: float = 100.0  # of the crop
     look: int = 0
+    found: int | None = None  # faces above --min-score, where that is not all of ``scores``
 
     @property
     def keys(self) -> list[str]:
@@ -81,7 +82,7 @@ class Made:
             "height": self.height,
             "outcome": "rejected" if self.reason else "kept",
             "reason": self.reason,
-            "faces": len(self.scores),
+            "faces": len(self.scores) if self.found is None else self.found,
             "scores": self.scores,
             "box": [30.0, 40.0, 50.0, 60.0] if self.scores else [],
             "keys": self.keys,

@@ -30,7 +30,7 @@ PHOTOS = [
     Made("c.jpg", scores=[0.15, 0.7], side=59.5),
     Made("d.png", scores=[1.0], side=60, label=3),
     Made("e.jpg", scores=[0.72], reason="off_edge"),
-    Made("f.jpg", scores=[], reason="no_face"),
+    Made("f.jpg", scores=[0.42], found=0, reason="no_face"),
     Made("v.jpg", scores=[0.9], side=44, split="val"),
 ]
 
