@@ -52,7 +52,9 @@ class PhotosConfig(Settings):
     model: str = Field(default="", description="a detector model (.tflite) of one's own")
     attributes: str = Field(default="", description="CelebA's list_attr_celeba.txt: into each sample's JSON")
     download: bool = Field(default=False, description="torchvision:NAME may fetch what is missing")
-    workers: Workers = Field(default="auto", description="processes: auto (all CPUs) or a number; changes no result")
+    workers: Workers = Field(
+        default="auto", description="processes: auto (all CPUs, if memory allows) or a number; changes no result"
+    )
     fetch_ahead: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = Field(
         default=FETCH_AHEAD,
         description="photographs behind URLs that a process asks for at once; 1: one after another; changes no result",
