@@ -140,21 +140,14 @@ def test_the_command_line_lets_idle_threads_sleep() -> None:
     assert run_code("import facegan, os; print('GOMP_SPINCOUNT' in os.environ)") == "False"
 
 
-THREADS = """
-from pathlib import Path
-from facegan.machine import configure_openmp
-configure_openmp(Path({proc!r}))
-import torch
-print(torch.get_num_threads())
-"""
+THREADS = "import torch; print(torch.get_num_threads())"
 
 
 def test_a_quota_limits_the_threads_of_torch(files: Files) -> None:
     write(files.hierarchy("", "cgroup2", "rw", "/"), cpu__max="70000 100000")
-    code = THREADS.format(proc=str(files.proc))
-    assert run_code(code) == "1"
-    assert run_code(code, OMP_NUM_THREADS="3") == "3"
-    own = run_code("import torch; print(torch.get_num_threads())", MKL_NUM_THREADS="2")  # MKL takes no more than cores
-    assert run_code(code, MKL_NUM_THREADS="2") == own
-    unlimited = THREADS.format(proc=str(files.proc / "nowhere"))
-    assert run_code(unlimited) == run_code("import torch; print(torch.get_num_threads())")
+    configured = "from pathlib import Path; from facegan.machine import configure_openmp; configure_openmp(Path({!r}));"
+    limited = configured.format(str(files.proc)) + THREADS
+    assert run_code(limited) == "1"
+    for own in ({"OMP_NUM_THREADS": "2"}, {"MKL_NUM_THREADS": "2"}):  # torch itself may lower it to the cores
+        assert run_code(limited, **own) == run_code(THREADS, **own)
+    assert run_code(configured.format("/nowhere") + THREADS) == run_code(THREADS)

@@ -85,7 +85,7 @@ def next_commands() -> list[str]:
     return [
         *first,
         f"{name} prep PHOTOS faces     # PHOTOS: your folder of them",
-        f"{name} train --shards faces --images 100k     # an evening on two CPU cores",
+        f"{name} train --shards faces --images 100k     # half an hour on two CPU cores",
     ]
 
 

@@ -49,7 +49,9 @@ def prep(
     split: Annotated[str, setting(PrepConfig, "split")] = PrepConfig.default("split"),
     format: Annotated[str, setting(PrepConfig, "format")] = PrepConfig.default("format"),
     shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
-    workers: Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")] = "auto",
+    workers: Annotated[
+        str, typer.Option("--workers", help="Processes: auto (all CPUs, if memory allows) or a number.")
+    ] = "auto",
     engine: Annotated[str, typer.Option("--engine", help="local: processes here; ray: a Ray cluster.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="An existing cluster; else one is started here.")

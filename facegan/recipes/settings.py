@@ -61,7 +61,9 @@ class PhotosConfig(Settings):
         description="an archive, array or table that unpacks to more than so many times its size, and to more than "
         "512 MiB, is refused; photographs reach 3 times; changes no result",
     )
-    workers: Workers = Field(default="auto", description="processes: auto (all CPUs) or a number; changes no result")
+    workers: Workers = Field(
+        default="auto", description="processes: auto (all CPUs, if memory allows) or a number; changes no result"
+    )
     fetch_ahead: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = Field(
         default=FETCH_AHEAD,
         description="photographs behind URLs that a process asks for at once; 1: one after another; changes no result",

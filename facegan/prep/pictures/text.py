@@ -6,7 +6,7 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from facegan.shards.deep import shown
 
@@ -29,8 +29,13 @@ def legible(text: str) -> str:
 
 @functools.cache
 def _has_glyph(character: str) -> bool:
-    small = font(12)
-    return character.isspace() or bytes(small.getmask(character)) != bytes(small.getmask("\uffff"))
+    return character.isspace() or _drawn(character) != _drawn("\uffff")
+
+
+def _drawn(character: str) -> bytes:
+    picture = Image.new("L", (24, 24))
+    ImageDraw.Draw(picture).text((2, 2), character, 255, font(12))
+    return picture.tobytes()
 
 
 def fitted(text: str, width: float, size: int, *, keep_end: bool = False) -> str:
