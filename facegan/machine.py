@@ -40,8 +40,8 @@ def configure_openmp(proc: Path = _PROC) -> None:
     """Settings that torch's OpenMP reads when it is loaded. The command line calls it first; what a user set stays.
 
     Idle threads spin before they sleep. libgomp's 300,000 turns burn the time that other threads need where other work
-    keeps the CPUs busy. Beside two busy loops 10,000 turns trained 5 times as fast, and as fast as 300,000 on a machine
-    alone. Fewer cost speed there: 3,000 turns 7 %, 1,000 turns 10 %, none (a passive wait) 20 %. See BENCHMARKS.md.
+    keeps the CPUs busy: there 10,000 turns trained about five times as fast, and as fast as 300,000 on a machine alone.
+    Fewer turns cost speed alone: 3,000 about 7 %, none (a passive wait) 20 %. See BENCHMARKS.md.
     """
     if os.environ.keys().isdisjoint(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         os.environ["GOMP_SPINCOUNT"] = "10000"
