@@ -61,10 +61,21 @@ class _Escaping(io.TextIOWrapper):
         return len(text)
 
 
-def guard_stderr() -> None:
+@contextlib.contextmanager
+def guarded_stderr() -> Iterator[None]:
     """Escapes all that this process writes to ``sys.stderr``, whoever writes it."""
-    if isinstance(sys.stderr, io.TextIOWrapper):  # not where it is closed
-        sys.stderr = _Escaping(sys.stderr.buffer, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+    before = sys.stderr
+    if not isinstance(before, io.TextIOWrapper):  # it is closed
+        yield
+        return
+    guard = sys.stderr = _Escaping(before.buffer, before.encoding, "backslashreplace", line_buffering=True)
+    try:
+        yield
+    finally:
+        if sys.stderr is guard:
+            sys.stderr = before
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            guard.detach()  # which flushes; else its end would close the stream below it
 
 
 class Progress(Protocol):

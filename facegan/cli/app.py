@@ -13,7 +13,15 @@ import typer
 
 import facegan
 from facegan.cli.commands import Commands
-from facegan.console import guard_stderr, print_error, print_interruption, print_result, print_trace, show_breaks, shown
+from facegan.console import (
+    guarded_stderr,
+    print_error,
+    print_interruption,
+    print_result,
+    print_trace,
+    show_breaks,
+    shown,
+)
 from facegan.errors import FaceganError, Interrupted
 from facegan.machine import configure_openmp
 from facegan.own import shut_current_folder
@@ -53,11 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path is printed as its bytes are, and nothing ends in a traceback
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
-    guard_stderr()
     configure_openmp()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
-    with shut_current_folder():
+    with guarded_stderr(), shut_current_folder():
         code = _run(arguments)
     sys.exit(code)
 
@@ -76,7 +83,7 @@ def _ignore_signals() -> None:
 
 def _run(arguments: list[str]) -> int:
     # What came as an argument is data, wherever a message repeats a part of it.
-    parts = [part for argument in arguments for part in re.split("[/=]", argument)]
+    parts = [text for argument in arguments for part in re.split("[/=]", argument) for text in (part, part.strip())]
 
     def say(error: BaseException, text: str, code: int) -> int:
         return _say(error, show_breaks(text, parts), code, "--debug" in arguments)

@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "facegan prep photos/ out/ --size 64 --split 0.9,0.05,0.05",
     ),
     "inspect": (
-        "Show what a dataset holds: photographs by outcome, scores and face sizes; or one sample of it.",
+        "Show what a dataset holds: photographs by outcome, scores and face sizes; or one of them.",
         "facegan inspect out/ 000001 --plot face.png",
     ),
     "verify": (

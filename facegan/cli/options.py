@@ -62,7 +62,7 @@ RecipeFile = Annotated[
 ]
 TrustCode = Annotated[
     bool,
-    typer.Option("--trust-code", help="Run modules and commands that files name. It is the code of who made them."),
+    typer.Option("--trust-code", help="Run the code (modules, commands) that files name."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 

@@ -62,13 +62,13 @@ def prep(
     ] = False,
     download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make damaged shards again, and try photographs again that stayed away.")
+        bool, typer.Option("--repair", help="Rebuild damaged shards; retry unreachable photographs.")
     ] = False,
     attributes: Annotated[
         Path | None, typer.Option("--attributes", help="CelebA's list_attr_celeba.txt: into each JSON.")
     ] = None,
     no_source_paths: Annotated[
-        bool, typer.Option("--no-source-paths", help="Don't note in OUT/.facegan where the photographs lie.")
+        bool, typer.Option("--no-source-paths", help="Do not record where the photographs are.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
     trust_code: TrustCode = False,

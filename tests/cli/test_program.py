@@ -38,7 +38,7 @@ COMMANDS = [
 OPTIONS = {
     "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
     " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
-    " --attributes --no-source-paths --trust-code --recipe --set --json --dry-run --quiet --debug",
+    " --attributes --no-source-paths --no-follow-links --trust-code --recipe --set --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
     " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
     " --no-graphs --trust-code --recipe --set --json --dry-run --quiet --debug",
@@ -130,7 +130,8 @@ def test_train_and_sample(dataset: Path, tmp_path: Path) -> None:
     command = ["train", "--shards", dataset, "--run", run, "--images", 64, "--batch", 16, "--set", "train.width=4"]
     plan = facegan(*command, "--dry-run")
     assert plan.returncode == 0
-    assert "batch = 16" in plan.stdout
+    assert plan.stdout.startswith(f"Would train dcgan in {run} on cpu in ")
+    assert plan.stdout.count("\n") == 1
     assert not run.exists()
     done = facegan(*command, "--json")
     assert done.returncode == 0, done.stderr

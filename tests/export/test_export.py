@@ -251,7 +251,7 @@ def test_nets_that_can_not_be_followed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     save_generator(tmp_path / "own.safetensors", make_generator(NetSpec("branching_nets:NETS", 28, 1, 8, norm="none")))
-    ended = program("export", "own.safetensors", "out", "--quiet")
+    ended = program("export", "own.safetensors", "out", "--quiet", "--trust-code")
     assert ended.code == 1
     *_, error, advice = ended.stderr.splitlines()
     assert error.startswith("error: torch.export can't follow the generator of train.nets = branching_nets:NETS: ")

@@ -281,7 +281,8 @@ def test_a_protocol_without_timeouts_that_goes_quiet(
     monkeypatch.setenv("FACEGAN_RETRY_SECONDS", "0.01")
     monkeypatch.setattr(Silent, "root", made)
     monkeypatch.setattr(Silent, "names", (name,))
-    with pytest.raises(DatasetError, match=rf"silent://x/{name} can't be had: OSError: nothing came for 0.3 seconds"):
+    why = r"(OSError: nothing came for 0.3|less than 1,000 bytes a) second"
+    with pytest.raises(DatasetError, match=rf"silent://x/{name} can't be had: {why}"):
         FaceShards("silent://x").pixels(0)
     assert FaceShards("silent://x").pixels(7).any() if name != "dataset.json" else True
     Silent.heard.set()
