@@ -72,8 +72,7 @@ def guarded_stderr() -> Iterator[None]:
     try:
         yield
     finally:
-        if sys.stderr is guard:
-            sys.stderr = before
+        sys.stderr = before  # also where click has wrapped the guard, because a pipe was closed
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             guard.detach()  # which flushes; else its end would close the stream below it
 

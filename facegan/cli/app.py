@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import signal
 import sys
@@ -98,8 +99,8 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort) as error:
         return say(error, "Interrupted.", 130)
     except BrokenPipeError:  # the reader of a pipe went away: `facegan inspect out | head`
-        with contextlib.suppress(OSError):
-            sys.stderr.close()
+        with contextlib.suppress(OSError, ValueError):  # else Python's own end would write what is left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

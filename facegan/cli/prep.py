@@ -49,9 +49,7 @@ def prep(
     split: Annotated[str, setting(PrepConfig, "split")] = PrepConfig.default("split"),
     format: Annotated[str, setting(PrepConfig, "format")] = PrepConfig.default("format"),
     shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
-    workers: Annotated[
-        str, typer.Option("--workers", help="Processes: auto (all CPUs, if memory allows) or a number.")
-    ] = "auto",
+    workers: Annotated[str, typer.Option("--workers", help="Processes: auto or a number.")] = "auto",
     engine: Annotated[str, typer.Option("--engine", help="local: processes here; ray: a Ray cluster.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="An existing cluster; else one is started here.")
@@ -70,7 +68,7 @@ def prep(
     no_source_paths: Annotated[
         bool, typer.Option("--no-source-paths", help="Do not record where the photographs are.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT, and make it anew.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT and prepare again.")] = False,
     trust_code: TrustCode = False,
     recipe: RecipeFile = None,
     sets: Set = None,

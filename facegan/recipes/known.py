@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from facegan.console import shown
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.files import disk_errors, packaged, replacing
 
@@ -32,12 +33,12 @@ def find_recipe(text: str) -> Path:
     if path.suffix != ".toml":
         own = f" Did you mean {text}.toml?" if Path(f"{text}.toml").is_file() else suggest(text, known)
         raise SettingsError(
-            f"There is no recipe '{text}': choose {one_of(known)},\nor name a file that ends in .toml.{own}"
+            f"There is no recipe '{shown(text)}': choose {one_of(known)},\nor name a file that ends in .toml.{own}"
         )
     if not path.is_file():
         beside = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         near = suggest(path.name, beside) or suggest(path.stem, known)
-        raise SettingsError(f"There is no recipe {path}.{near}")
+        raise SettingsError(f"There is no recipe {shown(path)}.{near}")
     return path
 
 

@@ -52,7 +52,7 @@ def judged(run: Path) -> Judged:
     if not path.is_file():
         return Judged("This run was not measured yet. Its numbers stand here after", command)
     found = read_evaluation(run)
-    if found is None:
+    if found is None or not (found.metrics or found.absent):
         return Judged(f"{path} can’t be read. It is written anew by", command)
     return Judged(
         metrics=[Metric(name, value, found.floors.get(name), _what(name)) for name, value in found.metrics.items()],

@@ -26,7 +26,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("damage") / "world")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=QUIET)
 @given(case=st.sampled_from(CASES), seed=st.integers(0, 2**32))
 def test_damaged_files_give_sentences(case: Case, seed: int, world: Path, tmp_path: Path) -> None:
     assert attempt(case, world, tmp_path / "room", seed) == ""
@@ -36,7 +36,7 @@ def test_damaged_files_give_sentences(case: Case, seed: int, world: Path, tmp_pa
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_many_damaged_files_give_sentences(case: Case, world: Path, tmp_path: Path) -> None:
     random = Random(case.name)
-    for _ in range(12):
+    for _ in range(4):
         assert attempt(case, world, tmp_path / "room", random.randrange(2**32)) == ""
 
 

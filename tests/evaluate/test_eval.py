@@ -49,7 +49,7 @@ def test_a_run_by_the_real_program(faces: Path, run: Path, tmp_path: Path) -> No
     assert picture is not None
     assert picture.shape[0] > 12 * 32
     first, *_ = done.stdout.splitlines()
-    assert first.split()[:3] == ["metric", "better", "real"]
+    assert first.split()[:3] == ["metric", "value", "better"]
     assert f"{told['metrics']['swd']:.4g}" in done.stdout
     assert "Real faces: the split test" in done.stderr
     assert half_written.exists()

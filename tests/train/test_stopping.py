@@ -162,8 +162,8 @@ def test_a_late_press_ends_at_once_and_says_what_is_lost(tmp_path, monkeypatch, 
 
     def press() -> bool:
         if read_stats(tmp_path):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return False
 
     with pytest.raises(KeyboardInterrupt):
