@@ -1,0 +1,34 @@
+"""The pages of docs/ say what the program does: links lead somewhere, and the table of settings is generated."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from facegan.config import TrainConfig
+from facegan.recipes.units import UNITS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def settings_table() -> str:
+    rows = ["| setting | default | unit | meaning |", "|---|---|---|---|"]
+    for name, field in TrainConfig.model_fields.items():
+        default = "by method or nets" if field.is_required() or field.default is None else str(field.default) or "–"
+        meaning = TrainConfig.describe(name).replace("|", "\\|")
+        rows.append(f"| `{name}` | {default} | {UNITS['train'].get(name, '')} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_the_table_of_settings_is_current() -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    assert text.partition("<!-- settings: train -->\n")[2].partition("<!-- end -->")[0] == settings_table()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
