@@ -171,7 +171,7 @@ def test_the_program_prints_figures_and_fails_where_a_recipe_does(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_each_recipe_learns(name: str) -> None:
-    """With one of a few seeds: how many kinds of pictures a short training covers follows from the CPU's rounding, too."""
+    """With one of a few seeds: how much a short training covers also depends on the CPU's rounding."""
     from facegan.recipes.trial import try_recipe
 
     trials = []
