@@ -1,10 +1,10 @@
 """What a device can do at most, measured, and which share of it a training uses.
 
 Williams, Waterman & Patterson 2009, "Roofline: an insightful visual performance model for multicore architectures".
-Limits are those of PyTorch's own bf16 matrix product and of its copying of large tensors. Work is counted, not
-measured: multiplications and additions of convolutions and matrix products by PyTorch's counter, bytes as the inputs
-and outputs of every operation, as if nothing stayed in a cache. So the share of the bandwidth is an upper bound, and
-may exceed 1.
+Limits are those of PyTorch's own matrix product, in the precision of the training, and of its copying of large tensors.
+Work is counted, not measured: multiplications and additions of convolutions and matrix products by PyTorch's counter,
+bytes as the inputs and outputs of every operation, as if nothing stayed in a cache. So the share of the bandwidth is an
+upper bound, and may exceed 1.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from facegan.config import TrainConfig
+from facegan.train.rounds.precision import DTYPES, Precision
 from facegan.train.rounds.step import Trainer
 
 _SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices
@@ -38,10 +39,13 @@ def roofline(trainer: Trainer, pixels: Tensor, images_per_second: float) -> dict
     Returns:
         The limits, the work of an image, and the shares, as plain numbers.
     """
-    limit_flops, limit_bytes = matmul_flops(trainer.device), copied_bytes(trainer.device)
+    with trainer.math():
+        limit_flops = matmul_flops(trainer.device, trainer.precision)
+    limit_bytes = copied_bytes(trainer.device)
     flops, moved = work_of_an_image(trainer, pixels)
     return {
-        "matmul_bf16_tflops": round(limit_flops / 1e12, 3),
+        "matmul_precision": trainer.precision,
+        "matmul_tflops": round(limit_flops / 1e12, 4),
         "memory_gbytes_per_second": round(limit_bytes / 1e9, 1),
         "gflop_an_image": round(flops / 1e9, 3),
         "mbytes_an_image": round(moved / 1e6, 2),
@@ -50,10 +54,10 @@ def roofline(trainer: Trainer, pixels: Tensor, images_per_second: float) -> dict
     }
 
 
-def matmul_flops(device: torch.device) -> float:
-    """Floating-point operations a second of a large square bf16 product."""
+def matmul_flops(device: torch.device, precision: Precision) -> float:
+    """Floating-point operations per second of a large square matrix product."""
     side = _SIDES.get(device.type, 4096)
-    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    a, b = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(a)
     return 2 * side**3 * _rate(lambda: torch.mm(a, b, out=out), device)
 

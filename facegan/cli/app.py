@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import re
 import signal
 import sys
@@ -98,10 +96,6 @@ def _run(arguments: list[str]) -> int:
         return say(error, str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
         return say(error, "Interrupted.", 130)
-    except BrokenPipeError:  # the reader of a pipe went away: `facegan inspect out | head`
-        with contextlib.suppress(OSError, ValueError):  # else Python's own end would write what is left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return say(error, f"{where}{error.strerror or error}.", 1)

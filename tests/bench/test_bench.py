@@ -82,6 +82,7 @@ def test_bench_train_takes_the_size_that_the_loop_by_hand_has(dataset: Path) -> 
 def test_bench_train_beside_the_devices_limits() -> None:
     arguments = ["bench", "train", "--batch", 8, "--steps", 1, "--pairs", 1, "--roofline", "--json"]
     found = json.loads(facegan(*arguments).stdout)
+    assert found["matmul_precision"] == found["precision"]
     assert 0 < found["share_of_matmul"] < 1
     assert found["memory_gbytes_per_second"] > 0
 

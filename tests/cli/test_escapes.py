@@ -67,7 +67,9 @@ def test_names_of_photographs(said: Callable[..., str], photos: Path, tmp_path: 
     assert shown in said("inspect", out, f"{BAD}1.jpg", code=0)
     assert json.loads(said("inspect", out, f"{BAD}1.jpg", "--json").splitlines()[0])["path"] == f"{BAD}1.jpg"
     assert shown in said("inspect", out, f"no{BAD}", code=1)
-    assert "rejected" in said("inspect", out, f"broken{BAD}.jpg", code=0)
+    rejected = said("inspect", out, f"broken{BAD}.jpg", code=0)
+    assert shown in rejected
+    assert "unreadable" in rejected
     assert shown in said("verify", out, code=0)
     assert shown in said("inspect", out, f"{BAD}1.jpg", "--plot", tmp_path / f"{BAD}.png", "--source", tmp_path)
     assert shown in said("select", out, tmp_path / f"new{BAD}", "--where", "score >= 0", code=0)

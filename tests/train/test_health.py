@@ -17,6 +17,7 @@ from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
 
 from facegan.console import Console
 from facegan.errors import Interrupted, TrainingError
+from facegan.machine import cpu_flags
 from facegan.train import health, train
 from facegan.train.folder.curves import draw_curves
 from facegan.train.folder.log import read_stats
@@ -45,17 +46,14 @@ def test_a_generator_that_bursts_collapses_and_leaves_the_discriminator_too_stro
 ):
     """Steps this large drive every pixel to the end of tanh, where no gradient gets through.
 
-    Which end depends on the CPU's rounding, and with it whether samples are alike: one of a few seeds shows all three.
+    Which end depends on the CPU's rounding, and with it whether samples are alike: seed 0 shows all three on CPUs with
+    AVX-512, seed 1 on those without.
     """
     monkeypatch.setattr(health, "GRACE_ROUNDS", grace)
-    kinds, run = {"collapse", "d_too_strong", "no_change"}, tmp_path
-    for seed in range(5):
-        run = tmp_path / str(seed)
-        capsys.readouterr()
-        toy_train(run, images=16 * (grace + 140), lr_g=50.0, seed=seed, **SMALL)
-        if set(findings(run)) == kinds:
-            break
-    assert set(findings(run)) == kinds
+    run = tmp_path / "run"
+    seed = 0 if "avx512f" in cpu_flags() else 1
+    toy_train(run, images=16 * (grace + 140), lr_g=50.0, seed=seed, **SMALL)
+    assert set(findings(run)) == {"collapse", "d_too_strong", "no_change"}
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(said) == len(findings(run))
     log = (run / "log.txt").read_text()

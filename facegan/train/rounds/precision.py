@@ -14,7 +14,7 @@ from facegan.machine import cpu_flags
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _KINDS = ("auto", "cpu", "cuda", "mps")
 # Their flags are made at run time, unseen by type checkers.
 _backends: Any = torch.backends
@@ -73,7 +73,7 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
 @contextmanager
