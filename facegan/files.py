@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import ValidationError
-
 from facegan.console import Console
 from facegan.errors import DamagedFile, DiskError, FaceganError, SourceError
 
@@ -199,6 +197,8 @@ def parsing(file: object, advice: str = "Take an undamaged copy.") -> Iterator[N
 
 
 def _why(error: Exception) -> str:
+    from pydantic import ValidationError  # here: the build hook loads this module before pydantic is installed
+
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, ValidationError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from facegan.errors import WebPackageError
 from facegan.web import WebPackage, known_packages, lay_files, missing_files, web_files
 
+ROOT = Path(__file__).parents[1]
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,6 +45,13 @@ def test_the_manifest_pins_all() -> None:
         assert re.fullmatch(r"\d+\.\d+\.\d+", package.version)
         names = [Path(path).name for path in package.files]
         assert len(set(names)) == len(names)
+
+
+def test_the_build_hook_needs_the_standard_library_alone() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from facegan import web; print(*web.known_packages())"
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "uplot" in run.stdout.split()
 
 
 def test_files_come_out_of_a_tarball_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
