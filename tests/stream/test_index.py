@@ -26,7 +26,7 @@ def kept(cache: Path) -> Path:
 
 def test_the_index_is_made_once(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = FaceShards(made)[17]
-    monkeypatch.setattr("facegan.stream.places.shard_places", None)  # it must not be called again
+    monkeypatch.setattr("facegan.stream.index.shard_offsets", None)  # it must not be called again
     again = FaceShards(made)[17]
     assert np.array_equal(again[0], first[0])
     assert again[1] == first[1]
@@ -56,19 +56,19 @@ def test_an_index_that_points_outside_is_made_anew(made: Path, cache: Path, bad:
     first = FaceShards(made)[4][1]
     path = kept(cache)
     with np.load(path) as arrays:
-        marks, places = arrays["marks"], arrays["places"]
+        marks, places = arrays["stats"], arrays["offsets"]
     places[4] = bad
-    np.savez(path, marks=marks, places=places)
+    np.savez(path, stats=marks, offsets=places)
     assert FaceShards(made)[4][1] == first
 
 
 def test_an_index_with_objects_in_it_is_not_read(made: Path, cache: Path) -> None:
     FaceShards(made)
     path = kept(cache)
-    np.savez(path, marks=np.array([{}], object), places=np.array([{}], object))
+    np.savez(path, stats=np.array([{}], object), offsets=np.array([{}], object))
     assert len(FaceShards(made)) == 30
     with np.load(path, allow_pickle=False) as arrays:
-        assert arrays["places"].shape == (30, 4)
+        assert arrays["offsets"].shape == (30, 4)
 
 
 def test_a_folder_that_can_not_be_written_does_without(made: Path, tmp_path: Path, monkeypatch) -> None:
@@ -93,7 +93,7 @@ def test_a_shard_altered_at_its_full_size_is_noticed_at_open(copy: Path, cache: 
     rewrite(shard, images if not known else {**dict(reversed(files.items()))})
     with shard.open("r+b") as file:
         file.truncate(size)
-    said = "its samples lie elsewhere" if known else "is damaged|holds|elsewhere"
+    said = "its samples have moved" if known else "is damaged|holds|moved"
     if known:
         with pytest.raises(DatasetError, match=said):
             FaceShards(copy)
