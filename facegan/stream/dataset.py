@@ -181,7 +181,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         path = self._paths[number]
         if self._remote and not path.exists():  # another run needed its room in the user cache
             try:
-                self._remote.fetch(number)
+                self._remote.restore(number)
             except DatasetError as error:
                 raise DamagedImage(str(error), shard=number) from None
         try:

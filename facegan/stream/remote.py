@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,7 +71,7 @@ class RemoteShards:
     """Shards behind a URL, as files of the user cache named after their SHA-256.
 
     Attributes:
-        paths: the local file of each shard, which exists after `download` or `fetch`.
+        paths: the local file of each shard, which exists after `download`.
 
     Raises:
         SettingsError: they do not fit in the user cache.
@@ -101,6 +101,7 @@ class RemoteShards:
             the shards that are unavailable, by number.
         """
         self._remove_abandoned()
+        self._make_room(range(len(self._entries)))
         stopped, failed = threading.Event(), {}
         threads = ThreadPoolExecutor(_CONNECTIONS, "download")
         try:
@@ -116,6 +117,11 @@ class RemoteShards:
             stopped.set()  # after Ctrl-C, nobody waits for a slow server
             threads.shutdown(cancel_futures=True)
         return failed
+
+    def restore(self, number: int) -> None:
+        """As `fetch`, for a shard that was evicted meanwhile."""
+        self._make_room([number])
+        self.fetch(number)
 
     def fetch(self, number: int, stopped: threading.Event | None = None) -> None:
         """Make a shard's file exist with the right checksum.
@@ -142,6 +148,10 @@ class RemoteShards:
         finally:
             lock.release()
 
+    def _make_room(self, numbers: Iterable[int]) -> None:
+        needed = sum(self._entries[number].bytes for number in numbers if not self.paths[number].exists())
+        evict_lru(self._folder, ".tar", needed, cache_limit(), keep=self.paths)
+
     def _remove_abandoned(self) -> None:
         """Half-written files of killed processes: nobody holds their lock."""
         for partial in self._folder.glob(f".*{TEMPORARY}"):
@@ -152,7 +162,6 @@ class RemoteShards:
     def _download(self, number: int, stopped: threading.Event | None) -> None:
         entry = self._entries[number]
         fs, top = filesystem(self.url)
-        evict_lru(self._folder, ".tar", entry.bytes, cache_limit(), keep=self.paths)
         with atomic_path(self.paths[number]) as partial:
             download(fs, f"{top.rstrip('/')}/{entry.name}", partial, entry.bytes, stopped)
             if not _is_right(partial, entry):

@@ -39,6 +39,7 @@ _PIPE = "pipe:"
 _TAR = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 _IMAGES = ("png", "jpg", "jpeg", "webp")
 _SHUFFLE_BUFFER, _AHEAD = 2000, 4  # faces, batches
+_TAR_BLOCK = 512  # bytes
 _SILENCE = 10  # times the connection timeout: a command may have something to prepare
 
 
@@ -182,7 +183,7 @@ class WebDatasetBatches:
 
         rng = random.Random(f"{self._seed} {self._position} {self._ranks.rank}")
         with contextlib.closing(self._decoded()) as decoded:
-            shuffled = shuffle(_SHUFFLE_BUFFER, initial=_SHUFFLE_BUFFER, rng=rng)(decoded)
+            shuffled = shuffle(_SHUFFLE_BUFFER, initial=_SHUFFLE_BUFFER // 4, rng=rng)(decoded)
             item: np.ndarray | Exception | None = None
             while not self._stopped.is_set() and not isinstance(item, Exception):
                 try:
@@ -270,7 +271,7 @@ class _Pipe:
             OSError: the command failed, printed nothing for too long, or the stream was closed.
         """
         data, since, patience = b"", time.monotonic(), _SILENCE * timeout_seconds()
-        while len(data) < size:
+        while len(data) < min(size, _TAR_BLOCK):  # what is there, for the command may pause
             if select.select([self._output], [], [], 0.1)[0]:
                 piece, since = os.read(self._output.fileno(), size - len(data)), time.monotonic()
                 data += piece
