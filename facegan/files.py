@@ -12,12 +12,12 @@ import os
 import shutil
 import socket
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from facegan.console import Console
-from facegan.errors import DamagedFile, DiskError, FaceganError, SourceError
+from facegan.errors import DamagedFile, DiskError, FaceganError, SettingsError, SourceError
 
 _SUM_BYTES = 32  # of a SHA-256
 TEMPORARY = ".partial"  # suffix of files being written; whoever finds one may delete it
@@ -60,6 +60,76 @@ def user_cache(name: str) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("facegan")) / name
+
+
+CACHE_LIMIT_VARIABLE = "FACEGAN_CACHE_GB"
+_CACHE_LIMIT_GB = 20.0
+
+
+def cache_limit() -> int:
+    """Bytes that downloaded shards may take in the user cache.
+
+    Raises:
+        SettingsError: the environment variable is not a positive number.
+    """
+    text = os.environ.get(CACHE_LIMIT_VARIABLE) or str(_CACHE_LIMIT_GB)
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < float("inf"):
+        raise SettingsError(f"{CACHE_LIMIT_VARIABLE}={text} is invalid. Set a number of gigabytes above 0.")
+    return int(gigabytes * 1e9)
+
+
+def evict_lru(folder: Path, suffix: str, needed: int, limit: int, keep: Collection[Path] = ()) -> None:
+    """Delete the least recently used files of ``folder`` until ``needed`` more bytes fit, by the limit and on the disk.
+
+    A file that somebody has mapped may be deleted: it stays readable to them.
+
+    Args:
+        keep: files that stay.
+
+    Raises:
+        DiskError: the disk itself is too full.
+    """
+    files = []
+    for path in folder.glob(f"*{suffix}"):
+        with contextlib.suppress(FileNotFoundError):  # another process evicts, too
+            stat = path.stat()
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+    total = sum(size for _, size, _ in files) + needed
+    kept = set(keep)
+    for _, size, path in sorted(files):
+        if total <= limit and shutil.disk_usage(folder).free >= needed:
+            break
+        if path not in kept:
+            path.unlink(missing_ok=True)
+            total -= size
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskError(
+            f"The disk of {folder} has {human_bytes(free)} left; {human_bytes(needed)} are needed.\n"
+            "Free some space, or set XDG_CACHE_HOME to a folder on a larger disk."
+        )
+
+
+def mark_used(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes ``path`` when the block succeeds, and is deleted when it fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    with disk_errors(path.parent):
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def make_folder(path: Path) -> Path:

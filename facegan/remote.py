@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from facegan.errors import FaceganError, SourceError
+from facegan.files import human_bytes
 
 RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every worker's
 TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
 _WAITS_SECONDS = "0.2,1,4"  # before each further try at something remote
 _TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
+_SILENCE = 3  # times the timeout, for protocols without timeouts of their own
+_POLL_SECONDS = 0.1
 MOST_REQUESTS = 100  # at once in a process: aiohttp holds no more connections, and waiting for one counts as silence
 FETCH_AHEAD = 64  # requests at once of each process that prepares photographs
 _S3 = ("s3", "s3a")
@@ -106,6 +111,79 @@ def too_slow() -> Unreachable:
         f"less than {SLOWEST_BYTES:,} bytes a second came for {slow_seconds():g} seconds "
         f"({TIMEOUT_VARIABLE} is a quarter of it)"
     )
+
+
+def silence_seconds() -> float:
+    """How long any transfer may go without progress. The libraries' own timeouts should come first."""
+    return _SILENCE * timeout_seconds()
+
+
+def download(
+    fs: Any, path: str, target: Path, limit_bytes: int | None = None, stopped: threading.Event | None = None
+) -> None:
+    """Download one file. Not every fsspec protocol has timeouts, so it runs in a thread that may be abandoned.
+
+    Args:
+        target: is overwritten.
+        stopped: once set, the download ends.
+
+    Raises:
+        OSError: no progress for too long, more than ``limit_bytes``, or stopped.
+        Exception: whatever the protocol's library raises.
+    """
+    transfer = _Transfer(fs, path, target)
+    size, since = -1, time.monotonic()
+    window_bytes, window_start = 0, since
+    try:
+        while not transfer.ended.wait(_POLL_SECONDS):
+            if stopped and stopped.is_set():
+                raise Unreachable("stopped")
+            now = max(transfer.received, target.stat().st_size if target.exists() else 0)
+            if limit_bytes is not None and now > limit_bytes:
+                raise OSError(f"the server sends more than {human_bytes(limit_bytes)}")
+            if now != size:
+                size, since = now, time.monotonic()
+            elif time.monotonic() - since > silence_seconds():
+                raise OSError(f"no data for {silence_seconds():g} seconds")
+            if time.monotonic() - window_start > slow_seconds():
+                if now - window_bytes < SLOWEST_BYTES * slow_seconds():
+                    raise too_slow()
+                window_bytes, window_start = now, time.monotonic()
+    finally:
+        transfer.abandoned = True
+    if transfer.error:
+        raise transfer.error
+    if limit_bytes is not None and target.stat().st_size > limit_bytes:
+        raise OSError(f"the server sends more than {human_bytes(limit_bytes)}")
+
+
+class _Transfer:
+    def __init__(self, fs: Any, path: str, target: Path) -> None:
+        self.received, self.abandoned, self.ended = 0, False, threading.Event()
+        self.error: BaseException | None = None
+        self._fs, self._path, self._target = fs, path, target
+        threading.Thread(target=self._run, name="download", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._fs.get_file(self._path, str(self._target), callback=self._callback())
+        except BaseException as error:  # raised again by the thread that waits
+            self.error = error
+        finally:
+            self.ended.set()
+
+    def _callback(self) -> Any:
+        from fsspec.callbacks import Callback
+
+        transfer = self
+
+        class Watch(Callback):
+            def relative_update(self, inc: int = 1) -> None:
+                transfer.received += inc
+                if transfer.abandoned:
+                    raise OSError("abandoned")
+
+        return Watch()
 
 
 def retry_waits() -> list[float]:

@@ -36,7 +36,7 @@ def memory(shards: str, batch: int) -> dict[str, Any]:
     for _ in range(20):
         next(warm)
     warm.close()
-    faces.rest()
+    faces.release()
     before = _resident()
     batches = faces.batches(batch, cache="ram")
     for _ in range(2 * len(faces) // batch + 20):

@@ -80,7 +80,7 @@ def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, cons
     return Bench(what, f"webdataset's pipeline, {by_hand_workers} workers", "images/s", *rates, notes)
 
 
-_KINDS = {"off": "decoded_each_time", "ram": "from_ram", "disk": "from_disk"}
+_KINDS = {"off": "decoded_each_time", "ram": "from_ram"}
 
 
 def _first_epochs(faces: FaceShards, images: int, batch: int, workers: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,20 +107,15 @@ def train(
     if not shards:
         raise SettingsError("facegan train needs faces: name a dataset of facegan prep with --shards OUT.")
     threads = whole_number(means.workers, "--workers")
-    opened: dict[str, Any] = {
-        "verify": verify_shards,
-        "skip_broken": skip_broken,
-        "cache": means.cache,
-        "workers": threads,
-    }
+    from facegan.stream import StreamOptions, open_faces
+
+    stream = StreamOptions(means.cache, threads, skip_broken, verify_shards)
     count = None
     not_run = dry_run and shards.startswith(PIPE)
     if read.in_epochs and not_run:
         raise SettingsError(f"--dry-run does not run {shards}, and a length in epochs counts its faces: use images.")
     if read.in_epochs:
-        from facegan.stream import open_faces
-
-        with closing(open_faces(shards, means.split, **{**opened, "verify": False})) as faces:
+        with closing(open_faces(shards, means.split, replace(stream, verify=False))) as faces:
             count = len(faces)
     config = read.train(count)
     if resume not in RESUME:
@@ -131,14 +127,13 @@ def train(
         _print_plan(plan, json, f"Would train {config.method} in {run}: {config.images:,} images.")
         return
     from facegan.recipes.measured import measure_of
-    from facegan.stream import open_faces
     from facegan.train import plan_train
     from facegan.train import train as train_on
     from facegan.train.rounds.ranks import first_of_processes
     from facegan.train.run import sentence_of
 
     console = console_of(quiet or not first_of_processes())
-    with closing(open_faces(shards, means.split, **opened, console=console)) as faces:
+    with closing(open_faces(shards, means.split, stream, console)) as faces:
         if dry_run:
             plan = plan_train(config, faces, run, device=means.device, resume=resume, init=means.init or None)
             sentence, advice = ("", "") if json else sentence_of(plan, config, faces)
@@ -155,7 +150,7 @@ def train(
             console=console,
             dataset=shards,
             command=command,
-            measure=measure_of(config, faces, shards, skip_broken=skip_broken, workers=threads),
+            measure=measure_of(config, faces, shards, replace(stream, verify=False)),
             trust_code=trust_code,
         )
     if not first_of_processes():

@@ -16,8 +16,8 @@ from facegan.evaluate.views import View
 from facegan.remote import is_url
 from facegan.shards.layout import DatasetInfo
 from facegan.stream import FaceShards
-from facegan.stream.fetch import read_info
-from facegan.stream.foreign import is_foreign
+from facegan.stream.remote import read_info
+from facegan.stream.webdataset import is_webdataset
 
 _BATCH = 64
 _BLOCK = 2_048  # faces of the training at a time
@@ -31,7 +31,7 @@ def open_split(shards: str, split: str) -> FaceShards:
         DatasetError: there is no such dataset or split, or it is damaged.
         SettingsError: the shards are others' than facegan's.
     """
-    if is_foreign(shards):
+    if is_webdataset(shards):
         raise SettingsError(
             f"--shards {shards}: nothing tells which faces these are, nor their splits.\n"
             "facegan eval takes a dataset of facegan prep."
@@ -74,7 +74,7 @@ class RealFaces:
         self.halves = (slice(0, half), slice(half, 2 * half))
         self.size, self.channels, self.split = faces.size, faces.channels, faces.split
         self.fingerprint = faces.fingerprint
-        self.kept = Kept({"faces": faces.decoded_key, "split": faces.split, "count": self.count, "seed": seed})
+        self.kept = Kept({"faces": faces.content_key, "split": faces.split, "count": self.count, "seed": seed})
         self._images: Tensor | None = None
         self._seen: dict[tuple[str, int, int], Arrays] = {}
 

@@ -30,7 +30,7 @@ class Training:
         self.split = _TRAIN if _TRAIN in splits_of(shards) else measured
         self._faces = FaceShards(shards, self.split, cache="off")
         self.unseen = self.split != measured
-        self.fingerprint = self._faces.decoded_key
+        self.fingerprint = self._faces.content_key
         self.others = bool(trained_on) and trained_on != self._faces.fingerprint
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from facegan.config import METRIC_TABLE, TrainConfig, metric_of
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from facegan.evaluate.kept import Arrays
     from facegan.evaluate.views import View
     from facegan.nets import Generator
-    from facegan.stream import FaceShards, ForeignShards
+    from facegan.stream import FaceShards, StreamOptions, WebDatasetShards
 
 _BATCH = 64
 REFERENCE = "val"  # the split that is compared with, where a dataset has it
@@ -24,11 +25,9 @@ _TITLES = {"swd": "the sliced Wasserstein distance (swd)"}
 
 def measure_of(
     config: TrainConfig,
-    faces: FaceShards | ForeignShards,
+    faces: FaceShards | WebDatasetShards,
     shards: str,
-    *,
-    skip_broken: bool = False,
-    workers: int | None = None,
+    stream: StreamOptions,
 ) -> DistanceToFaces | None:
     """The measure of a training on ``faces``, which `facegan.stream.open_faces` opened from ``shards``.
 
@@ -43,8 +42,7 @@ def measure_of(
         config.eval_n,
         config.seed,
         metrics=tuple(config.eval_metrics.split(",")),
-        skip_broken=skip_broken,
-        workers=workers,
+        stream=replace(stream, cache="off", verify=False),
     )
 
 
@@ -63,11 +61,10 @@ class DistanceToFaces:
         seed: int,
         *,
         metrics: tuple[str, ...] = ("swd",),
-        skip_broken: bool = False,
-        workers: int | None = None,
+        stream: StreamOptions | None = None,
     ) -> None:
         self.shards, self.split, self.samples, self.seed, self.metrics = shards, split, samples, seed, metrics
-        self._opened = {"cache": "off", "skip_broken": skip_broken, "workers": workers}
+        self._stream = stream
         self._images: Tensor | None = None  # uint8 (up to 2 · samples, C, S, S), until they were seen
         self._reference: dict[str, Arrays] = {}
 
@@ -144,7 +141,7 @@ class DistanceToFaces:
 
         from facegan.stream import open_faces
 
-        with closing(open_faces(self.shards, self.split, **self._opened)) as faces:
+        with closing(open_faces(self.shards, self.split, self._stream)) as faces:
             count = min(2 * self.samples, len(faces))
             with closing(faces.batches(_BATCH, seed=self.seed)) as batches:
                 return torch.cat([next(batches) for _ in range(-(-count // _BATCH))])[:count]

@@ -84,7 +84,7 @@ class FacesConfig(Settings):
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto", description="auto, cpu, cuda, cuda:N or mps; changes last bits alone"
     )
-    cache: Literal["auto", "gpu", "ram", "disk", "off"] = Field(
+    cache: Literal["auto", "gpu", "ram", "off"] = Field(
         default="auto", description="where decoded faces stay; changes no result"
     )
     workers: Workers = Field(

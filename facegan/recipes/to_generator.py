@@ -99,7 +99,7 @@ class Train:
                 console=console,
                 dataset=self.shards,
                 command=command,
-                measure=measure_of(config, faces, self.shards, workers=number_or_auto(self.faces.workers)),
+                measure=measure_of(config, faces, self.shards, self._stream()),
                 trust_code=self.trust_code,
             ).to_json()
 
@@ -112,10 +112,12 @@ class Train:
     def _opened(self, console: Console) -> closing[Any]:
         from facegan.stream import open_faces
 
-        workers = number_or_auto(self.faces.workers)
-        return closing(
-            open_faces(self.shards, self.faces.split, cache=self.faces.cache, workers=workers, console=console)
-        )
+        return closing(open_faces(self.shards, self.faces.split, self._stream(), console))
+
+    def _stream(self) -> Any:
+        from facegan.stream import StreamOptions
+
+        return StreamOptions(self.faces.cache, number_or_auto(self.faces.workers))
 
     def _stands(self) -> bool:
         """Whether faces are there to be looked at: a command would have to be run."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facegan.stream.order import Order
+from facegan.stream.sampler import Sampler
 
 MODES: tuple[str, ...] = ("middle", "top", "bottom", "sides")
 # The lit quarter of each, RGB, on a dark ground; the one channel of grey pictures is green, in which all are as light.
@@ -76,13 +76,13 @@ class Pictures:
         self, batch_size: int, *, seed: int = 0, device: str = "cpu", rank: int = 0, world_size: int = 1
     ) -> PictureBatches:
         share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
-        return PictureBatches(self.images.to(device), Order(np.array([len(self)]), seed), batch_size, share)
+        return PictureBatches(self.images.to(device), Sampler(len(self), seed), batch_size, share)
 
 
 class PictureBatches:
     """Batches in the order in which `facegan.FaceShards` gives its own."""
 
-    def __init__(self, images: Tensor, order: Order, batch: int, share: slice) -> None:
+    def __init__(self, images: Tensor, order: Sampler, batch: int, share: slice) -> None:
         self._images, self._order, self._batch, self._share, self._position = images, order, batch, share, 0
 
     def __iter__(self) -> Self:

@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +20,43 @@ from facegan.files import parse_json
 from facegan.remote import is_url
 from facegan.shards.checksums import Mark, are_verified, check_shard, mark_of, save_verified, size_error
 from facegan.shards.images import decode_into
-from facegan.shards.layout import DatasetInfo, ShardEntry
+from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.shards.stored import StoredPNGs
-from facegan.stream.batches import Batches
-from facegan.stream.broken import Broken, StandIns
-from facegan.stream.choice import check_cache
-from facegan.stream.claims import refuse_too_many, size_of_faces
-from facegan.stream.fetch import FetchedShards, read_info
-from facegan.stream.maps import Maps
-from facegan.stream.places import COLUMNS, dataset_places, shard_marks, shard_places
-from facegan.stream.process import renew_in_forks
+from facegan.stream.cache import check_cache
+from facegan.stream.index import MmapPool, dataset_offsets, shard_stats
+from facegan.stream.loader import Batches, RankSlice, StreamOptions
+from facegan.stream.remote import RemoteShards, read_info
 
-_TRIES = 20  # at opening a fetched shard that other runs keep pushing out of the cache
+_LARGEST_SIZE = 4096  # pixels
+
+
+class DamagedImage(DatasetError):
+    """A shard that cannot be read, or one image of it: the one with number ``index`` in the dataset."""
+
+    def __init__(self, message: str, *, shard: int, index: int | None = None) -> None:
+        super().__init__(message)
+        self.shard, self.index = shard, index
 
 
 class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
-    """The faces of one split of a dataset, a map-style dataset that any ``DataLoader`` takes.
+    """The faces of one split of a dataset, a map-style dataset for any ``DataLoader``.
 
     ``faces[i]`` is (uint8 (size, size, channels) array, the sample's JSON as a dict), in the order of the shards. An
-    image is RGB, or grey where the dataset was made with one channel.
+    image is RGB, or grey if the dataset has one channel.
 
     Args:
-        path: a folder that ``facegan prep`` wrote, or the URL of one (``s3://``, ``https://``, ``gs://``, ``hf://``),
-            whose shards are fetched as they are needed.
+        path: a folder that ``facegan prep`` wrote, or its URL (``s3://``, ``https://``, ``gs://``, ``hf://``). A
+            remote dataset is downloaded whole into the user cache and checked.
         split: ``train``, ``val`` or ``test``.
-        verify: compares the SHA-256 of every shard first. Those of fetched shards are always compared.
-        skip_broken: a shard or image that can't be had or read does not end the run: it is counted and warned of, and
-            batches take a face of the next whole shard in the place of each of its faces.
-        cache, workers: of `batches`, where that is not told otherwise.
-        console: is told what was chosen, and what is left out.
+        verify: compare the SHA-256 of every shard first. Those of downloaded shards are always compared.
+        skip_broken: a missing or damaged shard or image does not end the run: it is counted and reported, and batches
+            take a face of the next intact shard instead.
+        cache, workers: defaults of `batches`.
+        console: for progress and warnings.
 
     Raises:
         DatasetError: the dataset, the split or a shard is missing, cut short or altered.
+        SettingsError: a remote dataset does not fit in the user cache.
     """
 
     def __init__(
@@ -67,33 +72,36 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     ) -> None:
         check_cache(cache)
         self.path, self.split = os.fspath(path), split
-        self._cache, self._workers, self.console = cache, workers, console or Console(quiet=True)
-        self.skip_broken = skip_broken
-        self._remote = is_url(self.path)
-        info = read_info(self.path) if self._remote else DatasetInfo.read(Path(path))
+        self.options = StreamOptions(cache, workers, skip_broken, verify)
+        self.console = console or Console(quiet=True)
+        info = read_info(self.path) if is_url(self.path) else DatasetInfo.read(Path(path))
         self.splits = info.splits
         self._entries = info.split_shards(split)
         if not self._entries:
-            has = f"it has {one_of(info.splits)}" if info.splits else "it holds no faces at all"
+            has = f"it has {one_of(info.splits)}" if info.splits else "it has no faces at all"
             raise DatasetError(f"{self.path} has no split '{split}': {has}.")
-        self.size, self.format = size_of_faces(info, self.path), str(info.settings.get("format"))
-        self.channels = info.channels
+        self.size, self.channels = _size_of_faces(info, self.path), info.channels
         self.fingerprint = _fingerprint(self._entries, self.channels)
         self.counts = np.array([entry.samples for entry in self._entries], np.int64)
         self._ends = np.cumsum(self.counts)
-        self._stand_ins = StandIns(self.counts, self.console)
-        self._lock = threading.Lock()
-        self._maps = Maps(self._open)
-        self._stored = StoredPNGs(self.size, self.channels)
-        if self._remote:
-            refuse_too_many(self._entries, self.path)
-            self._fetched = FetchedShards(self.path, self._entries, self.console)
-            self._places = np.zeros((len(self), COLUMNS), np.int64)
-            self._known = np.zeros(len(self._entries), bool)
+        self._replacements = Replacements(self.counts, self.console)
+        self._remote: RemoteShards | None = None
+        if is_url(self.path):
+            self._remote = RemoteShards(self.path, self._entries, self.console)
+            self._paths, index_name = self._remote.paths, self.fingerprint
+            self._leave_out_all({number: str(error) for number, error in self._remote.download().items()})
         else:
-            self._open_local()
-        renew_in_forks(self)
-        if verify:
+            self._paths = [Path(self.path) / entry.name for entry in self._entries]
+            index_name = f"{self.fingerprint} {Path(self.path).resolve()}"
+            self._leave_out_all(
+                {n: str(e) for n, entry in enumerate(self._entries) if (e := size_error(Path(self.path), entry))}
+            )
+        intact = [number for number in range(len(self._entries)) if not self._replacements.has(number)]
+        self._offsets, altered = dataset_offsets(self._paths, self._entries, intact, index_name, self.console)
+        self._leave_out_all({number: str(error) for number, error in altered.items()})
+        self._maps = MmapPool(self._open)
+        self._stored = StoredPNGs(self.size, self.channels)
+        if verify and not self._remote:
             self._verify()
         elif not (self._remote or self.console.quiet or are_verified(Path(self.path), self._entries)):
             self.console.note(
@@ -101,44 +109,21 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                 f"run facegan verify {self.path}, or add --verify-shards."
             )
 
-    def renew(self) -> None:
-        """In a forked process, such as a loader's worker: threads are not there, and may have held locks."""
-        self._lock = threading.Lock()
-        self._maps.renew()
-        self._stand_ins.renew()
-        if self._remote:
-            self._fetched.renew()
-
-    def _open_local(self) -> None:
-        folder = Path(self.path)
-        wrong = {number: error for number, entry in enumerate(self._entries) if (error := size_error(folder, entry))}
-        whole = [number for number in range(len(self._entries)) if number not in wrong]
-        if not wrong or self.skip_broken:
-            self._places, altered = dataset_places(folder, self._entries, whole, self.fingerprint, self.console)
-            wrong |= altered
-        for number in sorted(wrong):
-            self._leave_out(Broken(str(wrong[number]), shard=number))
-        self._known = np.ones(len(self._entries), bool)
-
     def _verify(self) -> None:
         folder, marks = Path(self.path), dict[str, Mark | None]()
         try:
             with self.console.progress(len(self._entries), "shards verified") as progress:
                 for number, entry in enumerate(self._entries):
-                    if not self._stand_ins.has(number):
+                    if not self._replacements.has(number):
+                        mark, marks[entry.name] = mark_of(folder, entry), None
                         try:
-                            if self._remote:
-                                self._path(number)  # compared when it was fetched
-                            else:
-                                mark, marks[entry.name] = mark_of(folder, entry), None
-                                check_shard(folder, entry)
-                                marks[entry.name] = mark
+                            check_shard(folder, entry)
+                            marks[entry.name] = mark
                         except DatasetError as error:
-                            self._leave_out(Broken(str(error), shard=number))
+                            self._leave_out(DamagedImage(str(error), shard=number))
                     progress.advance(1)
         finally:
-            if marks:
-                save_verified(folder, marks)
+            save_verified(folder, marks)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -148,18 +133,18 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             raise IndexError(f"face {index} of {len(self)}")
         index %= len(self)
         pixels = self.pixels(index)
-        at, size = self._places[index, 2:].tolist()
+        at, size = self._offsets[index, 2:].tolist()
         data = self._maps.get(int(np.searchsorted(self._ends, index, "right")))
         return pixels, parse_json(bytes(data[at : at + size]), f"{self.path}: face {index}") if size else {}
 
     def pixels(self, index: int) -> np.ndarray:
-        """The image alone: uint8 (size, size, channels). Threads may decode side by side."""
+        """The image alone: uint8 (size, size, channels). Thread-safe."""
         out = np.empty((1, self.size, self.size, self.channels), np.uint8)
         self._read(np.array([index], np.int64), out, np.zeros(1, np.int64))
         return out[0]
 
     def read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Decodes images into ``out``, with stand-ins for what is broken where that is to be skipped.
+        """Decode images into ``out``, with replacements for damaged ones if ``skip_broken``.
 
         Args:
             indices: int64 (n,), each 0 … len − 1.
@@ -167,121 +152,83 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             rows: int64 (n,), where in ``out`` each image goes; 0 … n − 1 if None.
 
         Raises:
-            DatasetError: a shard can't be had, or an image can't be decoded; with ``skip_broken`` none can.
+            DatasetError: a shard cannot be read or an image cannot be decoded; with ``skip_broken`` none can.
         """
         while True:
             try:
-                self._read(self._stand_ins.instead_of(indices), out, np.arange(len(indices)) if rows is None else rows)
+                self._read(self._replacements.remap(indices), out, np.arange(len(indices)) if rows is None else rows)
                 return
-            except Broken as broken:
-                self._leave_out(broken)
+            except DamagedImage as damaged:
+                self._leave_out(damaged)
 
     def _read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
         shards = np.searchsorted(self._ends, indices, "right")
         order = np.argsort(shards, kind="stable")
         indices, shards, rows = indices[order], shards[order], rows[order]
         numbers, counts = np.unique(shards, return_counts=True)
-        for number in numbers[~self._known[numbers]].tolist():
-            self._maps.get(number)  # which makes its places known
         tars = (
             (self._maps.get(number), count) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
         )
-        done = self._stored.decode(tars, self._places[indices, :2], out, rows)
+        done = self._stored.decode(tars, self._offsets[indices, :2], out, rows)
         for left in np.flatnonzero(~done).tolist():
             self._read_one(int(indices[left]), int(shards[left]), out[rows[left]])
 
     def _read_one(self, index: int, shard: int, out: np.ndarray) -> None:
-        """What is no PNG as prep writes them, or a broken one."""
-        at, size = self._places[index, :2].tolist()
+        """An image that is not a PNG as prep writes it, or a damaged one."""
+        at, size = self._offsets[index, :2].tolist()
         if not decode_into(self._maps.get(shard)[at : at + size], out):
             number = index - int(self._ends[shard] - self.counts[shard])
             grey = "grey " if self.channels == 1 else ""
-            raise Broken(
-                f"Sample {number} of {self._where(shard)} is no whole {grey}image of {self.size}×{self.size} pixels.\n"
-                f"See what else is wrong: facegan verify {self.path} --deep",
+            raise DamagedImage(
+                f"Sample {number} of {self._where(shard)} is not a complete {grey}image of {self.size}×{self.size} "
+                f"pixels.\nSee what else is wrong: facegan verify {self.path} --deep",
                 shard=shard,
                 index=index,
             )
 
     def _open(self, number: int) -> mmap.mmap:
-        """A shard in memory, with its places known."""
-        for _ in range(_TRIES):
-            path = self._path(number)
+        path = self._paths[number]
+        if self._remote and not path.exists():  # another run needed its room in the user cache
             try:
-                with path.open("rb") as file:
-                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    self._learn_places(number, path)
-                return data
-            except (FileNotFoundError, ValueError):  # ValueError: it has no bytes
-                if not self._remote:
-                    break
-                # It was fetched, and given up for others before it was opened: once more.
-        raise Broken(
-            f"The shard {self._where(number)} is missing. It was there when the dataset was opened.", shard=number
-        )
-
-    def _path(self, number: int) -> Path:
-        if not self._remote:
-            return Path(self.path) / self._entries[number].name
-        try:
-            return self._fetched.path(number)
-        except DatasetError as error:
-            raise Broken(str(error), shard=number) from None
-
-    def _learn_places(self, number: int, path: Path) -> None:
-        with self._lock:
-            if self._known[number]:
-                return
-            end = int(self._ends[number])
-            try:
-                self._places[end - int(self.counts[number]) : end] = shard_places(path, self._entries[number])
+                self._remote.restore(number)
             except DatasetError as error:
-                if not path.exists():
-                    raise FileNotFoundError(path) from None
-                raise Broken(str(error), shard=number) from None
-            self._known[number] = True
+                raise DamagedImage(str(error), shard=number) from None
+        try:
+            with path.open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (FileNotFoundError, ValueError):  # ValueError: the file is empty
+            raise DamagedImage(
+                f"The shard {self._where(number)} is missing. It existed when the dataset was opened.", shard=number
+            ) from None
 
-    def _leave_out(self, broken: Broken) -> None:
-        if not self.skip_broken:
-            raise DatasetError(str(broken)) from None
-        self._stand_ins.add(broken)
+    def _leave_out_all(self, wrong: dict[int, str]) -> None:
+        for number in sorted(wrong):
+            self._leave_out(DamagedImage(wrong[number], shard=number))
+
+    def _leave_out(self, damaged: DamagedImage) -> None:
+        if not self.options.skip_broken:
+            raise DatasetError(str(damaged)) from None
+        self._replacements.add(damaged)
 
     def _where(self, number: int) -> str:
-        return self._fetched.where(number) if self._remote else str(Path(self.path) / self._entries[number].name)
+        return self._remote.where(number) if self._remote else str(self._paths[number])
 
     @property
-    def block_shards(self) -> int:
-        """How many shards a block of the order has; 0 where the order goes through all of them at once."""
-        return self._fetched.block_shards if self._remote else 0
-
-    @property
-    def decoded_key(self) -> str:
-        """What decoded faces are kept under. Shards that were altered without a word in dataset.json have another."""
-        if self._remote:  # each was compared with its sum
+    def content_key(self) -> str:
+        """For caches of what is computed from the faces: it changes when a local shard was modified in any way."""
+        if self._remote:  # each was compared with its checksum
             return self.fingerprint
-        marks = shard_marks(Path(self.path), self._entries, range(len(self._entries)))
-        return hashlib.sha256(self.fingerprint.encode() + marks.tobytes()).hexdigest()
+        stats = shard_stats(self._paths, range(len(self._paths)))
+        return hashlib.sha256(self.fingerprint.encode() + stats.tobytes()).hexdigest()
 
     @property
     def skipped(self) -> int:
-        """Faces that others stand in for."""
-        return self._stand_ins.count
+        """Faces that others replace."""
+        return self._replacements.count
 
-    @property
-    def remote(self) -> bool:
-        return self._remote
-
-    def ahead(self, numbers: Iterable[int]) -> None:
-        """These shards are needed soon; others, where there are blocks, not any more."""
-        if self._remote:
-            wanted = list(numbers)
-            self._fetched.ahead(wanted)
-            if self.block_shards:
-                self._maps.keep_only(wanted)
-
-    def rest(self) -> None:
-        """Lets go of the shards' memory: they are not needed for now."""
-        self._maps.keep_only(())
+    def release(self) -> None:
+        """Unmap the shards: they are not needed for now."""
+        self._maps.clear()
 
     def batches(
         self,
@@ -295,46 +242,110 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     ) -> Batches:
         """An endless iterator of uint8 (batch_size / world_size, channels, size, size) tensors on ``device``.
 
-        What it gives is a pure function of (dataset, seed, position): see `Batches`. ``state_dict`` and
-        ``load_state_dict`` tell and set the position.
+        What it gives is a pure function of (dataset, seed, position), see `Batches`. ``state_dict`` and
+        ``load_state_dict`` get and set the position.
 
         Args:
             batch_size: images of all processes together.
-            seed: of the order: each epoch is one permutation of all faces.
-            cache: where decoded faces stay: ``auto``, ``gpu``, ``ram``, ``disk``, ``off``; None: as the dataset has.
-            rank, world_size: this process, from 0, and how many share each batch evenly.
-            workers: threads that decode; None: as the dataset has it.
+            seed: of the order; each epoch is one permutation of all faces.
+            cache: where decoded faces stay: ``auto``, ``gpu``, ``ram``, ``off``; None: the dataset's default.
+            rank, world_size: this process, from 0, and how many divide each batch evenly.
+            workers: decoding threads; None: the dataset's default.
 
         Raises:
-            SettingsError: a batch that ranks can't share evenly; a cache that is unknown or can't be on the device.
+            SettingsError: a batch that ranks cannot divide evenly; an unknown cache, or one that does not fit.
         """
-        return Batches(
-            self,
-            batch_size,
-            seed,
-            torch.device(device),
-            cache=cache or self._cache,
-            rank=rank,
-            world_size=world_size,
-            workers=workers or self._workers,
-            console=self.console,
-        )
+        options = StreamOptions(cache or self.options.cache, workers or self.options.workers)
+        ranks = RankSlice(rank, world_size)
+        return Batches(self, batch_size, seed, torch.device(device), ranks, options, self.console)
 
     def close(self) -> None:
-        """Ends fetching. What was read stays readable."""
-        if self._remote:
-            self._fetched.close()
+        """Unmap the shards. Further reads map them again."""
+        self.release()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.split, self.skip_broken, self._cache, self._workers)
+        return _reopen, (self.path, self.split, self.options.skip_broken, self.options.cache, self.options.workers)
+
+
+class Replacements:
+    """Faces instead of damaged ones, the same whenever and in whatever order the damage is found.
+
+    A face of a damaged shard is replaced by one of the next intact shard, a damaged face by the next intact one.
+    """
+
+    def __init__(self, counts: np.ndarray, console: Console) -> None:
+        self._counts, self._console = counts, console
+        self._starts = np.cumsum(counts) - counts
+        self._shards = np.zeros(len(counts), bool)  # damaged
+        self._faces: frozenset[int] = frozenset()  # damaged
+        self._lock = threading.Lock()  # taken by `add` alone
+
+    @property
+    def count(self) -> int:
+        """Damaged faces, including all faces of damaged shards."""
+        single = sum(not self._shards[self._shard_of(index)] for index in self._faces)
+        return int(self._counts[self._shards].sum()) + single
+
+    def has(self, shard: int) -> bool:
+        return bool(self._shards[shard])
+
+    def add(self, damaged: DamagedImage) -> None:
+        """
+        Raises:
+            DatasetError: nothing intact is left.
+        """
+        with self._lock:
+            if damaged.index is None:
+                new = not self._shards[damaged.shard]
+                self._shards[damaged.shard] = True
+                left_out = f"its {self._counts[damaged.shard]:,} faces are"
+            else:
+                new = damaged.index not in self._faces
+                self._faces |= {damaged.index}
+                left_out = "this face is"
+            nothing_left = self._shards.all() or len(self._faces) == self._counts.sum()
+        if nothing_left:
+            raise DatasetError(f"Every shard is damaged. The last one: {damaged}")
+        if new:
+            self._console.warn(f"{str(damaged).splitlines()[0]} With --skip-broken {left_out} left out.")
+
+    def remap(self, indices: np.ndarray) -> np.ndarray:
+        """The faces to read instead of these."""
+        if not (self._shards.any() or self._faces):
+            return indices
+        return np.array([self._next_intact(int(index)) for index in indices], np.int64)
+
+    def _next_intact(self, index: int) -> int:
+        faces = self._faces
+        for _ in range(len(faces) + 1):
+            shard = self._shard_of(index)
+            if self._shards[shard]:
+                within = index - self._starts[shard]
+                while self._shards[shard]:
+                    shard = (shard + 1) % len(self._counts)
+                index = int(self._starts[shard] + within % self._counts[shard])
+            if index not in faces:
+                return index
+            index = (index + 1) % int(self._counts.sum())
+        raise DatasetError("Every image is damaged.")
+
+    def _shard_of(self, index: int) -> int:
+        return int(np.searchsorted(self._starts, index, "right")) - 1
+
+
+def _size_of_faces(info: DatasetInfo, where: str) -> int:
+    size = info.settings.get("size")
+    if not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
+        raise DatasetError(f"{where}: {DATASET_FILE} has no valid size of faces ({size!r}).")
+    return size
 
 
 def _fingerprint(entries: Sequence[ShardEntry], channels: int) -> str:
-    """Of the shards' bytes, and of channels where they are not three: a WebP that is grey does not tell how many."""
-    told = "".join(entry.sha256 for entry in entries) + ("" if channels == 3 else f" {channels}")
-    return hashlib.sha256(told.encode()).hexdigest()
+    """Of the shards' bytes, and of the number of channels unless it is three: a WebP does not say that it is grey."""
+    text = "".join(entry.sha256 for entry in entries) + ("" if channels == 3 else f" {channels}")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _reopen(path: str, split: str, skip_broken: bool, cache: str, workers: int | None) -> FaceShards:
-    """In a loader's worker process, which maps the shards anew."""
+    """In a DataLoader's worker process."""
     return FaceShards(path, split, skip_broken=skip_broken, cache=cache, workers=workers)

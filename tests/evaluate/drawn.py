@@ -14,7 +14,7 @@ from facegan.demo import draw_portrait
 from facegan.nets import NetSpec, load_generator, make_generator
 from facegan.recipes.recipe import read_recipe
 from facegan.recipes.toy import PictureBatches
-from facegan.stream.order import Order
+from facegan.stream.sampler import Sampler
 from facegan.train import sample_images, train
 
 SIDE = 140  # px of a portrait: the face and a little hair, as prep cuts it
@@ -52,7 +52,7 @@ class Drawn:
         self, batch_size: int, *, seed: int = 0, device: str = "cpu", rank: int = 0, world_size: int = 1
     ) -> PictureBatches:
         assert (device, rank, world_size) == ("cpu", 0, 1)
-        return PictureBatches(self.images, Order(np.array([len(self)]), seed), batch_size, slice(0, batch_size))
+        return PictureBatches(self.images, Sampler(len(self), seed), batch_size, slice(0, batch_size))
 
 
 def trained(faces: Tensor, run: Path, count: int, rounds: int) -> Tensor:

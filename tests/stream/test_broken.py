@@ -56,7 +56,7 @@ SPOILT = {
 def test_an_image_that_is_none_is_named_or_skipped(copy: Path, numbers: Numbers, how: str, capfd) -> None:
     spoil(copy, 8, SPOILT[how])
     faces = FaceShards(copy)
-    with pytest.raises(DatasetError, match=r"Sample 2 of .*train-000001.tar is no whole image of 28×28 pixels"):
+    with pytest.raises(DatasetError, match=r"Sample 2 of .*train-000001.tar is not a complete image of 28×28 pixels"):
         epoch(faces, numbers)
     with pytest.raises(DatasetError, match="Sample 2 of"):
         faces[8]
@@ -98,14 +98,8 @@ def test_a_local_shard_that_is_missing_or_cut(copy: Path, numbers: Numbers, how:
 def test_no_shard_left(copy: Path) -> None:
     for shard in copy.glob("*.tar"):
         shard.unlink()
-    with pytest.raises(DatasetError, match="No shard is whole"):
+    with pytest.raises(DatasetError, match="Every shard is damaged"):
         FaceShards(copy, skip_broken=True)
-
-
-def test_a_file_of_faces_is_not_kept_with_stand_ins_in_it(copy: Path, numbers: Numbers, cache: Path) -> None:
-    spoil(copy, 8, SPOILT["cut"])
-    epoch(FaceShards(copy, skip_broken=True), numbers, "disk")
-    assert not list((cache / "decoded").glob("*.faces"))
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
@@ -129,5 +123,5 @@ def test_every_format_is_decoded_as_opencv_does(tmp_path: Path, image_format: st
 def test_a_shard_that_goes_while_it_is_read_from(copy: Path, numbers: Numbers) -> None:
     faces = FaceShards(copy)
     (copy / "train-000002.tar").unlink()
-    with pytest.raises(DatasetError, match=r"train-000002.tar is missing. It was there when the dataset was opened"):
+    with pytest.raises(DatasetError, match=r"train-000002.tar is missing. It existed when the dataset was opened"):
         epoch(faces, numbers)

@@ -58,7 +58,7 @@ def test_resuming_anywhere_continues_the_very_sequence(
         next(first)
     state = first.state_dict()
     first.close()
-    assert state == {"position": stop * batch, "block_shards": 0, "fingerprint": faces.fingerprint}
+    assert state == {"position": stop * batch, "fingerprint": faces.fingerprint}
     options = {"batch_size": batch, "seed": seed, "cache": after, "workers": workers}
     assert shown(faces, numbers, 5, state, **options) == whole[stop:]
 

@@ -27,7 +27,7 @@ def kept(cache: Path) -> Path:
 
 def test_the_index_is_made_once(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = FaceShards(made)[17]
-    monkeypatch.setattr("facegan.stream.places.shard_places", None)  # it must not be called again
+    monkeypatch.setattr("facegan.stream.index.shard_offsets", None)  # it must not be called again
     again = FaceShards(made)[17]
     assert np.array_equal(again[0], first[0])
     assert again[1] == first[1]
@@ -85,7 +85,7 @@ def test_a_shard_altered_at_its_full_size_is_noticed_at_open(copy: Path, cache: 
     rewrite(shard, images if not known else {**dict(reversed(files.items()))})
     with shard.open("r+b") as file:
         file.truncate(size)
-    said = "its samples lie elsewhere" if known else "is damaged|holds|elsewhere"
+    said = "its samples have moved" if known else "is damaged|holds|moved"
     if known:
         with pytest.raises(DatasetError, match=said):
             FaceShards(copy)

@@ -1,0 +1,177 @@
+"""Where every image and its JSON are inside the shards: arrays, kept in the user cache between runs; and the shards
+themselves, memory-mapped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from facegan.console import Console
+from facegan.errors import DatasetError, DiskError
+from facegan.files import evict_lru, make_folder, read_cached, user_cache, write_cached
+from facegan.shards.index import Shard
+from facegan.shards.layout import DATASET_FILE, ShardEntry
+
+COLUMNS = 4  # offset and bytes of the image in its shard, offset and bytes of its JSON (0 bytes: it has none)
+_CACHE_BYTES = 1 << 30  # of all indexes together
+_MOST_MAPS = 4096
+
+
+def shard_offsets(path: Path, entry: ShardEntry) -> np.ndarray:
+    """int64 (samples, 4), see `COLUMNS`, by one pass over the tar's headers.
+
+    Raises:
+        DatasetError: the shard is missing, damaged, or holds another number of samples than dataset.json says.
+    """
+    shard = Shard(path)
+    try:
+        rows = [
+            (s.image.offset, s.image.size, *((s.meta.offset, s.meta.size) if s.meta else (0, 0))) for s in shard.samples
+        ]
+    finally:
+        shard.close()
+    if len(rows) != entry.samples:
+        raise DatasetError(
+            f"The shard {path} was altered: it holds {len(rows)} samples, {DATASET_FILE} says {entry.samples}.\n"
+            f"See what is wrong: facegan verify {path.parent}"
+        )
+    return np.array(rows, np.int64).reshape(-1, COLUMNS)
+
+
+def dataset_offsets(
+    paths: Sequence[Path], entries: Sequence[ShardEntry], usable: Sequence[int], name: str, console: Console
+) -> tuple[np.ndarray, dict[int, DatasetError]]:
+    """Offsets of all samples of a dataset. Shards that have not changed since the last run are not read again.
+
+    A shard with the size and modification time of the cached index was not altered. One that only looks newer is read
+    again and must give the same offsets.
+
+    Args:
+        paths: the file of each shard.
+        usable: numbers of the shards that exist with their right size; the others' offsets stay zero.
+        name: of the index in the user cache.
+
+    Returns:
+        int64 (samples, 4), and what is wrong, by shard number.
+    """
+    ends = np.cumsum([entry.samples for entry in entries])
+    stats = shard_stats(paths, usable)
+    cached = user_cache("index") / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.index"
+    known_stats, known = _load(cached, entries)
+    offsets, wrong = known.copy(), {}
+    new = [number for number in usable if (stats[number] != known_stats[number]).any()]
+    if not new:
+        return offsets, wrong
+    with console.progress(len(new), "shards indexed") as progress:
+        for number in new:
+            inside = slice(int(ends[number]) - entries[number].samples, int(ends[number]))
+            try:
+                offsets[inside] = shard_offsets(paths[number], entries[number])
+                if known_stats[number].any() and (offsets[inside] != known[inside]).any():
+                    raise DatasetError(
+                        f"The shard {paths[number]} was altered: its samples have moved since it was indexed.\n"
+                        f"See what is wrong: facegan verify {paths[number].parent}"
+                    )
+            except DatasetError as error:
+                wrong[number] = error
+                stats[number], offsets[inside] = known_stats[number], known[inside]
+            progress.advance(1)
+    _save(cached, stats, offsets)
+    return offsets, wrong
+
+
+def shard_stats(paths: Sequence[Path], numbers: Sequence[int]) -> np.ndarray:
+    """int64 (shards, 2): size and modification time in ns; zeros for other shards and missing files."""
+    stats = np.zeros((len(paths), 2), np.int64)
+    for number in numbers:
+        with suppress(FileNotFoundError):
+            stat = paths[number].stat()
+            stats[number] = stat.st_size, stat.st_mtime_ns
+    return stats
+
+
+def _load(path: Path, entries: Sequence[ShardEntry]) -> tuple[np.ndarray, np.ndarray]:
+    """The cached index; zeros if there is none, or it does not fit the dataset."""
+    shards, samples = len(entries), sum(entry.samples for entry in entries)
+    numbers = np.frombuffer(read_cached(path) or b"", np.int64)
+    if len(numbers) == 2 * shards + COLUMNS * samples:
+        stats, offsets = numbers[: 2 * shards].reshape(-1, 2), numbers[2 * shards :].reshape(-1, COLUMNS)
+        if _are_inside(offsets, entries):
+            return stats, offsets
+    return np.zeros((shards, 2), np.int64), np.zeros((samples, COLUMNS), np.int64)
+
+
+def _are_inside(offsets: np.ndarray, entries: Sequence[ShardEntry]) -> bool:
+    lengths = np.repeat([entry.bytes for entry in entries], [entry.samples for entry in entries])
+    ends = np.maximum(offsets[:, 0] + offsets[:, 1], offsets[:, 2] + offsets[:, 3])
+    return bool((offsets >= 0).all() and (offsets <= lengths[:, None]).all() and (ends <= lengths).all())
+
+
+def _save(path: Path, stats: np.ndarray, offsets: np.ndarray) -> None:
+    data = stats.tobytes() + offsets.tobytes()
+    with suppress(DiskError):  # then the next run indexes again
+        evict_lru(make_folder(path.parent), ".index", len(data), _CACHE_BYTES)
+        write_cached(path, data)
+
+
+class MmapPool:
+    """Memory maps of shards by number. Beyond a limit the least recently used one is closed.
+
+    Each map holds a file descriptor, of which a process may have a thousand or so.
+    """
+
+    def __init__(self, open_shard: Callable[[int], mmap.mmap]) -> None:
+        self._open_shard = open_shard
+        self._most = min(_MOST_MAPS, max(2, _descriptor_limit() // 2))
+        self._maps: OrderedDict[int, memoryview] = OrderedDict()
+        self._lock, self._process = threading.Lock(), os.getpid()
+
+    def get(self, number: int) -> memoryview:
+        if self._process != os.getpid():  # a forked DataLoader worker: a thread of the parent may have held the lock
+            self._lock, self._process = threading.Lock(), os.getpid()
+        with self._lock:
+            if number in self._maps:
+                self._maps.move_to_end(number)
+                return self._maps[number]
+        while True:
+            try:
+                data = memoryview(self._open_shard(number))
+                break
+            except OSError as error:
+                if error.errno != errno.EMFILE or not self._close_half():
+                    raise
+        with self._lock:
+            self._maps[number] = data
+            while len(self._maps) > self._most:
+                self._maps.popitem(last=False)  # closed once nobody reads from it
+        return data
+
+    def _close_half(self) -> bool:
+        """Other code in this process needs descriptors, too. Returns whether there was one to close."""
+        with self._lock:
+            count = -(-len(self._maps) // 2)
+            for _ in range(count):
+                self._maps.popitem(last=False)
+        return count > 0
+
+    def clear(self) -> None:
+        with self._lock:
+            self._maps.clear()
+
+
+def _descriptor_limit() -> int:
+    try:
+        import resource  # POSIX only
+    except ImportError:
+        return 512  # the C runtime's limit on Windows
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2 * _MOST_MAPS if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,147 @@
+"""Batches in an exact, endless, resumable order, decoded by threads and cached where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from facegan.console import Console
+from facegan.errors import DatasetError, SettingsError
+from facegan.machine import usable_cpus
+from facegan.stream.cache import Images, local_processes
+from facegan.stream.prefetch import open_provider
+from facegan.stream.sampler import Sampler, saved_position
+
+_AHEAD = 4  # batches in work beside the one that is asked for
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How faces are read. None of it changes a batch.
+
+    Attributes:
+        cache: ``gpu`` or ``ram`` (decoded once, kept as uint8), ``off`` (decoded each time), ``auto``: by size and
+            free memory.
+        workers: decoding threads; None: one per CPU.
+        skip_broken: replace a missing or damaged face by another one, count it and warn, instead of stopping.
+        verify: compare the SHA-256 of every local shard first. Downloaded shards are always compared.
+    """
+
+    cache: str = "auto"
+    workers: int | None = None
+    skip_broken: bool = False
+    verify: bool = False
+
+
+@dataclass(frozen=True)
+class RankSlice:
+    """The slice of each global batch that one process takes: rank ``rank`` of ``world_size``."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def of(self, batch_size: int) -> slice:
+        """
+        Raises:
+            SettingsError: the batch cannot be divided so.
+        """
+        if batch_size < 1 or not 0 <= self.rank < self.world_size:
+            raise SettingsError(
+                "The batch size must be positive, and 0 <= rank < world_size "
+                f"(got batch size {batch_size}, rank {self.rank}, world_size {self.world_size})."
+            )
+        if batch_size % self.world_size:
+            raise SettingsError(f"A batch of {batch_size} cannot be divided evenly by {self.world_size} processes.")
+        share = batch_size // self.world_size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+
+class Batches:
+    """Endless batches of uint8 NCHW tensors (channels last in memory) on a device.
+
+    The sequence of samples is one exact permutation per epoch, concatenated without end. Global batch b is its items
+    b·B … (b+1)·B − 1; rank r of W takes the r-th slice. Threads, caches and timing change nothing of it.
+
+    Args:
+        batch_size: B, of all ranks together; it may exceed the dataset.
+
+    Attributes:
+        cache: the cache that ``auto`` chose.
+
+    Raises:
+        SettingsError: a batch that ranks cannot divide evenly; an unknown cache, or one that does not fit.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        ranks: RankSlice,
+        options: StreamOptions,
+        console: Console,
+    ) -> None:
+        self._slice = ranks.of(batch_size)
+        self._images, self._batch_size, self._device = images, batch_size, device
+        self._position = 0
+        self._workers = options.workers or usable_cpus()
+        processes = local_processes(ranks.world_size)
+        self.cache, self._provider = open_provider(images, options.cache, device, processes, self._workers, console)
+        self._sampler = Sampler(len(images), seed)
+        self._scheduled: dict[int, Callable[[], torch.Tensor]] = {}
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return self
+
+    def __next__(self) -> torch.Tensor:
+        position = self._position
+        for ahead in range(_AHEAD + 1):
+            self._schedule(position + ahead * self._batch_size)
+        batch = self._scheduled.pop(position)()
+        self._position += self._batch_size
+        self._provider.fill_cache_step()
+        return batch.permute(0, 3, 1, 2)
+
+    @property
+    def faces(self) -> torch.Tensor | None:
+        """All faces of the dataset, uint8 (F, H, W, C) on the device, once they are there; else None."""
+        return self._provider.faces
+
+    def numbers(self) -> torch.Tensor:
+        """The next batch as indices into `faces`, int64 (N,) on the host. Call it instead of `next` to gather the batch
+        yourself."""
+        self._scheduled.clear()
+        numbers = torch.from_numpy(self._sampler.at(self._position, self._batch_size)[self._slice])
+        self._position += self._batch_size
+        return numbers.pin_memory() if self._device.type == "cuda" else numbers
+
+    def _schedule(self, position: int) -> None:
+        if position not in self._scheduled:
+            indices = self._sampler.at(position, self._batch_size)[self._slice]
+            self._scheduled[position] = self._provider.schedule(indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the sequence, and the dataset's fingerprint."""
+        return {"position": self._position, "fingerprint": self._images.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another iterator over the same dataset stopped.
+
+        Raises:
+            DatasetError: it was another dataset.
+        """
+        if state["fingerprint"] != self._images.fingerprint:
+            raise DatasetError("This is not the dataset of the saved position: its faces differ.")
+        self._position = saved_position(state)
+        self._scheduled.clear()
+
+    def describe(self) -> dict[str, Any]:
+        """For the record of a run; none of it changes a batch."""
+        return {"cache": self.cache, "workers": self._workers, "skipped": self._images.skipped}
+
+    def close(self) -> None:
+        self._provider.close()

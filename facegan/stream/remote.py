@@ -1,0 +1,191 @@
+"""A dataset behind a URL: downloaded whole into the bounded user cache, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import filelock
+
+from facegan.console import Console
+from facegan.errors import DamagedFile, DatasetError, SettingsError
+from facegan.files import (
+    CACHE_LIMIT_VARIABLE,
+    TEMPORARY,
+    atomic_path,
+    cache_limit,
+    evict_lru,
+    human_bytes,
+    make_folder,
+    mark_used,
+    parse_json,
+    sha256_file,
+    user_cache,
+)
+from facegan.machine import available_bytes
+from facegan.remote import Unreachable, download, filesystem, patiently, silence_seconds
+from facegan.shards.index import LEAST_MEMBER_BYTES
+from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.stream.index import COLUMNS
+
+_CONNECTIONS = 8
+_MOST_INFO_BYTES = 256 << 20  # of dataset.json: a million shards
+
+
+def read_info(url: str) -> DatasetInfo:
+    """dataset.json behind a URL.
+
+    Raises:
+        DatasetError: it is missing, unavailable or damaged.
+        SourceError: a protocol that fsspec does not know, or whose package is not installed.
+    """
+    fs, top = filesystem(url)
+    where = f"{url.rstrip('/')}/{DATASET_FILE}"
+
+    def read() -> bytes:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / DATASET_FILE
+            download(fs, f"{top.rstrip('/')}/{DATASET_FILE}", file, _MOST_INFO_BYTES)
+            data = file.read_bytes()
+        try:
+            parse_json(data, where)
+        except DamagedFile:  # a server that sends no lengths may break off unnoticed
+            raise OSError("incomplete JSON") from None
+        return data
+
+    try:
+        return DatasetInfo.parse(patiently(read), where)
+    except Unreachable as error:
+        raise DatasetError(f"{where} is unavailable: {error}\nIs {url} a dataset of facegan prep?") from None
+
+
+def fits_in_cache(entries: Sequence[ShardEntry]) -> bool:
+    return sum(entry.bytes for entry in entries) <= cache_limit()
+
+
+class RemoteShards:
+    """Shards behind a URL, as files of the user cache named after their SHA-256.
+
+    Attributes:
+        paths: the local file of each shard, which exists after `download`.
+
+    Raises:
+        SettingsError: they do not fit in the user cache.
+        DatasetError: dataset.json claims more samples than its shards or this machine's memory can hold.
+    """
+
+    def __init__(self, url: str, entries: Sequence[ShardEntry], console: Console) -> None:
+        self.url, self._entries, self._console = url.rstrip("/"), entries, console
+        _require_plausible(entries, url)
+        if not fits_in_cache(entries):
+            size = sum(entry.bytes for entry in entries)
+            raise SettingsError(
+                f"{url} has {human_bytes(size)}; the user cache may hold {human_bytes(cache_limit())}.\n"
+                f"Set {CACHE_LIMIT_VARIABLE} to {-(-size // 10**7) / 100:g} or more, or let facegan train stream it in "
+                "an approximate order."
+            )
+        self._folder = make_folder(user_cache("shards"))
+        self.paths = [self._folder / f"{entry.sha256}.tar" for entry in entries]
+
+    def where(self, number: int) -> str:
+        return f"{self.url}/{self._entries[number].name}"
+
+    def download(self) -> dict[int, DatasetError]:
+        """Download what is missing and compare every checksum.
+
+        Returns:
+            the shards that are unavailable, by number.
+        """
+        self._remove_abandoned()
+        self._make_room(range(len(self._entries)))
+        stopped, failed = threading.Event(), {}
+        threads = ThreadPoolExecutor(_CONNECTIONS, "download")
+        try:
+            tasks = {threads.submit(self.fetch, number, stopped): number for number in range(len(self._entries))}
+            with self._console.progress(len(tasks), "shards") as progress:
+                for task in as_completed(tasks):
+                    try:
+                        task.result()
+                    except DatasetError as error:
+                        failed[tasks[task]] = error
+                    progress.advance(1)
+        finally:
+            stopped.set()  # after Ctrl-C, nobody waits for a slow server
+            threads.shutdown(cancel_futures=True)
+        return failed
+
+    def restore(self, number: int) -> None:
+        """As `fetch`, for a shard that was evicted meanwhile."""
+        self._make_room([number])
+        self.fetch(number)
+
+    def fetch(self, number: int, stopped: threading.Event | None = None) -> None:
+        """Make a shard's file exist with the right checksum.
+
+        Raises:
+            DatasetError: it is unavailable, or has another checksum.
+        """
+        path = self.paths[number]
+        lock = filelock.FileLock(path.with_suffix(".lock"))
+        try:  # another process may be downloading it; files appear complete, so ours cannot hurt if it is stuck
+            lock.acquire(timeout=silence_seconds())
+        except filelock.Timeout:
+            self._console.warn(f"Another process does not finish {self.where(number)}; downloading it here, too.")
+        try:
+            if _is_right(path, self._entries[number]):
+                mark_used(path)
+            else:
+                patiently(lambda: self._download(number, stopped))
+        except Unreachable as error:
+            raise DatasetError(
+                f"The shard {self.where(number)} is unavailable: {error}\n"
+                "Try again later, or add --skip-broken to continue without such shards."
+            ) from None
+        finally:
+            lock.release()
+
+    def _make_room(self, numbers: Iterable[int]) -> None:
+        needed = sum(self._entries[number].bytes for number in numbers if not self.paths[number].exists())
+        evict_lru(self._folder, ".tar", needed, cache_limit(), keep=self.paths)
+
+    def _remove_abandoned(self) -> None:
+        """Half-written files of killed processes: nobody holds their lock."""
+        for partial in self._folder.glob(f".*{TEMPORARY}"):
+            shard = partial.name.removeprefix(".").partition(".")[0]
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(self._folder / f"{shard}.lock", timeout=0):
+                partial.unlink(missing_ok=True)
+
+    def _download(self, number: int, stopped: threading.Event | None) -> None:
+        entry = self._entries[number]
+        fs, top = filesystem(self.url)
+        with atomic_path(self.paths[number]) as partial:
+            download(fs, f"{top.rstrip('/')}/{entry.name}", partial, entry.bytes, stopped)
+            if not _is_right(partial, entry):
+                raise OSError(f"the download differs from the SHA-256 or the {entry.bytes:,} bytes in {DATASET_FILE}")
+
+
+def _is_right(path: Path, entry: ShardEntry) -> bool:
+    try:
+        return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _require_plausible(entries: Sequence[ShardEntry], where: str) -> None:
+    for entry in entries:
+        if entry.samples * LEAST_MEMBER_BYTES > entry.bytes:
+            raise DatasetError(
+                f"{where}: {entry.name} cannot hold {entry.samples:,} samples in {entry.bytes:,} bytes, as its "
+                f"{DATASET_FILE} says.\nPrepare it again with --force."
+            )
+    faces = sum(entry.samples for entry in entries)
+    needed, free = faces * COLUMNS * 8, available_bytes()
+    if needed > free:
+        raise DatasetError(
+            f"{where}: the index of its {faces:,} faces needs {human_bytes(needed)} of memory; {human_bytes(free)} are "
+            "free.\nUse a machine with more memory, or a dataset with fewer faces."
+        )
