@@ -3,7 +3,7 @@
     facegan prep PHOTOS out/        photographs → faces in WebDataset shards
     facegan train --shards out/     shards → DCGAN, WGAN-GP
 
-``import facegan`` loads nothing heavy: the public names come from their rooms when they are first used.
+``import facegan`` loads nothing heavy: each public name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -12,28 +12,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from facegan.nets import load_generator as load_generator
-    from facegan.prep.prepare import prepare as prepare
-    from facegan.stream import FaceShards as FaceShards
-    from facegan.train import train as train
+    from facegan.nets import load_generator
+    from facegan.prep.prepare import prepare
+    from facegan.stream import FaceShards
+    from facegan.training.run import train
 
 __version__ = "0.1.0"
 
-_ROOMS = {
+_MODULES = {
     "FaceShards": "facegan.stream",
     "load_generator": "facegan.nets",
     "prepare": "facegan.prep.prepare",
-    "train": "facegan.train",
+    "train": "facegan.training.run",
 }
 __all__ = ["FaceShards", "__version__", "load_generator", "prepare", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'facegan' has no attribute {name!r}")
-    room = importlib.import_module(_ROOMS[name])
-    # The room facegan.train can itself be called: a function of its name would hide the modules inside it.
-    value = room if _ROOMS[name] == f"facegan.{name}" else getattr(room, name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -11,10 +11,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from facegan import machine
+from facegan import system as machine
 from facegan.errors import ModelError
-from facegan.faces.models import find_model, known_models
+from facegan.faces.detect import find_model
 from facegan.files import human_bytes
+from facegan.manifests import known_models
 
 _PACKAGES = (
     "torch", "torchvision", "mediapipe", "numpy", "pillow", "simplejpeg", "pyarrow", "webdataset", "safetensors",

@@ -148,7 +148,7 @@ def refuse_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under ``path`` whole, flushed to disk, when the block ends well, and else not at all."""
     refuse_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -163,10 +163,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        flush(path.parent)
+        fsync(path.parent)
 
 
-def refuse_filled(path: Path) -> None:
+def require_empty(path: Path) -> None:
     """
     Raises:
         FaceganError: ``path`` is there, and not an empty folder.
@@ -177,14 +177,14 @@ def refuse_filled(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_dir(path: Path) -> Iterator[Path]:
     """A folder to fill that appears under ``path`` whole when the block ends well, and else not at all.
 
     Raises:
         FaceganError: ``path`` is there, and not an empty folder.
         DiskError: the disk is full, or may not be written.
     """
-    refuse_filled(path)
+    require_empty(path)
     target = Path(os.path.realpath(path))
     with disk_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield room / "whole"
             os.sync()  # one for all the files: thousands of them, each flushed by itself, would take minutes
             (room / "whole").replace(target)
-            flush(target.parent)
+            fsync(target.parent)
         finally:
             shutil.rmtree(room, ignore_errors=True)
             os.close(lock)
@@ -238,7 +238,7 @@ def exclusive(lock: Path, busy: str) -> Iterator[None]:
         yield
 
 
-def flush(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Makes a file's bytes, or the names in a folder, outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -248,7 +248,7 @@ def flush(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 

@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.1
 MOST_REQUESTS = 100  # at once in a process: aiohttp holds no more connections, and waiting for one counts as silence
 FETCH_AHEAD = 64  # requests at once of each process that prepares photographs
 _S3 = ("s3", "s3a")
-_COME_AGAIN = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
+_RETRYABLE_STATUS = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
 
 SLOWEST_BYTES = 1000  # a second; a connection that gives less for so many timeouts is given up
 _SLOW_TIMEOUTS = 4
@@ -31,7 +31,7 @@ _SLOW_TIMEOUTS = 4
 T = TypeVar("T")
 
 
-class Unreachable(Exception):
+class RemoteUnavailable(Exception):
     """A remote file can't be had now."""
 
 
@@ -76,7 +76,7 @@ def filesystem(url: str, **more: Any) -> tuple[Any, str]:
     except ValueError as error:
         raise SourceError(f"{url}: {error}") from None
     if protocol in _S3:
-        fs.retries = 1  # `patiently` tries again; both together would do so twenty times
+        fs.retries = 1  # `retry` tries again; both together would do so twenty times
     return fs, path
 
 
@@ -106,8 +106,8 @@ def slow_seconds() -> float:
     return _SLOW_TIMEOUTS * timeout_seconds()
 
 
-def too_slow() -> Unreachable:
-    return Unreachable(
+def too_slow() -> RemoteUnavailable:
+    return RemoteUnavailable(
         f"less than {SLOWEST_BYTES:,} bytes a second came for {slow_seconds():g} seconds "
         f"({TIMEOUT_VARIABLE} is a quarter of it)"
     )
@@ -137,7 +137,7 @@ def download(
     try:
         while not transfer.ended.wait(_POLL_SECONDS):
             if stopped and stopped.is_set():
-                raise Unreachable("stopped")
+                raise RemoteUnavailable("stopped")
             now = max(transfer.received, target.stat().st_size if target.exists() else 0)
             if limit_bytes is not None and now > limit_bytes:
                 raise OSError(f"the server sends more than {human_bytes(limit_bytes)}")
@@ -191,7 +191,7 @@ def retry_waits() -> list[float]:
     return [float(wait) for wait in (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")]
 
 
-def patiently(read: Callable[[], T]) -> T:
+def retry(read: Callable[[], T]) -> T:
     """What ``read`` gives, tried several times with longer and longer waits: at least as long as a busy server asks
     for, if that is no longer than silence is borne.
 
@@ -201,11 +201,11 @@ def patiently(read: Callable[[], T]) -> T:
     for wait in (*retry_waits(), None):
         try:
             return read()
-        except (Unreachable, TooLarge, FaceganError):
+        except (RemoteUnavailable, TooLarge, FaceganError):
             raise
         except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
             if wait is None or _is_final(error):
-                raise Unreachable(_told(error)) from error
+                raise RemoteUnavailable(_error_text(error)) from error
             time.sleep(max(wait, min(_asked_to_wait(error), timeout_seconds())))
     raise AssertionError("unreachable code")
 
@@ -215,7 +215,7 @@ def _is_final(error: Exception) -> bool:
     cause = error.__cause__  # fsspec's http calls any fault a FileNotFoundError, and tells here which it was
     for told in (error, cause):
         if isinstance(status := getattr(told, "status", None), int):
-            return 400 <= status < 500 and status not in _COME_AGAIN
+            return 400 <= status < 500 and status not in _RETRYABLE_STATUS
     return isinstance(error, FileNotFoundError | PermissionError) and (cause is None or hasattr(cause, "response"))
 
 
@@ -225,19 +225,19 @@ def _asked_to_wait(error: Exception) -> float:
     return float(named) if named.isascii() and named.isdigit() else 0.0
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}" + (f" ({error.__cause__!r})" if error.__cause__ else "")
     return text.splitlines()[0][:300]
 
 
 @contextlib.contextmanager
-def reachable(where: str) -> Iterator[None]:
-    """Turns `Unreachable` into `SourceError`: for what a run can't do without.
+def as_source_error(where: str) -> Iterator[None]:
+    """Turns `RemoteUnavailable` into `SourceError`: for what a run can't do without.
 
     Raises:
         SourceError: the source can't be had.
     """
     try:
         yield
-    except Unreachable as error:
+    except RemoteUnavailable as error:
         raise SourceError(f"{where} can't be reached: {error}") from None

@@ -21,7 +21,7 @@ from pathlib import Path
 from facegan.errors import WebPackageError
 from facegan.files import make_folder, packaged, parse_toml, sha256_file, user_cache, write_bytes
 
-LAID = Path(__file__).parent / "report" / "page" / "laid"  # what was taken when facegan was built
+VENDOR = Path(__file__).parent / "report" / "page" / "laid"  # what was taken when facegan was built
 _MOST_BYTES = 64 << 20  # of one file
 _PATIENCE_SECONDS = 600
 # npm would wait for minutes where there is no network.
@@ -67,10 +67,10 @@ def web_files(package: WebPackage) -> dict[str, bytes]:
         WebPackageError: they can't be had, or have other sums.
     """
     kept = cache_folder() / f"{package.name}-{package.version}"
-    for folder in (LAID, kept):
+    for folder in (VENDOR, kept):
         if not missing_files(package, folder):
             return {Path(path).name: (folder / Path(path).name).read_bytes() for path in package.files}
-    lay_files(package, kept)
+    vendor_files(package, kept)
     return web_files(package)
 
 
@@ -79,7 +79,7 @@ def missing_files(package: WebPackage, folder: Path) -> list[str]:
     return [path for path, sha256 in package.files.items() if not _is(folder / Path(path).name, sha256)]
 
 
-def lay_files(package: WebPackage, folder: Path) -> None:
+def vendor_files(package: WebPackage, folder: Path) -> None:
     """Puts the package's files into ``folder``; where they lie there nothing is fetched.
 
     Raises:

@@ -34,7 +34,7 @@ def _models_folder() -> Iterator[None]:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Indexes, shards and faces that tests keep go with them; fetched models and programs stay where they are."""
     from facegan import web
-    from facegan.faces import models
+    from facegan.faces import detect as models
 
     cache = tmp_path_factory.mktemp("cache")
     (cache / "facegan").mkdir()
@@ -50,7 +50,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def models() -> Path:
     """The folder of detector models; tests with the real detector skip where there is none."""
     from facegan.errors import ModelError
-    from facegan.faces.models import known_models, resolve_model
+    from facegan.faces.detect import resolve_model
+    from facegan.manifests import known_models
 
     try:
         paths = [resolve_model(model) for model in known_models().values()]

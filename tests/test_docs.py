@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from facegan.config import TrainConfig
-from facegan.recipes.units import UNITS
+from facegan.recipes.resolve import UNITS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

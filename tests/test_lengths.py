@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.config import TrainConfig
+from facegan.config.base import images_of, in_epochs
 from facegan.errors import SettingsError
-from facegan.lengths import images_of, in_epochs
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from facegan import machine
+from facegan import system as machine
 from facegan.config import PrepConfig
 from facegan.prep.prepare import plan_prepare, prepare
 from tests.hearing import Heard
@@ -145,7 +145,7 @@ THREADS = "import torch; print(torch.get_num_threads())"
 
 def test_a_quota_limits_the_threads_of_torch(files: Files) -> None:
     write(files.hierarchy("", "cgroup2", "rw", "/"), cpu__max="70000 100000")
-    configured = "from pathlib import Path; from facegan.machine import configure_openmp; configure_openmp(Path({!r}));"
+    configured = "from pathlib import Path; from facegan.system import configure_openmp; configure_openmp(Path({!r}));"
     limited = configured.format(str(files.proc)) + THREADS
     assert run_code(limited) == "1"
     for own in ({"OMP_NUM_THREADS": "2"}, {"MKL_NUM_THREADS": "2"}):  # torch itself may lower it to the cores

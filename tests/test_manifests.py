@@ -12,15 +12,7 @@ from pydantic import ValidationError
 
 from facegan.errors import SourceError
 from facegan.files import packaged
-from facegan.manifests import (
-    KnownDataset,
-    completeness,
-    known_datasets,
-    known_models,
-    model_wheel,
-    recognise,
-    split_of,
-)
+from facegan.manifests import KnownDataset, completeness, known_datasets, known_models, model_wheel, recognise, split_of
 from tests.conftest import SHARED
 
 

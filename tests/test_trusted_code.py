@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from facegan import load_generator
 from facegan.errors import SettingsError
-from facegan.own import own_file
+from facegan.plugins import source_digest
 from tests.cli import run as program
 from tests.recipes.program import Ended, facegan
 from tests.shards.made import Made, make_dataset
-from tests.train.toy import ToyFaces, toy_config, toy_train
+from tests.training.toy import ToyFaces, toy_config, toy_train
 
 EVIL = 'open("RAN", "a").close()\nfrom facegan.nets import PAIRS\nNETS = PAIRS["dcgan"]\n'
 RECIPE = """\
@@ -198,7 +198,7 @@ def test_a_run_of_ones_own_goes_on_by_the_same_command() -> None:
 
 
 def test_library_calls_take_trust_code(here: Path) -> None:
-    from facegan.train import train
+    from facegan.training import train
 
     with pytest.raises(SettingsError, match=r"evil:NETS(.|\n)*trust_code=True"):
         load_generator("run")
@@ -226,11 +226,11 @@ def test_the_file_of_a_module_is_found_without_its_packages(here: Path) -> None:
     Path("package/__init__.py").write_text(EVIL)
     for name in ("package.mine", "package.inner.mine", "bare.inner.mine", "evil"):
         file = here / f"{name.replace('.', '/')}.py"
-        assert own_file(f"{name}:NETS")["file"] == str(file)
-    assert own_file("package:NETS")["file"] == str(here / "package/__init__.py")
-    assert own_file("json.decoder:JSONDecoder")["file"] == json.decoder.__file__
+        assert source_digest(f"{name}:NETS")["file"] == str(file)
+    assert source_digest("package:NETS")["file"] == str(here / "package/__init__.py")
+    assert source_digest("json.decoder:JSONDecoder")["file"] == json.decoder.__file__
     for name in ("nowhere", "nowhere.mine", "evil.mine", "sys"):
-        assert own_file(f"{name}:NETS") == {"file": "", "sha256": ""}
+        assert source_digest(f"{name}:NETS") == {"file": "", "sha256": ""}
     assert not ran()
     assert "package" not in sys.modules
 

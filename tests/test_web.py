@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from facegan.errors import WebPackageError
-from facegan.web import WebPackage, known_packages, lay_files, missing_files, web_files
+from facegan.web import WebPackage, known_packages, missing_files, vendor_files, web_files
 
 ROOT = Path(__file__).parents[1]
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -68,13 +68,13 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "given"))
     other = WebPackage("toy", "1.0.0", "MIT", "0" * 64, package.files)
     with pytest.raises(WebPackageError, match=rf"its SHA-256 is {package.sha256},\nit has to be 0{{64}}"):
-        lay_files(other, tmp_path / "out")
+        vendor_files(other, tmp_path / "out")
     inside = WebPackage("toy", "1.0.0", "MIT", package.sha256, {"dist/a.js": "0" * 64})
     with pytest.raises(WebPackageError, match=r"a\.js is not what facegan was made with"):
-        lay_files(inside, tmp_path / "out")
+        vendor_files(inside, tmp_path / "out")
     lacking = WebPackage("toy", "1.0.0", "MIT", package.sha256, {"../a.js": "0" * 64})
     with pytest.raises(WebPackageError):
-        lay_files(lacking, tmp_path / "out")
+        vendor_files(lacking, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -84,4 +84,4 @@ def test_what_can_be_had_nowhere_is_told_with_the_way_out(tmp_path: Path, monkey
     with pytest.raises(
         WebPackageError, match=r"toy 1\.0\.0 is needed and can't be had(.|\n)*FACEGAN_WEB name a folder"
     ):
-        lay_files(package, tmp_path / "out")
+        vendor_files(package, tmp_path / "out")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from facegan.bench.pairs import Bench, in_pairs
+from facegan.bench.baseline import Bench, interleaved
 from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import SourceError
@@ -55,10 +55,10 @@ def bench_prep(
             worker_bytes.append(result.worker_peak_bytes)
             return result.photos_per_second
 
-        rates = in_pairs(ours, lambda: _by_hand(paths, model, config.size, workers), pairs, console)
+        rates = interleaved(ours, lambda: _by_hand(paths, model, config.size, workers), pairs, console)
         notes: dict[str, Any] = {"worker_peak_mb": round(max(worker_bytes) / 1e6)}
         if scaling:
-            together, alone = in_pairs(ours, lambda: ours(1), pairs, console)
+            together, alone = interleaved(ours, lambda: ours(1), pairs, console)
             gain = statistics.median(a / b for a, b in zip(together, alone, strict=True))
             notes |= {f"in_{workers}_processes": together, "in_1_process": alone, "scaling": round(gain, 3)}
     what = f"facegan prep --crop {config.crop} --detector {config.detector}, {len(paths):,} photographs, "

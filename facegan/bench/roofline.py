@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from facegan.config import TrainConfig
-from facegan.train.rounds.precision import DTYPES, Precision
-from facegan.train.rounds.step import Trainer
+from facegan.training.precision import DTYPES, Precision
+from facegan.training.trainer import Trainer
 
 _SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices
 _COPIED_BYTES = {"cuda": 2**31, "cpu": 2**28}

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from facegan.bench.pairs import Bench, in_pairs
+from facegan.bench.baseline import Bench, interleaved
 from facegan.console import Console
 from facegan.errors import FaceganError
-from facegan.machine import usable_cpus
-from facegan.shards.layout import DATASET_FILE, DatasetInfo, shard_name
+from facegan.shards.format import DATASET_FILE, DatasetInfo, shard_name
 from facegan.stream import Batches, FaceShards
+from facegan.system import usable_cpus
 
 _CACHED = 20  # times as many images from a cache as decoded ones: they are soon over
 START_SAMPLES = 200_000
@@ -59,7 +59,7 @@ def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, cons
     by_hand_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
     # Untimed, as webdataset's start is: it takes memory that the machine may never have given before.
     _first_epochs(faces, 1, batch, workers)
-    rates = in_pairs(
+    rates = interleaved(
         lambda: _first_epochs(faces, images, batch, workers),
         lambda: _by_hand(urls, faces.channels, by_hand_workers, images, batch),
         pairs,
@@ -120,7 +120,7 @@ def _alone(what: str, shards: Path, batch: int) -> dict[str, Any]:
 
 
 def _run_alone(what: str, shards: Path, batch: int, cache: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "facegan.bench.alone", what, str(shards), str(batch)]
+    command = [sys.executable, "-m", "facegan.bench.isolated", what, str(shards), str(batch)]
     environment = {**os.environ, _CACHE_VARIABLE: cache}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facegan.bench import by_hand
-from facegan.bench.pairs import Bench, in_pairs
+from facegan.bench import baseline as by_hand
+from facegan.bench.baseline import Bench, interleaved
 from facegan.bench.roofline import roofline
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import SettingsError
-from facegan.shards.extract import extract
+from facegan.shards.inspect import extract
 from facegan.stream import FaceShards
-from facegan.train.rounds.precision import choose_device, choose_precision
-from facegan.train.rounds.step import Trainer, spec_of
+from facegan.system import choose_device
+from facegan.training.precision import choose_precision
+from facegan.training.trainer import Trainer, spec_of
 
 _SIZE, _CHANNELS = 64, 3
 _LOOPS = {"dcgan": by_hand.dcgan, "wgan-gp": by_hand.wgan_gp}
@@ -83,7 +84,7 @@ def bench_train(
     with _data(shards, config, place, pixels, console) as (ours, theirs):
         loop = _LOOPS[config.method](config, theirs, place)
         first = (lambda: whole(ours)) if ours else (lambda: rate(lambda: trainer.round(at_hand)))
-        rates = in_pairs(first, lambda: rate(lambda: next(loop)), pairs, console)
+        rates = interleaved(first, lambda: rate(lambda: next(loop)), pairs, console)
     recorded = "" if trainer.not_recorded else ", CUDA graphs"
     origin = " from shards" if shards else ""
     what = f"facegan train --method {method}{origin}, batch {config.batch}, {chosen} on {place}{recorded}"

@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Device, Json, Quiet, Set, asked, console_of, given, setting, whole_number
+from facegan.cli.options import (
+    Debug,
+    Device,
+    Json,
+    Quiet,
+    Set,
+    explicit_options,
+    make_console,
+    merge_overrides,
+    setting,
+    whole_number,
+)
 from facegan.config import PrepConfig, TrainConfig
 from facegan.console import print_json, print_table
 from facegan.errors import SettingsError
-from facegan.machine import prep_workers
+from facegan.system import prep_workers
 
 if TYPE_CHECKING:
-    from facegan.bench.pairs import Bench
+    from facegan.bench.baseline import Bench
 
 app = typer.Typer(help="Measure facegan beside the same job by hand.", no_args_is_help=True)
 
@@ -65,13 +76,13 @@ def bench_prep(
     debug: Debug = False,
 ) -> None:
     """Photographs a second: prep beside decode, detect, crop and encode by hand, in as many processes."""
-    config = PrepConfig.of(given(PrepConfig, sets, **asked(context, ("crop", "detector"))))
+    config = PrepConfig.of(merge_overrides(PrepConfig, sets, **explicit_options(context, ("crop", "detector"))))
     processes = whole_number(workers, "--workers") or prep_workers()
     if scaling and processes == 1:
         raise SettingsError("--scaling compares several processes with one: leave it out, or set --workers 2.")
     from facegan.bench.prep import bench_prep as run
 
-    console = console_of(quiet)
+    console = make_console(quiet)
     _print(run(photos, config, workers=processes, limit=limit, pairs=pairs, scaling=scaling, console=console), json)
 
 
@@ -90,7 +101,7 @@ def bench_stream(
     processes = whole_number(workers, "--workers")
     from facegan.bench.stream import bench_stream as run
 
-    console = console_of(quiet)
+    console = make_console(quiet)
     _print(run(shards, images=images, batch=batch, workers=processes, pairs=pairs, console=console), json)
 
 
@@ -127,6 +138,6 @@ def bench_train(
         graphs=not no_graphs,
         with_roofline=roofline,
         shards=shards,
-        console=console_of(quiet),
+        console=make_console(quiet),
     )
     _print(bench, json)

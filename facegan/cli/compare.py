@@ -27,8 +27,8 @@ def compare(
     """Show runs side by side: the settings that differ, rates, losses, findings, measurements."""
     if out is not None and out.suffix.lower() not in (".png", ".html"):
         raise SettingsError(f"--out {out}: give it a name that ends in .html for a page, or in .png for a picture.")
-    from facegan.report.compare import differences, write_picture
     from facegan.report.runs import read_run, titles
+    from facegan.report.write import differences, write_picture
 
     runs = [read_run(folder) for folder in folders]
     different = differences(runs)

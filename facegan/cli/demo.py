@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, by_section, console_of
+from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, make_console, parse_set_options
 from facegan.console import human_seconds, print_json, print_result, print_table
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def demo(
     from facegan.recipes.recipe import read_recipe
     from facegan.recipes.run import plan_recipe, run_recipe
 
-    recipe = read_recipe("smoke", by_section(sets))
+    recipe = read_recipe("smoke", parse_set_options(sets))
     if dry_run:
         _print_plan(plan_recipe(recipe, folder), folder, json)
         return
-    rows = {row.stage: row for row in run_recipe(recipe, folder, console=console_of(quiet))}
+    rows = {row.stage: row for row in run_recipe(recipe, folder, console=make_console(quiet))}
     prepared, trained = rows["prep"].result, rows["train"].result
     seconds = time.monotonic() - start
     preview, grid, losses, page = (

@@ -16,9 +16,9 @@ from facegan.cli.options import (
     RecipeFile,
     Set,
     TrustCode,
-    asked,
-    console_of,
-    given,
+    explicit_options,
+    make_console,
+    merge_overrides,
     say_not_tried,
     setting,
 )
@@ -84,19 +84,21 @@ def eval(
     Beside every value stands what real faces come to among themselves. A metric that can't be had is left out, with
     the reason. Of a run the result is kept as eval.json, with the samples' nearest faces as neighbours.png.
     """
-    from facegan.recipes.evaluated import measure, plan
-    from facegan.recipes.section import eval_settings
-    from facegan.recipes.settings import names_of
-    from facegan.run_folder import EVALUATION
+    from facegan.config.resources import names_of
+    from facegan.evaluate.run import evaluate_run, plan
+    from facegan.recipes.resolve import eval_settings
+    from facegan.run_dir import EVALUATION
 
-    means, config = eval_settings(asked(context, names_of("eval")), given(EvalConfig, sets), recipe)
+    means, config = eval_settings(
+        explicit_options(context, names_of("eval")), merge_overrides(EvalConfig, sets), recipe
+    )
     if not shards:
         raise SettingsError("facegan eval needs real faces: name a dataset of facegan prep with --shards OUT.")
     if best:
         if target.is_file():
             raise SettingsError(f"--best is of a run, and {target} is a file: leave it out.")
         if target.is_dir():  # else it is told below that there is none
-            from facegan.train.sample import best_of
+            from facegan.sample import best_of
 
             target, out = best_of(target), out or target
     if dry_run:
@@ -107,12 +109,14 @@ def eval(
         else:
             print_result(*(f"{name} = {value}" for name, value in told.items()))
         return
-    told, found = measure(target, shards, config, means, console=console_of(quiet), out=out, trust_code=trust_code)
+    told, found = evaluate_run(
+        target, shards, config, means, console=make_console(quiet), out=out, trust_code=trust_code
+    )
     if json:
         print_json(told)
         return
-    from facegan.evaluate.table import rows_of
+    from facegan.evaluate.evaluation import table_rows
 
-    print_table(["metric", "value", "better", "real faces", "beside them", "what it is"], rows_of(found))
+    print_table(["metric", "value", "better", "real faces", "beside them", "what it is"], table_rows(found))
     if "neighbours" in told:
         print_result(f"{Path(told['neighbours']).with_name(EVALUATION)}  (and look at {told['neighbours']})")

@@ -15,9 +15,9 @@ from facegan.cli.options import (
     RecipeFile,
     Set,
     TrustCode,
-    asked,
-    console_of,
-    given,
+    explicit_options,
+    make_console,
+    merge_overrides,
     say_not_tried,
     setting,
 )
@@ -59,13 +59,15 @@ def export(
 
     The card tells how to draw without facegan, what it was trained on and under which terms, and what was measured.
     """
-    from facegan.recipes.section import export_settings
+    from facegan.recipes.resolve import export_settings
 
-    config = export_settings(asked(context, ExportConfig.model_fields), given(ExportConfig, sets), recipe)
+    config = export_settings(
+        explicit_options(context, ExportConfig.model_fields), merge_overrides(ExportConfig, sets), recipe
+    )
     if public and not push:
         raise SettingsError("--public is for --push NAMESPACE/NAME: nothing is published without it.")
     if best:
-        from facegan.train.sample import best_of
+        from facegan.sample import best_of
 
         run = best_of(run)
     from facegan.export.write import export_generator, plan_export
@@ -82,7 +84,7 @@ def export(
     from facegan.export import hub
 
     push = hub.refuse_strangers(push) if push is not None else None
-    exported = export_generator(run, folder, config, console=console_of(quiet), trust_code=trust_code)
+    exported = export_generator(run, folder, config, console=make_console(quiet), trust_code=trust_code)
     told = exported.to_json()
     if push:
         told["pushed"] = hub.push(folder, push, public=public)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, Json, Quiet, console_of
+from facegan.cli.options import Debug, Json, Quiet, make_console
 from facegan.console import Console, print_bars, print_json, print_result, print_table
 from facegan.errors import SettingsError
 from facegan.files import human_bytes, write_bytes
 
 if TYPE_CHECKING:
-    from facegan.shards.layout import DatasetInfo
+    from facegan.shards.format import DatasetInfo
 
 _PICTURES = {".png": "png", ".jpg": "jpeg"}
 
@@ -46,7 +46,7 @@ def inspect(
         )
     if plot and plot.suffix not in _PICTURES:
         raise SettingsError(f"--plot {plot}: name a file that ends in .png or .jpg.")
-    console = console_of(quiet)
+    console = make_console(quiet)
     if extract:
         _extract(out, extract, json, console)
     elif key:
@@ -56,7 +56,7 @@ def inspect(
 
 
 def _extract(out: Path, target: Path, json: bool, console: Console) -> None:
-    from facegan.shards.extract import extract
+    from facegan.shards.inspect import extract
 
     faces = extract(out, target, console)
     if json:
@@ -66,14 +66,14 @@ def _extract(out: Path, target: Path, json: bool, console: Console) -> None:
 
 
 def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool, console: Console) -> None:
-    from facegan.shards.layout import DatasetInfo
-    from facegan.shards.samples import find_rejected, find_sample
+    from facegan.shards.format import DatasetInfo
+    from facegan.shards.inspect import find_rejected, find_sample
 
     info = DatasetInfo.read(out)
     if (row := find_rejected(out, key)) is not None:
         fields = {name: _rounded(value) for name, value in row.items()}
         if plot:
-            from facegan.prep.pictures.look import draw_rejected, picture_bytes
+            from facegan.prep.inspect import draw_rejected, picture_bytes
 
             min_score = None if info.settings.get("detector") == "none" else info.settings.get("min_score")
             write_bytes(plot, picture_bytes(draw_rejected(out, row, source, min_score), _PICTURES[plot.suffix]))
@@ -81,7 +81,7 @@ def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool,
         sample = find_sample(out, info, key)
         fields = {"key": sample.key, "split": sample.split, "shard": sample.shard, **sample.meta.model_dump()}
         if plot:
-            from facegan.prep.pictures.look import draw_sample, picture_bytes
+            from facegan.prep.inspect import draw_sample, picture_bytes
 
             write_bytes(plot, picture_bytes(draw_sample(out, sample, source, console), _PICTURES[plot.suffix]))
     if json:
@@ -91,8 +91,8 @@ def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool,
 
 
 def _all(out: Path, plot: Path | None, json: bool, console: Console) -> None:
-    from facegan.shards.layout import DatasetInfo
-    from facegan.shards.summary import draw_summary, summarise
+    from facegan.shards.format import DatasetInfo
+    from facegan.shards.inspect import draw_summary, summarise
 
     info = DatasetInfo.read(out)
     histograms = summarise(out, info, console)

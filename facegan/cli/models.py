@@ -17,7 +17,8 @@ app = typer.Typer(help="List and fetch the face detection models.", no_args_is_h
 @app.command("list")
 def list_models(json: Json = False, debug: Debug = False) -> None:
     """Which models there are, where each was found, and whether its checksum is right."""
-    from facegan.faces.models import cache_folder, find_model, known_models
+    from facegan.faces.detect import cache_folder, find_model
+    from facegan.manifests import known_models
 
     rows = []
     for model in known_models().values():
@@ -45,7 +46,8 @@ def pull(
     debug: Debug = False,
 ) -> None:
     """Fetch models into the user cache, each checked by its SHA-256."""
-    from facegan.faces.models import known_models, resolve_model
+    from facegan.faces.detect import resolve_model
+    from facegan.manifests import known_models
 
     known = known_models()
     for name in names or []:
@@ -56,3 +58,27 @@ def pull(
         print_json(paths)
     else:
         print_result(*(f"{name}  {path}" for name, path in paths.items()))
+
+
+# ``facegan doctor``: is everything here that facegan needs?
+
+
+def doctor(json: Json = False, debug: Debug = False) -> None:
+    """One table of what is installed, the hardware, the detector models, and what is missing, with its remedy.
+
+    Exit code 1 where something is missing that facegan can't do without.
+    """
+    from facegan.doctor import examine
+
+    findings = examine()
+    if json:
+        print_json({"ok": all(f.ok for f in findings), "findings": [vars(f) for f in findings]})
+    else:
+        marks = {True: "ok", False: "MISSING"}
+        print_table(["", "what", "found"], [[marks[f.ok], f.what, f.found] for f in findings])
+        for ok, heading in ((False, "To mend it:"), (True, "If you need it:")):
+            remedies = dict.fromkeys(f.remedy for f in findings if f.remedy and f.ok == ok)
+            if remedies:
+                print_result(heading, *(f"  {remedy}" for remedy in remedies))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

@@ -11,7 +11,7 @@ import typer
 from facegan.config import DETECTORS, Settings, choices_of
 from facegan.console import Console
 from facegan.errors import SettingsError
-from facegan.own import not_tried, runs_code
+from facegan.plugins import not_tried, runs_code
 
 S = TypeVar("S", bound=Settings)
 
@@ -39,7 +39,7 @@ def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 def recipe_names() -> list[str]:
     """Recipes that come with facegan, and those in this folder."""
-    from facegan.recipes.known import packaged_recipes
+    from facegan.recipes.recipe import packaged_recipes
 
     return [*packaged_recipes(), *sorted(path.name for path in Path().glob("*.toml"))]
 
@@ -67,7 +67,7 @@ TrustCode = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 
 
-def console_of(quiet: bool) -> Console:
+def make_console(quiet: bool) -> Console:
     return Console(quiet=quiet)
 
 
@@ -79,7 +79,7 @@ def say_not_tried(values: Iterable[str]) -> list[str]:
     return names
 
 
-def given(config: type[Settings], sets: list[str] | None, **options: Any) -> dict[str, Any]:
+def merge_overrides(config: type[Settings], sets: list[str] | None, **options: Any) -> dict[str, Any]:
     """Settings by name from options (None: not given) and ``--set section.name=value``, which wins.
 
     Raises:
@@ -94,18 +94,18 @@ def given(config: type[Settings], sets: list[str] | None, **options: Any) -> dic
     return values
 
 
-def asked(context: typer.Context, names: Iterable[str]) -> dict[str, Any]:
+def explicit_options(context: typer.Context, names: Iterable[str]) -> dict[str, Any]:
     """Options of these names that stand on the command line, and not those that have their default."""
-    values = {name: context.params[name] for name in names if name in context.params and _is_asked(context, name)}
+    values = {name: context.params[name] for name in names if name in context.params and _is_explicit(context, name)}
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def _is_asked(context: typer.Context, name: str) -> bool:
+def _is_explicit(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
-def by_section(sets: list[str] | None) -> dict[str, dict[str, str]]:
+def parse_set_options(sets: list[str] | None) -> dict[str, dict[str, str]]:
     """Settings of ``--set section.name=value``, by section and name.
 
     Raises:

@@ -15,9 +15,9 @@ from facegan.cli.options import (
     RecipeFile,
     Set,
     TrustCode,
-    asked,
-    console_of,
-    given,
+    explicit_options,
+    make_console,
+    merge_overrides,
     say_not_tried,
     setting,
     whole_number,
@@ -86,12 +86,12 @@ def prep(
     """
     if not source or not out:
         raise SettingsError("PHOTOS and OUT can't be empty: name the photographs and the dataset's folder.")
-    from facegan.recipes.section import prep_settings
-    from facegan.recipes.settings import names_of
+    from facegan.config.resources import names_of
+    from facegan.recipes.resolve import prep_settings
 
     settings = [name for name in names_of("prep") if name != "out"]  # which a recipe has for facegan run
-    options = asked(context, settings) | ({"follow_links": False} if no_follow_links else {})
-    photos, config = prep_settings(options, given(PrepConfig, sets), recipe, trust_code=trust_code or dry_run)
+    options = explicit_options(context, settings) | ({"follow_links": False} if no_follow_links else {})
+    photos, config = prep_settings(options, merge_overrides(PrepConfig, sets), recipe, trust_code=trust_code or dry_run)
     processes = whole_number(photos.workers, "--workers")
     tflite, attribute_list = _path(photos.model), _path(photos.attributes)
     if engine not in ("local", "ray"):
@@ -142,7 +142,7 @@ def prep(
         fetch_ahead=photos.fetch_ahead,
         follow_links=photos.follow_links,
         max_unpacked_ratio=photos.max_unpacked_ratio,
-        console=console_of(quiet),
+        console=make_console(quiet),
     )
     if json:
         print_json(result.to_json())

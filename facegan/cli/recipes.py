@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facegan.cli.options import (
-    Debug,
-    Json,
-    Quiet,
-    TrustCode,
-    completion,
-    console_of,
-    recipe_names,
-    say_not_tried,
-)
+from facegan.cli.options import Debug, Json, Quiet, TrustCode, completion, make_console, recipe_names, say_not_tried
 from facegan.console import Console, print_json, print_result, print_table, print_wrapped
 
 if TYPE_CHECKING:
@@ -38,8 +29,7 @@ Recipe = Annotated[
 @app.command("list")
 def list_recipes(json: Json = False, debug: Debug = False) -> None:
     """The recipes that come with facegan, and what each is."""
-    from facegan.recipes.known import packaged_recipes
-    from facegan.recipes.recipe import read_recipe
+    from facegan.recipes.recipe import packaged_recipes, read_recipe
 
     found = [(name, read_recipe(name).heading.partition("\n")[0]) for name in packaged_recipes()]
     if json:
@@ -52,7 +42,7 @@ def list_recipes(json: Json = False, debug: Debug = False) -> None:
 def show(recipe: Recipe, json: Json = False, debug: Debug = False) -> None:
     """What a recipe does, and every setting with its value, default, unit and meaning."""
     from facegan.recipes.recipe import read_recipe
-    from facegan.recipes.show import show_settings
+    from facegan.recipes.resolve import show_settings
 
     read = read_recipe(recipe)
     settings, code = show_settings(read), say_not_tried(read.code.values())
@@ -89,18 +79,18 @@ def check(
 
     Modules and commands that a recipe names are not tried; with --train they are, and only by --trust-code.
     """
-    from facegan.recipes.check import check_recipe
-    from facegan.recipes.known import packaged_recipes
+    from facegan.recipes.recipe import packaged_recipes
+    from facegan.recipes.resolve import check_recipe
 
     found = [check_recipe(name) for name in recipes or packaged_recipes()]
     ok = all(checked.ok for checked in found)
     if train and ok:
-        from facegan.machine import usable_cpus
         from facegan.recipes.trial import try_recipes
+        from facegan.system import usable_cpus
 
         names = [checked.recipe for checked in found]
         trials = try_recipes(names, seed, usable_cpus(), trust_code=trust_code)
-        _check_by_training(trials, len(names), seed, json, console_of(quiet))
+        _check_by_training(trials, len(names), seed, json, make_console(quiet))
         return
     say_not_tried(name for checked in found for name in checked.not_tried)
     if json:
@@ -139,7 +129,7 @@ def copy(
     debug: Debug = False,
 ) -> None:
     """Copy a recipe, to change it: facegan recipes copy NAME mine.toml, then facegan run mine.toml."""
-    from facegan.recipes.known import copy_recipe
+    from facegan.recipes.recipe import copy_recipe
 
     copy_recipe(recipe, file)
     if json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, TrustCode, console_of, say_not_tried
+from facegan.cli.options import Debug, DryRun, Json, Quiet, TrustCode, make_console, say_not_tried
 from facegan.console import print_json, print_result
 
 
@@ -36,11 +36,11 @@ def report(
     One HTML file under 5 MB that asks nothing of any network. It shows photographs of the dataset, whose terms hold for
     it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened straight from disk.
     """
-    from facegan.report.target import refuse_other_name, report_path
+    from facegan.report.write import refuse_other_name, report_path
 
     target = out or report_path(run, explore)
     refuse_other_name(target, explore)
-    from facegan.recipes.begun import begun_by
+    from facegan.recipes.run import recipe_of_run
     from facegan.report.runs import read_run
 
     read = read_run(run)
@@ -56,16 +56,16 @@ def report(
         else:
             print_result(f"a page of {run} with {read.last['images']:,} images would go into {target}")
         return
-    console = console_of(quiet)
+    console = make_console(quiet)
     if explore:
-        from facegan.report.explore import write_explorer
+        from facegan.report.explorer import write_explorer
 
         console.note("Writing the generator as ONNX (about half a minute) …")
-        page = write_explorer(read, target, begun_by(read), trust_code=trust_code)
+        page = write_explorer(read, target, recipe_of_run(read), trust_code=trust_code)
     else:
         from facegan.report.write import write_report
 
-        page = write_report(read, target, begun_by(read))
+        page = write_report(read, target, recipe_of_run(read))
     if json:
         print_json({"run": str(run), "out": str(page), "bytes": page.stat().st_size, "explore": explore})
     else:

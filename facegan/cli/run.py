@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, TrustCode, by_section, console_of, say_not_tried
+from facegan.cli.options import (
+    Debug,
+    DryRun,
+    Json,
+    Quiet,
+    Set,
+    TrustCode,
+    make_console,
+    parse_set_options,
+    say_not_tried,
+)
 from facegan.cli.recipes import Recipe
 from facegan.console import print_json, print_table
 
@@ -32,7 +42,7 @@ def run(
     from facegan.recipes.recipe import read_recipe
     from facegan.recipes.run import default_folder, plan_recipe, run_recipe
 
-    read = read_recipe(recipe, by_section(sets))
+    read = read_recipe(recipe, parse_set_options(sets))
     folder = to or default_folder(read)
     told: dict[str, Any] = {"recipe": read.name, "to": str(folder)}
     if dry_run:
@@ -40,7 +50,7 @@ def run(
         told["not_tried"] = say_not_tried(read.code.values())
     else:
         command = ["facegan", *sys.argv[1:]]
-        rows = run_recipe(read, folder, console=console_of(quiet), command=command, trust_code=trust_code)
+        rows = run_recipe(read, folder, console=make_console(quiet), command=command, trust_code=trust_code)
     if json:
         told["seconds"] = round(sum(row.seconds for row in rows), 1)
         print_json({**told, "stages": [row.to_json() for row in rows]})

@@ -16,9 +16,9 @@ from facegan.cli.options import (
     Quiet,
     Set,
     TrustCode,
-    asked,
-    console_of,
-    given,
+    explicit_options,
+    make_console,
+    merge_overrides,
     say_not_tried,
     setting,
 )
@@ -77,8 +77,8 @@ def sample(
 
     The same generator and seed give the same samples, whatever their number.
     """
-    options = asked(context, SampleConfig.model_fields)
-    values = given(SampleConfig, sets, **options)
+    options = explicit_options(context, SampleConfig.model_fields)
+    values = merge_overrides(SampleConfig, sets, **options)
     config = SampleConfig.of(values)
     targets = {"out": out, "dir": dir, "shards": shards, "interpolate": interpolate, "grow": grow}
     kind, target = _target({name: path for name, path in targets.items() if path is not None})
@@ -88,10 +88,10 @@ def sample(
             raise SettingsError(f"--{name.replace('_', '-')} is for {others}: it changes nothing with --{kind}.")
     if best and kind == "grow":
         raise SettingsError("--best is one checkpoint, and --grow shows all of them: leave one of them out.")
-    from facegan.train import sample as room
+    from facegan import sample as room
 
     if kind in ("interpolate", "grow") and target.suffix.lower() != ".png":
-        room.check_film(target, config.fps)
+        room.check_animation(target, config.fps)
     if best:
         run = room.best_of(run)
     told = {"run": str(run), "seed": config.seed, "seeds": config.seeds, "latents": config.latents, "out": str(target)}
@@ -123,9 +123,9 @@ def _write(
     kind: str, run: Path, target: Path, config: SampleConfig, quiet: bool, opened: dict[str, Any]
 ) -> dict[str, Any]:
     """``opened``: how the generator is."""
-    from facegan.train import sample as room
+    from facegan import sample as room
 
-    console = console_of(quiet)
+    console = make_console(quiet)
     if kind == "out":
         return {"n": room.write_grid(run, target, config, **opened)}
     if kind == "dir":
@@ -133,7 +133,7 @@ def _write(
     if kind == "shards":
         info = room.write_shards(run, target, config, **opened, console=console)
         return {"n": info.totals.faces, "shards": len(info.shards), "bytes": info.totals.bytes}
-    write = room.write_walk if kind == "interpolate" else room.write_grown
+    write = room.write_interpolation if kind == "interpolate" else room.write_progress
     film = write(run, target, config, **opened, console=console)
     return {"n": film.samples, "frames": film.frames, "fps": film.fps}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, console_of, given, setting
+from facegan.cli.options import Debug, DryRun, Json, Quiet, Set, make_console, merge_overrides, setting
 from facegan.config import SelectConfig
 from facegan.console import print_json, print_result
 from facegan.files import human_bytes
@@ -31,11 +31,11 @@ def select(
     facegan select OUT NEW --where "score > 0.8 and width >= 178"
     """
     options = {"where": where, "limit": limit, "split": split, "size": size}
-    config = SelectConfig.of(given(SelectConfig, sets, **options))
+    config = SelectConfig.of(merge_overrides(SelectConfig, sets, **options))
     from facegan.prep.select import plan_select
     from facegan.prep.select import select as make
 
-    result = (plan_select if dry_run else make)(outs, new, config, console=console_of(quiet))
+    result = (plan_select if dry_run else make)(outs, new, config, console=make_console(quiet))
     if json:
         print_json(result.to_json())
     elif dry_run:

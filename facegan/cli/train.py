@@ -20,9 +20,9 @@ from facegan.cli.options import (
     RecipeFile,
     Set,
     TrustCode,
-    asked,
-    console_of,
-    given,
+    explicit_options,
+    make_console,
+    merge_overrides,
     say_not_tried,
     setting,
     whole_number,
@@ -30,7 +30,7 @@ from facegan.cli.options import (
 from facegan.config import TrainConfig
 from facegan.console import Console, print_json, print_result
 from facegan.errors import SettingsError, one_of, suggest
-from facegan.own import PIPE, runs_code
+from facegan.plugins import PIPE, runs_code
 from facegan.remote import is_url, without_query
 
 RESUME = ("auto", "never")
@@ -98,11 +98,11 @@ def train(
 
     Stopped (Ctrl-C, a crash), the same command goes on, to the same weights as if it had never stopped.
     """
-    from facegan.recipes.section import train_settings
-    from facegan.recipes.settings import names_of
+    from facegan.config.resources import names_of
+    from facegan.recipes.resolve import train_settings
 
-    options = asked(context, names_of("train")) | ({"graphs": False} if no_graphs else {})
-    means, read = train_settings(options, given(TrainConfig, sets), recipe, trust_code=trust_code or dry_run)
+    options = explicit_options(context, names_of("train")) | ({"graphs": False} if no_graphs else {})
+    means, read = train_settings(options, merge_overrides(TrainConfig, sets), recipe, trust_code=trust_code or dry_run)
     shards = means.shards
     if not shards:
         raise SettingsError("facegan train needs faces: name a dataset of facegan prep with --shards OUT.")
@@ -126,13 +126,13 @@ def train(
         plan = {"run": str(run), "from_images": 0, **config.model_dump(), "not_tried": code}
         _print_plan(plan, json, f"Would train {config.method} in {run}: {config.images:,} images.")
         return
-    from facegan.recipes.measured import measure_of
-    from facegan.train import plan_train
-    from facegan.train import train as train_on
-    from facegan.train.rounds.ranks import first_of_processes
-    from facegan.train.run import sentence_of
+    from facegan.evaluate.during_training import training_measure
+    from facegan.training import plan_train
+    from facegan.training import train as train_on
+    from facegan.training.distributed import first_of_processes
+    from facegan.training.run import sentence_of
 
-    console = console_of(quiet or not first_of_processes())
+    console = make_console(quiet or not first_of_processes())
     with closing(open_faces(shards, means.split, stream, console)) as faces:
         if dry_run:
             plan = plan_train(config, faces, run, device=means.device, resume=resume, init=means.init or None)
@@ -150,7 +150,7 @@ def train(
             console=console,
             dataset=shards,
             command=command,
-            measure=measure_of(config, faces, shards, replace(stream, verify=False)),
+            measure=training_measure(config, faces, shards, replace(stream, verify=False)),
             trust_code=trust_code,
         )
     if not first_of_processes():

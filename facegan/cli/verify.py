@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Json, Quiet, console_of
+from facegan.cli.options import Debug, Json, Quiet, make_console
 from facegan.console import print_json, print_result
 
 
@@ -24,7 +24,7 @@ def verify(
     from facegan.shards.checksums import save_verified
     from facegan.shards.verify import verify as check
 
-    found = check(out, console_of(quiet), deep=deep)
+    found = check(out, make_console(quiet), deep=deep)
     save_verified(out, found.marks)
     if json:
         problems = [{"shard": problem.shard, "problem": problem.problem} for problem in found.problems]

@@ -1,13 +1,10 @@
 """Settings: frozen objects that check themselves. Help texts, defaults and rules stand here and nowhere else."""
 
 from facegan.config.base import Positive, Settings, choices_of
-from facegan.config.evaluate import EvalConfig
-from facegan.config.export import ExportConfig
-from facegan.config.methods import METHODS, NETS, Law, Loss, Nets, defaults_of_nets
-from facegan.config.metrics import METRIC_TABLE, ON_THE_WAY, Metric, better_of, metric_of
+from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS, EvalConfig, Metric, better_of, metric_of
 from facegan.config.prep import DETECTORS, FIXED_CROPS, PrepConfig, SelectConfig
-from facegan.config.sample import SampleConfig
-from facegan.config.train import LENGTHS, TrainConfig
+from facegan.config.sample import ExportConfig, SampleConfig
+from facegan.config.train import LENGTHS, METHODS, NETS, LatentDistribution, Loss, Nets, TrainConfig, defaults_of_nets
 
 __all__ = [
     "DETECTORS",
@@ -16,10 +13,10 @@ __all__ = [
     "METHODS",
     "METRIC_TABLE",
     "NETS",
-    "ON_THE_WAY",
+    "TRAINING_METRICS",
     "EvalConfig",
     "ExportConfig",
-    "Law",
+    "LatentDistribution",
     "Loss",
     "Metric",
     "Nets",

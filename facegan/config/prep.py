@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from facegan.config.base import Fraction, Positive, Settings, plain_number
 from facegan.errors import one_of, suggest
-from facegan.own import is_own
+from facegan.plugins import is_import_path
 
 Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(plain_number)]  # --set gives text
 Channels = Annotated[Literal[1, 3], BeforeValidator(plain_number)]
@@ -19,7 +19,7 @@ DETECTORS = ("mediapipe", "mediapipe-short", "mediapipe-full", "none")
 
 
 def _detector_name(name: str) -> str:
-    if name not in DETECTORS and not is_own(name):
+    if name not in DETECTORS and not is_import_path(name):
         raise ValueError(
             f"--detector {name} is not offered: choose {', '.join(DETECTORS)},\n"
             f"or name a class of your own as MODULE:CLASS.{suggest(name, DETECTORS)}"

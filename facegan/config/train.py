@@ -7,12 +7,53 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from facegan.config.base import Positive, Settings, by_comma, choices_of, plain_number
-from facegan.config.methods import METHODS, Law, Loss, Method, Nets, defaults_of_nets
-from facegan.config.metrics import METRIC_TABLE, ON_THE_WAY
+from facegan.config.base import Positive, Settings, by_comma, choices_of, images_of, plain_number
+from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS
 from facegan.errors import SettingsError, one_of, suggest
-from facegan.lengths import images_of
-from facegan.own import is_own
+from facegan.plugins import is_import_path
+
+# What a method, and what a pair of nets, sets apart from the defaults of `facegan.config.train`.
+
+Method = Literal["dcgan", "wgan-gp"]
+Nets = Literal["dcgan", "dcgan-fc", "dcgan-pool", "mnist-conv", "mlp", "resnet", "began", "r3gan"]
+Loss = Literal[
+    "non-saturating", "minimax", "max-likelihood", "wgan", "wgan-gp", "lsgan", "hinge", "relativistic", "began"
+]
+LatentDistribution = Literal["normal", "uniform", "uniform01", "sphere"]
+
+# What a method sets apart from the defaults of `facegan.config.train`. dcgan: Radford et al. 2015. wgan-gp: Gulrajani
+# et al. 2017, algorithm 1, but with one step of the critic at thrice the generator's rate for its five at the same, as
+# the code of Heusel et al. 2017 has one ("two time scales"), and half its batch: after as many images the generator has
+# taken ten times the steps. BENCHMARKS.md has what comes of both.
+METHODS: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "wgan-gp": {
+        "loss": "wgan-gp",
+        "norm": "none",
+        "batch": 32,
+        "lr_g": 1e-4,
+        "lr_d": 3e-4,
+        "beta1": 0.0,
+        "beta2": 0.9,
+    },
+}
+
+# What a pair of nets sets apart from them, as its paper or code has it; a method's settings go before.
+NETS: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "dcgan-fc": {"norm": "none", "latent": 128},
+    "dcgan-pool": {"width": 16, "latent_law": "uniform"},
+    "mnist-conv": {"norm": "none"},
+    "mlp": {"width": 128, "norm": "none", "latent_law": "uniform01"},
+    "resnet": {"norm": "spectral", "latent": 128},
+    "began": {"loss": "began", "norm": "none", "latent": 64, "latent_law": "uniform"},
+    "r3gan": {"width": 384, "norm": "none", "latent": 64},
+}
+
+
+def defaults_of_nets(name: str) -> dict[str, Any]:
+    """What a pair of nets sets apart; one of a user's own (``MODULE:NAME``) has no norm that facegan could choose."""
+    return {"norm": "none"} if is_import_path(name) else NETS.get(name, {})
 
 
 def _augmentations(text: str) -> str:
@@ -29,11 +70,11 @@ def _nets(name: str) -> str:
 
 
 def _loss(name: str) -> str:
-    return _known_or_own(name, choices_of(Loss), "loss", "a loss (facegan.train.Loss)")
+    return _known_or_own(name, choices_of(Loss), "loss", "a loss (facegan.training.Loss)")
 
 
 def _known_or_own(name: str, known: tuple[str, ...], setting: str, what: str) -> str:
-    if name not in known and not is_own(name):
+    if name not in known and not is_import_path(name):
         raise ValueError(
             f"train.{setting} = {name} is not offered: choose {one_of(known)},\n"
             f"or name {what} of your own as MODULE:NAME.{suggest(name, known)}"
@@ -56,13 +97,13 @@ def _measured(text: str) -> str:
     """Metrics by comma, each once, in the order given: the first chooses the best checkpoint, by its least value."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in ON_THE_WAY:
+        if name not in TRAINING_METRICS:
             raise ValueError(
-                f"train.eval_metrics = {text}: '{name}' is not measured on the way, only {one_of(ON_THE_WAY)}."
-                f"{suggest(name, ON_THE_WAY)}"
+                f"train.eval_metrics = {text}: '{name}' is not measured on the way, only {one_of(TRAINING_METRICS)}."
+                f"{suggest(name, TRAINING_METRICS)}"
             )
     if METRIC_TABLE[names[0]].better != "less":
-        first = one_of(name for name in ON_THE_WAY if METRIC_TABLE[name].better == "less")
+        first = one_of(name for name in TRAINING_METRICS if METRIC_TABLE[name].better == "less")
         raise ValueError(
             f"train.eval_metrics = {text}: the best checkpoint is the one with the least of the first. "
             f"Begin with {first}."
@@ -118,7 +159,7 @@ class TrainConfig(Settings):
         default=False, description="batch norm over the batches of all processes; only with several of them"
     )
     latent: Positive = Field(default=100, description="length of a latent")
-    latent_law: Law = Field(
+    latent_law: LatentDistribution = Field(
         default="normal",
         description="how latents are drawn; uniform: in −1 … 1; uniform01: in 0 … 1; sphere: normal, of length √latent",
     )
@@ -128,7 +169,7 @@ class TrainConfig(Settings):
     loss: Annotated[Loss | str, AfterValidator(_loss)] = Field(
         default="non-saturating",
         description="adversarial loss; wgan-gp is wgan with the regulariser gp; or MODULE:NAME: your own "
-        "(facegan.train.Loss)",
+        "(facegan.training.Loss)",
     )
     regulariser: Annotated[str, AfterValidator(_regularisers)] = Field(
         default="none", description="penalties on the discriminator's gradient: none, or of gp,dragan,r1,r2 by comma"
@@ -208,8 +249,8 @@ class TrainConfig(Settings):
     eval_n: Positive = Field(default=2_048, description="samples, and real faces, that are compared in a measurement")
     eval_metrics: Annotated[str, AfterValidator(_measured)] = Field(
         default="swd",
-        description=f"what is measured on the way, of {','.join(ON_THE_WAY)} by comma; the best checkpoint is the one "
-        "with the least of the first",
+        description=f"what is measured on the way, of {','.join(TRAINING_METRICS)} by comma; the best checkpoint is "
+        "the one with the least of the first",
     )
     keep: Positive = Field(default=3, description="checkpoints kept beside each other")
     milestones: Annotated[tuple[Positive, ...], BeforeValidator(by_comma)] = Field(
@@ -299,7 +340,7 @@ class TrainConfig(Settings):
             raise ValueError(
                 "train.g_head_start does not go with the loss relativistic: G's compares with real images."
             )
-        if self.schedule == "plateau" and self.loss != "began" and not is_own(self.loss):
+        if self.schedule == "plateau" and self.loss != "began" and not is_import_path(self.loss):
             raise ValueError("train.schedule = plateau follows BEGAN's measure of convergence: set train.loss=began.")
         return self
 
@@ -331,9 +372,9 @@ class TrainConfig(Settings):
             )
         if not {"r1", "r2"} & {*self.regularisers}:
             idle["r_gamma"] = "without the regulariser r1 or r2"
-        if self.loss not in CROSS_ENTROPY and not is_own(self.loss):
+        if self.loss not in CROSS_ENTROPY and not is_import_path(self.loss):
             idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
-        if self.loss != "began" and not is_own(self.loss):
+        if self.loss != "began" and not is_import_path(self.loss):
             idle |= dict.fromkeys(("began_gamma", "began_rate", "pull_away"), f"with the loss {self.loss}")
         if not self.eval_every:
             idle |= dict.fromkeys(("eval_n", "eval_metrics"), "without train.eval_every")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from facegan.demo.paint import Floats, closed_curve, ellipse, mirrored, open_curve
-from facegan.demo.sitting import DEEP, SHADOW, Sitting
+from facegan.demo.people import DEEP, SHADOW, Scene
 
 NOSE_LIFT, MOUTH_LIFT = 0.32, 0.17  # head units by which the tip and the lips stand out from the ellipsoid
 
 
-def model_face(s: Sitting) -> None:
+def model_face(s: Scene) -> None:
     """Sockets, cheeks, temples and chin: the soft lights and shadows between the features."""
     p, canvas, soft = s.person, s.canvas, s.px(0.11)
     glow = 1 + 0.1 * (1 - p.skin[0] / 300)
@@ -35,7 +35,7 @@ def model_face(s: Sitting) -> None:
         canvas.shade(canvas.strokes(dots, s.px(0.022), s.px(0.006), s.head), (0.78, 0.64, 0.56), 0.6)
 
 
-def paint_eyes(s: Sitting) -> None:
+def paint_eyes(s: Scene) -> None:
     """Both at once. The keypoint is (±eye_x, 0): the middle of the pupil when it looks ahead."""
     p, canvas = s.person, s.canvas
     w, o = p.eye_width, p.eye_open
@@ -73,7 +73,7 @@ def paint_eyes(s: Sitting) -> None:
     canvas.shade(canvas.strokes(crease, s.px(0.022), s.px(0.014), s.head), DEEP, 0.42)
 
 
-def paint_brows(s: Sitting) -> None:
+def paint_brows(s: Scene) -> None:
     p = s.person
     y, thick = -0.275 - p.brow_lift, 0.062 - 0.03 * p.softness
     top = [(0.19, y + 0.035), (0.36, y - 0.03), (0.55, y - 0.045), (0.74, y + 0.035)]
@@ -84,7 +84,7 @@ def paint_brows(s: Sitting) -> None:
     s.canvas.lay(brows, 0.85 * colour, 0.88)
 
 
-def paint_nose(s: Sitting) -> None:
+def paint_nose(s: Scene) -> None:
     """The tip is (0, nose_y), NOSE_LIFT head units before the face."""
     p, canvas, lift = s.person, s.canvas, NOSE_LIFT
     y, w = p.nose_y, p.nose_width
@@ -106,7 +106,7 @@ def paint_nose(s: Sitting) -> None:
     canvas.shade(canvas.shape(nostrils, s.px(0.011), s.head), DEEP, 0.9)
 
 
-def paint_mouth(s: Sitting) -> None:
+def paint_mouth(s: Scene) -> None:
     p, canvas, lift = s.person, s.canvas, MOUTH_LIFT
     y, w, full = p.mouth_y, p.mouth_width * (1 + 0.16 * max(p.smile, 0)), p.lip_full
     curl = 0.085 * p.smile  # how far the corners rise above the middle
@@ -148,7 +148,7 @@ def paint_mouth(s: Sitting) -> None:
     canvas.shade(canvas.strokes(seam, s.px(0.022), s.px(0.008)), DEEP, 0.85 if gap == 0 else 0.45)
 
 
-def paint_beard(s: Sitting) -> None:
+def paint_beard(s: Scene) -> None:
     """Goes on before the mouth."""
     p, canvas = s.person, s.canvas
     if not p.beard:
@@ -183,7 +183,7 @@ def paint_beard(s: Sitting) -> None:
             canvas.shade(canvas.strokes(hairs[80:], s.px(0.02), s.px(0.01), mask), (0.6, 0.6, 0.6), 0.6)
 
 
-def paint_glasses(s: Sitting) -> None:
+def paint_glasses(s: Scene) -> None:
     p, canvas, lift = s.person, s.canvas, 0.13
     if not p.glasses:
         return

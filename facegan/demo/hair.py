@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from facegan.demo.paint import Floats, Mask, closed_curve, ellipse, mirrored, open_curve, resampled
-from facegan.demo.sitting import SHADOW, Sitting
+from facegan.demo.people import SHADOW, Scene
 
 _FALLING = {"long": 1.0, "waves": 1.0, "swept": 0.8, "bangs": 0.9, "bob": 0.0}  # how much of hair_length shows
 _DARKER, _LIGHTER = (0.6, 0.58, 0.58), (1.36, 1.33, 1.3)
@@ -22,7 +22,7 @@ _HAIRLINES = {
 _LINE_OF = {"receding": "receding", "fringe": "fringe", "bangs": "fringe", "long": "centre", "waves": "centre"}
 
 
-def _hairline(s: Sitting) -> Floats:
+def _hairline(s: Scene) -> Floats:
     """From image-left to image-right: (N, 2) head units."""
     p = s.person
     if p.style in ("parted", "swept", "bob"):
@@ -38,7 +38,7 @@ def _hairline(s: Sitting) -> Floats:
     return line
 
 
-def _rim(s: Sitting) -> Floats:
+def _rim(s: Scene) -> Floats:
     """The hair's outer edge over the skull, image-left to image-right: (15, 2) head units."""
     v = s.person.hair_volume
     side, top = {
@@ -53,7 +53,7 @@ def _rim(s: Sitting) -> Floats:
     return np.stack([side * np.sign(x) * np.abs(x) ** 0.86, 0.1 - (top + 0.1) * y**0.9], axis=1)
 
 
-def _combed(s: Sitting, inner: Floats, outer: Floats, count: int) -> Floats:
+def _combed(s: Scene, inner: Floats, outer: Floats, count: int) -> Floats:
     """Strands that run along a band of hair, between its inner and outer edge: (count, 19, 2) head units."""
     at = np.linspace(0, 1, 4)
     share = s.rng.uniform(0.02, 0.98, (count, 1)) + 0.12 * (at - 0.5) * s.rng.normal(size=(count, 1))
@@ -63,7 +63,7 @@ def _combed(s: Sitting, inner: Floats, outer: Floats, count: int) -> Floats:
     return open_curve(low + (high - low) * share[..., None])
 
 
-def _upwards(s: Sitting, line: Floats, rim: Floats, count: int) -> Floats:
+def _upwards(s: Scene, line: Floats, rim: Floats, count: int) -> Floats:
     """Strands from the hairline to the crown: (count, 13, 2) canvas pixels."""
     start = s.rng.uniform(0, 1, count)
     low = resampled(line, start)
@@ -80,7 +80,7 @@ def _ramp(x: Floats) -> Floats:
     return x * x * (3 - 2 * x)
 
 
-def _fall(s: Sitting) -> tuple[Floats, Floats]:
+def _fall(s: Scene) -> tuple[Floats, Floats]:
     """Image-right outer edge of falling hair, (8, 2) head units, and its waves, (8,)."""
     p = s.person
     end = 0.92 + 0.35 * p.hair_volume if p.style == "bob" else 0.95 + _FALLING[p.style] * (p.hair_length - 0.9)
@@ -92,13 +92,13 @@ def _fall(s: Sitting) -> tuple[Floats, Floats]:
     return np.stack([x, y], axis=1), wave
 
 
-def _paint_strands(s: Sitting, strands: Floats, within: Mask) -> None:
+def _paint_strands(s: Scene, strands: Floats, within: Mask) -> None:
     dark = len(strands) * 5 // 9
     s.canvas.shade(s.canvas.strokes(strands[:dark], s.px(0.026), s.px(0.016), within), _DARKER, 0.5)
     s.canvas.shade(s.canvas.strokes(strands[dark:], s.px(0.02), s.px(0.014), within), _LIGHTER, 0.45)
 
 
-def paint_hair_behind(s: Sitting) -> None:
+def paint_hair_behind(s: Scene) -> None:
     """Long hair hangs behind the neck; an afro and a bun stand behind the skull."""
     p, canvas = s.person, s.canvas
     if p.style in _FALLING:
@@ -123,7 +123,7 @@ def paint_hair_behind(s: Sitting) -> None:
         _paint_curls(s, 1.22 + 0.9 * p.hair_volume, 1.48 + 0.8 * p.hair_volume, -0.2, None)
 
 
-def _paint_curls(s: Sitting, side: float, top: float, depth: float, line: Floats | None) -> None:
+def _paint_curls(s: Scene, side: float, top: float, depth: float, line: Floats | None) -> None:
     """A cloud of curls about the skull, or over it and down to the hairline ``line``."""
     canvas, count = s.canvas, 34 if line is None else 18
     t = np.linspace(2 * math.pi, 0, count, endpoint=False) if line is None else np.linspace(math.pi, 0, count)
@@ -143,7 +143,7 @@ def _paint_curls(s: Sitting, side: float, top: float, depth: float, line: Floats
     canvas.shade(canvas.strokes(curls[95:], s.px(0.02), s.px(0.012), mask), (1.4, 1.36, 1.32), 0.4)
 
 
-def paint_hair_before(s: Sitting) -> None:
+def paint_hair_before(s: Scene) -> None:
     """The hair over the skull, its shadow on the forehead, and the locks beside the face."""
     p, canvas = s.person, s.canvas
     if p.style == "bald":
@@ -168,7 +168,7 @@ def paint_hair_before(s: Sitting) -> None:
             _paint_lock(s, side)
 
 
-def _paint_lock(s: Sitting, side: int) -> None:
+def _paint_lock(s: Scene, side: int) -> None:
     """Hair that falls beside the cheek, before the ear."""
     canvas = s.canvas
     outer, wave = _fall(s)

@@ -29,11 +29,10 @@ from facegan.demo.face import (
 )
 from facegan.demo.hair import paint_hair_before, paint_hair_behind
 from facegan.demo.paint import Canvas, Pose, closed_curve, ellipse, mirrored, open_curve
-from facegan.demo.people import Person, meet
-from facegan.demo.sitting import Light, Sitting, head_depth, head_outline, light_fields
+from facegan.demo.people import Light, Person, Scene, head_depth, head_outline, light_fields, random_person
 from facegan.errors import SettingsError
 from facegan.files import disk_errors, make_folder
-from facegan.machine import usable_cpus
+from facegan.system import usable_cpus
 
 MIN_WIDTH, MIN_HEIGHT = 178, 218  # CelebA's frame; smaller faces would be nearer to the detector's limits
 _SUPERSAMPLE = 2
@@ -71,13 +70,13 @@ def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: 
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
         raise SettingsError(f"Seed {seed}, index {index}: both must be 0 or more, and below 2**64.")
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
-    person, light = meet(rng), _light(rng)
+    person, light = random_person(rng), _light(rng)
     pose = _pose(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE)
     canvas = Canvas(_background(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE))
     skin, hair = light_fields(person, pose, light, canvas.height, canvas.width)
     outline = head_outline(person)
     head = canvas.shape(pose.place(outline, head_depth(outline)), pose.unit * 0.014)
-    sitting = Sitting(canvas, pose, person, light, rng, skin, hair, head)
+    sitting = Scene(canvas, pose, person, light, rng, skin, hair, head)
     paint_hair_behind(sitting)
     _paint_bust(sitting)
     canvas.lay(head, skin)
@@ -168,7 +167,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np
     return planes
 
 
-def _paint_bust(s: Sitting) -> None:
+def _paint_bust(s: Scene) -> None:
     """Ears, neck and clothes. The shoulders lean a third of the way with the head."""
     p, canvas = s.person, s.canvas
     flip = np.array([[[-1.0, 1.0]], [[1.0, 1.0]]])

@@ -1,30 +1,29 @@
 """Samples against real faces."""
 
-from facegan.evaluate.evaluation import Means, evaluate
-from facegan.evaluate.frechet import Gaussian, frechet_distance, statistics
-from facegan.evaluate.manifold import density_coverage, nearest
-from facegan.evaluate.memorised import Neighbours, copied_share, neighbours, neighbours_picture
+from facegan.evaluate.density_coverage import density_coverage, nearest
+from facegan.evaluate.evaluation import EvalResources, Evaluation, evaluate
+from facegan.evaluate.face_metrics import FacesFound, find_faces, keypoint_distance
+from facegan.evaluate.features import RANDOM_NET, random_features
+from facegan.evaluate.fid import Gaussian, frechet_distance, statistics
+from facegan.evaluate.memorization import Neighbours, copy_rate, neighbours, neighbours_picture
 from facegan.evaluate.ms_ssim import ms_ssim_pairs
-from facegan.evaluate.one_face import FacesFound, find_faces, keypoint_distance
-from facegan.evaluate.random_net import RANDOM_NET, random_features
-from facegan.evaluate.result import Evaluation
-from facegan.evaluate.subject import Subject, find_subject
 from facegan.evaluate.swd import Projections, project, sliced_wasserstein
+from facegan.evaluate.target import EvalTarget, find_target
 
 __all__ = [
     "RANDOM_NET",
+    "EvalResources",
+    "EvalTarget",
     "Evaluation",
     "FacesFound",
     "Gaussian",
-    "Means",
     "Neighbours",
     "Projections",
-    "Subject",
-    "copied_share",
+    "copy_rate",
     "density_coverage",
     "evaluate",
     "find_faces",
-    "find_subject",
+    "find_target",
     "frechet_distance",
     "keypoint_distance",
     "ms_ssim_pairs",

@@ -3,37 +3,115 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.config import METRIC_TABLE, EvalConfig, metric_of
 from facegan.console import Console
 from facegan.errors import DiskError, ModelError, SettingsError
-from facegan.evaluate.clip import NETWORK as CLIP_NETWORK
-from facegan.evaluate.clip import Clip
-from facegan.evaluate.fidelity import KID_SUBSET, SCORE_PARTS, read_statistics
-from facegan.evaluate.inception import LOGITS, NETWORK, POOL, Inception
-from facegan.evaluate.protocol import COPIES_BY, protocol_of
-from facegan.evaluate.real import RealFaces, open_split
-from facegan.evaluate.result import Evaluation
-from facegan.evaluate.subject import Sampling, Subject, generator_of, images_of
-from facegan.evaluate.training import LEAST_FACES, Training
-from facegan.evaluate.views import ClipNet, InceptionNet, OneFace, Pairs, Patches, RandomNet, View
-from facegan.evaluate.weights import Weights, find_weights
+from facegan.evaluate.extractors import NEIGHBOURS, ClipNet, Extractor, InceptionNet, OneFace, Pairs, Patches, RandomNet
+from facegan.evaluate.features import CLIP as CLIP_NETWORK
+from facegan.evaluate.features import INCEPTION, LOGITS, POOL, RANDOM_NET, Clip, Inception
+from facegan.evaluate.fid import KID_SUBSET, SCORE_PARTS, read_statistics
+from facegan.evaluate.memorization import AGAINST, RATIO
+from facegan.evaluate.pretrained import PretrainedWeights, find_weights
+from facegan.evaluate.reference import LEAST_FACES, ReferenceFaces, TrainingFaces, info_of, open_split
+from facegan.evaluate.target import EvalTarget, SampleFn, generator_of, images_of, quantisation
 from facegan.files import sha256_file
-from facegan.own import Trust
+from facegan.plugins import Trust
+
+# All that the values of an evaluation hang on, as eval.json tells it.
+
+COPIES_BY = {"ratio": RATIO, "against": AGAINST}
+_PACKAGES = ("facegan", "torch", "torch-fidelity", "numpy", "mediapipe")
+
+
+def protocol_of(
+    shards: str, real: ReferenceFaces, training: TrainingFaces, subject: EvalTarget, config: EvalConfig
+) -> dict[str, Any]:
+    """What is known before anything is computed; what single metrics need is added where they are measured.
+
+    Raises:
+        DatasetError: the dataset is gone.
+    """
+    half = real.count // 2
+    return {
+        "samples": 0,
+        "faces": real.reference.stop,
+        "floor_faces": [half, half],
+        "dataset": {"path": shards, "fingerprint": real.fingerprint},
+        "split": real.split,
+        "training_split": training.split,
+        "training_faces": len(training),
+        "size": real.size,
+        "channels": real.channels,
+        "crop": info_of(shards).settings.get("crop", ""),
+        "resize": "by area; Lanczos where enlarged",
+        "quantisation": quantisation(subject),
+        "seed": config.seed,
+        "random_net": RANDOM_NET,
+        "neighbours_k": NEIGHBOURS,
+        "copies": COPIES_BY,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of all that computes, by name; "" for what is not installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+# What came of measuring.
+
+
+@dataclass
+class Evaluation:
+    """What came of it.
+
+    Attributes:
+        metrics: name → value; parts of a metric begin with its name.
+        floors: name → what real faces come to beside other real ones.
+        absent: metric → why it could not be had. A metric is in one of both.
+        picture: uint8 (H, W, 3): samples and the training's faces nearest to them.
+    """
+
+    measured: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    picture: NDArray[np.uint8] | None = None
+
+    def to_json(self, neighbours: Path | None = None) -> dict[str, Any]:
+        told = {name: getattr(self, name) for name in ("measured", "metrics", "floors", "absent", "protocol")}
+        told["warnings"] = self.warnings
+        if neighbours:
+            told["neighbours"] = str(neighbours)
+        return {**told, "seconds": self.seconds}
+
 
 FEW_IMAGES = 1_000  # with which a FID is biased by several units
 
 
 @dataclass(frozen=True)
-class Means:
+class EvalResources:
     """What changes no metric, but whether it can be had.
 
     Attributes:
@@ -52,12 +130,12 @@ class Means:
 
 
 def evaluate(
-    subject: Subject,
+    subject: EvalTarget,
     shards: str,
     config: EvalConfig,
-    sampling: Sampling,
+    sampling: SampleFn,
     *,
-    means: Means | None = None,
+    means: EvalResources | None = None,
     console: Console | None = None,
 ) -> Evaluation:
     """Measures ``subject`` against the faces of ``shards``.
@@ -71,12 +149,20 @@ def evaluate(
         CheckpointError: the generator can't be read.
         ModelError: weights or statistics that were named can't be used, or nothing that was asked for can be had.
     """
-    return _Evaluating(subject, shards, config, sampling, means or Means(), console or Console(quiet=True)).run()
+    return _Evaluating(
+        subject, shards, config, sampling, means or EvalResources(), console or Console(quiet=True)
+    ).run()
 
 
 class _Evaluating:
     def __init__(
-        self, subject: Subject, shards: str, config: EvalConfig, sampling: Sampling, means: Means, console: Console
+        self,
+        subject: EvalTarget,
+        shards: str,
+        config: EvalConfig,
+        sampling: SampleFn,
+        means: EvalResources,
+        console: Console,
     ) -> None:
         self.subject, self.shards, self.config, self.sampling = subject, shards, config, sampling
         self.means, self.console = means, console
@@ -88,8 +174,8 @@ class _Evaluating:
         started = time.monotonic()
         config = self.config
         self.generator = generator_of(self.subject, self.means.device, self.means.trust_code)
-        self.real = RealFaces(open_split(self.shards, config.split), config.n, config.seed)
-        self.training = Training(self.shards, self.real.split, self.subject.trained_on)
+        self.real = ReferenceFaces(open_split(self.shards, config.split), config.n, config.seed)
+        self.training = TrainingFaces(self.shards, self.real.split, self.subject.trained_on)
         self.found.protocol = protocol_of(self.shards, self.real, self.training, self.subject, config)
         self._say_split()
         views = list(self._views())
@@ -107,7 +193,7 @@ class _Evaluating:
         self.found.seconds = round(time.monotonic() - started, 1)
         return self.found
 
-    def _views(self) -> Iterator[View]:
+    def _views(self) -> Iterator[Extractor]:
         """Of the metrics that are asked for; what can't be had is told before hours of work."""
         seed = self.config.seed
         for view in (Patches(seed), RandomNet(), Pairs(seed)):
@@ -136,7 +222,7 @@ class _Evaluating:
             self._leave_out(wanted, str(error))
             return None
         self.found.protocol["extractor"] = self._told("Inception v3", weights, wanted) | {
-            "name": NETWORK,
+            "name": INCEPTION,
             "layers": [POOL, LOGITS],
             "resize": "bilinear to 299×299, as TensorFlow 1 does it",
         }
@@ -160,7 +246,7 @@ class _Evaluating:
         }
         return ClipNet(net, self.config.kid_subsets)
 
-    def _told(self, title: str, weights: Weights, wanted: tuple[str, ...]) -> dict[str, Any]:
+    def _told(self, title: str, weights: PretrainedWeights, wanted: tuple[str, ...]) -> dict[str, Any]:
         """What the protocol has of a network's weights; also said, and warned of where they are others' own."""
         self.console.note(f"{title}: {weights.path.name}, SHA-256 {weights.sha256}")
         if not weights.published:
@@ -184,7 +270,7 @@ class _Evaluating:
             self.found.protocol["inception_score_parts"] = SCORE_PARTS
         return images
 
-    def _measure(self, view: View) -> None:
+    def _measure(self, view: Extractor) -> None:
         wanted = self._wanted(view.metrics)
         if not wanted:
             return
@@ -203,7 +289,7 @@ class _Evaluating:
         self.found.metrics |= {name: value for name, value in values.items() if metric_of(name) in wanted}
         self._measure_floor(view, tuple(name for name in wanted if name in values))
 
-    def _measure_floor(self, view: View, wanted: tuple[str, ...]) -> None:
+    def _measure_floor(self, view: Extractor, wanted: tuple[str, ...]) -> None:
         half = self.real.count // 2
         able = tuple(name for name in wanted if half >= METRIC_TABLE[name].least_images)
         floors = self.real.floor(view, able) if able else {}
@@ -272,3 +358,39 @@ class _Evaluating:
             )
         for text in self.found.warnings:
             self.console.warn(text)
+
+
+# An evaluation for people: a row a metric, with real faces beside it.
+
+
+def table_rows(found: Evaluation) -> list[list[str]]:
+    """Name, value, which way is better, the value of real faces, how near to that, and what the metric is.
+
+    Those that are absent have no row: `facegan.evaluate.evaluation` has warned of them.
+    """
+    rows = []
+    for name, metric in METRIC_TABLE.items():
+        if name in found.metrics:
+            value, floor = found.metrics[name], found.floors.get(name)
+            spread = found.metrics.get(f"{name}_std")
+            told = number(value) + (f" ± {number(spread)}" if spread is not None else "")
+            real = "–" if floor is None else number(floor)
+            rows.append([name, told, metric.better, real, _direction_text(name, value, floor), metric.what])
+    return rows
+
+
+def _direction_text(name: str, value: float, floor: float | None) -> str:
+    """How far a value is from that of real faces: ``4.1 ×`` it, ``87 %`` of it, or the difference."""
+    if floor is None:
+        return ""
+    better = METRIC_TABLE[name].better
+    # The kernel distance of real faces is about nothing, and below it as often as above: no factor tells anything.
+    if better == "less" and floor > 0 and name not in ("kid", "kid_clip", "copied"):
+        return f"{value / floor:,.1f} ×"
+    if better == "more" and floor > 0:
+        return f"{100 * value / floor:.0f} %"
+    return f"{value - floor:+.3g}"
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 0.001 else f"{value:.2g}"

@@ -16,20 +16,27 @@ from facegan.config import ExportConfig
 from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.export import card as cards
-from facegan.export.difference import Difference, difference
-from facegan.export.graph import NoGraph, graph_of
 from facegan.export.onnx import FILE_NAME as ONNX_NAME
-from facegan.export.onnx import OPSET, about, onnx_bytes, refuse_missing_packages
-from facegan.export.origin import Origin, find_origin
-from facegan.export.program import FILE_NAME as PROGRAM_NAME
-from facegan.export.program import program_bytes
-from facegan.export.smaller import FP16_NAME, INT8_NAME, to_fp16, to_int8
-from facegan.export.trace import trace
+from facegan.export.onnx import (
+    FP16_NAME,
+    INT8_NAME,
+    OPSET,
+    Deviation,
+    about,
+    deviation,
+    onnx_bytes,
+    refuse_missing_packages,
+    to_fp16,
+    to_int8,
+)
+from facegan.export.provenance import Provenance, find_provenance
+from facegan.export.torch_export import FILE_NAME as PROGRAM_NAME
+from facegan.export.torch_export import NoGraph, graph_of, program_bytes, trace
 from facegan.files import (
     TEMPORARY,
     disk_errors,
     exclusive,
-    flush,
+    fsync,
     human_bytes,
     make_folder,
     remove_partials,
@@ -37,11 +44,11 @@ from facegan.files import (
 )
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME as WEIGHTS_NAME
-from facegan.own import Trust
-from facegan.run_folder import read_facts
+from facegan.plugins import Trust
+from facegan.run_dir import read_facts
 
 # The picture is the one that facegan sample draws: these are pure functions, and nothing else of train is used.
-from facegan.train.grid import grid, png_bytes, sample_images
+from facegan.sample.generate import grid, png_bytes, sample_images
 
 FORMAT = 1
 CONFIG_NAME = "config.json"  # written last: where it stands, the folder is whole
@@ -66,7 +73,7 @@ class Exported:
     folder: Path
     generator: Path
     files: Mapping[str, int]
-    differences: Mapping[str, Difference]
+    differences: Mapping[str, Deviation]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -87,7 +94,7 @@ class Exported:
 
 def plan_export(run: Path, folder: Path, config: ExportConfig) -> list[str]:
     """Names of the files that `export_generator` would write. Touches nothing; raises what it would at its start."""
-    _refuse(find_origin(run), folder, config)
+    _refuse(find_provenance(run), folder, config)
     with_graphs = {PROGRAM_NAME: config.program, ONNX_NAME: config.with_onnx}
     asked = {**with_graphs, FP16_NAME: config.fp16, INT8_NAME: config.int8}
     return [name for name in NAMES if asked.get(name, True)]
@@ -119,7 +126,7 @@ def export_generator(
         DiskError: ``folder`` can't be written.
     """
     config, console = config or ExportConfig(), console or Console(quiet=True)
-    origin = find_origin(run)
+    origin = find_provenance(run)
     _refuse(origin, folder, config)
     generator = load_generator(origin.file, trust_code=trust_code)
     for sentence in origin.missing:
@@ -145,7 +152,7 @@ def export_generator(
     return Exported(folder, origin.file, exported.files, exported.differences)
 
 
-def _refuse(origin: Origin, folder: Path, config: ExportConfig) -> None:
+def _refuse(origin: Provenance, folder: Path, config: ExportConfig) -> None:
     if folder.resolve() == origin.file.resolve().parent:
         raise SettingsError(f"{folder} is where the generator itself lies. Choose another folder to export it to.")
     with disk_errors(folder):
@@ -171,7 +178,7 @@ def is_export(folder: Path) -> bool:
         return False
 
 
-def _fill(staging: Path, origin: Origin, generator: Generator, config: ExportConfig, console: Console) -> Exported:
+def _fill(staging: Path, origin: Provenance, generator: Generator, config: ExportConfig, console: Console) -> Exported:
     """All files, in ``staging``."""
     sizes: dict[str, int] = {}
     sums: dict[str, str] = {}
@@ -194,7 +201,7 @@ def _fill(staging: Path, origin: Origin, generator: Generator, config: ExportCon
     put(cards.PICTURE_NAME, png_bytes(grid(samples)))
     told = _config(origin, generator, graph, differences)
     listed = {name: sizes[name] for name in NAMES if name in sizes}
-    made = cards.Made(listed, differences, no_graph, config.samples)
+    made = cards.CardFacts(listed, differences, no_graph, config.samples)
     put(cards.FILE_NAME, cards.card(generator.spec, origin, made).encode())
     told["files"] = {name: {"bytes": sizes[name], "sha256": sums[name]} for name in NAMES if name in sizes}
     put(CONFIG_NAME, config_text(told).encode())
@@ -203,7 +210,7 @@ def _fill(staging: Path, origin: Origin, generator: Generator, config: ExportCon
 
 def _onnx_files(
     program: Any, generator: Generator, config: ExportConfig, put: Callable[[str, bytes], None]
-) -> dict[str, Difference]:
+) -> dict[str, Deviation]:
     if not config.with_onnx:
         return {}
     files = {ONNX_NAME: onnx_bytes(program, generator)}
@@ -213,11 +220,11 @@ def _onnx_files(
         files[INT8_NAME] = to_int8(files[ONNX_NAME], generator.spec)
     for name, data in files.items():
         put(name, data)
-    return {name: difference(data, generator, config.compared, config.seed) for name, data in files.items()}
+    return {name: deviation(data, generator, config.compared, config.seed) for name, data in files.items()}
 
 
 def _config(
-    origin: Origin, generator: Generator, graph: dict[str, Any] | None, differences: Mapping[str, Difference]
+    origin: Provenance, generator: Generator, graph: dict[str, Any] | None, differences: Mapping[str, Deviation]
 ) -> dict[str, Any]:
     told: dict[str, Any] = {"format": FORMAT, **about(generator), "nets": asdict(generator.spec)}
     if origin.images is not None:
@@ -247,4 +254,4 @@ def _put(staging: Path, folder: Path, exported: Exported) -> None:
             (folder / name).unlink(missing_ok=True)
     for name in sorted(exported.files, key=lambda name: (name != cards.FILE_NAME, NAMES.index(name))):
         (staging / name).replace(folder / name)
-    flush(folder)
+    fsync(folder)

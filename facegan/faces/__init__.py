@@ -2,7 +2,7 @@
 
 import os
 
-from facegan.faces.structure import MAX_PIXELS
+from facegan.faces.decode import MAX_PIXELS
 
 # Photographs are judged by their headers; this is for what a header hides. OpenCV reads it once, when it loads.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))

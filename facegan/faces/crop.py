@@ -6,12 +6,14 @@ top left, bottom left, bottom right, top right.
 
 from __future__ import annotations
 
+import cmath
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from facegan.faces.detect import Face
+from facegan.faces.detect import Detector, Face, nearest_to_centre
 
 Quad = np.ndarray  # float64 (4, 2)
 Polygon = list[tuple[float, float]]
@@ -186,3 +188,172 @@ def _cut(rgb: np.ndarray, quad: Quad) -> np.ndarray:
     top, left = top + padding[0], left + padding[2]
     bottom, right = bottom + padding[0], right + padding[2]
     return padded[top:bottom, left:right]
+
+
+# The fixed crops by which papers cut CelebA's aligned photographs (178×218), and which need no detector.
+
+
+@dataclass(frozen=True)
+class FixedCrop:
+    """A square of ``side`` photograph's pixels whose centre lies ``below`` pixels under the photograph's."""
+
+    side: int
+    below: int = 0
+
+    @property
+    def least_size(self) -> tuple[int, int]:
+        """Width and height of the smallest photograph that it fits in."""
+        return self.side, self.side + max(0, 2 * self.below - 1)
+
+
+# Each as (x, y, side) on 178×218. Told from the centre they are the same there, and fit photographs of other sizes too.
+FIXED_CROPS = {
+    # (35, 55, 108): Radford et al. 2015, "Unsupervised Representation Learning with Deep Convolutional GANs", as
+    # DCGAN-tensorflow cut CelebA for it
+    "dcgan108": FixedCrop(108),
+    # (25, 57, 128): Karras et al. 2017, "Progressive Growing of GANs": about (89, 121), as its dataset_tool cuts
+    "pggan128": FixedCrop(128, below=12),
+    # (25, 50, 128): Berthelot et al. 2017, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", as
+    # BEGAN-tensorflow cut CelebA for it
+    "began128": FixedCrop(128, below=5),
+    # (19, 39, 140): Song & Ermon 2019, "Generative Modeling by Estimating Gradients of the Data Distribution"
+    "ncsn140": FixedCrop(140),
+    # (15, 40, 148): Larsen et al. 2015, "Autoencoding beyond pixels using a learned similarity metric"
+    "vaegan148": FixedCrop(148, below=5),
+    # (9, 29, 160): Kurach et al. 2018, "A Large-Scale Study on Regularization and Normalization in GANs" (compare_gan)
+    "comparegan160": FixedCrop(160),
+    # (0, 20, 178): Choi et al. 2017, "StarGAN"; the largest centred square
+    "center178": FixedCrop(178),
+}
+SQUASH = "squash"  # the whole photo, aspect not kept: Karras et al. 2020, ADA's dataset_tool without --transform
+
+
+def fixed_rectangle(name: str, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of a fixed crop in a width × height photo, or None where it does not fit in."""
+    if name == SQUASH:
+        return 0, 0, width, height
+    crop = FIXED_CROPS[name]
+    left, top = (width - crop.side) // 2, (height - crop.side) // 2 + crop.below
+    right, bottom = left + crop.side, top + crop.side
+    return (left, top, right, bottom) if left >= 0 and top >= 0 and right <= width and bottom <= height else None
+
+
+def rectangle_quad(rectangle: tuple[int, int, int, int]) -> Quad:
+    left, top, right, bottom = rectangle
+    return np.array([(left, top), (left, bottom), (right, bottom), (right, top)], np.float64)
+
+
+def crop_rectangle(rgb: np.ndarray, rectangle: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """The rectangle as RGB uint8 (size, size, 3): averaged by area along sides that shrink, Lanczos along others."""
+    left, top, right, bottom = rectangle
+    cut = rgb[top:bottom, left:right]
+    shrunk = (min(right - left, size), min(bottom - top, size))
+    small = averaged(cut, shrunk)
+    return small if shrunk == (size, size) else cv2.resize(small, (size, size), interpolation=cv2.INTER_LANCZOS4)
+
+
+# Colours to grey, everywhere by the same weights.
+
+
+def grey(rgb: np.ndarray) -> np.ndarray:
+    """uint8 (height, width, 3) → uint8 (height, width, 1): ITU-R BT.601's luma, 0.299 R + 0.587 G + 0.114 B, rounded.
+
+    OpenCV's weights are whole parts of a power of two, and come to it: what is grey already keeps its values.
+    """
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None]
+
+
+# How sharp a face is.
+
+
+def sharpness(rgb: np.ndarray) -> float:
+    """Variance of the Laplacian of the picture in grey (0 … 255): the lower, the more blurred.
+
+    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study". The Laplacian is the
+    one of four neighbours, mirrored at the edges. All is done in integers but the last division.
+    """
+    laplacian = cv2.Laplacian(grey(rgb), cv2.CV_16S, ksize=1).astype(np.int64)
+    count, total = laplacian.size, int(laplacian.sum())
+    return (count * int((laplacian * laplacian).sum()) - total * total) / count**2
+
+
+# Photographs that lie on a side or stand on their head: the quarter turn at which their faces are upright.
+#
+# All turns are clockwise, in degrees: 0, 90, 180 or 270. A picture turned by 90 has its left edge at the top.
+
+ROTATIONS = (90, 180, 270)  # in the order in which they are looked at; of equal ones the first is taken
+# BlazeFace also finds faces that lie or stand on their head, but with less confidence, and mostly with the keypoints
+# of an upright face: 281 of 299 CelebA faces turned by 180° had them in anatomical order, and 50 px off. So order alone
+# tells nothing. Scores among the faces that lean at most 45° do: of 800 CelebA faces, each turned all four ways, 99.9 %
+# were put right, and 75 % of those that were upright needed one look, for they score 0.9, which others do not.
+_LEAN = math.pi / 4
+_SURE_SCORE = 0.9
+
+_CV2_ROTATIONS = {90: 3, 180: 2, 270: 1}  # numpy.rot90 turns counter-clockwise
+
+
+def best_rotation(rgb: np.ndarray, found: list[Face], detector: Detector, min_score: float) -> tuple[list[Face], int]:
+    """Faces at the quarter turn where the best of them is upright, and that turn.
+
+    The picture is left as it is where its best face leans at most 45° and scores 0.9 or more. Else all turns are
+    looked at, and the one whose best face scores highest among those that lean at most 45° wins; the smaller turn where
+    they are equal, and no turn at all where there is no such face.
+
+    Args:
+        rgb: uint8 (height, width, 3).
+        found: faces of ``rgb`` as it is.
+
+    Returns:
+        The faces in pixels of ``rgb`` as it is, and the degrees by which it has to be turned clockwise.
+    """
+    height, width = rgb.shape[:2]
+    best, faces, turn = _upright_score(found, width, height), found, 0
+    if best >= _SURE_SCORE:
+        return found, 0
+    for degrees in ROTATIONS:
+        turned = np.ascontiguousarray(np.rot90(rgb, _CV2_ROTATIONS[degrees]))
+        size = turned.shape[1], turned.shape[0]
+        candidates = detector.detect(turned, min_score)
+        score = _upright_score(candidates, *size)
+        if score > best:
+            best, turn = score, degrees
+            faces = [rotated_face(face, 360 - degrees, *size) for face in candidates]
+    return faces, turn
+
+
+def _upright_score(faces: list[Face], width: int, height: int) -> float:
+    """Score of the best face of those that are upright; 0 where there is none."""
+    upright = [face for face in faces if face.anatomical and abs(_lean(face)) <= _LEAN]
+    return nearest_to_centre(upright, width, height).score if upright else 0.0
+
+
+def _lean(face: Face) -> float:
+    """The angle by which an aligned crop would be turned, radians: that of e − rot90(m), as in `aligned_quad`."""
+    left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
+    return cmath.phase(right - left - 1j * (mouth - (left + right) / 2))
+
+
+def rotated_size(degrees: int, width: int, height: int) -> tuple[int, int]:
+    return (width, height) if degrees in (0, 180) else (height, width)
+
+
+def rotated_point(x: float, y: float, degrees: int, width: float, height: float) -> tuple[float, float]:
+    """Where a point of a width × height picture lies once the picture is turned."""
+    if degrees == 90:
+        return height - y, x
+    if degrees == 180:
+        return width - x, height - y
+    return (y, width - x) if degrees == 270 else (x, y)
+
+
+def rotated_face(face: Face, degrees: int, width: float, height: float) -> Face:
+    """The face in a width × height picture once the picture is turned; 360 − degrees in the turned one undoes it."""
+    x, y, w, h = face.box
+    (x0, y0), (x1, y1) = (rotated_point(*corner, degrees, width, height) for corner in ((x, y), (x + w, y + h)))
+    keypoints = tuple(rotated_point(*point, degrees, width, height) for point in face.keypoints)
+    return Face((min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0)), keypoints, face.score)
+
+
+def rotated_quad(quad: Quad, degrees: int, width: float, height: float) -> Quad:
+    """The quadrilateral once the picture is turned: its first corner is still the crop's top left."""
+    return np.array([rotated_point(x, y, degrees, width, height) for x, y in quad.tolist()])

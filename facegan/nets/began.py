@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from facegan.nets.initial import glorot
+from facegan.nets.layers import glorot
 from facegan.nets.spec import Autoencoder, Generator, NetSpec
 
 

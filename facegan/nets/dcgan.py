@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from facegan.nets.spec import Discriminator, Generator, NetSpec
+from facegan.nets.layers import glorot, norm_layers
+from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
 
-SIZES, NORMS = (32, 64, 128), ("batch", "none")
+DCGAN_SIZES, DCGAN_NORMS = (32, 64, 128), ("batch", "none")
 
 
 def _widths(size: int, width: int) -> list[int]:
@@ -99,3 +100,154 @@ def _initialise(net: nn.Module, rng: torch.Generator) -> None:
             module.reset_running_stats()
             module.weight.normal_(1.0, 0.02, generator=rng)
             module.bias.zero_()
+
+
+# `dcgan-fc`: the DCGAN of the TensorFlow pipelines for CelebA, whose latent enters by a fully connected layer.
+#
+# The layers are those of the 64×64 DCGAN in the code of Gulrajani et al. 2017, "Improved training of Wasserstein GANs"
+# (arXiv:1704.00028), which served DCGAN and WGAN-GP alike; weights begin by Glorot.
+#
+# N batch, C channels, H height, W width, Z length of a latent.
+
+DCGAN_FC_NORMS = ("none", "layer", "batch")
+
+
+class DCGANFCGenerator(Generator):
+    """Fully connected to 4·4·8·width, then transposed convolutions 5×5, batch norm and ReLU; tanh at the end.
+
+    (N, Z) → (N, C, H, W) in [−1, 1]. Channels halve as the side doubles, down to ``width``; a bias stands where no
+    batch norm follows. Three channels, latent 128, width 64: 1,012,803 parameters at size 28 (which begins with
+    7·7·2·width), 1,553,987 at 32, 5,356,099 at 64, 19,513,923 at 128.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        side, doublings = base_resolution(spec.size)
+        before = spec.width * 2 ** (doublings - 1)
+        layers: list[nn.Module] = [
+            nn.Linear(spec.latent, side * side * before, bias=False),
+            nn.Unflatten(1, (before, side, side)),
+            nn.BatchNorm2d(before),
+            nn.ReLU(inplace=True),
+        ]
+        for _ in range(doublings - 1):
+            layers += [
+                nn.ConvTranspose2d(before, before // 2, 5, 2, 2, output_padding=1, bias=False),
+                nn.BatchNorm2d(before // 2),
+                nn.ReLU(inplace=True),
+            ]
+            before //= 2
+        layers += [nn.ConvTranspose2d(before, spec.channels, 5, 2, 2, output_padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+
+    def initialise(self, rng: torch.Generator) -> None:
+        glorot(self, rng)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
+
+
+class DCGANFCDiscriminator(Discriminator):
+    """Strided convolutions 5×5 with LeakyReLU 0.2, and a fully connected layer to one logit.
+
+    (N, C, H, W) in [−1, 1] → (N,). The norm, if any, stands behind each convolution but the first; before a batch norm
+    there is no bias. Three channels, width 64, without norm: 216,065 parameters at size 28, 1,033,345 at 32, 4,314,753
+    at 64, 17,431,169 at 128.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        side, halvings = base_resolution(spec.size)
+        before, after = spec.channels, spec.width
+        layers: list[nn.Module] = []
+        for number in range(halvings):
+            norm = norm_layers(spec.norm, after) if number else []
+            bias = spec.norm != "batch" or not norm
+            layers += [nn.Conv2d(before, after, 5, 2, 2, bias=bias), *norm, nn.LeakyReLU(0.2, inplace=True)]
+            before, after = after, after * 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * side * side, 1))
+
+    def initialise(self, rng: torch.Generator) -> None:
+        glorot(self, rng)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten()
+
+
+# `dcgan-pool`: the Keras design for CelebA of Valle 2019, "Hands-on generative adversarial networks with Keras"
+# (Packt), whose discriminator ends in an average over the image.
+#
+# Norms and LeakyReLU are as Keras has them by default (momentum 0.01 in PyTorch's sense, epsilon 1e-3, slope 0.3), and
+# so are first weights (Glorot).
+#
+# N batch, C channels, H height, W width, Z length of a latent.
+
+DCGAN_POOL_NORMS = ("batch", "none")
+_MOMENTUM, _EPSILON, _SLOPE = 0.01, 1e-3, 0.3
+
+
+class DCGANPoolGenerator(Generator):
+    """Fully connected to 4·4·8·width with batch norm, four blocks of transposed convolution 5×5, batch norm and
+    LeakyReLU, and a last convolution 5×5 with tanh.
+
+    (N, Z) → (N, C, H, W) in [−1, 1]; as many blocks as doublings from 4 (from 7 at size 28), and the last two of
+    ``width`` channels. Three channels, latent 100, width 16: 180,403 parameters at size 28, 176,179 at 32, 485,555 at
+    64, 1,513,907 at 128.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        side, doublings = base_resolution(spec.size)
+        before = spec.width * 2 ** (doublings - 1)
+        values = side * side * before
+        layers: list[nn.Module] = [
+            nn.Linear(spec.latent, values, bias=False),
+            nn.BatchNorm1d(values, _EPSILON, _MOMENTUM),
+            nn.Unflatten(1, (before, side, side)),
+        ]
+        for block in reversed(range(doublings)):
+            after = spec.width * 2 ** max(block - 1, 0)
+            layers += [
+                nn.ConvTranspose2d(before, after, 5, 2, 2, output_padding=1, bias=False),
+                nn.BatchNorm2d(after, _EPSILON, _MOMENTUM),
+                nn.LeakyReLU(_SLOPE, inplace=True),
+            ]
+            before = after
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, spec.channels, 5, padding=2), nn.Tanh())
+
+    def initialise(self, rng: torch.Generator) -> None:
+        glorot(self, rng)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
+
+
+class DCGANPoolDiscriminator(Discriminator):
+    """Four blocks of convolution, norm, strided convolution, norm and LeakyReLU, all 5×5; then the mean over the image
+    and a fully connected layer to one logit.
+
+    (N, C, H, W) in [−1, 1] → (N,); as many blocks as halvings down to 4 (7 at size 28), of ``width`` channels and twice
+    as many in each further one. Three channels, width 16, with batch norm: 46,225 parameters at size 28, 200,113 at 32,
+    815,089 at 64, 3,273,841 at 128. With ``norm="none"`` a bias stands where the batch norm's shift stood.
+    """
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = spec.channels
+        for block in range(base_resolution(spec.size)[1]):
+            after = spec.width * 2**block
+            for channels, stride in ((before, 1), (after, 2)):
+                layers.append(nn.Conv2d(channels, after, 5, stride, 2, bias=spec.norm == "none"))
+                if spec.norm == "batch":
+                    layers.append(nn.BatchNorm2d(after, _EPSILON, _MOMENTUM))
+            layers.append(nn.LeakyReLU(_SLOPE, inplace=True))
+            before = after
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Linear(before, 1)
+
+    def initialise(self, rng: torch.Generator) -> None:
+        glorot(self, rng)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.layers(images).mean(dim=(2, 3))).flatten()

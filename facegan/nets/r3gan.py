@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from facegan.nets.sides import innermost
-from facegan.nets.spec import Discriminator, Generator, NetSpec
+from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
 
 _SLOPE = 0.2
 _GAIN = (2 / (1 + _SLOPE**2)) ** 0.5  # keeps the variance behind a LeakyReLU (He et al. 2015, arXiv:1502.01852)
@@ -25,7 +24,7 @@ _BLOCKS, _EXPANSION, _GROUP = 2, 2, 16  # blocks a side; how much wider a block 
 
 def _stages(size: int, width: int) -> list[tuple[int, int]]:
     """(side, channels) from the innermost to the pixels."""
-    side, doublings = innermost(size)
+    side, doublings = base_resolution(size)
     sides = [side * 2**i for i in range(doublings + 1)]
     return [(side, max(2 * width // max(side // 32, 1), 1)) for side in sides]
 
@@ -129,7 +128,7 @@ class R3GANDiscriminator(Discriminator):
         for _, after in inner:
             layers += [Halving(before, after), *_blocks(after)]
             before = after
-        side, _ = innermost(spec.size)
+        side, _ = base_resolution(spec.size)
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, before, side, groups=before, bias=False))
         self.last = nn.Linear(before, 1, bias=False)
 

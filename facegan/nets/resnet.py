@@ -15,11 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
-from facegan.nets.initial import glorot
-from facegan.nets.norms import norm_layers
-from facegan.nets.sides import innermost
-from facegan.nets.spec import Discriminator, Generator, NetSpec
-from facegan.nets.spectral import SpectralConv2d, SpectralLinear
+from facegan.nets.layers import SpectralConv2d, SpectralLinear, glorot, norm_layers
+from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
 
 NORMS = ("spectral", "none", "layer")
 _RESIDUAL_GAIN = 2**0.5  # of the 3×3 convolutions in blocks, as in the authors' code
@@ -83,7 +80,7 @@ class ResNetGenerator(Generator):
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
-        side, doublings = innermost(spec.size)
+        side, doublings = base_resolution(spec.size)
         small = spec.size <= 32
         before = spec.width * (4 if small else 16)
         self.first = nn.Linear(spec.latent, side * side * before)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from facegan.config import Law
+from facegan.config import LatentDistribution
 
 IMAGE_RANGE = (-1.0, 1.0)  # of what generators make and discriminators see
 
@@ -25,7 +25,7 @@ class NetSpec:
     latent: int = 100
     width: int = 64
     norm: str = "batch"  # inside the discriminator
-    law: Law = "normal"  # of the latents
+    law: LatentDistribution = "normal"  # of the latents
 
     def differences(self, other: NetSpec) -> list[str]:
         """``["width 64, not 32"]``: what ``self`` has, and ``other`` has not."""
@@ -75,3 +75,14 @@ class Autoencoder(Discriminator):
 
 def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+# Where a latent enters an image: the side of the innermost layer, and how often it is doubled up to the pixels.
+
+SIZES = (28, 32, 64, 128)  # of a pair that begins with a fully connected layer, and so anywhere
+
+
+def base_resolution(size: int) -> tuple[int, int]:
+    """(side, doublings): ``(4, 4)`` for 64; ``(7, 2)`` for 28, which has only two factors of 2."""
+    side = 7 if size % 8 else 4
+    return side, (size // side).bit_length() - 1

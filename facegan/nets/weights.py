@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from facegan.config import Law
+from facegan.config import LatentDistribution
 from facegan.console import shown
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parse_json, read_tensors, write_bytes
 from facegan.nets.registry import make_generator, planned_generator
 from facegan.nets.spec import IMAGE_RANGE, Generator, NetSpec
-from facegan.own import Trust, is_own, refuse_untrusted
+from facegan.plugins import Trust, is_import_path, refuse_untrusted
 
 FORMAT = 1
 _FIRST_SPEC = {"name", "size", "channels", "latent", "width", "norm"}  # what came later has defaults
@@ -48,13 +48,13 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", *, trus
             no finite numbers.
     """
     file, tensors, spec = read_generator(path)
-    if is_own(spec.name):
+    if is_import_path(spec.name):
         refuse_untrusted(str(file), spec.name, trust_code)
     try:
         generator = make_generator(spec)
     except SettingsError as error:
         raise CheckpointError(f"{file} needs nets of a user's own: {error}") from None
-    if is_own(spec.name):
+    if is_import_path(spec.name):
         _refuse_others(file, tensors, generator.state_dict())
     generator.load_state_dict(tensors)
     return generator.to(device).eval().requires_grad_(False)
@@ -78,7 +78,9 @@ def read_generator(path: str | Path) -> tuple[Path, dict[str, Tensor], NetSpec]:
         raise CheckpointError(f"There is no {file}. Name a run folder, or a generator's .safetensors file.")
     tensors, about = _read(file)
     spec = _spec(file, about)
-    if not is_own(spec.name):  # what a file asks for may be more than all memory: it is compared before it is made
+    if not is_import_path(
+        spec.name
+    ):  # what a file asks for may be more than all memory: it is compared before it is made
         try:
             planned = planned_generator(spec)
         except SettingsError as error:
@@ -92,7 +94,7 @@ def plain_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def refuse_other_tensors(what: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def require_same_tensors(what: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """CheckpointError naming the first tensor that is missing, too many or of another shape."""
     for name in sorted(found.keys() | wanted.keys()):
         theirs = list(found[name].shape) if name in found else "missing"
@@ -107,7 +109,7 @@ def refuse_other_tensors(what: str, found: dict[str, Tensor], wanted: dict[str, 
 
 def _refuse_others(file: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """CheckpointError naming the first tensor of another shape or kind of numbers, or with some that are not finite."""
-    refuse_other_tensors(str(file), found, wanted)
+    require_same_tensors(str(file), found, wanted)
     for name, tensor in found.items():
         if tensor.is_complex() or tensor.is_floating_point() != wanted[name].is_floating_point():
             kinds = f"{tensor.dtype}, but here it is {wanted[name].dtype}".replace("torch.", "")
@@ -160,4 +162,4 @@ def is_spec(spec: Any) -> TypeGuard[dict[str, Any]]:
         return False
     numbers = all(type(spec[name]) is int and spec[name] > 0 for name in ("size", "channels", "latent", "width"))
     texts = isinstance(spec["name"], str) and isinstance(spec["norm"], str)
-    return numbers and texts and spec.get("law", NetSpec.law) in get_args(Law)
+    return numbers and texts and spec.get("law", NetSpec.law) in get_args(LatentDistribution)

@@ -1,3 +1,3 @@
 """Photographs → dataset: sources, chunk (the pure unit of work), engines, prepare (plan, run, finish)."""
 
-from facegan import faces as faces  # ahead of OpenCV, which it sets limits to
+from facegan import faces  # noqa: F401 - imported before OpenCV, whose limits it sets

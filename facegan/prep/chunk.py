@@ -14,18 +14,25 @@ import numpy as np
 from facegan.config import PrepConfig
 from facegan.errors import ModelError
 from facegan.faces import crop as cropping
-from facegan.faces.blur import sharpness
+from facegan.faces.crop import (
+    best_rotation,
+    crop_rectangle,
+    fixed_rectangle,
+    grey,
+    rectangle_quad,
+    rotated_face,
+    rotated_quad,
+    rotated_size,
+    sharpness,
+)
+from facegan.faces.decode import Photo, Rejected
 from facegan.faces.detect import Detector, Face, look_again, nearest_to_centre
-from facegan.faces.fixed import crop_rectangle, fixed_rectangle, rectangle_quad
-from facegan.faces.grey import grey
-from facegan.faces.photo import Photo, Rejected
-from facegan.faces.turn import best_turn, turned_face, turned_quad, turned_size
-from facegan.prep.attributes import told
+from facegan.prep.settings import attribute_values
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
-from facegan.remote import TooLarge, Unreachable
+from facegan.remote import RemoteUnavailable, TooLarge
+from facegan.shards.format import readable_path, sample_json, sample_key
 from facegan.shards.images import encode_image
-from facegan.shards.layout import readable_path, sample_json, sample_key
-from facegan.shards.write import ShardSum, ShardWriter
+from facegan.shards.writer import ShardStats, ShardWriter
 
 _SMALL_SIDE = 1024  # photos with a long side from here on are detected on a shrunk decode
 _SHOWN_REJECTS = 3  # thumbnails of each reason that a chunk keeps for the preview
@@ -52,7 +59,7 @@ class Chunk:
 
 
 @dataclass
-class Row:
+class PhotoRecord:
     """One photograph's row of photos.parquet."""
 
     path: str
@@ -89,8 +96,8 @@ class ChunkResult:
     ``unreachable`` tells why the first photograph could not be had that could not.
     """
 
-    rows: list[Row]
-    shard: ShardSum | None
+    rows: list[PhotoRecord]
+    shard: ShardStats | None
     rejects: list[Thumbnail]
     crashes: list[str]
     no_decoder: int = 0
@@ -98,7 +105,7 @@ class ChunkResult:
 
 
 @dataclass(frozen=True)
-class Cut:
+class FaceCrop:
     """One face cut out: what a sample is made of.
 
     Attributes:
@@ -119,14 +126,14 @@ def process_chunk(
 ) -> ChunkResult:
     """Writes the chunk's shard to ``path`` (by way of ``temporary``), unflushed, and tells what became of every
     photograph."""
-    rows: list[Row] = []
+    rows: list[PhotoRecord] = []
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
     no_decoder = 0
     unreachable = ""
     with ShardWriter(path, temporary) as shard:
         for raw_path, entry, verdict, bits in chunk.items:
-            row = Row(readable_path(raw_path), entry.size)
+            row = PhotoRecord(readable_path(raw_path), entry.size)
             rows.append(row)
             photo, samples = None, []
             try:
@@ -140,7 +147,7 @@ def process_chunk(
                 if verdict:
                     raise Rejected(verdict)
                 cuts = _cut_faces(photo, config, detector, row)
-                more = told(chunk.attributes, bits)
+                more = attribute_values(chunk.attributes, bits)
                 samples = [(_encoded(cut.pixels, config), _meta(row, cut, entry.label, more)) for cut in cuts]
             except Rejected as rejected:
                 row.reason = rejected.reason
@@ -171,7 +178,7 @@ def _read(reader: Reader, entry: Entry) -> bytes:
         raise Rejected("too_large")
     try:
         data = reader.read(entry)
-    except (Unreachable, OSError) as error:
+    except (RemoteUnavailable, OSError) as error:
         raise Rejected("unreachable") from error
     except TooLarge as error:
         raise Rejected("too_large") from error
@@ -182,7 +189,7 @@ def _read(reader: Reader, entry: Entry) -> bytes:
     return data
 
 
-def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: Row) -> list[Cut]:
+def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: PhotoRecord) -> list[FaceCrop]:
     """The faces that become samples, best first; one fixed crop where there is no detector.
 
     Raises:
@@ -194,16 +201,16 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: Row) -
     pixels = photo.pixels(shrink)
     found, turned = detector.detect(pixels, config.min_score), 0
     if config.turn == "auto":
-        found, turned = best_turn(pixels, found, detector, config.min_score)
+        found, turned = best_rotation(pixels, found, detector, config.min_score)
     if not found:
         raise _not_found(photo, pixels, config, detector, row)
     faces = [face.scaled(shrink) for face in found]
     row.faces = len(faces)
     _note_scores(row, faces)
     if turned:
-        faces = [turned_face(face, turned, photo.width, photo.height) for face in faces]
+        faces = [rotated_face(face, turned, photo.width, photo.height) for face in faces]
     cuts, reasons = [], []
-    for face in _chosen(faces, turned_size(turned, photo.width, photo.height), config):
+    for face in _chosen(faces, rotated_size(turned, photo.width, photo.height), config):
         try:
             cuts.append(_cut(photo, face, turned, config, shrink))
         except Rejected as rejected:
@@ -213,7 +220,7 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: Row) -
     return cuts
 
 
-def _not_found(photo: Photo, pixels: np.ndarray, config: PrepConfig, detector: Detector, row: Row) -> Rejected:
+def _not_found(photo: Photo, pixels: np.ndarray, config: PrepConfig, detector: Detector, row: PhotoRecord) -> Rejected:
     """Why no face was found at ``config.min_score``. A photograph that is ``low_score`` gives a sample at a lower one:
     a face that could not be cut out has that reason instead."""
     shrink, again = _detection_shrink(photo), look_again(detector, pixels)
@@ -230,7 +237,7 @@ def _not_found(photo: Photo, pixels: np.ndarray, config: PrepConfig, detector: D
     return Rejected("low_score")
 
 
-def _note_scores(row: Row, faces: list[Face]) -> None:
+def _note_scores(row: PhotoRecord, faces: list[Face]) -> None:
     row.scores = [face.score for face in faces]
     row.box = list(max(faces, key=lambda face: face.score).box)
 
@@ -249,7 +256,7 @@ def _chosen(faces: list[Face], size: tuple[int, int], config: PrepConfig) -> lis
     return [nearest_to_centre([f for f in faces if f.anatomical] or faces, *size)]
 
 
-def _cut(photo: Photo, face: Face, turned: int, config: PrepConfig, decoded: int) -> Cut:
+def _cut(photo: Photo, face: Face, turned: int, config: PrepConfig, decoded: int) -> FaceCrop:
     """Cuts out a face of the photograph as ``turned``."""
     if not face.anatomical:
         raise Rejected("bad_keypoints")
@@ -258,8 +265,8 @@ def _cut(photo: Photo, face: Face, turned: int, config: PrepConfig, decoded: int
     make_quad = cropping.aligned_quad if config.crop == "aligned" else cropping.box_quad
     quad = make_quad(face, config.margin)
     if turned:  # back into the photograph as it is
-        back, size = 360 - turned, turned_size(turned, photo.width, photo.height)
-        face, quad = turned_face(face, back, *size), turned_quad(quad, back, *size)
+        back, size = 360 - turned, rotated_size(turned, photo.width, photo.height)
+        face, quad = rotated_face(face, back, *size), rotated_quad(quad, back, *size)
     if cropping.outside_share(quad, photo.width, photo.height) > config.max_outside:
         raise Rejected("off_edge")
     if config.min_face and cropping.quad_side(quad) < config.min_face:
@@ -267,16 +274,16 @@ def _cut(photo: Photo, face: Face, turned: int, config: PrepConfig, decoded: int
     shrink = cropping.crop_shrink(quad, config.size, decoded)
     pixels = cropping.crop(photo.pixels(shrink), quad, config.size, shrink)
     _require_sharp(pixels, config)
-    return Cut(face, quad, pixels, turned)
+    return FaceCrop(face, quad, pixels, turned)
 
 
-def _cut_fixed(photo: Photo, face: Face | None, config: PrepConfig) -> Cut:
+def _cut_fixed(photo: Photo, face: Face | None, config: PrepConfig) -> FaceCrop:
     rectangle = fixed_rectangle(config.crop, photo.width, photo.height)
     if rectangle is None or (config.min_face and min(photo.width, photo.height) < config.min_face):
         raise Rejected("too_small")
     pixels = crop_rectangle(photo.pixels(), rectangle, config.size)
     _require_sharp(pixels, config)
-    return Cut(face, rectangle_quad(rectangle), pixels)
+    return FaceCrop(face, rectangle_quad(rectangle), pixels)
 
 
 def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
@@ -288,7 +295,7 @@ def _encoded(pixels: np.ndarray, config: PrepConfig) -> bytes:
     return encode_image(grey(pixels) if config.channels == 1 else pixels, config.format)
 
 
-def _meta(row: Row, cut: Cut, label: int, attributes: dict[str, int]) -> bytes:
+def _meta(row: PhotoRecord, cut: FaceCrop, label: int, attributes: dict[str, int]) -> bytes:
     return sample_json(
         path=row.path,
         sha256=row.sha256,

@@ -19,18 +19,17 @@ import cv2
 import pyarrow as pa
 
 from facegan.errors import DamagedFile, DatasetError
-from facegan.files import disk_errors, flush, make_folder, parsing, read_json, sha256_file, write_bytes, write_json
+from facegan.files import disk_errors, fsync, make_folder, parsing, read_json, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.out.commit import CHUNKS, REPAIRS, Committed, committed, marker_path, rows_path, shard_path
-from facegan.prep.out.home import Home
-from facegan.prep.pictures.original import write_origin
-from facegan.prep.pictures.preview import REJECTS_SHOWN, draw_preview
-from facegan.prep.pictures.rejects import read_rejects, with_rejects
+from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, committed, marker_path, rows_path, shard_path
+from facegan.prep.inspect import write_origin
 from facegan.prep.plan import ChunkPlan, Plan, repairable
+from facegan.prep.preview import REJECTS_SHOWN, draw_preview, read_rejects, with_rejects
+from facegan.prep.storage import OutputStore
 from facegan.shards.cards import write_cards
 from facegan.shards.checksums import check_shard
-from facegan.shards.layout import (
+from facegan.shards.format import (
     CARD_NAME,
     DATASET_FILE,
     PHOTOS_FILE,
@@ -55,7 +54,7 @@ def chunks_folder(plan: Plan) -> str:
     return REPAIRS if plan.again else CHUNKS
 
 
-def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
+def finish(home: OutputStore, plan: Plan, note_source: bool = True) -> DatasetInfo:
     """Makes the committed chunks of a plan part of the dataset.
 
     Raises:
@@ -67,7 +66,7 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     if note_source:
         write_origin(out, plan.where, plan.catalogue.root)
     final = make_folder(state / FINAL)
-    gathered = _Gathered(plan, out)
+    gathered = _DatasetBuilder(plan, out)
     write_photos(final / PHOTOS_FILE, gathered.tables())
     info = DatasetInfo(
         data_set=plan.data_set,
@@ -85,15 +84,15 @@ def finish(home: Home, plan: Plan, note_source: bool = True) -> DatasetInfo:
     write_json(final / DATASET_FILE, info.model_dump(mode="json"))
     files = list(final.iterdir())
     whole = {path.name for path in files} | set(gathered.files)
-    stale = {path.name for path in out.iterdir() if is_ours(path.name)} - whole
+    stale = {path.name for path in out.iterdir() if is_dataset_file(path.name)} - whole
     home.publish(files, gathered.files, stale, chunks_folder(plan))
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
-    flush(final)
+    fsync(final)
     moved = sorted(path.name for path in final.iterdir())
     write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale), "clear": chunks_folder(plan)})
-    carry_out_journal(out)
+    replay_journal(out)
     return info
 
 
@@ -109,7 +108,7 @@ def _link(path: Path, target: Path) -> None:
             path.replace(target)
 
 
-def carry_out_journal(out: Path) -> None:
+def replay_journal(out: Path) -> None:
     """Moves what a finished run had decided on, if there is anything left to move."""
     state = out / STATE_FOLDER
     journal, final = state / JOURNAL, state / FINAL
@@ -124,7 +123,7 @@ def carry_out_journal(out: Path) -> None:
         for name in [name for name in move if name != DATASET_FILE] + [DATASET_FILE]:
             if (final / name).is_file():
                 (final / name).replace(out / name)
-        flush(out)
+        fsync(out)
         journal.unlink()
         shutil.rmtree(state / clear, ignore_errors=True)
         shutil.rmtree(final, ignore_errors=True)
@@ -143,16 +142,16 @@ def _read_journal(journal: Path) -> tuple[list[str], list[str], str]:
             clear = str(found["clear"])
     except DamagedFile:
         move, remove, clear = [], [], ""
-    if clear not in (CHUNKS, REPAIRS) or not all(map(is_ours, [*move, *remove])):
+    if clear not in (CHUNKS, REPAIRS) or not all(map(is_dataset_file, [*move, *remove])):
         raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
     return move, remove, clear
 
 
-def is_ours(name: str) -> bool:
+def is_dataset_file(name: str) -> bool:
     return bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name)) or name in _FILES
 
 
-class _Gathered:
+class _DatasetBuilder:
     """What the dataset will hold, gathered while the rows of its photographs pass by.
 
     Attributes:
@@ -209,7 +208,7 @@ class _Gathered:
         with parsing(marker, "Delete it, and start facegan prep again: it makes these photographs again."):
             return self._add_made(chunk, done, rows)
 
-    def _add_made(self, chunk: ChunkPlan, done: Committed, rows: pa.Table) -> pa.Table:
+    def _add_made(self, chunk: ChunkPlan, done: ChunkMarker, rows: pa.Table) -> pa.Table:
         if (len(rows), *photo_counts(rows)) != (done.photos, done.kept, done.faces, done.rejected):
             raise ValueError("other counts than its rows have")
         for reject in done.rejects:
@@ -245,7 +244,7 @@ class _Gathered:
         return [self._rejects[reason] for reason in sorted(self._rejects)]
 
 
-def _checking(home: Home, plan: Plan) -> Callable[[Path], AbstractContextManager[Path]]:
+def _checking(home: OutputStore, plan: Plan) -> Callable[[Path], AbstractContextManager[Path]]:
     """`Home.whole`, which compares shards of the dataset as it was with their checksums. A repair has compared all."""
     entries = {entry.name: entry for entry in plan.before.shards} if plan.before and not plan.again else {}
 
@@ -263,7 +262,7 @@ def _checking(home: Home, plan: Plan) -> Callable[[Path], AbstractContextManager
 
 
 def _write_preview(
-    path: Path, info: DatasetInfo, gathered: _Gathered, whole: Callable[[Path], AbstractContextManager[Path]]
+    path: Path, info: DatasetInfo, gathered: _DatasetBuilder, whole: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
     paths = [(gathered.files[entry.name], entry.samples) for entry in info.shards]
     rejects = gathered.rejects()

@@ -11,31 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facegan import machine
+from facegan import system as machine
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, human_bytes, make_folder
-from facegan.prep.advice import advice
-from facegan.prep.announce import announce
-from facegan.prep.attributes import Attributes, open_attributes
-from facegan.prep.engines.local import leave_if_read_again
+from facegan.prep.commit import committed
+from facegan.prep.engines.local import exit_if_reimported
+from facegan.prep.engines.scheduler import EngineConfig, RunStats, run_engine
 from facegan.prep.engines.worker import PHOTO_SECONDS, Job
 from facegan.prep.finish import finish
-from facegan.prep.listing.catalogue import Catalogue
-from facegan.prep.out.commit import committed
-from facegan.prep.out.folder import UNPACKED, begun_with, end_earlier_run, make_ready, standing
-from facegan.prep.out.home import Home
-from facegan.prep.out.remote import look_home, open_home
-from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan
-from facegan.prep.repair import plan_repair, tell_other_bytes
-from facegan.prep.running import Crew, Ran, run
-from facegan.prep.settings import check_settings, effective_settings, find_models
+from facegan.prep.messages import advice, announce_prep
+from facegan.prep.photo_index import PhotoIndex
+from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan, plan_repair, report_changed_bytes
+from facegan.prep.remote_store import open_read_only, open_store
+from facegan.prep.settings import Attributes, check_settings, effective_settings, find_models, open_attributes
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Readable, Source, sound
 from facegan.prep.sources.folder import BROKEN_LINK
+from facegan.prep.storage import UNPACKED, OutputStore, existing_dataset, prepare_output_dir, recover, stored_settings
 from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
-from facegan.shards.layout import PHOTOS_FILE, STATE_FOLDER, DatasetInfo
+from facegan.shards.format import PHOTOS_FILE, STATE_FOLDER, DatasetInfo
 from facegan.unpack import MAX_RATIO
 
 
@@ -144,7 +140,7 @@ def prepare(
         SettingsError: settings that don't go together; a script that calls this where processes meet the call again,
             not below ``if __name__ == "__main__":``.
     """
-    leave_if_read_again()
+    exit_if_reimported()
     start = time.monotonic()
     if repair and force:
         raise SettingsError("--repair mends the dataset, --force deletes it: choose one of them.")
@@ -157,37 +153,37 @@ def prepare(
     models = find_models(config, model)
     listed = open_attributes(attributes) if attributes else None
     with (
-        open_home(os.fspath(out), force) as home,
+        open_store(os.fspath(out), force) as home,
         _locked(home),
         contextlib.closing(list_photographs(origin)) as catalogue,
         disk_errors(home.folder),
         contextlib.ExitStack() as until,
     ):
         out = home.folder
-        end_earlier_run(out, force)
+        recover(out, force)
         settings = effective_settings(config, models, listed)
         if repair:
             plan = _plan_repair(origin.where, catalogue, home, settings, listed, console)
         else:
             plan = _plan(origin, catalogue, out, config, settings, limit, force, workers, listed, fetch_ahead)
-        folder = make_ready(out, plan, force, repair)
+        folder = prepare_output_dir(out, plan, force, repair)
         home.ready()
         todo = [chunk for chunk in plan.todo if committed(folder, chunk.number, chunk.inputs) is None]
-        announce(plan, todo, config, workers, console)
+        announce_prep(plan, todo, config, workers, console)
         if is_limited and len(todo) > workers:
             console.note(
                 f"Memory limits the workers: each takes up to {human_bytes(machine.PREP_WORKER_BYTES)}, and "
                 f"{human_bytes(machine.available_bytes())} are available. --workers N sets another number."
             )
-        ran = Ran()
+        ran = RunStats()
         if todo:
             with _unpacked(origin, out, plan, todo, config) as readable:
                 job = Job(config, readable, models, folder, photo_seconds, fetch_ahead)
-                ran = run(plan, todo, home, job, Crew(engine, workers, ray_address), console, until)
+                ran = run_engine(plan, todo, home, job, EngineConfig(engine, workers, ray_address), console, until)
         with disk_errors(out, _finish_bytes(plan)):
             info = finish(home, plan, note_source) if plan.todo or plan.before is None else plan.before
         if plan.before and plan.again:
-            tell_other_bytes(plan.before, info, plan, console)
+            report_changed_bytes(plan.before, info, plan, console)
         ran.last = time.monotonic()  # the last rename is that of dataset.json
         until.close()
         totals = info.totals
@@ -232,7 +228,7 @@ def plan_prepare(
     config = config or PrepConfig()
     workers = workers or machine.prep_workers()
     origin = open_source(os.fspath(source), _leave_out(out), False, follow_links, max_unpacked_ratio)
-    with look_home(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
+    with open_read_only(os.fspath(out)) as folder, contextlib.closing(list_photographs(origin)) as catalogue:
         models = find_models(config, model, fetch=False)
         listed = open_attributes(attributes) if attributes else None
         settings = effective_settings(config, models, listed)
@@ -250,7 +246,7 @@ def _leave_out(out: str | os.PathLike[str]) -> Path | None:
 
 
 @contextlib.contextmanager
-def _locked(home: Home) -> Iterator[None]:
+def _locked(home: OutputStore) -> Iterator[None]:
     """Holds the folder's lock. Of a folder that was made for it alone nothing stays: a mistake leaves no traces."""
     is_new = not home.folder.exists()
     state = make_folder(home.folder / STATE_FOLDER)
@@ -265,7 +261,7 @@ def _locked(home: Home) -> Iterator[None]:
 
 def _plan(
     origin: Source,
-    catalogue: Catalogue,
+    catalogue: PhotoIndex,
     out: Path,
     config: PrepConfig,
     settings: dict[str, Any],
@@ -275,8 +271,8 @@ def _plan(
     attributes: Attributes | None,
     fetch_ahead: int = 1,
 ) -> Plan:
-    before = standing(out, force)
-    begun = begun_with(out, before)
+    before = existing_dataset(out, force)
+    begun = stored_settings(out, before)
     if begun and not force:
         check_settings(begun, settings, out)
     return make_plan(origin, catalogue, out, config, settings, before, limit, workers, attributes, fetch_ahead)
@@ -284,8 +280,8 @@ def _plan(
 
 def _plan_repair(
     where: str,
-    catalogue: Catalogue,
-    home: Home,
+    catalogue: PhotoIndex,
+    home: OutputStore,
     settings: dict[str, Any],
     attributes: Attributes | None,
     console: Console,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -11,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pyarrow as pa
 
 from facegan.config import SelectConfig
-from facegan.console import Console, shown
-from facegan.errors import DatasetError, SettingsError, one_of
-from facegan.faces.grey import grey
-from facegan.files import TEMPORARY, new_folder, refuse_filled, sha256_file, write_bytes, write_json
+from facegan.console import Console, Progress, shown
+from facegan.errors import DamagedFile, DatasetError, SettingsError, one_of
+from facegan.faces.crop import grey
+from facegan.files import TEMPORARY, atomic_dir, parsing, require_empty, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
-from facegan.prep.picks import Pick, Standing, picked
-from facegan.prep.pictures.original import copy_origin
-from facegan.prep.pictures.preview import draw_preview
+from facegan.prep.inspect import copy_origin
+from facegan.prep.preview import draw_preview
 from facegan.prep.settings import with_defaults
 from facegan.shards.cards import write_cards
-from facegan.shards.images import decode_image, encode_image
-from facegan.shards.layout import (
+from facegan.shards.checksums import check_photos, check_shard
+from facegan.shards.format import (
     DATASET_FILE,
     PHOTOS_FILE,
     PREVIEW_FILE,
@@ -35,8 +37,159 @@ from facegan.shards.layout import (
     Totals,
     shard_name,
 )
+from facegan.shards.images import decode_image, encode_image
 from facegan.shards.photos import SCHEMA, Fingerprint, read_batches, write_photos
-from facegan.shards.write import ShardWriter
+from facegan.shards.query import SAMPLES, Where
+from facegan.shards.reader import Sample, Shard
+from facegan.shards.writer import ShardWriter
+
+# Photographs of datasets that stand, and which of their faces a selection takes.
+
+_FURTHER_FACE = re.compile(r"=f([0-9]{1,9})$")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A photograph, and which of its samples are taken."""
+
+    source: SourceDataset
+    row: dict[str, Any]
+    keys: list[str]
+
+    def sample(self, key: str) -> tuple[bytes, bytes]:
+        return self.source.read(self.row["shard"], key)
+
+
+class SourceDataset:
+    """One of the datasets to select from. Keeps open the shard that it read last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info = DatasetInfo.read(folder)
+        self._entries = {entry.name: entry for entry in self.info.shards}
+        self._checked: set[str] = set()
+        self._name = ""
+        self._shard: Shard | None = None
+        self._samples: dict[str, Sample] = {}
+
+    def read(self, shard: str, key: str) -> tuple[bytes, bytes]:
+        """A sample's image and JSON as they lie in the shard.
+
+        Raises:
+            DatasetError: the dataset is damaged.
+        """
+        if shard != self._name or self._shard is None:
+            self._open(shard)
+        sample = self._samples.get(key)
+        if sample is None or sample.meta is None or self._shard is None:
+            raise self._damaged(
+                f"{PHOTOS_FILE} tells of the sample {shown(key)}, but {self.folder / shard} does not hold it"
+            )
+        return bytes(self._shard.read(sample.image)), bytes(self._shard.read(sample.meta))
+
+    def _open(self, name: str) -> None:
+        self.close()
+        entry = self._entries.get(name)
+        if entry is None:
+            raise self._damaged(f"{PHOTOS_FILE} names the shard {name!r}, which {DATASET_FILE} does not list")
+        if name not in self._checked:
+            check_shard(self.folder, entry)
+            self._checked.add(name)
+        self._name, self._shard = name, Shard(self.folder / name)
+        self._samples = {sample.key: sample for sample in self._shard.samples}
+
+    def score(self, row: dict[str, Any], key: str) -> float:
+        """The sample's own score. A row tells those of all faces found, of which some may have given no sample."""
+        if len(set(row["scores"])) <= 1:
+            return round(float(row["scores"][0]), 3) if row["scores"] else 0.0
+        try:
+            with parsing(shard := row["shard"]):
+                return float(json.loads(self.read(shard, key)[1])["score"])
+        except DamagedFile:
+            raise self._damaged(f"{shown(key)}.json in {self.folder / row['shard']} tells no score") from None
+
+    def _damaged(self, what: str) -> DatasetError:
+        return DatasetError(f"{what}.\nSee what else is wrong: facegan verify {self.folder}")
+
+    def close(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+
+
+def select_samples(sources: list[SourceDataset], config: SelectConfig, progress: Progress) -> Iterator[Selection]:
+    """The photographs with faces that fit, in order, each once."""
+    where = Where(config.where) if config.where else None
+    before: _Before = {}
+    left = config.limit
+    for source in sources:
+        check_photos(source.folder, source.info)
+        for batch in read_batches(source.folder / PHOTOS_FILE):
+            for pick in _fitting(source, batch, config.splits or list(SPLITS), where):
+                if len(sources) > 1 and not _is_new(pick, before):
+                    continue
+                yield Selection(source, pick.row, pick.keys[:left])
+                if left is not None:
+                    left -= len(pick.keys[:left])
+                if left == 0:
+                    return
+            progress.advance(len(batch))
+        source.close()
+
+
+def _fitting(
+    source: SourceDataset, batch: pa.RecordBatch, splits: list[str], where: Where | None
+) -> Iterator[Selection]:
+    gave = [len(keys) for keys in batch.column("keys").to_pylist()]
+    wanted = [
+        count > 0 and split in splits for count, split in zip(gave, batch.column("split").to_pylist(), strict=True)
+    ]
+    rows = pa.Table.from_batches([batch]).filter(pa.array(wanted, pa.bool_())).combine_chunks()
+    as_python = rows.to_pylist()
+    if where is None:
+        yield from (Selection(source, row, row["keys"]) for row in as_python)
+        return
+    parents = np.repeat(np.arange(len(rows)), [len(row["keys"]) for row in as_python])
+    keys = [key for row in as_python for key in row["keys"]]
+    own = {
+        "key": keys,
+        "face": [int(found[1]) if (found := _FURTHER_FACE.search(key)) else 0 for key in keys],
+        "score": [
+            source.score(as_python[i], key) if "score" in where.columns else 0.0
+            for i, key in zip(parents, keys, strict=True)
+        ],
+    }
+    spread = rows.take(pa.array(parents))
+    columns = {**own, **{name: spread[name] for name in SCHEMA.names}}
+    chosen: dict[int, list[str]] = {}
+    for number in where.fits(pa.table(columns, schema=SAMPLES)).tolist():
+        chosen.setdefault(int(parents[number]), []).append(keys[number])
+    yield from (Selection(source, as_python[i], taken) for i, taken in chosen.items())
+
+
+_Before = dict[
+    str, tuple[SourceDataset, str, list[str]]
+]  # by path: the dataset that gave it first, its shard, its keys
+
+
+def _is_new(pick: Selection, before: _Before) -> bool:
+    """False where an earlier dataset gave just the same.
+
+    Raises:
+        DatasetError: it gave something else under the same name.
+    """
+    path, shard = pick.row["path"], pick.row["shard"]
+    first, its_shard, keys = before.setdefault(path, (pick.source, shard, pick.keys))
+    if first is pick.source:
+        return True
+    if keys != pick.keys or any(first.read(its_shard, key) != pick.sample(key) for key in keys):
+        raise DatasetError(
+            f"{first.folder} and {pick.source.folder} both hold {shown(pick.keys[0])} (of {shown(path)}), and "
+            f"not the same.\n"
+            "Select from one of them, or prepare one from a folder above, so that its paths differ."
+        )
+    return False
+
 
 # Settings that may differ where select brings all faces to one, and how.
 _REMEDIES = {
@@ -70,7 +223,7 @@ def select(
     """Copies the faces that fit into a dataset of its own, in the order of the datasets and of their rows.
 
     Images are copied byte for byte, or averaged by area to ``config.size`` and brought to ``config.channels`` (one, by
-    `facegan.faces.grey.grey`, before they are averaged); the JSON stays as it is. The new dataset
+    `facegan.faces.crop.grey`, before they are averaged); the JSON stays as it is. The new dataset
     counts the photographs whose faces were taken, and no others. Nothing lies under ``new`` until all of it does.
 
     Args:
@@ -85,11 +238,11 @@ def select(
         DiskError: ``new`` can't be written.
     """
     config, console, new = config or SelectConfig(), console or Console(quiet=True), Path(new)
-    sources = [Standing(Path(out)) for out in outs]
+    sources = [SourceDataset(Path(out)) for out in outs]
     settings = _settings(sources, config)
-    with new_folder(new) as folder, _progress(sources, console) as progress, ExitStack() as stack:
-        copying = _Copying(folder, settings, stack)
-        write_photos(folder / PHOTOS_FILE, copying.tables(picked(sources, config, progress)))
+    with atomic_dir(new) as folder, _progress(sources, console) as progress, ExitStack() as stack:
+        copying = _DatasetCopier(folder, settings, stack)
+        write_photos(folder / PHOTOS_FILE, copying.tables(select_samples(sources, config, progress)))
         if not copying.entries:
             raise DatasetError(
                 f"No face fits{f' --where {config.where}' if config.where else ''}: nothing was written."
@@ -114,21 +267,21 @@ def plan_select(
 ) -> SelectResult:
     """Counts what `select` would take with the same arguments. Touches nothing; raises what `select` would."""
     config, console = config or SelectConfig(), console or Console(quiet=True)
-    refuse_filled(Path(new))
-    sources = [Standing(Path(out)) for out in outs]
+    require_empty(Path(new))
+    sources = [SourceDataset(Path(out)) for out in outs]
     _settings(sources, config)
     with _progress(sources, console) as progress:
         counts = Counter[str]()
-        for pick in picked(sources, config, progress):
+        for pick in select_samples(sources, config, progress):
             counts.update(samples=len(pick.keys), photos=1)
     return SelectResult(counts["samples"], counts["photos"], 0, 0, str(new))
 
 
-def _progress(sources: list[Standing], console: Console) -> Any:
+def _progress(sources: list[SourceDataset], console: Console) -> Any:
     return console.progress(sum(source.info.totals.photos for source in sources), "photographs")
 
 
-def _settings(sources: list[Standing], config: SelectConfig) -> dict[str, Any]:
+def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, Any]:
     """The new dataset's settings.
 
     Raises:
@@ -188,7 +341,7 @@ class _Open:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-class _Copying:
+class _DatasetCopier:
     """Writes shards, one a split at a time, and keeps account of them."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], stack: ExitStack) -> None:
@@ -197,7 +350,7 @@ class _Copying:
         self._photos = 0
         self._started = Counter[str]()
 
-    def tables(self, picks: Iterator[Pick]) -> Iterator[pa.Table]:
+    def tables(self, picks: Iterator[Selection]) -> Iterator[pa.Table]:
         """Copies, and gives the rows of each shard once it is written."""
         writing: dict[str, _Open] = {}
         for pick in picks:
@@ -221,12 +374,12 @@ class _Copying:
         writer = self.stack.enter_context(ShardWriter(self.folder / name, self.folder / f".{name}{TEMPORARY}"))
         return _Open(name, split, writer)
 
-    def _add(self, shard: _Open, pick: Pick) -> None:
+    def _add(self, shard: _Open, pick: Selection) -> None:
         for key in pick.keys:
             image, meta = pick.sample(key)
             info = pick.source.info
             if (info.settings["size"], info.channels) != (self.settings["size"], self.settings["channels"]):
-                image = _brought(image, self.settings, key, pick.source.folder)
+                image = _convert_image(image, self.settings, key, pick.source.folder)
             shard.writer.add(key, self.settings["format"], image, meta)
         shard.samples += len(pick.keys)
         shard.rows.append({**pick.row, "keys": pick.keys, "shard": shard.name})
@@ -239,7 +392,7 @@ class _Copying:
         self._photos += len(shard.rows)
         return pa.Table.from_pylist(shard.rows, schema=SCHEMA)
 
-    def info(self, sources: list[Standing]) -> DatasetInfo:
+    def info(self, sources: list[SourceDataset]) -> DatasetInfo:
         photos = self.folder / PHOTOS_FILE
         entries = sorted(self.entries, key=lambda entry: (SPLITS.index(entry.split), entry.name))
         names = {source.info.data_set for source in sources}
@@ -261,7 +414,7 @@ class _Copying:
         )
 
 
-def _brought(image: bytes, settings: dict[str, Any], key: str, folder: Path) -> bytes:
+def _convert_image(image: bytes, settings: dict[str, Any], key: str, folder: Path) -> bytes:
     """To the new dataset's size and channels."""
     rgb = decode_image(image)
     if rgb is None:
@@ -273,7 +426,7 @@ def _brought(image: bytes, settings: dict[str, Any], key: str, folder: Path) -> 
     return encode_image(small.reshape(size, size, settings["channels"]), settings["format"])
 
 
-def _versions(sources: list[Standing]) -> dict[str, str]:
+def _versions(sources: list[SourceDataset]) -> dict[str, str]:
     """Versions of what made the faces; more than one where the datasets were made by several."""
     names = dict.fromkeys(name for source in sources for name in source.info.versions)
     return {

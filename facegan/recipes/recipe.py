@@ -19,15 +19,107 @@ from facegan.config import (
     TrainConfig,
     defaults_of_nets,
 )
+from facegan.config.base import in_epochs
+from facegan.config.resources import FILES, SECTIONS, FacesConfig, MeansConfig, PhotosConfig, ReportConfig, names_of
 from facegan.console import shown
 from facegan.errors import DamagedFile, SettingsError, one_of, suggest
-from facegan.files import parse_toml
-from facegan.lengths import in_epochs
-from facegan.own import refuse_untrusted, runs_code
-from facegan.recipes.known import find_recipe, is_packaged
-from facegan.recipes.lines import lines_of
-from facegan.recipes.settings import FILES, SECTIONS, FacesConfig, MeansConfig, PhotosConfig, ReportConfig, names_of
+from facegan.files import atomic_write, disk_errors, packaged, parse_toml
+from facegan.plugins import refuse_untrusted, runs_code
 from facegan.remote import is_url
+
+# Which recipes there are: those that come with facegan, and files of one's own.
+
+_FOLDER = "pipelines"
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes that come with facegan, by name."""
+    return {path.stem: path for path in sorted(packaged(_FOLDER).glob("*.toml"))}
+
+
+def is_packaged(file: Path) -> bool:
+    return file.resolve().parent == packaged(_FOLDER).resolve()
+
+
+def find_recipe(text: str) -> Path:
+    """The file of a recipe: a packaged one by name, any by a path that ends in ``.toml``.
+
+    Raises:
+        SettingsError: there is none; the nearest name.
+    """
+    known = packaged_recipes()
+    if text in known:
+        return known[text]
+    path = Path(text)
+    if path.suffix != ".toml":
+        own = f" Did you mean {text}.toml?" if Path(f"{text}.toml").is_file() else suggest(text, known)
+        raise SettingsError(
+            f"There is no recipe '{shown(text)}': choose {one_of(known)},\nor name a file that ends in .toml.{own}"
+        )
+    if not path.is_file():
+        beside = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        near = suggest(path.name, beside) or suggest(path.stem, known)
+        raise SettingsError(f"There is no recipe {shown(path)}.{near}")
+    return path
+
+
+def copy_recipe(name: str, file: Path) -> None:
+    """A copy of a recipe, to be changed.
+
+    Raises:
+        SettingsError: there is no such recipe; ``file`` is there already, or is not named as recipes are.
+        DiskError: ``file`` can't be written.
+    """
+    data = find_recipe(name).read_bytes()
+    if file.suffix != ".toml":
+        raise SettingsError(
+            f"{file}: recipes are files that end in .toml. Call it {file.with_name(file.name + '.toml')}"
+        )
+    if file.exists():
+        raise SettingsError(f"{file} is there already. Choose another name.")
+    with disk_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as copy:
+        copy.write(data)
+
+
+# On which line of a recipe a setting stands: what tomllib does not tell.
+
+
+def lines_of(text: str) -> dict[tuple[str, str], int]:
+    """The line, from 1, on which each (section, setting) of a valid TOML text begins; its heading is (section, "").
+
+    A value may go over several lines: a piece ends where what was read since the last one is TOML by itself.
+    """
+    found: dict[tuple[str, str], int] = {}
+    section, piece, begins = "", "", 0
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if not piece and (not line.strip() or line.lstrip().startswith("#")):
+            continue
+        begins = begins if piece else number
+        piece += line + "\n"
+        try:
+            told = parse_toml(piece, "")
+        except DamagedFile:
+            continue
+        if piece.lstrip().startswith("["):
+            section, below = next(iter(told.items()))
+            found.setdefault((section, ""), begins)
+            told = {}
+            if isinstance(below, dict) and below:  # [train.adam]: what follows is none of [train]'s own
+                found.setdefault((section, next(iter(below))), begins)
+                section = f"{section}."
+        for name, value in told.items():
+            if section:
+                found.setdefault((section, name), begins)
+            elif isinstance(value, dict):  # train.images = 64, before any heading
+                found.setdefault((name, ""), begins)
+                found |= {(name, key): begins for key in value if (name, key) not in found}
+            else:
+                found.setdefault(("", name), begins)
+        piece = ""
+    return found
+
 
 MAX_BYTES = 1_000_000
 _SOME_FACES = 1_000_000  # so that a length in epochs can be checked before the faces are counted
@@ -68,7 +160,7 @@ class Recipe:
         Raises:
             SettingsError: they can't be; named with their line.
         """
-        values = of_class(TrainConfig, self.given["train"])
+        values = subset_for(TrainConfig, self.given["train"])
         with self.located("train"):
             return TrainConfig.for_method(
                 str(values.pop("method", TrainConfig.default("method"))), faces=faces or _SOME_FACES, **values
@@ -144,20 +236,20 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
     Raises:
         SettingsError: there is none of that name, or what it says can't be: the line, the rule, the nearest name.
     """
-    bare = read_written(text)
+    bare = parse_recipe(text)
     given = bare.given
-    set_over(bare, sets or {})
+    apply_overrides(bare, sets or {})
     photos = prep = faces = None
     if "prep" in given:
         if not given["prep"].get("source"):
             where = bare.line("prep", "source") or bare.line("prep")
             raise SettingsError(f"{where}[prep] needs a source: the photographs, as facegan prep takes them.")
         with bare.located("prep"):
-            photos = PhotosConfig.of(of_class(PhotosConfig, given["prep"]))
-            prep = PrepConfig.of(of_class(PrepConfig, given["prep"]))
+            photos = PhotosConfig.of(subset_for(PhotosConfig, given["prep"]))
+            prep = PrepConfig.of(subset_for(PrepConfig, given["prep"]))
     if "train" in given:
         with bare.located("train"):
-            faces = FacesConfig.of(of_class(FacesConfig, given["train"]))
+            faces = FacesConfig.of(subset_for(FacesConfig, given["train"]))
             if bool(faces.shards) == bool(photos):
                 raise SettingsError(_which_faces(faces.shards))
         bare.train()
@@ -166,8 +258,8 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
         if faces is None:
             raise SettingsError(f"{bare.line('eval')}[eval] measures what [train] made, and there is no [train].")
         with bare.located("eval"):
-            means = MeansConfig.of(of_class(MeansConfig, given["eval"]))
-            measures = EvalConfig.of(of_class(EvalConfig, given["eval"]))
+            means = MeansConfig.of(subset_for(MeansConfig, given["eval"]))
+            measures = EvalConfig.of(subset_for(EvalConfig, given["eval"]))
     export = None
     if "export" in given:
         if faces is None:
@@ -201,7 +293,7 @@ def defaults_of(recipe: Recipe, section: str) -> dict[str, Any]:
     return values
 
 
-def read_written(text: str) -> Recipe:
+def parse_recipe(text: str) -> Recipe:
     """What the file of a recipe says, its names checked, and nothing made of it yet; raises as `read_recipe`."""
     file = find_recipe(text)
     written = _read_text(file)
@@ -210,7 +302,7 @@ def read_written(text: str) -> Recipe:
     return Recipe(file.stem, file, _heading(written), given, lines, None, None, None)
 
 
-def set_over(recipe: Recipe, sets: Mapping[str, Mapping[str, Any]]) -> None:
+def apply_overrides(recipe: Recipe, sets: Mapping[str, Mapping[str, Any]]) -> None:
     """Values of ``--set`` in the place of the recipe's.
 
     Raises:
@@ -287,7 +379,7 @@ def _refuse_name(section: str, name: str, where: str) -> None:
     )
 
 
-def of_class(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
+def subset_for(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
     """Those of a section's values that belong to one of its classes."""
     return {name: value for name, value in values.items() if name in config.model_fields}
 

@@ -3,24 +3,203 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
+import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter
 
 from facegan import __version__
 from facegan.console import Console
-from facegan.errors import CheckpointError, DamagedFile, DatasetError, SettingsError
-from facegan.files import exclusive, make_folder, parsing
-from facegan.recipes.recipe import Recipe, is_local
-from facegan.recipes.record import RECORD_FILE, Made, Record
-from facegan.recipes.seen import GONE, signature
-from facegan.recipes.stage import Stage
-from facegan.recipes.stages import stages_of
-from facegan.recipes.to_faces import Prep
-from facegan.recipes.to_generator import Train
+from facegan.errors import CheckpointError, DamagedFile, DatasetError, FaceganError, SettingsError, SourceError
+from facegan.files import exclusive, files_below, make_folder, parsing, read_json, write_json
+from facegan.recipes.recipe import Recipe, is_local, read_recipe
+from facegan.recipes.stages import PrepStage, Stage, stages_of
+from facegan.recipes.train_stage import TrainStage
+from facegan.remote import is_url
+from facegan.report.runs import Run
+from facegan.report.sections import Baseline
+
+# By which recipe a run was begun, and what that says of its training.
+
+
+def recipe_of_run(run: Run) -> Baseline | None:
+    """What the run's settings are held against: the recipe that its command names, as it stands now; else None."""
+    try:
+        words = shlex.split(str(run.record.get("command", "")))
+        name = words[words.index("--recipe") + 1] if "--recipe" in words else _of_run(words)
+        return recipe_baseline(read_recipe(name), run.record["dataset"]["faces"]) if name else None
+    except (FaceganError, ValueError, IndexError):  # it has gone, or is not what it was
+        return None
+
+
+def recipe_baseline(recipe: Recipe, faces: int) -> Baseline:
+    """``faces``: how many an epoch shows, where a length is given in epochs."""
+    return Baseline(recipe.name, json.loads(recipe.train(faces).model_dump_json()))
+
+
+def _of_run(words: list[str]) -> str:
+    """``facegan run RECIPE``: the first word behind ``run`` that is neither an option nor one's value."""
+    behind = words[2:] if words[1:2] == ["run"] else []
+    valued = {"--set", "--to"}
+    return next(
+        (word for i, word in enumerate(behind) if not word.startswith("-") and (i == 0 or behind[i - 1] not in valued)),
+        "",
+    )
+
+
+# What an experiment's folder tells of its stages: from what each was made, what came of it, and so what is to be done.
+#
+# One small file, written anew after each stage. Where it is gone or damaged every stage is asked again, and finds out
+# by itself what it has: nothing of it is lost.
+
+FORMAT = 1
+RECORD_FILE = ".facegan-run.json"
+SUMS = (
+    "photographs",
+    "faces",
+    "generator",
+    "code of nets",
+    "code of loss",
+)  # inputs that are digests, and so mean nothing to people
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage that was done.
+
+    Attributes:
+        version: the facegan that did it; another one asks the stage again, which knows its formats.
+        inputs: settings and what there was to see of files, by name, as plain values.
+        outputs: size and time of each file that has to stay.
+        digest: of all of these, so that a record which was edited or cut is not believed.
+        result: what came of it.
+    """
+
+    version: str
+    inputs: dict[str, Any]
+    outputs: dict[str, list[int]]
+    result: dict[str, Any]
+    seconds: float
+    digest: str = ""
+
+    def digest_of(self) -> str:
+        told = json.dumps([FORMAT, self.version, self.inputs, self.outputs, self.result], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def why_again(self, inputs: dict[str, Any], outputs: dict[str, list[int]]) -> str:
+        """Why it is out of date beside what there is now, in a few words; "" where it is not."""
+        if self.digest != self.digest_of():
+            return "its record is damaged"
+        if self.version != __version__:
+            return f"it was made by facegan {self.version}"
+        for name in {**inputs, **self.inputs}:
+            then, now = self.inputs.get(name), inputs.get(name)
+            if then != now:
+                return f"{name} changed" if name in SUMS else f"{name} is {now}, and was {then}"
+        for name, told in outputs.items():
+            if self.outputs.get(name) != told:
+                return f"{name} has changed" if told else f"{name} is gone"
+        return ""
+
+
+_STAGES = TypeAdapter(dict[str, StageRecord])
+
+
+@dataclass
+class Record:
+    """The stages of an experiment that were done, by name."""
+
+    folder: Path
+    stages: dict[str, StageRecord] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        try:
+            told = read_json(folder / RECORD_FILE)
+            with parsing(folder / RECORD_FILE):
+                stages = _STAGES.validate_python(told["stages"] if told["format"] == FORMAT else {})
+        except (OSError, DamagedFile):
+            stages = {}
+        return cls(folder, stages)
+
+    def add(self, name: str, recipe: str, made: StageRecord) -> None:
+        """
+        Raises:
+            DiskError: the record can't be written.
+        """
+        self.stages[name] = StageRecord(**{**vars(made), "digest": made.digest_of()})
+        stages = {name: vars(made) for name, made in self.stages.items()}
+        write_json(self.folder / RECORD_FILE, {"format": FORMAT, "recipe": recipe, "stages": stages})
+
+
+# What a stage was made from, told at a glance: the names, sizes and times of files, never their bytes.
+#
+# Noticed is any file that was added, removed, renamed, or written since. Not noticed is what lies behind a URL or comes
+# from ``torchvision:``, and a file that was changed with its size and time kept.
+
+GONE = ""  # nothing is there any more
+_FAR = "not looked at"
+
+
+def fingerprint(where: str, leave_out: Path | None = None) -> str:
+    """What there is to see of a file, a folder with all below it, or a pattern of files; `GONE` where nothing is.
+
+    Args:
+        leave_out: a folder inside that is not looked into: the dataset that is made from the others.
+    """
+    if is_local(where):
+        return _folder(where, leave_out) if Path(where).is_dir() else _file(where)
+    if is_url(where) or ":" in where.partition("/")[0]:
+        return _FAR
+    from braceexpand import braceexpand
+
+    try:
+        files = [path for text in braceexpand(where) for path in sorted(glob.glob(text))]  # noqa: PTH207 - as given
+    except ValueError:
+        return GONE
+    return " ".join(map(_file, files))
+
+
+def signature(path: Path) -> list[int] | None:
+    """Size and time of a file; None where there is none."""
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return [told.st_size, told.st_mtime_ns]
+
+
+def _file(where: str) -> str:
+    told = signature(Path(where))
+    return f"{told[0]} bytes, {told[1]}" if told else GONE
+
+
+def _folder(top: str, leave_out: Path | None) -> str:
+    """A sum of digests: files come in any order, and a million of them are not kept to be sorted."""
+    avoid = os.fsencode(os.path.realpath(leave_out)) if leave_out else None
+    count = total = 0
+    with contextlib.suppress(OSError, SourceError):  # prep says what is wrong with it
+        for name, entry in files_below(os.fsencode(top), lambda folder, _: os.path.realpath(folder) != avoid):
+            count, total = count + 1, total + _digest(name, entry) & (1 << 64) - 1
+    return f"{count} files, {total:016x}"
+
+
+def _digest(name: bytes, entry: os.DirEntry[bytes]) -> int:
+    try:
+        told = entry.stat()
+        seen = b"%d %d" % (told.st_size, told.st_mtime_ns)
+    except OSError:  # a link that leads nowhere
+        seen = b""
+    return int.from_bytes(hashlib.blake2b(name + b"\0" + seen, digest_size=8).digest())
+
 
 _LOCK = ".facegan-run.lock"
 # Ways out that prep and train name where other work stands in their folder, and that this command has not.
@@ -66,7 +245,7 @@ def run_recipe(
 
     A stage is up to date where its settings, what there is to see of what it is made from, and what has to stay of it
     are as they were when it was done, by this version of facegan. Seen of files are their names, sizes and times
-    (`facegan.recipes.seen`); of a dataset the sums in its dataset.json; nothing of what lies behind a URL: photographs
+    (`facegan.recipes.run`); of a dataset the sums in its dataset.json; nothing of what lies behind a URL: photographs
     that came there are added by ``facegan prep``.
 
     Args:
@@ -100,7 +279,7 @@ def run_recipe(
             with _way_out(stage, to):
                 result = stage.do(console, command or [])
             seconds = round(time.monotonic() - start, 1)
-            record.add(stage.name, recipe.name, Made(__version__, inputs, _seen(stage), result, seconds))
+            record.add(stage.name, recipe.name, StageRecord(__version__, inputs, _seen(stage), result, seconds))
             rows.append(Row(stage.name, "done", stage.tell(result), why, seconds, stage.where, result))
         return rows
 
@@ -164,7 +343,7 @@ def _check(recipe: Recipe, stages: list[Stage], to: Path, *, try_code: bool = Tr
         SettingsError: a file is missing, the nets do not fit the size, or the folder lies among the photographs.
     """
     record = Record.read(to)
-    prep = next((stage for stage in stages if isinstance(stage, Prep)), None)
+    prep = next((stage for stage in stages if isinstance(stage, PrepStage)), None)
     stands = prep is not None and prep.name in record.stages and not _why(prep, record)[0]
     recipe.refuse_missing_files(frozenset({("prep", "source")}) if stands else frozenset())
     if prep and not prep.drawn and is_local(prep.source) and Path(prep.source).is_dir():
@@ -174,7 +353,7 @@ def _check(recipe: Recipe, stages: list[Stage], to: Path, *, try_code: bool = Tr
                 f"{to} lies in {prep.source}, among the photographs: the training's pictures would be taken for some.\n"
                 "Choose another folder with --to."
             )
-    train = next((stage for stage in stages if isinstance(stage, Train)), None)
+    train = next((stage for stage in stages if isinstance(stage, TrainStage)), None)
     if prep and train and not stands:
         train.refuse_unfit_nets(prep.config.size, prep.config.channels, try_code)
 

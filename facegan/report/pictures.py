@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facegan.train.grid import as_stored
+from facegan.sample.generate import as_stored
 
 MOST_FRAMES = 40
 FRAMES_BYTES = 3_400_000  # of all of a training's grids, in the page: it has 5 MB altogether

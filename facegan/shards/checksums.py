@@ -13,7 +13,7 @@ from pathlib import Path
 
 from facegan.errors import DamagedFile, DatasetError, DiskError
 from facegan.files import make_folder, read_json, sha256_file, user_cache, write_json
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
 
 Mark = tuple[str, int, int]  # SHA-256, size, time of change in ns
 

@@ -13,8 +13,8 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from facegan.errors import DamagedFile, DatasetError
-from facegan.files import parsing, replacing
-from facegan.shards.layout import DATASET_FILE
+from facegan.files import atomic_write, parsing
+from facegan.shards.format import DATASET_FILE
 
 SCHEMA = pa.schema(
     [
@@ -179,7 +179,7 @@ def _text(text: str, where: np.ndarray) -> pa.Array:
 
 def write_photos(path: Path, tables: Iterable[pa.Table]) -> None:
     """The rows of all tables. Row groups are filled alike however they come, so that the bytes follow from the rows."""
-    with replacing(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+    with atomic_write(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         waiting: list[pa.Table] = []
         rows = 0  # that wait: counted as they come, for a million tables may have a row each
         for table in tables:

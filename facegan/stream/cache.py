@@ -11,7 +11,7 @@ import torch
 
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.files import human_bytes
-from facegan.machine import available_bytes
+from facegan.system import available_bytes
 
 CACHES = ("auto", "gpu", "ram", "off")
 _GPU_SHARE, _RAM_SHARE = 4, 2  # `auto` uses at most one part in so many of the free memory

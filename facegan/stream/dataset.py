@@ -19,9 +19,8 @@ from facegan.errors import DatasetError, one_of
 from facegan.files import parse_json
 from facegan.remote import is_url
 from facegan.shards.checksums import Mark, are_verified, check_shard, mark_of, save_verified, size_error
-from facegan.shards.images import decode_into
-from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
-from facegan.shards.stored import StoredPNGs
+from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.shards.images import StoredPNGs, decode_into
 from facegan.stream.cache import check_cache
 from facegan.stream.index import MmapPool, dataset_offsets, shard_stats
 from facegan.stream.loader import Batches, RankSlice, StreamOptions

@@ -18,8 +18,8 @@ import numpy as np
 from facegan.console import Console
 from facegan.errors import DatasetError, DiskError
 from facegan.files import evict_lru, make_folder, read_cached, user_cache, write_cached
-from facegan.shards.index import Shard
-from facegan.shards.layout import DATASET_FILE, ShardEntry
+from facegan.shards.format import DATASET_FILE, ShardEntry
+from facegan.shards.reader import Shard
 
 COLUMNS = 4  # offset and bytes of the image in its shard, offset and bytes of its JSON (0 bytes: it has none)
 _CACHE_BYTES = 1 << 30  # of all indexes together

@@ -26,11 +26,11 @@ from facegan.files import (
     sha256_file,
     user_cache,
 )
-from facegan.machine import available_bytes
-from facegan.remote import Unreachable, download, filesystem, patiently, silence_seconds
-from facegan.shards.index import LEAST_MEMBER_BYTES
-from facegan.shards.layout import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.remote import RemoteUnavailable, download, filesystem, retry, silence_seconds
+from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.shards.reader import LEAST_MEMBER_BYTES
 from facegan.stream.index import COLUMNS
+from facegan.system import available_bytes
 
 _CONNECTIONS = 8
 _MOST_INFO_BYTES = 256 << 20  # of dataset.json: a million shards
@@ -58,8 +58,8 @@ def read_info(url: str) -> DatasetInfo:
         return data
 
     try:
-        return DatasetInfo.parse(patiently(read), where)
-    except Unreachable as error:
+        return DatasetInfo.parse(retry(read), where)
+    except RemoteUnavailable as error:
         raise DatasetError(f"{where} is unavailable: {error}\nIs {url} a dataset of facegan prep?") from None
 
 
@@ -139,8 +139,8 @@ class RemoteShards:
             if _is_right(path, self._entries[number]):
                 mark_used(path)
             else:
-                patiently(lambda: self._download(number, stopped))
-        except Unreachable as error:
+                retry(lambda: self._download(number, stopped))
+        except RemoteUnavailable as error:
             raise DatasetError(
                 f"The shard {self.where(number)} is unavailable: {error}\n"
                 "Try again later, or add --skip-broken to continue without such shards."

@@ -35,8 +35,8 @@ import torch
 from facegan.console import Console, shown
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.files import TEMPORARY, human_bytes, make_folder, user_cache
-from facegan.own import PIPE, command_environment
-from facegan.remote import TIMEOUT_VARIABLE, download, filesystem, is_url, patiently, timeout_seconds, without_query
+from facegan.plugins import PIPE, command_environment
+from facegan.remote import TIMEOUT_VARIABLE, download, filesystem, is_url, retry, timeout_seconds, without_query
 from facegan.shards.images import decode_image, decode_into
 from facegan.stream.loader import RankSlice, StreamOptions
 from facegan.stream.sampler import saved_position
@@ -292,7 +292,7 @@ def _open(url: str, stopped: threading.Event) -> Iterator[IO[bytes] | _Pipe]:
     elif is_url(url):
         fs, path = filesystem(url)
         with tempfile.NamedTemporaryFile(dir=make_folder(user_cache("shards")), suffix=TEMPORARY) as file:
-            patiently(lambda: download(fs, path, Path(file.name), None, stopped))
+            retry(lambda: download(fs, path, Path(file.name), None, stopped))
             with Path(file.name).open("rb") as stream:
                 yield stream
     else:

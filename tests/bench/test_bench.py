@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from facegan.bench.pairs import Bench
+from facegan.bench.baseline import Bench
 from facegan.bench.roofline import work_of_an_image
 from facegan.config import TrainConfig
-from facegan.train.rounds.step import Trainer, spec_of
+from facegan.training.trainer import Trainer, spec_of
 from tests.cli.run import facegan
 
 

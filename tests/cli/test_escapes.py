@@ -16,7 +16,7 @@ import pytest
 
 from facegan.cli.app import main
 from tests.test_console import is_obeyed
-from tests.train.toy import toy_train
+from tests.training.toy import toy_train
 
 BAD = "a\x1b]0;T\x07\x1b[31m\x9b2J\u202e\nerror: forged\r"
 PREP = ("--crop", "squash", "--detector", "none", "--size", "32", "--workers", "1")

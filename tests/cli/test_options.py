@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from facegan import cli
-from facegan.cli.commands import COMMANDS, load
+from facegan.cli.app import COMMANDS, load
 from tests.cli.run import facegan
 
 EVERYWHERE = {"--json", "--debug"}

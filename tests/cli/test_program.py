@@ -82,7 +82,7 @@ def test_import_facegan_is_light_and_its_names_are_these() -> None:
 
 
 def test_training_loads_neither_mediapipe_nor_webdataset() -> None:
-    assert not loaded_by("import facegan.train, facegan.stream") & {"mediapipe", "webdataset", "torchvision"}
+    assert not loaded_by("import facegan.training, facegan.stream") & {"mediapipe", "webdataset", "torchvision"}
 
 
 def test_the_commands_and_their_options() -> None:

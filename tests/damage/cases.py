@@ -126,12 +126,12 @@ def seal_state(file: Path) -> None:
 
 def seal_stages(file: Path) -> None:
     """The digest of each stage."""
-    from facegan.recipes.record import Made
+    from facegan.recipes.run import StageRecord
 
     try:
         told = json.loads(file.read_bytes())
         for made in told["stages"].values():
-            made["digest"] = Made(**made).digest_of()
+            made["digest"] = StageRecord(**made).digest_of()
         file.write_text(json.dumps(told))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return

@@ -13,9 +13,9 @@ from facegan.config import TrainConfig
 from facegan.demo import draw_portrait
 from facegan.nets import NetSpec, load_generator, make_generator
 from facegan.recipes.recipe import read_recipe
-from facegan.recipes.toy import PictureBatches
+from facegan.recipes.trial import PictureBatches
 from facegan.stream.sampler import Sampler
-from facegan.train import sample_images, train
+from facegan.training import sample_images, train
 
 SIDE = 140  # px of a portrait: the face and a little hair, as prep cuts it
 CENTRE = (125, 89)
@@ -40,7 +40,7 @@ def learnt(faces: Tensor, count: int, components: int = 24, seed: int = 0) -> Te
 
 
 class Drawn:
-    """Drawn faces as `facegan.train.Faces`."""
+    """Drawn faces as `facegan.training.Faces`."""
 
     def __init__(self, images: Tensor) -> None:
         self.images, self.size, self.channels, self.fingerprint = images, images.shape[-1], 3, "drawn faces"

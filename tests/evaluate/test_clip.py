@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facegan.errors import ModelError
-from facegan.evaluate.clip import Clip
-from facegan.evaluate.weights import find_weights
+from facegan.evaluate.features import Clip
+from facegan.evaluate.pretrained import find_weights
 from facegan.manifests import network_weights
 from tests.evaluate.program import evaluated, fidelity, refused, write_faces
 

@@ -16,7 +16,7 @@ from facegan.evaluate import project, sliced_wasserstein
 from facegan.nets import load_generator
 from facegan.prep.prepare import prepare
 from facegan.stream import FaceShards
-from facegan.train import sample_images
+from facegan.training import sample_images
 from tests.cli.run import facegan as program
 from tests.evaluate.drawn import blurred, drawn_faces, learnt, to_arrays, to_tensor, uniform_noise, untrained
 from tests.evaluate.program import evaluated, refused, write_faces, write_images

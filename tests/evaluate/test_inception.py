@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from facegan.errors import ModelError
-from facegan.evaluate.fidelity import fid, read_statistics
-from facegan.evaluate.inception import Inception
-from facegan.evaluate.weights import find_weights, read_weights
+from facegan.evaluate.features import Inception
+from facegan.evaluate.fid import fid, read_statistics
+from facegan.evaluate.pretrained import find_weights, read_weights
 from facegan.manifests import network_weights
 from tests.evaluate.program import evaluated, fidelity, refused, write_faces
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from facegan.errors import SettingsError
-from facegan.evaluate import density_coverage, manifold, nearest
+from facegan.evaluate import density_coverage, nearest
+from facegan.evaluate import density_coverage as manifold
 
 
 def cloud(count: int, features: int = 8, seed: int = 0, mean: float = 0) -> np.ndarray:

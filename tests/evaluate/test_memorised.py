@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facegan.errors import SettingsError
-from facegan.evaluate import Neighbours, copied_share, neighbours, neighbours_picture, random_features
+from facegan.evaluate import Neighbours, copy_rate, neighbours, neighbours_picture, random_features
 from tests.evaluate.drawn import blurred, compressed, drawn_faces, learnt, noisy, uniform_noise, untrained
 
 
@@ -30,9 +30,9 @@ def unseen(drawn: Tensor) -> Tensor:
 
 
 def test_training_faces_are_copies_and_unseen_ones_are_not(training: Tensor, unseen: Tensor) -> None:
-    assert copied_share(training, training) == 1
-    assert copied_share(unseen, training) <= 0.05
-    assert copied_share(torch.cat([unseen, training[:40]]), training) == pytest.approx(0.5, abs=0.03)
+    assert copy_rate(training, training) == 1
+    assert copy_rate(unseen, training) <= 0.05
+    assert copy_rate(torch.cat([unseen, training[:40]]), training) == pytest.approx(0.5, abs=0.03)
 
 
 def test_what_hides_a_copy_does_not_hide_it(training: Tensor) -> None:
@@ -44,19 +44,19 @@ def test_what_hides_a_copy_does_not_hide_it(training: Tensor) -> None:
         blurred(training, 0.8),
         ((training.float() / 127.5 - 1).half() * 127.5 + 127.5).round().to(torch.uint8),
     ):
-        assert copied_share(copies, training) >= 0.95
+        assert copy_rate(copies, training) >= 0.95
 
 
 def test_bad_samples_are_no_copies(training: Tensor) -> None:
     for samples in (uniform_noise(40), untrained(40), training[:1].float().mean().to(torch.uint8).expand(9, 3, 64, 64)):
-        assert copied_share(samples, training) == 0
-    assert copied_share(learnt(training, 40), training) <= 0.05
+        assert copy_rate(samples, training) == 0
+    assert copy_rate(learnt(training, 40), training) <= 0.05
 
 
 def test_other_sizes_and_one_channel() -> None:
     small = drawn_faces(60, 28).float().mean(1, keepdim=True).round().to(torch.uint8)
-    assert copied_share(small[:40], small[:40]) == 1
-    assert copied_share(small[40:], small[:40]) <= 0.05
+    assert copy_rate(small[:40], small[:40]) == 1
+    assert copy_rate(small[40:], small[:40]) <= 0.05
 
 
 def test_blocks_do_not_matter_and_are_taken_once(training: Tensor, unseen: Tensor) -> None:
@@ -65,7 +65,7 @@ def test_blocks_do_not_matter_and_are_taken_once(training: Tensor, unseen: Tenso
     assert (whole.pixel_indices == parted.pixel_indices).all()
     assert (whole.feature_indices == parted.feature_indices).all()
     assert np.allclose(whole.pixel_distances, parted.pixel_distances)
-    assert copied_share(samples, iter(training.split(7))) == copied_share(samples, training) == pytest.approx(4 / 9)
+    assert copy_rate(samples, iter(training.split(7))) == copy_rate(samples, training) == pytest.approx(4 / 9)
 
 
 def test_neighbours_are_the_nearest_of_all(training: Tensor, unseen: Tensor) -> None:
@@ -116,7 +116,7 @@ def test_what_can_not_be_compared(training: Tensor) -> None:
     with pytest.raises(SettingsError, match="2 training faces are too few to show the 3 nearest"):
         neighbours(training, training[:2])
     with pytest.raises(SettingsError, match="the distances to many training faces: 1 is too few"):
-        copied_share(training, iter([training[:1], training[:0]]))
+        copy_rate(training, iter([training[:1], training[:0]]))
     with pytest.raises(SettingsError, match=r"faces of 64×64 pixels and 3 channels .* of 32×32 pixels and 1 channel\."):
         neighbours(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), training)
     with pytest.raises(SettingsError, match="no training face 199 to show: there are 150"):
@@ -134,5 +134,5 @@ def test_photographs(celeba: Path, models: Path, tmp_path: Path) -> None:
     faces.read(np.arange(len(faces)), images)
     real = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     training, unseen = real[:1200], real[1200:]
-    assert copied_share(unseen, training) <= 0.05
-    assert copied_share(compressed(training[:300], 95).flip(-1), training) >= 0.95
+    assert copy_rate(unseen, training) <= 0.05
+    assert copy_rate(compressed(training[:300], 95).flip(-1), training) >= 0.95

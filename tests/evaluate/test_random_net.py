@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facegan.errors import SettingsError
 from facegan.evaluate import RANDOM_NET, frechet_distance, random_features, statistics
-from facegan.evaluate.random_net import FEATURES, SCALE, _weights
+from facegan.evaluate.features import FEATURES, SCALE, _weights
 from tests.evaluate.test_swd import textures
 
 KNOWN = [4.2511, -2.1365, -2.0019, -1.0478, 6.3193, -3.7399, -1.5904, -1.6692, 8.8477, -3.2136, -1.9318, 0.6166]

@@ -12,8 +12,20 @@ from torch import Tensor
 
 from facegan.errors import SettingsError
 from facegan.evaluate import Projections, project, sliced_wasserstein
-from facegan.evaluate.pyramid import enlarge, laplacian_pyramid, level_sizes, shrink
-from facegan.evaluate.swd import BINS, DIRECTIONS, PATCH, PATCHES, SCALE, STEP, _directions, _places
+from facegan.evaluate.swd import (
+    BINS,
+    DIRECTIONS,
+    PATCH,
+    PATCHES,
+    SCALE,
+    STEP,
+    _directions,
+    _places,
+    enlarge,
+    laplacian_pyramid,
+    level_sizes,
+    shrink,
+)
 
 FILTER = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None, None] / 256
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.stream import FaceShards
-from facegan.train import train
+from facegan.training import train
 
 NO_FACEGAN = """\
 import sys

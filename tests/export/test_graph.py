@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from facegan.errors import ExportError
-from facegan.export.graph import NoGraph, graph_of
-from facegan.export.program import pickled_members, program_bytes
-from facegan.export.snippet import torch_snippet
-from facegan.export.trace import trace
+from facegan.export.card import torch_snippet
+from facegan.export.torch_export import NoGraph, graph_of, pickled_members, program_bytes, trace
 from facegan.export.write import config_text
 from facegan.nets import Generator, NetSpec, save_generator
 from tests.export.pairs import LATENT, some_kinds, tiny_generator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from facegan.faces.blur import sharpness
+from facegan.faces.crop import sharpness
 
 
 def test_it_is_the_variance_of_the_laplacian_of_the_luma() -> None:

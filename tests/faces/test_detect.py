@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from facegan.faces.detect import MediaPipeDetector, look_again
-from facegan.faces.models import known_models
+from facegan.manifests import known_models
 from tests.conftest import SHARED
 from tests.prep.fake import FakeDetector, face_at
 
@@ -91,7 +91,7 @@ def test_landscapes_are_no_faces(detector: MediaPipeDetector) -> None:
     folder = SHARED / "data" / "awkward" / "exif"
     if not folder.is_dir():
         pytest.skip("needs the awkward pictures beside the repository (../shared/data/awkward)")
-    from facegan.faces.photo import Photo
+    from facegan.faces.decode import Photo
 
     for path in sorted(folder.glob("*.jpg")):
         assert not look_again(detector, Photo(path.read_bytes()).pixels(2)).is_face

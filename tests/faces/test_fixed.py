@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facegan import config
-from facegan.faces.fixed import FIXED_CROPS, SQUASH, crop_rectangle, fixed_rectangle, rectangle_quad
+from facegan.faces.crop import FIXED_CROPS, SQUASH, crop_rectangle, fixed_rectangle, rectangle_quad
 from tests.faces.supersample import psnr, supersampled, zone_plate
 
 CELEBA = (178, 218)

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facegan.faces.blur import sharpness
-from facegan.faces.grey import grey
+from facegan.faces.crop import grey, sharpness
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 3))

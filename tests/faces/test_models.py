@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from facegan.faces.models import known_models
+from facegan.manifests import known_models
 from tests.cli.run import facegan
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from facegan.faces.crop import best_rotation, rotated_face, rotated_point, rotated_quad, rotated_size
 from facegan.faces.detect import Face
-from facegan.faces.turn import best_turn, turned_face, turned_point, turned_quad, turned_size
 from tests.prep.fake import face_at
 
 SIZE = (30, 20)
@@ -18,19 +18,19 @@ def test_points_go_where_numpy_turns_their_pixels(degrees: int) -> None:
     rgb = np.zeros((20, 30, 3), np.uint8)
     rgb[3, 7] = 255
     turned = np.rot90(rgb, -degrees // 90)
-    x, y = turned_point(7.5, 3.5, degrees, *SIZE)
+    x, y = rotated_point(7.5, 3.5, degrees, *SIZE)
     assert turned[int(y), int(x)].all()
-    assert turned_size(degrees, *SIZE) == (turned.shape[1], turned.shape[0])
+    assert rotated_size(degrees, *SIZE) == (turned.shape[1], turned.shape[0])
 
 
 @pytest.mark.parametrize("degrees", TURNS)
 def test_turning_back_undoes_it(degrees: int) -> None:
     face, quad = face_at(12, 9, 8), np.array([(1.5, 2), (1.5, 8), (7.5, 8), (7.5, 2)])
-    back, size = (360 - degrees) % 360, turned_size(degrees, *SIZE)
-    there = turned_face(face, degrees, *SIZE)
-    assert turned_face(there, back, *size).box == pytest.approx(face.box)
-    assert np.allclose(turned_face(there, back, *size).keypoints, face.keypoints)
-    assert turned_quad(turned_quad(quad, degrees, *SIZE), back, *size).tolist() == quad.tolist()
+    back, size = (360 - degrees) % 360, rotated_size(degrees, *SIZE)
+    there = rotated_face(face, degrees, *SIZE)
+    assert rotated_face(there, back, *size).box == pytest.approx(face.box)
+    assert np.allclose(rotated_face(there, back, *size).keypoints, face.keypoints)
+    assert rotated_quad(rotated_quad(quad, degrees, *SIZE), back, *size).tolist() == quad.tolist()
 
 
 class Scripted:
@@ -54,7 +54,7 @@ def chosen(**said: list[Face]) -> tuple[list[Face], int, list[str]]:
     rgb = np.zeros((200, 300, 3), np.uint8)
     rgb[0, 0] = 255
     detector = Scripted(**said)
-    faces, turn = best_turn(rgb, detector.detect(rgb, 0.5), detector, 0.5)
+    faces, turn = best_rotation(rgb, detector.detect(rgb, 0.5), detector, 0.5)
     return faces, turn, detector.seen
 
 

@@ -11,11 +11,11 @@ import torch
 
 from facegan.console import Console
 from facegan.errors import Interrupted, SettingsError
-from facegan.train import train
-from facegan.train.rounds.penalties import gradient_penalty
-from facegan.train.rounds.precision import Precision
-from facegan.train.rounds.step import Trainer, spec_of
-from tests.train.toy import ToyFaces, ToyOnDevice, toy_config
+from facegan.training import train
+from facegan.training.losses import gradient_penalty
+from facegan.training.precision import Precision
+from facegan.training.trainer import Trainer, spec_of
+from tests.training.toy import ToyFaces, ToyOnDevice, toy_config
 
 pytestmark = pytest.mark.gpu
 
@@ -139,7 +139,7 @@ def test_the_penalty_is_captured_and_is_not_tf32(monkeypatch):
         seen.append((backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision))
         return gradient_penalty(*given)
 
-    monkeypatch.setattr("facegan.train.rounds.round.gradient_penalty", penalty)
+    monkeypatch.setattr("facegan.training.step.gradient_penalty", penalty)
     recorded = trained("wgan-gp", 3, tf32=True, deterministic=True)
     plain = trained("wgan-gp", 3, tf32=True, deterministic=True, graphs=False)
     assert recorded.not_recorded == ""

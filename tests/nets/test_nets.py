@@ -3,7 +3,7 @@ import torch
 
 from facegan.errors import SettingsError
 from facegan.nets import NetSpec, count_parameters, make_discriminator, make_generator
-from facegan.nets.noise import latents, random
+from facegan.nets.random import latents, named_generator
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_noise_follows_from_its_key_alone():
     assert torch.equal(draw, latents(4, 8, 1, "a", 2, "cpu"))
     for seed, purpose, counter in [(2, "a", 2), (1, "b", 2), (1, "a", 3)]:
         assert not torch.equal(draw, latents(4, 8, seed, purpose, counter, "cpu"))
-    assert torch.rand((), generator=random(2**63 - 1, "x")) >= 0
+    assert torch.rand((), generator=named_generator(2**63 - 1, "x")) >= 0

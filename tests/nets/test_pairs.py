@@ -28,9 +28,9 @@ from facegan.nets import (
     save_generator,
 )
 from facegan.nets.began import BEGANDiscriminator
-from facegan.nets.noise import latents, random
+from facegan.nets.layers import SpectralConv2d, SpectralLinear
 from facegan.nets.r3gan import Doubling, Halving
-from facegan.nets.spectral import SpectralConv2d, SpectralLinear
+from facegan.nets.random import latents, named_generator
 
 SMALL = {"began": 4, "dcgan": 4, "dcgan-fc": 4, "dcgan-pool": 2, "mlp": 4, "mnist-conv": 4, "r3gan": 16, "resnet": 2}
 CASES = [
@@ -48,7 +48,7 @@ def spec_of(name: str, size: int, channels: int = 3, **given: typing.Any) -> Net
 
 def judge(net: Discriminator, images: Tensor, counter: int = 0) -> Tensor:
     def draw(layer: int, columns: int) -> Tensor:
-        return torch.rand(len(images), columns, generator=random(layer, "dropout", counter))
+        return torch.rand(len(images), columns, generator=named_generator(layer, "dropout", counter))
 
     with drawn(net, draw):
         return net(images)
@@ -119,7 +119,7 @@ def test_shapes_range_and_gradients(name, size, channels, norm):
     generator, discriminator = make_generator(spec, 1).train(), make_discriminator(spec, 1).train()
     with torch.no_grad():  # R3GAN's blocks begin as the identity, behind which no gradient passes
         for number, weights in enumerate([*generator.parameters(), *discriminator.parameters()]):
-            weights.add_(torch.randn(weights.shape, generator=random(number, "nudge")), alpha=0.02)
+            weights.add_(torch.randn(weights.shape, generator=named_generator(number, "nudge")), alpha=0.02)
     images = generator(latents(4, 6, 0, "z", 0, "cpu", spec.law))
     assert images.shape == (4, channels, size, size)
     assert images.dtype == torch.float32
@@ -171,8 +171,8 @@ def test_weights_follow_from_spec_and_seed_and_come_back_from_a_file(name, tmp_p
 def test_without_batch_norm_no_image_depends_on_another(name):
     spec = spec_of(name, PAIRS[name].sizes[0], 1, width=SMALL[name], norm="none")
     net = make_discriminator(spec).train()
-    images = torch.rand(3, 1, spec.size, spec.size, generator=random(0, "images")) * 2 - 1
-    masks = [torch.rand(3, 100_000, generator=random(0, "masks", layer)) for layer in range(3)]
+    images = torch.rand(3, 1, spec.size, spec.size, generator=named_generator(0, "images")) * 2 - 1
+    masks = [torch.rand(3, 100_000, generator=named_generator(0, "masks", layer)) for layer in range(3)]
     logits = []
     for rows in (slice(0, 3), slice(1, 2)):
         with drawn(net, lambda layer, columns, rows=rows: masks[layer][rows, :columns]):
@@ -217,7 +217,7 @@ def test_glorot_has_the_variance_of_its_fans():
 def test_dropout_keeps_what_is_drawn_above_its_rate_and_the_mean():
     layer = Dropout(0.3).train()
     values = torch.ones(2, 2, 50, 50)
-    uniform = torch.rand(2, 5000, generator=random(0, "u"))
+    uniform = torch.rand(2, 5000, generator=named_generator(0, "u"))
     with drawn(layer, lambda number, columns: uniform):
         dropped = layer(values)
     assert torch.equal(dropped, (uniform >= 0.3).view(values.shape) / 0.7)
@@ -254,12 +254,12 @@ def test_dropout_that_nobody_draws_says_so():
 def test_the_spectral_norm_comes_to_one_and_only_training_moves_it():
     linear, conv = SpectralLinear(20, 30), SpectralConv2d(4, 8, 3, padding=1)
     for layer, shape in ((linear, (2, 20)), (conv, (2, 4, 6, 6))):
-        torch.nn.init.normal_(layer.weight, generator=random(1, "w"))
+        torch.nn.init.normal_(layer.weight, generator=named_generator(1, "w"))
         assert layer.bias is not None
         torch.nn.init.zeros_(layer.bias)
-        layer.begin(random(1, "u"))
+        layer.begin(named_generator(1, "u"))
         assert layer.u.norm().item() == pytest.approx(1, abs=1e-6)
-        inputs = torch.randn(shape, generator=random(1, "x"))
+        inputs = torch.randn(shape, generator=named_generator(1, "x"))
         for _ in range(100):
             layer(inputs)
         largest = torch.linalg.svdvals(layer.weight.detach().flatten(1))[0]
@@ -273,10 +273,10 @@ def test_the_spectral_norm_comes_to_one_and_only_training_moves_it():
 def test_the_gradient_of_spectral_normalisation_is_the_papers():
     # Equation 12: ∂W̄/∂W_ij = (E_ij − (u vᵀ)_ij W̄) / σ. With f = Σ A ∘ W̄: ∂f/∂W = (A − ⟨A, W̄⟩ u vᵀ) / σ.
     layer = SpectralLinear(5, 3, bias=False).double()
-    torch.nn.init.normal_(layer.weight, generator=random(0, "w"))
-    layer.begin(random(0, "u"))
+    torch.nn.init.normal_(layer.weight, generator=named_generator(0, "w"))
+    layer.begin(named_generator(0, "u"))
     weight, before = layer.weight.detach(), layer.u.clone()
-    inputs, outside = (torch.randn(2, n, dtype=torch.float64, generator=random(0, f"{n}")) for n in (5, 3))
+    inputs, outside = (torch.randn(2, n, dtype=torch.float64, generator=named_generator(0, f"{n}")) for n in (5, 3))
     (layer(inputs) * outside).sum().backward()
     right = functional.normalize(weight.T @ before, dim=0)  # of the iteration that the pass made
     left = layer.u
@@ -293,7 +293,7 @@ def test_the_gradient_of_spectral_normalisation_is_the_papers():
 def test_began_gives_minus_the_mean_error_of_its_autoencoder():
     net = make_discriminator(spec_of("began", 28, width=2, latent=4))
     assert isinstance(net, BEGANDiscriminator)
-    images = torch.rand(3, 3, 28, 28, generator=random(0, "x")) * 2 - 1
+    images = torch.rand(3, 3, 28, 28, generator=named_generator(0, "x")) * 2 - 1
     again = net.reconstruct(images)
     assert again.shape == images.shape
     torch.testing.assert_close(net(images), -(images - again).abs().flatten(1).mean(1))
@@ -301,7 +301,7 @@ def test_began_gives_minus_the_mean_error_of_its_autoencoder():
 
 
 def test_resampling_is_bilinear_but_for_the_border():
-    images = torch.randn(2, 3, 8, 8, generator=random(0, "x"))
+    images = torch.randn(2, 3, 8, 8, generator=named_generator(0, "x"))
     up, down = Doubling(3, 3), Halving(3, 3)
     for layer in (up, down):
         layer.begin()

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from facegan.faces.detect import Face
-from facegan.machine import peak_memory_bytes
+from facegan.system import peak_memory_bytes
 from tests.prep.fake import face_at
 
 HANGS, FAULTS, EATS, EXITS, LEAVES = 90, 91, 92, 93, 94  # photographs of this width do

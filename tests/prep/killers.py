@@ -11,7 +11,7 @@ from pathlib import Path
 
 from facegan.prep.sources.base import Entry
 from facegan.prep.sources.folder import Folder, FolderReader
-from facegan.remote import Unreachable
+from facegan.remote import RemoteUnavailable
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DeadlyReader:
         if entry.name in source.killers:
             os.kill(os.getpid(), signal.SIGKILL)
         if entry.name in source.away and source.offline.exists():
-            raise Unreachable("offline")
+            raise RemoteUnavailable("offline")
         return self._reader.read(entry)
 
     def close(self) -> None:

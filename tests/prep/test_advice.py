@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.prep.advice import advice
-from facegan.shards.layout import PHOTOS_FILE, REASONS
+from facegan.prep.messages import advice
+from facegan.shards.format import PHOTOS_FILE, REASONS
 from tests.shards.made import Made, make_dataset
 
 

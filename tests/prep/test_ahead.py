@@ -25,11 +25,10 @@ from facegan.config import PrepConfig
 from facegan.errors import SettingsError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
-from facegan.prep.sources.ahead import Ahead, expect, fetching_ahead
-from facegan.prep.sources.archives import Archives
-from facegan.prep.sources.base import Entry, Reader, Request, Room
-from facegan.remote import MOST_REQUESTS, TooLarge, Unreachable
-from facegan.shards.layout import DatasetInfo
+from facegan.prep.sources.base import Entry, MultiSource, Reader, Request, Room
+from facegan.prep.sources.prefetch import PrefetchingReader, prefetching, schedule
+from facegan.remote import MOST_REQUESTS, RemoteUnavailable, TooLarge
+from facegan.shards.format import DatasetInfo
 from tests.cli.run import facegan
 from tests.prep.detectors import FAULTS
 from tests.prep.fake import photo
@@ -74,8 +73,8 @@ def opened(where: Path | str, folder: Path, requests: int) -> Iterator[tuple[Rea
     """A source's reader that fetches ahead, and its entries, which it expects."""
     listing = Listing(where)
     folder.mkdir(exist_ok=True)
-    with contextlib.closing(fetching_ahead(listing.source.unpacked(folder).reader(), requests)) as reader:
-        expect(reader, listing.entries)
+    with contextlib.closing(prefetching(listing.source.unpacked(folder).reader(), requests)) as reader:
+        schedule(reader, listing.entries)
         yield reader, listing.entries
 
 
@@ -157,7 +156,7 @@ def test_no_more_is_fetched_than_may_wait_for_its_turn(fickle: Fickle, tmp_path:
     names = [f"{number:02d}.jpg" for number in range(60)]
     table = table_of(tmp_path / "x.parquet", fickle, names)
     entries = Listing(table).entries
-    with contextlib.closing(Ahead(open_fetching(table, tmp_path), 8, most_bytes=1_000_000)) as reader:
+    with contextlib.closing(PrefetchingReader(open_fetching(table, tmp_path), 8, most_bytes=1_000_000)) as reader:
         reader.expect(entries)
         for count in (0, 3, 6):
             for number in range(count - 3, count) if count else ():
@@ -182,7 +181,7 @@ def test_a_photograph_larger_than_may_wait_is_fetched_at_its_turn(fickle: Fickle
     for name, size in zip(names, sizes, strict=True):
         (fickle.folder / name).write_bytes(bytes(size))
     table = table_of(tmp_path / "x.parquet", fickle, names)
-    with contextlib.closing(Ahead(open_fetching(table, tmp_path), 4, most_bytes=1_000_000)) as reader:
+    with contextlib.closing(PrefetchingReader(open_fetching(table, tmp_path), 4, most_bytes=1_000_000)) as reader:
         entries = Listing(table).entries
         reader.expect(entries)
         assert [len(reader.read(entry)) for entry in entries] == sizes
@@ -191,10 +190,10 @@ def test_a_photograph_larger_than_may_wait_is_fetched_at_its_turn(fickle: Fickle
 def test_a_body_without_end_is_refused_at_its_turn(
     fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facegan.prep.sources.fetch.MAX_BYTES", 2_000_000)
+    monkeypatch.setattr("facegan.prep.sources.remote.MAX_BYTES", 2_000_000)
     fickle.always[NAMES[2]] = "endless"
     table = table_of(tmp_path / "x.parquet", fickle, NAMES[:6])
-    with contextlib.closing(Ahead(open_fetching(table, tmp_path), 4, most_bytes=500_000)) as reader:
+    with contextlib.closing(PrefetchingReader(open_fetching(table, tmp_path), 4, most_bytes=500_000)) as reader:
         entries = Listing(table).entries
         reader.expect(entries)
         found = [outcome(reader, entry) for entry in entries]
@@ -227,7 +226,7 @@ def test_whatever_is_fetched_one_by_one_is_fetched_ahead(s3: str, tmp_path: Path
             pq.write_table(pq.read_table(tmp_path / "x.parquet").take(order), tmp_path / "x.parquet", row_group_size=3)
     where = str(tmp_path / "x.parquet") if what.startswith("table") else f"{s3}/{what}"
     with opened(where, tmp_path / "room", 5) as (reader, entries):
-        assert isinstance(reader, Ahead)
+        assert isinstance(reader, PrefetchingReader)
         assert {e.name.decode(): reader.read(e) for e in entries} == {
             name: PHOTOS[name] for name in (NAMES[::2] if what == "tars/0.tar" else NAMES)
         }
@@ -241,10 +240,10 @@ def test_archives_here_and_elsewhere_are_read_together(fickle: Fickle, made: Pat
             for name in NAMES[number::2]:
                 tar.add(made / name, name)
     fickle.folder = tmp_path / "served"
-    both = Archives("both", (open_source(str(parts[0])), open_source(f"{fickle.url}/1.tar")))
+    both = MultiSource("both", (open_source(str(parts[0])), open_source(f"{fickle.url}/1.tar")))
     entries = sorted(both.photos(Counter()))
-    with contextlib.closing(fetching_ahead(both.unpacked(tmp_path / "room").reader(), 4)) as reader:
-        expect(reader, entries)
+    with contextlib.closing(prefetching(both.unpacked(tmp_path / "room").reader(), 4)) as reader:
+        schedule(reader, entries)
         assert [reader.read(entry) for entry in entries] == list(PHOTOS.values())
 
 
@@ -254,7 +253,7 @@ def test_what_lies_here_is_read_as_it_was(made: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": list(PHOTOS.values())}), tmp_path / "x.parquet")
     for where in (made, tmp_path / "x.tar", tmp_path / "*.tar", tmp_path / "x.parquet"):
         with opened(where, tmp_path / "room", 64) as (reader, _):
-            assert not isinstance(reader, Ahead), where
+            assert not isinstance(reader, PrefetchingReader), where
 
 
 class Told:
@@ -279,7 +278,7 @@ class Told:
                 for come in range(0, size, 1000):
                     room(min(come + 1000, size))
                 if end:
-                    raise {"away": Unreachable, "large": TooLarge, "odd": SystemExit}[end](str(entry.place[0]))
+                    raise {"away": RemoteUnavailable, "large": TooLarge, "odd": SystemExit}[end](str(entry.place[0]))
                 return bytes([entry.place[0]]) * size
             finally:
                 with self._lock:
@@ -306,7 +305,7 @@ def test_any_order_of_answers_gives_the_order_of_the_entries(
     """Also for a chunk that was left in the middle, and where some that were expected are passed over."""
     entries = [Entry(b"%d" % number, 0, (number,)) for number in range(len(photos))]
     told = Told(photos)
-    with contextlib.closing(Ahead(told, requests, most_bytes)) as reader:
+    with contextlib.closing(PrefetchingReader(told, requests, most_bytes)) as reader:
         for _ in range(2):
             reader.expect(entries)
             skipped = data.draw(st.sets(st.integers(0, 25)))
@@ -328,7 +327,7 @@ def test_any_order_of_answers_gives_the_order_of_the_entries(
 
 def test_a_photograph_that_was_not_expected_is_read(fickle: Fickle, tmp_path: Path) -> None:
     with opened(table_of(tmp_path / "x.parquet", fickle), tmp_path / "room", 4) as (reader, entries):
-        expect(reader, entries[:3])
+        schedule(reader, entries[:3])
         assert [reader.read(entry) for entry in (entries[9], entries[0])] == [PHOTOS[NAMES[9]], PHOTOS[NAMES[0]]]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from facegan.faces.photo import Photo
-from facegan.shards.layout import has_photo_suffix
+from facegan.faces.decode import Photo
+from facegan.shards.format import has_photo_suffix
 from tests.conftest import SHARED
 from tests.faces.supersample import psnr
 from tests.prep.fake import FakeDetector, run_chunk

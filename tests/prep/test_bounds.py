@@ -21,7 +21,7 @@ import pytest
 
 from facegan.errors import DamagedSourceError, DatasetError, DiskError, SourceError
 from facegan.prep.sources import open_source
-from facegan.prep.sources.table_reader import TableReader
+from facegan.prep.sources.parquet import TableReader
 from facegan.unpack import MAX_PHOTO_BYTES
 from tests.cli.run import facegan
 from tests.prep.test_sources import Listing, make_tar, read_all
@@ -223,7 +223,7 @@ def test_a_row_group_that_unpacks_to_much_costs_its_rows_alone(
 ) -> None:
     path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
     assert path.stat().st_size < 2_000
-    monkeypatch.setattr("facegan.prep.sources.table_reader.MAX_BYTES", SMALL)
+    monkeypatch.setattr("facegan.prep.sources.parquet.MAX_BYTES", SMALL)
     source = open_source(str(path))
     with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
         assert isinstance(reader, TableReader)
@@ -234,7 +234,7 @@ def test_a_row_group_that_unpacks_to_much_costs_its_rows_alone(
 
 def test_a_table_that_is_copied_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
     path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
-    monkeypatch.setattr("facegan.prep.sources.table._MOST_GROUP_BYTES", 1000)
+    monkeypatch.setattr("facegan.prep.sources.parquet._MOST_GROUP_BYTES", 1000)
     refused(path)
 
 

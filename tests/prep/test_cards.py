@@ -10,7 +10,7 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.prep.prepare import prepare
-from facegan.shards.layout import DatasetInfo
+from facegan.shards.format import DatasetInfo
 
 CONFIG = PrepConfig(shard_size=5)
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facegan.faces.photo import Photo
+from facegan.faces.decode import Photo
 from facegan.prep.prepare import prepare
-from facegan.shards.layout import DatasetInfo
+from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
 from tests.prep.test_prepare import digest, rows, start, wait_for

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facegan.faces.detect import Face
-from facegan.shards.index import Shard
-from facegan.shards.layout import REASONS
+from facegan.shards.format import REASONS
+from facegan.shards.reader import Shard
 from tests.prep.fake import FakeDetector, Memory, bomb, face_at, noise, photo, run_chunk
 
 GOOD = face_at(100, 90)
@@ -105,7 +105,7 @@ def test_every_reason_that_a_chunk_can_give_is_provoked() -> None:
 
 
 def test_a_photo_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from facegan.faces import photo as module
+    from facegan.faces import decode as module
 
     monkeypatch.setattr(module, "MAX_PIXELS", 200 * 199)
     assert reason_of(tmp_path, photo(), GOOD) == "too_large"

@@ -10,7 +10,7 @@ import pytest
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError
 from facegan.prep.chunk import Chunk, Item
-from facegan.prep.out.commit import Committed, Work, commit, committed, make_chunk, rows_path
+from facegan.prep.commit import ChunkMarker, ChunkWork, commit, committed, make_chunk, rows_path
 from facegan.prep.prepare import prepare
 from facegan.prep.sources.base import Entry
 from facegan.shards.photos import SCHEMA, in_shard, read_columns, read_in_pieces, read_rows, write_photos
@@ -18,10 +18,10 @@ from tests.prep.fake import FakeDetector, Memory, face_at, photo
 from tests.shards.made import flip, reseal
 
 PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", 'ü "3".jpg'.encode(): photo(seed=3), b"\xff4.jpg": b""}
-WORK = Work(Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
+WORK = ChunkWork(Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
 
 
-def run(folder: Path, faces: int = 1, work: Work = WORK) -> Committed:
+def run(folder: Path, faces: int = 1, work: ChunkWork = WORK) -> ChunkMarker:
     detector = FakeDetector(*[face_at(100, 90)] * faces)
     done = make_chunk(folder, work, PrepConfig(), Memory(PHOTOS), detector)
     commit(folder, done)

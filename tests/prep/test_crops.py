@@ -18,13 +18,12 @@ from facegan import FaceShards
 from facegan.config import PrepConfig
 from facegan.demo import Portrait, draw_portrait, draw_portraits
 from facegan.errors import DatasetError, ModelError, SettingsError
-from facegan.faces.detect import Detector
-from facegan.faces.detectors import NoDetector, make_detector
+from facegan.faces.detect import Detector, NoDetector, make_detector
 from facegan.prep.prepare import plan_prepare, prepare
 from facegan.prep.settings import find_models
+from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
-from facegan.shards.index import Shard
-from facegan.shards.layout import DatasetInfo
+from facegan.shards.reader import Shard
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
 from tests.prep.fake import FakeDetector, face_at, photo, run_chunk

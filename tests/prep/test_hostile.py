@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from facegan.config import PrepConfig
 from facegan.demo import Portrait, draw_portrait
 from facegan.errors import SourceError
-from facegan.prep.chunk import Chunk, ChunkResult, Item, Row, process_chunk
+from facegan.prep.chunk import Chunk, ChunkResult, Item, PhotoRecord, process_chunk
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry
-from facegan.shards.layout import readable_path
+from facegan.shards.format import readable_path
 from facegan.shards.verify import verify
 from tests.prep.fake import Memory
 from tests.prep.handmade import chunk, patched, png, zeros_deflated
@@ -66,12 +66,12 @@ def result(
 
 
 @pytest.fixture(scope="module")
-def rows(result: ChunkResult) -> dict[str, Row]:
+def rows(result: ChunkResult) -> dict[str, PhotoRecord]:
     return {row.path: row for row in result.rows}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
-def test_a_hostile_photograph_gets_its_outcome(kind: Kind, rows: dict[str, Row]) -> None:
+def test_a_hostile_photograph_gets_its_outcome(kind: Kind, rows: dict[str, PhotoRecord]) -> None:
     row = rows[kind.name]
     assert (row.outcome, row.reason) == ("rejected" if kind.reason else "kept", kind.reason)
 

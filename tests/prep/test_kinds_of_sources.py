@@ -24,9 +24,8 @@ from facegan.errors import DatasetError, SourceError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, Reader
-from facegan.prep.sources.table import Table
-from facegan.prep.sources.table_reader import UnpackedTable, unpack
-from facegan.remote import Unreachable
+from facegan.prep.sources.parquet import Table, UnpackedTable, unpack
+from facegan.remote import RemoteUnavailable
 from facegan.shards.images import decode_image, encode_image
 from tests.digits import write_idx
 from tests.prep.test_sources import Listing, as_members, make_tar, read_all
@@ -365,7 +364,7 @@ def test_an_archive_that_goes_while_it_is_read_may_come_back(tmp_path: Path) -> 
     (tmp_path / "b.tar").unlink()
     with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
         assert reader.read(entries[0]) == b"one"
-        with pytest.raises(Unreachable):
+        with pytest.raises(RemoteUnavailable):
             reader.read(entries[1])
 
 
@@ -433,7 +432,7 @@ def test_rows_in_the_order_of_their_names_are_read_where_they_lie(tmp_path: Path
 
 
 def test_a_row_group_too_large_for_memory_is_read_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegan.prep.sources.table._MOST_GROUP_BYTES", 5_000)
+    monkeypatch.setattr("facegan.prep.sources.parquet._MOST_GROUP_BYTES", 5_000)
     images = [{"bytes": bytes([i]) * 100, "path": f"{i:03d}.png"} for i in range(100)]
     path = write_table(tmp_path / "x.parquet", 1, image=images)
     assert isinstance(open_source(str(path)).unpacked(tmp_path), UnpackedTable)

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
-from facegan.prep.listing.scratch import Scratch
-from facegan.prep.listing.spool import SCHEMA, Spool
+from facegan.prep.photo_index import BUFFER_SCHEMA, EntryBuffer
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, common_folder
-from facegan.prep.sources.labels import Labels
-from facegan.prep.sources.zip_directory import Directory
-from facegan.shards.layout import readable_path
+from facegan.prep.sources.stylegan_labels import StyleGANLabels
+from facegan.prep.sources.zip import Directory
+from facegan.prep.temp_database import TempDatabase
+from facegan.shards.format import readable_path
 from facegan.shards.photos import Fingerprint
 
 FEW, MANY = 4_000, 24_000
@@ -153,8 +153,8 @@ def test_labels_are_those_of_the_whole_file_wherever_it_is_cut(
 ) -> None:
     told = json.dumps({"labels": list(pairs.items())}, indent=indent, ensure_ascii=ascii_only).encode()
     longest = max((len(json.dumps(pair, indent=indent)) for pair in pairs.items()), default=0)
-    monkeypatch.setattr("facegan.prep.sources.labels._PIECE_BYTES", max(piece, longest + 8))
-    with contextlib.closing(Labels(io.BytesIO(told))) as labels:
+    monkeypatch.setattr("facegan.prep.sources.stylegan_labels._PIECE_BYTES", max(piece, longest + 8))
+    with contextlib.closing(StyleGANLabels(io.BytesIO(told))) as labels:
         assert {name: labels.of(name.encode()) for name in pairs} == pairs
         assert labels.of(b"\xff") == 0
 
@@ -178,10 +178,10 @@ def test_a_spool_gives_back_what_was_put_in(
     entries: list[Entry], plain: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plain ones, as a folder has them, are kept without places, labels and parts."""
-    monkeypatch.setattr("facegan.prep.listing.spool._AT_ONCE", at_once)
+    monkeypatch.setattr("facegan.prep.photo_index._AT_ONCE", at_once)
     entries = [Entry(entry.name, entry.size) for entry in entries] if plain else entries
-    with contextlib.closing(Scratch(SCHEMA)) as db:
-        spool = Spool(db)
+    with contextlib.closing(TempDatabase(BUFFER_SCHEMA)) as db:
+        spool = EntryBuffer(db)
         spool.fill(iter(entries))
         assert spool.count == len(entries)
         assert [Entry(n, s, tuple(place), label, part) for n, s, place, label, part in spool.rows()] == entries

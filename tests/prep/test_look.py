@@ -14,13 +14,12 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.console import Console
-from facegan.prep.pictures.look import draw_sample
-from facegan.prep.pictures.original import read_original
-from facegan.prep.pictures.text import fitted, font, legible
+from facegan.prep.inspect import draw_sample, read_original
 from facegan.prep.prepare import prepare
+from facegan.prep.preview import fitted, font, legible
+from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
-from facegan.shards.layout import DatasetInfo
-from facegan.shards.samples import find_sample
+from facegan.shards.inspect import find_sample
 from tests.cli.run import facegan
 
 

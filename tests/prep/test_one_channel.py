@@ -14,11 +14,11 @@ from PIL import Image
 
 from facegan.config import PrepConfig, SelectConfig
 from facegan.errors import DatasetError, SettingsError
-from facegan.faces.grey import grey
+from facegan.faces.crop import grey
 from facegan.prep.prepare import prepare
 from facegan.prep.select import select
+from facegan.shards.format import DatasetInfo
 from facegan.shards.images import encode_image
-from facegan.shards.layout import DatasetInfo
 from facegan.shards.verify import verify
 from facegan.stream import FaceShards
 from tests.cli.run import facegan

@@ -23,9 +23,9 @@ from PIL import Image
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SourceError
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.pictures.rejects import read_rejects, with_rejects
 from facegan.prep.prepare import plan_prepare, prepare
-from facegan.shards.layout import DatasetInfo
+from facegan.prep.preview import read_rejects, with_rejects
+from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
 from tests.prep.fake import photo
@@ -127,7 +127,7 @@ def metas(out: Path) -> list[dict]:
 
 def test_crops_are_what_their_json_says(dataset: Path, portraits: Path) -> None:
     from facegan import FaceShards
-    from facegan.faces.photo import Photo
+    from facegan.faces.decode import Photo
 
     faces = FaceShards(dataset)
     for i in range(50):
@@ -407,10 +407,10 @@ def test_the_journal_is_carried_out_by_whoever_comes_next(
         out = Path(shutil.copytree(first, tmp_path / str(number) / "out"))
         stop_before(number)
         with pytest.raises(KeyboardInterrupt):
-            finish.carry_out_journal(out)
+            finish.replay_journal(out)
         assert not (out / "dataset.json").exists()
         monkeypatch.undo()
-        finish.carry_out_journal(out)
+        finish.replay_journal(out)
         assert digest(out) == digest(dataset)
         assert not (out / ".facegan" / "journal.json").exists()
     assert not (first / "dataset.json").exists()
@@ -491,7 +491,7 @@ import sys
 from pathlib import Path
 import facegan.prep.prepare
 from facegan.config import PrepConfig
-from facegan.faces.photo import Photo
+from facegan.faces.decode import Photo
 from facegan.prep.engines.worker import Job, Worker
 from facegan.prep.settings import find_models
 from facegan.prep.sources import open_source

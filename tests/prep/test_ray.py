@@ -15,8 +15,8 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
+from facegan.prep.commit import import_chunk
 from facegan.prep.engines import ray as ray_engine
-from facegan.prep.out.commit import adopt
 from facegan.prep.prepare import prepare
 from tests.prep.killers import Deadly
 from tests.prep.servers import FAST, Fickle
@@ -76,7 +76,7 @@ def test_nodes_that_do_not_see_the_dataset_send_their_chunks(
     portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
-    monkeypatch.setattr(ray_engine, "adopt", lambda *what: (sent.append(what[1].number), adopt(*what)))
+    monkeypatch.setattr(ray_engine, "adopt", lambda *what: (sent.append(what[1].number), import_chunk(*what)))
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:  # a path that leads there from this process alone
         out = Path(f"/proc/self/fd/{descriptor}") / "out"

@@ -22,9 +22,8 @@ from facegan.errors import DiskError, SourceError
 from facegan.prep.chunk import Chunk, Item, process_chunk
 from facegan.prep.prepare import prepare
 from facegan.prep.sources.base import Entry
-from facegan.prep.sources.fetch import PRIVATE_VARIABLE, _public_socket
-from facegan.prep.sources.remote_folder import RemoteFolder
-from facegan.remote import TooLarge, Unreachable
+from facegan.prep.sources.remote import PRIVATE_VARIABLE, RemoteFolder, _public_socket
+from facegan.remote import RemoteUnavailable, TooLarge
 from tests.hearing import Heard
 from tests.prep.fake import FakeDetector, Memory, photo
 from tests.prep.servers import FAST, Fickle, s3_server
@@ -92,7 +91,7 @@ def test_a_run_from_s3_gives_the_bytes_of_a_run_from_here(s3: str, undisturbed: 
 
 
 def test_a_bucket_is_listed_page_by_page(s3: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegan.prep.sources.remote_folder._PAGE_KEYS", 5)
+    monkeypatch.setattr("facegan.prep.sources.remote._PAGE_KEYS", 5)
     listing = Listing(f"{s3}/photos")
     assert [(entry.name.decode(), entry.size) for entry in listing.entries] == [
         (name, len(data)) for name, data in PHOTOS.items()
@@ -119,7 +118,7 @@ def test_a_store_that_fails_is_asked_four_times(
     monkeypatch.setenv("AWS_ENDPOINT_URL", fickle.url)
     fsspec.filesystem("s3").clear_instance_cache()
     fickle.always["photos/01.jpg"] = fault
-    with pytest.raises(Unreachable):
+    with pytest.raises(RemoteUnavailable):
         RemoteFolder("s3://photos").reader().read(Entry(b"01.jpg", len(PHOTOS["01.jpg"])))
     assert fickle.asked["photos/01.jpg"] in (4, 8)  # aiohttp asks once more where a kept connection was dropped
     fsspec.filesystem("s3").clear_instance_cache()
@@ -184,7 +183,7 @@ def test_an_archive_that_was_fetched_whole_is_fetched_anew_for_another_run(whole
 
 
 def test_a_process_that_read_an_archive_fetched_whole_ends_without_a_word(whole_only: Fickle) -> None:
-    code = "import sys; from facegan.prep.sources.blob import Blob; print(len(Blob(sys.argv[1]).open().read(10)))"
+    code = "import sys; from facegan.prep.sources.remote import Blob; print(len(Blob(sys.argv[1]).open().read(10)))"
     command = [
         sys.executable,
         "-X",
@@ -235,7 +234,7 @@ def test_urls_are_tried_again_and_those_gone_for_good_are_not(fickle: Fickle, tm
     for fault in ("404", "403", "410"):
         fickle.asked.clear()
         fickle.always[f"photos/{names[0]}"] = fault
-        with pytest.raises(Unreachable):
+        with pytest.raises(RemoteUnavailable):
             listing.read()
         assert fickle.asked[f"photos/{names[0]}"] == 1
 
@@ -279,7 +278,7 @@ def test_a_body_larger_than_a_photograph_may_be_is_not_read_to_its_end(
     """Neither where its length is told before, nor where it goes on and on."""
     name = sorted(PHOTOS)[0]
     listing = Listing(url_table(tmp_path / "x.parquet", fickle, [name]))
-    monkeypatch.setattr("facegan.prep.sources.fetch.MAX_BYTES", len(PHOTOS[name]) - 1 if told else 1_000_000)
+    monkeypatch.setattr("facegan.prep.sources.remote.MAX_BYTES", len(PHOTOS[name]) - 1 if told else 1_000_000)
     if not told:
         fickle.always[f"photos/{name}"] = "endless"
     with pytest.raises(TooLarge):
@@ -305,7 +304,7 @@ def test_a_table_does_not_reach_servers_of_this_network_unless_that_is_allowed(
     name, port = sorted(PHOTOS)[0], fickle.url.rpartition(":")[2]
     pq.write_table(pa.table({"url": [f"http://{host}:{port}/photos/{name}"]}), tmp_path / "x.parquet")
     monkeypatch.delenv(PRIVATE_VARIABLE)
-    with pytest.raises(Unreachable, match=r"is no public address; FACEGAN_PRIVATE_URLS=allow in the environment"):
+    with pytest.raises(RemoteUnavailable, match=r"is no public address; FACEGAN_PRIVATE_URLS=allow in the environment"):
         read_all(tmp_path / "x.parquet")
     assert not fickle.asked
     monkeypatch.setenv(PRIVATE_VARIABLE, "allow")
@@ -320,7 +319,7 @@ def test_a_server_that_drips_is_given_up(
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "0.25")
     name = sorted(PHOTOS)[0]
     fickle.always[f"photos/{name}"] = fault
-    with pytest.raises(Unreachable, match=r"less than 1,000 bytes a second came for 1 seconds"):
+    with pytest.raises(RemoteUnavailable, match=r"less than 1,000 bytes a second came for 1 seconds"):
         read_all(url_table(tmp_path / "x.parquet", fickle, [name]))
     assert fickle.asked[f"photos/{name}"] == 1
 
@@ -341,7 +340,7 @@ PRIVATE = ["10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_addresses_that_are_none_of_the_internets(address: str) -> None:
-    with pytest.raises(Unreachable):
+    with pytest.raises(RemoteUnavailable):
         _public_socket(
             (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 80))
         )

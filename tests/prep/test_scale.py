@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import json, sys, time
 from facegan.config import PrepConfig
-from facegan.machine import peak_memory_bytes
+from facegan.system import peak_memory_bytes
 from facegan.prep.prepare import prepare
 if __name__ == "__main__":
     photos, out = sys.argv[1:]

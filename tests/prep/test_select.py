@@ -20,11 +20,11 @@ from hypothesis.strategies import integers, sampled_from
 from facegan.config import SelectConfig
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.prep.select import plan_select, select
-from facegan.shards.extract import extract
+from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
-from facegan.shards.layout import DatasetInfo
+from facegan.shards.inspect import extract
+from facegan.shards.query import Where
 from facegan.shards.verify import verify
-from facegan.shards.where import Where
 from facegan.stream import FaceShards
 from tests.cli.run import facegan
 from tests.shards.made import Made, flip, make_dataset, members

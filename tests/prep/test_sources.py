@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
-from facegan.evaluate.folder import image_files
-from facegan.prep.listing.catalogue import Catalogue
-from facegan.prep.pictures.original import read_original
+from facegan.evaluate.target import image_files
+from facegan.prep.inspect import read_original
+from facegan.prep.photo_index import PhotoIndex
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, common_folder
-from facegan.recipes.seen import look
+from facegan.recipes.run import fingerprint
 from tests.cli.run import facegan
 from tests.prep.fake import photo
 
@@ -65,7 +65,7 @@ class Listing:
 
     def __init__(self, where: Path | str, leave_out: Path | None = None) -> None:
         self.source = open_source(str(where), leave_out)
-        with contextlib.closing(Catalogue(self.source)) as catalogue:
+        with contextlib.closing(PhotoIndex(self.source)) as catalogue:
             if len(catalogue):
                 catalogue.set_root(known=False)
             catalogue.split_by(lambda path, part: "train")
@@ -348,9 +348,9 @@ def test_other_readers_of_folders_follow_links(tmp_path: Path) -> None:
     (tmp_path / "photos" / "folder").symlink_to("../blobs")
     (tmp_path / "photos" / "loop").symlink_to(".")
     (tmp_path / "photos" / ".hidden").symlink_to("../blobs")
-    before = look(str(tmp_path / "photos"))
+    before = fingerprint(str(tmp_path / "photos"))
     assert [path.relative_to(tmp_path / "photos") for path in image_files(tmp_path / "photos")] == [
         Path("folder/1.png")
     ]
     (tmp_path / "blobs" / "1.png").write_bytes(b"longer")
-    assert look(str(tmp_path / "photos")) != before
+    assert fingerprint(str(tmp_path / "photos")) != before

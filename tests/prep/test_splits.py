@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError, SourceError
+from facegan.prep.plan import by_hash, shares, splitter
 from facegan.prep.prepare import prepare
-from facegan.prep.splits import by_hash, shares, splitter
-from facegan.shards.index import Shard
-from facegan.shards.layout import DatasetInfo
+from facegan.shards.format import DatasetInfo
+from facegan.shards.reader import Shard
 from facegan.shards.verify import verify
 from tests.prep.test_prepare import digest
 

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.prep.finish import carry_out_journal
+from facegan.prep.finish import replay_journal
 from facegan.prep.prepare import prepare
-from facegan.shards.layout import DatasetInfo
+from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES
 from tests.prep.family import Family
@@ -112,7 +112,7 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     """An addition to a dataset, so that files are exchanged; the journal removes one as well."""
     out, config = tmp_path / "first" / "out", PrepConfig(shard_size=5, detector="tests.prep.detectors:Centred")
     prepare(portraits, out, config, limit=12, workers=1)
-    with stopped_at_line(carry_out_journal, 4), pytest.raises(KeyboardInterrupt):  # the first four find no journal
+    with stopped_at_line(replay_journal, 4), pytest.raises(KeyboardInterrupt):  # the first four find no journal
         prepare(portraits, out, config, limit=16, workers=1)
     journal = out / ".facegan" / "journal.json"
     decided = json.loads(journal.read_bytes())
@@ -120,7 +120,7 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     before = digest(out)
     (out / "train-000009.tar").write_bytes(b"of another time")
     whole = Path(shutil.copytree(tmp_path / "first", tmp_path / "whole")) / "out"
-    carry_out_journal(whole)
+    replay_journal(whole)
     after = digest(whole)
     assert verify(whole).ok
     assert DatasetInfo.read(whole).totals.photos == 16
@@ -128,14 +128,14 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     while True:
         again = Path(shutil.copytree(tmp_path / "first", tmp_path / "again")) / "out"
         try:
-            with stopped_at_line(carry_out_journal, stops):
-                carry_out_journal(again)
+            with stopped_at_line(replay_journal, stops):
+                replay_journal(again)
         except KeyboardInterrupt:
             stops += 1
             standing = digest(again)
             standing.pop("train-000009.tar", None)
             assert standing in (before, after) or "dataset.json" not in standing
-            carry_out_journal(again)
+            replay_journal(again)
         else:
             break
         assert digest(again) == after
@@ -161,7 +161,7 @@ def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
     (out / "train-000000.tar").unlink()
     (out / "train-000002.tar").write_bytes(b"altered")
     # A repair is stopped, too: when all is decided.
-    with pytest.raises(KeyboardInterrupt), stopped_at_line(carry_out_journal, 4):
+    with pytest.raises(KeyboardInterrupt), stopped_at_line(replay_journal, 4):
         prepare(portraits, out, CONFIG, workers=1, repair=True)
     prepare(portraits, out, CONFIG, workers=1, repair=True)
     assert verify(out).ok

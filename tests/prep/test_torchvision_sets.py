@@ -18,7 +18,7 @@ from facegan.config import PrepConfig
 from facegan.errors import SourceError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
-from facegan.prep.sources.cifar import read_batch
+from facegan.prep.sources.torchvision import read_batch
 from facegan.stream import FaceShards
 from tests.cli.run import facegan
 from tests.digits import write_idx

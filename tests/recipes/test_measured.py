@@ -14,8 +14,8 @@ from facegan.evaluate import project, sliced_wasserstein
 from facegan.nets import load_generator
 from facegan.prep.prepare import prepare
 from facegan.stream import FaceShards
-from facegan.train import sample_images
-from facegan.train.folder.log import read_stats
+from facegan.training import sample_images
+from facegan.training.log import read_stats
 from tests.recipes.conftest import Experiment
 from tests.recipes.program import Ended, facegan
 
@@ -141,7 +141,7 @@ def test_figures_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> Non
 
 
 def test_a_run_that_measures_tells_its_best_and_draws_it(faces: Path, measured: Path) -> None:
-    from facegan.train.folder.curves import draw_curves
+    from facegan.training.curves import draw_curves
 
     rows = read_stats(measured)
     told = json.loads(train(faces, measured, *MEASURED, "--json").stdout)

@@ -11,13 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.config import PrepConfig, TrainConfig
+from facegan.config.resources import SECTIONS
 from facegan.errors import SettingsError
-from facegan.recipes.known import packaged_recipes
-from facegan.recipes.lines import lines_of
-from facegan.recipes.recipe import read_recipe
-from facegan.recipes.settings import SECTIONS
-from facegan.recipes.show import show_settings
-from facegan.recipes.units import UNITS
+from facegan.recipes.recipe import lines_of, packaged_recipes, read_recipe
+from facegan.recipes.resolve import UNITS, show_settings
 from tests.recipes.program import facegan
 
 PREP = '[prep]\nsource = "portraits:9"\n'

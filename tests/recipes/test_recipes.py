@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from facegan.nets import load_generator
-from facegan.recipes.known import packaged_recipes
-from facegan.recipes.recipe import read_recipe
-from facegan.train import sample_images
+from facegan.recipes.recipe import packaged_recipes, read_recipe
+from facegan.training import sample_images
 from tests.digits import digits, write_mnist
 from tests.prep.cifar_files import write_cifar10
 from tests.recipes.program import facegan

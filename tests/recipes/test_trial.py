@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.machine import cpu_flags
 from facegan.nets import PAIRS
-from facegan.recipes.known import packaged_recipes
-from facegan.recipes.recipe import read_recipe
-from facegan.recipes.toy import MODES, Pictures, draw_pictures, nearness, shuffled
-from facegan.recipes.trial import WIDTHS, trial_config, try_config
+from facegan.recipes.recipe import packaged_recipes, read_recipe
+from facegan.recipes.trial import MODES, WIDTHS, Pictures, draw_pictures, nearness, shuffled, trial_config, try_config
+from facegan.system import cpu_flags
 from tests.recipes.program import facegan
 
 CASES = [(28, 1), (32, 3), (64, 3)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.toy import toy_train
+from tests.training.toy import toy_train
 
 _PATIENCE_MS = 180_000  # a machine may be busy
 

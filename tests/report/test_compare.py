@@ -9,11 +9,11 @@ import cv2
 import pytest
 
 from facegan.errors import CheckpointError
-from facegan.report.compare import differences
 from facegan.report.runs import read_run, titles
-from facegan.train.folder.log import read_stats
+from facegan.report.write import differences
+from facegan.training.log import read_stats
 from tests.cli.run import facegan
-from tests.train.toy import toy_train
+from tests.training.toy import toy_train
 
 
 @pytest.fixture(scope="module")

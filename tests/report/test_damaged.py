@@ -16,12 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facegan.errors import CheckpointError
-from facegan.recipes.begun import begun_by
+from facegan.recipes.run import recipe_of_run
 from facegan.report.charts import compared_curves
-from facegan.report.compare import differences
-from facegan.report.judged import judged
 from facegan.report.runs import read_run
-from facegan.report.write import run_page, write_report
+from facegan.report.sections import metrics_section
+from facegan.report.write import differences, run_page, write_report
 from tests.cli.run import facegan
 from tests.report.conftest import add_rows, edit_record
 
@@ -92,7 +91,7 @@ def test_one_value_that_is_another(name: str, plain: Path, data: st.DataObject) 
         said = str(error)
         assert len(said.splitlines()) <= 3
     else:
-        page = run_page(run, begun_by(run)).decode()
+        page = run_page(run, recipe_of_run(run)).decode()
         json.dumps([run.figures(), differences([run, run]), compared_curves([run, run]).to_json()])
         assert "<script>3" not in page
         assert not any(number in page for number in (": NaN", ": Infinity", "[NaN", "[Infinity"))
@@ -107,7 +106,7 @@ def test_files_that_are_no_json(name: str, damaged: bytes, plain: Path) -> None:
     (plain / name).write_bytes(damaged)
     try:
         if name == "eval.json":
-            assert "can’t be read" in judged(plain).why
+            assert "can’t be read" in metrics_section(plain).why
         else:
             with pytest.raises(CheckpointError, match=r"is no record of a run|has no row of losses"):
                 read_run(plain)

@@ -13,13 +13,12 @@ from torch import nn
 
 from facegan.errors import ExportError, WebPackageError
 from facegan.nets import Generator, NetSpec, load_generator
-from facegan.report.directions import SAMPLES, main_directions
-from facegan.report.explore import FACES, write_explorer
+from facegan.report.explorer import FACES, SAMPLES, main_directions, write_explorer
 from facegan.report.runs import read_run
-from facegan.train.grid import sample_latents, to_uint8
+from facegan.sample.generate import sample_latents, to_uint8
 from facegan.web import known_packages, web_files
 from tests.report.conftest import watching
-from tests.train.toy import ToyFaces, toy_train
+from tests.training.toy import ToyFaces, toy_train
 
 MOST_LEVELS = 2  # of 255
 

@@ -19,11 +19,9 @@ import pytest
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError
 from facegan.report.charts import MOST_POINTS, Curves, compared_curves, curves_of
-from facegan.report.judged import judged
-from facegan.report.marked import baseline_of, marked_settings, repeating_command
 from facegan.report.pictures import MOST_FRAMES
 from facegan.report.runs import read_run, title
-from facegan.report.taught import taught
+from facegan.report.sections import baseline_of, dataset_section, metrics_section, repeating_command, settings_diff
 from facegan.report.write import write_report
 from facegan.stream import FaceShards
 from tests.cli.run import facegan
@@ -115,7 +113,7 @@ def test_a_run_without_grids_has_a_page(run: Path) -> None:
 
 def test_settings_that_are_not_as_by_default_are_marked(run: Path) -> None:
     read = read_run(run)
-    marked = {setting.name: setting for setting in marked_settings(read, baseline_of(read)) if setting.differs}
+    marked = {setting.name: setting for setting in settings_diff(read, baseline_of(read)) if setting.differs}
     small = {"width", "latent", "batch", "precision", "images", "log_every", "save_every", "sample_every", "lr_g"}
     assert set(marked) == small
     assert (marked["lr_g"].value, marked["lr_g"].default) == ("0.001", "0.0002")
@@ -142,9 +140,9 @@ def test_the_command_repeats_the_run(run: Path) -> None:
 
 
 def test_what_it_was_trained_on(run: Path, dataset_copy: Path) -> None:
-    assert "lay in memory" in taught(read_run(run)).why
+    assert "lay in memory" in dataset_section(read_run(run)).why
     edit_record(run, dataset={"path": str(dataset_copy), "fingerprint": FaceShards(dataset_copy).fingerprint})
-    found, info = taught(read_run(run)), json.loads((dataset_copy / "dataset.json").read_text())
+    found, info = dataset_section(read_run(run)), json.loads((dataset_copy / "dataset.json").read_text())
     assert (found.why, found.photos, found.kept) == ("", 60, info["totals"]["kept"])
     assert {reason: count for reason, _, count in found.rejected} == {
         reason: count for reason, count in info["totals"]["rejected"].items() if count
@@ -152,13 +150,13 @@ def test_what_it_was_trained_on(run: Path, dataset_copy: Path) -> None:
     assert found.preview is not None
     assert f"{found.kept} kept, {60 - found.kept} rejected" in write_report(read_run(run), run / "a.html").read_text()
     edit_record(run, dataset={"fingerprint": "0" * 64})
-    assert "what stands there now is another dataset" in taught(read_run(run)).why
+    assert "what stands there now is another dataset" in dataset_section(read_run(run)).why
     edit_record(run, dataset={"path": "s3://bucket/faces"})
-    assert "can’t be looked at from here" in taught(read_run(run)).why
+    assert "can’t be looked at from here" in dataset_section(read_run(run)).why
 
 
 def test_metrics_with_floor_and_protocol(run: Path) -> None:
-    assert "facegan eval" in judged(run).command
+    assert "facegan eval" in metrics_section(run).command
     result = {
         "measured": {"kind": "run", "images_trained": 320},
         "metrics": {"swd": 12.5, "coverage": 0.25},
@@ -170,7 +168,7 @@ def test_metrics_with_floor_and_protocol(run: Path) -> None:
     }
     (run / "eval.json").write_text(json.dumps(result))
     shutil.copy(run / "samples/000000320.png", run / "neighbours.png")
-    found = judged(run)
+    found = metrics_section(run)
     assert [(metric.name, metric.value, metric.floor) for metric in found.metrics] == [
         ("swd", 12.5, 5.5),
         ("coverage", 0.25, None),
@@ -180,10 +178,10 @@ def test_metrics_with_floor_and_protocol(run: Path) -> None:
     for shown in ("its weights can&#39;t be had", "few images", "Nearest real faces", "swd.samples"):
         assert shown in text
     (run / "eval.json").write_text(json.dumps(result | {"neighbours": None}))  # of other metrics, where it drew none
-    assert judged(run).neighbours is None
+    assert metrics_section(run).neighbours is None
     for damaged in ("{", "[]", '{"metrics": {"swd": "much"}}', '{"metrics": 3}'):
         (run / "eval.json").write_text(damaged)
-        assert "can’t be read" in judged(run).why
+        assert "can’t be read" in metrics_section(run).why
 
 
 def test_curves_have_every_row_or_the_means_of_some(run: Path) -> None:

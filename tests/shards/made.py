@@ -16,8 +16,7 @@ import pyarrow as pa
 
 from facegan.config import PrepConfig
 from facegan.files import make_folder, sha256_file, write_json
-from facegan.shards.images import encode_image
-from facegan.shards.layout import (
+from facegan.shards.format import (
     DATASET_FILE,
     PHOTOS_FILE,
     DatasetInfo,
@@ -27,8 +26,9 @@ from facegan.shards.layout import (
     sample_key,
     shard_name,
 )
+from facegan.shards.images import encode_image
 from facegan.shards.photos import SCHEMA, write_photos
-from facegan.shards.write import ShardWriter
+from facegan.shards.writer import ShardWriter
 
 
 @dataclass

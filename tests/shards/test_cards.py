@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from facegan.manifests import known_datasets
-from facegan.shards.cards import write_cards
-from facegan.shards.cards.croissant import COLUMNS, MIME_TYPES
-from facegan.shards.cards.readme import FIELDS, REASONS_TOLD, size_category
-from facegan.shards.index import Shard
-from facegan.shards.layout import CARD_NAME, IMAGE_FORMATS, REASONS, DatasetInfo
+from facegan.shards.cards import FIELDS, REASONS_TOLD, size_category, write_cards
+from facegan.shards.croissant import COLUMNS, MIME_TYPES
+from facegan.shards.format import CARD_NAME, IMAGE_FORMATS, REASONS, DatasetInfo
 from facegan.shards.photos import SCHEMA
+from facegan.shards.reader import Shard
 from tests.shards.two_splits import SHARDS, face, front_matter, json_of, make_dataset
 
 CARDS = ["README.md", "croissant.json", "_info.json", "index-train.json", "index-val.json"]

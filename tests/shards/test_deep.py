@@ -77,8 +77,7 @@ def test_a_dataset_of_prep_has_no_problems(dataset: Path) -> None:
 
 
 def test_paths_that_are_no_utf_8_agree_with_their_keys() -> None:
-    from facegan.shards.layout import readable_path, sample_key
-    from facegan.shards.schema import key_agrees
+    from facegan.shards.format import key_agrees, readable_path, sample_key
 
     for raw in (b"caf\xe9.jpg", b"a\\x41.png", b"a\\xe9\xe9.jpg", b"\xe9" * 90 + b".jpg"):
         assert key_agrees(sample_key(raw), readable_path(raw))

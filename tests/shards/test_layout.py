@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.errors import DatasetError
-from facegan.shards.layout import PHOTO_SUFFIXES, DatasetInfo, key_path, readable_path, sample_json, sample_key
+from facegan.shards.format import PHOTO_SUFFIXES, DatasetInfo, key_path, readable_path, sample_json, sample_key
 
 paths = st.builds(
     lambda stem, suffix: stem + suffix.encode(),

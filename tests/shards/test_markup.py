@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from facegan.export.card import Made, card
-from facegan.export.origin import Origin
+from facegan.export.card import CardFacts, card
+from facegan.export.provenance import Provenance
 from facegan.nets import NetSpec
-from facegan.run_folder import Evaluation, RunFacts
-from facegan.shards.cards.croissant import croissant
-from facegan.shards.cards.readme import readme
-from facegan.shards.layout import DatasetInfo, Totals
+from facegan.run_dir import Evaluation, RunFacts
+from facegan.shards.cards import readme
+from facegan.shards.croissant import croissant
+from facegan.shards.format import DatasetInfo, Totals
 
 MARKUP = (
     "</p><img src=x onerror=alert(1)>",
@@ -95,10 +95,10 @@ def model_card(text: str, name: str) -> str:
         "protocol": {"split": text, text: text, name: text},
         "warnings": [text, name],
     }
-    origin = Origin(
+    origin = Provenance(
         Path("g"), RunFacts.model_validate(record), 5, dataset(text, name), None, Evaluation.model_validate(evaluation)
     )
-    return card(NetSpec(name=text), origin, Made({"generator.safetensors": 3}, {}, text, 4))
+    return card(NetSpec(name=text), origin, CardFacts({"generator.safetensors": 3}, {}, text, 4))
 
 
 @settings(deadline=None)
@@ -120,9 +120,9 @@ def test_the_card_of_a_model(text: str, name: str) -> None:
 def test_a_record_of_another_shape_gives_a_card_all_the_same(value: Any) -> None:
     for names in ("settings", "dataset", "precision", "parameters", "versions"):
         measured = Evaluation.model_validate({"metrics": {"swd": 1.0}, "protocol": value})
-        origin = Origin(Path("g"), RunFacts.model_validate({names: value}), None, evaluation=measured)
-        assert card(NetSpec(), origin, Made({}, {}, "", 4)).startswith("---\nlicense: unknown\n")
+        origin = Provenance(Path("g"), RunFacts.model_validate({names: value}), None, evaluation=measured)
+        assert card(NetSpec(), origin, CardFacts({}, {}, "", 4)).startswith("---\nlicense: unknown\n")
     for names in ("floors", "warnings", "protocol", "metrics"):
         evaluation = {"metrics": {"swd": value}, names: value if names != "metrics" else {"swd": value}}
-        origin = Origin(Path("g"), RunFacts(), None, evaluation=Evaluation.model_validate(evaluation))
-        assert card(NetSpec(), origin, Made({}, {}, "", 4))
+        origin = Provenance(Path("g"), RunFacts(), None, evaluation=Evaluation.model_validate(evaluation))
+        assert card(NetSpec(), origin, CardFacts({}, {}, "", 4))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facegan.shards.layout import DatasetInfo
+from facegan.shards.format import DatasetInfo
 from tests.shards.two_splits import face, json_of, make_dataset, readme_code
 
 # webdataset, datasets and wids leave files to the garbage collector; datasets and mlcroissant call what is deprecated.

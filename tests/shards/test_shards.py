@@ -15,13 +15,13 @@ from PIL import Image
 
 from facegan.errors import DatasetError
 from facegan.shards.images import decode_image, decode_into, encode_image
-from facegan.shards.index import Shard
-from facegan.shards.write import ShardSum, ShardWriter, tar_header
+from facegan.shards.reader import Shard
+from facegan.shards.writer import ShardStats, ShardWriter, tar_header
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
 
-def write(path: Path, keys: list[str]) -> ShardSum | None:
+def write(path: Path, keys: list[str]) -> ShardStats | None:
     with ShardWriter(path, path.with_suffix(".partial")) as shard:
         for key in keys:
             shard.add(key, "png", encode_image(PICTURE, "png"), b'{"label": 0}')
@@ -66,7 +66,7 @@ def test_the_sum_is_that_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     data = (write(path, ["one"]), path.read_bytes())
     sums = hashlib.sha256(data[1]).hexdigest(), hashlib.md5(data[1], usedforsecurity=False).hexdigest()
-    assert data[0] == ShardSum(1, len(data[1]), *sums)
+    assert data[0] == ShardStats(1, len(data[1]), *sums)
 
 
 def test_an_uncommitted_shard_leaves_nothing(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facegan.shards.images import decode_image, encode_image
-from facegan.shards.stored import StoredPNGs
+from facegan.shards.images import StoredPNGs, decode_image, encode_image
 
 RNG = np.random.default_rng(0)
 

@@ -17,10 +17,8 @@ from hypothesis import strategies as st
 
 from facegan.console import Console, print_bars
 from facegan.errors import DatasetError, FaceganError
-from facegan.shards.extract import extract
-from facegan.shards.layout import DatasetInfo, ShardEntry
-from facegan.shards.samples import find_sample
-from facegan.shards.summary import draw_summary, size_edges, spread, summarise
+from facegan.shards.format import DatasetInfo, ShardEntry
+from facegan.shards.inspect import draw_summary, extract, find_sample, size_edges, spread, summarise
 from tests.cli.run import facegan
 from tests.shards.made import Made, make_dataset, members, reseal, rewrite
 
@@ -99,7 +97,7 @@ def test_the_picture_of_them(out: Path) -> None:
     assert draw_summary(info, {}, "jpeg")[:2] == b"\xff\xd8"
     script = (
         "import sys\nfrom pathlib import Path\nfrom facegan.console import Console\n"
-        "from facegan.shards.layout import DatasetInfo\nfrom facegan.shards.summary import draw_summary, summarise\n"
+        "from facegan.shards.format import DatasetInfo\nfrom facegan.shards.inspect import draw_summary, summarise\n"
         "out = Path(sys.argv[1])\ninfo = DatasetInfo.read(out)\n"
         "draw_summary(info, summarise(out, info, Console()), 'png')\n"
         "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"

@@ -14,10 +14,10 @@ from facegan.config import PrepConfig
 from facegan.files import sha256_file, write_json
 from facegan.manifests import KnownDataset
 from facegan.shards.cards import write_cards
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry, Totals, sample_json, shard_name
 from facegan.shards.images import encode_image
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry, Totals, sample_json, shard_name
 from facegan.shards.photos import SCHEMA, write_photos
-from facegan.shards.write import ShardWriter
+from facegan.shards.writer import ShardWriter
 
 SHARDS = (("train", 0, 3), ("train", 1, 2), ("val", 0, 4))  # split, number, samples
 

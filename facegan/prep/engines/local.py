@@ -24,16 +24,16 @@ from pebble import ProcessExpired, ProcessPool
 
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import remove_partials
-from facegan.machine import affinity_cpus
-from facegan.prep.engines.worker import Done, Job, do, start, try_out
-from facegan.prep.out.commit import Work
+from facegan.prep.commit import ChunkWork
+from facegan.prep.engines.worker import ChunkOutcome, Job, do, start, try_out
+from facegan.system import affinity_cpus
 
 _MOST_FALSE_STARTS = 8  # processes in a row that end before they take anything
 _READ_AGAIN = 81  # exit code of a process that has read the script which starts it, and met `facegan.prepare` again
 _LOOK_SECONDS = 0.25  # between looks at pools that may have broken in silence, and at how far workers are
 
 
-def leave_if_read_again() -> None:
+def exit_if_reimported() -> None:
     """Ends a process that is only beginning: spawned ones read the script of the one that started them first."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(_READ_AGAIN)
@@ -44,11 +44,11 @@ class WorkerDied(Exception):
 
 
 @dataclass(eq=False)
-class _Errand:
+class _Task:
     """What a process is asked to do: it waits for one, is under way, or has come to an end."""
 
-    function: Callable[[Work], Done | None]
-    work: Work
+    function: Callable[[ChunkWork], ChunkOutcome | None]
+    work: ChunkWork
     future: Any = None
 
     @property
@@ -82,7 +82,7 @@ class _Spawn(SpawnContext):
         return self.started[-1]
 
 
-class _Seat:
+class _WorkerSlot:
     """A place for one process, and the pool that it is in."""
 
     def __init__(self, job: Job, cpu: int | None) -> None:
@@ -95,7 +95,7 @@ class _Seat:
         self._spawn = _Spawn()
         self.pool = ProcessPool(1, initializer=start, initargs=self._start_with, context=self._spawn)
 
-    def begin(self, errand: _Errand) -> None:
+    def begin(self, errand: _Task) -> None:
         self.photos_read.value = 0
         try:
             errand.future = self.pool.schedule(errand.function, args=(errand.work,))
@@ -131,17 +131,17 @@ class LocalEngine:
         self.slots = workers
         self._job, self._on_progress = job, on_progress
         whole = workers == affinity_cpus()  # a quota leaves the choice of CPUs to the scheduler
-        self._seats = [_Seat(job, number if whole else None) for number in range(workers)]
+        self._seats = [_WorkerSlot(job, number if whole else None) for number in range(workers)]
         self._free = list(reversed(self._seats))
-        self._waiting: deque[_Errand] = deque()
-        self._under_way: dict[_Errand, _Seat] = {}
+        self._waiting: deque[_Task] = deque()
+        self._under_way: dict[_Task, _WorkerSlot] = {}
         self._false_starts = 0
         # Started by a thread that Ctrl-C does not reach, processes inherit that, and none is left half started.
         self._starter = concurrent.futures.ThreadPoolExecutor(1, initializer=_shut_out_interrupts)
 
-    def submit(self, work: Work, trial: bool = False) -> Any:
+    def submit(self, work: ChunkWork, trial: bool = False) -> Any:
         """Begins to make a chunk, or only to try whether a process outlives it."""
-        errand = _Errand(try_out if trial else do, work)
+        errand = _Task(try_out if trial else do, work)
         self._waiting.append(errand)
         self._hand_out()
         return errand
@@ -173,7 +173,7 @@ class LocalEngine:
             if ended - again:
                 return ended - again
 
-    def _leave_seat(self, errand: _Errand) -> None:
+    def _leave_seat(self, errand: _Task) -> None:
         seat = self._under_way.pop(errand)
         if errand.never_began:
             if seat.read_again:
@@ -193,7 +193,7 @@ class LocalEngine:
             self._starter.submit(seat.renew).result()
         self._free.append(seat)
 
-    def result(self, handle: Any) -> Done | None:
+    def result(self, handle: Any) -> ChunkOutcome | None:
         """
         Raises:
             WorkerDied: its process did.

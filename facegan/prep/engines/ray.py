@@ -21,16 +21,16 @@ from typing import Any, Self
 
 from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
-from facegan.faces.models import cache_folder
+from facegan.faces.detect import cache_folder
 from facegan.files import TEMPORARY, make_folder, remove_partials, write_bytes
-from facegan.machine import affinity_cpus, cpu_name
+from facegan.prep.commit import ChunkWork, import_chunk, rows_path, shard_path
 from facegan.prep.engines.local import WorkerDied
-from facegan.prep.engines.worker import Done, Job, Worker, take_seat
-from facegan.prep.out.commit import Work, adopt, rows_path, shard_path
+from facegan.prep.engines.worker import ChunkOutcome, Job, Worker, pin_to_cpu
+from facegan.system import affinity_cpus, cpu_name
 
 
 @dataclass(frozen=True)
-class _Parcel:
+class _RayJob:
     """A job as it travels: the models with it, for nodes have no file of that name."""
 
     job: Job
@@ -54,10 +54,10 @@ class _Parcel:
 
 
 @dataclass(frozen=True)
-class _Returned:
+class _RemoteResult:
     """A chunk as it comes back: with its bytes, unless they are in the driver's folder already."""
 
-    done: Done
+    done: ChunkOutcome
     cpu: str
     is_there: bool = False
     shard: bytes | None = None
@@ -82,7 +82,7 @@ class RayEngine:
         self.nodes: set[str] = set()
         models = tuple(path.read_bytes() for path in job.models)
         token = os.urandom(8).hex()
-        parcel = _Parcel(replace(job, folder=job.folder.absolute()), models, token)
+        parcel = _RayJob(replace(job, folder=job.folder.absolute()), models, token)
         parcel.mark_folder()
         self._parcel = self._ray.put(parcel)
         options = {"num_cpus": 1, "max_retries": 0}  # what dies is told of here, and judged by `run_chunks`
@@ -90,7 +90,7 @@ class RayEngine:
         self._try_out = self._ray.remote(**options)(_try_out)
         self._under_way: set[Any] = set()
 
-    def submit(self, work: Work, trial: bool = False) -> Any:
+    def submit(self, work: ChunkWork, trial: bool = False) -> Any:
         handle = (self._try_out if trial else self._do).remote(self._parcel, work)
         self._under_way.add(handle)
         return handle
@@ -98,7 +98,7 @@ class RayEngine:
     def wait(self, handles: Iterable[Any]) -> set[Any]:
         return set(self._ray.wait(list(handles), num_returns=1)[0])
 
-    def result(self, handle: Any) -> Done | None:
+    def result(self, handle: Any) -> ChunkOutcome | None:
         """
         Raises:
             WorkerDied: its process or its node did.
@@ -107,7 +107,7 @@ class RayEngine:
 
         self._under_way.discard(handle)
         try:
-            returned: _Returned | None = self._ray.get(handle)
+            returned: _RemoteResult | None = self._ray.get(handle)
         except (
             exceptions.WorkerCrashedError,
             exceptions.NodeDiedError,
@@ -120,7 +120,7 @@ class RayEngine:
         if returned is None:
             return None
         if not returned.is_there:
-            adopt(self._folder, returned.done.chunk, returned.shard, returned.rows)
+            import_chunk(self._folder, returned.done.chunk, returned.shard, returned.rows)
         self.nodes.add(returned.done.node)
         self._warn_of_mixed(returned.cpu)
         seconds = returned.done.finished - returned.done.started
@@ -177,17 +177,17 @@ _workers: dict[str, Worker] = {}
 _seat: socket.socket | None = None
 
 
-def _started(parcel: _Parcel) -> Worker:
+def _started(parcel: _RayJob) -> Worker:
     """This process's worker for the run; made when the first chunk comes."""
     if parcel.token not in _workers:
         _workers.clear()
-        _sit(parcel.token)
+        _pin_worker(parcel.token)
         paths = tuple(map(_model, parcel.job.models, parcel.models))
         _workers[parcel.token] = Worker(replace(parcel.job, models=paths))
     return _workers[parcel.token]
 
 
-def _sit(token: str) -> None:
+def _pin_worker(token: str) -> None:
     """Takes a CPU that no other process of the run has, as local workers do where they use all of a machine's."""
     import ray
 
@@ -200,7 +200,7 @@ def _sit(token: str) -> None:
         _seat = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):  # somebody sits there, or this is no Linux
             _seat.bind(f"\0facegan-{token}-{seat}")  # an abstract name: it goes with the process
-            return take_seat(seat)
+            return pin_to_cpu(seat)
 
 
 def _model(path: Path, data: bytes) -> Path:
@@ -211,23 +211,23 @@ def _model(path: Path, data: bytes) -> Path:
     return here
 
 
-def _do(parcel: _Parcel, work: Work) -> _Returned:
+def _do(parcel: _RayJob, work: ChunkWork) -> _RemoteResult:
     import ray
 
     worker, node = _started(parcel), ray.get_runtime_context().get_node_id()
     if parcel.sees_folder:
         worker.job = replace(worker.job, folder=parcel.job.folder)
-        return _Returned(replace(worker.do(work), node=node), cpu_name(), is_there=True)
+        return _RemoteResult(replace(worker.do(work), node=node), cpu_name(), is_there=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         worker.job = replace(worker.job, folder=folder)
         done = worker.do(work)
         shard = shard_path(folder, work.chunk.number).read_bytes() if done.chunk.shard else None
         rows = rows_path(folder, work.chunk.number).read_bytes()
-    return _Returned(replace(done, node=node), cpu_name(), shard=shard, rows=rows)
+    return _RemoteResult(replace(done, node=node), cpu_name(), shard=shard, rows=rows)
 
 
-def _try_out(parcel: _Parcel, work: Work) -> None:
+def _try_out(parcel: _RayJob, work: ChunkWork) -> None:
     worker = _started(parcel)
     worker.job = replace(worker.job, folder=Path(tempfile.gettempdir()))
     worker.try_out(work)

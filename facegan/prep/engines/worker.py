@@ -19,12 +19,12 @@ from facegan.config import PrepConfig
 from facegan.errors import FaceganError
 from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY
-from facegan.machine import peak_memory_bytes
 from facegan.prep.chunk import Chunk, entries_read, process_chunk
-from facegan.prep.out.commit import Committed, Work, make_chunk
-from facegan.prep.sources.ahead import expect, fetching_ahead
+from facegan.prep.commit import ChunkMarker, ChunkWork, make_chunk
 from facegan.prep.sources.base import Entry, Readable, Reader, sound
+from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.remote import FETCH_AHEAD
+from facegan.system import peak_memory_bytes
 
 PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
 
@@ -42,14 +42,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
+class ChunkOutcome:
     """A chunk that is ready to be committed, and what it took.
 
     Times are by the system's monotonic clock, which all processes of a machine share; ``peak_bytes`` is the most memory
     that its worker has used until then.
     """
 
-    chunk: Committed
+    chunk: ChunkMarker
     started: float
     finished: float
     peak_bytes: int
@@ -63,27 +63,26 @@ class Worker:
         """``photos_read`` counts those of the chunk at hand, for whoever shows progress."""
         import cv2
 
-        from facegan.faces.detect import silence_stderr
-        from facegan.faces.detectors import make_detector
+        from facegan.faces.detect import make_detector, silence_stderr
 
         cv2.setNumThreads(1)
         self.job = job
         with sound(job.source.where):
-            self._ahead = fetching_ahead(job.source.reader(), job.fetch_ahead)
+            self._ahead = prefetching(job.source.reader(), job.fetch_ahead)
         self._photos_read = ctypes.c_int64() if photos_read is None else photos_read
         self.reader: Reader = _Watched(self._ahead, job.photo_seconds, self._photos_read)
         self.detector: Detector = make_detector(job.config, job.models)
         silence_stderr()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
 
-    def do(self, work: Work) -> Done:
+    def do(self, work: ChunkWork) -> ChunkOutcome:
         """Makes a chunk and leaves it in the job's folder."""
         started = time.monotonic()
         with self._reading(work.chunk):
             done = make_chunk(self.job.folder, work, self.job.config, self.reader, self.detector)
-        return Done(done, started, time.monotonic(), peak_memory_bytes())
+        return ChunkOutcome(done, started, time.monotonic(), peak_memory_bytes())
 
-    def try_out(self, work: Work) -> None:
+    def try_out(self, work: ChunkWork) -> None:
         """Makes a chunk and throws it away: only whether the process outlives it is asked."""
         with tempfile.TemporaryDirectory(TEMPORARY, ".trial", self.job.folder) as folder:
             shard = Path(folder) / "shard"
@@ -94,12 +93,12 @@ class Worker:
     def _reading(self, chunk: Chunk) -> Iterator[None]:
         """Its photographs are fetched ahead; when it comes to an end, whichever, neither request nor alarm stays."""
         self._photos_read.value = 0
-        expect(self._ahead, entries_read(chunk))
+        schedule(self._ahead, entries_read(chunk))
         try:
             yield
         finally:
             _watch(0)
-            expect(self._ahead, ())
+            schedule(self._ahead, ())
 
 
 class _Watched:
@@ -134,7 +133,7 @@ def start(job: Job, seat: int | None, photos_read: ctypes.c_int64) -> None:
     """First thing in a process of the local engine."""
     global _worker
     if seat is not None:
-        take_seat(seat)
+        pin_to_cpu(seat)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -146,7 +145,7 @@ def start(job: Job, seat: int | None, photos_read: ctypes.c_int64) -> None:
     # Detectors are left open: workers end by a signal or by os._exit, where no destructor runs.
 
 
-def take_seat(seat: int) -> None:
+def pin_to_cpu(seat: int) -> None:
     """Keeps this process on a CPU of its own.
 
     MediaPipe hands each photograph from thread to thread: where they share a CPU they find it in its cache.
@@ -164,14 +163,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def do(work: Work) -> Done:
+def do(work: ChunkWork) -> ChunkOutcome:
     with _exits_as_deaths():
         done = _started().do(work)
     # The pictures stay in the marker: a message this small is written in one piece, even by a process that is killed.
     return replace(done, chunk=replace(done.chunk, rejects=[]))
 
 
-def try_out(work: Work) -> None:
+def try_out(work: ChunkWork) -> None:
     with _exits_as_deaths():
         _started().try_out(work)
 

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facegan.errors import SourceError, suggest
-from facegan.prep.sources.archives import Archives
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
-from facegan.prep.sources.base import Source, is_photo, sound
-from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.base import MultiSource, Source, is_photo, sound
 from facegan.prep.sources.folder import Folder
-from facegan.prep.sources.remote_folder import RemoteFolder
-from facegan.prep.sources.table import Table
+from facegan.prep.sources.parquet import Table
+from facegan.prep.sources.remote import RemoteFolder, SourceFile
 from facegan.prep.sources.tar import PackedTar, Tar
 from facegan.prep.sources.zip import Zip
 from facegan.remote import filesystem, is_http, is_url, without_query
-from facegan.shards.layout import PHOTOS_FILE
+from facegan.shards.format import PHOTOS_FILE
 from facegan.unpack import MAX_RATIO
 
 _KINDS = "a folder, .tar, .tar.gz, .zip, .parquet, .npz, .npy, MNIST's idx files, or torchvision:NAME"
@@ -32,8 +30,8 @@ class _Options:
     follow_links: bool
     max_ratio: int
 
-    def blob(self, where: str) -> Blob:
-        return Blob(where, self.max_ratio)
+    def blob(self, where: str) -> SourceFile:
+        return SourceFile(where, self.max_ratio)
 
 
 def open_source(
@@ -60,7 +58,7 @@ def open_source(
 
 def _open_source(text: str, options: _Options) -> Source:
     if text.startswith("torchvision:"):
-        from facegan.prep.sources.torchvision_sets import open_torchvision
+        from facegan.prep.sources.torchvision import open_torchvision
 
         return open_torchvision(text, options.download)
     if _names_many(text):
@@ -101,7 +99,7 @@ def _open_folder(path: Path, options: _Options) -> Source:
     return Folder(path, options.leave_out, options.follow_links)
 
 
-def _open_file(blob: Blob) -> Source | None:
+def _open_file(blob: SourceFile) -> Source | None:
     blob.forget()
     name = blob.name.lower()
     if name.endswith(".tar"):
@@ -136,7 +134,7 @@ def _open_many(pattern: str, options: _Options) -> Source:
     sources = list(map(_open_file, blobs))
     if None in sources:
         raise SourceError(f"{wheres[sources.index(None)]} is no source that facegan reads. Name {_KINDS}.")
-    return Archives(pattern, tuple(source for source in sources if source))
+    return MultiSource(pattern, tuple(source for source in sources if source))
 
 
 def _found(text: str) -> list[str]:

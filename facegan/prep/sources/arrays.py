@@ -21,9 +21,9 @@ import numpy as np
 
 from facegan.console import shown
 from facegan.errors import DamagedSourceError, SourceError
-from facegan.files import replacing
+from facegan.files import atomic_write
 from facegan.prep.sources.base import Entry
-from facegan.prep.sources.blob import Blob
+from facegan.prep.sources.remote import SourceFile
 from facegan.remote import is_url
 from facegan.shards.images import encode_image
 from facegan.unpack import MAX_RATIO, Unpacking
@@ -50,7 +50,7 @@ class Pictures:
         shape: of the array inside a .npz.
     """
 
-    blob: Blob
+    blob: SourceFile
     member: str = ""
     part: str = ""
     labels: str = ""
@@ -112,7 +112,7 @@ def _rgb(picture: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
 
 
-def open_arrays(blob: Blob) -> Arrays:
+def open_arrays(blob: SourceFile) -> Arrays:
     """
     Raises:
         SourceError: the file holds no array of pictures.
@@ -133,10 +133,10 @@ def open_idx_folder(folder: Path, max_ratio: int = MAX_RATIO) -> Arrays:
     passed over."""
     names = sorted(path.name for path in folder.iterdir() if is_idx(path.name))
     plain = [name for name in names if name.removesuffix(".gz") == name or name.removesuffix(".gz") not in names]
-    return Arrays(str(folder), tuple(_of_idx(Blob(str(folder / name), max_ratio)) for name in plain))
+    return Arrays(str(folder), tuple(_of_idx(SourceFile(str(folder / name), max_ratio)) for name in plain))
 
 
-def _of_idx(blob: Blob) -> Pictures:
+def _of_idx(blob: SourceFile) -> Pictures:
     found = _IDX.match(blob.name)
     part = _PARTS.get(found["part"], "") if found else ""
     labels = blob.where.removesuffix(blob.name) + blob.name.replace("images", "labels").replace("idx3", "idx1")
@@ -146,7 +146,7 @@ def _of_idx(blob: Blob) -> Pictures:
     return Pictures(blob, part=part, labels=there)
 
 
-def _of_npz(blob: Blob) -> Iterator[Pictures]:
+def _of_npz(blob: SourceFile) -> Iterator[Pictures]:
     try:
         with blob.open() as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -285,10 +285,10 @@ def _unpacked(pictures: Pictures, folder: Path, number: int) -> Pictures:
                 plain = opened.enter_context(archive.open(pictures.member + ".npy"))
             else:
                 plain = _plain(file, name)
-            unpacking.copy(plain, opened.enter_context(replacing(path)))
+            unpacking.copy(plain, opened.enter_context(atomic_write(path)))
     except _BROKEN as error:
         raise DamagedSourceError(f"{pictures.blob.where} can't be unpacked ({error}).") from None
-    unpacked = Pictures(Blob(str(path)), "", pictures.part, "")
+    unpacked = Pictures(SourceFile(str(path)), "", pictures.part, "")
     _check_mapped(unpacked, pictures.blob.where)
     return unpacked
 

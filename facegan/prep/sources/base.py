@@ -8,13 +8,14 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from facegan.errors import DamagedFile, DamagedSourceError
+from facegan.errors import DamagedFile, DamagedSourceError, SourceError
 from facegan.files import parsing
-from facegan.remote import reachable
-from facegan.shards.layout import has_photo_suffix, readable_path
+from facegan.remote import RemoteUnavailable, as_source_error, is_url
+from facegan.shards.format import has_photo_suffix, readable_path
 from facegan.unpack import MAX_PHOTO_BYTES
 
 MAX_BYTES = MAX_PHOTO_BYTES
@@ -164,7 +165,7 @@ def sound(where: str) -> Iterator[None]:
         DamagedSourceError: it is damaged: in place of whatever its parser raises.
     """
     try:
-        with parsing(where, "Take an undamaged copy, or name another source."), reachable(where):
+        with parsing(where, "Take an undamaged copy, or name another source."), as_source_error(where):
             yield
     except DamagedFile as error:
         raise DamagedSourceError(str(error)) from None
@@ -174,3 +175,81 @@ def listed(source: Source, ignored: Counter[str]) -> Iterator[Entry]:
     """`Source.photos`; raises as `sound`."""
     with sound(source.where):
         yield from source.photos(ignored)
+
+
+# Several archives of one kind as one source: ``laion/{00000..00099}.tar``, ``photos/*.zip``.
+
+
+@dataclass(frozen=True)
+class MultiSource:
+    """The photographs of several archives under their names there. A name may stand in one of them only."""
+
+    where: str
+    members: tuple[Source, ...]
+
+    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
+        for number, source in enumerate(self.members):
+            for entry in source.photos(ignored):
+                yield entry._replace(place=(number, *entry.place))
+
+    def marks(self) -> tuple[str, ...]:
+        return tuple(mark for source in self.members for mark in source.marks())
+
+    def unpacked(self, folder: Path) -> UnpackedMultiSource:
+        unpacked = []
+        for number, source in enumerate(self.members):
+            below = folder / f"{number:05d}"
+            below.mkdir(parents=True, exist_ok=True)
+            unpacked.append(source.unpacked(below))
+        return UnpackedMultiSource(self.where, tuple(unpacked))
+
+
+@dataclass(frozen=True)
+class UnpackedMultiSource:
+    """Archives whose photographs can be read in any order."""
+
+    where: str
+    members: tuple[Readable, ...]
+
+    def reader(self) -> MultiReader:
+        some_are_remote = any(is_url(member.where) for member in self.members)
+        return (RemoteMultiReader if some_are_remote else MultiReader)(self.members)
+
+
+class MultiReader:
+    """Opens each archive when it is first read from, and keeps a few open."""
+
+    _most_open = 16
+
+    def __init__(self, members: tuple[Readable, ...]) -> None:
+        self._members = members
+        self._open: dict[int, Reader] = {}
+
+    def read(self, entry: Entry) -> bytes:
+        number, *place = entry.place
+        return self._member(number).read(entry._replace(place=tuple(place)))
+
+    def _member(self, number: int) -> Reader:
+        if number not in self._open:
+            if len(self._open) == self._most_open:
+                self._open.pop(next(iter(self._open))).close()
+            try:
+                self._open[number] = self._members[number].reader()
+            except (OSError, SourceError) as error:  # it was there when it was listed
+                raise RemoteUnavailable(str(error)) from error
+        return self._open[number]
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+class RemoteMultiReader(MultiReader):
+    """Of archives behind URLs, or some of them."""
+
+    def request(self, entry: Entry) -> Request | None:
+        number, *place = entry.place
+        if not is_url(self._members[number].where):  # it is opened when it is read
+            return None
+        reader = self._member(number)
+        return reader.request(entry._replace(place=tuple(place))) if isinstance(reader, Fetching) else None

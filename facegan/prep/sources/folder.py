@@ -13,9 +13,9 @@ from pathlib import Path
 from facegan.errors import SourceError
 from facegan.files import files_below
 from facegan.prep.sources.base import MAX_BYTES, Entry, ignore, is_photo, suffix
-from facegan.prep.sources.labels import LABELS_FILE, Labels
-from facegan.remote import Unreachable
-from facegan.shards.layout import DATASET_FILE, PHOTOS_FILE
+from facegan.prep.sources.stylegan_labels import LABELS_FILE, StyleGANLabels
+from facegan.remote import RemoteUnavailable
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE
 
 BROKEN_LINK = "broken link"
 
@@ -69,12 +69,12 @@ class Folder:
         is_dataset = name and all((path / file).exists() for file in (DATASET_FILE, PHOTOS_FILE))
         return not is_dataset and not (name and self.leave_out and _is_same(path, self.leave_out))
 
-    def _labels(self) -> Labels:
+    def _labels(self) -> StyleGANLabels:
         path = self.path / LABELS_FILE
         if not path.is_file():
-            return Labels(None)
+            return StyleGANLabels(None)
         with path.open("rb") as file:
-            return Labels(file)
+            return StyleGANLabels(file)
 
     def marks(self) -> tuple[str, ...]:
         return ()
@@ -98,7 +98,7 @@ class FolderReader:
         try:
             file = os.open(os.path.join(self._top, entry.name), os.O_RDONLY)  # noqa: PTH118 - names are bytes
         except OSError as error:
-            raise Unreachable(str(error)) from error
+            raise RemoteUnavailable(str(error)) from error
         try:
             data = os.read(file, min(entry.size, MAX_BYTES) + 1)
             if len(data) == entry.size:
@@ -107,7 +107,7 @@ class FolderReader:
                 data += more
             return data
         except OSError as error:
-            raise Unreachable(str(error)) from error
+            raise RemoteUnavailable(str(error)) from error
         finally:
             os.close(file)
 

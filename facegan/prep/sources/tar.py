@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from facegan.errors import DamagedSourceError
-from facegan.files import replacing
-from facegan.prep.listing.scratch import Scratch
+from facegan.files import atomic_write
 from facegan.prep.sources.base import MAX_BYTES, Entry, Request, Room, archive_name, is_photo, suffix
-from facegan.prep.sources.blob import Blob
-from facegan.prep.sources.fetch import any_number, read_range
-from facegan.remote import Unreachable, filesystem, is_url
+from facegan.prep.sources.remote import SourceFile, any_number, read_range
+from facegan.prep.temp_database import TempDatabase
+from facegan.remote import RemoteUnavailable, filesystem, is_url
 from facegan.unpack import BoundedFile, Bounds, Unpacking
 
 # What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
@@ -35,7 +34,7 @@ _CACHE_KB = 8_000
 class Tar:
     """Files of an uncompressed tar, links inside it resolved. Of a name that stands twice the later one counts."""
 
-    blob: Blob
+    blob: SourceFile
 
     @property
     def where(self) -> str:
@@ -60,7 +59,7 @@ class Tar:
 class PackedTar:
     """A ``.tar.gz``. It can't be read in any order, so it is unpacked to a plain tar before photographs are read."""
 
-    blob: Blob
+    blob: SourceFile
 
     @property
     def where(self) -> str:
@@ -78,11 +77,11 @@ class PackedTar:
         path = folder / f"{self.blob.name}.tar"
         try:
             blob = self.blob.in_parts(folder)
-            with blob.open() as file, gzip.open(file) as plain, replacing(path) as out:
+            with blob.open() as file, gzip.open(file) as plain, atomic_write(path) as out:
                 Unpacking(replace(blob.bounds(file), where=self.where), folder).copy(plain, out)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DamagedSourceError(f"{self.where} is no whole tar archive ({error}).") from None
-        return Tar(Blob(str(path)))
+        return Tar(SourceFile(str(path)))
 
 
 def _photos(file: BoundedFile, bounds: Bounds, ignored: Counter[str]) -> Iterator[Entry]:
@@ -97,7 +96,7 @@ def _photos(file: BoundedFile, bounds: Bounds, ignored: Counter[str]) -> Iterato
 
 def _found(file: BoundedFile, where: str, ignored: Counter[str]) -> Iterator[Entry]:
     files = 0
-    links = Scratch(_LINKS, _CACHE_KB)
+    links = TempDatabase(_LINKS, _CACHE_KB)
     try:
         for name, size, offset, link in _members(file, ignored):
             files += 1
@@ -118,7 +117,7 @@ def _found(file: BoundedFile, where: str, ignored: Counter[str]) -> Iterator[Ent
         links.close()
 
 
-def _linked(file: BoundedFile, links: Scratch, ignored: Counter[str]) -> Iterator[Entry]:
+def _linked(file: BoundedFile, links: TempDatabase, ignored: Counter[str]) -> Iterator[Entry]:
     """Links as the files that they lead to."""
     links.run("CREATE INDEX by_target ON links (target)")
     for name, size, offset, link in _members(file, Counter()):
@@ -171,7 +170,7 @@ class TarReader:
         try:
             return os.pread(self._file.fileno(), min(entry.size, MAX_BYTES + 1), entry.place[0])
         except OSError as error:
-            raise Unreachable(str(error)) from error
+            raise RemoteUnavailable(str(error)) from error
 
     def close(self) -> None:
         self._file.close()

@@ -1,0 +1,149 @@
+"""The usual tutorial loops in plain float32, over one batch or an image folder: what our rounds are measured beside.
+
+``reals`` are endless batches of float32 (N, 3, 64, 64) in [−1, 1]; each step of the iterators is one round.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facegan import system as machine
+from facegan.config import TrainConfig
+from facegan.console import Console
+
+_CHANNELS, _LATENT, _WIDTH = 3, 100, 64
+_WORKERS = 2
+
+
+def folder_batches(folder: Path, batch: int) -> Iterator[Tensor]:
+    """As tutorials read: JPEG or PNG files one by one, by ``ImageFolder`` and two worker processes."""
+    from torchvision import datasets, transforms
+
+    half = (0.5,) * _CHANNELS
+    prepare = transforms.Compose([transforms.Resize(64), transforms.ToTensor(), transforms.Normalize(half, half)])
+    images = datasets.ImageFolder(str(folder), prepare)
+    loader = torch.utils.data.DataLoader(images, batch, shuffle=True, num_workers=_WORKERS, drop_last=True)
+    while True:
+        yield from (batch for batch, _ in loader)
+
+
+def _generator() -> nn.Sequential:
+    def block(inner: int, outer: int, stride: int, padding: int) -> list[nn.Module]:
+        up = nn.ConvTranspose2d(inner, outer, 4, stride, padding, bias=False)
+        return [up, nn.BatchNorm2d(outer), nn.ReLU(True)]
+
+    return nn.Sequential(
+        *block(_LATENT, _WIDTH * 8, 1, 0),
+        *block(_WIDTH * 8, _WIDTH * 4, 2, 1),
+        *block(_WIDTH * 4, _WIDTH * 2, 2, 1),
+        *block(_WIDTH * 2, _WIDTH, 2, 1),
+        nn.ConvTranspose2d(_WIDTH, _CHANNELS, 4, 2, 1, bias=False),
+        nn.Tanh(),
+    )
+
+
+def _discriminator(norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(_CHANNELS, _WIDTH, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    for i in (1, 2, 4):
+        layers.append(nn.Conv2d(_WIDTH * i, _WIDTH * i * 2, 4, 2, 1, bias=False))
+        layers += [nn.BatchNorm2d(_WIDTH * i * 2)] if norm else []
+        layers.append(nn.LeakyReLU(0.2, True))
+    return nn.Sequential(*layers, nn.Conv2d(_WIDTH * 8, 1, 4, 1, 0, bias=False), nn.Flatten(0))
+
+
+def dcgan(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) -> Iterator[None]:
+    batch = config.batch
+    g, d = _generator().to(device), _discriminator(norm=True).to(device)
+    adam_g = torch.optim.Adam(g.parameters(), config.lr_g, (config.beta1, config.beta2))
+    adam_d = torch.optim.Adam(d.parameters(), config.lr_d, (config.beta1, config.beta2))
+    bce = nn.BCEWithLogitsLoss()
+    ones, zeros = torch.ones(batch, device=device), torch.zeros(batch, device=device)
+    for images in reals:
+        real = images.to(device)
+        fake = g(torch.randn(batch, _LATENT, 1, 1, device=device))
+        d.zero_grad()
+        (bce(d(real), ones) + bce(d(fake.detach()), zeros)).backward()
+        adam_d.step()
+        g.zero_grad()
+        bce(d(fake), ones).backward()
+        adam_g.step()
+        yield
+
+
+def wgan_gp(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) -> Iterator[None]:
+    batch = config.batch
+    g, d = _generator().to(device), _discriminator(norm=False).to(device)
+    adam_g = torch.optim.Adam(g.parameters(), config.lr_g, (config.beta1, config.beta2))
+    adam_d = torch.optim.Adam(d.parameters(), config.lr_d, (config.beta1, config.beta2))
+
+    def fakes() -> Tensor:
+        return g(torch.randn(batch, _LATENT, 1, 1, device=device))
+
+    while True:
+        for _ in range(config.d_steps):
+            real, fake = next(reals).to(device), fakes().detach()
+            mixed = torch.lerp(real, fake, torch.rand(batch, 1, 1, 1, device=device)).requires_grad_()
+            gradient = torch.autograd.grad(d(mixed).sum(), mixed, create_graph=True)[0]
+            penalty = ((gradient.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
+            d.zero_grad()
+            (d(fake).mean() - d(real).mean() + config.gp_weight * penalty).backward()
+            adam_d.step()
+        g.zero_grad()
+        (-d(fakes()).mean()).backward()
+        adam_g.step()
+        yield
+
+
+# Two rates measured in turn, A B A B …: machines drift, and only the ratio of neighbours says something.
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A measured comparison.
+
+    Attributes:
+        ours, by_hand: rates in ``unit``, one a pair.
+    """
+
+    what: str
+    hand: str
+    unit: str
+    ours: list[float]
+    by_hand: list[float]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Median of the pairs' ratios; over 1, ours is faster."""
+        return statistics.median(a / b for a, b in zip(self.ours, self.by_hand, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "by_hand_is": self.hand,
+            "unit": self.unit,
+            "ours": [round(rate, 1) for rate in self.ours],
+            "by_hand": [round(rate, 1) for rate in self.by_hand],
+            "ratio": round(self.ratio, 3),
+            **self.notes,
+            "machine": machine.describe(),
+        }
+
+
+def interleaved(
+    ours: Callable[[], float], by_hand: Callable[[], float], pairs: int, console: Console
+) -> tuple[list[float], list[float]]:
+    """Calls both ``pairs`` times in turn; each call gives a rate."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for measured, job in zip(rates, (ours, by_hand), strict=True):
+            measured.append(job())
+        console.note(f"pair {pair + 1} of {pairs}: {rates[0][-1]:,.0f} beside {rates[1][-1]:,.0f}")
+    return rates

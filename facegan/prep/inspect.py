@@ -1,0 +1,267 @@
+"""One photograph as a picture: a sample with box, keypoints, quadrilateral and face, or a reject with its score."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from facegan.console import Console
+from facegan.console import shown as _printable
+from facegan.errors import DamagedFile, DatasetError, SourceError
+from facegan.faces.decode import Photo, Rejected
+from facegan.faces.detect import KEYPOINTS
+from facegan.files import make_folder, read_json, write_bytes
+from facegan.prep.preview import fitted, font
+from facegan.prep.sources import open_source
+from facegan.prep.sources.base import DAMAGED, Entry, Source
+from facegan.prep.sources.folder import Folder
+from facegan.prep.sources.parquet import Table
+from facegan.remote import RemoteUnavailable, is_url
+from facegan.shards.format import STATE_FOLDER, readable_path
+from facegan.shards.images import decode_image
+from facegan.shards.inspect import Found
+
+# The photograph that a sample was cut from, read again from where it lay.
+
+ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}
+
+
+def read_original(out: Path, path: str, source: str | None = None) -> bytes | None:
+    """The file of the photograph that dataset ``out`` calls ``path``; None where it is gone, or nobody knows where.
+
+    Args:
+        source: where the photographs lie now, if not where prep found them.
+    """
+    origin, root = (source, None) if source else _origin(out)
+    if not origin:
+        return None
+    try:
+        opened = open_source(origin)
+        entry = _find(opened, root, path)
+        if entry is None:
+            return None
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            # A table is unpacked for many of its photographs, and not for one.
+            contextlib.closing(
+                (opened if isinstance(opened, Table) else opened.unpacked(Path(folder))).reader()
+            ) as reader,
+        ):
+            return reader.read(entry)
+    except (SourceError, RemoteUnavailable, OSError, *DAMAGED):
+        return None
+
+
+def _origin(out: Path) -> tuple[str | None, str | None]:
+    try:
+        told = read_json(out / STATE_FOLDER / ORIGIN_FILE)
+    except (OSError, DamagedFile):
+        return None, None
+    source, root = (told.get("source"), told.get("root")) if isinstance(told, dict) else (None, None)
+    return (source, root) if isinstance(source, str) and isinstance(root, str) else (None, None)
+
+
+def _find(source: Source, root: str | None, path: str) -> Entry | None:
+    """
+    Args:
+        root: None where it is not known: then a photograph fits whose name ends in ``path``, the shortest first.
+    """
+    if isinstance(source, Folder) and (entry := _in_folder(source.path, (root or "") + path)):
+        return entry
+    names = ((readable_path(entry.name), entry) for entry in source.photos(Counter()))
+    if root is not None:
+        found = [entry for name, entry in names if name == root + path]
+        return found[-1] if found else None  # of a name that comes twice the later one counts
+    return min((entry for name, entry in names if f"/{name}".endswith(f"/{path}")), key=_length, default=None)
+
+
+def _length(entry: Entry) -> int:
+    return len(entry.name)
+
+
+def _in_folder(folder: Path, name: str) -> Entry | None:
+    """A file below ``folder``, found without listing it. A name that leads out of the folder finds nothing; a link that
+    does is followed, as prep has done."""
+    file = folder / name
+    inside = ".." not in Path(name).parts and not Path(name).is_absolute()
+    return Entry(os.fsencode(name), file.stat().st_size) if inside and file.is_file() else None
+
+
+def write_origin(out: Path, where: str, root: bytes) -> None:
+    """Notes in ``out`` where its photographs lie, and below which folder there."""
+    stands = is_url(where) or where.startswith("torchvision:")
+    _note(out, where if stands else str(Path(where).absolute()), readable_path(root))
+
+
+def copy_origin(outs: Iterable[Path], new: Path) -> None:
+    """Notes beside a dataset made of others where their photographs lie, if that is one place."""
+    found = {_origin(out) for out in outs}
+    source, root = found.pop() if len(found) == 1 else (None, None)
+    if source is not None and root is not None:
+        _note(new, source, root)
+
+
+def _note(out: Path, source: str, root: str) -> None:
+    told = {"source": source, "root": root}
+    # As ASCII: a path may not be UTF-8.
+    write_bytes(make_folder(out / STATE_FOLDER) / ORIGIN_FILE, json.dumps(told).encode())
+
+
+_PHOTO_PX = 640  # long side of the photograph as it is drawn
+_FACE_PX = 256
+_MARGIN_PX, _LINE_PX = 16, 20
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
+_BOX, _QUAD = (66, 135, 245), (240, 60, 60)
+_POINTS = ((255, 220, 0), (255, 160, 0), (0, 220, 120), (230, 90, 230), (0, 200, 230), (120, 240, 230))
+
+_Colour = tuple[int, int, int]
+_Line = tuple[str, _Colour | None]
+
+
+def draw_sample(out: Path, sample: Found, source: str | None, console: Console) -> np.ndarray:
+    """RGB uint8. Where the photograph is gone, or is another one now, the console says so and the face stands alone.
+
+    Args:
+        source: where the photographs lie now, if not where prep found them.
+    """
+    face = decode_image(sample.image)
+    if face is None:
+        raise DatasetError(f"The face {sample.key} can't be decoded. See what is wrong: facegan verify {out} --deep")
+    meta = sample.meta
+    photo = _original(out, meta.path, meta.sha256, source)
+    if isinstance(photo, str):
+        console.warn(f"{photo}; only the face is drawn.")
+    shown = None if isinstance(photo, str) else _drawn_photo(photo, meta.quad, meta.box, meta.keypoints)
+    left = 2 * _MARGIN_PX + shown.width if shown else _MARGIN_PX
+    lines = _lines(sample, face)
+    height = max(shown.height if shown else 0, _FACE_PX + _MARGIN_PX + _LINE_PX * len(lines)) + 2 * _MARGIN_PX
+    sheet = Image.new("RGB", (left + _FACE_PX + 2 * _MARGIN_PX, height), _PAPER)
+    if shown:
+        sheet.paste(shown, (_MARGIN_PX, _MARGIN_PX))
+    enlarged = cv2.resize(face, (_FACE_PX, _FACE_PX), interpolation=cv2.INTER_NEAREST)
+    sheet.paste(Image.fromarray(enlarged), (left, _MARGIN_PX))
+    _write_lines(sheet, lines, left, 2 * _MARGIN_PX + _FACE_PX)
+    return np.asarray(sheet)
+
+
+def draw_rejected(out: Path, row: dict[str, Any], source: str | None, min_score: float | None) -> np.ndarray:
+    """A rejected photograph with its best face's box, and reason, score and threshold beside it; RGB uint8.
+
+    Args:
+        row: of photos.parquet.
+        min_score: None where no detector was asked.
+
+    Raises:
+        DatasetError: the photograph is gone, is another one now, or can't be decoded.
+    """
+    name, reason = _printable(row["path"]), row["reason"]
+    if reason == "crashed":
+        raise DatasetError(f"{name} was rejected as crashed: decoding it may end this process, too, so it isn't drawn.")
+    photo = _original(out, row["path"], row["sha256"], source)
+    if isinstance(photo, str):
+        raise DatasetError(f"{photo}, so it can't be drawn. It was rejected as {reason}.")
+    try:
+        drawn = _drawn_photo(photo, [], row["box"], [])
+    except (Rejected, cv2.error):
+        raise DatasetError(f"{name} can't be decoded, so it can't be drawn. It was rejected as {reason}.") from None
+    lines: list[_Line] = [(row["path"], None), (f"rejected: {reason}", None)]
+    if row["scores"]:
+        lines.append((f"best score {max(row['scores']):.3f}", None))
+    if min_score is not None:
+        lines.append((f"threshold (--min-score) {min_score:g}", None))
+    lines.append((f"photograph of {photo.width} x {photo.height}", None))
+    if row["box"]:
+        lines.append(("the box of the best score", _BOX))
+    left = 2 * _MARGIN_PX + drawn.width
+    height = max(drawn.height, _LINE_PX * len(lines)) + 2 * _MARGIN_PX
+    sheet = Image.new("RGB", (left + _FACE_PX + 2 * _MARGIN_PX, height), _PAPER)
+    sheet.paste(drawn, (_MARGIN_PX, _MARGIN_PX))
+    _write_lines(sheet, lines, left, _MARGIN_PX)
+    return np.asarray(sheet)
+
+
+def _write_lines(sheet: Image.Image, lines: list[_Line], left: int, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    for i, (text, colour) in enumerate(lines):
+        y, x = top + i * _LINE_PX, left + (16 if colour else 0)
+        if colour:
+            draw.ellipse((left, y + 4, left + 9, y + 13), fill=colour, outline=_INK)
+        draw.text((x, y), fitted(text, sheet.width - x - 4, 13, keep_end=i == 0), _INK, font(13))
+
+
+def _original(out: Path, path: str, sha256: str, source: str | None) -> Photo | str:
+    """The photograph as it was, or why it can't be drawn."""
+    data, name = read_original(out, path, source), _printable(path)
+    if data is None:
+        where = f"not in {source}" if source else "gone, or nobody knows where it lay (--source SRC tells)"
+        return f"The photograph {name} is {where}"
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 and found != sha256:
+        return f"The photograph {name} is another one now (SHA-256 {found[:12]}…, and it was {sha256[:12]}…)"
+    try:
+        return Photo(data)
+    except Rejected as rejected:
+        return f"The photograph {name} can't be decoded ({rejected.reason})"
+
+
+def _drawn_photo(
+    photo: Photo, quad: Sequence[Sequence[float]], box: Sequence[float], keypoints: Sequence[Sequence[float]]
+) -> Image.Image:
+    long_side = max(photo.width, photo.height)
+    shrink = next((shrink for shrink in (8, 4, 2) if long_side / shrink >= _PHOTO_PX), 1)
+    scale = _PHOTO_PX / long_side
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    picture = Image.fromarray(photo.pixels(shrink)).resize(size, Image.Resampling.BICUBIC)
+    ends = (box[0], box[1], box[0] + box[2], box[1] + box[3]) if box else (0, 0, photo.width, photo.height)
+    corners = np.array(quad or (ends[:2], ends[2:])) * scale
+    # What of it lies outside the photograph is shown as well, as far as there is any sense in it.
+    low = np.maximum(np.minimum(np.floor(corners.min(axis=0)) - 2, 0), [-size[0], -size[1]]).astype(int)
+    high = np.minimum(np.maximum(np.ceil(corners.max(axis=0)) + 2, size), [2 * size[0], 2 * size[1]]).astype(int)
+    canvas = Image.new("RGB", (int(high[0] - low[0]), int(high[1] - low[1])), (225, 225, 225))
+    canvas.paste(picture, (int(-low[0]), int(-low[1])))
+    draw = ImageDraw.Draw(canvas)
+
+    def at(point: Sequence[float]) -> tuple[float, float]:
+        return point[0] * scale - low[0] - 0.5, point[1] * scale - low[1] - 0.5  # Pillow counts from pixel centres
+
+    if quad:
+        outline = [at(point) for point in quad]
+        draw.line([*outline, outline[0]], _QUAD, 2)
+        draw.line([outline[0], outline[3]], _QUAD, 5)  # the face's upper edge
+    if box:
+        draw.rectangle((*at(ends[:2]), *at(ends[2:])), outline=_BOX, width=2)
+    for point, colour in zip(keypoints, _POINTS, strict=False):
+        x, y = at(point)
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline=_INK)
+    return canvas
+
+
+def _lines(sample: Found, face: np.ndarray) -> list[_Line]:
+    """What stands below the face: text, and the colour in which it is drawn on the photograph."""
+    meta = sample.meta
+    lines: list[_Line] = [(sample.key, None)]
+    lines.append((f"score {meta.score:g}, {face.shape[1]} x {face.shape[0]} pixels", None))
+    lines.append((f"photograph of {meta.width} x {meta.height}", None))
+    lines.append(("the crop, its upper edge thick", _QUAD))
+    if meta.box:
+        lines.append(("the detector's box", _BOX))
+    return lines + (list(zip(KEYPOINTS, _POINTS, strict=True)) if meta.keypoints else [])
+
+
+def picture_bytes(rgb: np.ndarray, image_format: str) -> bytes:
+    """A picture file of RGB pixels: ``png`` or ``jpeg``."""
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, image_format)
+    return file.getvalue()

@@ -1,0 +1,152 @@
+"""What a run's folder holds, for rooms that know nothing of training: names of its files, and what they say.
+
+Anyone may have edited these files: a value of another kind than facegan writes is left out, and the rest is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from facegan.errors import CheckpointError, DamagedFile
+from facegan.files import parsing, read_json
+
+RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # a state is in each checkpoint
+EVALUATION, NEIGHBOURS, BEST = "eval.json", "neighbours.png", "best.json"
+_MOST_BYTES = 10_000_000
+
+
+def newest_images(run: Path) -> int | None:
+    """The images of a run's newest checkpoint, with which the run's generator was written."""
+    return next((int(path.name) for path in checkpoint_folders(run)), None)
+
+
+def checkpoint_folders(run: Path) -> list[Path]:
+    """Folders of the run's checkpoints, named after the images trained on, the newest first."""
+    folders = [path for path in (run / CHECKPOINTS).glob("*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name), reverse=True)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value out of JSON is a finite number that a float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    return {name: float(number) for name, number in _mapping(value).items() if is_number(number)}
+
+
+def _counts(value: Any) -> dict[str, int]:
+    return {name: count for name, count in _mapping(value).items() if count_of(count) is not None}
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {name: text for name, text in _mapping(value).items() if isinstance(text, str)}
+
+
+def count_of(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _lines(value: Any) -> tuple[str, ...]:
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+
+
+Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+Text = Annotated[str, BeforeValidator(_text)]
+Count = Annotated[int | None, BeforeValidator(count_of)]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class DatasetFacts(_Facts):
+    """The dataset of a run."""
+
+    path: Text = ""
+    fingerprint: Text = ""
+    faces: Count = None
+    size: Count = None
+
+
+class RunFacts(_Facts):
+    """run.json, as far as it says what it should."""
+
+    settings: Mapping = {}
+    precision: Text = ""
+    parameters: Annotated[dict[str, int], BeforeValidator(_counts)] = {}
+    versions: Annotated[dict[str, str], BeforeValidator(_texts)] = {}
+    dataset: Annotated[DatasetFacts, BeforeValidator(_mapping)] = DatasetFacts()
+
+
+class Evaluation(_Facts):
+    """eval.json, as far as it says what it should."""
+
+    metrics: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
+    floors: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
+    absent: Annotated[dict[str, str], BeforeValidator(_texts)] = {}
+    warnings: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
+    measured: Mapping = {}
+    protocol: Mapping = {}
+    neighbours: Any = None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where it is missing or damaged."""
+    try:
+        return _mapping(read_json(path)) if path.stat().st_size < _MOST_BYTES else {}
+    except (OSError, DamagedFile):
+        return {}
+
+
+def read_run(run: Path) -> RunFacts | None:
+    """None where there is no run.json, or it can't be read."""
+    facts = read_facts(run / RECORD)
+    return RunFacts.model_validate(facts) if facts else None
+
+
+def read_evaluation(folder: Path) -> Evaluation | None:
+    """None where there is no eval.json, or it has no metrics."""
+    facts = read_facts(folder / EVALUATION)
+    return Evaluation.model_validate(facts) if isinstance(facts.get("metrics"), dict) else None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The smallest value of the metric so far, and where its checkpoint stands."""
+
+    metric: str
+    value: float
+    images: int
+
+
+def read_best(run: Path) -> Best | None:
+    """What best.json says; None where nothing was measured.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    path = run / BEST
+    try:
+        told = read_json(path)
+        with parsing(path):
+            best = Best(**told)
+            if not isinstance(best.metric, str) or not is_number(best.value) or count_of(best.images) is None:
+                raise ValueError("other kinds of values")
+            return best
+    except FileNotFoundError:
+        return None
+    except (OSError, DamagedFile):
+        raise CheckpointError(f"{path} can't be read. The run's next checkpoint writes it anew.") from None

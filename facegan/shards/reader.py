@@ -1,0 +1,168 @@
+"""Reading shards: one pass over the tar headers of a memory-mapped file, then every sample by its place."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from facegan.errors import DatasetError
+from facegan.shards.format import IMAGE_FORMATS
+
+_BLOCK = 512
+LEAST_MEMBER_BYTES = _BLOCK  # its header
+_PAX, _REGULAR = ord("x"), (ord("0"), 0)  # kinds of members
+_MOST_PAX_BYTES = 1 << 20
+_IMAGE_SUFFIXES = frozenset({*IMAGE_FORMATS, "jpeg"})
+
+
+class Member(NamedTuple):
+    """A file inside a tar: its name, and where its bytes lie."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class Sample(NamedTuple):
+    """One sample of a shard: an image, and its JSON where there is one."""
+
+    key: str
+    image: Member
+    meta: Member | None
+
+
+class Shard:
+    """A local shard, memory-mapped. `samples` in the order of the tar.
+
+    Raises:
+        DatasetError: the file is missing, no tar, or cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise DatasetError(f"The shard {path} is missing.") from None
+        except ValueError:
+            raise DatasetError(f"The shard {path} is empty.") from None
+        self.samples = _pair(_members(self._map, path))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def members(self) -> list[Member]:
+        """All regular files of the tar, whether samples or not."""
+        return _members(self._map, self.path)
+
+    def read(self, member: Member) -> memoryview:
+        """A member's bytes, without a copy. Close the shard only when no view of it is left."""
+        return memoryview(self._map)[member.offset : member.offset + member.size]
+
+    def close(self) -> None:
+        self._map.close()
+
+    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
+        return Shard, (self.path,)  # a loader's worker process maps the file anew
+
+
+def _members(data: mmap.mmap, path: Path) -> list[Member]:
+    """All regular files of a tar, in its order."""
+    headers: dict[int, bytes] = {}
+    try:
+        members = _walk(data, path, headers)
+    except DatasetError:
+        _check_sums(path, headers)  # a damaged header before the place where it showed is the cause
+        raise
+    _check_sums(path, headers)
+    return members
+
+
+def _walk(data: mmap.mmap, path: Path, headers: dict[int, bytes]) -> list[Member]:
+    """Goes from header to header, and keeps each in ``headers`` by its place."""
+    members: list[Member] = []
+    at, long_name = 0, None
+    while True:
+        header = data[at : at + _BLOCK]
+        if len(header) < _BLOCK:
+            raise DatasetError(f"The shard {path} is cut short: it has no end mark.")
+        if header[0] == 0 and header.count(0) == _BLOCK:
+            return members  # the end: two blocks of zeros, of which one is enough (POSIX.1-1988, ustar)
+        headers[at] = header
+        digits = header[124:136].strip(b" \0")
+        if not digits.isdigit() or b"8" in digits or b"9" in digits:
+            raise _damaged(path, at)
+        size, offset, kind = int(digits, 8), at + _BLOCK, header[156]
+        if offset + size > len(data):
+            raise DatasetError(f"The shard {path} is cut short: it ends inside the member at byte {at}.")
+        if kind == _PAX and size <= _MOST_PAX_BYTES:
+            long_name = _pax_path(data[offset : offset + size])
+        elif kind in _REGULAR:
+            members.append(Member(long_name or _name(header), offset, size))
+            long_name = None
+        at = offset + -(-size // _BLOCK) * _BLOCK
+
+
+def _check_sums(path: Path, headers: dict[int, bytes]) -> None:
+    """Each header's checksum is the sum of its bytes, its own eight taken as spaces (POSIX.1-1988, ustar).
+
+    All are summed together: one by one that takes longer than all the rest.
+    """
+    blocks = np.frombuffer(b"".join(headers.values()), np.uint8).reshape(-1, _BLOCK)
+    sums = blocks.sum(axis=1, dtype=np.int64) - blocks[:, 148:156].sum(axis=1, dtype=np.int64) + 8 * ord(" ")
+    for (at, header), total in zip(headers.items(), sums.tolist(), strict=True):
+        if header[148:156].strip(b" \0").lstrip(b"0") != b"%o" % total:
+            raise _damaged(path, at)
+
+
+def _damaged(path: Path, at: int) -> DatasetError:
+    return DatasetError(f"The shard {path} is damaged: no tar header at byte {at}.")
+
+
+def _name(header: bytes) -> str:
+    name = header[: header.find(0, 0, 100)] if 0 in header[:100] else header[:100]
+    if header[345] and header[257:262] == b"ustar":
+        name = header[345:500].split(b"\0", 1)[0] + b"/" + name
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _pax_path(records: bytes) -> str | None:
+    """The ``path`` of a pax extended header: records of ``"LENGTH NAME=VALUE\\n"`` (POSIX.1-2001, pax)."""
+    while records:
+        length, _, _ = records.partition(b" ")
+        if not length.isdigit() or len(length) > 8 or not 0 < int(length) <= len(records):
+            return None
+        name, _, value = records[len(length) + 1 : int(length) - 1].partition(b"=")
+        if name == b"path":
+            return value.decode("utf-8", "surrogateescape")
+        records = records[int(length) :]
+    return None
+
+
+def _pair(members: list[Member]) -> list[Sample]:
+    """Members of one name but for what follows its first dot are one sample (webdataset's rule)."""
+    samples: list[Sample] = []
+    key, image, meta = None, None, None
+    for member in members:
+        stem, suffix = _split(member.name)
+        if stem != key:
+            if key is not None and image is not None:
+                samples.append(Sample(key, image, meta))
+            key, image, meta = stem, None, None
+        if suffix in _IMAGE_SUFFIXES:
+            image = member
+        elif suffix == "json":
+            meta = member
+    if key is not None and image is not None:
+        samples.append(Sample(key, image, meta))
+    return samples
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The key, and the suffix in small letters."""
+    dot = name.find(".", name.rfind("/") + 1)
+    return (name[:dot], name[dot + 1 :].lower()) if dot >= 0 else (name, "")

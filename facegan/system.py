@@ -1,0 +1,203 @@
+"""What this machine is: CPU, usable cores, memory. For plans, records of runs, benchmarks and the doctor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from facegan.errors import DeviceError, suggest
+
+if TYPE_CHECKING:
+    import torch
+
+import contextlib
+import math
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_PROC = Path("/proc")
+# A worker of prep used 233 MB at most, and 268 MB where it fetched photographs from URLs (BENCHMARKS.md).
+PREP_WORKER_BYTES = 300_000_000
+
+
+def usable_cpus(proc: Path = _PROC) -> int:
+    """CPUs that this process may use: those of its affinity, or fewer where a container's quota allows fewer."""
+    return max(1, math.ceil(min(affinity_cpus(), cpu_quota(proc))))
+
+
+def affinity_cpus() -> int:
+    """CPUs that the scheduler may put this process on. In a container these are often all CPUs of the host."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota(proc: Path = _PROC) -> float:
+    """CPUs' worth of time that control groups allow this process (``docker --cpus 1.5``); infinite without a limit."""
+    quotas = [math.inf]
+    for group in _control_groups("cpu", proc):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # versions 2 and 1
+            match _numbers(group, *names):
+                case [quota, period] if quota > 0 and period > 0:
+                    quotas.append(quota / period)
+    return min(quotas)
+
+
+def configure_openmp(proc: Path = _PROC) -> None:
+    """Settings that torch's OpenMP reads when it is loaded. The command line calls it first; what a user set stays.
+
+    Idle threads spin before they sleep. libgomp's 300,000 turns burn the time that other threads need where other work
+    keeps the CPUs busy: there 10,000 turns trained about five times as fast, and as fast as 300,000 on a machine alone.
+    Fewer turns cost speed alone: 3,000 about 7 %, none (a passive wait) 20 %. See BENCHMARKS.md.
+    """
+    if os.environ.keys().isdisjoint(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
+        os.environ["GOMP_SPINCOUNT"] = "10000"
+    # Torch counts the CPUs of the affinity alone.
+    if cpu_quota(proc) < affinity_cpus() and os.environ.keys().isdisjoint(("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
+        os.environ["OMP_NUM_THREADS"] = str(usable_cpus(proc))
+
+
+def _control_groups(controller: str, proc: Path) -> Iterator[Path]:
+    """Folders of this process's control group and of those around it, of both versions.
+
+    /proc/self/cgroup names the group; /proc/self/mountinfo says which part of the tree is mounted, and where. A
+    container often sees its own group alone, mounted as if it were the root.
+    """
+    try:
+        lines = (proc / "self/cgroup").read_text(errors="surrogateescape").splitlines()
+        mounts = (proc / "self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return  # not Linux
+    groups = {name: path for _, names, path in (line.split(":", 2) for line in lines) for name in names.split(",")}
+    for mount in mounts:
+        place, _, file_system = mount.partition(" - ")
+        root, folder = place.split()[3:5]
+        kind, *_, options = file_system.split()
+        if kind not in ("cgroup", "cgroup2") or (kind == "cgroup" and controller not in options.split(",")):
+            continue
+        group = PurePosixPath(groups.get(controller if kind == "cgroup" else "", "/"))
+        below = group.relative_to(root) if group.is_relative_to(root) and ".." not in group.parts else PurePosixPath()
+        yield from (Path(folder) / part for part in (below, *below.parents))
+
+
+def _numbers(group: Path, *names: str) -> list[float]:
+    """The numbers in files of a control group; none where a file is missing or says "max"."""
+    try:
+        return [float(word) for name in names for word in (group / name).read_text().split()]
+    except (OSError, ValueError):
+        return []
+
+
+def cpu_name() -> str:
+    """The CPU's model, with family and model number where virtual machines shorten the name."""
+    fields = _cpuinfo()
+    if "model name" not in fields:
+        return platform.processor() or platform.machine()
+    return f"{fields['model name']} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets as Linux names them; empty where /proc/cpuinfo does not exist."""
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    first = text.split("\n\n", 1)[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def memory_bytes(field: str = "MemTotal", proc: Path = _PROC) -> float:
+    """A field of /proc/meminfo (``MemTotal``, ``MemAvailable``) in bytes; infinite where there is none to read."""
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith(f"{field}:")), math.inf)
+
+
+def available_bytes(proc: Path = _PROC) -> float:
+    """Memory that this process may still take: of the machine, or of the control groups that it is in."""
+    free = [memory_bytes("MemAvailable", proc)]
+    for group in _control_groups("memory", proc):
+        for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            match _numbers(group, *names):
+                case [limit, taken]:
+                    free.append(max(0.0, limit - taken + _file_bytes(group)))
+    return min(free)
+
+
+def _file_bytes(group: Path) -> float:
+    """Pages of files, which the kernel gives up when processes need the memory."""
+    stat: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    # Version 1 counts the groups below in total_*. Of a tmpfs neither counts the pages here.
+    return sum(float(stat.get(f"total_{name}", stat.get(name, 0))) for name in ("active_file", "inactive_file"))
+
+
+def prep_workers(proc: Path = _PROC) -> int:
+    """One worker process for each usable CPU, or fewer where the available memory holds fewer; at least one."""
+    return max(1, int(min(usable_cpus(proc), available_bytes(proc) / PREP_WORKER_BYTES)))
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has used."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        # In bytes on macOS. On Linux this figure also counts what the parent used before the process began its work.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def describe() -> dict[str, str | int]:
+    """The machine in a few words, as it stands beside every measured figure."""
+    return {
+        "cpu": cpu_name(),
+        "cpus": usable_cpus(),
+        "memory_gb": round(memory_bytes() / 1e9) if memory_bytes() != math.inf else 0,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+_KINDS = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(asked: str) -> torch.device:
+    """``auto`` takes a GPU where there is one.
+
+    Raises:
+        DeviceError: no such device here.
+    """
+    import torch
+
+    if asked == "auto":
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(found)
+    kind, _, index = asked.partition(":")
+    if kind not in _KINDS or (index and not (kind == "cuda" and index.isdecimal())):
+        raise DeviceError(
+            f"--device {asked} is not known: choose auto, cpu, cuda, cuda:N or mps.{suggest(kind, _KINDS)}"
+        )
+    if kind == "cuda":
+        _check_cuda(asked, int(index or 0))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("--device mps is not there: this is no Apple GPU. Use --device auto.")
+    return torch.device(asked)
+
+
+def _check_cuda(asked: str, index: int) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no NVIDIA GPU"
+        raise DeviceError(f"--device {asked} is not there: {built}. Use --device auto or --device cpu.")
+    if index >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise DeviceError(f"--device {asked} is not there: the GPUs are cuda:0 to cuda:{last}. Use one of them.")

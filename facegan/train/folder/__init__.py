@@ -1,1 +1,0 @@
-"""What lies in the folder of a run, and how it is written and read: checkpoints, the record, the log."""

@@ -1,0 +1,184 @@
+"""Optimizers whose state exists from the start, and the learning rates over a training.
+
+So a state has the same tensors at every image, a CUDA graph finds them in place, and fused kernels find each moment in
+the layout of its weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from facegan.config import TrainConfig
+from facegan.training.precision import Precision
+
+
+def make_optimizer(net: nn.Module, learning_rate: float, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam, RMSProp or SGD, with kernels fused where the device has them, and steps that a CUDA graph can record.
+
+    On a CUDA GPU the learning rate is a tensor there: a number would be baked into a recorded graph.
+    """
+    parameters = list(net.parameters())
+    device = parameters[0].device
+    on_gpu, fused = device.type == "cuda", device.type in ("cpu", "cuda")
+    rate = torch.tensor(learning_rate, device=device) if on_gpu else learning_rate
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adam":
+        # Kingma & Ba 2015, "Adam: a method for stochastic optimization" (arXiv:1412.6980)
+        betas = (config.beta1, config.beta2)
+        optimizer = torch.optim.Adam(parameters, rate, betas=betas, fused=fused or None, capturable=on_gpu)
+        states = ("step", "exp_avg", "exp_avg_sq")
+    elif config.optimizer == "rmsprop":
+        # Tieleman & Hinton 2012, "Lecture 6.5: RMSProp", COURSERA
+        optimizer = torch.optim.RMSprop(
+            parameters, rate, alpha=config.beta2, momentum=config.momentum, capturable=on_gpu, foreach=True
+        )
+        states = ("step", "square_avg", *(["momentum_buffer"] if config.momentum else []))
+    else:
+        optimizer = torch.optim.SGD(parameters, rate, momentum=config.momentum, fused=fused or None)
+        states = ("momentum_buffer",) if config.momentum else ()
+    step_on = device if fused and (config.optimizer == "adam" or on_gpu) else torch.device("cpu")
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            name: torch.zeros((), device=step_on) if name == "step" else torch.zeros_like(parameter) for name in states
+        }
+    return optimizer
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, net: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of the state by the names of the parameters; the tensors themselves."""
+    return {
+        f"{name}.{key}": tensor
+        for name, parameter in net.named_parameters()
+        for key, tensor in optimizer.state[parameter].items()
+    }
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Changes the learning rate, in place where it is a tensor; does not wait for the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+# With t the share of the training that is done: 1; or ½ (1 + cos π t), Loshchilov & Hutter 2017, "SGDR"
+# (arXiv:1608.03983), without restarts; or 1 − t. A plateau is no matter of t: `facegan.training.optim`.
+def schedule_factor(schedule: str, images: int, total_images: int) -> float:
+    """What multiplies the learning rates when ``images`` of ``total_images`` are done."""
+    done = min(images / total_images, 1.0)
+    factors = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
+    return factors.get(schedule, 1.0)
+
+
+# Learning rates that are halved where a measure stalls (Berthelot et al. 2017, arXiv:1703.10717, section 4.1).
+
+_BETTER = 0.99  # of the best value so far: what is below it is progress, and not noise
+
+
+class Plateau:
+    """Sees a measure at every row of the log, the smaller the better. Its state is part of a checkpoint.
+
+    Args:
+        patience_images: so long without progress is a plateau.
+    """
+
+    def __init__(self, patience_images: int) -> None:
+        self._patience = patience_images
+        self._best, self._since = math.inf, 0
+
+    def see(self, value: float, images: int) -> bool:
+        """Whether a plateau ends here; another begins then."""
+        if value < _BETTER * self._best:
+            self._best, self._since = value, images
+        ended = images - self._since >= self._patience
+        if ended:
+            self._since = images
+        return ended
+
+    def numbers(self) -> dict[str, Any]:
+        """The state, as JSON has it."""
+        return {"best": self._best if math.isfinite(self._best) else None, "since": self._since}
+
+    def load(self, numbers: dict[str, Any]) -> None:
+        self._best = math.inf if numbers["best"] is None else numbers["best"]
+        self._since = numbers["since"]
+
+
+# A net that learns: its weights, gradients, optimizer and, in fp16, the scale of its loss.
+
+_ALIGNED = 32  # numbers: 128 bytes, what vector loads of fused kernels want
+
+
+class NetOptimizer:
+    """Gradients lie in one flat tensor: one kernel zeroes it in place, one all-reduce sums it over processes.
+
+    Weights, gradients and the optimizer's state are float32 whatever the precision of the passes.
+    """
+
+    def __init__(self, net: nn.Module, learning_rate: float, config: TrainConfig, precision: Precision) -> None:
+        self.net = net
+        self.device = next(net.parameters()).device
+        self.optimizer = make_optimizer(net, learning_rate, config)
+        # Micikevicius et al. 2018, "Mixed precision training" (arXiv:1710.03740). One a net, updated after each step.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self._one = torch.ones((), device=self.device)
+        self.scaler.scale(self._one)  # makes the tensor of the scale, which a recording has to find in place
+        self.gradient = torch.zeros(sum(_room(p) for p in net.parameters()), device=self.device)
+        for parameter, place in self._places():
+            parameter.grad = place
+
+    def _places(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        start = 0
+        for parameter in self.net.parameters():
+            flat = self.gradient[start : start + parameter.numel()]
+            yield parameter, flat.as_strided(parameter.shape, parameter.stride())  # in the layout of the weight
+            start += _room(parameter)
+
+    def zero_grad(self) -> None:
+        self.gradient.zero_()
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the loss's gradient."""
+        self.scaler.scale(loss).backward()
+
+    def gradient_norm(self) -> Tensor:
+        """L2 norm of the gradient; 0 where an fp16 gradient overflowed, since that step is left out."""
+        norm = self.gradient.norm() / self.scaler.scale(self._one)
+        return norm.nan_to_num(0.0, 0.0) if self.scaler.is_enabled() else norm
+
+    def step(self) -> Tensor | int:
+        """Changes the weights; gives 1 where the scaler left the step out because the gradient overflowed, else 0."""
+        if not self.scaler.is_enabled():
+            self.optimizer.step()
+            return 0
+        before = self.scaler.scale(self._one)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return self.scaler.scale(self._one) < before  # it lowers the scale then, and only then
+
+    @torch.no_grad()
+    def clip(self, bound: float) -> None:
+        """Keeps every weight within ±``bound``."""
+        for parameter in self.net.parameters():
+            parameter.clamp_(-bound, bound)
+
+    @property
+    def records(self) -> bool:
+        """Whether a step can be part of a CUDA graph: no number of it is read back."""
+        return not self.scaler.is_enabled() or hasattr(self.optimizer, "_step_supports_amp_scaling")
+
+    def tensors(self) -> dict[str, Tensor]:
+        return optimizer_state(self.optimizer, self.net)
+
+    def scaler_state(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+
+def _room(parameter: nn.Parameter) -> int:
+    return -(-parameter.numel() // _ALIGNED) * _ALIGNED

@@ -1,0 +1,93 @@
+"""Which device, and which number format on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+from facegan.errors import SettingsError
+from facegan.system import cpu_flags
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Their flags are made at run time, unseen by type checkers.
+_backends: Any = torch.backends
+_backends_memory: Any = torch.utils.deterministic
+
+
+def choose_precision(asked: str, device: torch.device) -> Precision:
+    """``auto`` takes bf16 where the hardware has instructions for it, else fp32.
+
+    Raises:
+        SettingsError: fp16 without a CUDA GPU, bf16 on one that lacks it.
+    """
+    if asked == "auto":
+        return "bf16" if _has_bf16(device) else "fp32"
+    if asked == "fp16" and device.type != "cuda":
+        raise SettingsError(
+            f"--precision fp16 needs a CUDA GPU, and the device is {device}: fp16 is slow there and its gradients\n"
+            "underflow. Use --precision auto, bf16 or fp32."
+        )
+    if asked == "bf16" and device.type == "cuda" and not _has_bf16(device):
+        raise SettingsError(
+            f"--precision bf16 is not offered by {torch.cuda.get_device_name(device)}: it came with NVIDIA's Ampere.\n"
+            "Use --precision auto, fp16 or fp32."
+        )
+    return "bf16" if asked == "bf16" else "fp16" if asked == "fp16" else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+
+
+@contextmanager
+def gpu_math(device: torch.device, *, tf32: bool, deterministic: bool) -> Iterator[None]:
+    """How an NVIDIA GPU computes while entered; elsewhere nothing changes.
+
+    Args:
+        tf32: float32 convolutions and products may round their factors to 10 bits.
+        deterministic: only kernels that give the same bits each time; else the fastest are looked for.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS takes its workspace
+    cudnn, memory = _backends.cudnn, _backends_memory
+    before = cudnn.benchmark, memory.fill_uninitialized_memory
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    memory.fill_uninitialized_memory = False  # nothing here reads memory before writing it
+    try:
+        with float32_as("tf32" if tf32 else "ieee", device):
+            yield
+    finally:
+        cudnn.benchmark, memory.fill_uninitialized_memory = before
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+
+
+@contextmanager
+def float32_as(format: Literal["ieee", "tf32"], device: torch.device) -> Iterator[None]:
+    """How convolutions and matrix products on a CUDA GPU treat float32 while entered."""
+    places = [_backends.cudnn.conv, _backends.cuda.matmul] if device.type == "cuda" else []
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = format
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # By flags: torch.ops.mkldnn._is_mkldnn_bf16_supported() is true on CPUs that only emulate it, slower than fp32.
+    return device.type == "cpu" and not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})

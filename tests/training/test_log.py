@@ -1,0 +1,181 @@
+"""What a run says of itself while it goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy import ToyFaces, steps_of, toy_config, toy_train
+
+from facegan.console import Console, _Lines
+from facegan.errors import CheckpointError, DiskError, FaceganError
+from facegan.files import exclusive
+from facegan.training import train
+from facegan.training.curves import draw_curves
+from facegan.training.log import RunLog, TensorBoardWriter, read_stats
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_live_line_says_how_it_stands(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    train(toy_config(images=640), ToyFaces(), tmp_path, device="cpu", console=Console())
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).splitlines()[-1]
+    assert re.search(r"640/640 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", last)
+
+
+def test_plain_lines_where_nobody_watches(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_Lines, "every_seconds", 0.0)
+    train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu", console=Console())
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert re.search(r"64 of 64 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", said)
+
+
+def test_tensorboard_reads_what_is_written(tmp_path):
+    y, x = np.mgrid[:40, :60]
+    picture = np.stack([x * 4, y * 6, 255 - x * 2 - y], axis=2).astype(np.uint8)
+    board = TensorBoardWriter(tmp_path)
+    board.purge(0)
+    board.scalars({"a": 1.5, "b": -2.0}, 10)
+    board.scalars({"a": 2.5}, 20)
+    board.picture("samples", picture, 20)
+    board.scalars({"a": 3.5}, 30)
+    board.purge(21)
+    board.scalars({"a": 4.5}, 30)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("a")] == [(10, 1.5), (20, 2.5), (30, 4.5)]
+    assert [(e.step, e.value) for e in events.Scalars("b")] == [(10, -2.0)]
+    (image,) = events.Images("samples")
+    assert (image.step, image.width, image.height) == (20, 60, 40)
+    found = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert found is not None
+    assert np.abs(found.astype(int) - picture).mean() < 3
+
+
+def test_tensorboard_has_the_numbers_of_the_training(tmp_path):
+    run = toy_train(tmp_path, images=64, lr_g=1e-12).run
+    names = set(read_stats(run)[-1]) - {"images", "rounds", "seconds"}
+    assert set(EventAccumulator(str(run)).Reload().Tags()["scalars"]) == names
+
+
+def test_resumed_curves_have_each_step_once(tmp_path):
+    for images in (96, 200, 320):
+        toy_train(tmp_path, images=images)
+    assert steps_of(tmp_path, "loss_g") == [row["images"] for row in read_stats(tmp_path)]
+    assert len(list(tmp_path.glob("events.*"))) == 3
+
+
+def test_a_row_has_what_the_documentation_says(tmp_path):
+    run = toy_train(tmp_path, "wgan-gp", images=160, batch=8).run
+    row = read_stats(run)[0]
+    documented = set(
+        re.findall(r"^    ([a-z_]+(?:, [a-z_]+)?)  ", RunLog.__init__.__globals__["__doc__"], re.MULTILINE)
+    )
+    fields = {name for names in documented for name in names.split(", ")}
+    assert fields - row.keys() == {"skipped", "gpu_bytes", "k", "convergence"}  # of fp16, GPUs and BEGAN
+    assert row.keys() - fields == set()
+
+
+def test_curves_are_not_drawn_more_often_than_is_worth_it(tmp_path, monkeypatch):
+    drawn: list[int] = []
+    monkeypatch.setattr("facegan.training.log.draw_curves", lambda rows: drawn.append(len(rows)) or draw_curves(rows))
+    log = RunLog(tmp_path, Console(quiet=True))
+    log.draw(now=True)
+    assert drawn == []
+    for images in range(1, 30):
+        log.row({"images": images, "rounds": images, "loss_g": 1.0, "loss_d": 1.0, "d_real": 0.0, "d_fake": 0.0})
+        log.draw()
+    assert drawn[0] == 1
+    assert len(drawn) < 10
+    log.draw(now=True)
+    assert drawn[-1] == 29
+    log.close()
+
+
+def test_a_second_start_of_the_same_run_waits_for_nobody(tmp_path):
+    toy_train(tmp_path, images=16)
+    with exclusive(tmp_path / ".lock", "x"):
+        for resume in ("auto", "never"):
+            with pytest.raises(FaceganError, match=r"Another facegan train is writing into .* \(process \d+ on"):
+                train(toy_config(images=32), ToyFaces(), tmp_path, device="cpu", resume=resume)
+    assert not list(tmp_path.parent.glob("*.old-1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"format": 99}, r"run\.json has format 99, and this facegan reads format 1\. Update facegan"),
+        ({"format": 0}, r"run\.json has format 0, and this facegan reads format 1\. Begin anew with another --run"),
+        (None, r"run\.json is no record of a run"),
+    ],
+)
+def test_run_folders_of_another_format(tmp_path, change, sentence):
+    toy_train(tmp_path, images=16)
+    path = tmp_path / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, **change}) if change else "[]")
+    with pytest.raises(CheckpointError, match=sentence):
+        toy_train(tmp_path, images=32)
+
+
+def test_checkpoints_of_another_format(tmp_path):
+    toy_train(tmp_path, images=16)
+    path = tmp_path / "checkpoints/000000016/state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(CheckpointError, match=r"000000016 has format 1, and this facegan reads format 2\. Begin anew"):
+        toy_train(tmp_path, images=32)
+
+
+def test_a_folder_that_can_not_be_written_is_an_error_at_the_start(tmp_path):
+    with pytest.raises(DiskError, match=r"/proc/facegan-test.*can't be made"):
+        toy_train(Path("/proc/facegan-test/run"), images=16)
+
+
+@pytest.mark.slow
+def test_five_thousand_steps_take_no_more_memory(tmp_path):
+    """In a process of its own: resident memory after 1,000 rounds, and after 5,000 more."""
+    code = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from facegan.console import Console
+from facegan.training import train
+from toy import ToyFaces, toy_config
+rounds, resident = 0, []
+def watch():
+    global rounds
+    rounds += 1
+    if rounds in (1000, 6000):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        resident.append(next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")))
+    return False
+config = toy_config(width=4, images=16 * 6001, save_every=16 * 500, sample_every=16 * 200, log_every=16 * 10)
+train(config, ToyFaces(), sys.argv[1], device="cpu", console=Console(quiet=True), stop=watch)
+print(*resident)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        cwd=Path(__file__).parent,
+        env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after = map(int, done.stdout.split())
+    assert after < 1.01 * before, (before, after)

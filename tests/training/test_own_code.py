@@ -1,0 +1,269 @@
+"""Nets and losses of a user's own, by MODULE:NAME: they learn, go on and sample as any; what is wrong is a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from toy import ToyFaces, toy_config, toy_train
+
+from facegan.config import TrainConfig
+from facegan.errors import CheckpointError, Interrupted, SettingsError
+from facegan.nets import NetSpec, load_generator, make_discriminator, make_generator
+from facegan.training import sample_images, train
+from facegan.training.losses import find_loss
+from facegan.training.trainer import Trainer, spec_of
+from facegan.training.validate import validate_run
+
+GOOD = """\
+import torch
+from torch import nn
+from torch.nn import functional
+from facegan.nets import Dropout, Generator, Pair
+from facegan.training import Loss
+
+def generator(spec):
+    shape = spec.channels, spec.size, spec.size
+    layers = nn.Linear(spec.latent, spec.width), nn.BatchNorm1d(spec.width), nn.ReLU()
+    end = nn.Linear(spec.width, spec.channels * spec.size**2), nn.Tanh(), nn.Unflatten(1, shape)
+    return nn.Sequential(*layers, *end)
+
+def discriminator(spec, *norm):
+    layers = nn.Flatten(), nn.Linear(spec.channels * spec.size**2, spec.width), *norm, nn.LeakyReLU(0.2), Dropout(0.1)
+    return nn.Sequential(*layers, nn.Linear(spec.width, 1), nn.Flatten(0))
+
+class Constant(Generator):
+    def __init__(self, spec):
+        super().__init__()
+        self.inner = generator(spec)
+
+    def initialise(self, rng):
+        for parameter in self.parameters():
+            parameter.data.fill_(0.01)
+
+    def forward(self, latents):
+        return self.inner(latents)
+
+class Autoencoder(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.inner = nn.Conv2d(spec.channels, spec.channels, 3, padding=1)
+
+    def forward(self, images):
+        return -(images - self.inner(images)).abs().mean((1, 2, 3))
+
+def mixing(spec):
+    return discriminator(spec, nn.BatchNorm1d(spec.width))
+
+NETS = Pair(generator, discriminator)
+TWO = Constant, discriminator
+MIXING = Pair(generator, mixing)
+NARROW = Pair(generator, discriminator, sizes=(64,), norms=("layer",))
+AUTOENCODER = Pair(generator, Autoencoder, autoencoder=True)
+LOSS = Loss(
+    lambda real, fake: functional.softplus(-real).mean() + functional.softplus(fake).mean(),
+    lambda fake: functional.softplus(-fake).mean(),
+)
+RIVALS = Loss(lambda real, fake: (fake - real).exp().mean(), lambda fake, real: (real - fake).exp().mean(), pairs=True)
+SMOOTH = Loss(lambda real, fake, s=0.0: fake.mean() - (1 - s) * real.mean(), lambda fake: -fake.mean(), smooths=True)
+EQUAL = Loss(lambda real, fake, k: k * fake.mean() - real.mean(), lambda fake: -fake.mean(), autoencoder=True)
+
+# What is wrong.
+NOT_NETS = 5
+NOT_MODULES = Pair(lambda spec: torch.zeros(3), discriminator)
+NO_WEIGHTS = Pair(generator, lambda spec: nn.Flatten(0))
+DOUBLES = Pair(lambda spec: generator(spec).double(), discriminator)
+RAISING = Pair(lambda spec: generator(spec.sise), discriminator)
+COLUMN = Pair(generator, lambda spec: nn.Sequential(*discriminator(spec)[:-1]))
+SMALL = Pair(lambda spec: nn.Sequential(*generator(spec)[:-1]), discriminator)
+LOUD = Pair(lambda spec: nn.Sequential(generator(spec), nn.Hardtanh(2, 9)), discriminator)
+OTHER_INPUT = Pair(generator, lambda spec: nn.Sequential(nn.Linear(7, 1), nn.Flatten(0)))
+SCALARS = Loss(lambda real, fake: fake - real, lambda fake: -fake.mean())
+WITHOUT = Loss(lambda real, fake: fake.detach().mean(), lambda fake: -fake.mean())
+THREE = Loss(lambda real, fake, third: fake.mean(), lambda fake: -fake.mean())
+INFINITE = Loss(lambda real, fake: fake.mean() / 0, lambda fake: -fake.mean())
+"""
+
+
+@pytest.fixture(autouse=True)
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """``mine.py`` in the current folder."""
+    before = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(GOOD)
+    yield tmp_path / "mine.py"
+    sys.modules.pop("mine", None)
+    sys.path[:] = before
+
+
+def own(**given: object) -> TrainConfig:
+    return toy_config(**{"nets": "mine:NETS", "loss": "mine:LOSS", "images": 64, **given})
+
+
+def test_own_nets_and_loss_learn_and_draw(tmp_path):
+    result = toy_train(tmp_path / "run", nets="mine:NETS", loss="mine:LOSS")
+    assert math.isfinite(result.loss_d)
+    generator = load_generator(tmp_path / "run", trust_code=True)
+    assert generator.spec.name == "mine:NETS"
+    assert sample_images(generator, 3).shape == (3, 3, 32, 32)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["own_code"]["nets"]["file"] == record["own_code"]["loss"]["file"] == str(tmp_path / "mine.py")
+    assert len(record["own_code"]["nets"]["sha256"]) == 64
+    again = train(own(images=32), ToyFaces(), tmp_path / "other", device="cpu", init=tmp_path / "run")
+    assert again.images == 32
+
+
+def test_the_loss_is_that_of_the_same_name_by_facegan(tmp_path):
+    """LOSS is written as the non-saturating one: the same training, to the bit."""
+    toy_train(tmp_path / "own", nets="mine:NETS", loss="mine:LOSS")
+    toy_train(tmp_path / "known", nets="mine:NETS", loss="non-saturating")
+    a, b = ((tmp_path / name / "generator.safetensors").read_bytes() for name in ("own", "known"))
+    assert a == b
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(tmp_path):
+    toy_train(tmp_path / "whole", nets="mine:NETS", loss="mine:LOSS")
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == 7
+
+    config = toy_config(nets="mine:NETS", loss="mine:LOSS")
+    with pytest.raises(Interrupted):
+        train(config, ToyFaces(), tmp_path / "stopped", device="cpu", stop=stop)
+    toy_train(tmp_path / "stopped", nets="mine:NETS", loss="mine:LOSS")
+    a, b = ((tmp_path / name / "generator.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert a == b
+
+
+def test_an_altered_file_is_told_once(tmp_path, mine, capsys):
+    train(own(), ToyFaces(), tmp_path / "run", device="cpu")
+    mine.write_text(GOOD + "# a comment\n")
+    for _ in range(2):
+        train(own(images=128), ToyFaces(), tmp_path / "run", device="cpu")
+    told = capsys.readouterr().err
+    assert told.count("mine.py was altered since this run was last started (train.nets = mine:NETS)") == 1
+    assert told.count("(train.loss = mine:LOSS)") == 1
+
+
+def test_weights_follow_from_the_seed_and_leave_the_global_state_alone():
+    spec = NetSpec("mine:NETS", 32, 3, 16, 8, "none")
+    state = torch.get_rng_state()
+    one, same, other = make_generator(spec, 1), make_generator(spec, 1), make_generator(spec, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+    drawn = make_generator(NetSpec("mine:TWO", 32, 3, 16, 8, "none"))
+    assert all((parameter == 0.01).all() for parameter in drawn.parameters())
+    assert make_discriminator(spec).spec == spec
+
+
+@pytest.mark.parametrize(
+    ("given", "logs"),
+    [
+        ({"loss": "mine:RIVALS", "d_steps": 2, "g_steps": 3}, "loss_g"),
+        ({"loss": "mine:SMOOTH", "label_smoothing": 0.1}, "loss_d"),
+        ({"nets": "mine:AUTOENCODER", "loss": "mine:EQUAL", "began_gamma": 0.7}, "convergence"),
+        ({"nets": "mine:AUTOENCODER", "loss": "began"}, "k"),
+        ({"loss": "wgan-gp"}, "gp"),
+        ({"regulariser": "r1,r2"}, "gp"),
+        ({"nets": "mine:MIXING", "regulariser": "dragan"}, "gp"),
+        ({"nets": "mlp", "width": 4}, "loss_d"),
+    ],
+)
+def test_they_go_together_with_the_others(tmp_path, given, logs):
+    config = own(**given)
+    validate_run(config, ToyFaces(), tmp_path / "run", "cpu", "auto", None)
+    trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
+    for _ in range(2):
+        trainer.round(ToyFaces().batches(config.batch))
+    assert math.isfinite(trainer.means()[logs])
+    assert all(tensor.isfinite().all() for tensor in trainer.tensors().values())
+
+
+def test_a_doubtful_pair_is_warned_of(tmp_path, capsys):
+    config = own(nets="mine:MIXING", regulariser="dragan", images=16)
+    train(config, ToyFaces(), tmp_path / "run", device="cpu")
+    assert "'mine:MIXING'" in capsys.readouterr().err.replace("= mine:MIXING mixes the images", "'mine:MIXING'")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"nets": "nobody:NETS"}, "train.nets = nobody:NETS can't be imported: ModuleNotFoundError"),
+        ({"nets": "mine:Missing"}, "train.nets = mine:Missing can't be imported: AttributeError"),
+        ({"nets": "mine:NOT_NETS"}, r"train.nets = mine:NOT_NETS is no pair of nets.*Pair\(GENERATOR, DISCRIMINATOR\)"),
+        ({"nets": "mine:NOT_MODULES"}, "generator of train.nets = mine:NOT_MODULES is a Tensor"),
+        ({"nets": "mine:NO_WEIGHTS"}, "discriminator of train.nets = mine:NO_WEIGHTS has no weights in float32"),
+        ({"nets": "mine:DOUBLES"}, "generator of train.nets = mine:DOUBLES has no weights in float32"),
+        ({"nets": "mine:RAISING"}, "generator of train.nets = mine:RAISING can't be built: AttributeError: .*sise"),
+        ({"nets": "mine:COLUMN"}, r"makes \(4, 1\) of \(4, 3, 32, 32\), and it has to make \(4,\)\n.*nn.Flatten\(0\)"),
+        ({"nets": "mine:SMALL"}, r"makes \(4, 3072\) of \(4, 16\), and it has to make \(4, 3, 32, 32\)"),
+        ({"nets": "mine:LOUD"}, "generator of train.nets = mine:LOUD gives values up to 2.00"),
+        ({"nets": "mine:OTHER_INPUT"}, r"discriminator of .* fails on \(4, 3, 32, 32\): RuntimeError: mat1 and mat2"),
+        ({"nets": "mine:NARROW"}, "'mine:NARROW' make 64 pixels, not 32"),
+        ({"nets": "mine:MIXING", "loss": "wgan-gp"}, "mine:MIXING mixes the images of a batch.*\ngp is per sample"),
+        ({"nets": "mine:MIXING", "regulariser": "r1"}, "mine:MIXING mixes the images of a batch.*\nr1 is per sample"),
+        ({"nets": "mine:AUTOENCODER"}, "loss = mine:LOSS does not go with the nets 'mine:AUTOENCODER'"),
+        ({"loss": "mine:EQUAL"}, "loss = mine:EQUAL needs the error of an autoencoder"),
+        ({"loss": "mine:NETS"}, "train.loss = mine:NETS is a Pair: it has to be a\nfacegan.train.Loss"),
+        ({"loss": "mine:SCALARS"}, r"its discriminator's function gives the shape \(4,\)"),
+        ({"loss": "mine:WITHOUT"}, "its discriminator's function does not depend on the logits"),
+        ({"loss": "mine:THREE"}, "its discriminator's function fails on 2 arguments: TypeError"),
+        ({"loss": "mine:INFINITE"}, "its discriminator's function gives -inf: it has to give one finite number"),
+        ({"loss": "mine:LOSS", "label_smoothing": 0.1}, "label_smoothing changes nothing with the loss mine:LOSS"),
+        ({"nets": "mine:AUTOENCODER", "loss": "began", "pull_away": 1}, "'mine:AUTOENCODER' tells none"),
+        ({"loss": "mine:LOSS", "pull_away": 0.7}, "pull_away keeps codes apart, and the discriminator of"),
+        ({"loss": "mine:LOSS", "began_gamma": 0.7}, "began_gamma changes nothing with the loss mine:LOSS"),
+        ({"loss": "mine:LOSS", "schedule": "plateau"}, "schedule = plateau follows BEGAN's measure"),
+        ({"loss": "mine:RIVALS", "g_head_start": 16}, "g_head_start does not go with the loss mine:RIVALS"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence_before_anything_is_made(tmp_path, given, sentence):
+    with pytest.raises(SettingsError, match=f"(?s){sentence}") as caught:
+        train(own(**given), ToyFaces(), tmp_path / "run", device="cpu")
+    assert str(caught.value).count("\n") < 3
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("raise ValueError('not today')", "can't be imported: ValueError: not today"),
+        ("import sys\nsys.exit(3)", "can't be imported: SystemExit: 3"),
+        ("def generator(:", "can't be imported: SyntaxError"),
+    ],
+)
+def test_a_module_that_fails_is_a_sentence(tmp_path, code, sentence):
+    (tmp_path / "broken.py").write_text(code)
+    with pytest.raises(SettingsError, match=sentence):
+        train(own(nets="broken:NETS"), ToyFaces(), tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"), [("nets", "mine.NETS"), ("loss", "hinje"), ("nets", "a b:C"), ("nets", ":C")]
+)
+def test_a_name_is_a_known_one_or_of_a_module(setting, name):
+    with pytest.raises(SettingsError, match=rf"train.{setting} = {name} is not offered(.|\n)*MODULE:NAME"):
+        toy_config(**{setting: name})
+
+
+def test_unknown_losses_are_named():
+    with pytest.raises(SettingsError, match="Did you mean 'hinge'"):
+        find_loss("hinje")
+
+
+def test_a_generator_whose_module_is_gone(tmp_path, monkeypatch):
+    train(own(images=16), ToyFaces(), tmp_path / "run", device="cpu")
+    sys.modules.pop("mine")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    sys.path[:] = [path for path in sys.path if path != str(tmp_path)]
+    with pytest.raises(CheckpointError, match=r"needs nets of a user's own: train.nets = mine:NETS can't be imported"):
+        load_generator(tmp_path / "run", trust_code=True)

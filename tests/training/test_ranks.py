@@ -1,0 +1,166 @@
+"""Two processes on CPUs, joined by gloo, beside one with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from toy import ToyFaces, toy_config
+
+from facegan.errors import SettingsError
+from facegan.training import plan_train
+from facegan.training.distributed import SINGLE, World, synchronise_norms
+from facegan.training.log import read_stats
+
+PROGRAM = Path(__file__).with_name("two.py")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def processes(size: int, *arguments: str) -> list[subprocess.Popen[str]]:
+    """As torchrun starts them, by the environment alone."""
+    base = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if size > 1:
+        base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), *arguments],
+            env=base | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def answers(size: int, *arguments: str) -> list[Any]:
+    children = processes(size, *arguments)
+    try:
+        said = [child.communicate(timeout=120) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert all(child.returncode == 0 for child in children), said
+    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+
+
+CASES = {
+    "critic without batch statistics": ("wgan-gp", {"d_steps": 2, "freeze_norms": True}),
+    "synchronised batch norm": ("dcgan", {"sync_norm": True}),
+    "synchronised batch norm of connected layers, dropout by image": ("dcgan", {"nets": "mlp", "sync_norm": True}),
+    "spectral normalisation": ("dcgan", {"nets": "resnet", "width": 2, "freeze_norms": True}),
+    "in parts, augmented": (
+        "wgan-gp",
+        {"d_steps": 1, "accumulate": 2, "augment": "color,translation", "flip": True, "freeze_norms": True},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Any, Any, Any]:
+    """What one process says, and each of two: starting them takes longer than the rounds."""
+    (alone,) = answers(1, "rounds", json.dumps(CASES))
+    first, second = answers(2, "rounds", json.dumps(CASES))
+    return alone, first, second
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(trained, case):
+    alone, first, second = (said[case] for said in trained)
+    assert first == second  # both hold the same weights, and the same means
+    for row, expected in zip(first["rows"], alone["rows"], strict=True):
+        assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
+    assert first["weights"] == pytest.approx(alone["weights"], rel=1e-3)
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    names = ("images", "loss_g", "loss_d", "d_real", "d_fake", "d_accuracy", "grad_g")
+    return [{name: row[name] for name in names} for row in read_stats(run)]
+
+
+def test_runs_of_two_processes_stop_together_and_go_on_to_the_bit(tmp_path):
+    answered = answers(2, "runs", str(tmp_path / "two"))
+    assert answered[0] == answered[1]
+    assert answered[0]["stopped_after"] == 3
+    assert answered[0]["images"] == [160, 160]
+    whole, stopped = tmp_path / "two/whole", tmp_path / "two/stopped"
+    assert (whole / "generator.safetensors").read_bytes() == (stopped / "generator.safetensors").read_bytes()
+    assert losses(whole) == losses(stopped)
+    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["000000096", "000000128", "000000160"]
+    answers(1, "runs", str(tmp_path / "one"))
+    for row, expected in zip(losses(whole), losses(tmp_path / "one/whole"), strict=True):
+        assert row == pytest.approx(expected, rel=5e-3, abs=5e-3)
+
+
+def test_the_first_process_alone_measures(tmp_path: Path) -> None:
+    first, second = answers(2, "measures", str(tmp_path))
+    assert first["asked"] == ["protocol", "floor", "value", "value"]
+    assert second["asked"] == []
+    assert first["best"] == second["best"] != 0
+    assert (tmp_path / f"run/checkpoints/{first['best']:09d}").is_dir()
+
+
+def test_where_one_process_fails_the_others_do_not_wait_for_ever():
+    children = processes(2, "fails")
+    try:
+        errors = [child.communicate(timeout=120)[1] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert all(child.returncode for child in children)
+    assert "this process is to fail" in errors[1]
+
+
+def test_a_batch_that_cannot_be_shared():
+    with pytest.raises(SettingsError, match=r"--batch 10 can't be shared evenly by 4 processes: choose 8 or 12\."):
+        World(0, 4).share(10)
+    with pytest.raises(SettingsError, match=r"--batch 3 .* 4 processes: choose 4\."):
+        World(0, 4).share(3)
+    assert World(0, 4).share(12) == 3
+
+
+def test_alone_nothing_is_asked():
+    assert SINGLE.any(True)
+    assert not SINGLE.any(False)
+    assert SINGLE.writes
+    SINGLE.wait()
+    assert toy_config().batch <= len(ToyFaces())
+
+
+def test_a_share_that_cannot_be_computed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(SettingsError, match=r"6 images of --batch 24, .*\nchoose a multiple of 16\."):
+        plan_train(toy_config(batch=24, accumulate=4), ToyFaces(), tmp_path / "run", device="cpu")
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """As a user's nets may have it."""
+
+
+@pytest.mark.parametrize(
+    ("norm", "what"),
+    [
+        (nn.BatchNorm2d(4, track_running_stats=False), "has no running statistics"),
+        (nn.BatchNorm1d(4, affine=False), "has no running statistics, no weights"),
+        (nn.BatchNorm2d(4, momentum=None), "no weights or no momentum"),
+        (OwnNorm(4), "is a OwnNorm"),
+        (nn.BatchNorm3d(4), "is a BatchNorm3d"),
+    ],
+)
+def test_norms_of_own_nets_that_can_t_be_synchronised_are_refused_and_left(norm: nn.Module, what: str) -> None:
+    first, kind = nn.BatchNorm2d(4), type(norm)
+    with pytest.raises(SettingsError, match=f"train.sync_norm can't synchronise .*: it .*{what}"):
+        synchronise_norms(nn.Sequential(first, norm), SINGLE)
+    assert (type(first), type(norm)) == (nn.BatchNorm2d, kind)

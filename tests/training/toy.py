@@ -1,0 +1,128 @@
+"""Small faces in memory, and a run of them as a process of its own: ``python toy.py RUN METHOD SETTINGS PAUSE``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facegan.config import TrainConfig
+from facegan.console import Console
+from facegan.training import TrainResult, train
+from facegan.training.log import read_stats
+
+SIZE = 32
+
+
+class ToyBatches:
+    """Batch b is drawn from (seed, b)."""
+
+    def __init__(
+        self, images: Tensor, batch: int, seed: int, fingerprint: str, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.share = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
+        self.images, self.batch, self.seed, self.fingerprint = images, batch, seed, fingerprint
+        self.position = 0
+        self.closed = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Tensor:
+        return self.images[self._chosen().to(self.images.device)]
+
+    def _chosen(self) -> Tensor:
+        chosen = np.random.default_rng([self.seed, self.position]).choice(len(self.images), self.batch, replace=False)
+        self.position += 1
+        return torch.from_numpy(chosen[self.share])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+
+    def describe(self) -> dict[str, Any]:
+        return {"cache": "ram"}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ToyOnDevice(ToyBatches):
+    """The same batches; after the first so many, rounds gather them themselves."""
+
+    def __init__(self, *given: Any, given_batches: int = 0) -> None:
+        super().__init__(*given)
+        self.given_batches = given_batches
+        self.all = self.images.permute(0, 2, 3, 1).contiguous()
+
+    @property
+    def faces(self) -> Tensor | None:
+        return self.all if self.position >= self.given_batches else None
+
+    def numbers(self) -> Tensor:
+        return self._chosen()
+
+
+class ToyFaces:
+    """Discs of various colours before a dark or light ground: uint8 (3, 32, 32)."""
+
+    channels = 3
+
+    def __init__(self, count: int = 200, size: int = SIZE, seed: int = 0) -> None:
+        self.size, self.fingerprint = size, f"toy-{count}-{size}-{seed}"
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[:size, :size]
+        images = np.empty((count, 3, size, size), np.uint8)
+        for image in images:
+            inside = np.hypot(y - size / 2 - rng.normal(0, 1), x - size / 2 - rng.normal(0, 1)) < size * 0.35
+            skin, ground = rng.integers(140, 240, (3, 1, 1)), rng.integers(0, 60, (3, 1, 1))
+            image[:] = np.where(inside, skin, ground)
+        self.images = torch.from_numpy(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(
+        self, batch_size: int, *, seed: int = 0, device: str = "cpu", rank: int = 0, world_size: int = 1
+    ) -> ToyBatches:
+        return ToyBatches(self.images.to(device), batch_size, seed, self.fingerprint, rank, world_size)
+
+
+def toy_config(method: str = "dcgan", **given: Any) -> TrainConfig:
+    small = {"width": 8, "latent": 16, "batch": 16, "precision": "fp32", "images": 320, "log_every": 32}
+    return TrainConfig.for_method(method, **{**small, "save_every": 160, "sample_every": 160, **given})
+
+
+def toy_train(run: Path, method: str = "dcgan", faces: ToyFaces | None = None, **given: Any) -> TrainResult:
+    return train(toy_config(method, **given), faces or ToyFaces(), run, device="cpu", console=Console(quiet=True))
+
+
+def without_times(run: Path) -> list[dict[str, Any]]:
+    """The rows of stats.jsonl without what a clock said."""
+    times = ("images_per_second", "seconds")
+    return [{key: value for key, value in row.items() if key not in times} for row in read_stats(run)]
+
+
+def steps_of(run: Path, curve: str) -> list[int]:
+    """Where TensorBoard shows points of a curve."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [event.step for event in EventAccumulator(str(run)).Reload().Scalars(curve)]
+
+
+if __name__ == "__main__":
+    run, method, settings, pause = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), float(sys.argv[4])
+
+    def slowly() -> bool:
+        time.sleep(pause)  # so that the test's signal comes in the midst of the run
+        return False
+
+    train(toy_config(method, **settings), ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=slowly)

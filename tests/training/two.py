@@ -1,0 +1,104 @@
+"""One process of several, which prints what came of it: ``two.py rounds CASES``, ``runs FOLDER``,
+``measures FOLDER`` or ``fails``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from toy import ToyFaces, toy_config, toy_train
+
+from facegan.console import Console
+from facegan.errors import Interrupted
+from facegan.nets import Generator
+from facegan.training import sample_images, train
+from facegan.training.distributed import World, asked_size, init_distributed
+from facegan.training.trainer import Trainer, spec_of
+
+CPU = torch.device("cpu")
+
+
+def rounds(ranks: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Rows and weights after a few rounds."""
+    frozen = given.pop("freeze_norms", False)
+    config = toy_config(method, **{"batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, **given})
+    trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", ranks)
+    if frozen:  # no batch statistics in G
+        trainer.generator.eval()
+    reals = ToyFaces().batches(config.batch, rank=ranks.rank, world_size=ranks.size)
+    rows = []
+    for _ in range(3):
+        trainer.round(reals)
+        rows.append(trainer.means())
+        trainer.clear_means()
+    nets = (trainer.generator, trainer.discriminator)
+    return {"rows": rows, "weights": [p.detach().double().norm().item() for net in nets for p in net.parameters()]}
+
+
+def runs(folder: Path) -> dict[str, Any]:
+    """A run; and one that the last process stops after three rounds, and that goes on."""
+    given: dict[str, Any] = {"sync_norm": True, "images": 160, "log_every": 64, "save_every": 32}
+    whole = toy_train(folder / "whole", **given)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return int(os.environ.get("RANK", "0")) == asked_size() - 1 and len(asked) == 3
+
+    config = toy_config(**given)
+    with contextlib.suppress(Interrupted):
+        train(config, ToyFaces(), folder / "stopped", device="cpu", console=Console(quiet=True), stop=stop)
+    stopped_after = len(asked)
+    again = toy_train(folder / "stopped", **given)
+    return {"stopped_after": stopped_after, "images": [whole.images, again.images], "loss_g": again.loss_g}
+
+
+def measures(folder: Path) -> dict[str, Any]:
+    """A run that is measured; what this process was asked to measure, and for protocol and floor."""
+    asked: list[str] = []
+
+    class Measure:
+        def __call__(self, generator: Generator) -> dict[str, float]:
+            asked.append("value")
+            return {"grey": sample_images(generator, 4).float().mean().item()}
+
+        def protocol(self) -> dict[str, Any]:
+            asked.append("protocol")
+            return {"what": "how grey they are"}
+
+        def floor(self) -> dict[str, float]:
+            asked.append("floor")
+            return {"grey": 0.0}
+
+    config = toy_config(images=64, save_every=64, eval_every=32)
+    result = train(config, ToyFaces(), folder / "run", device="cpu", console=Console(quiet=True), measure=Measure())
+    return {"asked": asked, "best": result.best.images if result.best else 0}
+
+
+def fails() -> None:
+    """The last process fails in its second round, in which the others wait for it."""
+    with init_distributed(CPU) as ranks:
+        config = toy_config(batch=16)
+        trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", ranks)
+        reals = ToyFaces().batches(config.batch, rank=ranks.rank, world_size=ranks.size)
+        trainer.round(reals)
+        if ranks.rank == ranks.size - 1:
+            raise ValueError("this process is to fail")
+        trainer.round(reals)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1] == "fails":
+        fails()
+    if sys.argv[1] in ("runs", "measures"):
+        answer = {"runs": runs, "measures": measures}[sys.argv[1]](Path(sys.argv[2]))
+    else:
+        with init_distributed(CPU) as ranks:
+            answer = {name: rounds(ranks, *case) for name, case in json.loads(sys.argv[2]).items()}
+    sys.stdout.write(json.dumps(answer) + "\n")
