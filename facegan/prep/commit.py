@@ -65,6 +65,21 @@ class ChunkMarker:
     unreachable: str = ""
 
 
+@dataclass(frozen=True)
+class ChunkOutcome:
+    """A chunk that is ready to be committed, and what it took.
+
+    Times are by the system's monotonic clock, which all processes of a machine share; ``peak_bytes`` is the most memory
+    that its worker has used until then.
+    """
+
+    chunk: ChunkMarker
+    started: float
+    finished: float
+    peak_bytes: int
+    node: str = ""
+
+
 _COMMITTED = TypeAdapter(ChunkMarker)
 
 

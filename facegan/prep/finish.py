@@ -18,19 +18,18 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 
-from facegan.errors import DamagedFile, DatasetError
-from facegan.files import disk_errors, fsync, make_folder, parsing, read_json, sha256_file, write_bytes, write_json
+from facegan.errors import DatasetError
+from facegan.files import fsync, make_folder, parsing, sha256_file, write_bytes, write_json
 from facegan.manifests import known_datasets
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, committed, marker_path, rows_path, shard_path
+from facegan.prep.commit import ChunkMarker, committed, marker_path, rows_path, shard_path
 from facegan.prep.inspect import write_origin
 from facegan.prep.plan import ChunkPlan, Plan, repairable
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview, read_rejects, with_rejects
-from facegan.prep.storage import OutputStore
+from facegan.prep.storage import FINAL, JOURNAL, OutputStore, is_dataset_file, replay_journal
 from facegan.shards.cards import write_cards
 from facegan.shards.checksums import check_shard
 from facegan.shards.format import (
-    CARD_NAME,
     DATASET_FILE,
     PHOTOS_FILE,
     PREVIEW_FILE,
@@ -43,15 +42,6 @@ from facegan.shards.format import (
     shard_name,
 )
 from facegan.shards.photos import Fingerprint, in_shard, photo_counts, read_in_pieces, read_rows, write_photos
-
-FINAL = "final"
-JOURNAL = "journal.json"
-_FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
-
-
-def chunks_folder(plan: Plan) -> str:
-    """Where in ``.facegan`` the plan's chunks are committed. An addition that was stopped outlives a repair."""
-    return REPAIRS if plan.again else CHUNKS
 
 
 def finish(home: OutputStore, plan: Plan, note_source: bool = True) -> DatasetInfo:
@@ -85,13 +75,13 @@ def finish(home: OutputStore, plan: Plan, note_source: bool = True) -> DatasetIn
     files = list(final.iterdir())
     whole = {path.name for path in files} | set(gathered.files)
     stale = {path.name for path in out.iterdir() if is_dataset_file(path.name)} - whole
-    home.publish(files, gathered.files, stale, chunks_folder(plan))
+    home.publish(files, gathered.files, stale, plan.chunks_folder)
     for name, path in gathered.files.items():
         if path != out / name:
             _link(path, final / name)
     fsync(final)
     moved = sorted(path.name for path in final.iterdir())
-    write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale), "clear": chunks_folder(plan)})
+    write_json(state / JOURNAL, {"move": moved, "remove": sorted(stale), "clear": plan.chunks_folder})
     replay_journal(out)
     return info
 
@@ -108,49 +98,6 @@ def _link(path: Path, target: Path) -> None:
             path.replace(target)
 
 
-def replay_journal(out: Path) -> None:
-    """Moves what a finished run had decided on, if there is anything left to move."""
-    state = out / STATE_FOLDER
-    journal, final = state / JOURNAL, state / FINAL
-    if not journal.is_file():
-        return
-    with disk_errors(out):
-        move, remove, clear = _read_journal(journal)
-        if (final / DATASET_FILE).is_file():
-            (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged, no dataset stands
-        for name in remove:
-            (out / name).unlink(missing_ok=True)
-        for name in [name for name in move if name != DATASET_FILE] + [DATASET_FILE]:
-            if (final / name).is_file():
-                (final / name).replace(out / name)
-        fsync(out)
-        journal.unlink()
-        shutil.rmtree(state / clear, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-
-
-def _read_journal(journal: Path) -> tuple[list[str], list[str], str]:
-    """Names of the dataset's files and of a folder of chunks, and nothing else: the journal may come from elsewhere.
-
-    Raises:
-        DatasetError: it holds something else.
-    """
-    try:
-        with parsing(journal):
-            found = read_json(journal)
-            move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
-            clear = str(found["clear"])
-    except DamagedFile:
-        move, remove, clear = [], [], ""
-    if clear not in (CHUNKS, REPAIRS) or not all(map(is_dataset_file, [*move, *remove])):
-        raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
-    return move, remove, clear
-
-
-def is_dataset_file(name: str) -> bool:
-    return bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name)) or name in _FILES
-
-
 class _DatasetBuilder:
     """What the dataset will hold, gathered while the rows of its photographs pass by.
 
@@ -160,7 +107,7 @@ class _DatasetBuilder:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self._plan, self._out = plan, out
-        self._folder = out / STATE_FOLDER / chunks_folder(plan)
+        self._folder = out / STATE_FOLDER / plan.chunks_folder
         self._counts: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()  # shards so far, by split

@@ -17,13 +17,12 @@ from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.files import sha256_file
 from facegan.manifests import known_datasets, recognise, split_of
 from facegan.prep.chunk import Chunk, Item
-from facegan.prep.commit import ChunkWork
+from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import mark_duplicates
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.settings import Attributes, library_versions
 from facegan.prep.sources.base import Source, sound
 from facegan.prep.sources.folder import BROKEN_LINK
-from facegan.prep.storage import OutputStore
 from facegan.remote import as_source_error
 from facegan.shards.checksums import check_photos, size_error
 from facegan.shards.format import (
@@ -144,6 +143,11 @@ class Plan:
     @property
     def todo(self) -> tuple[ChunkPlan, ...]:
         return (*self.chunks, *self.again.values())
+
+    @property
+    def chunks_folder(self) -> str:
+        """Where in ``.facegan`` the chunks are committed. An addition that was stopped outlives a repair."""
+        return REPAIRS if self.again else CHUNKS
 
     def work(self, chunk: ChunkPlan) -> ChunkWork:
         if self.again:
@@ -346,7 +350,8 @@ _TRY_AGAIN = ("unreachable", "crashed")
 def plan_repair(
     where: str,
     catalogue: PhotoIndex,
-    home: OutputStore,
+    out: Path,
+    sha256: Callable[[Path], str],
     settings: dict[str, Any],
     before: DatasetInfo,
     attributes: Attributes | None,
@@ -356,7 +361,6 @@ def plan_repair(
     Raises:
         DatasetError: photos.parquet was altered, or a photograph that is needed is gone.
     """
-    out = home.folder
     photos = out / PHOTOS_FILE
     if not photos.is_file() or sha256_file(photos) != before.photos_sha256:
         raise DatasetError(f"{photos} is missing or altered, and without it nothing can be repaired: use --force.")
@@ -367,7 +371,7 @@ def plan_repair(
     catalogue.set_root(known=True)
     if attributes:
         set_attributes(catalogue, attributes)
-    broken = {entry.name: why for entry in before.shards if (why := _broken(home, entry))}
+    broken = {entry.name: why for entry in before.shards if (why := _broken(out / entry.name, entry, sha256))}
     for name, why in broken.items():
         console.note(f"{name} {why}: it is made again.")
     again: dict[int, ChunkPlan] = {}
@@ -409,11 +413,10 @@ def _sizes(before: DatasetInfo) -> list[int]:
     return [chunk.photos for chunk in before.chunks]
 
 
-def _broken(home: OutputStore, entry: ShardEntry) -> str:
-    path = home.folder / entry.name
+def _broken(path: Path, entry: ShardEntry, sha256: Callable[[Path], str]) -> str:
     if not path.is_file():
         return "is missing"
-    if path.stat().st_size != entry.bytes or home.sha256(path) != entry.sha256:
+    if path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
         return "was altered"
     return ""
 

@@ -288,7 +288,7 @@ def _plan_repair(
 ) -> Plan:
     before = DatasetInfo.read(home.folder)
     check_settings(before.settings, settings, home.folder)
-    plan = plan_repair(where, catalogue, home, settings, before, attributes, console)
+    plan = plan_repair(where, catalogue, home.folder, home.sha256, settings, before, attributes, console)
     if not plan.again:
         console.note(f"{home.where} needs no repair.")
     return plan

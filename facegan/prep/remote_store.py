@@ -23,11 +23,19 @@ from typing import Any
 
 from facegan.errors import DamagedFile, DatasetError, DiskError, FaceganError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder, parse_json, parsing, user_cache
-from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, commit, marker_path, rows_path, shard_path
-from facegan.prep.engines.worker import ChunkOutcome
-from facegan.prep.finish import FINAL, JOURNAL, is_dataset_file
+from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit, marker_path, rows_path, shard_path
 from facegan.prep.inspect import ORIGIN_FILE
-from facegan.prep.storage import SETTINGS, LocalStore, ObjectStore, OutputStore, in_background, require_dataset_folder
+from facegan.prep.storage import (
+    FINAL,
+    JOURNAL,
+    SETTINGS,
+    LocalStore,
+    ObjectStore,
+    OutputStore,
+    in_background,
+    is_dataset_file,
+    require_dataset_folder,
+)
 from facegan.remote import RemoteUnavailable, is_url
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 

@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from facegan.errors import DamagedFile, DatasetError
-from facegan.files import disk_errors, make_folder, read_json, remove_partials, sha256_file, write_json
-from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, commit
-from facegan.prep.engines.worker import ChunkOutcome
-from facegan.prep.finish import JOURNAL, chunks_folder, is_dataset_file, replay_journal
+from facegan.files import disk_errors, fsync, make_folder, parsing, read_json, remove_partials, sha256_file, write_json
+from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit
 from facegan.prep.plan import Plan
 from facegan.prep.sources.remote import read_range
 from facegan.remote import RemoteUnavailable, filesystem, retry
-from facegan.shards.format import DATASET_FILE, STATE_FOLDER, DatasetInfo
+from facegan.shards.format import (
+    CARD_NAME,
+    DATASET_FILE,
+    PHOTOS_FILE,
+    PREVIEW_FILE,
+    SHARD_NAME,
+    STATE_FOLDER,
+    DatasetInfo,
+)
 
 _THREADS = 16
 _PIECE_BYTES = 8 << 20
@@ -202,7 +208,7 @@ def prepare_output_dir(out: Path, plan: Plan, force: bool, repair: bool) -> Path
                 if is_dataset_file(path.name):
                     path.unlink()
         shutil.rmtree(state / UNPACKED, ignore_errors=True)  # by a run that was killed
-        chunks = make_folder(state / chunks_folder(plan))
+        chunks = make_folder(state / plan.chunks_folder)
         write_json(state / SETTINGS, plan.settings)
         for folder in (out, state, chunks):
             remove_partials(folder)
@@ -215,6 +221,54 @@ def recover(out: Path, force: bool) -> None:
         (out / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
     else:
         replay_journal(out)
+
+
+FINAL = "final"
+JOURNAL = "journal.json"
+_FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
+
+
+def replay_journal(out: Path) -> None:
+    """Moves what a finished run had decided on, if there is anything left to move."""
+    state = out / STATE_FOLDER
+    journal, final = state / JOURNAL, state / FINAL
+    if not journal.is_file():
+        return
+    with disk_errors(out):
+        move, remove, clear = _read_journal(journal)
+        if (final / DATASET_FILE).is_file():
+            (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged, no dataset stands
+        for name in remove:
+            (out / name).unlink(missing_ok=True)
+        for name in [name for name in move if name != DATASET_FILE] + [DATASET_FILE]:
+            if (final / name).is_file():
+                (final / name).replace(out / name)
+        fsync(out)
+        journal.unlink()
+        shutil.rmtree(state / clear, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
+
+
+def _read_journal(journal: Path) -> tuple[list[str], list[str], str]:
+    """Names of the dataset's files and of a folder of chunks, and nothing else: the journal may come from elsewhere.
+
+    Raises:
+        DatasetError: it holds something else.
+    """
+    try:
+        with parsing(journal):
+            found = read_json(journal)
+            move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
+            clear = str(found["clear"])
+    except DamagedFile:
+        move, remove, clear = [], [], ""
+    if clear not in (CHUNKS, REPAIRS) or not all(map(is_dataset_file, [*move, *remove])):
+        raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
+    return move, remove, clear
+
+
+def is_dataset_file(name: str) -> bool:
+    return bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name)) or name in _FILES
 
 
 # Where a dataset is made: work is done in a folder of this machine, and a `OutputStore` carries it on from there.

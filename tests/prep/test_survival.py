@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.prep.finish import replay_journal
 from facegan.prep.prepare import prepare
+from facegan.prep.storage import replay_journal
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES

@@ -24,8 +24,8 @@ from pebble import ProcessExpired, ProcessPool
 
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import remove_partials
-from facegan.prep.commit import ChunkWork
-from facegan.prep.engines.worker import ChunkOutcome, Job, do, start, try_out
+from facegan.prep.commit import ChunkOutcome, ChunkWork
+from facegan.prep.engines.worker import Job, do, start, try_out
 from facegan.system import affinity_cpus
 
 _MOST_FALSE_STARTS = 8  # processes in a row that end before they take anything

@@ -23,9 +23,9 @@ from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
 from facegan.faces.detect import cache_folder
 from facegan.files import TEMPORARY, make_folder, remove_partials, write_bytes
-from facegan.prep.commit import ChunkWork, import_chunk, rows_path, shard_path
+from facegan.prep.commit import ChunkOutcome, ChunkWork, import_chunk, rows_path, shard_path
 from facegan.prep.engines.local import WorkerDied
-from facegan.prep.engines.worker import ChunkOutcome, Job, Worker, pin_to_cpu
+from facegan.prep.engines.worker import Job, Worker, pin_to_cpu
 from facegan.system import affinity_cpus, cpu_name
 
 

@@ -16,10 +16,10 @@ from typing import Any, Literal, Protocol
 from facegan.console import Console
 from facegan.errors import FaceganError, Interrupted
 from facegan.prep.chunk import Chunk
-from facegan.prep.commit import ChunkWork
+from facegan.prep.commit import ChunkOutcome, ChunkWork
 from facegan.prep.engines.local import LocalEngine, WorkerDied
 from facegan.prep.engines.ray import RayEngine
-from facegan.prep.engines.worker import ChunkOutcome, Job
+from facegan.prep.engines.worker import Job
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.storage import OutputStore
 

@@ -20,7 +20,7 @@ from facegan.errors import FaceganError
 from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY
 from facegan.prep.chunk import Chunk, entries_read, process_chunk
-from facegan.prep.commit import ChunkMarker, ChunkWork, make_chunk
+from facegan.prep.commit import ChunkOutcome, ChunkWork, make_chunk
 from facegan.prep.sources.base import Entry, Readable, Reader, sound
 from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.remote import FETCH_AHEAD
@@ -39,21 +39,6 @@ class Job:
     folder: Path  # where chunks are committed
     photo_seconds: float = PHOTO_SECONDS
     fetch_ahead: int = FETCH_AHEAD
-
-
-@dataclass(frozen=True)
-class ChunkOutcome:
-    """A chunk that is ready to be committed, and what it took.
-
-    Times are by the system's monotonic clock, which all processes of a machine share; ``peak_bytes`` is the most memory
-    that its worker has used until then.
-    """
-
-    chunk: ChunkMarker
-    started: float
-    finished: float
-    peak_bytes: int
-    node: str = ""
 
 
 class Worker:
