@@ -88,7 +88,7 @@ def run(command: str, *more: str) -> Ended:
         "sample run --dir x",
         "sample run --shards x",
         "sample run --interpolate x.gif",
-        "sample run --grow x.png",
+        "sample run --training-progress x.png",
         "eval run --shards ds --n 16",
         "export run x",
         "compare run run --out x.png",
@@ -118,7 +118,7 @@ def test_no_file_runs_code_by_itself(command: str) -> None:
     "command",
     [
         "sample run --out x.png --dry-run",
-        "sample run --grow x.png --dry-run",
+        "sample run --training-progress x.png --dry-run",
         "eval run --shards ds --n 16 --dry-run",
         "export run x --dry-run",
         "report run --explore --out x --dry-run",

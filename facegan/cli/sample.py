@@ -27,12 +27,11 @@ from facegan.console import print_json, print_result
 from facegan.errors import SettingsError
 from facegan.files import refuse_folder
 
-_TARGETS = ("out", "dir", "shards", "interpolate", "grow")
 # Settings that do something with some targets alone.
 _ONLY_WITH = {
     "frames": ("interpolate",),
     "walks": ("interpolate",),
-    "fps": ("interpolate", "grow"),
+    "fps": ("interpolate", "training_progress"),
     "shard_size": ("shards",),
 }
 
@@ -51,9 +50,9 @@ def sample(
         Path | None,
         typer.Option("--interpolate", help="A film from face to face and back to the first: .gif, .webp or .mp4."),
     ] = None,
-    grow: Annotated[
+    training_progress: Annotated[
         Path | None,
-        typer.Option("--grow", help="The same samples by all checkpoints of RUN: .gif, .webp, .mp4; or .png, in rows."),
+        typer.Option(help="The same samples by each checkpoint of RUN: .gif, .webp, .mp4; or .png with a row each."),
     ] = None,
     best: Annotated[
         bool, typer.Option("--best", help="By the best checkpoint of a run that was measured on the way.")
@@ -80,17 +79,23 @@ def sample(
     options = explicit_options(context, SampleConfig.model_fields)
     values = merge_overrides(SampleConfig, sets, **options)
     config = SampleConfig.of(values)
-    targets = {"out": out, "dir": dir, "shards": shards, "interpolate": interpolate, "grow": grow}
+    targets = {
+        "out": out,
+        "dir": dir,
+        "shards": shards,
+        "interpolate": interpolate,
+        "training_progress": training_progress,
+    }
     kind, target = _target({name: path for name, path in targets.items() if path is not None})
     for name, kinds in _ONLY_WITH.items():
         if name in values and kind not in kinds:
-            others = " or ".join(f"--{other}" for other in kinds)
-            raise SettingsError(f"--{name.replace('_', '-')} is for {others}: it changes nothing with --{kind}.")
-    if best and kind == "grow":
-        raise SettingsError("--best is one checkpoint, and --grow shows all of them: leave one of them out.")
+            others = " or ".join(map(_option, kinds))
+            raise SettingsError(f"--{name.replace('_', '-')} is for {others}: it changes nothing with {_option(kind)}.")
+    if best and kind == "training_progress":
+        raise SettingsError("--best is one checkpoint; --training-progress shows all of them. Leave one of them out.")
     from facegan import sample as room
 
-    if kind in ("interpolate", "grow") and target.suffix.lower() != ".png":
+    if kind in ("interpolate", "training_progress") and target.suffix.lower() != ".png":
         room.check_animation(target, config.fps)
     if best:
         run = room.best_of(run)
@@ -105,16 +110,20 @@ def sample(
     _print(json, {**told, **result, "seconds": round(time.monotonic() - start, 2)}, str(target))
 
 
+def _option(kind: str) -> str:
+    return f"--{kind.replace('_', '-')}"
+
+
 def _target(named: dict[str, Path]) -> tuple[str, Path]:
     if len(named) != 1:
         raise SettingsError(
-            "Name one of --out grid.png, --dir DIR, --shards DIR, --interpolate walk.gif and --grow growth.gif"
-            f"{', and not ' + ' and '.join(f'--{name}' for name in named) if named else ''}."
+            "Name one of --out grid.png, --dir DIR, --shards DIR, --interpolate walk.gif and "
+            f"--training-progress growth.gif{', not ' + ' and '.join(map(_option, named)) if named else ''}."
         )
     kind, target = next(iter(named.items()))
     if kind == "out" and target.suffix.lower() != ".png":
         raise SettingsError(f"--out {target}: pictures are PNG files; give it a name that ends in .png.")
-    if kind == "out" or (kind == "grow" and target.suffix.lower() == ".png"):
+    if kind == "out" or (kind == "training_progress" and target.suffix.lower() == ".png"):
         refuse_folder(target)
     return kind, target
 

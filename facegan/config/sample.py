@@ -44,8 +44,8 @@ class SampleConfig(Settings):
 
     n: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
         default=None,
-        description="how many samples, by default 64 (--grow 16); with --interpolate the faces that a walk visits, by "
-        "default 8; with --latents by default all",
+        description="how many samples, by default 64 (--training-progress 16); with --interpolate the faces that a "
+        "walk visits, by default 8; with --latents by default all",
     )
     seed: Annotated[int, Field(ge=0)] = Field(
         default=0, description="which samples: image i follows from the seed and i, whatever n is"
@@ -60,7 +60,7 @@ class SampleConfig(Settings):
         default=24, description="with --interpolate the frames from one face to the next"
     )
     fps: Annotated[float, Field(ge=0.01, le=120)] | None = Field(
-        default=None, description="frames a second of a film; 24 by default, 2 with --grow"
+        default=None, description="frames a second of a film; 24 by default, 2 with --training-progress"
     )
     walks: Annotated[int, Field(gt=0, le=10_000)] = Field(
         default=1, description="with --interpolate the walks beside one another, as a grid"

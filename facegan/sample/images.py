@@ -175,7 +175,7 @@ def checkpoints_of(run: Path) -> list[tuple[int, Path]]:
     if len(paths) < 2:
         many = "one checkpoint alone" if paths else "no checkpoints"
         raise CheckpointError(
-            f"{run} holds {many}, and --grow shows what came between two of them and more.\n"
+            f"{run} holds {many}, and --training-progress shows what came between two of them and more.\n"
             "Trainings keep the last --keep 3 and those at --set train.milestones=10k,50k,200k."
         )
     return [(int(path.name), path) for path in paths]
@@ -185,23 +185,23 @@ def checkpoints_of(run: Path) -> list[tuple[int, Path]]:
 
 
 def count_samples(run: Path, kind: str, target: Path, config: SampleConfig) -> tuple[int, str]:
-    """How many samples a ``kind`` of target (out, dir, shards, interpolate, grow) would hold, and which nets draw them.
-    Touches nothing, and imports no nets of somebody's own.
+    """How many samples a ``kind`` of target (out, dir, shards, interpolate, training_progress) would hold, and which
+    nets draw them. Touches nothing, and imports no nets of somebody's own.
 
     Raises:
         FaceganError: whatever drawing them would raise before it begins.
     """
     if kind in ("dir", "shards"):
         require_empty(target)
-    checkpoints = checkpoints_of(run) if kind == "grow" else []
+    checkpoints = checkpoints_of(run) if kind == "training_progress" else []
     _, _, spec = read_generator(checkpoints[0][1] if checkpoints else run)
     if kind == "interpolate":
         walk = make_interpolation(config, spec)
         refuse_large_interpolation(walk, spec, target)
         return len(walk.stops), spec.name
-    count = len(make_latents(config, spec, grown.PROGRESS_SAMPLES if kind == "grow" else SAMPLES))
+    count = len(make_latents(config, spec, grown.PROGRESS_SAMPLES if kind == "training_progress" else SAMPLES))
     if kind == "out":
         refuse_large_picture(count, spec)
-    if kind == "grow":
+    if kind == "training_progress":
         grown.refuse_large_rows(count, len(checkpoints) if target.suffix.lower() == ".png" else 0, spec)
     return count, spec.name

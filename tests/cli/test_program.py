@@ -42,8 +42,8 @@ OPTIONS = {
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
     " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
     " --no-graphs --trust-code --recipe --set --json --dry-run --quiet --debug",
-    "sample": "--out --dir --shards --interpolate --grow --best --n --seed --seeds --latents --frames --fps --walks"
-    " --device --trust-code --set --json --dry-run --quiet --debug",
+    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents --frames"
+    " --fps --walks --device --trust-code --set --json --dry-run --quiet --debug",
     "eval": "--shards --split --n --metrics --inception-weights --clip-weights --statistics --seed --best --out"
     " --device --trust-code --recipe --set --json --dry-run --quiet --debug",
     "export": "--onnx --fp16 --int8 --best --push --public --trust-code --recipe --set --json --dry-run --quiet"

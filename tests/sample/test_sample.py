@@ -182,9 +182,9 @@ def test_seeds_that_are_none(text: str) -> None:
     ("kind", "name", "given", "said"),
     [
         ("out", "a.png", {"n": 10**6}, "1,000,000 samples are too many for one picture"),
-        ("grow", "a.png", {"n": 10**5}, "300,000 samples are too many for one picture"),
-        ("grow", "a.png", {"n": 30_000}, "90,000 samples are too many"),  # a million pixels wide
-        ("grow", "a.gif", {"n": 10**6}, "1,000,000 samples are too many"),
+        ("training_progress", "a.png", {"n": 10**5}, "300,000 samples are too many for one picture"),
+        ("training_progress", "a.png", {"n": 30_000}, "90,000 samples are too many"),  # a million pixels wide
+        ("training_progress", "a.gif", {"n": 10**6}, "1,000,000 samples are too many"),
         ("interpolate", "a.gif", {"n": 10**9, "frames": 10**5}, "100,000,000,000,000 frames of 1 samples take"),
         ("interpolate", "a.webp", {"n": 10**7, "frames": 1000, "walks": 9}, "of memory as a GIF or WebP"),
     ],
@@ -193,7 +193,7 @@ def test_more_than_a_picture_or_a_film_can_hold(
     kind: str, name: str, given: dict[str, int], said: str, run: Path, tmp_path: Path
 ) -> None:
     """Told at once, in a dry run as well; nothing is drawn, and no folder made."""
-    write = {"out": write_grid, "grow": write_progress, "interpolate": write_interpolation}[kind]
+    write = {"out": write_grid, "training_progress": write_progress, "interpolate": write_interpolation}[kind]
     out, config = tmp_path / "new" / name, SampleConfig.of(given)
     for ask in (lambda: write(run, out, config, device="cpu"), lambda: count_samples(run, kind, out, config)):
         with pytest.raises(SettingsError, match=said) as error:
@@ -432,4 +432,4 @@ def test_a_run_that_kept_too_little_did_not_grow(run: Path, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="holds one checkpoint alone"):
         write_progress(tmp_path / "run", tmp_path / "grow.gif", device="cpu")
     with pytest.raises(CheckpointError, match="holds no checkpoints"):
-        count_samples(tmp_path, "grow", tmp_path / "grow.gif", SampleConfig())
+        count_samples(tmp_path, "training_progress", tmp_path / "grow.gif", SampleConfig())
