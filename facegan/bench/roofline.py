@@ -87,7 +87,7 @@ def work_of_an_image(trainer: Trainer, pixels: Tensor) -> tuple[float, float]:
 
 
 def _count(trainer: Trainer, batch: Tensor) -> tuple[float, float]:
-    changes = {"batch": len(batch), "accumulate": 1, "graphs": False}
+    changes = {"batch": len(batch), "grad_accum_steps": 1, "graphs": False}
     config = TrainConfig.of({**trainer.config.model_dump(), **changes})
     probe = Trainer(config, trainer.spec, trainer.device, trainer.precision)
     reals = itertools.repeat(batch)

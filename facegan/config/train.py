@@ -42,11 +42,11 @@ METHODS: dict[str, dict[str, Any]] = {
 NETS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "dcgan-fc": {"norm": "none", "latent": 128},
-    "dcgan-pool": {"width": 16, "latent_law": "uniform"},
+    "dcgan-pool": {"width": 16, "latent_distribution": "uniform"},
     "mnist-conv": {"norm": "none"},
-    "mlp": {"width": 128, "norm": "none", "latent_law": "uniform01"},
+    "mlp": {"width": 128, "norm": "none", "latent_distribution": "uniform01"},
     "resnet": {"norm": "spectral", "latent": 128},
-    "began": {"loss": "began", "norm": "none", "latent": 64, "latent_law": "uniform"},
+    "began": {"loss": "began", "norm": "none", "latent": 64, "latent_distribution": "uniform"},
     "r3gan": {"width": 384, "norm": "none", "latent": 64},
 }
 
@@ -118,8 +118,8 @@ CROSS_ENTROPY = ("non-saturating", "minimax", "max-likelihood")
 # Settings that are lengths; a training is as long as it is in images, whatever the batch or the number of GPUs.
 LENGTHS = (
     "images",
-    "d_head_start",
-    "g_head_start",
+    "d_warmup_images",
+    "g_warmup_images",
     "plateau_images",
     "ema_images",
     "save_every",
@@ -155,11 +155,11 @@ class TrainConfig(Settings):
     norm: Literal["batch", "none", "layer", "spectral"] = Field(
         default="batch", description="normalisation inside the discriminator"
     )
-    sync_norm: bool = Field(
+    sync_batchnorm: bool = Field(
         default=False, description="batch norm over the batches of all processes; only with several of them"
     )
     latent: Positive = Field(default=100, description="length of a latent")
-    latent_law: LatentDistribution = Field(
+    latent_distribution: LatentDistribution = Field(
         default="normal",
         description="how latents are drawn; uniform: in −1 … 1; uniform01: in 0 … 1; sphere: normal, of length √latent",
     )
@@ -175,11 +175,11 @@ class TrainConfig(Settings):
         default="none", description="penalties on the discriminator's gradient: none, or of gp,dragan,r1,r2 by comma"
     )
     gp_weight: Annotated[float, Field(ge=0)] = Field(default=10.0, description="weight λ of gp and dragan")
-    r_gamma: Annotated[float, Field(ge=0)] = Field(default=10.0, description="γ of r1 and r2, whose weight is γ/2")
+    r1_gamma: Annotated[float, Field(ge=0)] = Field(default=10.0, description="γ of r1 and r2, whose weight is γ/2")
     penalty_every: Positive = Field(
         default=1, description="discriminator steps between penalties; each then weighs as much more"
     )
-    clip: Annotated[float, Field(ge=0)] = Field(
+    weight_clip: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="the discriminator's weights are kept within ± this after each step; 0: they are not"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
@@ -200,15 +200,17 @@ class TrainConfig(Settings):
         "(2000st) or epochs (50ep)",
     )
     batch: Positive = Field(default=128, description="images a step, of all processes together")
-    accumulate: Positive = Field(
+    grad_accum_steps: Positive = Field(
         default=1, description="parts that a batch is computed in, one after the other, for less memory"
     )
     d_steps: Positive = Field(default=1, description="discriminator steps a round")
     g_steps: Positive = Field(default=1, description="generator steps a round")
-    d_head_start: NotNegative = Field(
+    d_warmup_images: NotNegative = Field(
         default=0, description="images at the start in which the discriminator alone learns"
     )
-    g_head_start: NotNegative = Field(default=0, description="images at the start in which the generator alone learns")
+    g_warmup_images: NotNegative = Field(
+        default=0, description="images at the start in which the generator alone learns"
+    )
     optimizer: Literal["adam", "rmsprop", "sgd"] = Field(default="adam", description="of both nets")
     lr_g: Rate = Field(default=2e-4, description="generator's learning rate")
     lr_d: Rate = Field(default=2e-4, description="discriminator's learning rate")
@@ -226,7 +228,7 @@ class TrainConfig(Settings):
     ema_images: Annotated[float, Field(ge=0)] = Field(
         default=10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
     )
-    flip: bool = Field(default=False, description="each real image is mirrored with probability ½")
+    random_flip: bool = Field(default=False, description="each real image is mirrored with probability ½")
     augment: Annotated[str, AfterValidator(_augmentations)] = Field(
         default="none", description="DiffAugment (Zhao et al. 2020): none, or of color,translation,cutout by comma"
     )
@@ -336,9 +338,9 @@ class TrainConfig(Settings):
             )
         if self.loss == "wgan-gp" and "gp" in self.regulariser.split(","):
             raise ValueError("train.regulariser = gp is part of the loss wgan-gp. Leave it out.")
-        if self.loss == "relativistic" and self.g_head_start:
+        if self.loss == "relativistic" and self.g_warmup_images:
             raise ValueError(
-                "train.g_head_start does not go with the loss relativistic: G's compares with real images."
+                "train.g_warmup_images does not go with the loss relativistic: G's compares with real images."
             )
         if self.schedule == "plateau" and self.loss != "began" and not is_import_path(self.loss):
             raise ValueError("train.schedule = plateau follows BEGAN's measure of convergence: set train.loss=began.")
@@ -346,11 +348,11 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:
-        if self.batch % self.accumulate:
-            raise ValueError(f"--batch {self.batch} can't be computed in {self.accumulate} equal parts.")
-        if self.d_head_start and self.g_head_start:
+        if self.batch % self.grad_accum_steps:
+            raise ValueError(f"--batch {self.batch} can't be computed in {self.grad_accum_steps} equal parts.")
+        if self.d_warmup_images and self.g_warmup_images:
             raise ValueError(
-                "d_head_start and g_head_start: only one net can have a head start. Leave one of them out."
+                "d_warmup_images and g_warmup_images: only one net can have a warm-up. Leave one of them out."
             )
         few = [name for name in self.eval_metrics.split(",") if self.eval_n < METRIC_TABLE[name].least_images]
         if few:
@@ -371,7 +373,7 @@ class TrainConfig(Settings):
                 f"with the loss {self.loss}, which has no penalty, and neither regulariser gp nor dragan"
             )
         if not {"r1", "r2"} & {*self.regularisers}:
-            idle["r_gamma"] = "without the regulariser r1 or r2"
+            idle["r1_gamma"] = "without the regulariser r1 or r2"
         if self.loss not in CROSS_ENTROPY and not is_import_path(self.loss):
             idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
         if self.loss != "began" and not is_import_path(self.loss):

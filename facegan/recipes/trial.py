@@ -7,7 +7,7 @@ A few hundred rounds of the real `facegan.training.train`. What has to be anothe
   they make); channels are the recipe's;
 - nets are narrowed to `WIDTHS`, batches to `BATCH` (`SMALL_BATCH` where D takes several steps a round, and of R3GAN,
   which is slow); both learning rates are raised by one factor, at most `MOST_FASTER`, so that G's becomes `RATE`, or
-  what `RATES` has; the moving average's half-life is shortened to `EMA_ROUNDS`; lengths of head starts and of the
+  what `RATES` has; the moving average's half-life is shortened to `EMA_ROUNDS`; lengths of warm-ups and of the
   plateau as the training is;
 - codes of an autoencoder, and the latents, which are as long, are of `LATENTS` numbers: with BEGAN's 64 it draws all
   that lies between four kinds of pictures as well as these, and its error tells nothing. It has learnt for `AHEAD`
@@ -228,7 +228,7 @@ PICTURES, SAMPLES = 1024, 512
 LEAST_COVERED = 3  # of the four modes
 _SIZE = 32
 _NEAR_OPTIMUM = ("wgan", "wgan-gp")
-_SHORTENED = ("d_head_start", "g_head_start", "plateau_images")
+_SHORTENED = ("d_warmup_images", "g_warmup_images", "plateau_images")
 
 
 @dataclass(frozen=True)
@@ -363,7 +363,7 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
         "latent": LATENTS.get(config.nets, config.latent),
         "width_d": config.width_d and max(config.width_d * width // config.width, 1),
         "batch": batch,
-        "accumulate": 1,
+        "grad_accum_steps": 1,
         "d_steps": d_steps,
         "images": images,
         "lr_g": config.lr_g * faster,
@@ -379,7 +379,7 @@ def trial_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
         **dict.fromkeys(("save_every", "sample_every", "log_every"), images),
     }
     if config.nets in AHEAD:
-        changes["d_head_start"] = AHEAD[config.nets] * batch * d_steps
+        changes["d_warmup_images"] = AHEAD[config.nets] * batch * d_steps
     changes |= {
         name: -(-getattr(config, name) * images // config.images)
         for name in _SHORTENED

@@ -210,6 +210,6 @@ def _refuse_unlike(norm: _BatchNorm, kinds: Container[type]) -> None:
     else:
         return
     raise SettingsError(
-        f"train.sync_norm can't synchronise a batch norm of these nets: it {what}.\n"
-        "Use nn.BatchNorm1d or nn.BatchNorm2d with their defaults, or leave train.sync_norm out."
+        f"train.sync_batchnorm can't synchronise a batch norm of these nets: it {what}.\n"
+        "Use nn.BatchNorm1d or nn.BatchNorm2d with their defaults, or leave train.sync_batchnorm out."
     )

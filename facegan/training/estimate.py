@@ -101,10 +101,10 @@ def images_per_second(trainer: Trainer) -> float:
     """Measured on nets that are thrown away, with random images: nothing of the run is touched."""
     config, ranks = trainer.config, trainer.ranks
     batch = config.batch // ranks.size
-    changes: dict[str, Any] = {"d_head_start": 0, "g_head_start": 0, "penalty_every": 1}  # rounds of one kind
+    changes: dict[str, Any] = {"d_warmup_images": 0, "g_warmup_images": 0, "penalty_every": 1}  # rounds of one kind
     if trainer.device.type == "cpu":
         batch = min(batch, _CPU_BATCH)
-        changes["accumulate"] = 1
+        changes["grad_accum_steps"] = 1
     config = TrainConfig.of({**config.model_dump(), **changes, "batch": batch})
     probe = Trainer(config, trainer.spec, trainer.device, trainer.precision)
     shape = (batch, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
@@ -175,17 +175,17 @@ def _sentence(trainer: Trainer) -> str:
     trainer.close()  # its recordings' memory
     config, size = trainer.config, trainer.ranks.size
     place = f"the memory of {trainer.device} ({human_bytes(_has_bytes(trainer.device))})"
-    in_parts = f", in {config.accumulate} parts," if config.accumulate > 1 else ""
+    in_parts = f", in {config.grad_accum_steps} parts," if config.grad_accum_steps > 1 else ""
     too_large = f"--batch {config.batch}{in_parts} does not fit into {place}"
-    part = config.batch // size // config.accumulate
+    part = config.batch // size // config.grad_accum_steps
     fits = next((smaller for smaller in _halves(part) if _fits(trainer, smaller)), None)
     if fits is None:
         return f"{too_large}, nor does a single image.\nUse narrower nets (--set train.width=…) or another --device."
     parts = next(n for n in itertools.count(2) if config.batch % (n * size) == 0 and config.batch // n // size <= fits)
     return (
         f"{too_large}; {fits * size} images at once do.\n"
-        f"Begin anew (--resume never) with --batch {fits * size * config.accumulate}, or with "
-        f"--set train.accumulate={parts} to compute the same batch in parts."
+        f"Begin anew (--resume never) with --batch {fits * size * config.grad_accum_steps}, or with "
+        f"--set train.grad_accum_steps={parts} to compute the same batch in parts."
     )
 
 
@@ -200,7 +200,7 @@ def _fits(trainer: Trainer, images: int) -> bool:
     gc.collect()
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
-    changes = {"batch": images, "accumulate": 1, "d_head_start": 0, "g_head_start": 0}
+    changes = {"batch": images, "grad_accum_steps": 1, "d_warmup_images": 0, "g_warmup_images": 0}
     config = TrainConfig.of({**trainer.config.model_dump(), **changes})
     shape = (images, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
     try:

@@ -78,7 +78,7 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
     if law != trainer.spec.law:
         raise CheckpointError(
             f"--init {weights.path}: its generator learnt on latents of the law {law}, and this run draws them "
-            f"{trainer.spec.law}.\nSet train.latent_law={law}."
+            f"{trainer.spec.law}.\nSet train.latent_distribution={law}."
         )
     for net, tensors in weights.nets.items():
         own[net].load_state_dict(tensors)

@@ -240,8 +240,8 @@ class TrainLoop:
             pictures = sample_images(state.trainer.ema.generator(seed), GRID_IMAGES, seed)
             state.log.grid(grid(pictures), state.images)
             if not early:
-                # While D has a head start the generator does not learn, and is not ill.
-                waits = config.d_head_start > 0 and state.images <= config.d_head_start
+                # While D warms up, G does not learn: its sameness is no failure.
+                waits = config.d_warmup_images > 0 and state.images <= config.d_warmup_images
                 rate = 0.0 if waits else schedule_factor(config.schedule, state.images, config.images)
                 state.tell(state.health.see_grid(pictures, state.images, state.trainer.rounds, rate))
             state.log.draw(now=last)

@@ -56,11 +56,11 @@ class StepVariant:
     def of(cls, config: TrainConfig, number: int, *, gathered: bool = False) -> StepVariant:
         """The kind of round ``number``, counted from 0."""
         images, d_steps = number * config.round_images, config.d_steps
-        if images < config.g_head_start:
+        if images < config.g_warmup_images:
             return cls((), config.g_steps)
         penalised = bool(config.regularisers)
         pattern = tuple(penalised and (number * d_steps + i) % config.penalty_every == 0 for i in range(d_steps))
-        return cls(pattern, 0 if images < config.d_head_start else config.g_steps, gathered)
+        return cls(pattern, 0 if images < config.d_warmup_images else config.g_steps, gathered)
 
 
 class GanStep:
@@ -91,9 +91,9 @@ class GanStep:
         self.chosen = [torch.zeros(share, dtype=torch.int64, device=self.device) for _ in range(config.d_steps)]
         self.faces: Tensor | None = None
         self.number = torch.zeros((), dtype=torch.int64, device=self.device)  # of the round
-        self.part = share // config.accumulate  # images of a forward pass
+        self.part = share // config.grad_accum_steps  # images of a forward pass
         # Gradients are means over the batch, of which this process computes some parts.
-        self.weight = 1 / (config.accumulate * ranks.size)
+        self.weight = 1 / (config.grad_accum_steps * ranks.size)
         # Sums since the last row of the log, of each process; this one adds to its own. They are kept on the device:
         # reading a number would wait for the GPU.
         self.counted = (*TOTALS_D, *TOTALS_G, *(TOTALS_BEGAN if self.loss.autoencoder else ()))
@@ -122,7 +122,7 @@ class GanStep:
         """Real and fake images, (N, C, H, W), pass separately: batch norm then sees one kind at a time."""
         self.d.zero_grad()
         seen: list[tuple[Tensor, Tensor]] = []
-        for part in range(self.config.accumulate):
+        for part in range(self.config.grad_accum_steps):
             images = self._images(step, self.config.d_steps, part)
             real, fake = self._real(step, part, images, gathered), self._fake_for_d(images)
             with autocast(self.device, self.precision):
@@ -142,11 +142,11 @@ class GanStep:
             if self.loss.autoencoder:
                 seen.append((real_logits.detach(), fake_logits.detach()))
                 values |= {"k": self.k, "convergence": began_convergence(*seen[-1], self.config.began_gamma)}
-            self._count(self.config.accumulate, **values)
+            self._count(self.config.grad_accum_steps, **values)
         self.ranks.sum_(self.d.gradient)
         self.skipped += self.d.step()
-        if self.config.clip:
-            self.d.clip(self.config.clip)
+        if self.config.weight_clip:
+            self.d.clip(self.config.weight_clip)
         if self.loss.autoencoder:
             self._balance(seen)
 
@@ -155,7 +155,7 @@ class GanStep:
         self.g.zero_grad()
         self.d.net.requires_grad_(False)
         try:
-            for part in range(self.config.accumulate):
+            for part in range(self.config.grad_accum_steps):
                 images = self._images(step, self.config.g_steps, part)
                 fake = self._fake_for_g(images, after_d)
                 with autocast(self.device, self.precision):
@@ -168,7 +168,7 @@ class GanStep:
                 if codes is not None:
                     loss = loss + self.config.pull_away * pulling_away(codes)
                 self.g.backward(loss * self.weight)
-                self._count(self.config.accumulate, loss_g=loss)
+                self._count(self.config.grad_accum_steps, loss_g=loss)
         finally:  # a capture that fails is followed by plain rounds
             self.d.net.requires_grad_(True)
         self.ranks.sum_(self.g.gradient)
@@ -186,7 +186,7 @@ class GanStep:
             real = to_float(self.faces.index_select(0, self.chosen[step][here]).permute(0, 3, 1, 2))
         else:
             real = to_float(self.reals[step][here])
-        if self.config.flip:
+        if self.config.random_flip:
             real = augment.flip(real, draws.counter_uniform(self.config.seed, "flip", images, 1))
         return self._seen(real, "augment reals", images)
 
@@ -210,7 +210,7 @@ class GanStep:
         self.k.copy_(began_k(self.k, means[0], means[1], self.config.began_gamma, self.config.began_rate))
 
     def _fake_for_d(self, images: Tensor) -> Tensor:
-        if self._shares and self.config.accumulate == 1:
+        if self._shares and self.config.grad_accum_steps == 1:
             self._shared = self._generate("latents", images)
             fake = self._shared.detach()
         else:
@@ -225,7 +225,7 @@ class GanStep:
         return self._generate("latents" if self._shares and after_d else "latents of G", images)
 
     def _generate(self, purpose: str, images: Tensor) -> Tensor:
-        z = draws.counter_latents(self.config.seed, purpose, images, self.spec.latent, self.config.latent_law)
+        z = draws.counter_latents(self.config.seed, purpose, images, self.spec.latent, self.config.latent_distribution)
         with autocast(self.device, self.precision):
             return self.g.net(z)
 
@@ -262,7 +262,7 @@ class GanStep:
         config, plain, weighted = self.config, torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         with float32_as("ieee", self.device):
             for name in config.regularisers:
-                weight = config.penalty_every * (config.gp_weight if name in ("gp", "dragan") else config.r_gamma / 2)
+                weight = config.penalty_every * (config.gp_weight if name in ("gp", "dragan") else config.r1_gamma / 2)
                 penalty = self._penalty(name, real, fake, images)
                 self.d.backward(weight * penalty * self.weight)
                 plain, weighted = plain + penalty.detach(), weighted + weight * penalty.detach()

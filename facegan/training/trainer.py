@@ -72,7 +72,7 @@ class Faces(Protocol):
 
 def spec_of(config: TrainConfig, size: int, channels: int) -> NetSpec:
     """The generator's; the discriminator's may have another width."""
-    return NetSpec(config.nets, size, channels, config.latent, config.width, config.norm, config.latent_law)
+    return NetSpec(config.nets, size, channels, config.latent, config.width, config.norm, config.latent_distribution)
 
 
 class Trainer:
@@ -104,7 +104,7 @@ class Trainer:
         narrow = replace(spec, width=config.width_d or spec.width)
         self.discriminator = make_discriminator(narrow, config.seed).to(**place).train()
         self.ema = Ema(self.generator, config.ema_images, weight_on_device=device.type == "cuda")
-        if config.sync_norm and ranks.size > 1:
+        if config.sync_batchnorm and ranks.size > 1:
             synchronise_norms(self.generator, ranks)
             synchronise_norms(self.discriminator, ranks)
         self.g = NetOptimizer(self.generator, config.lr_g, config, precision)
@@ -123,7 +123,7 @@ class Trainer:
 
     @property
     def images(self) -> int:
-        """Real images shown to the discriminator; rounds of a generator's head start count as if they showed some."""
+        """Real images shown to the discriminator; rounds of G's warm-up count as if they showed some."""
         return self.rounds * self.round_images
 
     def round(self, reals: Iterator[Tensor]) -> None:

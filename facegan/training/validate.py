@@ -60,9 +60,9 @@ def try_plugin_loss(config: TrainConfig) -> None:
             f"train.label_smoothing changes nothing with the loss {config.loss}. Leave it out, or give its Loss "
             "smooths=True."
         )
-    if loss.pairs and config.g_head_start:
+    if loss.pairs and config.g_warmup_images:
         raise SettingsError(
-            f"train.g_head_start does not go with the loss {config.loss}: G's compares with real images (pairs=True)."
+            f"train.g_warmup_images cannot be used with the loss {config.loss}: it pairs fake images with real ones."
         )
     if loss.autoencoder:
         return
@@ -142,12 +142,13 @@ def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
 
 def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:
     share = World(size=asked_size()).share(config.batch)
-    if share % config.accumulate:
+    if share % config.grad_accum_steps:
         raise SettingsError(
-            f"Each of {asked_size()} processes has {share} images of --batch {config.batch}, and they can't be "
-            f"computed in {config.accumulate} equal parts:\nchoose a multiple of {asked_size() * config.accumulate}."
+            f"--batch {config.batch} gives each of {asked_size()} processes {share} images, which cannot be split into "
+            f"train.grad_accum_steps = {config.grad_accum_steps}.\n"
+            f"Choose a multiple of {asked_size() * config.grad_accum_steps}."
         )
-    if config.pull_away and share // config.accumulate < 2:
+    if config.pull_away and share // config.grad_accum_steps < 2:
         raise SettingsError(
             "train.pull_away keeps the codes of images apart that are computed together, and here each is computed "
             "alone.\nRaise --batch, or leave it out."

@@ -48,8 +48,8 @@ def assert_alike(one: Trainer, other: Trainer, **given: Any) -> None:
         ("dcgan", {}),
         ("wgan-gp", {"batch": 8}),
         ("wgan-gp", {"batch": 8, "d_steps": 1, "penalty_every": 4}),
-        ("dcgan", {"flip": True, "augment": "color,translation,cutout", "g_steps": 2, "schedule": "cosine"}),
-        ("dcgan", {"accumulate": 2, "optimizer": "rmsprop", "d_head_start": 32}),
+        ("dcgan", {"random_flip": True, "augment": "color,translation,cutout", "g_steps": 2, "schedule": "cosine"}),
+        ("dcgan", {"grad_accum_steps": 2, "optimizer": "rmsprop", "d_warmup_images": 32}),
         ("dcgan", {"optimizer": "sgd", "momentum": 0.5}),
         ("dcgan", {"nets": "mnist-conv"}),  # dropout
         ("dcgan", {"nets": "resnet"}),  # spectral normalisation

@@ -43,7 +43,7 @@ CASES = [
 def spec_of(name: str, size: int, channels: int = 3, **given: typing.Any) -> NetSpec:
     """With what the pair has by default."""
     own = TrainConfig.of({"nets": name, **given})
-    return NetSpec(name, size, channels, own.latent, own.width, own.norm, own.latent_law)
+    return NetSpec(name, size, channels, own.latent, own.width, own.norm, own.latent_distribution)
 
 
 def judge(net: Discriminator, images: Tensor, counter: int = 0) -> Tensor:

@@ -89,11 +89,13 @@ def test_recipes_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_set_goes_over_the_file(tmp_path: Path) -> None:
     name = written(tmp_path, "\ufeff" + PREP + "size = 48\r\n[train]\nimages = 5\n")
-    recipe = read_recipe(name, {"prep": {"size": "32", "limit": "5"}, "train": {"images": "20k", "flip": "true"}})
+    recipe = read_recipe(
+        name, {"prep": {"size": "32", "limit": "5"}, "train": {"images": "20k", "random_flip": "true"}}
+    )
     assert recipe.prep is not None
     assert recipe.photos is not None
     assert (recipe.prep.size, recipe.photos.limit) == (32, 5)
-    assert (recipe.train().images, recipe.train().flip) == (20_000, True)
+    assert (recipe.train().images, recipe.train().random_flip) == (20_000, True)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,11 @@ def test_the_method_sets_what_the_recipe_does_not(tmp_path: Path) -> None:
 def test_the_nets_set_what_neither_recipe_nor_method_does(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path, PREP + '[train]\nnets = "mlp"\nwidth = 8\n'))
     shown = {row.name: row for row in show_settings(recipe)}
-    assert (shown["latent_law"].value, shown["latent_law"].default, shown["latent_law"].set) == (
+    assert (
+        shown["latent_distribution"].value,
+        shown["latent_distribution"].default,
+        shown["latent_distribution"].set,
+    ) == (
         "uniform01",
         "uniform01",
         False,

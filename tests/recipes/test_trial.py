@@ -120,7 +120,18 @@ def test_it_comes_out_the_same_again():
 def test_a_trial_keeps_all_of_a_recipe_that_its_docstring_does_not_name(name):
     config = read_recipe(name).train()
     changed = {key for key, value in trial_config(config, 0).model_dump().items() if value != getattr(config, key)}
-    named = {"width", "width_d", "batch", "accumulate", "images", "lr_g", "lr_d", "ema_images", "precision", "seed"}
+    named = {
+        "width",
+        "width_d",
+        "batch",
+        "grad_accum_steps",
+        "images",
+        "lr_g",
+        "lr_d",
+        "ema_images",
+        "precision",
+        "seed",
+    }
     named |= {
         "milestones",
         "penalty_every",
@@ -130,8 +141,8 @@ def test_a_trial_keeps_all_of_a_recipe_that_its_docstring_does_not_name(name):
         "save_every",
         "sample_every",
         "log_every",
-        "d_head_start",
-        "g_head_start",
+        "d_warmup_images",
+        "g_warmup_images",
         "plateau_images",
     }
     if config.loss == "hinge":
@@ -188,7 +199,7 @@ OTHERS = {
     "dcgan wgan": {
         "norm": "none",
         "loss": "wgan",
-        "clip": 0.01,
+        "weight_clip": 0.01,
         "optimizer": "rmsprop",
         "lr_g": 5e-5,
         "lr_d": 5e-5,

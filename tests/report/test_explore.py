@@ -93,7 +93,7 @@ def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if request.param == "colours":
         toy_train(run, images=96)
     else:
-        toy_train(run, faces=Grey(), nets="mlp", norm="none", latent_law="uniform", images=96)
+        toy_train(run, faces=Grey(), nets="mlp", norm="none", latent_distribution="uniform", images=96)
     write_explorer(read_run(run), run / "explorer")
     return run
 

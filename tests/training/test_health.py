@@ -70,7 +70,7 @@ def test_a_generator_that_bursts_collapses_and_leaves_the_discriminator_too_stro
 
 
 def test_a_generator_that_waits_for_d_is_not_ill(tmp_path):
-    toy_train(tmp_path, images=16 * 60, d_head_start=16 * 60, **SMALL)
+    toy_train(tmp_path, images=16 * 60, d_warmup_images=16 * 60, **SMALL)
     assert "no_change" not in findings(tmp_path)
 
 

@@ -102,8 +102,8 @@ def test_nets_that_differ_are_named(trained, tmp_path):
     alone = trained / "checkpoints/000000320/generator.safetensors"
     assert f"or take its generator alone: --init {alone}" in str(caught.value)
     assert begin(tmp_path / "other", alone, norm="none").images == 32
-    with pytest.raises(CheckpointError, match=r"learnt on latents of the law normal, .*\nSet train.latent_law=normal"):
-        begin(tmp_path / "run", alone, latent_law="uniform")
+    with pytest.raises(CheckpointError, match=r"law normal, .*\nSet train.latent_distribution=normal"):
+        begin(tmp_path / "run", alone, latent_distribution="uniform")
     config = toy_config(width=4)
     with pytest.raises(CheckpointError, match="width 8, not 4"):
         plan_train(config, ToyFaces(), tmp_path / "run", device="cpu", init=trained)

@@ -49,9 +49,9 @@ def test_a_batch_that_does_not_fit_says_which_would(tmp_path):
     assert text.startswith("--batch 2048 does not fit into the memory of cpu (")
     fits = int(text.split("with --batch ")[1].split(",")[0])
     assert fits in {2**n for n in range(11)}
-    parts = int(text.split("train.accumulate=")[1].split()[0])
+    parts = int(text.split("train.grad_accum_steps=")[1].split()[0])
     assert 2048 // parts <= fits
-    settings = {"batch": 2048, "accumulate": parts, "width": 32, "images": 2048}
+    settings = {"batch": 2048, "grad_accum_steps": parts, "width": 32, "images": 2048}
     assert TrainConfig.of(settings).batch == 2048
     assert said(tmp_path / "another", **settings) == ""  # in so many parts it trains
 

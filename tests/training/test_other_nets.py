@@ -55,7 +55,7 @@ def test_a_critic_of_every_pair_takes_the_penalty(name):
     [
         ({"nets": "began", "loss": "hinge"}, r"loss = hinge does not go with the nets 'began'.*\n.*train.loss=began"),
         ({"nets": "mlp", "loss": "began"}, r"loss = began needs .* 'mlp' is none\.\nSet train\.nets=began"),
-        ({"nets": "began", "batch": 4, "accumulate": 4, "pull_away": 1}, "each is computed alone"),
+        ({"nets": "began", "batch": 4, "grad_accum_steps": 4, "pull_away": 1}, "each is computed alone"),
         ({"nets": "mlp", "norm": "layer"}, "'mlp' have the normalisation none, not 'layer'"),
     ],
 )
@@ -98,7 +98,7 @@ def test_pulling_away_is_computed_in_float32_and_of_each_part():
         losses.append(t.means()["loss_g"])
     assert codes[-1].dtype == torch.bfloat16
     assert (losses[1] - losses[0]) / 1000 == pytest.approx(pulling_away(codes[-1]).item(), rel=1e-5)
-    whole, parts = trainer("began", latent=8, pull_away=1), trainer("began", latent=8, pull_away=1, accumulate=2)
+    whole, parts = trainer("began", latent=8, pull_away=1), trainer("began", latent=8, pull_away=1, grad_accum_steps=2)
     for some in (whole, parts):
         some.round(ToyFaces().batches(16))
     assert parts.means()["loss_g"] == pytest.approx(whole.means()["loss_g"], rel=0.2)

@@ -212,7 +212,7 @@ def test_a_doubtful_pair_is_warned_of(tmp_path, capsys):
         ({"nets": "mine:MIXING", "regulariser": "r1"}, "mine:MIXING mixes the images of a batch.*\nr1 is per sample"),
         ({"nets": "mine:AUTOENCODER"}, "loss = mine:LOSS does not go with the nets 'mine:AUTOENCODER'"),
         ({"loss": "mine:EQUAL"}, "loss = mine:EQUAL needs the error of an autoencoder"),
-        ({"loss": "mine:NETS"}, "train.loss = mine:NETS is a Pair: it has to be a\nfacegan.train.Loss"),
+        ({"loss": "mine:NETS"}, "train.loss = mine:NETS is a Pair: it has to be a\nfacegan.training.Loss"),
         ({"loss": "mine:SCALARS"}, r"its discriminator's function gives the shape \(4,\)"),
         ({"loss": "mine:WITHOUT"}, "its discriminator's function does not depend on the logits"),
         ({"loss": "mine:THREE"}, "its discriminator's function fails on 2 arguments: TypeError"),
@@ -222,7 +222,7 @@ def test_a_doubtful_pair_is_warned_of(tmp_path, capsys):
         ({"loss": "mine:LOSS", "pull_away": 0.7}, "pull_away keeps codes apart, and the discriminator of"),
         ({"loss": "mine:LOSS", "began_gamma": 0.7}, "began_gamma changes nothing with the loss mine:LOSS"),
         ({"loss": "mine:LOSS", "schedule": "plateau"}, "schedule = plateau follows BEGAN's measure"),
-        ({"loss": "mine:RIVALS", "g_head_start": 16}, "g_head_start does not go with the loss mine:RIVALS"),
+        ({"loss": "mine:RIVALS", "g_warmup_images": 16}, "g_warmup_images .* the loss mine:RIVALS"),
     ],
 )
 def test_what_is_wrong_is_a_sentence_before_anything_is_made(tmp_path, given, sentence):

@@ -58,12 +58,18 @@ def answers(size: int, *arguments: str) -> list[Any]:
 
 CASES = {
     "critic without batch statistics": ("wgan-gp", {"d_steps": 2, "freeze_norms": True}),
-    "synchronised batch norm": ("dcgan", {"sync_norm": True}),
-    "synchronised batch norm of connected layers, dropout by image": ("dcgan", {"nets": "mlp", "sync_norm": True}),
+    "synchronised batch norm": ("dcgan", {"sync_batchnorm": True}),
+    "synchronised batch norm of connected layers, dropout by image": ("dcgan", {"nets": "mlp", "sync_batchnorm": True}),
     "spectral normalisation": ("dcgan", {"nets": "resnet", "width": 2, "freeze_norms": True}),
     "in parts, augmented": (
         "wgan-gp",
-        {"d_steps": 1, "accumulate": 2, "augment": "color,translation", "flip": True, "freeze_norms": True},
+        {
+            "d_steps": 1,
+            "grad_accum_steps": 2,
+            "augment": "color,translation",
+            "random_flip": True,
+            "freeze_norms": True,
+        },
     ),
 }
 
@@ -141,8 +147,8 @@ def test_alone_nothing_is_asked():
 
 def test_a_share_that_cannot_be_computed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(SettingsError, match=r"6 images of --batch 24, .*\nchoose a multiple of 16\."):
-        plan_train(toy_config(batch=24, accumulate=4), ToyFaces(), tmp_path / "run", device="cpu")
+    with pytest.raises(SettingsError, match=r"--batch 24 .* 6 images.*\n.*multiple of 16\."):
+        plan_train(toy_config(batch=24, grad_accum_steps=4), ToyFaces(), tmp_path / "run", device="cpu")
 
 
 class OwnNorm(nn.BatchNorm2d):
@@ -161,6 +167,6 @@ class OwnNorm(nn.BatchNorm2d):
 )
 def test_norms_of_own_nets_that_can_t_be_synchronised_are_refused_and_left(norm: nn.Module, what: str) -> None:
     first, kind = nn.BatchNorm2d(4), type(norm)
-    with pytest.raises(SettingsError, match=f"train.sync_norm can't synchronise .*: it .*{what}"):
+    with pytest.raises(SettingsError, match=f"train.sync_batchnorm can't synchronise .*: it .*{what}"):
         synchronise_norms(nn.Sequential(first, norm), SINGLE)
     assert (type(first), type(norm)) == (nn.BatchNorm2d, kind)

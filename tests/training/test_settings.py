@@ -44,11 +44,11 @@ def differ(one: Trainer, other: Trainer) -> bool:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"flip": True, "augment": "color,translation,cutout"}, {"g_steps": 2}, {"nets": "mlp"}]
+    "given", [{}, {"random_flip": True, "augment": "color,translation,cutout"}, {"g_steps": 2}, {"nets": "mlp"}]
 )
 def test_a_batch_in_parts_is_the_batch(given):
     """The critic has no batch statistics, and G's are frozen out by comparing the critic's step and G's gradient."""
-    whole, parts = (trainer("wgan-gp", batch=12, accumulate=n, **given) for n in (1, 3))
+    whole, parts = (trainer("wgan-gp", batch=12, grad_accum_steps=n, **given) for n in (1, 3))
     batches = list(itertools.islice(ToyFaces().batches(12), whole.config.d_steps))
     for t in (whole, parts):
         t.generator.eval()  # no batch statistics in G either
@@ -59,7 +59,8 @@ def test_a_batch_in_parts_is_the_batch(given):
 
 
 @pytest.mark.parametrize(
-    ("method", "given"), [("dcgan", {"accumulate": 2}), ("wgan-gp", {"batch": 8, "flip": True, "augment": "cutout"})]
+    ("method", "given"),
+    [("dcgan", {"grad_accum_steps": 2}), ("wgan-gp", {"batch": 8, "random_flip": True, "augment": "cutout"})],
 )
 def test_rounds_that_gather_their_batches_are_the_rounds(method, given):
     plain, gathering = (trainer(method, **given) for _ in range(2))
@@ -96,7 +97,7 @@ def test_one_step_each_shares_the_fakes():
 
 
 def test_in_parts_the_generator_learns_from_the_fakes_that_the_discriminator_saw():
-    t = trainer(accumulate=2, batch=8)
+    t = trainer(grad_accum_steps=2, batch=8)
     seen = []
     t.generator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0].clone()))
     t.round(ToyFaces().batches(8))
@@ -104,9 +105,9 @@ def test_in_parts_the_generator_learns_from_the_fakes_that_the_discriminator_saw
 
 
 @pytest.mark.parametrize(("net", "other"), [("d", "g"), ("g", "d")])
-def test_a_head_start_trains_one_net_alone(net, other):
-    head_start: dict[str, Any] = {f"{net}_head_start": 40}  # three rounds of 16
-    t = trainer(**head_start)
+def test_warmup_trains_one_net_alone(net, other):
+    warmup: dict[str, Any] = {f"{net}_warmup_images": 40}  # three rounds of 16
+    t = trainer(**warmup)
     still = [p.clone() for p in getattr(t, other).net.parameters()]
     reals = ToyFaces().batches(16)
     for _ in range(3):
@@ -136,8 +137,8 @@ def test_a_lazy_penalty_comes_every_few_steps_and_weighs_more():
 @pytest.mark.parametrize(
     ("given", "weight", "kind"),
     [
-        ({"regulariser": "r1", "r_gamma": 4.0}, 2, "real"),
-        ({"regulariser": "r2", "r_gamma": 3.0, "penalty_every": 2}, 3, "fake"),
+        ({"regulariser": "r1", "r1_gamma": 4.0}, 2, "real"),
+        ({"regulariser": "r2", "r1_gamma": 3.0, "penalty_every": 2}, 3, "fake"),
     ],
 )
 def test_a_penalty_adds_its_gradient_by_its_weight(given, weight, kind):
@@ -158,14 +159,14 @@ def test_a_penalty_adds_its_gradient_by_its_weight(given, weight, kind):
 
 
 def test_clipped_weights_stay_within_their_bound():
-    t = trainer("dcgan", loss="wgan", clip=0.01, optimizer="rmsprop", lr_d=0.01)
+    t = trainer("dcgan", loss="wgan", weight_clip=0.01, optimizer="rmsprop", lr_d=0.01)
     t.round(ToyFaces().batches(16))
     assert max(parameter.abs().max().item() for parameter in t.discriminator.parameters()) == pytest.approx(0.01)
     assert max(parameter.abs().max().item() for parameter in t.generator.parameters()) > 0.01
 
 
 def test_a_relativistic_generator_compares_with_the_real_images_that_d_saw():
-    t = trainer("dcgan", loss="relativistic", g_steps=2, norm="none", flip=True)
+    t = trainer("dcgan", loss="relativistic", g_steps=2, norm="none", random_flip=True)
     seen = []
     t.discriminator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0].detach().clone()))
     t.round(ToyFaces().batches(16))
@@ -182,7 +183,7 @@ def test_a_relativistic_generator_compares_with_the_real_images_that_d_saw():
         {"loss": "lsgan"},
         {"loss": "hinge", "regulariser": "r1,r2", "norm": "none"},
         {"loss": "wgan-gp", "regulariser": "r1", "norm": "none"},
-        {"loss": "relativistic", "accumulate": 2},
+        {"loss": "relativistic", "grad_accum_steps": 2},
         {"regulariser": "dragan"},
     ],
 )
@@ -269,7 +270,7 @@ def test_the_discriminator_sees_the_image_range():
 
 @pytest.mark.parametrize("law", ["uniform", "uniform01", "sphere"])
 def test_laws_of_latents_reach_training_and_samples(law):
-    t = trainer(latent_law=law)
+    t = trainer(latent_distribution=law)
     seen = []
     t.generator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
     t.round(ToyFaces().batches(16))
@@ -284,7 +285,7 @@ def test_laws_of_latents_reach_training_and_samples(law):
 
 
 def test_flips_mirror_about_half_of_the_reals():
-    t = trainer(flip=True)
+    t = trainer(random_flip=True)
     seen = []
     t.discriminator.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0].detach()))
     real = torch.zeros(16, 3, 32, 32, dtype=torch.uint8)

@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dcgan": ("dcgan", {}),
     "bf16": ("dcgan", {"precision": "bf16"}),
     "penalty": ("wgan-gp", {"d_steps": 2, "batch": 8}),
-    "parts": ("wgan-gp", {"d_steps": 1, "accumulate": 2, "augment": "color,translation", "flip": True}),
+    "parts": ("wgan-gp", {"d_steps": 1, "grad_accum_steps": 2, "augment": "color,translation", "random_flip": True}),
     "spectral": ("dcgan", {"nets": "resnet", "width": 2, "batch": 8}),
     "dropout": ("dcgan", {"nets": "mlp"}),
     "began": ("dcgan", {"nets": "began", "loss": "began"}),
