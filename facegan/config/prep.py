@@ -46,8 +46,9 @@ class PrepConfig(Settings):
         description="mediapipe: short range, then full range where short finds nothing; mediapipe-short; "
         "mediapipe-full; none: with fixed crops; MODULE:CLASS: your own (facegan.faces.detect.Detector)",
     )
-    turn: Literal["none", "auto"] = Field(
-        default="none", description="auto: photos on a side or upside down are turned to where their face is upright"
+    rotate: Literal["none", "auto"] = Field(
+        default="none",
+        description="auto: rotate sideways and upside-down photos by 90, 180 or 270° until their face is upright",
     )
     min_score: Fraction = Field(default=0.5, description="least detection score")
     faces: Literal["best", "only", "all"] = Field(
@@ -56,8 +57,8 @@ class PrepConfig(Settings):
     min_face: Annotated[int, Field(ge=0)] = Field(
         default=0, description="least side of a crop, in the photo's pixels; smaller is too_small; 0: off"
     )
-    blur: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="least variance of the Laplacian of the crop in grey; less is blurry; 0: off"
+    min_sharpness: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="minimum variance of the Laplacian of the grey crop; less is blurry; 0: off"
     )
     max_outside: Fraction = Field(default=0.2, description="largest share of a crop that may lie outside the photo")
     dedup: Literal["off", "exact"] = Field(
@@ -98,7 +99,7 @@ class PrepConfig(Settings):
         if not self.crop_is_fixed:
             return {}
         moving, detector = "--crop aligned or box", "another --detector"
-        idle: dict[str, str] = dict.fromkeys(("margin", "turn", "max_outside"), moving)
+        idle: dict[str, str] = dict.fromkeys(("margin", "rotate", "max_outside"), moving)
         if self.crop != "squash":
             idle["min_face"] = moving
         if self.faces == "all":  # a fixed crop is the same for every face of a photograph

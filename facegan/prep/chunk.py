@@ -200,7 +200,7 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: PhotoR
     shrink = _detection_shrink(photo)
     pixels = photo.pixels(shrink)
     found, turned = detector.detect(pixels, config.min_score), 0
-    if config.turn == "auto":
+    if config.rotate == "auto":
         found, turned = best_rotation(pixels, found, detector, config.min_score)
     if not found:
         raise _not_found(photo, pixels, config, detector, row)
@@ -287,7 +287,7 @@ def _cut_fixed(photo: Photo, face: Face | None, config: PrepConfig) -> FaceCrop:
 
 
 def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
-    if config.blur and sharpness(pixels) < config.blur:
+    if config.min_sharpness and sharpness(pixels) < config.min_sharpness:
         raise Rejected("blurry")
 
 

@@ -95,7 +95,7 @@ def _remedy(reason: str, config: PrepConfig) -> str:
         "bad_keypoints": _remedy_bad_keypoints(config),
         "several_faces": "--faces only wants photographs with one face; --faces best or all keeps them.",
         "off_edge": _remedy_off_edge(config),
-        "blurry": f"they are less sharp than {config.blur:g}; a lower --blur keeps more.",
+        "blurry": f"they are less sharp than {config.min_sharpness:g}; a lower --min-sharpness keeps more.",
         "duplicate": "another photograph has the same bytes; --dedup off keeps them.",
         "unreachable": "they could not be fetched; --repair tries them again.",
         "crashed": "a decoder or detector failed on them; --repair tries them again.",
@@ -147,15 +147,15 @@ def _remedy_no_face(config: PrepConfig) -> str:
         return "--detector mediapipe looks for small faces as well."
     if config.detector == "mediapipe-full":
         return "--detector mediapipe looks for large faces as well."
-    if config.turn == "none":
-        return "--turn auto also looks for faces that lie on a side or stand on their head."
+    if config.rotate == "none":
+        return "--rotate auto also looks for faces that lie on a side or stand on their head."
     return "Another --detector may find some: MODULE:CLASS names one of your own."
 
 
 def _remedy_bad_keypoints(config: PrepConfig) -> str:
     why = "eyes and mouth are not where a face has them, as in one that stands on its head"
-    if config.turn == "none" and not config.crop_is_fixed:
-        return f"{why}; --turn auto turns photographs upright."
+    if config.rotate == "none" and not config.crop_is_fixed:
+        return f"{why}; --rotate auto turns photographs upright."
     return f"{why}; another --detector may tell better."
 
 

@@ -116,7 +116,7 @@ UNITS: dict[str, dict[str, str]] = {
         "margin": "×",
         "min_score": "0 to 1",
         "min_face": "px",
-        "blur": "grey levels²",
+        "min_sharpness": "grey levels²",
         "max_outside": "share of 1",
         "shard_size": "photographs",
     },

@@ -35,7 +35,7 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
             2,
             "--crop aligned cuts out a face, and --detector none looks for",
         ),
-        (["prep", ".", "out", "--turn", "90"], 2, "--turn 90 is not offered: choose none or auto"),
+        (["prep", ".", "out", "--rotate", "90"], 2, "--rotate 90 is not offered: choose none or auto"),
         (["prep", ".", "out", "--workers", "many"], 2, "--workers many: it has to be auto, or a whole number"),
         (["prep", "", "out"], 2, "can't be empty"),
         (["prep", ".", "out", "--workers", "²"], 2, "--workers ²: it has to be auto"),

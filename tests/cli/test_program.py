@@ -36,9 +36,10 @@ COMMANDS = [
     "bench",
 ]
 OPTIONS = {
-    "prep": "--size --crop --margin --detector --turn --model --min-score --faces --min-face --blur --max-outside"
-    " --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair --force"
-    " --attributes --no-source-paths --no-follow-links --trust-code --recipe --set --json --dry-run --quiet --debug",
+    "prep": "--size --crop --margin --detector --rotate --model --min-score --faces --min-face --min-sharpness"
+    " --max-outside --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair"
+    " --force --attributes --no-source-paths --no-follow-links --trust-code --recipe --set --json --dry-run --quiet"
+    " --debug",
     "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
     " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
     " --no-graphs --trust-code --recipe --set --json --dry-run --quiet --debug",

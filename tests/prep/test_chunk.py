@@ -56,9 +56,9 @@ PROVOKED: list[tuple[str, bytes, list[Face], dict]] = [
     ("too_small", photo(107, 300), [], {**FACELESS, "crop": "dcgan108"}),
     ("too_small", photo(107, 300), [GOOD], {"crop": "dcgan108"}),
     ("", photo(108, 108), [], {**FACELESS, "crop": "dcgan108"}),
-    ("blurry", photo(), [GOOD], {"blur": 100}),
-    ("", noise(), [GOOD], {"blur": 100}),
-    ("blurry", photo(), [], {**FACELESS, "crop": "dcgan108", "blur": 100}),
+    ("blurry", photo(), [GOOD], {"min_sharpness": 100}),
+    ("", noise(), [GOOD], {"min_sharpness": 100}),
+    ("blurry", photo(), [], {**FACELESS, "crop": "dcgan108", "min_sharpness": 100}),
     ("crashed", photo(), [Face((70, 60, 60, 60), (), 0.9)], {}),  # a detector that gives no keypoints
 ]
 
@@ -76,7 +76,7 @@ def test_each_reason(tmp_path: Path, reason: str, data: bytes, faces: list[Face]
         ("off_edge", face_at(10, 90), {}),
         ("off_edge", face_at(10, 90, score=0.4), {}),  # a lower --min-score alone would not keep it
         ("bad_keypoints", face_at(100, 100, upside_down=True), {}),
-        ("blurry", GOOD, {"blur": 100}),
+        ("blurry", GOOD, {"min_sharpness": 100}),
     ],
 )
 def test_a_rejected_photo_keeps_its_best_score_and_box(tmp_path: Path, reason: str, face: Face, config: dict) -> None:

@@ -91,7 +91,7 @@ def test_fixed_crops_are_of_the_photograph_set_upright(tmp_path: Path) -> None:
             {"crop": "dcgan108", "margin": 1.5},
             r"--margin 1.5 changes nothing.*\nLeave it out, or choose --crop aligned",
         ),
-        ({"crop": "dcgan108", "turn": "auto"}, "--turn auto changes nothing"),
+        ({"crop": "dcgan108", "rotate": "auto"}, "--rotate auto changes nothing"),
         ({"crop": "dcgan108", "max_outside": 0.5}, "--max-outside 0.5 changes nothing"),
         ({"crop": "dcgan108", "min_face": 50}, "--min-face 50 changes nothing"),
         ({"crop": "dcgan108", "faces": "all"}, "--faces all changes nothing"),
@@ -108,9 +108,9 @@ def test_settings_that_do_not_go_together(settings: dict, said: str) -> None:
 
 
 def test_settings_that_do() -> None:
-    PrepConfig.of({"crop": "squash", "detector": "none", "min_face": 100, "blur": 5})
+    PrepConfig.of({"crop": "squash", "detector": "none", "min_face": 100, "min_sharpness": 5})
     PrepConfig.of({"crop": "dcgan108", "faces": "only", "min_score": 0.7})
-    PrepConfig.of({"detector": "some.where:Detector.Inner", "turn": "auto", "min_face": 100})
+    PrepConfig.of({"detector": "some.where:Detector.Inner", "rotate": "auto", "min_face": 100})
 
 
 def test_a_model_without_mediapipe(portraits: Path, tmp_path: Path) -> None:
@@ -121,12 +121,12 @@ def test_a_model_without_mediapipe(portraits: Path, tmp_path: Path) -> None:
 def test_a_dataset_made_before_a_setting_was_there_goes_on(dataset_copy: Path, portraits: Path) -> None:
     path = dataset_copy / "dataset.json"
     stored = json.loads(path.read_text())
-    for name in ("turn", "min_face", "blur"):
+    for name in ("rotate", "min_face", "min_sharpness"):
         del stored["settings"][name]
     path.write_text(json.dumps(stored))
     assert plan_prepare(portraits, dataset_copy, PrepConfig(shard_size=20)).new == 0
-    with pytest.raises(DatasetError, match="made with --turn none, and this is --turn auto"):
-        plan_prepare(portraits, dataset_copy, PrepConfig(shard_size=20, turn="auto"))
+    with pytest.raises(DatasetError, match="made with --rotate none, and this is --rotate auto"):
+        plan_prepare(portraits, dataset_copy, PrepConfig(shard_size=20, rotate="auto"))
 
 
 # --- detectors of one's own ------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def turned_portraits(
             file = folder / f"{index:02d}-{degrees:03d}.png"
             Image.fromarray(np.rot90(portrait.pixels, degrees // 90)).save(file)  # counter-clockwise
             photos[file.name.encode()] = file.read_bytes()
-    result = run_chunk(folder, photos, detector, turn="auto", crop=request.param)
+    result = run_chunk(folder, photos, detector, rotate="auto", crop=request.param)
     assert {row.outcome for row in result.rows} == {"kept"}
     found = samples(folder / "000000.tar")
     return {(int(meta["path"][:2]), int(meta["path"][3:6])): (pixels, meta) for pixels, meta in found}
@@ -351,7 +351,7 @@ def test_a_large_photograph_is_turned_too(detector: Detector, tmp_path: Path) ->
         file = tmp_path / f"{degrees:03d}.png"
         Image.fromarray(np.rot90(pixels, degrees // 90)).save(file, compress_level=1)
         photos[file.name.encode()] = file.read_bytes()
-    run_chunk(tmp_path, photos, detector, turn="auto", size=128)
+    run_chunk(tmp_path, photos, detector, rotate="auto", size=128)
     found = samples(tmp_path / "000000.tar")
     assert [meta["turned"] for _, meta in found] == list(TURNED)
     for face, meta in found:
@@ -371,7 +371,7 @@ def test_real_photographs_are_put_right(celeba: Path, detector: Detector, tmp_pa
                     stored = io.BytesIO()
                     image.rotate(degrees, expand=True).save(stored, "PNG")  # counter-clockwise
                     photos[f"{Path(member.name).stem}-{degrees}.png".encode()] = stored.getvalue()
-    run_chunk(tmp_path, photos, detector, turn="auto")
+    run_chunk(tmp_path, photos, detector, rotate="auto")
     found = [meta for _, meta in samples(tmp_path / "000000.tar")]
     right = sum(meta["turned"] == int(Path(meta["path"]).stem.split("-")[1]) for meta in found)
     assert right >= 0.99 * len(photos)
