@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Json, Quiet, TrustCode, completion, make_console, recipe_names, say_not_tried
-from facegan.console import Console, print_json, print_result, print_table, print_wrapped
-
-if TYPE_CHECKING:
-    from facegan.recipes.trial import Trial
+from facegan.cli.options import Debug, Json, completion, recipe_names, say_not_tried
+from facegan.console import print_json, print_result, print_table, print_wrapped
 
 app = typer.Typer(help="List, show, check and copy recipes: whole experiments as TOML files.", no_args_is_help=True)
 
@@ -66,32 +62,18 @@ def check(
             autocompletion=completion(recipe_names),
         ),
     ] = None,
-    train: Annotated[
-        bool, typer.Option("--train", help="Also let each learn four kinds of small pictures, for some seconds.")
-    ] = False,
-    trust_code: TrustCode = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --train: pictures, weights and samples.")] = 0,
     json: Json = False,
-    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Validate recipes without running them. Exit code 1 and a line for each where something does not hold.
 
-    Modules and commands that a recipe names are not tried; with --train they are, and only by --trust-code.
+    Modules and commands that a recipe names are not tried.
     """
     from facegan.recipes.recipe import packaged_recipes
     from facegan.recipes.resolve import check_recipe
 
     found = [check_recipe(name) for name in recipes or packaged_recipes()]
     ok = all(checked.ok for checked in found)
-    if train and ok:
-        from facegan.recipes.trial import try_recipes
-        from facegan.system import usable_cpus
-
-        names = [checked.recipe for checked in found]
-        trials = try_recipes(names, seed, usable_cpus(), trust_code=trust_code)
-        _check_by_training(trials, len(names), seed, json, make_console(quiet))
-        return
     say_not_tried(name for checked in found for name in checked.not_tried)
     if json:
         print_json({"ok": ok, "recipes": [checked.to_json() for checked in found]})
@@ -99,24 +81,6 @@ def check(
         for checked in found:
             first, *further = (checked.problem or "ok").split("\n")
             print_result(f"{checked.recipe}: {first}", *(f"  {line}" for line in further))
-    if not ok:
-        raise typer.Exit(1)
-
-
-def _check_by_training(tried: Iterator[Trial], count: int, seed: int, json: bool, console: Console) -> None:
-    trials: list[Trial] = []
-    with console.progress(count, "recipes") as progress:
-        for trial in tried:
-            trials.append(trial)
-            progress.advance(1, trial.recipe)
-    ok = all(trial.ok for trial in trials)
-    if json:
-        print_json({"ok": ok, "seed": seed, "recipes": [trial.to_json() for trial in trials]})
-    else:
-        print_table(list(trials[0].texts()), [list(trial.texts().values()) for trial in trials])
-        for trial in trials:
-            if not trial.ok:
-                print_result(f"{trial.recipe}: {trial.problem}")
     if not ok:
         raise typer.Exit(1)
 

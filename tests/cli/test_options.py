@@ -38,7 +38,7 @@ WITHOUT: dict[str, tuple[set[str], str]] = {
     "doctor": (OF_WORK, _ASKS),
     "recipes list": (OF_WORK, _ASKS),
     "recipes show": (OF_WORK, _ASKS),
-    "recipes check": ({"--recipe", "--set", "--dry-run"}, "recipes are its arguments, and are taken as they are"),
+    "recipes check": (OF_WORK, "recipes are its arguments, and are taken as they are"),
     "recipes copy": (OF_WORK, "it copies one small file"),
     "models list": (OF_WORK, _ASKS),
     "models pull": (OF_WORK, "it fetches files of a megabyte, and has no settings"),

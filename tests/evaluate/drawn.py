@@ -13,9 +13,8 @@ from facegan.config import TrainConfig
 from facegan.demo import draw_portrait
 from facegan.nets import NetSpec, load_generator, make_generator
 from facegan.recipes.recipe import read_recipe
-from facegan.recipes.trial import PictureBatches
-from facegan.stream.sampler import Sampler
 from facegan.training import sample_images, train
+from tests.tensor_faces import TensorFaces
 
 SIDE = 140  # px of a portrait: the face and a little hair, as prep cuts it
 CENTRE = (125, 89)
@@ -39,28 +38,12 @@ def learnt(faces: Tensor, count: int, components: int = 24, seed: int = 0) -> Te
     return torch.from_numpy(pixels.clip(0, 255).round().astype(np.uint8)).view(count, *faces.shape[1:])
 
 
-class Drawn:
-    """Drawn faces as `facegan.training.Faces`."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images, self.size, self.channels, self.fingerprint = images, images.shape[-1], 3, "drawn faces"
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(
-        self, batch_size: int, *, seed: int = 0, device: str = "cpu", rank: int = 0, world_size: int = 1
-    ) -> PictureBatches:
-        assert (device, rank, world_size) == ("cpu", 0, 1)
-        return PictureBatches(self.images, Sampler(len(self), seed), batch_size, slice(0, batch_size))
-
-
 def trained(faces: Tensor, run: Path, count: int, rounds: int) -> Tensor:
     """Samples of a small DCGAN after so many rounds, by the settings of the recipe ``smoke``."""
     images = 16 * rounds
     changes = {"images": images, "save_every": images, "sample_every": images, "log_every": images, "precision": "fp32"}
     config = TrainConfig.of({**read_recipe("smoke").train().model_dump(), **changes})
-    train(config, Drawn(faces), run, device="cpu")
+    train(config, TensorFaces(faces, "drawn faces"), run, device="cpu")
     return sample_images(load_generator(run), count, 0)
 
 
