@@ -89,7 +89,7 @@ def eval(
     from facegan.recipes.resolve import eval_settings
     from facegan.run_dir import EVALUATION
 
-    means, config = eval_settings(
+    resources, config = eval_settings(
         explicit_options(context, names_of("eval")), merge_overrides(EvalConfig, sets), recipe
     )
     if not shards:
@@ -110,7 +110,7 @@ def eval(
             print_result(*(f"{name} = {value}" for name, value in told.items()))
         return
     told, found = evaluate_run(
-        target, shards, config, means, console=make_console(quiet), out=out, trust_code=trust_code
+        target, shards, config, resources, console=make_console(quiet), out=out, trust_code=trust_code
     )
     if json:
         print_json(told)

@@ -96,8 +96,8 @@ class FacesConfig(Settings):
     )
 
 
-class MeansConfig(Settings):
-    """What ``[eval]`` says beside `EvalConfig`: by what means."""
+class EvalResources(Settings):
+    """Files and the device of an evaluation: they decide which metrics are available, not their values."""
 
     section: ClassVar[str] = "eval"
     MACHINE: ClassVar[frozenset[str]] = frozenset({"device"})  # changes no result, but last bits
@@ -128,7 +128,7 @@ class ReportConfig(Settings):
 SECTIONS: dict[str, tuple[type[Settings], ...]] = {
     "prep": (PhotosConfig, PrepConfig),
     "train": (FacesConfig, TrainConfig),
-    "eval": (MeansConfig, EvalConfig),
+    "eval": (EvalResources, EvalConfig),
     "export": (ExportConfig,),
     "report": (ReportConfig,),
 }

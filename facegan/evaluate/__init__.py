@@ -1,7 +1,7 @@
 """Samples against real faces."""
 
 from facegan.evaluate.density_coverage import density_coverage, nearest
-from facegan.evaluate.evaluation import EvalResources, Evaluation, evaluate
+from facegan.evaluate.evaluation import Evaluation, evaluate
 from facegan.evaluate.face_metrics import FacesFound, find_faces, keypoint_distance
 from facegan.evaluate.features import RANDOM_NET, random_features
 from facegan.evaluate.fid import Gaussian, frechet_distance, statistics
@@ -12,7 +12,6 @@ from facegan.evaluate.target import EvalTarget, find_target
 
 __all__ = [
     "RANDOM_NET",
-    "EvalResources",
     "EvalTarget",
     "Evaluation",
     "FacesFound",

@@ -13,8 +13,7 @@ from facegan.errors import DatasetError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from facegan.evaluate.extractors import Extractor
-    from facegan.evaluate.reference import Arrays
+    from facegan.evaluate.extractors import Arrays, Extractor
     from facegan.nets import Generator
     from facegan.stream import FaceShards, StreamOptions, WebDatasetShards
 

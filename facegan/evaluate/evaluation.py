@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.config import METRIC_TABLE, EvalConfig, metric_of
+from facegan.config.resources import EvalResources
 from facegan.console import Console
 from facegan.errors import DiskError, ModelError, SettingsError
 from facegan.evaluate.extractors import NEIGHBOURS, ClipNet, Extractor, InceptionNet, OneFace, Pairs, Patches, RandomNet
@@ -28,6 +29,7 @@ from facegan.evaluate.reference import LEAST_FACES, ReferenceFaces, TrainingFace
 from facegan.evaluate.target import EvalTarget, SampleFn, generator_of, images_of, quantisation
 from facegan.files import sha256_file
 from facegan.plugins import Trust
+from facegan.system import choose_device
 
 # All that the values of an evaluation hang on, as eval.json tells it.
 
@@ -110,32 +112,14 @@ class Evaluation:
 FEW_IMAGES = 1_000  # with which a FID is biased by several units
 
 
-@dataclass(frozen=True)
-class EvalResources:
-    """What changes no metric, but whether it can be had.
-
-    Attributes:
-        inception_weights, clip_weights: files; None: looked for, and fetched (CLIP's only where its metrics are asked
-            for by name).
-        statistics: an ``.npz`` with the mu and sigma of others, that the FID is to.
-        device: of the generator, of Inception and of CLIP.
-        trust_code: of the generator, as `facegan.load_generator` has it.
-    """
-
-    inception_weights: str | None = None
-    clip_weights: str | None = None
-    statistics: str | None = None
-    device: str = "cpu"
-    trust_code: Trust = False
-
-
 def evaluate(
     subject: EvalTarget,
     shards: str,
     config: EvalConfig,
     sampling: SampleFn,
     *,
-    means: EvalResources | None = None,
+    resources: EvalResources | None = None,
+    trust_code: Trust = False,
     console: Console | None = None,
 ) -> Evaluation:
     """Measures ``subject`` against the faces of ``shards``.
@@ -150,7 +134,7 @@ def evaluate(
         ModelError: weights or statistics that were named can't be used, or nothing that was asked for can be had.
     """
     return _Evaluating(
-        subject, shards, config, sampling, means or EvalResources(), console or Console(quiet=True)
+        subject, shards, config, sampling, resources or EvalResources(), trust_code, console or Console(quiet=True)
     ).run()
 
 
@@ -161,11 +145,13 @@ class _Evaluating:
         shards: str,
         config: EvalConfig,
         sampling: SampleFn,
-        means: EvalResources,
+        resources: EvalResources,
+        trust_code: Trust,
         console: Console,
     ) -> None:
         self.subject, self.shards, self.config, self.sampling = subject, shards, config, sampling
-        self.means, self.console = means, console
+        self.resources, self.console, self.device = resources, console, str(choose_device(resources.device))
+        self.trust_code = trust_code
         self.found = Evaluation(subject.to_json())
         self.asked: list[str] = list(config.asked)
         self.reasons: list[str] = []  # why some are absent, in whole
@@ -173,7 +159,7 @@ class _Evaluating:
     def run(self) -> Evaluation:
         started = time.monotonic()
         config = self.config
-        self.generator = generator_of(self.subject, self.means.device, self.means.trust_code)
+        self.generator = generator_of(self.subject, self.device, self.trust_code)
         self.real = ReferenceFaces(open_split(self.shards, config.split), config.n, config.seed)
         self.training = TrainingFaces(self.shards, self.real.split, self.subject.trained_on)
         self.found.protocol = protocol_of(self.shards, self.real, self.training, self.subject, config)
@@ -212,12 +198,12 @@ class _Evaluating:
                 self._leave_out(wanted, str(error))
 
     def _inception(self, wanted: tuple[str, ...]) -> InceptionNet | None:
-        statistics = read_statistics(self.means.statistics) if self.means.statistics else None
+        statistics = read_statistics(self.resources.statistics) if self.resources.statistics else None
         try:
-            weights = find_weights("inception", self.means.inception_weights)
-            net = Inception(weights, self.means.device, self.console)
+            weights = find_weights("inception", self.resources.inception_weights)
+            net = Inception(weights, self.device, self.console)
         except (ModelError, DiskError) as error:
-            if self.means.inception_weights:
+            if self.resources.inception_weights:
                 raise
             self._leave_out(wanted, str(error))
             return None
@@ -226,17 +212,20 @@ class _Evaluating:
             "layers": [POOL, LOGITS],
             "resize": "bilinear to 299×299, as TensorFlow 1 does it",
         }
-        if self.means.statistics:
-            told = {"file": Path(self.means.statistics).name, "sha256": sha256_file(Path(self.means.statistics))}
+        if self.resources.statistics:
+            told = {
+                "file": Path(self.resources.statistics).name,
+                "sha256": sha256_file(Path(self.resources.statistics)),
+            }
             self.found.protocol["statistics"] = told
         return InceptionNet(net, self.config.kid_subsets, statistics)
 
     def _clip(self, wanted: tuple[str, ...]) -> ClipNet | None:
         try:
-            weights = find_weights("clip", self.means.clip_weights, fetch=self.config.by_name)
-            net = Clip(weights, self.means.device, self.console)
+            weights = find_weights("clip", self.resources.clip_weights, fetch=self.config.by_name)
+            net = Clip(weights, self.device, self.console)
         except (ModelError, DiskError) as error:
-            if self.means.clip_weights:
+            if self.resources.clip_weights:
                 raise
             self._leave_out(wanted, str(error), say=self.console.warn if self.config.by_name else self.console.note)
             return None

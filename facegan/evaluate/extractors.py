@@ -20,11 +20,11 @@ from facegan.evaluate.features import CLIP as CLIP_NETWORK
 from facegan.evaluate.features import INCEPTION, LOGITS, POOL, RANDOM_NET, Clip, Inception, random_features
 from facegan.evaluate.fid import fid, frechet_distance, inception_score, kid, precision_recall, statistics
 from facegan.evaluate.ms_ssim import ms_ssim_pairs
-from facegan.evaluate.reference import Arrays
 from facegan.evaluate.swd import BINS, Projections, project, sliced_wasserstein
 from facegan.faces.detect import resolve_model
 from facegan.manifests import known_models
 
+Arrays = Mapping[str, NDArray[Any]]
 NEIGHBOURS = 5  # k of density and coverage
 _LEAST_FACES = 2  # for the distribution of their keypoints
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.errors import DiskError, SettingsError
-from facegan.evaluate.extractors import Extractor
+from facegan.evaluate.extractors import Arrays, Extractor
 from facegan.evaluate.memorization import AGAINST, copy_rate, neighbours, neighbours_picture
 from facegan.files import make_folder, read_cached, user_cache, write_cached
 from facegan.remote import is_url
@@ -32,7 +32,6 @@ from facegan.stream.webdataset import is_webdataset
 # A file is named by all that its numbers hang on, and holds arrays (safetensors) and their checksum. One that does not
 # match it is computed again. Of more than 2 GB the least used go.
 
-Arrays = Mapping[str, NDArray[Any]]
 FORMAT = 2
 _MOST_BYTES = 2_000_000_000
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facegan.config import EvalConfig
-from facegan.config.resources import MeansConfig
+from facegan.config.resources import EvalResources
 from facegan.console import Console
 from facegan.plugins import Trust, is_import_path
 from facegan.run_dir import EVALUATION, NEIGHBOURS
@@ -25,7 +25,7 @@ def evaluate_run(
     target: Path,
     shards: str,
     config: EvalConfig,
-    means: MeansConfig,
+    resources: EvalResources,
     *,
     console: Console,
     out: Path | None = None,
@@ -44,10 +44,9 @@ def evaluate_run(
         DiskError: ``out`` can't be written; told before anything is computed.
         FaceganError: what `facegan.evaluate.evaluate` raises.
     """
-    from facegan.evaluate import EvalResources, evaluate, find_target
+    from facegan.evaluate import evaluate, find_target
     from facegan.files import make_folder, write_json
     from facegan.sample.generate import save_png
-    from facegan.system import choose_device
 
     subject = find_target(target)
     folder = out or (target if subject.kind == "run" else None)
@@ -58,13 +57,8 @@ def evaluate_run(
         shards,
         config if folder else config.model_copy(update={"neighbours": 0}),  # a picture needs a place
         _drawing(console),
-        means=EvalResources(
-            means.inception_weights or None,
-            means.clip_weights or None,
-            means.statistics or None,
-            str(choose_device(means.device)),
-            trust_code,
-        ),
+        resources=resources,
+        trust_code=trust_code,
         console=console,
     )
     picture = folder / NEIGHBOURS if folder and found.picture is not None else None

@@ -20,7 +20,7 @@ from facegan.config import (
     defaults_of_nets,
 )
 from facegan.config.base import in_epochs
-from facegan.config.resources import FILES, SECTIONS, FacesConfig, MeansConfig, PhotosConfig, ReportConfig, names_of
+from facegan.config.resources import FILES, SECTIONS, EvalResources, FacesConfig, PhotosConfig, ReportConfig, names_of
 from facegan.console import shown
 from facegan.errors import DamagedFile, SettingsError, one_of, suggest
 from facegan.files import atomic_write, disk_errors, packaged, parse_toml
@@ -142,7 +142,7 @@ class Recipe:
     photos: PhotosConfig | None
     prep: PrepConfig | None
     faces: FacesConfig | None
-    means: MeansConfig | None = None
+    eval_resources: EvalResources | None = None
     measures: EvalConfig | None = None
     export: ExportConfig | None = None
     page: ReportConfig | None = None
@@ -253,12 +253,12 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
             if bool(faces.shards) == bool(photos):
                 raise SettingsError(_which_faces(faces.shards))
         bare.train()
-    means = measures = None
+    eval_resources = measures = None
     if "eval" in given:
         if faces is None:
             raise SettingsError(f"{bare.line('eval')}[eval] measures what [train] made, and there is no [train].")
         with bare.located("eval"):
-            means = MeansConfig.of(subset_for(MeansConfig, given["eval"]))
+            eval_resources = EvalResources.of(subset_for(EvalResources, given["eval"]))
             measures = EvalConfig.of(subset_for(EvalConfig, given["eval"]))
     export = None
     if "export" in given:
@@ -273,7 +273,14 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
         with bare.located("report"):
             page = ReportConfig.of(given["report"])
     return replace(
-        bare, photos=photos, prep=prep, faces=faces, means=means, measures=measures, export=export, page=page
+        bare,
+        photos=photos,
+        prep=prep,
+        faces=faces,
+        eval_resources=eval_resources,
+        measures=measures,
+        export=export,
+        page=page,
     )
 
 

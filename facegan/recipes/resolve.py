@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.config import EvalConfig, ExportConfig, PrepConfig, Settings
-from facegan.config.resources import SECTIONS, FacesConfig, MeansConfig, PhotosConfig
+from facegan.config.resources import SECTIONS, EvalResources, FacesConfig, PhotosConfig
 from facegan.errors import FaceganError, SettingsError
 from facegan.recipes.recipe import Recipe, apply_overrides, defaults_of, parse_recipe, read_recipe, subset_for
 from facegan.recipes.stages import stages_of
@@ -79,12 +79,12 @@ def train_settings(
         return FacesConfig.of(subset_for(FacesConfig, read.given["train"])), read
 
 
-def eval_settings(options: Options, sets: Options, recipe: str | None = None) -> tuple[MeansConfig, EvalConfig]:
+def eval_settings(options: Options, sets: Options, recipe: str | None = None) -> tuple[EvalResources, EvalConfig]:
     """As `prep_settings`."""
     read = _section("eval", options, sets, recipe)
     with read.located("eval"):
         values = read.given["eval"]
-        return MeansConfig.of(subset_for(MeansConfig, values)), EvalConfig.of(subset_for(EvalConfig, values))
+        return EvalResources.of(subset_for(EvalResources, values)), EvalConfig.of(subset_for(EvalConfig, values))
 
 
 def export_settings(options: Options, sets: Options, recipe: str | None = None) -> ExportConfig:
@@ -208,7 +208,7 @@ def _values(recipe: Recipe, section: str) -> dict[str, Any]:
     settings: tuple[Settings | None, ...] = {
         "prep": lambda: (recipe.photos, recipe.prep),
         "train": lambda: (recipe.faces, recipe.train()),
-        "eval": lambda: (recipe.means, recipe.measures),
+        "eval": lambda: (recipe.eval_resources, recipe.measures),
         "export": lambda: (recipe.export,),
         "report": lambda: (recipe.page,),
     }[section]()

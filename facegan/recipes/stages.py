@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from facegan.config import EvalConfig, ExportConfig, PrepConfig
-from facegan.config.resources import MeansConfig, PhotosConfig, ReportConfig
+from facegan.config.resources import EvalResources, PhotosConfig, ReportConfig
 from facegan.console import Console, human_seconds
 from facegan.errors import SettingsError
 from facegan.files import human_bytes
@@ -249,7 +249,7 @@ class EvalStage:
 
     run: Path
     shards: str
-    means: MeansConfig
+    resources: EvalResources
     config: EvalConfig
     measured: bool = False  # on the way: the best checkpoint is measured, and not the newest
     trust_code: Trust = False
@@ -262,7 +262,7 @@ class EvalStage:
     def inputs(self) -> dict[str, Any]:
         told: dict[str, Any] = {"generator": fingerprint(str(self._generator() / GENERATOR)), "faces": self._faces()}
         for name in ("inception_weights", "clip_weights", "statistics"):
-            path = getattr(self.means, name)
+            path = getattr(self.resources, name)
             told[name] = f"{path} ({fingerprint(path)})" if path else ""
         return told | self.config.model_dump(mode="json")
 
@@ -282,7 +282,7 @@ class EvalStage:
 
         target, trust = self._generator(), self.trust_code
         return evaluate_run(
-            target, self.shards, self.config, self.means, console=console, out=self.run, trust_code=trust
+            target, self.shards, self.config, self.resources, console=console, out=self.run, trust_code=trust
         )[0]
 
     def tell(self, result: dict[str, Any]) -> str:
@@ -389,8 +389,8 @@ def stages_of(recipe: Recipe, to: Path, trust_code: bool = False) -> list[Stage]
         train = recipe.train()
         measured, trust = train.eval_every > 0, trust_code or frozenset({train.nets})
         stages.append(SampleStage(to / "run", to / "samples.png", recipe.faces.device, measured, trust))
-        if recipe.means and recipe.measures:
-            stages.append(EvalStage(to / "run", shards, recipe.means, recipe.measures, measured, trust))
+        if recipe.eval_resources and recipe.measures:
+            stages.append(EvalStage(to / "run", shards, recipe.eval_resources, recipe.measures, measured, trust))
         if recipe.export:
             stages.append(ExportStage(to / "run", to / "export", recipe.export, measured, trust))
         if recipe.page:  # the last one, for it shows what the others made
