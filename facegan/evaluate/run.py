@@ -89,10 +89,10 @@ def _drawing(console: Console) -> SampleFn:
     def draw(generator: Generator, n: int, seed: int) -> Tensor:
         import torch
 
-        from facegan.sample.generate import ready_to_draw, sample_images
+        from facegan.sample.generate import channels_last, sample_images
 
         spec = generator.spec
-        ready_to_draw(generator)
+        channels_last(generator)
         images = torch.empty((n, spec.channels, spec.size, spec.size), dtype=torch.uint8)
         with console.progress(n, "samples") as progress:
             for first in range(0, n, _BLOCK):

@@ -68,7 +68,7 @@ def main_directions(generator: Generator, count: int = 8) -> Directions:
         ExportError: the generator has no layer whose activations could be looked at.
     """
     spec = generator.spec
-    latents = sample_latents(SAMPLES, spec.latent, _SEED, law=spec.law)
+    latents = sample_latents(SAMPLES, spec.latent, _SEED, distribution=spec.law)
     activations = _first_activations(generator, latents)
     activations -= activations.mean(dim=0)
     # U and S² of Y are vectors and values of Y Yᵀ, which is (N, N) however wide the layer is.
@@ -174,7 +174,7 @@ def _onnx(generator: Generator) -> bytes:
 def _told(generator: Generator) -> dict[str, Any]:
     """What the page's script has to know."""
     spec, directions = generator.spec, main_directions(generator)
-    faces = sample_latents(FACES, spec.latent, 0, law=spec.law)
+    faces = sample_latents(FACES, spec.latent, 0, distribution=spec.law)
     return {
         "size": spec.size,
         "channels": spec.channels,

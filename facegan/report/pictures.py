@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facegan.sample.generate import as_stored
+from facegan.sample.generate import to_opencv
 
 MOST_FRAMES = 40
 FRAMES_BYTES = 3_400_000  # of all of a training's grids, in the page: it has 5 MB altogether
@@ -92,7 +92,7 @@ def picture_file(path: Path) -> Picture | None:
 
 def picture_of(pixels: NDArray[np.uint8], quality: int = 90) -> Picture:
     """RGB uint8 (H, W, 3) or grey (H, W, 1)."""
-    stored = as_stored(pixels)
+    stored = to_opencv(pixels)
     stored = stored if stored.shape[2] == 3 else np.repeat(stored, 3, axis=2)  # WebP has no grey
     _, data = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, quality])
     text = base64.b64encode(data.tobytes()).decode()

@@ -1,4 +1,4 @@
-"""Samples as a dataset on disk, which all that reads those of ``facegan prep`` reads as well."""
+"""Samples as a dataset on disk, in the format of ``facegan prep``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ import pyarrow as pa
 from facegan.config import SampleConfig
 from facegan.console import Console
 from facegan.files import TEMPORARY, atomic_dir, sha256_file, write_json
+from facegan.nets.weights import FILE_NAME
 from facegan.plugins import Trust
 from facegan.sample.generate import (
-    Latents,
     Pixels,
     in_threads,
     make_latents,
-    numbered,
     open_generator,
+    rebatch,
     sample_batches,
     save_png,
-    tiled,
+    tile,
 )
-from facegan.sample.images import SAMPLES, generator_file
 from facegan.shards.cards import write_cards
 from facegan.shards.format import (
     DATASET_FILE,
@@ -45,17 +44,21 @@ from facegan.shards.photos import SCHEMA, Fingerprint, write_photos
 from facegan.shards.writer import ShardWriter
 
 _SPLIT, _FORMAT = "train", "png"
-_SHOWN = 64  # in preview.png
+_PREVIEWED = 64  # samples in preview.png
 _VERSIONS_OF = ("facegan", "numpy", "pyarrow", "torch")
 
 
 @dataclass(frozen=True)
-class Written:
-    """One shard, the rows of photos.parquet that tell of it, and its first images."""
+class WrittenShard:
+    """
+    Attributes:
+        rows: of its samples in photos.parquet.
+        preview: its first images.
+    """
 
     entry: ShardEntry
     rows: pa.Table
-    first: Pixels
+    preview: Pixels
 
 
 def write_shards(
@@ -67,31 +70,33 @@ def write_shards(
     console: Console | None = None,
     trust_code: Trust = False,
 ) -> DatasetInfo:
-    """A dataset of one split, ``train``, in the format of ``facegan prep``; marked as generated in dataset.json's
-    settings and in its cards. The folder appears when all of it is in it.
+    """Write a dataset with the split ``train``, marked as generated in dataset.json's settings and in its cards. The
+    folder appears once it is complete.
 
-    A sample's ``path`` is its name (`Latents.name`), its ``sha256`` that of its image; no detector has looked at it, so
-    ``box`` and ``keypoints`` are empty, and ``quad`` is the whole image. The same generator, latents, device and
-    versions give the same bytes. Memory does not grow with the number of samples.
+    A sample's ``sha256`` is that of its image, ``box`` and ``keypoints`` are empty, and ``quad`` is the whole image.
+    The same generator, latents, device and versions give the same bytes. Memory does not grow with the number of
+    samples.
 
     Raises:
-        FaceganError: ``folder`` is there, and not empty; else what `write_grid` raises.
+        FaceganError: ``folder`` is not empty; otherwise as `write_grid`.
     """
     config = config or SampleConfig()
     generator = open_generator(run, device, trust_code)
-    latents = make_latents(config, generator.spec, SAMPLES)
-    written: list[Written] = []
-    with atomic_dir(folder) as room, (console or Console(quiet=True)).progress(len(latents), "samples") as progress:
+    latents = make_latents(config, generator.spec)
+    seeds, written = config.seed_list, list[WrittenShard]()
+    with atomic_dir(folder) as staging, (console or Console(quiet=True)).progress(len(latents), "samples") as progress:
 
-        def write(piece: tuple[int, Pixels]) -> Written:
-            first, images = piece
-            return _write_shard(room, first // config.shard_size, images, latents, first)
+        def write(part: tuple[int, Pixels]) -> WrittenShard:
+            first, images = part
+            numbers = range(first, first + len(images))
+            names = [f"sample-{i:06d}-seed-{seeds[i]}" if seeds else f"sample-{i:06d}" for i in numbers]
+            return _write_shard(staging, first // config.shard_size, images, names)
 
-        with in_threads(write, numbered(sample_batches(generator, latents), config.shard_size)) as shards:
+        with in_threads(write, rebatch(sample_batches(generator, latents), config.shard_size)) as shards:
             for shard in shards:
                 written.append(shard)
                 progress.advance(shard.entry.samples)
-        write_photos(room / PHOTOS_FILE, (shard.rows for shard in written))
+        write_photos(staging / PHOTOS_FILE, (shard.rows for shard in written))
         settings = {
             "size": generator.spec.size,
             "channels": generator.spec.channels,
@@ -99,45 +104,47 @@ def write_shards(
             "shard_size": config.shard_size,
             GENERATED: _origin(run, config),
         }
-        info = _info(room, written, settings)
-        save_png(room / PREVIEW_FILE, tiled(np.concatenate([shard.first for shard in written])[:_SHOWN]))
-        write_cards(room, info, None)
-        write_json(room / DATASET_FILE, info.model_dump(mode="json"))
+        info = _info(staging, written, settings)
+        save_png(staging / PREVIEW_FILE, tile(np.concatenate([shard.preview for shard in written])[:_PREVIEWED]))
+        write_cards(staging, info, None)
+        write_json(staging / DATASET_FILE, info.model_dump(mode="json"))
     return info
 
 
-def _write_shard(room: Path, number: int, images: Pixels, latents: Latents, first: int) -> Written:
-    name, rows = shard_name(_SPLIT, number), list[dict[str, Any]]()
+def _write_shard(folder: Path, number: int, images: Pixels, names: list[str]) -> WrittenShard:
+    shard, rows = shard_name(_SPLIT, number), list[dict[str, Any]]()
     _, height, width, _ = images.shape
     quad = [[0.0, 0.0], [0.0, float(height)], [float(width), float(height)], [float(width), 0.0]]
-    with ShardWriter(room / name, room / f".{name}{TEMPORARY}") as shard:
-        for i, pixels in enumerate(images, first):
+    with ShardWriter(folder / shard, folder / f".{shard}{TEMPORARY}") as writer:
+        for name, pixels in zip(names, images, strict=True):
             image = encode_image(pixels, _FORMAT)
-            path = f"{latents.name(i)}.{_FORMAT}"
+            path = f"{name}.{_FORMAT}"
             key, sha256 = sample_key(path.encode()), hashlib.sha256(image).hexdigest()
             about = {"path": path, "sha256": sha256, "width": width, "height": height}
-            shard.add(key, _FORMAT, image, sample_json(**about, box=[], keypoints=[], score=0.0, quad=quad))
+            writer.add(key, _FORMAT, image, sample_json(**about, box=[], keypoints=[], score=0.0, quad=quad))
             row = {**about, "bytes": len(image), "outcome": "kept", "reason": "", "faces": 0, "scores": [], "box": []}
-            rows.append({**row, "keys": [key], "split": _SPLIT, "shard": name})
-        total = shard.commit(flushed=False)  # all is flushed together when the folder is whole
+            rows.append({**row, "keys": [key], "split": _SPLIT, "shard": shard})
+        total = writer.commit(flushed=False)  # atomic_dir flushes all files together
     if total is None:
         raise ValueError("a shard of no images")
-    entry = ShardEntry.model_validate({"name": name, "split": _SPLIT, **vars(total)})
-    # A copy: a view would keep all of the shard's pixels.
-    return Written(entry, pa.Table.from_pylist(rows, schema=SCHEMA), images[: _SHOWN if number == 0 else 0].copy())
+    entry = ShardEntry.model_validate({"name": shard, "split": _SPLIT, **vars(total)})
+    # A copy: a view would keep all pixels of the shard.
+    return WrittenShard(
+        entry, pa.Table.from_pylist(rows, schema=SCHEMA), images[: _PREVIEWED if number == 0 else 0].copy()
+    )
 
 
 def _origin(run: Path, config: SampleConfig) -> dict[str, Any]:
-    """What drew the samples, by which latents: sums and numbers, and no path."""
+    """The generator and the latents of the samples, as checksums and numbers without paths."""
     return {
-        "generator": sha256_file(generator_file(run)),
+        "generator": sha256_file(run / FILE_NAME if run.is_dir() else run),
         "seed": config.seed,
         "seeds": config.seeds,
         "latents": sha256_file(Path(config.latents)) if config.latents else "",
     }
 
 
-def _info(room: Path, written: list[Written], settings: dict[str, Any]) -> DatasetInfo:
+def _info(staging: Path, written: list[WrittenShard], settings: dict[str, Any]) -> DatasetInfo:
     entries = tuple(shard.entry for shard in written)
     count, fingerprint = sum(entry.samples for entry in entries), Fingerprint()
     for shard in written:
@@ -150,5 +157,5 @@ def _info(room: Path, written: list[Written], settings: dict[str, Any]) -> Datas
             photos=count, kept=count, rejected={}, ignored={}, faces=count, bytes=sum(entry.bytes for entry in entries)
         ),
         shards=entries,
-        photos_sha256=sha256_file(room / PHOTOS_FILE),
+        photos_sha256=sha256_file(staging / PHOTOS_FILE),
     )

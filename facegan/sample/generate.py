@@ -1,4 +1,7 @@
-"""Images from a generator, and many of them as one picture."""
+"""Latents → images: which latents are drawn, passes of the generator over them, and the images as PNGs and grids.
+
+N images, C channels (1 or 3), H height, W width, Z length of a latent.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import math
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +22,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.config import LatentDistribution, SampleConfig
-from facegan.errors import DamagedFile, SettingsError
+from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parsing, read_tensors, write_bytes
 from facegan.nets import Generator, NetSpec, load_generator
 from facegan.nets.random import latents
+from facegan.nets.weights import FILE_NAME
 from facegan.plugins import Trust
+from facegan.run_dir import CHECKPOINTS, checkpoint_folders, read_best
 from facegan.system import choose_device, usable_cpus
 
-GAP, _PAPER = 2, 255  # pixels between images, and their grey
+Pixels = NDArray[np.uint8]  # (N, H, W, C), or (H, W, C) for one picture
+T = TypeVar("T")
+R = TypeVar("R")
+
+SAMPLES = 64  # if the settings give no number
+GAP = 2  # pixels between the images of a grid
+_BACKGROUND = 255
+_BATCH = 64
+_GPU_BATCH = 512  # at 64×64: about 600 MB of a DCGAN's activations, and enough work for any GPU
+_MOST_THREADS = 16
+_LATENT_SUFFIXES = (".npy", ".npz", ".safetensors")
+_LATENT_ARRAY = "latents"  # its name in files with several arrays
+_MOST_LATENT_BYTES = 8 << 30
 
 
-def sample_latents(count: int, length: int, seed: int, first: int = 0, law: LatentDistribution = "normal") -> Tensor:
-    """(count, length) on the CPU; row i follows from (seed, first + i) alone, whatever the count or the device."""
-    rows = [latents(1, length, seed, "sample", i, "cpu", law) for i in range(first, first + count)]
-    return torch.cat(rows)
+def sample_latents(
+    count: int, length: int, seed: int, first: int = 0, distribution: LatentDistribution = "normal"
+) -> Tensor:
+    """(count, length) on the CPU; row i depends on (seed, first + i) alone, whatever the count or the device."""
+    return torch.cat([latents(1, length, seed, "sample", i, "cpu", distribution) for i in range(first, first + count)])
 
 
 @torch.inference_mode()
-def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 0, batch: int = 64) -> Tensor:
+def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 0, batch: int = _BATCH) -> Tensor:
     """Samples ``first`` … ``first + count − 1`` of a seed: uint8 (count, C, H, W) on the CPU.
 
-    ``generator`` is in eval mode, so an image depends on its latent alone.
+    ``generator`` must be in eval mode, so that an image depends on its latent alone.
     """
     device, spec = next(generator.parameters()).device, generator.spec
     starts = range(first, first + count, batch)
@@ -52,58 +70,46 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def grid(images: Tensor, columns: int | None = None) -> NDArray[np.uint8]:
-    """uint8 (N, C, H, W) → one uint8 (H', W', C) array, row by row; about square where ``columns`` is None."""
-    return tiled(images.permute(0, 2, 3, 1).numpy(), columns)
+def grid(images: Tensor, columns: int | None = None) -> Pixels:
+    """uint8 (N, C, H, W) → one uint8 (H', W', C) picture, row by row; about square if ``columns`` is None."""
+    return tile(images.permute(0, 2, 3, 1).numpy(), columns)
 
 
-def tiled(pixels: NDArray[np.uint8], columns: int | None = None) -> NDArray[np.uint8]:
-    """`grid` of uint8 (N, H, W, C)."""
-    count, height, width, channels = pixels.shape
+def tile(images: Pixels, columns: int | None = None) -> Pixels:
+    """`grid` for uint8 (N, H, W, C)."""
+    count, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
-    paper = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), _PAPER, np.uint8)
+    shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels)
+    picture = np.full(shape, _BACKGROUND, np.uint8)
     for i in range(count):
         top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
-        paper[top : top + height, left : left + width] = pixels[i]
-    return paper
+        picture[top : top + height, left : left + width] = images[i]
+    return picture
 
 
-def png_bytes(picture: NDArray[np.uint8]) -> bytes:
-    """RGB uint8 (H, W, 3) or grey (H, W, 1) → a PNG of as many channels; the same pixels give the same bytes."""
-    _, data = cv2.imencode(".png", as_stored(picture))
+def png_bytes(picture: Pixels) -> bytes:
+    """(H, W, C) → a PNG of as many channels; the same pixels give the same bytes."""
+    _, data = cv2.imencode(".png", to_opencv(picture))
     return data.tobytes()
 
 
-def as_stored(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """As OpenCV's encoders take it."""
+def to_opencv(picture: Pixels) -> Pixels:
+    """RGB → BGR; grey unchanged."""
     return picture if picture.shape[2] == 1 else picture[..., ::-1]
 
 
-def save_png(path: Path, picture: NDArray[np.uint8]) -> None:
+def save_png(path: Path, picture: Pixels) -> None:
     write_bytes(path, png_bytes(picture))
 
 
-# Which latents are drawn: of one seed, one of each seed, or those of a file.
-#
-# N latents, Z length of a latent.
-
-_SUFFIXES = (".npy", ".npz", ".safetensors")
-_MOST_BYTES = 8 << 30
-_ENTRY = "latents"  # of files that hold several arrays
-
-
 class Latents(Protocol):
-    """Latents by number; what stands at a number does not hang on what else is asked for."""
+    """Latents by number. The latent of a number does not depend on which others are drawn."""
 
     def __len__(self) -> int: ...
 
     def rows(self, first: int, count: int) -> Tensor:
         """float32 (count, Z) on the CPU."""
-        ...
-
-    def name(self, number: int) -> str:
-        """What the image of a number is called."""
         ...
 
 
@@ -119,13 +125,10 @@ class SeedLatents:
     def rows(self, first: int, count: int) -> Tensor:
         return sample_latents(count, self.spec.latent, self.seed, first, self.spec.law)
 
-    def name(self, number: int) -> str:
-        return f"sample-{number:06d}"
-
 
 @dataclass(frozen=True)
 class SeedListLatents:
-    """Each the first latent of its seed."""
+    """The first latent of each seed."""
 
     seeds: tuple[int, ...]
     spec: NetSpec
@@ -134,12 +137,9 @@ class SeedListLatents:
         return len(self.seeds)
 
     def rows(self, first: int, count: int) -> Tensor:
+        length, distribution = self.spec.latent, self.spec.law
         seeds = self.seeds[first : first + count]
-        return torch.cat([sample_latents(1, self.spec.latent, seed, law=self.spec.law) for seed in seeds])
-
-    def name(self, number: int) -> str:
-        """Seeds may stand several times, so the number is told as well."""
-        return f"sample-{number:06d}-seed-{self.seeds[number]}"
+        return torch.cat([sample_latents(1, length, seed, distribution=distribution) for seed in seeds])
 
 
 @dataclass(frozen=True)
@@ -152,18 +152,12 @@ class FileLatents:
     def rows(self, first: int, count: int) -> Tensor:
         return self.all[first : first + count]
 
-    def name(self, number: int) -> str:
-        return f"sample-{number:06d}"
 
-
-def make_latents(config: SampleConfig, spec: NetSpec, n: int) -> Latents:
-    """The latents that settings choose for a generator.
-
-    Args:
-        n: how many, where the settings do not say.
+def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Latents:
+    """The latents that the settings choose; ``n`` of them if the settings give no number.
 
     Raises:
-        SettingsError: a file of latents is missing, can't be read, or does not fit the generator.
+        SettingsError: a file of latents is missing, cannot be read, or does not fit the generator.
     """
     if config.seeds:
         return SeedListLatents(config.seed_list, spec)
@@ -172,158 +166,180 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int) -> Latents:
     latents = read_latents(Path(config.latents), spec.latent)
     if config.n and config.n > len(latents):
         raise SettingsError(
-            f"--n {config.n:,}: {config.latents} holds {len(latents):,} latents. Leave --n out for all."
+            f"--n {config.n:,}: {config.latents} has only {len(latents):,} latents. Leave out --n to use all of them."
         )
     return FileLatents(latents[: config.n])
 
 
 def read_latents(path: Path, length: int) -> Tensor:
-    """float32 (N, Z) of a file: one array, or the one that is called ``latents``. Nothing pickled is read.
+    """float32 (N, ``length``) from a file with one array, or with several of which one is named ``latents``. Nothing
+    pickled is loaded.
 
     Raises:
-        SettingsError: it can't be read, or is no finite float array (N, ``length``) with N from 1 up.
+        SettingsError: the file cannot be read, or is not a finite float array (N, ``length``) with N > 0.
     """
-    if path.suffix not in _SUFFIXES:
-        raise SettingsError(f"--latents {path}: name a file that ends in {', '.join(_SUFFIXES[:2])} or {_SUFFIXES[2]}.")
+    if path.suffix not in _LATENT_SUFFIXES:
+        raise SettingsError(f"--latents {path}: the file name must end in .npy, .npz or .safetensors.")
     if not path.is_file():
-        raise SettingsError(f"--latents {path}: there is no such file.")
+        raise SettingsError(f"--latents {path}: no such file.")
     try:
         with parsing(path):
-            arrays = _arrays(path)
+            arrays = _read_arrays(path)
     except DamagedFile as error:
         raise SettingsError(
-            f"--latents {path} can't be read ({error.why}).\nWrite it with numpy.save or safetensors, as plain numbers."
+            f"--latents {path} cannot be read ({error.why}).\nSave plain numbers with numpy.save or safetensors."
         ) from None
-    found = arrays.get(_ENTRY) if len(arrays) != 1 else next(iter(arrays.values()))
-    if found is None:
-        raise SettingsError(f"--latents {path} holds {len(arrays)} arrays: call one of them '{_ENTRY}'.")
-    shape = "×".join(map(str, found.shape)) or "one number"
-    if found.ndim != 2 or found.shape[1] != length or not len(found) or found.dtype.kind != "f":
+    array = next(iter(arrays.values())) if len(arrays) == 1 else arrays.get(_LATENT_ARRAY)
+    if array is None:
+        raise SettingsError(f"--latents {path} has {len(arrays)} arrays. Name one of them '{_LATENT_ARRAY}'.")
+    if array.ndim != 2 or array.shape[1] != length or not len(array) or array.dtype.kind != "f":
+        shape = "×".join(map(str, array.shape)) or "()"
         raise SettingsError(
-            f"--latents {path} holds {found.dtype} of {shape}: this generator takes float32 (N, {length})."
+            f"--latents {path} has {array.dtype} of {shape}; this generator needs floats (N, {length})."
         )
-    with np.errstate(over="ignore"):  # what float32 can't hold is told below
-        numbers = np.ascontiguousarray(found, np.float32)
-    if not np.isfinite(numbers).all():
-        row = int(np.flatnonzero(~np.isfinite(numbers).all(1))[0])
-        raise SettingsError(f"--latents {path}: row {row} has numbers that are not finite in float32.")
-    return torch.from_numpy(numbers.copy())
+    with np.errstate(over="ignore"):  # reported below
+        numbers = np.array(array, np.float32, order="C")
+    if len(bad := np.flatnonzero(~np.isfinite(numbers).all(1))):
+        raise SettingsError(f"--latents {path}: row {bad[0]} has values that are not finite in float32.")
+    return torch.from_numpy(numbers)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header can't ask for all memory
-        if array.nbytes > _MOST_BYTES:  # nor can a file that is mostly holes
-            raise ValueError("it holds more than 8 GiB")
-        return {_ENTRY: array}
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header cannot request all memory
+        if array.nbytes > _MOST_LATENT_BYTES:  # nor can a sparse file
+            raise ValueError("it has more than 8 GiB")
+        return {_LATENT_ARRAY: array}
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_LATENT_BYTES:
                 raise ValueError("it unpacks to more than 8 GiB")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     return read_tensors(path, "np")[0]
 
 
-# Latents to pixels in batches: while one batch is encoded by threads, the next is drawn.
-#
-# N images, C channels, H height, W width.
-
-_BATCH = 64
-_GPU_BATCH = 512  # at 64×64: some 600 MB of a DCGAN's activations, and enough work for any GPU
-_MOST_THREADS = 16
-
-Pixels = NDArray[np.uint8]
-T = TypeVar("T")
-R = TypeVar("R")
-
-
 def open_generator(run: Path, device: str, trust_code: Trust) -> Generator:
-    return ready_to_draw(load_generator(run, choose_device(device), trust_code=trust_code))
+    """The generator of a run, a checkpoint or a file on ``device``, ready for `sample_batches`."""
+    return channels_last(load_generator(run, choose_device(device), trust_code=trust_code))
 
 
-def ready_to_draw(generator: Generator) -> Generator:
-    """The same one, channels last: a third faster on CPUs, and right for GPUs' tensor cores."""
-    return generator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - typed for 4-D alone
+def channels_last(generator: Generator) -> Generator:
+    """The same generator in this memory format: a third faster on CPUs, and needed by tensor cores."""
+    return generator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - typed for 4-D only
+
+
+def best_of(run: Path) -> Path:
+    """The folder of a run's best checkpoint.
+
+    Raises:
+        CheckpointError: the run was not evaluated, or the checkpoint was deleted.
+    """
+    best = read_best(run)
+    if best is None:
+        raise CheckpointError(
+            f"{run} has no best checkpoint: it was trained without evaluation. Train with --eval-every 50k, or\n"
+            "leave out --best to use the newest checkpoint."
+        )
+    path = run / CHECKPOINTS / f"{best.images:09d}"
+    if not path.is_dir():
+        raise CheckpointError(f"{path}, the best checkpoint of {run}, is missing. Leave out --best for the newest.")
+    return path
+
+
+def checkpoints_of(run: Path) -> list[tuple[int, Path]]:
+    """Images seen and folder of every checkpoint with a generator, oldest first.
+
+    Raises:
+        CheckpointError: there are fewer than two.
+    """
+    paths = [path for path in reversed(checkpoint_folders(run)) if (path / FILE_NAME).is_file()]
+    if len(paths) < 2:
+        raise CheckpointError(
+            f"{run} has {'only one checkpoint' if paths else 'no checkpoints'}; --training-progress needs two.\n"
+            "A run keeps the last --keep 3 and those at --set train.milestones=10k,50k,200k."
+        )
+    return [(int(path.name), path) for path in paths]
 
 
 def sample_batches(generator: Generator, latents: Latents) -> Iterator[Pixels]:
-    """All images in order, uint8 (N, H, W, C) a batch; the batches' size hangs on the device and the image alone.
+    """All images in order, uint8 (N, H, W, C) per batch; the batch size depends on the device and the image size alone.
 
-    On a GPU pixels become uint8 there, are copied to pinned memory, and the next batch computes meanwhile.
+    While one batch is computed, the next latents are drawn and the previous pixels are copied from the GPU.
     """
-    device = next(generator.parameters()).device
-    batch, count = _batch(generator, device), len(latents)
-    with ThreadPoolExecutor(1, "latents") as drawer:
-        asked = [drawer.submit(latents.rows, 0, min(batch, count))]
-        under_way = None
-        for first in range(0, count, batch):
-            rows, after = asked.pop().result(), first + batch
-            if after < count:
-                asked.append(drawer.submit(latents.rows, after, min(batch, count - after)))
-            started = _start(generator, rows.to(device))
-            if under_way:
-                yield under_way()
-            under_way = started
-        if under_way:
-            yield under_way()
+    device, count = next(generator.parameters()).device, len(latents)
+    batch = _batch_size(generator, device)
+
+    def draw(first: int) -> Tensor:
+        return latents.rows(first, min(batch, count - first))
+
+    running = None
+    with in_threads(draw, range(0, count, batch), threads=1) as draws:
+        for z in draws:
+            started = _start_batch(generator, z.to(device))
+            if running:
+                yield running()
+            running = started
+        if running:
+            yield running()
 
 
-def _batch(generator: Generator, device: torch.device) -> int:
-    """The same for all images of a size: a CPU's or GPU's last bits may hang on it."""
+def _batch_size(generator: Generator, device: torch.device) -> int:
+    """The same for every image: the last bits of a result may depend on it."""
     if device.type == "cpu":
         return _BATCH
     return max(_BATCH, _GPU_BATCH * 64**2 // max(generator.spec.size, 64) ** 2)
 
 
-def _start(generator: Generator, latents: Tensor) -> Callable[[], Pixels]:
-    """Draws a batch; what is returned waits for it."""
+def _start_batch(generator: Generator, latents: Tensor) -> Callable[[], Pixels]:
+    """Start a batch; the returned function waits for its pixels."""
     with torch.inference_mode():
         pixels = to_uint8(generator(latents)).permute(0, 2, 3, 1).contiguous()
-        here = pixels.to("cpu", non_blocking=pixels.is_cuda)  # then torch takes pinned memory for it
+        host = pixels.to("cpu", non_blocking=pixels.is_cuda)  # torch uses pinned memory then
     if not pixels.is_cuda:
-        return here.numpy
+        return host.numpy
     done = torch.cuda.Event()
     done.record(torch.cuda.current_stream(pixels.device))
 
     def wait() -> Pixels:
         done.synchronize()
-        return here.numpy()
+        return host.numpy()
 
     return wait
 
 
-def numbered(batches: Iterator[Pixels], size: int) -> Iterator[tuple[int, Pixels]]:
-    """The same images in pieces of ``size``, the last of what is left; each with the number of its first."""
-    first, waiting = 0, list[Pixels]()
-    held = 0
+def rebatch(batches: Iterable[Pixels], size: int) -> Iterator[tuple[int, Pixels]]:
+    """The same images in batches of ``size`` (the last may be smaller), each with the number of its first image."""
+    first, count, waiting = 0, 0, list[Pixels]()
     for batch in batches:
         waiting.append(batch)
-        held += len(batch)
-        while held >= size:
+        count += len(batch)
+        while count >= size:
             together = np.concatenate(waiting)
             yield first, together[:size]
-            first, held, waiting = first + size, held - size, [together[size:]]
-    if held:
+            first, count, waiting = first + size, count - size, [together[size:]]
+    if count:
         yield first, np.concatenate(waiting)
 
 
 @contextlib.contextmanager
-def in_threads(do: Callable[[T], R], pieces: Iterator[T]) -> Iterator[Iterator[R]]:
-    """``do`` of each piece, in order, by threads, which have ended when the block ends. One piece more is held at a
-    time than there are threads."""
-    threads = min(usable_cpus(), _MOST_THREADS)
+def in_threads(do: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Iterator[Iterator[R]]:
+    """``do`` for each item by threads, results in order; at most one item more than threads is in work.
+
+    The threads have ended when the block ends.
+    """
+    threads = threads or min(usable_cpus(), _MOST_THREADS)
     waiting: deque[Future[R]] = deque()
 
     def results() -> Iterator[R]:
-        for piece in pieces:
-            waiting.append(pool.submit(do, piece))
+        for item in items:
+            waiting.append(pool.submit(do, item))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
-    with ThreadPoolExecutor(threads, "encode") as pool:
+    with ThreadPoolExecutor(threads, "sample") as pool:
         try:
             yield results()
         finally:

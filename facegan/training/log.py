@@ -49,7 +49,7 @@ from facegan.console import Console, shown
 from facegan.errors import DamagedFile, DiskError
 from facegan.files import disk_errors, make_folder, parse_json, write_bytes
 from facegan.run_dir import is_number
-from facegan.sample.generate import as_stored, png_bytes
+from facegan.sample.generate import png_bytes, to_opencv
 from facegan.training.curves import draw_curves
 
 # Files that only grow, by whole pieces, on a disk that may be full.
@@ -141,7 +141,7 @@ class TensorBoardWriter:
         """RGB uint8 (H, W, 3), or grey (H, W, 1)."""
         of = _messages("summary").Summary
         height, width, channels = picture.shape
-        _, data = cv2.imencode(".jpg", as_stored(picture), (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
+        _, data = cv2.imencode(".jpg", to_opencv(picture), (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
         image = of.Image(height=height, width=width, colorspace=channels, encoded_image_string=data.tobytes())
         self._add(step=step, summary=of(value=[of.Value(tag=name, image=image)]))
 

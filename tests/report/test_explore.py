@@ -140,7 +140,7 @@ def click(button: str) -> str:
 def test_it_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None:
     generator = load_generator(explored)
     law, latent = generator.spec.law, generator.spec.latent
-    faces = sample_latents(FACES, latent, 0, law=law).numpy()
+    faces = sample_latents(FACES, latent, 0, distribution=law).numpy()
     told = main_directions(generator)
     with watching(chromium) as watched:
         page = watched.open(explored / "explorer/index.html")

@@ -126,13 +126,13 @@ def test_latents_from_a_file(suffix: str, run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("latents", "said"),
     [
-        (np.zeros((3, 15), np.float32), "holds float32 of 3×15: this generator takes float32 (N, 16)"),
+        (np.zeros((3, 15), np.float32), "has float32 of 3×15; this generator needs floats (N, 16)"),
         (np.zeros(16, np.float32), "of 16"),
         (np.zeros((0, 16), np.float32), "of 0×16"),
-        (np.zeros((2, 16), np.int64), "holds int64"),
-        (np.full((2, 16), np.inf, np.float32), "row 0 has numbers that are not finite"),
-        (np.array([[0.0] * 16, [1e300] * 16]), "row 1 has numbers that are not finite"),
-        (np.array([["x"] * 16], dtype=object), "can't be read"),  # pickled
+        (np.zeros((2, 16), np.int64), "has int64"),
+        (np.full((2, 16), np.inf, np.float32), "row 0 has values that are not finite"),
+        (np.array([[0.0] * 16, [1e300] * 16]), "row 1 has values that are not finite"),
+        (np.array([["x"] * 16], dtype=object), "cannot be read"),  # pickled
     ],
 )
 def test_latents_that_can_not_be(latents: np.ndarray, said: str, run: Path, tmp_path: Path) -> None:
@@ -151,18 +151,18 @@ def test_files_that_hold_no_latents(run: Path, tmp_path: Path) -> None:
             count_samples(run, "out", tmp_path / "grid.png", SampleConfig(latents=str(tmp_path / name)))
         return str(error.value)
 
-    assert "ends in .npy, .npz or .safetensors" in said("z.pt", b"")
-    assert "there is no such file" in said("none.npy")
+    assert "must end in .npy, .npz or .safetensors" in said("z.pt", b"")
+    assert "no such file" in said("none.npy")
     for name in ("z.npy", "z.npz", "z.safetensors"):
-        assert "can't be read" in said(name, b"no numbers")
+        assert "cannot be read" in said(name, b"no numbers")
     huge = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 16), }"
-    assert "can't be read" in said("huge.npy", huge.ljust(127) + b"\n")
+    assert "cannot be read" in said("huge.npy", huge.ljust(127) + b"\n")
     with (tmp_path / "holes.npy").open("wb") as file:
         file.write(huge.replace(b"9999999999999", b"    900000000").ljust(127) + b"\n")
         file.truncate(128 + 64 * 900_000_000)
-    assert "it holds more than 8 GiB" in said("holes.npy")
+    assert "it has more than 8 GiB" in said("holes.npy")
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 16)), b=np.zeros((2, 16)))
-    assert "call one of them 'latents'" in said("two.npz")
+    assert "Name one of them 'latents'" in said("two.npz")
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3)), min_size=1, max_size=5))
@@ -185,7 +185,7 @@ def test_seeds_that_are_none(text: str) -> None:
         ("training_progress", "a.png", {"n": 10**5}, "300,000 samples are too many for one picture"),
         ("training_progress", "a.png", {"n": 30_000}, "90,000 samples are too many"),  # a million pixels wide
         ("training_progress", "a.gif", {"n": 10**6}, "1,000,000 samples are too many"),
-        ("interpolate", "a.gif", {"n": 10**9, "frames": 10**5}, "100,000,000,000,000 frames of 1 samples take"),
+        ("interpolate", "a.gif", {"n": 10**9, "frames": 10**5}, "100,000,000,000,000 frames of 1 samples need"),
         ("interpolate", "a.webp", {"n": 10**7, "frames": 1000, "walks": 9}, "of memory as a GIF or WebP"),
     ],
 )
@@ -340,7 +340,7 @@ def test_a_walk_shows_its_faces_and_closes(law: str) -> None:
     spec = NetSpec("dcgan", size=32, latent=16, width=4, law=law)  # pyright: ignore[reportArgumentType] - of four
     walk = make_interpolation(SampleConfig(n=3, frames=8, walks=2), spec)
     frames = walk.rows(0, len(walk)).reshape(24, 2, 16)
-    faces = sample_latents(6, 16, 0, law=spec.law).reshape(2, 3, 16)
+    faces = sample_latents(6, 16, 0, distribution=spec.law).reshape(2, 3, 16)
     assert torch.equal(frames[::8].transpose(0, 1), faces)
     around = torch.cat([frames, frames[:1]])
     steps = (around[1:] - around[:-1]).norm(dim=2).reshape(3, 8, 2)
@@ -369,7 +369,7 @@ def test_a_film_of_a_walk(suffix: str, run: Path, tmp_path: Path) -> None:
 def test_a_grey_gif_is_exact(grey: Path, tmp_path: Path) -> None:
     write_interpolation(grey, tmp_path / "walk.gif", SampleConfig(n=2, frames=3), device="cpu")
     frames, _ = film(tmp_path / "walk.gif")
-    assert near(frames[0][..., :1], images_of(grey, sample_latents(1, 16, 0, law="uniform"))[0])
+    assert near(frames[0][..., :1], images_of(grey, sample_latents(1, 16, 0, distribution="uniform"))[0])
 
 
 def test_a_gif_has_one_palette(run: Path, tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_how_it_learnt(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_kept_too_little_did_not_grow(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "checkpoints/000000032", tmp_path / "run/checkpoints/000000032")
-    with pytest.raises(CheckpointError, match="holds one checkpoint alone"):
+    with pytest.raises(CheckpointError, match="has only one checkpoint"):
         write_progress(tmp_path / "run", tmp_path / "grow.gif", device="cpu")
-    with pytest.raises(CheckpointError, match="holds no checkpoints"):
+    with pytest.raises(CheckpointError, match="has no checkpoints"):
         count_samples(tmp_path, "training_progress", tmp_path / "grow.gif", SampleConfig())
