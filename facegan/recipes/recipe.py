@@ -407,3 +407,8 @@ def _heading(text: str) -> str:
 
 def _near(path: Path) -> str:
     return suggest(path.name, [beside.name for beside in path.parent.iterdir()]) if path.parent.is_dir() else ""
+
+
+def number_or_auto(text: str) -> int | None:
+    """``auto`` is None, as the rooms have it."""
+    return None if text == "auto" else int(text)

@@ -14,8 +14,8 @@ from facegan.console import Console, human_seconds
 from facegan.errors import SettingsError
 from facegan.files import human_bytes
 from facegan.plugins import Trust
-from facegan.recipes.recipe import Recipe, is_local, read_recipe
-from facegan.recipes.run import fingerprint
+from facegan.recipes.fingerprint import fingerprint
+from facegan.recipes.recipe import Recipe, is_local, number_or_auto, read_recipe
 from facegan.recipes.train_stage import GENERATOR, SampleStage, TrainStage, drawn_by
 from facegan.report.write import report_path
 from facegan.run_dir import EVALUATION, NEIGHBOURS, RECORD
@@ -57,11 +57,6 @@ class Stage(Protocol):
     def tell(self, result: dict[str, Any]) -> str:
         """The result in a few words."""
         ...
-
-
-def number_or_auto(text: str) -> int | None:
-    """``auto`` is None, as the rooms have it."""
-    return None if text == "auto" else int(text)
 
 
 # The stage from a generator to a folder for other programs: ``[export]``.

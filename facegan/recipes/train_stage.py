@@ -14,9 +14,8 @@ from facegan.console import Console
 from facegan.errors import DamagedFile, DatasetError, SettingsError
 from facegan.files import parsing, read_json
 from facegan.plugins import PIPE, Trust, is_import_path, source_digests
-from facegan.recipes.recipe import Recipe, is_local
-from facegan.recipes.run import fingerprint
-from facegan.recipes.stages import number_or_auto
+from facegan.recipes.fingerprint import fingerprint
+from facegan.recipes.recipe import Recipe, is_local, number_or_auto
 from facegan.shards.format import DATASET_FILE, DatasetInfo
 
 SAMPLES = 64
