@@ -83,7 +83,7 @@ def export(
         return
     from facegan.export import hub
 
-    push = hub.refuse_strangers(push) if push is not None else None
+    push = hub.check_login(push) if push is not None else None
     exported = export_generator(run, folder, config, console=make_console(quiet), trust_code=trust_code)
     told = exported.to_json()
     if push:
@@ -91,7 +91,7 @@ def export(
     if json:
         print_json(told)
         return
-    print_table(["file", "size", "apart from PyTorch"], exported.rows())
+    print_table(["file", "size", "difference from PyTorch"], exported.rows())
     print_result(f"{folder}  (look at {folder / 'README.md'})")
     if push:
         print_result(str(told["pushed"]))

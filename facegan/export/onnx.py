@@ -1,4 +1,4 @@
-"""A generator as an ONNX file: one graph with its weights, for onnxruntime and all that reads ONNX.
+"""A generator as ONNX: float32, float16 and 8-bit files, and how far each is from PyTorch.
 
 N batch, C channels, H height, W width, Z length of a latent.
 """
@@ -27,43 +27,40 @@ from facegan.nets.spec import IMAGE_RANGE
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-
-FILE_NAME = "generator.onnx"
-OPSET = 23  # the newest that PyTorch's exporter declares; onnxruntime reads it from 1.22 on
+FILE_NAME, FP16_NAME, INT8_NAME = "generator.onnx", "generator-fp16.onnx", "generator-int8.onnx"
+OPSET = 23  # the newest that PyTorch's exporter declares; onnxruntime reads it since 1.22
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
+_CALIBRATION_LATENTS, _CALIBRATION_BATCH = 128, 32
+_QUANTIZED_OPS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+_PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}  # says to onnxruntime that shapes are inferred
+_DEVIATION_BATCH = 16
+_GREY_LEVELS = 127.5  # grey levels per unit of the image range −1 … 1
 
 
 def write_onnx(generator: Generator, path: Path) -> None:
-    """``latents`` (N, Z) float32 → ``images`` (N, C, H, W) float32 in [−1, 1], for any N, in eval mode.
+    """Write the generator in eval mode, for any N: ``latents`` (N, Z) → ``images`` (N, C, H, W) in [−1, 1], float32.
 
-    The same weights and versions give the same bytes; they tell no path of this machine. What goes in and comes out
-    stands in the file's metadata as well: ``facegan`` is JSON as `about` has it.
+    The same weights and versions give the same bytes, without paths of this machine. The metadata entry ``facegan`` is
+    `describe` as JSON.
 
     Raises:
-        SettingsError: the packages of the extra ``facegan[onnx]`` are not there.
-        ExportError: the generator can't be followed, or has an operation that ONNX has not.
-        DiskError: ``path`` can't be written.
+        SettingsError: the extra ``facegan[onnx]`` is not installed.
+        ExportError: the generator cannot be traced, or uses an operation that ONNX lacks.
+        DiskError: ``path`` cannot be written.
     """
-    refuse_missing_packages()
+    require_onnx()
     write_bytes(path, onnx_bytes(trace(generator), generator))
 
 
-def refuse_missing_packages() -> None:
-    """
-    Raises:
-        SettingsError: the extra is not installed.
-    """
+def require_onnx() -> None:
+    """Raise SettingsError unless the extra ``facegan[onnx]`` is installed."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise SettingsError(
-            f"ONNX files need {', '.join(missing)}, not installed here. Install the extra: pip install 'facegan[onnx]'"
-        )
+        raise SettingsError(f"ONNX files need {', '.join(missing)}. Install the extra: pip install 'facegan[onnx]'")
 
 
 def onnx_bytes(program: ExportedProgram, generator: Generator) -> bytes:
-    """The file of a generator's trace; raises ExportError as `write_onnx` does."""
-    import torch
-
+    """The float32 file of a generator's trace; raises ExportError as `write_onnx` does."""
     try:
         exported = torch.onnx.export(
             program,
@@ -78,20 +75,26 @@ def onnx_bytes(program: ExportedProgram, generator: Generator) -> bytes:
     except torch.onnx.errors.OnnxExporterError as error:
         text = str(error).strip().partition("\n")[0]
         raise ExportError(
-            f"The generator of train.nets = {generator.spec.name} can't be written as ONNX: {text}\n"
-            "facegan export without --onnx writes its weights all the same; facegan report needs ONNX for --explore."
+            f"The generator of train.nets = {generator.spec.name} cannot be written as ONNX: {text}\n"
+            "facegan export works without --onnx; facegan report --explore needs ONNX."
         ) from error
     if exported is None:  # only without dynamo
-        raise ExportError("torch.onnx gave no model.")
+        raise ExportError("torch.onnx returned no model.")
     model = exported.model_proto
-    _tidy(model)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.doc_string = ""  # this and the metadata name files and lines of this machine
+        part.ClearField("metadata_props")
+    graph.ClearField("value_info")  # inner shapes, which every reader infers
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
     entry = model.metadata_props.add()
-    entry.key, entry.value = "facegan", json.dumps(about(generator), sort_keys=True)
+    entry.key, entry.value = "facegan", json.dumps(describe(generator), sort_keys=True)
     return model.SerializeToString(deterministic=True)
 
 
-def about(generator: Generator) -> dict[str, Any]:
-    """What goes into a generator and comes out of it, as plain values."""
+def describe(generator: Generator) -> dict[str, Any]:
+    """A generator's inputs and outputs as plain values."""
     spec = generator.spec
     return {
         "facegan": __version__,
@@ -105,26 +108,9 @@ def about(generator: Generator) -> dict[str, Any]:
     }
 
 
-def _tidy(model: Any) -> None:
-    """Takes out what the exporter tells of this machine and of its own work, and calls the batch N."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.doc_string = ""
-        part.ClearField("metadata_props")
-    graph.ClearField("value_info")  # shapes inside, which every reader infers
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
-
-
-# How far what an ONNX file draws lies from what PyTorch draws, for the same latents.
-
-_DEVIATION_BATCH = 16
-_GREYS = 127.5  # grey levels of 1 in the range −1 … 1
-
-
 @dataclass(frozen=True)
 class Deviation:
-    """In grey levels of 0 … 255, before rounding, over all pixels of all samples."""
+    """Differences from PyTorch over all pixels of all samples, in grey levels (0 … 255) before rounding."""
 
     samples: int
     mean_greys: float
@@ -133,14 +119,13 @@ class Deviation:
     def to_json(self) -> dict[str, float]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        return f"{self.mean_greys:.2g}, at most {self.largest_greys:.2g}"
+
 
 @torch.inference_mode()
 def deviation(data: bytes, generator: Generator, samples: int, seed: int) -> Deviation:
-    """
-    Args:
-        data: an ONNX file, run by onnxruntime on the CPU.
-        generator: in eval mode, on the CPU.
-    """
+    """Compare an ONNX file, run by onnxruntime on the CPU, with the generator in eval mode on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -149,89 +134,77 @@ def deviation(data: bytes, generator: Generator, samples: int, seed: int) -> Dev
     total = largest = 0.0
     for batch in draws.split(_DEVIATION_BATCH):
         (images,) = session.run(["images"], {"latents": batch.numpy()})
-        apart = np.abs(np.asarray(images, np.float64) - generator(batch).numpy())
-        total, largest = total + float(apart.sum()), max(largest, float(apart.max()))
+        differences = np.abs(np.asarray(images, np.float64) - generator(batch).numpy())
+        total, largest = total + float(differences.sum()), max(largest, float(differences.max()))
     mean = total / (samples * spec.channels * spec.size**2)
-    return Deviation(samples, _rounded(mean * _GREYS), _rounded(largest * _GREYS))
-
-
-def _rounded(value: float) -> float:
-    """To three digits: what is behind them differs from CPU to CPU."""
-    return float(f"{value:.3g}")
-
-
-# Smaller ONNX files, made of the float32 one: half precision, and 8-bit weights and activations.
-#
-# Both take and give the same float32 latents and images.
-
-FP16_NAME, INT8_NAME = "generator-fp16.onnx", "generator-int8.onnx"
-_CALIBRATED_BY, _CALIBRATION_BATCH = 128, 32  # latents whose activations give the ranges of 8 bits
-_QUANTISED = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
-_PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")  # tells onnxruntime that shapes are inferred
+    # Three digits: the others differ from CPU to CPU.
+    return Deviation(samples, *(float(f"{_GREY_LEVELS * value:.3g}") for value in (mean, largest)))
 
 
 def to_fp16(data: bytes) -> bytes:
-    """Weights and operations in float16, but those that ONNX has in float32 alone."""
+    """The float32 file in half precision; latents and images stay float32."""
     import onnx
 
-    model = _onnxruntime_tools()[0].convert_float_to_float16(onnx.load_from_string(data), keep_io_types=True)
-    return _bytes(model, data)
+    float16, _ = _onnxruntime_tools()
+    return _finish(float16.convert_float_to_float16(onnx.load_from_string(data), keep_io_types=True), data)
 
 
 def to_int8(data: bytes, spec: NetSpec) -> bytes:
-    """Weights in int8 with a scale a channel; what goes through them in uint8, between the limits that it reaches for
-    latents of a fixed seed (onnxruntime's static quantisation, QDQ)."""
+    """The float32 file by static quantization (QDQ): int8 weights per channel, uint8 activations.
+
+    Activation ranges come from latents of a fixed seed. Latents and images stay float32.
+    """
     import onnx
 
-    tools = _onnxruntime_tools()[1]
+    _, quantization = _onnxruntime_tools()
 
-    class Calibration(tools.CalibrationDataReader):
+    class Calibration(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            draws = latents(_CALIBRATED_BY, spec.latent, 0, "calibration", 0, "cpu", spec.law)
-            self.left = iter(draws.split(_CALIBRATION_BATCH))
+            draws = latents(_CALIBRATION_LATENTS, spec.latent, 0, "calibration", 0, "cpu", spec.law)
+            self.batches = iter(draws.split(_CALIBRATION_BATCH))
 
         def get_next(self) -> Any:
-            batch = next(self.left, None)
+            batch = next(self.batches, None)
             return None if batch is None else {"latents": batch.numpy()}
 
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
-    onnx.helper.set_model_props(model, {_PREPARED[0]: _PREPARED[1]})
+    onnx.helper.set_model_props(model, _PREPROCESSED)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / INT8_NAME
-        tools.quantize_static(
+        quantization.quantize_static(
             model,
             out,
             Calibration(),
-            quant_format=tools.QuantFormat.QDQ,
-            op_types_to_quantize=_QUANTISED,
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTIZED_OPS,
             per_channel=True,
-            reduce_range=True,  # 7 bits of weights: CPUs without VNNI overflow with 8
-            activation_type=tools.QuantType.QUInt8,
-            weight_type=tools.QuantType.QInt8,
+            reduce_range=True,  # 7-bit weights: CPUs without VNNI overflow with 8
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
         )
-        return _bytes(onnx.load(out), data)
+        return _finish(onnx.load(out), data)
 
 
-def _bytes(model: Any, made_of: bytes) -> bytes:
-    """With what the float32 file tells of itself, and without what was inferred on the way."""
+def _finish(model: Any, float32: bytes) -> bytes:
+    """With the metadata of the float32 file, without inferred shapes."""
     import onnx
 
     model.graph.ClearField("value_info")
-    before = onnx.load_from_string(made_of)
-    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in before.metadata_props})
+    original = onnx.load_from_string(float32)
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in original.metadata_props})
     return model.SerializeToString(deterministic=True)
 
 
 def _onnxruntime_tools() -> tuple[Any, Any]:
     """``onnxruntime.transformers.float16`` and ``onnxruntime.quantization``.
 
-    The former's package adds its own folder, whose modules have common names, to where Python looks, and the latter
-    finds some of them there: both are imported at once, and the folder is taken out again.
+    The former's package adds its folder, whose modules have common names, to ``sys.path``; both are imported while it
+    is there, and the folder is removed again.
     """
-    before = list(sys.path)
+    path = list(sys.path)
     try:
         from onnxruntime import quantization
         from onnxruntime.transformers import float16
     finally:
-        sys.path[:] = before
+        sys.path[:] = path
     return float16, quantization

@@ -1,4 +1,4 @@
-"""Where a generator comes from: the run that trained it, the faces it was trained on, what was measured of it."""
+"""Where a generator comes from: the run that trained it, its dataset and its evaluation."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from facegan.shards.format import DatasetInfo
 class Provenance:
     """
     Attributes:
-        file: the generator's.
-        record: run.json; None where there is none that can be read.
-        images: that the generator was trained with; None where nothing tells.
-        dataset: of the faces; None where the run names none, or it is not there any more, or another now.
-        known: the data set that their photographs are of.
-        evaluation: eval.json; None unless it is of this very generator.
-        missing: what could not be found out, as sentences for people.
+        file: the generator's file.
+        record: run.json, or None if it is missing or unreadable.
+        images: real images the generator was trained with, or None if unknown.
+        dataset: dataset.json of the training faces, or None if it is not available.
+        known: the public data set that the photographs belong to.
+        evaluation: eval.json, only if it measured this very generator.
+        missing: one sentence for each fact that could not be found.
     """
 
     file: Path
@@ -48,17 +48,15 @@ class Provenance:
 
 
 def find_provenance(path: Path) -> Provenance:
-    """
-    Args:
-        path: a run, one of its checkpoints, or a generator's file.
+    """The provenance of ``path``: a run, one of its checkpoints, or a generator's file.
 
     Raises:
         CheckpointError: there is no generator.
     """
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
-        what = "a run writes it with its first checkpoint" if path.is_dir() else "name a run, or a .safetensors file"
-        raise CheckpointError(f"There is no {file}: {what}.")
+        hint = "A run writes it with its first checkpoint." if path.is_dir() else "Name a run or a .safetensors file."
+        raise CheckpointError(f"There is no {file}. {hint}")
     folder = file.parent
     is_checkpoint = (folder / STATE).is_file()
     run = folder.parent.parent if is_checkpoint else folder
@@ -66,8 +64,8 @@ def find_provenance(path: Path) -> Provenance:
     images = read_facts(folder / STATE).get("images") if is_checkpoint else newest_images(folder)
     missing: list[str] = []
     if not record:
-        why = f"{run / RECORD} can't be read" if (run / RECORD).exists() else f"{file} lies in no run's folder"
-        missing.append(f"{why}: the card can't say how it was trained, and on what.")
+        why = f"{run / RECORD} cannot be read" if (run / RECORD).exists() else f"{file} is not in a run's folder"
+        missing.append(f"{why}: the card will not say how it was trained, or on what.")
     dataset = _dataset(record.dataset, missing) if record else None
     known = known_datasets().get(dataset.data_set) if dataset else None
     evaluation = _evaluation([folder, run], file, missing)
@@ -75,31 +73,28 @@ def find_provenance(path: Path) -> Provenance:
 
 
 def _dataset(facts: DatasetFacts, missing: list[str]) -> DatasetInfo | None:
-    """None, and a sentence more in ``missing``, where the faces are not at hand as they were."""
-    where = facts.path
-    if not where or is_url(where):
-        missing.append(
-            "The run's faces lie in no folder of this machine: the card can't say whose terms hold for them."
-        )
+    path = facts.path
+    if not path or is_url(path):
+        missing.append("The run's dataset is not on this machine: the card will not name the photographs' terms.")
         return None
     try:
-        info = DatasetInfo.read(Path(where))
-    except (DatasetError, OSError, ValueError) as error:  # of a path that no file can have
+        info = DatasetInfo.read(Path(path))
+    except (DatasetError, OSError, ValueError) as error:  # ValueError: an impossible path
         first = str(error).partition("\n")[0]
-        missing.append(f"The run's faces can't be looked at ({first}): the card can't say whose terms hold for them.")
+        missing.append(f"The run's dataset cannot be read ({first}): the card will not name the photographs' terms.")
         return None
     if facts.faces not in {sum(shard.samples for shard in info.split_shards(split)) for split in info.splits}:
-        missing.append(f"{where} has other faces than the run was trained on: the card tells of those that it has now.")
+        missing.append(f"{path} has changed since the run was trained: the card describes it as it is now.")
     return info
 
 
 def _evaluation(folders: list[Path], generator: Path, missing: list[str]) -> Evaluation | None:
     found = next(filter(None, map(read_evaluation, folders)), None)
     if not found:
-        missing.append("Nothing was measured (facegan eval writes eval.json): the card has no metrics.")
+        missing.append("There is no eval.json: the card has no metrics. Run facegan eval first to add them.")
         return None
     sha256 = found.measured.get("generator_sha256")
     if sha256 is not None and sha256 != sha256_file(generator):
-        missing.append("eval.json is of another generator of this run: facegan eval has to measure this one again.")
+        missing.append("eval.json measured another generator of this run. Run facegan eval again.")
         return None
     return found

@@ -1,4 +1,4 @@
-"""`export_generator`: a generator into a folder that other programs can use."""
+"""`export_generator`: a generator in a folder that other programs can use."""
 
 from __future__ import annotations
 
@@ -16,22 +16,8 @@ from facegan.config import ExportConfig
 from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.export import card as cards
-from facegan.export.onnx import FILE_NAME as ONNX_NAME
-from facegan.export.onnx import (
-    FP16_NAME,
-    INT8_NAME,
-    OPSET,
-    Deviation,
-    about,
-    deviation,
-    onnx_bytes,
-    refuse_missing_packages,
-    to_fp16,
-    to_int8,
-)
+from facegan.export import onnx, torch_export
 from facegan.export.provenance import Provenance, find_provenance
-from facegan.export.torch_export import FILE_NAME as PROGRAM_NAME
-from facegan.export.torch_export import NoGraph, graph_of, program_bytes, trace
 from facegan.files import (
     TEMPORARY,
     disk_errors,
@@ -46,58 +32,58 @@ from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME as WEIGHTS_NAME
 from facegan.plugins import Trust
 from facegan.run_dir import read_facts
-
-# The picture is the one that facegan sample draws: these are pure functions, and nothing else of train is used.
 from facegan.sample.generate import grid, png_bytes, sample_images
 
 FORMAT = 1
-CONFIG_NAME = "config.json"  # written last: where it stands, the folder is whole
+CONFIG_NAME = "config.json"  # written last: if it exists, the folder is complete
 NAMES = (
     WEIGHTS_NAME,
-    PROGRAM_NAME,
-    ONNX_NAME,
-    FP16_NAME,
-    INT8_NAME,
+    torch_export.FILE_NAME,
+    onnx.FILE_NAME,
+    onnx.FP16_NAME,
+    onnx.INT8_NAME,
     cards.PICTURE_NAME,
     cards.FILE_NAME,
     CONFIG_NAME,
 )
 _FRONT_MATTER_BYTES = 4_096
 _LOCK, _STAGING = ".facegan-export.lock", f".export{TEMPORARY}"
+PutFile = Callable[[str, bytes], None]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What came of it: sizes of files by name, and how far ONNX files are from PyTorch."""
+    """Sizes of the files by name, and how far the ONNX files are from PyTorch."""
 
     folder: Path
     generator: Path
     files: Mapping[str, int]
-    differences: Mapping[str, Deviation]
+    differences: Mapping[str, onnx.Deviation]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "out": str(self.folder),
             "generator": str(self.generator),
             "files": dict(self.files),
-            "differences": {name: apart.to_json() for name, apart in self.differences.items()},
+            "differences": {name: found.to_json() for name, found in self.differences.items()},
         }
 
     def rows(self) -> list[list[str]]:
-        """For people: name, size, difference."""
-        apart = {
-            name: f"{found.mean_greys:.2g}, at most {found.largest_greys:.2g} grey levels"
-            for name, found in self.differences.items()
-        }
-        return [[name, human_bytes(size), apart.get(name, "")] for name, size in self.files.items()]
+        """Rows of a table for people: name, size, difference."""
+        differences = {name: f"{found} grey levels" for name, found in self.differences.items()}
+        return [[name, human_bytes(size), differences.get(name, "")] for name, size in self.files.items()]
 
 
 def plan_export(run: Path, folder: Path, config: ExportConfig) -> list[str]:
-    """Names of the files that `export_generator` would write. Touches nothing; raises what it would at its start."""
-    _refuse(find_provenance(run), folder, config)
-    with_graphs = {PROGRAM_NAME: config.program, ONNX_NAME: config.with_onnx}
-    asked = {**with_graphs, FP16_NAME: config.fp16, INT8_NAME: config.int8}
-    return [name for name in NAMES if asked.get(name, True)]
+    """Names of the files that `export_generator` would write; raises what it raises first, and writes nothing."""
+    _check_folder(find_provenance(run), folder, config)
+    optional = {
+        torch_export.FILE_NAME: config.program,
+        onnx.FILE_NAME: config.with_onnx,
+        onnx.FP16_NAME: config.fp16,
+        onnx.INT8_NAME: config.int8,
+    }
+    return [name for name in NAMES if optional.get(name, True)]
 
 
 def export_generator(
@@ -108,30 +94,29 @@ def export_generator(
     console: Console | None = None,
     trust_code: Trust = False,
 ) -> Exported:
-    """Weights, their description, graphs, samples and a card of a generator, into ``folder``.
+    """Write a generator's weights, graphs, description, samples and model card into ``folder``.
 
-    Files of an earlier export there are replaced, and those that this one does not write are removed; others are left
-    alone. Stopped, it leaves a folder without config.json, which the same call completes. The same generator, settings
-    and versions give the same bytes. Nothing is pickled.
+    Files of an earlier export are replaced or removed; other files stay. An interrupted export leaves no config.json,
+    and the same call completes it. The same generator, settings and versions give the same bytes. Nothing is pickled.
 
     Args:
         run: a run, one of its checkpoints, or a generator's file.
-        trust_code: as `facegan.load_generator` has it.
+        trust_code: as in `facegan.load_generator`.
 
     Raises:
-        CheckpointError: there is no generator, or it can't be read.
-        SettingsError: the generator names code that is not trusted; ``folder`` is the run's own, or holds files of
-            these names that are of no export; or packages for ONNX are missing.
-        ExportError: the generator's operations can't be followed, or written.
-        DiskError: ``folder`` can't be written.
+        CheckpointError: there is no generator, or it cannot be read.
+        SettingsError: the generator names untrusted code; ``folder`` is the run's own or contains files of these names
+            that no export wrote; or the packages for ONNX are missing.
+        ExportError: the generator cannot be traced or written.
+        DiskError: ``folder`` cannot be written.
     """
     config, console = config or ExportConfig(), console or Console(quiet=True)
-    origin = find_provenance(run)
-    _refuse(origin, folder, config)
-    generator = load_generator(origin.file, trust_code=trust_code)
-    for sentence in origin.missing:
+    provenance = find_provenance(run)
+    _check_folder(provenance, folder, config)
+    generator = load_generator(provenance.file, trust_code=trust_code)
+    for sentence in provenance.missing:
         console.warn(sentence)
-    made = not folder.exists()
+    is_new = not folder.exists()
     make_folder(folder)
     try:
         with exclusive(folder / _LOCK, f"Another facegan export is at work in {folder}"), disk_errors(folder):
@@ -139,35 +124,21 @@ def export_generator(
             try:
                 remove_partials(folder)
                 make_folder(staging)
-                exported = _fill(staging, origin, generator, config, console)
-                _put(staging, folder, exported)
+                exported = _write_files(staging, folder, provenance, generator, config)
+                _move_files(staging, folder, exported.files)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
                 (folder / _LOCK).unlink(missing_ok=True)
     except BaseException:
-        if made:
-            with suppress(OSError):  # it holds something by now
+        if is_new:
+            with suppress(OSError):  # not empty any more
                 folder.rmdir()
         raise
-    return Exported(folder, origin.file, exported.files, exported.differences)
-
-
-def _refuse(origin: Provenance, folder: Path, config: ExportConfig) -> None:
-    if folder.resolve() == origin.file.resolve().parent:
-        raise SettingsError(f"{folder} is where the generator itself lies. Choose another folder to export it to.")
-    with disk_errors(folder):
-        foreign = [] if is_export(folder) else [name for name in NAMES if os.path.lexists(folder / name)]
-    if foreign:
-        raise SettingsError(
-            f"{folder} holds {', '.join(foreign)}, and facegan export did not write it: it would be lost.\n"
-            "Choose another folder, or move it away."
-        )
-    if config.with_onnx:
-        refuse_missing_packages()
+    return exported
 
 
 def is_export(folder: Path) -> bool:
-    """Whether `export_generator` has written into a folder, though it may have been stopped."""
+    """Whether `export_generator` has written into a folder, completely or not."""
     config = read_facts(folder / CONFIG_NAME)
     if "facegan" in config and "latents" in config:
         return True
@@ -178,80 +149,75 @@ def is_export(folder: Path) -> bool:
         return False
 
 
-def _fill(staging: Path, origin: Provenance, generator: Generator, config: ExportConfig, console: Console) -> Exported:
-    """All files, in ``staging``."""
-    sizes: dict[str, int] = {}
-    sums: dict[str, str] = {}
+def _check_folder(provenance: Provenance, folder: Path, config: ExportConfig) -> None:
+    if folder.resolve() == provenance.file.resolve().parent:
+        raise SettingsError(f"{folder} contains the generator itself. Choose another folder for the export.")
+    with disk_errors(folder):
+        foreign = [] if is_export(folder) else [name for name in NAMES if os.path.lexists(folder / name)]
+    if foreign:
+        raise SettingsError(
+            f"{folder} contains {', '.join(foreign)}, which facegan export did not write and would overwrite.\n"
+            "Choose another folder, or move the files away."
+        )
+    if config.with_onnx:
+        onnx.require_onnx()
+
+
+def _write_files(
+    staging: Path, folder: Path, provenance: Provenance, generator: Generator, config: ExportConfig
+) -> Exported:
+    files: dict[str, dict[str, Any]] = {}
 
     def put(name: str, data: bytes) -> None:
         write_bytes(staging / name, data)
-        sizes[name], sums[name] = len(data), hashlib.sha256(data).hexdigest()
+        files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
-    put(WEIGHTS_NAME, origin.file.read_bytes())
-    program = trace(generator)
-    try:
-        graph, no_graph = graph_of(program), ""
-    except NoGraph as reason:
-        graph, no_graph = None, f"config.json can't say what it does: {reason}"
-        console.warn(f"{no_graph}. Its card has no lines that draw without facegan.")
-    differences = _onnx_files(program, generator, config, put)
-    if config.program:
-        put(PROGRAM_NAME, program_bytes(program))
-    samples = sample_images(generator, config.samples, config.seed)
-    put(cards.PICTURE_NAME, png_bytes(grid(samples)))
-    told = _config(origin, generator, graph, differences)
-    listed = {name: sizes[name] for name in NAMES if name in sizes}
-    made = cards.CardFacts(listed, differences, no_graph, config.samples)
-    put(cards.FILE_NAME, cards.card(generator.spec, origin, made).encode())
-    told["files"] = {name: {"bytes": sizes[name], "sha256": sums[name]} for name in NAMES if name in sizes}
-    put(CONFIG_NAME, config_text(told).encode())
-    return Exported(staging, origin.file, {name: sizes[name] for name in NAMES if name in sizes}, differences)
+    def sizes() -> dict[str, int]:
+        return {name: files[name]["bytes"] for name in NAMES if name in files}
+
+    put(WEIGHTS_NAME, provenance.file.read_bytes())
+    differences = _write_graphs(generator, config, put)
+    put(cards.PICTURE_NAME, png_bytes(grid(sample_images(generator, config.samples, config.seed))))
+    card = cards.card(generator.spec, provenance, cards.CardFacts(sizes(), differences, config.samples))
+    put(cards.FILE_NAME, card.encode())
+    description: dict[str, Any] = {"format": FORMAT, **onnx.describe(generator), "nets": asdict(generator.spec)}
+    if provenance.images is not None:
+        description["images_trained"] = provenance.images
+    if differences:
+        description["onnx"] = {
+            "opset": onnx.OPSET,
+            "differences": {name: d.to_json() for name, d in differences.items()},
+        }
+    description["files"] = {name: files[name] for name in NAMES if name in files}
+    put(CONFIG_NAME, (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode())
+    return Exported(folder, provenance.file, sizes(), differences)
 
 
-def _onnx_files(
-    program: Any, generator: Generator, config: ExportConfig, put: Callable[[str, bytes], None]
-) -> dict[str, Deviation]:
-    if not config.with_onnx:
+def _write_graphs(generator: Generator, config: ExportConfig, put: PutFile) -> dict[str, onnx.Deviation]:
+    """The ONNX files and the program; returns how far each ONNX file is from PyTorch."""
+    if not (config.program or config.with_onnx):
         return {}
-    files = {ONNX_NAME: onnx_bytes(program, generator)}
+    program, files = torch_export.trace(generator), {}
+    if config.with_onnx:
+        files[onnx.FILE_NAME] = onnx.onnx_bytes(program, generator)
     if config.fp16:
-        files[FP16_NAME] = to_fp16(files[ONNX_NAME])
+        files[onnx.FP16_NAME] = onnx.to_fp16(files[onnx.FILE_NAME])
     if config.int8:
-        files[INT8_NAME] = to_int8(files[ONNX_NAME], generator.spec)
+        files[onnx.INT8_NAME] = onnx.to_int8(files[onnx.FILE_NAME], generator.spec)
     for name, data in files.items():
         put(name, data)
-    return {name: deviation(data, generator, config.compared, config.seed) for name, data in files.items()}
+    differences = {name: onnx.deviation(data, generator, config.compared, config.seed) for name, data in files.items()}
+    if config.program:
+        put(torch_export.FILE_NAME, torch_export.program_bytes(program))
+    return differences
 
 
-def _config(
-    origin: Provenance, generator: Generator, graph: dict[str, Any] | None, differences: Mapping[str, Deviation]
-) -> dict[str, Any]:
-    told: dict[str, Any] = {"format": FORMAT, **about(generator), "nets": asdict(generator.spec)}
-    if origin.images is not None:
-        told["images_trained"] = origin.images
-    if differences:
-        told["onnx"] = {"opset": OPSET, "differences": {name: d.to_json() for name, d in differences.items()}}
-    return {**told, "graph": graph}
-
-
-def config_text(told: dict[str, Any]) -> str:
-    """JSON in which a step of the graph is one line."""
-    graph = told["graph"]
-    text = json.dumps({**told, "graph": None}, indent=1, ensure_ascii=False)
-    if graph is not None:
-        steps = ",\n".join(f"   {json.dumps(step)}" for step in graph["steps"])
-        rest = f'"constants": {json.dumps(graph["constants"])},\n  "output": {json.dumps(graph["output"])}'
-        text = text.replace('"graph": null', f'"graph": {{\n  "steps": [\n{steps}\n  ],\n  {rest}\n }}', 1)
-    return text + "\n"
-
-
-def _put(staging: Path, folder: Path, exported: Exported) -> None:
-    """config.json goes first and comes last: without it the folder is not whole. The card comes first: by it a folder
-    that was left half done is known as ours."""
+def _move_files(staging: Path, folder: Path, files: Mapping[str, int]) -> None:
+    """Move the card first, by which a half-filled folder is recognized as ours, and config.json last."""
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     for name in NAMES:
-        if name not in exported.files:
+        if name not in files:
             (folder / name).unlink(missing_ok=True)
-    for name in sorted(exported.files, key=lambda name: (name != cards.FILE_NAME, NAMES.index(name))):
+    for name in sorted(files, key=lambda name: (name != cards.FILE_NAME, NAMES.index(name))):
         (staging / name).replace(folder / name)
     fsync(folder)

@@ -91,9 +91,9 @@ class ExportStage:
     def plan(self) -> str:
         """The generator may still have to be trained."""
         if self.config.with_onnx:
-            from facegan.export.onnx import refuse_missing_packages
+            from facegan.export.onnx import require_onnx
 
-            refuse_missing_packages()
+            require_onnx()
         return "the generator is written for other programs, with a model card"
 
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:

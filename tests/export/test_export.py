@@ -1,4 +1,4 @@
-"""``facegan export``: the folder that it leaves, and what becomes of it elsewhere."""
+"""``facegan export``: the folder it writes, and how other programs use it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from facegan.errors import SettingsError
 from facegan.export import write
 from facegan.export.write import CONFIG_NAME, NAMES, export_generator, plan_export
 from facegan.nets import NetSpec, make_generator, save_generator
-from tests.export.handed import alone, tiny_run
-from tests.export.pairs import tiny_generator
+from tests.export.runs import run_without_facegan, tiny_run
+from tests.export.tiny_generators import tiny_generator
 from tests.recipes.program import facegan as program
 from tests.stopping import stopped_at_line
 
 METRICS = {"swd": 21.5, "density": 0.75}
+SMALL = ("--set", "export.program=false", "--set", "export.samples=1")
+SMALL_CONFIG = ExportConfig(samples=1, program=False)
 
 
 @pytest.fixture(scope="module")
@@ -34,40 +36,35 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With everything, and with what was measured; from a run whose name is no harmless one."""
-    told = {
-        "measured": {
-            "kind": "run",
-            "generator_sha256": hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest(),
-        },
+    """Every file, with an evaluation that contains Markdown."""
+    sha256 = hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest()
+    evaluation = {
+        "measured": {"kind": "run", "generator_sha256": sha256},
         "metrics": METRICS | {"broken": None},
         "floors": {"swd": 3.25},
         "protocol": {"split": "test", "samples": 2048, "resize": "a | b\n# c"},
         "warnings": ["FID of 1,000 images says little"],
     }
-    (run / "eval.json").write_text(json.dumps(told))
+    (run / "eval.json").write_text(json.dumps(evaluation))
     out = tmp_path_factory.mktemp("out") / "export"
     ended = program("export", run, out, "--onnx", "--fp16", "--int8", "--set", "export.samples=4", "--json")
     (run / "eval.json").unlink()
     assert ended.code == 0, ended.stderr
-    told = json.loads(ended.stdout)
-    assert list(told["files"]) == list(NAMES)
-    assert told["files"] == {name: (out / name).stat().st_size for name in NAMES}
-    apart = told["differences"]
-    assert apart["generator.onnx"]["largest_greys"] < 1e-4 * 127.5
-    assert 0 < apart["generator-fp16.onnx"]["largest_greys"] < 2
-    assert 0 < apart["generator-int8.onnx"]["mean_greys"] < 10
-    assert told["files"]["generator-fp16.onnx"] < 0.65 * told["files"]["generator.onnx"]
+    printed = json.loads(ended.stdout)
+    assert printed["files"] == {name: (out / name).stat().st_size for name in NAMES}
+    differences = printed["differences"]
+    assert differences["generator.onnx"]["largest_greys"] < 1e-4 * 127.5
+    assert 0 < differences["generator-fp16.onnx"]["largest_greys"] < 2
+    assert 0 < differences["generator-int8.onnx"]["mean_greys"] < 10
+    assert printed["files"]["generator-fp16.onnx"] < 0.65 * printed["files"]["generator.onnx"]
     return out
 
 
-def test_the_folder_holds_these_files_and_their_sums(exported: Path) -> None:
+def test_config_json_lists_every_checksum(exported: Path) -> None:
     assert sorted(path.name for path in exported.iterdir()) == sorted(NAMES)
     files = json.loads((exported / CONFIG_NAME).read_bytes())["files"]
-    assert files.keys() == set(NAMES) - {CONFIG_NAME}
-    for name, told in files.items():
-        data = (exported / name).read_bytes()
-        assert told == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    data = {name: (exported / name).read_bytes() for name in NAMES if name != CONFIG_NAME}
+    assert files == {name: {"bytes": len(it), "sha256": hashlib.sha256(it).hexdigest()} for name, it in data.items()}
 
 
 def test_nothing_is_pickled(exported: Path) -> None:
@@ -75,145 +72,117 @@ def test_nothing_is_pickled(exported: Path) -> None:
     with zipfile.ZipFile(exported / "generator.pt2") as archive:
         members |= {name: archive.read(name) for name in archive.namelist()}
     for name, data in members.items():
-        assert not is_pickle(data), name
+        operations = []
+        with contextlib.suppress(Exception):  # pickletools raises many kinds on other bytes
+            operations += [operation.name for operation, *_ in pickletools.genops(data)]
+        assert operations[-1:] != ["STOP"] or len(operations) == 1, name
         assert not zipfile.is_zipfile(exported / name) or name == "generator.pt2"
 
 
-def is_pickle(data: bytes) -> bool:
-    try:
-        operations = [operation.name for operation, *_ in pickletools.genops(data)]
-    except Exception:  # what the reader of pickles raises on other bytes
-        return False
-    return operations[-1:] == ["STOP"] and len(operations) > 1
-
-
-def test_facegan_loads_it(exported: Path, run: Path) -> None:
-    ours, theirs = facegan.load_generator(exported), facegan.load_generator(run)
+def test_load_generator_reads_the_export(exported: Path, run: Path) -> None:
     latents = torch.randn(2, 8)
-    assert torch.equal(ours(latents), theirs(latents))
+    assert torch.equal(facegan.load_generator(exported)(latents), facegan.load_generator(run)(latents))
 
 
-def test_the_cards_lines_draw_where_there_is_no_facegan(exported: Path, run: Path) -> None:
+def test_card_snippets_run_without_facegan(exported: Path) -> None:
     card = (exported / "README.md").read_text()
-    torch_lines, onnx_lines, program_lines = (part.partition("```")[0] for part in card.split("```python\n")[1:4])
-    ends = "\nprint(tuple(images.shape), bool(abs(images).max() <= 1), 'facegan' in sys.modules)"
-    save = (
-        "\nfrom safetensors.torch import save_file"
-        "\nsave_file({'z': values['latents'], 'x': images}, 'drawn.safetensors')"
-    )
-    assert alone(torch_lines + ends + save, exported).split("\n")[0] == "(16, 3, 64, 64) True False"
-    from safetensors.torch import load_file
-
-    drawn = load_file(exported / "drawn.safetensors")
-    (exported / "drawn.safetensors").unlink()
-    torch.testing.assert_close(drawn["x"], facegan.load_generator(run)(drawn["z"]), rtol=0, atol=1e-6)
+    onnx_lines, program_lines = (part.partition("```")[0] for part in card.split("```python\n")[1:3])
+    end = "\nprint(tuple(images.shape), bool(abs(images).max() <= 1), 'facegan' in sys.modules)"
+    assert len([line for line in onnx_lines.splitlines() if line.strip()]) <= 5
     for lines in (onnx_lines, program_lines):
-        assert alone(lines + ends, exported) == "(16, 3, 64, 64) True False\n"
+        assert run_without_facegan(lines + end, exported) == "(16, 3, 64, 64) True False\n"
 
 
-def test_the_card_is_one_of_the_hubs(exported: Path) -> None:
-    cards = pytest.importorskip("huggingface_hub")
-    card = cards.ModelCard.load(exported / "README.md")
-    told = card.data.to_dict()
-    assert told["library_name"] == "facegan"
-    assert told["pipeline_tag"] == "unconditional-image-generation"
-    assert told["license"] == "unknown"
-    assert told["metrics"] == list(METRICS)
-    (result,) = told["model-index"][0]["results"]
+def test_hub_reads_the_card(exported: Path) -> None:
+    card = pytest.importorskip("huggingface_hub").ModelCard.load(exported / "README.md")
+    data = card.data.to_dict()
+    assert (data["library_name"], data["license"]) == ("facegan", "unknown")
+    assert data["pipeline_tag"] == "unconditional-image-generation"
+    assert data["metrics"] == list(METRICS)
+    (result,) = data["model-index"][0]["results"]
     assert {entry["type"]: entry["value"] for entry in result["metrics"]} == METRICS
     assert result["dataset"]["split"] == "test"
-    assert "`swd` | 21.5 | 3.25 |" in card.text
-    assert "a &#124; b?# c" in card.text
-    assert "FID of 1,000 images says little" in card.text
-    assert "60 photographs" in card.text
-    assert "personal data" in card.text
-    assert "can't say what may be done" in card.text
+    for words in ("`swd` | 21.5 | 3.25 |", "a &#124; b?# c", "FID of 1,000 images says little", "60 photographs",
+                  "personal data", "cannot state their terms"):  # fmt: skip
+        assert words in card.text
 
 
-def test_the_card_names_no_place_of_this_machine(exported: Path, run: Path, dataset: Path) -> None:
+def test_no_file_contains_a_path(exported: Path, run: Path, dataset: Path) -> None:
     for path in exported.iterdir():
         data = path.read_bytes()
         for place in (run, dataset, Path.cwd(), Path.home()):
             assert str(place).encode() not in data, path.name
 
 
-def test_the_terms_of_a_known_data_set_go_with_the_model(run: Path, dataset: Path, tmp_path: Path) -> None:
-    """The portraits pass for CelebA's here: what a card says follows from dataset.json alone."""
-    faces, copy = tmp_path / "faces", Path(shutil.copytree(run, tmp_path / "run"))
-    faces.mkdir()
-    info = json.loads((dataset / "dataset.json").read_bytes()) | {"data_set": "celeba-aligned"}
-    (faces / "dataset.json").write_text(json.dumps(info))
-    record = json.loads((copy / "run.json").read_bytes())
-    record["dataset"]["path"] = str(faces)
-    (copy / "run.json").write_text(json.dumps(record))
-    ended = program("export", copy, tmp_path / "out", "--set", "export.program=false", "--set", "export.samples=1")
-    assert ended.code == 0, ended.stderr
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\nlicense_name: celeba\n")
-    assert "datasets:\n- celeba-aligned\n" in card
-    assert "For non-commercial research only." in card
-    assert not (tmp_path / "out" / "generator.pt2").exists()
-
-
-def test_the_terms_are_found_from_another_folder(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a run that was given its dataset by a relative path; the same command resumes it."""
+def test_card_states_terms_of_known_data_set(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portraits pass for CelebA; the run was given a relative path, and is exported from another folder."""
     info = json.loads((shutil.copytree(dataset, tmp_path / "faces") / "dataset.json").read_bytes())
     (tmp_path / "faces" / "dataset.json").write_text(json.dumps(info | {"data_set": "celeba-aligned"}))
     train = ("train", "--shards", "faces", "--run", "run", "--batch", 4, "--set", "train.width=4")
     monkeypatch.chdir(tmp_path)
-    for images in (8, 16):
+    for images in (8, 16):  # the second resumes
         ended = program(*train, "--images", images, "--precision", "fp32")
         assert ended.code == 0, ended.stderr
         assert json.loads(Path("run/run.json").read_bytes())["dataset"]["path"] == str(tmp_path / "faces")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    ended = program("export", "../run", "out", "--set", "export.program=false", "--set", "export.samples=1")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ended = program("export", "../run", "out", *SMALL)
     assert ended.code == 0, ended.stderr
     card = Path("out/README.md").read_text()
     assert card.startswith("---\nlicense: other\nlicense_name: celeba\n")
+    assert "datasets:\n- celeba-aligned\n" in card
+    assert "For non-commercial research only." in card
     assert str(tmp_path) not in card
+    assert not Path("out/generator.pt2").exists()
 
 
-def test_again_gives_the_same_bytes_and_leaves_files_of_others_alone(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    options = ("--set", "export.samples=2")
+def test_export_again_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "out", ("--set", "export.samples=2")
     assert program("export", run, out, *options).code == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for name in ("mine.txt", "generator-int8.onnx"):  # the second: of an earlier export with more options
         (out / name).write_text("mine")
-    (out / CONFIG_NAME).unlink()  # as a killed export leaves it
+    (out / CONFIG_NAME).unlink()  # as after a kill
     (out / ".export.partial").mkdir()
     assert program("export", run, out, *options).code == 0
     after = {path.name: path.read_bytes() for path in out.iterdir()}
     assert after == before | {"mine.txt": b"mine"}
 
 
-def test_dry_run_touches_nothing(run: Path, tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(run: Path, tmp_path: Path) -> None:
     ended = program("export", run, tmp_path / "out", "--int8", "--dry-run", "--json")
     assert json.loads(ended.stdout)["files"] == [name for name in NAMES if name != "generator-fp16.onnx"]
     assert not (tmp_path / "out").exists()
 
 
-def test_what_can_not_be_gets_a_sentence(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("TMP/empty", "TMP/out"), 1, "with its first checkpoint"),
+        (("TMP/none", "TMP/out"), 1, "Name a run"),
+        (("RUN", "RUN"), 2, "contains the generator itself"),
+        (("RUN", "TMP/file"), 1, "TMP/file"),
+        (("RUN", "TMP/out", "--public"), 2, "--public"),
+        (("RUN", "TMP/out", "--best"), 1, "best"),
+        (("RUN", "TMP/out", "--set", "export.sample=1"), 2, "Did you mean 'samples'?"),
+        (("RUN", "TMP/out", "--set", "export.samples=0"), 2, "samples"),
+        (("RUN", "TMP/out", "--set", f"export.compared={10**9}"), 2, "compared"),
+        (("RUN", "TMP/out", "--push", "a/b/c"), 2, "Use NAMESPACE/NAME"),
+        (("RUN", "TMP/out", "--push", ""), 2, "Use NAMESPACE/NAME"),
+    ],
+)
+def test_wrong_arguments_are_errors(
+    arguments: tuple[str, ...], code: int, message: str, run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    for arguments, code, said in [
-        ((tmp_path / "empty", tmp_path / "out"), 1, "a run writes it with its first checkpoint"),
-        ((tmp_path / "none", tmp_path / "out"), 1, "name a run"),
-        ((run, run), 2, "is where the generator itself lies"),
-        ((run, tmp_path / "file"), 1, "a file is in the way"),
-        ((run, tmp_path / "out", "--public"), 2, "--public is for --push"),
-        ((run, tmp_path / "out", "--best"), 1, "names no best checkpoint"),
-        ((run, tmp_path / "out", "--set", "export.sample=1"), 2, "Did you mean 'samples'?"),
-        ((run, tmp_path / "out", "--push", "a/b/c"), 2, "write it as NAMESPACE/NAME"),
-        ((run, tmp_path / "out", "--push", ""), 2, "write it as NAMESPACE/NAME"),
-    ]:
-        ended = program("export", *arguments)
-        assert (ended.code, said in ended.stderr) == (code, True), ended.stderr
-        assert ended.stdout == ""
+    ended = program("export", *(each.replace("TMP", str(tmp_path)).replace("RUN", str(run)) for each in arguments))
+    assert (ended.code, message.replace("TMP", str(tmp_path)) in ended.stderr) == (code, True), ended.stderr
+    assert ended.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnx_needs_its_extra(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.export.onnx._EXTRA", ("onnx", "facegan_has_no_such_package"))
     ended = program("export", run, tmp_path / "out", "--fp16")
     assert ended.code == 2
@@ -221,19 +190,19 @@ def test_what_can_not_be_gets_a_sentence(run: Path, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_generator_alone_is_exported_with_what_is_known(tmp_path: Path) -> None:
+def test_lone_generator_says_what_is_missing(tmp_path: Path) -> None:
     save_generator(tmp_path / "lone.safetensors", tiny_generator("mlp", 28, 1))
-    ended = program("export", tmp_path / "lone.safetensors", tmp_path / "out", "--set", "export.samples=1")
+    arguments = ("export", tmp_path / "lone.safetensors", tmp_path / "out", *SMALL)
+    ended = program(*arguments)
     assert ended.code == 0, ended.stderr
-    assert "lies in no run's folder" in ended.stderr
-    assert "Nothing was measured of this generator" in (tmp_path / "out" / "README.md").read_text()
+    assert "is not in a run's folder" in ended.stderr
+    assert "This generator was not evaluated" in (tmp_path / "out" / "README.md").read_text()
     (tmp_path / "eval.json").write_text(json.dumps({"measured": {"generator_sha256": "0"}, "metrics": METRICS}))
-    ended = program("export", tmp_path / "lone.safetensors", tmp_path / "out", "--set", "export.samples=1")
-    assert "eval.json is of another generator" in ended.stderr
+    assert "eval.json measured another generator" in program(*arguments).stderr
     assert "21.5" not in (tmp_path / "out" / "README.md").read_text()
 
 
-MINE = """\
+BRANCHING_NETS = """\
 from torch import nn
 class Branching(nn.Module):
     def __init__(self, spec):
@@ -246,21 +215,21 @@ NETS = Branching, Branching
 """
 
 
-def test_nets_that_can_not_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "branching_nets.py").write_text(MINE)
+def test_untraceable_nets_export_only_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "branching_nets.py").write_text(BRANCHING_NETS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     save_generator(tmp_path / "own.safetensors", make_generator(NetSpec("branching_nets:NETS", 28, 1, 8, norm="none")))
     ended = program("export", "own.safetensors", "out", "--quiet", "--trust-code")
     assert ended.code == 1
     *_, error, advice = ended.stderr.splitlines()
-    assert error.startswith("error: torch.export can't follow the generator of train.nets = branching_nets:NETS: ")
-    assert advice.strip().startswith("Its forward has to be tensor operations")
-    assert "def forward" not in ended.stderr
+    assert error.startswith("error: torch.export cannot trace the generator of train.nets = branching_nets:NETS: ")
+    assert advice.strip().startswith("Its forward must consist of tensor operations")
     assert not Path("out").exists()
+    assert program("export", "own.safetensors", "out", "--trust-code", *SMALL).code == 0
 
 
-def test_a_full_disk_leaves_nothing_that_looks_whole(small_disk: Path, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_folder(small_disk: Path, tmp_path: Path) -> None:
     save_generator(tmp_path / "large.safetensors", tiny_generator("mlp", 64, 3))
     ended = program("export", tmp_path / "large.safetensors", small_disk / "out", "--quiet")
     assert ended.code == 1
@@ -269,52 +238,44 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(small_disk: Path, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "samples.png", "generator.safetensors"])
-def test_files_of_others_are_not_lost(name: str, run: Path, tmp_path: Path) -> None:
-    """Also where their link leads nowhere; and a checkpoint is not exported over its run's own generator."""
+def test_foreign_files_are_not_overwritten(name: str, run: Path, tmp_path: Path) -> None:
+    """Broken links neither; and a checkpoint is not exported over its run's own generator."""
     (tmp_path / name).write_text('{"mine": "facegan"}')
-    config = ExportConfig(samples=1, program=False)
-    with pytest.raises(SettingsError, match=f"holds {name}, and facegan export did not write it: it would be lost"):
-        export_generator(run, tmp_path, config)
+    with pytest.raises(SettingsError, match=f"contains {name}, which facegan export did not write"):
+        export_generator(run, tmp_path, SMALL_CONFIG)
     assert (tmp_path / name).read_text() == '{"mine": "facegan"}'
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("nowhere")
-    with pytest.raises(SettingsError, match="it would be lost"):
-        plan_export(run, tmp_path, config)
+    with pytest.raises(SettingsError, match="would overwrite"):
+        plan_export(run, tmp_path, SMALL_CONFIG)
     checkpoint = shutil.copytree(run, tmp_path / "run") / "checkpoints/000000016"
     checkpoint.mkdir(parents=True)
     shutil.copy(run / "generator.safetensors", checkpoint)
     (checkpoint / "state.json").write_text("{}")
     before = (tmp_path / "run/generator.safetensors").stat().st_mtime_ns
-    with pytest.raises(SettingsError, match="it would be lost"):
-        export_generator(checkpoint, tmp_path / "run", config)
+    with pytest.raises(SettingsError, match="would overwrite"):
+        export_generator(checkpoint, tmp_path / "run", SMALL_CONFIG)
     assert (tmp_path / "run/generator.safetensors").stat().st_mtime_ns == before
 
 
-def test_what_was_stopped_is_completed(run: Path, tmp_path: Path) -> None:
-    """Wherever among its last steps: without config.json it is not whole, and the same call completes it."""
-    config, out = ExportConfig(samples=1, program=False), tmp_path / "out"
-    names = {"generator.safetensors", "samples.png", "README.md", "config.json"}
+def test_killed_export_is_completed(run: Path, tmp_path: Path) -> None:
+    """After a kill at any line of the last steps, config.json exists only if all files do."""
+    out, names = tmp_path / "out", {"generator.safetensors", "samples.png", "README.md", "config.json"}
     for line in range(12):
-        with stopped_at_line(write._put, line), contextlib.suppress(KeyboardInterrupt):
-            export_generator(run, out, config)
+        with stopped_at_line(write._move_files, line), contextlib.suppress(KeyboardInterrupt):
+            export_generator(run, out, SMALL_CONFIG)
         left = {path.name for path in out.iterdir()} if out.exists() else set()
         assert left <= names
         assert "config.json" not in left or left == names
-    export_generator(run, out, config)
+    export_generator(run, out, SMALL_CONFIG)
     assert {path.name for path in out.iterdir()} == names
 
 
-def test_stopped_before_a_file_was_there_it_leaves_no_empty_folder(run: Path, tmp_path: Path) -> None:
-    config, new, old = ExportConfig(samples=1, program=False), tmp_path / "new", tmp_path / "old"
+def test_kill_before_the_first_file_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
     old.mkdir()
     for out in (new, old):
-        with stopped_at_line(write._fill, 1), pytest.raises(KeyboardInterrupt):
-            export_generator(run, out, config)
+        with stopped_at_line(write._write_files, 1), pytest.raises(KeyboardInterrupt):
+            export_generator(run, out, SMALL_CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert not list(old.iterdir())
-
-
-@pytest.mark.parametrize("given", [{"samples": 10**9}, {"samples": 0}, {"compared": 10**9}])
-def test_numbers_that_no_export_has(given: dict[str, int]) -> None:
-    with pytest.raises(SettingsError, match="it has to be"):
-        ExportConfig.of(given)

@@ -1,18 +1,17 @@
-"""``facegan export --push``, to a hub on loopback, by the real program and the real client."""
+"""``facegan export --push`` by the real program and client, to a hub on loopback."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from facegan.nets import save_generator
 from tests.cli.run import facegan
-from tests.export.hub import TOKEN, hub_on_loopback
-from tests.export.pairs import tiny_generator
-
-FEW = ("--set", "export.program=false", "--set", "export.samples=1", "--quiet")
+from tests.export.fake_hub import TOKEN, hub_on_loopback
+from tests.export.tiny_generators import tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +21,18 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_was_exported_is_uploaded_and_nothing_else(generator: Path, tmp_path: Path) -> None:
+def push(generator: Path, tmp_path: Path, name: str, url: str, token: str = TOKEN) -> CompletedProcess[str]:
+    options = ("--set", "export.program=false", "--set", "export.samples=1", "--json")
+    variables = {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "home")}
+    return facegan("export", generator, tmp_path / "out", "--push", name, *options, **variables)
+
+
+def test_only_exported_files_are_uploaded(generator: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     with hub_on_loopback() as hub:
-        ended = facegan(
-            "export", generator, out, "--push", "faces", "--json", *FEW,
-            HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, HF_HOME=str(tmp_path / "home"),
-        )  # fmt: skip
+        ended = push(generator, tmp_path, "faces", hub.url)
     assert ended.returncode == 0, ended.stderr + str(hub.unknown)
     assert json.loads(ended.stdout)["pushed"] == f"{hub.url}/somebody/faces"
     (created,) = hub.created
@@ -39,25 +41,19 @@ def test_what_was_exported_is_uploaded_and_nothing_else(generator: Path, tmp_pat
     assert "config.json" in hub.files
 
 
-def test_strangers_are_told_before_anything_is_computed(generator: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("token", "message"), [("", "not logged in"), ("hf_" + "b" * 34, "rejected your login")])
+def test_login_is_checked_before_work(generator: Path, tmp_path: Path, token: str, message: str) -> None:
     with hub_on_loopback() as hub:
-        for token, said in {"": "nobody is logged in", "hf_" + "b" * 34: "does not accept this login"}.items():
-            ended = facegan(
-                "export", generator, tmp_path / "out", "--push", "somebody/faces", *FEW,
-                HF_ENDPOINT=hub.url, HF_TOKEN=token, HF_HOME=str(tmp_path / "home"),
-            )  # fmt: skip
-            assert ended.returncode == 2
-            assert said in ended.stderr
-            assert "hf auth login" in ended.stderr
-            assert "Traceback" not in ended.stderr
+        ended = push(generator, tmp_path, "somebody/faces", hub.url, token)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert "hf auth login" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert hub.created == []
     assert not (tmp_path / "out").exists()
 
 
-def test_a_hub_that_is_not_there(generator: Path, tmp_path: Path) -> None:
-    ended = facegan(
-        "export", generator, tmp_path / "out", "--push", "somebody/faces", *FEW,
-        HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN=TOKEN, HF_HOME=str(tmp_path / "home"),
-    )  # fmt: skip
+def test_unreachable_hub_is_an_error(generator: Path, tmp_path: Path) -> None:
+    ended = push(generator, tmp_path, "somebody/faces", "http://127.0.0.1:9")
     assert ended.returncode == 1
-    assert "The Hugging Face Hub did not take somebody/faces" in ended.stderr
+    assert "did not accept somebody/faces" in ended.stderr

@@ -98,7 +98,7 @@ def model_card(text: str, name: str) -> str:
     origin = Provenance(
         Path("g"), RunFacts.model_validate(record), 5, dataset(text, name), None, Evaluation.model_validate(evaluation)
     )
-    return card(NetSpec(name=text), origin, CardFacts({"generator.safetensors": 3}, {}, text, 4))
+    return card(NetSpec(name=text), origin, CardFacts({"generator.safetensors": 3}, {}, 4))
 
 
 @settings(deadline=None)
@@ -121,8 +121,8 @@ def test_a_record_of_another_shape_gives_a_card_all_the_same(value: Any) -> None
     for names in ("settings", "dataset", "precision", "parameters", "versions"):
         measured = Evaluation.model_validate({"metrics": {"swd": 1.0}, "protocol": value})
         origin = Provenance(Path("g"), RunFacts.model_validate({names: value}), None, evaluation=measured)
-        assert card(NetSpec(), origin, CardFacts({}, {}, "", 4)).startswith("---\nlicense: unknown\n")
+        assert card(NetSpec(), origin, CardFacts({}, {}, 4)).startswith("---\nlicense: unknown\n")
     for names in ("floors", "warnings", "protocol", "metrics"):
         evaluation = {"metrics": {"swd": value}, names: value if names != "metrics" else {"swd": value}}
         origin = Provenance(Path("g"), RunFacts(), None, evaluation=Evaluation.model_validate(evaluation))
-        assert card(NetSpec(), origin, CardFacts({}, {}, "", 4))
+        assert card(NetSpec(), origin, CardFacts({}, {}, 4))

@@ -1,4 +1,4 @@
-"""A tiny run as a trained one leaves it, on drawn portraits; and lines of Python in a process that has no facegan."""
+"""A tiny trained run, and Python code in a process that cannot import facegan."""
 
 from __future__ import annotations
 
@@ -15,33 +15,24 @@ from facegan.training import train
 
 NO_FACEGAN = """\
 import sys
-class Nowhere:
+class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "facegan":
             raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Nowhere())
+sys.meta_path.insert(0, Blocked())
 """
 
 
 def tiny_run(dataset: Path, run: Path) -> Path:
-    """Two rounds: nobody looks at what it draws."""
     config = TrainConfig.for_method("dcgan", width=4, latent=8, batch=4, images=8, precision="fp32", save_every=4)
     with closing(FaceShards(str(dataset))) as faces:
         train(config, faces, run, device="cpu", console=Console(quiet=True), dataset=str(dataset))
     return run
 
 
-def alone(code: str, folder: Path) -> str:
-    """What it prints in ``folder``, in a process of its own in which facegan can't be imported."""
+def run_without_facegan(code: str, folder: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", NO_FACEGAN + code],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        check=False,
-        timeout=240,
-    )
+    command = [sys.executable, "-c", NO_FACEGAN + code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout

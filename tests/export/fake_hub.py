@@ -1,4 +1,4 @@
-"""The few of the Hugging Face Hub's endpoints that an upload needs, on loopback."""
+"""The endpoints of the Hugging Face Hub that an upload needs, on loopback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN = "hf_" + "a" * 34
 
 @dataclass
 class Hub:
-    """What it was asked for: repositories as they were created, and the files committed to them."""
+    """Its requests: repositories created, files committed, and unknown endpoints."""
 
     url: str = ""
     created: list[dict[str, Any]] = field(default_factory=list)
@@ -42,9 +42,9 @@ def hub_on_loopback() -> Iterator[Hub]:
             elif self.path == "/api/validate-yaml":
                 self._answer({"errors": [], "warnings": []})
             elif "/preupload/" in self.path:
-                asked = json.loads(data)["files"]
+                files = json.loads(data)["files"]
                 self._answer(
-                    {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
+                    {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
                 )
             elif "/commit/" in self.path:
                 for entry in map(json.loads, data.splitlines()):
@@ -57,12 +57,12 @@ def hub_on_loopback() -> Iterator[Hub]:
         def _whoami(self) -> dict[str, Any]:
             return {"type": "user", "name": "somebody", "orgs": [], "auth": {"type": "access_token"}}
 
-        def _answer(self, told: dict[str, Any] | None) -> None:
+        def _answer(self, answer: dict[str, Any] | None) -> None:
             status = 200 if self.headers.get("Authorization") == f"Bearer {TOKEN}" else 401
-            if told is None:
+            if answer is None:
                 hub.unknown.append(f"{self.command} {self.path}")
                 status = 404
-            data = json.dumps(told if status == 200 else {"error": "no"}).encode()
+            data = json.dumps(answer if status == 200 else {"error": "no"}).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

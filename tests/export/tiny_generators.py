@@ -1,4 +1,4 @@
-"""Every pair of nets with few channels, and weights that are not those it begins with."""
+"""Every pair of nets with few channels, with weights and batch norms unlike the initial ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LATENT = 8
 
 
 def tiny_generator(name: str, size: int, channels: int) -> Generator:
-    """In eval mode; batch norms have seen a batch, and nothing is 0 that would not be after a training."""
+    """In eval mode; no parameter is 0 that would not be after training."""
     spec = NetSpec(name, size, channels, latent=LATENT, width=4, norm=PAIRS[name].norms[0])
     generator = make_generator(spec).requires_grad_(False)
     rng = torch.Generator().manual_seed(0)
@@ -29,7 +29,7 @@ def tiny_generator(name: str, size: int, channels: int) -> Generator:
 
 
 def all_kinds() -> list[tuple[str, int, int]]:
-    """(pair, size, channels): all that there are."""
+    """Every (pair, size, channels)."""
     return [(name, size, c) for name, pair in PAIRS.items() for size in pair.sizes for c in pair.channels]
 
 

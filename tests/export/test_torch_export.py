@@ -1,0 +1,69 @@
+"""``generator.pt2``: draws what the generator draws, and contains no pickle."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facegan.errors import ExportError
+from facegan.export.card import program_snippet
+from facegan.export.torch_export import pickled_members, program_bytes, trace
+from facegan.nets import Generator, NetSpec
+from tests.export.tiny_generators import LATENT, tiny_generator
+
+
+class Own(Generator):
+    """What no pair of facegan's does: shapes from the batch, parts of a tensor, a dtype, a constant, a branch."""
+
+    def __init__(self, branches: bool) -> None:
+        super().__init__()
+        self.spec, self.branches = NetSpec("mine:NETS", 28, 1, LATENT), branches
+        self.linear = nn.Linear(LATENT, 2 * 28 * 28)
+        self.register_buffer("ramp", torch.arange(28.0), persistent=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        if self.branches and latents.sum() > 0:
+            latents = -latents
+        first, second = self.linear(latents).chunk(2, dim=1)
+        mixed = (first.sigmoid() * second).to(torch.float64).float().view(latents.shape[0] * 28, 28)
+        return torch.tanh(mixed + self.get_buffer("ramp") / 28).view(-1, 1, 28, 28)
+
+
+@pytest.mark.parametrize("kind", [("dcgan", 32, 3), ("r3gan", 28, 1), "own"], ids=str)
+def test_program_draws_the_same_without_pickle(kind: tuple[str, int, int] | str) -> None:
+    generator = Own(False).eval().requires_grad_(False) if isinstance(kind, str) else tiny_generator(*kind)
+    data = program_bytes(trace(generator))
+    assert pickled_members(data) == []
+    assert b".py" not in data
+    assert program_bytes(trace(generator)) == data
+    latents = torch.randn(5, LATENT)
+    loaded = torch.export.load(io.BytesIO(data)).module()
+    torch.testing.assert_close(loaded(latents), generator(latents), rtol=0, atol=1e-6)
+
+
+def test_branches_on_values_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ExportError, match=r"cannot trace the generator of train.nets = mine:NETS"):
+        trace(Own(True).eval())
+    assert capsys.readouterr().err == ""
+
+
+def test_pickled_example_inputs_are_found() -> None:
+    buffer = io.BytesIO()
+    torch.export.save(trace(tiny_generator("mlp", 28, 1)), buffer)
+    assert pickled_members(buffer.getvalue())
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "uniform01", "sphere"])
+def test_snippet_draws_latents_of_the_distribution(distribution: str) -> None:
+    spec = NetSpec("mlp", 28, 1, LATENT, 4, "none", distribution)  # type: ignore[arg-type]  # parametrized text
+    line = program_snippet(spec, 500).splitlines()[-1]
+    latents = eval(line.partition("generator(")[2].partition(")  #")[0], {"torch": torch})  # noqa: S307 - our own text
+    assert latents.shape == (500, LATENT)
+    if distribution == "sphere":
+        assert torch.allclose(latents.norm(dim=1), torch.tensor(LATENT**0.5))
+    else:
+        assert latents.abs().max() <= 1
+        assert (latents.min() < 0) == (distribution == "uniform")
