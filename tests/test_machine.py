@@ -13,6 +13,7 @@ import pytest
 from facegan import system as machine
 from facegan.config import PrepConfig
 from facegan.prep.prepare import plan_prepare, prepare
+from facegan.prep.request import PrepareRequest
 from tests.hearing import Heard
 
 
@@ -110,7 +111,7 @@ def test_prep_says_that_memory_limits_workers(portraits: Path, tmp_path: Path, m
     monkeypatch.setattr(machine, "available_bytes", lambda *_: 350e6)  # what the machine says
     console = Heard()
     config = PrepConfig(detector="none", crop="squash", size=32, shard_size=20)
-    assert plan_prepare(portraits, tmp_path / "out", config).workers == 1
+    assert plan_prepare(PrepareRequest(portraits, tmp_path / "out", config)).workers == 1
     assert prepare(portraits, tmp_path / "out", config, console=console).workers == 1
     assert "Memory limits the workers: each takes up to 300 MB, and 350 MB are available" in "".join(console.notes)
     assert prepare(portraits, tmp_path / "more", config, workers=2, console=(named := Heard())).workers == 2

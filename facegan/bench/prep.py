@@ -15,8 +15,8 @@ from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import SourceError
 from facegan.faces.detect import silence_stderr
-from facegan.prep.prepare import prepare
-from facegan.prep.settings import find_models
+from facegan.prep.prepare import run_prepare
+from facegan.prep.request import PrepareRequest, find_models
 
 _DRAWN = 1000
 
@@ -51,7 +51,7 @@ def bench_prep(
 
         def ours(processes: int = workers) -> float:
             with tempfile.TemporaryDirectory() as out:
-                result = prepare(photos, out, config, workers=processes, limit=limit)
+                result = run_prepare(PrepareRequest(photos, out, config, workers=processes, limit=limit))
             worker_bytes.append(result.worker_peak_bytes)
             return result.photos_per_second
 

@@ -20,7 +20,6 @@ from facegan.cli.options import (
     merge_overrides,
     say_not_tried,
     setting,
-    whole_number,
 )
 from facegan.config import PrepConfig
 from facegan.console import human_seconds, print_json, print_result
@@ -92,29 +91,27 @@ def prep(
     settings = [name for name in names_of("prep") if name != "out"]  # which a recipe has for facegan run
     options = explicit_options(context, settings) | ({"follow_links": False} if no_follow_links else {})
     photos, config = prep_settings(options, merge_overrides(PrepConfig, sets), recipe, trust_code=trust_code or dry_run)
-    processes = whole_number(photos.workers, "--workers")
-    tflite, attribute_list = _path(photos.model), _path(photos.attributes)
     if engine not in ("local", "ray"):
         raise SettingsError(
             f"--engine {engine} is not offered: choose local or ray.{suggest(engine, ['local', 'ray'])}"
         )
-    from facegan.prep.prepare import plan_prepare, prepare
+    from facegan.prep.prepare import plan_prepare, run_prepare
+    from facegan.prep.request import PrepareRequest
 
+    request = PrepareRequest.of_config(
+        out,
+        photos,
+        config,
+        engine=engine,
+        ray_address=ray_address,
+        repair=repair,
+        force=force,
+        note_source=not no_source_paths,
+    )
     if dry_run and repair:
         raise SettingsError("--dry-run does not go with --repair: facegan verify OUT tells what is to be mended.")
     if dry_run:
-        plan = plan_prepare(
-            source,
-            out,
-            config,
-            model=tflite,
-            workers=processes,
-            limit=photos.limit,
-            force=force,
-            attributes=attribute_list,
-            follow_links=photos.follow_links,
-            max_unpacked_ratio=photos.max_unpacked_ratio,
-        )
+        plan = plan_prepare(request)
         code = say_not_tried([config.detector])
         if json:
             print_json({**plan.to_json(), "not_tried": code})
@@ -125,25 +122,7 @@ def prep(
                 f"about {human_bytes(plan.about_bytes)} in {plan.out}"
             )
         return
-    result = prepare(
-        source,
-        out,
-        config,
-        model=tflite,
-        workers=processes,
-        engine="ray" if engine == "ray" else "local",
-        ray_address=ray_address,
-        limit=photos.limit,
-        force=force,
-        repair=repair,
-        download=photos.download,
-        attributes=attribute_list,
-        note_source=not no_source_paths,
-        fetch_ahead=photos.fetch_ahead,
-        follow_links=photos.follow_links,
-        max_unpacked_ratio=photos.max_unpacked_ratio,
-        console=make_console(quiet),
-    )
+    result = run_prepare(request, make_console(quiet))
     if json:
         print_json(result.to_json())
         return
@@ -155,7 +134,3 @@ def prep(
         f"{human_bytes(result.bytes)}",
         f"{result.out}  (look at {result.out}/preview.png, then: facegan train --shards {result.out})",
     )
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None

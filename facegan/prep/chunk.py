@@ -27,7 +27,7 @@ from facegan.faces.crop import (
 )
 from facegan.faces.decode import Photo, Rejected
 from facegan.faces.detect import Detector, Face, look_again, nearest_to_centre
-from facegan.prep.settings import attribute_values
+from facegan.prep.request import attribute_values
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
 from facegan.remote import RemoteUnavailable, TooLarge
 from facegan.shards.format import readable_path, sample_json, sample_key

@@ -108,7 +108,7 @@ class IndexedPhoto(NamedTuple):
     entry: Entry
     split: str
     twin: bool  # the bytes of a photograph before it: a duplicate
-    attributes: int = 0  # as bits, see `facegan.prep.settings`
+    attributes: int = 0  # as bits, see `facegan.prep.request`
 
 
 class PhotoIndex:

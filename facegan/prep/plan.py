@@ -20,7 +20,7 @@ from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import mark_duplicates
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
-from facegan.prep.settings import Attributes, library_versions
+from facegan.prep.request import Attributes, library_versions
 from facegan.prep.sources.base import Source, sound
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.remote import as_source_error

@@ -133,40 +133,55 @@ _SOURCE = re.compile(rf"{_CHUNK}\.tar|{re.escape(STATE_FOLDER)}/{FINAL}/[^/]+")
 
 @contextlib.contextmanager
 def open_store(out: str, force: bool) -> Iterator[OutputStore]:
-    """The home of the dataset that is to be written at ``out``; one at a URL is locked for as long.
+    """The store of the dataset that is to be written at ``out``, locked until the end.
 
     Raises:
         DatasetError: ``out`` holds something else, or is damaged.
-        FaceganError: another run is writing there, or the URL can't be reached.
+        FaceganError: another run is writing there, or the URL is unreachable.
     """
     if not is_url(out):
         require_dataset_folder(Path(out))
-        yield LocalStore(Path(out))
+        with _locked_folder(Path(out)):
+            yield LocalStore(Path(out))
         return
     folder = _mirror_folder(out)
     lock = make_folder(folder.parent) / f"{folder.name}.lock"
     with exclusive(lock, f"Another facegan prep is writing into {out}"), _rewrite_errors(out, folder):
         try:
-            shutil.rmtree(folder, ignore_errors=True)  # a run that was killed left it
-            home = RemoteStore(out, folder)
-            with home.locked(force):
-                home.mirror()
-                yield home
+            shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
+            store = RemoteStore(out, folder)
+            with store.locked(force):
+                store.mirror()
+                yield store
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def open_read_only(out: str) -> Iterator[Path]:
-    """A folder that tells what is at ``out``, to be read only."""
+def _locked_folder(out: Path) -> Iterator[None]:
+    """Holds the folder's lock. A folder that was created for the lock alone is removed after an error."""
+    is_new = not out.exists()
+    state = make_folder(out / STATE_FOLDER)
+    with exclusive(state / "lock", f"Another facegan prep is writing into {out}"):
+        try:
+            yield
+        except FaceganError:
+            if is_new and [path.name for path in out.rglob("*")] == [STATE_FOLDER, "lock"]:
+                shutil.rmtree(out)
+            raise
+
+
+@contextlib.contextmanager
+def open_read_only(out: str) -> Iterator[OutputStore]:
+    """The store of the dataset at ``out``, to be read only; at a URL without its shards."""
     if not is_url(out):
         require_dataset_folder(Path(out))
-        yield Path(out)
+        yield LocalStore(Path(out))
         return
     with tempfile.TemporaryDirectory() as name, _rewrite_errors(out, Path(name)):
-        home = RemoteStore(out, Path(name))
-        home.mirror()
-        yield home.folder
+        store = RemoteStore(out, Path(name))
+        store.mirror()
+        yield store
 
 
 def _mirror_folder(url: str) -> Path:

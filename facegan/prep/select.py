@@ -24,7 +24,7 @@ from facegan.files import TEMPORARY, atomic_dir, parsing, require_empty, sha256_
 from facegan.manifests import known_datasets
 from facegan.prep.inspect import copy_origin
 from facegan.prep.preview import draw_preview
-from facegan.prep.settings import with_defaults
+from facegan.prep.request import with_defaults
 from facegan.shards.cards import write_cards
 from facegan.shards.checksums import check_photos, check_shard
 from facegan.shards.format import (

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from facegan.config import EvalConfig, ExportConfig, PrepConfig
 from facegan.config.resources import EvalResources, PhotosConfig, ReportConfig
@@ -15,11 +15,14 @@ from facegan.errors import SettingsError
 from facegan.files import human_bytes
 from facegan.plugins import Trust
 from facegan.recipes.fingerprint import fingerprint
-from facegan.recipes.recipe import Recipe, is_local, number_or_auto, read_recipe
+from facegan.recipes.recipe import Recipe, is_local, read_recipe
 from facegan.recipes.train_stage import GENERATOR, SampleStage, TrainStage, drawn_by
 from facegan.report.write import report_path
 from facegan.run_dir import EVALUATION, NEIGHBOURS, RECORD
 from facegan.shards.format import DATASET_FILE, DatasetInfo
+
+if TYPE_CHECKING:
+    from facegan.prep.request import PrepareRequest
 
 # What every stage of an experiment has in common.
 #
@@ -190,47 +193,25 @@ class PrepStage:
             return f"{name} is fetched where it is missing, and becomes faces of {size}×{size}"
         from facegan.prep.prepare import plan_prepare
 
-        plan = plan_prepare(
-            self.source,
-            self.out,
-            self.config,
-            model=_path(self.photos.model),
-            workers=number_or_auto(self.photos.workers),
-            limit=self.photos.limit,
-            attributes=_path(self.photos.attributes),
-            follow_links=self.photos.follow_links,
-            max_unpacked_ratio=self.photos.max_unpacked_ratio,
-        )
+        plan = plan_prepare(self._request())
         return (
             f"{plan.photos:,} photographs, {plan.new:,} of them new: about {human_seconds(plan.about_seconds)}, "
             f"about {human_bytes(plan.about_bytes)}"
         )
 
     def do(self, console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.prep.prepare import prepare
+        from facegan.prep.prepare import run_prepare
 
-        return prepare(
-            self.source,
-            self.out,
-            self.config,
-            model=_path(self.photos.model),
-            workers=number_or_auto(self.photos.workers),
-            limit=self.photos.limit,
-            download=self.photos.download,
-            attributes=_path(self.photos.attributes),
-            fetch_ahead=self.photos.fetch_ahead,
-            follow_links=self.photos.follow_links,
-            max_unpacked_ratio=self.photos.max_unpacked_ratio,
-            console=console,
-        ).to_json()
+        return run_prepare(self._request(), console).to_json()
+
+    def _request(self) -> PrepareRequest:
+        from facegan.prep.request import PrepareRequest
+
+        return PrepareRequest.of_config(self.out, self.photos.model_copy(update={"source": self.source}), self.config)
 
     def tell(self, result: dict[str, Any]) -> str:
         kept, photos, faces = result["kept"], result["photos"], result["faces"]
         return f"{kept:,} of {photos:,} photographs kept, {faces:,} faces, {human_bytes(result['bytes'])}"
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
 
 
 # The stage from a generator to figures: ``[eval]``.

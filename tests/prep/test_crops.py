@@ -20,7 +20,7 @@ from facegan.demo import Portrait, draw_portrait, draw_portraits
 from facegan.errors import DatasetError, ModelError, SettingsError
 from facegan.faces.detect import Detector, NoDetector, make_detector
 from facegan.prep.prepare import plan_prepare, prepare
-from facegan.prep.settings import find_models
+from facegan.prep.request import PrepareRequest, find_models
 from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
 from facegan.shards.reader import Shard
@@ -59,7 +59,7 @@ def test_a_dataset_without_a_detector(portraits: Path, tmp_path: Path, monkeypat
     assert (info.settings["detector"], info.settings["crop"], info.settings["models"]) == ("none", "dcgan108", [])
     assert verify(tmp_path / "out").ok
     with pytest.raises(DatasetError, match=r"made with --crop dcgan108, and this is --crop ncsn140"):
-        plan_prepare(portraits, tmp_path / "out", config.model_copy(update={"crop": "ncsn140"}))
+        plan_prepare(PrepareRequest(portraits, tmp_path / "out", config.model_copy(update={"crop": "ncsn140"})))
 
 
 def test_with_a_detector_the_face_is_told_of_and_the_crop_stays(tmp_path: Path) -> None:
@@ -115,7 +115,11 @@ def test_settings_that_do() -> None:
 
 def test_a_model_without_mediapipe(portraits: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--model a.tflite is for MediaPipe: leave it out with --detector none"):
-        plan_prepare(portraits, tmp_path / "out", PrepConfig(crop="squash", detector="none"), model=Path("a.tflite"))
+        plan_prepare(
+            PrepareRequest(
+                portraits, tmp_path / "out", PrepConfig(crop="squash", detector="none"), model=Path("a.tflite")
+            )
+        )
 
 
 def test_a_dataset_made_before_a_setting_was_there_goes_on(dataset_copy: Path, portraits: Path) -> None:
@@ -124,9 +128,9 @@ def test_a_dataset_made_before_a_setting_was_there_goes_on(dataset_copy: Path, p
     for name in ("rotate", "min_face", "min_sharpness"):
         del stored["settings"][name]
     path.write_text(json.dumps(stored))
-    assert plan_prepare(portraits, dataset_copy, PrepConfig(shard_size=20)).new == 0
+    assert plan_prepare(PrepareRequest(portraits, dataset_copy, PrepConfig(shard_size=20))).new == 0
     with pytest.raises(DatasetError, match="made with --rotate none, and this is --rotate auto"):
-        plan_prepare(portraits, dataset_copy, PrepConfig(shard_size=20, rotate="auto"))
+        plan_prepare(PrepareRequest(portraits, dataset_copy, PrepConfig(shard_size=20, rotate="auto")))
 
 
 # --- detectors of one's own ------------------------------------------------------------------------------------------
@@ -209,7 +213,7 @@ def test_a_dataset_with_a_detector_of_ones_own(portraits: Path, tmp_path: Path) 
     with pytest.raises(
         DatasetError, match=r"made with --detector own_detectors:Middle, and this is --detector mediapipe"
     ):
-        plan_prepare(portraits, tmp_path / "out", PrepConfig())
+        plan_prepare(PrepareRequest(portraits, tmp_path / "out", PrepConfig()))
 
 
 @pytest.mark.usefixtures("own")

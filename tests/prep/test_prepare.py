@@ -25,6 +25,7 @@ from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, So
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.prepare import plan_prepare, prepare
 from facegan.prep.preview import read_rejects, with_rejects
+from facegan.prep.request import PrepareRequest
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
@@ -199,7 +200,7 @@ def test_an_addition_refuses_a_damaged_dataset(tmp_path: Path) -> None:
         flip(out / name, 700)
     (out / "train-000000.tar").unlink()
     with pytest.raises(DatasetError, match=r"train-000000.tar is missing.*facegan verify .*\nMake it again"):
-        plan_prepare(photos, out, config)
+        plan_prepare(PrepareRequest(photos, out, config))
     prepare(photos, out, config, workers=1, repair=True)
     assert digest(out) == whole
     assert prepare(photos, out, config, workers=1).photos == 6
@@ -318,11 +319,11 @@ def test_a_dry_run_refuses_what_the_run_would(portraits: Path, tmp_path: Path, m
     (tmp_path / "thesis.doc").write_text("precious")
     for force in (False, True):
         with pytest.raises(DatasetError, match="is not empty"):
-            plan_prepare(portraits, tmp_path, CONFIG, force=force)
+            plan_prepare(PrepareRequest(portraits, tmp_path, CONFIG, force=force))
 
 
 def test_a_dry_run_touches_nothing(portraits: Path, tmp_path: Path, models: Path) -> None:
-    plan = plan_prepare(portraits, tmp_path / "out", CONFIG, limit=50)
+    plan = plan_prepare(PrepareRequest(portraits, tmp_path / "out", CONFIG, limit=50))
     assert (plan.photos, plan.new, plan.chunks) == (50, 50, 3)
     assert not (tmp_path / "out").exists()
 
@@ -493,7 +494,7 @@ import facegan.prep.prepare
 from facegan.config import PrepConfig
 from facegan.faces.decode import Photo
 from facegan.prep.engines.worker import Job, Worker
-from facegan.prep.settings import find_models
+from facegan.prep.request import find_models
 from facegan.prep.sources import open_source
 source = open_source({str(portraits)!r})
 worker = Worker(Job(PrepConfig(), source, find_models(PrepConfig(), None), Path({str(tmp_path)!r})))

@@ -19,6 +19,7 @@ import pytest
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.prep.prepare import plan_prepare, prepare
+from facegan.prep.request import PrepareRequest
 from facegan.shards.verify import verify
 from tests.prep.fake import photo
 from tests.prep.servers import FAST, s3_server
@@ -229,7 +230,7 @@ def test_additions_and_limit(memory: str, photos: Path, tmp_path: Path) -> None:
         for limit in (7, 12, None):
             prepare(photos, out, CONFIG, workers=1, limit=limit)
     assert digest(download(memory, tmp_path / "out")) == digest(tmp_path / "local")
-    plan = plan_prepare(photos, memory, CONFIG)
+    plan = plan_prepare(PrepareRequest(photos, memory, CONFIG))
     assert (plan.photos, plan.new, plan.out) == (23, 0, memory)
 
 
@@ -289,5 +290,5 @@ def test_what_is_no_dataset_is_left_alone(memory: str, photos: Path) -> None:
 
 def test_a_dry_run_touches_nothing(memory: str, photos: Path) -> None:
     fsspec.filesystem("memory").makedirs("/out")
-    assert plan_prepare(photos, memory, CONFIG).new == 23
+    assert plan_prepare(PrepareRequest(photos, memory, CONFIG)).new == 23
     assert names(memory) == []

@@ -21,12 +21,11 @@ from facegan.faces.detect import Detector
 from facegan.files import TEMPORARY
 from facegan.prep.chunk import Chunk, entries_read, process_chunk
 from facegan.prep.commit import ChunkOutcome, ChunkWork, make_chunk
+from facegan.prep.request import PHOTO_SECONDS
 from facegan.prep.sources.base import Entry, Readable, Reader, sound
 from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.remote import FETCH_AHEAD
 from facegan.system import peak_memory_bytes
-
-PHOTO_SECONDS = 60.0  # a photograph that takes longer, reading apart, hangs
 
 
 @dataclass(frozen=True)

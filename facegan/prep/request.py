@@ -1,20 +1,115 @@
-"""The settings of a run as dataset.json holds them, and whether they agree with those a dataset was begun with."""
+"""What one run of prep is asked for, its detector models and attributes, and its settings as dataset.json stores them.
+
+A dataset is continued only with the settings it was started with; `check_settings` compares them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 from facegan.config import PrepConfig
+from facegan.config.resources import PhotosConfig
 from facegan.console import shown
-from facegan.errors import DatasetError, ModelError, SettingsError, SourceError
+from facegan.errors import DatasetError, ModelError, SettingsError, SourceError, suggest
 from facegan.faces.detect import cache_folder, check_detector, check_model, find_model, resolve_model
 from facegan.files import sha256_file
 from facegan.manifests import known_models
+from facegan.remote import MOST_REQUESTS
 from facegan.shards.format import GENERATED
+
+PHOTO_SECONDS = 60.0  # decoding and detecting take milliseconds; a photograph that takes longer hangs
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """One run of prep: which photographs, into which dataset, by which settings, with which resources.
+
+    Attributes:
+        source: a folder, archive, table or array of photographs, by path or fsspec URL; several of them; or
+            ``torchvision:NAME`` (see `facegan.prep.sources.open_source`).
+        out: the dataset's folder, created if missing, or an fsspec URL (``s3://bucket/faces``).
+        settings: everything that decides the bytes of the dataset.
+        model: a detector model (``.tflite``) to use instead of the known ones.
+        attributes: CelebA's list_attr_celeba.txt; a photograph's attributes go into the JSON of its samples.
+        limit: only the first photographs, by name.
+        download: torchvision may download what is missing.
+        follow_links: a folder's symbolic links are followed.
+        max_unpacked_ratio: largest ratio of unpacked bytes to file size for archives, arrays and tables.
+        repair: rebuild missing or altered shards of ``out`` and retry photographs that could not be fetched; add none.
+        force: delete the dataset in ``out`` and prepare again.
+        note_source: record in ``out/.facegan`` where the photographs are, for ``facegan inspect``.
+        workers: processes; None for one per usable CPU, or fewer if memory is short.
+        engine: local processes, or tasks on a Ray cluster (the extra ``ray``).
+        ray_address: an existing cluster; None starts one on this machine.
+        photo_seconds: a photograph that takes longer, reading not included, is ``crashed``.
+        fetch_ahead: concurrent requests of a process for photographs that are fetched one by one, 1 to 100.
+    """
+
+    source: str | os.PathLike[str]
+    out: str | os.PathLike[str]
+    settings: PrepConfig = field(default_factory=PrepConfig)
+    model: Path | None = None
+    attributes: Path | None = None
+    limit: int | None = None
+    download: bool = False
+    follow_links: bool = True
+    max_unpacked_ratio: int = PhotosConfig.default("max_unpacked_ratio")
+    repair: bool = False
+    force: bool = False
+    note_source: bool = True
+    workers: int | None = None
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    photo_seconds: float = PHOTO_SECONDS
+    fetch_ahead: int = PhotosConfig.default("fetch_ahead")
+
+    def __post_init__(self) -> None:
+        if self.repair and self.force:
+            raise SettingsError("--repair and --force exclude each other: one rebuilds the dataset, one deletes it.")
+        if not 1 <= self.fetch_ahead <= MOST_REQUESTS:
+            raise SettingsError(f"fetch_ahead = {self.fetch_ahead} is not available. Choose 1 to {MOST_REQUESTS}.")
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str], out: str | os.PathLike[str], options: dict[str, Any]) -> Self:
+        """A request from fields of this class and of `PrepConfig` (``size=32, workers=4``).
+
+        Raises:
+            SettingsError: an option is unknown, or its value is invalid.
+        """
+        fields = {one.name for one in dataclasses.fields(cls)} - {"source", "out"}
+        for name in options.keys() - fields - PrepConfig.model_fields.keys():
+            raise SettingsError(f"prepare() has no option {name}.{suggest(name, [*fields, *PrepConfig.model_fields])}")
+        request: dict[str, Any] = {name: value for name, value in options.items() if name in fields}
+        settings = {name: value for name, value in options.items() if name not in fields}
+        if settings:
+            config = request.get("settings", PrepConfig())
+            request["settings"] = PrepConfig.of(config.model_dump() | settings)
+        return cls(source, out, **request)
+
+    @classmethod
+    def of_config(cls, out: str | os.PathLike[str], photos: PhotosConfig, settings: PrepConfig, **more: Any) -> Self:
+        """A request from the settings of ``[prep]``, and fields that are not among them (``repair``, ``engine``)."""
+        return cls(
+            photos.source,
+            out,
+            settings,
+            model=Path(photos.model) if photos.model else None,
+            attributes=Path(photos.attributes) if photos.attributes else None,
+            workers=None if photos.workers == "auto" else int(photos.workers),
+            limit=photos.limit,
+            download=photos.download,
+            follow_links=photos.follow_links,
+            max_unpacked_ratio=photos.max_unpacked_ratio,
+            fetch_ahead=photos.fetch_ahead,
+            **more,
+        )
+
 
 # ``--attributes``: what CelebA's list_attr_celeba.txt says of each photograph goes into its sample's JSON.
 #
