@@ -28,6 +28,11 @@ def test_the_table_of_settings_is_current() -> None:
     assert text.partition("<!-- settings: train -->\n")[2].partition("<!-- end -->")[0] == settings_table()
 
 
+def test_the_readme_fits_a_page_and_the_changelog_half_a_one() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+    assert len((ROOT / "CHANGELOG.md").read_text().partition("## 0.1.0")[2].partition("\n## ")[0].splitlines()) <= 40
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
