@@ -20,7 +20,8 @@ def section(heading: str) -> str:
 
 
 def test_your_own_nets_and_losses(tmp_path: Path, dataset: Path) -> None:
-    nets, commands = (textwrap.dedent(b) for b in re.findall(r"\n\n((?:    .+\n)+)", section("Your own nets and losses")))
+    blocks = re.findall(r"\n\n((?:    .+\n)+)", section("Your own nets and losses"))
+    nets, commands = map(textwrap.dedent, blocks)
     loss = re.findall(r"\n\n((?:    .+\n)+)", (DOCS / "training.md").read_text().partition("## Your own loss\n")[2])[0]
     (tmp_path / "mine.py").write_text(nets + textwrap.dedent(loss))
     shutil.copytree(dataset, tmp_path / "out")
