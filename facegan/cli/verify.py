@@ -25,7 +25,7 @@ def verify(
     from facegan.shards.verify import verify as check
 
     found = check(out, make_console(quiet), deep=deep)
-    save_verified(out, found.marks)
+    save_verified(out, found.stamps)
     if json:
         problems = [{"shard": problem.shard, "problem": problem.problem} for problem in found.problems]
         print_json({"ok": found.ok, "shards": found.shards, "samples": found.samples, "problems": problems})

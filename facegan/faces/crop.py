@@ -1,7 +1,7 @@
-"""A face → the quadrilateral to cut out → a square of pixels that never aliases.
+"""A face → the quadrilateral to cut out → a square of pixels without aliasing; rotated photographs; sharpness.
 
-Coordinates are continuous: pixel i covers [i, i + 1), its centre lies at i + 0.5. A quadrilateral is four (x, y):
-top left, bottom left, bottom right, top right.
+Coordinates are continuous: pixel i covers [i, i + 1), its centre is at i + 0.5. A quadrilateral is four (x, y): top
+left, bottom left, bottom right, top right. Images are RGB uint8 (height, width, 3).
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import numpy as np
 from facegan.faces.detect import Detector, Face, nearest_to_centre
 
 Quad = np.ndarray  # float64 (4, 2)
-Polygon = list[tuple[float, float]]
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
+_Polygon = list[tuple[float, float]]
 
 _BORDER = cv2.BORDER_REFLECT
-_WARP_LIMIT = 32_000  # OpenCV's warps hold source coordinates in 16 bits
-_FEW_SIDES = 4  # of a photo larger than so many of the crop's sides only what lies around the crop is warped
+_WARP_LIMIT = 32_000  # OpenCV's warps store source coordinates in 16 bits
+_FEW_SIDES = 4  # of a photo larger than this many sides of the crop, only the neighbourhood of the crop is warped
 _LARGE_SIDE = 2048  # source pixels
-_FEW_VALUES = 1 << 18  # as many floats stay within a CPU's cache
-_SPARE = 2  # a shrunk decode may be cropped from where it holds at least this many pixels for each one of the crop
+_FEW_VALUES = 1 << 18  # this many floats fit into a CPU's cache
+_OVERSAMPLING = 2  # a shrunk decode needs at least this many pixels per pixel of the crop, along a side
 
 
 def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
-    """The FFHQ crop, turned and sized by eyes and mouth.
+    """The FFHQ crop, rotated and scaled by eyes and mouth.
 
     With e from the image-left to the image-right eye, m from their midpoint to the mouth and rot90(v) = (−v_y, v_x):
     x = unit(e − rot90(m)) · max(2.0·|e|, 1.8·|m|) · margin, y = rot90(x), centre = midpoint + 0.1·m,
     corners = centre ± x ± y. Karras et al. 2019, "A Style-Based Generator Architecture for GANs", appendix.
-    MediaPipe gives the mouth's centre itself.
     """
-    # Points as complex numbers: rot90 is a multiplication by i. Plain floats take a tenth of numpy's time here.
+    # Points as complex numbers, where rot90 is a multiplication by i, take a tenth of numpy's time.
     left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
     eye_to_eye = right - left
     middle = (left + right) / 2
@@ -44,7 +44,7 @@ def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
     y = 1j * x
     centre = middle + 0.1 * eye_to_mouth
     corners = (centre - x - y, centre - x + y, centre + x + y, centre + x - y)
-    # Rounded as the sample's JSON has it (1/256 px), so that the pixels follow from the JSON.
+    # Rounded as in the sample's JSON (1/256 px), so that the pixels follow from the JSON.
     return np.array([(round(c.real * 256) / 256, round(c.imag * 256) / 256) for c in corners])
 
 
@@ -53,8 +53,12 @@ def box_quad(face: Face, margin: float = 1.0) -> Quad:
     x, y, width, height = face.box
     side = max(1, round(max(width, height) * margin))
     left, top = round(x + (width - side) / 2), round(y + (height - side) / 2)
-    corners = [(left, top), (left, top + side), (left + side, top + side), (left + side, top)]
-    return np.array(corners, np.float64)
+    return rectangle_quad((left, top, left + side, top + side))
+
+
+def rectangle_quad(rectangle: Rectangle) -> Quad:
+    left, top, right, bottom = rectangle
+    return np.array([(left, top), (left, bottom), (right, bottom), (right, top)], np.float64)
 
 
 def quad_side(quad: Quad) -> float:
@@ -64,25 +68,21 @@ def quad_side(quad: Quad) -> float:
 
 
 def outside_share(quad: Quad, width: int, height: int) -> float:
-    """Share of the quadrilateral's area that lies outside a width × height photo (Sutherland–Hodgman clipping)."""
+    """Share of the quadrilateral's area outside a width × height photo (Sutherland–Hodgman clipping)."""
     whole = polygon = [(x, y) for x, y in quad.tolist()]
     if all(0 <= x <= width and 0 <= y <= height for x, y in whole):
         return 0.0
-    for axis, limit, keep_below in (
-        (0, 0.0, False),
-        (0, float(width), True),
-        (1, 0.0, False),
-        (1, float(height), True),
-    ):
-        polygon = _clip(polygon, axis, limit, keep_below)
+    for axis, limit in enumerate((width, height)):
+        polygon = _clip(polygon, axis, 0.0, keep_below=False)
+        polygon = _clip(polygon, axis, float(limit), keep_below=True)
     return max(0.0, 1.0 - _area(polygon) / max(_area(whole), 1e-9))
 
 
-def _clip(polygon: Polygon, axis: int, limit: float, keep_below: bool) -> Polygon:
+def _clip(polygon: _Polygon, axis: int, limit: float, keep_below: bool) -> _Polygon:
     def inside(point: tuple[float, float]) -> bool:
         return point[axis] <= limit if keep_below else point[axis] >= limit
 
-    kept: Polygon = []
+    kept: _Polygon = []
     for before, here in zip([polygon[-1], *polygon[:-1]] if polygon else [], polygon, strict=True):
         if inside(before) != inside(here):
             t = (limit - before[axis]) / (here[axis] - before[axis])
@@ -92,30 +92,30 @@ def _clip(polygon: Polygon, axis: int, limit: float, keep_below: bool) -> Polygo
     return kept
 
 
-def _area(polygon: Polygon) -> float:
+def _area(polygon: _Polygon) -> float:
     pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
     return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)) / 2
 
 
 def crop_shrink(quad: Quad, size: int, decoded: int) -> int:
-    """Which decode to crop from: the one made for detection where it has pixels to spare, else the whole.
+    """The scale of the decode to crop from: the one made for detection if it has enough pixels, else 1.
 
-    A very large crop is taken from the smallest that has pixels to spare: its warp would need gigabytes.
+    A very large crop uses the smallest decode with enough pixels: its warp would need gigabytes.
     """
     side = quad_side(quad)
     candidates = (8, 4, 2, decoded) if side > _LARGE_SIDE else (decoded,)
-    return next((shrink for shrink in candidates if side / shrink >= _SPARE * size), 1)
+    return next((shrink for shrink in candidates if side / shrink >= _OVERSAMPLING * size), 1)
 
 
 def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
-    """The quadrilateral as RGB uint8 (size, size, 3).
+    """Cut out the quadrilateral as RGB uint8 (size, size, 3).
 
-    A quadrilateral on whole pixels, upright or turned by quarters, is averaged by area. Any other is warped (bilinear)
-    at the next whole multiple of ``size`` and then averaged by area. Enlarging is Lanczos. Outside the photo, pixels
-    are reflected.
+    A quadrilateral on whole pixels, upright or rotated by quarter turns, is averaged by area. Any other is warped
+    (bilinear) at the next whole multiple of ``size`` and then averaged by area. Enlarging is Lanczos. Pixels outside
+    the photo are reflected.
 
     Args:
-        rgb: uint8 (height, width, 3), one pixel for ``shrink`` × ``shrink`` of the photograph.
+        rgb: one pixel for ``shrink`` × ``shrink`` of the photograph.
         quad: in pixels of the photograph.
     """
     quad = quad / shrink
@@ -124,24 +124,24 @@ def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
         return _warp(rgb, quad, size, cv2.INTER_LANCZOS4)
     quarters = _quarter_turns(quad)
     if quarters == 0:
-        return averaged(_cut(rgb, quad), (size, size))
+        return _resize_area(_cut(rgb, quad), (size, size))
     if quarters is not None:
-        standing = averaged(_cut(rgb, np.roll(quad, -quarters, axis=0)), (size, size))
-        return np.ascontiguousarray(np.rot90(standing, quarters))
-    return averaged(_warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR), (size, size))
+        upright = _resize_area(_cut(rgb, np.roll(quad, -quarters, axis=0)), (size, size))
+        return np.ascontiguousarray(np.rot90(upright, quarters))
+    return _resize_area(_warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR), (size, size))
 
 
-def averaged(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (height, width, 3) shrunk to ``size`` (width, height): a pixel is the mean of the area it covers."""
+def _resize_area(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Shrink to ``size`` (width, height): a pixel is the mean of the area it covers."""
     height, width = rgb.shape[:2]
     if rgb.size > _FEW_VALUES or (width % size[0] == 0 and height % size[1] == 0):
         return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    # At broken ratios OpenCV averages floats a third faster than bytes, to the same pixels.
+    # At fractional ratios OpenCV averages floats a third faster than bytes, to the same pixels.
     return cv2.convertScaleAbs(cv2.resize(rgb.astype(np.float32), size, interpolation=cv2.INTER_AREA))
 
 
 def _quarter_turns(quad: Quad) -> int | None:
-    """By how many quarters, clockwise, a quadrilateral on whole pixels is turned; None for any other."""
+    """Clockwise quarter turns of a quadrilateral on whole pixels; None for any other."""
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = quad.tolist()
     if (x0 != x3 and y0 != y3) or not all(value.is_integer() for value in (x0, y0, x2, y2)):
         return None
@@ -155,18 +155,18 @@ def _warp(rgb: np.ndarray, quad: Quad, size: int, interpolation: int) -> np.ndar
         rgb, quad = _neighbourhood(rgb, quad)
     (x0, y0), (x1, y1), _, (x3, y3) = quad.tolist()
     across_x, across_y, down_x, down_y = (x3 - x0) / size, (y3 - y0) / size, (x1 - x0) / size, (y1 - y0) / size
-    # OpenCV counts from pixel centres: target pixel (0, 0) is half a step inside the corner.
+    # OpenCV's coordinates are those of pixel centres: target pixel (0, 0) is half a step inside the corner.
     start_x, start_y = x0 + (across_x + down_x) / 2 - 0.5, y0 + (across_y + down_y) / 2 - 0.5
     matrix = np.array([(across_x, down_x, start_x), (across_y, down_y, start_y)])
     flags = interpolation | cv2.WARP_INVERSE_MAP
-    # With a fourth channel OpenCV warps bilinearly in vectors: the same pixels in half the time.
+    # With four channels OpenCV uses vector instructions: the same pixels in half the time.
     rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
     warped = cv2.warpAffine(rgba, matrix, (size, size), flags=flags, borderMode=_BORDER)
     return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 def _neighbourhood(rgb: np.ndarray, quad: Quad) -> tuple[np.ndarray, Quad]:
-    """The part of the photo within a crop's side of the crop: all that a reflection can show."""
+    """The part of the photo within a side of the crop: a reflection shows nothing else."""
     reach = quad_side(quad) + 8
     low = np.maximum(np.floor(quad.min(axis=0) - reach), 0).astype(int)
     high = np.ceil(quad.max(axis=0) + reach).astype(int)
@@ -176,11 +176,10 @@ def _neighbourhood(rgb: np.ndarray, quad: Quad) -> tuple[np.ndarray, Quad]:
 def _cut(rgb: np.ndarray, quad: Quad) -> np.ndarray:
     (left, top), (right, bottom) = quad[0].astype(int), quad[2].astype(int)
     height, width = rgb.shape[:2]
-    # Reflection reaches past the edge; far outside, only what can be mirrored is (the rest is rejected as off_edge).
     inner = rgb[max(top, 0) : max(min(bottom, height), 0), max(left, 0) : max(min(right, width), 0)]
     if inner.shape[:2] == (bottom - top, right - left):
         return inner
-    rgb, moved = _neighbourhood(rgb, quad)  # so that a small crop at an edge does not copy the whole photo
+    rgb, moved = _neighbourhood(rgb, quad)  # instead of a copy of the whole photo
     (left, top), (right, bottom) = moved[0].astype(int), moved[2].astype(int)
     height, width = rgb.shape[:2]
     padding = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
@@ -190,31 +189,31 @@ def _cut(rgb: np.ndarray, quad: Quad) -> np.ndarray:
     return padded[top:bottom, left:right]
 
 
-# The fixed crops by which papers cut CelebA's aligned photographs (178×218), and which need no detector.
+# Crops of the literature for CelebA's aligned photographs (178×218), without a detector
 
 
 @dataclass(frozen=True)
 class FixedCrop:
-    """A square of ``side`` photograph's pixels whose centre lies ``below`` pixels under the photograph's."""
+    """A square of ``side`` source pixels whose centre is ``below`` pixels below the photograph's."""
 
     side: int
     below: int = 0
 
     @property
     def least_size(self) -> tuple[int, int]:
-        """Width and height of the smallest photograph that it fits in."""
+        """Width and height of the smallest photograph that contains it."""
         return self.side, self.side + max(0, 2 * self.below - 1)
 
 
-# Each as (x, y, side) on 178×218. Told from the centre they are the same there, and fit photographs of other sizes too.
+# With (x, y, side) on 178×218. Relative to the centre, they also fit photographs of other sizes.
 FIXED_CROPS = {
-    # (35, 55, 108): Radford et al. 2015, "Unsupervised Representation Learning with Deep Convolutional GANs", as
-    # DCGAN-tensorflow cut CelebA for it
+    # (35, 55, 108): Radford et al. 2015, "Unsupervised Representation Learning with Deep Convolutional GANs", as in
+    # DCGAN-tensorflow
     "dcgan108": FixedCrop(108),
-    # (25, 57, 128): Karras et al. 2017, "Progressive Growing of GANs": about (89, 121), as its dataset_tool cuts
+    # (25, 57, 128): Karras et al. 2017, "Progressive Growing of GANs", as in its dataset_tool: about (89, 121)
     "pggan128": FixedCrop(128, below=12),
-    # (25, 50, 128): Berthelot et al. 2017, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", as
-    # BEGAN-tensorflow cut CelebA for it
+    # (25, 50, 128): Berthelot et al. 2017, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", as in
+    # BEGAN-tensorflow
     "began128": FixedCrop(128, below=5),
     # (19, 39, 140): Song & Ermon 2019, "Generative Modeling by Estimating Gradients of the Data Distribution"
     "ncsn140": FixedCrop(140),
@@ -225,11 +224,11 @@ FIXED_CROPS = {
     # (0, 20, 178): Choi et al. 2017, "StarGAN"; the largest centred square
     "center178": FixedCrop(178),
 }
-SQUASH = "squash"  # the whole photo, aspect not kept: Karras et al. 2020, ADA's dataset_tool without --transform
+SQUASH = "squash"  # the whole photo, stretched: Karras et al. 2020, ADA's dataset_tool without --transform
 
 
-def fixed_rectangle(name: str, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Left, top, right, bottom of a fixed crop in a width × height photo, or None where it does not fit in."""
+def fixed_rectangle(name: str, width: int, height: int) -> Rectangle | None:
+    """A fixed crop in a width × height photo; None if it does not fit."""
     if name == SQUASH:
         return 0, 0, width, height
     crop = FIXED_CROPS[name]
@@ -238,97 +237,79 @@ def fixed_rectangle(name: str, width: int, height: int) -> tuple[int, int, int, 
     return (left, top, right, bottom) if left >= 0 and top >= 0 and right <= width and bottom <= height else None
 
 
-def rectangle_quad(rectangle: tuple[int, int, int, int]) -> Quad:
-    left, top, right, bottom = rectangle
-    return np.array([(left, top), (left, bottom), (right, bottom), (right, top)], np.float64)
-
-
-def crop_rectangle(rgb: np.ndarray, rectangle: tuple[int, int, int, int], size: int) -> np.ndarray:
+def crop_rectangle(rgb: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     """The rectangle as RGB uint8 (size, size, 3): averaged by area along sides that shrink, Lanczos along others."""
     left, top, right, bottom = rectangle
-    cut = rgb[top:bottom, left:right]
     shrunk = (min(right - left, size), min(bottom - top, size))
-    small = averaged(cut, shrunk)
+    small = _resize_area(rgb[top:bottom, left:right], shrunk)
     return small if shrunk == (size, size) else cv2.resize(small, (size, size), interpolation=cv2.INTER_LANCZOS4)
 
 
-# Colours to grey, everywhere by the same weights.
-
-
 def grey(rgb: np.ndarray) -> np.ndarray:
-    """uint8 (height, width, 3) → uint8 (height, width, 1): ITU-R BT.601's luma, 0.299 R + 0.587 G + 0.114 B, rounded.
+    """Luma of ITU-R BT.601, uint8 (height, width, 1): 0.299 R + 0.587 G + 0.114 B, rounded.
 
-    OpenCV's weights are whole parts of a power of two, and come to it: what is grey already keeps its values.
+    OpenCV's integer weights add up to a power of two, so grey pixels keep their values.
     """
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None]
 
 
-# How sharp a face is.
-
-
 def sharpness(rgb: np.ndarray) -> float:
-    """Variance of the Laplacian of the picture in grey (0 … 255): the lower, the more blurred.
+    """Variance of the Laplacian of the grey image (0 … 255): the lower, the more blurred.
 
-    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study". The Laplacian is the
-    one of four neighbours, mirrored at the edges. All is done in integers but the last division.
+    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study". The Laplacian has
+    four neighbours, mirrored at the edges. Everything but the last division is in integers.
     """
     laplacian = cv2.Laplacian(grey(rgb), cv2.CV_16S, ksize=1).astype(np.int64)
     count, total = laplacian.size, int(laplacian.sum())
     return (count * int((laplacian * laplacian).sum()) - total * total) / count**2
 
 
-# Photographs that lie on a side or stand on their head: the quarter turn at which their faces are upright.
-#
-# All turns are clockwise, in degrees: 0, 90, 180 or 270. A picture turned by 90 has its left edge at the top.
+# Photographs on their side or upside down. Degrees are clockwise: 0, 90, 180 or 270
 
-ROTATIONS = (90, 180, 270)  # in the order in which they are looked at; of equal ones the first is taken
-# BlazeFace also finds faces that lie or stand on their head, but with less confidence, and mostly with the keypoints
-# of an upright face: 281 of 299 CelebA faces turned by 180° had them in anatomical order, and 50 px off. So order alone
-# tells nothing. Scores among the faces that lean at most 45° do: of 800 CelebA faces, each turned all four ways, 99.9 %
-# were put right, and 75 % of those that were upright needed one look, for they score 0.9, which others do not.
-_LEAN = math.pi / 4
+ROTATIONS = (90, 180, 270)  # in the order in which they are tried; the first of equal ones wins
+# BlazeFace also finds faces on their side or upside down, with lower scores and mostly with the keypoints of an upright
+# face: of 299 CelebA faces rotated by 180°, 281 had them in anatomical order, and 50 px off. So the order alone does
+# not decide. Scores among faces that lean at most 45° do: of 800 CelebA faces in all four rotations, 99.9 % were put
+# upright, and 75 % of the upright ones needed one look, for they score 0.9, which others do not.
+_MAX_LEAN = math.pi / 4
 _SURE_SCORE = 0.9
-
-_CV2_ROTATIONS = {90: 3, 180: 2, 270: 1}  # numpy.rot90 turns counter-clockwise
 
 
 def best_rotation(rgb: np.ndarray, found: list[Face], detector: Detector, min_score: float) -> tuple[list[Face], int]:
-    """Faces at the quarter turn where the best of them is upright, and that turn.
+    """Find the rotation of a photograph in which its best face is upright.
 
-    The picture is left as it is where its best face leans at most 45° and scores 0.9 or more. Else all turns are
-    looked at, and the one whose best face scores highest among those that lean at most 45° wins; the smaller turn where
-    they are equal, and no turn at all where there is no such face.
+    If its best face as it is leans at most 45° and scores at least 0.9, that is 0°. Otherwise all rotations are tried:
+    the highest score among faces that lean at most 45° wins, then the smaller angle; 0° if there is no such face.
 
     Args:
-        rgb: uint8 (height, width, 3).
         found: faces of ``rgb`` as it is.
 
     Returns:
-        The faces in pixels of ``rgb`` as it is, and the degrees by which it has to be turned clockwise.
+        The faces in pixels of ``rgb`` as it is, and the degrees by which to rotate it.
     """
     height, width = rgb.shape[:2]
-    best, faces, turn = _upright_score(found, width, height), found, 0
+    best, faces, rotation = _upright_score(found, width, height), found, 0
     if best >= _SURE_SCORE:
         return found, 0
     for degrees in ROTATIONS:
-        turned = np.ascontiguousarray(np.rot90(rgb, _CV2_ROTATIONS[degrees]))
-        size = turned.shape[1], turned.shape[0]
-        candidates = detector.detect(turned, min_score)
+        rotated = np.ascontiguousarray(np.rot90(rgb, -degrees // 90))  # numpy turns counter-clockwise
+        size = rotated.shape[1], rotated.shape[0]
+        candidates = detector.detect(rotated, min_score)
         score = _upright_score(candidates, *size)
         if score > best:
-            best, turn = score, degrees
+            best, rotation = score, degrees
             faces = [rotated_face(face, 360 - degrees, *size) for face in candidates]
-    return faces, turn
+    return faces, rotation
 
 
 def _upright_score(faces: list[Face], width: int, height: int) -> float:
-    """Score of the best face of those that are upright; 0 where there is none."""
-    upright = [face for face in faces if face.anatomical and abs(_lean(face)) <= _LEAN]
+    """Score of the best upright face; 0 if there is none."""
+    upright = [face for face in faces if face.anatomical and abs(_lean(face)) <= _MAX_LEAN]
     return nearest_to_centre(upright, width, height).score if upright else 0.0
 
 
 def _lean(face: Face) -> float:
-    """The angle by which an aligned crop would be turned, radians: that of e − rot90(m), as in `aligned_quad`."""
+    """The angle of e − rot90(m), as in `aligned_quad`, radians."""
     left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
     return cmath.phase(right - left - 1j * (mouth - (left + right) / 2))
 
@@ -338,7 +319,7 @@ def rotated_size(degrees: int, width: int, height: int) -> tuple[int, int]:
 
 
 def rotated_point(x: float, y: float, degrees: int, width: float, height: float) -> tuple[float, float]:
-    """Where a point of a width × height picture lies once the picture is turned."""
+    """The position of a point of a width × height image after the image is rotated."""
     if degrees == 90:
         return height - y, x
     if degrees == 180:
@@ -347,7 +328,7 @@ def rotated_point(x: float, y: float, degrees: int, width: float, height: float)
 
 
 def rotated_face(face: Face, degrees: int, width: float, height: float) -> Face:
-    """The face in a width × height picture once the picture is turned; 360 − degrees in the turned one undoes it."""
+    """The face after its width × height image is rotated; 360 − degrees in the rotated image is the inverse."""
     x, y, w, h = face.box
     (x0, y0), (x1, y1) = (rotated_point(*corner, degrees, width, height) for corner in ((x, y), (x + w, y + h)))
     keypoints = tuple(rotated_point(*point, degrees, width, height) for point in face.keypoints)
@@ -355,5 +336,5 @@ def rotated_face(face: Face, degrees: int, width: float, height: float) -> Face:
 
 
 def rotated_quad(quad: Quad, degrees: int, width: float, height: float) -> Quad:
-    """The quadrilateral once the picture is turned: its first corner is still the crop's top left."""
+    """The quadrilateral after the image is rotated: its first corner is still the crop's top left."""
     return np.array([rotated_point(x, y, degrees, width, height) for x, y in quad.tolist()])

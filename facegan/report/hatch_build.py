@@ -1,4 +1,4 @@
-"""Hatch's build hook: lays the chart library that reports carry beside their templates.
+"""Hatch's build hook: puts the chart library of reports next to their templates.
 
 Loaded by its path before facegan or anything that it needs is installed.
 """
@@ -15,18 +15,18 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class ChartLibrary(BuildHookInterface[Any]):
-    """In wheels, editable installs and source distributions. Where the files lie already, nothing is fetched."""
+    """In wheels, editable installs and source distributions. Nothing is fetched if the files are there."""
 
     def dependencies(self) -> list[str]:
         """An npm as a wheel, where files are missing and this machine has no npm."""
         web = self._web()
         has_npm = next(web.npm_commands(), None) is not None
-        return [] if has_npm or not web.missing_files(web.known_packages()["uplot"], web.LAID) else [_NPM_WHEEL]
+        return [] if has_npm or not web.missing_files(web.known_packages()["uplot"], web.VENDOR) else [_NPM_WHEEL]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         web = self._web()
         try:
-            web.lay_files(web.known_packages()["uplot"], web.LAID)
+            web.vendor_files(web.known_packages()["uplot"], web.VENDOR)
         except sys.modules["facegan.errors"].FaceganError as error:
             sys.exit(f"error: {error}")
         build_data["artifacts"].append("/facegan/report/page/laid/")

@@ -33,9 +33,9 @@ from facegan.shards.format import (
     PHOTOS_FILE,
     PREVIEW_FILE,
     DatasetInfo,
+    SampleRecord,
     ShardEntry,
     Totals,
-    sample_json,
     sample_key,
     shard_name,
 )
@@ -121,7 +121,7 @@ def _write_shard(folder: Path, number: int, images: Pixels, names: list[str]) ->
             path = f"{name}.{_FORMAT}"
             key, sha256 = sample_key(path.encode()), hashlib.sha256(image).hexdigest()
             about = {"path": path, "sha256": sha256, "width": width, "height": height}
-            writer.add(key, _FORMAT, image, sample_json(**about, box=[], keypoints=[], score=0.0, quad=quad))
+            writer.add(key, _FORMAT, image, SampleRecord(**about, quad=quad).to_json())
             row = {**about, "bytes": len(image), "outcome": "kept", "reason": "", "faces": 0, "scores": [], "box": []}
             rows.append({**row, "keys": [key], "split": _SPLIT, "shard": shard})
         total = writer.commit(flushed=False)  # atomic_dir flushes all files together

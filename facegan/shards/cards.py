@@ -1,4 +1,4 @@
-"""README.md: the dataset card, with the YAML front matter that Hugging Face's hub and ``datasets`` read."""
+"""Files for other tools next to the shards: the dataset card, and the indexes of wids, timm and ML Croissant."""
 
 from __future__ import annotations
 
@@ -12,13 +12,34 @@ from facegan.config import PrepConfig
 from facegan.files import human_bytes, write_bytes, write_json
 from facegan.manifests import KnownDataset, completeness
 from facegan.shards.croissant import croissant
-from facegan.shards.format import GENERATED, DatasetInfo, ShardEntry
+from facegan.shards.format import GENERATED, REASONS, DatasetInfo, SampleMeta, ShardEntry
 
-# Lists of shards as wids and timm read them.
+_HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+
+
+def write_cards(folder: Path, info: DatasetInfo, known: KnownDataset | None) -> list[str]:
+    """Write README.md, croissant.json, _info.json and an index-SPLIT.json for every split that has shards.
+
+    The bytes depend on the arguments alone.
+
+    Args:
+        info: dataset.json as it will be.
+        known: the data set of the photographs, if facegan knows it.
+
+    Returns:
+        The files' names.
+    """
+    write_bytes(folder / "README.md", readme(info, known).encode())
+    tables = {"croissant.json": croissant(info, known), "_info.json": timm_info(info)}
+    tables |= {f"index-{split}.json": wids_index(info, split) for split in info.splits}
+    for name, table in tables.items():
+        write_json(folder / name, table)
+    return ["README.md", *tables]
 
 
 def wids_index(info: DatasetInfo, split: str) -> dict[str, Any]:
-    """index-SPLIT.json: wids-shard-index-v1, its URLs relative to the index itself."""
+    """index-SPLIT.json: wids-shard-index-v1, with URLs relative to the index."""
     return {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
@@ -31,7 +52,7 @@ def wids_index(info: DatasetInfo, split: str) -> dict[str, Any]:
 
 
 def timm_info(info: DatasetInfo) -> dict[str, Any]:
-    """_info.json. Without ``alt_label``, the field of KEY.json that holds the class, timm reads nothing in silence."""
+    """_info.json. Without ``alt_label``, the field of KEY.json with the class, timm silently reads no sample."""
     splits = {}
     for split in info.splits:
         shards = info.split_shards(split)
@@ -39,13 +60,17 @@ def timm_info(info: DatasetInfo) -> dict[str, Any]:
             "name": split,
             "filenames": [shard.name for shard in shards],
             "shard_lengths": [shard.samples for shard in shards],
-            "num_samples": sum(shard.samples for shard in shards),
+            "num_samples": _samples(shards),
             "alt_label": "label",
         }
     return {"splits": splits}
 
 
-# Pieces of Markdown for cards.
+def _samples(shards: Iterable[ShardEntry]) -> int:
+    return sum(shard.samples for shard in shards)
+
+
+# Markdown whose structure no value can change
 
 
 def markdown_table(head: list[str], rows: Iterable[tuple[str, ...]]) -> str:
@@ -54,53 +79,27 @@ def markdown_table(head: list[str], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def code(value: Any) -> str:
-    """A value as code, in which Markdown finds nothing but the end: that is no part of it."""
+    """A value as inline code."""
     return f"`{markdown_text(value)}`"
 
 
 def text(value: Any) -> str:
-    """A value as text: no markup, link or address in it is one."""
+    """A value as text without markup, links or addresses."""
     line = markdown_text(value).strip()
     line = re.sub(r"[\\*\[\]~&]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
-    line = re.sub(r"^(\d*)([-+#=]|[.)](?=\s|$))", r"\1\\\2", line)  # with which lists, headings and rules begin
-    # GitHub makes links of bare addresses.
+    line = re.sub(r"^(\d*)([-+#=]|[.)](?=\s|$))", r"\1\\\2", line)  # starts of lists, headings and rules
+    # GitHub turns bare addresses into links.
     return line.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def markdown_text(value: Any) -> str:
-    """A value on one line, for code and YAML: without what ends code, and without tags."""
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return "".join(c if c.isprintable() and c not in "`<>" else "?" for c in text)
+    """A value on one line, for code and YAML: without tags and backticks."""
+    line = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "".join(c if c.isprintable() and c not in "`<>" else "?" for c in line)
 
 
-_HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}  # as the hub calls ours
-REASONS_TOLD = {
-    "unreadable": "no picture, or damaged",
-    "truncated": "a JPEG that ends too early",
-    "too_large": "above the limits of pixels or bytes",
-    "too_small": "a face of too few pixels",
-    "no_face": "no face found",
-    "low_score": "a face found, but with too low a score",
-    "bad_keypoints": "eyes, nose and mouth found out of order",
-    "several_faces": "more than the one face asked for",
-    "off_edge": "too much of the crop lies outside the photograph",
-    "blurry": "the face is blurred",
-    "duplicate": "the same file as another photograph",
-    "unreachable": "it could not be fetched",
-    "crashed": "a fault of the program",
-}
-FIELDS = {
-    "path": "the photograph, below the folder that prep was given",
-    "sha256": "of the photograph's file",
-    "width": "of the upright photograph, in pixels",
-    "height": "of the upright photograph, in pixels",
-    "box": "the detector's box [x, y, width, height], in pixels of the photograph; empty without a detector",
-    "keypoints": "six [x, y]: image-left eye, image-right eye, nose, mouth, image-left ear, image-right ear",
-    "score": "the detector's score, 0 to 1",
-    "quad": "the crop's corners [x, y]: top left, bottom left, bottom right, top right; pixel centres at .5",
-    "turned": "degrees that the photograph was turned by before the face was found: 0, 90, 180 or 270",
-    "label": "the class; 0 where the photographs have none",
-}
+# README.md
+
 # Tool, import, and the line that opens the dataset.
 _READERS = (
     (
@@ -124,97 +123,87 @@ _READERS = (
         'images = timm.data.create_dataset("wds/faces", root="/path/to/out", split="{split}")',
     ),
     (
-        "wids (from an absolute path: it keeps copies of shards in $WIDS_CACHE by their paths)",
+        "wids (from an absolute path: it caches shards in $WIDS_CACHE by path)",
         "import wids",
         'samples = wids.ShardListDataset("/path/to/out/index-{split}.json")',
     ),
     (
-        "ML Croissant (it unpacks shards in $CROISSANT_CACHE by their names alone: each dataset needs its own)",
+        "ML Croissant (it unpacks shards in $CROISSANT_CACHE by name: use another cache for each dataset)",
         "import mlcroissant",
         'records = mlcroissant.Dataset("out/croissant.json").records("faces")',
     ),
 )
 _MEANINGS = {
     "models": "SHA-256 of each of the detector's models",
-    "attributes": "SHA-256 of the list of attributes, where one was given",
+    "attributes": "SHA-256 of the list of attributes, if there was one",
 }
-_DRAWN = {
+_MEANINGS_GENERATED = {
     "size": "side of a face in pixels",
-    "channels": "3: colours; 1: grey",
+    "channels": "3: RGB; 1: grey",
     "format": "png: uncompressed, lossless",
-    "shard_size": "samples a shard",
+    "shard_size": "samples per shard",
     "generator": "SHA-256 of the generator's safetensors file",
-    "seed": "sample i follows from it and i",
-    "seeds": "a sample of each",
+    "seed": "seed of the latents; sample i depends on it and on i",
+    "seeds": "one sample for each",
     "latents": "SHA-256 of the file of latents",
 }
-_OF_DRAWN = FIELDS | {
-    "path": "the sample's name; no photograph lies there",
+_FIELDS_GENERATED = {
+    "path": "the sample's name; there is no photograph",
     "sha256": "of the image's file",
     "width": "of the image, in pixels",
     "height": "of the image, in pixels",
-    "box": "empty: no detector looked at it",
-    "keypoints": "empty, likewise",
-    "score": "0, likewise",
+    "box": "empty: no detector ran",
+    "keypoints": "empty",
+    "score": "0",
     "quad": "the image's corners [x, y]: top left, bottom left, bottom right, top right",
     "turned": "0",
     "label": "0",
 }
-_TERMS_GENERATED = """\
-Say of these faces that they are generated. A generator can give back likenesses of the people whose photographs it was
-trained on, and the terms of those photographs may bind what it draws: whoever passes this on has to know them."""
 _CONSENT = """\
-A face is personal data. Use these only where the people in the photographs agreed to it, or where the terms of the \
-photographs allow it; keep those terms with the dataset, delete the face of whoever asks for it, and say of generated \
-faces that they are generated. A generator trained on few people can give back their likenesses."""
+A face is personal data. Use these only if the people in the photographs agreed to it, or if the terms of the \
+photographs allow it. Keep those terms with the dataset, delete the face of anyone who asks for it, and label \
+generated faces as generated. A generator trained on few people can reproduce their likenesses.
+"""
 _TERMS_UNKNOWN = """\
-facegan was not told where these photographs come from, so it can't say what may be done with them. Whoever passes \
-this dataset on has to know, and to say so beside it."""
+facegan does not know the origin of these photographs, so it cannot state their terms of use. If you publish this \
+dataset, add them.
+"""
+_TERMS_GENERATED = """\
+Label these faces as generated. A generator can reproduce likenesses of the people in its training photographs, and the
+terms of those photographs may apply to its output: know them before you publish this dataset.
+"""
 
 
 def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
-    """The card: YAML front matter, then what people want to know."""
-    if info.is_generated:
-        return _generated(info)
+    """The dataset card, with the YAML front matter that Hugging Face's hub and ``datasets`` read."""
     size = text(info.settings["size"])
-    sections = [
-        ("", _about(info, known)),
-        ("What is in it", _contents(info)),
-        ("What became of the photographs", _outcomes(info)),
-        ("KEY.json", markdown_table(["field", "meaning"], ((f"`{name}`", text) for name, text in FIELDS.items()))),
-        ("How to read it", _reading(info)),
-        ("How it was made", _made(info)),
-        ("Terms", _terms(known)),
-        *([("The people in it", _CONSENT + "\n")] if known is None or known.people else []),
-    ]
-    title = f"# Faces{f' of {known.title}' if known else ''}, {size} × {size}\n\n"
-    body = "\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections)
-    return f"---\n{_front_matter(info, known)}---\n\n{title}{body}"
-
-
-def _generated(info: DatasetInfo) -> str:
-    """The card of faces that a generator drew."""
-    size, count = text(info.settings["size"]), sum(shard.samples for shard in info.shards)
-    drawn = {name: value for name, value in info.settings[GENERATED].items() if value != ""}
-    settings = {**{name: value for name, value in info.settings.items() if name != GENERATED}, **drawn}
-    about = (
-        f"{count:,} **generated** faces of {size} × {size} pixels{', grey' if info.channels == 1 else ''}, drawn by a "
-        "generator of facegan (`facegan sample`).\nThey are photographs of nobody.\n"
-    )
-    rows = ((code(name), code(value), _DRAWN.get(name, "")) for name, value in settings.items())
+    if info.is_generated:
+        title, fields, terms = "Generated faces", _FIELDS_GENERATED, _TERMS_GENERATED
+        settings = {name: value for name, value in info.settings.items() if name != GENERATED}
+        settings |= {name: value for name, value in info.settings[GENERATED].items() if value != ""}
+        meanings = _MEANINGS_GENERATED
+        same = "The same generator, latents and versions on the same kind of machine"
+    else:
+        title = f"Faces of {known.title}" if known else "Faces"
+        fields = {name: field.description or "" for name, field in SampleMeta.model_fields.items()}
+        terms = _terms(known)
+        settings = info.settings
+        meanings = {name: field.description or "" for name, field in PrepConfig.model_fields.items()} | _MEANINGS
+        same = "The same photographs, settings and versions on the same kind of CPU"
+    rows = ((code(name), code(value), meanings.get(name, "")) for name, value in settings.items())
     versions = ((text(name), text(version)) for name, version in info.versions.items())
-    same = "\nThe same generator, latents and versions on the same kind of machine give the same bytes of every file.\n"
-    sections = [
-        ("", about),
-        ("What is in it", _contents(info)),
-        ("KEY.json", markdown_table(["field", "meaning"], ((f"`{name}`", _OF_DRAWN[name]) for name in FIELDS))),
-        ("How to read it", _reading(info)),
-        ("How it was made", markdown_table(["setting", "value", "meaning"], rows)
-         + "\n" + markdown_table(["library", "version"], versions) + same),
-        ("Terms", _TERMS_GENERATED + "\n"),
-    ]  # fmt: skip
-    body = "\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections)
-    return f"---\n{_front_matter(info, None)}---\n\n# Generated faces, {size} × {size}\n\n{body}"
+    sections = {
+        "Contents": _contents(info),
+        "Outcomes": "" if info.is_generated else _outcomes(info),
+        "KEY.json": markdown_table(["field", "meaning"], ((f"`{name}`", meaning) for name, meaning in fields.items())),
+        "How to read it": _reading(info),
+        "How it was made": f"{markdown_table(['setting', 'value', 'meaning'], rows)}\n"
+        f"{markdown_table(['library', 'version'], versions)}\n{same} give the same bytes of every file.\n",
+        "Terms": terms,
+        "People": _CONSENT if not info.is_generated and (known is None or known.people) else "",
+    }
+    body = "".join(f"\n## {head}\n\n{section}" for head, section in sections.items() if section)
+    return f"---\n{_front_matter(info, known)}---\n\n# {title}, {size} × {size}\n\n{_about(info, known)}{body}"
 
 
 def _front_matter(info: DatasetInfo, known: KnownDataset | None) -> str:
@@ -222,7 +211,7 @@ def _front_matter(info: DatasetInfo, known: KnownDataset | None) -> str:
     if known and known.licence_name:
         lines.append(f"license_name: {known.licence_name}")
     lines += ["task_categories:", "- unconditional-image-generation"]
-    lines += ["size_categories:", f"- {size_category(sum(shard.samples for shard in info.shards))}"]
+    lines += ["size_categories:", f"- {size_category(_samples(info.shards))}"]
     lines += ["tags:", "- webdataset", *(["- synthetic"] if info.is_generated else [])]
     if info.splits:
         lines += ["configs:", "- config_name: default", "  data_files:"]
@@ -232,55 +221,53 @@ def _front_matter(info: DatasetInfo, known: KnownDataset | None) -> str:
 
 
 def size_category(samples: int) -> str:
-    """The hub's word for a size: ``n<1K``, ``1K<n<10K``, … ``n>1T``."""
-    steps = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
-    above = sum(samples >= 10 ** (3 + i) for i in range(len(steps)))
+    """The hub's name for a size: ``n<1K``, ``1K<n<10K``, … ``n>1T``."""
+    above = sum(samples >= 10 ** (3 + i) for i in range(len(_SIZES)))
     if above == 0:
-        return f"n<{steps[0]}"
-    return f"n>{steps[-1]}" if above == len(steps) else f"{steps[above - 1]}<n<{steps[above]}"
+        return f"n<{_SIZES[0]}"
+    return f"n>{_SIZES[-1]}" if above == len(_SIZES) else f"{_SIZES[above - 1]}<n<{_SIZES[above]}"
 
 
 def _about(info: DatasetInfo, known: KnownDataset | None) -> str:
-    samples, size = sum(shard.samples for shard in info.shards), text(info.settings["size"])
+    size, grey = text(info.settings["size"]), ", grey" if info.channels == 1 else ""
+    faces = f"faces of {size} × {size} pixels{grey}"
+    if info.is_generated:
+        drawn = "drawn by a generator of facegan (`facegan sample`).\nThey show nobody.\n"
+        return f"{_samples(info.shards):,} **generated** {faces}, {drawn}"
     photographs = completeness(known, info.totals.photos) if known else f"{info.totals.photos:,} photographs"
     return (
-        f"{samples:,} faces of {size} × {size} pixels{', grey' if info.channels == 1 else ''}, cut out of "
-        f"{photographs}.\n"
-        f"`facegan prep` writes this page, and writes it anew when photographs are added.\n"
+        f"{_samples(info.shards):,} {faces}, cropped from {photographs}.\n"
+        "`facegan prep` writes this page, and writes it again when photographs are added.\n"
     )
 
 
 def _contents(info: DatasetInfo) -> str:
+    rows = []
+    for split in info.splits:
+        shards = info.split_shards(split)
+        size = human_bytes(sum(shard.bytes for shard in shards))
+        rows.append((split, _HUB_SPLITS[split], f"{len(shards):,}", f"{_samples(shards):,}", size))
     image = code(f"KEY.{info.settings['format']}")
-    splits = (
-        (split, _HUB_SPLITS[split], f"{len(shards):,}", f"{sum(s.samples for s in shards):,}",
-         human_bytes(sum(s.bytes for s in shards)))
-        for split in info.splits
-        for shards in [info.split_shards(split)]
-    )  # fmt: skip
-    what, seen, sheet = (
-        "photograph",
-        "photograph seen, kept or not",
-        "faces, and rejected photographs with their reasons",
-    )
+    item, row, sheet = "photograph", "photograph, kept or rejected", "faces, and rejects with their reasons"
     if info.is_generated:
-        what, seen, sheet = "sample", "sample", "the first faces"
+        item, row, sheet = "sample", "sample", "the first faces"
     return (
-        markdown_table(["split", "on the hub", "shards", "faces", "size"], splits)
-        + f"\nA shard is a tar of {image} and `KEY.json`; KEY is the {what}'s path with every byte but "
-        f"letters,\ndigits, `_` and `-` as `=XX`, and without a final `.jpg`. Beside the shards lie\n\n"
-        f"- `photos.parquet`: one row for every {seen};\n"
-        f"- `dataset.json`: settings, versions, totals, and the SHA-256 of every shard;\n"
+        markdown_table(["split", "on the hub", "shards", "faces", "size"], rows)
+        + f"\nA shard is a tar of {image} and `KEY.json`. KEY is the {item}'s path: "
+        "bytes other than letters,\ndigits, `_` and `-` are written as `=XX`, and a final `.jpg` is dropped. "
+        "Next to the shards are\n\n"
+        f"- `photos.parquet`: one row per {row};\n"
+        "- `dataset.json`: settings, versions, totals, and the SHA-256 of every shard;\n"
         f"- `preview.png`: {sheet};\n"
-        f"- `croissant.json`, `_info.json`, `index-SPLIT.json`: for ML Croissant, timm and wids.\n"
+        "- `croissant.json`, `_info.json`, `index-SPLIT.json`: for ML Croissant, timm and wids.\n"
     )
 
 
 def _outcomes(info: DatasetInfo) -> str:
     totals = info.totals
     rows = [("kept", f"{totals.kept:,}", "")]
-    rows += [(code(reason), f"{count:,}", REASONS_TOLD.get(reason, "")) for reason, count in totals.rejected.items()]
-    rows += [("together", f"{totals.photos:,}", "")]
+    rows += [(code(reason), f"{count:,}", REASONS.get(reason, "")) for reason, count in totals.rejected.items()]
+    rows += [("total", f"{totals.photos:,}", "")]
     ignored = ", ".join(f"{count:,} {text(suffix)}" for suffix, count in totals.ignored.items())
     return markdown_table(["outcome", "photographs", "meaning"], rows) + (
         f"\nOther files, ignored: {ignored}.\n" if ignored else ""
@@ -289,15 +276,15 @@ def _outcomes(info: DatasetInfo) -> str:
 
 def _reading(info: DatasetInfo) -> str:
     if not info.splits:
-        return "There is no face in it.\n"
+        return "The dataset has no faces.\n"
     split = info.splits[0]
     names = {"split": split, "hub_split": _HUB_SPLITS[split], "shards": _braces(info.split_shards(split))}
     blocks = (f"{tool}:\n\n```python\n{first}\n\n{then.format(**names)}\n```\n" for tool, first, then in _READERS)
-    return "`out` stands for this folder.\n\n" + "\n".join(blocks)
+    return "`out` is this folder.\n\n" + "\n".join(blocks)
 
 
 def _braces(shards: list[ShardEntry]) -> str:
-    """All shards of a split in one word, as shells and webdataset expand it. They are numbered without gaps."""
+    """All shards of a split in the brace notation of shells and webdataset. They are numbered without gaps."""
     first, last = shards[0].name, shards[-1].name
     if first == last:
         return first
@@ -305,50 +292,7 @@ def _braces(shards: list[ShardEntry]) -> str:
     return f"{start}-{{{number}..{last.removesuffix('.tar').rpartition('-')[2]}}}.tar"
 
 
-def _made(info: DatasetInfo) -> str:
-    fields = PrepConfig.model_fields
-    settings = (
-        (
-            code(name),
-            code(value),
-            fields[name].description or "" if name in fields else _MEANINGS.get(name, ""),
-        )
-        for name, value in info.settings.items()
-    )
-    versions = ((text(name), text(version)) for name, version in info.versions.items())
-    return (
-        markdown_table(["setting", "value", "meaning"], settings)
-        + "\n"
-        + markdown_table(["library", "version"], versions)
-        + "\nThe same photographs, settings and versions on the same kind of CPU give the same bytes of every file.\n"
-    )
-
-
 def _terms(known: KnownDataset | None) -> str:
     if known is None:
-        return _TERMS_UNKNOWN + "\n"
-    return f"{known.title}: {known.terms}\n\nTo be had from: {known.where}\n\n```bibtex\n{known.citation}\n```\n"
-
-
-# What other tools read beside the shards: a dataset card, ML Croissant, wids' indexes and timm's list.
-
-
-def write_cards(folder: Path, info: DatasetInfo, known: KnownDataset | None) -> list[str]:
-    """README.md, croissant.json, _info.json and an index-SPLIT.json for every split that has shards.
-
-    The bytes follow from the arguments alone.
-
-    Args:
-        folder: where the files go.
-        info: dataset.json as it will be.
-        known: the data set that the photographs are of, where it is known.
-
-    Returns:
-        The files' names.
-    """
-    write_bytes(folder / "README.md", readme(info, known).encode())
-    tables = {"croissant.json": croissant(info, known), "_info.json": timm_info(info)}
-    tables |= {f"index-{split}.json": wids_index(info, split) for split in info.splits}
-    for name, table in tables.items():
-        write_json(folder / name, table)
-    return ["README.md", *tables]
+        return _TERMS_UNKNOWN
+    return f"{known.title}: {known.terms}\n\nSource: {known.where}\n\n```bibtex\n{known.citation}\n```\n"

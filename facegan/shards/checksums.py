@@ -1,7 +1,6 @@
-"""A dataset's files against the checksums in dataset.json: before their data is copied on, and before a training.
+"""A dataset's files against the checksums in dataset.json.
 
-Whoever copies data from a dataset compares each file first, once a run: otherwise damage would get right checksums in
-the copy. What is read next comes from the page cache.
+Code that copies data from a dataset checks each file first: otherwise damage would get valid checksums in the copy.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from facegan.errors import DamagedFile, DatasetError, DiskError
 from facegan.files import make_folder, read_json, sha256_file, user_cache, write_json
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
 
-Mark = tuple[str, int, int]  # SHA-256, size, time of change in ns
+FileStamp = tuple[str, int, int]  # SHA-256 in dataset.json, size, time of change in ns
 
 
 def check_shard(folder: Path, entry: ShardEntry, file: Path | None = None) -> None:
-    """Compares a shard's size, then its SHA-256.
+    """Compare a shard's size, then its SHA-256.
 
     Args:
         file: where its bytes are, if not under its name in ``folder``.
@@ -30,73 +29,74 @@ def check_shard(folder: Path, entry: ShardEntry, file: Path | None = None) -> No
     if error := size_error(folder, entry, file):
         raise error
     if sha256_file(file or folder / entry.name) != entry.sha256:
-        raise altered(folder, f"The shard {folder / entry.name}")
+        raise _altered(folder, f"The shard {folder / entry.name}")
 
 
 def check_photos(folder: Path, info: DatasetInfo) -> None:
-    """Compares the SHA-256 of photos.parquet.
+    """Compare the SHA-256 of photos.parquet.
 
     Raises:
         DatasetError: it is missing or altered.
     """
     path = folder / PHOTOS_FILE
     if not path.is_file():
-        raise DatasetError(f"{path} is missing. See what else is wrong: facegan verify {folder}")
+        raise DatasetError(f"{path} is missing. {_see_verify(folder)}")
     if sha256_file(path) != info.photos_sha256:
-        raise altered(folder, str(path))
+        raise _altered(folder, str(path))
 
 
 def size_error(folder: Path, entry: ShardEntry, file: Path | None = None) -> DatasetError | None:
-    """What is wrong with a shard's file, by its size."""
+    """An error if a shard's file is missing or has another size than in dataset.json."""
     path = folder / entry.name
     try:
         found = (file or path).stat().st_size
     except FileNotFoundError:
-        return DatasetError(f"The shard {path} is missing. See what else is wrong: facegan verify {folder}")
+        return DatasetError(f"The shard {path} is missing. {_see_verify(folder)}")
     if found == entry.bytes:
         return None
     how = "cut short" if found < entry.bytes else "altered"
     return DatasetError(
         f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {entry.bytes:,}.\n"
-        f"See what else is wrong: facegan verify {folder}"
+        f"{_see_verify(folder)}"
     )
 
 
-def altered(folder: Path, what: str) -> DatasetError:
-    return DatasetError(
-        f"{what} was altered: its SHA-256 is not that of {DATASET_FILE}.\n"
-        f"See what else is wrong: facegan verify {folder}"
-    )
+def _altered(folder: Path, file: str) -> DatasetError:
+    return DatasetError(f"{file} was altered: its SHA-256 differs from {DATASET_FILE}.\n{_see_verify(folder)}")
 
 
-def mark_of(folder: Path, entry: ShardEntry) -> Mark | None:
-    """Changes with every write to the shard, and with its copy; None if the shard is missing."""
+def _see_verify(folder: Path) -> str:
+    return f"List all problems with: facegan verify {folder}"
+
+
+def file_stamp(folder: Path, entry: ShardEntry) -> FileStamp | None:
+    """Changes with every write to the shard and with its copies; None if the shard is missing."""
     with suppress(FileNotFoundError):
         stat = (folder / entry.name).stat()
         return entry.sha256, stat.st_size, stat.st_ctime_ns
     return None
 
 
-def save_verified(folder: Path, marks: Mapping[str, Mark | None]) -> None:
-    """Remembers in the user cache which shards agreed with their checksums, and forgets those that did not (None).
+def save_verified(folder: Path, stamps: Mapping[str, FileStamp | None]) -> None:
+    """Remember in the user cache which shards had the right checksum (None: it did not).
 
     Args:
-        marks: by shard, from before it was read.
+        stamps: by shard, taken before it was read.
     """
     path = _verified_path(folder)
-    with suppress(DiskError):  # then the next training says that they were not checked
+    with suppress(DiskError):  # the next training says that the shards were not checked
         make_folder(path.parent)
-        write_json(path, {**_verified(path), **marks})
+        write_json(path, {**_verified(path), **stamps})
 
 
 def are_verified(folder: Path, entries: Iterable[ShardEntry]) -> bool:
-    """Whether no shard changed since it was last compared with its checksum on this machine."""
-    marks = _verified(_verified_path(folder))
-    return all(marks.get(entry.name) == list(mark_of(folder, entry) or ()) for entry in entries)
+    """Whether all shards are unchanged since their checksums were last compared on this machine."""
+    stamps = _verified(_verified_path(folder))
+    return all(stamps.get(entry.name) == list(file_stamp(folder, entry) or ()) for entry in entries)
 
 
 def _verified(path: Path) -> dict[str, list]:
-    with suppress(OSError, DamagedFile):  # none yet
+    with suppress(OSError, DamagedFile):
         found = read_json(path)
         if isinstance(found, dict):
             return found

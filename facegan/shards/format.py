@@ -1,10 +1,12 @@
-"""What a dataset on disk is made of: names, keys, the sample's JSON, dataset.json."""
+"""The dataset format: file names, sample keys, KEY.json and dataset.json."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,35 +19,51 @@ DATASET_FILE = "dataset.json"
 PHOTOS_FILE = "photos.parquet"
 PREVIEW_FILE = "preview.png"
 STATE_FOLDER = ".facegan"
-GENERATED = (
-    "generated"  # the entry in dataset.json's settings that tells what drew the faces, where they are no photographs'
-)
+GENERATED = "generated"  # entry of dataset.json's settings that describes the generator of a dataset of samples
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".avif", ".heic", ".heif"}
 )
-IMAGE_FORMATS = ("png", "jpg", "webp")
+IMAGE_FORMATS = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}  # of samples; MIME types
 SPLITS = ("train", "val", "test")
-REASONS = (
-    "unreadable", "truncated", "too_large", "too_small", "no_face", "low_score", "bad_keypoints", "several_faces",
-    "off_edge", "blurry", "duplicate", "unreachable", "crashed",
-)  # fmt: skip
+SHARD_NAME = re.compile(r"(train|val|test)-\d{6,}\.tar")
+CARD_NAME = re.compile(r"README\.md|croissant\.json|_info\.json|index-(train|val|test)\.json")
 
-_PHOTO_SUFFIXES = frozenset(suffix.encode() for suffix in PHOTO_SUFFIXES)
-_MOST_SHARD_BYTES = 1 << 42  # 4 TiB: more is a mistake, or meant to take all memory
+# Why a photograph was rejected: the values of `reason` in photos.parquet, and their meaning.
+REASONS = {
+    "unreadable": "not an image, or damaged",
+    "truncated": "the file ends too early",
+    "too_large": "above the limit of pixels or bytes",
+    "too_small": "a face of too few pixels",
+    "no_face": "no face found",
+    "low_score": "a face found, but its score is too low",
+    "bad_keypoints": "eyes, nose and mouth are out of order",
+    "several_faces": "more than one face, with --faces only",
+    "off_edge": "too much of the crop is outside the photograph",
+    "blurry": "the face is blurred",
+    "duplicate": "the same file as another photograph",
+    "unreachable": "the photograph could not be fetched",
+    "crashed": "a fault of the program",
+}
 
+_MAX_SHARD_BYTES = 1 << 42  # 4 TiB
+_SUFFIX_BYTES = frozenset(suffix.encode() for suffix in PHOTO_SUFFIXES)
 _KEY_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
-_KEY_LIMIT = 200
-_KEY_KEPT = 160
+_KEY_LIMIT, _KEY_CUT = 200, 160
+_FURTHER_FACE = re.compile(r"=f([0-9]{1,9})$")
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
-def sample_key(path: bytes, face: int = 0) -> str:
-    """A photograph's path → the key of its sample.
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:06d}.tar"
 
-    Letters, digits, ``_`` and ``-`` stand, any other byte is ``=XX``; a final ``.jpg`` is dropped, unless what is left
-    would look like another photograph (``x.png.jpg`` beside ``x.png``). Face n > 0 of a photo ends in ``=fn``. Keys
+
+def sample_key(path: bytes, face: int = 0) -> str:
+    """The key of a photograph's sample.
+
+    Letters, digits, ``_`` and ``-`` are kept, any other byte becomes ``=XX``. A final ``.jpg`` is dropped unless the
+    rest would look like another photograph (``x.png.jpg`` and ``x.png``). Face n > 0 of a photo ends in ``=fn``. Keys
     over 200 bytes are cut to 160 and end in ``=h`` and 16 hexadecimal digits of the path's SHA-256.
     """
     stem = path.removesuffix(b".jpg")
@@ -53,25 +71,36 @@ def sample_key(path: bytes, face: int = 0) -> str:
     key = _KEY_ESCAPED.sub(lambda match: b"=%02X" % match[0][0], kept).decode()
     further = f"=f{face}" if face else ""
     if len(key) + len(further) > _KEY_LIMIT:
-        key = re.sub(r"=.?$", "", key[:_KEY_KEPT]) + "=h" + hashlib.sha256(path).hexdigest()[:16]
+        key = re.sub(r"=.?$", "", key[:_KEY_CUT]) + "=h" + hashlib.sha256(path).hexdigest()[:16]
     return key + further
 
 
 def key_path(key: str) -> bytes:
-    """The path that `sample_key` made this key from.
+    """The inverse of `sample_key`.
 
     Raises:
-        ValueError: the key was cut (see `sample_key`), or is none of ours.
+        ValueError: the key was cut (see `sample_key`) or is invalid.
     """
     bare = re.sub(r"=f\d+$", "", key)
     if re.search(r"=h[0-9a-f]{16}$", bare) or not re.fullmatch(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})*", bare):
-        raise ValueError(f"{key!r} holds no whole path")
+        raise ValueError(f"{key!r} does not contain a complete path")
     path = re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), bare.encode())
     return path if has_photo_suffix(path) else path + b".jpg"
 
 
+def key_agrees(key: str, path: str) -> bool:
+    r"""Whether ``key`` belongs to the photograph at ``path``, a path as `readable_path` writes it."""
+    further = _FURTHER_FACE.search(key)
+    if sample_key(path.encode("utf-8", "surrogatepass"), int(further[1]) if further else 0) == key:
+        return True
+    try:
+        return "\\x" in path and readable_path(key_path(key)) == path
+    except ValueError:
+        return True  # the key was cut, so the path's undecodable bytes are unknown
+
+
 def has_photo_suffix(path: bytes) -> bool:
-    return path[path.rfind(b".") :].lower() in _PHOTO_SUFFIXES
+    return path[path.rfind(b".") :].lower() in _SUFFIX_BYTES
 
 
 def readable_path(path: bytes) -> str:
@@ -79,50 +108,115 @@ def readable_path(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
-def sample_json(
-    *,
-    path: str,
-    sha256: str,
-    width: int,
-    height: int,
-    box: list[float],
-    keypoints: list[list[float]],
-    score: float,
-    quad: list[list[float]],
-    turned: int = 0,
-    label: int = 0,
-    attributes: dict[str, int] | None = None,
-) -> bytes:
-    """KEY.json. Every field is there, always of one type: readers infer their schema from the first few samples.
+# KEY.json
 
-    ``attributes`` is there in all samples of a dataset, or in none.
-    """
-    return _JSON.encode(
-        {
-            "path": path,
-            "sha256": sha256,
-            "width": width,
-            "height": height,
-            "box": [float(v) for v in box],
-            "keypoints": [[float(v) for v in point] for point in keypoints],
-            "score": float(score),
-            "quad": [[float(v) for v in point] for point in quad],
-            "turned": turned,
-            "label": label,
-            **({"attributes": attributes} if attributes else {}),
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """KEY.json to write; `SampleMeta` describes the fields. Either all samples of a dataset have attributes or none."""
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+    quad: Sequence[Sequence[float]]
+    box: Sequence[float] = ()
+    keypoints: Sequence[Sequence[float]] = ()
+    score: float = 0.0
+    turned: int = 0
+    label: int = 0
+    attributes: dict[str, int] | None = None
+
+    def to_json(self) -> bytes:
+        """Every field is present and always has one type: readers infer their schema from the first few samples."""
+        fields = {
+            "path": self.path,
+            "sha256": self.sha256,
+            "width": self.width,
+            "height": self.height,
+            "box": [float(v) for v in self.box],
+            "keypoints": [[float(v) for v in point] for point in self.keypoints],
+            "score": float(self.score),
+            "quad": [[float(v) for v in point] for point in self.quad],
+            "turned": self.turned,
+            "label": self.label,
         }
-    ).encode()
+        return _JSON.encode(fields | {"attributes": self.attributes} if self.attributes else fields).encode()
 
 
-SHARD_NAME = re.compile(r"(train|val|test)-\d{6,}\.tar")
+def _written_as_float(value: Any) -> Any:
+    if type(value) is not float:  # readers that infer a column's type from the first samples fail on 1 after 0.5
+        raise ValueError("it must be written as a decimal number")
+    return value
 
 
-# What other tools read beside the shards; `facegan.shards.cards` writes them.
-CARD_NAME = re.compile(r"README\.md|croissant\.json|_info\.json|index-(train|val|test)\.json")
+def _entries(count: int) -> BeforeValidator:
+    def check(values: Any) -> Any:
+        if isinstance(values, list) and len(values) not in (0, count):
+            raise ValueError(f"it has {len(values)} entries instead of {count} or none")
+        return values
+
+    return BeforeValidator(check)
 
 
-def shard_name(split: str, number: int) -> str:
-    return f"{split}-{number:06d}.tar"
+_Pixels = Annotated[int, Field(strict=True, gt=0)]
+_Real = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_written_as_float)]
+_Point = Annotated[list[_Real], Field(min_length=2, max_length=2)]
+
+
+class SampleMeta(BaseModel):
+    """KEY.json as read, and the meaning of its fields. Further fields (attributes) are allowed, null is not."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    path: str = Field(min_length=1, description="the photograph, relative to the source folder")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the photograph's file")
+    width: _Pixels = Field(description="of the upright photograph, in pixels")
+    height: _Pixels = Field(description="of the upright photograph, in pixels")
+    box: Annotated[list[_Real], _entries(4)] = Field(
+        description="the detector's box [x, y, width, height], in pixels of the photograph; empty without a detector"
+    )
+    keypoints: Annotated[list[_Point], _entries(6)] = Field(
+        description="six [x, y]: image-left eye, image-right eye, nose, mouth, image-left ear, image-right ear"
+    )
+    score: Annotated[_Real, Field(ge=0, le=1)] = Field(description="the detector's score, 0 to 1")
+    quad: Annotated[list[_Point], Field(min_length=4, max_length=4)] = Field(
+        description="the crop's corners [x, y]: top left, bottom left, bottom right, top right; pixel centres at .5"
+    )
+    turned: Literal[0, 90, 180, 270] = Field(
+        description="degrees by which the photograph was rotated clockwise to find the face: 0, 90, 180 or 270"
+    )
+    label: Annotated[int, Field(strict=True)] = Field(description="the class; 0 where the photographs have none")
+
+    @property
+    def further(self) -> dict[str, str]:
+        """Names and types of further fields: the same in every sample of a dataset."""
+        return {name: _kind(value) for name, value in sorted((self.model_extra or {}).items())}
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_kind(value[name])}" for name in sorted(value)) + "}"
+    return type(value).__name__
+
+
+def meta_problem(error: ValidationError) -> str:
+    """The first problem of a sample's JSON, in a few words."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"'{where}' is missing"
+    rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"'{where}' is {first['input']!r:.60}: {rule}" if where else rule
+
+
+def holds_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(holds_null, value.values()))
+    return value is None or (isinstance(value, list) and any(map(holds_null, value)))
+
+
+# dataset.json
 
 
 class Record(BaseModel):
@@ -130,18 +224,18 @@ class Record(BaseModel):
 
 
 class ShardEntry(Record):
-    """One shard, as dataset.json lists it."""
+    """One shard."""
 
     name: str = Field(pattern=rf"^{SHARD_NAME.pattern}$")
     split: Literal["train", "val", "test"]
-    samples: int = Field(gt=0, le=_MOST_SHARD_BYTES)
-    bytes: int = Field(gt=0, le=_MOST_SHARD_BYTES)
+    samples: int = Field(gt=0, le=_MAX_SHARD_BYTES)
+    bytes: int = Field(gt=0, le=_MAX_SHARD_BYTES)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     md5: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
 class ChunkEntry(Record):
-    """How many photographs, one after the other in photos.parquet, were cut into one shard; "" where none was kept."""
+    """How many consecutive photographs of photos.parquet went into one shard; "" if none was kept."""
 
     split: Literal["train", "val", "test"]
     photos: int = Field(gt=0)
@@ -158,15 +252,17 @@ class Totals(Record):
 
 
 class DatasetInfo(Record):
-    """dataset.json: where it stands, the dataset is whole.
+    """dataset.json. It is written last: if it exists, the dataset is complete.
 
     Attributes:
-        data_set: the name of the known data set that the photographs are of (`facegan.manifests`), or nothing.
+        data_set: name of the known data set of the photographs (`facegan.manifests`), or "".
+        source: digests of the tables or arrays that photographs without sizes came from.
+        fingerprint: of the photographs' paths and sizes.
     """
 
     format: Literal[1] = 1
     data_set: str = ""
-    source: tuple[str, ...] = ()  # digests of the tables or arrays that photographs without sizes came from
+    source: tuple[str, ...] = ()
     settings: dict[str, Any]
     versions: dict[str, str]
     fingerprint: str
@@ -184,156 +280,72 @@ class DatasetInfo(Record):
 
     @property
     def is_generated(self) -> bool:
-        """A generator drew the faces; no photograph shows them."""
+        """Whether a generator drew the faces."""
         return bool(self.settings.get(GENERATED))
 
     @property
     def channels(self) -> int:
-        """Of every face: 3 (RGB), or 1 (grey). Datasets that are older than this setting do not say, and have 3.
+        """Channels of every face: 3 (RGB) or 1 (grey). Datasets written before this setting existed have 3.
 
         Raises:
-            DatasetError: it names others.
+            DatasetError: dataset.json has another value.
         """
         channels = self.settings.get("channels", 3)
         if type(channels) is not int or channels not in (1, 3):
-            raise DatasetError(f"{DATASET_FILE} says that faces have {channels!r} channels: 1 or 3 can be.")
+            raise DatasetError(f"{DATASET_FILE} has {channels!r} channels. Only 1 and 3 are valid.")
         return channels
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """dataset.json of a dataset.
+        """Read dataset.json.
 
         Raises:
-            DatasetError: there is none, or it can't be read.
+            DatasetError: the file is missing or cannot be read.
         """
         path = folder / DATASET_FILE
         if not folder.is_dir():
-            near = suggest(folder.name, _folders_beside(folder))
+            near = suggest(folder.name, _sibling_folders(folder))
             raise DatasetError(f"There is no folder {folder}.{near} Make a dataset with: facegan prep PHOTOS {folder}")
         try:
             return cls.parse(path.read_bytes(), str(path))
         except FileNotFoundError:
             started = (folder / STATE_FOLDER).is_dir()
-            why = "its facegan prep has not finished: start it again" if started else "it is no dataset of facegan prep"
+            why = "its prep is unfinished. Start it again" if started else "it is not a dataset of facegan prep"
             raise DatasetError(f"{folder} has no {DATASET_FILE}: {why}.") from None
 
     @classmethod
-    def parse(cls, data: bytes, where: str) -> Self:
-        """dataset.json from its bytes; ``where`` it lies.
+    def parse(cls, data: bytes, path: str) -> Self:
+        """Parse the bytes of the dataset.json at ``path``.
 
         Raises:
-            DatasetError: it can't be read.
+            DatasetError: they are invalid.
         """
         try:
-            with parsing(where):
+            with parsing(path):
                 return cls.model_validate_json(data)
         except DamagedFile as error:
             if other := _other_format(data):
                 raise DatasetError(
-                    f"{where} is of format {other}, and this facegan reads format 1.\n"
-                    "Use the facegan that wrote it, or make the dataset anew with: facegan prep … --force"
+                    f"{path} has format {other}, and this facegan reads format 1.\n"
+                    "Use the facegan that wrote it, or prepare again with: facegan prep … --force"
                 ) from None
             raise DatasetError(
-                f"{where} is damaged or of another version ({error.why}).\nIts facegan prep makes it anew with --force."
+                f"{path} is damaged or of another version ({error.why}).\nRun facegan prep with --force to rebuild it."
             ) from None
 
 
 def _other_format(data: bytes) -> str:
-    """The version that a dataset.json tells of, where it is another than ours."""
+    """The format version in a dataset.json; "" if it is ours or unknown."""
     try:
         with parsing(DATASET_FILE):
-            told = json.loads(data).get("format", 1)
+            version = json.loads(data).get("format", 1)
     except DamagedFile:
         return ""
-    return "" if told == 1 else f"{told!r:.20}"
+    return "" if version == 1 else f"{version!r:.20}"
 
 
-def _folders_beside(folder: Path) -> list[str]:
+def _sibling_folders(folder: Path) -> list[str]:
     try:
         return [path.name for path in folder.parent.iterdir() if path.is_dir()]
     except OSError:
         return []
-
-
-# What KEY.json has to be: every field there, of one type, never null; and what it says of its key.
-
-_FURTHER_FACE = re.compile(r"=f([0-9]{1,9})$")
-
-
-def _written_as_float(value: Any) -> Any:
-    if type(value) is not float:  # readers that infer a column's type from the first samples fail on 1 after 0.5
-        raise ValueError("it has to be written as a decimal number")
-    return value
-
-
-def _entries(count: int) -> BeforeValidator:
-    def check(values: Any) -> Any:
-        if isinstance(values, list) and len(values) not in (0, count):
-            raise ValueError(f"it has {len(values)} entries, neither {count} nor none")
-        return values
-
-    return BeforeValidator(check)
-
-
-_Whole = Annotated[int, Field(strict=True)]
-_Pixels = Annotated[int, Field(strict=True, gt=0)]
-_Real = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_written_as_float)]
-_Point = Annotated[list[_Real], Field(min_length=2, max_length=2)]
-
-
-class SampleMeta(BaseModel):
-    """KEY.json. Further fields (attributes of the source) are allowed, null is not."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-
-    path: Annotated[str, Field(min_length=1)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    width: _Pixels
-    height: _Pixels
-    box: Annotated[list[_Real], _entries(4)]
-    keypoints: Annotated[list[_Point], _entries(6)]
-    score: Annotated[_Real, Field(ge=0, le=1)]
-    quad: Annotated[list[_Point], Field(min_length=4, max_length=4)]
-    turned: Literal[0, 90, 180, 270]
-    label: _Whole
-
-    @property
-    def further(self) -> dict[str, str]:
-        """Names and types of further fields: the same in every sample of a dataset."""
-        return {name: _kind(value) for name, value in sorted((self.model_extra or {}).items())}
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_kind(value[name])}" for name in sorted(value)) + "}"
-    return type(value).__name__
-
-
-def meta_problem(error: ValidationError) -> str:
-    """What is wrong with a sample's JSON, in a few words."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"'{where}' is missing"
-    said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"'{where}' is {first['input']!r:.60}: {said}" if where else said
-
-
-def holds_null(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(holds_null, value.values()))
-    return value is None or (isinstance(value, list) and any(map(holds_null, value)))
-
-
-def key_agrees(key: str, path: str) -> bool:
-    r"""Is ``key`` that of a face of the photograph at ``path``?
-
-    A path whose bytes are no UTF-8 has ``\xNN`` in it; then the key is read back, unless it was cut.
-    """
-    further = _FURTHER_FACE.search(key)
-    if sample_key(path.encode("utf-8", "surrogatepass"), int(further[1]) if further else 0) == key:
-        return True
-    try:
-        return "\\x" in path and readable_path(key_path(key)) == path
-    except ValueError:
-        return True  # cut: nobody can tell

@@ -10,28 +10,44 @@ import cv2
 import numpy as np
 import simplejpeg
 
+_MAX_PIXELS = 100_000_000  # of an image to decode; OpenCV itself allows ten times as many
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_COLOURS = {1: 0, 3: 2}  # IHDR's colour type by number of channels
+_PNG_COLOUR_AT = 25
+_JPEG_START = b"\xff\xd8\xff"
+
+# Uncompressed PNGs inside tars, see `StoredPNGs`.
+_BLOCK = 512  # bytes; a tar's members begin at multiples of it
+_KIND_AT = 37  # of the chunk IDAT: after the signature, IHDR and its own length; its checksum begins here
+_PIXELS_AT = _KIND_AT + 4 + 2 + 5  # after zlib's header and the block's (whether it is the last, its length)
+_END = np.frombuffer(b"\0\0\0\0IEND\xaeB`\x82", np.uint8)
+_NO_BLOCKS = np.zeros((1, _BLOCK), np.uint8)
+_BATCH = 64  # files copied together: they stay in a core's cache
+
 
 def encode_image(pixels: np.ndarray, image_format: str) -> bytes:
-    """RGB uint8 (height, width, 3), or grey (height, width, 1) → file bytes: uncompressed PNG, JPEG at quality 95 and
-    4:4:4, or lossless WebP. WebP knows no grey: its files hold the one channel three times, in as many bytes as once.
+    """Encode as uncompressed PNG, JPEG of quality 95 and 4:4:4, or lossless WebP.
+
+    WebP has no grey: its files store the channel three times, in as many bytes as once.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB, or (height, width, 1), grey.
     """
-    is_grey = pixels.shape[2] == 1
+    grey = pixels.shape[2] == 1
     if image_format == "png":
         return _uncompressed_png(pixels)
     if image_format == "jpg":
-        colours = ("GRAY", "Gray") if is_grey else ("RGB", "444")
-        return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 95, *colours)
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 95, *(("GRAY", "Gray") if grey else ("RGB", "444")))
     if image_format == "webp":
-        above_100_is_lossless = [cv2.IMWRITE_WEBP_QUALITY, 101]
-        bgr = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if is_grey else cv2.COLOR_RGB2BGR)
-        return cv2.imencode(".webp", bgr, above_100_is_lossless)[1].tobytes()
+        bgr = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR if grey else cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()  # above 100: lossless
     raise ValueError(f"no image format '{image_format}'")
 
 
 def _uncompressed_png(pixels: np.ndarray) -> bytes:
     """W3C PNG, second edition: rows unfiltered, deflate's stored blocks. A tenth of the time of OpenCV's encoder."""
     height, width, channels = pixels.shape
-    rows = np.zeros((height, 1 + channels * width), np.uint8)  # each row begins with its filter's type, 0: none
+    rows = np.zeros((height, 1 + channels * width), np.uint8)  # a row begins with its filter's type, 0: none
     rows[:, 1:] = pixels.reshape(height, channels * width)
     header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOURS[channels], 0, 0, 0)  # 8 bits
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b""))
@@ -43,41 +59,50 @@ def _uncompressed_png(pixels: np.ndarray) -> bytes:
 
 
 def decode_image(data: bytes | memoryview) -> np.ndarray | None:
-    """File bytes → RGB uint8 (height, width, 3), grey as three equal channels; None where they are no image. Frees the
-    interpreter while it works."""
-    if len(data) == 0:
+    """File bytes → RGB uint8 (height, width, 3), grey as three equal channels.
+
+    None if they are not an image, or one of more than 100 megapixels by its header. Releases the GIL.
+    """
+    if len(data) == 0 or _claimed_pixels(data) > _MAX_PIXELS:
         return None
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if stored is None else cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
 
 
-def channels_problem(data: bytes, rgb: np.ndarray, channels: int) -> str:
-    """What is wrong with the channels of an image that has to have 1 or 3; its file, and its pixels as RGB."""
-    found = _file_channels(data)
-    if found is None:  # WebP: grey is three times the same
-        found = 1 if channels == 1 and is_grey(rgb) else 3
-    return "" if found == channels else f"has {found} channel{'s' if found > 1 else ''}"
-
-
-def _file_channels(data: bytes) -> int | None:
-    if data[:8] == _PNG_SIGNATURE:
-        return next((n for n, colours in _PNG_COLOURS.items() if colours == data[_PNG_COLOURS_AT]), None)
-    if data[:3] == b"\xff\xd8\xff":
-        return 1 if simplejpeg.decode_jpeg_header(data)[2] == "Gray" else 3
-    return None
+def _claimed_pixels(data: bytes | memoryview) -> int:
+    """Width × height in the header of a PNG or JPEG; 0 for others (WebP cannot have more than 16,383²)."""
+    width = height = 0
+    if data[:8] == _PNG_SIGNATURE and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+    elif data[:3] == _JPEG_START:
+        try:
+            height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+        except (ValueError, KeyError):  # KeyError: no colour space
+            return 0
+    return width * height
 
 
 def decode_into(data: memoryview, out: np.ndarray) -> bool:
-    """File bytes → ``out``, contiguous uint8 (height, width, 3), RGB, or (height, width, 1), grey; False, and ``out``
-    untouched, where they are no image of that size, or one with colours for a grey ``out``: threads that meet at one
-    place of a cache never see half of a damaged image there.
+    """Decode file bytes into ``out``, contiguous uint8 (height, width, 3), RGB, or (height, width, 1), grey.
 
-    JPEGs by simplejpeg, all else by OpenCV. What `encode_image` writes as PNG is read by `facegan.shards.images`, many
-    times faster. Frees the interpreter while it works.
+    JPEGs are decoded by simplejpeg, others by OpenCV; `StoredPNGs` reads what `encode_image` writes as PNG much faster.
+    Releases the GIL.
+
+    Returns:
+        False if they are not an image of that size, or a coloured one for a grey ``out``. Then ``out`` is untouched, so
+        that threads sharing a cache never see half of a damaged image.
     """
-    if data[:3] == b"\xff\xd8\xff":
-        return _jpeg_into(data, out)
     height, width, channels = out.shape
+    if data[:3] == _JPEG_START:
+        colours = "GRAY" if channels == 1 else "RGB"
+        try:
+            *size, stored_colours, _ = simplejpeg.decode_jpeg_header(data)
+            if size != [height, width] or (channels == 1 and stored_colours != "Gray"):
+                return False
+            out[:] = simplejpeg.decode_jpeg(data, colours)
+        except ValueError:
+            return False
+        return True
     rgb = decode_image(data)
     if rgb is None or rgb.shape[:2] != (height, width) or not (channels == 3 or is_grey(rgb)):
         return False
@@ -86,105 +111,101 @@ def decode_into(data: memoryview, out: np.ndarray) -> bool:
 
 
 def is_grey(rgb: np.ndarray) -> bool:
-    """Whether all channels of (height, width, 3) are the same."""
+    """Whether all channels of (height, width, 3) are equal."""
     return bool((rgb == rgb[..., :1]).all())
 
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_COLOURS = {1: 0, 3: 2}  # by channels, IHDR's types of colour: grey, RGB
-_PNG_COLOURS_AT = 25
+def channels_problem(data: bytes, rgb: np.ndarray, channels: int) -> str:
+    """How an image's number of channels differs from ``channels`` (1 or 3); "" if it does not.
 
-
-def _jpeg_into(data: memoryview, out: np.ndarray) -> bool:
-    wanted = "GRAY" if out.shape[2] == 1 else "RGB"
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if (height, width) != out.shape[:2] or (wanted == "GRAY" and colours != "Gray"):
-            return False
-        pixels = simplejpeg.decode_jpeg(data, wanted)
-    except ValueError:
-        return False
-    out[:] = pixels
-    return True
-
-
-# PNGs as `encode_image` writes them, uncompressed and unfiltered, copied out of shards many at a time.
-
-_BLOCK = 512  # bytes; a tar's members begin at multiples of it
-_KIND_AT = 37  # of the chunk IDAT: behind the signature, IHDR and its own length; its checksum begins here
-_PIXELS_AT = _KIND_AT + 4 + 2 + 5  # behind zlib's header, and the block's: whether it is the last, its length
-_END = np.frombuffer(b"\0\0\0\0IEND\xaeB`\x82", np.uint8)
-_NOTHING = np.zeros((1, _BLOCK), np.uint8)
-_AT_ONCE = 64  # files copied together: they stay in a core's cache
+    Args:
+        data: the file.
+        rgb: its pixels.
+    """
+    if data[:8] == _PNG_SIGNATURE:
+        found = next((n for n, colours in _PNG_COLOURS.items() if colours == data[_PNG_COLOUR_AT]), None)
+    elif data[:3] == _JPEG_START:
+        found = 1 if simplejpeg.decode_jpeg_header(data)[2] == "Gray" else 3
+    else:
+        found = None
+    if found is None:  # WebP: grey is three equal channels
+        found = 1 if channels == 1 and is_grey(rgb) else 3
+    return "" if found == channels else f"has {found} channel{'s' if found > 1 else ''}"
 
 
 class StoredPNGs:
-    """The files of images of one size, which differ in nothing but pixels and checksums.
+    """Reader of the PNGs that `encode_image` writes: files of one size differ in pixels and checksums alone.
 
-    A handful of NumPy's calls for many images in the place of some for each one: in a loop over single images the
-    interpreter's lock lets two threads read no more than one.
+    Copies many images with a few calls of NumPy. In a loop over single images the GIL would let two threads read no
+    more than one.
     """
 
     def __init__(self, size: int, channels: int) -> None:
         png = encode_image(np.zeros((size, size, channels), np.uint8), "png")
-        # Beyond 65,535 bytes of pixels deflate needs a second block: then no file is one of these.
+        # Over 65,535 bytes of pixels need a second deflate block; such files are left to other decoders.
         self._bytes = len(png) if png[_PIXELS_AT - 5] == 1 else -1
         self._blocks = np.arange(-(-len(png) // _BLOCK))
-        self._before = np.frombuffer(png, np.uint8, _PIXELS_AT)
-        self._rows, self._row = size, 1 + size * channels  # each row begins with its filter's type, 0: none
+        self._head = np.frombuffer(png, np.uint8, _PIXELS_AT)
+        self._rows, self._row = size, 1 + size * channels  # a row begins with its filter's type, 0: none
         self._sum_at = len(png) - len(_END) - 4
 
     def decode(
         self, tars: Iterable[tuple[memoryview, int]], places: np.ndarray, out: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        """Copies pixels into ``out``, and leaves it untouched where a file is none of these or not whole.
+        """Copy pixels into ``out``; rows of files of another kind or damaged ones stay untouched.
 
         Args:
-            tars: the memory of each tar, and how many of the files lie in it.
-            places: int64 (n, 2), offset and size of each file in bytes, one tar's files after the other's.
+            tars: the memory of each tar, and how many of the files are in it.
+            places: int64 (n, 2), offset and size of each file in bytes, tar by tar.
             out: uint8 (N, size, size, channels), contiguous.
-            rows: int64 (n,), where in ``out`` each image goes.
+            rows: int64 (n,), the index in ``out`` of each image.
 
         Returns:
-            Which were copied: bool (n,).
+            Which images were copied: bool (n,).
         """
         done = np.zeros(len(rows), bool)
         ours = (places[:, 1] == self._bytes) & (places[:, 0] % _BLOCK == 0)
         if not ours.any():  # as in datasets of JPEGs
             return done
         blocks = places[:, :1] // _BLOCK + self._blocks
-        files = np.empty((_AT_ONCE, len(self._blocks), _BLOCK), np.uint8)
-        held = begin = 0
+        files = np.empty((_BATCH, len(self._blocks), _BLOCK), np.uint8)
+        filled = begin = 0
+
+        def flush() -> None:
+            which = slice(begin - filled, begin)
+            pixels, valid = self._check(files[:filled])
+            valid &= ours[which]
+            into = out.reshape(len(out), self._rows, self._row - 1)
+            if valid.all():
+                into[rows[which]] = pixels
+            else:
+                into[rows[which][valid]] = pixels[valid]
+            done[which] = valid
+
         for data, count in tars:
             whole_blocks = len(data) // _BLOCK * _BLOCK
-            tar = np.frombuffer(data, np.uint8, whole_blocks).reshape(-1, _BLOCK) if whole_blocks else _NOTHING
+            tar = np.frombuffer(data, np.uint8, whole_blocks).reshape(-1, _BLOCK) if whole_blocks else _NO_BLOCKS
             end = begin + count
             while begin < end:
-                more = min(_AT_ONCE - held, end - begin)
-                # Clipped, for any other mode buffers ``out``: what is not ours, or would lie behind the tar's end, is
-                # read as well, and found out below.
-                np.take(tar, blocks[begin : begin + more], axis=0, out=files[held : held + more], mode="clip")
-                held, begin = held + more, begin + more
-                if held == _AT_ONCE:
-                    self._copy(files, slice(begin - held, begin), ours, out, rows, done)
-                    held = 0
-        if held:
-            self._copy(files[:held], slice(begin - held, begin), ours, out, rows, done)
+                more = min(_BATCH - filled, end - begin)
+                # mode="clip", since any other buffers ``out``: files of another kind, or beyond the tar's end, are
+                # read too, and refused by `_check`.
+                np.take(tar, blocks[begin : begin + more], axis=0, out=files[filled : filled + more], mode="clip")
+                filled, begin = filled + more, begin + more
+                if filled == _BATCH:
+                    flush()
+                    filled = 0
+        if filled:
+            flush()
         return done
 
-    def _copy(
-        self, files: np.ndarray, which: slice, ours: np.ndarray, out: np.ndarray, rows: np.ndarray, done: np.ndarray
-    ) -> None:
+    def _check(self, files: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of each file, uint8 (n, size, size · channels), and whether it is complete and ours, bool (n,)."""
         flat = files.reshape(len(files), -1)
-        pixels = flat[:, _PIXELS_AT : _PIXELS_AT + self._rows * self._row].reshape(len(files), self._rows, self._row)
-        whole = ours[which] & (flat[:, :_PIXELS_AT] == self._before).all(1)
-        whole &= (flat[:, self._sum_at + 4 : self._sum_at + 4 + len(_END)] == _END).all(1)
-        whole &= ~pixels[:, :, 0].any(1)
-        told = flat[:, self._sum_at : self._sum_at + 4].copy().view(">u4")[:, 0]
-        whole &= told == [zlib.crc32(file) for file in flat[:, _KIND_AT : self._sum_at]]
-        into = out.reshape(len(out), self._rows, self._row - 1)
-        if whole.all():
-            into[rows[which]] = pixels[:, :, 1:]
-        else:
-            into[rows[which][whole]] = pixels[whole, :, 1:]
-        done[which] = whole
+        rows = flat[:, _PIXELS_AT : _PIXELS_AT + self._rows * self._row].reshape(len(files), self._rows, self._row)
+        valid = (flat[:, :_PIXELS_AT] == self._head).all(1)
+        valid &= (flat[:, self._sum_at + 4 : self._sum_at + 4 + len(_END)] == _END).all(1)
+        valid &= ~rows[:, :, 0].any(1)
+        stored = flat[:, self._sum_at : self._sum_at + 4].copy().view(">u4")[:, 0]
+        valid &= stored == [zlib.crc32(file) for file in flat[:, _KIND_AT : self._sum_at]]
+        return rows[:, :, 1:], valid

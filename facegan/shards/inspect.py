@@ -1,4 +1,4 @@
-"""How scores and face sizes of a dataset are spread."""
+"""Look into a dataset: one sample, histograms of scores and face sizes, and all faces as a folder of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,19 @@ from facegan.files import atomic_dir
 from facegan.shards.checksums import check_shard
 from facegan.shards.format import PHOTOS_FILE, DatasetInfo, SampleMeta, ShardEntry
 from facegan.shards.photos import read_batches
-from facegan.shards.reader import Sample, Shard
+from facegan.shards.reader import Shard
 from facegan.shards.verify import read_meta
 
-# Samples of a dataset, one by one: by key, or all of them, or some spread evenly.
+MAX_READ = 20_000  # samples whose JSON is read for the face sizes of a large dataset
+_MAX_OPENED = 200  # shards read for them
+_SCORE_STEPS = 1000  # scores have three decimals
+_BINS = 20
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_=-]{1,230}\.(png|jpg|webp)")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One sample. ``image`` is the file's bytes, ``name`` the file's name."""
+class StoredSample:
+    """One sample: ``image`` is the bytes of the file ``name``."""
 
     key: str
     split: str
@@ -39,38 +43,24 @@ class Found:
     meta: SampleMeta
 
 
-def find_sample(folder: Path, info: DatasetInfo, wanted: str) -> Found:
-    """A sample by its key, or by the path of its photograph (then its first face).
+def find_sample(folder: Path, info: DatasetInfo, wanted: str) -> StoredSample:
+    """A sample by its key, or the first one of a photograph by its path.
 
     Raises:
         DatasetError: there is none, the photograph was rejected, or the dataset is damaged.
     """
-    key, shard = _place(folder / PHOTOS_FILE, wanted)
+    key, shard = _key_and_shard(folder / PHOTOS_FILE, wanted)
     for entry in info.shards:
         if entry.name == shard:
-            for found in read_samples(folder, entry, keys={key}):
-                return found
+            for sample in read_samples(folder, entry, keys={key}):
+                return sample
     raise DatasetError(
-        f"{folder / PHOTOS_FILE} tells of {shown(key)} in {shown(shard)}, which does not hold it.\n"
-        f"See what else is wrong: facegan verify {folder}"
+        f"{folder / PHOTOS_FILE} lists {shown(key)} in {shown(shard)}, which does not contain it.\n"
+        f"List all problems with: facegan verify {folder}"
     )
 
 
-def find_rejected(folder: Path, wanted: str) -> dict[str, Any] | None:
-    """The row of the rejected photograph of that path; None where there is none.
-
-    Raises:
-        DatasetError: the table can't be read.
-    """
-    for batch in read_batches(folder / PHOTOS_FILE):
-        if wanted in batch.column("path").to_pylist():
-            row = batch.to_pylist()[batch.column("path").to_pylist().index(wanted)]
-            return row if row["outcome"] == "rejected" else None
-    return None
-
-
-def _place(photos: Path, wanted: str) -> tuple[str, str]:
-    """Key and shard."""
+def _key_and_shard(photos: Path, wanted: str) -> tuple[str, str]:
     example = ""
     for batch in read_batches(photos, ["path", "reason", "keys", "shard"]):
         keys = batch.column("keys").flatten().to_pylist()
@@ -79,58 +69,61 @@ def _place(photos: Path, wanted: str) -> tuple[str, str]:
             continue
         row = next(row for row in batch.to_pylist() if wanted in row["keys"] or wanted == row["path"])
         if not row["keys"]:
-            raise DatasetError(f"{shown(wanted)} gave no face: it was rejected as {shown(row['reason'])}.")
+            raise DatasetError(f"{shown(wanted)} has no face: it was rejected as {shown(row['reason'])}.")
         return (wanted if wanted in row["keys"] else row["keys"][0]), row["shard"]
-    like = f" Its keys are like {shown(example)}." if example else ""
-    raise DatasetError(f"{photos.parent} holds no sample {shown(wanted)}, nor a photograph of that path.{like}")
+    like = f" An example of its keys: {shown(example)}" if example else ""
+    raise DatasetError(f"{photos.parent} has no sample and no photograph {shown(wanted)}.{like}")
+
+
+def find_rejected(folder: Path, wanted: str) -> dict[str, Any] | None:
+    """The row of the photograph at the path ``wanted`` if it was rejected.
+
+    Raises:
+        DatasetError: the table cannot be read.
+    """
+    for batch in read_batches(folder / PHOTOS_FILE):
+        paths = batch.column("path").to_pylist()
+        if wanted in paths:
+            row = batch.slice(paths.index(wanted), 1).to_pylist()[0]
+            return row if row["outcome"] == "rejected" else None
+    return None
 
 
 def read_samples(
-    folder: Path, entry: ShardEntry, *, keys: set[str] | None = None, numbers: list[int] | None = None
-) -> Iterator[Found]:
+    folder: Path, entry: ShardEntry, *, keys: Collection[str] | None = None, numbers: list[int] | None = None
+) -> Iterator[StoredSample]:
     """The samples of one shard, in order.
 
     Args:
         keys: only these.
-        numbers: only those at these places.
+        numbers: only those at these positions.
 
     Raises:
-        DatasetError: the shard is damaged, or a sample's JSON does not fit.
+        DatasetError: the shard is damaged, or the JSON of a sample is invalid.
     """
     shard = Shard(folder / entry.name)
     try:
-        chosen = shard.samples if numbers is None else [shard.samples[i] for i in numbers if i < len(shard)]
-        for sample in chosen:
-            if keys is None or sample.key in keys:
-                meta = _sound(folder, shard, sample)
-                yield Found(sample.key, entry.split, entry.name, sample.image.name, _image(shard, sample), meta)
+        for sample in shard.samples if numbers is None else [shard.samples[i] for i in numbers if i < len(shard)]:
+            if keys is not None and sample.key not in keys:
+                continue
+            meta = read_meta(shard, sample)
+            if isinstance(meta, str):
+                raise DatasetError(
+                    f"{shown(sample.key)}.json in {shard.path} {shown(meta)}.\n"
+                    f"List all problems with: facegan verify {folder} --deep"
+                )
+            image = bytes(shard.read(sample.image))
+            yield StoredSample(sample.key, entry.split, entry.name, sample.image.name, image, meta)
     finally:
         shard.close()
 
 
-def _image(shard: Shard, sample: Sample) -> bytes:
-    return bytes(shard.read(sample.image))
-
-
-def _sound(folder: Path, shard: Shard, sample: Sample) -> SampleMeta:
-    meta = read_meta(shard, sample)
-    if isinstance(meta, str):
-        raise DatasetError(
-            f"{shown(sample.key)}.json in {shard.path} {shown(meta)}.\n"
-            f"See what else is wrong: facegan verify {folder} --deep"
-        )
-    return meta
-
-
-MOST_READ = 20_000  # samples whose JSON is read for the face sizes of a large dataset
-_MOST_OPENED = 200  # shards that those lie in
-_SCORE_STEPS = 1000  # scores have three decimals
-_BINS = 20
+# Histograms
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of values between ``edges`` (the last bin holds its upper edge), of ``values`` read out of ``total``."""
+    """Counts of values between ``edges`` (the last bin includes its upper edge): ``values`` of a ``total``."""
 
     title: str
     edges: list[float]
@@ -148,21 +141,31 @@ class Histogram:
         return f"{self.title}: median {self.median:g}{part}"
 
     def bars(self) -> list[tuple[str, int]]:
-        """A label for each bin from the first to the last that holds something, and its count."""
-        filled = [i for i, count in enumerate(self.counts) if count]
+        """Label and count of each bin from the first to the last that is not empty."""
         digits = 2 if self.edges[-1] <= 1 else 0
+        first, end = self._filled
         return [
-            (f"{self.edges[i]:.{digits}f} – {self.edges[i + 1]:.{digits}f}", self.counts[i])
-            for i in range(filled[0], filled[-1] + 1)
+            (f"{self.edges[i]:.{digits}f} – {self.edges[i + 1]:.{digits}f}", self.counts[i]) for i in range(first, end)
         ]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Outer edges of `bars`."""
+        first, end = self._filled
+        return self.edges[first], self.edges[end]
+
+    @property
+    def _filled(self) -> tuple[int, int]:
+        filled = [i for i, count in enumerate(self.counts) if count]
+        return filled[0], filled[-1] + 1
 
 
 def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Histogram]:
     """``scores`` of all faces found, from photos.parquet; ``face_sizes`` of the samples, from their JSON.
 
-    What can't be read is warned of and left out, and so is what there is nothing of.
+    Empty ones are left out, and, with a warning, those that cannot be read.
     """
-    found = {}
+    histograms = {}
     for name, measure in (("scores", _scores), ("face_sizes", _face_sizes)):
         try:
             histogram = measure(folder, info)
@@ -170,14 +173,14 @@ def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Hi
             console.warn(*str(error).split("\n"))
             continue
         if histogram:
-            found[name] = histogram
-    return found
+            histograms[name] = histogram
+    return histograms
 
 
 def _scores(folder: Path, info: DatasetInfo) -> Histogram | None:
     counts = np.zeros(_SCORE_STEPS + 1, np.int64)
     for batch in read_batches(folder / PHOTOS_FILE, ["faces", "scores"]):
-        found = batch.filter(pa.array(batch.column("faces").to_numpy() > 0))  # others have a score below --min-score
+        found = batch.filter(pa.array(batch.column("faces").to_numpy() > 0))  # others are below --min-score
         scores = found.column("scores").flatten().to_numpy(zero_copy_only=False)
         steps = np.rint(np.nan_to_num(scores).clip(0, 1) * _SCORE_STEPS).astype(np.int64)
         counts += np.bincount(steps, minlength=_SCORE_STEPS + 1)
@@ -196,7 +199,7 @@ def _face_sizes(folder: Path, info: DatasetInfo) -> Histogram | None:
     sides = np.array(
         [
             quad_side(np.array(sample.meta.quad))
-            for entry, numbers in spread(info, MOST_READ, _MOST_OPENED)
+            for entry, numbers in spread(info, MAX_READ, _MAX_OPENED)
             for sample in read_samples(folder, entry, numbers=numbers)
         ]
     )
@@ -208,8 +211,8 @@ def _face_sizes(folder: Path, info: DatasetInfo) -> Histogram | None:
     return Histogram("side of the crop in source pixels", edges, counts, median, len(sides), info.totals.faces)
 
 
-def spread(info: DatasetInfo, most: int, most_shards: int) -> list[tuple[Any, list[int]]]:
-    """Shards and places in them of at most so many samples, spread evenly; all where there are no more."""
+def spread(info: DatasetInfo, most: int, most_shards: int) -> list[tuple[ShardEntry, list[int]]]:
+    """Shards and positions in them of at most ``most`` samples, spread evenly."""
     shards = list(info.shards)
     total = sum(entry.samples for entry in shards)
     if total > most:
@@ -217,16 +220,16 @@ def spread(info: DatasetInfo, most: int, most_shards: int) -> list[tuple[Any, li
         total = sum(entry.samples for entry in shards)
     taken = min(total, most)
     wanted = np.arange(taken) * total // max(taken, 1)
-    places, first = [], 0
+    positions, first = [], 0
     for entry in shards:
         inside = wanted[(wanted >= first) & (wanted < first + entry.samples)] - first
-        places.append((entry, inside.tolist()))
+        positions.append((entry, inside.tolist()))
         first += entry.samples
-    return places
+    return positions
 
 
 def size_edges(least: float, most: float) -> list[float]:
-    """Round edges that hold both: even steps, or where the largest is far larger, steps of half an octave."""
+    """Round edges around both: even steps, or half octaves if ``most`` is far larger."""
     if most > 8 * max(least, 1):
         first = math.floor(2 * math.log2(max(least, 1)))
         last = math.ceil(2 * math.log2(most))
@@ -237,8 +240,8 @@ def size_edges(least: float, most: float) -> list[float]:
 
 
 def draw_summary(info: DatasetInfo, histograms: dict[str, Histogram], image_format: str) -> bytes:
-    """The histograms, and why photographs were rejected, side by side as a picture."""
-    # The object API: pyplot would keep figures alive and pick a backend for the whole process.
+    """The rejection reasons and the histograms, side by side as a picture."""
+    # Without pyplot, which keeps figures alive and chooses a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -248,8 +251,7 @@ def draw_summary(info: DatasetInfo, histograms: dict[str, Histogram], image_form
     axes = figure.subplots(1, len(histograms) + 1, squeeze=False)[0]
     for axis, histogram in zip(axes[1:], histograms.values(), strict=True):
         axis.stairs(histogram.counts, histogram.edges, fill=True)
-        labels = histogram.bars()
-        axis.set_xlim(_ends(histogram, len(labels)))
+        axis.set_xlim(histogram.limits)
         axis.set_title(histogram.headline, fontsize=9)
         axis.set_ylabel("faces")
     totals = info.totals
@@ -265,61 +267,51 @@ def draw_summary(info: DatasetInfo, histograms: dict[str, Histogram], image_form
     return file.getvalue()
 
 
-def _ends(histogram: Histogram, shown: int) -> tuple[float, float]:
-    first = next(i for i, count in enumerate(histogram.counts) if count)
-    return histogram.edges[first], histogram.edges[first + shown]
-
-
-# Faces as a plain folder of images, for programs that read no shards.
-
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_=-]{1,230}\.(png|jpg|webp)")
+# A folder of images
 
 
 def extract(folder: Path, target: Path, console: Console | None = None) -> int:
-    """Writes every face of a dataset into ``target`` as KEY.png (or .jpg, .webp), its bytes as they are in the shards.
+    """Write every face into ``target`` as KEY.png (or .jpg, .webp), with its bytes from the shards.
 
-    In a folder ``SPLIT`` where there are several splits, and in one ``LABEL`` where there are labels but 0. Nothing
-    lies under ``target`` until all of it does.
+    Several splits get a folder each, and so do classes if a label is not 0. ``target`` appears when it is complete.
 
     Returns:
-        how many there are.
+        The number of faces.
 
     Raises:
         FaceganError: ``target`` is not empty.
         DatasetError: the dataset is damaged.
-        DiskError: the disk is full, or may not be written.
+        DiskError: the disk is full or write-protected.
     """
     info = DatasetInfo.read(folder)
     written, labels = 0, set[int]()
     bar = (console or Console(quiet=True)).progress(info.totals.faces, "faces")
-    with atomic_dir(target) as whole, bar as progress:
+    with atomic_dir(target) as staging, bar as progress:
         for entry in info.shards:
             check_shard(folder, entry)
             for sample in read_samples(folder, entry):
-                _write(whole / sample.split / str(sample.meta.label), sample)
+                _write(staging / sample.split / str(sample.meta.label), sample)
                 labels.add(sample.meta.label)
                 written += 1
             progress.advance(entry.samples)
         if labels <= {0}:
             for split in info.splits:
-                _lift(whole / split, "0")
+                _replace_by_child(staging / split, "0")
         if len(info.splits) == 1:
-            _lift(whole, info.splits[0])
+            _replace_by_child(staging, info.splits[0])
     return written
 
 
-def _write(folder: Path, sample: Found) -> None:
-    if not _SAFE_NAME.fullmatch(sample.name):  # of a dataset from elsewhere: it might lead out of the folder
-        raise DatasetError(f"{shown(sample.name)} in {sample.shard} is no name that facegan gives a face.")
+def _write(folder: Path, sample: StoredSample) -> None:
+    if not _SAFE_NAME.fullmatch(sample.name):  # in a dataset from elsewhere it might lead out of the folder
+        raise DatasetError(f"{shown(sample.name)} in {sample.shard} is not a file name that facegan writes.")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / sample.name
-    with path.open("xb") as file:
+    with (folder / sample.name).open("xb") as file:
         file.write(sample.image)
 
 
-def _lift(folder: Path, inner: str) -> None:
-    """Puts a folder's only folder in its place."""
+def _replace_by_child(folder: Path, child: str) -> None:
     aside = folder.with_name(f"{folder.name}.lifted")
-    (folder / inner).rename(aside)
+    (folder / child).rename(aside)
     shutil.rmtree(folder)
     aside.rename(folder)

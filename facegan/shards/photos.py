@@ -1,4 +1,4 @@
-"""photos.parquet: one row for every photograph seen, in the order they were added."""
+"""photos.parquet: one row per photograph seen, in the order in which they were added."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from facegan.errors import DamagedFile, DatasetError
 from facegan.files import atomic_write, parsing
 from facegan.shards.format import DATASET_FILE
 
-SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("outcome", pa.string()),
-        ("reason", pa.string()),
-        ("faces", pa.int32()),
-        ("scores", pa.list_(pa.float32())),
-        ("box", pa.list_(pa.float32())),
-        ("keys", pa.list_(pa.string())),
-        ("split", pa.string()),
-        ("shard", pa.string()),
-    ]
-)
-_AGAIN = "Delete it, and start facegan prep again: it makes these photographs again."
+# Type and meaning of each column.
+COLUMNS = {
+    "path": (pa.string(), "the photograph, relative to the source folder; undecodable bytes as \\xNN"),
+    "bytes": (pa.int64(), "size of the photograph's file"),
+    "sha256": (pa.string(), "of the photograph's file; empty if it could not be read"),
+    "width": (pa.int32(), "of the upright photograph, in pixels; 0 if it could not be read"),
+    "height": (pa.int32(), "of the upright photograph, in pixels; 0 if it could not be read"),
+    "outcome": (pa.string(), "kept or rejected"),
+    "reason": (pa.string(), "why it was rejected; empty if it was kept"),
+    "faces": (pa.int32(), "number of faces found"),
+    "scores": (pa.list_(pa.float32()), "the detector's score of each face; if none was found, the best score"),
+    "box": (pa.list_(pa.float32()), "[x, y, width, height] of the best face, in pixels of the upright photograph"),
+    "keys": (pa.list_(pa.string()), "keys of the photograph's samples"),
+    "split": (pa.string(), "train, val or test"),
+    "shard": (pa.string(), "the file with its samples; empty if it has none"),
+}
+SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
+_CHUNK_SCHEMA = pa.schema([column for column in SCHEMA if column.name not in ("split", "shard")])
 _ROWS_A_GROUP = 50_000
-_BATCH = 10_000
+_BATCH_ROWS = 10_000
 
 
 def read_columns(path: Path, columns: list[str]) -> pa.Table:
-    """Some columns of the table, read by this thread alone.
+    """Some columns of the whole table.
 
-    pyarrow itself takes no path that is not UTF-8, and its threads, where they read through a Python file, now and then
-    outlive the interpreter and end the process with SIGABRT.
+    Read by this thread alone through a Python file: pyarrow's own paths must be UTF-8, and its threads, reading through
+    Python, sometimes outlive the interpreter and abort the process.
     """
     with path.open("rb") as file, parsing(path):
         return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
 
 
-def read_batches(path: Path, columns: list[str] | None = None, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
-    """Some columns of the table (all where None), so many rows at a time, in order.
+def read_batches(path: Path, columns: list[str] | None = None, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """Some columns (None: all) in batches of at most ``rows`` rows, in order.
 
     Raises:
-        DatasetError: the table can't be read, or is not one of ours.
+        DatasetError: the table cannot be read or has another schema.
     """
     try:
         with path.open("rb") as file, parsing(path), pq.ParquetFile(file, pre_buffer=False) as table:
             _require_columns(path, table)
             for batch in table.iter_batches(rows, columns=columns, use_threads=False):
-                batch.validate(full=True)  # its text is UTF-8, its lists lie inside it
+                batch.validate(full=True)  # text is UTF-8, lists are within their array
                 if any(map(_holds_null, batch.columns)):
-                    raise DatasetError(f"{path} has empty fields, which a table of facegan prep has not.")
+                    raise DatasetError(f"{path} has null values; a table of facegan prep has none.")
                 yield batch
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing.") from None
     except DamagedFile as error:
-        raise DatasetError(f"{path} can't be read ({error.why}).") from None
+        raise DatasetError(f"{path} could not be read ({error.why}).") from None
 
 
 def _require_columns(path: Path, table: pq.ParquetFile) -> None:
@@ -73,8 +73,7 @@ def _require_columns(path: Path, table: pq.ParquetFile) -> None:
         names = set(table.schema_arrow.names)
         wrong = [name for name in SCHEMA.names if name not in names] or sorted(names - {*SCHEMA.names}) or ["types"]
         raise DatasetError(
-            f"{path} has other columns ({', '.join(wrong)}) than a table of this facegan prep. "
-            "Prepare its photographs again with --force."
+            f"{path} has other columns than this facegan writes ({', '.join(wrong)}). Prepare again with --force."
         )
 
 
@@ -83,22 +82,22 @@ def _holds_null(column: pa.Array) -> bool:
 
 
 def read_known(path: Path) -> Iterator[tuple[str, int, str]]:
-    """Path, size in bytes and SHA-256 of every photograph that the dataset accounts for."""
-    for batch in read_batches(path, ["path", "bytes", "sha256"], _BATCH):
+    """Path, size in bytes and SHA-256 of every photograph in the dataset."""
+    for batch in read_batches(path, ["path", "bytes", "sha256"]):
         yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
 
 
 def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:
-    """The table in pieces of so many rows.
+    """The table in pieces of the given numbers of rows.
 
     Raises:
-        DatasetError: it can't be read, or has fewer or more rows than that.
+        DatasetError: it cannot be read, or has another number of rows.
     """
-    batches = read_batches(path, rows=_BATCH)
-    waiting = SCHEMA.empty_table()
+    batches = read_batches(path)
+    pending = SCHEMA.empty_table()
     for size in sizes:
-        parts = [waiting]
-        missing = size - len(waiting)
+        parts = [pending]
+        missing = size - len(pending)
         while missing > 0:
             batch = next(batches, None)
             if batch is None:
@@ -106,27 +105,23 @@ def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:
             parts.append(pa.Table.from_batches([batch]))
             missing -= len(batch)
         together = pa.concat_tables(parts)
-        waiting = together.slice(size)
+        pending = together.slice(size)
         yield together.slice(0, size)
-    if len(waiting) or next(batches, None) is not None:
+    if len(pending) or next(batches, None) is not None:
         raise DatasetError(f"{path} has more rows than {DATASET_FILE} counts photographs.")
 
 
 def photo_counts(table: pa.Table) -> tuple[int, int, dict[str, int]]:
     """Photographs kept, their faces, and photographs rejected by reason."""
-    # Neither pyarrow's own count nor its flatten: they load 30 MB of functions.
+    # Without pyarrow's own count and flatten: they load 30 MB of functions.
     reasons = Counter(table["reason"].to_pylist())
     kept = reasons.pop("", 0)
     ends = [(keys.offsets[0].as_py(), keys.offsets[-1].as_py()) for keys in table["keys"].chunks]
-    faces = sum(last - first for first, last in ends)
-    return kept, faces, reasons
+    return kept, sum(last - first for first, last in ends), reasons
 
 
 class Fingerprint:
-    """Of the paths and sizes of all photographs: the sum of each one's SHA-256, modulo 2²⁵⁶.
-
-    It does not depend on their order, nor on how many additions they came in.
-    """
+    """Sum modulo 2²⁵⁶ of the SHA-256 of each photograph's path and size: independent of order and grouping."""
 
     def __init__(self) -> None:
         self._sum = 0
@@ -143,17 +138,16 @@ class Fingerprint:
 
 
 def read_rows(path: Path) -> pa.Table:
-    """Rows as a chunk left them: a JSON object a line, without the last two columns.
+    """A chunk's rows: a JSON object a line, without split and shard.
 
     Parsed by pyarrow: a million rows as Python objects would take a minute.
     """
     data = path.read_bytes()
-    told = pa.schema([field for field in SCHEMA if field.name not in ("split", "shard")])
-    with parsing(path, _AGAIN):
+    with parsing(path, "Delete it, then run facegan prep again to rebuild these photographs."):
         rows = pj.read_json(
             pa.BufferReader(data),
             pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            pj.ParseOptions(explicit_schema=told, unexpected_field_behavior="error"),
+            pj.ParseOptions(explicit_schema=_CHUNK_SCHEMA, unexpected_field_behavior="error"),
         )
         if any(_holds_null(chunk) for column in rows.columns for chunk in column.chunks):
             raise ValueError("a field is missing")
@@ -161,34 +155,34 @@ def read_rows(path: Path) -> pa.Table:
 
 
 def in_shard(rows: pa.Table, split: str, shard: str) -> pa.Table:
-    """Rows with their split and with the shard that holds the samples of those that gave some."""
+    """A chunk's rows with their split, and with their shard where a photograph has samples."""
     rows = rows.combine_chunks()
     keys = rows["keys"].chunk(0)
-    gave = np.diff(np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]) > 0
-    told = [rows[field.name].chunk(0) for field in SCHEMA if field.name not in ("split", "shard")]
-    columns = [*told, _text(split, gave | True), _text(shard, gave)]
+    has_samples = np.diff(np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]) > 0
+    columns = [rows[column.name].chunk(0) for column in _CHUNK_SCHEMA]
+    columns += [_text(split, has_samples | True), _text(shard, has_samples)]
     return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)])
 
 
 def _text(text: str, where: np.ndarray) -> pa.Array:
-    """``text`` in some rows, an empty string in the others. (Where pandas is installed pa.array imports it first.)"""
+    """``text`` in some rows, "" in the others, without `pa.array`, which imports pandas if it is installed."""
     raw = text.encode()
     ends = np.concatenate([[0], where.cumsum() * len(raw)]).astype(np.int32)
     return pa.Array.from_buffers(pa.string(), len(where), [None, pa.py_buffer(ends), pa.py_buffer(raw * where.sum())])
 
 
 def write_photos(path: Path, tables: Iterable[pa.Table]) -> None:
-    """The rows of all tables. Row groups are filled alike however they come, so that the bytes follow from the rows."""
+    """Write all rows in row groups of one size, so that the bytes depend on the rows alone."""
     with atomic_write(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        waiting: list[pa.Table] = []
-        rows = 0  # that wait: counted as they come, for a million tables may have a row each
+        pending: list[pa.Table] = []
+        rows = 0  # counted as they come: a million tables may have a row each
         for table in tables:
-            waiting.append(table)
+            pending.append(table)
             rows += len(table)
             while rows >= _ROWS_A_GROUP:
-                together = pa.concat_tables(waiting)
+                together = pa.concat_tables(pending)
                 writer.write_table(together.slice(0, _ROWS_A_GROUP).combine_chunks())
-                waiting = [together.slice(_ROWS_A_GROUP)]
+                pending = [together.slice(_ROWS_A_GROUP)]
                 rows -= _ROWS_A_GROUP
         if rows:
-            writer.write_table(pa.concat_tables(waiting).combine_chunks())
+            writer.write_table(pa.concat_tables(pending).combine_chunks())

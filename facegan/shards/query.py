@@ -1,4 +1,4 @@
-"""Which samples fit a condition that a user wrote: one SQL expression, asked of DuckDB with every door shut."""
+"""A user's condition on samples: one SQL expression, evaluated by DuckDB without access to files or the network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pyarrow as pa
 from facegan.errors import SettingsError
 from facegan.shards.photos import SCHEMA
 
-# One row a sample: the columns of photos.parquet, and the sample's own.
+# One row per sample: its own columns, and those of photos.parquet.
 SAMPLES = pa.schema([("key", pa.string()), ("face", pa.int32()), ("score", pa.float64()), *SCHEMA])
 _NUMBER = "__number"
-_SHUT: dict[str, str | bool | int | float | list[str]] = {
+_LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
@@ -28,18 +28,18 @@ _SHUT: dict[str, str | bool | int | float | list[str]] = {
 
 
 class Where:
-    """A condition on samples, checked before any is looked at.
+    """A condition on samples, checked when it is made.
 
-    The text is parsed by itself as one expression, so that it can't end the query it stands in. It may not ask for
-    other tables, nor call functions whose answer changes from one time to the next.
+    The text is parsed as one expression, so that it cannot end the query around it. It may not use other tables, nor
+    functions whose results change.
 
     Raises:
-        SettingsError: it is no such expression, or names a column that there is not.
+        SettingsError: the text is not such an expression, or names an unknown column.
     """
 
     def __init__(self, text: str) -> None:
         self.text, self._shown = text, text if len(text) < 200 else f"{text[:200]}…"
-        self._connection = duckdb.connect(":memory:", config=_SHUT)
+        self._connection = duckdb.connect(":memory:", config=_LOCKED)
         try:
             self._expression = duckdb.SQLExpression(text)
             nodes = list(_nodes(self._parsed()))
@@ -49,35 +49,33 @@ class Where:
             kind = str(empty.select(self._expression).types[0])
             list(empty.filter(self._expression).fetchall())
         except duckdb.Error as error:
-            raise self._sentence(error) from None
-        except (RecursionError, UnicodeEncodeError, TypeError):  # TypeError: DuckDB's word for text that is no UTF-8
-            raise SettingsError(f"--where {self._shown!r}: it can't be read as an expression.") from None
+            raise self._settings_error(error) from None
+        except (RecursionError, UnicodeEncodeError, TypeError):  # TypeError: text that is not UTF-8
+            raise SettingsError(f"--where {self._shown!r} is not an expression.") from None
         if kind != "BOOLEAN":
-            raise SettingsError(
-                f"--where {self._shown}: it has to be true or false, and is {kind}. Write, say, score > 0.8."
-            )
+            raise SettingsError(f"--where {self._shown} is {kind}, but must be true or false. Example: score > 0.8")
 
     def fits(self, samples: pa.Table) -> np.ndarray:
-        """Numbers of the rows of ``samples`` (of schema `SAMPLES`) that fit, ascending.
+        """Indices of the matching rows of ``samples`` (with schema `SAMPLES`), ascending.
 
         Raises:
-            SettingsError: the condition can't be computed for one of them.
+            SettingsError: the condition cannot be evaluated for one of them.
         """
         try:
             found = self._relation(samples).filter(self._expression).project(_NUMBER).fetchall()
         except duckdb.Error as error:
-            raise self._sentence(error) from None
+            raise self._settings_error(error) from None
         return np.sort(np.array([number for (number,) in found], np.int64))
 
     def _relation(self, samples: pa.Table) -> duckdb.DuckDBPyRelation:
         return self._connection.from_arrow(samples.append_column(_NUMBER, pa.array(np.arange(len(samples)))))
 
     def _parsed(self) -> Any:
-        query = f"SELECT * FROM samples WHERE ({self.text}\n)"  # the line's end also ends a comment
+        query = f"SELECT * FROM samples WHERE ({self.text}\n)"  # the line break ends a comment
         found = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
         statements = json.loads(found[0]).get("statements", []) if found else []
         if len(statements) != 1:
-            raise duckdb.ParserException("it is not one expression")
+            raise duckdb.ParserException("not one expression")
         return statements[0]["node"]["where_clause"]
 
     def _refuse_unstable(self, nodes: list[dict[str, Any]]) -> None:
@@ -87,25 +85,25 @@ class Where:
         called |= {name for name in self.columns if name.startswith(("current_", "local"))}
         if called:
             raise SettingsError(
-                f"--where {self._shown}: {min(called)} is another thing each time, and a dataset has to be the same.\n"
-                "For a random part of the samples write, say, hash(key) % 10 = 0."
+                f"--where {self._shown}: {min(called)} changes from run to run, but a dataset must not.\n"
+                "For a random part of the samples use, for example, hash(key) % 10 = 0."
             )
         if _NUMBER in self.columns or any(node.get("class") in ("SUBQUERY", "STAR") for node in nodes):
-            raise SettingsError(f"--where {self._shown}: it has to be one condition on columns, without SELECT or *.")
+            raise SettingsError(f"--where {self._shown} must be one condition on columns, without SELECT or *.")
 
-    def _sentence(self, error: duckdb.Error) -> SettingsError:
+    def _settings_error(self, error: duckdb.Error) -> SettingsError:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         names = ", ".join(SAMPLES.names)
-        return SettingsError(f"--where {self._shown}: {why.partition(': ')[2] or why}\nColumns are {names}.")
+        return SettingsError(f"--where {self._shown}: {why.partition(': ')[2] or why}\nThe columns are {names}.")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
     """Every object in a parsed expression."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
+    pending = [tree]
+    while pending:
+        node = pending.pop()
         if isinstance(node, dict):
             yield node
-            waiting.extend(node.values())
+            pending.extend(node.values())
         elif isinstance(node, list):
-            waiting.extend(node)
+            pending.extend(node)

@@ -1,8 +1,10 @@
-"""Reading shards: one pass over the tar headers of a memory-mapped file, then every sample by its place."""
+"""Read shards: one pass over the tar headers of a memory-mapped file, then any sample by its offset."""
 
 from __future__ import annotations
 
+import itertools
 import mmap
+import operator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +14,14 @@ from facegan.errors import DatasetError
 from facegan.shards.format import IMAGE_FORMATS
 
 _BLOCK = 512
-LEAST_MEMBER_BYTES = _BLOCK  # its header
-_PAX, _REGULAR = ord("x"), (ord("0"), 0)  # kinds of members
-_MOST_PAX_BYTES = 1 << 20
+MIN_MEMBER_BYTES = _BLOCK  # its header
+_PAX, _REGULAR = ord("x"), (ord("0"), 0)  # types of members
+_MAX_PAX_BYTES = 1 << 20
 _IMAGE_SUFFIXES = frozenset({*IMAGE_FORMATS, "jpeg"})
 
 
 class Member(NamedTuple):
-    """A file inside a tar: its name, and where its bytes lie."""
+    """A file inside a tar; offset and size in bytes."""
 
     name: str
     offset: int
@@ -27,7 +29,7 @@ class Member(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One sample of a shard: an image, and its JSON where there is one."""
+    """One sample of a shard; ``meta`` is its JSON, if it has one."""
 
     key: str
     image: Member
@@ -35,10 +37,10 @@ class Sample(NamedTuple):
 
 
 class Shard:
-    """A local shard, memory-mapped. `samples` in the order of the tar.
+    """A local shard, memory-mapped. ``samples`` are in the order of the tar.
 
     Raises:
-        DatasetError: the file is missing, no tar, or cut short.
+        DatasetError: the file is missing, damaged, cut short or not a tar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,40 +52,35 @@ class Shard:
             raise DatasetError(f"The shard {path} is missing.") from None
         except ValueError:
             raise DatasetError(f"The shard {path} is empty.") from None
-        self.samples = _pair(_members(self._map, path))
+        self.samples = _pair(self.members())
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def members(self) -> list[Member]:
-        """All regular files of the tar, whether samples or not."""
-        return _members(self._map, self.path)
+        """All regular files of the tar, in its order."""
+        headers: dict[int, bytes] = {}
+        try:
+            members = _walk(self._map, self.path, headers)
+        except DatasetError:
+            _check_headers(self.path, headers)  # a damaged header before this offset is the cause
+            raise
+        _check_headers(self.path, headers)
+        return members
 
     def read(self, member: Member) -> memoryview:
-        """A member's bytes, without a copy. Close the shard only when no view of it is left."""
+        """A member's bytes, without a copy. Release all views before you close the shard."""
         return memoryview(self._map)[member.offset : member.offset + member.size]
 
     def close(self) -> None:
         self._map.close()
 
     def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
-        return Shard, (self.path,)  # a loader's worker process maps the file anew
-
-
-def _members(data: mmap.mmap, path: Path) -> list[Member]:
-    """All regular files of a tar, in its order."""
-    headers: dict[int, bytes] = {}
-    try:
-        members = _walk(data, path, headers)
-    except DatasetError:
-        _check_sums(path, headers)  # a damaged header before the place where it showed is the cause
-        raise
-    _check_sums(path, headers)
-    return members
+        return Shard, (self.path,)  # a loader's worker process maps the file again
 
 
 def _walk(data: mmap.mmap, path: Path, headers: dict[int, bytes]) -> list[Member]:
-    """Goes from header to header, and keeps each in ``headers`` by its place."""
+    """The regular files; fills ``headers`` by offset."""
     members: list[Member] = []
     at, long_name = 0, None
     while True:
@@ -91,7 +88,7 @@ def _walk(data: mmap.mmap, path: Path, headers: dict[int, bytes]) -> list[Member
         if len(header) < _BLOCK:
             raise DatasetError(f"The shard {path} is cut short: it has no end mark.")
         if header[0] == 0 and header.count(0) == _BLOCK:
-            return members  # the end: two blocks of zeros, of which one is enough (POSIX.1-1988, ustar)
+            return members  # the end is two blocks of zeros, of which one is enough (POSIX.1-1988, ustar)
         headers[at] = header
         digits = header[124:136].strip(b" \0")
         if not digits.isdigit() or b"8" in digits or b"9" in digits:
@@ -99,7 +96,7 @@ def _walk(data: mmap.mmap, path: Path, headers: dict[int, bytes]) -> list[Member
         size, offset, kind = int(digits, 8), at + _BLOCK, header[156]
         if offset + size > len(data):
             raise DatasetError(f"The shard {path} is cut short: it ends inside the member at byte {at}.")
-        if kind == _PAX and size <= _MOST_PAX_BYTES:
+        if kind == _PAX and size <= _MAX_PAX_BYTES:
             long_name = _pax_path(data[offset : offset + size])
         elif kind in _REGULAR:
             members.append(Member(long_name or _name(header), offset, size))
@@ -107,10 +104,10 @@ def _walk(data: mmap.mmap, path: Path, headers: dict[int, bytes]) -> list[Member
         at = offset + -(-size // _BLOCK) * _BLOCK
 
 
-def _check_sums(path: Path, headers: dict[int, bytes]) -> None:
-    """Each header's checksum is the sum of its bytes, its own eight taken as spaces (POSIX.1-1988, ustar).
+def _check_headers(path: Path, headers: dict[int, bytes]) -> None:
+    """Check each header's checksum, the sum of its bytes with its own eight as spaces (POSIX.1-1988, ustar).
 
-    All are summed together: one by one that takes longer than all the rest.
+    All headers at once: one by one would take longer than all the rest.
     """
     blocks = np.frombuffer(b"".join(headers.values()), np.uint8).reshape(-1, _BLOCK)
     sums = blocks.sum(axis=1, dtype=np.int64) - blocks[:, 148:156].sum(axis=1, dtype=np.int64) + 8 * ord(" ")
@@ -131,7 +128,7 @@ def _name(header: bytes) -> str:
 
 
 def _pax_path(records: bytes) -> str | None:
-    """The ``path`` of a pax extended header: records of ``"LENGTH NAME=VALUE\\n"`` (POSIX.1-2001, pax)."""
+    """The ``path`` in a pax extended header: records of ``"LENGTH NAME=VALUE\\n"`` (POSIX.1-2001, pax)."""
     while records:
         length, _, _ = records.partition(b" ")
         if not length.isdigit() or len(length) > 8 or not 0 < int(length) <= len(records):
@@ -144,25 +141,22 @@ def _pax_path(records: bytes) -> str | None:
 
 
 def _pair(members: list[Member]) -> list[Sample]:
-    """Members of one name but for what follows its first dot are one sample (webdataset's rule)."""
+    """Consecutive members whose names agree up to the first dot are one sample (webdataset's rule)."""
     samples: list[Sample] = []
-    key, image, meta = None, None, None
-    for member in members:
-        stem, suffix = _split(member.name)
-        if stem != key:
-            if key is not None and image is not None:
-                samples.append(Sample(key, image, meta))
-            key, image, meta = stem, None, None
-        if suffix in _IMAGE_SUFFIXES:
-            image = member
-        elif suffix == "json":
-            meta = member
-    if key is not None and image is not None:
-        samples.append(Sample(key, image, meta))
+    split = ((*_split(member.name), member) for member in members)
+    for key, group in itertools.groupby(split, operator.itemgetter(0)):
+        image = meta = None
+        for _, suffix, member in group:
+            if suffix in _IMAGE_SUFFIXES:
+                image = member
+            elif suffix == "json":
+                meta = member
+        if image is not None:
+            samples.append(Sample(key, image, meta))
     return samples
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The key, and the suffix in small letters."""
+    """Key and lower-case suffix."""
     dot = name.find(".", name.rfind("/") + 1)
     return (name[:dot], name[dot + 1 :].lower()) if dot >= 0 else (name, "")

@@ -18,7 +18,7 @@ from facegan.console import Console
 from facegan.errors import DatasetError, one_of
 from facegan.files import parse_json
 from facegan.remote import is_url
-from facegan.shards.checksums import Mark, are_verified, check_shard, mark_of, save_verified, size_error
+from facegan.shards.checksums import FileStamp, are_verified, check_shard, file_stamp, save_verified, size_error
 from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.shards.images import StoredPNGs, decode_into
 from facegan.stream.cache import check_cache
@@ -109,20 +109,20 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             )
 
     def _verify(self) -> None:
-        folder, marks = Path(self.path), dict[str, Mark | None]()
+        folder, stamps = Path(self.path), dict[str, FileStamp | None]()
         try:
             with self.console.progress(len(self._entries), "shards verified") as progress:
                 for number, entry in enumerate(self._entries):
                     if not self._replacements.has(number):
-                        mark, marks[entry.name] = mark_of(folder, entry), None
+                        stamp, stamps[entry.name] = file_stamp(folder, entry), None
                         try:
                             check_shard(folder, entry)
-                            marks[entry.name] = mark
+                            stamps[entry.name] = stamp
                         except DatasetError as error:
                             self._leave_out(DamagedImage(str(error), shard=number))
                     progress.advance(1)
         finally:
-            save_verified(folder, marks)
+            save_verified(folder, stamps)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -28,7 +28,7 @@ from facegan.files import (
 )
 from facegan.remote import RemoteUnavailable, download, filesystem, retry, silence_seconds
 from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
-from facegan.shards.reader import LEAST_MEMBER_BYTES
+from facegan.shards.reader import MIN_MEMBER_BYTES
 from facegan.stream.index import COLUMNS
 from facegan.system import available_bytes
 
@@ -177,7 +177,7 @@ def _is_right(path: Path, entry: ShardEntry) -> bool:
 
 def _require_plausible(entries: Sequence[ShardEntry], where: str) -> None:
     for entry in entries:
-        if entry.samples * LEAST_MEMBER_BYTES > entry.bytes:
+        if entry.samples * MIN_MEMBER_BYTES > entry.bytes:
             raise DatasetError(
                 f"{where}: {entry.name} cannot hold {entry.samples:,} samples in {entry.bytes:,} bytes, as its "
                 f"{DATASET_FILE} says.\nPrepare it again with --force."

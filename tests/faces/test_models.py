@@ -20,7 +20,7 @@ def test_an_altered_model_in_the_cache_does_not_count(models: Path, tmp_path: Pa
     data[1000] ^= 4
     (kept / model.file).write_bytes(data)
     altered = facegan("models", "list", "--json", XDG_CACHE_HOME=str(tmp_path), FACEGAN_MODELS="")
-    assert f"{kept / model.file} does not match its checksum: it is not used." in altered.stderr
+    assert f"{kept / model.file} does not match its checksum and is ignored." in altered.stderr
     assert not _path(altered.stdout)
 
 

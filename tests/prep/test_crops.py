@@ -235,11 +235,11 @@ def test_faces_that_are_nowhere_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("FivePoints", "own_detectors:FivePoints gave a face with 5 keypoints: it has to give\n6"),
+        ("FivePoints", "own_detectors:FivePoints returned a face with 5 keypoints"),
         ("Percent", "with the score 90:\nsides have to be over 0, and scores from 0 to 1"),
-        ("Boxes", "which is no face: 'tuple' object has no attribute 'box'"),
+        ("Boxes", "which is not a face: 'tuple' object has no attribute 'box'"),
         ("Nothing", "gave None: detect has to give a list of faces"),
-        ("Needy", "own_detectors:Needy can't be made: TypeError: .*'weights'"),
+        ("Needy", "own_detectors:Needy could not be created: TypeError: .*'weights'"),
     ],
 )
 def test_a_detector_that_breaks_the_protocol_stops_the_run(tmp_path: Path, name: str, said: str) -> None:
@@ -258,8 +258,8 @@ def test_what_its_workers_say_of_it_reaches_the_caller(portraits: Path, tmp_path
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("own_detectors:Endless", "own_detectors:Endless lacks close: it has to be a class with"),
-        ("own_detectors:function", "own_detectors:function is no class: it has to be a class with"),
+        ("own_detectors:Endless", "own_detectors:Endless has no close. It must be a class with"),
+        ("own_detectors:function", "own_detectors:function is not a class. It must be a class with"),
         ("own_detectors:Midle", "can't be imported: AttributeError: .*Midle"),
         ("not_there:Detector", "can't be imported: ModuleNotFoundError: (.|\n)*a file in the current folder"),
     ],

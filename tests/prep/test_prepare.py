@@ -306,7 +306,7 @@ def test_shards_of_a_deleted_dataset_do_not_stay(portraits: Path, dataset_copy: 
 def test_a_model_that_is_no_model_gets_a_sentence(portraits: Path, tmp_path: Path) -> None:
     model = tmp_path / "own.tflite"
     model.write_text("this is no model")
-    with pytest.raises(ModelError, match=r"own\.tflite is no face detector that MediaPipe can load"):
+    with pytest.raises(ModelError, match=r"own\.tflite is not a face detector that MediaPipe can load"):
         prepare(portraits, tmp_path / "out", model=model, workers=1)
 
 

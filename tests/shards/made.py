@@ -20,9 +20,9 @@ from facegan.shards.format import (
     DATASET_FILE,
     PHOTOS_FILE,
     DatasetInfo,
+    SampleRecord,
     ShardEntry,
     Totals,
-    sample_json,
     sample_key,
     shard_name,
 )
@@ -61,7 +61,7 @@ class Made:
 
     def meta(self, face: int) -> bytes:
         a, b = 20.0, 20.0 + self.side
-        return sample_json(
+        return SampleRecord(
             path=self.path,
             sha256=self.sha256,
             width=self.width,
@@ -71,7 +71,7 @@ class Made:
             score=self.scores[face],
             quad=[[a, a], [a, b], [b, b], [b, a]],
             label=self.label,
-        )
+        ).to_json()
 
     def row(self, shard: str) -> dict[str, Any]:
         return {

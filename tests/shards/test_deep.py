@@ -93,21 +93,21 @@ def test_paths_that_are_no_utf_8_agree_with_their_keys() -> None:
         ({"label": "gone"}, "'label' is missing"),
         ({"label": None}, "'label' is None"),
         ({"label": True}, "'label' is True"),
-        ({"score": 1}, "'score' is 1: it has to be written as a decimal number"),
+        ({"score": 1}, "'score' is 1: it must be written as a decimal number"),
         ({"score": 1.5}, "'score' is 1.5"),
         ({"sha256": "A" * 64}, "'sha256'"),
         ({"width": 0}, "'width' is 0"),
         ({"width": "178"}, "'width' is '178'"),
         ({"turned": 45}, "'turned' is 45"),
-        ({"box": [1.0, 2.0]}, "'box' is [1.0, 2.0]: it has 2 entries, neither 4 nor none"),
-        ({"keypoints": [[1.0, 2.0]]}, "'keypoints' is [[1.0, 2.0]]: it has 1 entries, neither 6 nor none"),
+        ({"box": [1.0, 2.0]}, "'box' is [1.0, 2.0]: it has 2 entries instead of 4 or none"),
+        ({"keypoints": [[1.0, 2.0]]}, "'keypoints' is [[1.0, 2.0]]: it has 1 entries instead of 6 or none"),
         ({"quad": []}, "'quad' is []"),
         ({"attributes": {"smiling": None}}, "a field is null"),
-        ({"path": "other.jpg"}, "a in {out}/train-000000.tar is no key of its path, other.jpg."),
+        ({"path": "other.jpg"}, "a in {out}/train-000000.tar is not a key of its path, other.jpg."),
         ({"path": "other.jpg"}, "a in {out}/train-000000.tar has path other.jpg; photos.parquet says a.jpg."),
         ({"height": 219}, "a in {out}/train-000000.tar has height 219; photos.parquet says 218."),
         ({"attributes": {"smiling": 1}}, "has other further fields than the first sample"),
-        ({"path": "a\nb.jpg"}, "is no key of its path, a\\nb.jpg."),
+        ({"path": "a\nb.jpg"}, "is not a key of its path, a\\nb.jpg."),
         ({"path": "a\ud800.jpg"}, "'path' is "),
     ],
 )
@@ -142,10 +142,10 @@ def test_images_that_do_not_decode_or_have_another_size(out: Path) -> None:
     )
     png = members(out / "val-000000.tar")["f.png"]
     for image, said in (
-        (png[:200] + b"?" + png[201:], "a checksum of the PNG does not hold"),
-        (png[:-20], "can't be decoded"),
-        (b"", "is no png"),
-        (b"nothing", "is no png"),
+        (png[:200] + b"?" + png[201:], "a checksum of the PNG is wrong"),
+        (png[:-20], "cannot be decoded"),
+        (b"", "is not a png"),
+        (b"nothing", "is not a png"),
     ):
         found = altered(out, lambda files, image=image: files.update({"f.png": image}), "val-000000.tar")
         assert any(said in line for line in found), found
@@ -166,7 +166,7 @@ def test_members_that_belong_to_no_sample(out: Path) -> None:
 def test_a_sample_without_its_image(out: Path) -> None:
     found = altered(out, lambda files: files.pop("a.png"))
     assert f"a is in photos.parquet, but not in {out}/train-000000.tar." in found
-    assert any("holds 3 samples; dataset.json says 4" in line for line in found)
+    assert any("has 3 samples; dataset.json says 4" in line for line in found)
     assert f"a.json in {out}/train-000000.tar belongs to no sample." in found
 
 
@@ -178,14 +178,14 @@ def test_headers_that_tell_of_times(out: Path) -> None:
         info.type = tarfile.DIRTYPE
         tar.addfile(info)
     reseal(out)
-    assert lines(out) == [f"The shard {out}/val-000000.tar holds something behind its last sample."]
+    assert lines(out) == [f"The shard {out}/val-000000.tar has data after its last sample."]
 
 
 def test_a_key_that_stands_twice(out: Path) -> None:
     files = members(out / "val-000000.tar")
     rewrite(out / "train-000001.tar", files)
     reseal(out)
-    assert "The key f stands 2 times: in train-000001.tar, val-000000.tar." in lines(out)
+    assert "The key f occurs 2 times: in train-000001.tar, val-000000.tar." in lines(out)
 
 
 def test_rows_that_contradict_themselves(out: Path) -> None:
@@ -197,7 +197,7 @@ def test_rows_that_contradict_themselves(out: Path) -> None:
     path = out / "photos.parquet"
     assert lines(out) == [
         rf"{path} contradicts itself about caf\xe9.jpg: rejected, no reason, 0 samples in no shard.",
-        f"{path} and dataset.json do not count the same reasons.",
+        f"{path} and dataset.json have different counts of rejection reasons.",
     ]
 
 
@@ -220,7 +220,7 @@ def test_settings_that_name_no_size(out: Path) -> None:
     info = json.loads((out / "dataset.json").read_text())
     del info["settings"]["size"]
     (out / "dataset.json").write_text(json.dumps(info))
-    assert lines(out) == ["dataset.json has settings that are none: size None, format 'png'."]
+    assert lines(out) == ["dataset.json has invalid settings: size None, format 'png'."]
 
 
 def test_damaged_samples_are_named_though_the_checksum_fails_too(out: Path) -> None:
@@ -229,8 +229,8 @@ def test_damaged_samples_are_named_though_the_checksum_fails_too(out: Path) -> N
     data[2000] ^= 1  # inside a.png
     shard.write_bytes(data)
     assert lines(out) == [
-        f"The shard {shard} was altered: its SHA-256 is not that of dataset.json.",
-        f"a.png in {shard} can't be decoded: a checksum of the PNG does not hold.",
+        f"The shard {shard} was altered: its SHA-256 differs from dataset.json.",
+        f"a.png in {shard} cannot be decoded: a checksum of the PNG is wrong.",
     ]
     done = facegan("verify", out, "--deep")
     assert (done.returncode, done.stderr) == (1, "")

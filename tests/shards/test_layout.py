@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.errors import DatasetError
-from facegan.shards.format import PHOTO_SUFFIXES, DatasetInfo, key_path, readable_path, sample_json, sample_key
+from facegan.shards.format import PHOTO_SUFFIXES, DatasetInfo, SampleRecord, key_path, readable_path, sample_key
 
 paths = st.builds(
     lambda stem, suffix: stem + suffix.encode(),
@@ -51,7 +51,7 @@ def test_long_paths_are_cut_and_stay_apart() -> None:
     one, two = (b"x/" * 120 + end + b".jpg" for end in (b"a", b"b"))
     assert sample_key(one) != sample_key(two)
     assert max(len(sample_key(one)), len(sample_key(one, 12))) <= 200
-    with pytest.raises(ValueError, match="no whole path"):
+    with pytest.raises(ValueError, match="not contain a complete path"):
         key_path(sample_key(one))
 
 
@@ -69,19 +69,19 @@ def test_the_json_has_every_field_with_one_type() -> None:
         "keypoints": [[1, 2]],
         "score": 1,
     }
-    meta = json.loads(sample_json(**values, quad=[[0, 0]]))
+    meta = json.loads(SampleRecord(**values, quad=[[0, 0]]).to_json())
     assert list(meta) == ["path", "sha256", "width", "height", "box", "keypoints", "score", "quad", "turned", "label"]
     assert {type(v) for v in (*meta["box"], *meta["keypoints"][0], *meta["quad"][0], meta["score"])} == {float}
 
 
 def test_a_folder_that_is_no_dataset_says_so(tmp_path) -> None:
-    with pytest.raises(DatasetError, match="it is no dataset"):
+    with pytest.raises(DatasetError, match="it is not a dataset"):
         DatasetInfo.read(tmp_path)
     (tmp_path / "faces").mkdir()
     with pytest.raises(DatasetError, match="Did you mean 'faces'"):
         DatasetInfo.read(tmp_path / "face")
     (tmp_path / "dataset.json").write_text('{"format": 99}')
-    with pytest.raises(DatasetError, match="is of format 99, and this facegan reads format 1"):
+    with pytest.raises(DatasetError, match="has format 99, and this facegan reads format 1"):
         DatasetInfo.read(tmp_path)
     (tmp_path / "dataset.json").write_text('{"format": 1}')
     with pytest.raises(DatasetError, match="damaged or of another version"):

@@ -14,7 +14,7 @@ from facegan.config import PrepConfig
 from facegan.files import sha256_file, write_json
 from facegan.manifests import KnownDataset
 from facegan.shards.cards import write_cards
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry, Totals, sample_json, shard_name
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo, SampleRecord, ShardEntry, Totals, shard_name
 from facegan.shards.images import encode_image
 from facegan.shards.photos import SCHEMA, write_photos
 from facegan.shards.writer import ShardWriter
@@ -41,7 +41,7 @@ def make_dataset(
         with ShardWriter(out / name, out / "x.partial") as shard:
             for _ in range(samples):
                 row = _row(len(rows) + 1, split, name)
-                meta = sample_json(
+                meta = SampleRecord(
                     path=row["path"],
                     sha256=row["sha256"],
                     width=178,
@@ -51,7 +51,7 @@ def make_dataset(
                     score=0.5,
                     quad=[[0, 0]] * 4,
                     label=len(rows) % 3,
-                )
+                ).to_json()
                 shard.add(row["keys"][0], image_format, encode_image(face(len(rows)), image_format), meta)
                 rows.append(row)
             written = shard.commit()

@@ -133,9 +133,9 @@ def empty(shards: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "options", "code", "said"),
     [
-        (other_format, [], 1, "dataset.json is of format 2, and this facegan reads format 1."),
-        (altered, ["--verify-shards"], 1, "train-000000.tar was altered: its SHA-256 is not that of dataset.json."),
-        (empty, [], 1, "it is no dataset of facegan prep"),
+        (other_format, [], 1, "dataset.json has format 2, and this facegan reads format 1."),
+        (altered, ["--verify-shards"], 1, "train-000000.tar was altered: its SHA-256 differs from dataset.json."),
+        (empty, [], 1, "it is not a dataset of facegan prep"),
         (None, ["--split", "val"], 1, "has no split 'val': it has train"),
         (None, ["--cache", "rom"], 2, "--cache rom is not offered: choose auto, gpu, ram or off."),
         (None, ["--workers", "0"], 2, "--workers 0: it has to be auto, or a whole number"),

@@ -111,7 +111,7 @@ def test_verify_compares_checksums(copy: Path, cache: Path) -> None:
     shard.write_bytes(data)
     os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     FaceShards(copy)
-    with pytest.raises(DatasetError, match=r"train-000002.tar was altered: its SHA-256 is not that of dataset.json"):
+    with pytest.raises(DatasetError, match=r"train-000002.tar was altered: its SHA-256 differs from dataset.json"):
         FaceShards(copy, verify=True)
 
 
