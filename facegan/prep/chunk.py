@@ -45,7 +45,7 @@ class Item(NamedTuple):
 
     path: bytes
     entry: Entry
-    verdict: str = ""
+    preset_reason: str = ""
     attributes: int = 0  # as bits, by the chunk's names of them
 
 
@@ -132,20 +132,20 @@ def process_chunk(
     no_decoder = 0
     unreachable = ""
     with ShardWriter(path, temporary) as shard:
-        for raw_path, entry, verdict, bits in chunk.items:
+        for raw_path, entry, preset_reason, bits in chunk.items:
             row = PhotoRecord(readable_path(raw_path), entry.size)
             rows.append(row)
             photo, samples = None, []
             try:
-                if verdict == "crashed":  # it is not touched again
-                    raise Rejected(verdict)
+                if preset_reason == "crashed":  # it is not touched again
+                    raise Rejected(preset_reason)
                 data = _read(reader, entry)
                 row.bytes = len(data)
                 row.sha256 = hashlib.sha256(data).hexdigest()
                 photo = Photo(data)
                 row.width, row.height = photo.width, photo.height
-                if verdict:
-                    raise Rejected(verdict)
+                if preset_reason:
+                    raise Rejected(preset_reason)
                 cuts = _cut_faces(photo, config, detector, row)
                 more = attribute_values(chunk.attributes, bits)
                 samples = [(_encoded(cut.pixels, config), _meta(row, cut, entry.label, more)) for cut in cuts]
@@ -170,7 +170,7 @@ def process_chunk(
 
 def entries_read(chunk: Chunk) -> list[Entry]:
     """What `process_chunk` asks its reader for, in that order."""
-    return [item.entry for item in chunk.items if item.verdict != "crashed" and item.entry.size <= MAX_BYTES]
+    return [item.entry for item in chunk.items if item.preset_reason != "crashed" and item.entry.size <= MAX_BYTES]
 
 
 def _read(reader: Reader, entry: Entry) -> bytes:

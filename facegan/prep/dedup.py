@@ -18,7 +18,7 @@ _PHOTOS_AT_ONCE = 2_000
 _LAST_SECONDS = 1.0
 
 
-def mark_duplicates(source: Readable, catalogue: PhotoIndex, threads: int, fetch_ahead: int) -> int:
+def mark_duplicates(source: Readable, index: PhotoIndex, threads: int, fetch_ahead: int) -> int:
     """Reads and sums every new photograph (most of the time is the disk's or a network's), and marks those that came
     before."""
     # Ctrl-C must not find this thread inside a lock of a future, which it would leave locked: these queues are in C.
@@ -46,18 +46,18 @@ def mark_duplicates(source: Readable, catalogue: PhotoIndex, threads: int, fetch
         thread.start()
     try:
         for split in SPLITS:
-            photos = catalogue.photos(split)
+            photos = index.photos(split)
             while some := list(itertools.islice(photos, _PHOTOS_AT_ONCE)):
                 for start in range(0, len(some), at_once):
                     todo.put(some[start : start + at_once])
-                catalogue.set_sums(sums.get() for _ in some)
+                index.set_checksums(sums.get() for _ in some)
     finally:
         stopped.set()  # Ctrl-C waits for what is being read, not for all that was to be
         for _ in pool:
             todo.put(None)
         for thread in pool:
             thread.join(_LAST_SECONDS)  # one that waits for a server which says nothing goes with this process
-    return catalogue.mark_twins()
+    return index.mark_duplicates()
 
 
 def _sum(photo: IndexedPhoto, reader: Reader) -> str:

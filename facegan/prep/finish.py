@@ -54,13 +54,13 @@ def finish(home: OutputStore, plan: Plan, note_source: bool = True) -> DatasetIn
     state = out / STATE_FOLDER
     shutil.rmtree(state / FINAL, ignore_errors=True)
     if note_source:
-        write_origin(out, plan.where, plan.catalogue.root)
+        write_origin(out, plan.where, plan.index.root)
     final = make_folder(state / FINAL)
     gathered = _DatasetBuilder(plan, out)
     write_photos(final / PHOTOS_FILE, gathered.tables())
     info = DatasetInfo(
         data_set=plan.data_set,
-        source=plan.marks,
+        source=plan.source_digests,
         settings=plan.settings,
         versions=plan.versions,
         fingerprint=str(gathered.fingerprint),
@@ -116,8 +116,8 @@ class _DatasetBuilder:
         self.files: dict[str, Path] = {}
         self.fingerprint = Fingerprint()
         self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the place of their chunk
-        for number, reject in read_rejects(out / PREVIEW_FILE) if plan.before else []:
-            if number not in plan.again and number < len(plan.before.chunks if plan.before else ()):
+        for number, reject in read_rejects(out / PREVIEW_FILE) if plan.existing else []:
+            if number not in plan.rebuild and number < len(plan.existing.chunks if plan.existing else ()):
                 self._rejects.setdefault(reject.reason, []).append((number, reject))
 
     def tables(self) -> Iterator[pa.Table]:
@@ -130,14 +130,14 @@ class _DatasetBuilder:
 
     def _standing(self) -> Iterator[pa.Table]:
         """The chunks of the dataset as it is, but for those that the plan makes anew."""
-        before = self._plan.before
+        before = self._plan.existing
         if before is None:
             return
         entries = {entry.name: entry for entry in before.shards}
         tables = read_in_pieces(self._out / PHOTOS_FILE, [chunk.photos for chunk in before.chunks])
         for number, (chunk, table) in enumerate(zip(before.chunks, tables, strict=True)):
-            if number in self._plan.again:
-                yield self._made(self._plan.again[number])
+            if number in self._plan.rebuild:
+                yield self._made(self._plan.rebuild[number])
             elif not chunk.shard:
                 self.chunks.append(chunk)
                 yield table
@@ -193,7 +193,7 @@ class _DatasetBuilder:
 
 def _checking(home: OutputStore, plan: Plan) -> Callable[[Path], AbstractContextManager[Path]]:
     """`Home.whole`, which compares shards of the dataset as it was with their checksums. A repair has compared all."""
-    entries = {entry.name: entry for entry in plan.before.shards} if plan.before and not plan.again else {}
+    entries = {entry.name: entry for entry in plan.existing.shards} if plan.existing and not plan.rebuild else {}
 
     @contextlib.contextmanager
     def whole(shard: Path) -> Iterator[Path]:

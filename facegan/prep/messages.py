@@ -28,8 +28,8 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers
         console.note(f"{completeness(known, plan.found)}{split}.")
     if plan.found > new:
         console.note(f"{plan.found - new:,} of them are done already.")
-    if plan.twins:
-        console.note(f"{plan.twins:,} are duplicates: they have the bytes of a photograph before them.")
+    if plan.duplicates:
+        console.note(f"{plan.duplicates:,} are duplicates: they have the bytes of a photograph before them.")
     if new:
         console.note(
             f"{new:,} to prepare with {workers} processes: "
@@ -37,15 +37,15 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers
         )
     if config.dedup == "off" and shares(config.split):
         console.warn("a split by hash without --dedup exact may put copies of one photograph on both sides.")
-    count, first = plan.gone
+    count, first = plan.missing
     if count:
         console.warn(f"{count:,} photographs of the dataset are gone from the source (first: {first}); "
                      "their faces stay.")  # fmt: skip
-    if plan.before and plan.before.versions != plan.versions:
+    if plan.existing and plan.existing.versions != plan.versions:
         changed = [
-            f"{k} {plan.before.versions.get(k)} → {v}"
+            f"{k} {plan.existing.versions.get(k)} → {v}"
             for k, v in plan.versions.items()
-            if plan.before.versions.get(k) != v
+            if plan.existing.versions.get(k) != v
         ]
         console.warn(
             f"the dataset was begun with other versions ({', '.join(changed)}); new faces may differ slightly."

@@ -107,7 +107,7 @@ class IndexedPhoto(NamedTuple):
     path: bytes
     entry: Entry
     split: str
-    twin: bool  # the bytes of a photograph before it: a duplicate
+    is_duplicate: bool  # the bytes of a photograph before it: a duplicate
     attributes: int = 0  # as bits, see `facegan.prep.request`
 
 
@@ -132,7 +132,7 @@ class PhotoIndex:
             self._db.close()
             raise
 
-    def holds_just(self, count: int, fingerprint: str) -> bool:
+    def matches(self, count: int, fingerprint: str) -> bool:
         """Whether these are the photographs of a dataset with this fingerprint: no more, no fewer, and no others.
 
         That takes a fifth of the time of `arrange` and a comparison one by one.
@@ -142,7 +142,7 @@ class PhotoIndex:
         self.root = self._spool.root()
         return self._spool.fingerprint() == fingerprint
 
-    def arrange(self, limit: int | None = None) -> None:
+    def sort(self, limit: int | None = None) -> None:
         """Sorts them, if that was not done; all that follows needs it.
 
         Args:
@@ -191,17 +191,17 @@ class PhotoIndex:
 
     def names(self) -> Iterator[bytes]:
         """All of them, sorted."""
-        self.arrange()
+        self.sort()
         return (name for (name,) in self._db.rows("SELECT name FROM photos ORDER BY name"))
 
-    def set_root(self, known: bool) -> None:
+    def set_root(self, existing: bool) -> None:
         """Finds the folder below which paths are told: the deepest common one at first, later the one that was it then.
 
         It follows from the paths themselves, so that nothing but the dataset has to be kept: an archive and a folder of
         the same photographs give the same dataset.
         """
-        self.arrange()
-        if known:
+        self.sort()
+        if existing:
             votes = self._votes(max(1, len(self) // _VOTERS)) or self._votes(1)
             if votes:
                 self.root = max(sorted(votes), key=votes.__getitem__)
@@ -234,11 +234,11 @@ class PhotoIndex:
         """The path in the dataset, for queries. A function in Python takes longer than all the rest of them."""
         return f"CASE ascii WHEN 1 THEN CAST(substr(name, {len(self.root) + 1}) AS TEXT) ELSE below(name) END"
 
-    def add_known(self, rows: Iterable[tuple[str, int, str]]) -> None:
+    def add_existing(self, rows: Iterable[tuple[str, int, str]]) -> None:
         """Path, size and SHA-256 of what the dataset accounts for already."""
         self._db.many("INSERT OR REPLACE INTO known (path, size, sha256) VALUES (?, ?, ?)", rows)
 
-    def mark_known(self) -> None:
+    def exclude_existing(self) -> None:
         """Tells new photographs from those that the dataset holds (once `set_root` was called)."""
         self._db.run(f"UPDATE photos SET new = 0 WHERE {self._path} IN (SELECT path FROM known)")
         self._db.run(f"UPDATE known SET seen = 1 WHERE path IN (SELECT {self._path} FROM photos WHERE new = 0)")
@@ -250,7 +250,7 @@ class PhotoIndex:
             "WHERE new = 0 AND photos.size > 0 AND known.size <> photos.size ORDER BY name LIMIT 1"
         )
 
-    def gone(self) -> tuple[int, str]:
+    def missing(self) -> tuple[int, str]:
         """How many known photographs are not in the source any more, and the first of them."""
         count = self._db.number("SELECT count(*) FROM known WHERE seen = 0")
         first = self._db.first("SELECT path FROM known WHERE seen = 0 ORDER BY path LIMIT 1")
@@ -279,11 +279,11 @@ class PhotoIndex:
         )
         return readable_path(missing[0]) if missing else ""
 
-    def set_sums(self, sums: Iterable[tuple[bytes, str]]) -> None:
+    def set_checksums(self, sums: Iterable[tuple[bytes, str]]) -> None:
         """SHA-256 by name."""
         self._db.many("UPDATE photos SET sha256 = ? WHERE name = ?", ((sha, name) for name, sha in sums))
 
-    def mark_twins(self) -> int:
+    def mark_duplicates(self) -> int:
         """Marks new photographs whose bytes an earlier one has: one of the dataset, or one with a smaller path."""
         self._db.run(
             "CREATE TEMP TABLE firsts AS SELECT sha256, min(name) AS name FROM photos "
@@ -308,7 +308,7 @@ class PhotoIndex:
             entry = Entry(name, size, tuple(json.loads(place)) if place else (), label, part)
             yield IndexedPhoto(name[len(self.root) :], entry, of, bool(twin), attributes)
 
-    def ask_again(self, chunk: int, rows: Iterable[tuple[str, bool]]) -> str:
+    def select_for_repair(self, chunk: int, rows: Iterable[tuple[str, bool]]) -> str:
         """Takes note of the photographs (path, twin) of a standing chunk; the first that is gone, or nothing."""
         self._db.many(
             "INSERT INTO again VALUES (?, ?, ?, ?)", ((chunk, i, path, twin) for i, (path, twin) in enumerate(rows))
@@ -322,7 +322,7 @@ class PhotoIndex:
         )
         return gone[0] if gone else ""
 
-    def photos_again(self, chunk: int, split: str) -> Iterator[IndexedPhoto]:
+    def photos_for_repair(self, chunk: int, split: str) -> Iterator[IndexedPhoto]:
         """The photographs of a standing chunk in its order."""
         rows = self._db.rows(
             "SELECT name, size, photos.place, label, part, again.twin, attributes FROM again JOIN paths USING (path) "

@@ -1,4 +1,4 @@
-"""What is to be done: which photographs are new, their splits, and how they are cut into chunks."""
+"""Plan a run: which photographs are new, their splits, and the chunks that they are cut into."""
 
 from __future__ import annotations
 
@@ -36,66 +36,40 @@ from facegan.shards.format import (
 )
 from facegan.shards.photos import SCHEMA, read_in_pieces, read_known
 
-# Which split a photograph belongs to: by a data set's own numbers, by the source, or by a hash of its path.
+_RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
 
 SplitOf = Callable[[bytes, str], str]  # path in the dataset, the source's own part → split
 
 
-def shares(setting: str) -> tuple[float, ...] | None:
-    """``"0.9,0.05,0.05"`` → the shares of train, val and test; None for a split by name.
+@dataclass(frozen=True)
+class PlanRequest:
+    """The inputs of a plan, besides the photographs.
 
-    Raises:
-        SettingsError: numbers that are no shares.
+    Attributes:
+        settings: as dataset.json will hold them; already checked against those of ``existing``.
+        limit: only the first so many photographs by name.
+        dedup_threads: threads that look for duplicates; 0 skips the search.
+        fetch_ahead: requests per thread, where photographs are fetched one by one.
     """
-    if not any(character.isdigit() for character in setting):
-        return None
-    try:
-        found = tuple(float(part) for part in setting.split(","))
-    except ValueError:
-        found = ()
-    if not 2 <= len(found) <= 3 or not all(0 <= share <= 1 for share in found) or abs(sum(found) - 1) > 1e-6:
-        raise SettingsError(f"--split {setting}: shares are two or three numbers of sum 1, such as 0.9,0.05,0.05.")
-    return found
 
+    source: Source
+    out: Path
+    config: PrepConfig
+    settings: dict[str, Any]
+    existing: DatasetInfo | None
+    attributes: Attributes | None = None
+    limit: int | None = None
+    dedup_threads: int = 0
+    fetch_ahead: int = 1
 
-def splitter(setting: str) -> SplitOf:
-    """The rule behind ``--split``."""
-    parts = shares(setting)
-    if parts is not None:
-        return lambda path, _: by_hash(path, parts)
-    if setting == "source":
-        return _by_source
-    if setting == "celeba":
-        return _by_celeba
-    return lambda path, part: "train"
-
-
-def by_hash(path: bytes, parts: tuple[float, ...]) -> str:
-    """The path's SHA-256 as a number in [0, 1), laid along the shares: the same whatever photographs are added."""
-    at = int.from_bytes(hashlib.sha256(path).digest()[:8]) / 2**64
-    for split, part in zip(SPLITS, parts, strict=False):
-        if at < part:
-            return split
-        at -= part
-    return SPLITS[len(parts) - 1]
-
-
-def _by_source(path: bytes, part: str) -> str:
-    if part not in SPLITS:
-        raise SourceError(
-            f"--split source: the source does not say whether {shown(readable_path(path))} is for train, val or test.\n"
-            f"Choose shares, such as --split 0.9,0.05,0.05."
-        )
-    return part
-
-
-def _by_celeba(path: bytes, part: str) -> str:
-    return split_of(known_datasets()["celeba-aligned"], path)
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        return self.attributes.names if self.attributes else ()
 
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """A chunk that is to be made: which photographs by their first name and number, and the digest of its inputs."""
+    """A chunk to make: its photographs by first name and number, and the digest of its inputs."""
 
     number: int
     split: str
@@ -111,29 +85,29 @@ class Plan:
 
     Attributes:
         where: the source, as the user named it.
-        marks: of its files, where it is a table or an array.
-        found: photographs in the source, ``--limit`` taken into account.
-        gone: how many are accounted for, but no longer in the source; and the first of them.
-        data_set: what the source was recognised as, by its name in the manifests; empty for any other.
-        twins: new photographs with the bytes of another one.
-        chunks: that the dataset will have more; none in a repair.
-        again: chunks of the dataset that a repair makes anew, by their place.
+        source_digests: of the source's files, where it is a table or an array.
+        found: photographs in the source, at most ``--limit``.
+        missing: number of photographs in the dataset that the source no longer has, and the first of them.
+        data_set: name in the manifests of the data set that the source was recognised as; empty otherwise.
+        duplicates: new photographs with the bytes of another one.
+        chunks: chunks to add; empty in a repair.
+        rebuild: existing chunks that a repair makes again, by their position.
     """
 
     where: str
-    marks: tuple[str, ...]
-    before: DatasetInfo | None
+    source_digests: tuple[str, ...]
+    existing: DatasetInfo | None
     settings: dict[str, Any]
     versions: dict[str, str]
     found: int
-    gone: tuple[int, str]
+    missing: tuple[int, str]
     ignored: dict[str, int]
     data_set: str
-    twins: int
+    duplicates: int
     chunks: tuple[ChunkPlan, ...]
-    catalogue: PhotoIndex
-    attributes: tuple[str, ...] = ()  # their names
-    again: dict[int, ChunkPlan] = field(default_factory=dict)
+    index: PhotoIndex
+    attributes: tuple[str, ...] = ()  # names
+    rebuild: dict[int, ChunkPlan] = field(default_factory=dict)
 
     @property
     def new(self) -> int:
@@ -142,278 +116,234 @@ class Plan:
 
     @property
     def todo(self) -> tuple[ChunkPlan, ...]:
-        return (*self.chunks, *self.again.values())
+        return (*self.chunks, *self.rebuild.values())
 
     @property
     def chunks_folder(self) -> str:
-        """Where in ``.facegan`` the chunks are committed. An addition that was stopped outlives a repair."""
-        return REPAIRS if self.again else CHUNKS
+        """Folder in ``.facegan`` where chunks are committed. A repair keeps apart from an unfinished addition."""
+        return REPAIRS if self.rebuild else CHUNKS
 
     def work(self, chunk: ChunkPlan) -> ChunkWork:
-        if self.again:
-            photos = self.catalogue.photos_again(chunk.number, chunk.split)
+        if self.rebuild:
+            photos = self.index.photos_for_repair(chunk.number, chunk.split)
         else:
-            photos = self.catalogue.photos(chunk.split, chunk.first, chunk.photos)
-        return ChunkWork(Chunk(chunk.number, tuple(map(_item, photos)), self.attributes), chunk.inputs)
-
-
-def _item(photo: IndexedPhoto) -> Item:
-    return Item(photo.path, photo.entry, "duplicate" if photo.twin else "", photo.attributes)
+            photos = self.index.photos(chunk.split, chunk.first, chunk.photos)
+        items = (Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos)
+        return ChunkWork(Chunk(chunk.number, tuple(items), self.attributes), chunk.inputs)
 
 
 def list_photographs(source: Source) -> PhotoIndex:
     """
     Raises:
-        SourceError: there are none, or they can't be reached.
+        SourceError: the source has no photographs, or cannot be reached.
     """
-    catalogue = PhotoIndex(source)
-    if not len(catalogue):
-        raise SourceError(_no_photographs(source.where, catalogue))
-    return catalogue
+    index = PhotoIndex(source)
+    if not len(index):
+        index.close()
+        raise SourceError(_no_photographs(source.where, index))
+    return index
 
 
-def make_plan(
-    source: Source,
-    catalogue: PhotoIndex,
-    out: Path,
-    config: PrepConfig,
-    settings: dict[str, Any],
-    before: DatasetInfo | None,
-    limit: int | None,
-    workers: int,
-    attributes: Attributes | None = None,
-    fetch_ahead: int = 1,
-) -> Plan:
-    """Finds what of the source the dataset does not hold yet.
-
-    Args:
-        settings: as dataset.json will hold them, checked against those of ``before``.
-        workers: threads that look for duplicates; 0 leaves them unlooked for.
-        fetch_ahead: requests for each of them, where photographs are fetched one by one.
-
-    Raises:
-        SourceError: a new photograph lies outside the folder which the first prep fixed, or has no split.
-        DatasetError: a photograph has changed since it was added, or the dataset is damaged.
-    """
-    if before:
-        try:
-            check_photos(out, before)
-        except DatasetError as error:
-            raise DatasetError(
-                f"{error}\nNothing can be added without it: make the dataset anew with --force."
-            ) from None
-    marks, twins = _marks(source, out, before), 0
-    if before is None or limit is not None or not _is_all_known(catalogue, before):
-        catalogue.arrange(limit)
-        if before:
-            catalogue.add_known(read_known(out / PHOTOS_FILE))
-        catalogue.set_root(known=before is not None)
-        if before:
-            catalogue.mark_known()
-            _refuse_changed(catalogue, out)
-        catalogue.split_by(splitter(config.split))
-        if attributes:
-            set_attributes(catalogue, attributes)
-        if config.dedup == "exact" and workers:
-            with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, as_source_error(source.where):
-                with sound(source.where):
-                    readable = source.unpacked(Path(folder))
-                twins = mark_duplicates(readable, catalogue, workers, fetch_ahead)
-    versions = library_versions()
-    chunks = tuple(_cut(catalogue, config.shard_size, settings, {**versions, "source": " ".join(marks)}))
-    for entry in before.shards if before and chunks else ():
-        if error := size_error(out, entry):  # the preview may need it; its SHA-256 is compared then
-            raise repairable(error)
-    return Plan(
-        where=source.where,
-        marks=marks,
-        before=before,
-        settings=settings,
-        versions=versions,
-        found=min(len(catalogue), limit or len(catalogue)),
-        gone=catalogue.gone(),
-        ignored=dict(sorted(catalogue.ignored.items())),
-        data_set=before.data_set if before else _recognised(source, catalogue),
-        twins=twins,
-        chunks=chunks,
-        catalogue=catalogue,
-        attributes=attributes.names if attributes else (),
-    )
-
-
-def _marks(source: Source, out: Path, before: DatasetInfo | None) -> tuple[str, ...]:
-    """See `Source.marks`.
-
-    Raises:
-        DatasetError: the dataset was made from other files. Files that come behind those it was made from are new.
-    """
-    with as_source_error(source.where):
-        marks = source.marks()
-    if before and (before.source != marks[: len(before.source)] or bool(before.source) != bool(marks)):
-        raise DatasetError(
-            f"{out} was made from another source than {source.where}, whose photographs can't be told from its own.\n"
-            f"Choose another folder, or make it anew (what is in it is deleted) with --force."
-        )
-    return marks
-
-
-def set_attributes(catalogue: PhotoIndex, attributes: Attributes) -> None:
-    """
-    Raises:
-        SourceError: a photograph has none.
-    """
-    missing = catalogue.set_attributes(attributes.rows())
-    if missing:
-        raise SourceError(
-            f"{attributes.path} has no attributes of {shown(missing)}. All photographs need some, or none."
-        )
-
-
-def _is_all_known(catalogue: PhotoIndex, before: DatasetInfo) -> bool:
-    """Whether the dataset accounts for just what the source holds."""
-    return catalogue.holds_just(before.totals.photos, before.fingerprint)
-
-
-def repairable(error: DatasetError) -> DatasetError:
-    return DatasetError(f"{error}\nMake it again with --repair, then start the same command again.")
-
-
-def _recognised(source: Source, catalogue: PhotoIndex) -> str:
-    by_torchvision = source.where.removeprefix("torchvision:").partition(":")[0]
-    for known in known_datasets().values():
-        if source.where.startswith("torchvision:") and known.torchvision == by_torchvision:
-            return known.name
-    found = recognise(catalogue.names(), len(catalogue))
-    return found.name if found else ""
-
-
-def _no_photographs(where: str, catalogue: PhotoIndex) -> str:
-    others = ", ".join(f"{count:,} {shown(suffix)}" for suffix, count in catalogue.ignored.most_common(5))
-    broken = catalogue.ignored.names.get(BROKEN_LINK)
-    links = f"The first links that lead nowhere: {', '.join(map(shown, broken))}.\n" if broken else ""
+def _no_photographs(where: str, index: PhotoIndex) -> str:
+    others = ", ".join(f"{count:,} {shown(suffix)}" for suffix, count in index.ignored.most_common(5))
+    broken = index.ignored.names.get(BROKEN_LINK)
+    links = f"The first broken links: {', '.join(map(shown, broken))}.\n" if broken else ""
     return (
-        f"{where} holds no photographs" + (f" (but {others})" if others else "") + f".\n{links}"
+        f"{where} contains no photographs" + (f", only {others}" if others else "") + f".\n{links}"
         f"Photographs are files that end in {' '.join(sorted(PHOTO_SUFFIXES))}."
     )
 
 
-def _refuse_changed(catalogue: PhotoIndex, out: Path) -> None:
-    changed = catalogue.changed()
-    if changed:
+def make_plan(request: PlanRequest, index: PhotoIndex) -> Plan:
+    """Find the photographs of the source that the dataset does not contain yet.
+
+    Raises:
+        SourceError: a new photograph is outside the folder that the first prep fixed, or has no split.
+        DatasetError: a photograph has changed since it was added, or the dataset is damaged.
+    """
+    existing, config, out = request.existing, request.config, request.out
+    if existing:
+        try:
+            check_photos(out, existing)
+        except DatasetError as error:
+            raise DatasetError(
+                f"{error}\nNothing can be added without it. Add --force to prepare the dataset from scratch."
+            ) from None
+    digests, duplicates = _source_digests(request), 0
+    if existing is None or request.limit is not None or not index.matches(existing.totals.photos, existing.fingerprint):
+        index.sort(request.limit)
+        if existing:
+            index.add_existing(read_known(out / PHOTOS_FILE))
+        index.set_root(existing=existing is not None)
+        if existing:
+            index.exclude_existing()
+            _refuse_changed(index, out)
+        index.split_by(splitter(config.split))
+        if request.attributes:
+            _set_attributes(index, request.attributes)
+        if config.dedup == "exact" and request.dedup_threads:
+            duplicates = _mark_duplicates(request, index)
+    versions = library_versions()
+    chunks = tuple(_cut_chunks(index, config.shard_size, request.settings, {**versions, "source": " ".join(digests)}))
+    for entry in existing.shards if existing and chunks else ():
+        if error := size_error(out, entry):  # the preview may need it; its SHA-256 is compared then
+            raise repairable(error)
+    return Plan(
+        where=request.source.where,
+        source_digests=digests,
+        existing=existing,
+        settings=request.settings,
+        versions=versions,
+        found=min(len(index), request.limit or len(index)),
+        missing=index.missing(),
+        ignored=dict(sorted(index.ignored.items())),
+        data_set=existing.data_set if existing else _recognised(request.source, index),
+        duplicates=duplicates,
+        chunks=chunks,
+        index=index,
+        attributes=request.attribute_names,
+    )
+
+
+def _source_digests(request: PlanRequest) -> tuple[str, ...]:
+    """See `Source.marks`.
+
+    Raises:
+        DatasetError: the dataset was made from other files. Files appended to those it was made from are new.
+    """
+    with as_source_error(request.source.where):
+        digests = request.source.marks()
+    old = request.existing.source if request.existing else digests
+    if old != digests[: len(old)] or bool(old) != bool(digests):
+        raise DatasetError(
+            f"{request.out} was prepared from another source than {request.source.where}; their photographs could be\n"
+            f"mixed up. Use another OUT, or add --force to delete it and prepare again."
+        )
+    return digests
+
+
+def _refuse_changed(index: PhotoIndex, out: Path) -> None:
+    if changed := index.changed():
         path, then, now = changed
         raise DatasetError(
             f"{shown(path)} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
-            f"Put the old one back, give the new one another name, or make the dataset anew with --force."
+            f"Restore it, rename the new one, or add --force to delete {out} and prepare again."
         )
 
 
-def _cut(
-    catalogue: PhotoIndex, shard_size: int, settings: dict[str, Any], versions: dict[str, str]
+def _set_attributes(index: PhotoIndex, attributes: Attributes) -> None:
+    """
+    Raises:
+        SourceError: a photograph is not in the list.
+    """
+    if missing := index.set_attributes(attributes.rows()):
+        raise SourceError(
+            f"{attributes.path} has no attributes of {shown(missing)}. With --attributes every photograph needs a line."
+        )
+
+
+def _mark_duplicates(request: PlanRequest, index: PhotoIndex) -> int:
+    source = request.source
+    with tempfile.TemporaryDirectory(dir=request.out / STATE_FOLDER) as folder, as_source_error(source.where):
+        with sound(source.where):
+            readable = source.unpacked(Path(folder))
+        return mark_duplicates(readable, index, request.dedup_threads, request.fetch_ahead)
+
+
+def _recognised(source: Source, index: PhotoIndex) -> str:
+    by_torchvision = source.where.removeprefix("torchvision:").partition(":")[0]
+    for known in known_datasets().values():
+        if source.where.startswith("torchvision:") and known.torchvision == by_torchvision:
+            return known.name
+    found = recognise(index.names(), len(index))
+    return found.name if found else ""
+
+
+def _cut_chunks(
+    index: PhotoIndex, shard_size: int, settings: dict[str, Any], versions: dict[str, str]
 ) -> Iterator[ChunkPlan]:
-    """The sorted photographs of each split, in pieces of ``shard_size``."""
+    """Cut the sorted photographs of each split into chunks of ``shard_size``."""
     number = 0
     for split in SPLITS:
-        photos = catalogue.photos(split)
-        while some := list(itertools.islice(photos, shard_size)):
-            yield plan_chunk(number, split, some, settings, versions)
+        photos = index.photos(split)
+        while batch := list(itertools.islice(photos, shard_size)):
+            yield _plan_chunk(number, split, batch, settings, versions)
             number += 1
 
 
-def plan_chunk(
+def _plan_chunk(
     number: int, split: str, photos: list[IndexedPhoto], settings: dict[str, Any], versions: dict[str, str]
 ) -> ChunkPlan:
     digest = hashlib.sha256(json.dumps([settings, versions, SCHEMA.names], sort_keys=True).encode())
     for photo in photos:
-        told = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.twin, photo.attributes]
-        digest.update(json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogateescape"))
+        fields = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.is_duplicate, photo.attributes]
+        digest.update(json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape"))
     size = sum(photo.entry.size for photo in photos)
     return ChunkPlan(number, split, photos[0].entry.name, len(photos), size, digest.hexdigest())
 
 
-def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> tuple[float, int]:
-    """About how many seconds and bytes a run will take: 3 ms a photograph, 0.4 where nothing has to be detected, and
-    10 ms a megabyte of it, a process."""
-    bytes_a_pixel = {"png": 3.0, "jpg": 0.9, "webp": 1.8}[config.format]
-    tar = 2 * 512 + 1024 + 256  # two headers, JSON, rounding up to blocks
-    photo_seconds = 0.0004 if config.detector == "none" else 0.003
-    seconds = (new * photo_seconds + source_bytes * 1e-8) / workers + 2.0
-    return seconds, int(new * (config.size**2 * bytes_a_pixel * config.channels / 3 + tar))
+def plan_repair(request: PlanRequest, index: PhotoIndex, sha256: Callable[[Path], str], console: Console) -> Plan:
+    """Plan ``--repair``: rebuild missing or altered shards to the bytes they had, and retry photographs that could not
+    be fetched or crashed. All other chunks stay as they are.
 
+    Args:
+        sha256: of a shard's bytes, wherever the output store keeps them.
 
-# ``--repair``: shards that are missing or altered are made again, and photographs that stayed away are tried again.
-#
-# Only the chunks concerned are run; the others stay as they are. A shard that is made again has the bytes it had.
-
-_TRY_AGAIN = ("unreachable", "crashed")
-
-
-def plan_repair(
-    where: str,
-    catalogue: PhotoIndex,
-    out: Path,
-    sha256: Callable[[Path], str],
-    settings: dict[str, Any],
-    before: DatasetInfo,
-    attributes: Attributes | None,
-    console: Console,
-) -> Plan:
-    """
     Raises:
-        DatasetError: photos.parquet was altered, or a photograph that is needed is gone.
+        DatasetError: photos.parquet was altered, or the source no longer has a photograph that is needed.
     """
+    existing, out = request.existing, request.out
+    if existing is None:
+        raise DatasetError(f"{out} has no dataset to repair. Leave out --repair.")
     photos = out / PHOTOS_FILE
-    if not photos.is_file() or sha256_file(photos) != before.photos_sha256:
-        raise DatasetError(f"{photos} is missing or altered, and without it nothing can be repaired: use --force.")
-    if sum(_sizes(before)) != before.totals.photos:
-        raise DatasetError(f"{out} does not tell how its shards were cut (it was selected from others): use --force.")
-    catalogue.arrange()
-    catalogue.add_known(read_known(photos))
-    catalogue.set_root(known=True)
-    if attributes:
-        set_attributes(catalogue, attributes)
-    broken = {entry.name: why for entry in before.shards if (why := _broken(out / entry.name, entry, sha256))}
-    for name, why in broken.items():
-        console.note(f"{name} {why}: it is made again.")
-    again: dict[int, ChunkPlan] = {}
+    if not photos.is_file() or sha256_file(photos) != existing.photos_sha256:
+        raise DatasetError(f"{photos} is missing or altered; a repair needs it. Add --force to prepare from scratch.")
+    sizes = [chunk.photos for chunk in existing.chunks]
+    if sum(sizes) != existing.totals.photos:
+        raise DatasetError(f"{out} was selected from other datasets and cannot be repaired. Select it again.")
+    index.sort()
+    index.add_existing(read_known(photos))
+    index.set_root(existing=True)
+    if request.attributes:
+        _set_attributes(index, request.attributes)
+    damaged = {entry.name: why for entry in existing.shards if (why := _damage(out / entry.name, entry, sha256))}
+    for name, why in damaged.items():
+        console.note(f"{name} {why}. Rebuilding it.")
+    rebuild: dict[int, ChunkPlan] = {}
     versions = library_versions()
-    for number, (chunk, table) in enumerate(zip(before.chunks, read_in_pieces(photos, _sizes(before)), strict=True)):
+    for number, (chunk, table) in enumerate(zip(existing.chunks, read_in_pieces(photos, sizes), strict=True)):
         reasons = table["reason"].to_pylist()
-        stayed_away = sum(reason in _TRY_AGAIN for reason in reasons)
-        if chunk.shard not in broken and not stayed_away:
+        retried = sum(reason in _RETRIED for reason in reasons)
+        if chunk.shard not in damaged and not retried:
             continue
-        if stayed_away:
-            console.note(f"{stayed_away:,} photographs of {chunk.shard or f'chunk {number}'} are tried again.")
-        twins = [reason == "duplicate" for reason in reasons]
-        gone = catalogue.ask_again(number, zip(table["path"].to_pylist(), twins, strict=True))
-        if gone:
+        if retried:
+            console.note(f"Retrying {retried:,} photographs of {chunk.shard or f'chunk {number}'}.")
+        rows = zip(table["path"].to_pylist(), [reason == "duplicate" for reason in reasons], strict=True)
+        if missing := index.select_for_repair(number, rows):
             raise DatasetError(
-                f"{shown(gone)} is gone from the source, and {chunk.shard or out} can't be made without it."
+                f"{shown(missing)} is missing from the source, and {chunk.shard or out} cannot be rebuilt without it."
             )
-        items = list(catalogue.photos_again(number, chunk.split))
-        again[number] = plan_chunk(number, chunk.split, items, settings, versions)
+        items = list(index.photos_for_repair(number, chunk.split))
+        rebuild[number] = _plan_chunk(number, chunk.split, items, request.settings, versions)
     return Plan(
-        where=where,
-        marks=before.source,
-        before=before,
-        settings=settings,
+        where=request.source.where,
+        source_digests=existing.source,
+        existing=existing,
+        settings=request.settings,
         versions=versions,
-        found=before.totals.photos,
-        gone=(0, ""),
-        ignored=before.totals.ignored,
-        data_set=before.data_set,
-        twins=0,
+        found=existing.totals.photos,
+        missing=(0, ""),
+        ignored=existing.totals.ignored,
+        data_set=existing.data_set,
+        duplicates=0,
         chunks=(),
-        catalogue=catalogue,
-        attributes=attributes.names if attributes else (),
-        again=again,
+        index=index,
+        attributes=request.attribute_names,
+        rebuild=rebuild,
     )
 
 
-def _sizes(before: DatasetInfo) -> list[int]:
-    return [chunk.photos for chunk in before.chunks]
-
-
-def _broken(path: Path, entry: ShardEntry, sha256: Callable[[Path], str]) -> str:
+def _damage(path: Path, entry: ShardEntry, sha256: Callable[[Path], str]) -> str:
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
@@ -421,11 +351,81 @@ def _broken(path: Path, entry: ShardEntry, sha256: Callable[[Path], str]) -> str
     return ""
 
 
-def report_changed_bytes(before: DatasetInfo, after: DatasetInfo, plan: Plan, console: Console) -> None:
-    """Warns of shards that did not come out as they were, though all their photographs could be read then."""
-    sums = {entry.name: entry.sha256 for entry in after.shards}
-    then = {entry.name: entry.sha256 for entry in before.shards}
-    for number in plan.again:
+def repairable(error: DatasetError) -> DatasetError:
+    return DatasetError(f"{error}\nRun the same command with --repair, then without it.")
+
+
+def report_changed_bytes(after: DatasetInfo, plan: Plan, console: Console) -> None:
+    """Warn of rebuilt shards whose bytes changed although all their photographs had been readable before."""
+    before = plan.existing
+    if before is None or before.totals.rejected != after.totals.rejected:
+        return
+    old_sums = {entry.name: entry.sha256 for entry in before.shards}
+    new_sums = {entry.name: entry.sha256 for entry in after.shards}
+    for number in plan.rebuild:
         old, new = before.chunks[number].shard, after.chunks[number].shard
-        if old and old == new and then[old] != sums[new] and before.totals.rejected == after.totals.rejected:
-            console.warn(f"{new} has other bytes than it had: another version, another CPU, or altered photographs.")
+        if old and old == new and old_sums[old] != new_sums[new]:
+            console.warn(
+                f"{new} has changed: library versions, the CPU or photographs differ from those of the first run."
+            )
+
+
+def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> tuple[float, int]:
+    """Estimate the seconds and bytes of a run: per process 3 ms per photograph, 0.4 ms without a detector, and 10 ms
+    per megabyte."""
+    bytes_per_pixel = {"png": 3.0, "jpg": 0.9, "webp": 1.8}[config.format]
+    tar = 2 * 512 + 1024 + 256  # two headers, JSON, padding to blocks
+    photo_seconds = 0.0004 if config.detector == "none" else 0.003
+    seconds = (new * photo_seconds + source_bytes * 1e-8) / max(1, workers) + 2.0
+    return seconds, int(new * (config.size**2 * bytes_per_pixel * config.channels / 3 + tar))
+
+
+# --split: by CelebA's own numbers, by the source's own parts, or by a hash of the path.
+
+
+def shares(setting: str) -> tuple[float, ...] | None:
+    """``"0.9,0.05,0.05"`` → shares of train, val and test; None for a split by name.
+
+    Raises:
+        SettingsError: the numbers are not shares.
+    """
+    if not any(character.isdigit() for character in setting):
+        return None
+    try:
+        found = tuple(float(part) for part in setting.split(","))
+    except ValueError:
+        found = ()
+    if not 2 <= len(found) <= 3 or not all(0 <= share <= 1 for share in found) or abs(sum(found) - 1) > 1e-6:
+        raise SettingsError(f"--split {setting} is invalid. Shares are two or three numbers of sum 1: 0.9,0.05,0.05.")
+    return found
+
+
+def splitter(setting: str) -> SplitOf:
+    """The rule behind ``--split``."""
+    parts = shares(setting)
+    if parts is not None:
+        return lambda path, _: by_hash(path, parts)
+    if setting == "source":
+        return _by_source
+    if setting == "celeba":
+        return lambda path, _: split_of(known_datasets()["celeba-aligned"], path)
+    return lambda path, _: "train"
+
+
+def by_hash(path: bytes, parts: tuple[float, ...]) -> str:
+    """The path's SHA-256 as a number in [0, 1), compared with the cumulated shares. Other photographs do not matter."""
+    at = int.from_bytes(hashlib.sha256(path).digest()[:8]) / 2**64
+    for split, part in zip(SPLITS, parts, strict=False):
+        if at < part:
+            return split
+        at -= part
+    return SPLITS[len(parts) - 1]
+
+
+def _by_source(path: bytes, part: str) -> str:
+    if part not in SPLITS:
+        raise SourceError(
+            f"--split source: the source does not say if {shown(readable_path(path))} is for train, val or test.\n"
+            f"Choose shares, such as --split 0.9,0.05,0.05."
+        )
+    return part

@@ -22,7 +22,16 @@ from facegan.prep.engines.worker import Job
 from facegan.prep.finish import finish
 from facegan.prep.messages import advice, announce_prep
 from facegan.prep.photo_index import PhotoIndex
-from facegan.prep.plan import ChunkPlan, Plan, estimate, list_photographs, make_plan, plan_repair, report_changed_bytes
+from facegan.prep.plan import (
+    ChunkPlan,
+    Plan,
+    PlanRequest,
+    estimate,
+    list_photographs,
+    make_plan,
+    plan_repair,
+    report_changed_bytes,
+)
 from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import PrepareRequest, check_settings, effective_settings, find_models, open_attributes
 from facegan.prep.sources import open_source
@@ -133,11 +142,10 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         store.ready()
         stats = build.make_chunks(plan, store, chunks, console, engine)
         with disk_errors(store.folder, _finish_bytes(plan)):
-            info = finish(store, plan, request.note_source) if plan.todo or plan.before is None else plan.before
+            info = finish(store, plan, request.note_source) if plan.todo or plan.existing is None else plan.existing
         stats.last = time.monotonic()  # the last rename is that of dataset.json
         engine.close()
-        if plan.before and plan.again:
-            report_changed_bytes(plan.before, info, plan, console)
+        report_changed_bytes(info, plan, console)
         if broken := index.ignored.names.get(BROKEN_LINK):
             count = index.ignored[BROKEN_LINK]
             console.warn(f"{count:,} broken links were ignored (first: {', '.join(map(shown, broken))}).")
@@ -218,31 +226,27 @@ class DatasetBuild:
             DatasetError: the dataset has other settings, or is damaged.
         """
         request, out = self.request, store.folder
-        if request.repair:
-            before = DatasetInfo.read(out)
-            check_settings(before.settings, self.settings, out)
-            plan = plan_repair(
-                self.source.where, index, out, store.sha256, self.settings, before, self.attributes, console
-            )
-            if not plan.again:
-                console.note(f"{store.where} needs no repair.")
-            return plan
-        before = existing_dataset(out, request.force)
-        started_with = stored_settings(out, before)
+        existing = DatasetInfo.read(out) if request.repair else existing_dataset(out, request.force)
+        started_with = stored_settings(out, existing)
         if started_with and not request.force:
             check_settings(started_with, self.settings, out)
-        return make_plan(
-            self.source,
-            index,
-            out,
-            request.settings,
-            self.settings,
-            before,
-            request.limit,
-            threads,
-            self.attributes,
-            request.fetch_ahead,
+        plan_request = PlanRequest(
+            source=self.source,
+            out=out,
+            config=request.settings,
+            settings=self.settings,
+            existing=existing,
+            attributes=self.attributes,
+            limit=request.limit,
+            dedup_threads=threads,
+            fetch_ahead=request.fetch_ahead,
         )
+        if not request.repair:
+            return make_plan(plan_request, index)
+        plan = plan_repair(plan_request, index, store.sha256, console)
+        if not plan.rebuild:
+            console.note(f"{store.where} needs no repair.")
+        return plan
 
     def make_chunks(
         self, plan: Plan, store: OutputStore, chunks: Path, console: Console, engine: contextlib.ExitStack
@@ -284,4 +288,4 @@ class DatasetBuild:
 
 def _finish_bytes(plan: Plan) -> int:
     """About how much the end of a run writes: the table and the journal's files grow with the dataset."""
-    return 2_000_000 + 250 * (plan.new + (plan.before.totals.photos if plan.before else 0))
+    return 2_000_000 + 250 * (plan.new + (plan.existing.totals.photos if plan.existing else 0))

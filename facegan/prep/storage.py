@@ -201,9 +201,9 @@ def prepare_output_dir(out: Path, plan: Plan, force: bool, repair: bool) -> Path
             (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it nobody takes the rest for a dataset
             shutil.rmtree(state / CHUNKS, ignore_errors=True)
             shutil.rmtree(state / REPAIRS, ignore_errors=True)
-        if repair and not plan.again:
+        if repair and not plan.rebuild:
             shutil.rmtree(state / REPAIRS, ignore_errors=True)
-        if plan.before is None:  # shards without a dataset: of one that was being deleted
+        if plan.existing is None:  # shards without a dataset: of one that was being deleted
             for path in out.iterdir():
                 if is_dataset_file(path.name):
                     path.unlink()

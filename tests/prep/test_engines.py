@@ -117,7 +117,7 @@ def test_a_repair_without_the_photographs_names_the_first(portraits: Path, datas
     shutil.copytree(portraits, tmp_path / "photos")
     (tmp_path / "photos" / "000003.jpg").unlink()
     (dataset_copy / "train-000000.tar").unlink()
-    with pytest.raises(DatasetError, match=r"000003\.jpg is gone from the source"):
+    with pytest.raises(DatasetError, match=r"000003\.jpg is missing from the source"):
         prepare(tmp_path / "photos", dataset_copy, CONFIG, workers=1, repair=True)
 
 

@@ -61,16 +61,16 @@ def as_members() -> list[tuple[str, bytes]]:
 
 
 class Listing:
-    """What a catalogue of the source holds, sorted by name."""
+    """What a index of the source holds, sorted by name."""
 
     def __init__(self, where: Path | str, leave_out: Path | None = None) -> None:
         self.source = open_source(str(where), leave_out)
-        with contextlib.closing(PhotoIndex(self.source)) as catalogue:
-            if len(catalogue):
-                catalogue.set_root(known=False)
-            catalogue.split_by(lambda path, part: "train")
-            self.entries: list[Entry] = [photo.entry for photo in catalogue.photos("train")]
-            self.ignored = catalogue.ignored
+        with contextlib.closing(PhotoIndex(self.source)) as index:
+            if len(index):
+                index.set_root(existing=False)
+            index.split_by(lambda path, part: "train")
+            self.entries: list[Entry] = [photo.entry for photo in index.photos("train")]
+            self.ignored = index.ignored
 
     def read(self) -> dict[bytes, bytes]:
         with (

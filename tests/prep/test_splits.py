@@ -72,7 +72,7 @@ def test_celebas_split_of_other_names_says_so(portraits: Path, tmp_path: Path) -
 
 
 def test_a_source_without_splits_says_so(portraits: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"does not say whether 000001\.jpg is for train"):
+    with pytest.raises(SourceError, match=r"does not say if 000001\.jpg is for train"):
         prepare(portraits, tmp_path / "out", PrepConfig.of({**FAST, "split": "source"}))
 
 
@@ -103,7 +103,7 @@ def test_shares_come_out_as_they_are_told() -> None:
 
 @pytest.mark.parametrize("text", ["0.9", "0.9,0.2", "0.5,nan", "1,2,3", "0.5,x", "-0.5,1.5", "0.25,0.25,0.25,0.25"])
 def test_shares_that_are_none(text: str) -> None:
-    with pytest.raises(SettingsError, match="shares are two or three numbers"):
+    with pytest.raises(SettingsError, match="Shares are two or three numbers"):
         shares(text)
 
 

@@ -1,7 +1,7 @@
 """Runs chunks on an engine, whatever becomes of its workers.
 
 A worker may die of a photograph: a fault in a decoder, too little memory, a library that never comes back. Its chunk
-is tried once more; then halves of it, and halves of those, until the photographs that kill stand alone. Then the whole
+is tried once more; then halves of it, and halves of those, until the fatal ones are single. Then the whole
 chunk is made without them.
 """
 
@@ -44,14 +44,14 @@ class _ChunkAttempt:
     """A chunk under way."""
 
     work: ChunkWork
-    deaths: int = 0
-    killers: set[bytes] = field(default_factory=set)  # names of photographs
+    crash_count: int = 0
+    fatal_photos: set[bytes] = field(default_factory=set)  # names of photographs
     trials: int = 0  # under way
     was_halved: bool = False
 
-    def without_killers(self) -> ChunkWork:
+    def without_fatal_photos(self) -> ChunkWork:
         items = tuple(
-            item._replace(verdict="crashed") if item.entry.name in self.killers else item
+            item._replace(preset_reason="crashed") if item.entry.name in self.fatal_photos else item
             for item in self.work.chunk.items
         )
         return replace(self.work, chunk=replace(self.work.chunk, items=items))
@@ -67,8 +67,8 @@ def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutco
         Any, tuple[_ChunkAttempt, ChunkWork | None]
     ] = {}  # a handle's chunk, and the part of it that is on trial
 
-    def begin(case: _ChunkAttempt, trial: ChunkWork | None = None) -> None:
-        under_way[engine.submit(trial or case.without_killers(), trial is not None)] = case, trial
+    def begin(attempt: _ChunkAttempt, trial: ChunkWork | None = None) -> None:
+        under_way[engine.submit(trial or attempt.without_fatal_photos(), trial is not None)] = attempt, trial
 
     def take() -> None:
         while len(under_way) < 2 * engine.slots and (work := next(todo, None)) is not None:
@@ -77,42 +77,42 @@ def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutco
     take()
     while under_way:
         for handle in engine.wait(under_way):
-            case, trial = under_way.pop(handle)
-            case.trials -= trial is not None
+            attempt, trial = under_way.pop(handle)
+            attempt.trials -= trial is not None
             try:
                 done = engine.result(handle)
             except WorkerDied as death:
-                for part in _after_death(case, trial, death):
-                    case.trials += part is not None
-                    begin(case, part)
+                for part in _after_death(attempt, trial, death):
+                    attempt.trials += part is not None
+                    begin(attempt, part)
             else:
                 if done is not None:
                     yield done
-                elif not case.trials:
-                    case.deaths = 0
-                    begin(case)
+                elif not attempt.trials:
+                    attempt.crash_count = 0
+                    begin(attempt)
         take()
 
 
-def _after_death(case: _ChunkAttempt, trial: ChunkWork | None, death: WorkerDied) -> list[ChunkWork | None]:
+def _after_death(attempt: _ChunkAttempt, trial: ChunkWork | None, death: WorkerDied) -> list[ChunkWork | None]:
     """What to begin next: parts on trial, or (None) the whole chunk."""
     if trial is None:
-        case.deaths += 1
-        if case.deaths < _TRIES:
+        attempt.crash_count += 1
+        if attempt.crash_count < _TRIES:
             return [None]
-        if case.was_halved:
+        if attempt.was_halved:
             raise FaceganError(
-                f"Worker processes die of chunk {case.work.chunk.number}, and of no photograph alone ({death}).\n"
+                f"Worker processes die of chunk {attempt.work.chunk.number}, and of no photograph alone ({death}).\n"
                 f"What was done is kept: start the same command again, with fewer --workers if memory ran out."
             )
-        case.was_halved = True
-        return list(_halves(case.work.chunk, case.work.inputs))
+        attempt.was_halved = True
+        return list(_halves(attempt.work.chunk, attempt.work.inputs))
     if len(trial.chunk.items) > 1:
         return list(_halves(trial.chunk, trial.inputs))
-    case.killers.update(item.entry.name for item in trial.chunk.items)
-    if case.trials:
+    attempt.fatal_photos.update(item.entry.name for item in trial.chunk.items)
+    if attempt.trials:
         return []
-    case.deaths = 0
+    attempt.crash_count = 0
     return [None]
 
 
@@ -168,26 +168,26 @@ class RunStats:
 
 
 def _engine(
-    job: Job, chunks: int, crew: EngineConfig, console: Console, on_progress: Callable[[int], None]
+    job: Job, chunks: int, config: EngineConfig, console: Console, on_progress: Callable[[int], None]
 ) -> LocalEngine | RayEngine:
-    if crew.engine == "ray":
-        return RayEngine(job, crew.ray_address, None if crew.ray_address else crew.workers, console)
-    return LocalEngine(job, min(crew.workers, chunks), on_progress)
+    if config.engine == "ray":
+        return RayEngine(job, config.ray_address, None if config.ray_address else config.workers, console)
+    return LocalEngine(job, min(config.workers, chunks), on_progress)
 
 
 def run_engine(
     plan: Plan,
     todo: list[ChunkPlan],
-    home: OutputStore,
+    store: OutputStore,
     job: Job,
-    crew: EngineConfig,
+    config: EngineConfig,
     console: Console,
-    until: contextlib.ExitStack,
+    deferred: contextlib.ExitStack,
 ) -> RunStats:
     """Makes the chunks that are to be made, and tells of what they come to.
 
     Args:
-        until: where the engine is closed: that takes a while, which the end of the dataset need not wait for.
+        deferred: where the engine is closed: that takes a while, which the end of the dataset need not wait for.
 
     Raises:
         Interrupted: Ctrl-C; what is committed is kept.
@@ -206,8 +206,8 @@ def run_engine(
     away = ""  # why the first photograph is unreachable that is: one fault often keeps many away
     try:
         with console.progress(plan.new, "photographs", done=before) as progress:
-            engine = until.enter_context(_engine(job, len(todo), crew, console, show))
-            for done in home.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
+            engine = deferred.enter_context(_engine(job, len(todo), config, console, show))
+            for done in store.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
                 ran.add(done)
                 for crash in done.chunk.crashes:
                     console.warn(f"crashed on {crash}")
