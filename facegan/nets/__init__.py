@@ -1,4 +1,4 @@
-"""Pairs of generator and discriminator, by name, and generators in files."""
+"""Pairs of generator and discriminator by name, and generators in files."""
 
 from facegan.nets.layers import Dropout, drawn
 from facegan.nets.registry import PAIRS, Pair, find_pair, make_discriminator, make_generator

@@ -1,8 +1,7 @@
-"""DCGAN: Radford, Metz & Chintala 2015, "Unsupervised representation learning with deep convolutional generative
-adversarial networks" (arXiv:1511.06434), with the details of PyTorch's DCGAN example.
+"""Three DCGANs: `dcgan` after the paper, `dcgan-fc` of the WGAN-GP code, `dcgan-pool` of a Keras book.
 
-Both nets double the side and halve the channels (or the reverse) in each block; ``width`` is the number of channels
-next to the pixels. The side where the latent enters is 4, so another size is another number of blocks.
+In all of them the discriminator mirrors the generator, each block doubles or halves the side, and ``width`` is the
+number of channels next to the pixels.
 
 N batch, C channels, H height, W width, Z length of a latent.
 """
@@ -12,10 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from facegan.nets.layers import glorot, norm_layers
-from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
+from facegan.nets.layers import SequentialDiscriminator, SequentialGenerator, glorot, norm_layers
+from facegan.nets.spec import Discriminator, NetSpec, base_resolution
 
 DCGAN_SIZES, DCGAN_NORMS = (32, 64, 128), ("batch", "none")
+DCGAN_FC_NORMS = ("none", "layer", "batch")
+DCGAN_POOL_NORMS = ("batch", "none")
+_KERAS_SLOPE, _KERAS_EPSILON, _KERAS_MOMENTUM = 0.3, 1e-3, 0.01  # momentum in PyTorch's sense
 
 
 def _widths(size: int, width: int) -> list[int]:
@@ -23,15 +25,17 @@ def _widths(size: int, width: int) -> list[int]:
     return [width * 2**block for block in range((size // 4).bit_length() - 1)]
 
 
-class DCGANGenerator(Generator):
-    """Transposed convolutions 4×4 with batch norm and ReLU, the last with tanh; no biases.
+class DCGANGenerator(SequentialGenerator):
+    """`dcgan`: Radford, Metz & Chintala 2015, "Unsupervised representation learning with deep convolutional generative
+    adversarial networks" (arXiv:1511.06434), with the details of PyTorch's DCGAN example.
+
+    Transposed convolutions 4×4 with batch norm and ReLU, the last with tanh; no biases.
 
     (N, Z) → (N, C, H, W) in [−1, 1]. Three channels, latent 100, width 64: 1,068,928 parameters at size 32,
     3,576,704 at 64 (the count of PyTorch's example), 12,786,560 at 128.
     """
 
     def __init__(self, spec: NetSpec) -> None:
-        super().__init__()
         *outer, widest = _widths(spec.size, spec.width)
         layers: list[nn.Module] = [
             nn.ConvTranspose2d(spec.latent, widest, 4, 1, 0, bias=False),
@@ -46,27 +50,24 @@ class DCGANGenerator(Generator):
                 nn.ReLU(inplace=True),
             ]
             before = after
-        layers += [nn.ConvTranspose2d(before, spec.channels, 4, 2, 1, bias=False), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        super().__init__([*layers, nn.ConvTranspose2d(before, spec.channels, 4, 2, 1, bias=False), nn.Tanh()])
 
     def initialise(self, rng: torch.Generator) -> None:
-        _initialise(self, rng)
+        _initialise_dcgan(self, rng)
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.layers(latents[:, :, None, None])
 
 
-class DCGANDiscriminator(Discriminator):
-    """The generator's mirror: strided convolutions 4×4 with LeakyReLU 0.2, ending in one logit an image.
+class DCGANDiscriminator(SequentialDiscriminator):
+    """Strided convolutions 4×4 with LeakyReLU 0.2, the last to one logit.
 
-    (N, C, H, W) in [−1, 1] → (N,). With ``norm="batch"`` the inner convolutions have no bias and a batch norm behind
-    them, and three channels at width 64 make 663,296 parameters at size 32, 2,765,568 at 64, 11,164,416 at 128. With
-    ``norm="none"``, for losses with a penalty per sample, a bias stands where the batch norm's shift stood (2,764,672
-    at 64). The first and the last convolution have neither, as in the example.
+    (N, C, H, W) in [−1, 1] → (N,). With ``norm="batch"`` the inner convolutions have a batch norm and no bias, and
+    three channels at width 64 make 663,296 parameters at size 32, 2,765,568 at 64, 11,164,416 at 128. With
+    ``norm="none"``, for losses with a penalty per sample, they have a bias (2,764,672 at 64).
     """
 
     def __init__(self, spec: NetSpec) -> None:
-        super().__init__()
         before, *inner = _widths(spec.size, spec.width)
         layers: list[nn.Module] = [
             nn.Conv2d(spec.channels, before, 4, 2, 1, bias=False),
@@ -78,19 +79,15 @@ class DCGANDiscriminator(Discriminator):
                 layers.append(nn.BatchNorm2d(after))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             before = after
-        layers.append(nn.Conv2d(before, 1, 4, 1, 0, bias=False))
-        self.layers = nn.Sequential(*layers)
+        super().__init__([*layers, nn.Conv2d(before, 1, 4, 1, 0, bias=False)])
 
     def initialise(self, rng: torch.Generator) -> None:
-        _initialise(self, rng)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images).flatten()
+        _initialise_dcgan(self, rng)
 
 
 @torch.no_grad()
-def _initialise(net: nn.Module, rng: torch.Generator) -> None:
-    """Convolutions N(0, 0.02²), batch-norm scales N(1, 0.02²), every bias 0 (section 3 of the paper; the example)."""
+def _initialise_dcgan(net: nn.Module, rng: torch.Generator) -> None:
+    """Convolutions N(0, 0.02²), batch-norm scales N(1, 0.02²), biases 0 (section 3 of the paper; the example)."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.weight.normal_(0.0, 0.02, generator=rng)
@@ -102,26 +99,18 @@ def _initialise(net: nn.Module, rng: torch.Generator) -> None:
             module.bias.zero_()
 
 
-# `dcgan-fc`: the DCGAN of the TensorFlow pipelines for CelebA, whose latent enters by a fully connected layer.
-#
-# The layers are those of the 64×64 DCGAN in the code of Gulrajani et al. 2017, "Improved training of Wasserstein GANs"
-# (arXiv:1704.00028), which served DCGAN and WGAN-GP alike; weights begin by Glorot.
-#
-# N batch, C channels, H height, W width, Z length of a latent.
+class DCGANFCGenerator(SequentialGenerator):
+    """`dcgan-fc`: the 64×64 DCGAN in the code of Gulrajani et al. 2017, "Improved training of Wasserstein GANs"
+    (arXiv:1704.00028), where it serves DCGAN and WGAN-GP alike.
 
-DCGAN_FC_NORMS = ("none", "layer", "batch")
+    Fully connected to 4·4·8·width, then transposed convolutions 5×5, batch norm and ReLU, then tanh. Channels halve as
+    the side doubles, down to ``width``; a layer without batch norm after it has a bias.
 
-
-class DCGANFCGenerator(Generator):
-    """Fully connected to 4·4·8·width, then transposed convolutions 5×5, batch norm and ReLU; tanh at the end.
-
-    (N, Z) → (N, C, H, W) in [−1, 1]. Channels halve as the side doubles, down to ``width``; a bias stands where no
-    batch norm follows. Three channels, latent 128, width 64: 1,012,803 parameters at size 28 (which begins with
-    7·7·2·width), 1,553,987 at 32, 5,356,099 at 64, 19,513,923 at 128.
+    (N, Z) → (N, C, H, W) in [−1, 1]. Three channels, latent 128, width 64: 1,012,803 parameters at size 28 (which
+    starts from 7·7·2·width), 1,553,987 at 32, 5,356,099 at 64, 19,513,923 at 128.
     """
 
     def __init__(self, spec: NetSpec) -> None:
-        super().__init__()
         side, doublings = base_resolution(spec.size)
         before = spec.width * 2 ** (doublings - 1)
         layers: list[nn.Module] = [
@@ -137,26 +126,18 @@ class DCGANFCGenerator(Generator):
                 nn.ReLU(inplace=True),
             ]
             before //= 2
-        layers += [nn.ConvTranspose2d(before, spec.channels, 5, 2, 2, output_padding=1), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
-
-    def initialise(self, rng: torch.Generator) -> None:
-        glorot(self, rng)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        super().__init__([*layers, nn.ConvTranspose2d(before, spec.channels, 5, 2, 2, output_padding=1), nn.Tanh()])
 
 
-class DCGANFCDiscriminator(Discriminator):
-    """Strided convolutions 5×5 with LeakyReLU 0.2, and a fully connected layer to one logit.
+class DCGANFCDiscriminator(SequentialDiscriminator):
+    """Strided convolutions 5×5 with LeakyReLU 0.2, then a fully connected layer to one logit.
 
-    (N, C, H, W) in [−1, 1] → (N,). The norm, if any, stands behind each convolution but the first; before a batch norm
-    there is no bias. Three channels, width 64, without norm: 216,065 parameters at size 28, 1,033,345 at 32, 4,314,753
-    at 64, 17,431,169 at 128.
+    (N, C, H, W) in [−1, 1] → (N,). A norm follows each convolution but the first; one with batch norm has no bias.
+    Three channels, width 64, no norm: 216,065 parameters at size 28, 1,033,345 at 32, 4,314,753 at 64, 17,431,169 at
+    128.
     """
 
     def __init__(self, spec: NetSpec) -> None:
-        super().__init__()
         side, halvings = base_resolution(spec.size)
         before, after = spec.channels, spec.width
         layers: list[nn.Module] = []
@@ -165,70 +146,46 @@ class DCGANFCDiscriminator(Discriminator):
             bias = spec.norm != "batch" or not norm
             layers += [nn.Conv2d(before, after, 5, 2, 2, bias=bias), *norm, nn.LeakyReLU(0.2, inplace=True)]
             before, after = after, after * 2
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * side * side, 1))
-
-    def initialise(self, rng: torch.Generator) -> None:
-        glorot(self, rng)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images).flatten()
+        super().__init__([*layers, nn.Flatten(), nn.Linear(before * side * side, 1)])
 
 
-# `dcgan-pool`: the Keras design for CelebA of Valle 2019, "Hands-on generative adversarial networks with Keras"
-# (Packt), whose discriminator ends in an average over the image.
-#
-# Norms and LeakyReLU are as Keras has them by default (momentum 0.01 in PyTorch's sense, epsilon 1e-3, slope 0.3), and
-# so are first weights (Glorot).
-#
-# N batch, C channels, H height, W width, Z length of a latent.
+class DCGANPoolGenerator(SequentialGenerator):
+    """`dcgan-pool`: the CelebA pair of Valle 2019, "Hands-on generative adversarial networks with Keras" (Packt), with
+    Keras's defaults.
 
-DCGAN_POOL_NORMS = ("batch", "none")
-_MOMENTUM, _EPSILON, _SLOPE = 0.01, 1e-3, 0.3
+    Fully connected to 4·4·8·width with batch norm, a block of transposed convolution 5×5, batch norm and LeakyReLU per
+    doubling, the last two of ``width`` channels, then a convolution 5×5 with tanh.
 
-
-class DCGANPoolGenerator(Generator):
-    """Fully connected to 4·4·8·width with batch norm, four blocks of transposed convolution 5×5, batch norm and
-    LeakyReLU, and a last convolution 5×5 with tanh.
-
-    (N, Z) → (N, C, H, W) in [−1, 1]; as many blocks as doublings from 4 (from 7 at size 28), and the last two of
-    ``width`` channels. Three channels, latent 100, width 16: 180,403 parameters at size 28, 176,179 at 32, 485,555 at
-    64, 1,513,907 at 128.
+    (N, Z) → (N, C, H, W) in [−1, 1]. Three channels, latent 100, width 16: 180,403 parameters at size 28, 176,179 at
+    32, 485,555 at 64, 1,513,907 at 128.
     """
 
     def __init__(self, spec: NetSpec) -> None:
-        super().__init__()
         side, doublings = base_resolution(spec.size)
         before = spec.width * 2 ** (doublings - 1)
         values = side * side * before
         layers: list[nn.Module] = [
             nn.Linear(spec.latent, values, bias=False),
-            nn.BatchNorm1d(values, _EPSILON, _MOMENTUM),
+            nn.BatchNorm1d(values, _KERAS_EPSILON, _KERAS_MOMENTUM),
             nn.Unflatten(1, (before, side, side)),
         ]
         for block in reversed(range(doublings)):
             after = spec.width * 2 ** max(block - 1, 0)
             layers += [
                 nn.ConvTranspose2d(before, after, 5, 2, 2, output_padding=1, bias=False),
-                nn.BatchNorm2d(after, _EPSILON, _MOMENTUM),
-                nn.LeakyReLU(_SLOPE, inplace=True),
+                nn.BatchNorm2d(after, _KERAS_EPSILON, _KERAS_MOMENTUM),
+                nn.LeakyReLU(_KERAS_SLOPE, inplace=True),
             ]
             before = after
-        self.layers = nn.Sequential(*layers, nn.Conv2d(before, spec.channels, 5, padding=2), nn.Tanh())
-
-    def initialise(self, rng: torch.Generator) -> None:
-        glorot(self, rng)
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+        super().__init__([*layers, nn.Conv2d(before, spec.channels, 5, padding=2), nn.Tanh()])
 
 
 class DCGANPoolDiscriminator(Discriminator):
-    """Four blocks of convolution, norm, strided convolution, norm and LeakyReLU, all 5×5; then the mean over the image
-    and a fully connected layer to one logit.
+    """A block of convolution, norm, strided convolution, norm and LeakyReLU per halving, all 5×5, with twice the
+    channels of the block before; then the mean over the image and a fully connected layer to one logit.
 
-    (N, C, H, W) in [−1, 1] → (N,); as many blocks as halvings down to 4 (7 at size 28), of ``width`` channels and twice
-    as many in each further one. Three channels, width 16, with batch norm: 46,225 parameters at size 28, 200,113 at 32,
-    815,089 at 64, 3,273,841 at 128. With ``norm="none"`` a bias stands where the batch norm's shift stood.
+    (N, C, H, W) in [−1, 1] → (N,). Three channels, width 16, with batch norm: 46,225 parameters at size 28, 200,113 at
+    32, 815,089 at 64, 3,273,841 at 128. With ``norm="none"`` convolutions have a bias.
     """
 
     def __init__(self, spec: NetSpec) -> None:
@@ -240,8 +197,8 @@ class DCGANPoolDiscriminator(Discriminator):
             for channels, stride in ((before, 1), (after, 2)):
                 layers.append(nn.Conv2d(channels, after, 5, stride, 2, bias=spec.norm == "none"))
                 if spec.norm == "batch":
-                    layers.append(nn.BatchNorm2d(after, _EPSILON, _MOMENTUM))
-            layers.append(nn.LeakyReLU(_SLOPE, inplace=True))
+                    layers.append(nn.BatchNorm2d(after, _KERAS_EPSILON, _KERAS_MOMENTUM))
+            layers.append(nn.LeakyReLU(_KERAS_SLOPE, inplace=True))
             before = after
         self.layers = nn.Sequential(*layers)
         self.last = nn.Linear(before, 1)

@@ -1,10 +1,10 @@
 """`r3gan`: Huang et al. 2024, "The GAN is dead; long live the GAN! A modern baseline GAN" (arXiv:2501.05441),
 configuration E.
 
-Residual blocks with an inverted bottleneck of grouped convolutions, no norm, first weights scaled so that blocks begin
-as the identity (Zhang et al. 2019, "Fixup initialization", arXiv:1901.09321), bilinear resampling, and a learnt
-constant where the latent enters. Sides up to 32 have 2·``width`` channels, 64 has ``width``, 128 half of it: the
-authors' 768, 384 and 192 at the default width of 384.
+Residual blocks with an inverted bottleneck of grouped convolutions, no norm, initial blocks that are the identity
+(Zhang et al. 2019, "Fixup initialization", arXiv:1901.09321), bilinear resampling, and a learnt constant scaled by the
+latent. Sides up to 32 have 2·``width`` channels, 64 has ``width``, 128 half of it: the authors' 768, 384 and 192 at the
+default width of 384.
 
 N batch, C channels, H height, W width, Z length of a latent.
 """
@@ -18,19 +18,23 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
 
 _SLOPE = 0.2
-_GAIN = (2 / (1 + _SLOPE**2)) ** 0.5  # keeps the variance behind a LeakyReLU (He et al. 2015, arXiv:1502.01852)
-_BLOCKS, _EXPANSION, _GROUP = 2, 2, 16  # blocks a side; how much wider a block is inside; channels of a group there
+_GAIN = (2 / (1 + _SLOPE**2)) ** 0.5  # keeps the variance after a LeakyReLU (He et al. 2015, arXiv:1502.01852)
+_BLOCKS, _EXPANSION, _GROUP = (
+    2,
+    2,
+    16,
+)  # blocks per side; inner channels per outer one; channels per group
 
 
 def _stages(size: int, width: int) -> list[tuple[int, int]]:
-    """(side, channels) from the innermost to the pixels."""
+    """(side, channels) from the innermost layer to the pixels."""
     side, doublings = base_resolution(size)
     sides = [side * 2**i for i in range(doublings + 1)]
     return [(side, max(2 * width // max(side // 32, 1), 1)) for side in sides]
 
 
 class Block(nn.Module):
-    """x + W₃ φ(W₂ φ(W₁ x)): 1×1 to twice the channels, 3×3 in groups, 1×1 back; φ is LeakyReLU 0.2 behind a bias."""
+    """x + W₃ φ(W₂ φ(W₁ x)): 1×1 to twice the channels, 3×3 in groups, 1×1 back; φ is LeakyReLU 0.2 after a bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,20 +51,21 @@ class Block(nn.Module):
 
 
 class Resampling(nn.Module):
-    """Bilinear, by a fixed 4×4 kernel a channel, with zeros around the image.
+    """Bilinear, by a fixed 4×4 kernel per channel, with zero padding.
 
-    `torch.nn.functional.interpolate` gives the same but for the border; its backward pass on CUDA is not deterministic.
+    `torch.nn.functional.interpolate` gives the same except at the border; its backward pass on CUDA is not
+    deterministic.
     """
 
     kernel: Tensor
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        # Constant, and so in no file; filled by `begin`, since a net is made before its tensors have memory.
+        # Constant, so not saved; filled by `initialise`, since nets are built on the meta device.
         self.register_buffer("kernel", torch.empty(1, 1, 4, 4), persistent=False)
         self.convolution = nn.Conv2d(before, after, 1, bias=False) if before != after else nn.Identity()
 
-    def begin(self) -> None:
+    def initialise(self) -> None:
         row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
         self.kernel.copy_(row[:, None] * row)
 
@@ -69,7 +74,7 @@ class Resampling(nn.Module):
 
 
 class Doubling(Resampling):
-    """The convolution where channels change, then (H, W) → (2H, 2W)."""
+    """A convolution if the channels change, then (H, W) → (2H, 2W)."""
 
     def forward(self, images: Tensor) -> Tensor:
         images = self.convolution(images)
@@ -77,18 +82,16 @@ class Doubling(Resampling):
 
 
 class Halving(Resampling):
-    """(H, W) → (H/2, W/2), then the convolution where channels change."""
+    """(H, W) → (H/2, W/2), then a convolution if the channels change."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.convolution(
-            conv2d(images, self._kernels(images), stride=2, padding=1, groups=images.shape[1]),
-        )
+        return self.convolution(conv2d(images, self._kernels(images), stride=2, padding=1, groups=images.shape[1]))
 
 
 class R3GANGenerator(Generator):
-    """A learnt constant scaled by the latent, two blocks a side, a convolution 1×1 to the channels.
+    """A learnt constant scaled by the latent, two blocks per side, a convolution 1×1 to the channels.
 
-    (N, Z) → (N, C, H, W) in [−1, 1], by a tanh that the authors' code lacks. Three channels, latent 64, width 384:
+    (N, Z) → (N, C, H, W) in [−1, 1], by a tanh, which the authors' code lacks. Three channels, latent 64, width 384:
     15,590,400 parameters at size 28, 20,732,160 at 32, 22,429,824 at 64, 22,910,016 at 128.
     """
 
@@ -114,8 +117,8 @@ class R3GANGenerator(Generator):
 
 
 class R3GANDiscriminator(Discriminator):
-    """The generator's mirror: a convolution 1×1 from the channels, two blocks a side, then a weight for each place of
-    each channel and a fully connected layer to one logit.
+    """The generator's mirror: a convolution 1×1 from the channels, two blocks per side, a depthwise convolution over
+    the whole image, and a fully connected layer to one logit.
 
     (N, C, H, W) in [−1, 1] → (N,). Three channels, width 384: 15,542,016 parameters at size 28, 20,683,776 at 32,
     22,381,440 at 64, 22,861,632 at 128.
@@ -145,10 +148,8 @@ def _blocks(channels: int) -> list[nn.Module]:
 
 @torch.no_grad()
 def _initialise(net: nn.Module, rng: torch.Generator) -> None:
-    """N(0, 1 / f_in) weights; in blocks W₁ and W₂ times gain · L^(−1/4) for L blocks of three layers, W₃ and biases 0.
-
-    Fixup's rule: L^(−1/(2m − 2)) for blocks of m layers.
-    """
+    """Weights N(0, 1 / f_in); in blocks, W₁ and W₂ times gain · L^(−1/4) for L blocks of three layers (Fixup's
+    L^(−1/(2m − 2)) for m layers), W₃ and biases 0."""
     blocks = [module for module in net.modules() if isinstance(module, Block)]
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -156,8 +157,8 @@ def _initialise(net: nn.Module, rng: torch.Generator) -> None:
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, Resampling):
-            module.begin()
+            module.initialise()
     for block in blocks:
-        for inside in (block.expand, block.mix):
-            inside.weight.mul_(_GAIN * len(blocks) ** -0.25)
+        for convolution in (block.expand, block.mix):
+            convolution.weight.mul_(_GAIN * len(blocks) ** -0.25)
         block.contract.weight.zero_()

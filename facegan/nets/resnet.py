@@ -1,8 +1,8 @@
 """`resnet`: the residual pair of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028) and SNGAN (Miyato et al. 2018,
 "Spectral normalization for generative adversarial networks", arXiv:1802.05957, tables 3 to 6).
 
-Sizes 28 and 32 have the paper's CIFAR-10 nets: 4·width channels throughout in the generator, 2·width in the
-discriminator. Sizes 64 and 128 have its ImageNet nets: 16·width channels at the innermost, halved towards the pixels.
+Sizes 28 and 32 use the paper's CIFAR-10 nets: 4·width channels throughout the generator, 2·width in the discriminator.
+Sizes 64 and 128 use its ImageNet nets: 16·width channels in the innermost layer, halved towards the pixels.
 
 N batch, C channels, H height, W width, Z length of a latent.
 """
@@ -27,9 +27,9 @@ def _double(images: Tensor) -> Tensor:
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, doubling, convolution, norm, ReLU, convolution; beside it doubling and a convolution 1×1.
+    """Norm, ReLU, doubling, convolution, norm, ReLU, convolution; the shortcut is doubling and a convolution 1×1.
 
-    No biases: a constant a channel passes through all that follows up to a batch norm, which takes it away.
+    No biases: the next batch norm would remove them.
     """
 
     def __init__(self, before: int, after: int) -> None:
@@ -47,10 +47,10 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """ReLU, convolution, ReLU, convolution, mean of 2×2; beside it a convolution 1×1 and the same mean.
+    """ReLU, convolution, ReLU, convolution, mean of 2×2; the shortcut is a convolution 1×1 and the same mean.
 
-    The first block sees pixels, and so has no ReLU before them; a block that keeps side and channels adds its input as
-    it is. With ``norm="layer"`` a norm stands before each ReLU.
+    The first block has no ReLU before the pixels; a block that keeps side and channels has an identity shortcut. With
+    ``norm="layer"`` a norm precedes each ReLU.
     """
 
     def __init__(self, before: int, after: int, norm: str, *, first: bool = False, halves: bool = True) -> None:
@@ -71,7 +71,7 @@ class DownBlock(nn.Module):
 
 
 class ResNetGenerator(Generator):
-    """Fully connected to the innermost layer, a residual block a doubling, then batch norm, ReLU and a convolution 3×3
+    """Fully connected to the innermost layer, a residual block per doubling, batch norm, ReLU and a convolution 3×3
     with tanh.
 
     (N, Z) → (N, C, H, W) in [−1, 1]. Three channels, latent 128, width 64: 4,118,019 parameters at size 28, 4,274,435

@@ -240,7 +240,7 @@ class GanStep:
         """What D says of them, (N,), and the codes that it has of them, where they are to be kept apart."""
         if not self.config.pull_away:
             return self._judge("fakes of G", numbers)(fake), None
-        return cast(Autoencoder, self.d.net).judge_and_encode(fake)  # other nets are refused at the start
+        return cast(Autoencoder, self.d.net).logits_and_codes(fake)  # other nets are refused at the start
 
     def _judge(self, what: str, numbers: Tensor) -> Callable[[Tensor], Tensor]:
         """D, (N, C, H, W) to (N,), with its dropout, if it has some, drawn by the images' numbers."""

@@ -247,7 +247,7 @@ def test_what_can_not_be_run(fresh: Experiment, monkeypatch: pytest.MonkeyPatch)
     assert (gone.code, gone.stderr) == (2, "error: There is no nowhere.\n")
     small = run(fresh, "--set", "prep.size=28")
     assert small.code == 2
-    assert "The nets 'dcgan' make 32, 64 or 128 pixels, not 28" in small.stderr
+    assert "The nets 'dcgan' support 32, 64 or 128 pixels, not 28" in small.stderr
     monkeypatch.setenv("WORLD_SIZE", "2")
     many = run(fresh)
     assert many.code == 2

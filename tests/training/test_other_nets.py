@@ -83,7 +83,7 @@ def test_pulling_away_turns_the_generator_alone():
     def likeness(t: Trainer) -> float:
         with torch.no_grad():
             fakes = t.generator(latents(64, 8, 3, "sample", 0, CPU, "normal"))
-            return pulling_away(cast(Autoencoder, t.discriminator).judge_and_encode(fakes)[1]).item()
+            return pulling_away(cast(Autoencoder, t.discriminator).logits_and_codes(fakes)[1]).item()
 
     assert likeness(strong) < 0.8 * likeness(plain)
 

@@ -272,7 +272,7 @@ def test_settings_that_cannot_be_used(tmp_path):
         SettingsError, match=r"--batch 512 is larger than the dataset \(200 faces\): choose 200 or less"
     ):
         toy_train(tmp_path / "run", batch=512)
-    with pytest.raises(SettingsError, match="make 32, 64 or 128 pixels, not 28"):
+    with pytest.raises(SettingsError, match="support 32, 64 or 128 pixels, not 28"):
         toy_train(tmp_path / "run", faces=ToyFaces(size=28))
     with pytest.raises(SettingsError, match="fp16 needs a CUDA GPU"):
         toy_train(tmp_path / "run", precision="fp16")
