@@ -1,9 +1,9 @@
-"""The one place that writes to the terminal: results on stdout; messages and progress on stderr.
+"""Everything that reaches the terminal: results on stdout; messages and progress on stderr.
 
-Names of photographs, settings in files and texts of libraries may hold control characters. Everything written here
-shows them as ``\\x1b`` and so on. A line break in a message, a table's cell or a result is data and is shown too; what
-has several lines is passed line by line. Only errors may hold line breaks, and their further lines are indented, so
-that no text can pose as a message of its own.
+File names, settings in files and texts of libraries may hold control characters; they are shown as ``\\x1b`` and so on.
+A line break inside a message, a table cell or a result is data and is shown too, so several lines are passed as several
+arguments. Only errors may hold line breaks; their continuation lines are indented, so that no text can pass for another
+message.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
-# C0 and C1 controls, marks that reorder or break lines, and halves of characters (bytes that are not UTF-8).
+# C0 and C1 controls, characters that reorder or break lines, and lone surrogates (bytes that are not UTF-8).
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_LINES = re.compile(f"[{_UNSAFE}]")
 _IN_TEXTS = re.compile(f"(?!\n)[{_UNSAFE}]")
-_IN_RESULTS = re.compile(f"(?![\udca0-\udcff])[{_UNSAFE}]")  # a byte from A0 up is no control: paths stay usable
+_IN_RESULTS = re.compile(f"(?![\udca0-\udcff])[{_UNSAFE}]")  # bytes from A0 up stay, so that scripts can use paths
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_EXPLANATION = 24  # a column whose cells are longer than this, and hold spaces, may wrap
+_EXPLANATION = 24  # columns with cells longer than this may wrap at spaces
 _INDENT = "    "
 
 
 def shown(text: object) -> str:
-    """``text`` on one line, with every character that a terminal obeys or a reader can't see as an escape."""
+    """``text`` on one line; characters that a terminal obeys or a reader cannot see become escapes."""
     return _IN_LINES.sub(_escape, str(text))
 
 
 def show_breaks(text: str, data: Iterable[object]) -> str:
-    """A message of several lines, with the line breaks of data in it as escapes.
+    """Escape the line breaks that come from data in a message of several lines.
 
     Args:
-        data: what the message may repeat.
+        data: values that the message may repeat.
     """
     for value in sorted({value for value in data if isinstance(value, str) and "\n" in value}, key=len, reverse=True):
         text = text.replace(value, shown(value))
@@ -54,7 +54,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Escaping(io.TextIOWrapper):
-    """stderr for everybody: warnings of libraries, too, are escaped."""
+    """stderr, with escapes, for libraries too."""
 
     def write(self, text: str, /) -> int:
         super().write(_IN_TEXTS.sub(_escape, text))
@@ -63,7 +63,7 @@ class _Escaping(io.TextIOWrapper):
 
 @contextlib.contextmanager
 def guarded_stderr() -> Iterator[None]:
-    """Escapes all that this process writes to ``sys.stderr``, whoever writes it."""
+    """Escape everything that this process writes to ``sys.stderr``."""
     before = sys.stderr
     if not isinstance(before, io.TextIOWrapper):  # it is closed
         yield
@@ -72,19 +72,19 @@ def guarded_stderr() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stderr = before  # also where click has wrapped the guard, because a pipe was closed
+        sys.stderr = before  # click may have wrapped the guard after a pipe was closed
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
-            guard.detach()  # which flushes; else its end would close the stream below it
+            guard.detach()  # flushes; otherwise its destructor would close the underlying stream
 
 
 class Progress(Protocol):
-    """A bar, or the lines that stand for it where there is no terminal."""
+    """A progress bar, or lines where stderr is not a terminal."""
 
     def advance(self, count: int, note: str = "") -> None: ...
 
 
 class Console:
-    """Notes, warnings and progress on stderr. ``Console(quiet=True)`` prints warnings alone."""
+    """Notes, warnings and progress on stderr. ``Console(quiet=True)`` prints only warnings."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -98,7 +98,7 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
-        """Progress over ``total`` units, ``done`` of them before; the rate counts only what this run does."""
+        """Progress over ``total`` units, ``done`` of them by an earlier run, which the rate does not count."""
         if self.quiet or done >= total or _Bar.live:  # one bar at a time
             yield _Silent()
         elif sys.stderr.isatty():
@@ -116,7 +116,7 @@ class _Silent:
 
 
 class _Pace:
-    """How far it is, how fast, and how long it takes: one estimate, from what this run has done."""
+    """Count, rate and time left, estimated from this run."""
 
     def __init__(self, total: int, unit: str, done: int) -> None:
         self.total, self.unit, self.done, self.before, self.note = total, unit, done, done, ""
@@ -128,7 +128,7 @@ class _Pace:
         self.now = time.monotonic()
 
     def facts(self, of: str) -> list[str]:
-        """Count, rate, time left: the last two only once something is done, so that they can be known."""
+        """Count, rate, time left: the last two once something is done."""
         facts = [f"{self.done:,}{of}{self.total:,} {self.unit}"]
         rate = (self.done - self.before) / max(self.now - self.start, 1e-9)
         if rate > 0:
@@ -154,7 +154,7 @@ class _Lines:
             self._print()
 
     def last(self) -> None:
-        """The sum of it, unless it was over before anyone could have wondered."""
+        """The final line, if the work took long enough to matter."""
         if self.pace.done > self.said and time.monotonic() - self.pace.start > self.worth_seconds:
             self._print()
 
@@ -164,10 +164,10 @@ class _Lines:
 
 
 class _Bar:
-    """A bar, count, rate, time left and a note on one line. Where it is narrow the bar shrinks first, then the note."""
+    """A bar, count, rate, time left and a note on one line. The bar shrinks first, then the note."""
 
     most, least = 40, 5
-    live: ClassVar[Any] = None  # rich's display of the bar that is shown now
+    live: ClassVar[Any] = None  # rich's display of the current bar
 
     def __init__(self, total: int, unit: str, done: int) -> None:
         self.pace = _Pace(total, unit, done)
@@ -176,7 +176,7 @@ class _Bar:
         from rich.console import Console as RichConsole
         from rich.live import Live
 
-        # rich's own codes must not be escaped: it writes below the guard, and messages above the bar through it.
+        # rich's own codes must not be escaped, so it writes below the guard.
         self.screen = RichConsole(file=sys.__stderr__ if isinstance(sys.stderr, _Escaping) else sys.stderr)
         _Bar.live = Live(
             get_renderable=self._line,
@@ -199,7 +199,7 @@ class _Bar:
         from rich.cells import cell_len
         from rich.text import Text
 
-        # The last column stays free: some terminals go to the next line after it.
+        # The last column stays free: some terminals wrap after it.
         facts, room = " · ".join(self.pace.facts("/")), self.screen.width - 1
         note = _cut(f" · {self.pace.note}", room - cell_len(facts) - 1 - self.least) if self.pace.note else ""
         width = min(self.most, room - cell_len(facts) - cell_len(note) - 1)
@@ -211,7 +211,7 @@ class _Bar:
 
 
 def _cut(note: str, room: int) -> str:
-    """As many whole parts of a note as there is room for, and … for the rest."""
+    """As many whole parts of a note as fit, then …."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(note) <= room:
@@ -232,27 +232,27 @@ def _print_message(prefix: str, lines: Sequence[str]) -> None:
 
 
 def print_error(text: str) -> None:
-    """An error; its line breaks are our own."""
+    """An error. Its line breaks are ours, not data."""
     _print_message("error: ", text.split("\n"))
 
 
 def print_interruption(text: str) -> None:
-    """On a line of its own, below the ``^C`` that a terminal shows."""
+    """Print below the ``^C`` that a terminal shows."""
     _print_message("", ["", *text.split("\n")])
 
 
 def print_trace(text: str) -> None:
-    """Where an error comes from, for ``--debug``."""
+    """A traceback, for ``--debug``."""
     _print_message("", ["", *text.rstrip().split("\n")])
 
 
 def print_result(*lines: object) -> None:
-    """The result of a command, on stdout, line by line."""
+    """Print a command's result on stdout."""
     _to_stdout("\n".join(_line(line) for line in lines))
 
 
 def _line(value: object) -> str:
-    # Scripts get bytes that are not UTF-8 as they are; a terminal shows them.
+    # Scripts get bytes that are not UTF-8 unchanged; a terminal shows them as escapes.
     return shown(value) if sys.stdout.isatty() else _IN_RESULTS.sub(_escape, str(value))
 
 
@@ -261,14 +261,14 @@ def _to_stdout(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """The result of a command as one JSON object, on stdout: UTF-8, also where names of files are none."""
+    """Print a command's result as one JSON object on stdout, in UTF-8 even if file names are not."""
     text = json.dumps(value, ensure_ascii=False)
-    # Inside JSON these stand in strings alone; of \\udcXX os.fsencode makes the bytes of a name again.
+    # In JSON these occur only inside strings; os.fsencode turns \\udcXX back into the bytes of a file name.
     _to_stdout(_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_wrapped(*lines: str, hanging: int = 0) -> None:
-    """Lines of text on stdout: on a terminal wrapped between words, what follows indented by ``hanging``."""
+    """Print text on stdout; on a terminal, wrap it at words and indent continuation lines by ``hanging``."""
     for line in map(_line, lines):
         width = _columns() - 1 if sys.stdout.isatty() else len(line) + 1
         start = " " * (len(line) - len(line.lstrip()))
@@ -276,10 +276,10 @@ def print_wrapped(*lines: str, hanging: int = 0) -> None:
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout in which no name or value is cut.
+    """Print a table on stdout without cutting any name or value.
 
-    Where it is wider than the terminal, explanations wrap and the last cells of a row go below it: whatever takes the
-    fewest lines. Scripts read whole rows: a pipe has no width.
+    If it is wider than the terminal, explanations wrap or the last cells of a row move below it, whichever takes fewer
+    lines. In a pipe, rows are never wrapped.
     """
     table = [[_line(cell) for cell in row] for row in (columns, *rows)]
     if not sys.stdout.isatty():
@@ -295,7 +295,7 @@ def _columns() -> int:
 
 
 def _layout(table: list[list[str]], inline: int, room: int) -> list[str]:
-    """Lines of the table, its heads first, with so many columns beside each other; none where they have no room."""
+    """The table's lines with ``inline`` columns side by side, heading first; empty if they do not fit."""
     beside, below = [row[:inline] for row in table], [row[inline:] for row in table]
     others = sum(_widths([row[:-1] for row in beside])) + 2 * (inline - 1)
     for row, further in zip(beside, below, strict=True):
@@ -316,7 +316,7 @@ def _layout(table: list[list[str]], inline: int, room: int) -> list[str]:
 
 
 def _fit(table: list[list[str]], room: int) -> list[int]:
-    """Widths of columns; where they are too many, explanations are narrowed, the last one first."""
+    """Column widths; if the table is too wide, explanations are narrowed, the last one first."""
     widths = _widths(table)
     for number in reversed(range(len(widths))):
         too_wide = sum(widths) + 2 * (len(widths) - 1) - room
@@ -349,7 +349,7 @@ def _laid_out(table: list[list[str]], widths: list[int]) -> list[str]:
 
 
 def _wrap(text: str, width: int, first: str = "", further: str = "") -> list[str]:
-    """Lines broken between words; a word that is longer than a line stays whole."""
+    """Wrap at words; a word longer than a line stays whole."""
     if len(first + text) <= width:
         return [first + text]
     return textwrap.wrap(
@@ -363,7 +363,7 @@ def _wrap(text: str, width: int, first: str = "", further: str = "") -> list[str
 
 
 def print_bars(title: str, rows: list[tuple[str, int]], width: int = 40) -> None:
-    """A histogram on stdout: a bar for each label, the longest ``width`` letters."""
+    """Print a histogram on stdout; the longest bar has ``width`` characters."""
     letter = "█" if "utf" in (sys.stdout.encoding or "").lower() else "#"
     most, margin = max(count for _, count in rows), max(len(label) for label, _ in rows)
     bars = [f"{label:>{margin}}  {letter * -(-count * width // most):{width}}  {count:,}" for label, count in rows]

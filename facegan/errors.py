@@ -1,4 +1,20 @@
-"""Every error that facegan raises on purpose: one tree, one sentence each, an exit code for the command line."""
+"""Errors that facegan raises on purpose. Each has an exit code for the command line.
+
+FaceganError                1
+├── SettingsError           2
+│   └── DeviceError
+├── SourceError             2
+│   └── DamagedSourceError  1
+├── DatasetError
+├── ModelError
+├── WebPackageError
+├── DiskError
+├── DamagedFile
+├── CheckpointError
+├── TrainingError
+├── ExportError
+└── Interrupted             130
+"""
 
 from __future__ import annotations
 
@@ -9,31 +25,31 @@ from facegan.console import shown
 
 
 class FaceganError(Exception):
-    """The job failed. The message is one to three lines: the value, the rule it breaks, the way out."""
+    """The job failed. The message is one to three lines: what was wrong, the rule, and the fix."""
 
     exit_code = 1
 
 
 class SettingsError(FaceganError):
-    """A setting, an argument or a combination of them can't be used."""
+    """A setting, an argument or a combination of them is invalid."""
 
     exit_code = 2
 
 
 class SourceError(FaceganError):
-    """The photographs can't be listed or opened."""
+    """The photographs cannot be listed or opened."""
 
     exit_code = 2
 
 
 class DamagedSourceError(SourceError):
-    """The photographs' file is damaged, or claims what it can't hold."""
+    """The photographs' file is damaged, or claims more than it can hold."""
 
     exit_code = 1
 
 
 class DeviceError(SettingsError):
-    """The device asked for is not there, or lacks what was asked of it."""
+    """The device does not exist here, or lacks a feature that was asked for."""
 
 
 class DatasetError(FaceganError):
@@ -41,26 +57,26 @@ class DatasetError(FaceganError):
 
 
 class ModelError(FaceganError):
-    """A detector model is missing, can't be fetched, or has a wrong checksum."""
+    """A detector model is missing, cannot be downloaded, or has the wrong checksum."""
 
 
 class WebPackageError(FaceganError):
-    """A program for browsers that pages carry is missing, can't be fetched, or has a wrong checksum."""
+    """A JavaScript package of report pages is missing, cannot be downloaded, or has the wrong checksum."""
 
 
 class DiskError(FaceganError):
-    """A file can't be written: the disk is full, read-only, or forbids it."""
+    """A file cannot be written: the disk is full or read-only, or permissions forbid it."""
 
     def __init__(self, message: str, errno: int | None = None, need_bytes: int | None = None) -> None:
         super().__init__(message)
         self.errno, self.need_bytes = errno, need_bytes
 
     def __reduce__(self) -> tuple[type[DiskError], tuple[str, int | None, int | None]]:
-        return DiskError, (str(self), self.errno, self.need_bytes)  # workers send it to their parent
+        return DiskError, (str(self), self.errno, self.need_bytes)  # pickled by worker processes
 
 
 class DamagedFile(FaceganError):
-    """A file does not hold what its format says. ``why`` is the parser's reason alone."""
+    """A file does not follow its format. ``why`` is the parser's reason."""
 
     def __init__(self, message: str, why: str = "") -> None:
         super().__init__(message)
@@ -71,15 +87,15 @@ class DamagedFile(FaceganError):
 
 
 class CheckpointError(FaceganError):
-    """A checkpoint or generator can't be read, or belongs to another architecture."""
+    """A checkpoint or generator cannot be read, or belongs to other nets."""
 
 
 class TrainingError(FaceganError):
-    """Training can't go on: a loss is not finite."""
+    """Training cannot continue: a loss is not finite."""
 
 
 class ExportError(FaceganError):
-    """A generator can't be written for other programs."""
+    """A generator cannot be exported."""
 
 
 class Interrupted(FaceganError):
@@ -89,12 +105,12 @@ class Interrupted(FaceganError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the known name nearest to ``name``, or an empty string."""
+    """``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{shown(close[0])}'?" if close else ""
 
 
 def one_of(names: Iterable[object]) -> str:
-    """``"28, 32 or 64"``: a list as a sentence has it."""
+    """``"28, 32 or 64"``."""
     words = [shown(name) for name in names]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,10 +1,10 @@
-"""What users name as ``MODULE:NAME``: a detector, a pair of nets or a loss of their own.
+"""Detectors, nets and losses that users name as ``MODULE:NAME``.
 
-The module has to be installed, on PYTHONPATH, or a file in the current folder, which is searched last, so that no file
-there hides an installed module.
+The module is installed, on PYTHONPATH, or a file in the current folder. The current folder is searched last, so that no
+file there hides an installed module.
 
-Who types a name on the command line, or gives it to a function, wants its code to run. A file that names code gets it
-run only where the user trusts it: `refuse_untrusted` guards every place where such a name is read from a file.
+A name on the command line, or passed to a function, is consent to run its code. A name read from a file is not:
+`refuse_untrusted` guards every place that reads one.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Any
 
 from facegan.errors import SettingsError
 
-Trust = bool | frozenset[str]  # the code that files may name: all, none, or these names alone
-PIPE = "pipe:"  # and a command for the shell, where shards are named
-_SAFE_PATH, _OURS = "PYTHONSAFEPATH", "facegan"  # Python asks whether it is set, and not to what
+Trust = bool | frozenset[str]  # which code named in files may run: all, none, or these names
+PIPE = "pipe:"  # --shards pipe:COMMAND
+_SAFE_PATH, _OURS = "PYTHONSAFEPATH", "facegan"  # Python checks only whether it is set
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def is_import_path(name: str) -> bool:
-    """Whether it is written as ``MODULE:NAME``."""
+    """Whether ``name`` has the form ``MODULE:NAME``."""
     return isinstance(name, str) and bool(_NAME.fullmatch(name))
 
 
 def runs_code(value: object) -> bool:
-    """Whether the value of a setting names code: a module, or a command for the shell."""
+    """Whether a setting's value names code: ``MODULE:NAME`` or ``pipe:COMMAND``."""
     return isinstance(value, str) and (is_import_path(value) or value.startswith(PIPE))
 
 
@@ -44,32 +44,32 @@ def refuse_untrusted(where: str, name: str, trust_code: Trust) -> None:
         where: the file, or the setting in it, that names the code.
 
     Raises:
-        SettingsError: the user did not say that this code may run.
+        SettingsError: the user did not trust this code.
     """
     if name in trust_code if isinstance(trust_code, frozenset) else trust_code is True:
         return
     raise SettingsError(
-        f"{where} names code that would run here, {_shown(name)}: if you trust whoever made it, add --trust-code\n"
+        f"{where} names code that would run here: {_shown(name)}. If you trust its author, add --trust-code\n"
         "(in Python: trust_code=True)."
     )
 
 
 def not_tried(names: Iterable[str]) -> str:
-    """What a check says of code that it does not run; "" where there is none."""
+    """The message about code that a check does not run; "" if there is none."""
     found = ", ".join(dict.fromkeys(map(_shown, names)))
-    return found and f"{found} was not tried: a check runs no code. Where a file names it, it needs --trust-code."
+    return found and f"{found} was not tried: a check runs no code. If a file names it, it needs --trust-code."
 
 
 def _shown(name: str) -> str:
-    """A command out of a file may hold what moves a terminal's cursor."""
+    """A command from a file may hold control characters."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
 @contextlib.contextmanager
 def shut_current_folder() -> Iterator[None]:
-    """Processes that start meanwhile find no module in the current folder, where files of others may lie.
+    """Processes started meanwhile import nothing from the current folder, which may hold other people's files.
 
-    Python looks there first for ``-c`` and ``-m``, which is how multiprocessing starts workers: a ``pickle.py`` among
+    Python searches it first for ``-c`` and ``-m``, which is how multiprocessing starts workers: a ``pickle.py`` among
     the photographs would run in each.
     """
     before = os.environ.setdefault(_SAFE_PATH, _OURS)
@@ -81,18 +81,18 @@ def shut_current_folder() -> Iterator[None]:
 
 
 def command_environment() -> dict[str, str]:
-    """The environment of a command of the user's: without what `shut_current_folder` has set for our own."""
+    """The environment for a user's command, without the variable that `shut_current_folder` sets."""
     return {name: value for name, value in os.environ.items() if (name, value) != (_SAFE_PATH, _OURS)}
 
 
 def load_object(setting: str, name: str) -> Any:
-    """What a name stands for. Its module is imported, which runs the user's code.
+    """Import the object that a name refers to. This runs the user's code.
 
     Args:
-        setting: in which it stands, as errors say it.
+        setting: the setting, for errors.
 
     Raises:
-        SettingsError: it can't be imported, or the module has no such name.
+        SettingsError: it cannot be imported, or the module has no such name.
     """
     module_name, _, object_name = name.partition(":")
     _see_current_folder()
@@ -100,33 +100,33 @@ def load_object(setting: str, name: str) -> Any:
         own: Any = importlib.import_module(module_name)
         for part in object_name.split("."):
             own = getattr(own, part)
-    except (Exception, SystemExit) as error:  # importing runs the user's code: whatever it raises is told as a sentence
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise SettingsError(
-            f"{setting} {name} can't be imported: {type(error).__name__}: {error}\n"
-            f"Its module has to be installed, on PYTHONPATH, or a file in the current folder."
+            f"{setting} {name} cannot be imported: {type(error).__name__}: {error}\n"
+            f"Its module must be installed, on PYTHONPATH, or a file in the current folder."
         ) from error
     return own
 
 
 def source_digests(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """What `source_digest` tells of those settings that name something of a user's own, by setting."""
+    """`source_digest` of each setting that is an import path."""
     return {setting: source_digest(name) for setting, name in settings.items() if is_import_path(name)}
 
 
 def source_digest(name: str) -> dict[str, str]:
-    """Path and SHA-256 of the file that a name's module is in; both empty where there is none. Runs none of its code:
-    `importlib.util.find_spec` would import the packages that the module is in."""
+    """Path and SHA-256 of the module's file; both empty if there is none. Runs no code: `importlib.util.find_spec`
+    would import the parent packages."""
     try:
         spec = _found(name.partition(":")[0].split("."))
         file = Path(spec.origin) if spec and spec.origin else None
         data = file.read_bytes() if file else b""
-    except Exception:  # no file, or a finder of somebody else's: who imports the module says what is wrong
+    except Exception:  # importing the module will report what is wrong
         return {"file": "", "sha256": ""}
     return {"file": str(file or ""), "sha256": hashlib.sha256(data).hexdigest() if file else ""}
 
 
 def _found(parts: list[str]) -> ModuleSpec | None:
-    """Where the module of these names is."""
+    """The module's spec, without importing its parents."""
     finders = (finder.find_spec(parts[0], None) for finder in sys.meta_path)
     spec = next(filter(None, finders), None) or PathFinder.find_spec(parts[0], [str(Path.cwd())])
     for part in parts[1:]:

@@ -1,7 +1,13 @@
-"""What this machine is: CPU, usable cores, memory. For plans, records of runs, benchmarks and the doctor."""
+"""The machine: CPUs, memory, devices, within the limits of its container."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from facegan.errors import DeviceError, suggest
@@ -9,31 +15,23 @@ from facegan.errors import DeviceError, suggest
 if TYPE_CHECKING:
     import torch
 
-import contextlib
-import math
-import os
-import platform
-import resource
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-
 _PROC = Path("/proc")
-# A worker of prep used 233 MB at most, and 268 MB where it fetched photographs from URLs (BENCHMARKS.md).
+# A worker of prep used at most 233 MB, or 268 MB with photographs from URLs (BENCHMARKS.md).
 PREP_WORKER_BYTES = 300_000_000
 
 
 def usable_cpus(proc: Path = _PROC) -> int:
-    """CPUs that this process may use: those of its affinity, or fewer where a container's quota allows fewer."""
+    """CPUs that this process may use: the smaller of its affinity and its container's quota."""
     return max(1, math.ceil(min(affinity_cpus(), cpu_quota(proc))))
 
 
 def affinity_cpus() -> int:
-    """CPUs that the scheduler may put this process on. In a container these are often all CPUs of the host."""
+    """CPUs that the scheduler may put this process on. In a container this is often every CPU of the host."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_quota(proc: Path = _PROC) -> float:
-    """CPUs' worth of time that control groups allow this process (``docker --cpus 1.5``); infinite without a limit."""
+    """CPU time per wall time that control groups allow (``docker --cpus 1.5``); infinite without a limit."""
     quotas = [math.inf]
     for group in _control_groups("cpu", proc):
         for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # versions 2 and 1
@@ -44,24 +42,24 @@ def cpu_quota(proc: Path = _PROC) -> float:
 
 
 def configure_openmp(proc: Path = _PROC) -> None:
-    """Settings that torch's OpenMP reads when it is loaded. The command line calls it first; what a user set stays.
+    """Set the variables that torch's OpenMP reads when it is loaded, unless the user set them. Called by the CLI.
 
-    Idle threads spin before they sleep. libgomp's 300,000 turns burn the time that other threads need where other work
-    keeps the CPUs busy: there 10,000 turns trained about five times as fast, and as fast as 300,000 on a machine alone.
-    Fewer turns cost speed alone: 3,000 about 7 %, none (a passive wait) 20 %. See BENCHMARKS.md.
+    Idle threads spin before they sleep. On a busy machine, libgomp's 300,000 iterations take CPU time from other
+    threads; 10,000 trained about five times as fast there, and equally fast on an idle machine. Fewer iterations
+    slow an idle machine down: 3,000 by about 7 %, none (a passive wait) by 20 %. See BENCHMARKS.md.
     """
     if os.environ.keys().isdisjoint(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         os.environ["GOMP_SPINCOUNT"] = "10000"
-    # Torch counts the CPUs of the affinity alone.
+    # Torch sees the affinity but not the quota.
     if cpu_quota(proc) < affinity_cpus() and os.environ.keys().isdisjoint(("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
         os.environ["OMP_NUM_THREADS"] = str(usable_cpus(proc))
 
 
 def _control_groups(controller: str, proc: Path) -> Iterator[Path]:
-    """Folders of this process's control group and of those around it, of both versions.
+    """Folders of this process's control group and its ancestors, cgroup v1 and v2.
 
     /proc/self/cgroup names the group; /proc/self/mountinfo says which part of the tree is mounted, and where. A
-    container often sees its own group alone, mounted as if it were the root.
+    container often sees only its own group, mounted as the root.
     """
     try:
         lines = (proc / "self/cgroup").read_text(errors="surrogateescape").splitlines()
@@ -81,7 +79,7 @@ def _control_groups(controller: str, proc: Path) -> Iterator[Path]:
 
 
 def _numbers(group: Path, *names: str) -> list[float]:
-    """The numbers in files of a control group; none where a file is missing or says "max"."""
+    """The numbers in files of a control group; empty if a file is missing or says "max"."""
     try:
         return [float(word) for name in names for word in (group / name).read_text().split()]
     except (OSError, ValueError):
@@ -89,7 +87,7 @@ def _numbers(group: Path, *names: str) -> list[float]:
 
 
 def cpu_name() -> str:
-    """The CPU's model, with family and model number where virtual machines shorten the name."""
+    """The CPU's model, with family and model number, because virtual machines shorten the name."""
     fields = _cpuinfo()
     if "model name" not in fields:
         return platform.processor() or platform.machine()
@@ -97,7 +95,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets as Linux names them; empty where /proc/cpuinfo does not exist."""
+    """Instruction sets as Linux names them; empty if /proc/cpuinfo does not exist."""
     return frozenset(_cpuinfo().get("flags", "").split())
 
 
@@ -112,7 +110,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def memory_bytes(field: str = "MemTotal", proc: Path = _PROC) -> float:
-    """A field of /proc/meminfo (``MemTotal``, ``MemAvailable``) in bytes; infinite where there is none to read."""
+    """A field of /proc/meminfo (``MemTotal``, ``MemAvailable``) in bytes; infinite if it cannot be read."""
     try:
         lines = (proc / "meminfo").read_text().splitlines()
     except OSError:
@@ -121,7 +119,7 @@ def memory_bytes(field: str = "MemTotal", proc: Path = _PROC) -> float:
 
 
 def available_bytes(proc: Path = _PROC) -> float:
-    """Memory that this process may still take: of the machine, or of the control groups that it is in."""
+    """Free memory in bytes, within the limits of the machine and of its control groups."""
     free = [memory_bytes("MemAvailable", proc)]
     for group in _control_groups("memory", proc):
         for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
@@ -132,31 +130,34 @@ def available_bytes(proc: Path = _PROC) -> float:
 
 
 def _file_bytes(group: Path) -> float:
-    """Pages of files, which the kernel gives up when processes need the memory."""
+    """The page cache, which the kernel frees when processes need memory."""
     stat: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    # Version 1 counts the groups below in total_*. Of a tmpfs neither counts the pages here.
+    # Version 1 includes child groups in total_*. Neither counts the pages of a tmpfs here.
     return sum(float(stat.get(f"total_{name}", stat.get(name, 0))) for name in ("active_file", "inactive_file"))
 
 
 def prep_workers(proc: Path = _PROC) -> int:
-    """One worker process for each usable CPU, or fewer where the available memory holds fewer; at least one."""
+    """One worker process per usable CPU, as far as memory allows; at least one."""
     return max(1, int(min(usable_cpus(proc), available_bytes(proc) / PREP_WORKER_BYTES)))
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has used."""
+    """Peak resident memory of this process; 0 if unknown."""
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:
-        # In bytes on macOS. On Linux this figure also counts what the parent used before the process began its work.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except OSError:  # not Linux
+        try:
+            import resource  # POSIX only
+        except ImportError:
+            return 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def describe() -> dict[str, str | int]:
-    """The machine in a few words, as it stands beside every measured figure."""
+    """The machine in a few words, recorded beside every measured figure."""
     return {
         "cpu": cpu_name(),
         "cpus": usable_cpus(),
@@ -170,10 +171,10 @@ _KINDS = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(asked: str) -> torch.device:
-    """``auto`` takes a GPU where there is one.
+    """``auto`` is a GPU if there is one.
 
     Raises:
-        DeviceError: no such device here.
+        DeviceError: there is no such device.
     """
     import torch
 
@@ -182,13 +183,11 @@ def choose_device(asked: str) -> torch.device:
         return torch.device(found)
     kind, _, index = asked.partition(":")
     if kind not in _KINDS or (index and not (kind == "cuda" and index.isdecimal())):
-        raise DeviceError(
-            f"--device {asked} is not known: choose auto, cpu, cuda, cuda:N or mps.{suggest(kind, _KINDS)}"
-        )
+        raise DeviceError(f"--device {asked} is unknown. Choose auto, cpu, cuda, cuda:N or mps.{suggest(kind, _KINDS)}")
     if kind == "cuda":
         _check_cuda(asked, int(index or 0))
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("--device mps is not there: this is no Apple GPU. Use --device auto.")
+        raise DeviceError("--device mps is unavailable: this machine has no Apple GPU. Use --device auto.")
     return torch.device(asked)
 
 
@@ -197,7 +196,7 @@ def _check_cuda(asked: str, index: int) -> None:
 
     if not torch.cuda.is_available():
         built = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no NVIDIA GPU"
-        raise DeviceError(f"--device {asked} is not there: {built}. Use --device auto or --device cpu.")
+        raise DeviceError(f"--device {asked} is unavailable: {built}. Use --device auto or --device cpu.")
     if index >= torch.cuda.device_count():
         last = torch.cuda.device_count() - 1
-        raise DeviceError(f"--device {asked} is not there: the GPUs are cuda:0 to cuda:{last}. Use one of them.")
+        raise DeviceError(f"--device {asked} is unavailable: the GPUs are cuda:0 to cuda:{last}.")

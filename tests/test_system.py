@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from facegan import system as machine
+from facegan import system
 from facegan.config import PrepConfig
 from facegan.prep.prepare import plan_prepare, prepare
 from facegan.prep.request import PrepareRequest
@@ -50,17 +50,17 @@ def write(folder: Path, **values: object) -> None:
 
 
 def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
-    assert machine.cpu_quota(tmp_path) == math.inf
-    assert machine.usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
-    assert machine.available_bytes(tmp_path) == math.inf
-    assert machine.prep_workers(tmp_path) == machine.usable_cpus(tmp_path)
+    assert system.cpu_quota(tmp_path) == math.inf
+    assert system.usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
+    assert system.available_bytes(tmp_path) == math.inf
+    assert system.prep_workers(tmp_path) == system.usable_cpus(tmp_path)
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("150000 100000", 1.5), ("20000 100000", 0.2), ("max 100000", math.inf)])
 def test_a_container_of_version_2_shows_its_group_as_the_root(files: Files, quota: str, cpus: float) -> None:
     write(files.hierarchy("", "cgroup2", "rw", "/"), cpu__max=quota)
-    assert machine.cpu_quota(files.proc) == cpus
-    assert 1 <= machine.usable_cpus(files.proc) == min(machine.affinity_cpus(), math.ceil(min(cpus, 4096)))
+    assert system.cpu_quota(files.proc) == cpus
+    assert 1 <= system.usable_cpus(files.proc) == min(system.affinity_cpus(), math.ceil(min(cpus, 4096)))
 
 
 def test_the_smallest_quota_of_nested_groups_wins(files: Files) -> None:
@@ -69,8 +69,8 @@ def test_the_smallest_quota_of_nested_groups_wins(files: Files) -> None:
     write(root / "pod" / "container", cpu__max="800000 100000", memory__max="max", memory__current=100_000_000)
     write(root / "pod" / "container" / "step", cpu__max="max 100000")
     write(root / "other", cpu__max="1000 100000")
-    assert machine.cpu_quota(files.proc) == 2.0
-    assert machine.available_bytes(files.proc) == 800_000_000
+    assert system.cpu_quota(files.proc) == 2.0
+    assert system.available_bytes(files.proc) == 800_000_000
 
 
 def test_version_1_has_a_hierarchy_for_each_controller(files: Files) -> None:
@@ -82,8 +82,8 @@ def test_version_1_has_a_hierarchy_for_each_controller(files: Files) -> None:
     write(memory, memory__limit_in_bytes=9223372036854771712, memory__usage_in_bytes=5_000_000_000)
     write(memory / "docker" / "id", memory__limit_in_bytes=500_000_000, memory__usage_in_bytes=300_000_000)
     write(memory / "docker" / "id", memory__stat="inactive_file 1\ntotal_active_file 20\ntotal_inactive_file 100")
-    assert machine.cpu_quota(files.proc) == 2.5
-    assert machine.available_bytes(files.proc) == 200_000_120
+    assert system.cpu_quota(files.proc) == 2.5
+    assert system.available_bytes(files.proc) == 200_000_120
 
 
 def test_a_container_of_version_1_has_its_group_mounted(files: Files) -> None:
@@ -91,24 +91,24 @@ def test_a_container_of_version_1_has_its_group_mounted(files: Files) -> None:
     cpu = files.hierarchy("cpu", "cgroup", "rw,cpu", "/docker/id/inner", root="/docker/id")
     write(cpu, cpu__cfs_quota_us=300_000, cpu__cfs_period_us=100_000)
     write(cpu / "inner", cpu__cfs_quota_us=100_000, cpu__cfs_period_us=100_000)
-    assert machine.cpu_quota(files.proc) == 1.0
+    assert system.cpu_quota(files.proc) == 1.0
 
 
 def test_a_group_outside_of_the_mount_leaves_the_mount(files: Files) -> None:
     write(files.hierarchy("", "cgroup2", "rw", "/../elsewhere"), cpu__max="300000 100000")
-    assert machine.cpu_quota(files.proc) == 3.0
+    assert system.cpu_quota(files.proc) == 3.0
 
 
 def test_workers_of_prep_fit_into_the_memory(files: Files) -> None:
     (files.proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 350000 kB\n")
-    assert machine.prep_workers(files.proc) == 1
+    assert system.prep_workers(files.proc) == 1
     (files.proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 10 kB\n")
-    assert machine.prep_workers(files.proc) == 1
+    assert system.prep_workers(files.proc) == 1
 
 
-@pytest.mark.skipif(machine.usable_cpus() == 1, reason="one CPU limits the workers to one before memory does")
+@pytest.mark.skipif(system.usable_cpus() == 1, reason="one CPU limits the workers to one before memory does")
 def test_prep_says_that_memory_limits_workers(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "available_bytes", lambda *_: 350e6)  # what the machine says
+    monkeypatch.setattr(system, "available_bytes", lambda *_: 350e6)  # what the machine says
     console = Heard()
     config = PrepConfig(detector="none", crop="squash", size=32, shard_size=20)
     assert plan_prepare(PrepareRequest(portraits, tmp_path / "out", config)).workers == 1
