@@ -198,7 +198,7 @@ class DatasetBuild:
 
     Attributes:
         settings: as dataset.json stores them.
-        workers: the number of processes.
+        workers: number of processes; 0 works in this one.
     """
 
     def __init__(self, request: PrepareRequest, is_dry: bool = False) -> None:
@@ -214,7 +214,7 @@ class DatasetBuild:
         self.models = find_models(request.settings, request.model, fetch=not is_dry)
         self.attributes = open_attributes(request.attributes) if request.attributes else None
         self.settings = effective_settings(request.settings, self.models, self.attributes)
-        self.workers = request.workers or system.prep_workers()
+        self.workers = system.prep_workers() if request.workers is None else request.workers
 
     def plan(self, index: PhotoIndex, store: OutputStore, threads: int, console: Console) -> Plan:
         """The chunks to make: those of new photographs, or for a repair those of damaged shards.

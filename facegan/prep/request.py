@@ -44,7 +44,7 @@ class PrepareRequest:
         repair: rebuild missing or altered shards of ``out`` and retry photographs that could not be fetched; add none.
         force: delete the dataset in ``out`` and prepare again.
         note_source: record in ``out/.facegan`` where the photographs are, for ``facegan inspect``.
-        workers: processes; None for one per usable CPU, or fewer if memory is short.
+        workers: processes; None for one per usable CPU, or fewer if memory is short; 0 works in this process.
         engine: local processes, or tasks on a Ray cluster (the extra ``ray``).
         ray_address: an existing cluster; None starts one on this machine.
         photo_seconds: a photograph that takes longer, reading not included, is ``crashed``.

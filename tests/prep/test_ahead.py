@@ -32,10 +32,10 @@ from facegan.shards.format import DatasetInfo
 from tests.cli.run import facegan
 from tests.prep.detectors import FAULTS
 from tests.prep.fake import photo
-from tests.prep.family import Family
+from tests.prep.outputs import digest, rows
 from tests.prep.servers import FAST, Fickle, s3_server
-from tests.prep.test_prepare import digest, rows
 from tests.prep.test_sources import Listing
+from tests.process_tree import ProcessTree
 
 PHOTOS = {f"{number:02d}.jpg": photo(60, 60, seed=number) for number in range(40)}
 NAMES = sorted(PHOTOS)
@@ -364,7 +364,7 @@ def test_requests_under_way_hold_nobody_up(
         "--dedup",
         dedup,
     ]
-    with Family("-W", "error", "-m", "facegan", "prep", table, tmp_path / "out", *options) as family:
+    with ProcessTree("-W", "error", "-m", "facegan", "prep", table, tmp_path / "out", *options) as family:
         assert fickle.was_asked(25)  # ten that came, and fifteen that don't
         family.signal(number)
         code, errors = family.end(30)

@@ -16,7 +16,8 @@ from facegan.prep.prepare import prepare
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
-from tests.prep.test_prepare import digest, rows, start, wait_for
+from tests.prep.outputs import digest, rows
+from tests.prep.test_prepare import start, wait_for
 
 pytestmark = pytest.mark.slow
 

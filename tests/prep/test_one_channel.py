@@ -23,7 +23,7 @@ from facegan.shards.verify import verify
 from facegan.stream import FaceShards
 from tests.cli.run import facegan
 from tests.digits import write_idx
-from tests.prep.test_prepare import digest
+from tests.prep.outputs import digest
 from tests.shards.made import Made, make_dataset, members, reseal, rewrite
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (9, 28, 28), dtype=np.uint8)

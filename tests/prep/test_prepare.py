@@ -16,7 +16,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -30,19 +29,10 @@ from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
 from tests.prep.fake import photo
+from tests.prep.outputs import digest, rows
 from tests.shards.made import flip
 
 CONFIG = PrepConfig(shard_size=20)
-
-
-def digest(out: Path) -> dict[str, str]:
-    """Every file of a dataset but its bookkeeping."""
-    files = (path for path in sorted(out.rglob("*")) if path.is_file() and ".facegan" not in path.parts)
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def rows(out: Path) -> list[dict]:
-    return pq.read_table(out / "photos.parquet").to_pylist()
 
 
 @pytest.fixture

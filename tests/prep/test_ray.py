@@ -18,11 +18,10 @@ from facegan.errors import FaceganError
 from facegan.prep.commit import import_chunk
 from facegan.prep.engines import ray as ray_engine
 from facegan.prep.prepare import prepare
-from tests.prep.killers import Deadly
+from tests.prep.crashing_source import CrashingSource, prepare_crashing
+from tests.prep.outputs import digest, reasons
 from tests.prep.servers import FAST, Fickle
 from tests.prep.test_ahead import made, table_of
-from tests.prep.test_engines import outcomes, prepare_deadly
-from tests.prep.test_prepare import digest
 
 __all__ = ["made"]  # a fixture
 
@@ -76,7 +75,7 @@ def test_nodes_that_do_not_see_the_dataset_send_their_chunks(
     portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
-    monkeypatch.setattr(ray_engine, "adopt", lambda *what: (sent.append(what[1].number), import_chunk(*what)))
+    monkeypatch.setattr(ray_engine, "import_chunk", lambda *what: (sent.append(what[1].number), import_chunk(*what)))
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:  # a path that leads there from this process alone
         out = Path(f"/proc/self/fd/{descriptor}") / "out"
@@ -123,9 +122,9 @@ def test_two_nodes_share_the_work_and_one_may_go(
 def test_photographs_that_kill_cost_themselves_on_a_cluster_too(
     portraits: Path, dataset: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Deadly(portraits, frozenset({b"000007.jpg"}))
-    prepare_deadly(monkeypatch, source, tmp_path / "out", engine="ray", ray_address=cluster.address)
-    assert outcomes(tmp_path / "out") == {**outcomes(dataset), "000007.jpg": "crashed"}
+    source = CrashingSource(portraits, frozenset({b"000007.jpg"}))
+    prepare_crashing(monkeypatch, source, tmp_path / "out", CONFIG, engine="ray", ray_address=cluster.address)
+    assert reasons(tmp_path / "out") == {**reasons(dataset), "000007.jpg": "crashed"}
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ from facegan.prep.prepare import plan_prepare, prepare
 from facegan.prep.request import PrepareRequest
 from facegan.shards.verify import verify
 from tests.prep.fake import photo
+from tests.prep.outputs import digest
 from tests.prep.servers import FAST, s3_server
-from tests.prep.test_prepare import digest
 
 LOCK = "/out/.facegan/lock"
 CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=5)

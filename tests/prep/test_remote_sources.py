@@ -26,8 +26,8 @@ from facegan.prep.sources.remote import PRIVATE_VARIABLE, RemoteFolder, _public_
 from facegan.remote import RemoteUnavailable, TooLarge
 from tests.hearing import Heard
 from tests.prep.fake import FakeDetector, Memory, photo
+from tests.prep.outputs import digest, rows
 from tests.prep.servers import FAST, Fickle, s3_server
-from tests.prep.test_prepare import digest, rows
 from tests.prep.test_sources import Listing, read_all
 
 PHOTOS = {f"{i:02d}.jpg": photo(60, 60, seed=i) for i in range(12)}

@@ -23,17 +23,18 @@ from facegan.prep.storage import replay_journal
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES
-from tests.prep.family import Family
-from tests.prep.test_engines import outcomes
-from tests.prep.test_prepare import digest
+from tests.prep.outputs import digest, reasons
+from tests.process_tree import ProcessTree
 from tests.stopping import stopped_at_line
 
 SLOW = "tests.prep.detectors:Slow"
 CONFIG = PrepConfig(shard_size=5, detector=SLOW)
 
 
-def prep(photos: Path, out: Path, *options: object) -> Family:
-    return Family("-m", "facegan", "prep", photos, out, "--shard-size", 5, "--detector", SLOW, "--workers", 2, *options)
+def prep(photos: Path, out: Path, *options: object) -> ProcessTree:
+    return ProcessTree(
+        "-m", "facegan", "prep", photos, out, "--shard-size", 5, "--detector", SLOW, "--workers", 2, *options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def undisturbed(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
         return digest(out), time.monotonic() - start
 
 
-def kill(family: Family, who: str) -> None:
+def kill(family: ProcessTree, who: str) -> None:
     victims = [] if who == "parent" else family.workers()[: None if who == "both" else 1]
     if who != "worker":
         victims.insert(0, family.parent.pid)
@@ -87,7 +88,7 @@ def test_killed_at_any_moment_and_started_again(
         assert is_whole(out, sums)
     elif code:
         assert code == -signal.SIGKILL
-    prepare(portraits, out, CONFIG, workers=1)
+    prepare(portraits, out, CONFIG, workers=0)
     assert is_whole(out, sums)
 
 
@@ -111,9 +112,9 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
 ) -> None:
     """An addition to a dataset, so that files are exchanged; the journal removes one as well."""
     out, config = tmp_path / "first" / "out", PrepConfig(shard_size=5, detector="tests.prep.detectors:Centred")
-    prepare(portraits, out, config, limit=12, workers=1)
+    prepare(portraits, out, config, limit=12, workers=0)
     with stopped_at_line(replay_journal, 4), pytest.raises(KeyboardInterrupt):  # the first four find no journal
-        prepare(portraits, out, config, limit=16, workers=1)
+        prepare(portraits, out, config, limit=16, workers=0)
     journal = out / ".facegan" / "journal.json"
     decided = json.loads(journal.read_bytes())
     journal.write_text(json.dumps({**decided, "remove": ["train-000009.tar"]}))
@@ -149,7 +150,7 @@ def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
 ) -> None:
     out, peace = tmp_path / "out", tmp_path / "peace"
     for folder in (out, peace):
-        prepare(portraits, folder, CONFIG, limit=15, workers=1)
+        prepare(portraits, folder, CONFIG, limit=15, workers=0)
     with prep(portraits, out) as family:
         family.wait_for(out / ".facegan" / "chunks" / "000003.json")
         kill(family, "parent")
@@ -162,16 +163,16 @@ def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
     (out / "train-000002.tar").write_bytes(b"altered")
     # A repair is stopped, too: when all is decided.
     with pytest.raises(KeyboardInterrupt), stopped_at_line(replay_journal, 4):
-        prepare(portraits, out, CONFIG, workers=1, repair=True)
-    prepare(portraits, out, CONFIG, workers=1, repair=True)
+        prepare(portraits, out, CONFIG, workers=0, repair=True)
+    prepare(portraits, out, CONFIG, workers=0, repair=True)
     assert verify(out).ok
     assert not (out / ".facegan" / "repairs").exists()
     assert {path.stem: (chunks / f"{path.stem}.tar").stat().st_ino for path in chunks.glob("*.json")} == done
-    prepare(portraits, out, CONFIG, workers=1)
+    prepare(portraits, out, CONFIG, workers=0)
     inodes = {path.stat().st_ino for path in out.glob("*.tar")}
     assert len(done) > 1  # flushed side by side, the fourth may be there before the first
     assert inodes >= set(done.values())  # they are the same files: none was made again
-    prepare(portraits, peace, CONFIG, workers=1)
+    prepare(portraits, peace, CONFIG, workers=0)
     assert digest(out) == digest(peace)
 
 
@@ -180,18 +181,18 @@ import sys, time
 from pathlib import Path
 from facegan.cli.app import main
 from facegan.prep import prepare
-from tests.prep.many import Many
+from tests.prep.synthetic_source import SyntheticSource
 if __name__ == "__main__":
-    prepare.open_source = lambda *_: Many(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    prepare.open_source = lambda *_: SyntheticSource(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
     main(["prep", "x", *sys.argv[4:]])
 """
 
 
-def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> Family:
+def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> ProcessTree:
     """`facegan prep` of so many photographs that exist only by name; it touches tmp_path / "listed" and "read"."""
     script = tmp_path / "script.py"
     script.write_text(MANY)
-    return Family(script, portraits, count, tmp_path, tmp_path / "out", *options)
+    return ProcessTree(script, portraits, count, tmp_path, tmp_path / "out", *options)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_stops_within_three_seconds_and_leaves_nobody(
         assert "fault" not in errors
     assert not (out / "dataset.json").exists()
     if moment in ("work", "finish"):
-        prepare(portraits, out, CONFIG, workers=2)
+        prepare(portraits, out, CONFIG, workers=0)
         assert is_whole(out, undisturbed[0])
 
 
@@ -252,7 +253,7 @@ def test_photographs_that_hang_fault_eat_memory_or_exit_cost_only_themselves(por
     config = PrepConfig(shard_size=3, detector="tests.prep.detectors:Deadly")
     result = prepare(photos, tmp_path / "out", config, workers=2, photo_seconds=1)
     assert (result.kept, result.rejected) == (8, {"crashed": 5})
-    crashed = {path for path, reason in outcomes(tmp_path / "out").items() if reason == "crashed"}
+    crashed = {path for path, reason in reasons(tmp_path / "out").items() if reason == "crashed"}
     assert crashed == {f"{name}.png" for name in deadly}
     assert verify(tmp_path / "out").ok
     assert not list(tmp_path.rglob("*.partial"))
@@ -291,7 +292,7 @@ def test_a_disk_that_fills_up_while_workers_write_or_at_the_end(
             assert not (out / "dataset.json").exists()
             assert not list(out.rglob("*.partial"))
             assert not list(out.glob("*.tar"))
-    prepare(portraits, out, CONFIG, workers=1)
+    prepare(portraits, out, CONFIG, workers=0)
     assert is_whole(out, undisturbed[0])
 
 
@@ -310,7 +311,7 @@ def test_a_disk_too_small_for_what_is_unpacked(
     assert f"error: The disk of {out} is full (1.5 MB are needed)" in errors  # photographs 0.6 MB, faces 0.9 MB
     assert not list((out / ".facegan").rglob("*.tar*"))
     os.system(f"mount -o remount,size=4m {small_disk}")  # noqa: S605 - a path of pytest's own
-    prepare(tmp_path / "photos.tar.gz", out, CONFIG, workers=1)
+    prepare(tmp_path / "photos.tar.gz", out, CONFIG, workers=0)
     assert is_whole(out, undisturbed[0])
     assert not (out / ".facegan" / "unpacked").exists()
 

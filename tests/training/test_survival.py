@@ -23,15 +23,15 @@ from facegan.errors import DiskError
 from facegan.training import train
 from facegan.training.checkpoint import CheckpointManager, replace_folder
 from facegan.training.log import AppendOnlyFile, read_stats
-from tests.prep.family import Family
+from tests.process_tree import ProcessTree
 from tests.stopping import stopped_at_line
 
 OPTIONS = "--batch 8 --images 960 --save-every 96 --sample-every 160 --log-every 16 --keep 2 --precision fp32 --quiet"
 SETTINGS = "--set train.width=4 --set train.latent=16 --set train.milestones=100,300"
 
 
-def facegan_train(dataset: Path, run: Path) -> Family:
-    return Family("-m", "facegan", "train", "--shards", dataset, "--run", run, *OPTIONS.split(), *SETTINGS.split())
+def facegan_train(dataset: Path, run: Path) -> ProcessTree:
+    return ProcessTree("-m", "facegan", "train", "--shards", dataset, "--run", run, *OPTIONS.split(), *SETTINGS.split())
 
 
 def finish(dataset: Path, run: Path) -> None:

@@ -1,1 +1,1 @@
-"""Engines run chunks: a chunk of photographs → a shard and its rows, a pure function, wherever its workers are."""
+"""Engines make chunks: a pure function from photographs to a shard and rows, wherever its workers run."""

@@ -1,221 +1,228 @@
-"""The engine ``local``: spawned processes on this machine, each in a pool of pebble's.
+"""The engine ``local``: worker processes on this machine, each with a pipe of its own; or no process at all.
 
-Processes that share a pool share its fate: one killed while it holds the lock of the pool's pipe, or has read half a
-message, takes the others with it, and one killed before its first task breaks the pool. So every process has its own.
+Workers share no lock and no queue, so one that is killed at any moment leaves the others untouched.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import ctypes
 import multiprocessing
-import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing import connection, resource_tracker
 from typing import Any, Self
-
-from pebble import ProcessExpired, ProcessPool
 
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import remove_partials
 from facegan.prep.commit import ChunkOutcome, ChunkWork
-from facegan.prep.engines.worker import Job, do, start, try_out
+from facegan.prep.engines.worker import READY, Job, Worker, serve
 from facegan.system import affinity_cpus
 
-_MOST_FALSE_STARTS = 8  # processes in a row that end before they take anything
-_READ_AGAIN = 81  # exit code of a process that has read the script which starts it, and met `facegan.prepare` again
-_LOOK_SECONDS = 0.25  # between looks at pools that may have broken in silence, and at how far workers are
+_MOST_FALSE_STARTS = 8  # processes in a row that end before they are ready
+_REIMPORTED = 81  # exit code of a worker process that met `facegan.prepare` while it imported the user's script
+_PROCESS_NAME = "facegan prep worker"
+_POLL_SECONDS = 0.25  # between reports of progress
 
 
 def exit_if_reimported() -> None:
-    """Ends a process that is only beginning: spawned ones read the script of the one that started them first."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        sys.exit(_READ_AGAIN)
+    """End a worker process that is still importing the script which started it: that calls `prepare` again."""
+    if multiprocessing.current_process().name == _PROCESS_NAME:
+        sys.exit(_REIMPORTED)
 
 
 class WorkerDied(Exception):
-    """The process that had this work is no more."""
+    """The process that had this task ended."""
 
 
 @dataclass(eq=False)
 class _Task:
-    """What a process is asked to do: it waits for one, is under way, or has come to an end."""
-
-    function: Callable[[ChunkWork], ChunkOutcome | None]
     work: ChunkWork
-    future: Any = None
-
-    @property
-    def never_began(self) -> bool:
-        """Its process was gone before it took it."""
-        return not self.future.done() or isinstance(self.future.exception(), BrokenProcessPool)
+    is_trial: bool
+    result: ChunkOutcome | Exception | None = None
 
 
-class _Process(SpawnProcess):
-    """A worker, which ends when it is killed, and not before.
-
-    pebble forgets one that ended by itself with 0: whoever waits for what it had in hand would wait for ever.
-    """
-
-    @property
-    def exitcode(self) -> int | None:
-        code = super().exitcode
-        return os.EX_SOFTWARE if code == 0 else code
-
-
-class _Spawn(SpawnContext):
-    """Knows the processes that were started with it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[_Process] = []
-
-    # pebble calls it, and what it gets is the same; a class of its own for each context could not be pickled.
-    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.started.append(_Process(*args, **kwargs))
-        return self.started[-1]
-
-
-class _WorkerSlot:
-    """A place for one process, and the pool that it is in."""
+class _WorkerProcess:
+    """One process at a time, and the task that it has."""
 
     def __init__(self, job: Job, cpu: int | None) -> None:
-        # Shared without a lock: a worker that is killed can't leave it locked.
-        self.photos_read: ctypes.c_int64 = multiprocessing.get_context("spawn").RawValue(ctypes.c_int64)
-        self._start_with = job, cpu, self.photos_read
-        self._settle()
+        self._context = multiprocessing.get_context("spawn")
+        # Shared without a lock, which a killed process could leave locked.
+        self.photos_read: ctypes.c_int64 = self._context.RawValue(ctypes.c_int64)
+        self._job, self._cpu = job, cpu
+        self.start()
 
-    def _settle(self) -> None:
-        self._spawn = _Spawn()
-        self.pool = ProcessPool(1, initializer=start, initargs=self._start_with, context=self._spawn)
-
-    def begin(self, errand: _Task) -> None:
+    def start(self) -> None:
+        self.task: _Task | None = None
+        self.is_ready = False
         self.photos_read.value = 0
-        try:
-            errand.future = self.pool.schedule(errand.function, args=(errand.work,))
-        except RuntimeError:  # its process died while it had nothing to do
-            self.renew()
-            errand.future = self.pool.schedule(errand.function, args=(errand.work,))
+        self.connection, theirs = self._context.Pipe()
+        arguments = (theirs, self._job, self._cpu, self.photos_read)
+        self._process = self._context.Process(target=serve, args=arguments, name=_PROCESS_NAME, daemon=True)
+        with _without_interrupts():
+            self._process.start()
+        theirs.close()
 
-    def renew(self) -> None:
-        """Who knows in what state a process that was killed left its pipes."""
-        self.end()
-        self._settle()
+    def stop(self) -> int | None:
+        """End the process; its exit code."""
+        if self.connection.closed:
+            return None
+        self.connection.close()
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
+        return self._process.exitcode
 
-    @property
-    def read_again(self) -> bool:
-        """Its process met the call that it was started by."""
-        return any(process.exitcode == _READ_AGAIN for process in self._spawn.started)
+    def wait_for_end(self) -> int | None:
+        self._process.join(_POLL_SECONDS)
+        return self.stop()
 
-    def end(self) -> None:
-        self.pool.stop()
-        for process in self._spawn.started:  # first: one that is just starting complains if it finds the pool gone
-            if process.is_alive():
-                process.kill()
-        self.pool.join()
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until a process is started, and never reaches the process, which inherits the mask."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # first: it unblocks interrupts when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class LocalEngine:
-    """Runs chunks in ``workers`` processes, each with a detector of its own."""
+    """Makes chunks in ``workers`` processes, each with a detector of its own."""
 
     name = "local"
 
     def __init__(self, job: Job, workers: int, on_progress: Callable[[int], None]) -> None:
-        """``on_progress`` gets the number of photographs read of the chunks under way, a few times a second."""
+        """``on_progress`` gets the number of photographs read of unfinished chunks, a few times a second."""
         self.slots = workers
         self._job, self._on_progress = job, on_progress
-        whole = workers == affinity_cpus()  # a quota leaves the choice of CPUs to the scheduler
-        self._seats = [_WorkerSlot(job, number if whole else None) for number in range(workers)]
-        self._free = list(reversed(self._seats))
+        pinned = workers == affinity_cpus()  # under a quota the scheduler chooses the CPUs
         self._waiting: deque[_Task] = deque()
-        self._under_way: dict[_Task, _WorkerSlot] = {}
         self._false_starts = 0
-        # Started by a thread that Ctrl-C does not reach, processes inherit that, and none is left half started.
-        self._starter = concurrent.futures.ThreadPoolExecutor(1, initializer=_shut_out_interrupts)
-
-    def submit(self, work: ChunkWork, trial: bool = False) -> Any:
-        """Begins to make a chunk, or only to try whether a process outlives it."""
-        errand = _Task(try_out if trial else do, work)
-        self._waiting.append(errand)
-        self._hand_out()
-        return errand
-
-    def _hand_out(self) -> None:
-        while self._free and self._waiting:
-            seat, errand = self._free.pop(), self._waiting.popleft()
-            self._starter.submit(seat.begin, errand).result()
-            self._under_way[errand] = seat
-
-    def wait(self, handles: Iterable[Any]) -> set[Any]:
-        """Those that have ended, once there is one.
-
-        Raises:
-            SettingsError: processes begin with the script that started them.
-            FaceganError: processes end as soon as they are started.
-        """
-        while True:
-            futures = [errand.future for errand in self._under_way]
-            concurrent.futures.wait(futures, _LOOK_SECONDS, concurrent.futures.FIRST_COMPLETED)
-            whole = (seat for errand, seat in self._under_way.items() if errand.function is do)  # not on trial
-            self._on_progress(sum(seat.photos_read.value for seat in whole))
-            ended = {errand for errand, seat in self._under_way.items() if errand.future.done() or not seat.pool.active}
-            again = {errand for errand in ended if errand.never_began}
-            for errand in ended:
-                self._leave_seat(errand)
-            self._waiting.extendleft(again)
-            self._hand_out()
-            if ended - again:
-                return ended - again
-
-    def _leave_seat(self, errand: _Task) -> None:
-        seat = self._under_way.pop(errand)
-        if errand.never_began:
-            if seat.read_again:
-                raise SettingsError(
-                    "facegan.prepare starts processes, and each of them reads your script first: put what the script\n"
-                    'does below a line  if __name__ == "__main__":'
-                )
-            self._false_starts += 1
-            if self._false_starts > _MOST_FALSE_STARTS:
-                raise FaceganError(
-                    "Worker processes end before they take a photograph. What was done is kept: start the same\n"
-                    "command again, with fewer --workers if memory ran out. See: facegan doctor"
-                )
-        else:
-            self._false_starts = 0
-        if errand.never_began or isinstance(errand.future.exception(), ProcessExpired):
-            self._starter.submit(seat.renew).result()
-        self._free.append(seat)
-
-    def result(self, handle: Any) -> ChunkOutcome | None:
-        """
-        Raises:
-            WorkerDied: its process did.
-        """
+        self._workers: list[_WorkerProcess] = []
         try:
-            return handle.future.result()
-        except ProcessExpired as error:
-            raise WorkerDied(str(error)) from None
+            for number in range(workers):
+                self._workers.append(_WorkerProcess(job, number if pinned else None))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def submit(self, work: ChunkWork, is_trial: bool = False) -> _Task:
+        task = _Task(work, is_trial)
+        self._waiting.append(task)
+        self._dispatch()
+        return task
+
+    def _dispatch(self) -> None:
+        for worker in self._workers:
+            if worker.is_ready and worker.task is None and self._waiting:
+                worker.task = self._waiting.popleft()
+                worker.photos_read.value = 0
+                with contextlib.suppress(OSError):  # it died while idle: its connection reports that
+                    worker.connection.send((worker.task.work, worker.task.is_trial))
+
+    def wait(self) -> list[_Task]:
+        """Wait until at least one task has ended.
+
+        Raises:
+            SettingsError: worker processes import a script that starts them.
+            FaceganError: worker processes cannot start.
+        """
+        ended: list[_Task] = []
+        while not ended:
+            by_connection: dict[Any, _WorkerProcess] = {worker.connection: worker for worker in self._workers}
+            for ready in connection.wait(list(by_connection), _POLL_SECONDS):
+                worker = by_connection[ready]
+                task = worker.task
+                self._receive(worker)
+                if task is not None:
+                    ended.append(task)
+            self._on_progress(sum(w.photos_read.value for w in self._workers if w.task and not w.task.is_trial))
+            self._dispatch()
+        return ended
+
+    def _receive(self, worker: _WorkerProcess) -> None:
+        """Take a message of a worker, or notice its end."""
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            code = worker.wait_for_end()
+            if worker.task:
+                worker.task.result = WorkerDied(f"exit code {code}")
+            elif not worker.is_ready:
+                self._count_false_start(code)
+            worker.start()
+            return
+        if worker.task:
+            worker.task.result, worker.task = message, None
+        elif message == READY:
+            worker.is_ready, self._false_starts = True, 0
+        else:
+            raise message
+
+    def _count_false_start(self, code: int | None) -> None:
+        if code == _REIMPORTED:
+            raise SettingsError(
+                "facegan.prepare starts processes, and each of them imports your script first. Put the code that\n"
+                'calls it below a line  if __name__ == "__main__":  or set workers=0.'
+            )
+        self._false_starts += 1
+        if self._false_starts > _MOST_FALSE_STARTS:
+            raise FaceganError(
+                "Worker processes end before they take a photograph. Finished chunks are kept: start the same command\n"
+                "again, with fewer --workers if memory ran out. See: facegan doctor"
+            )
+
+    def result(self, task: _Task) -> ChunkOutcome | None:
+        """
+        Raises:
+            WorkerDied: its process ended.
+        """
+        if isinstance(task.result, Exception):
+            raise task.result
+        return task.result
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Interrupted workers are not waited for: what they hold is committed by nobody and done again.
-        for seat in self._seats:
-            seat.pool.stop()
-        self._starter.shutdown()
-        for seat in self._seats:
-            seat.end()
+        # Unfinished chunks are discarded: nobody commits them, and the next run makes them again.
+        for worker in self._workers:
+            worker.stop()
         remove_partials(self._job.folder)
 
 
-def _shut_out_interrupts() -> None:
-    resource_tracker.ensure_running()  # now, for where it is started later it lets interrupts in again
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+class InlineEngine:
+    """Makes chunks in this process (``workers=0``). A photograph that crashes or hangs takes the whole run with it."""
+
+    name = "local"
+    slots = 1
+
+    def __init__(self, job: Job, on_progress: Callable[[int], None]) -> None:
+        self._worker = Worker(job, on_progress, has_alarm=False)
+        self._waiting: deque[_Task] = deque()
+
+    def submit(self, work: ChunkWork, is_trial: bool = False) -> _Task:
+        self._waiting.append(_Task(work, is_trial))
+        return self._waiting[-1]
+
+    def wait(self) -> list[_Task]:
+        return [self._waiting.popleft()]
+
+    def result(self, task: _Task) -> ChunkOutcome:
+        return self._worker.make(task.work)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.close()
+        remove_partials(self._worker.job.folder)

@@ -1,15 +1,14 @@
-"""Runs chunks on an engine, whatever becomes of its workers.
+"""Run chunks on an engine, whatever happens to its workers.
 
-A worker may die of a photograph: a fault in a decoder, too little memory, a library that never comes back. Its chunk
-is tried once more; then halves of it, and halves of those, until the fatal ones are single. Then the whole
-chunk is made without them.
+A worker may die on a photograph: a crash in a decoder, too little memory, a library call that never returns. Its chunk
+is tried once more, then bisected until the fatal photographs are found. Then the chunk is made without them.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -17,37 +16,147 @@ from facegan.console import Console
 from facegan.errors import FaceganError, Interrupted
 from facegan.prep.chunk import Chunk
 from facegan.prep.commit import ChunkOutcome, ChunkWork
-from facegan.prep.engines.local import LocalEngine, WorkerDied
+from facegan.prep.engines.local import InlineEngine, LocalEngine, WorkerDied
 from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.worker import Job
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.storage import OutputStore
 
-_TRIES = 2  # of a whole chunk before its halves are tried, and again without those that kill
+_TRIES = 2  # of a whole chunk before it is bisected, and again without its fatal photographs
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Who does the work: so many processes here (0: this process), or a Ray cluster."""
+
+    engine: Literal["local", "ray"]
+    workers: int
+    ray_address: str | None = None
+
+
+@dataclass
+class RunStats:
+    """Totals of the chunks that this run made."""
+
+    photos: int = 0
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    first: float = float("inf")
+    last: float = 0.0
+    no_decoder: int = 0
+    peak_bytes: int = 0
+    nodes: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """From the first photograph taken to the last rename."""
+        return self.last - self.first if self.photos else 0.0
+
+    def add(self, outcome: ChunkOutcome) -> None:
+        chunk = outcome.chunk
+        self.photos += chunk.photos
+        self.kept += chunk.kept
+        self.rejected.update(chunk.rejected)
+        self.no_decoder += chunk.no_decoder
+        self.first, self.last = min(self.first, outcome.started), max(self.last, outcome.finished)
+        self.peak_bytes = max(self.peak_bytes, outcome.peak_bytes)
+
+    def summary(self) -> str:
+        if not self.photos:
+            return ""
+        reasons = "".join(f", {count:,} {reason}" for reason, count in self.rejected.most_common(3))
+        return f"{self.kept / self.photos:.1%} kept{reasons}"
+
+
+def run_engine(
+    plan: Plan,
+    todo: list[ChunkPlan],
+    store: OutputStore,
+    job: Job,
+    config: EngineConfig,
+    console: Console,
+    deferred: contextlib.ExitStack,
+) -> RunStats:
+    """Make and commit the chunks ``todo`` of a plan, with progress and warnings.
+
+    Args:
+        deferred: closes the engine later. That takes a while, and the end of the dataset need not wait for it.
+
+    Raises:
+        Interrupted: Ctrl-C; committed chunks are kept.
+    """
+    stats = RunStats()
+    done_before = plan.new - sum(chunk.photos for chunk in todo)
+    shown = 0
+
+    def show(unfinished: int = 0) -> None:
+        """Progress never goes back: photographs of a worker that died are counted once."""
+        nonlocal shown
+        now = max(shown, stats.photos + unfinished)
+        progress.advance(now - shown, stats.summary())
+        shown = now
+
+    unreachable = ""  # the first error: one fault often affects many photographs
+    try:
+        with console.progress(plan.new, "photographs", done=done_before) as progress:
+            engine = deferred.enter_context(_open_engine(job, len(todo), config, console, show))
+            for outcome in store.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
+                stats.add(outcome)
+                for crash in outcome.chunk.crashes:
+                    console.warn(f"crashed on {crash}")
+                if outcome.chunk.unreachable and not unreachable:
+                    unreachable = outcome.chunk.unreachable
+                    console.warn(f"unreachable: {unreachable}")
+                show()
+            stats.nodes = len(engine.nodes) if isinstance(engine, RayEngine) else 1
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped. {done_before + stats.photos:,} of {plan.new:,} photographs are done. "
+            f"Run the same command to continue."
+        ) from None
+    if unreachable:
+        count = stats.rejected["unreachable"]
+        console.warn(f"{count:,} photographs are unreachable. Run the same command with --repair to retry them.")
+    if stats.no_decoder:
+        console.warn(
+            f"{stats.no_decoder:,} photographs are HEIC, which no installed library decodes: they are unreadable. "
+            "Convert them to JPEG under new names and prepare again."
+        )
+    return stats
+
+
+def _open_engine(
+    job: Job, chunks: int, config: EngineConfig, console: Console, on_progress: Callable[[int], None]
+) -> InlineEngine | LocalEngine | RayEngine:
+    if config.engine == "ray":
+        return RayEngine(job, config.ray_address, None if config.ray_address else config.workers, console)
+    if config.workers == 0:
+        return InlineEngine(job, on_progress)
+    return LocalEngine(job, min(config.workers, chunks), on_progress)
 
 
 class Engine(Protocol):
-    """Workers somewhere. ``submit`` gives a handle; ``wait`` those that have ended; ``result`` what came of it."""
+    """Workers somewhere. Tasks are opaque; ``result`` raises `WorkerDied` or the error of a task that ``wait`` gave."""
 
     name: str
     slots: int
 
-    def submit(self, work: ChunkWork, trial: bool = False) -> Any: ...
+    def submit(self, work: ChunkWork, is_trial: bool = False) -> Any: ...
 
-    def wait(self, handles: Iterable[Any]) -> set[Any]: ...
+    def wait(self) -> list[Any]: ...
 
-    def result(self, handle: Any) -> ChunkOutcome | None: ...
+    def result(self, task: Any, /) -> ChunkOutcome | None: ...
 
 
 @dataclass
 class _ChunkAttempt:
-    """A chunk under way."""
+    """A chunk until it is made."""
 
     work: ChunkWork
     crash_count: int = 0
-    fatal_photos: set[bytes] = field(default_factory=set)  # names of photographs
-    trials: int = 0  # under way
-    was_halved: bool = False
+    fatal_photos: set[bytes] = field(default_factory=set)  # names
+    trials: int = 0  # unfinished ones
+    was_bisected: bool = False
 
     def without_fatal_photos(self) -> ChunkWork:
         items = tuple(
@@ -58,54 +167,52 @@ class _ChunkAttempt:
 
 
 def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutcome]:
-    """Yields each chunk as it is committed. No more works are taken than the engine has use for.
+    """Yield each chunk as it is made. ``todo`` is read only as far as the engine has use for it.
 
     Raises:
         FaceganError: a chunk kills workers whatever is left out of it, or a worker could not write.
     """
-    under_way: dict[
-        Any, tuple[_ChunkAttempt, ChunkWork | None]
-    ] = {}  # a handle's chunk, and the part of it that is on trial
+    running: dict[Any, tuple[_ChunkAttempt, ChunkWork | None]] = {}  # task → its chunk, and the part on trial
 
-    def begin(attempt: _ChunkAttempt, trial: ChunkWork | None = None) -> None:
-        under_way[engine.submit(trial or attempt.without_fatal_photos(), trial is not None)] = attempt, trial
+    def start(attempt: _ChunkAttempt, trial: ChunkWork | None = None) -> None:
+        attempt.trials += trial is not None
+        running[engine.submit(trial or attempt.without_fatal_photos(), trial is not None)] = attempt, trial
 
-    def take() -> None:
-        while len(under_way) < 2 * engine.slots and (work := next(todo, None)) is not None:
-            begin(_ChunkAttempt(work))
+    def fill() -> None:
+        while len(running) < 2 * engine.slots and (work := next(todo, None)) is not None:
+            start(_ChunkAttempt(work))
 
-    take()
-    while under_way:
-        for handle in engine.wait(under_way):
-            attempt, trial = under_way.pop(handle)
+    fill()
+    while running:
+        for task in engine.wait():
+            attempt, trial = running.pop(task)
             attempt.trials -= trial is not None
             try:
-                done = engine.result(handle)
+                outcome = engine.result(task)
             except WorkerDied as death:
                 for part in _after_death(attempt, trial, death):
-                    attempt.trials += part is not None
-                    begin(attempt, part)
+                    start(attempt, part)
             else:
-                if done is not None:
-                    yield done
+                if outcome is not None:
+                    yield outcome
                 elif not attempt.trials:
                     attempt.crash_count = 0
-                    begin(attempt)
-        take()
+                    start(attempt)
+        fill()
 
 
 def _after_death(attempt: _ChunkAttempt, trial: ChunkWork | None, death: WorkerDied) -> list[ChunkWork | None]:
-    """What to begin next: parts on trial, or (None) the whole chunk."""
+    """What to run next: parts on trial, or (None) the whole chunk."""
     if trial is None:
         attempt.crash_count += 1
         if attempt.crash_count < _TRIES:
             return [None]
-        if attempt.was_halved:
+        if attempt.was_bisected:
             raise FaceganError(
-                f"Worker processes die of chunk {attempt.work.chunk.number}, and of no photograph alone ({death}).\n"
-                f"What was done is kept: start the same command again, with fewer --workers if memory ran out."
+                f"Worker processes die on chunk {attempt.work.chunk.number}, but on no single photograph ({death}).\n"
+                f"Finished chunks are kept: start the same command again, with fewer --workers if memory ran out."
             )
-        attempt.was_halved = True
+        attempt.was_bisected = True
         return list(_halves(attempt.work.chunk, attempt.work.inputs))
     if len(trial.chunk.items) > 1:
         return list(_halves(trial.chunk, trial.inputs))
@@ -120,113 +227,3 @@ def _halves(chunk: Chunk, inputs: str) -> Iterator[ChunkWork]:
     middle = len(chunk.items) // 2
     parts = (chunk.items[:middle], chunk.items[middle:])
     return (ChunkWork(replace(chunk, items=part), inputs) for part in parts if part)
-
-
-# Running a plan: its chunks on an engine, what they come to, and what is said of it meanwhile.
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """Who does the work: so many processes here, or a Ray cluster's."""
-
-    engine: Literal["local", "ray"]
-    workers: int
-    ray_address: str | None = None
-
-
-@dataclass
-class RunStats:
-    """Sums over the chunks that this run did."""
-
-    photos: int = 0
-    kept: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    first: float = float("inf")
-    last: float = 0.0
-    no_decoder: int = 0
-    peak_bytes: int = 0
-    nodes: int = 1
-
-    @property
-    def seconds(self) -> float:
-        """From the first photo taken to the last rename."""
-        return self.last - self.first if self.photos else 0.0
-
-    def add(self, done: ChunkOutcome) -> None:
-        self.photos += done.chunk.photos
-        self.kept += done.chunk.kept
-        self.rejected.update(done.chunk.rejected)
-        self.no_decoder += done.chunk.no_decoder
-        self.first, self.last = min(self.first, done.started), max(self.last, done.finished)
-        self.peak_bytes = max(self.peak_bytes, done.peak_bytes)
-
-    def note(self) -> str:
-        if not self.photos:
-            return ""
-        reasons = "".join(f", {count:,} {reason}" for reason, count in self.rejected.most_common(3))
-        return f"{self.kept / self.photos:.1%} kept{reasons}"
-
-
-def _engine(
-    job: Job, chunks: int, config: EngineConfig, console: Console, on_progress: Callable[[int], None]
-) -> LocalEngine | RayEngine:
-    if config.engine == "ray":
-        return RayEngine(job, config.ray_address, None if config.ray_address else config.workers, console)
-    return LocalEngine(job, min(config.workers, chunks), on_progress)
-
-
-def run_engine(
-    plan: Plan,
-    todo: list[ChunkPlan],
-    store: OutputStore,
-    job: Job,
-    config: EngineConfig,
-    console: Console,
-    deferred: contextlib.ExitStack,
-) -> RunStats:
-    """Makes the chunks that are to be made, and tells of what they come to.
-
-    Args:
-        deferred: where the engine is closed: that takes a while, which the end of the dataset need not wait for.
-
-    Raises:
-        Interrupted: Ctrl-C; what is committed is kept.
-    """
-    ran = RunStats()
-    before = plan.new - sum(chunk.photos for chunk in todo)
-    shown = 0
-
-    def show(under_way: int = 0) -> None:
-        """Never goes back: what a worker that died had done is shown once."""
-        nonlocal shown
-        now = max(shown, ran.photos + under_way)
-        progress.advance(now - shown, ran.note())
-        shown = now
-
-    away = ""  # why the first photograph is unreachable that is: one fault often keeps many away
-    try:
-        with console.progress(plan.new, "photographs", done=before) as progress:
-            engine = deferred.enter_context(_engine(job, len(todo), config, console, show))
-            for done in store.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
-                ran.add(done)
-                for crash in done.chunk.crashes:
-                    console.warn(f"crashed on {crash}")
-                if done.chunk.unreachable and not away:
-                    away = done.chunk.unreachable
-                    console.warn(f"unreachable: {away}")
-                show()
-            ran.nodes = len(getattr(engine, "nodes", ())) or 1
-        if away:
-            count = ran.rejected["unreachable"]
-            console.warn(f"{count:,} photographs are unreachable; --repair tries them again.")
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Stopped. {before + ran.photos:,} of {plan.new:,} photographs are done and kept; "
-            f"the same command goes on from there."
-        ) from None
-    if ran.no_decoder:
-        console.warn(
-            f"{ran.no_decoder:,} photographs are HEIC, which no installed library decodes: they are unreadable. "
-            "Convert them to JPEG, and prepare them under their new names."
-        )
-    return ran

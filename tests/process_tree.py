@@ -1,4 +1,4 @@
-"""A program in a process group of its own, all its descendants, and whether any of them is left."""
+"""A command with all its descendants, and whether any of them is left."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import time
 from pathlib import Path
 from typing import Self
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
-class Family:
-    """A command started in a group of its own, as a shell does. Its descendants are told by their environment."""
+class ProcessTree:
+    """``python COMMAND`` in a process group of its own. Descendants are recognised by an environment variable."""
 
     def __init__(self, *command: object) -> None:
-        self._token = f"FACEGAN_TEST_FAMILY={secrets.token_hex(8)}"
-        name, _, value = self._token.partition("=")
+        name, value = "FACEGAN_TEST_TREE", secrets.token_hex(8)
+        self._token = f"{name}={value}"
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.parent = subprocess.Popen(
             [sys.executable, *map(str, command)],
@@ -32,10 +32,10 @@ class Family:
         )
 
     def members(self) -> list[int]:
-        """Process ids of all that are alive."""
+        """Ids of all living processes."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it may be gone by now, or another user's
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
                 ours = self._token.encode() in (folder / "environ").read_bytes()
                 if ours and (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
                     found.append(int(folder.name))
@@ -50,22 +50,22 @@ class Family:
         return found
 
     def wait_for(self, path: Path, seconds: float = 60) -> None:
-        """Until ``path``, which may be a pattern below a folder, is there."""
+        """Until ``path``, whose name may be a pattern, exists or the command ends."""
         end = time.monotonic() + seconds
         while not any(path.parent.glob(path.name)) and self.parent.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
 
     def signal(self, number: int) -> None:
-        """To the whole group, as a terminal sends Ctrl-C."""
+        """Signal the whole group, as a terminal sends Ctrl-C."""
         os.killpg(self.parent.pid, number)
 
     def end(self, seconds: float) -> tuple[int, str]:
-        """Exit code and stderr of the parent, which has so long to end."""
+        """Exit code and stderr of the command, which must end within ``seconds``."""
         errors = self.parent.communicate(timeout=seconds)[1]
         return self.parent.returncode, errors
 
     def left(self, seconds: float = 10) -> list[int]:
-        """Those that are still alive after so long."""
+        """Processes still alive after ``seconds``."""
         end = time.monotonic() + seconds
         while (members := self.members()) and time.monotonic() < end:
             time.sleep(0.02)
