@@ -1,4 +1,4 @@
-"""Is everything on this machine that facegan needs, and if not, which command mends it?"""
+"""Check the installation: what facegan needs, what it finds, and the command that fixes what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from facegan import system as machine
+from facegan import system
 from facegan.errors import ModelError
 from facegan.faces.detect import find_model
 from facegan.files import human_bytes
@@ -36,7 +36,7 @@ _LIBRARIES = {"GL": "libgl1", "glib-2.0": "libglib2.0-0", "EGL": "libegl1", "GLE
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: what was looked at, what was found, whether facegan can work with it, and how to mend it."""
+    """One row: the thing checked, what was found, whether facegan can work with it, and the command that fixes it."""
 
     what: str
     found: str
@@ -45,7 +45,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything that facegan depends on."""
+    """Check everything that facegan depends on."""
     return [
         _python(),
         *_hardware(),
@@ -64,11 +64,11 @@ def _python() -> Finding:
 
 
 def _hardware() -> list[Finding]:
-    found = f"{machine.cpu_name()}, {machine.usable_cpus()} of {os.cpu_count()} usable"
-    if (quota := machine.cpu_quota()) < machine.affinity_cpus():
+    found = f"{system.cpu_name()}, {system.usable_cpus()} of {os.cpu_count()} usable"
+    if (quota := system.cpu_quota()) < system.affinity_cpus():
         found += f" (the control group's quota is {quota:g})"
-    memory = f"{human_bytes(machine.memory_bytes())}, {human_bytes(machine.available_bytes())} available"
-    workers = f"{machine.prep_workers()}, of {human_bytes(machine.PREP_WORKER_BYTES)} each"
+    memory = f"{human_bytes(system.memory_bytes())}, {human_bytes(system.available_bytes())} available"
+    workers = f"{system.prep_workers()}, of {human_bytes(system.PREP_WORKER_BYTES)} each"
     return [Finding("CPU", found), Finding("memory", memory), Finding("workers of prep", workers), *_torch()]
 
 
@@ -92,21 +92,16 @@ def _package(name: str) -> Finding:
 
 
 def _opencv() -> Finding:
-    """All opencv packages write into one folder, cv2: with two of them, neither is whole."""
-    installed = []
-    for name in _OPENCV:
-        try:
-            installed.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    keep = "opencv-contrib-python"
+    """All opencv packages write into one folder, cv2: two of them damage each other."""
+    installed = [found for name in _OPENCV if (found := _package(name)).ok]
+    text = " and ".join(f"{package.what} {package.found}" for package in installed)
     if len(installed) == 1:
-        return Finding("opencv", installed[0])
-    remedy = f"{sys.executable} -m pip install --force-reinstall --no-deps {keep}"
+        return Finding("opencv", text)
+    remedy = f"{sys.executable} -m pip install --force-reinstall --no-deps {_OPENCV[0]}"
     if installed:
-        names = " ".join(text.split()[0] for text in installed)
+        names = " ".join(package.what for package in installed)
         remedy = f"{sys.executable} -m pip uninstall -y {names} && {remedy}"
-    return Finding("opencv", " and ".join(installed) or "not installed", False, remedy)
+    return Finding("opencv", text or "not installed", False, remedy)
 
 
 def _library(name: str, package: str) -> Finding:
@@ -118,13 +113,13 @@ def _library(name: str, package: str) -> Finding:
 
 
 def apt_command() -> str:
-    """What installs the system libraries that OpenCV and MediaPipe need, on Debian and its relatives."""
+    """The command that installs OpenCV's and MediaPipe's system libraries on Debian and its relatives."""
     root = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
     return f"{root}apt-get install -y {' '.join(_LIBRARIES.values())}"
 
 
 def _mediapipe_loads() -> Finding:
-    """In a process of its own: a missing library may end it by a signal."""
+    """In a subprocess: a missing library may kill it by a signal."""
     code = "import cv2, mediapipe; from mediapipe.tasks.python import vision; vision.FaceDetectorOptions"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -140,20 +135,18 @@ def _models() -> list[Finding]:
         try:
             path = find_model(model)
         except ModelError as error:
-            findings.append(Finding(what, str(error).splitlines()[0], False, "delete that file; facegan models pull"))
+            findings.append(Finding(what, str(error).splitlines()[0], False, "delete it, then: facegan models pull"))
             continue
-        # Not a fault: the first prep fetches it.
-        findings.append(
-            Finding(what, str(path) if path else "not here yet", True, "" if path else "facegan models pull")
-        )
+        # A missing model is not a fault: the first prep downloads it.
+        findings.append(Finding(what, str(path or "not downloaded yet"), True, "" if path else "facegan models pull"))
     return findings
 
 
 def _extras() -> list[Finding]:
-    """Optional packages, as facegan's own metadata list them. A missing one is no fault."""
+    """Optional packages from facegan's own metadata. A missing one is not a fault."""
     try:
         requirements = importlib.metadata.requires("facegan") or []
-    except importlib.metadata.PackageNotFoundError:  # run from its source, never installed
+    except importlib.metadata.PackageNotFoundError:  # run from source, not installed
         return []
     return [_extra(name, requirements) for name in _EXTRAS]
 

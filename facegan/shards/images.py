@@ -79,7 +79,7 @@ def _claimed_pixels(data: bytes | memoryview) -> int:
             height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
         except (ValueError, KeyError):  # KeyError: no colour space
             return 0
-    return width * height
+    return int(width) * int(height)
 
 
 def decode_into(data: memoryview, out: np.ndarray) -> bool:

@@ -1,17 +1,54 @@
-"""Crops: the geometry against closed forms, the pixels against supersampling."""
+"""Crops: geometry against closed forms, pixels against supersampling; grey, sharpness and rotations."""
 
 from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from facegan.faces.crop import aligned_quad, box_quad, crop, outside_share, quad_side
+from facegan import config
+from facegan.faces.crop import (
+    FIXED_CROPS,
+    SQUASH,
+    aligned_quad,
+    best_rotation,
+    box_quad,
+    crop,
+    crop_rectangle,
+    fixed_rectangle,
+    grey,
+    outside_share,
+    quad_side,
+    rectangle_quad,
+    rotated_face,
+    rotated_point,
+    rotated_quad,
+    rotated_size,
+    sharpness,
+)
 from facegan.faces.detect import Face
 from tests.faces.supersample import psnr, supersampled, zone_plate
+from tests.prep.fake import face_at
+
+CELEBA = (178, 218)
+PAPERS = {  # x, y, width, height on 178×218
+    "dcgan108": (35, 55, 108, 108),
+    "pggan128": (25, 57, 128, 128),
+    "began128": (25, 50, 128, 128),
+    "ncsn140": (19, 39, 140, 140),
+    "vaegan148": (15, 40, 148, 148),
+    "comparegan160": (9, 29, 160, 160),
+    "center178": (0, 20, 178, 178),
+    "squash": (0, 0, 178, 218),
+}
+SIZE = (30, 20)
+DEGREES = (0, 90, 180, 270)
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 def face(left: tuple[float, float], right: tuple[float, float], mouth: tuple[float, float]) -> Face:
@@ -20,92 +57,84 @@ def face(left: tuple[float, float], right: tuple[float, float], mouth: tuple[flo
 
 
 def square(centre: tuple[float, float], side: float, degrees: float) -> np.ndarray:
-    """Top left, bottom left, bottom right, top right, turned clockwise on the screen."""
-    turn = math.radians(degrees)
-    x = np.array([math.cos(turn), math.sin(turn)]) * side / 2
+    """Top left, bottom left, bottom right, top right, rotated clockwise."""
+    angle = math.radians(degrees)
+    x = np.array([math.cos(angle), math.sin(angle)]) * side / 2
     y = np.array([-x[1], x[0]])
     return np.array([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 
-def test_an_upright_face_gives_the_square_of_the_formula() -> None:
+def test_aligned_quad_of_upright_and_long_faces() -> None:
     # |e| = 40, m = (0, 40): x points right, half a side is max(2·40, 1.8·40) = 80, the centre is 4 below the eyes.
     quad = aligned_quad(face((80, 100), (120, 100), (100, 140)))
     assert quad.tolist() == [[20, 24], [20, 184], [180, 184], [180, 24]]
+    assert quad_side(aligned_quad(face((90, 100), (110, 100), (100, 160)))) == pytest.approx(2 * 1.8 * 60)
+    twice = aligned_quad(face((80, 100), (120, 100), (100, 140)), margin=2.0)
+    assert twice.mean(axis=0) == pytest.approx(quad.mean(axis=0))
+    assert quad_side(twice) == pytest.approx(2 * quad_side(quad))
 
 
-def test_a_long_face_is_sized_by_its_mouth() -> None:
-    quad = aligned_quad(face((90, 100), (110, 100), (100, 160)))
-    assert quad_side(quad) == pytest.approx(2 * 1.8 * 60)
+def test_box_quad_is_on_whole_pixels() -> None:
+    quad = box_quad(face((0, 0), (1, 0), (0, 1)), 1.5)
+    assert quad.tolist() == [[0, 10], [0, 70], [60, 70], [60, 10]]
 
 
 @given(st.floats(-80, 80), st.floats(0.5, 2), st.floats(-50, 50), st.floats(-50, 50))
-def test_the_crop_turns_grows_and_moves_with_the_face(degrees: float, scale: float, dx: float, dy: float) -> None:
-    turn = math.radians(degrees)
-    matrix = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+def test_aligned_quad_moves_with_the_face(degrees: float, scale: float, dx: float, dy: float) -> None:
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    matrix = scale * np.array([[c, -s], [s, c]])
 
     def moved(point: tuple[float, float]) -> tuple[float, float]:
         x, y = matrix @ np.array(point) + (dx, dy)
         return float(x), float(y)
 
     points = ((80.0, 100.0), (120.0, 104.0), (99.0, 140.0))
-    straight = aligned_quad(face(*points))
-    turned = aligned_quad(face(*(moved(point) for point in points)))
-    expected = straight @ matrix.T + (dx, dy)
-    assert np.abs(turned - expected).max() < 0.02
-
-
-def test_margin_scales_about_the_centre() -> None:
-    one, two = (aligned_quad(face((80, 100), (120, 100), (100, 140)), margin) for margin in (1.0, 2.0))
-    assert two.mean(axis=0) == pytest.approx(one.mean(axis=0))
-    assert quad_side(two) == pytest.approx(2 * quad_side(one))
-
-
-def test_a_box_is_upright_and_on_whole_pixels() -> None:
-    quad = box_quad(face((0, 0), (1, 0), (0, 1)), 1.5)
-    assert quad.tolist() == [[0, 10], [0, 70], [60, 70], [60, 10]]
+    still = aligned_quad(face(*points))
+    rotated = aligned_quad(face(*(moved(point) for point in points)))
+    expected = still @ matrix.T + (dx, dy)
+    assert np.abs(rotated - expected).max() < 0.02
 
 
 @pytest.mark.parametrize(
     ("centre", "expected"), [((50, 50), 0.0), ((0, 50), 0.5), ((0, 0), 0.75), ((-50, 50), 1.0), ((100, 100), 0.75)]
 )
-def test_the_share_outside_of_an_upright_square(centre: tuple[float, float], expected: float) -> None:
+def test_share_outside_the_photo(centre: tuple[float, float], expected: float) -> None:
     assert outside_share(square(centre, 20, 0), 100, 100) == pytest.approx(expected)
 
 
-def test_the_share_outside_of_a_turned_square() -> None:
-    # A square on its tip, centred on the left edge: half of it is outside.
+def test_share_outside_of_a_rotated_square() -> None:
+    # A square on its tip, centred on the left edge, and one with its tip alone outside: a triangle of area h².
     assert outside_share(square((0, 50), 20, 45), 100, 100) == pytest.approx(0.5)
-    # Its tip alone: a right triangle of height h has the area h².
-    side, sunk = 20.0, 3.0
-    centre = side * math.sqrt(0.5) - sunk
-    assert outside_share(square((centre, 50), side, 45), 100, 100) == pytest.approx(sunk**2 / side**2)
+    side, height = 20.0, 3.0
+    centre = side * math.sqrt(0.5) - height
+    assert outside_share(square((centre, 50), side, 45), 100, 100) == pytest.approx(height**2 / side**2)
 
 
 @pytest.mark.parametrize("degrees", [0, 7, 30, 45, 97, 180, 264])
 @pytest.mark.parametrize("side", [70.5, 129.0, 165.0, 240.0])
-def test_a_zone_plate_does_not_alias(degrees: float, side: float) -> None:
+def test_rotated_crop_does_not_alias(degrees: float, side: float) -> None:
     plate, quad = zone_plate(), square((128.0, 128.0), side, degrees)
     assert psnr(crop(plate, quad, 64), supersampled(plate, quad, 64)) >= 30
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("side", [40, 108, 178])
-def test_quarter_turns_on_whole_pixels(degrees: int, side: int) -> None:
+def test_crop_of_quarter_turns(degrees: int, side: int) -> None:
     plate = zone_plate()
-    plate[:128, :, 0] //= 2  # so that each side of it looks different
+    plate[:128, :, 0] //= 2
     plate[:, :128, 1] //= 2
     quad = np.round(square((121.0, 133.0), side, degrees))
     found = crop(plate, quad, 64)
     assert psnr(found, supersampled(plate, quad, 64)) >= 30
-    # The same pixels as from the picture turned by hand: numpy turns counter-clockwise.
+    # The same pixels as from the image rotated by numpy, counter-clockwise.
     x, y = 121.0 - 128, 133.0 - 128
-    turned_back = complex(x, y) * 1j ** (-degrees // 90)
-    standing = np.round(square((128 + turned_back.real, 128 + turned_back.imag), side, 0))
-    by_hand = crop(np.ascontiguousarray(np.rot90(plate, degrees // 90)), standing, 64)
-    assert np.abs(found.astype(int) - by_hand).max() <= (0 if side >= 64 else 1)  # enlarging is a warp
+    back = complex(x, y) * 1j ** (-degrees // 90)
+    upright = np.round(square((128 + back.real, 128 + back.imag), side, 0))
+    by_numpy = crop(np.ascontiguousarray(np.rot90(plate, degrees // 90)), upright, 64)
+    assert np.abs(found.astype(int) - by_numpy).max() <= (0 if side >= 64 else 1)  # enlarging is a warp
 
 
-def test_an_upright_crop_on_whole_pixels_is_the_mean_of_its_blocks() -> None:
+def test_upright_crop_is_the_mean_of_blocks() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
     quad = np.array([(4, 8), (4, 72), (68, 72), (68, 8)], float)
     blocks = picture[8:72, 4:68].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
@@ -129,17 +158,174 @@ def test_enlarging_keeps_edges_in_place() -> None:
     assert row[35] > 225
 
 
-def test_a_shrunk_decode_gives_the_same_crop() -> None:
+def test_shrunk_decode_gives_same_crop() -> None:
     plate = zone_plate(512, 512)
     small = plate.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
     quad = square((250.0, 260.0), 300.0, 20)
     assert psnr(crop(small, quad, 64, shrink=2), crop(plate, quad, 64)) >= 30
 
 
-def test_a_photo_wider_than_opencv_warps_can_address() -> None:
+def test_photo_wider_than_opencv_warps() -> None:
     strip = np.zeros((64, 40_000, 3), np.uint8)
     strip[:, 39_968:] = 200
     quad = square((39_968.0, 32.0), 40.0, 10)
     middle = crop(strip, quad, 32)[16, :, 0]
     assert middle[2] < 20
     assert middle[-3] > 180
+
+
+def test_settings_list_all_fixed_crops() -> None:
+    assert config.FIXED_CROPS == (*FIXED_CROPS, SQUASH) == tuple(PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_fixed_crops_on_celeba(name: str) -> None:
+    x, y, width, height = PAPERS[name]
+    assert fixed_rectangle(name, *CELEBA) == (x, y, x + width, y + height)
+
+
+@pytest.mark.parametrize("name", FIXED_CROPS)
+def test_fixed_crops_stay_relative_to_the_centre(name: str) -> None:
+    side, below = FIXED_CROPS[name].side, FIXED_CROPS[name].below
+    rectangle = fixed_rectangle(name, 1024, 768)
+    assert rectangle is not None
+    left, top, right, bottom = rectangle
+    assert ((left + right) / 2, (top + bottom) / 2) == (512, 384 + below)
+    assert (right - left, bottom - top) == (side, side)
+
+
+@pytest.mark.parametrize("name", FIXED_CROPS)
+def test_fixed_crops_need_a_least_size(name: str) -> None:
+    width, height = FIXED_CROPS[name].least_size
+    assert fixed_rectangle(name, width, height) is not None
+    assert fixed_rectangle(name, width - 1, height) is None
+    assert fixed_rectangle(name, width, height - 1) is None
+
+
+@pytest.mark.parametrize("size", [28, 64, 128])
+@pytest.mark.parametrize("name", PAPERS)
+def test_fixed_crop_does_not_alias(name: str, size: int) -> None:
+    plate, rectangle = zone_plate(*CELEBA), fixed_rectangle(name, *CELEBA)
+    assert rectangle is not None
+    expected = supersampled(plate, rectangle_quad(rectangle), size)
+    assert psnr(crop_rectangle(plate, rectangle, size), expected) >= 30
+
+
+@pytest.mark.parametrize("size", [(1003, 701), (640, 512), (64, 64)])  # fractional ratio, whole ratio, none
+def test_squashing_averages_by_area(size: tuple[int, int]) -> None:
+    plate = zone_plate(*size)
+    expected = supersampled(plate, rectangle_quad((0, 0, *size)), 64, factor=16)
+    assert psnr(crop_rectangle(plate, (0, 0, *size), 64), expected) >= 30
+
+
+def test_squashing_shrinks_one_side_and_enlarges_the_other() -> None:
+    stripes = np.zeros((256, 20, 3), np.uint8)
+    stripes[:, 10:] = 255
+    stripes[::2] //= 2  # finer than the crop can show: 255 and 127 average to 191
+    found = crop_rectangle(stripes, (0, 0, 20, 256), 64)
+    assert found.shape == (64, 64, 3)
+    assert found[:, 28].max() < 30
+    assert np.abs(found[:, 40:].astype(int) - 191).max() <= 5  # Lanczos rings
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_grey_is_the_luma_of_bt_601(colour: tuple[int, int, int]) -> None:
+    exact = np.dot((0.299, 0.587, 0.114), colour)
+    assert abs(int(grey(np.array([[colour]], np.uint8)).item()) - exact) <= 0.51  # integer weights
+
+
+def test_grey_pixels_keep_their_values() -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    assert np.array_equal(grey(np.repeat(ramp, 3, axis=2)), ramp)
+
+
+def test_sharpness_is_the_variance_of_the_laplacian() -> None:
+    luma = np.round(NOISE.astype(float) @ (0.299, 0.587, 0.114))
+    assert sharpness(NOISE) == pytest.approx(ndimage.laplace(luma, mode="mirror").var(), rel=1e-3)
+    assert sharpness(NOISE) == sharpness(np.repeat(grey(NOISE), 3, axis=2))
+
+
+def test_blurring_lowers_the_sharpness() -> None:
+    levels = [sharpness(NOISE), *(sharpness(cv2.GaussianBlur(NOISE, (0, 0), sigma)) for sigma in (1, 2, 4))]
+    assert levels == sorted(levels, reverse=True)
+    assert sharpness(np.full((64, 64, 3), 200, np.uint8)) == 0
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
+def test_rotated_points_agree_with_numpy(degrees: int) -> None:
+    rgb = np.zeros((20, 30, 3), np.uint8)
+    rgb[3, 7] = 255
+    rotated = np.rot90(rgb, -degrees // 90)
+    x, y = rotated_point(7.5, 3.5, degrees, *SIZE)
+    assert rotated[int(y), int(x)].all()
+    assert rotated_size(degrees, *SIZE) == (rotated.shape[1], rotated.shape[0])
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
+def test_rotating_back_is_the_inverse(degrees: int) -> None:
+    face, quad = face_at(12, 9, 8), np.array([(1.5, 2), (1.5, 8), (7.5, 8), (7.5, 2)])
+    back, size = (360 - degrees) % 360, rotated_size(degrees, *SIZE)
+    there = rotated_face(face, degrees, *SIZE)
+    assert rotated_face(there, back, *size).box == pytest.approx(face.box)
+    assert np.allclose(rotated_face(there, back, *size).keypoints, face.keypoints)
+    assert rotated_quad(rotated_quad(quad, degrees, *SIZE), back, *size).tolist() == quad.tolist()
+
+
+class Scripted:
+    """Returns the given faces for each rotation, which it recognises by a marked corner."""
+
+    def __init__(self, **given: list[Face]) -> None:
+        self.given = given
+        self.seen: list[str] = []
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        corners = {"at0": rgb[0, 0], "at90": rgb[0, -1], "at180": rgb[-1, -1], "at270": rgb[-1, 0]}
+        view = next(name for name, corner in corners.items() if corner.any())
+        self.seen.append(view)
+        return [face for face in self.given.get(view, []) if face.score >= min_score]
+
+    def close(self) -> None:
+        pass
+
+
+def chosen(**given: list[Face]) -> tuple[list[Face], int, list[str]]:
+    rgb = np.zeros((200, 300, 3), np.uint8)
+    rgb[0, 0] = 255
+    detector = Scripted(**given)
+    faces, rotation = best_rotation(rgb, detector.detect(rgb, 0.5), detector, 0.5)
+    return faces, rotation, detector.seen
+
+
+def leaning(score: float) -> Face:
+    """A face on its side: keypoints in anatomical order, but the eyes nearly above each other."""
+    points = ((99.0, 70.0), (101.0, 110.0), (110.0, 90.0), (80.0, 95.0), (100.0, 60.0), (100.0, 120.0))
+    return Face((70.0, 60.0, 60.0, 60.0), points, score)
+
+
+def test_sure_upright_face_needs_one_look() -> None:
+    faces, rotation, seen = chosen(at0=[face_at(150, 100, score=0.95)], at90=[face_at(100, 150, score=0.99)])
+    assert (len(faces), rotation, seen) == (1, 0, ["at0"])
+
+
+def test_rotation_of_best_upright_face_wins() -> None:
+    upright = face_at(100, 140, score=0.88)
+    faces, rotation, seen = chosen(
+        at0=[face_at(150, 100, score=0.7)], at90=[leaning(0.99)], at180=[], at270=[upright, leaning(0.9)]
+    )
+    assert (rotation, seen) == (270, ["at0", "at90", "at180", "at270"])
+    # 270° clockwise put the top edge on the left: x = width − y', y = x' is the inverse.
+    assert faces[0].box == (300 - 170, 70, 60, 60)
+    assert len(faces) == 2
+
+
+@pytest.mark.parametrize(
+    ("same", "rotation"), [(["at0", "at90"], 0), (["at90", "at180", "at270"], 90), (["at180", "at270"], 180)]
+)
+def test_smallest_of_equal_rotations_wins(same: list[str], rotation: int) -> None:
+    assert chosen(**{view: [face_at(100, 100, score=0.8)] for view in same})[1] == rotation
+
+
+def test_no_upright_face_no_rotation() -> None:
+    upside_down = face_at(150, 100, upside_down=True)
+    faces, rotation, _ = chosen(at0=[upside_down], at90=[leaning(0.9)])
+    assert (faces, rotation) == ([upside_down], 0)

@@ -1,7 +1,8 @@
-"""The second look at pictures where no face reaches ``--min-score``: it tells faces from what is none."""
+"""The second look where no face reaches ``--min-score``, and detector models in the user cache."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,56 +10,53 @@ import cv2
 import numpy as np
 import pytest
 
+from facegan.faces.decode import Photo
 from facegan.faces.detect import MediaPipeDetector, look_again
 from facegan.manifests import known_models
+from tests.cli.run import facegan
 from tests.conftest import SHARED
 from tests.prep.fake import FakeDetector, face_at
 
 
 @pytest.fixture(scope="module")
 def detector(models: Path) -> Iterator[MediaPipeDetector]:
-    files = [models / known_models()[name].file for name in known_models()]
-    with MediaPipeDetector(files) as detector:
+    with MediaPipeDetector([models / model.file for model in known_models().values()]) as detector:
         yield detector
 
 
-def drawn(portraits: Path, number: int) -> np.ndarray:
-    picture = cv2.imread(str(portraits / f"{number:06d}.jpg"))
-    assert picture is not None
-    return np.ascontiguousarray(picture[:, :, ::-1])
+def portrait(portraits: Path, number: int) -> np.ndarray:
+    return Photo((portraits / f"{number:06d}.jpg").read_bytes()).pixels()
 
 
 def scenes() -> dict[str, np.ndarray]:
-    """Pictures without a face, some of which a model scores as high as 0.4."""
+    """Images without a face; one model scores some of them as high as 0.4."""
     rows, columns = np.mgrid[:200, :200]
-    noise = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    blots = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return {
         "black": np.zeros((200, 200, 3), np.uint8),
         "red": np.full((200, 200, 3), (255, 0, 0), np.uint8),
-        "noise": noise.integers(0, 256, (200, 200, 3), dtype=np.uint8),
+        "noise": rng.integers(0, 256, (200, 200, 3), dtype=np.uint8),
         "hills": np.stack([(rows + 20 * np.sin(columns / 15)) % 256] * 3, axis=2).astype(np.uint8),
-        "blots": cv2.resize(
-            noise.integers(0, 256, (6, 6, 3), dtype=np.uint8), (200, 200), interpolation=cv2.INTER_CUBIC
-        ),
+        "blots": cv2.resize(blots, (200, 200), interpolation=cv2.INTER_CUBIC),
     }
 
 
 @pytest.mark.parametrize("name", scenes())
-def test_a_scene_is_no_face(detector: MediaPipeDetector, name: str) -> None:
+def test_scene_is_not_a_face(detector: MediaPipeDetector, name: str) -> None:
     assert not look_again(detector, scenes()[name]).is_face
 
 
-def test_one_model_alone_takes_a_red_square_for_a_face(detector: MediaPipeDetector) -> None:
-    """The score alone is above the look-again score: what refuses it is that the models disagree."""
+def test_models_must_agree_on_a_face(detector: MediaPipeDetector) -> None:
+    """The score of a red square is high enough: it is refused because the models disagree."""
     best = look_again(detector, scenes()["red"]).best
     assert best is not None
     assert best.score > 0.3
 
 
-def test_a_dim_face_is_a_face(detector: MediaPipeDetector, portraits: Path) -> None:
-    for number, brightness in ((3, 0.03), (4, None)):
-        rgb = drawn(portraits, number)
-        rgb = (rgb * brightness).astype(np.uint8) if brightness else cv2.GaussianBlur(rgb, (0, 0), 10)
+def test_dim_and_blurred_faces_are_faces(detector: MediaPipeDetector, portraits: Path) -> None:
+    dim = (portrait(portraits, 3) * 0.03).astype(np.uint8)
+    for rgb in (dim, cv2.GaussianBlur(portrait(portraits, 4), (0, 0), 10)):
         assert detector.detect(rgb, 0.5) == []
         again = look_again(detector, rgb)
         assert again.best is not None
@@ -66,32 +64,39 @@ def test_a_dim_face_is_a_face(detector: MediaPipeDetector, portraits: Path) -> N
         assert again.is_face
 
 
-def test_a_single_model_has_to_be_sure(models: Path, portraits: Path) -> None:
-    rgb = cv2.GaussianBlur(drawn(portraits, 4), (0, 0), 10)
+def test_single_model_must_be_sure(models: Path, portraits: Path) -> None:
+    rgb = portrait(portraits, 4)
     for model in known_models().values():
         with MediaPipeDetector([models / model.file]) as detector:
-            assert not look_again(detector, rgb).is_face
-            assert look_again(detector, drawn(portraits, 4)).is_face
+            assert not look_again(detector, cv2.GaussianBlur(rgb, (0, 0), 10)).is_face
+            assert look_again(detector, rgb).is_face
 
 
-@pytest.mark.parametrize(("score", "is_face"), [(0.29, False), (0.3, True), (0.9, True)])
-def test_of_other_detectors_the_score_decides(score: float, is_face: bool) -> None:
+@pytest.mark.parametrize(("score", "is_face"), [(None, False), (0.29, False), (0.3, True), (0.9, True)])
+def test_other_detectors_decide_by_score(score: float | None, is_face: bool) -> None:
+    best = face_at(100, 100, score=score) if score else None
     again = look_again(
-        FakeDetector(face_at(100, 100, score=score), face_at(50, 50, score=0.05)), np.zeros((200, 200, 3))
+        FakeDetector(*([best, face_at(50, 50, score=0.05)] if best else [])), np.zeros((200, 200, 3), np.uint8)
     )
-    assert (again.best, again.is_face) == (face_at(100, 100, score=score), is_face)
+    assert (again.best, again.is_face) == (best, is_face)
 
 
-def test_where_there_is_nothing_at_all() -> None:
-    again = look_again(FakeDetector(), np.zeros((200, 200, 3), np.uint8))
-    assert (again.best, again.is_face) == (None, False)
-
-
-def test_landscapes_are_no_faces(detector: MediaPipeDetector) -> None:
+def test_landscapes_are_not_faces(detector: MediaPipeDetector) -> None:
     folder = SHARED / "data" / "awkward" / "exif"
     if not folder.is_dir():
         pytest.skip("needs the awkward pictures beside the repository (../shared/data/awkward)")
-    from facegan.faces.decode import Photo
-
     for path in sorted(folder.glob("*.jpg")):
         assert not look_again(detector, Photo(path.read_bytes()).pixels(2)).is_face
+
+
+def test_altered_model_in_cache_is_ignored(models: Path, tmp_path: Path) -> None:
+    model = known_models()["short"]
+    cached = tmp_path / "facegan" / "models" / model.file
+    cached.parent.mkdir(parents=True)
+    data = bytearray((models / model.file).read_bytes())
+    for path in (str(cached), ""):
+        cached.write_bytes(data)
+        done = facegan("models", "list", "--json", XDG_CACHE_HOME=str(tmp_path), FACEGAN_MODELS="")
+        assert next(row["path"] for row in json.loads(done.stdout)["models"] if row["name"] == "short") == path
+        data[1000] ^= 4
+    assert f"{cached} does not match its checksum and is ignored." in done.stderr

@@ -1,4 +1,4 @@
-"""What tests of shards share: readers of other projects that may touch neither network nor the user's caches."""
+"""Shared by the tests of shards: a dataset of two splits with cards, and a private cache for mlcroissant."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.shards.made import make_dataset
+from tests.shards.two_splits import PHOTOS
+
+
+@pytest.fixture(scope="session")
+def two_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`PHOTOS` with cards. Not to be written to."""
+    return make_dataset(tmp_path_factory.mktemp("two_splits") / "out", PHOTOS, cards=True)
+
 
 @pytest.fixture
 def croissant_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mlcroissant unpacks into a folder of the test. ($CROISSANT_CACHE it reads when imported: too early.)"""
+    """mlcroissant unpacks into a folder of the test: it reads $CROISSANT_CACHE too early, when it is imported."""
     from etils import epath
     from mlcroissant._src.operation_graph.operations import extract
 

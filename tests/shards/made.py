@@ -1,4 +1,4 @@
-"""Datasets made without photographs or a detector: what each sample is, the test decides."""
+"""Datasets written without photographs or a detector: the test decides what each sample is."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import pyarrow as pa
 
 from facegan.config import PrepConfig
 from facegan.files import make_folder, sha256_file, write_json
+from facegan.manifests import KnownDataset
+from facegan.shards.cards import write_cards
 from facegan.shards.format import (
     DATASET_FILE,
     PHOTOS_FILE,
+    SPLITS,
     DatasetInfo,
     SampleRecord,
     ShardEntry,
@@ -33,7 +36,7 @@ from facegan.shards.writer import ShardWriter
 
 @dataclass
 class Made:
-    """A photograph: how many faces it gave, or why none. Its pixels follow from its path and ``look``."""
+    """A photograph with one face per score, or a rejected one. Its pixels follow from its path and ``look``."""
 
     path: str
     scores: list[float] = field(default_factory=lambda: [0.9])
@@ -44,7 +47,7 @@ class Made:
     split: str = "train"
     side: float = 100.0  # of the crop
     look: int = 0
-    found: int | None = None  # faces above --min-score, where that is not all of ``scores``
+    found: int | None = None  # faces above --min-score; None: all of ``scores``
 
     @property
     def keys(self) -> list[str]:
@@ -54,10 +57,12 @@ class Made:
     def sha256(self) -> str:
         return hashlib.sha256(f"{self.path} {self.look}".encode()).hexdigest()
 
+    def pixels(self, face: int = 0, size: int = 64, channels: int = 3) -> np.ndarray:
+        rng = np.random.default_rng(int(self.sha256[:8], 16) + face)
+        return rng.integers(0, 256, (size, size, channels), dtype=np.uint8)
+
     def image(self, face: int, config: PrepConfig) -> bytes:
-        seed = int(self.sha256[:8], 16) + face
-        size = (config.size, config.size, config.channels)
-        return encode_image(np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8), config.format)
+        return encode_image(self.pixels(face, config.size, config.channels), config.format)
 
     def meta(self, face: int) -> bytes:
         a, b = 20.0, 20.0 + self.side
@@ -91,12 +96,14 @@ class Made:
         }
 
 
-def make_dataset(out: Path, photos: list[Made], **settings: Any) -> Path:
+def make_dataset(
+    out: Path, photos: list[Made], *, known: KnownDataset | None = None, cards: bool = False, **settings: Any
+) -> Path:
     """Chunks of ``shard_size`` photographs, split by split, as facegan prep would have written them."""
     config = PrepConfig.of({"shard_size": 4, **settings})
     make_folder(out)
     entries, rows = [], []
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         inside = [photo for photo in photos if photo.split == split]
         number = 0
         for start in range(0, len(inside), config.shard_size):
@@ -108,11 +115,12 @@ def make_dataset(out: Path, photos: list[Made], **settings: Any) -> Path:
                         shard.add(key, config.format, photo.image(face, config), photo.meta(face))
                 written = shard.commit()
             if written:
-                entries.append(ShardEntry(name=name, split=split, **vars(written)))
+                entries.append(ShardEntry.model_validate({"name": name, "split": split, **vars(written)}))
                 number += 1
             rows += [photo.row(name) for photo in chunk]
     write_photos(out / PHOTOS_FILE, [pa.Table.from_pylist(rows, schema=SCHEMA)])
     info = DatasetInfo(
+        data_set=known.name if known else "",
         settings={**config.model_dump(), "models": ["0" * 64]},
         versions={"facegan": "1"},
         fingerprint=hashlib.sha256("".join(photo.sha256 for photo in photos).encode()).hexdigest(),
@@ -128,11 +136,13 @@ def make_dataset(out: Path, photos: list[Made], **settings: Any) -> Path:
         photos_sha256=sha256_file(out / PHOTOS_FILE),
     )
     write_json(out / DATASET_FILE, info.model_dump(mode="json"))
+    if cards:
+        write_cards(out, info, known)
     return out
 
 
 def reseal(out: Path) -> None:
-    """Makes dataset.json agree with the bytes of the files beside it, as one who tampers would."""
+    """Make dataset.json agree with the bytes of the files next to it."""
     info = json.loads((out / DATASET_FILE).read_text())
     for entry in info["shards"]:
         path = out / entry["name"]
@@ -143,20 +153,20 @@ def reseal(out: Path) -> None:
 
 
 def flip(path: Path, at: int) -> None:
-    """Flips one bit of a file."""
+    """Flip one bit of a file."""
     data = bytearray(path.read_bytes())
     data[at % len(data)] ^= 1
     path.write_bytes(data)
 
 
 def members(shard: Path) -> dict[str, bytes]:
-    """What a tar holds, by name, as tarfile reads it."""
+    """A tar's files by name, as tarfile reads it."""
     with tarfile.open(shard) as tar:
         return {member.name: file.read() for member in tar if (file := tar.extractfile(member))}
 
 
 def rewrite(shard: Path, files: dict[str, bytes]) -> None:
-    """The tar anew, by tarfile, with headers as ours are."""
+    """Write the tar with tarfile, with headers like ours."""
     with tarfile.open(shard, "w") as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)

@@ -1,4 +1,4 @@
-"""What other programs read: they open datasets by the very lines that README.md in the dataset tells."""
+"""Other programs open datasets with the very lines of the dataset's README.md."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from facegan.shards.format import DatasetInfo
-from tests.shards.two_splits import face, json_of, make_dataset, readme_code
+from tests.shards.two_splits import TRAIN, VAL, json_of, readme_code
 
-# webdataset, datasets and wids leave files to the garbage collector; datasets and mlcroissant call what is deprecated.
+# webdataset, datasets and wids leave files open; datasets and mlcroissant call deprecated functions.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning", "ignore::DeprecationWarning"
 )
@@ -33,14 +33,6 @@ def shards(dataset: Path) -> list[str]:
     return sorted(map(str, dataset.glob("train-*.tar")))
 
 
-@pytest.fixture(scope="module")
-def two_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Splits train (five samples in two shards) and val (four). Not to be written to."""
-    out = tmp_path_factory.mktemp("readers") / "out"
-    make_dataset(out)
-    return out
-
-
 @pytest.fixture
 def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -51,9 +43,9 @@ def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(out: Path, tool: str) -> dict[str, Any]:
-    """What the lines of README.md for a tool define."""
+    """The variables that README.md's lines for a tool define."""
     names: dict[str, Any] = {}
-    exec(compile(readme_code(out, tool), "README.md", "exec"), names)  # noqa: S102 # lines of our own, which users are told to run
+    exec(compile(readme_code(out, tool), "README.md", "exec"), names)  # noqa: S102 # lines of our own README
     return names
 
 
@@ -85,7 +77,7 @@ def test_facegan(dataset: Path, two_splits: Path) -> None:
     assert len(opened(dataset, "facegan")["faces"]) == 60
     faces = opened(two_splits, "facegan")["faces"]
     assert len(faces) == 5
-    assert np.array_equal(faces[4][0], face(4))
+    assert np.array_equal(faces[4][0], TRAIN[4].pixels())
 
 
 def test_webdataset(dataset: Path, two_splits: Path) -> None:
@@ -104,7 +96,7 @@ def test_datasets_streams_each_split(dataset: Path, two_splits: Path) -> None:
     assert len(list(opened(two_splits, "datasets")["table"])) == 5
     rows = list(load_dataset(str(two_splits), split="validation", streaming=True))
     assert [row["json"]["path"] for row in rows] == [f"{i:06d}.jpg" for i in range(6, 10)]
-    assert np.array_equal(np.asarray(rows[0]["png"]), face(5))
+    assert np.array_equal(np.asarray(rows[0]["png"]), VAL[0].pixels())
 
 
 @pytest.mark.usefixtures("_no_network")
@@ -121,7 +113,7 @@ def test_datasets_loads_all_splits(dataset: Path, two_splits: Path, tmp_path: Pa
     both: Any = load_dataset(str(two_splits), cache_dir=str(tmp_path / "two"))
     assert {split: len(rows) for split, rows in both.items()} == {"train": 5, "validation": 4}
     assert both["train"].features == both["validation"].features
-    assert np.array_equal(np.asarray(both["train"][4]["png"]), face(4))
+    assert np.array_equal(np.asarray(both["train"][4]["png"]), TRAIN[4].pixels())
 
 
 def test_timm(dataset: Path, two_splits: Path) -> None:
@@ -132,7 +124,7 @@ def test_timm(dataset: Path, two_splits: Path) -> None:
     val: Any = create_dataset("wds/faces", root=str(two_splits), split="val")
     images = list(val)
     assert [label for _, label in images] == [2, 0, 1, 2]
-    assert np.array_equal(np.asarray(images[0][0]), face(5))
+    assert np.array_equal(np.asarray(images[0][0]), VAL[0].pixels())
 
 
 @pytest.mark.filterwarnings("ignore:String specifications for transformations are deprecated")  # of wids' own default
@@ -145,7 +137,7 @@ def test_wids(dataset: Path, two_splits: Path, tmp_path: Path, monkeypatch: pyte
     assert (samples[59]["__key__"], samples[59][".json"]["path"]) == ("000060", "000060.jpg")
     samples.close()
     samples = opened(two_splits, "wids")["samples"]
-    assert np.array_equal(np.asarray(samples[4][".png"]), face(4))
+    assert np.array_equal(np.asarray(samples[4][".png"]), TRAIN[4].pixels())
     samples.close()
     (entry,) = json_of(two_splits / "index-val.json")["shardlist"]
     path = str(two_splits / entry["url"])

@@ -1,4 +1,4 @@
-"""Histograms of scores and face sizes, and faces as a plain folder."""
+"""Samples by key, histograms of scores and face sizes, faces as a folder of images."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("made") / "out", PHOTOS, size=32)
 
 
-def test_histograms_count_every_face_in_its_bin(out: Path) -> None:
+def test_histograms_count_every_face(out: Path) -> None:
     found = summarise(out, DatasetInfo.read(out), Console(quiet=True))
     scores, sizes = found["scores"], found["face_sizes"]
     assert (len(scores.counts), sum(scores.counts), scores.median) == (20, 7, 0.7)
-    # 0.15 and 0.7 as float32 lie beside the edges of their bins.
+    # 0.15 and 0.7 as float32 are just off the edges of their bins.
     assert scores.bars()[0] == ("0.15 – 0.20", 1)
     assert dict(scores.bars())["0.70 – 0.75"] == 3
     assert scores.bars()[-1] == ("0.95 – 1.00", 1)
@@ -51,9 +51,7 @@ def test_histograms_count_every_face_in_its_bin(out: Path) -> None:
     assert sizes.edges[-1] >= 60
 
 
-def test_what_can_not_be_read_is_left_out_with_a_warning(
-    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_files_are_warned_of(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = shutil.copytree(out, tmp_path / "copy")
     (copy / "photos.parquet").unlink()
     assert set(summarise(copy, DatasetInfo.read(copy), Console(quiet=True))) == {"face_sizes"}
@@ -63,7 +61,7 @@ def test_what_can_not_be_read_is_left_out_with_a_warning(
 
 
 @given(st.floats(0.5, 50_000), st.floats(1, 1000))
-def test_edges_are_few_and_hold_all(least: float, ratio: float) -> None:
+def test_edges_are_few_and_ordered(least: float, ratio: float) -> None:
     most = least * ratio
     edges = size_edges(least, most)
     assert edges[0] <= least <= most <= edges[-1]
@@ -88,7 +86,7 @@ def test_samples_are_spread_evenly(shards: int, most: int, most_shards: int) -> 
     assert all(0 <= i < 10 for _, numbers in places for i in numbers)
 
 
-def test_the_picture_of_them(out: Path) -> None:
+def test_summary_is_drawn_without_pyplot(out: Path) -> None:
     info = DatasetInfo.read(out)
     png = draw_summary(info, summarise(out, info, Console(quiet=True)), "png")
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
@@ -103,10 +101,10 @@ def test_the_picture_of_them(out: Path) -> None:
         "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"  # nothing global is set up, nor anything heavy loaded
+    assert done.stdout == "False False\n"
 
 
-def test_inspect_prints_bars_and_json_keeps_all(out: Path, tmp_path: Path) -> None:
+def test_inspect_prints_bars_and_json(out: Path, tmp_path: Path) -> None:
     done = facegan("inspect", out, "--plot", tmp_path / "a.png", PYTHONIOENCODING="utf-8")
     assert (done.returncode, done.stderr) == (0, "")
     assert "rejected: off_edge" in done.stdout
@@ -120,7 +118,7 @@ def test_inspect_prints_bars_and_json_keeps_all(out: Path, tmp_path: Path) -> No
     assert set(histograms["scores"]) == {"edges", "counts", "median", "values", "total"}
 
 
-def test_bars_where_there_is_only_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     file = io.TextIOWrapper(written, encoding="ascii")
     monkeypatch.setattr("sys.stdout", file)
@@ -128,7 +126,7 @@ def test_bars_where_there_is_only_ascii(monkeypatch: pytest.MonkeyPatch) -> None
     assert written.getvalue().decode().splitlines() == ["", "title", " a  ####  4", "bb  #     1", " c        0"]
 
 
-def test_one_sample_by_key_and_by_path(out: Path) -> None:
+def test_sample_by_key_and_path(out: Path) -> None:
     info = DatasetInfo.read(out)
     assert find_sample(out, info, "c=f1").meta.score == 0.7
     assert find_sample(out, info, "d.png").key == "d=2Epng"
@@ -160,7 +158,7 @@ def test_extract_by_split_and_class(out: Path, tmp_path: Path) -> None:
         ([Made("a.jpg", label=2), Made("b.jpg")], {"2/a.jpg", "0/b.jpg"}),
     ],
 )
-def test_extract_into_as_few_folders_as_will_do(photos: list[Made], files: set[str], tmp_path: Path) -> None:
+def test_extract_uses_few_folders(photos: list[Made], files: set[str], tmp_path: Path) -> None:
     made = make_dataset(tmp_path / "out", photos, size=32, format="jpg")
     done = facegan("inspect", made, "--extract", tmp_path / "faces", "--json")
     assert json.loads(done.stdout) == {"faces": 2, "out": str(tmp_path / "faces")}
@@ -183,35 +181,25 @@ def test_extract_writes_all_or_nothing(out: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"faces", "copy"}
 
 
-def test_a_full_disk_is_a_sentence(out: Path, tmp_path: Path) -> None:
-    """Of the same errors as a full disk: a file larger than this process may write."""
-    done = subprocess.run(
-        [
-            "bash",
-            "-c",
-            f'ulimit -f 1; exec "{sys.executable}" -m facegan inspect "{out}" --extract "{tmp_path / "faces"}"',
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_full_disk_is_one_sentence(out: Path, tmp_path: Path) -> None:
+    """By the same path: a file larger than this process may write."""
+    command = f'ulimit -f 1; exec "{sys.executable}" -m facegan inspect "{out}" --extract "{tmp_path / "faces"}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"error: A file in {tmp_path / 'faces'} grew past this file system's limit. Choose another disk.\n"
-    )
+    limit = "grew past this file system's limit. Choose another disk.\n"
+    assert done.stderr == f"error: A file in {tmp_path / 'faces'} {limit}"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["a", "--extract", "x"], "--extract writes all faces"),
-        (["--source", "x"], "--source tells where one photograph"),
-        (["--plot", "a.gif"], "ends in .png or .jpg"),
+        (["--source", "x"], "--source"),
+        (["--plot", "a.gif"], ".png or .jpg"),
     ],
 )
-def test_misuse(out: Path, arguments: list[str], said: str) -> None:
+def test_useless_options_are_refused(out: Path, arguments: list[str], message: str) -> None:
     done = facegan("inspect", out, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert message in done.stderr

@@ -1,0 +1,158 @@
+"""A sample's image: encoders against Pillow and simplejpeg; PNGs copied from tars against OpenCV's decoder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from facegan.shards.images import StoredPNGs, decode_image, decode_into, encode_image
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def decoded(data: bytes) -> np.ndarray:
+    image = decode_image(data)
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_lossless_formats_keep_every_bit(image_format: str) -> None:
+    assert np.array_equal(decoded(encode_image(PICTURE, image_format)), PICTURE)
+
+
+def test_jpeg_is_444_at_quality_95() -> None:
+    data = encode_image(PICTURE, "jpg")
+    assert simplejpeg.decode_jpeg_header(data)[3] == "444"
+    assert np.abs(simplejpeg.decode_jpeg(data, "RGB").astype(int) - PICTURE).mean() < 6
+
+
+@pytest.mark.parametrize(("image_format", "mode"), [("png", "L"), ("jpg", "L"), ("webp", "RGB")])
+def test_grey_files_have_one_channel_if_possible(image_format: str, mode: str) -> None:
+    grey = PICTURE[..., :1]
+    data = encode_image(grey, image_format)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == mode
+        theirs = np.atleast_3d(np.asarray(image))[..., :1]
+    assert np.abs(theirs.astype(int) - grey).mean() < (6 if image_format == "jpg" else 1e-9)
+    ours = np.zeros_like(grey)
+    assert decode_into(memoryview(data), ours)
+    assert np.array_equal(ours, theirs)
+    assert np.array_equal(decoded(data), np.repeat(theirs, 3, axis=2))
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
+def test_coloured_image_is_not_grey(image_format: str) -> None:
+    out = np.full((32, 32, 1), 7, np.uint8)
+    assert not decode_into(memoryview(encode_image(PICTURE, image_format)), out)
+    assert (out == 7).all()
+
+
+def test_compressed_grey_png_is_read() -> None:
+    grey, out = PICTURE[..., 0], np.zeros((32, 32, 1), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    assert decode_into(memoryview(file.getvalue()), out)
+    assert np.array_equal(out[..., 0], grey)
+
+
+def test_png_bytes_never_change() -> None:
+    ramp = np.arange(24 * 24 * 3, dtype=np.uint8).reshape(24, 24, 3)
+    sha256 = "04ac9d04ee615a792b43ce4415ee6ef66b2d07b70e90ba13d8f33e55dde4aab3"
+    assert hashlib.sha256(encode_image(ramp, "png")).hexdigest() == sha256
+
+
+def test_bombs_and_other_bytes_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    png, jpeg = encode_image(PICTURE, "png"), encode_image(PICTURE, "jpg")
+    at = jpeg.index(b"\xff\xc0") + 5  # height and width
+    bombs = (
+        png[:16] + struct.pack(">II", 20_000, 20_000) + png[24:],
+        jpeg[:at] + struct.pack(">HH", 20_000, 20_000) + jpeg[at + 4 :],
+    )
+    assert decode_image(b"nothing") is None
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    assert [decode_image(data) for data in (b"", *bombs)] == [None] * 3
+
+
+def tar_of(files: list[bytes]) -> tuple[memoryview, np.ndarray]:
+    """A tar of them, and their offsets and sizes."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, data in enumerate(files):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    written.seek(0)
+    with tarfile.open(fileobj=written) as tar:
+        places = [(member.offset_data, member.size) for member in tar]
+    return memoryview(written.getvalue()), np.array(places, np.int64).reshape(-1, 2)
+
+
+def picture(size: int) -> np.ndarray:
+    return RNG.integers(0, 256, (size, size, 3), np.uint8)
+
+
+def changed(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 4]) + data[at % len(data) + 1 :]
+
+
+KINDS = {
+    "ours": lambda image: encode_image(image, "png"),
+    "OpenCV's": lambda image: cv2.imencode(".png", image)[1].tobytes(),
+    "a JPEG": lambda image: encode_image(image, "jpg"),
+    "of another size": lambda image: encode_image(image[:-4, :-4], "png"),
+    "empty": lambda image: b"",
+    "cut": lambda image: encode_image(image, "png")[:1000],
+    "a pixel changed": lambda image: changed(encode_image(image, "png"), 500),
+    "a filter changed": lambda image: changed(encode_image(image, "png"), 48),
+    "the checksum changed": lambda image: changed(encode_image(image, "png"), -14),
+    "the end changed": lambda image: changed(encode_image(image, "png"), -6),
+}
+
+
+@pytest.mark.parametrize("size", [28, 32, 64])
+@given(
+    tars=st.lists(st.lists(st.sampled_from(sorted(KINDS)), max_size=40), min_size=1, max_size=6), seed=st.integers(0, 9)
+)
+def test_only_our_pngs_are_copied(size: int, tars: list[list[str]], seed: int) -> None:
+    kinds = [kind for tar in tars for kind in tar]
+    files = [[KINDS[kind](picture(size)) for kind in tar] for tar in tars]
+    packed = [tar_of(tar) for tar in files]
+    rows = np.random.default_rng(seed).permutation(len(kinds) + 3)[: len(kinds)]
+    out = np.full((len(kinds) + 3, size, size, 3), 7, np.uint8)
+    done = StoredPNGs(size, 3).decode(
+        ((data, len(tar)) for (data, _), tar in zip(packed, tars, strict=True)),
+        np.concatenate([places for _, places in packed]),
+        out,
+        rows,
+    )
+    assert done.tolist() == [kind == "ours" for kind in kinds]
+    expected = np.full_like(out, 7)
+    for row, kind, data in zip(rows.tolist(), kinds, [data for tar in files for data in tar], strict=True):
+        if kind == "ours":
+            expected[row] = decoded(data)
+    assert (out == expected).all()
+
+
+def test_file_beyond_the_end_of_its_tar() -> None:
+    data, places = tar_of([encode_image(picture(64), "png")])
+    out = np.zeros((1, 64, 64, 3), np.uint8)
+    for cut in (places[0, 0] + 6000, 512, 100, 0):
+        assert not StoredPNGs(64, 3).decode([(data[:cut], 1)], places, out, np.zeros(1, np.int64)).any()
+    assert not out.any()
+
+
+def test_png_of_two_deflate_blocks_is_left_alone() -> None:
+    data, places = tar_of([encode_image(picture(192), "png")])
+    assert not StoredPNGs(192, 3).decode([(data, 1)], places, np.zeros((1, 192, 192, 3), np.uint8), np.arange(1)).any()
