@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from facegan.console import shown
 from facegan.errors import SourceError
@@ -60,14 +60,6 @@ class KnownSplit(_Entry):
     first: int | None = None
     last: int | None = None
 
-    @model_validator(mode="after")
-    def _numbers_agree(self) -> Self:
-        if (self.first is None) != (self.last is None):
-            raise ValueError("'first' and 'last' must be given together")
-        if self.first is not None and self.last is not None and self.last - self.first + 1 != self.photographs:
-            raise ValueError(f"files {self.first} to {self.last} are not {self.photographs} photographs")
-        return self
-
 
 class OfficialFile(_Entry):
     """A file as its authors publish it."""
@@ -111,23 +103,6 @@ class KnownDataset(_Entry):
     classes: tuple[str, ...] = ()
     splits: dict[Literal["train", "val", "test"], KnownSplit] = Field(min_length=1)
     files: tuple[OfficialFile, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> Self:
-        if sum(split.photographs for split in self.splits.values()) != self.photographs:
-            raise ValueError(f"the splits of {self.name} do not add up to {self.photographs} photographs")
-        if (self.licence == "other") != (self.licence_name is not None):
-            raise ValueError("'licence_name' is required if, and only if, the licence is 'other'")
-        at = 0
-        for split in self.splits.values():
-            if (split.first is None) != (self.file_name is None):
-                raise ValueError("splits must have file numbers if, and only if, there is a 'file_name'")
-            if split.first is not None and split.first != at + 1:
-                raise ValueError(f"a split of {self.name} begins with file {split.first}, not {at + 1}")
-            at = split.last or 0
-        if self.file_name is not None and re.compile(self.file_name).groups != 1:
-            raise ValueError(f"'file_name' of {self.name} needs one group, the file number")
-        return self
 
     def number(self, name: bytes) -> int | None:
         """The file number in the last part of a photograph's path; None if it is not in this data set."""

@@ -1,4 +1,4 @@
-"""Programs for browsers: taken by their sums out of npm's packages, and asked for once."""
+"""Browser libraries come from npm packages, are checked by checksum, and are downloaded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def packed(folder: Path, members: dict[str, bytes]) -> WebPackage:
-    """A package whose tarball lies in ``folder``, as ``npm pack`` makes it."""
+    """A package with its tarball in ``folder``, as ``npm pack`` makes it."""
     folder.mkdir(exist_ok=True)
     path = folder / "toy-1.0.0.tgz"
     with tarfile.open(path, "w:gz") as archive:
@@ -38,34 +38,34 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_the_manifest_pins_all() -> None:
+def test_manifest_pins_every_file() -> None:
     for package in known_packages().values():
         sums = (package.sha256, *package.files.values())
-        assert all(SHA256.fullmatch(told) for told in sums)
+        assert all(SHA256.fullmatch(sha256) for sha256 in sums)
         assert re.fullmatch(r"\d+\.\d+\.\d+", package.version)
         names = [Path(path).name for path in package.files]
         assert len(set(names)) == len(names)
 
 
-def test_the_build_hook_needs_the_standard_library_alone() -> None:
+def test_import_needs_standard_library_alone() -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from facegan import web; print(*web.known_packages())"
     run = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert "uplot" in run.stdout.split()
 
 
-def test_files_come_out_of_a_tarball_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = packed(tmp_path / "given", {"package/dist/a.js": b"a", "package/LICENSE": b"free"})
-    monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "given"))
+def test_files_are_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = packed(tmp_path / "mirror", {"package/dist/a.js": b"a", "package/LICENSE": b"free"})
+    monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "mirror"))
     assert web_files(package) == {"a.js": b"a", "LICENSE": b"free"}
-    (tmp_path / "given" / package.tarball).unlink()
+    (tmp_path / "mirror" / package.tarball).unlink()
     assert web_files(package) == {"a.js": b"a", "LICENSE": b"free"}
     assert missing_files(package, tmp_path) == ["dist/a.js", "LICENSE"]
 
 
-def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = packed(tmp_path / "given", {"package/dist/a.js": b"a"})
-    monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "given"))
+def test_wrong_checksums_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = packed(tmp_path / "mirror", {"package/dist/a.js": b"a"})
+    monkeypatch.setenv("FACEGAN_WEB", str(tmp_path / "mirror"))
     other = WebPackage("toy", "1.0.0", "MIT", "0" * 64, package.files)
     with pytest.raises(WebPackageError, match=rf"its SHA-256 is {package.sha256},\nnot 0{{64}}"):
         vendor_files(other, tmp_path / "out")
@@ -78,7 +78,7 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "out").exists()
 
 
-def test_what_can_be_had_nowhere_is_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_package_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FACEGAN_WEB", raising=False)
     package = WebPackage("toy", "1.0.0", "MIT", "0" * 64, {"a.js": "0" * 64})
     with pytest.raises(WebPackageError, match=r"toy 1\.0\.0 is needed, but unavailable(.|\n)*FACEGAN_WEB to a folder"):

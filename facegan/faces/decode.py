@@ -140,8 +140,8 @@ def _pillow(data: bytes) -> Image.Image:
 
 
 def _orientation(data: bytes) -> int:
-    marks = {b"\xff\xd8": (b"Exif\0",), b"\x89P": (b"eXIf", b"Raw profile type exif")}.get(data[:2])
-    if marks and not any(mark in data for mark in marks):
+    markers = {b"\xff\xd8": (b"Exif\0",), b"\x89P": (b"eXIf", b"Raw profile type exif")}.get(data[:2])
+    if markers and not any(marker in data for marker in markers):
         return 1  # Pillow's parser costs as much as decoding a small photograph
     try:
         with _pillow(data) as image, warnings.catch_warnings():

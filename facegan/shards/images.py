@@ -150,13 +150,13 @@ class StoredPNGs:
         self._sum_at = len(png) - len(_END) - 4
 
     def decode(
-        self, tars: Iterable[tuple[memoryview, int]], places: np.ndarray, out: np.ndarray, rows: np.ndarray
+        self, tars: Iterable[tuple[memoryview, int]], extents: np.ndarray, out: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """Copy pixels into ``out``; rows of files of another kind or damaged ones stay untouched.
 
         Args:
             tars: the memory of each tar, and how many of the files are in it.
-            places: int64 (n, 2), offset and size of each file in bytes, tar by tar.
+            extents: int64 (n, 2), offset and size of each file in bytes, tar by tar.
             out: uint8 (N, size, size, channels), contiguous.
             rows: int64 (n,), the index in ``out`` of each image.
 
@@ -164,10 +164,10 @@ class StoredPNGs:
             Which images were copied: bool (n,).
         """
         done = np.zeros(len(rows), bool)
-        ours = (places[:, 1] == self._bytes) & (places[:, 0] % _BLOCK == 0)
+        ours = (extents[:, 1] == self._bytes) & (extents[:, 0] % _BLOCK == 0)
         if not ours.any():  # as in datasets of JPEGs
             return done
-        blocks = places[:, :1] // _BLOCK + self._blocks
+        blocks = extents[:, :1] // _BLOCK + self._blocks
         files = np.empty((_BATCH, len(self._blocks), _BLOCK), np.uint8)
         filled = begin = 0
 
