@@ -1,10 +1,9 @@
 """Bytes of a photograph → upright RGB pixels, or the reason for its rejection.
 
-The size is read from the header before any pixel is decoded: at most 100 megapixels, 50 for WebP and AVIF. 8-bit JPEGs
-are decoded by libjpeg-turbo (simplejpeg), grey and RGB PNGs by OpenCV, everything else by Pillow. EXIF orientation is
-applied. Grey and palette become RGB, alpha is composited over white, 16-bit values are divided by 257 (above 50
-megapixels the lower byte is dropped), animations give their first frame, ICC profiles are ignored. A photograph that
-lacks rows is truncated.
+The size is read from the header before any pixel is decoded. JPEGs are decoded by libjpeg-turbo (simplejpeg), grey and
+RGB PNGs by OpenCV, everything else by Pillow. EXIF orientation is applied. Grey and palette become RGB, alpha is
+composited over white, 16-bit values are divided by 257 (above 50 megapixels the lower byte is dropped), animations give
+their first frame, ICC profiles are ignored. A photograph that lacks rows is truncated.
 
 Formats: JPEG is ITU-T T.81, Annex B; PNG the W3C's third edition; TIFF revision 6.0; RIFF as in RFC 9649.
 """
@@ -84,7 +83,8 @@ class Photo:
         header = _jpeg_header(data)
         self._is_simple_jpeg = header is not None and header[2] not in ("CMYK", "YCCK")
         width, height = header[:2] if header else _header_size(data)
-        if width * height > (_MAX_PIXELS_HEAVY if _is_webp_or_avif(data) else MAX_PIXELS):
+        is_heavy = data[:4] == b"RIFF" or _brands(data).startswith((b"avi", b"mif1"))  # WebP, AVIF
+        if width * height > (_MAX_PIXELS_HEAVY if is_heavy else MAX_PIXELS):
             raise Rejected("too_large")
         if width == 0 or height == 0 or (data[:2] == b"\xff\xd8" and _has_too_many_scans(data)):
             raise Rejected("unreadable")
@@ -135,7 +135,7 @@ def _pillow(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise Rejected("too_large") from error
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, …
-        heic = _is_heic(data)
+        heic = b"hei" in _brands(data) or b"hev" in _brands(data)
         raise Rejected("truncated" if _is_cut(data) and not heic else "unreadable", no_decoder=heic) from error
 
 
@@ -150,20 +150,16 @@ def _orientation(data: bytes) -> int:
                 return 1  # Pillow rotates these itself
             if image.format == "PNG":
                 image.load()  # eXIf may follow the pixels
-            value = _exif(image).get(0x0112, 1)
+            # EXIF alone: Pillow's own getexif falls back to XMP, which cameras and editors keep less carefully.
+            block = image.info.get("exif")
+            if block is None and "Raw profile type exif" in image.info:  # as ImageMagick writes it
+                block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+            exif = Image.Exif()
+            exif.load(block or b"")
+            value = exif.get(0x0112, 1)
     except Exception:  # Pillow raises a dozen kinds of error for a broken EXIF block, which says nothing of the pixels
         return 1
     return value if value in _UNDO_ORIENTATION else 1
-
-
-def _exif(image: Image.Image) -> Image.Exif:
-    """EXIF alone: Pillow's own getexif falls back to XMP, which cameras and editors keep less carefully."""
-    block = image.info.get("exif")
-    if block is None and "Raw profile type exif" in image.info:  # as ImageMagick writes it
-        block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
-    exif = Image.Exif()
-    exif.load(block or b"")
-    return exif
 
 
 def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
@@ -278,7 +274,7 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """8- or 16-bit grey or RGB without transparency, and complete: OpenCV decodes these as we want."""
+    """8- or 16-bit grey or RGB without transparency, and complete."""
     if not _starts_with_ihdr(data) or len(data) < 45 or data[-8:-4] != b"IEND":
         return False
     plain = data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
@@ -288,8 +284,7 @@ def _is_plain_png(data: bytes) -> bool:
 def _bare_png(png: bytes) -> tuple[bytes, str]:
     """The chunks of the (first) image, and why it is incomplete: ``truncated``, ``unreadable`` or ``""``.
 
-    Decoders show missing rows as black, and refuse images for large text chunks. Here rows are counted, and zlib's own
-    checksum decides whether they are right.
+    Decoders show missing rows as black, and refuse large text chunks; here rows are counted, and zlib's checksum counts.
     """
     if len(png) < 29:
         return png, "unreadable"
@@ -351,7 +346,7 @@ class _RowCounter:
         return "truncated" if self._missing > 0 else ""
 
 
-# All other formats
+# Other formats
 
 
 def _decode_other(data: bytes) -> np.ndarray:
@@ -439,14 +434,6 @@ def _is_cut(data: bytes) -> bool:
     return order is not None and (len(data) < 8 or struct.unpack_from(order, data, 4)[0] >= len(data))
 
 
-def _is_webp_or_avif(data: bytes) -> bool:
-    return data[:4] == b"RIFF" or _brands(data).startswith((b"avi", b"mif1"))
-
-
-def _is_heic(data: bytes) -> bool:
-    """Photographs of phones: ISO 23008-12, by their brands (heic, heix, hevc, …)."""
-    return b"hei" in _brands(data) or b"hev" in _brands(data)
-
-
 def _brands(data: bytes) -> bytes:
+    """The brands of an AVIF (avif, avis, mif1) or HEIC (heic, heix, hevc, …): ISO 23008-12."""
     return data[8 : int.from_bytes(data[:4], "big")] if data[4:8] == b"ftyp" else b""

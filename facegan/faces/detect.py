@@ -56,19 +56,20 @@ class Face:
 
     def scaled(self, factor: float) -> Face:
         """The same face in an image ``factor`` times as large, rounded as it is stored: 1/16 px and 3 decimals."""
-        x, y, width, height = (_sixteenth(value * factor) for value in self.box)
-        keypoints = tuple((_sixteenth(x * factor), _sixteenth(y * factor)) for x, y in self.keypoints)
-        return Face((x, y, width, height), keypoints, round(self.score, 3))
+
+        def rounded(value: float) -> float:
+            return round(value * factor * 16) / 16
+
+        x, y, width, height = map(rounded, self.box)
+        return Face(
+            (x, y, width, height), tuple((rounded(x), rounded(y)) for x, y in self.keypoints), round(self.score, 3)
+        )
 
     @property
     def anatomical(self) -> bool:
         """Whether the eyes are above the mouth and the image-left eye is left."""
         (left_x, left_y), (right_x, right_y), _, (_, mouth_y) = self.keypoints[:4]
         return left_x < right_x and (left_y + right_y) / 2 < mouth_y
-
-
-def _sixteenth(value: float) -> float:
-    return round(value * 16) / 16
 
 
 def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
