@@ -284,7 +284,7 @@ def _is_plain_png(data: bytes) -> bool:
 def _bare_png(png: bytes) -> tuple[bytes, str]:
     """The chunks of the (first) image, and why it is incomplete: ``truncated``, ``unreadable`` or ``""``.
 
-    Decoders show missing rows as black, and refuse large text chunks; here rows are counted, and zlib's checksum counts.
+    Decoders show missing rows as black and refuse large text chunks; here rows are counted, and zlib checks them.
     """
     if len(png) < 29:
         return png, "unreadable"

@@ -100,39 +100,21 @@ def markdown_text(value: Any) -> str:
 
 # README.md
 
-# Tool, import, and the line that opens the dataset.
+# Tool, note, module, and the line that opens the dataset.
 _READERS = (
-    (
-        "facegan (batches on a device, in an exact order that can be resumed)",
-        "import facegan",
-        'faces = facegan.FaceShards("out", split="{split}")',
-    ),
-    (
-        "webdataset",
-        "import webdataset",
-        'samples = webdataset.WebDataset("out/{shards}", shardshuffle=False).decode("rgb8")',
-    ),
-    (
-        "Hugging Face datasets",
-        "import datasets",
-        'table = datasets.load_dataset("out", split="{hub_split}", streaming=True)',
-    ),
-    (
-        "timm (from an absolute path)",
-        "import timm.data",
-        'images = timm.data.create_dataset("wds/faces", root="/path/to/out", split="{split}")',
-    ),
-    (
-        "wids (from an absolute path: it caches shards in $WIDS_CACHE by path)",
-        "import wids",
-        'samples = wids.ShardListDataset("/path/to/out/index-{split}.json")',
-    ),
-    (
-        "ML Croissant (it unpacks shards in $CROISSANT_CACHE by name: use another cache for each dataset)",
-        "import mlcroissant",
-        'records = mlcroissant.Dataset("out/croissant.json").records("faces")',
-    ),
-)
+    ("facegan", "batches on a device, in an exact order that can be resumed", "facegan",
+     'faces = facegan.FaceShards("out", split="{split}")'),
+    ("webdataset", "", "webdataset",
+     'samples = webdataset.WebDataset("out/{shards}", shardshuffle=False).decode("rgb8")'),
+    ("Hugging Face datasets", "", "datasets",
+     'table = datasets.load_dataset("out", split="{hub_split}", streaming=True)'),
+    ("timm", "from an absolute path", "timm.data",
+     'images = timm.data.create_dataset("wds/faces", root="/path/to/out", split="{split}")'),
+    ("wids", "from an absolute path: it caches shards in $WIDS_CACHE by path", "wids",
+     'samples = wids.ShardListDataset("/path/to/out/index-{split}.json")'),
+    ("ML Croissant", "it unpacks shards in $CROISSANT_CACHE by name: use another cache for each dataset", "mlcroissant",
+     'records = mlcroissant.Dataset("out/croissant.json").records("faces")'),
+)  # fmt: skip
 _MEANINGS = {
     "models": "SHA-256 of each of the detector's models",
     "attributes": "SHA-256 of the list of attributes, if there was one",
@@ -279,7 +261,10 @@ def _reading(info: DatasetInfo) -> str:
         return "The dataset has no faces.\n"
     split = info.splits[0]
     names = {"split": split, "hub_split": _HUB_SPLITS[split], "shards": _braces(info.split_shards(split))}
-    blocks = (f"{tool}:\n\n```python\n{first}\n\n{then.format(**names)}\n```\n" for tool, first, then in _READERS)
+    blocks = (
+        f"{tool}{note and f' ({note})'}:\n\n```python\nimport {module}\n\n{line.format(**names)}\n```\n"
+        for tool, note, module, line in _READERS
+    )
     return "`out` is this folder.\n\n" + "\n".join(blocks)
 
 
