@@ -70,7 +70,8 @@ def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     operation = (None, flips.FLIP_LEFT_RIGHT, flips.ROTATE_180, flips.FLIP_TOP_BOTTOM, flips.TRANSPOSE,
                  flips.ROTATE_90, flips.TRANSVERSE, flips.ROTATE_270)[orientation - 1]  # fmt: skip
     stored = Image.fromarray(quarters())
-    photo = Photo(encoded(stored.transpose(operation) if operation else stored, kind, exif=exif(orientation)))
+    stored = stored if operation is None else stored.transpose(operation)
+    photo = Photo(encoded(stored, kind, exif=exif(orientation)))
     assert (photo.width, photo.height) == (64, 48)
     assert near(photo.pixels(), quarters())
 
