@@ -120,7 +120,6 @@ LENGTHS = (
     "images",
     "d_warmup_images",
     "g_warmup_images",
-    "plateau_images",
     "ema_images",
     "save_every",
     "sample_every",
@@ -156,7 +155,7 @@ class TrainConfig(Settings):
         default="batch", description="normalisation inside the discriminator"
     )
     sync_batchnorm: bool = Field(
-        default=False, description="batch norm over the batches of all processes; only with several of them"
+        default=False, description="batch norm over the batches of all processes (torch's SyncBatchNorm); GPUs only"
     )
     latent: Positive = Field(default=100, description="length of a latent")
     latent_distribution: LatentDistribution = Field(
@@ -189,11 +188,6 @@ class TrainConfig(Settings):
         default=0.5, description="γ of BEGAN: the error of fake images relative to that of real ones"
     )
     began_rate: Rate = Field(default=0.001, description="λ_k of BEGAN: how fast k follows")
-    pull_away: Annotated[float, Field(ge=0)] = Field(
-        default=0.0,
-        description="weight of EBGAN's pulling-away term in G's loss, which keeps the codes apart that an autoencoder "
-        "(nets began) has of the fake images that are computed together",
-    )
     images: Positive = Field(
         default=5_000_000,
         description="length of the training: real images shown to the discriminator (200000, 200k, 5M), or steps "
@@ -217,13 +211,8 @@ class TrainConfig(Settings):
     beta1: Decay = Field(default=0.5, description="Adam's decay of the gradient's mean")
     beta2: Decay = Field(default=0.999, description="Adam's and RMSProp's decay of the gradient's square")
     momentum: Decay = Field(default=0.0, description="of sgd and rmsprop")
-    schedule: Literal["constant", "cosine", "linear", "plateau"] = Field(
-        default="constant",
-        description="of both learning rates over the training; cosine and linear end at 0; plateau: halved where "
-        "BEGAN's measure of convergence stalls",
-    )
-    plateau_images: Positive = Field(
-        default=200_000, description="images without a smaller measure of convergence before the rates are halved"
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="constant", description="of both learning rates over the training; cosine and linear end at 0"
     )
     ema_images: Annotated[float, Field(ge=0)] = Field(
         default=10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
@@ -324,8 +313,7 @@ class TrainConfig(Settings):
     @property
     def free_on_resume(self) -> frozenset[str]:
         """What may change while the run goes on: the length and the log, only where no learning rate hangs on them."""
-        tied = {"cosine": {"images"}, "linear": {"images"}, "plateau": {"log_every"}}
-        return self.FREE_ON_RESUME - tied.get(self.schedule, set())
+        return self.FREE_ON_RESUME - (set() if self.schedule == "constant" else {"images"})
 
     @model_validator(mode="after")
     def _penalty_is_per_sample(self) -> Self:
@@ -342,8 +330,12 @@ class TrainConfig(Settings):
             raise ValueError(
                 "train.g_warmup_images does not go with the loss relativistic: G's compares with real images."
             )
-        if self.schedule == "plateau" and self.loss != "began" and not is_import_path(self.loss):
-            raise ValueError("train.schedule = plateau follows BEGAN's measure of convergence: set train.loss=began.")
+        mixes = self.norm == "batch" or is_import_path(self.nets)
+        if self.sync_batchnorm and mixes and "dragan" in self.regularisers:
+            raise ValueError(
+                "train.sync_batchnorm has no second derivative, which the regulariser dragan needs.\n"
+                "Leave one of them out, or set train.norm=none."
+            )
         return self
 
     @model_validator(mode="after")
@@ -377,11 +369,9 @@ class TrainConfig(Settings):
         if self.loss not in CROSS_ENTROPY and not is_import_path(self.loss):
             idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
         if self.loss != "began" and not is_import_path(self.loss):
-            idle |= dict.fromkeys(("began_gamma", "began_rate", "pull_away"), f"with the loss {self.loss}")
+            idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
         if not self.eval_every:
             idle |= dict.fromkeys(("eval_n", "eval_metrics"), "without train.eval_every")
-        if self.schedule != "plateau":
-            idle["plateau_images"] = f"with the schedule {self.schedule}"
         if self.optimizer == "adam":
             idle["momentum"] = "with adam, whose momentum is train.beta1"
         else:

@@ -139,7 +139,6 @@ UNITS: dict[str, dict[str, str]] = {
         "beta2": "per step",
         "momentum": "per step",
         "ema_images": "images",
-        "plateau_images": "images",
         "began_rate": "per step",
         "save_every": "images",
         "sample_every": "images",

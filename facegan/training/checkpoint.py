@@ -97,11 +97,6 @@ class _Best(_Part):
     images: _Count
 
 
-class _Plateau(_Part):
-    best: _Number | None
-    since: _Number
-
-
 class _State(_Part):
     """What a checkpoint says of itself, as far as it is used again. What older checkpoints lack has a default."""
 
@@ -113,7 +108,6 @@ class _State(_Part):
     spec: Annotated[dict[str, Any], AfterValidator(_spec)]
     stream: dict[str, Any]
     health: _Health
-    plateau: _Plateau | None = None
     rolled_back: dict[str, Any] | None
     best: _Best | None
     seconds: _Number

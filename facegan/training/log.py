@@ -6,8 +6,7 @@ stats.jsonl has one JSON object a line, of four kinds, told apart by their field
 
 A row of the training, one each ``--log-every`` images, means over the rounds since the row before:
 
-    loss_d, loss_g      as the method defines them; ``loss_d`` holds penalties, and ``loss_g`` the
-                        pulling-away term, with their weights
+    loss_d, loss_g      as the method defines them; ``loss_d`` holds penalties with their weights
     d_real, d_fake      D's logits of real and of fake images
     gp                  with a regulariser, as WGAN-GP has one: its penalty without its weight; the sum of several
     k, convergence      BEGAN alone: its k, and its measure of convergence M

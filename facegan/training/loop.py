@@ -219,12 +219,6 @@ class TrainLoop:
         self.progress.advance(0, progress_text(row))
         trainer.clear_means()
         state.logged_at = images, seconds
-        if trainer.config.schedule == "plateau" and state.plateau.see(means["convergence"], images):
-            trainer.lr_scale *= 0.5
-            state.log.note(
-                f"The measure of convergence stalls at {images:,} images: from here on learning rates times "
-                f"{trainer.lr_scale:g}."
-            )
         state.tell(state.health.see_row(row))
 
     def sample(self, *, early: bool = False, last: bool = False) -> None:

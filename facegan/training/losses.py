@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, relu, softplus
+from torch.nn.functional import relu, softplus
 
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.plugins import is_import_path, load_object
@@ -115,17 +115,6 @@ def began_convergence(real: Tensor, fake: Tensor, gamma: float) -> Tensor:
     """The global measure of convergence: the smaller, the better."""
     error_real, error_fake = -real.detach().float().mean(), -fake.detach().float().mean()
     return error_real + (gamma * error_real - error_fake).abs()
-
-
-# Zhao, Mathieu & LeCun 2016, "Energy-based generative adversarial network" (arXiv:1609.03126), section 2.4, the
-# pulling-away term. s_i is the code that an autoencoder has of the i-th of N fake images:
-#   f_PT = 1 / (N (N − 1)) · Σ_i Σ_(j≠i) (s_i·s_j / (|s_i| |s_j|))²
-def pulling_away(codes: Tensor) -> Tensor:
-    """``codes``: (N, Z). A scalar, 0 where all are at right angles and 1 where all are parallel; 0 of one alone."""
-    count = len(codes)
-    directions = normalize(codes.float(), dim=1)
-    others = (directions @ directions.T).square().sum() - directions.square().sum(1).square().sum()
-    return others / max(count * (count - 1), 1)
 
 
 def sign_accuracy(real: Tensor, fake: Tensor) -> Tensor:

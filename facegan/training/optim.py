@@ -68,46 +68,12 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 # With t the share of the training that is done: 1; or ½ (1 + cos π t), Loshchilov & Hutter 2017, "SGDR"
-# (arXiv:1608.03983), without restarts; or 1 − t. A plateau is no matter of t: `facegan.training.optim`.
+# (arXiv:1608.03983), without restarts; or 1 − t.
 def schedule_factor(schedule: str, images: int, total_images: int) -> float:
     """What multiplies the learning rates when ``images`` of ``total_images`` are done."""
     done = min(images / total_images, 1.0)
     factors = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
     return factors.get(schedule, 1.0)
-
-
-# Learning rates that are halved where a measure stalls (Berthelot et al. 2017, arXiv:1703.10717, section 4.1).
-
-_BETTER = 0.99  # of the best value so far: what is below it is progress, and not noise
-
-
-class Plateau:
-    """Sees a measure at every row of the log, the smaller the better. Its state is part of a checkpoint.
-
-    Args:
-        patience_images: so long without progress is a plateau.
-    """
-
-    def __init__(self, patience_images: int) -> None:
-        self._patience = patience_images
-        self._best, self._since = math.inf, 0
-
-    def see(self, value: float, images: int) -> bool:
-        """Whether a plateau ends here; another begins then."""
-        if value < _BETTER * self._best:
-            self._best, self._since = value, images
-        ended = images - self._since >= self._patience
-        if ended:
-            self._since = images
-        return ended
-
-    def numbers(self) -> dict[str, Any]:
-        """The state, as JSON has it."""
-        return {"best": self._best if math.isfinite(self._best) else None, "since": self._since}
-
-    def load(self, numbers: dict[str, Any]) -> None:
-        self._best = math.inf if numbers["best"] is None else numbers["best"]
-        self._since = numbers["since"]
 
 
 # A net that learns: its weights, gradients, optimizer and, in fp16, the scale of its loss.

@@ -27,7 +27,6 @@ from facegan.training.init import InitWeights, read_weights, start_from
 from facegan.training.log import NullLog, RunLog, read_stats
 from facegan.training.loop import GRID_IMAGES, StopRequests, TrainLoop
 from facegan.training.monitor import Monitor
-from facegan.training.optim import Plateau
 from facegan.training.periodic_eval import Measure, periodic_eval, write_best
 from facegan.training.run_record import warn_altered_code, warn_other_machine, write_record
 from facegan.training.run_state import Clock, RunState
@@ -137,8 +136,7 @@ def train(
                 if record:
                     warn_other_machine(record, place, ranks.size, log.warn)
                 clock = Clock(place, checkpoint.state["seconds"] if checkpoint else 0.0)
-                plateau = Plateau(config.plateau_images)
-                state = RunState(run, trainer, reals, log, monitor_for(trainer), clock, plateau)
+                state = RunState(run, trainer, reals, log, monitor_for(trainer), clock)
                 if checkpoint:
                     state.take_up(checkpoint)
                     log.note(f"Going on with {run} from {checkpoint.images:,} images.")

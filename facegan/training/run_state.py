@@ -20,7 +20,6 @@ from facegan.run_dir import Best
 from facegan.training.checkpoint import Checkpoint, CheckpointManager
 from facegan.training.log import RunLog
 from facegan.training.monitor import Finding, Monitor
-from facegan.training.optim import Plateau
 from facegan.training.periodic_eval import PeriodicEval, write_best
 from facegan.training.trainer import Batches, Trainer
 
@@ -67,7 +66,6 @@ class RunState:
     log: RunLog
     health: Monitor
     clock: Clock
-    plateau: Plateau
     best: Best | None = None
     best_saved: Best | None = None
     rolled_back: dict[str, Any] | None = None
@@ -98,8 +96,6 @@ class RunState:
         with parsing(checkpoint.path, "Name an earlier checkpoint by --init in another --run folder."):
             self.health.load(checkpoint.part("health"), state["health"])
             self.reals.load_state_dict(state["stream"])
-        if state.get("plateau"):  # an older facegan had none
-            self.plateau.load(state["plateau"])
         self.best = self.best_saved = Best(**state["best"]) if state["best"] else None
         self.rolled_back = state["rolled_back"]
         self.saved_at = checkpoint.images
@@ -124,7 +120,6 @@ class RunState:
             **self.trainer.numbers(),
             "stream": dict(self.reals.state_dict()),
             "health": self.health.numbers(),
-            "plateau": self.plateau.numbers(),
             "rolled_back": self.rolled_back,
             "best": asdict(self.best) if self.best else None,
             "seconds": self.clock.seconds,

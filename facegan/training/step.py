@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.nets import Autoencoder, NetSpec, drawn
+from facegan.nets import NetSpec, drawn
 from facegan.nets import random as draws
 from facegan.training import augment
 from facegan.training.distributed import World
@@ -27,7 +26,6 @@ from facegan.training.losses import (
     dragan,
     find_loss,
     gradient_penalty,
-    pulling_away,
     squared_gradient,
 )
 from facegan.training.optim import NetOptimizer
@@ -160,13 +158,11 @@ class GanStep:
                 fake = self._fake_for_g(images, after_d)
                 with autocast(self.device, self.precision):
                     seen = self._seen(fake, "augment fakes of G", images)
-                    fake_logits, codes = self._judge_for_g(seen, images)
+                    fake_logits = self._judge("fakes of G", images)(seen)
                     others: tuple[Tensor, ...] = ()
                     if self.loss.pairs:
                         others = (self._judge("reals of G", images)(self._paired(step, part, gathered)),)
                 loss = self.loss.generator(fake_logits, *others)
-                if codes is not None:
-                    loss = loss + self.config.pull_away * pulling_away(codes)
                 self.g.backward(loss * self.weight)
                 self._count(self.config.grad_accum_steps, loss_g=loss)
         finally:  # a capture that fails is followed by plain rounds
@@ -235,12 +231,6 @@ class GanStep:
             random = draws.counter_uniform(self.config.seed, purpose, numbers, augment.COLUMNS)
             images = augment.augment(images, self.config.augmentations, random)
         return images if self.config.image_range == 1 else images * self.config.image_range
-
-    def _judge_for_g(self, fake: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What D says of them, (N,), and the codes that it has of them, where they are to be kept apart."""
-        if not self.config.pull_away:
-            return self._judge("fakes of G", numbers)(fake), None
-        return cast(Autoencoder, self.d.net).logits_and_codes(fake)  # other nets are refused at the start
 
     def _judge(self, what: str, numbers: Tensor) -> Callable[[Tensor], Tensor]:
         """D, (N, C, H, W) to (N,), with its dropout, if it has some, drawn by the images' numbers."""

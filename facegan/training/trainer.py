@@ -16,7 +16,7 @@ from facegan.files import parsing
 from facegan.nets import NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import require_same_tensors
 from facegan.training.cuda_graphs import CudaGraphCache, Snapshot, graphs_disabled_reason
-from facegan.training.distributed import SINGLE, World, synchronise_norms
+from facegan.training.distributed import SINGLE, World
 from facegan.training.ema import Ema
 from facegan.training.optim import NetOptimizer, schedule_factor, set_rate
 from facegan.training.precision import Precision, gpu_math
@@ -105,8 +105,9 @@ class Trainer:
         self.discriminator = make_discriminator(narrow, config.seed).to(**place).train()
         self.ema = Ema(self.generator, config.ema_images, weight_on_device=device.type == "cuda")
         if config.sync_batchnorm and ranks.size > 1:
-            synchronise_norms(self.generator, ranks)
-            synchronise_norms(self.discriminator, ranks)
+            # Ioffe & Szegedy 2015 (arXiv:1502.03167), with mean and variance of the global batch.
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.generator)
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.discriminator)
         self.g = NetOptimizer(self.generator, config.lr_g, config, precision)
         self.d = NetOptimizer(self.discriminator, config.lr_d, config, precision)
         self.work = GanStep(config, spec, precision, self.g, self.d, self.ema, ranks)

@@ -11,11 +11,11 @@ import torch
 from facegan.config import TrainConfig
 from facegan.config.train import PER_SAMPLE
 from facegan.errors import SettingsError, one_of
-from facegan.nets import PAIRS, Autoencoder, NetSpec, Pair, find_pair
+from facegan.nets import PAIRS, NetSpec, Pair, find_pair
 from facegan.nets.registry import smoke_test
 from facegan.plugins import is_import_path
 from facegan.system import choose_device
-from facegan.training.distributed import World, asked_size, own_device
+from facegan.training.distributed import World, asked_size, own_device, require_gpu_for_sync
 from facegan.training.losses import find_loss, try_loss
 from facegan.training.precision import Precision
 from facegan.training.run_record import read_record, require_same_init, require_same_run, resumed_precision
@@ -69,11 +69,6 @@ def try_plugin_loss(config: TrainConfig) -> None:
     for name in ("began_gamma", "began_rate"):
         if getattr(config, name) != config.default(name):
             raise SettingsError(f"train.{name} changes nothing with the loss {config.loss}. Leave it out.")
-    if config.schedule == "plateau":
-        raise SettingsError(
-            "train.schedule = plateau follows BEGAN's measure of convergence: set train.loss=began, or give your "
-            "Loss\nautoencoder=True."
-        )
 
 
 Resume = Literal["auto", "never"]
@@ -101,6 +96,7 @@ def validate_run(
         raise SettingsError(f"--resume {resume} is not offered: choose auto or never.")
     place = choose_device(own_device(device))
     _refuse_unfit_batch(config, faces)
+    require_gpu_for_sync(config, place)
     spec = spec_of(config, faces.size, faces.channels)
     if try_code or not (is_import_path(config.nets) or is_import_path(config.loss)):
         _refuse_unfit_loss(config, find_pair(spec))
@@ -120,12 +116,6 @@ def validate_run(
 
 
 def _refuse_unfit_loss(config: TrainConfig, pair: Pair) -> None:
-    encodes = isinstance(pair.discriminator, type) and issubclass(pair.discriminator, Autoencoder)
-    if config.pull_away and (is_import_path(config.nets) or not encodes):
-        raise SettingsError(
-            f"train.pull_away keeps codes apart, and the discriminator of '{config.nets}' tells none. Leave it out, or "
-            "set train.nets=began."
-        )
     if pair.autoencoder == find_loss(config.loss).autoencoder:
         return
     if pair.autoencoder:
@@ -147,11 +137,6 @@ def _refuse_unfit_batch(config: TrainConfig, faces: Faces) -> None:
             f"--batch {config.batch} gives each of {asked_size()} processes {share} images, which cannot be split into "
             f"train.grad_accum_steps = {config.grad_accum_steps}.\n"
             f"Choose a multiple of {asked_size() * config.grad_accum_steps}."
-        )
-    if config.pull_away and share // config.grad_accum_steps < 2:
-        raise SettingsError(
-            "train.pull_away keeps the codes of images apart that are computed together, and here each is computed "
-            "alone.\nRaise --batch, or leave it out."
         )
     if config.batch > len(faces):
         raise SettingsError(

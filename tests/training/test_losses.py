@@ -23,7 +23,6 @@ from facegan.training.losses import (
     max_likelihood_g,
     minimax_g,
     non_saturating_g,
-    pulling_away,
     rank_accuracy,
     relativistic_d,
     relativistic_g,
@@ -102,24 +101,6 @@ def test_began_balances_the_errors():
     assert began_k(k, real, 100 * fake, 0.5, 0.1).item() == 0
     assert began_k(k, 100 * real, fake, 0.5, 0.1).item() == 1
     assert began_convergence(real, fake, 0.5).item() == pytest.approx(0.3 + 0.05)
-
-
-def test_codes_are_apart_where_they_are_at_right_angles():
-    at_right_angles = torch.diag(torch.tensor([3.0, -0.5, 7.0]))
-    assert pulling_away(at_right_angles).item() == 0
-    one = torch.tensor([[0.3, -0.4]])
-    assert pulling_away(torch.cat([one, -5 * one, 0.1 * one])).item() == pytest.approx(1)
-    assert pulling_away(one).item() == 0
-
-
-def test_pulling_away_is_the_mean_square_of_the_cosines_of_all_pairs():
-    codes = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
-    rows = codes.double().numpy()
-    cosines = [
-        float(a @ b / math.sqrt((a @ a) * (b @ b))) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j
-    ]
-    expected = sum(cosine**2 for cosine in cosines) / (7 * 6)
-    assert pulling_away(codes).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_accuracy_counts_images_on_their_side_or_pairs_in_their_order():

@@ -1,16 +1,13 @@
 """Every pair of nets in the rounds of a training: it learns, it is taken up as it was, its pictures are measured."""
 
-from typing import cast
-
 import pytest
 import torch
 from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
-from facegan.nets import PAIRS, Autoencoder
+from facegan.nets import PAIRS
 from facegan.nets.random import latents
 from facegan.training import plan_train
-from facegan.training.losses import pulling_away
 from facegan.training.trainer import Trainer, spec_of
 
 CPU = torch.device("cpu")
@@ -55,7 +52,6 @@ def test_a_critic_of_every_pair_takes_the_penalty(name):
     [
         ({"nets": "began", "loss": "hinge"}, r"loss = hinge does not go with the nets 'began'.*\n.*train.loss=began"),
         ({"nets": "mlp", "loss": "began"}, r"loss = began needs .* 'mlp' is none\.\nSet train\.nets=began"),
-        ({"nets": "began", "batch": 4, "grad_accum_steps": 4, "pull_away": 1}, "each is computed alone"),
         ({"nets": "mlp", "norm": "layer"}, "'mlp' have the normalisation none, not 'layer'"),
     ],
 )
@@ -63,46 +59,6 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(tmp_path, 
     with pytest.raises(SettingsError, match=sentence):
         plan_train(toy_config(**given), ToyFaces(), tmp_path / "run", device="cpu")
     assert plan_train(toy_config(nets="began"), ToyFaces(), tmp_path / "run", device="cpu")["loss"] == "began"
-
-
-def test_pulling_away_turns_the_generator_alone():
-    """D's first step is the same; G's is another, by its weight; codes of fake images then lie further apart."""
-    plain, weak, strong = (trainer("began", latent=8, pull_away=weight) for weight in (0, 1e-3, 10))
-    for t in (plain, weak, strong):
-        t.round(ToyFaces().batches(16))
-    first, second, third = ({key: tensor.clone() for key, tensor in t.tensors().items()} for t in (plain, weak, strong))
-    for key in first:
-        if key.startswith("discriminator"):
-            assert torch.equal(first[key], third[key]), key
-    assert any(not torch.equal(first[key], third[key]) for key in first if key.startswith("generator"))
-    assert any(not torch.equal(second[key], third[key]) for key in first if key.startswith("generator"))
-    for t in (plain, strong):
-        for _ in range(20):
-            t.round(ToyFaces().batches(16))
-
-    def likeness(t: Trainer) -> float:
-        with torch.no_grad():
-            fakes = t.generator(latents(64, 8, 3, "sample", 0, CPU, "normal"))
-            return pulling_away(cast(Autoencoder, t.discriminator).logits_and_codes(fakes)[1]).item()
-
-    assert likeness(strong) < 0.8 * likeness(plain)
-
-
-def test_pulling_away_is_computed_in_float32_and_of_each_part():
-    losses, codes = [], []
-    for weight in (0, 1000):
-        config = toy_config(nets="began", width=4, latent=8, pull_away=weight)
-        t = Trainer(config, spec_of(config, 32, 3), CPU, "bf16")
-        t.discriminator.get_submodule("encoder").register_forward_hook(lambda *seen: codes.append(seen[2].detach()))
-        t.round(ToyFaces().batches(16))
-        losses.append(t.means()["loss_g"])
-    assert codes[-1].dtype == torch.bfloat16
-    assert (losses[1] - losses[0]) / 1000 == pytest.approx(pulling_away(codes[-1]).item(), rel=1e-5)
-    whole, parts = trainer("began", latent=8, pull_away=1), trainer("began", latent=8, pull_away=1, grad_accum_steps=2)
-    for some in (whole, parts):
-        some.round(ToyFaces().batches(16))
-    assert parts.means()["loss_g"] == pytest.approx(whole.means()["loss_g"], rel=0.2)
-    assert parts.means()["loss_g"] != whole.means()["loss_g"]
 
 
 @pytest.mark.parametrize("norm", ["spectral", "layer"])

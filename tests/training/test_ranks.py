@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
 from facegan.training import plan_train
-from facegan.training.distributed import SINGLE, World, synchronise_norms
+from facegan.training.distributed import SINGLE, World
 from facegan.training.log import read_stats
+from facegan.training.trainer import Trainer, spec_of
 
+CPU = torch.device("cpu")
 PROGRAM = Path(__file__).with_name("two.py")
 
 
@@ -58,8 +61,7 @@ def answers(size: int, *arguments: str) -> list[Any]:
 
 CASES = {
     "critic without batch statistics": ("wgan-gp", {"d_steps": 2, "freeze_norms": True}),
-    "synchronised batch norm": ("dcgan", {"sync_batchnorm": True}),
-    "synchronised batch norm of connected layers, dropout by image": ("dcgan", {"nets": "mlp", "sync_batchnorm": True}),
+    "connected layers, dropout by image": ("dcgan", {"nets": "mlp", "freeze_norms": True}),
     "spectral normalisation": ("dcgan", {"nets": "resnet", "width": 2, "freeze_norms": True}),
     "in parts, augmented": (
         "wgan-gp",
@@ -151,22 +153,19 @@ def test_a_share_that_cannot_be_computed_in_parts(tmp_path: Path, monkeypatch: p
         plan_train(toy_config(batch=24, grad_accum_steps=4), ToyFaces(), tmp_path / "run", device="cpu")
 
 
-class OwnNorm(nn.BatchNorm2d):
-    """As a user's nets may have it."""
+def test_sync_batchnorm_on_cpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(sync_batchnorm=True)
+    assert plan_train(config, ToyFaces(), tmp_path / "run", device="cpu")["sync_batchnorm"]  # a single process may
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match=r"train\.sync_batchnorm needs CUDA GPUs"):
+        plan_train(config, ToyFaces(), tmp_path / "run", device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("norm", "what"),
-    [
-        (nn.BatchNorm2d(4, track_running_stats=False), "has no running statistics"),
-        (nn.BatchNorm1d(4, affine=False), "has no running statistics, no weights"),
-        (nn.BatchNorm2d(4, momentum=None), "no weights or no momentum"),
-        (OwnNorm(4), "is a OwnNorm"),
-        (nn.BatchNorm3d(4), "is a BatchNorm3d"),
-    ],
-)
-def test_norms_of_own_nets_that_can_t_be_synchronised_are_refused_and_left(norm: nn.Module, what: str) -> None:
-    first, kind = nn.BatchNorm2d(4), type(norm)
-    with pytest.raises(SettingsError, match=f"train.sync_batchnorm can't synchronise .*: it .*{what}"):
-        synchronise_norms(nn.Sequential(first, norm), SINGLE)
-    assert (type(first), type(norm)) == (nn.BatchNorm2d, kind)
+def test_sync_batchnorm_converts_the_nets_and_keeps_their_tensors() -> None:
+    config = toy_config(sync_batchnorm=True)
+    plain, synced = (Trainer(config, spec_of(config, 32, 3), CPU, "fp32", World(0, size)) for size in (1, 2))
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in synced.generator.modules())
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in synced.ema.net.modules())
+    for name, tensor in plain.tensors().items():
+        if not name.startswith("log."):
+            assert torch.equal(synced.tensors()[name], tensor), name

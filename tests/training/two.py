@@ -42,7 +42,7 @@ def rounds(ranks: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def runs(folder: Path) -> dict[str, Any]:
     """A run; and one that the last process stops after three rounds, and that goes on."""
-    given: dict[str, Any] = {"sync_batchnorm": True, "images": 160, "log_every": 64, "save_every": 32}
+    given: dict[str, Any] = {"nets": "began", "width": 4, "images": 160, "log_every": 64, "save_every": 32}
     whole = toy_train(folder / "whole", **given)
     asked: list[int] = []
 
