@@ -33,10 +33,10 @@ def test_what_is_no_length(text):
 
 
 @given(st.integers(1, 10**12), st.integers(1, 10**6), st.integers(1, 10**6))
-def test_units_agree(count, round_images, faces):
-    assert images_of(str(count), "x", round_images, faces) == count
-    assert images_of(f"{count % 1000}st", "x", round_images, faces) == count % 1000 * round_images
-    assert images_of(f"{count % 1000}ep", "x", round_images, faces) == count % 1000 * faces
+def test_units_agree(count, step_images, faces):
+    assert images_of(str(count), "x", step_images, faces) == count
+    assert images_of(f"{count % 1000}st", "x", step_images, faces) == count % 1000 * step_images
+    assert images_of(f"{count % 1000}ep", "x", step_images, faces) == count % 1000 * faces
 
 
 def test_settings_take_lengths():

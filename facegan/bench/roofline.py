@@ -93,7 +93,7 @@ def _count(trainer: Trainer, batch: Tensor) -> tuple[float, float]:
     reals = itertools.repeat(batch)
     flops, traffic = FlopCounterMode(display=False), _Traffic()
     with flops, traffic:
-        probe.round(reals)
+        probe.train_step(reals)
     return float(flops.get_total_flops()), float(traffic.bytes)
 
 

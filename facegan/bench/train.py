@@ -73,19 +73,19 @@ def bench_train(
         for _ in range(steps):
             one_round()
         _wait(place)
-        return steps * trainer.round_images / (time.perf_counter() - start)
+        return steps * trainer.config.step_images / (time.perf_counter() - start)
 
     alone: list[float] = []
 
     def whole(reals: Iterator[Tensor]) -> float:
-        alone.append(rate(lambda: trainer.round(at_hand)))
-        return rate(lambda: trainer.round(reals))
+        alone.append(rate(lambda: trainer.train_step(at_hand)))
+        return rate(lambda: trainer.train_step(reals))
 
     with _data(shards, config, place, pixels, console) as (ours, theirs):
         loop = _LOOPS[config.method](config, theirs, place)
-        first = (lambda: whole(ours)) if ours else (lambda: rate(lambda: trainer.round(at_hand)))
+        first = (lambda: whole(ours)) if ours else (lambda: rate(lambda: trainer.train_step(at_hand)))
         rates = interleaved(first, lambda: rate(lambda: next(loop)), pairs, console)
-    recorded = "" if trainer.not_recorded else ", CUDA graphs"
+    recorded = "" if trainer.no_graphs_reason else ", CUDA graphs"
     origin = " from shards" if shards else ""
     what = f"facegan train --method {method}{origin}, batch {config.batch}, {chosen} on {place}{recorded}"
     notes: dict[str, Any] = {
@@ -93,7 +93,7 @@ def bench_train(
         "batch": config.batch,
         "precision": chosen,
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
-        "cuda_graphs": not trainer.not_recorded,
+        "cuda_graphs": not trainer.no_graphs_reason,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "",

@@ -129,10 +129,10 @@ def train(
     from facegan.evaluate.during_training import training_measure
     from facegan.training import plan_train
     from facegan.training import train as train_on
-    from facegan.training.distributed import first_of_processes
+    from facegan.training.distributed import is_main_process
     from facegan.training.run import sentence_of
 
-    console = make_console(quiet or not first_of_processes())
+    console = make_console(quiet or not is_main_process())
     with closing(open_faces(shards, means.split, stream, console)) as faces:
         if dry_run:
             plan = plan_train(config, faces, run, device=means.device, resume=resume, init=means.init or None)
@@ -153,7 +153,7 @@ def train(
             measure=training_measure(config, faces, shards, replace(stream, verify=False)),
             trust_code=trust_code,
         )
-    if not first_of_processes():
+    if not is_main_process():
         return
     if json:
         print_json(result.to_json())

@@ -269,13 +269,13 @@ class TrainConfig(Settings):
         if "milestones" in values:
             values["milestones"] = by_comma(values["milestones"])
         batch, d_steps = (plain_number(values.get(name, cls.default(name))) for name in ("batch", "d_steps"))
-        round_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
+        step_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
         try:
             for name in (name for name in LENGTHS if name in values):
-                values[name] = images_of(values[name], "--" + name.replace("_", "-"), round_images, faces)
+                values[name] = images_of(values[name], "--" + name.replace("_", "-"), step_images, faces)
             if isinstance(values.get("milestones"), list | tuple):
                 values["milestones"] = [
-                    images_of(value, "train.milestones", round_images, faces) for value in values["milestones"]
+                    images_of(value, "train.milestones", step_images, faces) for value in values["milestones"]
                 ]
         except ValueError as error:
             raise SettingsError(str(error)) from None
@@ -287,7 +287,7 @@ class TrainConfig(Settings):
         return {**defaults_of_nets(str(values.get("nets"))), **values}
 
     @property
-    def round_images(self) -> int:
+    def step_images(self) -> int:
         """Real images that a round shows to the discriminator."""
         return self.batch * self.d_steps
 

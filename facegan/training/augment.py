@@ -1,8 +1,8 @@
-"""What is done to images before the discriminator sees them, differentiably and by given random numbers.
+"""Differentiable augmentation of the images that the discriminator sees, by given random numbers.
 
-Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training" (arXiv:2006.10738): the same kinds of
-change to real and fake images, in D's steps and in G's, so that D never learns what only real images look like and
-gradients pass through to G. Strengths are those of the authors' code.
+Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training" (arXiv:2006.10738): real and fake images
+change in the same ways, in D's updates and in G's, so that D cannot tell them apart by the augmentation and gradients
+reach G. Strengths are those of the authors' code.
 
 N batch, C channels, H height, W width.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-COLUMNS = 7  # random numbers that an image takes, whatever is chosen
+COLUMNS = 7  # random numbers per image, whatever the kinds
 _SHIFT, _HOLE = 1 / 8, 1 / 2  # of the side
 
 
@@ -39,7 +39,7 @@ def augment(images: Tensor, kinds: Sequence[str], random: Tensor) -> Tensor:
 
 
 def flip(images: Tensor, random: Tensor) -> Tensor:
-    """Mirrors the images, (N, C, H, W), whose entry of ``random``, (N, 1) in [0, 1), is under ½."""
+    """Mirrors the images, (N, C, H, W), whose entry of ``random``, (N, 1) in [0, 1), is below ½."""
     return torch.where((random < 0.5)[:, :, None, None], images.flip(3), images)
 
 
@@ -54,11 +54,11 @@ def _color(images: Tensor, random: Tensor) -> Tensor:
 
 
 def _translation(images: Tensor, random: Tensor) -> Tensor:
-    """By up to an eighth of the side in whole pixels; what moves in is 0."""
+    """By up to an eighth of the side in whole pixels; pixels from outside are 0."""
     height, width = images.shape[2:]
     down = _whole(random[:, 0], 2 * _pixels(height, _SHIFT) + 1) - _pixels(height, _SHIFT)
     right = _whole(random[:, 1], 2 * _pixels(width, _SHIFT) + 1) - _pixels(width, _SHIFT)
-    # One row and column of zeros around, to which all that lies outside is sent.
+    # Zeros around the image: indices outside it are clamped to them.
     rows = (_counting(height, images) - down[:, None]).clamp(-1, height) + 1
     columns = (_counting(width, images) - right[:, None]).clamp(-1, width) + 1
     padded = functional.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""A checkpoint: a folder of safetensors and JSON, which appears whole or not at all.
+"""A checkpoint: a folder of safetensors and JSON that appears complete or not at all.
 
 checkpoints/000050048/state.safetensors        every tensor of the training
                       generator.safetensors    the moving average, as the run's own: `facegan sample` takes the folder
@@ -39,21 +39,22 @@ from facegan.run_dir import STATE
 
 FORMAT = 2
 TENSORS = "state.safetensors"
-REPLACED = ".replaced"  # suffix of a checkpoint that a newer one of the same image is about to replace
+REPLACED = ".replaced"  # suffix of a checkpoint while a newer one of the same images replaces it
 
 
 class Damaged(Exception):
-    """Why a checkpoint can't be used; `facegan.training.checkpoint` looks for another."""
+    """Why a checkpoint cannot be used."""
 
 
-def _spec(told: dict[str, Any]) -> dict[str, Any]:
-    if not is_spec(told):
-        raise ValueError("no spec of nets")
-    return told
+def _valid_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    if not is_spec(spec):
+        raise ValueError("not a spec of nets")
+    return spec
 
 
 _Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Flag = Annotated[bool, Field(strict=True)]
 
 
 class _Part(BaseModel):
@@ -85,7 +86,7 @@ class _Health(_Part):
     real_diversity: _Number
     stretch: list[tuple[_Number, _Number]]
     lasting: list[str]
-    was_diverse: Annotated[bool, Field(strict=True)]
+    was_diverse: _Flag
     earlier_at: tuple[Annotated[int, Field(strict=True, ge=-1, lt=2**62)], Annotated[int, Field(strict=True)]]
 
 
@@ -98,14 +99,14 @@ class _Best(_Part):
 
 
 class _State(_Part):
-    """What a checkpoint says of itself, as far as it is used again. What older checkpoints lack has a default."""
+    """The entries of state.json that are read again."""
 
     images: _Count
     rounds: _Count
-    counts: _Counts | None = None
-    lr_scale: _Number = 1.0
+    counts: _Counts
+    lr_scale: _Number
     scaler: _Scalers
-    spec: Annotated[dict[str, Any], AfterValidator(_spec)]
+    spec: Annotated[dict[str, Any], AfterValidator(_valid_spec)]
     stream: dict[str, Any]
     health: _Health
     rolled_back: dict[str, Any] | None
@@ -113,13 +114,13 @@ class _State(_Part):
     seconds: _Number
     logged_at: tuple[_Count, _Number]
     log: dict[str, _Count]
-    scheduled: Annotated[bool, Field(strict=True)]
+    scheduled: _Flag
     files: _Files
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose checksums were right when it was read."""
+    """A checkpoint with correct checksums."""
 
     path: Path
     images: int
@@ -132,111 +133,9 @@ class Checkpoint:
         return {key.removeprefix(prefix): tensor for key, tensor in self.tensors.items() if key.startswith(prefix)}
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
-    """Under a temporary name, flushed, renamed; one that has the name already is replaced.
-
-    Raises:
-        DiskError: it can't be written; nothing of it is left.
-    """
-    data = save(plain_tensors(tensors))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    with disk_errors(path.parent, need_bytes=len(data)):
-        try:
-            temporary.mkdir()
-            write_bytes(temporary / TENSORS, data)
-            save_generator(temporary / FILE_NAME, generator)
-            sums = {TENSORS: _about(data), FILE_NAME: _about((temporary / FILE_NAME).read_bytes())}
-            about = {"format": FORMAT, **state, "files": sums}
-            write_json(temporary / STATE, {**about, "sha256": _sum_of(about)})
-            replace_folder(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        fsync(path.parent)
-
-
-def replace_folder(new: Path, path: Path) -> None:
-    """At every moment one of the two is there under its name or under ``REPLACED``."""
-    if path.exists():
-        path.rename(path.with_name(path.name + REPLACED))
-    new.rename(path)
-    shutil.rmtree(path.with_name(path.name + REPLACED), ignore_errors=True)
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself.
-
-    Raises:
-        Damaged: it can't be trusted.
-        CheckpointError: it is of a format that is not read here.
-    """
-    try:
-        state = read_json(path / STATE)
-    except FileNotFoundError:
-        raise Damaged(f"{STATE} is missing") from None
-    except DamagedFile as error:
-        raise Damaged(f"{STATE} can't be read: {error.why}") from None
-    except OSError as error:
-        raise Damaged(f"{STATE} can't be read: {error.strerror}") from None
-    if not isinstance(state, dict):
-        raise Damaged(f"{STATE} is no checkpoint's")
-    if isinstance(state.get("format"), int) and state["format"] != FORMAT:
-        raise CheckpointError(unknown_format(path, state["format"], FORMAT))
-    if state.pop("sha256", None) != _sum_of(state):
-        raise Damaged(f"the SHA-256 of {STATE} is another")
-    try:
-        with parsing(path / STATE):
-            _State.model_validate(state)
-    except DamagedFile as error:
-        raise Damaged(f"{STATE} does not fit: {error.why}") from None
-    return state
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Raises what `read_state` does."""
-    state = read_state(path)
-    tensors: dict[str, Tensor] = {}
-    for name in (TENSORS, FILE_NAME):
-        about = state["files"][name]
-        try:
-            data = (path / name).read_bytes()
-        except FileNotFoundError:
-            raise Damaged(f"{name} is missing") from None
-        except OSError as error:
-            raise Damaged(f"{name} can't be read: {error}") from None
-        if len(data) != about["bytes"]:
-            raise Damaged(f"{name} has {len(data):,} bytes of {about['bytes']:,}")
-        if hashlib.sha256(data).hexdigest() != about["sha256"]:
-            raise Damaged(f"the SHA-256 of {name} is another")
-        if name == TENSORS:
-            try:
-                tensors = parse_tensors(data, path / name)
-            except DamagedFile as error:
-                raise Damaged(f"{name} can't be read: {error.why}") from None
-    return Checkpoint(path, state["images"], state, tensors)
-
-
-def unknown_format(path: Path, found: object, known: int) -> str:
-    """The sentence for files of another version of facegan."""
-    older = isinstance(found, int) and found < known
-    advice = "Begin anew with another --run folder or --resume never" if older else "Update facegan"
-    return f"{path} has format {found!s:.40}, and this facegan reads format {known}. {advice}."
-
-
-def _about(data: bytes) -> dict[str, Any]:
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _sum_of(state: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-# The folder of checkpoints: which is taken up, which is gone back to, and which are kept.
-
-
 @dataclass(frozen=True)
 class CheckpointManager:
-    """``checkpoints/`` of a run."""
+    """``checkpoints/`` of a run: which checkpoint to resume from, to roll back to, and to keep."""
 
     folder: Path
 
@@ -244,19 +143,19 @@ class CheckpointManager:
         return self.folder / f"{images:09d}"
 
     def paths(self) -> list[Path]:
-        """Folders of checkpoints, the newest first."""
+        """Folders of checkpoints, newest first."""
         folders = [path for path in self.folder.glob("*") if path.name.isdecimal() and path.is_dir()]
         return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
-    def put(self, images: int, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
+    def save(self, images: int, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
         """
         Raises:
-            DiskError: it can't be written; the ones before stand.
+            DiskError: it cannot be written; earlier checkpoints are unchanged.
         """
         remove_partials(make_folder(self.folder))
         write_checkpoint(self.path(images), tensors, {"images": images, **state}, generator)
 
-    def thin_out(self, keep: int, milestones: Collection[int]) -> None:
+    def prune(self, keep: int, milestones: Collection[int]) -> None:
         """Deletes all but the newest, the ``keep`` newest scheduled ones, and those at ``milestones``."""
         paths = self.paths()
         scheduled = [path for path in paths if _is_scheduled(path)]
@@ -267,10 +166,10 @@ class CheckpointManager:
                     shutil.rmtree(path)
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
-        """The newest whole checkpoint. Damaged ones after it are renamed to ``*.damaged`` with a warning.
+        """The newest undamaged checkpoint. Damaged ones after it are renamed to ``*.damaged`` with a warning.
 
         Raises:
-            CheckpointError: there are checkpoints, but none is whole, or one is of a format unknown here.
+            CheckpointError: all checkpoints are damaged, or one has an unknown format.
         """
         self._finish_replacing()
         damaged: dict[Path, Damaged] = {}
@@ -281,19 +180,22 @@ class CheckpointManager:
                 damaged[path] = problem
                 continue
             for bad, problem in damaged.items():
-                warn(f"the checkpoint {bad} is damaged ({problem}): taking the one before.")
-                _put_aside(bad)
+                warn(f"the checkpoint {bad} is damaged ({problem}): using the one before.")
+                with disk_errors(self.folder):
+                    renamed = bad.with_name(f"{bad.name}.damaged")
+                    shutil.rmtree(renamed, ignore_errors=True)
+                    bad.rename(renamed)
             return checkpoint
         if damaged:
             first, problem = next(iter(damaged.items()))
             raise CheckpointError(
-                f"None of the checkpoints in {self.folder} is whole ({first.name}: {problem}).\n"
-                "Start again with --resume never, or put an undamaged copy there."
+                f"All checkpoints in {self.folder} are damaged ({first.name}: {problem}).\n"
+                "Restore an undamaged copy, or start again with --resume never."
             )
         return None
 
-    def newest_scheduled(self) -> Checkpoint | None:
-        """Where a roll-back goes: it may not depend on when somebody pressed Ctrl-C."""
+    def latest_scheduled(self) -> Checkpoint | None:
+        """The one to roll back to: it must not depend on when somebody pressed Ctrl-C."""
         for path in self.paths():
             try:
                 if _is_scheduled(path):
@@ -302,8 +204,7 @@ class CheckpointManager:
                 continue
         return None
 
-    def drop_after(self, images: int) -> None:
-        """Deletes checkpoints of a future that will not be."""
+    def delete_after(self, images: int) -> None:
         with disk_errors(self.folder):
             for path in self.paths():
                 if int(path.name) > images:
@@ -320,15 +221,105 @@ class CheckpointManager:
                     replace_folder(old, path)
 
 
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
+    """Writes under a temporary name, flushes, renames; replaces a checkpoint of the same name.
+
+    Raises:
+        DiskError: it cannot be written; nothing of it is left.
+    """
+    data = save(plain_tensors(tensors))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    with disk_errors(path.parent, need_bytes=len(data)):
+        try:
+            temporary.mkdir()
+            write_bytes(temporary / TENSORS, data)
+            save_generator(temporary / FILE_NAME, generator)
+            files = {TENSORS: _facts(data), FILE_NAME: _facts((temporary / FILE_NAME).read_bytes())}
+            about = {"format": FORMAT, **state, "files": files}
+            write_json(temporary / STATE, {**about, "sha256": _checksum(about)})
+            replace_folder(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync(path.parent)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """At every moment, one of the two exists under its name or under ``REPLACED``."""
+    if path.exists():
+        path.rename(path.with_name(path.name + REPLACED))
+    new.rename(path)
+    shutil.rmtree(path.with_name(path.name + REPLACED), ignore_errors=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """
+    Raises:
+        Damaged: a file is missing or damaged.
+        CheckpointError: it has an unknown format.
+    """
+    state = _read_state(path)
+    tensors: dict[str, Tensor] = {}
+    for name in (TENSORS, FILE_NAME):
+        facts = state["files"][name]
+        try:
+            data = (path / name).read_bytes()
+        except FileNotFoundError:
+            raise Damaged(f"{name} is missing") from None
+        except OSError as error:
+            raise Damaged(f"{name} cannot be read: {error}") from None
+        if len(data) != facts["bytes"]:
+            raise Damaged(f"{name} has {len(data):,} bytes of {facts['bytes']:,}")
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise Damaged(f"{name} has another SHA-256")
+        if name == TENSORS:
+            try:
+                tensors = parse_tensors(data, path / name)
+            except DamagedFile as error:
+                raise Damaged(f"{name} cannot be read: {error.why}") from None
+    return Checkpoint(path, state["images"], state, tensors)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = read_json(path / STATE)
+    except FileNotFoundError:
+        raise Damaged(f"{STATE} is missing") from None
+    except DamagedFile as error:
+        raise Damaged(f"{STATE} cannot be read: {error.why}") from None
+    except OSError as error:
+        raise Damaged(f"{STATE} cannot be read: {error.strerror}") from None
+    if not isinstance(state, dict):
+        raise Damaged(f"{STATE} is not a checkpoint's")
+    if isinstance(state.get("format"), int) and state["format"] != FORMAT:
+        raise CheckpointError(unknown_format(path, state["format"], FORMAT))
+    if state.pop("sha256", None) != _checksum(state):
+        raise Damaged(f"{STATE} has another SHA-256")
+    try:
+        with parsing(path / STATE):
+            _State.model_validate(state)
+    except DamagedFile as error:
+        raise Damaged(f"{STATE} is invalid: {error.why}") from None
+    return state
+
+
+def unknown_format(path: Path, found: object, known: int) -> str:
+    """The error for files of another version of facegan."""
+    older = isinstance(found, int) and found < known
+    advice = "Use another --run folder or --resume never" if older else "Update facegan"
+    return f"{path} has format {found!s:.40}, and this facegan reads format {known}. {advice}."
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _checksum(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
 def _is_scheduled(path: Path) -> bool:
     try:
-        return read_state(path)["scheduled"]
+        return _read_state(path)["scheduled"]
     except Damaged:
         return False
-
-
-def _put_aside(path: Path) -> None:
-    aside = path.with_name(f"{path.name}.damaged")
-    with disk_errors(path.parent):
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)

@@ -1,4 +1,4 @@
-"""losses.png: the rows of stats.jsonl as curves, with the marks that `facegan.training.monitor` left."""
+"""losses.png: the rows of stats.jsonl as curves, with marks where `facegan.training.monitor` found a failure."""
 
 from __future__ import annotations
 
@@ -33,10 +33,7 @@ _PANELS = (
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:
-    """Losses, D's mean logits and accuracy, and what was measured, over images; PNG bytes.
-
-    Needs one row of losses at least.
-    """
+    """Losses, D's mean logits and accuracy, and evaluations, over images; PNG bytes. Needs a training row."""
     # The object API: pyplot would keep figures alive and pick a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -60,7 +57,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     _name_marks(panels[0], marks)
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
-    # A figure is full of cycles: left to themselves, those of fifty drawings filled 50 MB before they were collected.
+    # A figure is full of reference cycles: those of fifty drawings filled 50 MB before Python collected them.
     figure.clear()
     gc.collect()
     return data.getvalue()
@@ -69,7 +66,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
 def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label: str) -> None:
     images = [row["images"] for row in rows]
     for name, title in names.items():
-        if name in rows[-1]:  # an older facegan wrote fewer
+        if name in rows[-1]:
             axes.plot(
                 images,
                 [row.get(name, math.nan) for row in rows],
@@ -84,18 +81,20 @@ def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label
 
 
 def _measurements(axes: Axes, rows: list[dict[str, Any]], floors: list[dict[str, float]]) -> None:
-    """The first metric, its best values so far, and what real images come to."""
+    """The first metric, its best value so far, and its value for real images."""
     name = next(iter(rows[-1]["measured"]))
     values = [(row["images"], row["measured"].get(name), row["best"]) for row in rows]
-    told = [(images, value, best) for images, value, best in values if value is not None]
-    axes.plot([images for images, _, _ in told], [value for _, value, _ in told], linewidth=1.2, marker=".", label=name)
-    best = [(images, value) for images, value, best in told if best][-1:]
+    points = [(images, value, best) for images, value, best in values if value is not None]
+    axes.plot(
+        [images for images, _, _ in points], [value for _, value, _ in points], linewidth=1.2, marker=".", label=name
+    )
+    best = [(images, value) for images, value, best in points if best][-1:]
     for images, value in best:
         axes.plot(images, value, linestyle="", marker="o", fillstyle="none", color="black", label="best so far")
     if floors and name in floors[-1]:
         axes.axhline(floors[-1][name], color="tab:green", linestyle=":", linewidth=1, label="real images")
     axes.set_ylabel("measured")
-    if all(value >= 0 for _, value, _ in told):
+    if all(value >= 0 for _, value, _ in points):
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,10 +1,10 @@
-"""Several processes that train one pair of nets, one a GPU, as torchrun starts them.
+"""Several processes that train one pair of nets, one per GPU, as torchrun starts them.
 
     torchrun --nproc-per-node N -m -- facegan train …
 
-Without ``--`` torchrun takes ``--run`` for one of its own options. Each process takes its share of a batch, and
-gradients are summed by one flat all-reduce a net and step. PyTorch's wrapper for this (DistributedDataParallel) does
-not work with the gradient penalty's `autograd.grad`.
+The ``--`` keeps torchrun from taking ``--run`` for an option of its own. Each process computes its share of a batch,
+and one flat all-reduce per net and step sums the gradients: PyTorch's DistributedDataParallel does not support the
+`autograd.grad` of the gradient penalty.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from facegan.config import TrainConfig
 from facegan.errors import Interrupted, SettingsError
 
-_PATIENCE = timedelta(hours=2)  # while rank 0 saves, samples or measures, the others wait
+_TIMEOUT = timedelta(hours=2)  # while rank 0 saves, samples or evaluates, the others wait
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,10 @@ class World:
 
     rank: int = 0
     size: int = 1
-    talk: Any = None  # the group for words between processes, on CPUs, where `size` is more than 1
+    cpu_group: Any = None  # for messages between processes, on CPUs; None in a single process
 
     @property
-    def writes(self) -> bool:
+    def is_main(self) -> bool:
         """One process writes the log, pictures and checkpoints."""
         return self.rank == 0
 
@@ -46,30 +45,29 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def any(self, yes: bool) -> bool:
-        """Whether any process says yes; all get the same answer."""
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all processes get the same answer."""
         if self.size == 1:
-            return yes
-        said = torch.tensor(int(yes))
-        dist.all_reduce(said, dist.ReduceOp.MAX, group=self.talk)
-        return bool(said.item())
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.cpu_group)
+        return bool(flags.item())
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier(group=self.talk)
+            dist.barrier(group=self.cpu_group)
 
     def share(self, batch: int) -> int:
         """Images of a batch that each process computes.
 
         Raises:
-            SettingsError: it can't be shared evenly.
+            SettingsError: the batch is not a multiple of the number of processes.
         """
         if batch % self.size:
             down, up = batch // self.size * self.size, -(-batch // self.size) * self.size
             raise SettingsError(
-                f"--batch {batch} can't be shared evenly by {self.size} processes: choose "
-                f"{f'{down} or {up}' if down else up}."
+                f"--batch {batch} cannot be shared evenly by {self.size} processes. "
+                f"Choose {f'{down} or {up}' if down else up}."
             )
         return batch // self.size
 
@@ -77,60 +75,48 @@ class World:
 SINGLE = World()
 
 
-def asked_size() -> int:
-    """How many processes torchrun started, by its environment; 1 without it."""
+def world_size() -> int:
+    """How many processes torchrun started, by its environment variable; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def first_of_processes() -> bool:
-    """Whether this one speaks for all that torchrun started."""
-    return os.environ.get("RANK", "0") == "0" or asked_size() == 1
+def is_main_process() -> bool:
+    """The same as `World.is_main`, before the processes are connected."""
+    return os.environ.get("RANK", "0") == "0" or world_size() == 1
 
 
-def own_device(device: str) -> str:
-    """``auto`` and ``cuda`` are this process's own GPU under torchrun."""
-    local = os.environ.get("LOCAL_RANK")
-    if asked_size() == 1 or local is None or device not in ("auto", "cuda") or not torch.cuda.is_available():
+def local_device(device: str) -> str:
+    """Under torchrun, ``auto`` and ``cuda`` mean this process's own GPU."""
+    rank = os.environ.get("LOCAL_RANK")
+    if world_size() == 1 or rank is None or device not in ("auto", "cuda") or not torch.cuda.is_available():
         return device
-    return f"cuda:{local}"
+    return f"cuda:{rank}"
 
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[World]:
-    """The processes that torchrun started; NCCL between GPUs, gloo between CPUs.
+    """Connects the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
 
-    They stay joined until they end: a second training in the same processes finds them so.
+    They stay connected until they end, so that a second training in the same processes can use the connection.
     """
-    if asked_size() == 1:
+    if world_size() == 1:
         yield SINGLE
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
         atexit.register(dist.destroy_process_group)
-    talk = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    cpu_group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), talk)
+        yield World(dist.get_rank(), dist.get_world_size(), cpu_group)
     except Interrupted:
-        dist.destroy_process_group(talk)
+        dist.destroy_process_group(cpu_group)
         raise
     except BaseException:
-        # Others may wait in an all-reduce for this process, and taking leave of NCCL would wait for them. It ends at
-        # once instead, and torchrun ends the others.
+        # Other processes may wait for this one in an all-reduce, and destroying NCCL's group would wait for them. This
+        # process ends at once instead, and torchrun ends the others.
         atexit.unregister(dist.destroy_process_group)
         raise
-    dist.destroy_process_group(talk)
-
-
-def require_gpu_for_sync(config: TrainConfig, device: torch.device) -> None:
-    """
-    Raises:
-        SettingsError: several processes on CPUs ask for a synchronised batch norm; torch has it for GPUs only.
-    """
-    if config.sync_batchnorm and asked_size() > 1 and device.type != "cuda":
-        raise SettingsError(
-            f"train.sync_batchnorm needs CUDA GPUs for several processes, and the device is {device}.\n"
-            "Leave it out, train in a single process, or use nets without batch norm."
-        )
+    dist.destroy_process_group(cpu_group)

@@ -1,4 +1,4 @@
-"""What a run will take, said before it starts."""
+"""How long a run will take and how much disk, before it starts; and which batch fits into memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ from facegan.files import human_bytes
 from facegan.system import memory_bytes
 from facegan.training.trainer import Trainer
 
-_CPU_BATCH = 16  # large enough for the rate to be that of a whole batch, within a fifth
+_CPU_BATCH = 16  # large enough to predict the rate of a whole batch within a fifth
 _GRID_IMAGES, _PNG_RATIO = 64, 0.8
 _EARLY_GRIDS = 4
 _HOUR = 3600.0
@@ -39,7 +38,7 @@ class Estimate:
 
     @classmethod
     def of(cls, trainer: Trainer, done: int, total: int) -> Estimate:
-        return cls(trainer, done, total, images_per_second(trainer), disk_bytes(trainer, total))
+        return cls(trainer, done, total, _images_per_second(trainer), _disk_bytes(trainer, total))
 
     @property
     def seconds(self) -> float:
@@ -49,14 +48,13 @@ class Estimate:
     def on(self) -> str:
         trainer = self.trainer
         on = f"{trainer.device} in {trainer.precision}"
-        if trainer.ranks.size > 1:
-            on = f"{trainer.ranks.size} processes, {on}"
-        if trainer.not_recorded and trainer.device.type != "cpu":
-            on += f" without CUDA graphs ({trainer.not_recorded})"
+        if trainer.world.size > 1:
+            on = f"{trainer.world.size} processes, {on}"
+        if trainer.no_graphs_reason and trainer.device.type != "cpu":
+            on += f" without CUDA graphs ({trainer.no_graphs_reason})"
         return on
 
     def announcement(self) -> str:
-        """One sentence: how many images, about how long, how much disk."""
         return (
             f"{self.trainer.config.method}: {self.total - self.done:,} images to go, {self.total:,} in all, on "
             f"{self.on}; about {human_seconds(self.seconds)} and {human_bytes(self.disk_bytes)} of disk."
@@ -74,7 +72,7 @@ class Estimate:
         )
 
     def advice(self) -> str:
-        """On a CPU, where it takes more than an hour: how far an hour goes, and the option for it; else ""."""
+        """On a CPU that needs more than an hour: the --images that take an hour; else ""."""
         free = "images" in self.trainer.config.free_on_resume
         if self.trainer.device.type != "cpu" or self.seconds <= _HOUR or (self.done and not free):
             return ""
@@ -97,47 +95,36 @@ def _short(images: int) -> str:
     return f"{images // 1000}k" if images % 1000 == 0 else str(images)
 
 
-def images_per_second(trainer: Trainer) -> float:
-    """Measured on nets that are thrown away, with random images: nothing of the run is touched."""
-    config, ranks = trainer.config, trainer.ranks
-    batch = config.batch // ranks.size
-    changes: dict[str, Any] = {"d_warmup_images": 0, "g_warmup_images": 0, "penalty_every": 1}  # rounds of one kind
-    if trainer.device.type == "cpu":
-        batch = min(batch, _CPU_BATCH)
-        changes["grad_accum_steps"] = 1
-    config = TrainConfig.of({**config.model_dump(), **changes, "batch": batch})
-    probe = Trainer(config, trainer.spec, trainer.device, trainer.precision)
-    shape = (batch, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
-    reals = itertools.repeat(torch.full(shape, 127, dtype=torch.uint8, device=trainer.device))
-    probe.round(reals)
-    probe.means()  # waits for the device
-    start = time.perf_counter()
-    probe.round(reals)
-    probe.means()
-    seconds = time.perf_counter() - start
-    probe.close()
-    if probe.device.type == "cuda":  # its nets would else take up room until Python's collector comes by
-        del probe
-        gc.collect()
-        torch.cuda.empty_cache()
-    return ranks.size * config.round_images / seconds
+def _images_per_second(trainer: Trainer) -> float:
+    """Measured on throw-away nets with constant images; changes nothing of the run."""
+    config, world = trainer.config, trainer.world
+    on_cpu = trainer.device.type == "cpu"
+    batch = min(config.batch // world.size, _CPU_BATCH) if on_cpu else config.batch // world.size
+    accumulation = {"grad_accum_steps": 1} if on_cpu else {}
+    with closing(_probe(trainer, batch=batch, penalty_every=1, **accumulation)) as probe:
+        _step(probe)
+        start = time.perf_counter()
+        _step(probe)
+        seconds = time.perf_counter() - start
+        images = world.size * probe.config.step_images
+    del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
+    _free_gpu(trainer)
+    return images / seconds
 
 
-def disk_bytes(trainer: Trainer, total_images: int) -> float:
+def _disk_bytes(trainer: Trainer, total_images: int) -> float:
     config, size = trainer.config, trainer.spec.size
     checkpoint = sum(tensor.nbytes for tensor in trainer.tensors().values())
     checkpoint += sum(parameter.nbytes for parameter in trainer.ema.net.parameters())  # its generator's file
     kept = min(config.keep, total_images // config.save_every + 1) + 1  # one more while it is being written
     kept += len(config.milestones) + (config.eval_every > 0)  # the best
-    # A grid lies in samples/ and again in TensorBoard's file.
+    # Each grid is in samples/ and in TensorBoard's file.
     grids = (total_images // config.sample_every + 2 + _EARLY_GRIDS) * 2 * _GRID_IMAGES * 3 * size * size * _PNG_RATIO
     return kept * checkpoint + grids
 
 
-# Batches that do not fit into memory: what to say, and which would.
-
-# As CUDA, PyTorch's CPU allocator and oneDNN say it; then cuBLAS and cuDNN, which have memory of their own.
-_WORDS = (
+# Errors of CUDA, PyTorch's CPU allocator and oneDNN; then of cuBLAS and cuDNN, which have memory of their own.
+_MEMORY_ERRORS = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
@@ -149,7 +136,7 @@ _WORDS = (
 
 @contextmanager
 def explain_out_of_memory(trainer: Trainer) -> Iterator[None]:
-    """Turns a device's cry for memory into a sentence with the batch size that fits, found by trying.
+    """Turns an out-of-memory error into advice: the batch size that fits, found by trying.
 
     Raises:
         SettingsError: the batch is too large for the device.
@@ -161,52 +148,42 @@ def explain_out_of_memory(trainer: Trainer) -> Iterator[None]:
         if not _is_about_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled the memory
-    raise SettingsError(_sentence(trainer))
+    raise SettingsError(_out_of_memory_message(trainer))
 
 
 def _is_about_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return any(words in str(error) for words in _WORDS)
+    return any(words in str(error) for words in _MEMORY_ERRORS)
 
 
-def _sentence(trainer: Trainer) -> str:
-    trainer.work.forget()
-    trainer.close()  # its recordings' memory
-    config, size = trainer.config, trainer.ranks.size
-    place = f"the memory of {trainer.device} ({human_bytes(_has_bytes(trainer.device))})"
+def _out_of_memory_message(trainer: Trainer) -> str:
+    trainer.close()  # the memory of its CUDA graphs
+    config, processes, device = trainer.config, trainer.world.size, trainer.device
+    memory = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory_bytes()
     in_parts = f", in {config.grad_accum_steps} parts," if config.grad_accum_steps > 1 else ""
-    too_large = f"--batch {config.batch}{in_parts} does not fit into {place}"
-    part = config.batch // size // config.grad_accum_steps
-    fits = next((smaller for smaller in _halves(part) if _fits(trainer, smaller)), None)
+    problem = f"--batch {config.batch}{in_parts} does not fit into the memory of {device} ({human_bytes(memory)})"
+    part = config.batch // processes // config.grad_accum_steps
+    halves = (part >> shift for shift in range(1, part.bit_length()))
+    fits = next((images for images in halves if _fits(trainer, images)), None)
     if fits is None:
-        return f"{too_large}, nor does a single image.\nUse narrower nets (--set train.width=…) or another --device."
-    parts = next(n for n in itertools.count(2) if config.batch % (n * size) == 0 and config.batch // n // size <= fits)
+        return f"{problem}, nor does a single image.\nUse narrower nets (--set train.width=…) or another --device."
+    steps = next(
+        n for n in itertools.count(2) if config.batch % (n * processes) == 0 and config.batch // n // processes <= fits
+    )
     return (
-        f"{too_large}; {fits * size} images at once do.\n"
-        f"Begin anew (--resume never) with --batch {fits * size * config.grad_accum_steps}, or with "
-        f"--set train.grad_accum_steps={parts} to compute the same batch in parts."
+        f"{problem}; {fits * processes} images at once do.\n"
+        f"Start again (--resume never) with --batch {fits * processes * config.grad_accum_steps}, or with "
+        f"--set train.grad_accum_steps={steps} to compute the same batch in parts."
     )
 
 
-def _halves(count: int) -> Iterator[int]:
-    while count > 1:
-        count //= 2
-        yield count
-
-
 def _fits(trainer: Trainer, images: int) -> bool:
-    """Whether a round of so many images passes, on nets that are thrown away."""
-    gc.collect()
-    if trainer.device.type == "cuda":
-        torch.cuda.empty_cache()
-    changes = {"batch": images, "grad_accum_steps": 1, "d_warmup_images": 0, "g_warmup_images": 0}
-    config = TrainConfig.of({**trainer.config.model_dump(), **changes})
-    shape = (images, trainer.spec.channels, trainer.spec.size, trainer.spec.size)
+    """Whether a step of so many images succeeds, on throw-away nets."""
+    _free_gpu(trainer)
     try:
-        with closing(Trainer(config, trainer.spec, trainer.device, trainer.precision)) as probe:  # recorded, too
-            probe.round(itertools.repeat(torch.zeros(shape, dtype=torch.uint8, device=trainer.device)))
-            probe.means()  # waits for the device
+        with closing(_probe(trainer, batch=images, grad_accum_steps=1)) as probe:  # with CUDA graphs, too
+            _step(probe)
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not _is_about_memory(error):
             raise
@@ -215,5 +192,21 @@ def _fits(trainer: Trainer, images: int) -> bool:
     return True
 
 
-def _has_bytes(device: torch.device) -> float:
-    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory_bytes()
+def _probe(trainer: Trainer, **changes: int) -> Trainer:
+    """A trainer with fresh nets and other settings, without warm-ups: all steps are alike."""
+    changes |= {"d_warmup_images": 0, "g_warmup_images": 0}
+    config = TrainConfig.of({**trainer.config.model_dump(), **changes})
+    return Trainer(config, trainer.spec, trainer.device, trainer.precision)
+
+
+def _step(probe: Trainer) -> None:
+    spec, config = probe.spec, probe.config
+    shape = (config.batch, spec.channels, spec.size, spec.size)
+    probe.train_step(itertools.repeat(torch.full(shape, 127, dtype=torch.uint8, device=probe.device)))
+    probe.means()  # waits for the device
+
+
+def _free_gpu(trainer: Trainer) -> None:
+    gc.collect()
+    if trainer.device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""``--init``: another run that starts from trained weights."""
+"""``--init``: a new run starts from trained weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from facegan.training.trainer import Trainer
 class InitWeights:
     """Trained weights by net (``generator``, ``ema`` and, of a checkpoint, ``discriminator``), and their origin."""
 
-    path: str  # as it was given
+    path: str  # as the user wrote it
     file: Path
     images: int | None  # of the checkpoint; None for a generator's file
     nets: dict[str, dict[str, Tensor]]
@@ -38,31 +38,31 @@ class InitWeights:
 
 
 def read_weights(path: str | Path, trust_code: Trust | None = False) -> InitWeights:
-    """Of a generator's file, a checkpoint's folder, or a run's (its newest checkpoint, else its generator).
+    """Reads a generator's file, a checkpoint's folder, or a run's (its newest checkpoint, else its generator).
 
     Args:
-        trust_code: as `load_generator` has it; None reads tensors of nets of somebody's own without building them.
+        trust_code: as for `load_generator`; None reads the tensors of a user's own nets without building them.
 
     Raises:
         SettingsError: a generator's file names nets that are not trusted.
-        CheckpointError: there is none, it is damaged, or holds numbers that are not finite.
+        CheckpointError: it is missing or damaged, or holds numbers that are not finite.
     """
-    where = Path(path)
-    weights = _of_folder(path, where, trust_code) if where.is_dir() else _of_generator(path, where, trust_code)
+    source = Path(path)
+    weights = _of_folder(path, source, trust_code) if source.is_dir() else _of_generator(path, source, trust_code)
     for net, tensors in weights.nets.items():
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
                 raise CheckpointError(
-                    f"--init {path}: {net}.{name} holds numbers that are not finite. Take an earlier checkpoint."
+                    f"--init {path}: {net}.{name} holds numbers that are not finite. Use an earlier checkpoint."
                 )
     return weights
 
 
 def start_from(trainer: Trainer, weights: InitWeights) -> None:
-    """Puts the weights into nets that nothing was done with yet. Optimizers, images and schedules begin anew.
+    """Loads the weights into fresh nets. Optimizers, images and schedules start from scratch.
 
     Raises:
-        CheckpointError: names the nets that differ, and in what.
+        CheckpointError: the nets have another architecture or another distribution of latents.
     """
     own: dict[str, nn.Module] = {
         "generator": trainer.generator,
@@ -72,13 +72,13 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
     different = [net for net, tensors in weights.nets.items() if _first_other(tensors, own[net].state_dict())]
     if different:
         raise CheckpointError(
-            _sentence(weights, trainer.spec, [net for net in different if net != "ema"] or different, own)
+            _mismatch(weights, trainer.spec, [net for net in different if net != "ema"] or different, own)
         )
-    law = weights.spec.get("law", trainer.spec.law)
-    if law != trainer.spec.law:
+    distribution = weights.spec.get("law", trainer.spec.law)
+    if distribution != trainer.spec.law:
         raise CheckpointError(
-            f"--init {weights.path}: its generator learnt on latents of the law {law}, and this run draws them "
-            f"{trainer.spec.law}.\nSet train.latent_distribution={law}."
+            f"--init {weights.path}: its generator was trained on {distribution} latents, and this run draws "
+            f"{trainer.spec.law} ones.\nSet train.latent_distribution={distribution}."
         )
     for net, tensors in weights.nets.items():
         own[net].load_state_dict(tensors)
@@ -112,7 +112,7 @@ def _of_checkpoint(path: str | Path, folder: Path) -> InitWeights:
 
 
 def _first_other(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """The first tensor that is missing, too many or of another shape; "" where all agree."""
+    """The first tensor that is missing, unknown or of another shape, or ""."""
     for name in sorted(found.keys() | wanted.keys()):
         theirs, ours = found.get(name, torch.empty(0)), wanted.get(name, torch.empty(0))
         if name not in found or name not in wanted or theirs.shape != ours.shape:
@@ -120,13 +120,12 @@ def _first_other(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     return ""
 
 
-def _sentence(weights: InitWeights, spec: NetSpec, nets: list[str], own: dict[str, nn.Module]) -> str:
+def _mismatch(weights: InitWeights, spec: NetSpec, nets: list[str], own: dict[str, nn.Module]) -> str:
     ours = asdict(spec)
     settings = [f"{key} {value}, not {ours.get(key)}" for key, value in weights.spec.items() if value != ours.get(key)]
     first = f"{nets[0]}.{_first_other(weights.nets[nets[0]], own[nets[0]].state_dict())}"
     which = f"its {' and its '.join(nets)} {'differ' if len(nets) > 1 else 'differs'}"
-    how = f"it has {'; '.join(settings)}" if settings else f"the first tensor that does is {first}"
-    alone = nets == ["discriminator"]
-    way_out = f", or take its generator alone: --init {weights.file / FILE_NAME}" if alone else ""
+    how = f"it has {'; '.join(settings)}" if settings else f"the first different tensor is {first}"
+    generator = f", or only its generator: --init {weights.file / FILE_NAME}" if nets == ["discriminator"] else ""
     what = f"--init {weights.path} belongs to another architecture ({which}): {how}."
-    return f"{what}\nUse the settings that it was made with{way_out}."
+    return f"{what}\nUse the settings it was made with{generator}."

@@ -1,28 +1,28 @@
 """The run's log: stats.jsonl, TensorBoard, losses.png, log.txt and the sample grids.
 
-stats.jsonl has one JSON object a line, of four kinds, told apart by their fields. All have
+stats.jsonl has one JSON object per line, of four kinds with different fields. All have
 
-    images, rounds      so far
+    images, rounds      so far; a round is a training step
 
-A row of the training, one each ``--log-every`` images, means over the rounds since the row before:
+A training row, one every ``--log-every`` images, with means over the steps since the row before:
 
-    loss_d, loss_g      as the method defines them; ``loss_d`` holds penalties with their weights
+    loss_d, loss_g      as the method defines them; ``loss_d`` includes the weighted penalties
     d_real, d_fake      D's logits of real and of fake images
-    gp                  with a regulariser, as WGAN-GP has one: its penalty without its weight; the sum of several
-    k, convergence      BEGAN alone: its k, and its measure of convergence M
-    d_accuracy          share of images that D places rightly (logits of real ones above 0, of fake ones below); for
-                        critics (WGAN, relativistic, BEGAN) the share of pairs with the real one above the fake one
+    gp                  with a regulariser (WGAN-GP has one): the sum of the penalties without their weights
+    k, convergence      only with BEGAN: its k, and its measure of convergence M
+    d_accuracy          share of images that D classifies correctly (logits of real ones above 0, of fake ones below);
+                        for critics (WGAN, relativistic, BEGAN) the share of pairs with the real one above the fake one
     grad_g              L2 norm of G's gradient
-    skipped             fp16 alone: steps of both nets left out since the row before, for a gradient overflowed
-    lr_scale            1, or ½ after a roll-back: what all learning rates are multiplied by
+    skipped             only in fp16: updates of both nets skipped since the row before, because a gradient overflowed
+    lr_scale            factor of all learning rates: 1, or ½ after a roll-back
     images_per_second   since the row before, without saving and sampling
     seconds             of training so far, over all starts of the run
-    gpu_bytes           on a GPU alone: memory that torch holds there
+    gpu_bytes           only on a GPU: memory that torch has reserved
 
 A finding of `facegan.training.monitor`: ``health`` (``rolled_back``, ``d_too_strong``, ``collapse`` or ``no_change``),
-``value`` (what was measured), ``text`` (the warning). A measurement: ``measured`` ({metric: value}), ``best`` (whether
-it is the best so far). What it compares with, once before: ``protocol`` (what, how many images of which split, the
-seed) and ``floor`` ({metric: value} of real images beside other real ones).
+``value`` (the measured value), ``text`` (the warning). An evaluation: ``measured`` ({metric: value}), ``best`` (whether
+it is the best so far). Before the first one, its reference: ``protocol`` (what, how many images of which split, the
+seed) and ``floor`` ({metric: value} of real images against other real ones).
 """
 
 from __future__ import annotations
@@ -51,21 +51,27 @@ from facegan.run_dir import is_number
 from facegan.sample.generate import png_bytes, to_opencv
 from facegan.training.curves import draw_curves
 
-# Files that only grow, by whole pieces, on a disk that may be full.
+STATS, TEXT = "stats.jsonl", "log.txt"
+_MAX_IMAGES = 10**18
+_REQUIRED = ("loss_g", "loss_d", "seconds")  # of a training row
+_NO_CURVES = ("images", "rounds", "seconds")
+_MAX_WAITING_GRIDS = 32  # in memory while the disk is full: 0.7 MB each at 64×64
+_DRAW_REST = 20.0  # between two drawings of the curves, in durations of a drawing
+_JPEG_QUALITY = 95  # grids are lossless in samples/
 
 
 class AppendOnlyFile:
-    """A file whose every piece is there whole or not at all. What the disk refuses waits in memory."""
+    """A file to which whole pieces are appended. What a full disk refuses waits in memory."""
 
-    def __init__(self, path: Path, length: int | None = None) -> None:
-        """Cuts back to ``length`` bytes, where it is longer; None keeps all."""
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._waiting: list[bytes] = []
         with disk_errors(path.parent):
             path.touch()
-        self.cut(length)
+        self.cut(None)
 
     def cut(self, length: int | None) -> None:
+        """Truncates to ``length`` bytes if it is longer; None keeps all."""
         self._waiting.clear()
         self.length = self.path.stat().st_size
         if length is not None and length < self.length:
@@ -76,7 +82,7 @@ class AppendOnlyFile:
     def add(self, piece: bytes) -> None:
         """
         Raises:
-            DiskError: it can't be written; it waits.
+            DiskError: it cannot be written, and waits.
         """
         self._waiting.append(piece)
         self.catch_up()
@@ -85,7 +91,7 @@ class AppendOnlyFile:
         """Writes what waits.
 
         Raises:
-            DiskError: it still can't be written.
+            DiskError: it still cannot be written.
         """
         if not self._waiting:
             return
@@ -102,33 +108,28 @@ class AppendOnlyFile:
         self.length += len(data)
 
     def sync(self) -> None:
-        """Writes what waits, and flushes to the disk; raises as `catch_up`."""
+        """Writes what waits and flushes to disk; raises as `catch_up`."""
         self.catch_up()
         with disk_errors(self.path.parent), self.path.open("rb") as file:
             os.fsync(file.fileno())
 
 
-# TensorBoard's event file, written as its readers expect it.
-#
-# torch's SummaryWriter writes from a thread, which dies for good, with a traceback, where the disk is full once; it
-# takes three seconds to load; and it computes checksums of whole PNGs byte by byte in Python. Records, after
-# TensorFlow's record_writer.cc: a length (uint64), its checksum (uint32), the data, their checksum (uint32), all
-# little-endian.
-
-_numbers = itertools.count()
-_JPEG_QUALITY = 95  # grids lie without loss in samples/
-
-
 class TensorBoardWriter:
-    """Events of one start of a run. Every method raises DiskError where they must wait (see `AppendOnlyFile`)."""
+    """TensorBoard events of one start of a run. Every method raises DiskError as `AppendOnlyFile` does.
+
+    torch's SummaryWriter takes three seconds to import, computes checksums of whole PNGs byte by byte in Python, and
+    writes from a thread that dies with a traceback when the disk is full once. Records, after TensorFlow's
+    record_writer.cc: a length (uint64), its checksum (uint32), the data, its checksum (uint32), all little-endian.
+    """
 
     def __init__(self, run: Path) -> None:
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        start = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = next(name for i in itertools.count() if not (run / (name := f"{start}.{i}")).exists())
         self.file = AppendOnlyFile(run / name)
         self._add(file_version="brain.Event:2")
 
     def purge(self, step: int) -> None:
-        """Hides what was logged at ``step`` or later, here and in the files of earlier starts."""
+        """Hides events of ``step`` or later, here and in the files of earlier starts."""
         start = _messages("event").SessionLog(status=_messages("event").SessionLog.START)
         self._add(step=step, session_log=start)
 
@@ -149,7 +150,7 @@ class TensorBoardWriter:
 
 
 def _messages(kind: str) -> Any:
-    """TensorBoard's protocol buffers. Their classes are made while they load, so no type checker knows them."""
+    """TensorBoard's protocol buffers; their classes are created on import, unseen by type checkers."""
     return importlib.import_module(f"tensorboard.compat.proto.{kind}_pb2")
 
 
@@ -160,20 +161,12 @@ def _record(data: bytes) -> bytes:
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 
 
-STATS, TEXT = "stats.jsonl", "log.txt"
-_MOST_IMAGES = 10**18
-_IN_EACH = ("loss_g", "loss_d", "seconds")  # row of the training
-_NO_CURVES = ("images", "rounds", "seconds")
-_WAITING_GRIDS = 32  # kept in memory while the disk is full: 0.7 MB each at 64×64
-_REST = 20.0  # curves are drawn again after so many times the time that drawing took
-
-
 class RunLog:
-    """What a run says of itself. A disk that is full is warned of once and delays the log; it never ends the run.
+    """All logs of a run. A full disk causes one warning and delays the log; it never ends the run.
 
     Args:
-        images: where the checkpoint stands that the run goes on from; what the files say of later is cut away, so
-            that resuming leaves no trace. None begins anew.
+        images: of the checkpoint to resume from. Later entries are cut away, so that a resumed run has the same logs
+            as an uninterrupted one. None starts from scratch.
         lengths: `lengths` at that checkpoint.
     """
 
@@ -191,20 +184,20 @@ class RunLog:
         self.cut_back(images, lengths)
 
     def cut_back(self, images: int | None, lengths: Mapping[str, int] | None) -> None:
-        """Back to a checkpoint; log.txt keeps what it says."""
+        """Back to a checkpoint; log.txt keeps its lines."""
         self._cut_rows(-1 if images is None else images, (lengths or {}).get(STATS))
         for path in self.samples.glob("*.png"):
             if path.stem.isdecimal() and int(path.stem) > (-1 if images is None else images):
                 path.unlink()
         self._waiting_grids.clear()
-        with self._or_later():
+        with self._delayed():
             self._board.purge(0 if images is None else images + 1)
 
     def _cut_rows(self, images: int, length: int | None) -> None:
-        """Behind the last row of so many images. A line before it that is no row stays: it may be mended by hand."""
+        """After the last row of so many images. Invalid lines before it stay: somebody may repair them by hand."""
         read, kept, self.rows = 0, 0, []
         data = self._stats.path.read_bytes()
-        if length and data[length - 1 : length] == b"\n":  # else somebody has edited the file since
+        if length and data[length - 1 : length] == b"\n":  # else somebody has edited the file
             data = data[:length]
         for line in data.splitlines(keepends=True):
             read += len(line)
@@ -218,7 +211,7 @@ class RunLog:
         self._stats.cut(kept)
 
     def lengths(self) -> dict[str, int]:
-        """Of the files that a checkpoint is to be able to cut back. Right after `sync`."""
+        """Lengths of the files that a checkpoint can cut back; correct after `sync`."""
         return {STATS: self._stats.length, TEXT: self._text.length}
 
     def note(self, text: str) -> None:
@@ -231,53 +224,53 @@ class RunLog:
 
     def row(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
-        with self._or_later():
+        with self._delayed():
             self._stats.add((json.dumps(row, allow_nan=False) + "\n").encode())
         measured: dict[str, float | None] = row.get("measured", {})
         curves = {name: value for name, value in row.items() if name not in _NO_CURVES} if "loss_g" in row else {}
         curves |= {f"measured/{name}": value for name, value in measured.items() if value is not None}
         if curves:
-            with self._or_later():
+            with self._delayed():
                 self._board.scalars(curves, row["images"])
 
     def grid(self, picture: NDArray[np.uint8], images: int) -> None:
         self._waiting_grids[self.samples / f"{images:09d}.png"] = png_bytes(picture)
-        while len(self._waiting_grids) > _WAITING_GRIDS:
+        while len(self._waiting_grids) > _MAX_WAITING_GRIDS:
             self._waiting_grids.pop(next(iter(self._waiting_grids)))
-        with self._or_later():
+        with self._delayed():
             self._write_grids()
-        with self._or_later():
+        with self._delayed():
             self._board.picture("samples", picture, images)
 
     def draw(self, *, now: bool = False) -> None:
-        """Curves, unless they were drawn a moment ago: on a GPU drawing could take longer than the training."""
+        """losses.png, unless it was drawn a moment ago: on a GPU drawing could take longer than the training."""
         start = time.monotonic()
-        rested = start - self._drawn_at > _REST * self._draw_seconds
+        rested = start - self._drawn_at > _DRAW_REST * self._draw_seconds
         if (now or rested) and any("loss_g" in row for row in self.rows):
-            with self._or_later():
+            with self._delayed():
                 write_bytes(self.run / "losses.png", draw_curves(self.rows))
             self._drawn_at = time.monotonic()
             self._draw_seconds = self._drawn_at - start
 
     def sync(self) -> None:
-        """All that was logged lies on the disk after this.
+        """Flushes all logs to disk.
 
         Raises:
-            DiskError: it does not.
+            DiskError: some of it still waits.
         """
         for file in (self._stats, self._text, self._board.file):
             file.sync()
         self._write_grids()
         if self._refused:
             self._refused = False
-            self.note(f"{self.run} can be written again, and what had to wait is written.")
+            self.note(f"{self.run} can be written again; delayed logs are written.")
 
     def close(self) -> None:
         with suppress(DiskError):
             self.sync()
 
     def _write(self, text: str) -> None:
-        with self._or_later():
+        with self._delayed():
             self._text.add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shown(text)}\n".encode())
 
     def _write_grids(self) -> None:
@@ -286,23 +279,23 @@ class RunLog:
             del self._waiting_grids[path]
 
     @contextmanager
-    def _or_later(self) -> Iterator[None]:
+    def _delayed(self) -> Iterator[None]:
         try:
             yield
         except DiskError as error:
             if not self._refused:
                 self._refused = True
                 reason = os.strerror(error.errno) if error.errno else str(error)
-                self.warn(f"{self.run} can't be written ({reason}). Training goes on; what it has to say waits.")
+                self.warn(f"{self.run} cannot be written ({reason}). Training continues; its logs wait.")
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
-    """The rows of stats.jsonl, of all kinds, without lines that are damaged or unfinished."""
+    """The rows of stats.jsonl, of all kinds, without damaged or incomplete lines."""
     return [row for row in numbered_stats(run).values() if row and not wrong_value(row)]
 
 
 def numbered_stats(run: Path) -> dict[int, dict[str, Any]]:
-    """The same by the numbers of their lines, from 1; a line that is no row is an empty one."""
+    """The same by line number, from 1; an invalid line is an empty row."""
     path = run / STATS
     lines = path.read_bytes().splitlines() if path.exists() else []
     return {number: _parse(line) or {} for number, line in enumerate(lines, 1) if line.strip()}
@@ -317,28 +310,25 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def wrong_value(row: dict[str, Any]) -> str:
-    """The first value that is of another kind; "" where there is none."""
-    if isinstance(row["images"], bool) or not 0 <= row["images"] <= _MOST_IMAGES:
+    """The first value of the wrong type, or ""."""
+    if isinstance(row["images"], bool) or not 0 <= row["images"] <= _MAX_IMAGES:
         return "images"
     if "loss_g" in row:
-        return next((name for name in _IN_EACH if not is_number(row.get(name))), "") or _no_number(row)
+        return next((name for name in _REQUIRED if not is_number(row.get(name))), "") or _non_number(row)
     if "health" in row:
         texts = (name for name in ("health", "text") if not isinstance(row.get(name), str))
         return next(texts, "measured" if "measured" in row else "")
     parts = (name for name in ("measured", "floor") if name in row)
-    return next((name for name in parts if not isinstance(row[name], dict) or _no_number(row[name])), "")
+    return next((name for name in parts if not isinstance(row[name], dict) or _non_number(row[name])), "")
 
 
-def _no_number(values: dict[str, Any]) -> str:
-    """The first of ``values`` that is neither a number nor none (which a measurement that came to nothing is)."""
+def _non_number(values: dict[str, Any]) -> str:
+    """The first of ``values`` that is neither a number nor None (a value that was not finite)."""
     return next((name for name, value in values.items() if not (value is None or is_number(value))), "")
 
 
-# The log of the processes that do not write one: the first speaks for all.
-
-
 class NullLog(RunLog):
-    """A `RunLog` that says nothing and writes nothing."""
+    """The log of all processes but the main one: prints and writes nothing."""
 
     def __init__(self, run: Path) -> None:
         self.run, self.console, self.rows = run, Console(quiet=True), []

@@ -1,7 +1,6 @@
-"""Adversarial losses as pure functions. Logits are (N,), losses scalars, all in float32.
+"""Adversarial losses and gradient penalties as pure functions. Logits are (N,), results scalars, all in float32.
 
-D's output before any sigmoid is written d(x); x is real, x̃ = G(z) fake, σ the logistic function. What regularises D
-stands in `facegan.training.losses`.
+D's output before any sigmoid is written d(x); x is real, x̃ = G(z) fake, σ the logistic function.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from torch.nn.functional import relu, softplus
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.plugins import is_import_path, load_object
 
-# exp of it is what a single image may weigh at most in `max_likelihood_g`; in float32 it would be infinite from 89 on.
+# exp of it is the largest weight of a single image in `max_likelihood_g`; in float32 it is infinite from 89 on.
 LARGEST_LOGIT = 10.0
 
 
 # Goodfellow et al. 2014, "Generative adversarial nets" (arXiv:1406.2661), equation 1, D's part, negated:
 #   L_D = −E log σ(d(x)) − E log(1 − σ(d(x̃))) = E softplus(−d(x)) + E softplus(d(x̃))
 # Salimans et al. 2016, "Improved techniques for training GANs" (arXiv:1606.03498), section 3.4: with one-sided label
-# smoothing s, real images are to be called real with the probability 1 − s:
+# smoothing s, the target for real images is 1 − s:
 #   L_D = (1 − s) E softplus(−d(x)) + s E softplus(d(x)) + E softplus(d(x̃))
 def cross_entropy_d(real: Tensor, fake: Tensor, smoothing: float = 0.0) -> Tensor:
     real, fake = real.float(), fake.float()
@@ -49,7 +48,7 @@ def non_saturating_g(fake: Tensor) -> Tensor:
 # optimum its gradient is that of the likelihood:
 #   L_G = −½ E exp(σ⁻¹(D(x̃))) = −½ E exp(d(x̃))
 def max_likelihood_g(fake: Tensor) -> Tensor:
-    """Logits above `LARGEST_LOGIT` count as that, without a gradient: they would outweigh all others."""
+    """Logits above `LARGEST_LOGIT` are clamped and get no gradient: they would outweigh all others."""
     return -0.5 * fake.float().clamp(max=LARGEST_LOGIT).exp().mean()
 
 
@@ -118,33 +117,30 @@ def began_convergence(real: Tensor, fake: Tensor, gamma: float) -> Tensor:
 
 
 def sign_accuracy(real: Tensor, fake: Tensor) -> Tensor:
-    """Share of images on their side of 0, a logit's point of doubt: d(x) > 0, d(x̃) < 0. A scalar in 0 … 1."""
+    """Share of images on the right side of 0: d(x) > 0, d(x̃) < 0. A scalar in 0 … 1."""
     return ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
 
 
 def half_accuracy(real: Tensor, fake: Tensor) -> Tensor:
-    """The same with ½ for the point of doubt, where D is to say 1 of real images and 0 of fake ones."""
+    """The same with a threshold of ½, where the targets are 1 for real images and 0 for fake ones."""
     return sign_accuracy(real - 0.5, fake - 0.5)
 
 
 def rank_accuracy(real: Tensor, fake: Tensor) -> Tensor:
-    """Share of pairs (i-th real, i-th fake) with d(x) > d(x̃): a critic's values have no point of doubt, only an order.
-
-    A scalar in 0 … 1.
-    """
+    """Share of pairs (i-th real, i-th fake) with d(x) > d(x̃), for critics without a threshold. A scalar in 0 … 1."""
     return (real > fake).float().mean()
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What D and G minimise, and how often D is right. Logits are (N,) float, a loss is a scalar.
+    """The losses of D and G, and how often D is right. Logits are (N,) float, a loss is a scalar.
 
     Attributes:
-        discriminator: (real, fake) → loss, of the logits of real and of fake images; BEGAN's takes k as well.
-        generator: fake → loss; where it ``pairs``, (fake, real) → loss.
-        accuracy: (real, fake) → 0 … 1, for the log; `rank_accuracy` where d has no point of doubt (a ``critic``).
-        smooths: ``discriminator`` takes one-sided label smoothing as a third argument, where it is not 0.
-        autoencoder: d is the negative error of an autoencoder, and ``discriminator`` takes k, a scalar tensor.
+        discriminator: (logits of real images, logits of fake images) → loss.
+        generator: fake → loss; with ``pairs``, (fake, real) → loss.
+        accuracy: (real, fake) → 0 … 1, for the log; `rank_accuracy` for a ``critic``, whose d has no threshold.
+        smooths: ``discriminator`` takes one-sided label smoothing as a third argument if it is not 0.
+        autoencoder: d is the negative error of an autoencoder, and ``discriminator`` takes BEGAN's k, a scalar tensor.
     """
 
     discriminator: Callable[..., Tensor]
@@ -172,32 +168,30 @@ LOSSES = {
 }
 
 
-# A loss by its name: one of facegan's, or a user's own, tried out before anything is trained by it.
-
-
 def find_loss(name: str) -> Loss:
-    """
+    """One of facegan's losses, or a user's own (``MODULE:NAME``).
+
     Raises:
-        SettingsError: there is none of that name; a user's own can't be imported, or is none.
+        SettingsError: the name is unknown; the user's own loss cannot be imported or is no `Loss`.
     """
     if name in LOSSES:
         return LOSSES[name]
     if not is_import_path(name):
-        raise SettingsError(f"There is no loss '{name}': choose {one_of(LOSSES)}.{suggest(name, LOSSES)}")
+        raise SettingsError(f"There is no loss '{name}'. Choose {one_of(LOSSES)}.{suggest(name, LOSSES)}")
     loss = load_object("train.loss =", name)
     if not isinstance(loss, Loss):
         raise SettingsError(
-            f"train.loss = {name} is a {type(loss).__name__}: it has to be a\n"
+            f"train.loss = {name} is a {type(loss).__name__}. It must be a\n"
             "facegan.training.Loss(DISCRIMINATOR, GENERATOR), two functions of logits."
         )
     return loss
 
 
 def try_loss(name: str, loss: Loss) -> None:
-    """Both of its functions, on four logits of each kind.
+    """Calls both of its functions on four logits of each kind.
 
     Raises:
-        SettingsError: one raises, gives no finite scalar, or nothing that could be learnt from.
+        SettingsError: one raises, returns no finite scalar, or does not depend on the logits.
     """
     real = torch.tensor([-0.3, -0.2, -0.8, -0.1], requires_grad=True)
     fake = torch.tensor([-0.4, -0.9, -0.2, -0.5], requires_grad=True)
@@ -210,33 +204,31 @@ def try_loss(name: str, loss: Loss) -> None:
 
 
 def _try(
-    name: str, kind: str, function: Callable[..., Tensor], given: tuple[Tensor | float, ...], learns: Tensor
+    name: str, kind: str, function: Callable[..., Tensor], arguments: tuple[Tensor | float, ...], learns: Tensor
 ) -> None:
     what = f"train.loss = {name}: its {kind}'s function"
     try:
-        found = function(*given)
-    except Exception as error:  # anything may go wrong in a user's code: it is told as a sentence
+        result = function(*arguments)
+    except Exception as error:  # a user's code may raise anything
         raise SettingsError(
-            f"{what} fails on {len(given)} arguments: {type(error).__name__}: {error}\n"
-            "facegan.training.Loss says what each of the two is given."
+            f"{what} fails on {len(arguments)} arguments: {type(error).__name__}: {error}\n"
+            "help(facegan.training.Loss) explains the arguments of both functions."
         ) from error
-    if not isinstance(found, Tensor) or found.shape != () or not found.isfinite():
-        shown = f"the shape {tuple(found.shape)}" if isinstance(found, Tensor) and found.ndim else found
-        raise SettingsError(f"{what} gives {shown}: it has to give one finite number, a mean over the batch.")
-    if not found.requires_grad or torch.autograd.grad(found, learns, allow_unused=True)[0] is None:
+    if not isinstance(result, Tensor) or result.shape != () or not result.isfinite():
+        shown = f"the shape {tuple(result.shape)}" if isinstance(result, Tensor) and result.ndim else result
+        raise SettingsError(f"{what} returns {shown}. It must return one finite number, a mean over the batch.")
+    if not result.requires_grad or torch.autograd.grad(result, learns, allow_unused=True)[0] is None:
         raise SettingsError(f"{what} does not depend on the logits that it has to learn from.")
 
 
-# What keeps a discriminator smooth: penalties on its gradient with respect to the images, as pure functions.
-#
-# All are means over the batch, scalars in float32 whatever the autocast around them, without their weights. N batch,
-# C channels, H height, W width; ``critic`` maps (N, C, H, W) to (N,), and no sample may depend on another (so no batch
-# norm, but see `dragan`).
+# Penalties on the discriminator's gradient with respect to the images. All are means over the batch without their
+# weights, scalars in float32 whatever the autocast around them. N batch, C channels, H height, W width; ``critic`` maps
+# (N, C, H, W) to (N,), and no image may depend on another (so no batch norm, but see `dragan`).
 
 Critic = Callable[[Tensor], Tensor]
 
-# Inside the root of a norm. The second derivative of √s at s = 0 is infinite, and a critic whose gradient vanishes
-# would turn every weight into NaN; with it, the derivative is at most 1/√ε = 10⁶ and times a gradient of 0.
+# Inside the root of a norm. The second derivative of √s at s = 0 is infinite: a critic whose gradient vanishes would
+# turn every weight into NaN. With ε, the derivative is at most 1/√ε = 10⁶ and multiplies a gradient of 0.
 NORM_EPSILON = 1e-12
 
 
@@ -277,7 +269,7 @@ def _norms(critic: Critic, images: Tensor) -> Tensor:
 
 
 def _squares(critic: Critic, images: Tensor) -> Tensor:
-    """(N,): the squared L2 norm of the critic's gradient at each image; it can be differentiated again."""
+    """(N,): the squared L2 norm of the critic's gradient at each image, itself differentiable."""
     with torch.autocast(images.device.type, enabled=False):
         here = images.detach().float().requires_grad_(True)
         (gradient,) = torch.autograd.grad(critic(here).sum(), here, create_graph=True)

@@ -1,4 +1,4 @@
-"""Illnesses of a training, noticed from its rows and grids. The thresholds stand here, each with its reason.
+"""Failure modes of a training, detected from its rows and grids. Each threshold has its reason beside it.
 
 N images, C channels, H height, W width.
 """
@@ -16,26 +16,26 @@ from torch import Tensor
 Kind = Literal["rolled_back", "d_too_strong", "collapse", "no_change"]
 
 # The first grids look alike in every run. With DCGAN and WGAN-GP of a quarter of the usual width, batch 32, on CelebA
-# faces at 64×64, the diversity fell from 0.14 to 0.06 before it rose over 0.3, after 400 and 220 rounds.
-GRACE_ROUNDS = 1_000
+# faces at 64×64, the diversity fell from 0.14 to 0.06 before it exceeded 0.3, after 400 and 220 steps.
+GRACE_STEPS = 1_000
 # A generator that draws one face has about 0; the runs above ended over 0.7, full-size ones between 0.9 and 1.05.
-LEAST_DIVERSITY = 0.3
-# D may win for a while, as long as G learns from it: DCGAN's was right on 98 to 99.5 % of the images in rounds 20 to
-# 200 of those healthy runs, while the norm of G's gradient doubled. So both have to be seen, in ten rows of the log.
-STRETCH_ROWS = 10
-MOST_ACCURACY = 0.97
-# Rows differ by a tenth by chance: the mean of a stretch's later half has to be this much under that of its first.
-FALLEN = 0.8
-# Of 255 grey levels. Grids of the runs above differed by 10 and more from those 50 rounds before.
-LEAST_CHANGE = 0.5
-CHANGE_ROUNDS = 50  # between the grids that are compared, at least
-LEAST_RATE = 0.1  # of the learning rates: where a schedule leaves less, samples are meant to stand still
-LEAST_SCALE = 1.0  # of a GradScaler: fp16 gradients that overflow even then are themselves beyond fp16
+MIN_DIVERSITY = 0.3
+# D may win for a while, as long as G learns from it: DCGAN's was right on 98 to 99.5 % of the images in steps 20 to 200
+# of those healthy runs, while the norm of G's gradient doubled. So both must occur, in ten rows of the log.
+WINDOW_ROWS = 10
+MAX_ACCURACY = 0.97
+# Rows vary by a tenth: the mean of a window's later half has to be this much below that of its first.
+GRADIENT_FALL = 0.8
+# Of 255 grey levels. Grids of the runs above differed by 10 and more from those 50 steps before.
+MIN_CHANGE = 0.5
+CHANGE_STEPS = 50  # between the grids that are compared, at least
+MIN_RATE = 0.1  # of the learning rates: below it, a schedule intends samples to stop changing
+MIN_SCALE = 1.0  # of a GradScaler: gradients that overflow even then are themselves beyond fp16
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One illness, told once for as long as it lasts."""
+    """One failure mode, reported once for as long as it lasts."""
 
     kind: Kind
     value: float
@@ -43,97 +43,101 @@ class Finding:
 
 
 class Monitor:
-    """Sees every row and every grid of a run. Its state is part of a checkpoint, so that resuming warns alike.
+    """Sees every row and every grid of a run. Its state is part of a checkpoint, so that a resumed run warns alike.
 
     Args:
-        has_accuracy: whether D tells real from fake by the sign of its logits. A Wasserstein critic does not, and
-            can't be too strong (Arjovsky et al. 2017, section 3).
+        has_accuracy: D tells real from fake by the sign of its logits. A Wasserstein critic does not, and cannot be
+            too strong (Arjovsky et al. 2017, section 3).
         grid_shape: of the grid's images, (N, C, H, W).
     """
 
     def __init__(self, has_accuracy: bool, grid_shape: tuple[int, ...]) -> None:
         self.has_accuracy = has_accuracy
-        self.real_diversity = 0.0  # 0: not known
-        self._stretch: list[tuple[float, float]] = []  # (D's accuracy, G's gradient) of the last rows
+        self._real_diversity = 0.0  # 0: unknown
+        self._window: list[tuple[float, float]] = []  # (D's accuracy, G's gradient) of the last rows
         self._lasting: set[str] = set()
         self._was_diverse = False
-        self._earlier, self._earlier_at = torch.zeros(grid_shape, dtype=torch.uint8), (-1, 0)  # a grid; images, rounds
+        self._grid, self._grid_at = torch.zeros(grid_shape, dtype=torch.uint8), (-1, 0)  # an earlier one; images, steps
 
-    def see_row(self, row: Mapping[str, Any]) -> list[Finding]:
+    def set_real(self, images: Tensor) -> None:
+        """Real images to compare the samples with, uint8 (N, C, H, W)."""
+        self._real_diversity = diversity(images)
+
+    def update(self, row: Mapping[str, Any]) -> list[Finding]:
         if not self.has_accuracy:
             return []
-        self._stretch = [*self._stretch, (row["d_accuracy"], row["grad_g"])][-STRETCH_ROWS:]
-        half = STRETCH_ROWS // 2
-        accuracy = min(a for a, _ in self._stretch)
-        before, after = (sum(g for _, g in part) / half for part in (self._stretch[:half], self._stretch[-half:]))
-        ill = len(self._stretch) == STRETCH_ROWS and accuracy > MOST_ACCURACY and after < FALLEN * before
-        well = row["d_accuracy"] <= MOST_ACCURACY  # while D stays right the stretch goes on, whatever G's gradient does
+        self._window = [*self._window, (row["d_accuracy"], row["grad_g"])][-WINDOW_ROWS:]
+        half = WINDOW_ROWS // 2
+        accuracy = min(a for a, _ in self._window)
+        before, after = (sum(g for _, g in part) / half for part in (self._window[:half], self._window[-half:]))
+        failing = len(self._window) == WINDOW_ROWS and accuracy > MAX_ACCURACY and after < GRADIENT_FALL * before
+        healthy = row["d_accuracy"] <= MAX_ACCURACY  # while D stays right the failure lasts, whatever G's gradient does
         text = (
             f"the discriminator is too strong: right on {row['d_accuracy']:.1%} of the images at {row['images']:,}, "
             f"while the generator's gradient fell by {1 - after / max(before, 1e-30):.0%}. "
             "Try half of --set train.lr_d=…, or more faces, in another --run."
         )
-        return self._told("d_too_strong", ill, well, row["d_accuracy"], text)
+        return self._report(Finding("d_too_strong", row["d_accuracy"], text), failing, healthy)
 
-    def see_grid(self, grid: Tensor, images: int, rounds: int, rate: float = 1.0) -> list[Finding]:
-        """``grid``: uint8 (N, C, H, W) of the same latents every time; ``rate``: what the schedule leaves, 0 … 1."""
-        change = self._see_change(grid, images, rounds) if rate >= LEAST_RATE else []
-        return [*self._see_diversity(grid, images, rounds), *change]
+    def update_grid(self, grid: Tensor, images: int, steps: int, rate: float = 1.0) -> list[Finding]:
+        """``grid``: uint8 (N, C, H, W) of the same latents every time; ``rate``: the schedule's factor, 0 … 1."""
+        change = self._check_change(grid, images, steps) if rate >= MIN_RATE else []
+        return [*self._check_diversity(grid, images, steps), *change]
 
-    def _see_diversity(self, grid: Tensor, images: int, rounds: int) -> list[Finding]:
-        if not self.real_diversity:
+    def _check_diversity(self, grid: Tensor, images: int, steps: int) -> list[Finding]:
+        if not self._real_diversity:
             return []
-        share = diversity(grid) / self.real_diversity
-        ill = share < LEAST_DIVERSITY and (self._was_diverse or rounds >= GRACE_ROUNDS)
-        self._was_diverse = self._was_diverse or share >= LEAST_DIVERSITY
+        share = diversity(grid) / self._real_diversity
+        failing = share < MIN_DIVERSITY and (self._was_diverse or steps >= GRACE_STEPS)
+        self._was_diverse = self._was_diverse or share >= MIN_DIVERSITY
         text = (
             f"the samples at {images:,} images look alike (mode collapse): the distance between them is {share:.0%} "
-            f"of that between real faces, and should be over {LEAST_DIVERSITY:.0%}. "
+            f"of that between real faces, and should be over {MIN_DIVERSITY:.0%}. "
             "Try half the learning rates (--set train.lr_g=… train.lr_d=…), or --method wgan-gp, in another --run."
         )
-        return self._told("collapse", ill, share >= LEAST_DIVERSITY, share, text)
+        return self._report(Finding("collapse", share, text), failing, share >= MIN_DIVERSITY)
 
-    def _see_change(self, grid: Tensor, images: int, rounds: int) -> list[Finding]:
-        images_before, rounds_before = self._earlier_at
-        if images_before >= 0 and rounds - rounds_before < CHANGE_ROUNDS:
+    def _check_change(self, grid: Tensor, images: int, steps: int) -> list[Finding]:
+        images_before, steps_before = self._grid_at
+        if images_before >= 0 and steps - steps_before < CHANGE_STEPS:
             return []
-        change = mean_change(self._earlier, grid)
-        self._earlier.copy_(grid)
-        self._earlier_at = images, rounds
+        change = mean_change(self._grid, grid)
+        self._grid.copy_(grid)
+        self._grid_at = images, steps
         if images_before < 0:
             return []
         text = (
             f"the samples have not changed from {images_before:,} to {images:,} images ({change:.2f} of 255 grey "
             "levels): the generator has stopped learning. Try a larger --set train.lr_g=…, in another --run."
         )
-        return self._told("no_change", change < LEAST_CHANGE, change >= LEAST_CHANGE, change, text)
+        return self._report(Finding("no_change", change, text), change < MIN_CHANGE, change >= MIN_CHANGE)
 
-    def _told(self, kind: Kind, ill: bool, well: bool, value: float, text: str) -> list[Finding]:
-        if well:
-            self._lasting.discard(kind)
-        if not ill or kind in self._lasting:
+    def _report(self, finding: Finding, failing: bool, healthy: bool) -> list[Finding]:
+        if healthy:
+            self._lasting.discard(finding.kind)
+        if not failing or finding.kind in self._lasting:
             return []
-        self._lasting.add(kind)
-        return [Finding(kind, round(value, 4), text)]
+        self._lasting.add(finding.kind)
+        return [Finding(finding.kind, round(finding.value, 4), finding.text)]
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"health.earlier": self._earlier}
+        return {"health.earlier": self._grid}
 
-    def numbers(self) -> dict[str, Any]:
+    def scalars(self) -> dict[str, Any]:
         return {
-            "real_diversity": self.real_diversity,
-            "stretch": self._stretch,
+            "real_diversity": self._real_diversity,
+            "stretch": self._window,
             "lasting": sorted(self._lasting),
             "was_diverse": self._was_diverse,
-            "earlier_at": self._earlier_at,
+            "earlier_at": self._grid_at,
         }
 
-    def load(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        self._earlier.copy_(tensors["earlier"])
-        self._earlier_at = numbers["earlier_at"][0], numbers["earlier_at"][1]
-        self.real_diversity, self._was_diverse = numbers["real_diversity"], numbers["was_diverse"]
-        self._stretch = [(accuracy, gradient) for accuracy, gradient in numbers["stretch"]]
-        self._lasting = set(numbers["lasting"])
+    def load(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+        self._grid.copy_(tensors["earlier"])
+        self._grid_at = scalars["earlier_at"][0], scalars["earlier_at"][1]
+        self._real_diversity, self._was_diverse = scalars["real_diversity"], scalars["was_diverse"]
+        self._window = [(accuracy, gradient) for accuracy, gradient in scalars["stretch"]]
+        self._lasting = set(scalars["lasting"])
 
 
 def diversity(images: Tensor) -> float:
@@ -148,8 +152,8 @@ def mean_change(before: Tensor, after: Tensor) -> float:
 
 
 def overflows(means: Mapping[str, float], scale: float) -> str | None:
-    """What is wrong where fp16 steps are left out although the loss is hardly scaled any more."""
-    if means.get("skipped") and scale < LEAST_SCALE:
+    """The problem if fp16 steps are skipped although the loss is hardly scaled any more."""
+    if means.get("skipped") and scale < MIN_SCALE:
         return f"fp16 gradients overflow at a loss scale of {scale:g}"
     return None
 

@@ -1,14 +1,13 @@
 """Optimizers whose state exists from the start, and the learning rates over a training.
 
-So a state has the same tensors at every image, a CUDA graph finds them in place, and fused kernels find each moment in
-the layout of its weight.
+So a checkpoint always has the same tensors, a CUDA graph finds them at their addresses, and fused kernels find each
+moment in the memory layout of its weight.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,13 @@ from torch import Tensor, nn
 from facegan.config import TrainConfig
 from facegan.training.precision import Precision
 
+_ALIGNED = 32  # numbers: 128 bytes, for the vector loads of fused kernels
+
 
 def make_optimizer(net: nn.Module, learning_rate: float, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam, RMSProp or SGD, with kernels fused where the device has them, and steps that a CUDA graph can record.
+    """Adam, RMSProp or SGD: fused where the device has such kernels, and capturable as a CUDA graph on a GPU.
 
-    On a CUDA GPU the learning rate is a tensor there: a number would be baked into a recorded graph.
+    On a CUDA GPU the learning rate is a tensor there: a captured graph would keep a number forever.
     """
     parameters = list(net.parameters())
     device = parameters[0].device
@@ -49,15 +50,6 @@ def make_optimizer(net: nn.Module, learning_rate: float, config: TrainConfig) ->
     return optimizer
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, net: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the state by the names of the parameters; the tensors themselves."""
-    return {
-        f"{name}.{key}": tensor
-        for name, parameter in net.named_parameters()
-        for key, tensor in optimizer.state[parameter].items()
-    }
-
-
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Changes the learning rate, in place where it is a tensor; does not wait for the device."""
     for group in optimizer.param_groups:
@@ -70,20 +62,16 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 # With t the share of the training that is done: 1; or ½ (1 + cos π t), Loshchilov & Hutter 2017, "SGDR"
 # (arXiv:1608.03983), without restarts; or 1 − t.
 def schedule_factor(schedule: str, images: int, total_images: int) -> float:
-    """What multiplies the learning rates when ``images`` of ``total_images`` are done."""
+    """The factor of the learning rates after ``images`` of ``total_images``."""
     done = min(images / total_images, 1.0)
     factors = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
     return factors.get(schedule, 1.0)
 
 
-# A net that learns: its weights, gradients, optimizer and, in fp16, the scale of its loss.
-
-_ALIGNED = 32  # numbers: 128 bytes, what vector loads of fused kernels want
-
-
 class NetOptimizer:
-    """Gradients lie in one flat tensor: one kernel zeroes it in place, one all-reduce sums it over processes.
+    """A net with its gradients, its optimizer and, in fp16, the scale of its loss.
 
+    Gradients are views of one flat tensor: one kernel zeroes it in place, one all-reduce sums it over processes.
     Weights, gradients and the optimizer's state are float32 whatever the precision of the passes.
     """
 
@@ -91,20 +79,20 @@ class NetOptimizer:
         self.net = net
         self.device = next(net.parameters()).device
         self.optimizer = make_optimizer(net, learning_rate, config)
-        # Micikevicius et al. 2018, "Mixed precision training" (arXiv:1710.03740). One a net, updated after each step.
+        # Micikevicius et al. 2018, "Mixed precision training" (arXiv:1710.03740). One per net, updated after each step.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._one = torch.ones((), device=self.device)
-        self.scaler.scale(self._one)  # makes the tensor of the scale, which a recording has to find in place
-        self.gradient = torch.zeros(sum(_room(p) for p in net.parameters()), device=self.device)
-        for parameter, place in self._places():
-            parameter.grad = place
+        self.scaler.scale(self._one)  # creates the tensor of the scale, whose address a CUDA graph needs
+        self.gradient = torch.zeros(sum(_aligned(p) for p in net.parameters()), device=self.device)
+        for parameter, gradient in self._views():
+            parameter.grad = gradient
 
-    def _places(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def _views(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         start = 0
         for parameter in self.net.parameters():
             flat = self.gradient[start : start + parameter.numel()]
             yield parameter, flat.as_strided(parameter.shape, parameter.stride())  # in the layout of the weight
-            start += _room(parameter)
+            start += _aligned(parameter)
 
     def zero_grad(self) -> None:
         self.gradient.zero_()
@@ -114,12 +102,12 @@ class NetOptimizer:
         self.scaler.scale(loss).backward()
 
     def gradient_norm(self) -> Tensor:
-        """L2 norm of the gradient; 0 where an fp16 gradient overflowed, since that step is left out."""
+        """L2 norm of the gradient; 0 where an fp16 gradient overflowed, because that step is skipped."""
         norm = self.gradient.norm() / self.scaler.scale(self._one)
         return norm.nan_to_num(0.0, 0.0) if self.scaler.is_enabled() else norm
 
     def step(self) -> Tensor | int:
-        """Changes the weights; gives 1 where the scaler left the step out because the gradient overflowed, else 0."""
+        """Updates the weights. Returns 1 where the scaler skipped the step because the gradient overflowed, else 0."""
         if not self.scaler.is_enabled():
             self.optimizer.step()
             return 0
@@ -130,21 +118,23 @@ class NetOptimizer:
 
     @torch.no_grad()
     def clip(self, bound: float) -> None:
-        """Keeps every weight within ±``bound``."""
+        """Clamps every weight to ±``bound``."""
         for parameter in self.net.parameters():
             parameter.clamp_(-bound, bound)
 
     @property
-    def records(self) -> bool:
-        """Whether a step can be part of a CUDA graph: no number of it is read back."""
+    def can_be_captured(self) -> bool:
+        """Whether a step can be part of a CUDA graph: it reads no number back."""
         return not self.scaler.is_enabled() or hasattr(self.optimizer, "_step_supports_amp_scaling")
 
     def tensors(self) -> dict[str, Tensor]:
-        return optimizer_state(self.optimizer, self.net)
+        """Every tensor of the optimizer's state by the names of the parameters; the tensors themselves."""
+        return {
+            f"{name}.{key}": tensor
+            for name, parameter in self.net.named_parameters()
+            for key, tensor in self.optimizer.state[parameter].items()
+        }
 
-    def scaler_state(self) -> dict[str, Any]:
-        return self.scaler.state_dict()
 
-
-def _room(parameter: nn.Parameter) -> int:
+def _aligned(parameter: nn.Parameter) -> int:
     return -(-parameter.numel() // _ALIGNED) * _ALIGNED

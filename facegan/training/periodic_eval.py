@@ -1,4 +1,4 @@
-"""Measuring a run on the way, and which checkpoint is its best."""
+"""Evaluation during a training, and which checkpoint is its best."""
 
 from __future__ import annotations
 
@@ -8,90 +8,73 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from facegan.config import TrainConfig
 from facegan.errors import SettingsError
 from facegan.files import write_json
 from facegan.nets import Generator
 from facegan.run_dir import BEST, Best
 
-EVERY_IMAGES = 50_000  # where nobody says how often
+EVERY_IMAGES = 50_000  # the default with a measure and no train.eval_every
 Measure = Callable[[Generator], Mapping[str, float]]
 
 
 @runtime_checkable
 class ReferenceMetric(Protocol):
-    """A `Measure` that compares with something, and can say with what. Asked in the process that measures alone."""
+    """A `Measure` that compares with a reference and can describe it. Only the main process calls it."""
 
     def protocol(self) -> Mapping[str, Any]:
-        """All that its values hang on, as plain values; ``what`` is a sentence's part for people.
+        """All that the values depend on, as plain values; ``what`` is a phrase for people.
 
-        It is asked before the first round: whatever can be wrong with real images is to be found here.
+        Called before the first step, so that problems with the reference show up at the start.
         """
         ...
 
     def floor(self) -> Mapping[str, float]:
-        """What real images come to beside other real ones."""
+        """The metrics of real images against other real images."""
         ...
 
 
 @dataclass(frozen=True)
 class PeriodicEval:
-    """What is measured, how often, and by which metric the best is chosen: its smallest finite value."""
+    """What is measured, how often, and the metric whose smallest finite value is best."""
 
     measure: Measure
     every_images: int
-    metric: str = ""  # "": the first that ``measure`` gives
+    metric: str = ""  # "": the first that ``measure`` returns
 
     def __post_init__(self) -> None:
         if self.every_images < 1:
-            raise SettingsError(f"eval_every {self.every_images}: it has to be a number of images from 1 up.")
+            raise SettingsError(f"eval_every {self.every_images} is not a number of images. Choose 1 or more.")
 
-    def introduction(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Protocol and floor as a row of stats.jsonl, unless the last such row of ``rows`` has the same protocol."""
+    def reference_row(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Protocol and real-vs-real values as a row of stats.jsonl; None where the last such row is the same."""
         if not isinstance(self.measure, ReferenceMetric):
             return None
         protocol = dict(self.measure.protocol())
         before = [row["protocol"] for row in rows if "protocol" in row]
         return None if before[-1:] == [protocol] else {"protocol": protocol, "floor": dict(self.measure.floor())}
 
-    def judge(
+    def evaluate(
         self, generator: Generator, images: int, best: Best | None
     ) -> tuple[dict[str, float | None], Best | None]:
         """All values (None: not finite), and the best so far.
 
         Raises:
-            SettingsError: ``measure`` gives nothing, or not the metric asked for.
+            SettingsError: ``measure`` does not return the metric that chooses the best.
         """
         values = {name: float(value) for name, value in self.measure(generator).items()}
         metric = self.metric or next(iter(values), "")
         if metric not in values:
-            given = ", ".join(values) or "nothing"
-            raise SettingsError(f"measure gives {given}, but the best checkpoint is to be chosen by '{metric}'.")
+            raise SettingsError(
+                f"The best checkpoint is chosen by '{metric}', but measure returns {', '.join(values) or 'nothing'}."
+            )
         value = values[metric]
-        better = math.isfinite(value) and (best is None or best.metric != metric or value < best.value)
-        told = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        return told, Best(metric, value, images) if better else best
-
-
-def periodic_eval(
-    config: TrainConfig, measure: Measure | None, eval_every: int | None, best: str
-) -> PeriodicEval | None:
-    """
-    Raises:
-        SettingsError: the settings ask for measurements, and there is nothing to measure by.
-    """
-    if measure:
-        return PeriodicEval(measure, config.eval_every or EVERY_IMAGES if eval_every is None else eval_every, best)
-    if config.eval_every:
-        raise SettingsError(
-            f"train.eval_every = {config.eval_every} has nothing to measure by: give facegan.training a measure.\n"
-            "The command facegan train has one of its own."
-        )
-    return None
+        is_best = math.isfinite(value) and (best is None or best.metric != metric or value < best.value)
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        return row, Best(metric, value, images) if is_best else best
 
 
 def write_best(run: Path, best: Best | None) -> None:
-    """best.json as it is to be, or none; DiskError where it can't be written."""
+    """Writes best.json, or removes it; DiskError where that fails."""
     if best:
         write_json(run / BEST, asdict(best))
     else:

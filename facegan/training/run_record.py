@@ -1,4 +1,4 @@
-"""run.json: what a run is, so that it can be repeated, and taken up again only as what it was."""
+"""run.json: the record of a run, so that it can be repeated, and resumed only as the same training."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ from facegan.plugins import source_digests
 from facegan.run_dir import RECORD
 from facegan.system import cpu_name
 from facegan.training.checkpoint import unknown_format
-from facegan.training.precision import Precision, choose_precision
+from facegan.training.precision import Precision
+from facegan.training.request import TrainRequest
 from facegan.training.trainer import Batches, Faces, Trainer
 
 FORMAT = 1
 _PACKAGES = ("facegan", "torch", "numpy", "safetensors", "opencv-contrib-python")
+_OTHER_FOLDER = "Choose another --run folder, or --resume never to rename this one and start from scratch."
 
 
 class _Part(BaseModel):
-    """Entries of run.json that are read again; others may follow."""
+    """Entries of run.json that are read again; there may be others."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -52,10 +54,10 @@ class _Dataset(_Part):
     fingerprint: str
     faces: int = Field(ge=0, lt=2**63)
     size: int = Field(ge=0, lt=2**31)
-    channels: int = Field(default=3, ge=1, le=4)
+    channels: int = Field(ge=1, le=4)
 
 
-class _OwnFile(_Part):
+class _SourceFile(_Part):
     file: str
     sha256: str
 
@@ -73,70 +75,64 @@ class _Record(_Part):
     precision: str
     device: str
     resumed_at_images: list[int]
-    own_code: dict[str, _OwnFile] = {}
-    init: _Init | None = None
-    command: str = ""
+    own_code: dict[str, _SourceFile]
+    init: _Init | None
+    command: str
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
-    """What an earlier start wrote, or None.
+    """The record that an earlier start wrote, or None.
 
     Raises:
-        CheckpointError: it can't be read, or there are checkpoints without it.
+        CheckpointError: it is damaged, or there are checkpoints without it.
     """
     path = run / RECORD
     if not path.exists():
         if (run / "checkpoints").exists():
-            raise CheckpointError(
-                f"{run} holds checkpoints, but no {RECORD} that says how they were made.\n"
-                "Choose another --run folder, or --resume never to put this one aside."
-            )
+            raise CheckpointError(f"{run} holds checkpoints, but no {RECORD} with their settings.\n{_OTHER_FOLDER}")
         return None
     try:
         record = read_json(path)
     except DamagedFile:
         record = None
     if not isinstance(record, dict) or "settings" not in record:
-        raise CheckpointError(
-            f"{path} is no record of a run: it was damaged, or is another program's.\n"
-            "Choose another --run folder, or --resume never to put this one aside."
-        )
+        raise CheckpointError(f"{path} is not the record of a run: it is damaged, or not facegan's.\n{_OTHER_FOLDER}")
     if record.get("format") != FORMAT:
         raise CheckpointError(unknown_format(path, record.get("format"), FORMAT))
-    if wrong := _wrong(record):
+    if wrong := _wrong_entry(record):
         raise CheckpointError(
-            f"{path} is damaged: {wrong} is missing, or is not what facegan train writes. Take an undamaged copy,\n"
-            "or choose another --run folder, or --resume never to put this one aside."
+            f"{path} is damaged: {wrong} is missing or has the wrong type. Restore an undamaged copy.\n{_OTHER_FOLDER}"
         )
     return record
 
 
-def _wrong(record: dict[str, Any]) -> str:
-    """The first entry that is missing or of another kind; "" where there is none."""
+def _wrong_entry(record: dict[str, Any]) -> str:
+    """The first entry that is missing or has the wrong type, or ""."""
     try:
         _Record.model_validate(record)
     except ValidationError as error:
-        place = error.errors(include_url=False, include_input=False)[0]["loc"]
-        return ".".join(str(part) for part in place if isinstance(part, str))[:100]
+        location = error.errors(include_url=False, include_input=False)[0]["loc"]
+        return ".".join(str(part) for part in location if isinstance(part, str))[:100]
     return ""
 
 
 def write_record(
-    run: Path,
+    request: TrainRequest,
     trainer: Trainer,
-    faces: Faces,
     reals: Batches,
-    dataset: str,
-    command: list[str] | None,
     init: dict[str, Any] | None,
     before: dict[str, Any] | None,
 ) -> None:
-    """``init``: where the weights of a new run are from; ``before``: what an earlier start wrote."""
-    resumed = [*before["resumed_at_images"], trainer.images] if before else []
+    """
+    Args:
+        init: the origin of a new run's weights.
+        before: the record that an earlier start wrote.
+    """
+    config, faces = trainer.config, request.faces
     record = {
         "format": FORMAT,
-        "settings": trainer.config.model_dump(mode="json"),
-        "own_code": source_digests({"nets": trainer.config.nets, "loss": trainer.config.loss}),
+        "settings": config.model_dump(mode="json"),
+        "own_code": source_digests({"nets": config.nets, "loss": config.loss}),
         "precision": trainer.precision,
         "device": str(trainer.device),
         "nets": asdict(trainer.spec),
@@ -145,107 +141,33 @@ def write_record(
             "discriminator": count_parameters(trainer.discriminator),
         },
         "dataset": {
-            "path": _from_anywhere(dataset),
+            "path": _absolute(request.dataset),
             "fingerprint": faces.fingerprint,
             "faces": len(faces),
             "size": faces.size,
             "channels": faces.channels,
         },
         "stream": dict(reals.describe()),
-        "machine": machine(trainer.device, trainer.ranks.size),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
-        },
+        "machine": machine(trainer.device, trainer.world.size),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "init": init or (before or {}).get("init"),
-        "command": shlex.join(command) if command else "",
-        "resumed_at_images": resumed,
+        "command": shlex.join(request.command),
+        "resumed_at_images": [*before["resumed_at_images"], trainer.images] if before else [],
     }
-    with disk_errors(run):
-        write_json(run / RECORD, record)
+    with disk_errors(request.run):
+        write_json(request.run / RECORD, record)
 
 
-def _from_anywhere(dataset: str) -> str:
-    """A folder by its absolute path, so that export and report find it from any folder; a URL or command as it is."""
+def _absolute(dataset: str) -> str:
+    """A folder's absolute path, so that export and report find it from any folder; a URL or command unchanged."""
     is_folder = os.path.isdir(dataset)  # noqa: PTH112 - Path.is_dir raises where a command is too long for a name
     return str(Path(dataset).absolute()) if is_folder else dataset
 
 
 def machine(device: torch.device, processes: int) -> dict[str, Any]:
-    """What the last bits of a result hang on."""
+    """What the last bits of a result depend on."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "gpu": gpu, "processes": processes}
-
-
-def resumed_precision(record: dict[str, Any] | None, asked: str, device: torch.device) -> Precision:
-    """``auto`` is resolved once; a continuation keeps what it was resolved to, on any device that can."""
-    kept = record["precision"] if record and asked == "auto" else asked
-    return choose_precision(kept, device)
-
-
-def require_same_run(
-    record: dict[str, Any], config: TrainConfig, precision: Precision, faces: Faces, run: Path
-) -> None:
-    """Raises where the continuation would be another training than the one begun.
-
-    Raises:
-        SettingsError: names the setting and both values.
-        DatasetError: the faces are others.
-    """
-    way_out = "Choose another --run folder, or --resume never to start again and put this run aside."
-    begun = json.loads(TrainConfig().model_dump_json()) | record["settings"]
-    now = config.model_dump(mode="json")
-    # "auto" and what it was resolved to are the same setting.
-    begun["precision"], now["precision"] = record["precision"], precision
-    free = config.free_on_resume
-    other = [name for name in {**now, **begun} if name not in free and begun.get(name) != now.get(name)]
-    if other:
-        before, after = (
-            ", ".join(f"{shown(name)} = {shown(values.get(name)):.100}" for name in other) for values in (begun, now)
-        )
-        raise SettingsError(
-            f"The run {run} was begun with {before}, and now {after} is asked for.\n"
-            f"Only {', '.join(sorted(free))} may change, the cache and the workers. {way_out}"
-        )
-    if record["dataset"]["fingerprint"] != faces.fingerprint:
-        raise DatasetError(
-            f"The run {run} was begun on other faces than these ({record['dataset']['faces']:,} then, {len(faces):,} "
-            f"now,\nfrom {shown(record['dataset']['path'] or 'memory')}). {way_out}"
-        )
-
-
-def require_same_init(record: dict[str, Any], init: str | Path | None, run: Path) -> None:
-    """SettingsError where a run is to go on from weights that it was not begun with."""
-    begun = (record.get("init") or {}).get("path")
-    if init is not None and str(init) != begun:
-        raise SettingsError(
-            f"The run {run} was begun with {f'--init {shown(begun)}' if begun else 'no --init'}, and now --init "
-            f"{init} is asked for:\na run starts from other weights only once. Choose another "
-            "--run folder, or --resume never."
-        )
-
-
-def warn_other_machine(
-    record: dict[str, Any], device: torch.device, processes: int, warn: Callable[[str], None]
-) -> None:
-    begun, now = record["machine"], machine(device, processes)
-    for key, value in now.items():
-        if key in begun and begun[key] != value:  # an older facegan did not write all of them
-            warn(
-                f"this run was last trained with {key} {begun[key] or '(none)'}, and goes on with "
-                f"{value or '(none)'}: its last bits will differ from a run that never stopped."
-            )
-
-
-def warn_altered_code(record: dict[str, Any], config: TrainConfig, warn: Callable[[str], None]) -> None:
-    """Says which file of a user's own nets or loss is another than when the run was last started."""
-    begun = record.get("own_code", {})
-    for setting, now in source_digests({"nets": config.nets, "loss": config.loss}).items():
-        if setting in begun and begun[setting]["sha256"] != now["sha256"]:
-            warn(
-                f"{now['file']} was altered since this run was last started (train.{setting} = "
-                f"{getattr(config, setting)}): what it learnt until now, it learnt by other code."
-            )
 
 
 def _version(name: str) -> str:
@@ -253,3 +175,68 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def require_same_run(
+    record: dict[str, Any], config: TrainConfig, precision: Precision, faces: Faces, run: Path
+) -> None:
+    """
+    Raises:
+        SettingsError: settings differ from the record's; names them with both values.
+        DatasetError: the faces differ.
+    """
+    then = json.loads(TrainConfig().model_dump_json()) | record["settings"]
+    now = config.model_dump(mode="json")
+    # "auto" and its result are the same setting.
+    then["precision"], now["precision"] = record["precision"], precision
+    free = config.free_on_resume
+    different = [name for name in {**now, **then} if name not in free and then.get(name) != now.get(name)]
+    if different:
+        before, after = (
+            ", ".join(f"{shown(name)} = {shown(values.get(name)):.100}" for name in different) for values in (then, now)
+        )
+        raise SettingsError(
+            f"The run {run} was started with {before}; this command asks for {after}.\n"
+            f"Only {', '.join(sorted(free))}, the cache and the workers may change. {_OTHER_FOLDER}"
+        )
+    if record["dataset"]["fingerprint"] != faces.fingerprint:
+        raise DatasetError(
+            f"The run {run} was started on other faces ({record['dataset']['faces']:,} then, {len(faces):,} now,\n"
+            f"from {shown(record['dataset']['path'] or 'memory')}). {_OTHER_FOLDER}"
+        )
+
+
+def require_same_init(record: dict[str, Any], init: str | Path | None, run: Path) -> None:
+    """
+    Raises:
+        SettingsError: the run was started from other weights.
+    """
+    then = (record.get("init") or {}).get("path")
+    if init is not None and str(init) != then:
+        raise SettingsError(
+            f"The run {run} was started with {f'--init {shown(then)}' if then else 'no --init'}; this command asks for "
+            f"--init {init}.\n{_OTHER_FOLDER}"
+        )
+
+
+def warn_other_machine(
+    record: dict[str, Any], device: torch.device, processes: int, warn: Callable[[str], None]
+) -> None:
+    then, now = record["machine"], machine(device, processes)
+    for key, value in now.items():
+        if key in then and then[key] != value:
+            warn(
+                f"this run was last trained with {key} {then[key] or '(none)'} and continues with "
+                f"{value or '(none)'}: its last bits will differ from an uninterrupted run."
+            )
+
+
+def warn_altered_code(record: dict[str, Any], config: TrainConfig, warn: Callable[[str], None]) -> None:
+    """Warns if the source file of a user's own nets or loss has changed since the last start."""
+    then = record["own_code"]
+    for setting, now in source_digests({"nets": config.nets, "loss": config.loss}).items():
+        if setting in then and then[setting]["sha256"] != now["sha256"]:
+            warn(
+                f"{now['file']} has changed since this run was last started (train.{setting} = "
+                f"{getattr(config, setting)}): the run was trained with the old code until now."
+            )

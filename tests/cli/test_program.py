@@ -191,7 +191,7 @@ def test_torchrun_trains_one_run(dataset: Path, tmp_path: Path) -> None:
         timeout=200,
     )
     assert odd.returncode != 0
-    assert "--batch 15 can't be shared evenly by 2 processes: choose 14 or 16." in odd.stderr
+    assert "--batch 15 cannot be shared evenly by 2 processes. Choose 14 or 16." in odd.stderr
 
 
 def test_settings_by_name(portraits: Path, tmp_path: Path, models: Path) -> None:

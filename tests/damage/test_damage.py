@@ -116,7 +116,7 @@ def test_a_training_goes_on_from_the_checkpoint_before(
     assert code == 0, said
     if name.startswith(CHECKPOINT):
         assert f"the checkpoint {run / CHECKPOINT} is damaged" in said
-        assert f"Going on with {run} from 8 images" in said
+        assert f"Resuming {run} from 8 images" in said
 
 
 @pytest.mark.parametrize(

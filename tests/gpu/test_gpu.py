@@ -32,7 +32,7 @@ def trained(method: str, rounds: int, mode: Precision = "fp32", **given: Any) ->
     t = trainer(method, mode, **given)
     reals = ToyFaces().batches(t.config.batch, device="cuda")
     for _ in range(rounds):
-        t.round(reals)
+        t.train_step(reals)
     return t
 
 
@@ -59,7 +59,7 @@ def assert_alike(one: Trainer, other: Trainer, **given: Any) -> None:
 )
 def test_recorded_rounds_are_the_rounds(method, given):
     recorded = trained(method, 8, deterministic=True, **given)
-    assert recorded.not_recorded == ""
+    assert recorded.no_graphs_reason == ""
     plain = trained(method, 8, deterministic=True, graphs=False, **given)
     assert_alike(recorded, plain, rtol=1e-4, atol=1e-5)
     assert recorded.means() == pytest.approx(plain.means(), rel=1e-4, abs=1e-5)
@@ -71,9 +71,9 @@ def test_recorded_rounds_gather_from_the_gpu(method):
     t = trainer(method, deterministic=True, batch=8)
     reals = ToyOnDevice(faces, 8, 0, "", given_batches=2 * t.config.d_steps)
     for _ in range(6):
-        t.round(reals)
-    assert t.not_recorded == ""
-    assert t.work.faces is not None
+        t.train_step(reals)
+    assert t.no_graphs_reason == ""
+    assert t.gan_step.faces is not None
     assert_alike(plain, t, rtol=0, atol=0)
 
 
@@ -84,23 +84,23 @@ def test_a_state_taken_up_goes_on_to_the_bit(method, mode):
     reals = ToyFaces().batches(8, device="cuda")
     first, second = (trainer(method, mode, deterministic=True, batch=8) for _ in range(2))
     for _ in range(5):
-        first.round(reals)
+        first.train_step(reals)
     saved = {name: tensor.cpu().clone() for name, tensor in first.tensors().items()}
-    second.load("x", saved, first.numbers())
+    second.load("x", saved, first.scalars())
     for _ in range(7):
-        second.round(reals)
+        second.train_step(reals)
     assert_alike(whole, second, rtol=0, atol=0)
 
 
 def test_loading_into_recorded_rounds_reaches_them():
     t = trained("dcgan", 4, deterministic=True)
     saved = {name: tensor.clone() for name, tensor in t.tensors().items()}
-    numbers, reals = t.numbers(), ToyFaces().batches(16, device="cuda")
+    numbers, reals = t.scalars(), ToyFaces().batches(16, device="cuda")
     ends = []
     for _ in range(2):
         t.load("x", saved, numbers)
         reals.position = 4
-        t.round(reals)
+        t.train_step(reals)
         ends.append({name: tensor.clone() for name, tensor in t.tensors().items()})
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
@@ -142,7 +142,7 @@ def test_the_penalty_is_captured_and_is_not_tf32(monkeypatch):
     monkeypatch.setattr("facegan.training.step.gradient_penalty", penalty)
     recorded = trained("wgan-gp", 3, tf32=True, deterministic=True)
     plain = trained("wgan-gp", 3, tf32=True, deterministic=True, graphs=False)
-    assert recorded.not_recorded == ""
+    assert recorded.no_graphs_reason == ""
     assert recorded.means()["gp"] == pytest.approx(plain.means()["gp"], rel=1e-3)
     assert set(seen) == {("ieee", "ieee")}
 
@@ -154,7 +154,7 @@ def test_memory_is_flat_over_5000_rounds():
     torch.cuda.synchronize()
     before = torch.cuda.memory_reserved()
     for _ in range(5000):
-        t.round(reals)
+        t.train_step(reals)
     torch.cuda.synchronize()
     assert torch.cuda.memory_reserved() == before
 
@@ -178,7 +178,7 @@ def test_a_round_does_not_wait_for_the_gpu():
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(5):
-            t.round(reals)
+            t.train_step(reals)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -188,7 +188,7 @@ def test_a_batch_that_does_not_fit_says_which_would(tmp_path: Path):
     torch.cuda.set_per_process_memory_fraction(min(1.0, 3e9 / free))
     try:
         with pytest.raises(
-            SettingsError, match=r"--batch 32768 does not fit .*images at once do.\nBegin anew .* --batch \d+, or"
+            SettingsError, match=r"--batch 32768 does not fit .*images at once do.\nStart again .* --batch \d+, or"
         ):
             train(toy_config(batch=32768, width=64), ToyFaces(40_000), tmp_path / "run", device="cuda")
     finally:

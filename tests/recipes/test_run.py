@@ -78,7 +78,7 @@ def test_a_dry_run_touches_nothing(fresh: Experiment, done: Experiment) -> None:
     }
     refused = run(done, "--dry-run", "--set", "train.width=5")
     assert refused.code == 2
-    assert "was begun with width = 4, and now width = 5 is asked for" in refused.stderr
+    assert "was started with width = 4; this command asks for width = 5" in refused.stderr
     assert done.files() == before
 
 
@@ -122,7 +122,7 @@ def test_a_change_in_the_folder_is_seen(change: Any, prep: str, done: Experiment
 @pytest.mark.parametrize(
     ("setting", "code", "said", "where"),
     [
-        ("train.width=5", 2, "was begun with width = 4, and now width = 5 is asked for", "run"),
+        ("train.width=5", 2, "was started with width = 4; this command asks for width = 5", "run"),
         ("prep.size=64", 1, "was made with --size 32, and this is --size 64", "faces"),
         ("prep.crop=squash", 1, "was made with --crop center178, and this is --crop squash", "faces"),
     ],
@@ -146,7 +146,7 @@ def test_more_images_go_on_and_how_it_saves_changes_nothing(done: Experiment) ->
     assert states(run(done, "--json", "--set", "train.save_every=8", "--set", "train.workers=1")) == UP_TO_DATE
     ended = run(done, "--json", "--set", "train.images=48")
     assert states(ended) == {"prep": "up to date", "train": "done", "sample": "done"}
-    assert "Going on with" in ended.stderr
+    assert "Resuming" in ended.stderr
     assert json.loads(ended.stdout)["stages"][1]["result"]["images"] == 48
 
 

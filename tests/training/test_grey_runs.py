@@ -41,13 +41,13 @@ def png(path: Path) -> tuple[str, np.ndarray]:
         return image.mode, np.asarray(image)
 
 
-def test_the_run_knows_of_one_channel(run: Path) -> None:
+def test_run_has_one_channel(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     assert (record["dataset"]["channels"], record["nets"]["channels"]) == (1, 1)
     assert load_generator(run).spec.channels == 1
 
 
-def test_grids_are_grey_here_and_in_tensorboard(run: Path) -> None:
+def test_grids_are_grey(run: Path) -> None:
     mode, grid = png(run / "samples" / "000000024.png")
     assert (mode, grid.shape) == ("L", (8 * 30 + 2, 8 * 30 + 2))
     shown = EventAccumulator(str(run)).Reload().Images("samples")[-1]
@@ -70,7 +70,7 @@ def test_samples_are_grey_pngs(run: Path, tmp_path: Path) -> None:
         assert np.array_equal(grid[top : top + 28, left : left + 28], face)
 
 
-def test_a_run_that_was_stopped_goes_on(grey: Path, run: Path, tmp_path: Path) -> None:
+def test_grey_run_resumes(grey: Path, run: Path, tmp_path: Path) -> None:
     augmented = ("--set", "train.augment=color,translation,cutout")
     trained(grey, tmp_path / "run", *augmented, images="1st")
     trained(grey, tmp_path / "run", *augmented)
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_goes_on(grey: Path, run: Path, tmp_path: Path) -
     assert weights[0] == weights[1]
 
 
-def test_colours_are_another_training(run: Path, tmp_path: Path) -> None:
+def test_colour_is_another_training(run: Path, tmp_path: Path) -> None:
     coloured = make_dataset(tmp_path / "out", PHOTOS, size=28)
     told = ["--set", "train.nets=mlp", "--set", "train.width=4", "--batch", "8", "--images", "3st", "--device", "cpu"]
     other = facegan("train", "--shards", coloured, "--run", tmp_path / "new", "--init", run, *told)
@@ -87,7 +87,7 @@ def test_colours_are_another_training(run: Path, tmp_path: Path) -> None:
     assert facegan("train", "--shards", coloured, "--run", run, *told).code != 0  # its faces were others
 
 
-def test_a_grey_and_a_coloured_run_side_by_side(run: Path, tmp_path: Path) -> None:
+def test_compare_grey_and_colour(run: Path, tmp_path: Path) -> None:
     coloured = make_dataset(tmp_path / "out", PHOTOS, size=28)
     other = trained(coloured, tmp_path / "coloured", nets="mnist-conv")
     done = facegan("compare", run, other, "--out", tmp_path / "both.png")

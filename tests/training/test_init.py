@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from toy import ToyFaces, toy_config, toy_train
+from toy import ToyFaces, toy_config, toy_run, toy_train
 
-from facegan.console import Console
 from facegan.errors import CheckpointError, Interrupted, SettingsError
 from facegan.nets import load_generator
-from facegan.training import TrainResult, plan_train, train
+from facegan.training import TrainResult, plan_train
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +23,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_train(tmp_path_factory.mktemp("trained") / "run").run
 
 
-def begin(run: Path, init: Path | None, **given: Any) -> TrainResult:
+def start(run: Path, init: Path | None, **given: Any) -> TrainResult:
     config = toy_config(**{"images": 32, "seed": 9, **given})
-    return train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True), init=init)
+    return toy_run(run, config, init=init)
 
 
 def first_checkpoint(run: Path) -> dict[str, torch.Tensor]:
@@ -34,8 +33,8 @@ def first_checkpoint(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("part", ["", "checkpoints/000000320", "checkpoints/000000160"])
-def test_from_a_run_or_a_checkpoint_all_nets_are_taken_and_nothing_else(trained, tmp_path, part):
-    run = begin(tmp_path / "new", trained / part).run
+def test_run_or_checkpoint_gives_all_nets(trained, tmp_path, part):
+    run = start(tmp_path / "new", trained / part).run
     source = trained / (part or "checkpoints/000000320")
     before, after = load_file(source / "state.safetensors"), first_checkpoint(run)
     for name in after:
@@ -53,10 +52,10 @@ def test_from_a_run_or_a_checkpoint_all_nets_are_taken_and_nothing_else(trained,
     }
 
 
-def test_from_a_generator_only_the_discriminator_is_new(trained, tmp_path):
+def test_generator_leaves_a_new_discriminator(trained, tmp_path):
     file = trained / "generator.safetensors"
-    after = first_checkpoint(begin(tmp_path / "new", file).run)
-    fresh = first_checkpoint(begin(tmp_path / "fresh", None).run)
+    after = first_checkpoint(start(tmp_path / "new", file).run)
+    fresh = first_checkpoint(start(tmp_path / "fresh", None).run)
     for name, tensor in load_generator(file).state_dict().items():
         assert torch.equal(after[f"generator.{name}"], tensor)
         assert torch.equal(after[f"ema.{name}"], tensor)
@@ -66,51 +65,51 @@ def test_from_a_generator_only_the_discriminator_is_new(trained, tmp_path):
     assert json.loads((tmp_path / "new/run.json").read_text())["init"]["images"] is None
 
 
-def test_it_is_not_applied_again(trained, tmp_path):
+def test_resume_does_not_apply_init_again(trained, tmp_path):
     source = Path(shutil.copytree(trained, tmp_path / "source"))
-    whole = begin(tmp_path / "whole", source, images=64).generator.read_bytes()
-    run, asked = tmp_path / "run", []
+    whole = start(tmp_path / "whole", source, images=64).generator.read_bytes()
+    run = tmp_path / "run"
     config = toy_config(images=64, seed=9)
     with pytest.raises(Interrupted):
-        train(config, ToyFaces(), run, device="cpu", init=source, stop=lambda: asked.append(1) is None)
+        toy_run(run, config, init=source, stop=lambda: True)
     shutil.rmtree(source)
-    again = begin(run, source, images=64)  # the same command: its weights are gone, and not needed
+    again = start(run, source, images=64)  # the same command: its weights are gone, and not needed
     assert again.generator.read_bytes() == whole
-    assert begin(run, None, images=64).images == 64
+    assert start(run, None, images=64).images == 64
     assert json.loads((run / "run.json").read_text())["init"]["path"] == str(source)
-    with pytest.raises(SettingsError, match=r"begun with --init .*source, and now --init .*trained"):
-        begin(run, trained, images=96)
-    with pytest.raises(SettingsError, match=r"begun with no --init, and now --init"):
-        begin(begin(tmp_path / "plain", None).run, trained)
+    with pytest.raises(SettingsError, match=r"started with --init .*source; .* --init .*trained"):
+        start(run, trained, images=96)
+    with pytest.raises(SettingsError, match=r"started with no --init; .* --init"):
+        start(start(tmp_path / "plain", None).run, trained)
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_starts_from_them_again(trained, tmp_path):
-    run = begin(tmp_path / "run", trained).run
+def test_start_without_checkpoint_applies_init(trained, tmp_path):
+    run = start(tmp_path / "run", trained).run
     first = first_checkpoint(run)
     shutil.rmtree(run / "checkpoints")
-    begin(run, None)
+    start(run, None)
     assert all(torch.equal(first[name], tensor) for name, tensor in first_checkpoint(run).items())
 
 
-def test_nets_that_differ_are_named(trained, tmp_path):
+def test_different_nets_are_named(trained, tmp_path):
     with pytest.raises(CheckpointError) as caught:
-        begin(tmp_path / "run", trained, width=4)
+        start(tmp_path / "run", trained, width=4)
     assert "(its generator and its discriminator differ): it has width 8, not 4." in str(caught.value)
     with pytest.raises(CheckpointError) as caught:
-        begin(tmp_path / "run", trained, norm="none")
+        start(tmp_path / "run", trained, norm="none")
     assert "(its discriminator differs): it has norm batch, not none.\n" in str(caught.value)
     alone = trained / "checkpoints/000000320/generator.safetensors"
-    assert f"or take its generator alone: --init {alone}" in str(caught.value)
-    assert begin(tmp_path / "other", alone, norm="none").images == 32
-    with pytest.raises(CheckpointError, match=r"law normal, .*\nSet train.latent_distribution=normal"):
-        begin(tmp_path / "run", alone, latent_distribution="uniform")
+    assert f"or only its generator: --init {alone}" in str(caught.value)
+    assert start(tmp_path / "other", alone, norm="none").images == 32
+    with pytest.raises(CheckpointError, match=r"normal latents, .*\nSet train.latent_distribution=normal"):
+        start(tmp_path / "run", alone, latent_distribution="uniform")
     config = toy_config(width=4)
     with pytest.raises(CheckpointError, match="width 8, not 4"):
         plan_train(config, ToyFaces(), tmp_path / "run", device="cpu", init=trained)
     assert not (tmp_path / "run/run.json").exists()
 
 
-def test_weights_that_are_not_finite_or_not_there(trained, tmp_path):
+def test_unusable_weights_are_refused(trained, tmp_path):
     file = tmp_path / "generator.safetensors"
     from safetensors import safe_open
 
@@ -121,11 +120,11 @@ def test_weights_that_are_not_finite_or_not_there(trained, tmp_path):
     tensors[name][0].fill_(float("inf"))
     save_file(tensors, file, metadata)
     with pytest.raises(CheckpointError, match=rf"{file} can't draw: its tensor {name} has numbers that are not finite"):
-        begin(tmp_path / "run", file)
+        start(tmp_path / "run", file)
     with pytest.raises(CheckpointError, match=r"There is no .*nothing"):
-        begin(tmp_path / "run", tmp_path / "nothing")
+        start(tmp_path / "run", tmp_path / "nothing")
     damaged = Path(shutil.copytree(trained / "checkpoints/000000320", tmp_path / "damaged"))
     (damaged / "state.safetensors").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"damaged is damaged \(state\.safetensors has 1 bytes of"):
-        begin(tmp_path / "run", damaged)
+        start(tmp_path / "run", damaged)
     assert not (tmp_path / "run/run.json").exists()

@@ -1,4 +1,4 @@
-"""What a run says of itself while it goes on."""
+"""The logs of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_live_line_says_how_it_stands(tmp_path, monkeypatch):
+def test_progress_bar_shows_losses(tmp_path, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "140")
@@ -38,7 +38,7 @@ def test_the_live_line_says_how_it_stands(tmp_path, monkeypatch):
     assert re.search(r"640/640 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", last)
 
 
-def test_plain_lines_where_nobody_watches(tmp_path, monkeypatch, capsys):
+def test_plain_lines_without_a_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_Lines, "every_seconds", 0.0)
     train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu", console=Console())
     said = capsys.readouterr().err
@@ -46,17 +46,17 @@ def test_plain_lines_where_nobody_watches(tmp_path, monkeypatch, capsys):
     assert re.search(r"64 of 64 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", said)
 
 
-def test_tensorboard_reads_what_is_written(tmp_path):
+def test_tensorboard_reads_our_events(tmp_path):
     y, x = np.mgrid[:40, :60]
     picture = np.stack([x * 4, y * 6, 255 - x * 2 - y], axis=2).astype(np.uint8)
-    board = TensorBoardWriter(tmp_path)
-    board.purge(0)
-    board.scalars({"a": 1.5, "b": -2.0}, 10)
-    board.scalars({"a": 2.5}, 20)
-    board.picture("samples", picture, 20)
-    board.scalars({"a": 3.5}, 30)
-    board.purge(21)
-    board.scalars({"a": 4.5}, 30)
+    writer = TensorBoardWriter(tmp_path)
+    writer.purge(0)
+    writer.scalars({"a": 1.5, "b": -2.0}, 10)
+    writer.scalars({"a": 2.5}, 20)
+    writer.picture("samples", picture, 20)
+    writer.scalars({"a": 3.5}, 30)
+    writer.purge(21)
+    writer.scalars({"a": 4.5}, 30)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("a")] == [(10, 1.5), (20, 2.5), (30, 4.5)]
     assert [(e.step, e.value) for e in events.Scalars("b")] == [(10, -2.0)]
@@ -67,7 +67,7 @@ def test_tensorboard_reads_what_is_written(tmp_path):
     assert np.abs(found.astype(int) - picture).mean() < 3
 
 
-def test_tensorboard_has_the_numbers_of_the_training(tmp_path):
+def test_tensorboard_shows_all_row_values(tmp_path):
     run = toy_train(tmp_path, images=64, lr_g=1e-12).run
     names = set(read_stats(run)[-1]) - {"images", "rounds", "seconds"}
     assert set(EventAccumulator(str(run)).Reload().Tags()["scalars"]) == names
@@ -80,7 +80,7 @@ def test_resumed_curves_have_each_step_once(tmp_path):
     assert len(list(tmp_path.glob("events.*"))) == 3
 
 
-def test_a_row_has_what_the_documentation_says(tmp_path):
+def test_row_fields_are_documented(tmp_path):
     run = toy_train(tmp_path, "wgan-gp", images=160, batch=8).run
     row = read_stats(run)[0]
     documented = set(
@@ -91,7 +91,7 @@ def test_a_row_has_what_the_documentation_says(tmp_path):
     assert row.keys() - fields == set()
 
 
-def test_curves_are_not_drawn_more_often_than_is_worth_it(tmp_path, monkeypatch):
+def test_curves_are_drawn_rarely(tmp_path, monkeypatch):
     drawn: list[int] = []
     monkeypatch.setattr("facegan.training.log.draw_curves", lambda rows: drawn.append(len(rows)) or draw_curves(rows))
     log = RunLog(tmp_path, Console(quiet=True))
@@ -107,7 +107,7 @@ def test_curves_are_not_drawn_more_often_than_is_worth_it(tmp_path, monkeypatch)
     log.close()
 
 
-def test_a_second_start_of_the_same_run_waits_for_nobody(tmp_path):
+def test_second_start_is_refused_at_once(tmp_path):
     toy_train(tmp_path, images=16)
     with exclusive(tmp_path / ".lock", "x"):
         for resume in ("auto", "never"):
@@ -120,11 +120,11 @@ def test_a_second_start_of_the_same_run_waits_for_nobody(tmp_path):
     ("change", "sentence"),
     [
         ({"format": 99}, r"run\.json has format 99, and this facegan reads format 1\. Update facegan"),
-        ({"format": 0}, r"run\.json has format 0, and this facegan reads format 1\. Begin anew with another --run"),
-        (None, r"run\.json is no record of a run"),
+        ({"format": 0}, r"run\.json has format 0, and this facegan reads format 1\. Use another --run"),
+        (None, r"run\.json is not the record of a run"),
     ],
 )
-def test_run_folders_of_another_format(tmp_path, change, sentence):
+def test_records_of_another_format(tmp_path, change, sentence):
     toy_train(tmp_path, images=16)
     path = tmp_path / "run.json"
     record = json.loads(path.read_text())
@@ -137,36 +137,36 @@ def test_checkpoints_of_another_format(tmp_path):
     toy_train(tmp_path, images=16)
     path = tmp_path / "checkpoints/000000016/state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
-    with pytest.raises(CheckpointError, match=r"000000016 has format 1, and this facegan reads format 2\. Begin anew"):
+    with pytest.raises(
+        CheckpointError, match=r"000000016 has format 1, and this facegan reads format 2\. Use another --run"
+    ):
         toy_train(tmp_path, images=32)
 
 
-def test_a_folder_that_can_not_be_written_is_an_error_at_the_start(tmp_path):
+def test_unwritable_folder_fails_at_the_start(tmp_path):
     with pytest.raises(DiskError, match=r"/proc/facegan-test.*can't be made"):
         toy_train(Path("/proc/facegan-test/run"), images=16)
 
 
 @pytest.mark.slow
-def test_five_thousand_steps_take_no_more_memory(tmp_path):
-    """In a process of its own: resident memory after 1,000 rounds, and after 5,000 more."""
+def test_memory_stays_flat(tmp_path):
+    """Resident memory of a process after 1,000 steps, and after 5,000 more."""
     code = """
 import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from facegan.console import Console
-from facegan.training import train
-from toy import ToyFaces, toy_config
-rounds, resident = 0, []
+from toy import toy_config, toy_run
+steps, resident = 0, []
 def watch():
-    global rounds
-    rounds += 1
-    if rounds in (1000, 6000):
+    global steps
+    steps += 1
+    if steps in (1000, 6000):
         lines = Path("/proc/self/status").read_text().splitlines()
         resident.append(next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")))
     return False
 config = toy_config(width=4, images=16 * 6001, save_every=16 * 500, sample_every=16 * 200, log_every=16 * 10)
-train(config, ToyFaces(), sys.argv[1], device="cpu", console=Console(quiet=True), stop=watch)
+toy_run(sys.argv[1], config, stop=watch)
 print(*resident)
 """
     done = subprocess.run(

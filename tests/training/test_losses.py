@@ -47,21 +47,21 @@ def test_cross_entropy():
     assert cross_entropy_d(zero, zero).item() == pytest.approx(2 * math.log(2))
 
 
-def test_smoothed_labels_are_cross_entropy_with_another_target():
+def test_label_smoothing_moves_the_target():
     labels = torch.full((2,), 0.9)
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     expected = bce(REAL, labels) + bce(FAKE, torch.zeros(2))
     assert cross_entropy_d(REAL, FAKE, 0.1).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_cross_entropy_stands_large_logits():
+def test_cross_entropy_with_large_logits():
     huge = torch.tensor([1e4])
     assert cross_entropy_d(-huge, huge).item() == 2e4
     assert non_saturating_g(-huge).item() == 1e4
     assert minimax_g(huge).item() == -1e4
 
 
-def test_max_likelihood_is_the_odds_and_stands_large_logits():
+def test_max_likelihood_with_large_logits():
     assert max_likelihood_g(torch.zeros(3)).item() == -0.5  # σ(0) = ½ has the odds 1
     assert max_likelihood_g(torch.tensor([math.log(4.0)])).item() == pytest.approx(-2)
     huge = torch.tensor([1e4], dtype=torch.bfloat16, requires_grad=True)
@@ -86,7 +86,7 @@ def test_hinge():
     assert hinge_d(REAL, FAKE).item() == pytest.approx((0 + 2) / 2 + (1.5 + 0) / 2)
 
 
-def test_relativistic_sees_differences_alone():
+def test_relativistic_sees_only_differences():
     expected = -(log_sigmoid(1.5) + log_sigmoid(2)) / 2
     assert relativistic_d(REAL, FAKE).item() == pytest.approx(expected, rel=1e-6)
     assert relativistic_d(REAL + 7, FAKE + 7).item() == pytest.approx(expected, rel=1e-5)
@@ -103,7 +103,7 @@ def test_began_balances_the_errors():
     assert began_convergence(real, fake, 0.5).item() == pytest.approx(0.3 + 0.05)
 
 
-def test_accuracy_counts_images_on_their_side_or_pairs_in_their_order():
+def test_accuracies_of_signs_and_ranks():
     assert sign_accuracy(REAL, FAKE).item() == 0.5  # 2 and −3 are right, −1 and 0.5 are not
     assert half_accuracy(torch.tensor([0.6, 0.4]), torch.tensor([0.3, 0.7])).item() == 0.5
     assert rank_accuracy(REAL, FAKE).item() == 1
@@ -146,7 +146,7 @@ def agrees(loss: Callable[[Tensor], Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_d_wants_real_images_higher_and_g_its_own(name):
+def test_gradients_point_the_right_way(name):
     real, fake = REAL.clone().requires_grad_(True), FAKE.clone().requires_grad_(True)
     loss_of_d(name, real, fake).backward()
     assert real.grad is not None
@@ -177,7 +177,7 @@ def jsd(p: Tensor, q: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("data", "model"), [(DATA, MODEL), (MODEL, DATA), (DATA, DATA)])
-def test_at_ds_optimum_the_value_is_twice_the_divergence_less_log_4(data, model):
+def test_value_at_ds_optimum(data, model):
     """Goodfellow et al. 2014, theorem 1. D's optimum is p / (p + q): the logit log p − log q."""
     p, q = shares(data), shares(model)
     logits = p.log() - q.log()
@@ -201,7 +201,7 @@ def test_at_ds_optimum_the_value_is_twice_the_divergence_less_log_4(data, model)
         (max_likelihood_g, lambda p, q: kl(p, q), 0.5),
     ],
 )
-def test_at_ds_optimum_gs_gradient_is_that_of_a_divergence(loss, divergence, factor):
+def test_generators_gradient_at_ds_optimum(loss, divergence, factor):
     p = shares(DATA)
     theta = shares(MODEL).log().requires_grad_(True)  # q = softmax θ
     logits = p.log() - theta.softmax(0).detach().log()  # D stands still while G moves

@@ -29,13 +29,13 @@ def penalty_of(critic, **given) -> torch.Tensor:
     return gradient_penalty(critic, given.get("real", batch(0)), given.get("fake", batch(1)), epsilon)
 
 
-def test_penalty_of_a_linear_critic_is_its_norm_less_one_squared():
+def test_penalty_of_a_linear_critic():
     weight = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3))
     penalty = penalty_of(lambda x: (x * weight).sum(dim=(1, 2, 3)))
     assert penalty.item() == pytest.approx((weight.norm().item() - 1) ** 2, rel=1e-5)
 
 
-def test_penalty_of_a_quadratic_critic_is_taken_between_real_and_fake():
+def test_penalty_is_between_real_and_fake():
     real, fake = batch(0), batch(1)
     epsilon = torch.rand(4, 1, 1, 1, generator=torch.Generator().manual_seed(2))
     norms = (epsilon * real + (1 - epsilon) * fake).flatten(1).norm(dim=1)  # ∇ ½‖x‖² = x
@@ -43,7 +43,7 @@ def test_penalty_of_a_quadratic_critic_is_taken_between_real_and_fake():
     assert penalty.item() == pytest.approx((norms - 1).square().mean().item(), rel=1e-5)
 
 
-def test_a_critic_without_slope_has_a_finite_second_derivative():
+def test_flat_critic_has_finite_derivatives():
     weight = torch.zeros(3, 8, 8, requires_grad=True)
     penalty = penalty_of(lambda x: (x * weight).sum(dim=(1, 2, 3)))
     assert penalty.item() == pytest.approx(1, abs=1e-5)
@@ -66,7 +66,7 @@ def test_penalty_is_float32_under_autocast():
     assert penalty.item() == pytest.approx(expected.item(), rel=1e-2)
 
 
-def test_penalty_differentiates_through_in_place_activations():
+def test_penalty_through_in_place_activations():
     """A net of LeakyReLUs without biases is homogeneous in each weight w: scaling w by s scales every gradient norm n
     by s, so ⟨∂P/∂w, w⟩ = d/ds E (s n − 1)² = E 2n(n − 1)."""
     critic = make_discriminator(NetSpec(size=32, width=4, norm="none"))
@@ -92,7 +92,7 @@ def test_squared_gradients_in_closed_form():
     assert squared_gradient(quadratic, images).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_dragan_is_taken_beside_real_images():
+def test_dragan_is_near_real_images():
     real, noise = batch(0), torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     norms = (real + 0.5 * real.std() * noise).flatten(1).norm(dim=1)
     assert dragan(quadratic, real, noise).item() == pytest.approx((norms - 1).square().mean().item(), rel=1e-5)
@@ -101,7 +101,7 @@ def test_dragan_is_taken_beside_real_images():
     )
 
 
-def test_penalties_can_be_differentiated_again():
+def test_penalties_are_differentiable():
     """Of s·x with P = (s‖w‖)²: dP/ds = 2 s ‖w‖²."""
     weight, scale = batch(0)[0], torch.tensor(3.0, requires_grad=True)
     squared_gradient(linear(scale * weight), batch(1)).backward()

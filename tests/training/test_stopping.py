@@ -43,7 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def state_of(trainer: Trainer, reals: ToyBatches) -> tuple[dict[str, torch.Tensor], Any]:
     tensors = {name: tensor.clone() for name, tensor in trainer.tensors().items()}
-    return tensors, (trainer.numbers(), reals.state_dict())
+    return tensors, (trainer.scalars(), reals.state_dict())
 
 
 def assert_equal(one: tuple[dict[str, torch.Tensor], Any], other: tuple[dict[str, torch.Tensor], Any]) -> None:
@@ -52,7 +52,7 @@ def assert_equal(one: tuple[dict[str, torch.Tensor], Any], other: tuple[dict[str
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_discarded_step_leaves_no_trace(case: str) -> None:
+def test_discarded_step_leaves_no_trace(case: str) -> None:
     """Broken off at its first, a middle and its last layer; and asking changes nothing of a step that is finished."""
     method, given = CASES[case]
     config = toy_config(method, **given)
@@ -62,18 +62,18 @@ def test_a_discarded_step_leaves_no_trace(case: str) -> None:
     first, second = trainers
     reals, others = (ToyFaces(40).batches(config.batch) for _ in trainers)
     for trainer, batches in ((first, reals), (second, others)):
-        trainer.round(batches)
+        trainer.train_step(batches)
     asked: list[int] = []
-    assert first.round_unless(lambda: bool(asked.append(1)), reals)
-    second.round(others)
+    assert first.train_step_unless(lambda: bool(asked.append(1)), reals)
+    second.train_step(others)
     assert_equal(state_of(first, reals), state_of(second, others))
     before = state_of(first, reals)
     for number in (1, len(asked) // 2, len(asked)):
         left = iter(range(number, 0, -1))
-        assert not first.round_unless(lambda left=left: next(left) == 1, reals)
+        assert not first.train_step_unless(lambda left=left: next(left) == 1, reals)
         assert_equal(state_of(first, reals), before)
-    first.round(reals)
-    second.round(others)
+    first.train_step(reals)
+    second.train_step(others)
     assert_equal(state_of(first, reals), state_of(second, others))
 
 
@@ -106,7 +106,7 @@ def start(run: Path, faces: ToyFaces, **given: Any) -> None:
     train(toy_config(images=160), faces, run, device="cpu", console=Console(), **given)
 
 
-def test_a_long_step_is_not_waited_for(tmp_path, monkeypatch, capfd):
+def test_long_step_is_discarded(tmp_path, monkeypatch, capfd):
     whole = toy_train(tmp_path / "whole", images=160).run
     monkeypatch.setattr(loop, "_LONG_STEP", 0.0)
     run = tmp_path / "run"
@@ -121,7 +121,7 @@ def test_a_long_step_is_not_waited_for(tmp_path, monkeypatch, capfd):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_short_steps_are_finished(tmp_path, capfd):
+def test_short_step_is_finished(tmp_path, capfd):
     with pytest.raises(Interrupted, match=r"Stopped at 64 images and saved"):
         start(tmp_path, Pressing(at_batch=4 + 4))
     assert "Stopping after this step and saving; press again after 10 s to lose the last 48 images.\n" in (
@@ -129,7 +129,7 @@ def test_short_steps_are_finished(tmp_path, capfd):
     )
 
 
-def test_a_second_press_is_answered_and_loses_nothing(tmp_path, capfd):
+def test_second_press_loses_nothing(tmp_path, capfd):
     faces = ToyFaces()
 
     def press() -> bool:
@@ -143,7 +143,7 @@ def test_a_second_press_is_answered_and_loses_nothing(tmp_path, capfd):
     assert (tmp_path / "checkpoints/000000032").is_dir()
 
 
-def test_a_save_is_finished_however_late_it_is(tmp_path, monkeypatch, capfd):
+def test_save_is_always_finished(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(signals, "PATIENCE", 0.0)
     faces = Pressing()
 
@@ -154,10 +154,10 @@ def test_a_save_is_finished_however_late_it_is(tmp_path, monkeypatch, capfd):
 
     with pytest.raises(Interrupted, match=r"Stopped at 32 images and saved"):
         start(tmp_path, faces, stop=press)
-    assert "Saving. This is finished first.\n" in capfd.readouterr().err
+    assert "Finishing the save first.\n" in capfd.readouterr().err
 
 
-def test_a_late_press_ends_at_once_and_says_what_is_lost(tmp_path, monkeypatch, capfd):
+def test_late_press_says_what_is_lost(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(signals, "PATIENCE", 0.0)
     before = signal.getsignal(signal.SIGINT)
 
@@ -219,7 +219,7 @@ class Terminal:
         return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.said.decode())
 
 
-def test_the_first_minutes_at_80_columns(dataset: Path, tmp_path: Path) -> None:
+def test_interrupt_in_a_terminal(dataset: Path, tmp_path: Path) -> None:
     """Train, press Ctrl-C twice, go on to the end, start once more."""
     run = tmp_path / "run"
     options = ["--batch", 60, "--images", 120, "--precision", "fp32", "--set", "train.width=16"]

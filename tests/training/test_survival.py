@@ -1,4 +1,4 @@
-"""A real `facegan train` is killed and stopped at any moment, and its disk fills up: nothing is lost by it."""
+"""A real `facegan train` is killed and stopped at any moment, and its disk fills up: nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
+from toy import steps_of, toy_config, toy_run, toy_train, weights, without_times
 
-from facegan.console import Console
 from facegan.errors import DiskError
-from facegan.training import train
 from facegan.training.checkpoint import CheckpointManager, replace_folder
 from facegan.training.log import AppendOnlyFile, read_stats
 from tests.process_tree import ProcessTree
@@ -41,9 +39,9 @@ def finish(dataset: Path, run: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that nobody disturbs, and its seconds from the first checkpoint on."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
+def uninterrupted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """An uninterrupted run, and its seconds from the first checkpoint on."""
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     with facegan_train(dataset, run) as family:
         family.wait_for(run / "checkpoints" / "000000000")
         start = time.monotonic()
@@ -53,7 +51,7 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def assert_same(run: Path, whole: Path) -> None:
-    assert (run / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
+    assert weights(run) == weights(whole)
     assert without_times(run) == without_times(whole)
     for name in ("samples", "checkpoints"):
         assert sorted(p.name for p in (run / name).iterdir()) == sorted(p.name for p in (whole / name).iterdir())
@@ -65,11 +63,11 @@ def assert_same(run: Path, whole: Path) -> None:
     assert steps_of(run, "loss_g") == steps_of(whole, "loss_g")
     assert not list(run.rglob("*.partial"))
     starts = [int(n.replace(",", "")) for n in re.findall(r"from ([\d,]+) images", (run / "log.txt").read_text())]
-    assert starts == sorted(set(starts))  # the words of starts whose progress was lost were cut away with it
+    assert starts == sorted(set(starts))  # log lines of starts whose progress was lost are cut away
 
 
-def disturb(dataset: Path, run: Path, number: int, seconds: float, sign: str = "") -> int:
-    """Starts the run, and sends a signal so many seconds after, or once a file like ``sign`` is there."""
+def interrupt(dataset: Path, run: Path, number: int, seconds: float, sign: str = "") -> int:
+    """Starts the run, and sends a signal so many seconds later, or once a file like ``sign`` exists."""
     with facegan_train(dataset, run) as family:
         family.wait_for(run / "checkpoints" / "0*")
         if sign:
@@ -80,28 +78,28 @@ def disturb(dataset: Path, run: Path, number: int, seconds: float, sign: str = "
         return family.end(60)[0]
 
 
-def test_killed_in_the_midst_of_a_checkpoint_stopped_and_killed_again(undisturbed, dataset, tmp_path):
-    whole, _ = undisturbed
+def test_killed_while_saving_then_stopped(uninterrupted, dataset, tmp_path):
+    whole, _ = uninterrupted
     run = tmp_path / "run"
-    assert disturb(dataset, run, signal.SIGKILL, 0, "checkpoints/.0000003*.partial") == -signal.SIGKILL
-    assert disturb(dataset, run, signal.SIGTERM, 0, "checkpoints/.0000004*.partial") == 130
+    assert interrupt(dataset, run, signal.SIGKILL, 0, "checkpoints/.0000003*.partial") == -signal.SIGKILL
+    assert interrupt(dataset, run, signal.SIGTERM, 0, "checkpoints/.0000004*.partial") == 130
     finish(dataset, run)
     assert_same(run, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_killed_and_stopped_at_many_moments(undisturbed, dataset, tmp_path, seed):
-    whole, seconds = undisturbed
+def test_killed_and_stopped_anytime(uninterrupted, dataset, tmp_path, seed):
+    whole, seconds = uninterrupted
     run, rng = tmp_path / "run", random.Random(seed)
     for _ in range(5):
         number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        disturb(dataset, run, number, rng.random() * 0.6 * seconds)
+        interrupt(dataset, run, number, rng.random() * 0.6 * seconds)
     finish(dataset, run)
     assert_same(run, whole)
 
 
-def test_what_a_killed_process_left_half_written_goes_with_the_next_start(tmp_path):
+def test_next_start_removes_partial_files(tmp_path):
     run = tmp_path / "run"
     toy_train(run, images=160)
     left = [
@@ -116,7 +114,7 @@ def test_what_a_killed_process_left_half_written_goes_with_the_next_start(tmp_pa
     assert not any(path.exists() for path in left)
 
 
-def test_a_checkpoint_that_replaces_another_is_there_whenever_the_process_ends(tmp_path):
+def test_replacing_a_checkpoint_is_atomic(tmp_path):
     toy_train(tmp_path / "run", images=160)
     stops = 0
     while True:
@@ -147,38 +145,38 @@ def disk_of_16_mb(small_disk: Path) -> Path:
 
 
 class Filler:
-    """Asked after each round, fills the disk after one, and makes room after another."""
+    """Called after each step: fills the disk after one, and frees it after another."""
 
     def __init__(self, disk: Path, full_from: int, full_to: int) -> None:
-        self.file, self.full_from, self.full_to, self.round = disk / "filler", full_from, full_to, 0
+        self.file, self.full_from, self.full_to, self.step = disk / "filler", full_from, full_to, 0
 
     def __call__(self) -> bool:
-        self.round += 1
-        if self.round == self.full_to:
+        self.step += 1
+        if self.step == self.full_to:
             self.file.unlink()
-        elif self.full_from <= self.round < self.full_to:
+        elif self.full_from <= self.step < self.full_to:
             with self.file.open("ab", buffering=0) as file, contextlib.suppress(OSError):
                 while file.write(b"\0" * 4096):
                     pass
         return False
 
 
-def test_a_disk_that_is_full_for_a_while_delays_the_log_and_the_checkpoints(disk_of_16_mb, tmp_path, capsys):
+def test_full_disk_delays_logs_and_checkpoints(disk_of_16_mb, tmp_path, capsys):
     config = toy_config(images=640)
     whole = toy_train(tmp_path / "whole", images=640).run
     capsys.readouterr()
     run = disk_of_16_mb / "run"
-    train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=Filler(disk_of_16_mb, 5, 25))
+    toy_run(run, config, stop=Filler(disk_of_16_mb, 5, 25))
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"warning: {run} can't be written (No space left on device). Training goes on; what it has to say waits.",
+        f"warning: {run} cannot be written (No space left on device). Training continues; its logs wait.",
         "warning: the checkpoint at 160 images could not be saved (No space left on device). "
-        "Training goes on; the next save tries again.",
+        "Training continues; the next save retries.",
         "warning: the checkpoint at 320 images could not be saved (No space left on device). "
-        "Training goes on; the next save tries again.",
+        "Training continues; the next save retries.",
     ]
     assert without_times(run) == without_times(whole)
-    assert (run / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
+    assert weights(run) == weights(whole)
     for grid in (whole / "samples").iterdir():
         assert (run / "samples" / grid.name).read_bytes() == grid.read_bytes()
     assert steps_of(run, "loss_g") == list(range(32, 641, 32))
@@ -186,29 +184,28 @@ def test_a_disk_that_is_full_for_a_while_delays_the_log_and_the_checkpoints(disk
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000000", "000000480", "000000640"]
 
 
-def test_a_disk_that_stays_full_ends_with_an_error_and_the_same_command_goes_on(disk_of_16_mb, tmp_path, capsys):
+def test_disk_that_stays_full_is_an_error(disk_of_16_mb, tmp_path, capsys):
     config = toy_config(images=640)
     whole = toy_train(tmp_path / "whole", images=640).run
     run = disk_of_16_mb / "run"
     filler = Filler(disk_of_16_mb, 12, 10**6)
     with pytest.raises(DiskError) as caught:
-        train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=filler)
+        toy_run(run, config, stop=filler)
     assert str(caught.value) == (
-        "640 images are trained, but their checkpoint could not be saved: "
-        "the newest checkpoint is that of 160 images.\n"
-        f"Make room for {run}, then start the same command again."
+        "The checkpoint at 640 images could not be saved; the newest has 160 images.\n"
+        f"Free disk space for {run}, then start the same command again."
     )
     assert caught.value.exit_code == 1
     assert not list(run.rglob("*.partial"))
     filler.file.unlink()
-    train(config, ToyFaces(), run, device="cpu", console=Console(quiet=True))
+    toy_run(run, config)
     assert without_times(run) == without_times(whole)
-    assert (run / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
+    assert weights(run) == weights(whole)
 
 
 @given(st.lists(st.one_of(st.binary(max_size=9000), st.sampled_from(["fill", "room"])), max_size=12))
-def test_a_growing_file_has_whole_pieces_in_their_order(small_folder, actions):
-    """On a disk of one page: what it takes is a prefix of the pieces; and once there is room, all of them."""
+def test_append_only_file_has_whole_pieces(small_folder, actions):
+    """On a small disk: the file is a prefix of the pieces, and with free space all of them."""
     path = small_folder / "file"
     path.unlink(missing_ok=True)
     file, added = AppendOnlyFile(path), []
@@ -244,17 +241,17 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_damage_of_every_kind_is_noticed_and_named(tmp_path, capsys):
+def test_damaged_checkpoints_are_skipped(tmp_path, capsys):
     whole = toy_train(tmp_path / "whole", images=96, save_every=16, keep=9)
     for name, damage, words in [
         (
             "state.json",
             lambda data: data.replace(b'"rounds": 4', b'"rounds": 5'),
-            "the SHA-256 of state.json",
+            "state.json has another SHA-256",
         ),
-        ("state.json", lambda data: data[:-20], "state.json can't be read"),
+        ("state.json", lambda data: data[:-20], "state.json cannot be read"),
         ("state.safetensors", lambda data: data[:-1], "state.safetensors has "),
-        ("state.safetensors", lambda data: data[:-1] + b"?", "the SHA-256 of state.safetensors is another"),
+        ("state.safetensors", lambda data: data[:-1] + b"?", "state.safetensors has another SHA-256"),
         ("generator.safetensors", lambda data: b"", "generator.safetensors has 0 bytes"),
     ]:
         run = Path(shutil.copytree(whole.run, tmp_path / "run"))
@@ -265,15 +262,15 @@ def test_damage_of_every_kind_is_noticed_and_named(tmp_path, capsys):
         toy_train(run, images=96, save_every=16, keep=9)
         said = capsys.readouterr().err
         assert f"000000064 is damaged ({words}" in said
-        assert "taking the one before." in said
+        assert "using the one before." in said
         assert (run / "generator.safetensors").read_bytes() == whole.generator.read_bytes()
         assert without_times(run) == without_times(whole.run)
         assert (run / "checkpoints/000000064.damaged").is_dir()
         shutil.rmtree(run)
 
 
-def test_no_row_is_lost_behind_a_line_that_is_none(tmp_path):
-    """An empty line, and one that somebody has damaged: a run that is taken up keeps them, and all rows."""
+def test_invalid_lines_of_stats_stay(tmp_path):
+    """An empty line, and one that somebody has damaged: a resumed run keeps them, and all rows."""
     whole = toy_train(tmp_path / "whole").run
     run = tmp_path / "run"
     toy_train(run, images=160)
@@ -287,7 +284,7 @@ def test_no_row_is_lost_behind_a_line_that_is_none(tmp_path):
     assert (run / "stats.jsonl").read_bytes().splitlines(keepends=True) == [*lines[:3], b"{damaged\n", *lines[3:]]
 
 
-def test_a_half_line_of_a_killed_process_is_cut_away(tmp_path):
+def test_incomplete_line_is_cut_away(tmp_path):
     whole = toy_train(tmp_path / "whole").run
     run = tmp_path / "run"
     toy_train(run, images=160)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.training import TrainResult, train
 from facegan.training.log import read_stats
+from facegan.training.precision import Precision
+from facegan.training.trainer import Trainer, spec_of
 
 SIZE = 32
+CPU = torch.device("cpu")
 
 
 class ToyBatches:
@@ -102,7 +107,52 @@ def toy_config(method: str = "dcgan", **given: Any) -> TrainConfig:
 
 
 def toy_train(run: Path, method: str = "dcgan", faces: ToyFaces | None = None, **given: Any) -> TrainResult:
-    return train(toy_config(method, **given), faces or ToyFaces(), run, device="cpu", console=Console(quiet=True))
+    return toy_run(run, toy_config(method, **given), faces)
+
+
+def toy_run(run: Path, config: TrainConfig, faces: ToyFaces | None = None, **options: Any) -> TrainResult:
+    options = {"device": "cpu", "console": Console(quiet=True), **options}
+    return train(config, faces or ToyFaces(), run, **options)
+
+
+def stop_after(*steps: int) -> Callable[[], bool]:
+    """Stops after these of all steps, counted over several starts."""
+    count = itertools.count(1)
+    return lambda: next(count) in steps
+
+
+def weights(run: Path) -> bytes:
+    return (run / "generator.safetensors").read_bytes()
+
+
+def toy_trainer(method: str = "dcgan", mode: Precision = "fp32", **given: Any) -> Trainer:
+    config = toy_config(method, **given)
+    return Trainer(config, spec_of(config, SIZE, 3), CPU, mode)
+
+
+def toy_steps(trainer: Trainer, steps: int = 1) -> Trainer:
+    """The trainer after so many steps from the start of the toy faces."""
+    reals = ToyFaces().batches(trainer.config.batch)
+    for _ in range(steps):
+        trainer.train_step(reals)
+    return trainer
+
+
+def inputs_of(net: nn.Module) -> list[Tensor]:
+    """Fills up with a copy of each input of the net."""
+    seen: list[Tensor] = []
+    net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0].detach().clone()))
+    return seen
+
+
+def copy_state(source: Trainer, target: Trainer) -> None:
+    target.load("x", {name: tensor.clone() for name, tensor in source.tensors().items()}, source.scalars())
+
+
+def assert_equal_states(one: Trainer, other: Trainer) -> None:
+    theirs = other.tensors()
+    assert [name for name, tensor in one.tensors().items() if not torch.equal(tensor, theirs[name])] == []
+    assert one.scalars() == other.scalars()
 
 
 def without_times(run: Path) -> list[dict[str, Any]]:

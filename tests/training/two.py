@@ -17,23 +17,23 @@ from facegan.console import Console
 from facegan.errors import Interrupted
 from facegan.nets import Generator
 from facegan.training import sample_images, train
-from facegan.training.distributed import World, asked_size, init_distributed
+from facegan.training.distributed import World, init_distributed, world_size
 from facegan.training.trainer import Trainer, spec_of
 
 CPU = torch.device("cpu")
 
 
-def rounds(ranks: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
+def rounds(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
     """Rows and weights after a few rounds."""
     frozen = given.pop("freeze_norms", False)
     config = toy_config(method, **{"batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, **given})
-    trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", ranks)
+    trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
     if frozen:  # no batch statistics in G
         trainer.generator.eval()
-    reals = ToyFaces().batches(config.batch, rank=ranks.rank, world_size=ranks.size)
+    reals = ToyFaces().batches(config.batch, rank=world.rank, world_size=world.size)
     rows = []
     for _ in range(3):
-        trainer.round(reals)
+        trainer.train_step(reals)
         rows.append(trainer.means())
         trainer.clear_means()
     nets = (trainer.generator, trainer.discriminator)
@@ -48,7 +48,7 @@ def runs(folder: Path) -> dict[str, Any]:
 
     def stop() -> bool:
         asked.append(1)
-        return int(os.environ.get("RANK", "0")) == asked_size() - 1 and len(asked) == 3
+        return int(os.environ.get("RANK", "0")) == world_size() - 1 and len(asked) == 3
 
     config = toy_config(**given)
     with contextlib.suppress(Interrupted):
@@ -82,14 +82,14 @@ def measures(folder: Path) -> dict[str, Any]:
 
 def fails() -> None:
     """The last process fails in its second round, in which the others wait for it."""
-    with init_distributed(CPU) as ranks:
+    with init_distributed(CPU) as world:
         config = toy_config(batch=16)
-        trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", ranks)
-        reals = ToyFaces().batches(config.batch, rank=ranks.rank, world_size=ranks.size)
-        trainer.round(reals)
-        if ranks.rank == ranks.size - 1:
+        trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
+        reals = ToyFaces().batches(config.batch, rank=world.rank, world_size=world.size)
+        trainer.train_step(reals)
+        if world.rank == world.size - 1:
             raise ValueError("this process is to fail")
-        trainer.round(reals)
+        trainer.train_step(reals)
 
 
 if __name__ == "__main__":
@@ -99,6 +99,6 @@ if __name__ == "__main__":
     if sys.argv[1] in ("runs", "measures"):
         answer = {"runs": runs, "measures": measures}[sys.argv[1]](Path(sys.argv[2]))
     else:
-        with init_distributed(CPU) as ranks:
-            answer = {name: rounds(ranks, *case) for name, case in json.loads(sys.argv[2]).items()}
+        with init_distributed(CPU) as world:
+            answer = {name: rounds(world, *case) for name, case in json.loads(sys.argv[2]).items()}
     sys.stdout.write(json.dumps(answer) + "\n")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import ToyFaces, toy_config, toy_train
+from toy import ToyFaces, stop_after, toy_config, toy_run, toy_train, weights
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, Interrupted, SettingsError
 from facegan.nets import NetSpec, load_generator, make_discriminator, make_generator
-from facegan.training import sample_images, train
+from facegan.training import sample_images
 from facegan.training.losses import find_loss
+from facegan.training.request import TrainRequest
 from facegan.training.trainer import Trainer, spec_of
 from facegan.training.validate import validate_run
 
@@ -105,7 +106,7 @@ def own(**given: object) -> TrainConfig:
     return toy_config(**{"nets": "mine:NETS", "loss": "mine:LOSS", "images": 64, **given})
 
 
-def test_own_nets_and_loss_learn_and_draw(tmp_path):
+def test_own_nets_and_loss_train_and_sample(tmp_path):
     result = toy_train(tmp_path / "run", nets="mine:NETS", loss="mine:LOSS")
     assert math.isfinite(result.loss_d)
     generator = load_generator(tmp_path / "run", trust_code=True)
@@ -114,11 +115,11 @@ def test_own_nets_and_loss_learn_and_draw(tmp_path):
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["own_code"]["nets"]["file"] == record["own_code"]["loss"]["file"] == str(tmp_path / "mine.py")
     assert len(record["own_code"]["nets"]["sha256"]) == 64
-    again = train(own(images=32), ToyFaces(), tmp_path / "other", device="cpu", init=tmp_path / "run")
+    again = toy_run(tmp_path / "other", own(images=32), init=tmp_path / "run")
     assert again.images == 32
 
 
-def test_the_loss_is_that_of_the_same_name_by_facegan(tmp_path):
+def test_own_loss_equals_facegans(tmp_path):
     """LOSS is written as the non-saturating one: the same training, to the bit."""
     toy_train(tmp_path / "own", nets="mine:NETS", loss="mine:LOSS")
     toy_train(tmp_path / "known", nets="mine:NETS", loss="non-saturating")
@@ -126,33 +127,25 @@ def test_the_loss_is_that_of_the_same_name_by_facegan(tmp_path):
     assert a == b
 
 
-def test_a_stopped_run_ends_as_one_that_was_not(tmp_path):
+def test_resume_equals_uninterrupted(tmp_path):
     toy_train(tmp_path / "whole", nets="mine:NETS", loss="mine:LOSS")
-    asked: list[int] = []
-
-    def stop() -> bool:
-        asked.append(1)
-        return len(asked) == 7
-
-    config = toy_config(nets="mine:NETS", loss="mine:LOSS")
     with pytest.raises(Interrupted):
-        train(config, ToyFaces(), tmp_path / "stopped", device="cpu", stop=stop)
+        toy_run(tmp_path / "stopped", toy_config(nets="mine:NETS", loss="mine:LOSS"), stop=stop_after(3))
     toy_train(tmp_path / "stopped", nets="mine:NETS", loss="mine:LOSS")
-    a, b = ((tmp_path / name / "generator.safetensors").read_bytes() for name in ("whole", "stopped"))
-    assert a == b
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
-def test_an_altered_file_is_told_once(tmp_path, mine, capsys):
-    train(own(), ToyFaces(), tmp_path / "run", device="cpu")
+def test_altered_file_is_reported_once(tmp_path, mine, capsys):
+    toy_run(tmp_path / "run", own())
     mine.write_text(GOOD + "# a comment\n")
     for _ in range(2):
-        train(own(images=128), ToyFaces(), tmp_path / "run", device="cpu")
-    told = capsys.readouterr().err
-    assert told.count("mine.py was altered since this run was last started (train.nets = mine:NETS)") == 1
-    assert told.count("(train.loss = mine:LOSS)") == 1
+        toy_run(tmp_path / "run", own(images=128))
+    printed = capsys.readouterr().err
+    assert printed.count("mine.py has changed since this run was last started (train.nets = mine:NETS)") == 1
+    assert printed.count("(train.loss = mine:LOSS)") == 1
 
 
-def test_weights_follow_from_the_seed_and_leave_the_global_state_alone():
+def test_weights_follow_from_the_seed():
     spec = NetSpec("mine:NETS", 32, 3, 16, 8, "none")
     state = torch.get_rng_state()
     one, same, other = make_generator(spec, 1), make_generator(spec, 1), make_generator(spec, 2)
@@ -177,19 +170,19 @@ def test_weights_follow_from_the_seed_and_leave_the_global_state_alone():
         ({"nets": "mlp", "width": 4}, "loss_d"),
     ],
 )
-def test_they_go_together_with_the_others(tmp_path, given, logs):
+def test_plugins_combine_with_settings(tmp_path, given, logs):
     config = own(**given)
-    validate_run(config, ToyFaces(), tmp_path / "run", "cpu", "auto", None)
+    validate_run(TrainRequest(config, ToyFaces(), tmp_path / "run", device="cpu"))
     trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
     for _ in range(2):
-        trainer.round(ToyFaces().batches(config.batch))
+        trainer.train_step(ToyFaces().batches(config.batch))
     assert math.isfinite(trainer.means()[logs])
     assert all(tensor.isfinite().all() for tensor in trainer.tensors().values())
 
 
-def test_a_doubtful_pair_is_warned_of(tmp_path, capsys):
+def test_doubtful_pair_is_reported(tmp_path, capsys):
     config = own(nets="mine:MIXING", regulariser="dragan", images=16)
-    train(config, ToyFaces(), tmp_path / "run", device="cpu")
+    toy_run(tmp_path / "run", config)
     assert "'mine:MIXING'" in capsys.readouterr().err.replace("= mine:MIXING mixes the images", "'mine:MIXING'")
 
 
@@ -208,23 +201,23 @@ def test_a_doubtful_pair_is_warned_of(tmp_path, capsys):
         ({"nets": "mine:LOUD"}, "generator of train.nets = mine:LOUD gives values up to 2.00"),
         ({"nets": "mine:OTHER_INPUT"}, r"discriminator of .* fails on \(4, 3, 32, 32\): RuntimeError: mat1 and mat2"),
         ({"nets": "mine:NARROW"}, "'mine:NARROW' support 64 pixels, not 32"),
-        ({"nets": "mine:MIXING", "loss": "wgan-gp"}, "mine:MIXING mixes the images of a batch.*\ngp is per sample"),
-        ({"nets": "mine:MIXING", "regulariser": "r1"}, "mine:MIXING mixes the images of a batch.*\nr1 is per sample"),
-        ({"nets": "mine:AUTOENCODER"}, "loss = mine:LOSS does not go with the nets 'mine:AUTOENCODER'"),
+        ({"nets": "mine:MIXING", "loss": "wgan-gp"}, "mine:MIXING mixes the images of a batch.*gp is per sample"),
+        ({"nets": "mine:MIXING", "regulariser": "r1"}, "mine:MIXING mixes the images of a batch.*r1 is per sample"),
+        ({"nets": "mine:AUTOENCODER"}, "loss = mine:LOSS cannot be used with the nets 'mine:AUTOENCODER'"),
         ({"loss": "mine:EQUAL"}, "loss = mine:EQUAL needs the error of an autoencoder"),
-        ({"loss": "mine:NETS"}, "train.loss = mine:NETS is a Pair: it has to be a\nfacegan.training.Loss"),
-        ({"loss": "mine:SCALARS"}, r"its discriminator's function gives the shape \(4,\)"),
+        ({"loss": "mine:NETS"}, "train.loss = mine:NETS is a Pair. It must be a\nfacegan.training.Loss"),
+        ({"loss": "mine:SCALARS"}, r"its discriminator's function returns the shape \(4,\)"),
         ({"loss": "mine:WITHOUT"}, "its discriminator's function does not depend on the logits"),
         ({"loss": "mine:THREE"}, "its discriminator's function fails on 2 arguments: TypeError"),
-        ({"loss": "mine:INFINITE"}, "its discriminator's function gives -inf: it has to give one finite number"),
+        ({"loss": "mine:INFINITE"}, "its discriminator's function returns -inf. It must return one finite number"),
         ({"loss": "mine:LOSS", "label_smoothing": 0.1}, "label_smoothing changes nothing with the loss mine:LOSS"),
         ({"loss": "mine:LOSS", "began_gamma": 0.7}, "began_gamma changes nothing with the loss mine:LOSS"),
         ({"loss": "mine:RIVALS", "g_warmup_images": 16}, "g_warmup_images .* the loss mine:RIVALS"),
     ],
 )
-def test_what_is_wrong_is_a_sentence_before_anything_is_made(tmp_path, given, sentence):
+def test_broken_plugins_are_refused_early(tmp_path, given, sentence):
     with pytest.raises(SettingsError, match=f"(?s){sentence}") as caught:
-        train(own(**given), ToyFaces(), tmp_path / "run", device="cpu")
+        toy_run(tmp_path / "run", own(**given))
     assert str(caught.value).count("\n") < 3
     assert not (tmp_path / "run").exists()
 
@@ -237,27 +230,27 @@ def test_what_is_wrong_is_a_sentence_before_anything_is_made(tmp_path, given, se
         ("def generator(:", "can't be imported: SyntaxError"),
     ],
 )
-def test_a_module_that_fails_is_a_sentence(tmp_path, code, sentence):
+def test_failing_module_is_a_sentence(tmp_path, code, sentence):
     (tmp_path / "broken.py").write_text(code)
     with pytest.raises(SettingsError, match=sentence):
-        train(own(nets="broken:NETS"), ToyFaces(), tmp_path / "run", device="cpu")
+        toy_run(tmp_path / "run", own(nets="broken:NETS"))
 
 
 @pytest.mark.parametrize(
     ("setting", "name"), [("nets", "mine.NETS"), ("loss", "hinje"), ("nets", "a b:C"), ("nets", ":C")]
 )
-def test_a_name_is_a_known_one_or_of_a_module(setting, name):
+def test_misspelt_plugin_names(setting, name):
     with pytest.raises(SettingsError, match=rf"train.{setting} = {name} is not offered(.|\n)*MODULE:NAME"):
         toy_config(**{setting: name})
 
 
-def test_unknown_losses_are_named():
+def test_unknown_loss_suggests_a_name():
     with pytest.raises(SettingsError, match="Did you mean 'hinge'"):
         find_loss("hinje")
 
 
-def test_a_generator_whose_module_is_gone(tmp_path, monkeypatch):
-    train(own(images=16), ToyFaces(), tmp_path / "run", device="cpu")
+def test_generator_without_its_module(tmp_path, monkeypatch):
+    toy_run(tmp_path / "run", own(images=16))
     sys.modules.pop("mine")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

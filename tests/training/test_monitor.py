@@ -1,4 +1,4 @@
-"""Trainings that are made ill, and what the run says of it; and one that is well."""
+"""Trainings that fail, and what the run reports; and healthy ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import ToyFaces, steps_of, toy_config, toy_train, without_times
+from safetensors.torch import load_file
+from toy import steps_of, stop_after, toy_config, toy_run, toy_train, weights, without_times
 
-from facegan.console import Console
 from facegan.errors import Interrupted, TrainingError
 from facegan.system import cpu_flags
-from facegan.training import monitor as health
-from facegan.training import train
+from facegan.training import monitor
 from facegan.training.curves import draw_curves
 from facegan.training.log import read_stats
 from facegan.training.monitor import Monitor, diversity, mean_change, overflows
@@ -32,7 +31,7 @@ def findings(run: Path) -> list[str]:
     return [row["health"] for row in read_stats(run) if "health" in row]
 
 
-def test_diversity_and_change_are_what_a_second_implementation_gives():
+def test_diversity_and_change_by_hand():
     images = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     pixels = images.numpy().astype(float)
     pairs = [np.sqrt(np.mean((a - b) ** 2)) for a, b in itertools.combinations(pixels, 2)]
@@ -41,16 +40,14 @@ def test_diversity_and_change_are_what_a_second_implementation_gives():
     assert mean_change(images, images.flip(0)) == pytest.approx(np.abs(pixels - pixels[::-1]).mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize("grace", [60, pytest.param(health.GRACE_ROUNDS, marks=pytest.mark.slow)])
-def test_a_generator_that_bursts_collapses_and_leaves_the_discriminator_too_strong(
-    tmp_path, capsys, monkeypatch, grace
-):
+@pytest.mark.parametrize("grace", [60, pytest.param(monitor.GRACE_STEPS, marks=pytest.mark.slow)])
+def test_exploding_generator_collapses(tmp_path, capsys, monkeypatch, grace):
     """Steps this large drive every pixel to the end of tanh, where no gradient gets through.
 
     Which end depends on the CPU's rounding, and with it whether samples are alike: seed 0 shows all three on CPUs with
     AVX-512, seed 1 on those without.
     """
-    monkeypatch.setattr(health, "GRACE_ROUNDS", grace)
+    monkeypatch.setattr(monitor, "GRACE_STEPS", grace)
     run = tmp_path / "run"
     seed = 0 if "avx512f" in cpu_flags() else 1
     toy_train(run, images=16 * (grace + 140), lr_g=50.0, seed=seed, **SMALL)
@@ -69,92 +66,89 @@ def test_a_generator_that_bursts_collapses_and_leaves_the_discriminator_too_stro
     assert "Try half of --set train.lr_d=" in strong
 
 
-def test_a_generator_that_waits_for_d_is_not_ill(tmp_path):
+def test_waiting_generator_is_healthy(tmp_path):
     toy_train(tmp_path, images=16 * 60, d_warmup_images=16 * 60, **SMALL)
     assert "no_change" not in findings(tmp_path)
 
 
-def test_a_generator_that_does_not_learn_is_told_once(tmp_path, capsys):
+def test_still_generator_is_reported_once(tmp_path, capsys):
     toy_train(tmp_path, images=16 * 120, lr_g=1e-12, **SMALL)
     assert findings(tmp_path) == ["no_change"]
     assert "the samples have not changed from 0 to 800 images (0.00 of 255 grey levels)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "rounds", [150, pytest.param(health.GRACE_ROUNDS + 300, marks=pytest.mark.slow)], ids=["short", "past the grace"]
+    "steps", [150, pytest.param(monitor.GRACE_STEPS + 300, marks=pytest.mark.slow)], ids=["short", "past the grace"]
 )
-def test_a_training_that_is_well_says_nothing(tmp_path, capsys, rounds):
-    toy_train(tmp_path, images=16 * rounds, **SMALL)
+def test_healthy_training_reports_nothing(tmp_path, capsys, steps):
+    toy_train(tmp_path, images=16 * steps, **SMALL)
     assert findings(tmp_path) == []
     assert capsys.readouterr().err == ""
 
 
 @given(st.lists(st.tuples(st.floats(0.9, 1), st.floats(0.1, 10)), min_size=10, max_size=60))
-def test_too_strong_is_ten_rows_of_both_signs_and_told_once_a_stretch(rows):
+def test_too_strong_needs_ten_rows(rows):
     watch = Monitor(True, (2, 3, 8, 8))
-    told_in_stretch = False
+    reported = False
     for i, (accuracy, gradient) in enumerate(rows):
-        found = watch.see_row({"images": i, "rounds": i, "d_accuracy": accuracy, "grad_g": gradient})
-        told_in_stretch = told_in_stretch and accuracy > 0.97
+        found = watch.update({"images": i, "rounds": i, "d_accuracy": accuracy, "grad_g": gradient})
+        reported = reported and accuracy > 0.97
         window = rows[max(0, i - 9) : i + 1]
         first, later = (np.mean([g for _, g in part]) for part in (window[:5], window[5:] or window))
-        ill = len(window) == 10 and all(a > 0.97 for a, _ in window) and later < 0.8 * first
-        assert bool(found) == (ill and not told_in_stretch)
-        told_in_stretch = told_in_stretch or ill
+        failing = len(window) == 10 and all(a > 0.97 for a, _ in window) and later < 0.8 * first
+        assert bool(found) == (failing and not reported)
+        reported = reported or failing
 
 
-def test_samples_may_stand_still_where_the_schedule_leaves_no_rate():
+def test_samples_may_rest_at_low_rates():
     still = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    for rate, told in ((1.0, ["no_change"]), (0.05, [])):
+    for rate, kinds in ((1.0, ["no_change"]), (0.05, [])):
         watch = Monitor(True, (2, 3, 8, 8))
-        watch.see_grid(still, 0, 0)
-        assert [finding.kind for finding in watch.see_grid(still, 800, 50, rate)] == told
+        watch.update_grid(still, 0, 0)
+        assert [finding.kind for finding in watch.update_grid(still, 800, 50, rate)] == kinds
 
 
-def test_fp16_that_overflows_at_the_smallest_scale_is_not_finite():
+def test_overflow_at_the_smallest_scale():
     assert overflows({"loss_d": 1.0, "skipped": 3.0}, 2.0**-3) == "fp16 gradients overflow at a loss scale of 0.125"
     assert overflows({"loss_d": 1.0, "skipped": 3.0}, 2.0**16) is None
     assert overflows({"loss_d": 1.0, "skipped": 0.0}, 2.0**-3) is None
     assert overflows({"loss_d": 1.0}, 1.0) is None
 
 
-def test_a_critic_is_never_too_strong():
+def test_critic_is_never_too_strong():
     watch = Monitor(False, (2, 3, 8, 8))
     for i in range(30):
-        assert not watch.see_row({"images": i, "rounds": i, "d_accuracy": 1.0, "grad_g": 1 / (i + 1)})
+        assert not watch.update({"images": i, "rounds": i, "d_accuracy": 1.0, "grad_g": 1 / (i + 1)})
 
 
-def poisoned(monkeypatch: pytest.MonkeyPatch, at_round: int, times: int = 1) -> None:
-    """After this round a weight is NaN, until the learning rates were halved ``times`` times."""
-    honest = Trainer.round
+def poison(monkeypatch: pytest.MonkeyPatch, at_step: int, times: int = 1) -> None:
+    """After this step a weight is NaN, until the learning rates were halved ``times`` times."""
+    original = Trainer.train_step
 
-    def then_ill(self: Trainer, reals: Any) -> None:
-        honest(self, reals)
-        if self.rounds == at_round and self.lr_scale > 0.5**times:
+    def then_nan(self: Trainer, reals: Any) -> None:
+        original(self, reals)
+        if self.steps == at_step and self.lr_scale > 0.5**times:
             with torch.no_grad():
                 next(self.generator.parameters())[0].fill_(float("nan"))
 
-    monkeypatch.setattr(Trainer, "round", then_ill)
+    monkeypatch.setattr(Trainer, "train_step", then_nan)
 
 
-def test_one_roll_back_with_half_the_learning_rates(tmp_path, monkeypatch, capsys):
-    poisoned(monkeypatch, at_round=25)
+def test_roll_back_halves_the_learning_rates(tmp_path, monkeypatch, capsys):
+    poison(monkeypatch, at_step=25)
     result = toy_train(tmp_path, images=640)
     assert result.images == 640
     (row,) = [row for row in read_stats(tmp_path) if "health" in row]
     assert (row["health"], row["images"], row["rounds"]) == ("rolled_back", 320, 20)
     said = capsys.readouterr().err
-    assert "is nan at 416 images: back to the checkpoint of 320 images, with half the learning rates." in said
+    assert "is nan at 416 images: rolled back to the checkpoint of 320 images, with half the learning rates." in said
     assert [(r["images"], r["lr_scale"]) for r in read_stats(tmp_path) if "loss_g" in r] == [
         (images, 1.0 if images <= 320 else 0.5) for images in range(32, 641, 32)
     ]
     state = json.loads((result.checkpoint / "state.json").read_text())
-    assert state["rolled_back"]["to_images"] == 320
-    assert state["lr_scale"] == 0.5
-    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
-        f"{images:09d}.png" for images in (0, 160, 320, 480, 640)
-    ]
-    assert steps_of(tmp_path, "loss_g") == list(range(32, 641, 32))  # and TensorBoard shows what stats.jsonl has
+    assert (state["rolled_back"]["to_images"], state["lr_scale"]) == (320, 0.5)
+    assert sorted(int(path.stem) for path in (tmp_path / "samples").iterdir()) == [0, 160, 320, 480, 640]
+    assert steps_of(tmp_path, "loss_g") == list(range(32, 641, 32))  # and TensorBoard shows the rows of stats.jsonl
 
 
 ROLLED_BACK = toy_config(images=640, keep=1)
@@ -162,61 +156,48 @@ ROLLED_BACK = toy_config(images=640, keep=1)
 
 @pytest.fixture(scope="module")
 def rolled_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was rolled back, and that nobody stopped."""
-    run = tmp_path_factory.mktemp("rolled-back") / "run"
+    """An uninterrupted run with a roll-back."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        poisoned(monkeypatch, at_round=25)
-        train(ROLLED_BACK, ToyFaces(), run, device="cpu", console=Console(quiet=True))
-    return run
+        poison(monkeypatch, at_step=25)
+        return toy_run(tmp_path_factory.mktemp("rolled-back") / "run", ROLLED_BACK).run
 
 
 @pytest.mark.parametrize("stopped", [(15,), (25,), (27,), (5, 22, 25, 30)], ids=str)
-def test_a_run_that_was_rolled_back_is_resumed_to_the_bit(tmp_path, monkeypatch, rolled_back, stopped):
-    """Stopped after so many rounds of its life: before the roll-back, while it is ill, and after it."""
-    poisoned(monkeypatch, at_round=25)
-    lived = 0
-
-    def now() -> bool:
-        nonlocal lived
-        lived += 1
-        return lived in stopped
-
+def test_resume_after_roll_back_to_the_bit(tmp_path, monkeypatch, rolled_back, stopped):
+    """Stopped after these of all steps: before the roll-back, while a weight is NaN, and after it."""
+    poison(monkeypatch, at_step=25)
+    stop = stop_after(*stopped)
     for _ in stopped:
         with pytest.raises(Interrupted):
-            train(ROLLED_BACK, ToyFaces(), tmp_path, device="cpu", console=Console(quiet=True), stop=now)
-    train(ROLLED_BACK, ToyFaces(), tmp_path, device="cpu", console=Console(quiet=True))
-    assert (tmp_path / "generator.safetensors").read_bytes() == (rolled_back / "generator.safetensors").read_bytes()
+            toy_run(tmp_path, ROLLED_BACK, stop=stop)
+    toy_run(tmp_path, ROLLED_BACK)
+    assert weights(tmp_path) == weights(rolled_back)
     assert without_times(tmp_path) == without_times(rolled_back)
 
 
-def test_stopped_while_it_is_ill_nothing_is_saved_and_it_says_where_it_goes_on(tmp_path, monkeypatch):
-    poisoned(monkeypatch, at_round=11)
-    lived = itertools.count(1)
-    with pytest.raises(
-        Interrupted, match=r"Stopped at 176 images, which are not saved, for .* is not finite"
-    ) as caught:
-        train(toy_config(images=640), ToyFaces(), tmp_path, device="cpu", stop=lambda: next(lived) == 11)
-    assert "The same command goes on from 160 images." in str(caught.value)
+def test_stop_while_diverged_saves_nothing(tmp_path, monkeypatch):
+    poison(monkeypatch, at_step=11)
+    said = r"Stopped at 176 images without saving, because .* is not finite\.\n.* resumes from 160 images\."
+    with pytest.raises(Interrupted, match=said):
+        toy_run(tmp_path, toy_config(images=640), stop=stop_after(11))
 
 
-def test_a_second_time_stops_with_advice(tmp_path, monkeypatch):
-    poisoned(monkeypatch, at_round=15, times=5)
-    with pytest.raises(TrainingError, match=r"broke down at 256 images: .*, again, after a roll-back") as caught:
+def test_second_divergence_stops_with_advice(tmp_path, monkeypatch):
+    poison(monkeypatch, at_step=15, times=5)
+    with pytest.raises(TrainingError, match=r"diverged at 256 images: .*, again, after a roll-back") as caught:
         toy_train(tmp_path, images=640)
     assert "--precision fp32" in str(caught.value)
-    assert f"--init {tmp_path} starts it from this run's last whole weights" in str(caught.value)
+    assert f"--init {tmp_path} starts from this run's last finite weights" in str(caught.value)
     assert caught.value.exit_code == 1
     assert len(str(caught.value).splitlines()) <= 3
-    with pytest.raises(TrainingError, match="again"):  # it is remembered
+    with pytest.raises(TrainingError, match="again"):  # the run remembers it
         toy_train(tmp_path, images=640)
 
 
-def test_learning_rates_that_burst_roll_back_to_the_start_and_leave_nothing_that_is_not_finite(tmp_path, capsys):
-    with pytest.raises(TrainingError, match=r"broke down at \d+ images"):
+def test_exploding_training_saves_only_finite_weights(tmp_path, capsys):
+    with pytest.raises(TrainingError, match=r"diverged at \d+ images"):
         toy_train(tmp_path, images=1600, lr_g=1e30, lr_d=1e30, save_every=32)
-    assert "back to the checkpoint of 0 images" in capsys.readouterr().err
-    from safetensors.torch import load_file
-
+    assert "rolled back to the checkpoint of 0 images" in capsys.readouterr().err
     paths = list(tmp_path.rglob("*.safetensors"))
     assert len(paths) >= 3
     for path in paths:
@@ -224,7 +205,7 @@ def test_learning_rates_that_burst_roll_back_to_the_start_and_leave_nothing_that
     assert findings(tmp_path) == ["rolled_back"]
 
 
-def test_marks_are_on_the_curves():
+def test_curves_show_marks():
     rows: list[dict[str, Any]] = [
         {"images": i, "rounds": i, "loss_g": 1.0, "loss_d": 2.0, "d_real": 0.0, "d_fake": 0.0, "d_accuracy": 0.5}
         for i in range(100)

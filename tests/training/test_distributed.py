@@ -85,7 +85,7 @@ def trained() -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_train_as_one(trained, case):
+def test_two_processes_equal_one(trained, case):
     alone, first, second = (said[case] for said in trained)
     assert first == second  # both hold the same weights, and the same means
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
@@ -98,7 +98,7 @@ def losses(run: Path) -> list[dict[str, float]]:
     return [{name: row[name] for name in names} for row in read_stats(run)]
 
 
-def test_runs_of_two_processes_stop_together_and_go_on_to_the_bit(tmp_path):
+def test_two_processes_stop_and_resume(tmp_path):
     answered = answers(2, "runs", str(tmp_path / "two"))
     assert answered[0] == answered[1]
     assert answered[0]["stopped_after"] == 3
@@ -112,7 +112,7 @@ def test_runs_of_two_processes_stop_together_and_go_on_to_the_bit(tmp_path):
         assert row == pytest.approx(expected, rel=5e-3, abs=5e-3)
 
 
-def test_the_first_process_alone_measures(tmp_path: Path) -> None:
+def test_only_the_main_process_evaluates(tmp_path: Path) -> None:
     first, second = answers(2, "measures", str(tmp_path))
     assert first["asked"] == ["protocol", "floor", "value", "value"]
     assert second["asked"] == []
@@ -120,7 +120,7 @@ def test_the_first_process_alone_measures(tmp_path: Path) -> None:
     assert (tmp_path / f"run/checkpoints/{first['best']:09d}").is_dir()
 
 
-def test_where_one_process_fails_the_others_do_not_wait_for_ever():
+def test_failing_process_ends_the_others():
     children = processes(2, "fails")
     try:
         errors = [child.communicate(timeout=120)[1] for child in children]
@@ -131,23 +131,23 @@ def test_where_one_process_fails_the_others_do_not_wait_for_ever():
     assert "this process is to fail" in errors[1]
 
 
-def test_a_batch_that_cannot_be_shared():
-    with pytest.raises(SettingsError, match=r"--batch 10 can't be shared evenly by 4 processes: choose 8 or 12\."):
+def test_batch_that_cannot_be_shared():
+    with pytest.raises(SettingsError, match=r"--batch 10 cannot be shared evenly by 4 processes\. Choose 8 or 12\."):
         World(0, 4).share(10)
-    with pytest.raises(SettingsError, match=r"--batch 3 .* 4 processes: choose 4\."):
+    with pytest.raises(SettingsError, match=r"--batch 3 .* 4 processes\. Choose 4\."):
         World(0, 4).share(3)
     assert World(0, 4).share(12) == 3
 
 
-def test_alone_nothing_is_asked():
+def test_single_process_needs_no_group():
     assert SINGLE.any(True)
     assert not SINGLE.any(False)
-    assert SINGLE.writes
-    SINGLE.wait()
+    assert SINGLE.is_main
+    SINGLE.barrier()
     assert toy_config().batch <= len(ToyFaces())
 
 
-def test_a_share_that_cannot_be_computed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_share_that_cannot_be_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(SettingsError, match=r"--batch 24 .* 6 images.*\n.*multiple of 16\."):
         plan_train(toy_config(batch=24, grad_accum_steps=4), ToyFaces(), tmp_path / "run", device="cpu")
@@ -161,7 +161,7 @@ def test_sync_batchnorm_on_cpu_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         plan_train(config, ToyFaces(), tmp_path / "run", device="cpu")
 
 
-def test_sync_batchnorm_converts_the_nets_and_keeps_their_tensors() -> None:
+def test_sync_batchnorm_keeps_tensors() -> None:
     config = toy_config(sync_batchnorm=True)
     plain, synced = (Trainer(config, spec_of(config, 32, 3), CPU, "fp32", World(0, size)) for size in (1, 2))
     assert any(isinstance(module, nn.SyncBatchNorm) for module in synced.generator.modules())

@@ -44,7 +44,7 @@ def said(tmp_path: Path, **given: object) -> str:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process as Linux does")
-def test_a_batch_that_does_not_fit_says_which_would(tmp_path):
+def test_too_large_batch_names_one_that_fits(tmp_path):
     text = said(tmp_path, batch=2048, width=32)
     assert text.startswith("--batch 2048 does not fit into the memory of cpu (")
     fits = int(text.split("with --batch ")[1].split(",")[0])
@@ -64,7 +64,7 @@ def test_a_batch_that_does_not_fit_says_which_would(tmp_path):
         "CUDA error: out of memory",
     ],
 )
-def test_libraries_words_for_too_little_memory(words):
+def test_libraries_out_of_memory_errors(words):
     config = toy_config(batch=16)
     trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
     with (
