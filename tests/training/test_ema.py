@@ -74,9 +74,9 @@ def test_statistics_of_linear_layers(name):
 @pytest.mark.parametrize(
     ("device", "sentence"),
     [
-        ("gpu", "--device gpu is not .*Did you mean 'cpu'"),
-        ("cpu:1", "--device cpu:1 is not"),
-        ("cuda:99", "--device cuda:99 is not"),
+        ("gpu", "--device gpu is unknown.*Did you mean 'cpu'"),
+        ("cpu:1", "--device cpu:1 is unknown"),
+        ("cuda:99", "--device cuda:99 is unavailable"),
     ],
 )
 def test_unknown_devices_are_refused(device, sentence):

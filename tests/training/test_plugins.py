@@ -189,8 +189,8 @@ def test_doubtful_pair_is_reported(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"nets": "nobody:NETS"}, "train.nets = nobody:NETS can't be imported: ModuleNotFoundError"),
-        ({"nets": "mine:Missing"}, "train.nets = mine:Missing can't be imported: AttributeError"),
+        ({"nets": "nobody:NETS"}, "train.nets = nobody:NETS cannot be imported: ModuleNotFoundError"),
+        ({"nets": "mine:Missing"}, "train.nets = mine:Missing cannot be imported: AttributeError"),
         ({"nets": "mine:NOT_NETS"}, r"train.nets = mine:NOT_NETS is not a pair of nets.*Pair\(GENERATOR"),
         ({"nets": "mine:NOT_MODULES"}, "generator of train.nets = mine:NOT_MODULES is a Tensor"),
         ({"nets": "mine:NO_WEIGHTS"}, "discriminator of train.nets = mine:NO_WEIGHTS must have float32 weights"),
@@ -225,9 +225,9 @@ def test_broken_plugins_are_refused_early(tmp_path, given, sentence):
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("raise ValueError('not today')", "can't be imported: ValueError: not today"),
-        ("import sys\nsys.exit(3)", "can't be imported: SystemExit: 3"),
-        ("def generator(:", "can't be imported: SyntaxError"),
+        ("raise ValueError('not today')", "cannot be imported: ValueError: not today"),
+        ("import sys\nsys.exit(3)", "cannot be imported: SystemExit: 3"),
+        ("def generator(:", "cannot be imported: SyntaxError"),
     ],
 )
 def test_failing_module_is_a_sentence(tmp_path, code, sentence):
@@ -255,5 +255,5 @@ def test_generator_without_its_module(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     sys.path[:] = [path for path in sys.path if path != str(tmp_path)]
-    with pytest.raises(CheckpointError, match=r"needs nets of a user's own: train.nets = mine:NETS can't be imported"):
+    with pytest.raises(CheckpointError, match=r"needs nets of a user's own: train.nets = mine:NETS cannot be imported"):
         load_generator(tmp_path / "run", trust_code=True)
