@@ -119,7 +119,9 @@ def test_unusable_weights_are_refused(trained, tmp_path):
     name = next(name for name in tensors if name.endswith("weight"))
     tensors[name][0].fill_(float("inf"))
     save_file(tensors, file, metadata)
-    with pytest.raises(CheckpointError, match=rf"{file} cannot be used: its tensor {name} has values that are not finite"):
+    with pytest.raises(
+        CheckpointError, match=rf"{file} cannot be used: its tensor {name} has values that are not finite"
+    ):
         start(tmp_path / "run", file)
     with pytest.raises(CheckpointError, match=r"There is no .*nothing"):
         start(tmp_path / "run", tmp_path / "nothing")
