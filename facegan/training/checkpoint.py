@@ -148,10 +148,7 @@ class CheckpointManager:
         return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
     def save(self, images: int, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
-        """
-        Raises:
-            DiskError: it cannot be written; earlier checkpoints are unchanged.
-        """
+        """Raises DiskError if it cannot be written; earlier checkpoints are unchanged."""
         remove_partials(make_folder(self.folder))
         write_checkpoint(self.path(images), tensors, {"images": images, **state}, generator)
 

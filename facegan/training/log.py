@@ -80,19 +80,12 @@ class AppendOnlyFile:
             self.length = length
 
     def add(self, piece: bytes) -> None:
-        """
-        Raises:
-            DiskError: it cannot be written, and waits.
-        """
+        """Raises DiskError if it cannot be written, and waits."""
         self._waiting.append(piece)
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Writes what waits.
-
-        Raises:
-            DiskError: it still cannot be written.
-        """
+        """Writes what waits. Raises DiskError if it still cannot be written."""
         if not self._waiting:
             return
         data = b"".join(self._waiting)
@@ -253,11 +246,7 @@ class RunLog:
             self._draw_seconds = self._drawn_at - start
 
     def sync(self) -> None:
-        """Flushes all logs to disk.
-
-        Raises:
-            DiskError: some of it still waits.
-        """
+        """Flushes all logs to disk. Raises DiskError if some of it still waits."""
         for file in (self._stats, self._text, self._board.file):
             file.sync()
         self._write_grids()

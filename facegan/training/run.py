@@ -188,10 +188,7 @@ def _limit_threads() -> None:
 
 
 def _periodic_eval(request: TrainRequest) -> PeriodicEval | None:
-    """
-    Raises:
-        SettingsError: the settings ask for evaluations, and there is no measure.
-    """
+    """Raises SettingsError if the settings ask for evaluations, and there is no measure."""
     every = request.config.eval_every
     if request.measure:
         wanted = every or EVERY_IMAGES if request.eval_every is None else request.eval_every

@@ -207,10 +207,7 @@ def require_same_run(
 
 
 def require_same_init(record: dict[str, Any], init: str | Path | None, run: Path) -> None:
-    """
-    Raises:
-        SettingsError: the run was started from other weights.
-    """
+    """Raises SettingsError if the run was started from other weights."""
     then = (record.get("init") or {}).get("path")
     if init is not None and str(init) != then:
         raise SettingsError(

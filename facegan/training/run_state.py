@@ -87,11 +87,7 @@ class RunState:
         return {-(-images // step) * step for images in self.trainer.config.milestones}
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Restores everything but the clock.
-
-        Raises:
-            CheckpointError: it belongs to other nets.
-        """
+        """Restores everything but the clock. Raises CheckpointError if it belongs to other nets."""
         state = checkpoint.state
         own = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("health.")}
         self.trainer.load(str(checkpoint.path), own, state)

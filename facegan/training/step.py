@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from facegan.config import TrainConfig
-from facegan.nets import NetSpec, drawn
+from facegan.nets import drawn
 from facegan.nets import random as draws
 from facegan.training import augment
 from facegan.training.distributed import World
@@ -67,14 +67,14 @@ class GanStep:
     def __init__(
         self,
         config: TrainConfig,
-        spec: NetSpec,
         precision: Precision,
         generator: NetOptimizer,
         discriminator: NetOptimizer,
         ema: Ema,
         world: World,
     ) -> None:
-        self.config, self.spec, self.world, self.ema = config, spec, world, ema
+        self.config, self.world, self.ema = config, world, ema
+        self.spec = spec = ema.net.spec
         self.precision: Precision = precision
         self.g, self.d = generator, discriminator
         self.device = generator.device

@@ -108,7 +108,7 @@ class Trainer:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.discriminator)
         self.g = NetOptimizer(self.generator, config.lr_g, config, precision)
         self.d = NetOptimizer(self.discriminator, config.lr_d, config, precision)
-        self.gan_step = GanStep(config, spec, precision, self.g, self.d, self.ema, world)
+        self.gan_step = GanStep(config, precision, self.g, self.d, self.ema, world)
         self.no_graphs_reason = graphs_disabled_reason(config, self.d)  # "": steps are captured as CUDA graphs
         self._graphs = None if self.no_graphs_reason else CudaGraphCache(self.gan_step, self.tensors)
         self.lr_scale = 1.0  # multiplies both learning rates; a roll-back halves it
@@ -308,10 +308,7 @@ def _zero_counts() -> dict[str, int]:
 
 
 def _checked(batch: Tensor, buffer: Tensor) -> Tensor:
-    """
-    Raises:
-        DatasetError: the batch is not as `Batches` promises.
-    """
+    """Raises DatasetError if the batch is not as `Batches` promises."""
     if batch.dtype != torch.uint8:
         nan = ", with NaN" if batch.is_floating_point() and bool(batch.isnan().any()) else ""
         raise DatasetError(f"A batch of faces is {str(batch.dtype).removeprefix('torch.')}{nan}; it must be uint8.")

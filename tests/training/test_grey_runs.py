@@ -1,4 +1,4 @@
-"""Trainings on faces of one channel, through the commands: grids, samples and TensorBoard are grey as well."""
+"""Trainings on grey faces by the command: grids and TensorBoard are grey as well."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from facegan.nets import load_generator
-from facegan.training import sample_images
 from tests.recipes.program import facegan
 from tests.shards.made import Made, make_dataset
 
@@ -56,35 +55,24 @@ def test_grids_are_grey(run: Path) -> None:
         assert np.abs(np.asarray(image).astype(int) - grid).mean() < 4  # a JPEG
 
 
-def test_samples_are_grey_pngs(run: Path, tmp_path: Path) -> None:
-    assert facegan("sample", run, "--out", tmp_path / "grid.png", "--n", 4).code == 0
-    assert facegan("sample", run, "--dir", tmp_path / "single", "--n", 4).code == 0
-    mode, grid = png(tmp_path / "grid.png")
-    assert (mode, grid.shape) == ("L", (62, 62))
-    wanted = sample_images(load_generator(run), 4).numpy()[:, 0]
-    for i, path in enumerate(sorted((tmp_path / "single").iterdir())):
-        mode, face = png(path)
-        assert mode == "L"
-        assert np.array_equal(face, wanted[i])
-        top, left = 2 + i // 2 * 30, 2 + i % 2 * 30
-        assert np.array_equal(grid[top : top + 28, left : left + 28], face)
-
-
-def test_grey_run_resumes(grey: Path, run: Path, tmp_path: Path) -> None:
-    augmented = ("--set", "train.augment=color,translation,cutout")
-    trained(grey, tmp_path / "run", *augmented, images="1st")
-    trained(grey, tmp_path / "run", *augmented)
-    weights = [(folder / "generator.safetensors").read_bytes() for folder in (run, tmp_path / "run")]
-    assert weights[0] == weights[1]
-
-
 def test_colour_is_another_training(run: Path, tmp_path: Path) -> None:
     coloured = make_dataset(tmp_path / "out", PHOTOS, size=28)
-    told = ["--set", "train.nets=mlp", "--set", "train.width=4", "--batch", "8", "--images", "3st", "--device", "cpu"]
-    other = facegan("train", "--shards", coloured, "--run", tmp_path / "new", "--init", run, *told)
+    options = [
+        "--set",
+        "train.nets=mlp",
+        "--set",
+        "train.width=4",
+        "--batch",
+        "8",
+        "--images",
+        "3st",
+        "--device",
+        "cpu",
+    ]
+    other = facegan("train", "--shards", coloured, "--run", tmp_path / "new", "--init", run, *options)
     assert other.code == 1
     assert "it has channels 1, not 3" in other.stderr
-    assert facegan("train", "--shards", coloured, "--run", run, *told).code != 0  # its faces were others
+    assert facegan("train", "--shards", coloured, "--run", run, *options).code != 0  # its faces were others
 
 
 def test_compare_grey_and_colour(run: Path, tmp_path: Path) -> None:
