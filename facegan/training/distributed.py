@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node N -m -- facegan train …
 
-The ``--`` keeps torchrun from taking ``--run`` for an option of its own. Each process computes its share of a batch,
+Without the ``--``, torchrun takes ``--run`` for one of its options. Each process computes its share of a batch,
 and one flat all-reduce per net and step sums the gradients: PyTorch's DistributedDataParallel does not support the
 `autograd.grad` of the gradient penalty.
 """

@@ -172,7 +172,7 @@ def find_loss(name: str) -> Loss:
     """One of facegan's losses, or a user's own (``MODULE:NAME``).
 
     Raises:
-        SettingsError: the name is unknown; the user's own loss cannot be imported or is no `Loss`.
+        SettingsError: the name is unknown; the user's own loss cannot be imported or is not a `Loss`.
     """
     if name in LOSSES:
         return LOSSES[name]

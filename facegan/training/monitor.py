@@ -1,4 +1,4 @@
-"""Failure modes of a training, detected from its rows and grids. Each threshold has its reason beside it.
+"""Failure modes of a training, detected from its rows and grids. Each threshold states its reason.
 
 N images, C channels, H height, W width.
 """

@@ -1,4 +1,4 @@
-"""What `train` is asked to do."""
+"""`TrainRequest`: the arguments of a training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainRequest:
             compares with.
         eval_every: images between evaluations; None: the setting of ``config``, or 50,000 where that is 0.
         best: the metric whose smallest value is best; "": the first that ``measure`` returns.
-        trust_code: the generator that ``init`` names may bring nets of its own (`facegan.load_generator`); nets that
+        trust_code: the generator that ``init`` names may have a user's own nets (`facegan.load_generator`); nets that
             ``config`` names always may.
     """
 

@@ -134,7 +134,7 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
 def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) -> dict[str, Any]:
     """What `train` would do with the same arguments, as plain values. Touches nothing; raises what `train` would.
 
-    Imports no module of the user's own: ``not_tried`` names what was therefore not checked.
+    Imports no user module: ``not_tried`` names what was not checked for that reason.
     """
     request = TrainRequest(config, faces, Path(run), **options)
     plan = validate_run(request, try_code=False)
@@ -196,7 +196,7 @@ def _periodic_eval(request: TrainRequest) -> PeriodicEval | None:
     if every:
         raise SettingsError(
             f"train.eval_every = {every} needs a measure. Pass facegan.train(..., measure=...).\n"
-            "The command facegan train has one of its own."
+            "The command facegan train brings its own."
         )
     return None
 

@@ -246,7 +246,7 @@ class GanStep:
     def _penalties(self, real: Tensor, fake: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """Adds their gradients to D's. Returns their sum without and with their weights.
 
-        A backward pass of its own, so that no part of it is TF32. A lazy penalty weighs as much more.
+        A separate backward pass, so that no part of it is TF32. A lazy penalty weighs as much more.
         """
         config, plain, weighted = self.config, torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         with float32_as("ieee", self.device):

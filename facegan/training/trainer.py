@@ -157,7 +157,7 @@ class Trainer:
         return True
 
     def math(self) -> AbstractContextManager[None]:
-        """How the device computes. Steps enter it themselves; whoever draws samples from the nets has to."""
+        """How the device computes. Training steps enter it themselves; enter it to draw samples."""
         return gpu_math(self.device, tf32=self.config.tf32, deterministic=self.config.deterministic)
 
     def close(self) -> None:

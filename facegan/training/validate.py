@@ -100,7 +100,7 @@ def try_plugin_loss(config: TrainConfig) -> None:
     """Tries a user's own loss.
 
     Raises:
-        SettingsError: it is no loss, fails, or makes other settings idle or impossible.
+        SettingsError: it is not a `Loss`, fails, or makes other settings idle or impossible.
     """
     loss = find_loss(config.loss)
     try_loss(config.loss, loss)
@@ -128,8 +128,8 @@ def _check_loss_fits_nets(config: TrainConfig, pair: Pair) -> None:
         )
     names = one_of(name for name, pair in PAIRS.items() if pair.autoencoder)
     raise SettingsError(
-        f"train.loss = {config.loss} needs the error of an autoencoder; the discriminator of '{config.nets}' is none.\n"
-        f"Set train.nets={names}, or choose another train.loss."
+        f"train.loss = {config.loss} needs the error of an autoencoder; the discriminator of '{config.nets}' is not "
+        f"one.\nSet train.nets={names}, or choose another train.loss."
     )
 
 

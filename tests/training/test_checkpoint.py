@@ -50,9 +50,9 @@ def test_failed_pruning_keeps_the_new_checkpoint(tmp_path, monkeypatch, capsys):
 
         patch.setattr(CheckpointManager, "prune", refuse)
         assert toy_train(tmp_path, images=96, save_every=16, keep=2).images == 96
-    said = capsys.readouterr().err
-    assert "the checkpoint at 96 images is saved, but best.json or old checkpoints are not up to date (no)." in said
-    assert "could not be saved" not in said
+    output = capsys.readouterr().err
+    assert "the checkpoint at 96 images is saved, but best.json or old checkpoints are not up to date (no)." in output
+    assert "could not be saved" not in output
     assert checkpoints(tmp_path) == list(range(0, 97, 16))
     toy_train(tmp_path, images=112, save_every=16, keep=2)
     assert checkpoints(tmp_path) == [96, 112]

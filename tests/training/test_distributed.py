@@ -51,12 +51,12 @@ def processes(size: int, *arguments: str) -> list[subprocess.Popen[str]]:
 def answers(size: int, *arguments: str) -> list[Any]:
     children = processes(size, *arguments)
     try:
-        said = [child.communicate(timeout=120) for child in children]
+        output = [child.communicate(timeout=120) for child in children]
     finally:
         for child in children:
             child.kill()
-    assert all(child.returncode == 0 for child in children), said
-    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+    assert all(child.returncode == 0 for child in children), output
+    return [json.loads(out.splitlines()[-1]) for out, _ in output]
 
 
 CASES = {
@@ -78,15 +78,15 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Any, Any, Any]:
-    """What one process says, and each of two: starting them takes longer than the rounds."""
-    (alone,) = answers(1, "rounds", json.dumps(CASES))
-    first, second = answers(2, "rounds", json.dumps(CASES))
+    """The answers of one process, and of each of two: starting them takes longer than the steps."""
+    (alone,) = answers(1, "steps", json.dumps(CASES))
+    first, second = answers(2, "steps", json.dumps(CASES))
     return alone, first, second
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(trained, case):
-    alone, first, second = (said[case] for said in trained)
+    alone, first, second = (output[case] for output in trained)
     assert first == second  # both hold the same weights, and the same means
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
         assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
@@ -114,8 +114,8 @@ def test_two_processes_stop_and_resume(tmp_path):
 
 def test_only_the_main_process_evaluates(tmp_path: Path) -> None:
     first, second = answers(2, "measures", str(tmp_path))
-    assert first["asked"] == ["protocol", "floor", "value", "value"]
-    assert second["asked"] == []
+    assert first["calls"] == ["protocol", "floor", "value", "value"]
+    assert second["calls"] == []
     assert first["best"] == second["best"] != 0
     assert (tmp_path / f"run/checkpoints/{first['best']:09d}").is_dir()
 

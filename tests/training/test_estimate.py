@@ -27,7 +27,7 @@ from facegan.errors import SettingsError
 torch.set_num_threads(1)
 given = json.loads(sys.argv[3])
 faces = ToyFaces(2048)
-# What the process has by now, and as much again as a round of some hundred images takes.
+# What the process uses now, and as much again as a step of some hundred images takes.
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + 700_000_000,) * 2)
 try:
@@ -37,7 +37,7 @@ except SettingsError as error:
 """
 
 
-def said(tmp_path: Path, **given: object) -> str:
+def output(tmp_path: Path, **given: object) -> str:
     command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(tmp_path / "run"), json.dumps(given)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return done.stdout
@@ -45,7 +45,7 @@ def said(tmp_path: Path, **given: object) -> str:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process as Linux does")
 def test_too_large_batch_names_one_that_fits(tmp_path):
-    text = said(tmp_path, batch=2048, width=32)
+    text = output(tmp_path, batch=2048, width=32)
     assert text.startswith("--batch 2048 does not fit into the memory of cpu (")
     fits = int(text.split("with --batch ")[1].split(",")[0])
     assert fits in {2**n for n in range(11)}
@@ -53,7 +53,7 @@ def test_too_large_batch_names_one_that_fits(tmp_path):
     assert 2048 // parts <= fits
     settings = {"batch": 2048, "grad_accum_steps": parts, "width": 32, "images": 2048}
     assert TrainConfig.of(settings).batch == 2048
-    assert said(tmp_path / "another", **settings) == ""  # in so many parts it trains
+    assert output(tmp_path / "another", **settings) == ""  # in these parts it trains
 
 
 @pytest.mark.parametrize(

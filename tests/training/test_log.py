@@ -41,9 +41,9 @@ def test_progress_bar_shows_losses(tmp_path, monkeypatch):
 def test_plain_lines_without_a_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_Lines, "every_seconds", 0.0)
     train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu", console=Console())
-    said = capsys.readouterr().err
-    assert "\x1b" not in said
-    assert re.search(r"64 of 64 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", said)
+    output = capsys.readouterr().err
+    assert "\x1b" not in output
+    assert re.search(r"64 of 64 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", output)
 
 
 def test_tensorboard_reads_our_events(tmp_path):

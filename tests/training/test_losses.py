@@ -204,7 +204,7 @@ def test_value_at_ds_optimum(data, model):
 def test_generators_gradient_at_ds_optimum(loss, divergence, factor):
     p = shares(DATA)
     theta = shares(MODEL).log().requires_grad_(True)  # q = softmax θ
-    logits = p.log() - theta.softmax(0).detach().log()  # D stands still while G moves
+    logits = p.log() - theta.softmax(0).detach().log()  # D is fixed while G moves
     each = torch.stack([loss(logit[None]) for logit in logits]).double()
     (gradient,) = torch.autograd.grad((theta.softmax(0) * each).sum(), theta)
     (expected,) = torch.autograd.grad(factor * divergence(p, theta.softmax(0)), theta)

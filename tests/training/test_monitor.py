@@ -52,16 +52,16 @@ def test_exploding_generator_collapses(tmp_path, capsys, monkeypatch, grace):
     seed = 0 if "avx512f" in cpu_flags() else 1
     toy_train(run, images=16 * (grace + 140), lr_g=50.0, seed=seed, **SMALL)
     assert set(findings(run)) == {"collapse", "d_too_strong", "no_change"}
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert len(said) == len(findings(run))
+    output = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(output) == len(findings(run))
     log = (run / "log.txt").read_text()
     for row in read_stats(run):
         if "health" in row:
-            assert f"warning: {row['text']}" in said
+            assert f"warning: {row['text']}" in output
             assert row["text"] in log
-    collapse = next(line for line in said if "mode collapse" in line)
+    collapse = next(line for line in output if "mode collapse" in line)
     assert "should be over 30%. Try half the learning rates" in collapse
-    strong = next(line for line in said if "too strong" in line)
+    strong = next(line for line in output if "too strong" in line)
     assert re.search(r"right on (9\d|100)\.\d% of the images at", strong)
     assert "Try half of --set train.lr_d=" in strong
 
@@ -140,8 +140,8 @@ def test_roll_back_halves_the_learning_rates(tmp_path, monkeypatch, capsys):
     assert result.images == 640
     (row,) = [row for row in read_stats(tmp_path) if "health" in row]
     assert (row["health"], row["images"], row["rounds"]) == ("rolled_back", 320, 20)
-    said = capsys.readouterr().err
-    assert "is nan at 416 images: rolled back to the checkpoint of 320 images, with half the learning rates." in said
+    output = capsys.readouterr().err
+    assert "is nan at 416 images: rolled back to the checkpoint of 320 images, with half the learning rates." in output
     assert [(r["images"], r["lr_scale"]) for r in read_stats(tmp_path) if "loss_g" in r] == [
         (images, 1.0 if images <= 320 else 0.5) for images in range(32, 641, 32)
     ]
@@ -177,8 +177,8 @@ def test_resume_after_roll_back_to_the_bit(tmp_path, monkeypatch, rolled_back, s
 
 def test_stop_while_diverged_saves_nothing(tmp_path, monkeypatch):
     poison(monkeypatch, at_step=11)
-    said = r"Stopped at 176 images without saving, because .* is not finite\.\n.* resumes from 160 images\."
-    with pytest.raises(Interrupted, match=said):
+    output = r"Stopped at 176 images without saving, because .* is not finite\.\n.* resumes from 160 images\."
+    with pytest.raises(Interrupted, match=output):
         toy_run(tmp_path, toy_config(images=640), stop=stop_after(11))
 
 

@@ -47,7 +47,7 @@ def test_every_critic_takes_the_penalty(name):
             {"nets": "began", "loss": "hinge"},
             r"loss = hinge cannot be used with the nets 'began'.*\n.*train.loss=began",
         ),
-        ({"nets": "mlp", "loss": "began"}, r"loss = began needs .* 'mlp' is none\.\nSet train\.nets=began"),
+        ({"nets": "mlp", "loss": "began"}, r"loss = began needs .* 'mlp' is not one\.\nSet train\.nets=began"),
         ({"nets": "mlp", "norm": "layer"}, "'mlp' have the normalisation none, not 'layer'"),
     ],
 )

@@ -112,8 +112,8 @@ def test_long_step_is_discarded(tmp_path, monkeypatch, capfd):
     run = tmp_path / "run"
     with pytest.raises(Interrupted, match=r"Stopped at 48 images and saved"):
         start(run, Pressing(at_batch=4 + 4))  # four batches show what real faces are like
-    said = capfd.readouterr().err
-    assert "Stopping now, without this step, and saving; press again after 10 s to lose the last 48 images.\n" in said
+    output = capfd.readouterr().err
+    assert "Stopping now, without this step, and saving; press again after 10 s to lose the last 48 images.\n" in output
     assert (run / "checkpoints/000000048").is_dir()
     start(run, ToyFaces())
     assert without_times(run) == without_times(whole)
@@ -191,14 +191,14 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
-        self.said = b""
+        self.output = b""
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):  # the other side is closed
             while data := os.read(self.master, 4096):
-                self.said += data
+                self.output += data
 
     def wait_for(self, path: Path, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
@@ -216,7 +216,7 @@ class Terminal:
             self.process.kill()
             self.reader.join()
             os.close(self.master)
-        return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.said.decode())
+        return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.output.decode())
 
 
 def test_interrupt_in_a_terminal(dataset: Path, tmp_path: Path) -> None:
@@ -229,20 +229,20 @@ def test_interrupt_in_a_terminal(dataset: Path, tmp_path: Path) -> None:
     terminal.press()
     time.sleep(0.05)
     terminal.press()
-    code, said = terminal.end()
-    assert code == 130, said
-    assert f"{run} (sample grids: {run / 'samples'})" in said.replace("\r\n", "")
-    assert said.index("Stopping ") < said.index("Stopped at ")
-    code, said = Terminal(*command).end()
-    assert code == 0, said
-    assert "0/0" not in said
+    code, output = terminal.end()
+    assert code == 130, output
+    assert f"{run} (sample grids: {run / 'samples'})" in output.replace("\r\n", "")
+    assert output.index("Stopping ") < output.index("Stopped at ")
+    code, output = Terminal(*command).end()
+    assert code == 0, output
+    assert "0/0" not in output
     again = Terminal(*command)
-    code, said = again.end()
-    assert code == 0, said
-    assert "is finished: it has 120 images" in said
-    assert "0/0" not in said
+    code, output = again.end()
+    assert code == 0, output
+    assert "is finished: it has 120 images" in output
+    assert "0/0" not in output
     shutil.move(run, tmp_path / "stopped")
-    code, said = Terminal(*command).end()
-    assert code == 0, said
+    code, output = Terminal(*command).end()
+    assert code == 0, output
     for name in ("generator.safetensors", "samples/000000120.png"):
         assert (run / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()

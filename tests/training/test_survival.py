@@ -167,8 +167,8 @@ def test_full_disk_delays_logs_and_checkpoints(disk_of_16_mb, tmp_path, capsys):
     capsys.readouterr()
     run = disk_of_16_mb / "run"
     toy_run(run, config, stop=Filler(disk_of_16_mb, 5, 25))
-    said = capsys.readouterr().err.splitlines()
-    assert said == [
+    output = capsys.readouterr().err.splitlines()
+    assert output == [
         f"warning: {run} cannot be written (No space left on device). Training continues; its logs wait.",
         "warning: the checkpoint at 160 images could not be saved (No space left on device). "
         "Training continues; the next save retries.",
@@ -260,9 +260,9 @@ def test_damaged_checkpoints_are_skipped(tmp_path, capsys):
         file = run / "checkpoints/000000064" / name
         file.write_bytes(damage(file.read_bytes()))
         toy_train(run, images=96, save_every=16, keep=9)
-        said = capsys.readouterr().err
-        assert f"000000064 is damaged ({words}" in said
-        assert "using the one before." in said
+        output = capsys.readouterr().err
+        assert f"000000064 is damaged ({words}" in output
+        assert "using the one before." in output
         assert (run / "generator.safetensors").read_bytes() == whole.generator.read_bytes()
         assert without_times(run) == without_times(whole.run)
         assert (run / "checkpoints/000000064.damaged").is_dir()

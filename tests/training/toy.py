@@ -61,7 +61,7 @@ class ToyBatches:
 
 
 class ToyOnDevice(ToyBatches):
-    """The same batches; after the first so many, rounds gather them themselves."""
+    """The same batches; after the first ``given_batches``, steps gather them."""
 
     def __init__(self, *given: Any, given_batches: int = 0) -> None:
         super().__init__(*given)
@@ -156,7 +156,7 @@ def assert_equal_states(one: Trainer, other: Trainer) -> None:
 
 
 def without_times(run: Path) -> list[dict[str, Any]]:
-    """The rows of stats.jsonl without what a clock said."""
+    """The rows of stats.jsonl without times."""
     times = ("images_per_second", "seconds")
     return [{key: value for key, value in row.items() if key not in times} for row in read_stats(run)]
 

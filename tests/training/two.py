@@ -1,4 +1,4 @@
-"""One process of several, which prints what came of it: ``two.py rounds CASES``, ``runs FOLDER``,
+"""One process of several, which prints its results: ``two.py steps CASES``, ``runs FOLDER``,
 ``measures FOLDER`` or ``fails``."""
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from facegan.training.trainer import Trainer, spec_of
 CPU = torch.device("cpu")
 
 
-def rounds(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Rows and weights after a few rounds."""
+def steps(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Rows and weights after a few steps."""
     frozen = given.pop("freeze_norms", False)
     config = toy_config(method, **{"batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, **given})
     trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
@@ -41,47 +41,47 @@ def rounds(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def runs(folder: Path) -> dict[str, Any]:
-    """A run; and one that the last process stops after three rounds, and that goes on."""
+    """A run; and one that the last process stops after three steps, and that is resumed."""
     given: dict[str, Any] = {"nets": "began", "width": 4, "images": 160, "log_every": 64, "save_every": 32}
     whole = toy_train(folder / "whole", **given)
-    asked: list[int] = []
+    calls: list[int] = []
 
     def stop() -> bool:
-        asked.append(1)
-        return int(os.environ.get("RANK", "0")) == world_size() - 1 and len(asked) == 3
+        calls.append(1)
+        return int(os.environ.get("RANK", "0")) == world_size() - 1 and len(calls) == 3
 
     config = toy_config(**given)
     with contextlib.suppress(Interrupted):
         train(config, ToyFaces(), folder / "stopped", device="cpu", console=Console(quiet=True), stop=stop)
-    stopped_after = len(asked)
+    stopped_after = len(calls)
     again = toy_train(folder / "stopped", **given)
     return {"stopped_after": stopped_after, "images": [whole.images, again.images], "loss_g": again.loss_g}
 
 
 def measures(folder: Path) -> dict[str, Any]:
-    """A run that is measured; what this process was asked to measure, and for protocol and floor."""
-    asked: list[str] = []
+    """A run with evaluations, and the calls of the measure in this process."""
+    calls: list[str] = []
 
     class Measure:
         def __call__(self, generator: Generator) -> dict[str, float]:
-            asked.append("value")
+            calls.append("value")
             return {"grey": sample_images(generator, 4).float().mean().item()}
 
         def protocol(self) -> dict[str, Any]:
-            asked.append("protocol")
+            calls.append("protocol")
             return {"what": "how grey they are"}
 
         def floor(self) -> dict[str, float]:
-            asked.append("floor")
+            calls.append("floor")
             return {"grey": 0.0}
 
     config = toy_config(images=64, save_every=64, eval_every=32)
     result = train(config, ToyFaces(), folder / "run", device="cpu", console=Console(quiet=True), measure=Measure())
-    return {"asked": asked, "best": result.best.images if result.best else 0}
+    return {"calls": calls, "best": result.best.images if result.best else 0}
 
 
 def fails() -> None:
-    """The last process fails in its second round, in which the others wait for it."""
+    """The last process fails in its second step, in which the others wait for it."""
     with init_distributed(CPU) as world:
         config = toy_config(batch=16)
         trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
@@ -100,5 +100,5 @@ if __name__ == "__main__":
         answer = {"runs": runs, "measures": measures}[sys.argv[1]](Path(sys.argv[2]))
     else:
         with init_distributed(CPU) as world:
-            answer = {name: rounds(world, *case) for name, case in json.loads(sys.argv[2]).items()}
+            answer = {name: steps(world, *case) for name, case in json.loads(sys.argv[2]).items()}
     sys.stdout.write(json.dumps(answer) + "\n")
