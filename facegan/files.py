@@ -1,10 +1,9 @@
-"""Writing files so that nobody ever sees half of one, parsing them, and errors of both as sentences."""
+"""Atomic files and folders, locks, checksums, parsing, and the disk's errors as sentences."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import hashlib
 import json
@@ -19,30 +18,30 @@ from typing import Any, BinaryIO
 from facegan.console import Console
 from facegan.errors import DamagedFile, DiskError, FaceganError, SettingsError, SourceError
 
-_SUM_BYTES = 32  # of a SHA-256
-TEMPORARY = ".partial"  # suffix of files being written; whoever finds one may delete it
+_SHA256_BYTES = 32
+_LOCK = "lock"  # inside a staging folder
+TEMPORARY = ".partial"  # suffix of files being written; safe to delete once no process writes them
 
 _DISK_ERRORS = {
-    errno.ENOSPC: "The disk of {path} is full{need}. Make room, then start the same command again.",
-    errno.EDQUOT: "The quota of {path} is used up{need}. Make room, then start the same command again.",
-    errno.EROFS: "{path} lies on a read-only file system. Choose another folder.",
-    errno.EACCES: "{path} may not be written by this user. Choose another folder, or change its permissions.",
-    errno.EPERM: "{path} may not be written by this user. Choose another folder, or change its permissions.",
-    errno.ENOTDIR: "{path} can't be a folder: a file is in the way. Choose another folder.",
-    errno.EEXIST: "{path} can't be a folder: a file is in the way. Choose another folder.",
+    errno.ENOSPC: "The disk of {path} is full{need}. Free some space, then run the same command again.",
+    errno.EDQUOT: "The quota of {path} is used up{need}. Free some space, then run the same command again.",
+    errno.EROFS: "{path} is on a read-only file system. Choose another folder.",
+    errno.EACCES: "This user may not write to {path}. Choose another folder, or change its permissions.",
+    errno.EPERM: "This user may not write to {path}. Choose another folder, or change its permissions.",
+    errno.ENOTDIR: "{path} cannot be a folder: a file is in the way. Choose another folder.",
+    errno.EEXIST: "{path} cannot be a folder: a file is in the way. Choose another folder.",
     errno.EIO: "The disk of {path} reports an error. Check it, or choose another folder.",
     errno.EFBIG: "A file in {path} grew past this file system's limit. Choose another disk.",
-    errno.ENOENT: "{path} can't be made where it is: there is no place for files. Choose another folder.",
-    errno.ENAMETOOLONG: "{path} is too long a name. Choose a shorter one.",
+    errno.ENOENT: "{path} cannot be created there. Choose another folder.",
+    errno.ENAMETOOLONG: "The name {path} is too long. Choose a shorter one.",
 }
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
-    """Turns the OSErrors that a user can mend into `DiskError` naming ``path``; others pass.
+    """Turn the OSErrors that a user can fix into `DiskError` naming ``path``; others pass.
 
-    Where such blocks lie inside each other the outermost names the place, for it is the one that the user knows, and
-    the space needed, if it knows that.
+    Of nested blocks the outermost names its path, because the user knows that one, and the space needed if it is known.
     """
     try:
         yield
@@ -55,15 +54,15 @@ def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
         raise DiskError(sentence.format(path=path, need=need), error.errno, need_bytes) from error
 
 
+CACHE_LIMIT_VARIABLE = "FACEGAN_CACHE_GB"
+_CACHE_LIMIT_GB = 20.0
+
+
 def user_cache(name: str) -> Path:
-    """A folder for what can be made or fetched anew."""
+    """A folder for files that can be downloaded or computed again."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("facegan")) / name
-
-
-CACHE_LIMIT_VARIABLE = "FACEGAN_CACHE_GB"
-_CACHE_LIMIT_GB = 20.0
 
 
 def cache_limit() -> int:
@@ -85,10 +84,7 @@ def cache_limit() -> int:
 def evict_lru(folder: Path, suffix: str, needed: int, limit: int, keep: Collection[Path] = ()) -> None:
     """Delete the least recently used files of ``folder`` until ``needed`` more bytes fit, by the limit and on the disk.
 
-    A file that somebody has mapped may be deleted: it stays readable to them.
-
-    Args:
-        keep: files that stay.
+    A process that has mapped a deleted file can still read it.
 
     Raises:
         DiskError: the disk itself is too full.
@@ -122,7 +118,7 @@ def mark_used(path: Path) -> None:
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` when the block succeeds, and is deleted when it fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = _temporary(path)
     with disk_errors(path.parent):
         try:
             yield temporary
@@ -139,19 +135,20 @@ def make_folder(path: Path) -> Path:
 
 
 def refuse_folder(path: Path) -> None:
-    """
-    Raises:
-        DiskError: a folder stands where a file is to be written.
-    """
+    """Raises DiskError if ``path`` is a folder."""
     if path.is_dir():
-        raise DiskError(f"{path} is a folder, and a file is to be written there. Choose another name.", errno.EISDIR)
+        raise DiskError(f"{path} is a folder, so no file can be written there. Choose another name.", errno.EISDIR)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under ``path`` whole, flushed to disk, when the block ends well, and else not at all."""
+    """A file that appears at ``path`` complete and flushed to disk when the block succeeds, and else not at all."""
     refuse_folder(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = _temporary(path)
     with disk_errors(path.parent):
         try:
             with temporary.open("wb") as file:
@@ -167,50 +164,47 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def require_empty(path: Path) -> None:
-    """
-    Raises:
-        FaceganError: ``path`` is there, and not an empty folder.
-    """
+    """Raises FaceganError if ``path`` exists and is not an empty folder."""
     with disk_errors(path):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FaceganError(f"{path} is there already, and not empty. Choose a new folder.")
+            raise FaceganError(f"{path} already exists and is not empty. Choose a new folder.")
 
 
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """A folder to fill that appears under ``path`` whole when the block ends well, and else not at all.
+    """A folder to fill that appears at ``path`` complete when the block succeeds, and else not at all.
 
     Raises:
-        FaceganError: ``path`` is there, and not an empty folder.
-        DiskError: the disk is full, or may not be written.
+        FaceganError: ``path`` exists and is not an empty folder.
+        DiskError: the disk is full or not writable.
     """
+    import filelock  # here: 0.1 s, and the build hook loads this module before anything is installed
+
     require_empty(path)
     target = Path(os.path.realpath(path))
     with disk_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target)
-        room = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY}")
-        (room / "whole").mkdir(parents=True)
-        lock = os.open(room, os.O_RDONLY)
+        staging = _temporary(target)
+        (staging / "whole").mkdir(parents=True)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield room / "whole"
-            os.sync()  # one for all the files: thousands of them, each flushed by itself, would take minutes
-            (room / "whole").replace(target)
-            fsync(target.parent)
+            with filelock.FileLock(staging / _LOCK):
+                yield staging / "whole"
+                if hasattr(os, "sync"):  # one for all the files: flushing thousands one by one would take minutes
+                    os.sync()
+                (staging / "whole").replace(target)
+                fsync(target.parent)
         finally:
-            shutil.rmtree(room, ignore_errors=True)
-            os.close(lock)
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Folders that killed processes left; those that are being filled are locked."""
-    for room in target.parent.glob(f".{glob.escape(target.name)}.*{TEMPORARY}"):
-        lock = os.open(room, os.O_RDONLY)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(room, ignore_errors=True)
-        os.close(lock)
+    """Delete the staging folders of killed processes; those in use are locked."""
+    import filelock
+
+    for staging in target.parent.glob(f".{glob.escape(target.name)}.*{TEMPORARY}"):
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(staging / _LOCK, timeout=0):
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 class Busy(FaceganError):
@@ -219,27 +213,37 @@ class Busy(FaceganError):
 
 @contextlib.contextmanager
 def exclusive(lock: Path, busy: str) -> Iterator[None]:
-    """Holds a lock file. It goes with the process that holds it, however that ends.
+    """Hold a lock file. The system releases it when the process ends, however it ends.
 
     Raises:
-        Busy: ``busy`` and which process holds the lock.
+        Busy: ``busy``, and the process that the lock file names.
     """
+    import filelock
+
     with disk_errors(lock.parent):
-        file = lock.open("a+")
-    with file:
+        held = filelock.FileLock(lock, timeout=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise Busy(f"{busy} ({file.read().strip()}). Wait for it, or stop it.") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+            held.acquire()
+        except filelock.Timeout:
+            raise Busy(f"{busy} ({_holder(lock)}). Wait for it, or stop it.") from None
+    try:
+        with contextlib.suppress(OSError):  # Windows lets nobody write into a locked file, or read it
+            lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
+    finally:
+        held.release()
+
+
+def _holder(lock: Path) -> str:
+    with contextlib.suppress(OSError):
+        return lock.read_text(encoding="utf-8").strip()
+    return "its process is unknown"
 
 
 def fsync(path: Path) -> None:
-    """Makes a file's bytes, or the names in a folder, outlive a power cut."""
+    """Make a file's bytes, or the names in a folder, survive a power cut. Windows cannot flush folders."""
+    if os.name == "nt" and path.is_dir():
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -254,7 +258,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def parsing(file: object, advice: str = "Take an undamaged copy.") -> Iterator[None]:
-    """Turns whatever a parser raises about bad bytes into a `DamagedFile`; errors of the system pass."""
+    """Turn whatever a parser raises about bad bytes into `DamagedFile`; the system's errors pass."""
     try:
         yield
     except FaceganError:
@@ -263,7 +267,7 @@ def parsing(file: object, advice: str = "Take an undamaged copy.") -> Iterator[N
         if isinstance(error, OSError) and error.errno is not None:
             raise
         why = _why(error)
-        raise DamagedFile(f"{file} is damaged, or holds another format ({why}).\n{advice}", why) from None
+        raise DamagedFile(f"{file} is damaged or has another format ({why}).\n{advice}", why) from None
 
 
 def _why(error: Exception) -> str:
@@ -280,28 +284,18 @@ def _why(error: Exception) -> str:
 
 
 def parse_json(data: bytes | str, file: object, advice: str = "Take an undamaged copy.") -> Any:
-    """
-    Raises:
-        DamagedFile: ``data`` is no JSON.
-    """
+    """Raises DamagedFile if ``data`` is not JSON."""
     with parsing(file, advice):
         return json.loads(data)
 
 
 def read_json(path: Path, advice: str = "Take an undamaged copy.") -> Any:
-    """
-    Raises:
-        DamagedFile: the file is no JSON.
-        OSError: it can't be read.
-    """
+    """Raises DamagedFile if the file is not JSON, OSError if it cannot be read."""
     return parse_json(path.read_bytes(), path, advice)
 
 
 def parse_toml(text: str, file: object) -> dict[str, Any]:
-    """
-    Raises:
-        DamagedFile: ``text`` is no TOML.
-    """
+    """Raises DamagedFile if ``text`` is not TOML."""
     with parsing(file):
         return tomllib.loads(text)
 
@@ -312,34 +306,30 @@ def read_tensors(
     """Tensors (torch's for ``pt``, NumPy's for ``np``) and metadata of a safetensors file.
 
     Raises:
-        DamagedFile: it is no safetensors file.
-        OSError: it can't be read.
+        DamagedFile: it is not a safetensors file.
+        OSError: it cannot be read.
     """
     from safetensors import safe_open
 
-    with path.open("rb"):  # safetensors calls all that it can't open missing or damaged
+    with path.open("rb"):  # safetensors calls every file that it cannot open missing or damaged
         pass
     with parsing(path, advice), safe_open(path, framework) as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-        _refuse_odd_numbers(tensors, "float4", "float8")
+        _refuse_dtypes(tensors, "float4", "float8")
         return tensors, opened.metadata() or {}
 
 
 def parse_tensors(data: bytes, file: object) -> dict[str, Any]:
-    """torch's tensors of a safetensors file's bytes.
-
-    Raises:
-        DamagedFile: it is no safetensors file.
-    """
+    """torch tensors from a safetensors file's bytes; raises DamagedFile if they are not one."""
     from safetensors.torch import load
 
     with parsing(file):
         tensors = load(data)
-        _refuse_odd_numbers(tensors, "float4", "float8", "complex")
+        _refuse_dtypes(tensors, "float4", "float8", "complex")
         return tensors
 
 
-def _refuse_odd_numbers(tensors: dict[str, Any], *kinds: str) -> None:
+def _refuse_dtypes(tensors: dict[str, Any], *kinds: str) -> None:
     for name, tensor in tensors.items():
         if any(kind in str(tensor.dtype) for kind in kinds):
             raise ValueError(f"its tensor {name} is {tensor.dtype}")
@@ -350,20 +340,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_cached(path: Path, data: bytes) -> None:
-    """A file for `read_cached`: ``data``, and behind it their SHA-256."""
+    """A file for `read_cached`: ``data`` followed by its SHA-256."""
     write_bytes(path, data + hashlib.sha256(data).digest())
 
 
 def read_cached(path: Path) -> bytes | None:
-    """What `write_cached` was given; None where there is no such file, or, with a warning, where it was altered."""
+    """The data of `write_cached`; None if there is no such file or, with a warning, if it was altered."""
     try:
         data = memoryview(path.read_bytes())
     except OSError:
         return None
-    if hashlib.sha256(data[:-_SUM_BYTES]).digest() != data[-_SUM_BYTES:]:
-        Console().warn(f"{path} does not match its checksum: it is made again.")
+    if hashlib.sha256(data[:-_SHA256_BYTES]).digest() != data[-_SHA256_BYTES:]:
+        Console().warn(f"{path} does not match its checksum; computing it again.")
         return None
-    return bytes(data[:-_SUM_BYTES])
+    return bytes(data[:-_SHA256_BYTES])
 
 
 def sha256_file(path: Path) -> str:
@@ -372,7 +362,7 @@ def sha256_file(path: Path) -> str:
 
 
 def remove_partials(folder: Path) -> None:
-    """Deletes what a killed process left half written."""
+    """Delete what killed processes left half written."""
     for path in folder.glob(f".*{TEMPORARY}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -383,16 +373,16 @@ def remove_partials(folder: Path) -> None:
 def files_below(
     top: bytes, enters: Callable[[bytes, bytes], bool], follow_links: bool = True
 ) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
-    """Everything below a folder that is not a folder, in no order, each with its name below ``top``.
+    """Everything below a folder that is not a folder, unsorted, with its name below ``top``.
 
-    A link to a folder is followed, unless that folder is one that the link is in: such a link comes like a file.
+    A link to a folder is followed unless the link is inside that folder: such a link is yielded like a file.
 
     Args:
-        enters: whether to look into a folder, by its path and its name below ``top`` (empty, or with a final slash).
+        enters: whether to descend, given a folder's path and its name below ``top`` (empty, or with a final slash).
 
     Raises:
-        SourceError: links lead to folders of links that lead to folders of links, and so on.
-        OSError: a folder can't be read.
+        SourceError: links multiply: they lead to folders of links to folders of links.
+        OSError: a folder cannot be read.
     """
     above: frozenset[_Identity] = frozenset()
     if follow_links:
@@ -412,15 +402,15 @@ def files_below(
                     yield prefix + entry.name, entry
                     continue
                 followed += is_linked
-                if followed > _MOST_LINKED_FOLDERS:
+                if followed > _MAX_LINKED_FOLDERS:
                     raise SourceError(
-                        f"{os.fsdecode(top)} has links to more than {_MOST_LINKED_FOLDERS:,} folders. Remove links "
-                        "to folders of links,\nor leave all links out (facegan prep: --no-follow-links)."
+                        f"{os.fsdecode(top)} has links to more than {_MAX_LINKED_FOLDERS:,} folders. Remove links "
+                        "to folders of links,\nor leave out all links (facegan prep --no-follow-links)."
                     )
                 waiting.append((entry.path, prefix + entry.name + b"/", above))
 
 
-_MOST_LINKED_FOLDERS = 100_000  # ImageNet-21k by links has 21,841; two links a level give 2^depth without a loop
+_MAX_LINKED_FOLDERS = 100_000  # ImageNet-21k by links has 21,841; two links a level give 2^depth without a loop
 _Identity = tuple[int, int]  # a folder's device and inode
 
 
@@ -429,12 +419,12 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _is_folder_outside(link: os.DirEntry[bytes], above: frozenset[_Identity]) -> bool:
-    """Whether a link leads to a folder that it is not in."""
+    """Whether a link leads to a folder that does not contain it."""
     try:
         if not link.is_dir():
             return False
         return _identity(link.stat()) not in above
-    except OSError:  # a link to itself, or behind a folder that may not be read
+    except OSError:  # a link to itself, or into an unreadable folder
         return False
 
 

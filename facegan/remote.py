@@ -1,4 +1,4 @@
-"""Files behind an fsspec URL, asked for patiently: what fails is tried again, with longer and longer waits."""
+"""fsspec URLs: file systems with timeouts, one retry loop, one downloader."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any, TypeVar
 from facegan.errors import FaceganError, SourceError
 from facegan.files import human_bytes
 
-RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # in the environment, and so in every worker's
+RETRY_VARIABLE = "FACEGAN_RETRY_SECONDS"  # environment variables, so that every worker has them
 TIMEOUT_VARIABLE = "FACEGAN_TIMEOUT_SECONDS"
-_WAITS_SECONDS = "0.2,1,4"  # before each further try at something remote
-_TIMEOUT_SECONDS = 30.0  # without a byte, and a connection is given up
-_SILENCE = 3  # times the timeout, for protocols without timeouts of their own
+_WAITS_SECONDS = "0.2,1,4"  # before each further attempt
+_TIMEOUT_SECONDS = 30.0  # a connection without a byte for so long is dropped
+_SILENT_TIMEOUTS = 3  # for protocols whose libraries have no timeouts
 _POLL_SECONDS = 0.1
-MOST_REQUESTS = 100  # at once in a process: aiohttp holds no more connections, and waiting for one counts as silence
-FETCH_AHEAD = 64  # requests at once of each process that prepares photographs
+MOST_REQUESTS = 100  # at once in a process: aiohttp opens no more connections, and waiting for one counts as silence
+FETCH_AHEAD = 64  # concurrent requests of each prep worker
 _S3 = ("s3", "s3a")
-_RETRYABLE_STATUS = (408, 425, 429)  # answers of a server that is busy; other 4xx are final
+_RETRYABLE_STATUS = (408, 425, 429)  # a busy server; other 4xx are final
 
-SLOWEST_BYTES = 1000  # a second; a connection that gives less for so many timeouts is given up
+SLOWEST_BYTES = 1000  # a second; a slower connection is dropped after `slow_seconds`
 _SLOW_TIMEOUTS = 4
 
 T = TypeVar("T")
 
 
 class RemoteUnavailable(Exception):
-    """A remote file can't be had now."""
+    """A remote file cannot be read now; it may be available later."""
 
 
 class TooLarge(Exception):
-    """More bytes than are taken."""
+    """A photograph has more bytes than the limit."""
 
 
 def is_url(text: str) -> bool:
@@ -48,25 +48,22 @@ def is_http(text: str) -> bool:
 
 
 def without_query(text: str) -> str:
-    """The part of a web address that names a file."""
+    """A web address without query and fragment; any other text unchanged."""
     return re.split(r"[?#]", text, maxsplit=1)[0] if is_http(text) else text
 
 
 def filesystem(url: str, **more: Any) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path in it.
-
-    Args:
-        more: settings of this file system.
+    """fsspec's file system for a URL (with more settings for it), and the path in it.
 
     Raises:
-        SourceError: a protocol that fsspec does not know, or whose package is not installed.
+        SourceError: fsspec does not know the protocol, or its package is not installed.
     """
     import fsspec
     from fsspec.config import conf
 
     protocol = url.partition("://")[0]
     try:
-        given = conf.get(protocol, {})  # the user's own settings for this protocol come before ours
+        given = conf.get(protocol, {})  # the user's settings for this protocol override ours
         fs, path = fsspec.core.url_to_fs(url, **{**_options(protocol), **more, **given})
     except ImportError as error:
         extra = protocol.replace("https", "http")
@@ -76,12 +73,12 @@ def filesystem(url: str, **more: Any) -> tuple[Any, str]:
     except ValueError as error:
         raise SourceError(f"{url}: {error}") from None
     if protocol in _S3:
-        fs.retries = 1  # `retry` tries again; both together would do so twenty times
+        fs.retries = 1  # `retry` retries; both together would make twenty attempts
     return fs, path
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """A connection that goes quiet is given up: the libraries would wait for minutes, or for ever."""
+    """Timeouts for silent connections: by default the libraries wait for minutes, or forever."""
     seconds = timeout_seconds()
     if protocol in _S3:
         retries = {"max_attempts": 0}
@@ -91,18 +88,18 @@ def _options(protocol: str) -> dict[str, Any]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, connect=seconds, sock_read=seconds)
-        # Packed on the way a body's length would say nothing.
+        # With compressed bodies Content-Length would not be the file's size.
         return {"client_kwargs": {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}}
     return {"auto_mkdir": True} if protocol in ("file", "local") else {}
 
 
 def timeout_seconds() -> float:
-    """How long a connection may go without a byte."""
+    """How long a connection may send nothing."""
     return float(os.environ.get(TIMEOUT_VARIABLE) or _TIMEOUT_SECONDS)
 
 
 def slow_seconds() -> float:
-    """How long a connection may give less than `SLOWEST_BYTES` a second: each byte of a slow drip ends a silence."""
+    """How long a connection may send less than `SLOWEST_BYTES` a second: a slow drip is never silent."""
     return _SLOW_TIMEOUTS * timeout_seconds()
 
 
@@ -114,21 +111,18 @@ def too_slow() -> RemoteUnavailable:
 
 
 def silence_seconds() -> float:
-    """How long any transfer may go without progress. The libraries' own timeouts should come first."""
-    return _SILENCE * timeout_seconds()
+    """How long any transfer may make no progress; longer than the libraries' own timeouts."""
+    return _SILENT_TIMEOUTS * timeout_seconds()
 
 
 def download(
     fs: Any, path: str, target: Path, limit_bytes: int | None = None, stopped: threading.Event | None = None
 ) -> None:
-    """Download one file. Not every fsspec protocol has timeouts, so it runs in a thread that may be abandoned.
-
-    Args:
-        target: is overwritten.
-        stopped: once set, the download ends.
+    """Download one file to ``target`` (overwritten), in a thread that can be abandoned if its library never returns.
 
     Raises:
-        OSError: no progress for too long, more than ``limit_bytes``, or stopped.
+        RemoteUnavailable: more than ``limit_bytes`` came, too slowly, or ``stopped`` was set. Retrying cannot help.
+        OSError: no progress for too long.
         Exception: whatever the protocol's library raises.
     """
     transfer = _Transfer(fs, path, target)
@@ -139,8 +133,7 @@ def download(
             if stopped and stopped.is_set():
                 raise RemoteUnavailable("stopped")
             now = max(transfer.received, target.stat().st_size if target.exists() else 0)
-            if limit_bytes is not None and now > limit_bytes:
-                raise OSError(f"the server sends more than {human_bytes(limit_bytes)}")
+            _check_limit(now, limit_bytes)
             if now != size:
                 size, since = now, time.monotonic()
             elif time.monotonic() - since > silence_seconds():
@@ -153,11 +146,17 @@ def download(
         transfer.abandoned = True
     if transfer.error:
         raise transfer.error
-    if limit_bytes is not None and target.stat().st_size > limit_bytes:
-        raise OSError(f"the server sends more than {human_bytes(limit_bytes)}")
+    _check_limit(target.stat().st_size, limit_bytes)
+
+
+def _check_limit(received: int, limit_bytes: int | None) -> None:
+    if limit_bytes is not None and received > limit_bytes:
+        raise RemoteUnavailable(f"the server sends more than {human_bytes(limit_bytes)}")
 
 
 class _Transfer:
+    """``fs.get_file`` in a daemon thread."""
+
     def __init__(self, fs: Any, path: str, target: Path) -> None:
         self.received, self.abandoned, self.ended = 0, False, threading.Event()
         self.error: BaseException | None = None
@@ -165,64 +164,54 @@ class _Transfer:
         threading.Thread(target=self._run, name="download", daemon=True).start()
 
     def _run(self) -> None:
+        from fsspec.callbacks import Callback
+
         try:
-            self._fs.get_file(self._path, str(self._target), callback=self._callback())
+            self._fs.get_file(self._path, str(self._target), callback=Callback(hooks={"received": self._on_update}))
         except BaseException as error:  # raised again by the thread that waits
             self.error = error
         finally:
             self.ended.set()
 
-    def _callback(self) -> Any:
-        from fsspec.callbacks import Callback
-
-        transfer = self
-
-        class Watch(Callback):
-            def relative_update(self, inc: int = 1) -> None:
-                transfer.received += inc
-                if transfer.abandoned:
-                    raise OSError("abandoned")
-
-        return Watch()
-
-
-def retry_waits() -> list[float]:
-    """Seconds before each further try."""
-    return [float(wait) for wait in (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")]
+    def _on_update(self, _size: int | None, value: int, **_more: Any) -> None:
+        self.received = value
+        if self.abandoned:
+            raise OSError("abandoned")
 
 
 def retry(read: Callable[[], T]) -> T:
-    """What ``read`` gives, tried several times with longer and longer waits: at least as long as a busy server asks
-    for, if that is no longer than silence is borne.
+    """Call ``read`` until it succeeds, a few times. Waits get longer and respect a server's Retry-After, up to the
+    timeout.
 
     Raises:
-        Unreachable: it is not there, may not be read, or failed every time.
+        RemoteUnavailable: the file is missing or forbidden, or every attempt failed.
     """
-    for wait in (*retry_waits(), None):
+    waits = (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")
+    for wait in (*map(float, waits), None):
         try:
             return read()
         except (RemoteUnavailable, TooLarge, FaceganError):
             raise
-        except Exception as error:  # every protocol's library has errors of its own, few of them OSErrors
+        except Exception as error:  # each protocol's library has its own errors, few of them OSErrors
             if wait is None or _is_final(error):
                 raise RemoteUnavailable(_error_text(error)) from error
-            time.sleep(max(wait, min(_asked_to_wait(error), timeout_seconds())))
+            time.sleep(max(wait, min(_retry_after_seconds(error), timeout_seconds())))
     raise AssertionError("unreachable code")
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the server has answered that there is no such thing, or that we may not have it."""
-    cause = error.__cause__  # fsspec's http calls any fault a FileNotFoundError, and tells here which it was
-    for told in (error, cause):
-        if isinstance(status := getattr(told, "status", None), int):
+    """Whether the server answered that the file does not exist, or that we may not read it."""
+    cause = error.__cause__  # fsspec's http raises FileNotFoundError for any fault, from the actual one
+    for fault in (error, cause):
+        if isinstance(status := getattr(fault, "status", None), int):
             return 400 <= status < 500 and status not in _RETRYABLE_STATUS
     return isinstance(error, FileNotFoundError | PermissionError) and (cause is None or hasattr(cause, "response"))
 
 
-def _asked_to_wait(error: Exception) -> float:
-    """Seconds that a busy server names in ``Retry-After`` (RFC 9110, 10.2.3); 0 where it does not."""
-    named = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
-    return float(named) if named.isascii() and named.isdigit() else 0.0
+def _retry_after_seconds(error: Exception) -> float:
+    """A busy server's ``Retry-After`` (RFC 9110, 10.2.3); 0 without one."""
+    value = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
+    return float(value) if value.isascii() and value.isdigit() else 0.0
 
 
 def _error_text(error: Exception) -> str:
@@ -232,12 +221,8 @@ def _error_text(error: Exception) -> str:
 
 @contextlib.contextmanager
 def as_source_error(where: str) -> Iterator[None]:
-    """Turns `RemoteUnavailable` into `SourceError`: for what a run can't do without.
-
-    Raises:
-        SourceError: the source can't be had.
-    """
+    """Turn `RemoteUnavailable` into `SourceError`, for files that a run cannot do without."""
     try:
         yield
     except RemoteUnavailable as error:
-        raise SourceError(f"{where} can't be reached: {error}") from None
+        raise SourceError(f"{where} is unavailable: {error}") from None

@@ -21,7 +21,7 @@ from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import mark_duplicates
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, library_versions
-from facegan.prep.sources.base import Source, sound
+from facegan.prep.sources.base import Source, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.remote import as_source_error
 from facegan.shards.checksums import check_photos, size_error
@@ -212,7 +212,7 @@ def _source_digests(request: PlanRequest) -> tuple[str, ...]:
         DatasetError: the dataset was made from other files. Files appended to those it was made from are new.
     """
     with as_source_error(request.source.where):
-        digests = request.source.marks()
+        digests = request.source.digests()
     old = request.existing.source if request.existing else digests
     if old != digests[: len(old)] or bool(old) != bool(digests):
         raise DatasetError(
@@ -245,7 +245,7 @@ def _set_attributes(index: PhotoIndex, attributes: Attributes) -> None:
 def _mark_duplicates(request: PlanRequest, index: PhotoIndex) -> int:
     source = request.source
     with tempfile.TemporaryDirectory(dir=request.out / STATE_FOLDER) as folder, as_source_error(source.where):
-        with sound(source.where):
+        with source_errors(source.where):
             readable = source.unpacked(Path(folder))
         return mark_duplicates(readable, index, request.dedup_threads, request.fetch_ahead)
 

@@ -35,7 +35,7 @@ from facegan.prep.plan import (
 from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import PrepareRequest, check_settings, effective_settings, find_models, open_attributes
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Readable, sound
+from facegan.prep.sources.base import Readable, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.storage import UNPACKED, OutputStore, existing_dataset, prepare_output_dir, recover, stored_settings
 from facegan.remote import is_url
@@ -278,7 +278,10 @@ class DatasetBuild:
         folder = out / STATE_FOLDER / UNPACKED
         face_bytes = estimate(sum(chunk.photos for chunk in todo), 0, self.request.settings, 1)[1]
         try:
-            with disk_errors(out, face_bytes + sum(chunk.bytes for chunk in plan.todo)), sound(self.source.where):
+            with (
+                disk_errors(out, face_bytes + sum(chunk.bytes for chunk in plan.todo)),
+                source_errors(self.source.where),
+            ):
                 readable = self.source.unpacked(make_folder(folder))
             with disk_errors(out, face_bytes):
                 yield readable

@@ -42,7 +42,7 @@ class CrashingSource:
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         return Folder(self.path).photos(ignored)
 
-    def marks(self) -> tuple[str, ...]:
+    def digests(self) -> tuple[str, ...]:
         return ()
 
     def unpacked(self, folder: Path) -> CrashingSource:

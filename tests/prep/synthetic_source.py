@@ -28,10 +28,10 @@ class SyntheticSource:
         entries = list(Folder(self.portraits).photos(ignored))
         for i in range(self.count):
             name = b"%08d.jpg" % (i * 7919 % self.count)
-            yield entries[i % len(entries)]._replace(name=name, place=(i % len(entries),))
+            yield entries[i % len(entries)]._replace(name=name, locator=(i % len(entries),))
         (self.signs / "listed").touch()
 
-    def marks(self) -> tuple[str, ...]:
+    def digests(self) -> tuple[str, ...]:
         return ()
 
     def unpacked(self, folder: Path) -> SyntheticSource:
@@ -52,7 +52,7 @@ class SyntheticReader:
     def read(self, entry: Entry) -> bytes:
         time.sleep(0.01)
         (self._signs / "read").touch()
-        return self._reader.read(self._entries[entry.place[0]])
+        return self._reader.read(self._entries[entry.locator[0]])
 
     def close(self) -> None:
         self._reader.close()

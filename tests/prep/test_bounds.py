@@ -1,4 +1,4 @@
-"""Small files that would unpack without end: each is refused before work begins, and so is nothing that is honest."""
+"""Small files that unpack to too much are refused before work begins; honest ones are not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from facegan.prep.sources import open_source
 from facegan.prep.sources.parquet import TableReader
 from facegan.unpack import MAX_PHOTO_BYTES
 from tests.cli.run import facegan
-from tests.prep.test_sources import Listing, make_tar, read_all
+from tests.prep.listing import Listing, make_tar, read_all
 
 SMALL = 1 << 20
 
@@ -49,19 +49,19 @@ def refused(path: Path, why: str = "over 100 times its size") -> None:
     assert len(str(raised.value).splitlines()) <= 3
 
 
-def test_a_packed_tar_is_refused_at_the_header_that_declares_too_much(tmp_path: Path) -> None:
+def test_gzipped_tar_declaring_too_much(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", 40_000_000_000) + bytes(2048)))
     refused(tmp_path / "x.tar.gz", r"unpacks to 40.0 GB or more: over 100 times its size")
 
 
-def test_a_packed_tar_whose_end_does_not_come_is_refused_when_it_is_unpacked(tmp_path: Path, small: None) -> None:
+def test_endless_gzipped_tar_is_refused(tmp_path: Path, small: None) -> None:
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", 3) + b"abc".ljust(4 * SMALL, b"\0")))
     assert len(Listing(tmp_path / "x.tar.gz").entries) == 1
     refused(tmp_path / "x.tar.gz")
     assert not [path for path in tmp_path.iterdir() if path.name != "x.tar.gz"]
 
 
-def test_a_limit_that_was_raised_is_kept_to_the_end(tmp_path: Path, small: None) -> None:
+def test_raised_limit_is_respected(tmp_path: Path, small: None) -> None:
     photo = bytes(4 * SMALL)
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", len(photo)) + photo + bytes(1024)))
     refused(tmp_path / "x.tar.gz", "--set prep.max_unpacked_ratio=N")
@@ -71,7 +71,7 @@ def test_a_limit_that_was_raised_is_kept_to_the_end(tmp_path: Path, small: None)
         assert reader.read(entry) == photo
 
 
-def test_more_than_the_disk_holds_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacking_stops_before_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tar(tmp_path / "x.tar", [("1.jpg", bytes(100_000))])
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
     monkeypatch.setattr("facegan.unpack.shutil.disk_usage", lambda folder: type("Disk", (), {"free": 50_000}))
@@ -79,14 +79,14 @@ def test_more_than_the_disk_holds_is_not_unpacked(tmp_path: Path, monkeypatch: p
         read_all(tmp_path / "x.tar.gz")
 
 
-def test_a_header_of_names_is_not_read_whole_however_long(tmp_path: Path) -> None:
+def test_long_tar_header_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "x.tar").open("wb") as file:  # 8 GB of a hole
         file.write(header("././@LongLink", 8 << 30, tarfile.GNUTYPE_LONGNAME))
         file.truncate(9 << 30)
-    refused(tmp_path / "x.tar", r"is no whole tar archive \(8,589,934,592 bytes to be read at once\)")
+    refused(tmp_path / "x.tar", r"not a complete tar archive \(8,589,934,592 bytes to be read at once\)")
 
 
-def test_hard_links_to_one_large_photograph(tmp_path: Path, small: None) -> None:
+def test_many_hard_links_are_bounded(tmp_path: Path, small: None) -> None:
     members = header("0.jpg", SMALL // 2) + bytes(SMALL // 2)
     links = b"".join(header(f"{i}.jpg", 0, tarfile.LNKTYPE, "0.jpg") for i in range(1, 200))
     (tmp_path / "x.tar").write_bytes(members + links + bytes(1024))
@@ -107,25 +107,27 @@ def many_names(path: Path, names: int, method: int = zipfile.ZIP_STORED, photo: 
     return path
 
 
-@pytest.mark.parametrize("names", [2, 3, 2000])
+@pytest.mark.parametrize("names", [2, 2000])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_members_of_a_zip_that_overlap(tmp_path: Path, names: int, method: int) -> None:
+def test_overlapping_zip_members_are_refused(tmp_path: Path, names: int, method: int) -> None:
     refused(many_names(tmp_path / "x.zip", names, method), "has members that overlap")
     assert len(read_all(many_names(tmp_path / "one.zip", 1, method))) == 1
 
 
-def test_a_zip_of_many_members_that_each_unpack_to_much(tmp_path: Path, small: None) -> None:
+def test_total_of_zip_members_is_bounded(tmp_path: Path, small: None) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for i in range(9):
             archive.writestr(f"{i}.jpg", bytes(SMALL // 2))
     refused(tmp_path / "x.zip")
 
 
-def test_labels_that_unpack_to_more_than_there_are_names(tmp_path: Path) -> None:
+def test_too_many_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facegan.prep.sources.base._MAX_LABELS_BYTES", SMALL)
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.jpg", b"x")
         archive.writestr("dataset.json", '{"labels": [' + '["1.jpg", 7], ' * 100_000 + '["1.jpg", 7]]}')
-    assert [entry.label for entry in Listing(tmp_path / "x.zip").entries] == [0]
+    with pytest.raises(SourceError, match=r"dataset\.json in .* more than 1\.0 MB, the limit for labels"):
+        Listing(tmp_path / "x.zip")
 
 
 def npy(shape: object, descr: str = "|u1", data: bytes = b"") -> bytes:
@@ -145,35 +147,35 @@ LYING_ARRAYS = {
 
 @pytest.mark.parametrize("lie", LYING_ARRAYS)
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_that_claim_more_than_their_file_holds(tmp_path: Path, lie: str, suffix: str) -> None:
+def test_arrays_larger_than_their_file(tmp_path: Path, lie: str, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(LYING_ARRAYS[lie])
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("images.npy", LYING_ARRAYS[lie])
-    refused(path, r"x\.np. (is cut short|holds no array|is no \.npz)")
+    refused(path, r"x\.np. (is incomplete|has no readable|is not a readable \.npz)")
 
 
 @pytest.mark.parametrize("shape", [(10**9, 0, 64), (10**9, 64, 0), (10**9, 28, 28, 0)])
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_pictures_without_pixels(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
+def test_images_without_pixels_are_refused(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(npy(shape))
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("images.npy", npy(shape))
-    with pytest.raises(SourceError, match=r"pictures are uint8|no uint8 array"):
+    with pytest.raises(SourceError, match=r"Photographs are uint8|no uint8 array"):
         Listing(path)
 
 
-def test_an_npz_of_very_many_arrays(tmp_path: Path) -> None:
+def test_npz_of_too_many_arrays(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         for i in range(101):
             archive.writestr(f"{i}.npy", npy((1, 2, 2), data=bytes(4)))
-    refused(tmp_path / "x.npz", r"is no .npz that can be read \(101 members, and 100 at most\)")
+    refused(tmp_path / "x.npz", r"is not a readable .npz \(101 members, 100 at most\)")
 
 
-def test_an_npz_whose_members_overlap(tmp_path: Path) -> None:
+def test_overlapping_npz_members_are_refused(tmp_path: Path) -> None:
     many_names(tmp_path / "x.npz", 50, photo=npy((1, 40, 50), data=bytes(2_000)))
     (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes().replace(b".jpg", b".npy"))
     refused(tmp_path / "x.npz", "has members that overlap")
@@ -183,7 +185,7 @@ def idx(count: int, side: int, data: bytes) -> bytes:
     return bytes((0, 0, 8, 3)) + np.array([count, side, side], ">i4").tobytes() + data
 
 
-def test_packed_arrays_that_unpack_to_much(tmp_path: Path, small: None) -> None:
+def test_packed_arrays_are_bounded(tmp_path: Path, small: None) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(4, SMALL, b"")))
     refused(tmp_path / "train-images-idx3-ubyte.gz")
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(1, 2, bytes(4 * SMALL))))
@@ -192,7 +194,7 @@ def test_packed_arrays_that_unpack_to_much(tmp_path: Path, small: None) -> None:
     refused(tmp_path / "x.npz")
 
 
-def test_very_many_pictures_in_very_few_bytes(tmp_path: Path) -> None:
+def test_more_photos_than_bytes_are_refused(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros((200_000, 1, 1), np.uint8))
     refused(tmp_path / "x.npz", r"claims 200,000 photographs in \d{3} bytes")
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(200_000, 1, bytes(200_000))))
@@ -201,12 +203,12 @@ def test_very_many_pictures_in_very_few_bytes(tmp_path: Path) -> None:
     refused(tmp_path / "x.parquet", r"claims 200,000 photographs in [\d,]{3,5} bytes")
 
 
-def test_an_idx_file_and_its_labels_that_lie(tmp_path: Path) -> None:
+def test_false_idx_headers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(3, 2, bytes(11))))
-    refused(tmp_path / "train-images-idx3-ubyte.gz", "is cut short")
+    refused(tmp_path / "train-images-idx3-ubyte.gz", "is incomplete")
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(3, 2, bytes(12)))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1)) + b"\x7f\xff\xff\xff")
-    with pytest.raises(SourceError, match="2,147,483,647 labels for 3 pictures"):
+    with pytest.raises(SourceError, match="2,147,483,647 labels for 3 photographs"):
         Listing(tmp_path / "train-images-idx3-ubyte")
 
 
@@ -218,9 +220,7 @@ def dictionary_table(path: Path, photo: bytes, rows: int, groups: int = 1) -> Pa
     return path
 
 
-def test_a_row_group_that_unpacks_to_much_costs_its_rows_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None
-) -> None:
+def test_oversized_row_group_costs_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
     path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
     assert path.stat().st_size < 2_000
     monkeypatch.setattr("facegan.prep.sources.parquet.MAX_BYTES", SMALL)
@@ -232,32 +232,32 @@ def test_a_row_group_that_unpacks_to_much_costs_its_rows_alone(
                 reader.read(entry)
 
 
-def test_a_table_that_is_copied_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
+def test_unpacked_table_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
     path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
-    monkeypatch.setattr("facegan.prep.sources.parquet._MOST_GROUP_BYTES", 1000)
+    monkeypatch.setattr("facegan.prep.sources.parquet._MAX_GROUP_BYTES", 1000)
     refused(path)
 
 
-def test_names_of_a_table_are_bounded(tmp_path: Path, small: None) -> None:
+def test_names_of_tables_are_bounded(tmp_path: Path, small: None) -> None:
     names = ["n" * 100_000] * 50
     pq.write_table(pa.table({"image": [b"x"] * 50, "path": names}), tmp_path / "x.parquet", compression="zstd")
     refused(tmp_path / "x.parquet")
 
 
-def test_an_honest_table_of_repeated_photographs_reads(tmp_path: Path) -> None:
+def test_repeated_photos_in_a_table_read(tmp_path: Path) -> None:
     """One row a caption: each photograph five times."""
     photos = [os.urandom(3_000) for _ in range(20)]
     pq.write_table(pa.table({"image": [photo for photo in photos for _ in range(5)]}), tmp_path / "x.parquet")
     assert list(read_all(tmp_path / "x.parquet").values()) == [photo for photo in photos for _ in range(5)]
 
 
-def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+def test_pipe_is_not_a_source(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.tar")
-    with pytest.raises(SourceError, match="no source that facegan reads"):
+    with pytest.raises(SourceError, match="unknown format"):
         open_source(str(tmp_path / "x.tar"))
 
 
-def test_a_bomb_ends_the_command_with_exit_code_1(tmp_path: Path) -> None:
+def test_bomb_ends_with_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(header("1.jpg", MAX_PHOTO_BYTES * 2) + bytes(2048)))
     done = facegan("prep", tmp_path / "x.tar.gz", tmp_path / "out", "--crop", "squash", "--detector", "none")
     assert done.returncode == 1
@@ -266,7 +266,7 @@ def test_a_bomb_ends_the_command_with_exit_code_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
-def test_shards_of_others_are_bounded(tmp_path: Path, small: None, suffix: str, pack: Callable[[bytes], bytes]) -> None:
+def test_foreign_shards_are_bounded(tmp_path: Path, small: None, suffix: str, pack: Callable[[bytes], bytes]) -> None:
     from facegan.stream import open_faces
 
     path = tmp_path / f"x.tar.{suffix}"
@@ -276,7 +276,7 @@ def test_shards_of_others_are_bounded(tmp_path: Path, small: None, suffix: str, 
             open_faces(shards)
 
 
-def test_images_of_others_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_images_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facegan.stream import open_faces
 
     monkeypatch.setattr("facegan.stream.webdataset.MAX_PHOTO_BYTES", SMALL)

@@ -225,7 +225,7 @@ def test_an_archive_that_is_cut_is_an_error_that_says_so(tmp_path: Path, suffix:
             tar.addfile(info, io.BytesIO(bytes(3000)))
             archive.writestr(f"{number}.jpg", bytes(3000))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(SourceError, match=f"{path.name} is no whole {suffix[1:]} archive"):
+    with pytest.raises(SourceError, match=f"{path.name} is not a complete {suffix[1:]} archive"):
         prepare(path, tmp_path / "out")
 
 
@@ -248,7 +248,7 @@ LYING_TARS = {
 @pytest.mark.parametrize("lie", LYING_TARS)
 def test_a_tar_that_lies_is_an_error_that_says_so(tmp_path: Path, lie: str) -> None:
     (tmp_path / "x.tar").write_bytes(member("1.jpg", 3) + b"abc".ljust(512, b"\0") + LYING_TARS[lie])
-    with pytest.raises(SourceError, match=r"x\.tar is no whole tar archive .*; . files stand before that"):
+    with pytest.raises(SourceError, match=r"x\.tar not a complete tar archive .*; . files stand before that"):
         list(open_source(str(tmp_path / "x.tar")).photos(Counter()))
 
 
@@ -258,7 +258,7 @@ def test_a_packed_tar_that_is_damaged_is_an_error_that_says_so(tmp_path: Path, m
     second_block = 15 + int.from_bytes(packed[11:13], "little")  # RFC 1951, 3.2.4: stored blocks and their lengths
     at = {"signature": 0, "block": second_block + 1, "photograph": 3000}[where]
     (tmp_path / "x.tar.gz").write_bytes(patched(packed, at, b"\x7f"))
-    with pytest.raises(SourceError, match=r"x\.tar\.gz is no whole tar archive"):
+    with pytest.raises(SourceError, match=r"x\.tar\.gz not a complete tar archive"):
         prepare(tmp_path / "x.tar.gz", tmp_path / "out", workers=1)
 
 
@@ -272,7 +272,7 @@ def test_a_zip_whose_directory_is_damaged_is_an_error_that_says_so(tmp_path: Pat
     at, patch = DAMAGED_ZIPS[damage]  # by the layout of PKWARE's APPNOTE, 4.3.12
     data = (tmp_path / "x.zip").read_bytes().replace(b"a.jpg", b"\xe9.jpg")
     (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + at, patch))
-    with pytest.raises(SourceError, match=r"x\.zip is no whole zip archive"):
+    with pytest.raises(SourceError, match=r"x\.zip is not a complete zip archive"):
         list(open_source(str(tmp_path / "x.zip")).photos(Counter()))
 
 
@@ -289,7 +289,7 @@ def test_a_name_in_a_zip_that_begins_with_nothing_is_told_of(tmp_path: Path) -> 
     except SourceError as error:
         found, told = [], str(error)
     assert found == []
-    assert "is no whole zip archive" in told or ignored.total() == 1
+    assert "is not a complete zip archive" in told or ignored.total() == 1
 
 
 # Pictures of 99.8 megapixels of nothing: (bits, colour type, bytes a pixel).

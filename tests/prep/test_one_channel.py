@@ -153,7 +153,7 @@ def test_verify_tells_of_colours_among_grey_faces(tmp_path: Path, image_format: 
     reseal(folder)
     (problem,) = verify(folder, deep=True).problems
     assert problem.problem == f"{name} in {folder / 'train-000000.tar'} has 3 channels; dataset.json says 1."
-    with pytest.raises(DatasetError, match="is no whole grey image of 32×32 pixels"):
+    with pytest.raises(DatasetError, match="is not a complete grey image of 32×32 pixels"):
         FaceShards(folder)[0]
 
 

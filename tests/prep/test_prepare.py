@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from facegan.config import PrepConfig
@@ -410,14 +411,10 @@ def test_the_journal_is_carried_out_by_whoever_comes_next(
 
 
 def test_a_second_run_into_one_folder_names_the_first(portraits: Path, tmp_path: Path, models: Path) -> None:
-    import fcntl
-
     out = tmp_path / "out"
     (out / ".facegan").mkdir(parents=True)
-    with (out / ".facegan" / "lock").open("w") as lock:
-        lock.write("process 77 on elsewhere")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(out / ".facegan" / "lock"):
+        (out / ".facegan" / "lock").write_text("process 77 on elsewhere")
         with pytest.raises(FaceganError, match=r"Another facegan prep is writing.*process 77 on elsewhere"):
             prepare(portraits, out, workers=1)
         (tmp_path / "none").mkdir()  # it is not even asked what the photographs are: to list them may take minutes

@@ -173,9 +173,9 @@ def test_nothing_fits_and_no_such_split(out: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_empty(out: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     assert selected([out], tmp_path / "new", limit=1) == ["00"]  # an empty one is filled
-    with pytest.raises(FaceganError, match="there already, and not empty"):
+    with pytest.raises(FaceganError, match="already exists and is not empty"):
         select([out], tmp_path / "new")
-    with pytest.raises(FaceganError, match="there already, and not empty"):
+    with pytest.raises(FaceganError, match="already exists and is not empty"):
         plan_select([out], out)
 
 

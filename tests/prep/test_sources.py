@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -18,23 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
-from facegan.evaluate.target import image_files
 from facegan.prep.inspect import read_original
-from facegan.prep.photo_index import PhotoIndex
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry, common_folder
-from facegan.recipes.run import fingerprint
+from facegan.prep.sources.base import common_folder
 from tests.cli.run import facegan
 from tests.prep.fake import photo
-
-FILES = {
-    b"a/1.jpg": b"one",
-    b"a/b/2.PNG": b"two!",
-    b"a/caf\xe9.webp": b"three",
-    b"a/notes.txt": b"x",
-    b"a/._1.jpg": b"y",
-}
-PHOTOS = [b"a/1.jpg", b"a/b/2.PNG", b"a/caf\xe9.webp"]
+from tests.prep.listing import FILES, PHOTOS, Listing, as_members, make_tar, read_all
 
 
 @pytest.fixture
@@ -47,56 +33,19 @@ def folder(tmp_path: Path) -> Path:
     return top
 
 
-def make_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def as_members() -> list[tuple[str, bytes]]:
-    return [(os.fsdecode(name), data) for name, data in FILES.items()]
-
-
-class Listing:
-    """What a index of the source holds, sorted by name."""
-
-    def __init__(self, where: Path | str, leave_out: Path | None = None) -> None:
-        self.source = open_source(str(where), leave_out)
-        with contextlib.closing(PhotoIndex(self.source)) as index:
-            if len(index):
-                index.set_root(existing=False)
-            index.split_by(lambda path, part: "train")
-            self.entries: list[Entry] = [photo.entry for photo in index.photos("train")]
-            self.ignored = index.ignored
-
-    def read(self) -> dict[bytes, bytes]:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            contextlib.closing(self.source.unpacked(Path(folder)).reader()) as reader,
-        ):
-            return {entry.name: reader.read(entry) for entry in self.entries}
-
-
-def read_all(where: Path | str) -> dict[bytes, bytes]:
-    return Listing(where).read()
-
-
-def test_a_folder_is_listed_whole_and_sorted(folder: Path) -> None:
+def test_folder_is_listed_whole_and_sorted(folder: Path) -> None:
     listing = Listing(folder)
     assert [(entry.name, entry.size) for entry in listing.entries] == [(name, len(FILES[name])) for name in PHOTOS]
     assert dict(listing.ignored) == {".txt": 1, "._": 1}
 
 
-def test_a_tar_reads_as_its_folder(folder: Path, tmp_path: Path) -> None:
+def test_tar_reads_as_its_folder(folder: Path, tmp_path: Path) -> None:
     tar = make_tar(tmp_path / "photos.tar", as_members()[::-1])
     assert read_all(tar) == read_all(folder)
     assert Listing(tar).ignored == Listing(folder).ignored
 
 
-def test_a_zip_reads_as_its_folder(tmp_path: Path, folder: Path) -> None:
+def test_zip_reads_as_its_folder(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for i, (name, data) in enumerate(FILES.items()):
@@ -109,20 +58,14 @@ def test_a_zip_reads_as_its_folder(tmp_path: Path, folder: Path) -> None:
     assert read_all(path) == read_all(folder)
 
 
-def test_utf_8_names_in_a_zip(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("Zoë/猫.jpg", b"x")
-    assert read_all(tmp_path / "x.zip") == {"Zoë/猫.jpg".encode(): b"x"}
-
-
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_every_way_of_packing_a_zip(tmp_path: Path, method: int) -> None:
+def test_every_compression_of_a_zip(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
-        archive.writestr("1.jpg", b"abc" * 1000)
-    assert read_all(tmp_path / "x.zip") == {b"1.jpg": b"abc" * 1000}
+        archive.writestr("Zoë/猫.jpg", b"abc" * 1000)
+    assert read_all(tmp_path / "x.zip") == {"Zoë/猫.jpg".encode(): b"abc" * 1000}
 
 
-def test_a_damaged_member_of_a_zip_raises_what_a_chunk_takes_for_unreadable(tmp_path: Path) -> None:
+def test_damaged_zip_member_is_unreadable(tmp_path: Path) -> None:
     from facegan.prep.sources.base import DAMAGED
 
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
@@ -134,14 +77,14 @@ def test_a_damaged_member_of_a_zip_raises_what_a_chunk_takes_for_unreadable(tmp_
         read_all(tmp_path / "x.zip")
 
 
-def test_names_that_lead_out_or_stand_twice_do_no_harm(tmp_path: Path) -> None:
+def test_outside_and_repeated_names_in_tars(tmp_path: Path) -> None:
     tar = make_tar(
         tmp_path / "x.tar", [("/etc/1.jpg", b"a"), ("./2.jpg", b"b"), ("../3.jpg", b"c"), ("2.jpg", b"later")]
     )
     assert read_all(tar) == {b"etc/1.jpg": b"a", b"2.jpg": b"later", b"../3.jpg": b"c"}
 
 
-def test_links_inside_a_tar_are_the_files_they_lead_to(folder: Path, tmp_path: Path) -> None:
+def test_links_inside_tars_are_resolved(folder: Path, tmp_path: Path) -> None:
     os.link(folder / "a" / "1.jpg", folder / "a" / "hard.jpg")
     (folder / "a" / "b" / "soft.jpg").symlink_to("../1.jpg")
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
@@ -160,14 +103,14 @@ def with_size(field: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("field", [b"-0000001000", b"-1", b"\xff" * 10 + b"\xfe\x00"])
-def test_sizes_below_zero_end_in_a_sentence(tmp_path: Path, field: bytes) -> None:
+def test_negative_tar_sizes_are_errors(tmp_path: Path, field: bytes) -> None:
     path = make_tar(tmp_path / "x.tar", [("1.jpg", b"a")])
     path.write_bytes(path.read_bytes()[:1024] + with_size(field) + b"\0" * 1024)
-    with pytest.raises(SourceError, match="is no whole tar archive"):
+    with pytest.raises(SourceError, match="not a complete tar archive"):
         Listing(path)
 
 
-def test_a_damaged_header_inside_a_tar_loses_nothing_silently(tmp_path: Path) -> None:
+def test_damaged_tar_header_is_an_error(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "x.tar", [(f"{i}.jpg", b"a") for i in range(5)])
     data = bytearray(path.read_bytes())
     data[2 * 1024 + 5] ^= 1
@@ -176,7 +119,7 @@ def test_a_damaged_header_inside_a_tar_loses_nothing_silently(tmp_path: Path) ->
         Listing(path)
 
 
-def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
+def test_outside_links_and_devices_are_ignored(tmp_path: Path) -> None:
     path = make_tar(tmp_path / "x.tar", [("1.jpg", b"a")])
     with tarfile.open(path, "a") as tar:
         for name, kind in (("link.jpg", tarfile.SYMTYPE), ("device.jpg", tarfile.CHRTYPE)):
@@ -188,7 +131,7 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     assert dict(listing.ignored) == {"link": 1, "special": 1}
 
 
-def test_links_count_as_their_targets(folder: Path, tmp_path: Path) -> None:
+def test_folder_links_count_as_targets(folder: Path, tmp_path: Path) -> None:
     """Under their own names, wherever the target is: a subset by ``ln -s``, a snapshot of a Hugging Face cache."""
     outside = tmp_path / "blobs"
     (outside / "deep").mkdir(parents=True)
@@ -207,7 +150,7 @@ def test_links_count_as_their_targets(folder: Path, tmp_path: Path) -> None:
     assert dict(listing.ignored) == {".txt": 1, "._": 1, "(none)": 2}
 
 
-def test_links_that_loop_or_lead_nowhere_are_counted(folder: Path, tmp_path: Path) -> None:
+def test_looping_and_broken_links_are_counted(folder: Path, tmp_path: Path) -> None:
     (folder / "circle.jpg").symlink_to("circle.jpg")
     (folder / "a" / "gone").symlink_to("nowhere")
     (folder / "here").symlink_to(".")
@@ -218,7 +161,7 @@ def test_links_that_loop_or_lead_nowhere_are_counted(folder: Path, tmp_path: Pat
     assert dict(listing.ignored) == {".txt": 1, "._": 1, "broken link": 2, "looping link": 3}
 
 
-def test_two_folders_that_link_to_each_other_end(folder: Path, tmp_path: Path) -> None:
+def test_mutual_folder_links_end(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "1.jpg").write_bytes(b"x")
@@ -229,9 +172,9 @@ def test_two_folders_that_link_to_each_other_end(folder: Path, tmp_path: Path) -
     assert listing.ignored["looping link"] == 1
 
 
-def test_links_that_multiply_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multiplying_links_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two links a level without a loop: 2^20 folders."""
-    monkeypatch.setattr("facegan.files._MOST_LINKED_FOLDERS", 50)
+    monkeypatch.setattr("facegan.files._MAX_LINKED_FOLDERS", 50)
     for level in range(20):
         (tmp_path / str(level)).mkdir()
         for name in "ab":
@@ -241,7 +184,7 @@ def test_links_that_multiply_are_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         Listing(tmp_path / "0")
 
 
-def test_links_are_left_out_if_asked(folder: Path, tmp_path: Path) -> None:
+def test_no_follow_links_ignores_links(folder: Path, tmp_path: Path) -> None:
     (folder / "z.jpg").symlink_to("a/1.jpg")
     (folder / "z").symlink_to("a")
     ignored: Counter[str] = Counter()
@@ -250,15 +193,17 @@ def test_links_are_left_out_if_asked(folder: Path, tmp_path: Path) -> None:
     assert ignored["link"] == 2
 
 
-def test_other_datasets_inside_a_source_are_left_out(folder: Path) -> None:
+def test_datasets_inside_a_source_are_ignored(folder: Path) -> None:
     other = folder / "a" / "faces"
     other.mkdir()
     for name in ("dataset.json", "photos.parquet", "preview.png"):
         (other / name).write_bytes(b"x")
     assert [entry.name for entry in Listing(folder).entries] == PHOTOS
+    (other / "dataset.json").unlink()  # an unfinished one is left out by its name
+    assert [entry.name for entry in Listing(folder, leave_out=other).entries] == PHOTOS
 
 
-def test_a_folder_deeper_than_python_recurses(tmp_path: Path) -> None:
+def test_folder_deeper_than_recursion_limit(tmp_path: Path) -> None:
     deep, here = 1200, Path.cwd()
     os.chdir(tmp_path)
     try:
@@ -275,38 +220,31 @@ def test_a_folder_deeper_than_python_recurses(tmp_path: Path) -> None:
         os.chdir(here)
 
 
-def test_the_dataset_inside_a_source_is_left_out(folder: Path) -> None:
-    out = folder / "a" / "out"
-    out.mkdir()
-    (out / "preview.png").write_bytes(b"not a photograph of the source")
-    assert [entry.name for entry in Listing(folder, leave_out=out).entries] == PHOTOS
-
-
-@pytest.mark.parametrize("name", ["broken.tar", "broken.zip"])
-def test_a_broken_archive_says_so(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"\x01" * 2000)
-    with pytest.raises(SourceError, match="is no whole"):
-        Listing(tmp_path / name)
-
-
-def test_a_tar_cut_short_says_so(tmp_path: Path) -> None:
-    path = make_tar(tmp_path / "x.tar", [("1.jpg", b"a" * 3000), ("2.jpg", b"b" * 3000)])
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(SourceError, match="is no whole tar archive"):
+@pytest.mark.parametrize(("name", "size"), [("broken.tar", 0), ("broken.zip", 0), ("cut.tar", 5000), ("cut.zip", 100)])
+def test_damaged_archives_are_errors(tmp_path: Path, name: str, size: int) -> None:
+    path, members = tmp_path / name, [("1.jpg", b"a" * 3000), ("2.jpg", b"b" * 3000)]
+    if name == "cut.tar":
+        make_tar(path, members)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for member in members:
+                archive.writestr(*member)
+    path.write_bytes(path.read_bytes()[:size] or b"\x01" * 2000)
+    with pytest.raises(SourceError, match="is not a complete"):
         Listing(path)
 
 
-def test_what_is_not_there_suggests_what_is(tmp_path: Path) -> None:
+def test_missing_source_gets_a_suggestion(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(SourceError, match="Did you mean 'photos'"):
         open_source(str(tmp_path / "photo"))
     (tmp_path / "x.rar").write_bytes(b"x")
-    with pytest.raises(SourceError, match="no source that facegan reads"):
+    with pytest.raises(SourceError, match="unknown format"):
         open_source(str(tmp_path / "x.rar"))
 
 
 @given(st.lists(st.text("ab/", min_size=1, max_size=8).filter(lambda t: "//" not in t and t[0] != "/"), min_size=1))
-def test_the_common_folder_is_the_deepest_one(names: list[str]) -> None:
+def test_common_folder_is_the_deepest(names: list[str]) -> None:
     files = sorted({(name + "x.jpg").encode() for name in names})
     folder = common_folder(files[0], files[-1])
     assert all(name.startswith(folder) for name in files)
@@ -314,7 +252,7 @@ def test_the_common_folder_is_the_deepest_one(names: list[str]) -> None:
     assert len(deeper) > 1 or b"/" not in files[0][len(folder) :]
 
 
-def test_the_command_names_broken_links_and_records_no_option(tmp_path: Path) -> None:
+def test_command_reports_broken_links(tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "photos").mkdir()
     for i in range(3):
@@ -329,7 +267,8 @@ def test_the_command_names_broken_links_and_records_no_option(tmp_path: Path) ->
     fast = ("--crop", "squash", "--detector", "none", "--size", "32", "--json")
     done = facegan("prep", tmp_path / "photos", tmp_path / "out", *fast)
     assert json.loads(done.stdout)["ignored"] == {"broken link": 2}
-    assert done.stderr.splitlines()[-1] == r"warning: 2 links lead nowhere and were ignored (first: lost.jpg, x\n.jpg)."
+    assert "2 broken links" in done.stderr.splitlines()[-1]
+    assert r"lost.jpg, x\n.jpg" in done.stderr.splitlines()[-1]
     assert facegan("prep", plain, tmp_path / "left-out", "--no-follow-links", *fast).returncode == 0
     one, other = (json.loads((tmp_path / out / "dataset.json").read_text()) for out in ("out", "left-out"))
     assert one["settings"] == other["settings"]
@@ -340,8 +279,11 @@ def test_the_command_names_broken_links_and_records_no_option(tmp_path: Path) ->
     assert "holds no photographs (but 5 link)" in nothing.stderr
 
 
-def test_other_readers_of_folders_follow_links(tmp_path: Path) -> None:
+def test_eval_and_recipes_follow_links(tmp_path: Path) -> None:
     """Recipes notice that a linked photograph changed; eval measures linked images."""
+    from facegan.evaluate.target import image_files
+    from facegan.recipes.fingerprint import fingerprint
+
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "1.png").write_bytes(b"one")
     (tmp_path / "photos").mkdir()

@@ -287,7 +287,7 @@ def test_a_disk_that_fills_up_while_workers_write_or_at_the_end(
             code, errors = family.end(60)
             assert code == 1, errors
             assert f"error: The disk of {out} is full (" in errors
-            assert "B are needed). Make room, then start the same command again." in errors
+            assert "B are needed). Free some space, then run the same command again." in errors
             assert not family.left()
             assert not (out / "dataset.json").exists()
             assert not list(out.rglob("*.partial"))

@@ -170,7 +170,7 @@ def test_extract_uses_few_folders(photos: list[Made], files: set[str], tmp_path:
 def test_extract_writes_all_or_nothing(out: Path, tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "mine.txt").write_text("mine")
-    with pytest.raises(FaceganError, match="there already, and not empty"):
+    with pytest.raises(FaceganError, match="already exists and is not empty"):
         extract(out, tmp_path / "faces")
     copy = shutil.copytree(out, tmp_path / "copy")
     files = members(copy / "val-000000.tar")

@@ -23,7 +23,7 @@ from facegan.files import TEMPORARY
 from facegan.prep.chunk import Chunk, entries_read, process_chunk
 from facegan.prep.commit import ChunkOutcome, ChunkWork, make_chunk
 from facegan.prep.request import PHOTO_SECONDS
-from facegan.prep.sources.base import Entry, Readable, Reader, sound
+from facegan.prep.sources.base import Entry, Readable, Reader, source_errors
 from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.remote import FETCH_AHEAD
 from facegan.system import peak_memory_bytes
@@ -51,7 +51,7 @@ class Worker:
             has_alarm: end the process when a photograph hangs.
         """
         self.job = job
-        with sound(job.source.where):
+        with source_errors(job.source.where):
             self._prefetching = prefetching(job.source.reader(), job.fetch_ahead)
         self._reader = _WatchedReader(self._prefetching, job.photo_seconds if has_alarm else 0, on_photo)
         self._detector = make_detector(job.config, job.models)

@@ -1,4 +1,7 @@
-"""Pictures as arrays: .npy and .npz (NumPy), and MNIST's idx files. Each picture is read as an uncompressed PNG."""
+"""Photographs as arrays: .npy, .npz and MNIST's idx files. Each is read as an uncompressed PNG.
+
+idx headers are read here, in six lines: torchvision's reader would load torch into every worker.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tokenize import TokenError
@@ -26,12 +29,12 @@ from facegan.prep.sources.base import Entry
 from facegan.prep.sources.remote import SourceFile
 from facegan.remote import is_url
 from facegan.shards.images import encode_image
-from facegan.unpack import MAX_RATIO, Unpacking
+from facegan.unpack import Unpacking
 
 _IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")
-_MOST_ARRAYS = 100  # in a .npz: MedMNIST has six
-_HEADER_BYTES = 1 << 16  # NumPy writes no longer header than 10,000 bytes, and would read one of 4 GB
-_BROKEN = (  # what numpy, zipfile and the decompressors raise for damage, and for headers that mean harm
+_MAX_ARRAYS = 100  # in a .npz: MedMNIST has six
+_HEADER_BYTES = 1 << 16  # NumPy writes at most 10,000 bytes, and would read 4 GB
+_BROKEN = (  # what numpy, zipfile and decompressors raise for damage and for malicious headers
     ValueError, TypeError, KeyError, SyntaxError, TokenError, EOFError, RecursionError, MemoryError, OverflowError,
     NotImplementedError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
@@ -39,53 +42,55 @@ _PARTS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """One array of pictures.
+class PhotoArray:
+    """One array of photographs.
 
     Attributes:
-        blob: the file.
-        member: the array's name inside a .npz.
-        part: its split; empty where nothing tells.
-        labels: the file of its labels (idx), or their array's name inside the .npz; empty where there are none.
-        shape: of the array inside a .npz.
+        member: the array's name inside a .npz, and ``shape`` its shape.
+        part: its split; empty if unknown.
+        labels: the file of its labels (idx) or their array's name inside the .npz; empty if there are none.
     """
 
-    blob: SourceFile
+    file: SourceFile
     member: str = ""
     part: str = ""
     labels: str = ""
     shape: tuple[int, ...] = ()
 
+    @property
+    def is_gzipped(self) -> bool:
+        return self.file.name.endswith(".gz")
+
 
 @dataclass(frozen=True)
 class Arrays:
-    """The pictures of one or more arrays: uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels.
+    """Photographs in arrays, uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels.
 
-    A picture's name is its number, below its split where there are several arrays: ``train/000007.png``.
+    A photograph is named after its index, below its split if there are several arrays: ``train/000007.png``.
     """
 
     where: str
-    arrays: tuple[Pictures, ...]
+    arrays: tuple[PhotoArray, ...]
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        parts = Counter(pictures.part for pictures in self.arrays)
-        for number, pictures in enumerate(self.arrays):
-            shape = _shape(pictures)
-            labels = _labels(pictures, shape[0])
-            alone = pictures.part if parts[pictures.part] == 1 else pictures.member
-            below = f"{alone or number}/" if len(self.arrays) > 1 else ""
-            for i in range(shape[0]):
+        parts = Counter(array.part for array in self.arrays)
+        for number, array in enumerate(self.arrays):
+            count = _shape(array)[0]
+            labels = _labels(array, count)
+            folder = array.part if parts[array.part] == 1 else array.member
+            below = f"{folder or number}/" if len(self.arrays) > 1 else ""
+            for i in range(count):
                 name = f"{below}{i:06d}.png".encode()
-                yield Entry(name, 0, (number, i), labels[i] if labels else 0, pictures.part)
+                yield Entry(name, 0, (number, i), labels[i] if labels else 0, array.part)
 
-    def marks(self) -> tuple[str, ...]:
-        return tuple(pictures.blob.mark() for pictures in self.arrays)
+    def digests(self) -> tuple[str, ...]:
+        return tuple(array.file.quick_digest() for array in self.arrays)
 
     def unpacked(self, folder: Path) -> Arrays:
-        return Arrays(self.where, tuple(_unpacked(p, folder, i) for i, p in enumerate(self.arrays)))
+        return Arrays(self.where, tuple(_unpacked(array, folder, i) for i, array in enumerate(self.arrays)))
 
     def reader(self) -> ArraysReader:
-        return ArraysReader([_mapped(pictures) for pictures in self.arrays])
+        return ArraysReader([_mapped(array.file.where) for array in self.arrays])
 
 
 class ArraysReader:
@@ -93,66 +98,63 @@ class ArraysReader:
         self._arrays = arrays
 
     def read(self, entry: Entry) -> bytes:
-        number, row = entry.place
+        number, row = entry.locator
         return encode_image(_rgb(np.asarray(self._arrays[number][row])), "png")
 
     def close(self) -> None:
         self._arrays.clear()
 
 
-def _rgb(picture: np.ndarray) -> np.ndarray:
-    """(H, W), (H, W, C) or (C, H, W) → (H, W, 3); alpha is laid over white."""
-    if picture.ndim == 3 and picture.shape[-1] not in (1, 3, 4):
-        picture = np.moveaxis(picture, 0, -1)
-    if picture.ndim == 2:
-        picture = picture[..., None]
-    if picture.shape[-1] == 4:
-        alpha = picture[..., 3:].astype(np.uint16)
-        return ((picture[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+def _rgb(image: np.ndarray) -> np.ndarray:
+    """(H, W), (H, W, C) or (C, H, W) → (H, W, 3); alpha is composited over white."""
+    if image.ndim == 3 and image.shape[-1] not in (1, 3, 4):
+        image = np.moveaxis(image, 0, -1)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[-1] == 4:
+        alpha = image[..., 3:].astype(np.uint16)
+        return ((image[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def open_arrays(blob: SourceFile) -> Arrays:
+def open_arrays(file: SourceFile) -> Arrays:
     """
     Raises:
-        SourceError: the file holds no array of pictures.
+        SourceError: the file holds no array of photographs.
     """
-    if blob.name.endswith(".npz"):
-        return Arrays(blob.where, tuple(_of_npz(blob)))
-    if blob.name.endswith(".npy"):
-        return Arrays(blob.where, (Pictures(blob),))
-    return Arrays(blob.where, (_of_idx(blob),))
+    if file.name.endswith(".npz"):
+        return Arrays(file.where, tuple(_arrays_of_npz(file)))
+    return Arrays(file.where, (PhotoArray(file) if file.name.endswith(".npy") else _array_of_idx(file),))
 
 
 def is_idx(name: str) -> bool:
     return _IDX.match(name) is not None
 
 
-def open_idx_folder(folder: Path, max_ratio: int = MAX_RATIO) -> Arrays:
-    """The idx files of pictures in a folder: MNIST's train and test together. A packed file beside its plain one is
-    passed over."""
+def open_idx_folder(folder: Path, find: Callable[[str], SourceFile] = SourceFile) -> Arrays:
+    """The idx files of images in a folder, such as MNIST's train and test. A plain file hides its packed copy."""
     names = sorted(path.name for path in folder.iterdir() if is_idx(path.name))
     plain = [name for name in names if name.removesuffix(".gz") == name or name.removesuffix(".gz") not in names]
-    return Arrays(str(folder), tuple(_of_idx(SourceFile(str(folder / name), max_ratio)) for name in plain))
+    return Arrays(str(folder), tuple(_array_of_idx(find(str(folder / name))) for name in plain))
 
 
-def _of_idx(blob: SourceFile) -> Pictures:
-    found = _IDX.match(blob.name)
+def _array_of_idx(file: SourceFile) -> PhotoArray:
+    found = _IDX.match(file.name)
     part = _PARTS.get(found["part"], "") if found else ""
-    labels = blob.where.removesuffix(blob.name) + blob.name.replace("images", "labels").replace("idx3", "idx1")
-    if is_url(blob.where):
-        return Pictures(blob, part=part)
-    there = next((name for name in (labels, labels.removesuffix(".gz"), labels + ".gz") if Path(name).is_file()), "")
-    return Pictures(blob, part=part, labels=there)
+    if is_url(file.where):
+        return PhotoArray(file, part=part)
+    labels = file.where.removesuffix(file.name) + file.name.replace("images", "labels").replace("idx3", "idx1")
+    candidates = (labels, labels.removesuffix(".gz"), labels + ".gz")
+    return PhotoArray(file, part=part, labels=next((name for name in candidates if Path(name).is_file()), ""))
 
 
-def _of_npz(blob: SourceFile) -> Iterator[Pictures]:
+def _arrays_of_npz(file: SourceFile) -> Iterator[PhotoArray]:
     try:
-        with blob.open() as file, zipfile.ZipFile(file) as archive:
+        with file.open() as opened, zipfile.ZipFile(opened) as archive:
             members = archive.infolist()
-            if len(members) > _MOST_ARRAYS:
-                raise ValueError(f"{len(members):,} members, and {_MOST_ARRAYS} at most")
-            bounds = blob.bounds(file)
+            if len(members) > _MAX_ARRAYS:
+                raise ValueError(f"{len(members):,} members, {_MAX_ARRAYS} at most")
+            bounds = file.bounds(opened)
             bounds.check_parts(sum(member.compress_size for member in members), "members")
             shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
             for member in members:
@@ -162,23 +164,23 @@ def _of_npz(blob: SourceFile) -> Iterator[Pictures]:
                         raise ValueError(f"{member.filename} claims {shape} {dtype} in {member.file_size:,} bytes")
                     shapes[member.filename.removesuffix(".npy")] = shape, dtype
     except _BROKEN as error:
-        raise DamagedSourceError(f"{blob.where} is no .npz that can be read ({error}).") from None
-    pictures = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _fits(shape)}
-    if not pictures:
+        raise DamagedSourceError(f"{file.where} is not a readable .npz ({error}).") from None
+    photos = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _is_photos(shape)}
+    if not photos:
         listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
-        raise SourceError(f"{blob.where} holds no uint8 array (N, H, W[, C]) of pictures, but {shown(listed)}.")
-    bounds.check_photos(sum(shape[0] for shape in pictures.values()))
-    bounds.check_bytes(sum(map(math.prod, pictures.values())))
-    for name, shape in pictures.items():
-        part = next((p for word, p in _PARTS.items() if _says(name, word)), "")
+        raise SourceError(f"{file.where} has no uint8 array (N, H, W[, C]) of photographs. It has {shown(listed)}.")
+    bounds.check_photos(sum(shape[0] for shape in photos.values()))
+    bounds.check_bytes(sum(map(math.prod, photos.values())))
+    for name, shape in photos.items():
+        part = next((part for word, part in _PARTS.items() if _has_word(name, word)), "")
         fitting = [other for other, (its, dtype) in shapes.items()
                    if its == (shape[0],) and np.issubdtype(dtype, np.integer)]  # fmt: skip
-        alike = [other for other in fitting if any(_says(name, w) and _says(other, w) for w in _PARTS)] or fitting
-        yield Pictures(blob, name, part, alike[0] if alike else "", shape)
+        same_part = [other for other in fitting if any(_has_word(name, w) and _has_word(other, w) for w in _PARTS)]
+        yield PhotoArray(file, name, part, next(iter(same_part or fitting), ""), shape)
 
 
-def _says(name: str, word: str) -> bool:
-    """Whether a word stands in a name by itself: not ``test`` in ``latest``."""
+def _has_word(name: str, word: str) -> bool:
+    """``test`` is a word of ``x_test``, not of ``latest``."""
     return re.search(rf"(?<![a-z]){word}(?![a-z])", name.lower()) is not None
 
 
@@ -193,64 +195,60 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _fits(shape: tuple[int, ...]) -> bool:
-    """Whether these are pictures. Those of no pixels would take no bytes, however many they are."""
+def _is_photos(shape: tuple[int, ...]) -> bool:
+    """Photographs without pixels are refused: any number of them would take no bytes."""
     return min(shape[1:], default=0) > 0 and (
         len(shape) == 3 or (len(shape) == 4 and (shape[-1] in (1, 3, 4) or shape[1] in (1, 3, 4)))
     )
 
 
-def _shape(pictures: Pictures) -> tuple[int, ...]:
+def _shape(array: PhotoArray) -> tuple[int, ...]:
     """
     Raises:
-        SourceError: it is no array of pictures.
+        SourceError: it is not an array of photographs.
     """
-    if pictures.member:
-        return pictures.shape
-    where = pictures.blob.where
+    if array.member:
+        return array.shape
+    where = array.file.where
     try:
-        with pictures.blob.open() as file:
-            bounds = pictures.blob.bounds(file)
-            if pictures.blob.name.endswith(".npy"):
+        with array.file.open() as file:
+            bounds = array.file.bounds(file)
+            if array.file.name.endswith(".npy"):
                 shape, dtype = _npy_header(file)
             else:
-                shape, dtype = _idx_shape(_plain(file, pictures.blob.name), 3), np.dtype(np.uint8)
+                shape, dtype = _idx_shape(_plain(file, array.file.name), 3), np.dtype(np.uint8)
     except _BROKEN as error:
-        raise DamagedSourceError(f"{where} holds no array that can be read ({error}).") from None
-    if dtype != np.uint8 or not _fits(shape):
+        raise DamagedSourceError(f"{where} has no readable array ({error}).") from None
+    if dtype != np.uint8 or not _is_photos(shape):
         raise SourceError(
-            f"{where} holds {dtype} {shape}: pictures are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), each of a "
-            "pixel or more."
+            f"{where} has {dtype} {shape}. Photographs are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), of at least "
+            "one pixel each."
         )
-    if _is_packed(pictures):
+    if array.is_gzipped:
         bounds.check_bytes(math.prod(shape))
         bounds.check_photos(shape[0])
-    elif math.prod(shape) > bounds.packed_bytes:  # a header of a few bytes may claim any number of pictures
+    elif math.prod(shape) > bounds.packed_bytes:  # a short header may claim any number of photographs
         raise DamagedSourceError(
-            f"{where} is cut short: {math.prod(shape):,} bytes of pictures in {bounds.packed_bytes:,}."
+            f"{where} is incomplete: {math.prod(shape):,} bytes of photographs in {bounds.packed_bytes:,}."
         )
     return shape
 
 
-def _is_packed(pictures: Pictures) -> bool:
-    return pictures.blob.name.endswith(".gz")
-
-
-def _labels(pictures: Pictures, count: int) -> list[int]:
-    if not pictures.labels:
+def _labels(array: PhotoArray, count: int) -> list[int]:
+    if not array.labels:
         return []
-    if pictures.member:
-        with pictures.blob.open() as file, np.load(file, allow_pickle=False) as arrays:
-            return arrays[pictures.labels].tolist()
-    with Path(pictures.labels).open("rb") as file:
-        plain = _plain(file, pictures.labels)
+    if array.member:
+        with array.file.open() as file, np.load(file, allow_pickle=False) as arrays:
+            return arrays[array.labels].tolist()
+    with Path(array.labels).open("rb") as file:
+        plain = _plain(file, array.labels)
         try:
-            (told,) = _idx_shape(plain, 1)
-            labels = list(plain.read(count)) if told == count else []
+            (declared,) = _idx_shape(plain, 1)
+            labels = list(plain.read(count)) if declared == count else []
         except _BROKEN as error:
-            raise DamagedSourceError(f"{pictures.labels} holds no labels that can be read ({error}).") from None
+            raise DamagedSourceError(f"{array.labels} has no readable labels ({error}).") from None
     if len(labels) != count:
-        raise SourceError(f"{pictures.labels} has {len(labels) or told:,} labels for {count:,} pictures.")
+        raise SourceError(f"{array.labels} has {len(labels) or declared:,} labels for {count:,} photographs.")
     return labels
 
 
@@ -261,53 +259,42 @@ def _plain(file: Any, name: str) -> Any:
 def _idx_shape(file: BinaryIO, dimensions: int) -> tuple[int, ...]:
     """The header of an idx file of bytes (LeCun, "THE MNIST DATABASE"): 0 0 8 D, then D sizes, big-endian."""
     if file.read(4) != bytes((0, 0, 8, dimensions)):
-        raise ValueError(f"no idx{dimensions} file of bytes")
+        raise ValueError(f"not an idx{dimensions} file of bytes")
     sizes = np.frombuffer(file.read(4 * dimensions), ">i4").tolist()
     if len(sizes) != dimensions or min(sizes) < 0:
-        raise ValueError("an idx file cut short")
+        raise ValueError("an incomplete idx file")
     return tuple(sizes)
 
 
-def _unpacked(pictures: Pictures, folder: Path, number: int) -> Pictures:
-    """What can be mapped into memory: packed or remote arrays are copied into ``folder``."""
-    blob, name = pictures.blob, pictures.blob.name
-    if not pictures.member and not name.endswith(".gz") and not is_url(blob.where):
-        _check_mapped(pictures, blob.where)
-        return pictures
-    path = folder / (f"{number:03d}.npy" if pictures.member else f"{number:03d}-{name}".removesuffix(".gz"))
-    blob = blob.in_parts(folder)
+def _unpacked(array: PhotoArray, folder: Path, number: int) -> PhotoArray:
+    """A file that can be memory-mapped: packed and remote arrays are copied into ``folder``."""
+    file = array.file
+    if array.member or array.is_gzipped or is_url(file.where):
+        name = f"{number:03d}.npy" if array.member else f"{number:03d}-{file.name}".removesuffix(".gz")
+        source = file.shareable(folder)
+        try:
+            with contextlib.ExitStack() as stack:
+                opened = stack.enter_context(source.open())
+                unpacking = Unpacking(replace(source.bounds(opened), where=file.where), folder)
+                if array.member:
+                    archive = stack.enter_context(zipfile.ZipFile(opened))
+                    plain = stack.enter_context(archive.open(array.member + ".npy"))
+                else:
+                    plain = _plain(opened, file.name)
+                unpacking.copy(plain, stack.enter_context(atomic_write(folder / name)))
+        except _BROKEN as error:
+            raise DamagedSourceError(f"{file.where} could not be unpacked ({error}).") from None
+        array = PhotoArray(SourceFile(str(folder / name)), part=array.part)
     try:
-        with contextlib.ExitStack() as opened:
-            file = opened.enter_context(blob.open())
-            unpacking = Unpacking(replace(blob.bounds(file), where=pictures.blob.where), folder)
-            if pictures.member:
-                archive = opened.enter_context(zipfile.ZipFile(file))
-                plain = opened.enter_context(archive.open(pictures.member + ".npy"))
-            else:
-                plain = _plain(file, name)
-            unpacking.copy(plain, opened.enter_context(atomic_write(path)))
+        _mapped(array.file.where)
     except _BROKEN as error:
-        raise DamagedSourceError(f"{pictures.blob.where} can't be unpacked ({error}).") from None
-    unpacked = Pictures(SourceFile(str(path)), "", pictures.part, "")
-    _check_mapped(unpacked, pictures.blob.where)
-    return unpacked
+        raise DamagedSourceError(f"{file.where} is incomplete ({error}).") from None
+    return array
 
 
-def _check_mapped(pictures: Pictures, where: str) -> None:
-    """
-    Raises:
-        SourceError: the file ends before its last picture.
-    """
-    try:
-        _mapped(pictures)
-    except _BROKEN as error:
-        raise DamagedSourceError(f"{where} is cut short ({error}).") from None
-
-
-def _mapped(pictures: Pictures) -> np.ndarray:
-    path = Path(pictures.blob.where)
-    if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    with path.open("rb") as file:
+def _mapped(where: str) -> np.ndarray:
+    if where.endswith(".npy"):
+        return np.load(where, mmap_mode="r", allow_pickle=False)
+    with Path(where).open("rb") as file:
         shape = _idx_shape(file, 3)
-        return np.memmap(path, np.uint8, "r", offset=file.tell(), shape=shape)
+        return np.memmap(where, np.uint8, "r", offset=file.tell(), shape=shape)

@@ -1,8 +1,9 @@
-"""What every source of photographs has in common: entries, what counts as a photograph, where bytes lie."""
+"""What all sources of photographs share: entries, protocols, which files are photographs, several archives as one."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import lzma
 import zipfile
 import zlib
@@ -10,63 +11,64 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from facegan.errors import DamagedFile, DamagedSourceError, SourceError
-from facegan.files import parsing
+from facegan.files import human_bytes, parsing
 from facegan.remote import RemoteUnavailable, as_source_error, is_url
 from facegan.shards.format import has_photo_suffix, readable_path
 from facegan.unpack import MAX_PHOTO_BYTES
 
 MAX_BYTES = MAX_PHOTO_BYTES
+LABELS_FILE = "dataset.json"
+_MAX_LABELS_BYTES = 64 << 20  # two million photographs
+_NAMES_KEPT = 3
+
+# What reading raises for a damaged file, and for an encrypted zip member or one with an unknown compression.
+DAMAGED = (EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class Entry(NamedTuple):
     """A photograph in a source.
 
     Attributes:
-        name: its path there.
-        size: bytes of its file; 0 where that is not known before it is read.
-        place: how its source finds it again.
-        label: its class, 0 where the source has none.
-        part: the source's own split (train, val, test); empty where it has none.
+        name: its path in the source.
+        size: of its file in bytes; 0 if unknown before it is read.
+        locator: where its source finds it.
+        label: its class; 0 if the source has none.
+        part: the source's split (train, val, test); empty if it has none.
     """
 
     name: bytes
     size: int
-    place: tuple[int, ...] = ()
+    locator: tuple[int, ...] = ()
     label: int = 0
     part: str = ""
 
 
 class Source(Protocol):
-    """Photographs with stable names."""
+    """Photographs with stable names. Listing them opens none."""
 
     @property
     def where(self) -> str:
-        """As the user knows it."""
+        """The user's name for it."""
         ...
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        """Every photograph, in any order; of a name that comes twice the later one counts.
-
-        Args:
-            ignored: counts what is no photograph, by suffix.
-        """
+        """Every photograph, unsorted; of a repeated name the last entry counts. Other files are counted by suffix."""
         ...
 
-    def marks(self) -> tuple[str, ...]:
-        """Digests of the files behind it, where neither names nor sizes tell one of its photographs from another
-        source's; else none."""
+    def digests(self) -> tuple[str, ...]:
+        """Digests of its files if neither names nor sizes tell its photographs from another source's; else none."""
         ...
 
     def unpacked(self, folder: Path) -> Readable:
-        """The same entries, to be read in any order: itself, or what it had to unpack in ``folder``."""
+        """The same entries for random access: itself, or what had to be unpacked into ``folder``."""
         ...
 
 
 class Readable(Protocol):
-    """What `Source.unpacked` gives. Small and picklable: each worker opens its own reader."""
+    """Small and picklable: each worker opens its own reader."""
 
     @property
     def where(self) -> str: ...
@@ -75,12 +77,12 @@ class Readable(Protocol):
 
 
 class Reader(Protocol):
-    """Reads photographs of one source inside one process.
+    """Reads photographs of one source in one process.
 
     Raises:
-        Unreachable, OSError: the bytes can't be had now; another time they may be.
-        TooLarge: there are more of them than a photograph may have.
-        Exception: one of `DAMAGED`: they are there, and damaged.
+        RemoteUnavailable, OSError: the bytes are unavailable now, perhaps not later.
+        TooLarge: a photograph has more than `MAX_BYTES`.
+        Exception: one of `DAMAGED`.
     """
 
     def read(self, entry: Entry) -> bytes: ...
@@ -88,27 +90,23 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-# Hears how many bytes a photograph has or has sent, and raises `TooLarge` if those are too many.
-Room = Callable[[int], None]
+# Called with the bytes that a photograph has or has sent so far; raises `TooLarge` to stop.
+OnBytes = Callable[[int], None]
 # Fetches a photograph as `Reader.read` would, in any thread.
-Request = Callable[[Room], bytes]
+Request = Callable[[OnBytes | None], bytes]
 
 
 @runtime_checkable
-class Fetching(Reader, Protocol):
-    """A reader whose photographs, some of them at least, come one by one from elsewhere."""
+class RemoteReader(Reader, Protocol):
+    """A reader that fetches some photographs one by one from servers."""
 
     def request(self, entry: Entry) -> Request | None:
-        """How to fetch it; None where it is to be read. Raises what `read` would."""
+        """How to fetch it; None if only `read` can. Raises what `read` would."""
         ...
 
 
-# What reading raises for a file that is damaged, or a zip's member that is encrypted or packed in an unknown way.
-DAMAGED = (EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
-
-
 class Ignored(Counter[str]):
-    """Counts of what is no photograph, by suffix or kind, and the first names of some kinds."""
+    """Counts of files that are not photographs, by suffix or kind, with the first names of some kinds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,23 +114,20 @@ class Ignored(Counter[str]):
 
 
 def ignore(ignored: Counter[str], kind: str, name: bytes) -> None:
-    """Counts a file that is no photograph and that users want named."""
+    """Count a file that is not a photograph and keep its name for messages."""
     ignored[kind] += 1
     if isinstance(ignored, Ignored):
         names = ignored.names.setdefault(kind, [])
         names[:] = sorted([*names, repr(readable_path(name))[1:-1]])[:_NAMES_KEPT]  # without control characters
 
 
-_NAMES_KEPT = 3
-
-
 def is_photo(name: bytes) -> bool:
-    # macOS puts a file ._NAME with its attributes beside every NAME it archives.
+    # macOS adds a file ._NAME with attributes for every NAME that it archives.
     return has_photo_suffix(name) and not (b"._" in name and name.rpartition(b"/")[2].startswith(b"._"))
 
 
 def suffix(name: bytes) -> str:
-    """By what a file that is no photograph is counted."""
+    """The suffix under which an ignored file is counted."""
     file = name.rpartition(b"/")[2]
     if file.startswith(b"._"):
         return "._"
@@ -140,29 +135,49 @@ def suffix(name: bytes) -> str:
     return "." + last.decode("utf-8", "backslashreplace").lower() if dot and stem else "(none)"
 
 
-def archive_name(name: str) -> bytes:
-    """A member's name as a path below the archive: no leading ``/`` or ``./``."""
-    return below_archive(name.encode("utf-8", "surrogateescape"))
-
-
-def below_archive(raw: bytes) -> bytes:
-    while raw.startswith((b"/", b"./")):
-        raw = raw.removeprefix(b".").removeprefix(b"/")
-    return raw
+def archive_path(name: bytes) -> bytes:
+    """A member's name as a path below the archive: without leading ``/`` and ``./``."""
+    while name.startswith((b"/", b"./")):
+        name = name.removeprefix(b".").removeprefix(b"/")
+    return name
 
 
 def common_folder(first: bytes, last: bytes) -> bytes:
-    """The deepest folder that holds all names between two sorted ones, with its final slash; empty at the top."""
+    """The deepest folder of all names between two sorted ones, with its final slash; empty at the top."""
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     return first[: first.rfind(b"/", 0, same) + 1]
 
 
+def read_labels(file: BinaryIO, where: str) -> dict[bytes, int]:
+    """Name → label from StyleGAN's ``{"labels": [["00000/img00000000.png", 6], …]}`` (NVlabs, dataset_tool.py); empty
+    if the file is something else, or its labels are null or vectors.
+
+    Raises:
+        SourceError: the file is too large to be read at once.
+    """
+    data = file.read(_MAX_LABELS_BYTES + 1)
+    if len(data) > _MAX_LABELS_BYTES:
+        raise SourceError(
+            f"{LABELS_FILE} in {where} has more than {human_bytes(_MAX_LABELS_BYTES)}, the limit for labels.\n"
+            "Remove or rename it to prepare the photographs without labels."
+        )
+    labels: dict[bytes, int] = {}
+    try:
+        pairs = json.loads(data)["labels"]
+        while pairs:  # popped, because pairs and dictionary together would need 200 MB for a million
+            name, label = pairs.pop()
+            labels.setdefault(str(name).encode("utf-8", "surrogateescape"), int(label))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return {}
+    return labels if max(map(abs, labels.values()), default=0) < 1 << 63 else {}
+
+
 @contextlib.contextmanager
-def sound(where: str) -> Iterator[None]:
+def source_errors(where: str) -> Iterator[None]:
     """
     Raises:
-        SourceError: the source can't be reached.
-        DamagedSourceError: it is damaged: in place of whatever its parser raises.
+        SourceError: the source is unavailable.
+        DamagedSourceError: its parser raised anything else.
     """
     try:
         with parsing(where, "Take an undamaged copy, or name another source."), as_source_error(where):
@@ -172,17 +187,14 @@ def sound(where: str) -> Iterator[None]:
 
 
 def listed(source: Source, ignored: Counter[str]) -> Iterator[Entry]:
-    """`Source.photos`; raises as `sound`."""
-    with sound(source.where):
+    """`Source.photos`; raises as `source_errors`."""
+    with source_errors(source.where):
         yield from source.photos(ignored)
-
-
-# Several archives of one kind as one source: ``laion/{00000..00099}.tar``, ``photos/*.zip``.
 
 
 @dataclass(frozen=True)
 class MultiSource:
-    """The photographs of several archives under their names there. A name may stand in one of them only."""
+    """Several archives as one source (``laion/{00000..00099}.tar``). Names must differ between archives."""
 
     where: str
     members: tuple[Source, ...]
@@ -190,10 +202,10 @@ class MultiSource:
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         for number, source in enumerate(self.members):
             for entry in source.photos(ignored):
-                yield entry._replace(place=(number, *entry.place))
+                yield entry._replace(locator=(number, *entry.locator))
 
-    def marks(self) -> tuple[str, ...]:
-        return tuple(mark for source in self.members for mark in source.marks())
+    def digests(self) -> tuple[str, ...]:
+        return tuple(digest for source in self.members for digest in source.digests())
 
     def unpacked(self, folder: Path) -> UnpackedMultiSource:
         unpacked = []
@@ -206,8 +218,6 @@ class MultiSource:
 
 @dataclass(frozen=True)
 class UnpackedMultiSource:
-    """Archives whose photographs can be read in any order."""
-
     where: str
     members: tuple[Readable, ...]
 
@@ -217,25 +227,25 @@ class UnpackedMultiSource:
 
 
 class MultiReader:
-    """Opens each archive when it is first read from, and keeps a few open."""
+    """Opens each archive at its first read and keeps a few open."""
 
-    _most_open = 16
+    _max_open = 16
 
     def __init__(self, members: tuple[Readable, ...]) -> None:
         self._members = members
         self._open: dict[int, Reader] = {}
 
     def read(self, entry: Entry) -> bytes:
-        number, *place = entry.place
-        return self._member(number).read(entry._replace(place=tuple(place)))
+        number, *locator = entry.locator
+        return self._reader(number).read(entry._replace(locator=tuple(locator)))
 
-    def _member(self, number: int) -> Reader:
+    def _reader(self, number: int) -> Reader:
         if number not in self._open:
-            if len(self._open) == self._most_open:
+            if len(self._open) == self._max_open:
                 self._open.pop(next(iter(self._open))).close()
             try:
                 self._open[number] = self._members[number].reader()
-            except (OSError, SourceError) as error:  # it was there when it was listed
+            except (OSError, SourceError) as error:  # it was available when it was listed
                 raise RemoteUnavailable(str(error)) from error
         return self._open[number]
 
@@ -245,11 +255,11 @@ class MultiReader:
 
 
 class RemoteMultiReader(MultiReader):
-    """Of archives behind URLs, or some of them."""
+    """Some of the archives are behind URLs."""
 
     def request(self, entry: Entry) -> Request | None:
-        number, *place = entry.place
-        if not is_url(self._members[number].where):  # it is opened when it is read
+        number, *locator = entry.locator
+        if not is_url(self._members[number].where):
             return None
-        reader = self._member(number)
-        return reader.request(entry._replace(place=tuple(place))) if isinstance(reader, Fetching) else None
+        reader = self._reader(number)
+        return reader.request(entry._replace(locator=tuple(locator))) if isinstance(reader, RemoteReader) else None

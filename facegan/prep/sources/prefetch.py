@@ -1,231 +1,193 @@
-"""The next photographs are fetched while one is decoded: a worker that waited for each would spend its time waiting."""
+"""Fetching the next photographs while one is decoded."""
 
 from __future__ import annotations
 
-import heapq
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterable
 
-from facegan.prep.sources.base import Entry, Fetching, Reader, Request
-from facegan.prep.sources.remote import any_number
+from facegan.prep.sources.base import Entry, Reader, RemoteReader, Request
 from facegan.remote import TooLarge
 
-AHEAD_BYTES = 1 << 26  # of photographs that wait for their turn in a process
-_GUESSED_BYTES = 1 << 18  # of a photograph, before one has come
-_LEAST_BYTES = 1 << 12  # counted for each: one that could not be had is an error, which takes room as well
+MAX_BUFFERED_BYTES = 1 << 26  # of photographs that wait for their turn in a process
+_FIRST_GUESS_BYTES = 1 << 18  # of a photograph, before any came
+_MIN_BYTES = 1 << 12  # counted for each: an error that waits takes memory, too
+
+_WAITING, _FETCHING, _FETCHED, _AT_ITS_TURN, _DROPPED = range(5)
 
 
 class BudgetExceeded(TooLarge):
-    """More bytes than may wait for their turn: it is fetched again, at its turn."""
+    """The photograph does not fit into the memory budget; it is fetched at its turn."""
 
 
 def prefetching(reader: Reader, requests: int) -> Reader:
-    """A reader that fetches ahead where that one fetches photographs one by one; else that one."""
-    return PrefetchingReader(reader, requests) if requests > 1 and isinstance(reader, Fetching) else reader
+    """The reader, with prefetching if it fetches photographs one by one."""
+    return PrefetchingReader(reader, requests) if requests > 1 and isinstance(reader, RemoteReader) else reader
 
 
 def schedule(reader: Reader, entries: Iterable[Entry]) -> None:
-    """Tells a reader, if it is one that fetches ahead, what it will be asked for, in that order."""
+    """Announce the next reads, in order, to a reader that prefetches."""
     if isinstance(reader, PrefetchingReader):
-        reader.expect(entries)
+        reader.schedule(entries)
 
 
-class _PendingPhoto:
-    """A photograph whose turn will come.
+class _Photo:
+    """A scheduled photograph; ``outcome`` is its bytes or the error to raise at its turn, ``counted`` its bytes in the
+    budget."""
 
-    Attributes:
-        may_be_early: it may be fetched before its turn, by another thread.
-        counted: bytes that it takes of those that may wait.
-        likely_bytes: 0 where nothing is known.
-        outcome: its bytes, or what is to be raised; None before it came.
-        is_begun: a thread fetches it, or has.
-        is_past: its turn has come, or it is not asked for any more.
-    """
+    __slots__ = ("counted", "entry", "is_due", "outcome", "request", "state")
 
-    __slots__ = (
-        "counted",
-        "entry",
-        "is_begun",
-        "is_past",
-        "is_wanted",
-        "likely_bytes",
-        "may_be_early",
-        "number",
-        "outcome",
-        "request",
-    )
-
-    def __init__(self, number: int, entry: Entry, request: Request, may_be_early: bool) -> None:
-        self.number, self.entry, self.request = number, entry, request
-        self.outcome: bytes | BaseException | None = None
-        self.likely_bytes, self.counted = entry.size, 0
-        self.may_be_early, self.is_begun, self.is_past = may_be_early, False, False
-        self.is_wanted = True
-
-    def __lt__(self, other: _PendingPhoto) -> bool:
-        return self.number < other.number
+    def __init__(self, entry: Entry, request: Request | None) -> None:
+        self.entry, self.request = entry, request
+        self.state = _WAITING if request else _AT_ITS_TURN
+        self.outcome: bytes | BaseException = b""
+        self.is_due, self.counted = False, 0
 
 
 class PrefetchingReader:
-    """Photographs of a reader, in the order in which it was told to expect them.
+    """Reads photographs in the scheduled order; a pool of threads fetches the next ones.
 
-    No more than ``requests`` are fetched at once, and no more than ``most_bytes`` wait for their turn; what would go
-    beyond is given up, and fetched again when there is room, at the latest at its turn. Whatever comes of a request,
-    bytes or an error, comes of it at its photograph's turn. One thread expects and reads.
+    At most ``requests`` are fetched at once (one of them by the reading thread) and at most ``max_bytes`` wait for
+    their turn. A photograph that would exceed that is fetched at its turn. Results and errors arrive in order.
     """
 
-    def __init__(self, reader: Fetching, requests: int, most_bytes: int = AHEAD_BYTES) -> None:
-        self._reader, self._most_bytes = reader, most_bytes
-        self._most_threads = requests - 1  # the other one is for a photograph whose turn comes before it was begun
-        self._threads = 0
-        self._lock = threading.Lock()
-        self._came = threading.Condition(self._lock)
-        self._todo: queue.SimpleQueue[_PendingPhoto | None] = queue.SimpleQueue()
-        self._coming: deque[_PendingPhoto] = deque()
-        self._waiting: list[_PendingPhoto] = []  # a heap of those that were not begun
-        self._under_way = self._bytes = 0
-        self._usual_bytes = _GUESSED_BYTES
+    def __init__(self, reader: RemoteReader, requests: int, max_bytes: int = MAX_BUFFERED_BYTES) -> None:
+        self._reader, self._max_threads, self._max_bytes = reader, requests - 1, max_bytes
+        self._threads: list[threading.Thread] = []
+        self._admission = threading.Lock()  # one thread at a time waits for memory
+        self._changed = threading.Condition()  # guards all below, and the photographs
+        self._queue: queue.SimpleQueue[_Photo | None] = queue.SimpleQueue()
+        self._scheduled: deque[_Photo] = deque()
+        self._buffered_bytes, self._usual_bytes = 0, _FIRST_GUESS_BYTES
 
-    def expect(self, entries: Iterable[Entry]) -> None:
-        """What was expected before and not read is not asked for any more."""
-        awaited = [self._asked(number, entry) for number, entry in enumerate(entries)]
-        with self._lock:
-            while self._coming:
-                self._forget(self._coming.popleft())
-            self._coming.extend(awaited)
-            self._waiting = [photo for photo in awaited if photo.may_be_early]
-            self._begin()
+    def schedule(self, entries: Iterable[Entry]) -> None:
+        """Replace the schedule; photographs of the previous one that were not read are dropped."""
+        photos = [_Photo(entry, self._request(entry)) for entry in entries]
+        with self._changed:
+            self._drop_all()
+            self._scheduled.extend(photos)
+        for photo in photos:
+            if photo.request:
+                self._queue.put(photo)
+        while len(self._threads) < min(self._max_threads, len(photos)):
+            # Daemons: nobody waits for a silent server when the process ends.
+            self._threads.append(threading.Thread(target=self._work, daemon=True))
+            self._threads[-1].start()
 
-    def _asked(self, number: int, entry: Entry) -> _PendingPhoto:
+    def _request(self, entry: Entry) -> Request | None:
         try:
-            request = self._reader.request(entry)
-        except Exception as error:  # raised at its turn
-            return _PendingPhoto(number, entry, _raising(error), may_be_early=False)
-        if request is None:
-            return _PendingPhoto(number, entry, lambda _: self._reader.read(entry), may_be_early=False)
-        return _PendingPhoto(number, entry, request, may_be_early=True)
+            return self._reader.request(entry)
+        except Exception:  # `read` raises it again at its turn
+            return None
 
     def read(self, entry: Entry) -> bytes:
-        photo = self._turn_of(entry)
-        if photo is None:
+        photo = self._take(entry)
+        if photo is None or photo.state == _AT_ITS_TURN:
             return self._reader.read(entry)
-        if photo.outcome is None:
-            return photo.request(any_number)
-        outcome, photo.outcome = photo.outcome, None
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+        if isinstance(photo.outcome, BaseException):
+            raise photo.outcome
+        return photo.outcome
 
-    def _turn_of(self, entry: Entry) -> _PendingPhoto | None:
-        """Waits for the photograph if it was begun; None where it was not expected."""
-        with self._lock:
-            while self._coming:
-                photo = self._coming.popleft()
+    def _take(self, entry: Entry) -> _Photo | None:
+        """The scheduled photograph, once it is fetched or left to this thread; None if it is not scheduled."""
+        with self._changed:
+            while self._scheduled:
+                photo = self._scheduled.popleft()
                 if photo.entry == entry:
                     break
-                self._forget(photo)
+                self._drop(photo)
             else:
                 return None
-            photo.is_past = True
+            if photo.state == _WAITING:
+                photo.state = _AT_ITS_TURN
+            photo.is_due = True
             self._count(photo, 0)
-            self._begin()
-            while photo.is_begun and photo.outcome is None:
-                self._came.wait()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: photo.state != _FETCHING)
             return photo
 
-    def _forget(self, photo: _PendingPhoto) -> None:
-        photo.is_past, photo.is_wanted, photo.outcome = True, False, None
-        self._count(photo, 0)
-
-    def _count(self, photo: _PendingPhoto, taken: int) -> None:
-        self._bytes += taken - photo.counted
-        photo.counted = taken
-
-    def _begin(self) -> None:
-        """Begins as many as may be: as long as half the room is left, for some turn out larger than is likely."""
-        while self._waiting and self._under_way < self._most_threads:
-            photo = self._waiting[0]
-            likely = max(photo.likely_bytes or self._usual_bytes, _LEAST_BYTES)
-            if not photo.is_past and self._bytes + likely > self._most_bytes // 2:
-                return
-            heapq.heappop(self._waiting)
-            if photo.is_past:
-                continue
-            photo.is_begun = True
-            self._count(photo, likely)
-            self._under_way += 1
-            if self._threads < self._under_way:
-                self._threads += 1
-                threading.Thread(target=self._work, daemon=True).start()
-            self._todo.put(photo)
-
     def _work(self) -> None:
-        while (photo := self._todo.get()) is not None:
-            self._end(photo, self._fetched(photo))
+        while photo := self._admit():
+            outcome = self._fetch(photo)
+            with self._changed:
+                self._finish(photo, outcome)
+                self._changed.notify_all()
 
-    def _fetched(self, photo: _PendingPhoto) -> bytes | BaseException:
+    def _admit(self) -> _Photo | None:
+        """The next photograph, once it fits into the budget; None after `close`."""
+        with self._admission:
+            while photo := self._queue.get():
+                with self._changed:
+                    while photo.state == _WAITING and not self._fits(photo):
+                        self._changed.wait()
+                    if photo.state == _WAITING:
+                        photo.state = _FETCHING
+                        self._count(photo, self._likely_bytes(photo))
+                        return photo
+            return None
+
+    def _likely_bytes(self, photo: _Photo) -> int:
+        return max(photo.entry.size or self._usual_bytes, _MIN_BYTES)
+
+    def _fits(self, photo: _Photo) -> bool:
+        """Half of the budget is kept for photographs that turn out larger than is likely."""
+        return self._buffered_bytes + self._likely_bytes(photo) <= self._max_bytes // 2
+
+    def _fetch(self, photo: _Photo) -> bytes | BaseException:
+        assert photo.request is not None
         try:
-            return photo.request(lambda taken: self._take(photo, taken))
-        except BaseException as error:  # whatever it is, it is that photograph's, and raised at its turn
+            return photo.request(lambda count: self._grow(photo, count))
+        except BaseException as error:  # raised at the photograph's turn
             return _without_frames(error)
 
-    def _take(self, photo: _PendingPhoto, taken: int) -> None:
-        """Hears how many bytes a photograph has, or has sent until now.
-
-        Raises:
-            NoRoom: too many.
-        """
-        with self._lock:
-            if not photo.is_wanted:
+    def _grow(self, photo: _Photo, count: int) -> None:
+        with self._changed:
+            if photo.state == _DROPPED:
                 raise BudgetExceeded
-            if photo.is_past or taken <= photo.counted:
-                return
-            photo.likely_bytes = taken
-            if self._bytes + taken - photo.counted > self._most_bytes:
-                raise BudgetExceeded
-            self._count(photo, taken)
+            if not photo.is_due and count > photo.counted:
+                if self._buffered_bytes + count - photo.counted > self._max_bytes:
+                    self._usual_bytes += max(0, count - self._usual_bytes) // 8
+                    raise BudgetExceeded
+                self._count(photo, count)
 
-    def _end(self, photo: _PendingPhoto, outcome: bytes | BaseException) -> None:
-        with self._lock:
-            self._under_way -= 1
-            if isinstance(outcome, BudgetExceeded):
-                photo.is_begun = False
-                self._count(photo, 0)
-                if not photo.is_past:
-                    heapq.heappush(self._waiting, photo)
-            elif photo.is_wanted:
-                photo.outcome = outcome
-                size = _LEAST_BYTES
-                if isinstance(outcome, bytes):
-                    self._usual_bytes += (len(outcome) - self._usual_bytes) // 8
-                    size = max(size, len(outcome))
-                self._count(photo, 0 if photo.is_past else size)
-            if photo.is_past:
-                self._came.notify()
-            self._begin()
+    def _finish(self, photo: _Photo, outcome: bytes | BaseException) -> None:
+        if photo.state == _DROPPED:
+            return
+        if isinstance(outcome, BudgetExceeded):
+            photo.state = _AT_ITS_TURN
+            self._count(photo, 0)
+            return
+        photo.state, photo.outcome = _FETCHED, outcome
+        size = len(outcome) if isinstance(outcome, bytes) else 0
+        if size:
+            self._usual_bytes += (size - self._usual_bytes) // 8
+        self._count(photo, 0 if photo.is_due else max(size, _MIN_BYTES))
+
+    def _count(self, photo: _Photo, count: int) -> None:
+        self._buffered_bytes += count - photo.counted
+        photo.counted = count
+
+    def _drop(self, photo: _Photo) -> None:
+        photo.state, photo.outcome = _DROPPED, b""
+        self._count(photo, 0)
+
+    def _drop_all(self) -> None:
+        while self._scheduled:
+            self._drop(self._scheduled.popleft())
+        self._changed.notify_all()
 
     def close(self) -> None:
-        """Requests under way are not waited for: their threads end with them, or with the process."""
-        with self._lock:
-            while self._coming:
-                self._forget(self._coming.popleft())
-            self._waiting.clear()
-            for _ in range(self._threads):
-                self._todo.put(None)
+        """Running requests are abandoned."""
+        with self._changed:
+            self._drop_all()
+        for _ in self._threads:
+            self._queue.put(None)
         self._reader.close()
 
 
-def _raising(error: Exception) -> Request:
-    def request(_heard: object) -> bytes:
-        raise error
-
-    return request
-
-
 def _without_frames(error: BaseException) -> BaseException:
-    """Frames would keep what they have read of a body until the photograph's turn."""
+    """Without tracebacks, whose frames would keep a partial body in memory."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

@@ -1,153 +1,146 @@
-"""Tars, plain and packed. Members are read where they lie; nothing is extracted."""
+"""Tar archives, plain and gzipped. Members are read in place; nothing is extracted."""
 
 from __future__ import annotations
 
 import functools
 import gzip
-import os
 import posixpath
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from facegan.errors import DamagedSourceError
 from facegan.files import atomic_write
-from facegan.prep.sources.base import MAX_BYTES, Entry, Request, Room, archive_name, is_photo, suffix
-from facegan.prep.sources.remote import SourceFile, any_number, read_range
-from facegan.prep.temp_database import TempDatabase
+from facegan.prep.sources.base import MAX_BYTES, Entry, OnBytes, Request, archive_path, is_photo, suffix
+from facegan.prep.sources.remote import SourceFile, read_range
 from facegan.remote import RemoteUnavailable, filesystem, is_url
 from facegan.unpack import BoundedFile, Bounds, Unpacking
 
-# What tarfile raises for sizes beyond the file's end, and for chains of headers, beside errors of its own.
+# What tarfile raises for sizes beyond the file's end and for chains of headers, in addition to its own errors.
 _BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError, zlib.error)
-
-# A tar of hard links has as many links as photographs.
-_LINKS = "CREATE TABLE links (name BLOB PRIMARY KEY, target BLOB, size INTEGER, offset INTEGER)"
-_CACHE_KB = 8_000
 
 
 @dataclass(frozen=True)
 class Tar:
-    """Files of an uncompressed tar, links inside it resolved. Of a name that stands twice the later one counts."""
+    """Files of a plain tar, with links inside it resolved. Of a repeated name the last member counts."""
 
-    blob: SourceFile
+    file: SourceFile
 
     @property
     def where(self) -> str:
-        return self.blob.where
+        return self.file.where
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        with self.blob.open() as file:
-            bounds = self.blob.bounds(file)
+        with self.file.open() as file:
+            bounds = self.file.bounds(file)
             yield from _photos(BoundedFile(file, lambda at: None), bounds, ignored)
 
-    def marks(self) -> tuple[str, ...]:
+    def digests(self) -> tuple[str, ...]:
         return ()
 
     def unpacked(self, folder: Path) -> Tar:
-        return Tar(self.blob.in_parts(folder))
+        return Tar(self.file.shareable(folder))
 
     def reader(self) -> TarReader | RemoteTarReader:
         return RemoteTarReader(self.where) if is_url(self.where) else TarReader(Path(self.where))
 
 
 @dataclass(frozen=True)
-class PackedTar:
-    """A ``.tar.gz``. It can't be read in any order, so it is unpacked to a plain tar before photographs are read."""
+class GzippedTar:
+    """A ``.tar.gz``. It has no random access, so it is unpacked to a plain tar before photographs are read."""
 
-    blob: SourceFile
+    file: SourceFile
 
     @property
     def where(self) -> str:
-        return self.blob.where
+        return self.file.where
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        with self.blob.open() as file, gzip.open(file) as plain:
-            bounds = self.blob.bounds(file)
+        with self.file.open() as file, gzip.open(file) as plain:
+            bounds = self.file.bounds(file)
             yield from _photos(BoundedFile(plain, bounds.check_bytes), bounds, ignored)
 
-    def marks(self) -> tuple[str, ...]:
+    def digests(self) -> tuple[str, ...]:
         return ()
 
     def unpacked(self, folder: Path) -> Tar:
-        path = folder / f"{self.blob.name}.tar"
+        path = folder / f"{self.file.name}.tar"
         try:
-            blob = self.blob.in_parts(folder)
-            with blob.open() as file, gzip.open(file) as plain, atomic_write(path) as out:
-                Unpacking(replace(blob.bounds(file), where=self.where), folder).copy(plain, out)
+            source = self.file.shareable(folder)
+            with source.open() as file, gzip.open(file) as plain, atomic_write(path) as out:
+                Unpacking(replace(source.bounds(file), where=self.where), folder).copy(plain, out)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DamagedSourceError(f"{self.where} is no whole tar archive ({error}).") from None
+            raise DamagedSourceError(f"{self.where} is not a complete tar archive ({error}).") from None
         return Tar(SourceFile(str(path)))
 
 
 def _photos(file: BoundedFile, bounds: Bounds, ignored: Counter[str]) -> Iterator[Entry]:
     total = 0
-    for count, entry in enumerate(_found(file, bounds.where, ignored), 1):
-        if entry.size <= MAX_BYTES:  # a file has as many hard links as somebody likes, and is read for each
+    for count, entry in enumerate(_entries(file, bounds.where, ignored), 1):
+        if entry.size <= MAX_BYTES:  # a file may have any number of hard links and is read for each
             total += entry.size
         bounds.check_bytes(total)
         bounds.check_photos(count)
         yield entry
 
 
-def _found(file: BoundedFile, where: str, ignored: Counter[str]) -> Iterator[Entry]:
-    files = 0
-    links = TempDatabase(_LINKS, _CACHE_KB)
+def _entries(file: BoundedFile, where: str, ignored: Counter[str]) -> Iterator[Entry]:
+    files, links, targets = 0, dict[bytes, bytes](), dict[bytes, bytes]()
     try:
-        for name, size, offset, link in _members(file, ignored):
+        for name, size, offset, target in _members(file, ignored):
             files += 1
-            if link is not None:
-                links.run("INSERT OR REPLACE INTO links (name, target) VALUES (?, ?)", name, link)
+            if target is not None:
+                links[name] = targets.setdefault(target, target)  # links to one file share its name in memory
             elif is_photo(name):
                 yield Entry(name, size, (offset,))
             else:
                 ignored[suffix(name)] += 1
-        if links.number("SELECT count(*) FROM links"):
-            file.seek(0)  # what they lead to may stand anywhere
-            yield from _linked(file, links, ignored)
+        if links:
+            file.seek(0)  # their targets may be anywhere
+            yield from _linked_entries(file, links, targets, ignored)
     except _BROKEN as error:
         raise DamagedSourceError(
-            f"{where} is no whole tar archive ({error}); {files:,} files stand before that."
+            f"{where} is not a complete tar archive ({error}); {files:,} files come before that."
         ) from None
-    finally:
-        links.close()
 
 
-def _linked(file: BoundedFile, links: TempDatabase, ignored: Counter[str]) -> Iterator[Entry]:
+def _linked_entries(
+    file: BoundedFile, links: dict[bytes, bytes], targets: Collection[bytes], ignored: Counter[str]
+) -> Iterator[Entry]:
     """Links as the files that they lead to."""
-    links.run("CREATE INDEX by_target ON links (target)")
-    for name, size, offset, link in _members(file, Counter()):
-        if link is None:
-            links.run("UPDATE links SET size = ?, offset = ? WHERE target = ?", size, offset, name)
-    for name, size, offset in links.rows("SELECT name, size, offset FROM links"):
-        if offset is None:
+    found: dict[bytes, tuple[int, int]] = {}
+    for name, size, offset, target in _members(file, Counter()):
+        if target is None and name in targets:
+            found[name] = size, offset
+    for name, target in links.items():
+        if target not in found:
             ignored["link"] += 1
         elif is_photo(name):
+            size, offset = found[target]
             yield Entry(name, size, (offset,))
         else:
             ignored[suffix(name)] += 1
 
 
 def _members(file: Any, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int, bytes | None]]:
-    """Name, size, offset of the bytes, and for links the name they lead to."""
+    """Name, size, offset of the bytes, and the target's name for links."""
     with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as opened:
         archive: Any = opened  # its list of members has no public type
         before = -1
         for member in archive:
-            if member.size < 0 or member.offset <= before:  # tarfile would go round in circles
+            if member.size < 0 or member.offset <= before:  # tarfile would loop forever
                 raise tarfile.ReadError(f"a member of {member.size} bytes")
             before = member.offset
-            name = archive_name(member.name)
+            name = archive_path(member.name.encode("utf-8", "surrogateescape"))
             if member.isreg() and not member.issparse():
                 yield name, member.size, member.offset_data, None
             elif member.islnk() or member.issym():
-                target = member.linkname.encode("utf-8", "surrogateescape")
-                folder = name[: name.rfind(b"/") + 1]
-                inside = archive_name(member.linkname) if member.islnk() else posixpath.join(folder, target)
+                link = member.linkname.encode("utf-8", "surrogateescape")
+                inside = archive_path(link) if member.islnk() else posixpath.join(name[: name.rfind(b"/") + 1], link)
                 yield name, 0, 0, posixpath.normpath(inside)
             elif not member.isdir():
                 ignored["special"] += 1
@@ -156,7 +149,7 @@ def _members(file: Any, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int
 
 
 def _check_end(file: BoundedFile, offset: int) -> None:
-    """Where tarfile stopped there has to be the end: it stops at a damaged header without a word."""
+    """tarfile stops silently at a damaged header; this makes sure that it stopped at the end."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError(f"a damaged header at byte {offset:,}")
@@ -164,11 +157,12 @@ def _check_end(file: BoundedFile, offset: int) -> None:
 
 class TarReader:
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        self._file = path.open("rb", buffering=0)
 
     def read(self, entry: Entry) -> bytes:
         try:
-            return os.pread(self._file.fileno(), min(entry.size, MAX_BYTES + 1), entry.place[0])
+            self._file.seek(entry.locator[0])
+            return self._file.read(min(entry.size, MAX_BYTES + 1))
         except OSError as error:
             raise RemoteUnavailable(str(error)) from error
 
@@ -184,15 +178,16 @@ class RemoteTarReader:
         filesystem(where)
 
     def read(self, entry: Entry) -> bytes:
-        return self._fetched(entry, any_number)
+        return self._fetch(entry, None)
 
     def request(self, entry: Entry) -> Request:
-        return functools.partial(self._fetched, entry)
+        return functools.partial(self._fetch, entry)
 
-    def _fetched(self, entry: Entry, room: Room) -> bytes:
-        fs, path = filesystem(self._where)  # this thread's own, where its protocol's library needs that
-        start, size = entry.place[0], min(entry.size, MAX_BYTES + 1)
-        room(size)
+    def _fetch(self, entry: Entry, on_bytes: OnBytes | None) -> bytes:
+        fs, path = filesystem(self._where)  # per thread, if its protocol's library needs that
+        start, size = entry.locator[0], min(entry.size, MAX_BYTES + 1)
+        if on_bytes:
+            on_bytes(size)
         return read_range(fs, path, start, start + size)
 
     def close(self) -> None:

@@ -1,8 +1,11 @@
-"""Zips. Members are read where they lie; nothing is extracted."""
+"""Zip archives. Members are read in place; nothing is extracted.
+
+The directory is parsed here, after PKWARE's APPNOTE.TXT 6.3 (4.3.12 to 4.3.16, 4.5.3), because zipfile keeps all of it:
+it needs 592 MB for a million members.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import struct
@@ -14,255 +17,223 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from facegan.errors import DamagedSourceError
-from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, below_archive, is_photo, suffix
+from facegan.prep.sources.base import (
+    DAMAGED,
+    LABELS_FILE,
+    MAX_BYTES,
+    Entry,
+    archive_path,
+    is_photo,
+    read_labels,
+    suffix,
+)
 from facegan.prep.sources.remote import SourceFile
-from facegan.prep.sources.stylegan_labels import LABELS_FILE, StyleGANLabels
-
-# The directory of a zip, read member by member: zipfile would hold all of it, some 700 bytes a member.
-#
-# After PKWARE's APPNOTE.TXT 6.3, sections 4.3.12 to 4.3.16 and 4.5.3.
 
 _END = struct.Struct("<4s4H2LH")  # of the directory, before the archive's comment
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR64 = struct.Struct("<4sLQL")  # stands before the end and tells where the other end stands
+_LOCATOR64 = struct.Struct("<4sLQL")  # before `_END`: the offset of `_END64`
 _MEMBER = struct.Struct("<4s2B5H3L5H2L")
-_MOST_COMMENT = 0xFFFF
-_FULL, _FULL_64 = 0xFFFFFFFF, 1  # a number that stands in the extra field with this tag instead
-_NEWEST = 63  # version of the format: what a later one needs is not known here
+_MAX_COMMENT_BYTES = 0xFFFF
+_IN_EXTRA, _EXTRA64 = 0xFFFFFFFF, 1  # a number that the extra field with this tag holds instead
+_MAX_VERSION = 63  # of the format
 _UNIX = 3
-_PIECE_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 20
+_HEADER_BYTES = 30  # of a member, before its name
 
 
-class Member(NamedTuple):
-    """What the directory tells of a member.
+@dataclass(frozen=True)
+class Zip:
+    """Files of a zip, with StyleGAN's labels if it holds them. Of a repeated name the last member counts."""
 
+    file: SourceFile
+
+    @property
+    def where(self) -> str:
+        return self.file.where
+
+    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
+        try:
+            with self.file.open() as file:
+                bounds, directory = self.file.bounds(file), _Directory(file)
+                labels = self._labels(file, directory)
+                total, parts = 0, directory.size
+                for member in directory.members():
+                    name = archive_path(member.name)
+                    parts += _HEADER_BYTES + len(member.name) + member.packed
+                    bounds.check_parts(parts, "members")
+                    if member.name.endswith(b"/"):
+                        continue
+                    if stat.S_ISLNK(member.mode):
+                        ignored["link"] += 1  # its bytes are the target's name
+                    elif not is_photo(name):
+                        ignored[suffix(name)] += 1
+                    else:
+                        if member.size <= MAX_BYTES:
+                            total += member.size
+                        bounds.check_bytes(total)
+                        yield Entry(name, member.size, member.locator, labels.get(name, 0))
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # ValueError: invalid names
+            raise DamagedSourceError(f"{self.where} is not a complete zip archive ({error}).") from None
+
+    def _labels(self, file: BinaryIO, directory: _Directory) -> dict[bytes, int]:
+        """Empty if StyleGAN's file is missing, encrypted or damaged."""
+        name = LABELS_FILE.encode()
+        if directory.contains(name):
+            for member in [member for member in directory.members() if member.name == name][-1:]:
+                try:
+                    with _open_member(file, member.locator, member.size) as opened:
+                        return read_labels(opened, self.where)
+                except DAMAGED:
+                    return {}
+        return {}
+
+    def digests(self) -> tuple[str, ...]:
+        return ()
+
+    def unpacked(self, folder: Path) -> Zip:
+        return Zip(self.file.shareable(folder))
+
+    def reader(self) -> ZipReader:
+        return ZipReader(self.file)
+
+
+class ZipReader:
+    """Reads members by their locators, so that workers need no directory."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file.open()
+
+    def read(self, entry: Entry) -> bytes:
+        with _open_member(self._file, entry.locator, entry.size) as file:
+            return file.read(MAX_BYTES + 1)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Member(NamedTuple):
+    """
     Attributes:
-        name: its own bytes; one with a slash at its end is a folder.
-        size: unpacked, in bytes; ``packed`` likewise as it lies there.
-        offset: of its local header, from the file's beginning.
-        sum: CRC-32.
-        method: of packing (zipfile's ``compress_type``).
-        flags: bit 0: encrypted, bit 11: the name is UTF-8.
-        mode: as in Unix's ``st_mode``; 0 where another system made it.
+        size: unpacked, in bytes; ``packed`` is the size in the archive.
+        locator: offset of the local header, packed size, CRC-32, compression, flags (bit 0: encrypted).
+        mode: ``st_mode``; 0 if it was not archived on Unix.
     """
 
     name: bytes
     size: int
     packed: int
-    offset: int
-    sum: int
-    method: int
-    flags: int
+    locator: tuple[int, ...]
     mode: int
 
 
-class Directory:
-    """Where the directory of an open archive lies.
+class _Directory:
+    """The directory of an open archive, read as a stream; ``size`` is in bytes.
 
-    Attributes:
-        size: its bytes.
+    Raises:
+        zipfile.BadZipFile: it is missing or damaged.
+        NotImplementedError: a member needs a newer version of the format.
+        UnicodeDecodeError: a name marked as UTF-8 is not.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        """
-        Raises:
-            zipfile.BadZipFile: the file has none.
-        """
         self._file = file
-        self.size, offset, end = _end(file)
+        self.size, offset, end = _find_end(file)
         self._start = end - self.size
-        self._before = self._start - offset  # bytes that were put before the archive, such as a program that unpacks it
+        self._before = self._start - offset  # bytes before the archive, such as a self-extractor
         if self._start < 0 or self._before < 0:
-            raise zipfile.BadZipFile("its directory does not fit in")
+            raise zipfile.BadZipFile("the directory does not fit into the file")
 
-    def members(self) -> Iterator[Member]:
-        """In the directory's order. Nothing else may move in the file meanwhile.
-
-        Raises:
-            zipfile.BadZipFile: the directory is damaged.
-            NotImplementedError: a member needs a later version of the format.
-            UnicodeDecodeError: a name that is said to be UTF-8 is not.
-        """
+    def members(self) -> Iterator[_Member]:
+        """In the directory's order. The file's position must not change meanwhile."""
         self._file.seek(self._start)
         left = self.size
         while left > 0:
             head = self._file.read(_MEMBER.size)
             if len(head) < _MEMBER.size or head[:4] != b"PK\1\2":
                 raise zipfile.BadZipFile("a damaged directory")
-            (_, _, system, needs, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes, comment_bytes, _, _,
-             attributes, offset) = _MEMBER.unpack(head)  # fmt: skip
-            more = self._file.read(name_bytes + extra_bytes + comment_bytes)
-            left -= len(head) + len(more)
-            if len(more) < name_bytes + extra_bytes + comment_bytes or left < 0:
-                raise zipfile.BadZipFile("a directory cut short")
-            if needs & 0xFF > _NEWEST:
-                raise NotImplementedError(f"a member needs version {(needs & 0xFF) / 10:.1f} of the format")
-            name = more[:name_bytes].partition(b"\0")[0]
+            (_, _, system, version, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes, comment_bytes,
+             _, _, attributes, offset) = _MEMBER.unpack(head)  # fmt: skip
+            rest_bytes = name_bytes + extra_bytes + comment_bytes
+            rest = self._file.read(rest_bytes)
+            left -= _MEMBER.size + rest_bytes
+            if len(rest) < rest_bytes or left < 0:
+                raise zipfile.BadZipFile("an incomplete directory")
+            version &= 0xFF  # the other byte names a system
+            if version > _MAX_VERSION:
+                raise NotImplementedError(f"a member needs version {version / 10:.1f} of the format")
+            name = rest[:name_bytes].partition(b"\0")[0]
             if flags & 0x800:
                 name.decode()
-            if _FULL in (size, packed, offset):
-                extra = more[name_bytes : name_bytes + extra_bytes]
-                size, packed, offset = _large(extra, [size, packed, offset])
+            if _IN_EXTRA in (size, packed, offset):
+                size, packed, offset = _read_extra64(rest[name_bytes:][:extra_bytes], [size, packed, offset])
             if max(size, packed, offset) >> 62:
-                raise zipfile.BadZipFile("a member beyond all sizes")
-            yield Member(
-                name,
-                size,
-                packed,
-                offset + self._before,
-                crc,
-                method,
-                flags,
-                attributes >> 16 if system == _UNIX else 0,
-            )
+                raise zipfile.BadZipFile("a member of impossible size")
+            locator = (offset + self._before, packed, crc, method, flags)
+            yield _Member(name, size, packed, locator, attributes >> 16 if system == _UNIX else 0)
 
-    def mentions(self, name: bytes) -> bool:
-        """Whether these bytes stand in the directory at all. Much quicker than to look at its members."""
+    def contains(self, name: bytes) -> bool:
+        """Whether these bytes occur anywhere in the directory: much faster than looking at each member."""
         self._file.seek(self._start)
         left, before = self.size, b""
-        while left > 0 and (piece := self._file.read(min(left, _PIECE_BYTES))):
-            if name in before + piece:
+        while left > 0 and (data := self._file.read(min(left, _BUFFER_BYTES))):
+            if name in before + data:
                 return True
-            left, before = left - len(piece), piece[-len(name) :]
+            left, before = left - len(data), data[-len(name) :]
         return False
 
 
-def _end(file: BinaryIO) -> tuple[int, int, int]:
-    """The directory's size, its offset as it was written, and where it ends."""
+def _find_end(file: BinaryIO) -> tuple[int, int, int]:
+    """The directory's size, its offset as stored, and the offset of its end."""
     size = file.seek(0, os.SEEK_END)
-    tail_at = max(0, size - _MOST_COMMENT - _END.size)
-    file.seek(tail_at)
+    tail_start = max(0, size - _MAX_COMMENT_BYTES - _END.size)
+    file.seek(tail_start)
     tail = file.read()
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) - at < _END.size:
         raise zipfile.BadZipFile("no end of a directory")
     *_, directory_bytes, offset, _ = _END.unpack_from(tail, at)
-    end = tail_at + at
+    end = tail_start + at
     locator_at = end - _LOCATOR64.size
     if locator_at < 0:
         return directory_bytes, offset, end
     file.seek(locator_at)
-    signature, _, told_at, _ = _LOCATOR64.unpack(file.read(_LOCATOR64.size))
+    signature, _, stored_at, _ = _LOCATOR64.unpack(file.read(_LOCATOR64.size))
     if signature != b"PK\6\7":
         return directory_bytes, offset, end
-    for at_64 in (told_at, locator_at - _END64.size):  # with something put before the archive only the second is right
-        if at_64 + _END64.size > size or at_64 < 0:
-            continue
-        file.seek(at_64)
-        signature, *_, directory_bytes, offset = _END64.unpack(file.read(_END64.size))
-        if signature == b"PK\6\6":
-            return directory_bytes, offset, at_64
+    for end64 in (stored_at, locator_at - _END64.size):  # the second if bytes were put before the archive
+        if 0 <= end64 <= size - _END64.size:
+            file.seek(end64)
+            signature, *_, directory_bytes, offset = _END64.unpack(file.read(_END64.size))
+            if signature == b"PK\6\6":
+                return directory_bytes, offset, end64
     raise zipfile.BadZipFile("a damaged end of a large directory")
 
 
-def _large(extra: bytes, told: list[int]) -> list[int]:
-    """Numbers that did not fit into 32 bits, in the order size, packed, offset."""
+def _read_extra64(extra: bytes, numbers: list[int]) -> list[int]:
+    """Fill in the numbers that did not fit into 32 bits: size, packed, offset."""
     while len(extra) >= 4:
         tag, length = struct.unpack_from("<HH", extra)
-        if tag == _FULL_64:
+        if tag == _EXTRA64:
             field = extra[4 : 4 + length]
-            for i, number in enumerate(told):
-                if number == _FULL:
+            for i, number in enumerate(numbers):
+                if number == _IN_EXTRA:
                     if len(field) < 8:
-                        raise zipfile.BadZipFile("a size is missing")
-                    told[i], field = int.from_bytes(field[:8], "little"), field[8:]
-            return told
+                        raise zipfile.BadZipFile("a missing size")
+                    numbers[i], field = int.from_bytes(field[:8], "little"), field[8:]
+            break
         extra = extra[4 + length :]
-    return told
+    return numbers
 
 
-_HEADER_BYTES = 30  # of a member, before its name
-_LABEL_SHARE = 16  # of labels to the directory, which has each name once and 46 bytes for it
-_SMALL_LABELS = 1 << 20
-
-
-@dataclass(frozen=True)
-class Zip:
-    """Files of a zip, StyleGAN's labels where it holds such. Of a name that stands twice the later one counts."""
-
-    blob: SourceFile
-
-    @property
-    def where(self) -> str:
-        return self.blob.where
-
-    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        try:
-            with self.blob.open() as file:
-                bounds, directory = self.blob.bounds(file), Directory(file)
-                total, parts = 0, directory.size
-                with contextlib.closing(_labels(file, directory)) as labels:
-                    for member in directory.members():
-                        name = below_archive(member.name)
-                        parts += _HEADER_BYTES + len(member.name) + member.packed
-                        bounds.check_parts(parts, "members")
-                        if member.name.endswith(b"/"):
-                            continue
-                        if stat.S_ISLNK(member.mode):
-                            ignored["link"] += 1  # its bytes are the target's name
-                        elif not is_photo(name):
-                            ignored[suffix(name)] += 1
-                        else:
-                            if member.size <= MAX_BYTES:
-                                total += member.size
-                            bounds.check_bytes(total)
-                            yield Entry(name, member.size, _place(member), labels.of(name))
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # odd names
-            raise DamagedSourceError(f"{self.where} is no whole zip archive ({error}).") from None
-
-    def marks(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> Zip:
-        return Zip(self.blob.in_parts(folder))
-
-    def reader(self) -> ZipReader:
-        return ZipReader(self.blob)
-
-
-def _place(member: Member) -> tuple[int, ...]:
-    return member.offset, member.packed, member.sum, member.method, member.flags
-
-
-def _labels(file: BinaryIO, directory: Directory) -> StyleGANLabels:
-    """Those of StyleGAN's file in the archive; none where it is missing, encrypted or damaged."""
-    wanted = LABELS_FILE.encode()
-    if not directory.mentions(wanted):
-        return StyleGANLabels(None)
-    found = [member for member in directory.members() if member.name == wanted][-1:]
-    if not found or found[0].size > _SMALL_LABELS + _LABEL_SHARE * directory.size:
-        return StyleGANLabels(None)
-    try:
-        with _opened(file, _place(found[0]), found[0].size) as labels:
-            return StyleGANLabels(labels)
-    except DAMAGED:
-        return StyleGANLabels(None)
-
-
-def _opened(file: BinaryIO, place: tuple[int, ...], size: int) -> zipfile.ZipExtFile:
-    """A member, to be read."""
+def _open_member(file: BinaryIO, locator: tuple[int, ...], size: int) -> zipfile.ZipExtFile:
     info = zipfile.ZipInfo()
-    offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits = place
+    offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits = locator
     info.file_size = size
     if info.flag_bits & 0x1:
         raise ValueError("an encrypted member")
     file.seek(offset)
-    header = file.read(_HEADER_BYTES)  # PKWARE's APPNOTE, 4.3.7: lengths of name and extra field at 26 and 28
+    header = file.read(_HEADER_BYTES)  # APPNOTE 4.3.7: the lengths of name and extra field are at 26 and 28
     if header[:4] != b"PK\3\4" or len(header) < _HEADER_BYTES:
         raise zipfile.BadZipFile("no local header")
     file.seek(sum(struct.unpack("<HH", header[26:30])), os.SEEK_CUR)
     return zipfile.ZipExtFile(file, "r", info)
-
-
-class ZipReader:
-    """Reads members by what the listing knows of them, so that no process but the lister holds the directory."""
-
-    def __init__(self, blob: SourceFile) -> None:
-        self._file = blob.open()
-
-    def read(self, entry: Entry) -> bytes:
-        with _opened(self._file, entry.place, entry.size) as file:
-            return file.read(MAX_BYTES + 1)
-
-    def close(self) -> None:
-        self._file.close()

@@ -1,4 +1,4 @@
-"""Photographs are fetched before their turn: the results are those of fetching one after another, within bounds."""
+"""Prefetching changes no result and stays within its bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import fsspec
 import numpy as np
@@ -25,16 +25,15 @@ from facegan.config import PrepConfig
 from facegan.errors import SettingsError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry, MultiSource, Reader, Request, Room
+from facegan.prep.sources.base import Entry, MultiSource, OnBytes, Reader, Request
 from facegan.prep.sources.prefetch import PrefetchingReader, prefetching, schedule
 from facegan.remote import MOST_REQUESTS, RemoteUnavailable, TooLarge
 from facegan.shards.format import DatasetInfo
 from tests.cli.run import facegan
-from tests.prep.detectors import FAULTS
 from tests.prep.fake import photo
+from tests.prep.listing import Listing
 from tests.prep.outputs import digest, rows
 from tests.prep.servers import FAST, Fickle, s3_server
-from tests.prep.test_sources import Listing
 from tests.process_tree import ProcessTree
 
 PHOTOS = {f"{number:02d}.jpg": photo(60, 60, seed=number) for number in range(40)}
@@ -54,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fickle(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "20")  # what is counted here are requests, and none is to be lost
+    monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "20")  # requests are counted, so none may be retried
     with Fickle(made, keeps_alive=True) as server:
         yield server
 
@@ -70,7 +69,7 @@ def table_of(path: Path, fickle: Fickle, names: list[str] = NAMES) -> Path:
 
 @contextlib.contextmanager
 def opened(where: Path | str, folder: Path, requests: int) -> Iterator[tuple[Reader, list[Entry]]]:
-    """A source's reader that fetches ahead, and its entries, which it expects."""
+    """A prefetching reader of a source, and its scheduled entries."""
     listing = Listing(where)
     folder.mkdir(exist_ok=True)
     with contextlib.closing(prefetching(listing.source.unpacked(folder).reader(), requests)) as reader:
@@ -85,10 +84,10 @@ def outcome(reader: Reader, entry: Entry) -> bytes | str:
         return f"{type(error).__name__}: {error}"
 
 
-def test_a_dataset_does_not_depend_on_how_many_are_fetched_at_once(
+def test_dataset_does_not_depend_on_concurrency(
     fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a server that answers in no order, and fails: for some photographs once, for some always."""
+    """The server answers out of order and fails, for some photographs once, for some always."""
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
     chance = random.Random(0)
     fickle.waits = {name: chance.random() / 20 for name in NAMES}
@@ -111,21 +110,9 @@ def test_a_dataset_does_not_depend_on_how_many_are_fetched_at_once(
     assert "fetch_ahead" not in DatasetInfo.read(tmp_path / "64").settings
 
 
-def test_a_run_goes_on_with_another_number(fickle: Fickle, tmp_path: Path) -> None:
-    for name, limits in {"again": (30, None), "at once": (None,)}.items():
-        for requests, limit in zip((3, 50), limits, strict=False):
-            prepare(table_of(tmp_path / "x.parquet", fickle), tmp_path / name, CONFIG, limit=limit, workers=1,
-                    fetch_ahead=requests)  # fmt: skip
-    assert len(rows(tmp_path / "again")) == len(rows(tmp_path / "at once")) == len(PHOTOS)
-    samples = ("path", "bytes", "sha256", "outcome", "keys")
-    assert [[row[name] for name in samples] for row in rows(tmp_path / "again")] == [
-        [row[name] for name in samples] for row in rows(tmp_path / "at once")
-    ]
-
-
 @pytest.mark.parametrize("requests", [1, 2, 7])
-def test_so_many_are_fetched_at_once_and_no_more(fickle: Fickle, tmp_path: Path, requests: int) -> None:
-    fickle.crowd = max(1, requests - 1)  # one is kept for a photograph whose turn comes before it was begun
+def test_concurrent_requests_are_bounded(fickle: Fickle, tmp_path: Path, requests: int) -> None:
+    fickle.crowd = max(1, requests - 1)  # one is left to the reading thread
     with opened(table_of(tmp_path / "x.parquet", fickle), tmp_path / "room", requests) as (reader, entries):
         assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES]
     assert fickle.crowd <= fickle.most_at_once <= requests
@@ -133,7 +120,7 @@ def test_so_many_are_fetched_at_once_and_no_more(fickle: Fickle, tmp_path: Path,
     assert set(fickle.asked.values()) == {1}
 
 
-def test_duplicates_are_looked_for_with_many_requests_at_once(fickle: Fickle, tmp_path: Path) -> None:
+def test_dedup_uses_concurrent_requests(fickle: Fickle, tmp_path: Path) -> None:
     names = [*NAMES, "copy.jpg"]
     table = url_table(tmp_path / "x.parquet", [f"{fickle.url}/{name}" for name in [*NAMES, NAMES[3]]], names)
     fickle.crowd = 6
@@ -148,7 +135,7 @@ def wait_until_quiet(fickle: Fickle) -> None:
         time.sleep(0.2)
 
 
-def test_no_more_is_fetched_than_may_wait_for_its_turn(fickle: Fickle, tmp_path: Path) -> None:
+def test_buffered_bytes_are_bounded(fickle: Fickle, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     for number in range(60):
         (tmp_path / "large" / f"{number:02d}.jpg").write_bytes(bytes([number]) * 100_000)
@@ -156,8 +143,10 @@ def test_no_more_is_fetched_than_may_wait_for_its_turn(fickle: Fickle, tmp_path:
     names = [f"{number:02d}.jpg" for number in range(60)]
     table = table_of(tmp_path / "x.parquet", fickle, names)
     entries = Listing(table).entries
-    with contextlib.closing(PrefetchingReader(open_fetching(table, tmp_path), 8, most_bytes=1_000_000)) as reader:
-        reader.expect(entries)
+    with contextlib.closing(
+        PrefetchingReader(Listing(table).source.unpacked(tmp_path).reader(), 8, max_bytes=1_000_000)
+    ) as reader:
+        reader.schedule(entries)
         for count in (0, 3, 6):
             for number in range(count - 3, count) if count else ():
                 assert reader.read(entries[number]) == bytes([number]) * 100_000
@@ -168,12 +157,7 @@ def test_no_more_is_fetched_than_may_wait_for_its_turn(fickle: Fickle, tmp_path:
     assert sum(fickle.asked.values()) == asked  # nothing is begun when it is closed
 
 
-def open_fetching(table: Path | str, folder: Path) -> Any:
-    return Listing(table).source.unpacked(folder).reader()
-
-
-def test_a_photograph_larger_than_may_wait_is_fetched_at_its_turn(fickle: Fickle, tmp_path: Path) -> None:
-    """Also where its length is not told; and one that never ends is refused as it would be without reading ahead."""
+def test_oversized_photo_is_fetched_in_turn(fickle: Fickle, tmp_path: Path) -> None:
     fickle.folder = tmp_path / "large"
     fickle.folder.mkdir()
     sizes = [10, 3_000_000, 20, 3_000_000, 30, 40]
@@ -181,21 +165,23 @@ def test_a_photograph_larger_than_may_wait_is_fetched_at_its_turn(fickle: Fickle
     for name, size in zip(names, sizes, strict=True):
         (fickle.folder / name).write_bytes(bytes(size))
     table = table_of(tmp_path / "x.parquet", fickle, names)
-    with contextlib.closing(PrefetchingReader(open_fetching(table, tmp_path), 4, most_bytes=1_000_000)) as reader:
+    with contextlib.closing(
+        PrefetchingReader(Listing(table).source.unpacked(tmp_path).reader(), 4, max_bytes=1_000_000)
+    ) as reader:
         entries = Listing(table).entries
-        reader.expect(entries)
+        reader.schedule(entries)
         assert [len(reader.read(entry)) for entry in entries] == sizes
 
 
-def test_a_body_without_end_is_refused_at_its_turn(
-    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_body_is_refused_in_turn(fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.prep.sources.remote.MAX_BYTES", 2_000_000)
     fickle.always[NAMES[2]] = "endless"
     table = table_of(tmp_path / "x.parquet", fickle, NAMES[:6])
-    with contextlib.closing(PrefetchingReader(open_fetching(table, tmp_path), 4, most_bytes=500_000)) as reader:
+    with contextlib.closing(
+        PrefetchingReader(Listing(table).source.unpacked(tmp_path).reader(), 4, max_bytes=500_000)
+    ) as reader:
         entries = Listing(table).entries
-        reader.expect(entries)
+        reader.schedule(entries)
         found = [outcome(reader, entry) for entry in entries]
     expected: list[bytes | str] = [PHOTOS[name] for name in NAMES[:6]]
     expected[2] = "TooLarge: more than 2,000,000 bytes"
@@ -218,7 +204,7 @@ def s3(made: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("what", ["in", "tars/0.tar", "tars/{0,1}.tar", "table", "table of many kinds"])
-def test_whatever_is_fetched_one_by_one_is_fetched_ahead(s3: str, tmp_path: Path, what: str) -> None:
+def test_every_remote_source_is_prefetched(s3: str, tmp_path: Path, what: str) -> None:
     if what.startswith("table"):
         url_table(tmp_path / "x.parquet", [f"{s3}/in/{name}" for name in NAMES], NAMES)
         if what == "table of many kinds":  # rows in no order: unpacked, and read from the copy
@@ -232,7 +218,7 @@ def test_whatever_is_fetched_one_by_one_is_fetched_ahead(s3: str, tmp_path: Path
         }
 
 
-def test_archives_here_and_elsewhere_are_read_together(fickle: Fickle, made: Path, tmp_path: Path) -> None:
+def test_local_and_remote_archives_mix(fickle: Fickle, made: Path, tmp_path: Path) -> None:
     parts = [tmp_path / "0.tar", tmp_path / "served" / "1.tar"]
     parts[1].parent.mkdir()
     for number, path in enumerate(parts):
@@ -247,7 +233,7 @@ def test_archives_here_and_elsewhere_are_read_together(fickle: Fickle, made: Pat
         assert [reader.read(entry) for entry in entries] == list(PHOTOS.values())
 
 
-def test_what_lies_here_is_read_as_it_was(made: Path, tmp_path: Path) -> None:
+def test_local_sources_are_not_prefetched(made: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(made / NAMES[0], NAMES[0])
     pq.write_table(pa.table({"image": list(PHOTOS.values())}), tmp_path / "x.parquet")
@@ -256,8 +242,8 @@ def test_what_lies_here_is_read_as_it_was(made: Path, tmp_path: Path) -> None:
             assert not isinstance(reader, PrefetchingReader), where
 
 
-class Told:
-    """Photographs whose sizes, delays and ends are told; it notes what is under way and how much of it was let in."""
+class ScriptedReader:
+    """Photographs with given sizes, delays and errors; counts concurrent requests."""
 
     def __init__(self, photos: list[tuple[int, float, str]]) -> None:
         self.photos = photos
@@ -265,21 +251,22 @@ class Told:
         self._lock = threading.Lock()
 
     def request(self, entry: Entry) -> Request:
-        size, seconds, end = self.photos[entry.place[0]]
+        size, seconds, end = self.photos[entry.locator[0]]
         if end == "asking":
-            raise ValueError(f"row {entry.place[0]}")
+            raise ValueError(f"row {entry.locator[0]}")
 
-        def fetch(room: Room) -> bytes:
+        def fetch(on_bytes: OnBytes | None) -> bytes:
             with self._lock:
                 self.at_once += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
             try:
                 time.sleep(seconds)
                 for come in range(0, size, 1000):
-                    room(min(come + 1000, size))
+                    if on_bytes:
+                        on_bytes(min(come + 1000, size))
                 if end:
-                    raise {"away": RemoteUnavailable, "large": TooLarge, "odd": SystemExit}[end](str(entry.place[0]))
-                return bytes([entry.place[0]]) * size
+                    raise {"away": RemoteUnavailable, "large": TooLarge, "odd": SystemExit}[end](str(entry.locator[0]))
+                return bytes([entry.locator[0]]) * size
             finally:
                 with self._lock:
                     self.at_once -= 1
@@ -287,7 +274,7 @@ class Told:
         return fetch
 
     def read(self, entry: Entry) -> bytes:
-        return self.request(entry)(lambda _: None)
+        return self.request(entry)(None)
 
     def close(self) -> None:
         pass
@@ -299,73 +286,53 @@ ANY = st.lists(st.tuples(st.integers(0, 9000), st.sampled_from([0.0, 0.0, 0.001,
 
 @given(ANY, st.integers(2, 6), st.sampled_from([9000, 30_000, 1 << 20]), st.data())
 @settings(deadline=None, max_examples=150)
-def test_any_order_of_answers_gives_the_order_of_the_entries(
+def test_results_arrive_in_scheduled_order(
     photos: list[tuple[int, float, str]], requests: int, most_bytes: int, data: st.DataObject
 ) -> None:
-    """Also for a chunk that was left in the middle, and where some that were expected are passed over."""
+    """Also if a chunk is left in the middle, and if scheduled photographs are skipped."""
     entries = [Entry(b"%d" % number, 0, (number,)) for number in range(len(photos))]
-    told = Told(photos)
-    with contextlib.closing(PrefetchingReader(told, requests, most_bytes)) as reader:
+    scripted = ScriptedReader(photos)
+    with contextlib.closing(PrefetchingReader(scripted, requests, most_bytes)) as reader:
         for _ in range(2):
-            reader.expect(entries)
+            reader.schedule(entries)
             skipped = data.draw(st.sets(st.integers(0, 25)))
             stop = data.draw(st.integers(0, 30))
             for entry, (size, _, end) in zip(entries[:stop], photos, strict=False):
-                number = entry.place[0]
+                number = entry.locator[0]
                 if number in skipped:
                     continue
                 expected = {
                     "": bytes([number]) * size,
                     "asking": f"ValueError: row {number}",
-                    "away": f"Unreachable: {number}",
+                    "away": f"RemoteUnavailable: {number}",
                     "large": f"TooLarge: {number}",
                     "odd": f"SystemExit: {number}",
                 }[end]
                 assert outcome(reader, entry) == expected
-    assert told.most_at_once <= requests
+    assert scripted.most_at_once <= requests
 
 
-def test_a_photograph_that_was_not_expected_is_read(fickle: Fickle, tmp_path: Path) -> None:
+def test_unscheduled_photo_is_read(fickle: Fickle, tmp_path: Path) -> None:
     with opened(table_of(tmp_path / "x.parquet", fickle), tmp_path / "room", 4) as (reader, entries):
         schedule(reader, entries[:3])
         assert [reader.read(entry) for entry in (entries[9], entries[0])] == [PHOTOS[NAMES[9]], PHOTOS[NAMES[0]]]
 
 
-def test_a_photograph_that_kills_costs_itself_alone(fickle: Fickle, tmp_path: Path) -> None:
-    fickle.folder = tmp_path / "deadly"
-    fickle.folder.mkdir()
-    for number, name in enumerate(NAMES[:8]):
-        (fickle.folder / name).write_bytes(photo(FAULTS if number == 5 else 60, 60, seed=number))
-    config = PrepConfig(detector="tests.prep.detectors:Deadly", shard_size=8)
-    result = prepare(table_of(tmp_path / "x.parquet", fickle, NAMES[:8]), tmp_path / "out", config, workers=1)
-    assert (result.kept, result.rejected) == (7, {"crashed": 1})
-    assert [row["path"] for row in rows(tmp_path / "out") if row["reason"]] == [NAMES[5]]
-
-
 @pytest.mark.parametrize(
     ("number", "dedup"), [(signal.SIGINT, "off"), (signal.SIGTERM, "off"), (signal.SIGINT, "exact")]
 )
-def test_requests_under_way_hold_nobody_up(
+def test_running_requests_do_not_block_exit(
     fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, dedup: Literal["off", "exact"]
 ) -> None:
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1000")
     fickle.waits = dict.fromkeys(NAMES[10:], 1000.0)
     fickle.crowd = 15
     table = table_of(tmp_path / "x.parquet", fickle)
-    options = [
-        "--detector",
-        "none",
-        "--crop",
-        "squash",
-        "--workers",
-        "1",
-        "--set",
-        "prep.fetch_ahead=16",
-        "--dedup",
-        dedup,
-    ]
-    with ProcessTree("-W", "error", "-m", "facegan", "prep", table, tmp_path / "out", *options) as family:
-        assert fickle.was_asked(25)  # ten that came, and fifteen that don't
+    options = "--detector none --crop squash --workers 1 --set prep.fetch_ahead=16 --dedup"
+    with ProcessTree(
+        "-W", "error", "-m", "facegan", "prep", table, tmp_path / "out", *options.split(), dedup
+    ) as family:
+        assert fickle.was_asked(25)  # ten that were sent, fifteen that hang
         family.signal(number)
         code, errors = family.end(30)
         assert code == 130, errors
@@ -378,10 +345,10 @@ def test_requests_under_way_hold_nobody_up(
 
 
 @pytest.mark.parametrize("asks_for", [1, 1_000_000])
-def test_a_busy_server_is_asked_again_when_it_says(
+def test_retry_after_is_respected_and_bounded(
     fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for: int
 ) -> None:
-    """One that asks for days is waited for no longer than for one that is silent."""
+    """A server that asks for days is given no longer than a silent one."""
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
     fickle.busy_until, fickle.busy_seconds = time.monotonic() + 0.9, asks_for
     with opened(table_of(tmp_path / "x.parquet", fickle, NAMES[:12]), tmp_path / "room", 6) as (reader, entries):
@@ -389,7 +356,7 @@ def test_a_busy_server_is_asked_again_when_it_says(
 
 
 @pytest.mark.parametrize("requests", [0, MOST_REQUESTS + 1])
-def test_numbers_that_can_not_be(requests: int, made: Path, tmp_path: Path) -> None:
+def test_invalid_fetch_ahead_is_refused(requests: int, made: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"fetch_ahead = {requests} is not available"):
         prepare(made, tmp_path / "out", CONFIG, fetch_ahead=requests)
     done = facegan("prep", made, tmp_path / "out", "--set", f"prep.fetch_ahead={requests}")
