@@ -292,7 +292,7 @@ def test_other_array_is_not_the_same_source(tmp_path: Path, kind: str) -> None:
             write_table(tmp_path / f"{name}.parquet", image=png[::order])
     prepare(tmp_path / f"a.{kind}", tmp_path / "out", config, workers=1, limit=3)
     for other in (tmp_path / f"b.{kind}", tmp_path / f"[b].{kind}"):
-        with pytest.raises(DatasetError, match=r"was made from another"):
+        with pytest.raises(DatasetError, match=r"from another source"):
             prepare(other, tmp_path / "out", config, workers=1)
     assert prepare(tmp_path / f"a.{kind}", tmp_path / "out", config, workers=1).photos == 5
 

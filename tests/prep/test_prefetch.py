@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import fsspec
 import numpy as np
@@ -75,6 +75,10 @@ def opened(where: Path | str, folder: Path, requests: int) -> Iterator[tuple[Rea
     with contextlib.closing(prefetching(listing.source.unpacked(folder).reader(), requests)) as reader:
         schedule(reader, listing.entries)
         yield reader, listing.entries
+
+
+def remote_reader(table: Path, folder: Path) -> Any:
+    return Listing(table).source.unpacked(folder).reader()
 
 
 def outcome(reader: Reader, entry: Entry) -> bytes | str:
@@ -143,9 +147,7 @@ def test_buffered_bytes_are_bounded(fickle: Fickle, tmp_path: Path) -> None:
     names = [f"{number:02d}.jpg" for number in range(60)]
     table = table_of(tmp_path / "x.parquet", fickle, names)
     entries = Listing(table).entries
-    with contextlib.closing(
-        PrefetchingReader(Listing(table).source.unpacked(tmp_path).reader(), 8, max_bytes=1_000_000)
-    ) as reader:
+    with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 8, max_bytes=1_000_000)) as reader:
         reader.schedule(entries)
         for count in (0, 3, 6):
             for number in range(count - 3, count) if count else ():
@@ -165,9 +167,7 @@ def test_oversized_photo_is_fetched_in_turn(fickle: Fickle, tmp_path: Path) -> N
     for name, size in zip(names, sizes, strict=True):
         (fickle.folder / name).write_bytes(bytes(size))
     table = table_of(tmp_path / "x.parquet", fickle, names)
-    with contextlib.closing(
-        PrefetchingReader(Listing(table).source.unpacked(tmp_path).reader(), 4, max_bytes=1_000_000)
-    ) as reader:
+    with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 4, max_bytes=1_000_000)) as reader:
         entries = Listing(table).entries
         reader.schedule(entries)
         assert [len(reader.read(entry)) for entry in entries] == sizes
@@ -177,9 +177,7 @@ def test_endless_body_is_refused_in_turn(fickle: Fickle, tmp_path: Path, monkeyp
     monkeypatch.setattr("facegan.prep.sources.remote.MAX_BYTES", 2_000_000)
     fickle.always[NAMES[2]] = "endless"
     table = table_of(tmp_path / "x.parquet", fickle, NAMES[:6])
-    with contextlib.closing(
-        PrefetchingReader(Listing(table).source.unpacked(tmp_path).reader(), 4, max_bytes=500_000)
-    ) as reader:
+    with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 4, max_bytes=500_000)) as reader:
         entries = Listing(table).entries
         reader.schedule(entries)
         found = [outcome(reader, entry) for entry in entries]

@@ -276,7 +276,7 @@ def test_command_reports_broken_links(tmp_path: Path) -> None:
     assert read_original(tmp_path / "out", "1.jpg") == photo(40, 40, seed=1)
     nothing = facegan("prep", tmp_path / "photos", tmp_path / "none", "--no-follow-links", *fast)
     assert nothing.returncode == 2
-    assert "holds no photographs (but 5 link)" in nothing.stderr
+    assert "no photographs, only 5 link" in nothing.stderr
 
 
 def test_eval_and_recipes_follow_links(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
@@ -148,7 +149,7 @@ def common_folder(first: bytes, last: bytes) -> bytes:
     return first[: first.rfind(b"/", 0, same) + 1]
 
 
-def read_labels(file: BinaryIO, where: str) -> dict[bytes, int]:
+def read_labels(file: BinaryIO | BufferedIOBase, where: str) -> dict[bytes, int]:
     """Name → label from StyleGAN's ``{"labels": [["00000/img00000000.png", 6], …]}`` (NVlabs, dataset_tool.py); empty
     if the file is something else, or its labels are null or vectors.
 
