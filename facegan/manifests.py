@@ -61,19 +61,11 @@ class KnownSplit(_Entry):
     last: int | None = None
 
 
-class OfficialFile(_Entry):
-    """A file as its authors publish it."""
-
-    name: str
-    md5: str = Field(pattern=r"^[0-9a-f]{32}$")
-
-
 class KnownDataset(_Entry):
     """A data set that facegan knows by name.
 
     Attributes:
         name: the manifest's file name without ``.toml``.
-        width, height: of every photograph, in pixels.
         people: whether they show people, whose consent matters.
         file_name: a regular expression for file names, whose one group is the file number.
         prep_split: the recommended ``facegan prep --split``.
@@ -82,15 +74,12 @@ class KnownDataset(_Entry):
         licence: the identifier on Hugging Face's hub; ``licence_name`` if that is ``other``.
         terms: the authors' terms, in a sentence or two.
         citation: as BibTeX.
-        classes: the meaning of each label.
         splits: in the authors' order.
     """
 
     name: str
     title: str
     photographs: int = Field(gt=0)
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
     people: bool
     file_name: str | None = None
     prep_split: Literal["celeba", "source"]
@@ -100,9 +89,7 @@ class KnownDataset(_Entry):
     licence_name: str | None = Field(default=None, pattern=r"^[a-z0-9-]+$")
     terms: str
     citation: str = Field(pattern=r"(?s)^@\w+\{.*\}$")
-    classes: tuple[str, ...] = ()
     splits: dict[Literal["train", "val", "test"], KnownSplit] = Field(min_length=1)
-    files: tuple[OfficialFile, ...] = Field(min_length=1)
 
     def number(self, name: bytes) -> int | None:
         """The file number in the last part of a photograph's path; None if it is not in this data set."""

@@ -38,18 +38,11 @@ _ROWS_A_GROUP = 50_000
 _BATCH_ROWS = 10_000
 
 
-def read_columns(path: Path, columns: list[str]) -> pa.Table:
-    """Some columns of the whole table.
+def read_batches(path: Path, columns: list[str] | None = None, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """Some columns (None: all) in batches of at most ``rows`` rows, in order.
 
     Read by this thread alone through a Python file: pyarrow's own paths must be UTF-8, and its threads, reading through
     Python, sometimes outlive the interpreter and abort the process.
-    """
-    with path.open("rb") as file, parsing(path):
-        return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
-
-
-def read_batches(path: Path, columns: list[str] | None = None, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-    """Some columns (None: all) in batches of at most ``rows`` rows, in order.
 
     Raises:
         DatasetError: the table cannot be read or has another schema.

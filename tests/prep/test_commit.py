@@ -13,7 +13,7 @@ from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import ChunkMarker, ChunkWork, commit, committed, make_chunk, rows_path
 from facegan.prep.prepare import prepare
 from facegan.prep.sources.base import Entry
-from facegan.shards.photos import SCHEMA, in_shard, read_columns, read_in_pieces, read_rows, write_photos
+from facegan.shards.photos import SCHEMA, in_shard, read_batches, read_in_pieces, read_rows, write_photos
 from tests.prep.fake import FakeDetector, Memory, face_at, photo
 from tests.shards.made import flip, reseal
 
@@ -92,12 +92,12 @@ def test_row_groups_follow_from_the_rows_alone(tmp_path: Path, monkeypatch: pyte
     assert [len(piece) for piece in pieces] == [1, 6, 13]
     write_photos(tmp_path / "again", pieces)
     assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert len(read_columns(tmp_path / "again", ["path"])) == 20
+    assert sum(len(batch) for batch in read_batches(tmp_path / "again")) == 20
     for wrong in ([19], [21]):
         with pytest.raises(DatasetError, match=r"fewer rows|more rows"):
             list(read_in_pieces(tmp_path / "whole", wrong))
     write_photos(tmp_path / "none", [])
-    assert len(read_columns(tmp_path / "none", ["path"])) == 0
+    assert list(read_batches(tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize("repair", [False, True])
