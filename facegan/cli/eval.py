@@ -115,8 +115,6 @@ def eval(
     if json:
         print_json(told)
         return
-    from facegan.evaluate.evaluation import table_rows
-
-    print_table(["metric", "value", "better", "real faces", "beside them", "what it is"], table_rows(found))
+    print_table(["metric", "value", "better", "real faces", "beside them", "what it is"], found.rows())
     if "neighbours" in told:
         print_result(f"{Path(told['neighbours']).with_name(EVALUATION)}  (and look at {told['neighbours']})")

@@ -1,43 +1,37 @@
-"""How a training is measured on the way: where train and evaluate, which do not know each other, are joined."""
+"""Evaluation during training: metrics of samples against real faces that need no downloaded weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from facegan.config import METRIC_TABLE, TrainConfig, metric_of
 from facegan.errors import DatasetError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from facegan.evaluate.extractors import Arrays, Extractor
-    from facegan.nets import Generator
-    from facegan.stream import FaceShards, StreamOptions, WebDatasetShards
+from facegan.evaluate.extractors import Arrays, Extractor, Pairs, Patches, RandomNet
+from facegan.nets import Generator
+from facegan.sample.generate import sample_images
+from facegan.stream import FaceShards, StreamOptions, WebDatasetShards, open_faces
 
 _BATCH = 64
-REFERENCE = "val"  # the split that is compared with, where a dataset has it
+REFERENCE_SPLIT = "val"  # if the dataset has it
 _TITLES = {"swd": "the sliced Wasserstein distance (swd)"}
 
 
 def training_measure(
-    config: TrainConfig,
-    faces: FaceShards | WebDatasetShards,
-    shards: str,
-    stream: StreamOptions,
+    config: TrainConfig, faces: FaceShards | WebDatasetShards, shards: str, stream: StreamOptions
 ) -> DistanceToFaces | None:
-    """The measure of a training on ``faces``, which `facegan.stream.open_faces` opened from ``shards``.
-
-    None where ``config`` asks for no measurements. Nothing is read yet.
-    """
+    """The measure for a training on ``faces``, opened from ``shards``; None without ``eval_every``. Reads nothing."""
     if not config.eval_every:
         return None
     split = getattr(faces, "split", "train")
     return DistanceToFaces(
         shards,
-        REFERENCE if REFERENCE in getattr(faces, "splits", ()) else split,
+        REFERENCE_SPLIT if REFERENCE_SPLIT in getattr(faces, "splits", ()) else split,
         config.eval_n,
         config.seed,
         metrics=tuple(config.eval_metrics.split(",")),
@@ -46,10 +40,10 @@ def training_measure(
 
 
 class DistanceToFaces:
-    """A `training.periodic_eval.ReferenceMetric`: metrics of samples beside real faces, that need no weights.
+    """A `facegan.training.periodic_eval.ReferenceMetric`.
 
-    Faces are the first of the stream's order by the seed, samples those of the seed's latents; neither takes a number
-    from what the training draws. Faces are read when they are first needed: of several processes one alone measures.
+    It compares the samples of the seed's latents with the first faces of the stream's order by the seed, and uses no
+    random number of the training. Faces are read on first use: only the main process measures.
     """
 
     def __init__(
@@ -64,38 +58,37 @@ class DistanceToFaces:
     ) -> None:
         self.shards, self.split, self.samples, self.seed, self.metrics = shards, split, samples, seed, metrics
         self._stream = stream
-        self._images: Tensor | None = None  # uint8 (up to 2 · samples, C, S, S), until they were seen
+        self._images: Tensor | None = None  # uint8 (up to 2 · samples, C, S, S), dropped after the first measurement
         self._reference: dict[str, Arrays] = {}
 
     def __call__(self, generator: Generator) -> Mapping[str, float]:
-        """The metrics, in their order, and then parts of them: ``swd``, the mean over levels, before ``swd_64``."""
-        from facegan.sample.generate import sample_images
-
-        views = self._views()
-        for view in views:
-            if view.name not in self._reference:
-                self._reference[view.name] = view.see(self._real()[: self.samples])
+        """The metrics in order, then their parts: ``swd``, the mean over levels, before ``swd_64``."""
+        extractors = self._extractors()
+        for extractor in extractors:
+            if extractor.name not in self._reference:
+                self._reference[extractor.name] = extractor.extract(self._real()[: self.samples])
         self._images = None
         samples = sample_images(generator, self.samples, self.seed)
         found: dict[str, float] = {}
-        for view in views:
-            found |= view.compare(view.see(samples), self._reference[view.name], self.metrics)
+        for extractor in extractors:
+            found |= extractor.compare(extractor.extract(samples), self._reference[extractor.name], self.metrics)
         return self._in_order(found)
 
     def protocol(self) -> Mapping[str, Any]:
-        """
+        """What the values depend on.
+
         Raises:
-            DatasetError: the faces can't be had.
+            DatasetError: the faces cannot be read, or are too few for a metric.
         """
         faces = min(self.samples, len(self._real()))
         for name in self.metrics:
             if faces < METRIC_TABLE[name].least_images:
                 raise DatasetError(
-                    f"The split {self.split} of {self.shards} has {faces:,} faces, and {name} needs "
-                    f"{METRIC_TABLE[name].least_images}. Leave it out of train.eval_metrics."
+                    f"{name} needs {METRIC_TABLE[name].least_images} faces, and the split {self.split} of "
+                    f"{self.shards} has {faces:,}. Leave it out of train.eval_metrics."
                 )
         titles = ", ".join(_TITLES.get(name, name) for name in self.metrics)
-        told = {
+        protocol = {
             "what": f"{titles} of {self.samples:,} samples to {faces:,} faces of the split {self.split}",
             "metric": self.metrics[0],
             "samples": self.samples,
@@ -103,28 +96,26 @@ class DistanceToFaces:
             "split": self.split,
             "seed": self.seed,
         }
-        # A run that was begun before there were several goes on without being introduced again.
-        return told if len(self.metrics) == 1 else {**told, "metrics": list(self.metrics)}
+        # With one metric, older runs resume with an equal protocol.
+        return protocol if len(self.metrics) == 1 else {**protocol, "metrics": list(self.metrics)}
 
     def floor(self) -> Mapping[str, float]:
-        """Of the faces beside as many others; of two halves of them where the split has no others."""
+        """Real against real: the reference against as many other faces, or two halves if there are no others."""
         images = self._real()
         half = len(images) // 2
         if any(half < METRIC_TABLE[name].least_images for name in self.metrics):
             return {}
         found: dict[str, float] = {}
-        for view in self._views():
-            first, second = (view.see(part) for part in (images[:half], images[half : 2 * half]))
+        for extractor in self._extractors():
+            first, second = (extractor.extract(part) for part in (images[:half], images[half : 2 * half]))
             if half == self.samples:
-                self._reference[view.name] = first
-            found |= view.compare(first, second, self.metrics)
+                self._reference[extractor.name] = first
+            found |= extractor.compare(first, second, self.metrics)
         return self._in_order(found)
 
-    def _views(self) -> list[Extractor]:
-        from facegan.evaluate.extractors import Pairs, Patches, RandomNet
-
-        views: list[Extractor] = [Patches(self.seed), RandomNet(), Pairs(self.seed)]
-        return [view for view in views if {*view.metrics} & {*self.metrics}]
+    def _extractors(self) -> list[Extractor]:
+        extractors: list[Extractor] = [Patches(self.seed), RandomNet(), Pairs(self.seed)]
+        return [extractor for extractor in extractors if {*extractor.metrics} & {*self.metrics}]
 
     def _in_order(self, found: Mapping[str, float]) -> dict[str, float]:
         whole = {name: found[name] for name in self.metrics}
@@ -132,15 +123,8 @@ class DistanceToFaces:
 
     def _real(self) -> Tensor:
         if self._images is None:
-            self._images = self._read()
+            with closing(open_faces(self.shards, self.split, self._stream)) as faces:
+                count = min(2 * self.samples, len(faces))
+                with closing(faces.batches(_BATCH, seed=self.seed)) as batches:
+                    self._images = torch.cat([next(batches) for _ in range(-(-count // _BATCH))])[:count]
         return self._images
-
-    def _read(self) -> Tensor:
-        import torch
-
-        from facegan.stream import open_faces
-
-        with closing(open_faces(self.shards, self.split, self._stream)) as faces:
-            count = min(2 * self.samples, len(faces))
-            with closing(faces.batches(_BATCH, seed=self.seed)) as batches:
-                return torch.cat([next(batches) for _ in range(-(-count // _BATCH))])[:count]

@@ -1,11 +1,11 @@
-"""`evaluate`: a generator, or a folder of images, against real faces, and what came of it with its protocol."""
+"""`evaluate`: a generator, or a folder of images, against real faces, with the protocol that its values depend on."""
 
 from __future__ import annotations
 
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,367 +19,355 @@ from facegan.config import METRIC_TABLE, EvalConfig, metric_of
 from facegan.config.resources import EvalResources
 from facegan.console import Console
 from facegan.errors import DiskError, ModelError, SettingsError
-from facegan.evaluate.extractors import NEIGHBOURS, ClipNet, Extractor, InceptionNet, OneFace, Pairs, Patches, RandomNet
-from facegan.evaluate.features import CLIP as CLIP_NETWORK
-from facegan.evaluate.features import INCEPTION, LOGITS, POOL, RANDOM_NET, Clip, Inception
+from facegan.evaluate.extractors import (
+    NEIGHBOURS,
+    ClipFeatures,
+    Extractor,
+    InceptionFeatures,
+    OneFace,
+    Pairs,
+    Patches,
+    RandomNet,
+)
 from facegan.evaluate.fid import KID_SUBSET, SCORE_PARTS, read_statistics
-from facegan.evaluate.memorization import AGAINST, RATIO
-from facegan.evaluate.pretrained import PretrainedWeights, find_weights
-from facegan.evaluate.reference import LEAST_FACES, ReferenceFaces, TrainingFaces, info_of, open_split
-from facegan.evaluate.target import EvalTarget, SampleFn, generator_of, images_of, quantisation
+from facegan.evaluate.memorization import COMPARED_WITH, RATIO
+from facegan.evaluate.pretrained import CLIP, INCEPTION, LOGITS, POOL, Clip, Inception, PretrainedWeights, find_weights
+from facegan.evaluate.random_net import RANDOM_NET
+from facegan.evaluate.reference import MIN_TRAINING_FACES, ReferenceFaces, TrainingFaces, dataset_info, open_split
+from facegan.evaluate.target import EvalTarget, SampleFn, images_of, load_target
 from facegan.files import sha256_file
 from facegan.plugins import Trust
 from facegan.system import choose_device
 
-# All that the values of an evaluation hang on, as eval.json tells it.
-
-COPIES_BY = {"ratio": RATIO, "against": AGAINST}
+FEW_IMAGES = 1_000  # at which the FID's bias is several units
+_COPIES_BY = {"ratio": RATIO, "against": COMPARED_WITH}
 _PACKAGES = ("facegan", "torch", "torch-fidelity", "numpy", "mediapipe")
-
-
-def protocol_of(
-    shards: str, real: ReferenceFaces, training: TrainingFaces, subject: EvalTarget, config: EvalConfig
-) -> dict[str, Any]:
-    """What is known before anything is computed; what single metrics need is added where they are measured.
-
-    Raises:
-        DatasetError: the dataset is gone.
-    """
-    half = real.count // 2
-    return {
-        "samples": 0,
-        "faces": real.reference.stop,
-        "floor_faces": [half, half],
-        "dataset": {"path": shards, "fingerprint": real.fingerprint},
-        "split": real.split,
-        "training_split": training.split,
-        "training_faces": len(training),
-        "size": real.size,
-        "channels": real.channels,
-        "crop": info_of(shards).settings.get("crop", ""),
-        "resize": "by area; Lanczos where enlarged",
-        "quantisation": quantisation(subject),
-        "seed": config.seed,
-        "random_net": RANDOM_NET,
-        "neighbours_k": NEIGHBOURS,
-        "copies": COPIES_BY,
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of all that computes, by name; "" for what is not installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
-
-
-# What came of measuring.
 
 
 @dataclass
 class Evaluation:
-    """What came of it.
-
+    """
     Attributes:
-        metrics: name → value; parts of a metric begin with its name.
-        floors: name → what real faces come to beside other real ones.
-        absent: metric → why it could not be had. A metric is in one of both.
-        picture: uint8 (H, W, 3): samples and the training's faces nearest to them.
+        metrics: values by name; parts of a metric are named METRIC_PART.
+        real_vs_real: the same of real faces against other real faces.
+        skipped: why a metric is missing, by name.
+        picture: samples with their nearest training faces, uint8 (H, W, 3).
     """
 
     measured: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
-    floors: dict[str, float] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
+    real_vs_real: dict[str, float] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     picture: NDArray[np.uint8] | None = None
 
     def to_json(self, neighbours: Path | None = None) -> dict[str, Any]:
-        told = {name: getattr(self, name) for name in ("measured", "metrics", "floors", "absent", "protocol")}
-        told["warnings"] = self.warnings
-        if neighbours:
-            told["neighbours"] = str(neighbours)
-        return {**told, "seconds": self.seconds}
+        """The content of eval.json; ``neighbours`` is the path of the picture."""
+        return {
+            "measured": self.measured,
+            "metrics": self.metrics,
+            "floors": self.real_vs_real,
+            "absent": self.skipped,
+            "protocol": self.protocol,
+            "warnings": self.warnings,
+            **({"neighbours": str(neighbours)} if neighbours else {}),
+            "seconds": self.seconds,
+        }
+
+    def rows(self) -> list[list[str]]:
+        """A row per metric: name, value, which way is better, real against real, comparison of both, meaning."""
+        rows = []
+        for name, metric in METRIC_TABLE.items():
+            if name in self.metrics:
+                value, real = self.metrics[name], self.real_vs_real.get(name)
+                deviation = self.metrics.get(f"{name}_std")
+                text = _number(value) + (f" ± {_number(deviation)}" if deviation is not None else "")
+                comparison = "" if real is None else _compare(name, value, real)
+                rows.append(
+                    [name, text, metric.better, "–" if real is None else _number(real), comparison, metric.what]
+                )
+        return rows
 
 
-FEW_IMAGES = 1_000  # with which a FID is biased by several units
+def _compare(name: str, value: float, real: float) -> str:
+    """``4.1 ×`` or ``87 %`` of the value of real faces, or the difference from it."""
+    better = METRIC_TABLE[name].better
+    # The kernel distance of real faces varies about 0, so a factor would mean nothing.
+    if better == "less" and real > 0 and name not in ("kid", "kid_clip", "copied"):
+        return f"{value / real:,.1f} ×"
+    if better == "more" and real > 0:
+        return f"{100 * value / real:.0f} %"
+    return f"{value - real:+.3g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 0.001 else f"{value:.2g}"
 
 
 def evaluate(
-    subject: EvalTarget,
+    target: EvalTarget,
     shards: str,
     config: EvalConfig,
-    sampling: SampleFn,
+    sample: SampleFn,
     *,
     resources: EvalResources | None = None,
     trust_code: Trust = False,
     console: Console | None = None,
 ) -> Evaluation:
-    """Measures ``subject`` against the faces of ``shards``.
+    """Measure ``target`` against the faces of ``shards``.
 
     Args:
-        sampling: draws a generator's images: this room knows none of training, where that stands.
+        sample: draws a generator's images.
+        trust_code: as in `facegan.load_generator`.
 
     Raises:
-        SettingsError: metrics were asked for by name that these images are too few for; images of another size.
-        DatasetError: the faces, or the folder's images, can't be read.
-        CheckpointError: the generator can't be read.
-        ModelError: weights or statistics that were named can't be used, or nothing that was asked for can be had.
+        SettingsError: too few images for a metric asked for by name, or images of another size.
+        DatasetError: the faces, or the folder's images, cannot be read.
+        CheckpointError: the generator cannot be read.
+        ModelError: named weights or statistics cannot be used, or no metric is available.
     """
-    return _Evaluating(
-        subject, shards, config, sampling, resources or EvalResources(), trust_code, console or Console(quiet=True)
-    ).run()
+    started = time.monotonic()
+    resources, console = resources or EvalResources(), console or Console(quiet=True)
+    evaluator = _Evaluator(target, shards, config, resources, trust_code, console)
+    extractors = evaluator.extractors()  # before hours of work: reports unavailable metrics
+    found = evaluator.measure(extractors, sample)
+    found.seconds = round(time.monotonic() - started, 1)
+    return found
 
 
-class _Evaluating:
+class _Evaluator:
+    """The metrics that remain (``wanted``), and the evaluation as it grows (``found``)."""
+
     def __init__(
         self,
-        subject: EvalTarget,
+        target: EvalTarget,
         shards: str,
         config: EvalConfig,
-        sampling: SampleFn,
         resources: EvalResources,
         trust_code: Trust,
         console: Console,
     ) -> None:
-        self.subject, self.shards, self.config, self.sampling = subject, shards, config, sampling
-        self.resources, self.console, self.device = resources, console, str(choose_device(resources.device))
-        self.trust_code = trust_code
-        self.found = Evaluation(subject.to_json())
-        self.asked: list[str] = list(config.asked)
-        self.reasons: list[str] = []  # why some are absent, in whole
+        self.target, self.config, self.resources, self.console = target, config, resources, console
+        self.device = str(choose_device(resources.device))
+        self.generator = load_target(target, self.device, trust_code)
+        self.real = ReferenceFaces(open_split(shards, config.split), config.n, config.seed)
+        self.training = TrainingFaces(shards, self.real.split, target.trained_on)
+        self.wanted: list[str] = list(config.asked)
+        self.reasons: list[str] = []  # in full; `found.skipped` has first lines
+        self.found = Evaluation(target.to_json(), protocol=self._protocol(shards))
+        if config.split == "auto":
+            why = "" if self.real.split == "test" else " (the dataset has no split test)"
+            console.note(f"Real faces: the split {self.real.split}{why}")
 
-    def run(self) -> Evaluation:
-        started = time.monotonic()
-        config = self.config
-        self.generator = generator_of(self.subject, self.device, self.trust_code)
-        self.real = ReferenceFaces(open_split(self.shards, config.split), config.n, config.seed)
-        self.training = TrainingFaces(self.shards, self.real.split, self.subject.trained_on)
-        self.found.protocol = protocol_of(self.shards, self.real, self.training, self.subject, config)
-        self._say_split()
-        views = list(self._views())
-        self.samples = self._draw()
-        self._refuse_few()
-        for view in views:
-            self._measure(view)
-        self._look_for_copies()
-        self._warn()
-        if not self.found.metrics:
-            reasons = "\n".join(dict.fromkeys(self.reasons))
-            raise ModelError(f"Nothing of what was asked for can be had.\n{reasons}")
-        if self.real.kept.found:
-            self.console.note(f"From the cache, of real faces: {', '.join(dict.fromkeys(self.real.kept.found))}.")
-        self.found.seconds = round(time.monotonic() - started, 1)
-        return self.found
+    def _protocol(self, shards: str) -> dict[str, Any]:
+        """Everything that the values depend on; single metrics add to it later."""
+        real, half = self.real, self.real.count // 2
+        return {
+            "samples": 0,
+            "faces": real.reference.stop,
+            "floor_faces": [half, half],
+            "dataset": {"path": shards, "fingerprint": real.fingerprint},
+            "split": real.split,
+            "training_split": self.training.split,
+            "training_faces": len(self.training),
+            "size": real.size,
+            "channels": real.channels,
+            "crop": dataset_info(shards).settings.get("crop", ""),
+            "resize": "by area; Lanczos where enlarged",
+            "quantisation": self.target.quantization,
+            "seed": self.config.seed,
+            "random_net": RANDOM_NET,
+            "neighbours_k": NEIGHBOURS,
+            "copies": _COPIES_BY,
+            "versions": _versions(),
+        }
 
-    def _views(self) -> Iterator[Extractor]:
-        """Of the metrics that are asked for; what can't be had is told before hours of work."""
+    def extractors(self) -> list[Extractor]:
+        """The extractors of the wanted metrics. Metrics that are unavailable are skipped."""
         seed = self.config.seed
-        for view in (Patches(seed), RandomNet(), Pairs(seed)):
-            if self._wanted(view.metrics):
-                yield view
-        if (wanted := self._wanted(InceptionNet.metrics)) and (inception := self._inception(wanted)):
-            yield inception
-        if (wanted := self._wanted(ClipNet.metrics)) and (clip := self._clip(wanted)):
-            yield clip
-        if wanted := self._wanted(OneFace.metrics):
-            try:
-                view = OneFace()
-                self.found.protocol["detector"] = view.key()
-                yield view
-            except ModelError as error:
-                self._leave_out(wanted, str(error))
+        light: tuple[Extractor, ...] = (Patches(seed), RandomNet(), Pairs(seed))
+        found = [extractor for extractor in light if self._wanted_of(extractor.metrics)]
+        for metrics, make in (
+            (InceptionFeatures.metrics, self._inception),
+            (ClipFeatures.metrics, self._clip),
+            (OneFace.metrics, self._one_face),
+        ):
+            if (wanted := self._wanted_of(metrics)) and (extractor := make(wanted)):
+                found.append(extractor)
+        return found
 
-    def _inception(self, wanted: tuple[str, ...]) -> InceptionNet | None:
-        statistics = read_statistics(self.resources.statistics) if self.resources.statistics else None
+    def _inception(self, wanted: tuple[str, ...]) -> Extractor | None:
+        file = self.resources.statistics
+        statistics = read_statistics(file) if file else None
         try:
             weights = find_weights("inception", self.resources.inception_weights)
             net = Inception(weights, self.device, self.console)
         except (ModelError, DiskError) as error:
             if self.resources.inception_weights:
                 raise
-            self._leave_out(wanted, str(error))
+            self._skip(wanted, str(error))
             return None
-        self.found.protocol["extractor"] = self._told("Inception v3", weights, wanted) | {
+        self.found.protocol["extractor"] = self._describe("Inception v3", weights, wanted) | {
             "name": INCEPTION,
             "layers": [POOL, LOGITS],
             "resize": "bilinear to 299×299, as TensorFlow 1 does it",
         }
-        if self.resources.statistics:
-            told = {
-                "file": Path(self.resources.statistics).name,
-                "sha256": sha256_file(Path(self.resources.statistics)),
-            }
-            self.found.protocol["statistics"] = told
-        return InceptionNet(net, self.config.kid_subsets, statistics)
+        if file:
+            self.found.protocol["statistics"] = {"file": Path(file).name, "sha256": sha256_file(Path(file))}
+        return InceptionFeatures(net, self.config.kid_subsets, statistics)
 
-    def _clip(self, wanted: tuple[str, ...]) -> ClipNet | None:
+    def _clip(self, wanted: tuple[str, ...]) -> Extractor | None:
+        by_name = self.config.by_name
         try:
-            weights = find_weights("clip", self.resources.clip_weights, fetch=self.config.by_name)
+            weights = find_weights("clip", self.resources.clip_weights, fetch=by_name)
             net = Clip(weights, self.device, self.console)
         except (ModelError, DiskError) as error:
             if self.resources.clip_weights:
                 raise
-            self._leave_out(wanted, str(error), say=self.console.warn if self.config.by_name else self.console.note)
+            self._skip(wanted, str(error), self.console.warn if by_name else self.console.note)
             return None
-        self.found.protocol["clip"] = self._told("CLIP ViT-B/32", weights, wanted) | {
-            "name": CLIP_NETWORK if net.weights.published else f"CLIP vision transformer of {net.side}×{net.side}",
+        self.found.protocol["clip"] = self._describe("CLIP ViT-B/32", weights, wanted) | {
+            "name": CLIP if weights.published else f"CLIP vision transformer of {net.side}×{net.side}",
             "resize": f"bilinear to {net.side}×{net.side}, as TensorFlow 1 does it",
         }
-        return ClipNet(net, self.config.kid_subsets)
+        return ClipFeatures(net, self.config.kid_subsets)
 
-    def _told(self, title: str, weights: PretrainedWeights, wanted: tuple[str, ...]) -> dict[str, Any]:
-        """What the protocol has of a network's weights; also said, and warned of where they are others' own."""
+    def _one_face(self, wanted: tuple[str, ...]) -> Extractor | None:
+        try:
+            extractor = OneFace()
+        except ModelError as error:
+            self._skip(wanted, str(error))
+            return None
+        self.found.protocol["detector"] = extractor.key()
+        return extractor
+
+    def _describe(self, title: str, weights: PretrainedWeights, wanted: tuple[str, ...]) -> dict[str, Any]:
+        """Print the weights, warn if they are not the published ones, and return their part of the protocol."""
         self.console.note(f"{title}: {weights.path.name}, SHA-256 {weights.sha256}")
         if not weights.published:
             self.found.warnings.append(
-                f"{weights.path.name} is not the published {title}: no value of {', '.join(wanted)} compares with "
+                f"{weights.path.name} is not the published {title}: values of {', '.join(wanted)} do not compare with "
                 "published ones."
             )
         return {"weights": weights.path.name, "sha256": weights.sha256, "published": weights.published}
 
-    def _draw(self) -> Tensor:
-        config, real = self.config, self.real
-        self.console.note(f"{self.subject.path}: its images")
-        shape = real.size, real.channels
-        images = images_of(self.subject, self.generator, config.n, config.seed, shape, self.sampling)
-        self.found.protocol["samples"] = len(images)
-        if "kid" in self.asked or "kid_clip" in self.asked:
-            size = min(KID_SUBSET, len(images), real.reference.stop)
-            self.found.protocol["kid"] = {"subset_size": size, "subsets": config.kid_subsets}
-            self.console.note(f"KID: kid_subset_size = {size:,} (min(1,000, images)), {config.kid_subsets} subsets")
-        if "inception_score" in self.asked:
-            self.found.protocol["inception_score_parts"] = SCORE_PARTS
-        return images
+    def measure(self, extractors: list[Extractor], sample: SampleFn) -> Evaluation:
+        samples = self._samples(sample)
+        self._require_enough_images(len(samples))
+        for extractor in extractors:
+            self._measure(extractor, samples)
+        self._measure_copies(samples)
+        self._warn(len(samples))
+        if not self.found.metrics:
+            raise ModelError("None of the requested metrics is available.\n" + "\n".join(dict.fromkeys(self.reasons)))
+        if self.real.cache.hits:
+            self.console.note(f"From the cache of real faces: {', '.join(dict.fromkeys(self.real.cache.hits))}.")
+        return self.found
 
-    def _measure(self, view: Extractor) -> None:
-        wanted = self._wanted(view.metrics)
+    def _samples(self, sample: SampleFn) -> Tensor:
+        config, real, protocol = self.config, self.real, self.found.protocol
+        self.console.note(f"Images of {self.target.path}")
+        shape = real.size, real.channels
+        samples = images_of(self.target, self.generator, config.n, config.seed, shape, sample)
+        protocol["samples"] = len(samples)
+        if "kid" in self.wanted or "kid_clip" in self.wanted:
+            size = min(KID_SUBSET, len(samples), real.reference.stop)
+            protocol["kid"] = {"subset_size": size, "subsets": config.kid_subsets}
+            self.console.note(f"KID: kid_subset_size = {size:,} (min(1,000, images)), {config.kid_subsets} subsets")
+        if "inception_score" in self.wanted:
+            protocol["inception_score_parts"] = SCORE_PARTS
+        return samples
+
+    def _require_enough_images(self, samples: int) -> None:
+        fewest = min(samples, self.real.reference.stop)
+        for name in list(self.wanted):
+            least = METRIC_TABLE[name].least_images
+            why = ""
+            if fewest < least:
+                why = f"it needs {least:,} samples and {least:,} real faces, and there are {fewest:,}"
+            elif name == "copied" and len(self.training) < MIN_TRAINING_FACES:
+                why = f"it needs {MIN_TRAINING_FACES} training faces, and there are {len(self.training)}"
+            if why and self.config.by_name:
+                raise SettingsError(f"--metrics {name}: {why}. Leave it out, or use more images.")
+            if why:
+                self._skip((name,), why)
+
+    def _measure(self, extractor: Extractor, samples: Tensor) -> None:
+        wanted, found = self._wanted_of(extractor.metrics), self.found
         if not wanted:
             return
         self.console.note(", ".join(wanted))
         try:
-            seen, faces = view.see(self.samples), self.real.seen(view, self.real.reference)
-        except ModelError as error:  # mediapipe can't be loaded
-            self._leave_out(wanted, str(error))
+            ours, faces = extractor.extract(samples), self.real.extract(extractor, self.real.reference)
+        except ModelError as error:  # mediapipe cannot be imported
+            self._skip(wanted, str(error))
             return
-        values = view.compare(seen, faces, wanted)
+        values = extractor.compare(ours, faces, wanted)
         for name in wanted:
-            if name not in values:  # keypoints alone: of samples in which no face is seen
-                self._leave_out((name,), "a face was found in too few of the images")
+            if name not in values:  # only keypoints
+                self._skip((name,), "a face was found in too few of the images")
             elif not math.isfinite(values[name]):
-                self._leave_out((name,), f"it came to {values.pop(name)}, which is no number to compare")
-        self.found.metrics |= {name: value for name, value in values.items() if metric_of(name) in wanted}
-        self._measure_floor(view, tuple(name for name in wanted if name in values))
-
-    def _measure_floor(self, view: Extractor, wanted: tuple[str, ...]) -> None:
+                self._skip((name,), f"its value is {values.pop(name)}")
+        new = {name: value for name, value in values.items() if metric_of(name) in wanted}
+        found.metrics |= new
         half = self.real.count // 2
-        able = tuple(name for name in wanted if half >= METRIC_TABLE[name].least_images)
-        floors = self.real.floor(view, able) if able else {}
-        of_whole = {name for name in self.found.metrics if metric_of(name) in able and not name.endswith("_std")}
-        self.found.floors |= {name: floors[name] for name in self.found.metrics if name in of_whole and name in floors}
+        enough = tuple(name for name in wanted if name in values and half >= METRIC_TABLE[name].least_images)
+        real = self.real.real_vs_real(extractor, enough) if enough else {}
+        found.real_vs_real |= {
+            name: real[name] for name in new if name in real and metric_of(name) in enough and not name.endswith("_std")
+        }
 
-    def _look_for_copies(self) -> None:
-        training = self.training
-        if training.others:
-            self.found.warnings.append(
-                f"{self.subject.path} was trained on other faces than these: what is said of copies is about these."
+    def _measure_copies(self, samples: Tensor) -> None:
+        training, found = self.training, self.found
+        if training.is_other_dataset:
+            found.warnings.append(
+                f"{self.target.path} was trained on other faces: copies are searched among the faces of this dataset."
             )
-        if "copied" in self.asked:
-            self.console.note(f"copied: of {len(training):,} faces")
-            self.found.metrics["copied"] = training.copied(self.samples)
-            if training.unseen:  # faces of the training are copies of themselves
+        if "copied" in self.wanted:
+            self.console.note(f"copied: among {len(training):,} training faces")
+            found.metrics["copied"] = training.copy_rate(samples)
+            if training.is_separate:
                 rows = self.real.reference
-                key = {"training": training.fingerprint, "rows": rows.stop, "view": COPIES_BY}
-                floor = self.real.kept.get(
-                    "floor-copied", key, lambda: {"copied": np.array([training.copied(self.real.images()[rows])])}
+                key = {"training": training.fingerprint, "rows": rows.stop, "view": _COPIES_BY}
+                real = self.real.cache.get(
+                    "copied-real-vs-real",
+                    key,
+                    lambda: {"copied": np.array([training.copy_rate(self.real.images()[rows])])},
                 )
-                self.found.floors["copied"] = float(floor["copied"][0])
-        if self.config.neighbours and len(training) >= LEAST_FACES:
-            self.found.picture = training.picture(self.samples[: self.config.neighbours])
+                found.real_vs_real["copied"] = float(real["copied"][0])
+        if self.config.neighbours and len(training) >= MIN_TRAINING_FACES:
+            found.picture = training.picture(samples[: self.config.neighbours])
 
-    def _refuse_few(self) -> None:
-        """Metrics that there are too few images for are absent, or an error where they were asked for by name."""
-        fewest = min(len(self.samples), self.real.reference.stop)
-        for name in list(self.asked):
-            least = METRIC_TABLE[name].least_images
-            if fewest >= least:
-                continue
-            why = f"it needs {least:,} images on either side, and there are {fewest:,}"
-            if self.config.by_name:
-                raise SettingsError(f"--metrics {name}: {why}. Leave it out, or bring more images.")
-            self._leave_out((name,), why)
-        if "copied" in self.asked and len(self.training) < LEAST_FACES:
-            why = f"it needs {LEAST_FACES} faces of the training, and there are {len(self.training)}"
-            if self.config.by_name:
-                raise SettingsError(f"--metrics copied: {why}. Leave it out.")
-            self._leave_out(("copied",), why)
-
-    def _wanted(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in metrics if name in self.asked)
-
-    def _leave_out(self, metrics: tuple[str, ...], why: str, say: Callable[[str], None] | None = None) -> None:
-        self.reasons.append(why)
-        line = why.splitlines()[0]
-        (say or self.console.warn)(f"without {', '.join(metrics)}: {line}")
-        for name in metrics:
-            self.asked.remove(name)
-            self.found.absent[name] = line
-
-    def _say_split(self) -> None:
-        if self.config.split == "auto":
-            why = "" if self.real.split == "test" else " (the dataset has no split test)"
-            self.console.note(f"Real faces: the split {self.real.split}{why}")
-
-    def _warn(self) -> None:
-        counts = {"samples": len(self.samples), "real faces": self.real.reference.stop}
-        few = {name: count for name, count in counts.items() if count <= FEW_IMAGES}
+    def _warn(self, samples: int) -> None:
+        counts = {"samples": samples, "real faces": self.real.reference.stop}
+        few = [f"{count:,} {name}" for name, count in counts.items() if count <= FEW_IMAGES]
         if few and ("fid" in self.found.metrics or "fid_clip" in self.found.metrics):
-            told = " and ".join(f"{count:,} {name}" for name, count in few.items())
             self.found.warnings.append(
-                f"A FID of {told} is too large by its bias: it compares with none of another number of images."
+                f"The FID of {' and '.join(few)} is biased upwards: compare it only with values of as many images."
             )
         for text in self.found.warnings:
             self.console.warn(text)
 
+    def _wanted_of(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in metrics if name in self.wanted)
 
-# An evaluation for people: a row a metric, with real faces beside it.
-
-
-def table_rows(found: Evaluation) -> list[list[str]]:
-    """Name, value, which way is better, the value of real faces, how near to that, and what the metric is.
-
-    Those that are absent have no row: `facegan.evaluate.evaluation` has warned of them.
-    """
-    rows = []
-    for name, metric in METRIC_TABLE.items():
-        if name in found.metrics:
-            value, floor = found.metrics[name], found.floors.get(name)
-            spread = found.metrics.get(f"{name}_std")
-            told = number(value) + (f" ± {number(spread)}" if spread is not None else "")
-            real = "–" if floor is None else number(floor)
-            rows.append([name, told, metric.better, real, _direction_text(name, value, floor), metric.what])
-    return rows
+    def _skip(self, metrics: tuple[str, ...], why: str, report: Callable[[str], None] | None = None) -> None:
+        self.reasons.append(why)
+        line = why.splitlines()[0]
+        (report or self.console.warn)(f"without {', '.join(metrics)}: {line}")
+        for name in metrics:
+            self.wanted.remove(name)
+            self.found.skipped[name] = line
 
 
-def _direction_text(name: str, value: float, floor: float | None) -> str:
-    """How far a value is from that of real faces: ``4.1 ×`` it, ``87 %`` of it, or the difference."""
-    if floor is None:
-        return ""
-    better = METRIC_TABLE[name].better
-    # The kernel distance of real faces is about nothing, and below it as often as above: no factor tells anything.
-    if better == "less" and floor > 0 and name not in ("kid", "kid_clip", "copied"):
-        return f"{value / floor:,.1f} ×"
-    if better == "more" and floor > 0:
-        return f"{100 * value / floor:.0f} %"
-    return f"{value - floor:+.3g}"
-
-
-def number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 0.001 else f"{value:.2g}"
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that compute; "" if one is not installed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = ""
+    return versions

@@ -1,67 +1,66 @@
-"""Views of images: what a set of them is turned into, once, and the metrics that two such sets have.
+"""Extractors: each turns a set of images into arrays, and computes its metrics from two such sets of arrays.
 
-Each of these has images N, uint8 (N, C, S, S) on the CPU, turned into named arrays. Where every image is seen by itself
-(``rowwise``), row i of each array is image i, and parts of a set are rows of the whole.
+Images are uint8 (N, C, S, S) on the CPU.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facegan.evaluate.density_coverage import density_coverage
 from facegan.evaluate.face_metrics import MIN_SCORE, MODEL, FacesFound, find_faces, keypoint_distance
-from facegan.evaluate.features import CLIP as CLIP_NETWORK
-from facegan.evaluate.features import INCEPTION, LOGITS, POOL, RANDOM_NET, Clip, Inception, random_features
 from facegan.evaluate.fid import fid, frechet_distance, inception_score, kid, precision_recall, statistics
+from facegan.evaluate.manifold import density_coverage
 from facegan.evaluate.ms_ssim import ms_ssim_pairs
+from facegan.evaluate.pretrained import CLIP, INCEPTION, LOGITS, POOL, Clip, Inception
+from facegan.evaluate.random_net import RANDOM_NET, random_features
 from facegan.evaluate.swd import BINS, Projections, project, sliced_wasserstein
 from facegan.faces.detect import resolve_model
 from facegan.manifests import known_models
 
 Arrays = Mapping[str, NDArray[Any]]
 NEIGHBOURS = 5  # k of density and coverage
-_LEAST_FACES = 2  # for the distribution of their keypoints
+_MIN_FACES = 2  # for a distribution of keypoints
 
 
-class Extractor(Protocol):
-    @property
-    def name(self) -> str:
-        """Of what is kept of it."""
-        ...
+class Extractor(ABC):
+    """
+    Attributes:
+        name: of its entries in the feature cache.
+        metrics: names in `facegan.config.METRIC_TABLE` that it can compute.
+        per_image: row i of each array depends on image i alone, so rows of a set are the arrays of a subset.
+    """
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Those that it can give, of `facegan.config.METRIC_TABLE`."""
-        ...
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    per_image: ClassVar[bool]
 
-    @property
-    def rowwise(self) -> bool: ...
+    @abstractmethod
+    def key(self) -> dict[str, Any]:
+        """Everything besides the images that determines the arrays, as plain values."""
 
-    def key(self) -> Mapping[str, Any]:
-        """All that its arrays hang on beside the images, as plain values."""
-        ...
+    @abstractmethod
+    def extract(self, images: Tensor) -> Arrays: ...
 
-    def see(self, images: Tensor) -> Arrays: ...
+    def settings(self) -> dict[str, Any]:
+        """Everything besides the arrays that determines the metrics, as plain values."""
+        return {}
 
-    def settings(self) -> Mapping[str, Any]:
-        """All that `compare` hangs on beside arrays, as plain values."""
-        ...
-
+    @abstractmethod
     def compare(self, samples: Arrays, faces: Arrays, wanted: tuple[str, ...]) -> dict[str, float]:
-        """The wanted ones of its metrics; parts of one have names that begin with its own."""
-        ...
+        """Values of the wanted metrics; parts of a metric are named METRIC_PART."""
 
 
-class Patches:
+class Patches(Extractor):
     """`facegan.evaluate.swd`."""
 
-    name, metrics, rowwise = "patches", ("swd",), False
+    name, metrics, per_image = "patches", ("swd",), False
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -69,42 +68,39 @@ class Patches:
     def key(self) -> dict[str, Any]:
         return {"seed": self.seed, "bins": BINS}
 
-    def see(self, images: Tensor) -> Arrays:
+    def extract(self, images: Tensor) -> Arrays:
         """Counts without the empty bins at both ends."""
-        seen = project(images, self.seed)
-        arrays: dict[str, NDArray[Any]] = {"about": np.array([seen.images, seen.channels])}
-        for side, counts in seen.counts.items():
+        projections = project(images, self.seed)
+        arrays: dict[str, NDArray[Any]] = {"about": np.array([projections.images, projections.channels])}
+        for side, counts in projections.counts.items():
             filled = np.flatnonzero(counts.any(0))
             first, last = int(filled[0]), int(filled[-1]) + 1
             arrays[f"counts_{side}"], arrays[f"first_{side}"] = counts[:, first:last], np.array([first])
         return arrays
 
-    def settings(self) -> dict[str, Any]:
-        return {}
-
     def compare(self, samples: Arrays, faces: Arrays, wanted: tuple[str, ...]) -> dict[str, float]:
         return sliced_wasserstein(self._projections(samples), self._projections(faces))
 
-    def _projections(self, seen: Arrays) -> Projections:
+    def _projections(self, arrays: Arrays) -> Projections:
         counts = {}
-        for name in (name for name in seen if name.startswith("counts_")):
-            side, held = name.removeprefix("counts_"), seen[name]
-            first = int(seen[f"first_{side}"][0])
-            counts[int(side)] = np.zeros((len(held), BINS), np.int32)
-            counts[int(side)][:, first : first + held.shape[1]] = held
-        images, channels = (int(value) for value in seen["about"])
+        for name in (name for name in arrays if name.startswith("counts_")):
+            side, filled = name.removeprefix("counts_"), arrays[name]
+            first = int(arrays[f"first_{side}"][0])
+            counts[int(side)] = np.zeros((len(filled), BINS), np.int32)
+            counts[int(side)][:, first : first + filled.shape[1]] = filled
+        images, channels = (int(value) for value in arrays["about"])
         return Projections(images, channels, self.seed, dict(sorted(counts.items(), reverse=True)))
 
 
-class RandomNet:
-    """`facegan.evaluate.features`."""
+class RandomNet(Extractor):
+    """`facegan.evaluate.random_net`."""
 
-    name, metrics, rowwise = "random-net", ("frechet_random", "density", "coverage"), True
+    name, metrics, per_image = "random-net", ("frechet_random", "density", "coverage"), True
 
     def key(self) -> dict[str, Any]:
         return {"net": RANDOM_NET}
 
-    def see(self, images: Tensor) -> Arrays:
+    def extract(self, images: Tensor) -> Arrays:
         return {"features": random_features(images)}
 
     def settings(self) -> dict[str, Any]:
@@ -116,15 +112,14 @@ class RandomNet:
         if "frechet_random" in wanted:
             found["frechet_random"] = frechet_distance(statistics(ours), statistics(theirs))
         if "density" in wanted or "coverage" in wanted:
-            density, coverage = density_coverage(theirs, ours, NEIGHBOURS)
-            found |= {"density": density, "coverage": coverage}
+            found["density"], found["coverage"] = density_coverage(theirs, ours, NEIGHBOURS)
         return found
 
 
-class Pairs:
-    """`facegan.evaluate.ms_ssim`: of one set alone."""
+class Pairs(Extractor):
+    """`facegan.evaluate.ms_ssim`, a metric of one set."""
 
-    name, metrics, rowwise = "pairs", ("ms_ssim",), False
+    name, metrics, per_image = "pairs", ("ms_ssim",), False
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -132,24 +127,17 @@ class Pairs:
     def key(self) -> dict[str, Any]:
         return {"seed": self.seed}
 
-    def see(self, images: Tensor) -> Arrays:
+    def extract(self, images: Tensor) -> Arrays:
         return {"ms_ssim": np.array([ms_ssim_pairs(images, max(1, len(images) // 2), self.seed)])}
-
-    def settings(self) -> dict[str, Any]:
-        return {}
 
     def compare(self, samples: Arrays, faces: Arrays, wanted: tuple[str, ...]) -> dict[str, float]:
         return {"ms_ssim": float(samples["ms_ssim"][0])}
 
 
-class OneFace:
-    """`facegan.evaluate.face_metrics`.
+class OneFace(Extractor):
+    """`facegan.evaluate.face_metrics`; raises ModelError if the detector's model is unavailable."""
 
-    Raises:
-        ModelError: the detector's model can't be had.
-    """
-
-    name, metrics, rowwise = "one-face", ("one_face", "keypoints"), True
+    name, metrics, per_image = "one-face", ("one_face", "keypoints"), True
 
     def __init__(self) -> None:
         model = known_models()[MODEL]
@@ -159,39 +147,35 @@ class OneFace:
     def key(self) -> dict[str, Any]:
         return {"model": MODEL, "sha256": self.sha256, "min_score": MIN_SCORE}
 
-    def see(self, images: Tensor) -> Arrays:
-        """``found`` (N,) is 1 where there is one face, and ``keypoints`` (N, 6, 2) tells where."""
-        seen = find_faces(images)
+    def extract(self, images: Tensor) -> Arrays:
+        """``found`` (N,) is 1 for images with one face; ``keypoints`` (N, 6, 2) is 0 for the others."""
+        faces = find_faces(images)
         found = np.zeros(len(images), np.uint8)
-        found[seen.indices] = 1
-        keypoints = np.zeros((len(images), *seen.keypoints.shape[1:]), np.float32)
-        keypoints[seen.indices] = seen.keypoints
+        found[faces.indices] = 1
+        keypoints = np.zeros((len(images), *faces.keypoints.shape[1:]), np.float32)
+        keypoints[faces.indices] = faces.keypoints
         return {"found": found, "keypoints": keypoints}
-
-    def settings(self) -> dict[str, Any]:
-        return {}
 
     def compare(self, samples: Arrays, faces: Arrays, wanted: tuple[str, ...]) -> dict[str, float]:
         ours, theirs = _faces_found(samples), _faces_found(faces)
         found = {"one_face": ours.share}
-        if "keypoints" in wanted and min(len(ours.indices), len(theirs.indices)) >= _LEAST_FACES:
+        if "keypoints" in wanted and min(len(ours.indices), len(theirs.indices)) >= _MIN_FACES:
             found["keypoints"] = keypoint_distance(ours, theirs)
         return found
 
 
-def _faces_found(seen: Arrays) -> FacesFound:
-    indices = np.flatnonzero(seen["found"])
-    return FacesFound(len(seen["found"]), indices, seen["keypoints"][indices])
+def _faces_found(arrays: Arrays) -> FacesFound:
+    indices = np.flatnonzero(arrays["found"])
+    return FacesFound(len(arrays["found"]), indices, arrays["keypoints"][indices])
 
 
-class InceptionNet:
-    """`facegan.evaluate.features`.
-
+class InceptionFeatures(Extractor):
+    """
     Args:
-        statistics: mu and sigma that the FID is to, in the place of real faces.
+        statistics: published mu and sigma for the FID, instead of real faces.
     """
 
-    name, rowwise = "inception", True
+    name, per_image = "inception", True
     metrics = ("fid", "kid", "inception_score", "precision", "recall")
 
     def __init__(self, net: Inception, kid_subsets: int, statistics: tuple[Any, Any] | None = None) -> None:
@@ -200,19 +184,19 @@ class InceptionNet:
     def key(self) -> dict[str, Any]:
         return {"network": INCEPTION, "weights": self.net.weights.sha256}
 
-    def see(self, images: Tensor) -> Arrays:
+    def extract(self, images: Tensor) -> Arrays:
         return self.net.features(images)
 
     def settings(self) -> dict[str, Any]:
-        sums = [hashlib.sha256(part.tobytes()).hexdigest() for part in self.statistics or ()]
-        return {"kid_subsets": self.kid_subsets, "statistics": sums}
+        checksums = [hashlib.sha256(part.tobytes()).hexdigest() for part in self.statistics or ()]
+        return {"kid_subsets": self.kid_subsets, "statistics": checksums}
 
     def compare(self, samples: Arrays, faces: Arrays, wanted: tuple[str, ...]) -> dict[str, float]:
         found: dict[str, float] = {}
         if "fid" in wanted:
             found["fid"] = fid(samples[POOL], self.statistics or faces[POOL])
         if "kid" in wanted:
-            found["kid"], found["kid_std"], _ = kid(samples[POOL], faces[POOL], self.kid_subsets)
+            found["kid"], found["kid_std"] = kid(samples[POOL], faces[POOL], self.kid_subsets)
         if "inception_score" in wanted:
             found["inception_score"], found["inception_score_std"] = inception_score(samples[LOGITS])
         if "precision" in wanted or "recall" in wanted:
@@ -220,18 +204,16 @@ class InceptionNet:
         return found
 
 
-class ClipNet:
-    """`facegan.evaluate.features`."""
-
-    name, metrics, rowwise = "clip", ("fid_clip", "kid_clip"), True
+class ClipFeatures(Extractor):
+    name, metrics, per_image = "clip", ("fid_clip", "kid_clip"), True
 
     def __init__(self, net: Clip, kid_subsets: int) -> None:
         self.net, self.kid_subsets = net, kid_subsets
 
     def key(self) -> dict[str, Any]:
-        return {"network": CLIP_NETWORK, "weights": self.net.weights.sha256}
+        return {"network": CLIP, "weights": self.net.weights.sha256}
 
-    def see(self, images: Tensor) -> Arrays:
+    def extract(self, images: Tensor) -> Arrays:
         return {"features": self.net.features(images)}
 
     def settings(self) -> dict[str, Any]:
@@ -243,5 +225,5 @@ class ClipNet:
         if "fid_clip" in wanted:
             found["fid_clip"] = fid(ours, theirs)
         if "kid_clip" in wanted:
-            found["kid_clip"], found["kid_clip_std"], _ = kid(ours, theirs, self.kid_subsets)
+            found["kid_clip"], found["kid_clip_std"] = kid(ours, theirs, self.kid_subsets)
         return found

@@ -1,12 +1,11 @@
-"""Whether samples show one face each, and whether its parts are where they are in real ones.
+"""Whether samples show exactly one face, and whether its keypoints are where those of real faces are.
 
-The judge is the detector that prep finds faces with (MediaPipe's BlazeFace, Bazarevsky et al. 2019), which knows
-nothing of what a generator was trained with. It expects a face with its surroundings, so an image is set into a grey
-frame, half its side wide on each side. In such a frame a face is never small: short range alone is asked. Of 250 faces
-that prep cut from CelebA at 64 px it finds one face in all 250; with the image reflected into its frame it finds
-several in 103 of them, for there they are.
+The detector is that of prep (MediaPipe's BlazeFace, Bazarevsky et al. 2019), independent of how a generator was
+trained. It expects a face with its surroundings, so an image gets a grey frame of half its side on each side. A face is
+never small in it, so the short-range model suffices: of 250 faces that prep cut from CelebA at 64 px it finds one face
+in all 250. (With the image reflected into the frame it finds several in 103 of them, because there are several.)
 
-It is a lenient judge: a blurred face is still one. It tells faces from none, or from parts that lie about.
+It is lenient: a blurred face is still a face. It separates faces from images without one or with scattered parts.
 
 N images, C channels, S side.
 """
@@ -35,13 +34,13 @@ _PERCENT = 100
 
 @dataclass(frozen=True, eq=False)
 class FacesFound:
-    """What the detector found in a set of images.
+    """The faces found in a set of images.
 
     Attributes:
-        images: how many were looked at.
-        indices: int64 (n,), rising: those in which exactly one face was found.
-        keypoints: float32 (n, 6, 2): its x and y in the order of `facegan.faces.detect.KEYPOINTS`, where an image's
-            top left corner is (0, 0) and its bottom right one (1, 1).
+        images: number of images.
+        indices: int64 (n,), ascending: the images with exactly one face.
+        keypoints: float32 (n, 6, 2): x and y of `facegan.faces.detect.KEYPOINTS`, from (0, 0) at an image's top left
+            corner to (1, 1) at its bottom right corner.
     """
 
     images: int
@@ -50,22 +49,22 @@ class FacesFound:
 
     @property
     def share(self) -> float:
-        """0 … 1: of the images, those with exactly one face."""
+        """The share of images with exactly one face: 0 … 1."""
         return len(self.indices) / self.images
 
 
 def find_faces(images: Tensor, model: Path | None = None) -> FacesFound:
-    """
+    """Detect faces in uint8 (N, C, S, S) on the CPU.
+
     Args:
-        images: uint8 (N, C, S, S) on the CPU.
-        model: the short-range model's file; looked for, and fetched, as prep does if None.
+        model: the short-range model's file; None: found or downloaded as in prep.
 
     Raises:
         SettingsError: there are no images.
-        ModelError: mediapipe is not installed, or the model can't be had or has another checksum.
+        ModelError: mediapipe is not installed, or the model is unavailable or has another checksum.
     """
     if not len(images):
-        raise SettingsError("There are no images to find faces in.")
+        raise SettingsError("There are no images to detect faces in.")
     known = known_models()[MODEL]
     if model is None:
         model = resolve_model(known)
@@ -78,11 +77,11 @@ def find_faces(images: Tensor, model: Path | None = None) -> FacesFound:
         detectors = [stack.enter_context(MediaPipeDetector([model])) for _ in parts]
         try:
             for detector in detectors:
-                detector.load(MIN_SCORE)  # one after the other: file descriptor 2 is held while a model loads
+                detector.load(MIN_SCORE)  # one by one: file descriptor 2 is redirected meanwhile
         except ImportError as error:
             raise ModelError(
-                f"Faces can't be looked for in samples: mediapipe can't be loaded ({error}).\n"
-                f"Install it: pip install mediapipe"
+                f"Detecting faces in samples needs mediapipe, which cannot be imported ({error}).\n"
+                "Install it: pip install mediapipe"
             ) from None
         keypoints = [each for part in pool.map(_keypoints, detectors, parts) for each in part]
     indices = [index for index, points in enumerate(keypoints) if points is not None]
@@ -91,7 +90,7 @@ def find_faces(images: Tensor, model: Path | None = None) -> FacesFound:
 
 
 def _keypoints(detector: MediaPipeDetector, images: Tensor) -> list[NDArray[np.float64] | None]:
-    """Of each image those of its one face; None where there is none, or several."""
+    """The keypoints of each image's face; None for images with no face or several."""
     found = []
     for image in images:
         faces = detector.detect(_framed(image), MIN_SCORE)
@@ -100,20 +99,17 @@ def _keypoints(detector: MediaPipeDetector, images: Tensor) -> list[NDArray[np.f
 
 
 def keypoint_distance(found: FacesFound, real: FacesFound) -> float:
-    """How far keypoints are from where real ones are: the 2-Wasserstein distance of the Gaussians that fit the two
-    sets' twelve coordinates (the root of `facegan.evaluate.fid`'s), in percent of an image's width.
+    """The 2-Wasserstein distance of the Gaussians that fit the two sets' twelve coordinates, in percent of the width.
 
-    A length, so that it reads as one: all parts of all faces moved by 1 % of the width are at √6 (each of the six
-    keypoints counts). It sees faces in other places or poses, and faces that are all the same; infinite where fewer
-    than two faces were found, from which no distribution can be told.
+    It is the root of the Fréchet distance, so a length: all keypoints moved by 1 % of the width are √6 away. It detects
+    faces in other positions or poses, and faces that are all alike. Infinite with fewer than two faces found.
 
     Raises:
         SettingsError: fewer than two real faces were found.
     """
     if len(real.indices) < 2:
         raise SettingsError(
-            f"One face was found in {len(real.indices)} of {real.images:,} real images: "
-            f"their keypoints have no distribution to compare with."
+            f"Comparing keypoints needs 2 real images with one face; {len(real.indices)} of {real.images:,} have one."
         )
     if len(found.indices) < 2:
         return float("inf")

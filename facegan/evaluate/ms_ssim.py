@@ -1,18 +1,17 @@
-"""Likeness of random pairs of images: near 1 where a generator always draws the same.
+"""Similarity of random pairs of images: near 1 if a generator always draws the same.
 
 MS-SSIM: Wang, Simoncelli & Bovik 2003, "Multi-scale structural similarity for image quality assessment". A pair x, y
-is compared under a Gaussian window (11×11, σ = 1.5, only where it lies within the image), then halved by averaging 2×2
-pixels, and so on:
+is compared under a Gaussian window (11×11, σ = 1.5, inside the image), then halved by averaging 2×2 pixels, and so on:
 
     cs = (2 σ_xy + C₂) / (σ_x² + σ_y² + C₂)      contrast and structure
     l  = (2 µ_x µ_y + C₁) / (µ_x² + µ_y² + C₁)   luminance
 
     MS-SSIM = Π_{j<J} mean(cs_j)^w_j · mean(l_J cs_J)^w_J,   C₁ = (0.01 · 255)², C₂ = (0.03 · 255)²
 
-The paper has J = 5 scales with w = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333. Here there are as many as the window fits
-(two at 28 and 32 px, three at 64, four at 128), with the first J weights divided by their sum; so values of other
-sizes, and published ones, are not comparable. As a measure of diversity: Odena et al. 2017 (arXiv:1610.09585); as
-there, the colour channels are compared each on its own, and averaged. Negative means count as 0.
+The paper has J = 5 scales with w = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333. Here J is as large as the window fits (two
+at 28 and 32 px, three at 64, four at 128), with the first J weights divided by their sum, so values do not compare with
+those of other sizes or with published ones. Odena et al. 2017 (arXiv:1610.09585) use it as a measure of diversity; as
+there, the colour channels are compared separately and averaged. Negative means count as 0.
 
 N images, C channels, S side, P pairs.
 """
@@ -31,11 +30,11 @@ from facegan.errors import SettingsError
 WINDOW, SIGMA = 11, 1.5
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-_BLOCK = 128  # pairs: 6 MB a plane of 64 px
+_BLOCK = 128  # pairs
 
 
 def scales(size: int) -> int:
-    """How many times an image of ``size`` is compared: 3 for 64."""
+    """Number of scales at an image size: 3 for 64."""
     count = 1
     while count < len(WEIGHTS) and size // 2**count >= WINDOW:
         count += 1
@@ -43,19 +42,16 @@ def scales(size: int) -> int:
 
 
 def ms_ssim_pairs(images: Tensor, pairs: int, seed: int) -> float:
-    """The mean MS-SSIM of ``pairs`` pairs of two different images each, drawn at random by ``seed``: 0 … 1.
-
-    Args:
-        images: uint8 (N, C, S, S) on the CPU, two or more of 11×11 pixels or more.
+    """The mean MS-SSIM of random pairs of different images, uint8 (N, C, S, S) on the CPU: 0 … 1.
 
     Raises:
-        SettingsError: there are fewer, they are smaller, or no pair is asked for.
+        SettingsError: no pairs, fewer than two images, or images below 11×11 pixels.
     """
     count, size = len(images), images.shape[-1]
     if count < 2 or size < WINDOW or pairs < 1:
         raise SettingsError(
-            f"{pairs:,} pairs of {count:,} images of {size}×{size}: MS-SSIM needs at least 1 pair, "
-            f"2 images, and {WINDOW}×{WINDOW} pixels."
+            f"MS-SSIM needs at least 1 pair, 2 images and {WINDOW}×{WINDOW} pixels, not {pairs:,} pairs of {count:,} "
+            f"images of {size}×{size}."
         )
     first, second = _draw(count, pairs, seed)
     found = [
@@ -66,7 +62,7 @@ def ms_ssim_pairs(images: Tensor, pairs: int, seed: int) -> float:
 
 @torch.inference_mode()
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """float32 (P,), 0 … 1: of the pairs that uint8 ``a`` and ``b``, both (P, C, S, S), hold. 1 for equal images."""
+    """float32 (P,), 0 … 1, of the pairs in uint8 ``a`` and ``b`` (P, C, S, S); 1 for equal images."""
     x, y = a.float(), b.float()
     count = scales(x.shape[-1])
     result = torch.ones(x.shape[:2])
@@ -80,7 +76,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """l and cs at each place of the window."""
+    """l and cs at each position of the window."""
     mean_x, mean_y = _blur(x), _blur(y)
     squares = mean_x.square() + mean_y.square()
     product = mean_x * mean_y
@@ -96,7 +92,7 @@ def _blur(images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _window(size: int) -> Tensor:
-    """(size − 10, size): row i is the window that begins at pixel i."""
+    """(size − 10, size): row i is the window that starts at pixel i."""
     weights = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     matrix = np.zeros((size - WINDOW + 1, size), np.float32)
     for i in range(len(matrix)):
@@ -105,7 +101,7 @@ def _window(size: int) -> Tensor:
 
 
 def _draw(count: int, pairs: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two numbers of images for each pair, never the same twice in one."""
+    """Indices of the two different images of each pair."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
     first = rng.integers(0, count, pairs)
     return first, (first + rng.integers(1, count, pairs)) % count

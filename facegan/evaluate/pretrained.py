@@ -1,8 +1,9 @@
-"""The weights of published networks: where they are looked for, how they are fetched, checked and read.
+"""Published networks, Inception and CLIP: their weights are found, fetched, checked and read; their features computed.
 
-Inception's are published as a pickled dict of tensors. Nothing pickled is loaded: torch reads it with
-``weights_only``, which knows tensors and plain values and refuses all else; a ``.safetensors`` of the same tensors will
-do as well.
+Nothing pickled is loaded: torch reads Inception's published file with ``weights_only``, which accepts tensors and plain
+values and refuses everything else; a ``.safetensors`` of the same tensors works too.
+
+N images, C channels, S side, D features.
 """
 
 from __future__ import annotations
@@ -11,10 +12,17 @@ import io
 import os
 import urllib.request
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from facegan.console import Console
 from facegan.errors import DamagedFile, ModelError
@@ -22,9 +30,9 @@ from facegan.files import atomic_write, make_folder, read_tensors, sha256_file, 
 from facegan.manifests import NetworkWeights, network_weights
 from facegan.remote import timeout_seconds
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+CLIP, INCEPTION = "clip-vit-b-32", "inception-v3-compat"
+POOL, LOGITS = "2048", "logits_unbiased"  # Inception's outputs, as torch-fidelity names them
+_BATCH = 32
 _CHUNK = 1 << 20
 Network = Literal["inception", "clip"]
 _NAMES: dict[Network, str] = {"inception": "Inception", "clip": "CLIP"}
@@ -32,122 +40,207 @@ _NAMES: dict[Network, str] = {"inception": "Inception", "clip": "CLIP"}
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """A file that was checked. ``published``: it is the one that the literature's values were measured by."""
+    """A checked file. ``published``: it is the file by which the literature's values were measured."""
 
     path: Path
     sha256: str
     published: bool
 
 
-def find_weights(network: Network, given: str | Path | None, *, fetch: bool = True) -> PretrainedWeights:
-    """The file ``given``; or the published one in ``$FACEGAN_MODELS``, the user cache or torch's; or fetched, once.
+def find_weights(network: Network, file: str | Path | None, *, fetch: bool = True) -> PretrainedWeights:
+    """``file``; else the published one from ``$FACEGAN_MODELS``, the user cache or torch's; else downloaded once.
 
     Raises:
-        ModelError: there is none, it can't be fetched, or a file of the published name is not the published file.
+        ModelError: there is none, it cannot be downloaded, or a file of the published name has another checksum.
     """
     known = network_weights(network)
-    if given:
-        path = Path(given)
+    if file:
+        path = Path(file)
         if not path.is_file():
-            raise ModelError(f"There is no {path}. --{network}-weights names a file of {_NAMES[network]}'s weights.")
+            raise ModelError(f"There is no {path}. --{network}-weights takes a file of {_NAMES[network]}'s weights.")
         if known.file.endswith(".safetensors") and path.suffix != ".safetensors":
-            raise ModelError(
-                f"{path} is no .safetensors. --{network}-weights takes tensors alone, of which nothing can be run."
-            )
-        return _checked(path, known)
+            raise ModelError(f"{path} is not a .safetensors. --{network}-weights takes tensors alone, never code.")
+        return _check(path, known)
     for path in (folder / known.file for folder in _folders()):
         if not path.is_file():
             continue
         if path.parent != user_cache("models") or sha256_file(path) == known.sha256:
-            return _checked(path, known)
-        Console().warn(f"{path} does not match its checksum: it is not used.")
+            return _check(path, known)
+        Console().warn(f"{path} does not match its checksum and is ignored.")
     if not fetch:
-        raise ModelError(f"the weights of {known.title}, are not on this machine ({known.bytes / 1e6:,.0f} MB)")
-    return _checked(_fetch(network, known), known)
+        raise ModelError(f"{known.title}: the weights are not on this machine ({known.bytes / 1e6:,.0f} MB)")
+    return _check(_download(network, known), known)
 
 
 def read_weights(weights: PretrainedWeights) -> dict[str, Tensor]:
-    """Its tensors by name, on the CPU.
+    """Tensors by name, on the CPU.
 
     Raises:
-        ModelError: it holds something else.
+        ModelError: the file contains anything else.
     """
-    import torch
-
+    path = weights.path
     try:
-        if weights.path.suffix == ".safetensors":
-            return read_tensors(weights.path)[0]
+        if path.suffix == ".safetensors":
+            return read_tensors(path)[0]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of how others pickled: it is refused below
-            # The published file is of this kind. Of pickles this reader takes tensors and names, and runs nothing.
-            tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # about how the file was pickled
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except DamagedFile as error:
-        raise ModelError(f"{weights.path} holds no weights that can be read: {error.why}") from None
+        raise ModelError(f"{path} contains no readable weights: {error.why}") from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
-        raise ModelError(f"{weights.path} holds no weights that can be read: {_first_line(error)}") from None
-    except Exception:  # pickle.UnpicklingError, whose text tells how to load it without care; or any other
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"{path} contains no readable weights: {first}") from None
+    except Exception:  # pickle.UnpicklingError, whose text says how to load the file unsafely, or any other
         raise ModelError(
-            f"{weights.path} holds more than tensors, or is damaged: nothing pickled is loaded.\n"
+            f"{path} contains more than tensors, or is damaged: nothing pickled is loaded.\n"
             "Name the published file, or a .safetensors of its tensors."
         ) from None
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
     ):
-        raise ModelError(f"{weights.path} holds something else than tensors by name. Name the published file.")
+        raise ModelError(f"{path} does not contain tensors by name. Name the published file.")
     return dict(tensors)
 
 
-def as_torch_saves(tensors: dict[str, Tensor]) -> io.BytesIO:
-    """The tensors in torch's own format, in memory: for a library that reads this alone, and without a check."""
-    import torch
-
-    saved = io.BytesIO()
-    torch.save(tensors, saved)
-    saved.seek(0)
-    return saved
-
-
-def _checked(path: Path, known: NetworkWeights) -> PretrainedWeights:
-    found = sha256_file(path)
-    if path.name == known.file and found != known.sha256:
+def _check(path: Path, known: NetworkWeights) -> PretrainedWeights:
+    sha256 = sha256_file(path)
+    if path.name == known.file and sha256 != known.sha256:
         raise ModelError(
-            f"{path} is not {known.title}: its SHA-256 is {found},\nit has to be {known.sha256}. Delete the file."
+            f"{path} is not {known.title}: its SHA-256 is {sha256},\nbut it must be {known.sha256}. Delete the file."
         )
-    return PretrainedWeights(path, found, found == known.sha256)
+    return PretrainedWeights(path, sha256, sha256 == known.sha256)
 
 
 def _folders() -> Iterator[Path]:
-    import torch
-
     if os.environ.get("FACEGAN_MODELS"):
         yield Path(os.environ["FACEGAN_MODELS"])
     yield user_cache("models")
-    yield Path(torch.hub.get_dir()) / "checkpoints"  # where torch-fidelity's own command keeps it
+    yield Path(torch.hub.get_dir()) / "checkpoints"  # where torch-fidelity's own command stores it
 
 
-def _fetch(network: Network, known: NetworkWeights) -> Path:
+def _download(network: Network, known: NetworkWeights) -> Path:
     target = make_folder(user_cache("models")) / known.file
     try:
-        with (
-            urllib.request.urlopen(known.url, timeout=timeout_seconds()) as answer,
-            atomic_write(target) as file,
-        ):
-            got = 0
-            while data := answer.read(_CHUNK):
-                got += len(data)
-                if got > known.bytes:
-                    break
+        with urllib.request.urlopen(known.url, timeout=timeout_seconds()) as response, atomic_write(target) as file:
+            received = 0
+            while received <= known.bytes and (data := response.read(_CHUNK)):
+                received += len(data)
                 file.write(data)
-            if got != known.bytes:
-                raise ModelError(f"{known.url} gave {got:,} bytes and more, where {known.bytes:,} are to come.")
+            if received != known.bytes:
+                raise ModelError(f"{known.url} sent {received:,} bytes instead of {known.bytes:,}.")
     except OSError as error:  # URLError is one
         raise ModelError(
-            f"The weights of {known.title}, are not on this machine, and fetching them failed "
+            f"{known.title}: the weights are not on this machine, and the download failed "
             f"({getattr(error, 'reason', error)}).\n"
             f"Name them with --{network}-weights FILE, or put {known.file} into $FACEGAN_MODELS."
         ) from None
     return target
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+class PretrainedNet(ABC):
+    """A network of torch-fidelity's on a device.
+
+    Raises:
+        ModelError: the weights cannot be read, or belong to another network.
+    """
+
+    def __init__(
+        self, weights: PretrainedWeights, device: str | torch.device = "cpu", console: Console | None = None
+    ) -> None:
+        self.weights, self.device, self.console = weights, torch.device(device), console or Console(quiet=True)
+        self._net = self._build(read_weights(weights)).to(self.device)
+
+    @abstractmethod
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
+        """A module from uint8 (N, 3, S, S) to a tuple of outputs."""
+
+    @torch.inference_mode()
+    def _outputs(self, images: Tensor) -> list[NDArray[np.float32]]:
+        """uint8 (N, C, S, S) → each output for all images; grey is repeated to three channels."""
+        blocks: list[list[NDArray[np.float32]]] = []
+        with self.console.progress(len(images), "images") as progress:
+            for block in images.split(_BATCH):
+                outputs = self._net(block.expand(-1, 3, -1, -1).to(self.device))
+                blocks.append([output.cpu().numpy() for output in outputs])
+                progress.advance(len(block))
+        return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+
+class Inception(PretrainedNet):
+    """TensorFlow's Inception of 2015, by which published FIDs are measured.
+
+    Images are enlarged to 299×299 as TensorFlow 1 does it, so features equal those of the ``fidelity`` command.
+    """
+
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
+        saved = io.BytesIO()
+        torch.save(tensors, saved)  # torch-fidelity unpickles without a check, so it gets a file that we wrote
+        saved.seek(0)
+        with _no_import_warnings():
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+            try:
+                return FeatureExtractorInceptionV3(INCEPTION, [POOL, LOGITS], feature_extractor_weights_path=saved)
+            except RuntimeError:
+                raise ModelError(
+                    f"{self.weights.path} contains the weights of another network than {INCEPTION}, which "
+                    "torch-fidelity converted.\nName the published file with --inception-weights."
+                ) from None
+
+    def features(self, images: Tensor) -> dict[str, NDArray[np.float32]]:
+        """uint8 (N, C, S, S) → ``2048`` (N, 2048) and ``logits_unbiased`` (N, 1008)."""
+        return dict(zip((POOL, LOGITS), self._outputs(images), strict=True))
+
+
+class Clip(PretrainedNet):
+    """CLIP's image network (Radford et al. 2021, arXiv:2103.00020), with weights rounded to 16 bits as published.
+
+    Its features do not depend on ImageNet's classes, by which Inception judges faces (Kynkäänniemi et al. 2023,
+    arXiv:2203.06026). torch-fidelity runs OpenAI's TorchScript file; we run no code of a file, and read OpenCLIP's
+    ``.safetensors``, which has tensors of the same names and gives the same features.
+
+    Attributes:
+        side: images are enlarged to this many pixels.
+    """
+
+    side: int
+
+    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
+        with _no_import_warnings():
+            from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+            from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP, VisionTransformer, build_model
+
+        class FromTensors(FeatureExtractorCLIP):
+            def __init__(self) -> None:
+                FeatureExtractorBase.__init__(self, CLIP, ["clip"])  # FeatureExtractorCLIP's runs a file
+                self.feature_extractor_internal_dtype = torch.float32
+                self.model = build_model(dict(tensors), torch.float32)
+                self.resolution: int = self.model.visual.input_resolution
+
+        try:
+            if not all(tensor.numel() for tensor in tensors.values()):
+                raise ValueError("an empty tensor")
+            with torch.device("meta"):  # find a mismatch before memory is allocated
+                plan = build_model({name: tensor.to("meta") for name, tensor in tensors.items()}, torch.float32)
+            if not isinstance(plan.visual, VisionTransformer) or plan.visual.input_resolution < 1:
+                raise ValueError("a residual network, or one without pixels")
+        except (RuntimeError, LookupError, ArithmeticError, TypeError, ValueError, AssertionError):
+            raise ModelError(
+                f"{self.weights.path} contains the weights of another network than CLIP's vision transformer, with the "
+                "names that OpenAI and\nOpenCLIP use. Name the published file with --clip-weights."
+            ) from None
+        net = FromTensors()
+        self.side = net.resolution
+        return net
+
+    def features(self, images: Tensor) -> NDArray[np.float32]:
+        """uint8 (N, C, S, S) → (N, D), D = 512 for the published network."""
+        return self._outputs(images)[0]
+
+
+@contextmanager
+def _no_import_warnings() -> Iterator[None]:
+    """Import torch-fidelity without the warnings of its own imports."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

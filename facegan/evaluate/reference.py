@@ -1,11 +1,13 @@
-"""The real side: faces of one split of a dataset, as views see them, and how far they are from one another."""
+"""Real faces of a dataset: the reference that samples are compared with, and the faces that a generator may copy.
+
+What is computed from them is kept in the user's cache, since it is the same for every generator.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib import metadata
@@ -19,114 +21,90 @@ from torch import Tensor
 
 from facegan.errors import DiskError, SettingsError
 from facegan.evaluate.extractors import Arrays, Extractor
-from facegan.evaluate.memorization import AGAINST, copy_rate, neighbours, neighbours_picture
-from facegan.files import make_folder, read_cached, user_cache, write_cached
+from facegan.evaluate.memorization import COMPARED_WITH, copy_rate, neighbours, neighbours_picture
+from facegan.files import evict_lru, make_folder, mark_used, read_cached, user_cache, write_cached
 from facegan.remote import is_url
 from facegan.shards.format import DatasetInfo
 from facegan.stream import FaceShards
 from facegan.stream.remote import read_info
 from facegan.stream.webdataset import is_webdataset
 
-# What was computed of real faces, kept in the user's cache: they are the same for all that is measured.
-#
-# A file is named by all that its numbers hang on, and holds arrays (safetensors) and their checksum. One that does not
-# match it is computed again. Of more than 2 GB the least used go.
+MIN_TRAINING_FACES = COMPARED_WITH  # fewer do not show whether a sample is a copy
+_CACHE_FORMAT, _CACHE_BYTES = 2, 2_000_000_000
+_BATCH = 64
+_BLOCK = 2_048  # training faces at a time
+_PREFERRED_SPLITS = ("test", "train")
 
-FORMAT = 2
-_MOST_BYTES = 2_000_000_000
+
+def open_split(shards: str, split: str) -> FaceShards:
+    """The faces of ``split``. ``auto`` is test if the dataset has it, else train, else the first split.
+
+    Raises:
+        DatasetError: there is no such dataset or split, or it is damaged.
+        SettingsError: the shards are not a dataset of facegan's.
+    """
+    if is_webdataset(shards):
+        raise SettingsError(
+            f"--shards {shards} does not describe its faces and splits.\n"
+            "facegan eval needs a dataset that facegan prep wrote."
+        )
+    if split == "auto":
+        splits = dataset_info(shards).splits
+        split = next((name for name in _PREFERRED_SPLITS if name in splits), splits[0] if splits else "train")
+    return FaceShards(shards, split, cache="off")
+
+
+def dataset_info(shards: str) -> DatasetInfo:
+    """dataset.json of a folder or URL; raises DatasetError if there is none."""
+    return read_info(shards) if is_url(shards) else DatasetInfo.read(Path(shards))
 
 
 class FeatureCache:
-    """Arrays of real faces by what they are of.
+    """Arrays computed from real faces, in files with a checksum; the least recently used go beyond 2 GB.
 
     Args:
-        faces: all that tells these faces from others: dataset, split, how many, which.
+        faces: what identifies these faces: dataset, split, number, seed.
 
     Attributes:
-        found: names of what was there already.
+        hits: names of the arrays that were in the cache.
     """
 
     def __init__(self, faces: Mapping[str, Any]) -> None:
         self.faces, self.folder = dict(faces), user_cache("real-features")
-        self.found: list[str] = []
+        self.hits: list[str] = []
 
     def get(self, name: str, key: Mapping[str, Any], compute: Callable[[], Arrays]) -> Arrays:
-        """What was kept of ``name`` and ``key`` (all but the faces that the numbers hang on); else computed, and kept.
+        """The cached arrays of ``name`` and ``key`` (everything besides the faces that determines them), else computed.
 
-        A disk that is full or may not be written costs nothing but the time of the next run.
+        If the disk is full or read-only, they are computed each time.
         """
         from safetensors.numpy import load, save
 
-        told = {"format": FORMAT, "facegan": metadata.version("facegan"), "faces": self.faces, "key": dict(key)}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        path = self.folder / f"{name}-{digest[:40]}.safetensors"
+        versions = {"format": _CACHE_FORMAT, "facegan": metadata.version("facegan")}
+        identity = json.dumps({**versions, "faces": self.faces, "key": dict(key)}, sort_keys=True)
+        path = self.folder / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:40]}.safetensors"
         data = read_cached(path)
-        if data is None:
-            arrays = compute()
-            with contextlib.suppress(DiskError, OSError):
-                make_folder(self.folder)
-                write_cached(path, save({part: np.ascontiguousarray(array) for part, array in arrays.items()}))
-                self._thin_out(path)
-            return arrays
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        self.found.append(name)
-        return load(data)
-
-    def _thin_out(self, newest: Path) -> None:
-        files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-        total = 0
-        for path in files:
-            total += path.stat().st_size
-            if total > _MOST_BYTES and path != newest:
-                path.unlink(missing_ok=True)
-
-
-_BATCH = 64
-_BLOCK = 2_048  # faces of the training at a time
-_PREFERRED = ("test", "train")
-
-
-def open_split(shards: str, split: str) -> FaceShards:
-    """The faces of ``split``; with ``auto`` of test where there is one, else of train, else of the first.
-
-    Raises:
-        DatasetError: there is no such dataset or split, or it is damaged.
-        SettingsError: the shards are others' than facegan's.
-    """
-    if is_webdataset(shards):
-        raise SettingsError(
-            f"--shards {shards}: nothing tells which faces these are, nor their splits.\n"
-            "facegan eval takes a dataset of facegan prep."
-        )
-    if split == "auto":
-        splits = splits_of(shards)
-        split = next((name for name in _PREFERRED if name in splits), splits[0] if splits else "train")
-    return FaceShards(shards, split, cache="off")
-
-
-def splits_of(shards: str) -> list[str]:
-    """
-    Raises:
-        DatasetError: there is no such dataset.
-    """
-    return info_of(shards).splits
-
-
-def info_of(shards: str) -> DatasetInfo:
-    """dataset.json of a folder or URL; raises as `splits_of`."""
-    return read_info(shards) if is_url(shards) else DatasetInfo.read(Path(shards))
+        if data is not None:
+            mark_used(path)
+            self.hits.append(name)
+            return load(data)
+        arrays = compute()
+        with contextlib.suppress(DiskError, OSError):
+            data = save({part: np.ascontiguousarray(array) for part, array in arrays.items()})
+            evict_lru(make_folder(self.folder), ".safetensors", len(data), _CACHE_BYTES)
+            write_cached(path, data)
+        return arrays
 
 
 class ReferenceFaces:
     """Up to 2 ``n`` faces of a split, in the order of the stream by the seed.
 
-    The first ``n`` are what samples are compared with. The two halves of all are what the floor is of: where the split
-    has 2 ``n`` faces, each half is as large as what is compared.
+    Samples are compared with the first ``n``. The two halves of all faces are compared with each other: if the split
+    has 2 ``n`` faces, each half is as large as the reference.
 
     Attributes:
-        count: how many there are of these.
-        reference, halves: rows of them.
+        count: the number of faces.
+        reference, halves: their rows.
     """
 
     def __init__(self, faces: FaceShards, n: int, seed: int) -> None:
@@ -137,101 +115,87 @@ class ReferenceFaces:
         self.halves = (slice(0, half), slice(half, 2 * half))
         self.size, self.channels, self.split = faces.size, faces.channels, faces.split
         self.fingerprint = faces.fingerprint
-        self.kept = FeatureCache({"faces": faces.content_key, "split": faces.split, "count": self.count, "seed": seed})
+        self.cache = FeatureCache({"faces": faces.content_key, "split": faces.split, "count": self.count, "seed": seed})
         self._images: Tensor | None = None
-        self._seen: dict[tuple[str, int, int], Arrays] = {}
+        self._extracted: dict[tuple[str, int, int], Arrays] = {}
 
     def images(self) -> Tensor:
-        """uint8 (count, C, S, S); read when it is first asked for."""
+        """uint8 (count, C, S, S), read on first use."""
         if self._images is None:
-            self._images = read_faces(self._faces, self.count, self._seed)
+            faces = self._faces
+            self._images = torch.empty((self.count, faces.channels, faces.size, faces.size), dtype=torch.uint8)
+            for first, block in _batches(faces, self.count, self._seed):
+                self._images[first : first + len(block)] = block
         return self._images
 
-    def seen(self, view: Extractor, rows: slice) -> Arrays:
-        """These rows, as a view sees them."""
-        if not view.rowwise:
-            return self._once(view, rows)
-        whole = self._once(view, slice(0, self.count))
-        return {name: array[rows] for name, array in whole.items()}
+    def extract(self, extractor: Extractor, rows: slice) -> Arrays:
+        """The extractor's arrays of these rows, from the cache if possible."""
+        extracted = slice(0, self.count) if extractor.per_image else rows
+        place = (extractor.name, extracted.start, extracted.stop)
+        if place not in self._extracted:
+            key = {**extractor.key(), "rows": [extracted.start, extracted.stop]}
+            self._extracted[place] = self.cache.get(
+                extractor.name, key, lambda: extractor.extract(self.images()[extracted])
+            )
+        arrays = self._extracted[place]
+        return {name: array[rows] for name, array in arrays.items()} if extractor.per_image else arrays
 
-    def floor(self, view: Extractor, wanted: tuple[str, ...]) -> dict[str, float]:
-        """What one half comes to beside the other."""
+    def real_vs_real(self, extractor: Extractor, wanted: tuple[str, ...]) -> dict[str, float]:
+        """The metrics of one half against the other."""
 
         def compare() -> Arrays:
-            first, second = (self.seen(view, rows) for rows in self.halves)
-            found = view.compare(first, second, wanted)
+            first, second = (self.extract(extractor, rows) for rows in self.halves)
+            found = extractor.compare(first, second, wanted)
             return {name: np.array([value]) for name, value in found.items()}
 
-        kept = self.kept.get(f"floor-{view.name}", {**view.key(), **view.settings(), "wanted": sorted(wanted)}, compare)
-        return {name: float(value[0]) for name, value in kept.items()}
-
-    def _once(self, view: Extractor, rows: slice) -> Arrays:
-        place = (view.name, rows.start, rows.stop)
-        if place not in self._seen:
-            key = {**view.key(), "rows": [rows.start, rows.stop]}
-            self._seen[place] = self.kept.get(view.name, key, lambda: view.see(self.images()[rows]))
-        return self._seen[place]
+        key = {**extractor.key(), **extractor.settings(), "wanted": sorted(wanted)}
+        found = self.cache.get(f"{extractor.name}-real-vs-real", key, compare)
+        return {name: float(value[0]) for name, value in found.items()}
 
 
-def read_faces(faces: FaceShards, count: int, seed: int) -> Tensor:
-    """The first ``count`` of the stream's order by the seed: uint8 (count, C, S, S)."""
-    images = torch.empty((count, faces.channels, faces.size, faces.size), dtype=torch.uint8)
-    for first, block in _batches(faces, count, seed):
-        images[first : first + len(block)] = block
-    return images
+class TrainingFaces:
+    """The split train, or the measured split if the dataset has no train, read in blocks.
 
+    Args:
+        measured_split: the split that samples are compared with.
+        trained_on: fingerprint of the faces that the generator was trained on, "" if unknown.
 
-def blocks_of(faces: FaceShards) -> Iterator[Tensor]:
-    """All faces, each once, in blocks: uint8 (up to 2,048, C, S, S). The same blocks each time."""
-    waiting: list[Tensor] = []
-    for _, block in _batches(faces, len(faces), seed=0):
-        waiting.append(block.contiguous())
-        if len(waiting) * _BATCH >= _BLOCK:
-            yield torch.cat(waiting)
-            waiting = []
-    if waiting:
-        yield torch.cat(waiting)
+    Attributes:
+        is_separate: the measured split is another one, so its faces are not copies of training faces.
+        is_other_dataset: the generator was trained on other faces than these.
+    """
+
+    def __init__(self, shards: str, measured_split: str, trained_on: str) -> None:
+        self.split = "train" if "train" in dataset_info(shards).splits else measured_split
+        self._faces = FaceShards(shards, self.split, cache="off")
+        self.is_separate = self.split != measured_split
+        self.fingerprint = self._faces.content_key
+        self.is_other_dataset = bool(trained_on) and trained_on != self._faces.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def copy_rate(self, samples: Tensor) -> float:
+        """`facegan.evaluate.memorization.copy_rate` of uint8 (N, C, S, S)."""
+        return copy_rate(samples, self._blocks())
+
+    def picture(self, samples: Tensor) -> NDArray[np.uint8]:
+        """`facegan.evaluate.memorization.neighbours_picture`: uint8 (H, W, 3)."""
+        return neighbours_picture(samples, self._blocks(), neighbours(samples, self._blocks()))
+
+    def _blocks(self) -> Iterator[Tensor]:
+        """All faces, each once, uint8 (up to 2,048, C, S, S); the same blocks each time."""
+        batches: list[Tensor] = []
+        for _, batch in _batches(self._faces, len(self._faces), seed=0):
+            batches.append(batch.contiguous())
+            if len(batches) * _BATCH >= _BLOCK:
+                yield torch.cat(batches)
+                batches = []
+        if batches:
+            yield torch.cat(batches)
 
 
 def _batches(faces: FaceShards, count: int, seed: int) -> Iterator[tuple[int, Tensor]]:
     with closing(faces.batches(_BATCH, seed=seed)) as batches:
         for first in range(0, count, _BATCH):
             yield first, next(batches)[: count - first]
-
-
-# The faces of the training: who of the samples copies one of them, and which are nearest.
-
-_TRAIN = "train"
-LEAST_FACES = AGAINST  # of which copies can be told
-
-
-class TrainingFaces:
-    """The dataset's split train, or the split that is measured by where there is none; read in blocks.
-
-    Args:
-        measured: the split that samples are measured by.
-        trained_on: fingerprint of the faces that a generator was trained on; "" where nothing tells.
-
-    Attributes:
-        unseen: the split that is measured by holds faces that no training saw.
-        others: the generator was trained on other faces than these.
-    """
-
-    def __init__(self, shards: str, measured: str, trained_on: str) -> None:
-        self.split = _TRAIN if _TRAIN in splits_of(shards) else measured
-        self._faces = FaceShards(shards, self.split, cache="off")
-        self.unseen = self.split != measured
-        self.fingerprint = self._faces.content_key
-        self.others = bool(trained_on) and trained_on != self._faces.fingerprint
-
-    def __len__(self) -> int:
-        return len(self._faces)
-
-    def copied(self, samples: Tensor) -> float:
-        """`facegan.evaluate.memorization.copied_share` of uint8 (N, C, S, S)."""
-        return copy_rate(samples, blocks_of(self._faces))
-
-    def picture(self, samples: Tensor) -> NDArray[np.uint8]:
-        """`facegan.evaluate.memorization.neighbours_picture`: uint8 (H, W, 3)."""
-        found = neighbours(samples, blocks_of(self._faces))
-        return neighbours_picture(samples, blocks_of(self._faces), found)

@@ -1,24 +1,28 @@
-"""`facegan eval`, and the stage ``[eval]``: where train, which samples, and evaluate, which measures, are joined."""
+"""`evaluate_run`: `facegan eval` and the stage ``[eval]`` of a recipe; writes eval.json and neighbours.png."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from facegan.config import EvalConfig
 from facegan.config.resources import EvalResources
 from facegan.console import Console
+from facegan.evaluate.evaluation import Evaluation, evaluate
+from facegan.evaluate.reference import open_split
+from facegan.evaluate.target import SampleFn, find_target
+from facegan.files import TEMPORARY, disk_errors, make_folder, write_json
+from facegan.nets import Generator
+from facegan.nets.weights import read_generator
 from facegan.plugins import Trust, is_import_path
 from facegan.run_dir import EVALUATION, NEIGHBOURS
+from facegan.sample.generate import channels_last, sample_images, save_png
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from facegan.evaluate import Evaluation
-    from facegan.evaluate.target import SampleFn
-    from facegan.nets import Generator
-
-_BLOCK = 256  # samples between two steps of the progress
+_BLOCK = 256  # samples per step of the progress bar
 
 
 def evaluate_run(
@@ -31,66 +35,64 @@ def evaluate_run(
     out: Path | None = None,
     trust_code: Trust = False,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """Measures a run, a checkpoint, a generator's file or a folder of images, and writes what came of it.
+    """Evaluate a run, a checkpoint, a generator's file or a folder of images, and write the result.
 
     Args:
-        out: the folder of eval.json and neighbours.png; None: a run's own, and nothing is written of other targets.
-        trust_code: of the generator, as `facegan.load_generator` has it.
+        out: the folder for eval.json and neighbours.png; None: a run's own folder, and nothing for other targets.
+        trust_code: as in `facegan.load_generator`.
 
     Returns:
-        What eval.json has, and the same as an object.
+        The content of eval.json, and the evaluation.
 
     Raises:
-        DiskError: ``out`` can't be written; told before anything is computed.
-        FaceganError: what `facegan.evaluate.evaluate` raises.
+        DiskError: ``out`` cannot be written; checked before anything is computed.
+        FaceganError: as `facegan.evaluate.evaluate`.
     """
-    from facegan.evaluate import evaluate, find_target
-    from facegan.files import make_folder, write_json
-    from facegan.sample.generate import save_png
-
-    subject = find_target(target)
-    folder = out or (target if subject.kind == "run" else None)
+    found_target = find_target(target)
+    folder = out or (target if found_target.kind == "run" else None)
     if folder:
-        _refuse_unwritable(make_folder(folder))
-    found = evaluate(
-        subject,
+        make_folder(folder)
+        with disk_errors(folder), tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=TEMPORARY):
+            pass  # a file can be written there
+    else:
+        config = config.model_copy(update={"neighbours": 0})  # the picture would not be written
+    evaluation = evaluate(
+        found_target,
         shards,
-        config if folder else config.model_copy(update={"neighbours": 0}),  # a picture needs a place
-        _drawing(console),
+        config,
+        _sampler(console),
         resources=resources,
         trust_code=trust_code,
         console=console,
     )
-    picture = folder / NEIGHBOURS if folder and found.picture is not None else None
-    told = found.to_json(picture)
+    picture = folder / NEIGHBOURS if folder and evaluation.picture is not None else None
+    content = evaluation.to_json(picture)
+    if picture and evaluation.picture is not None:
+        save_png(picture, evaluation.picture)
     if folder:
-        if picture and found.picture is not None:
-            save_png(picture, found.picture)
-        write_json(folder / EVALUATION, told)
-    return told, found
+        write_json(folder / EVALUATION, content)
+    return content, evaluation
 
 
-def _refuse_unwritable(folder: Path) -> None:
-    """
-    Raises:
-        DiskError: no file can be written there. Told before hours of work.
-    """
-    import tempfile
+def plan(target: Path, shards: str, config: EvalConfig) -> dict[str, Any]:
+    """What `evaluate_run` would measure. Writes nothing, and imports no user code: that is listed in ``not_tried``."""
+    found_target, faces = find_target(target), open_split(shards, config.split)
+    nets = "" if found_target.kind == "folder" else read_generator(found_target.path)[2].name
+    return {
+        "measured": found_target.to_json(),
+        "shards": shards,
+        "split": faces.split,
+        "faces": min(config.n, len(faces)),
+        "samples": min(config.n, found_target.about.get("images", config.n)),
+        "metrics": list(config.asked),
+        "not_tried": [nets] if is_import_path(nets) else [],
+    }
 
-    from facegan.files import TEMPORARY, disk_errors
 
-    with disk_errors(folder), tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=TEMPORARY):
-        pass
+def _sampler(console: Console) -> SampleFn:
+    """`facegan.sample.generate.sample_images` with a progress bar."""
 
-
-def _drawing(console: Console) -> SampleFn:
-    """`facegan.training.sample_images` with progress."""
-
-    def draw(generator: Generator, n: int, seed: int) -> Tensor:
-        import torch
-
-        from facegan.sample.generate import channels_last, sample_images
-
+    def sample(generator: Generator, n: int, seed: int) -> Tensor:
         spec = generator.spec
         channels_last(generator)
         images = torch.empty((n, spec.channels, spec.size, spec.size), dtype=torch.uint8)
@@ -101,26 +103,4 @@ def _drawing(console: Console) -> SampleFn:
                 progress.advance(len(block))
         return images
 
-    return draw
-
-
-def plan(target: Path, shards: str, config: EvalConfig) -> dict[str, Any]:
-    """What `evaluate_run` would measure. Touches nothing; raises what is known before anything is computed.
-
-    No module is imported that the generator names: it is in ``not_tried``.
-    """
-    from facegan.evaluate import find_target
-    from facegan.evaluate.reference import open_split
-    from facegan.nets.weights import read_generator
-
-    subject, faces = find_target(target), open_split(shards, config.split)
-    nets = "" if subject.kind == "folder" else read_generator(subject.path)[2].name
-    return {
-        "measured": subject.to_json(),
-        "shards": shards,
-        "split": faces.split,
-        "faces": min(config.n, len(faces)),
-        "samples": min(config.n, subject.about.get("images", config.n)),
-        "metrics": list(config.asked),
-        "not_tried": [nets] if is_import_path(nets) else [],
-    }
+    return sample

@@ -1,4 +1,4 @@
-"""Faces, a tiny generator, and weights for the Inception network that are random numbers."""
+"""Faces, a tiny generator, and random weights for the Inception network."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.recipes.program import facegan
 
 @pytest.fixture(scope="package")
 def faces(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Path:
-    """60 drawn faces of 32 pixels: 31 in the split train, 9 in val, 20 in test. Not to be written to."""
+    """60 drawn faces of 32 pixels: 31 in the split train, 9 in val, 20 in test. Read-only."""
     out = tmp_path_factory.mktemp("faces") / "out"
-    prepare(portraits, out, PrepConfig(size=32, crop="center178", detector="none", split="0.5,0.1,0.4"), workers=1)
+    prepare(portraits, out, PrepConfig(size=32, crop="center178", detector="none", split="0.5,0.1,0.4"), workers=0)
     return out
 
 
 @pytest.fixture(scope="package")
 def run(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
-    """A DCGAN of four channels after 16 images. Not to be written to."""
+    """A DCGAN of four channels after 16 images. Read-only."""
     run = tmp_path_factory.mktemp("runs") / "run"
     sets = ("--set", "train.width=4", "--set", "train.precision=fp32", "--log-every", 8, "--device", "cpu")
     ended = facegan("train", "--shards", faces, "--run", run, "--images", 16, "--batch", 4, *sets, "--save-every", 8)
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
 
 @pytest.fixture(scope="package")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inception's tensors in torch-fidelity's format, of random numbers that keep the features' size."""
+    """Random Inception weights in torch-fidelity's format that keep the features' scale."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -56,7 +56,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing answers there, and no weights lie about: as on a new machine without a network."""
+    """A machine without a network and without any weights."""
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -1,4 +1,4 @@
-"""Sets of images that the measures are to order: drawn faces, what a model has learnt of them, and what is none."""
+"""Sets of images that metrics must order: drawn faces, samples of models of them, and noise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from facegan.config import TrainConfig
@@ -29,7 +30,7 @@ def drawn_faces(count: int, size: int = 64, first: int = 0) -> Tensor:
 
 
 def learnt(faces: Tensor, count: int, components: int = 24, seed: int = 0) -> Tensor:
-    """Samples of a model that is trained in no time: a Gaussian over eigenfaces (Turk & Pentland 1991)."""
+    """Samples of a model that is fitted at once: a Gaussian over eigenfaces (Turk & Pentland 1991)."""
     flat = faces.flatten(1).double().numpy()
     mean = flat.mean(0)
     _, scales, directions = np.linalg.svd(flat - mean, full_matrices=False)
@@ -38,9 +39,9 @@ def learnt(faces: Tensor, count: int, components: int = 24, seed: int = 0) -> Te
     return torch.from_numpy(pixels.clip(0, 255).round().astype(np.uint8)).view(count, *faces.shape[1:])
 
 
-def trained(faces: Tensor, run: Path, count: int, rounds: int) -> Tensor:
-    """Samples of a small DCGAN after so many rounds, by the settings of the recipe ``smoke``."""
-    images = 16 * rounds
+def trained(faces: Tensor, run: Path, count: int, steps: int) -> Tensor:
+    """Samples of a small DCGAN after this many steps of the recipe ``smoke``."""
+    images = 16 * steps
     changes = {"images": images, "save_every": images, "sample_every": images, "log_every": images, "precision": "fp32"}
     config = TrainConfig.of({**read_recipe("smoke").train().model_dump(), **changes})
     train(config, TensorFaces(faces, "drawn faces"), run, device="cpu")
@@ -49,7 +50,7 @@ def trained(faces: Tensor, run: Path, count: int, rounds: int) -> Tensor:
 
 @torch.inference_mode()
 def untrained(count: int, size: int = 64, nets: str = "dcgan") -> Tensor:
-    """Samples of a generator that has seen nothing."""
+    """Samples of an untrained generator."""
     generator = make_generator(NetSpec(name=nets, size=size, width=16, norm="none"))
     generator.initialise(torch.Generator().manual_seed(0))
     latents = torch.randn(count, 100, generator=torch.Generator().manual_seed(1))
@@ -80,3 +81,10 @@ def to_arrays(images: Tensor) -> list[np.ndarray]:
 
 def to_tensor(arrays: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def textures(count: int, size: int = 32, channels: int = 3, seed: int = 0, blur: float = 2.0) -> Tensor:
+    """Clouds of one size of detail: uint8 (count, channels, size, size)."""
+    noise = np.random.default_rng(seed).standard_normal((count, channels, size, size))
+    clouds = ndimage.gaussian_filter(noise, (0, 0, blur, blur), mode="wrap")
+    return torch.from_numpy((128 + 50 * clouds / clouds.std()).clip(0, 255).round().astype(np.uint8))

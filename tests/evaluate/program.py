@@ -16,14 +16,14 @@ from tests.recipes.program import Ended, facegan
 
 
 def evaluated(*arguments: object) -> dict[str, Any]:
-    """What `facegan eval --json` tells, where it ends well."""
+    """The JSON of a successful `facegan eval`."""
     ended = facegan("eval", *arguments, "--json", "--device", "cpu")
     assert ended.code == 0, ended.stderr
     return json.loads(ended.stdout)
 
 
 def refused(*arguments: object) -> tuple[int, str]:
-    """Exit code, and the error without what was noted before it."""
+    """Exit code, and the error message without the notes before it."""
     ended: Ended = facegan("eval", *arguments, "--device", "cpu")
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""

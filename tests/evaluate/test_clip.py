@@ -1,4 +1,4 @@
-"""CLIP's metrics, from tensors: the same as torch-fidelity has of the TorchScript program that holds them."""
+"""CLIP's metrics from tensors equal torch-fidelity's from the TorchScript program that contains them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from facegan.errors import ModelError
-from facegan.evaluate.features import Clip
-from facegan.evaluate.pretrained import find_weights
+from facegan.evaluate.pretrained import Clip, find_weights
 from facegan.manifests import network_weights
 from tests.evaluate.program import evaluated, fidelity, refused, write_faces
 
@@ -24,7 +23,7 @@ SIDE, FEATURES = 32, 24
 
 
 class Published(nn.Module):
-    """CLIP as its TorchScript file has it: the image network, and of the text network what tells its features."""
+    """CLIP as in its TorchScript file: the image network, and the text network's tensors that give its sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +39,7 @@ class Published(nn.Module):
 
 @pytest.fixture(scope="module")
 def clip() -> Published:
-    """A small one of random numbers; rounded to 16 bits, as the published one is."""
+    """A small one with random weights, rounded to 16 bits as the published one is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries that torch-fidelity imports
         import torch_fidelity.feature_extractor_clip  # noqa: F401  # its warnings are of the import
@@ -70,7 +69,7 @@ def program(clip: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("channels", "side"), [(3, 64), (1, 28), (3, 20)])
-def test_features_are_those_of_torch_fidelity(tensors: Path, program: Path, channels: int, side: int) -> None:
+def test_features_equal_torch_fidelitys(tensors: Path, program: Path, channels: int, side: int) -> None:
     from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
 
     with warnings.catch_warnings():
@@ -86,9 +85,7 @@ def test_features_are_those_of_torch_fidelity(tensors: Path, program: Path, chan
 
 
 @pytest.mark.slow
-def test_values_are_those_of_torch_fidelitys_own_program(
-    faces: Path, tensors: Path, program: Path, tmp_path: Path
-) -> None:
+def test_metrics_equal_torch_fidelitys_program(faces: Path, tensors: Path, program: Path, tmp_path: Path) -> None:
     samples = write_faces(tmp_path / "samples", faces, "train", count=20)
     real = write_faces(tmp_path / "real", faces, "test")
     theirs = fidelity(samples, real, "clip-vit-b-32", program, "--fid", "--kid", "--kid-subset-size", "20")
@@ -97,39 +94,39 @@ def test_values_are_those_of_torch_fidelitys_own_program(
     assert ours["kid_clip"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3, abs=1e-9)
 
 
-def test_eval_tells_by_what(faces: Path, run: Path, tensors: Path, tmp_path: Path) -> None:
-    told = evaluated(run, "--shards", faces, "--n", 12, "--clip-weights", tensors, *ASKED, "--out", tmp_path / "out")
-    assert {*told["metrics"]} == {"fid_clip", "kid_clip", "kid_clip_std"}
-    assert {*told["floors"]} == {"fid_clip", "kid_clip"}
-    assert told["metrics"]["fid_clip"] > told["floors"]["fid_clip"] > 0
-    assert told["protocol"]["clip"] == {
+def test_protocol_names_the_weights(faces: Path, run: Path, tensors: Path, tmp_path: Path) -> None:
+    found = evaluated(run, "--shards", faces, "--n", 12, "--clip-weights", tensors, *ASKED, "--out", tmp_path / "out")
+    assert {*found["metrics"]} == {"fid_clip", "kid_clip", "kid_clip_std"}
+    assert {*found["floors"]} == {"fid_clip", "kid_clip"}
+    assert found["metrics"]["fid_clip"] > found["floors"]["fid_clip"] > 0
+    assert found["protocol"]["clip"] == {
         "name": "CLIP vision transformer of 32×32",
         "resize": "bilinear to 32×32, as TensorFlow 1 does it",
         "weights": "clip.safetensors",
         "sha256": hashlib.sha256(tensors.read_bytes()).hexdigest(),
         "published": False,
     }
-    assert told["protocol"]["kid"]["subset_size"] == 12
-    warned = " ".join(told["warnings"])
+    assert found["protocol"]["kid"]["subset_size"] == 12
+    warned = " ".join(found["warnings"])
     assert "clip.safetensors is not the published CLIP ViT-B/32" in warned
-    assert "A FID of 12 samples and 12 real faces is too large by its bias" in warned
+    assert "The FID of 12 samples and 12 real faces is biased upwards" in warned
 
 
-def test_it_is_fetched_only_where_it_is_named(faces: Path, run: Path, tmp_path: Path, no_network: None) -> None:
+def test_weights_are_downloaded_only_by_name(faces: Path, run: Path, tmp_path: Path, no_network: None) -> None:
     asked = (run, "--shards", faces, "--n", 12, "--set", "eval.neighbours=0", "--out", tmp_path / "out")
-    told = evaluated(*asked)
-    assert "swd" in told["metrics"]
-    assert told["absent"]["fid_clip"] == (
-        "the weights of OpenAI's CLIP ViT-B/32, as OpenCLIP publishes its tensors, are not on this machine (605 MB)"
+    found = evaluated(*asked)
+    assert "swd" in found["metrics"]
+    assert found["absent"]["fid_clip"] == (
+        "OpenAI's CLIP ViT-B/32, as OpenCLIP publishes its tensors: the weights are not on this machine (605 MB)"
     )
-    assert "fetching" not in told["absent"]["kid_clip"]
+    assert "download" not in found["absent"]["kid_clip"]
     code, said = refused(*asked, "--metrics", "fid_clip")
     assert code == 1
-    assert "fetching them failed" in said
+    assert "the download failed" in said
     assert "Name them with --clip-weights FILE, or put clip-vit-b-32.safetensors into $FACEGAN_MODELS." in said
 
 
-def test_a_file_of_the_published_name_has_to_be_it(
+def test_published_file_name_needs_its_checksum(
     faces: Path, run: Path, tensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = network_weights("clip")
@@ -137,11 +134,11 @@ def test_a_file_of_the_published_name_has_to_be_it(
     monkeypatch.setenv("FACEGAN_MODELS", str(tmp_path))
     code, said = refused(run, "--shards", faces, "--n", 12, *ASKED, "--out", tmp_path / "out")
     assert code == 1
-    assert f"it has to be {known.sha256}" in said
+    assert f"it must be {known.sha256}" in said
 
 
 def residual_network() -> dict[str, Tensor]:
-    """A CLIP, but none that the metrics are named by."""
+    """A CLIP, but not the vision transformer."""
     from torch_fidelity.feature_extractor_clip import ModifiedResNet
 
     net = ModifiedResNet((1, 1, 1, 1), output_dim=FEATURES, heads=32, input_resolution=32, width=64)
@@ -168,12 +165,12 @@ def _without(name: str) -> Any:
         lambda held: held | {"visual.positional_embedding": torch.zeros(())},
         lambda held: held | {"visual.positional_embedding": torch.zeros(1, 64)},  # for images of no pixels
         lambda held: residual_network(),
-        # Networks of more than all memory, told by tensors of no size.
+        # Tensors of no size that ask for more than all memory.
         lambda held: held | {"text_projection": torch.zeros(0, 2**40)},
         lambda held: held | {"visual.conv1.weight": torch.zeros(2**24, 1, 1, 1)},
     ],
 )
-def test_weights_of_another_network(tensors: Path, tmp_path: Path, damage: Any) -> None:
+def test_weights_of_another_network_are_refused(tensors: Path, tmp_path: Path, damage: Any) -> None:
     from safetensors.torch import load_file
 
     path = tmp_path / "other.safetensors"
@@ -182,6 +179,6 @@ def test_weights_of_another_network(tensors: Path, tmp_path: Path, damage: Any) 
         Clip(find_weights("clip", path))
 
 
-def test_openais_own_file_is_not_run(program: Path) -> None:
-    with pytest.raises(ModelError, match=r"clip\.pt is no \.safetensors\. --clip-weights takes tensors alone"):
+def test_torchscript_file_is_not_run(program: Path) -> None:
+    with pytest.raises(ModelError, match=r"clip\.pt is not a \.safetensors\. --clip-weights takes tensors alone"):
         find_weights("clip", program)

@@ -1,4 +1,4 @@
-"""Density, coverage and neighbours against a second implementation that holds all distances at once."""
+"""Density, coverage and nearest neighbours against an implementation with all distances at once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from facegan.errors import SettingsError
-from facegan.evaluate import density_coverage, nearest
-from facegan.evaluate import density_coverage as manifold
+from facegan.evaluate import density_coverage, manifold, nearest
 
 
 def cloud(count: int, features: int = 8, seed: int = 0, mean: float = 0) -> np.ndarray:
@@ -28,12 +27,12 @@ def by_all_distances(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[float,
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.integers(7, 60), st.integers(1, 60), st.integers(1, 6), st.floats(0, 1.5))
-def test_it_is_the_papers(seed: int, real: int, fake: int, k: int, apart: float) -> None:
+def test_values_equal_the_papers_equations(seed: int, real: int, fake: int, k: int, apart: float) -> None:
     a, b = cloud(real, seed=seed), cloud(fake, seed=seed + 1, mean=apart)
     assert density_coverage(a, b, k) == pytest.approx(by_all_distances(a, b, k))
 
 
-def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = cloud(300), cloud(250, seed=1, mean=0.3)
     whole = density_coverage(a, b), nearest(b, a, 4)
     monkeypatch.setattr(manifold, "_BLOCK_ENTRIES", 301)  # a row at a time
@@ -42,7 +41,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.allclose(one, other)
 
 
-def test_not_all_distances_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifold, "_BLOCK_ENTRIES", 1 << 16)
     a, b = cloud(2000), cloud(2000, seed=1)
     tracemalloc.start()
@@ -54,7 +53,7 @@ def test_not_all_distances_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert peak_bytes < 8 * len(a) * len(b) / 4
 
 
-def test_samples_of_the_same_law_are_near_1_and_others_near_0() -> None:
+def test_equal_distributions_reach_the_papers_limit() -> None:
     real = cloud(1000, features=4)
     density, coverage = density_coverage(real, cloud(1000, features=4, seed=1))
     assert density == pytest.approx(1, abs=0.1)
@@ -62,7 +61,7 @@ def test_samples_of_the_same_law_are_near_1_and_others_near_0() -> None:
     assert density_coverage(real, cloud(1000, features=4, seed=1, mean=9)) == (0, 0)
 
 
-def test_one_sample_again_and_again_covers_little_however_dense() -> None:
+def test_one_repeated_sample_covers_little() -> None:
     real = cloud(500)
     one = np.repeat(real.mean(0, keepdims=True), 500, axis=0)
     density, coverage = density_coverage(real, one)
@@ -70,15 +69,15 @@ def test_one_sample_again_and_again_covers_little_however_dense() -> None:
     assert coverage < 0.2
 
 
-def test_real_images_that_are_there_often_have_balls_of_nothing() -> None:
-    """Rounding may not let them reach themselves, however far the features are from 0."""
+def test_repeated_real_images_have_empty_balls() -> None:
+    """Rounding must not matter, however far the features are from 0."""
     real = np.repeat(cloud(4, mean=1000), 8, axis=0)
     assert density_coverage(real, real) == (0, 0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 40), st.integers(4, 40), st.integers(1, 4))
-def test_neighbours_are_scipys(seed: int, queries: int, references: int, count: int) -> None:
+def test_nearest_equals_scipy(seed: int, queries: int, references: int, count: int) -> None:
     a, b = cloud(queries, seed=seed), cloud(references, seed=seed + 1)
     distances, indices = nearest(a, b, count)
     every = cdist(a, b)
@@ -86,19 +85,19 @@ def test_neighbours_are_scipys(seed: int, queries: int, references: int, count: 
     assert np.allclose(distances, np.sort(every)[:, :count])
 
 
-def test_what_is_there_is_at_distance_0() -> None:
+def test_equal_images_have_distance_0() -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 12288)).astype(np.float32)
     distances, indices = nearest(images[::3], images)
     assert (indices[:, 0] == np.arange(0, 40, 3)).all()
     assert (distances == 0).all()
 
 
-def test_what_can_not_be_compared() -> None:
-    with pytest.raises(SettingsError, match="9 images can't be compared with 5 real images: it takes 1 and 6"):
+def test_wrong_features_are_errors() -> None:
+    with pytest.raises(SettingsError, match="at least 1 image and 6 real images, not 9 and 5"):
         density_coverage(cloud(5), cloud(9))
-    with pytest.raises(SettingsError, match="0 images can't be compared"):
+    with pytest.raises(SettingsError, match="not 0 and 9"):
         density_coverage(cloud(9), cloud(0))
-    with pytest.raises(SettingsError, match="2 references: it takes 1 and 3"):
+    with pytest.raises(SettingsError, match="3 references, not 4 and 2"):
         nearest(cloud(4), cloud(2), 3)
-    with pytest.raises(SettingsError, match="4 features can't be compared with 8"):
+    with pytest.raises(SettingsError, match="not 4 and 8 features"):
         nearest(cloud(4, 4), cloud(4, 8))

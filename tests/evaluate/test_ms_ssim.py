@@ -11,7 +11,7 @@ from torch import Tensor
 from facegan.errors import SettingsError
 from facegan.evaluate import ms_ssim_pairs
 from facegan.evaluate.ms_ssim import SIGMA, WEIGHTS, _draw, ms_ssim, scales
-from tests.evaluate.test_swd import textures
+from tests.evaluate.drawn import textures
 
 
 def by_scipy(a: Tensor, b: Tensor, count: int) -> list[float]:
@@ -39,14 +39,14 @@ def by_scipy(a: Tensor, b: Tensor, count: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("size", "channels", "count"), [(64, 3, 3), (28, 1, 2), (32, 3, 2), (128, 1, 4)])
-def test_it_is_the_papers(size: int, channels: int, count: int) -> None:
+def test_values_equal_the_papers_equations(size: int, channels: int, count: int) -> None:
     a = textures(4, size, channels)
     b = (a.float() * 0.8 + 0.2 * textures(4, size, channels, seed=1)).round().to(torch.uint8)
     assert scales(size) == count
     assert ms_ssim(a, b).tolist() == pytest.approx(by_scipy(a, b, count), abs=1e-4)
 
 
-def test_equal_images_are_at_1_and_the_less_alike_the_less() -> None:
+def test_similarity_falls_from_1() -> None:
     a, other = textures(6, 64), textures(6, 64, seed=1)
     mixed = [(a.float() * (1 - part) + other * part).round().to(torch.uint8) for part in (0, 0.2, 0.5, 1)]
     found = [float(ms_ssim(a, images).mean()) for images in mixed]
@@ -55,12 +55,12 @@ def test_equal_images_are_at_1_and_the_less_alike_the_less() -> None:
     assert found[-1] < 0.2
 
 
-def test_a_negative_is_at_0() -> None:
+def test_negatives_have_similarity_0() -> None:
     a = textures(2, 64)
     assert ms_ssim(a, 255 - a).tolist() == [0, 0]
 
 
-def test_pairs_are_of_two_images_and_the_seeds_alone() -> None:
+def test_pairs_are_uniform_and_seeded() -> None:
     first, second = _draw(5, 20_000, 3)
     assert (first != second).all()
     shares = np.bincount(5 * first + second, minlength=25).reshape(5, 5) / 20_000
@@ -69,18 +69,18 @@ def test_pairs_are_of_two_images_and_the_seeds_alone() -> None:
     assert ms_ssim_pairs(images, 300, 1) == ms_ssim_pairs(images, 300, 1) != ms_ssim_pairs(images, 300, 2)
 
 
-def test_the_mean_of_all_pairs() -> None:
+def test_mean_over_all_pairs() -> None:
     images = textures(4)
     every = [(i, j) for i in range(4) for j in range(4) if i != j]
     known = ms_ssim(images[[i for i, _ in every]], images[[j for _, j in every]]).mean()
     assert ms_ssim_pairs(images, 4000, 0) == pytest.approx(float(known), abs=0.005)
 
 
-def test_one_image_again_and_again_is_at_1() -> None:
+def test_one_repeated_image_has_similarity_1() -> None:
     assert ms_ssim_pairs(textures(1).expand(9, -1, -1, -1), 20, 0) == pytest.approx(1, abs=1e-5)
 
 
-def test_what_can_not_be_compared() -> None:
+def test_wrong_images_are_errors() -> None:
     for images, pairs in ((textures(1), 5), (textures(3, 10), 5), (textures(3), 0)):
-        with pytest.raises(SettingsError, match="MS-SSIM needs at least 1 pair, 2 images, and 11×11 pixels"):
+        with pytest.raises(SettingsError, match="MS-SSIM needs at least 1 pair, 2 images and 11×11 pixels"):
             ms_ssim_pairs(images, pairs, 0)

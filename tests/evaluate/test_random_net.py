@@ -1,4 +1,4 @@
-"""The random net: the same features everywhere, against a second implementation, and what they are to notice."""
+"""The random net: known features, a second implementation, and what the features respond to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from facegan.errors import SettingsError
 from facegan.evaluate import RANDOM_NET, frechet_distance, random_features, statistics
-from facegan.evaluate.features import FEATURES, SCALE, _weights
-from tests.evaluate.test_swd import textures
+from facegan.evaluate.random_net import FEATURES, _weights
+from tests.evaluate.drawn import textures
 
 KNOWN = [4.2511, -2.1365, -2.0019, -1.0478, 6.3193, -3.7399, -1.5904, -1.6692, 8.8477, -3.2136, -1.9318, 0.6166]
 KNOWN_SUMS = [99.72, 151.48, 206.62]
@@ -46,7 +46,7 @@ def by_loops(images: Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])
-def test_it_is_what_is_said(size: int, channels: int) -> None:
+def test_features_equal_loops(size: int, channels: int) -> None:
     images = textures(2, size, channels)
     found = random_features(images)
     assert found.shape == (2, FEATURES)
@@ -54,45 +54,36 @@ def test_it_is_what_is_said(size: int, channels: int) -> None:
     assert np.allclose(found, by_loops(images), atol=3e-4)
 
 
-def test_weights_are_orthogonal_and_the_first_see_nothing_in_flat_areas() -> None:
-    first, *others = (weight.double().flatten(1).numpy() for weight in _weights())
-    assert np.allclose(first.reshape(32, 3, 9).sum(2), 0, atol=1e-6)
-    # its columns were orthonormal times √2 before each lost a mean: what is left is √2 times a projection
-    assert np.allclose(first.T @ first / 2, np.eye(27) - np.kron(np.eye(3), np.full((9, 9), 1 / 9)), atol=1e-6)
-    for scale, weight in zip((2, 2, 2, SCALE**2), others, strict=True):
-        assert np.allclose(weight @ weight.T, scale * np.eye(len(weight)), atol=1e-6 * scale)
-
-
-def test_features_are_those_of_this_name() -> None:
-    """Where these change, so must the name: protocols with the old one can't be compared any more."""
+def test_features_of_this_name_are_fixed() -> None:
+    """If these change, the name must change: values do not compare across nets."""
     assert RANDOM_NET == "facegan-random-1"
     found = random_features(waves())
     assert found[:, :4].ravel() == pytest.approx(KNOWN, abs=5e-4)
     assert np.abs(found).sum(1) == pytest.approx(KNOWN_SUMS, rel=1e-4)
 
 
-def test_a_row_is_of_its_image_alone() -> None:
+def test_rows_are_independent() -> None:
     images = textures(9)
     assert np.allclose(random_features(images, batch=4), random_features(images), atol=3e-5)
     assert np.allclose(random_features(images[5:6]), random_features(images)[5:6], atol=3e-5)
 
 
-def test_one_channel_is_three_equal_ones() -> None:
+def test_grey_equals_three_equal_channels() -> None:
     grey = textures(3, channels=1)
     assert np.allclose(random_features(grey), random_features(grey.repeat(1, 3, 1, 1)), atol=3e-5)
 
 
-def test_tints_are_seen() -> None:
-    """The sliced Wasserstein distance does not see them."""
+def test_tints_change_the_features() -> None:
+    """They do not change the sliced Wasserstein distance."""
     a = textures(200).div(2, rounding_mode="floor")
     b, tinted = textures(200, seed=1).div(2, rounding_mode="floor"), a.clone()
     tinted[:, 0] += 30
     real = statistics(random_features(a))
-    floor, far = (frechet_distance(real, statistics(random_features(each))) for each in (b, tinted))
-    assert far > 2 * floor
+    real_distance, far = (frechet_distance(real, statistics(random_features(each))) for each in (b, tinted))
+    assert far > 2 * real_distance
 
 
-def test_what_it_does_not_take() -> None:
+def test_wrong_images_are_errors() -> None:
     for shape in ((2, 4, 32, 32), (2, 3, 8, 8)):
         with pytest.raises(SettingsError, match="1 or 3 channels and 16×16 pixels"):
             random_features(torch.zeros(shape, dtype=torch.uint8))

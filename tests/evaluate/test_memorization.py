@@ -1,4 +1,4 @@
-"""Copies of training faces, and the nearest of them, on drawn portraits; and on photographs where they are there."""
+"""Copies and nearest training faces, on drawn portraits and, where available, on photographs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def unseen(drawn: Tensor) -> Tensor:
     return drawn[200:]
 
 
-def test_training_faces_are_copies_and_unseen_ones_are_not(training: Tensor, unseen: Tensor) -> None:
+def test_training_faces_are_copies_others_not(training: Tensor, unseen: Tensor) -> None:
     assert copy_rate(training, training) == 1
     assert copy_rate(unseen, training) <= 0.05
     assert copy_rate(torch.cat([unseen, training[:40]]), training) == pytest.approx(0.5, abs=0.03)
 
 
-def test_what_hides_a_copy_does_not_hide_it(training: Tensor) -> None:
+def test_altered_copies_are_found(training: Tensor) -> None:
     for copies in (
         compressed(training, 95),
         training.flip(-1),
@@ -47,7 +47,7 @@ def test_what_hides_a_copy_does_not_hide_it(training: Tensor) -> None:
         assert copy_rate(copies, training) >= 0.95
 
 
-def test_bad_samples_are_no_copies(training: Tensor) -> None:
+def test_bad_samples_are_not_copies(training: Tensor) -> None:
     for samples in (uniform_noise(40), untrained(40), training[:1].float().mean().to(torch.uint8).expand(9, 3, 64, 64)):
         assert copy_rate(samples, training) == 0
     assert copy_rate(learnt(training, 40), training) <= 0.05
@@ -59,7 +59,7 @@ def test_other_sizes_and_one_channel() -> None:
     assert copy_rate(small[40:], small[:40]) <= 0.05
 
 
-def test_blocks_do_not_matter_and_are_taken_once(training: Tensor, unseen: Tensor) -> None:
+def test_block_size_changes_nothing(training: Tensor, unseen: Tensor) -> None:
     samples = torch.cat([unseen[:5], training[::50]])
     whole, parted = neighbours(samples, training), neighbours(samples, iter(training.split(7)))
     assert (whole.pixel_indices == parted.pixel_indices).all()
@@ -68,7 +68,7 @@ def test_blocks_do_not_matter_and_are_taken_once(training: Tensor, unseen: Tenso
     assert copy_rate(samples, iter(training.split(7))) == copy_rate(samples, training) == pytest.approx(4 / 9)
 
 
-def test_neighbours_are_the_nearest_of_all(training: Tensor, unseen: Tensor) -> None:
+def test_neighbours_are_the_nearest(training: Tensor, unseen: Tensor) -> None:
     found = neighbours(unseen[:6], training, 4)
     flat, every = unseen[:6].flatten(1).double().numpy(), training.flatten(1).double().numpy()
     errors = np.sqrt(np.square(flat[:, None] - every[None]).mean(2))
@@ -80,14 +80,8 @@ def test_neighbours_are_the_nearest_of_all(training: Tensor, unseen: Tensor) -> 
     assert (found.feature_indices[:, 0] == apart.argmin(1)).all()
 
 
-def test_a_copys_nearest_face_is_its_own(training: Tensor) -> None:
-    found = neighbours(training[10:14], training)
-    assert found.pixel_indices[:, 0].tolist() == found.feature_indices[:, 0].tolist() == [10, 11, 12, 13]
-    assert not found.pixel_distances[:, 0].any()
-
-
 @pytest.mark.parametrize(("size", "channels", "times"), [(64, 3, 1), (28, 1, 3)])
-def test_the_picture_shows_each_where_it_belongs(size: int, channels: int, times: int) -> None:
+def test_picture_layout(size: int, channels: int, times: int) -> None:
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (25, channels, size, size), dtype=np.uint8))
     samples, faces = images[:5], images[5:]
@@ -110,21 +104,21 @@ def test_the_picture_shows_each_where_it_belongs(size: int, channels: int, times
     assert (picture[:20] < 128).any()  # titles
 
 
-def test_what_can_not_be_compared(training: Tensor) -> None:
-    with pytest.raises(SettingsError, match="no samples to find the nearest"):
+def test_wrong_faces_are_errors(training: Tensor) -> None:
+    with pytest.raises(SettingsError, match="There are no samples"):
         neighbours(training[:0], training)
-    with pytest.raises(SettingsError, match="2 training faces are too few to show the 3 nearest"):
+    with pytest.raises(SettingsError, match="needs 3 of them, not 2"):
         neighbours(training, training[:2])
-    with pytest.raises(SettingsError, match="the distances to many training faces: 1 is too few"):
+    with pytest.raises(SettingsError, match="many training faces, not 1"):
         copy_rate(training, iter([training[:1], training[:0]]))
-    with pytest.raises(SettingsError, match=r"faces of 64×64 pixels and 3 channels .* of 32×32 pixels and 1 channel\."):
+    with pytest.raises(SettingsError, match=r"not 64×64 pixels in 3 channels and 32×32 pixels in 1 channel\."):
         neighbours(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), training)
-    with pytest.raises(SettingsError, match="no training face 199 to show: there are 150"):
+    with pytest.raises(SettingsError, match="no training face 199: there are only 150"):
         neighbours_picture(training[199:], training[:150], neighbours(training[199:], training))
 
 
 @pytest.mark.slow
-def test_photographs(celeba: Path, models: Path, tmp_path: Path) -> None:
+def test_copies_among_photographs(celeba: Path, models: Path, tmp_path: Path) -> None:
     from facegan import FaceShards, prepare
     from facegan.config import PrepConfig
 

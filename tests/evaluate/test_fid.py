@@ -1,6 +1,8 @@
-"""The Fréchet distance against closed forms and scipy's root of a matrix."""
+"""The Fréchet distance against closed forms and scipy; published statistics are read without trust."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
 
-from facegan.errors import SettingsError
+from facegan.errors import ModelError, SettingsError
 from facegan.evaluate import Gaussian, frechet_distance, statistics
+from facegan.evaluate.fid import fid, read_statistics
+from tests.evaluate.bomb import Bomb
 
 
 def gaussian(mean: list[float], covariance: np.ndarray | list[float]) -> Gaussian:
@@ -32,7 +36,7 @@ def test_statistics_are_numpys() -> None:
     assert found.mean.dtype == found.covariance.dtype == np.float64
 
 
-def test_known_gaussians() -> None:
+def test_distance_of_known_gaussians() -> None:
     assert frechet_distance(gaussian([0, 0], [1, 1]), gaussian([3, 4], [1, 1])) == pytest.approx(25)
     # independent features: Σ (µ_a − µ_b)² + (σ_a − σ_b)²
     a, b = gaussian([1, 0, -2], [4, 9, 0.25]), gaussian([0, 0, 2], [1, 16, 0.25])
@@ -42,7 +46,7 @@ def test_known_gaussians() -> None:
     assert frechet_distance(turned, gaussian([0, 0], [1, 1])) == pytest.approx((2 - 1) ** 2 + 0)
 
 
-def test_a_point_is_at_its_mean_square_distance_from_all_others() -> None:
+def test_distance_of_a_point_to_many() -> None:
     a = statistics(np.repeat(drawn(1, 4, 0), 10, axis=0))
     b = statistics(drawn(50, 4, 1))
     assert frechet_distance(a, b) == pytest.approx(np.square(a.mean - b.mean).sum() + np.trace(b.covariance))
@@ -50,8 +54,8 @@ def test_a_point_is_at_its_mean_square_distance_from_all_others() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 12), st.integers(2, 40), st.integers(2, 40))
-def test_it_is_scipys(seed: int, features: int, count_a: int, count_b: int) -> None:
-    """Also where there are fewer images than features, and the covariance has no inverse."""
+def test_distance_equals_scipys(seed: int, features: int, count_a: int, count_b: int) -> None:
+    """Also with fewer images than features, where the covariance has no inverse."""
     a, b = statistics(drawn(count_a, features, seed)), statistics(drawn(count_b, features, seed + 1))
     root = np.asarray(linalg.sqrtm(a.covariance @ b.covariance + 1e-9 * np.eye(features)))
     spread = np.trace(a.covariance + b.covariance) - 2 * np.trace(root).real
@@ -62,10 +66,48 @@ def test_it_is_scipys(seed: int, features: int, count_a: int, count_b: int) -> N
     assert 0 <= frechet_distance(a, a) < 1e-6 * np.trace(a.covariance) + 1e-9
 
 
-def test_what_can_not_be_compared() -> None:
+def test_wrong_features_are_errors() -> None:
     with pytest.raises(SettingsError, match="at least 2 images, not of 1"):
         statistics(np.zeros((1, 3), np.float32))
-    with pytest.raises(SettingsError, match="features of 2 images hold numbers that are not finite"):
+    with pytest.raises(SettingsError, match=r"2 images .* not finite"):
         statistics(np.array([[0, 1], [np.nan, 1]], np.float32))
-    with pytest.raises(SettingsError, match="1 features have no Fréchet distance to 2"):
+    with pytest.raises(SettingsError, match="not 1 and 2 features"):
         frechet_distance(gaussian([0], [1]), gaussian([0, 0], [1, 1]))
+
+
+@pytest.mark.slow
+def test_fid_to_published_statistics(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(2100, 2048)).astype(np.float32)
+    path = tmp_path / "stats.npz"
+    np.savez(path, mu=features.mean(0), sigma=np.cov(features, rowvar=False))
+    assert fid(features + np.float32(0.5), read_statistics(str(path))) == pytest.approx(512, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mu": np.zeros(2048)}, "contains no statistics"),
+        ({"mu": np.zeros(3), "sigma": np.zeros((3, 3))}, r"has mu of shape \(3,\)"),
+        ({"mu": np.full(2048, np.nan), "sigma": np.zeros((2048, 2048))}, "finite"),
+        ({"mu": np.zeros(2048), "sigma": np.zeros(20_000_000)}, "unpack to more than 100 MB"),
+    ],
+)
+def test_wrong_statistics_are_errors(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "stats.npz"
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # keys of a dict
+    with pytest.raises(ModelError, match=message):
+        read_statistics(str(path))
+
+
+def test_pickled_statistics_are_not_loaded(tmp_path: Path) -> None:
+    """And the error gives no advice to unpickle, as NumPy's own does."""
+    path = tmp_path / "stats.npz"
+    np.savez(path, mu=np.array([Bomb(tmp_path / "went off")], object), sigma=np.zeros(1))
+    with pytest.raises(ModelError, match="nothing pickled is loaded") as error:
+        read_statistics(str(path))
+    assert "allow_pickle" not in str(error.value)
+    assert not (tmp_path / "went off").exists()
+    for data in (b"PK\x03\x04 and no more", b"hi"):
+        path.write_bytes(data)
+        with pytest.raises(ModelError):
+            read_statistics(str(path))

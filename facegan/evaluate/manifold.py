@@ -1,15 +1,13 @@
-"""Density and coverage: whether samples lie where real images lie, and whether all real images have samples near them.
+"""Density and coverage: how densely real images surround samples, and the share of real images with samples nearby.
 
 Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models" (arXiv:2002.09797), section 3.
-About each of N real images lies a ball that reaches to its k-th nearest other real image; of M samples
+Each of N real images is the centre of a ball that reaches to its k-th nearest other real image. With M samples
 
-    density  = 1/(k M) Σ_samples |{real: the sample lies in its ball}|
-    coverage = 1/N |{real: at least one sample lies in its ball}|
+    density  = 1/(k M) Σ_samples |{real: the sample is in its ball}|
+    coverage = 1/N |{real: at least one sample is in its ball}|
 
-Samples that come from where real images come from have a density near 1 (it may be more) and, with k = 5 and as many
-samples as real images, a coverage near 0.97.
-
-Distances are found block by block, so memory grows with the number of images, not with its square.
+Samples from the distribution of real images have a density near 1 (more is possible) and, with k = 5 and as many
+samples as real images, a coverage near 0.97. Distances are computed in blocks, so memory grows linearly.
 
 N, M, K images, F features.
 """
@@ -23,20 +21,15 @@ from numpy.typing import NDArray
 
 from facegan.errors import SettingsError
 
-_BLOCK_ENTRIES = 1 << 22  # of a block of distances: 32 MB
-_ROUNDING = 1e-12  # |x − y|² below this share of |x|² + |y|² is 0: float64 says no more of x = y
+_BLOCK_ENTRIES = 1 << 22  # distances in a block: 32 MB
+_ROUNDING = 1e-12  # |x − y|² below this share of |x|² + |y|² is 0: the limit of float64
 
 
 def density_coverage(real: NDArray[np.float32], fake: NDArray[np.float32], k: int = 5) -> tuple[float, float]:
-    """Density, 0 and up, and coverage, 0 … 1.
-
-    Args:
-        real: features (N, F) of real images, N over ``k``.
-        fake: features (M, F) of samples.
-        k: which neighbour a real image's ball reaches to.
+    """Density (0 and up) and coverage (0 … 1) from features (N, F) of real images, N > ``k``, and (M, F) of samples.
 
     Raises:
-        SettingsError: there are too few images, no samples, or features of two kinds.
+        SettingsError: too few images, no samples, or features of different lengths.
     """
     _check(fake, real, "real images", k + 1)
     radii = np.concatenate(
@@ -56,17 +49,13 @@ def density_coverage(real: NDArray[np.float32], fake: NDArray[np.float32], k: in
 def nearest(
     queries: NDArray[np.float32], references: NDArray[np.float32], count: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Each query's ``count`` nearest references, the nearest first.
-
-    Args:
-        queries: (N, F).
-        references: (K, F), K at least ``count``.
+    """The ``count`` nearest of references (K, F) for each query (N, F), nearest first.
 
     Returns:
-        Euclidean distances float64 (N, ``count``), and the references' indices int64 (N, ``count``).
+        Euclidean distances float64 and indices int64, both (N, ``count``).
 
     Raises:
-        SettingsError: there are too few references, no queries, or features of two kinds.
+        SettingsError: fewer than ``count`` references, no queries, or features of different lengths.
     """
     _check(queries, references, "references", count)
     distances = np.empty((len(queries), count))
@@ -80,7 +69,7 @@ def nearest(
 
 
 def _smallest(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Columns (N, ``count``) of each row's smallest values in order."""
+    """Columns (N, ``count``) of each row's smallest values, in order."""
     found = np.argpartition(values, count - 1, axis=1)[:, :count]
     order = np.lexsort((found, np.take_along_axis(values, found, axis=1)), axis=1)
     return np.take_along_axis(found, order, axis=1)
@@ -89,16 +78,15 @@ def _smallest(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 def _square_distances(
     queries: NDArray[np.float32], references: NDArray[np.float32]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """The number of a block's first query, and squares (n, K) of its distances. In float64: |x|² − 2xy + |y|² takes
-    the small from the large."""
+    """Index of a block's first query, and its squared distances (n, K), in float64: |x|² − 2xy + |y|² cancels."""
     middle = references.mean(axis=0, dtype=np.float64)
-    there = references - middle
-    norms = np.einsum("ij,ij->i", there, there)
+    centred = references - middle
+    norms = np.einsum("ij,ij->i", centred, centred)
     block = max(1, _BLOCK_ENTRIES // len(references))
     for first in range(0, len(queries), block):
-        here = queries[first : first + block] - middle
-        sums = np.einsum("ij,ij->i", here, here)[:, None] + norms
-        squares = here @ there.T
+        rows = queries[first : first + block] - middle
+        sums = np.einsum("ij,ij->i", rows, rows)[:, None] + norms
+        squares = rows @ centred.T
         squares *= -2
         squares += sums
         squares[squares < _ROUNDING * sums] = 0
@@ -114,10 +102,10 @@ def _without_self(squares: NDArray[np.float64], first: int) -> NDArray[np.float6
 def _check(queries: NDArray[np.float32], references: NDArray[np.float32], what: str, least: int) -> None:
     if not len(queries) or len(references) < least:
         raise SettingsError(
-            f"{len(queries):,} images can't be compared with {len(references):,} {what}: it takes 1 and {least}."
+            f"The comparison needs at least 1 image and {least} {what}, not {len(queries):,} and {len(references):,}."
         )
     if queries.shape[1] != references.shape[1]:
         raise SettingsError(
-            f"{queries.shape[1]:,} features can't be compared with {references.shape[1]:,}: "
-            f"both have to come from one network."
+            f"The comparison needs features of one network, not {queries.shape[1]:,} and {references.shape[1]:,} "
+            "features."
         )

@@ -1,4 +1,4 @@
-"""Faces and their keypoints, by the real detector on drawn portraits, whose keypoints are known."""
+"""Faces and keypoints by the real detector, on drawn portraits whose keypoints are known."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def found(faces: Tensor, models: Path) -> FacesFound:
     return find_faces(faces, models / SHORT_RANGE)
 
 
-def test_faces_are_found_where_they_were_drawn(found: FacesFound) -> None:
+def test_faces_are_found_where_drawn(found: FacesFound) -> None:
     assert found.images == 40
     assert found.share >= 0.95
     assert found.keypoints.shape == (len(found.indices), 6, 2)
@@ -40,19 +40,19 @@ def test_faces_are_found_where_they_were_drawn(found: FacesFound) -> None:
     assert np.median(off) < 0.03
 
 
-def test_noise_is_no_face_and_two_are_not_one(faces: Tensor, models: Path) -> None:
+def test_noise_and_two_faces_do_not_count(faces: Tensor, models: Path) -> None:
     assert find_faces(uniform_noise(10)).share == 0
     beside = torch.full((10, 3, 128, 128), 128, dtype=torch.uint8)
     beside[:, :, 32:96] = torch.cat([faces[:10], faces[10:20]], dim=3)
     assert find_faces(beside).share <= 0.2
 
 
-def test_the_small_and_the_grey(faces: Tensor, models: Path) -> None:
+def test_small_grey_faces_are_found(faces: Tensor, models: Path) -> None:
     small = drawn_faces(20, 28)
     assert find_faces(small.float().mean(1, keepdim=True).to(torch.uint8)).share >= 0.9
 
 
-def made(keypoints: np.ndarray, images: int | None = None) -> FacesFound:
+def faces_at(keypoints: np.ndarray, images: int | None = None) -> FacesFound:
     return FacesFound(images or len(keypoints), np.arange(len(keypoints)), keypoints.astype(np.float32))
 
 
@@ -60,30 +60,24 @@ def scattered(count: int, deviation: float = 0.02, seed: int = 0) -> np.ndarray:
     return 0.5 + deviation * np.random.default_rng(seed).standard_normal((count, 6, 2))
 
 
-def test_the_distance_of_keypoints_is_that_of_gaussians() -> None:
-    real = made(scattered(500))
-    moved = made(scattered(500) + np.array([0.01, 0]))
+def test_keypoint_distance_of_gaussians() -> None:
+    real = faces_at(scattered(500))
+    moved = faces_at(scattered(500) + np.array([0.01, 0]))
     assert keypoint_distance(moved, real) == pytest.approx(6**0.5, rel=1e-3)  # 1 % of the width, six keypoints
-    wider = made(0.5 + 2 * (scattered(500) - 0.5))
+    wider = faces_at(0.5 + 2 * (scattered(500) - 0.5))
     spread = 100 * np.sqrt(np.trace(np.cov(scattered(500).reshape(500, 12), rowvar=False)))
     assert keypoint_distance(wider, real) == pytest.approx(spread, rel=0.02)  # |2σ − σ| over all twelve
     assert keypoint_distance(real, real) == pytest.approx(0, abs=1e-3)
 
 
-def test_a_face_again_and_again_is_far(found: FacesFound) -> None:
-    again = made(np.repeat(found.keypoints[:1], 20, axis=0))
-    halves = [made(found.keypoints[part::2]) for part in (0, 1)]
-    assert keypoint_distance(again, found) > 2 * keypoint_distance(*halves)
+def test_too_few_faces_for_a_distance() -> None:
+    assert keypoint_distance(faces_at(scattered(1), 50), faces_at(scattered(9))) == float("inf")
+    with pytest.raises(SettingsError, match="1 of 50 have one"):
+        keypoint_distance(faces_at(scattered(9)), faces_at(scattered(1), 50))
 
 
-def test_where_there_are_hardly_any_faces() -> None:
-    assert keypoint_distance(made(scattered(1), 50), made(scattered(9))) == float("inf")
-    with pytest.raises(SettingsError, match="One face was found in 1 of 50 real images"):
-        keypoint_distance(made(scattered(9)), made(scattered(1), 50))
-
-
-def test_what_it_does_not_take(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no images to find faces in"):
+def test_wrong_arguments_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="There are no images"):
         find_faces(torch.zeros(0, 3, 64, 64, dtype=torch.uint8))
     (tmp_path / "other.tflite").write_bytes(b"x")
     with pytest.raises(ModelError, match="its SHA-256 is"):
@@ -92,8 +86,8 @@ def test_what_it_does_not_take(tmp_path: Path) -> None:
         find_faces(uniform_noise(1), tmp_path / "none.tflite")
 
 
-def test_nothing_is_said_on_stderr(models: Path) -> None:
-    """MediaPipe speaks from C++ when it loads and when it closes."""
+def test_stderr_stays_empty(models: Path) -> None:
+    """MediaPipe prints from C++ when it loads and closes."""
     program = (
         "import torch; from facegan.evaluate import find_faces\n"
         "print(find_faces(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).share)"
@@ -102,13 +96,13 @@ def test_nothing_is_said_on_stderr(models: Path) -> None:
     assert (done.stdout, done.stderr) == ("0.0\n", "")
 
 
-def test_without_mediapipe_it_says_so(models: Path) -> None:
-    """The module loads without it, and what needs it names it."""
+def test_missing_mediapipe_is_an_error(models: Path) -> None:
+    """The module can be imported without it."""
     program = (
-        "import sys; sys.modules['mediapipe'] = None\n"  # as Python marks what can't be imported
+        "import sys; sys.modules['mediapipe'] = None\n"  # cannot be imported
         "import torch; from facegan.evaluate import find_faces\n"
         "find_faces(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "ModelError: Faces can't be looked for in samples: mediapipe can't be loaded" in done.stderr
+    assert "ModelError: Detecting faces in samples needs mediapipe, which cannot be imported" in done.stderr
     assert "pip install mediapipe" in done.stderr
