@@ -51,8 +51,8 @@ def compare(
         ["images/s", *(f"{run.images_per_second:,.0f}" for run in runs)],
         ["generator's loss", *(_number(run.last["loss_g"], ".3f") for run in runs)],
         ["discriminator's loss", *(_number(run.last["loss_d"], ".3f") for run in runs)],
-        *([f"least {name}", *(_number(run.measured.get(name), ".4g") for run in runs)] for name in metrics),
-        ["health", *(", ".join(sorted({row["health"] for row in run.findings})) or "well" for run in runs)],
+        *([f"smallest {name}", *(_number(run.measured.get(name), ".4g") for run in runs)] for name in metrics),
+        ["health", *(", ".join(sorted({row["health"] for row in run.findings})) or "healthy" for run in runs)],
     ]
     print_table(["", *titles(runs)], rows)
     if out is not None:

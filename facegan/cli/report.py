@@ -36,10 +36,10 @@ def report(
     One HTML file under 5 MB that asks nothing of any network. It shows photographs of the dataset, whose terms hold for
     it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened straight from disk.
     """
-    from facegan.report.write import refuse_other_name, report_path
+    from facegan.report.write import check_report_path, report_path
 
     target = out or report_path(run, explore)
-    refuse_other_name(target, explore)
+    check_report_path(target, explore)
     from facegan.recipes.run import recipe_of_run
     from facegan.report.runs import read_run
 

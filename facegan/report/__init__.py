@@ -1,1 +1,1 @@
-"""What people look at: several runs side by side."""
+"""Pages of a run, and of several runs."""

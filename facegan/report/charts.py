@@ -1,24 +1,24 @@
-"""The curves of runs as plain values that the page's charts are drawn from."""
+"""The curves of runs as plain values for the page's charts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from facegan.report.runs import Run, titles
 
-MOST_POINTS = 1_500  # of a curve: more than a screen has columns
+MAX_POINTS = 1_500  # per curve: more than a screen has columns
 _PANELS = (
     ("Losses", "as the method defines them", {"loss_g": "generator", "loss_d": "discriminator"}),
     ("Penalty", "without its weight", {"gp": "penalty"}),
     ("BEGAN", "", {"convergence": "measure of convergence", "k": "k"}),
     ("Discriminator’s mean logit", "higher is more real", {"d_real": "real images", "d_fake": "fake images"}),
-    ("Discriminator’s accuracy", "share of images placed rightly", {"d_accuracy": "real and fake images"}),
+    ("Discriminator’s accuracy", "share of correct answers", {"d_accuracy": "real and fake images"}),
     ("Generator’s gradient", "L2 norm", {"grad_g": "gradient"}),
-    ("Rate", "images per second, without saving and sampling", {"images_per_second": "images/s"}),
+    ("Rate", "images per second, excluding saving and sampling", {"images_per_second": "images/s"}),
 )
-_SMALLER = "measured on the way; smaller is better"
+_SMALLER = "during training; smaller is better"
 _RANGES = {"d_accuracy": (0.0, 1.0)}
 _FROM_ZERO = ("images_per_second", "grad_g")
 _COMPARED = {
@@ -33,109 +33,110 @@ Points = tuple[list[int], list[float | None]]
 
 @dataclass(frozen=True)
 class Chart:
-    """One panel: curves over the number of images.
+    """One panel: curves over real images shown to the discriminator.
 
     Attributes:
-        x: real images shown to the discriminator.
-        curves: label → values at ``x``, None where there is none.
-        floor: what real faces come to, or None.
-        low, high: of the axis; None: by the values.
-        best: number of the point that is the best so far, or None.
-        colours: number of each curve's colour; empty: by their order.
+        curves: label → values at ``x``.
+        real_vs_real: the value of real faces against real faces.
+        low, high: limits of the axis; None: from the values.
+        best: index of the best point.
+        colours: index of each curve's colour; empty: in order.
     """
 
     title: str
     note: str
     x: list[int]
     curves: dict[str, list[float | None]]
-    floor: float | None = None
+    real_vs_real: float | None = None
     low: float | None = None
     high: float | None = None
     best: int | None = None
     colours: tuple[int, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Mark:
-    """A finding of health on the time line."""
+    """A finding of the monitor on the time line."""
 
     images: int
     kind: str
     text: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Curves:
-    """All charts of a page, and the marks that each of them shows."""
+    """All charts of a page, and the marks that each shows."""
 
     charts: list[Chart]
     marks: list[Mark] = field(default_factory=list)
     thinned: int = 1  # rows of stats.jsonl in one point
 
     def to_json(self) -> dict[str, Any]:
-        return {"charts": [c.to_json() for c in self.charts], "marks": [m.to_json() for m in self.marks]}
+        return asdict(self)
 
 
 def curves_of(run: Run) -> Curves:
-    """Every curve that the run has rows of, and what was measured on the way."""
+    """The curves of the training's rows and of its periodic evaluation."""
     charts = []
     for title, note, names in _PANELS:
-        there = {name: label for name, label in names.items() if any(name in row for row in run.rows)}
-        if there:
-            points = {label: _thinned(run.rows, name) for name, label in there.items()}
-            low, high = _RANGES.get(next(iter(there)), (None, None))
-            zero = 0.0 if next(iter(there)) in _FROM_ZERO else low
-            charts.append(Chart(title, note, *_joined(points), low=zero, high=high))
-    return Curves([*charts, *_measured(run)], _marks([run]), _step(run.rows))
+        points = {
+            label: _thinned(run.rows, name) for name, label in names.items() if any(name in row for row in run.rows)
+        }
+        if points:
+            low, high = _limits(next(iter(names)))
+            charts.append(Chart(title, note, *_joined(points), low=low, high=high))
+    return Curves(
+        [*charts, *_measured(run)],
+        [Mark(row["images"], row["health"], row["text"]) for row in run.findings],
+        _step(run.rows),
+    )
 
 
 def compared_curves(runs: Sequence[Run]) -> Curves:
-    """One chart a curve, with every run in it."""
-    names, charts = titles(list(runs)), []
+    """One chart per curve, with every run in it."""
+    names, charts = titles(runs), []
     for curve, title in _COMPARED.items():
         points = {
             name: _thinned(run.rows, curve)
             for name, run in zip(names, runs, strict=True)
             if any(curve in row for row in run.rows)
         }
-        low, high = _RANGES.get(curve, (None, None))
         if points:
+            low, high = _limits(curve)
             colours = tuple(names.index(name) for name in points)
-            zero = 0.0 if curve in _FROM_ZERO else low
-            charts.append(Chart(title, "", *_joined(points), low=zero, high=high, colours=colours))
+            charts.append(Chart(title, "", *_joined(points), low=low, high=high, colours=colours))
     for metric in _wholes(list(dict.fromkeys(name for run in runs for name in run.measured))):
         points = {name: _values(run, metric) for name, run in zip(names, runs, strict=True) if metric in run.measured}
-        floors = {run.introduction.get("floor", {}).get(metric) for run in runs if metric in run.measured}
-        floor = floors.pop() if len(floors) == 1 else None
+        values = {run.reference.get("floor", {}).get(metric) for run in runs if metric in run.measured}
+        real = values.pop() if len(values) == 1 else None
         colours = tuple(names.index(name) for name in points)
-        charts.append(Chart(metric, _SMALLER, *_joined(points), floor=_short(floor), low=0.0, colours=colours))
+        charts.append(Chart(metric, _SMALLER, *_joined(points), real_vs_real=_short(real), low=0.0, colours=colours))
     return Curves(charts, thinned=max(_step(run.rows) for run in runs))
 
 
+def _limits(curve: str) -> tuple[float | None, float | None]:
+    low, high = _RANGES.get(curve, (None, None))
+    return (0.0 if curve in _FROM_ZERO else low), high
+
+
 def _measured(run: Run) -> list[Chart]:
-    floors: Mapping[str, float] = run.introduction.get("floor", {})
+    real: Mapping[str, float] = run.reference.get("floor", {})
     charts = []
     wholes = _wholes(list(run.measured))
     for name in wholes:
         images, values = _values(run, name)
-        # The first metric chooses the best checkpoint.
+        # Only the first metric selects the best checkpoint.
         best = [row["images"] for row in run.measurements if row.get("best")] if not charts else []
         at = images.index(best[-1]) if best and best[-1] in images else None
-        charts.append(Chart(name, _SMALLER, images, {name: values}, _short(floors.get(name)), 0.0, best=at))
+        charts.append(Chart(name, _SMALLER, images, {name: values}, _short(real.get(name)), 0.0, best=at))
         parts = {part: _values(run, part) for part in run.measured if part not in wholes and _is_part(part, name)}
         if parts:
-            charts.append(Chart(f"{name}, its parts", _SMALLER, *_joined(parts), low=0.0))
+            charts.append(Chart(f"{name}, parts", _SMALLER, *_joined(parts), low=0.0))
     return charts
 
 
 def _wholes(metrics: list[str]) -> list[str]:
-    """Those that are no parts of others, as ``swd_64`` is one of ``swd``."""
+    """Without parts of others, as ``swd_64`` is of ``swd``."""
     return [name for name in metrics if not any(_is_part(name, other) for other in metrics)]
 
 
@@ -148,33 +149,29 @@ def _values(run: Run, metric: str) -> Points:
     return [row["images"] for row in rows], [_short(row["measured"][metric]) for row in rows]
 
 
-def _marks(runs: Iterable[Run]) -> list[Mark]:
-    return [Mark(row["images"], row["health"], row["text"]) for run in runs for row in run.findings]
-
-
 def _step(rows: Sequence[Any]) -> int:
-    return -(-len(rows) // MOST_POINTS)
+    return -(-len(rows) // MAX_POINTS)
 
 
 def _thinned(rows: Sequence[Mapping[str, Any]], name: str) -> Points:
-    """Means of so many rows that no more than `MOST_POINTS` are left; rows are means themselves."""
+    """Means of as many rows as leave `MAX_POINTS` points."""
     step = _step(rows)
     images, values = [], []
     for first in range(0, len(rows), step):
         part = rows[first : first + step]
-        there = [row[name] for row in part if row.get(name) is not None]
+        known = [row[name] for row in part if row.get(name) is not None]
         images.append(part[-1]["images"])
-        values.append(_short(sum(there) / len(there)) if there else None)
+        values.append(_short(sum(known) / len(known)) if known else None)
     return images, values
 
 
 def _joined(points: Mapping[str, Points]) -> tuple[list[int], dict[str, list[float | None]]]:
-    """Curves over one axis of images: that of all of them together."""
+    """Curves over the union of their axes."""
     x = sorted({images for found, _ in points.values() for images in found})
     by_label = {label: dict(zip(images, values, strict=True)) for label, (images, values) in points.items()}
     return x, {label: [known.get(images) for images in x] for label, known in by_label.items()}
 
 
 def _short(value: float | None) -> float | None:
-    """Five digits: as many as a screen can show, and half the bytes."""
+    """Five digits: enough for a screen, and half the bytes."""
     return None if value is None else float(f"{value:.5g}")

@@ -1,8 +1,9 @@
-"""What runs' folders say of them."""
+"""Runs as reports read them: run.json and the checked rows of stats.jsonl."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,43 +13,43 @@ from facegan.errors import CheckpointError
 from facegan.training.log import STATS, numbered_stats, wrong_value
 from facegan.training.run_record import read_record
 
-# The rows of a run's stats.jsonl, checked: pages and tables tell of them, whoever wrote them.
-
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
-    """All rows, of which those with ``loss_g`` are the training's; what they mean stands in `facegan.training.log`.
+    """All rows, as `facegan.training.log` describes them; rows of the training have ``loss_g``.
 
     Raises:
-        CheckpointError: facegan train wrote no such row.
+        CheckpointError: a row is damaged.
     """
     rows = numbered_stats(run)
-    if rows and not rows[max(rows)]:  # a process that was killed left it unfinished
+    if rows and not rows[max(rows)]:  # left unfinished by a killed process
         rows.popitem()
     for number, row in rows.items():
-        if not row:
+        wrong = f"{name} is invalid" if row and (name := wrong_value(row)) else "" if row else "it is not a row"
+        if wrong:
             raise CheckpointError(
-                f"{run / STATS} is damaged: line {number} is no row, and others follow.\n"
-                "Take an undamaged copy, or take that line out."
-            )
-        if wrong := wrong_value(row):
-            raise CheckpointError(
-                f"{run / STATS} is damaged: in line {number}, {wrong} is not what facegan train writes.\n"
-                "Take an undamaged copy, or take that line out."
+                f"{run / STATS} is damaged in line {number}: {wrong}.\nUse an undamaged copy, or remove that line."
             )
     return list(rows.values())
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder says of it."""
+    """
+    Attributes:
+        record: run.json.
+        settings: of the training, with the ``precision``, ``device`` and ``dataset`` that were used.
+        rows: of the training.
+        findings: of the monitor.
+        reference: the last ``protocol`` and ``floor``, empty without periodic evaluation.
+    """
 
     folder: Path
-    record: dict[str, Any]  # run.json
-    settings: dict[str, Any]  # of its training, and ``precision``, ``device``, ``dataset`` as they came to be
-    rows: list[dict[str, Any]]  # of the training
+    record: dict[str, Any]
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
     findings: list[dict[str, Any]]
     measurements: list[dict[str, Any]]
-    introduction: dict[str, Any]  # the last ``protocol`` and ``floor``; empty where nothing was measured on the way
+    reference: dict[str, Any]
 
     @property
     def last(self) -> dict[str, Any]:
@@ -56,7 +57,7 @@ class Run:
 
     @property
     def images_per_second(self) -> float:
-        """Over the whole training, without saving and sampling."""
+        """Over the whole training, excluding saving and sampling."""
         return self.last["images"] / max(self.last["seconds"], 1e-9)
 
     @property
@@ -70,7 +71,7 @@ class Run:
         return least
 
     def figures(self) -> dict[str, Any]:
-        """Plain values, as ``--json`` prints them."""
+        """The values that ``--json`` prints."""
         return {
             "run": str(self.folder),
             "images": self.last["images"],
@@ -86,16 +87,16 @@ class Run:
 def read_run(folder: str | Path) -> Run:
     """
     Raises:
-        CheckpointError: it is no run's folder, or one that trained nothing yet, or its files are damaged.
+        CheckpointError: the folder is not a run, has no training rows yet, or is damaged.
     """
     folder = Path(folder)
     record = read_record(folder)
     rows = read_rows(folder)
     training = [row for row in rows if "loss_g" in row]
     if record is None or not training:
-        what = "holds no run.json" if record is None else "has no row of losses yet"
-        raise CheckpointError(f"{folder} {what}: name the folder of a run that facegan train has trained.")
-    # What an older facegan did not know of yet was as the default is now.
+        what = "contains no run.json" if record is None else "has no row of losses yet"
+        raise CheckpointError(f"{folder} {what}. Name the folder of a run that facegan train has trained.")
+    # Settings newer than the run had today's defaults.
     settings = TrainConfig().model_dump(mode="json") | record["settings"]
     settings |= {"precision": record["precision"], "device": record["device"]}
     settings["dataset"] = f"{record['dataset']['path'] or 'memory'} ({record['dataset']['fingerprint'][:8]})"
@@ -106,12 +107,12 @@ def read_run(folder: str | Path) -> Run:
         training,
         findings=[row for row in rows if "health" in row],
         measurements=[row for row in rows if "measured" in row],
-        introduction=next((row for row in reversed(rows) if "floor" in row), {}),
+        reference=next((row for row in reversed(rows) if "floor" in row), {}),
     )
 
 
-def titles(runs: list[Run]) -> list[str]:
-    """The folders' names, or as much of their paths as tells them apart."""
+def titles(runs: Sequence[Run]) -> list[str]:
+    """The folders' names, with as much of their paths as makes them different."""
     parts = [run.folder.resolve().parts for run in runs]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
@@ -121,6 +122,6 @@ def titles(runs: list[Run]) -> list[str]:
 
 
 def title(run: Run) -> str:
-    """The folder's name; with the one above it where it is that of every experiment of ``facegan run``."""
+    """The folder's name; ``EXPERIMENT/run`` for a run of ``facegan run``."""
     *_, above, name = ("", *run.folder.resolve().parts)
     return f"{above}/{name}" if name == "run" else name

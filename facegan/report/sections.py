@@ -1,4 +1,4 @@
-"""What a run was trained on, as far as it can still be looked at from here."""
+"""Sections of a run's page: its dataset, its metrics, its settings, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,10 @@ from facegan.remote import is_url
 from facegan.report.pictures import Picture, picture_file
 from facegan.report.runs import Run
 from facegan.run_dir import EVALUATION, NEIGHBOURS, read_evaluation
-from facegan.shards.format import DATASET_FILE, PREVIEW_FILE, DatasetInfo
+from facegan.shards.format import DATASET_FILE, PREVIEW_FILE, REASONS, DatasetInfo
 
-_MEANINGS = {
-    "unreadable": "no image, or a damaged one",
-    "truncated": "rows are missing",
-    "too_large": "over the limit of pixels",
-    "too_small": "smaller than its crop",
-    "no_face": "no face was found",
-    "low_score": "a face, but an uncertain one",
-    "bad_keypoints": "eyes and mouth in no order that a face has",
-    "several_faces": "more than one face",
-    "off_edge": "too much of the crop lies outside",
-    "blurry": "less sharp than asked for",
-    "duplicate": "the same file as another",
-    "unreachable": "its server stayed away",
-    "crashed": "its decoder died of it",
-}
 _SETTINGS = ("size", "channels", "crop", "margin", "detector", "faces", "min_score", "split")
+_BETTER = {"less": "less is better", "more": "more is better", "as real": "best near the value of real faces"}
 
 
 @dataclass(frozen=True)
@@ -43,10 +29,11 @@ class DatasetSection:
     """The dataset of a run.
 
     Attributes:
-        path: as the run was told it; "" for faces in memory.
-        why: why no more can be said than what run.json tells; "" where all can.
+        path: "" for faces in memory.
+        why: why only run.json's facts are shown, "" if all are.
         rejected: reason, meaning and count, the most frequent first.
-        terms: what may be done with the photographs, where facegan knows them.
+        of: how complete it is, if it is a known data set.
+        terms: those of the photographs, if known.
     """
 
     path: str
@@ -68,23 +55,22 @@ class DatasetSection:
 
 
 def dataset_section(run: Run) -> DatasetSection:
-    told = run.record["dataset"]
-    found: dict[str, Any] = {name: told[name] for name in ("path", "faces", "size", "channels") if name in told}
-    found = {"channels": 3, **found}
-    path = str(told["path"])
-    info, why = _dataset(path)
+    record = run.record["dataset"]
+    facts: dict[str, Any] = {name: record[name] for name in ("path", "faces", "size", "channels") if name in record}
+    facts = {"channels": 3, **facts}
+    path = str(record["path"])
+    info, why = _read_dataset(path)
     if info is None:
-        return DatasetSection(**found, why=why)
-    if not _is_same(info, told["fingerprint"]):
-        why = f"{path} has changed since this run began: what stands there now is another dataset."
-        return DatasetSection(**found, why=why)
+        return DatasetSection(**facts, why=why)
+    if not _has_fingerprint(info, record["fingerprint"]):
+        return DatasetSection(**facts, why=f"{path} has changed since this run started.")
     known = known_datasets().get(info.data_set)
     rejected = sorted(((count, reason) for reason, count in info.totals.rejected.items() if count), reverse=True)
     return DatasetSection(
-        **found,
+        **facts,
         photos=info.totals.photos,
         kept=info.totals.kept,
-        rejected=[(reason, _MEANINGS.get(reason, ""), count) for count, reason in rejected],
+        rejected=[(reason, REASONS.get(reason, ""), count) for count, reason in rejected],
         settings={name: info.settings[name] for name in _SETTINGS if name in info.settings},
         of=completeness(known, info.totals.photos) if known else "",
         terms=known.terms if known else "",
@@ -92,63 +78,51 @@ def dataset_section(run: Run) -> DatasetSection:
     )
 
 
-def _dataset(path: str) -> tuple[DatasetInfo | None, str]:
+def _read_dataset(path: str) -> tuple[DatasetInfo | None, str]:
     if not path:
-        return None, "The faces lay in memory: nothing more is known of them."
-    if is_url(path) or not _is_file(Path(path) / DATASET_FILE):
-        return None, f"{path} can’t be looked at from here, so what was kept and rejected is not shown."
-    try:
-        return DatasetInfo.read(Path(path)), ""
-    except DatasetError as error:
-        return None, str(error)
+        return None, "The faces were in memory: nothing more is known about them."
+    file = Path(path) / DATASET_FILE
+    with suppress(OSError):  # an impossible name
+        if not is_url(path) and file.is_file():
+            try:
+                return DatasetInfo.read(Path(path)), ""
+            except DatasetError as error:
+                return None, str(error)
+    return None, f"{path} is not available here, so kept and rejected photographs are not shown."
 
 
-def _is_file(path: Path) -> bool:
-    with suppress(OSError):  # of a name that no file can have
-        return path.is_file()
-    return False
-
-
-def _is_same(info: DatasetInfo, fingerprint: str) -> bool:
-    """Whether one of its splits is what the run saw, whose fingerprint is of the shards' sums."""
+def _has_fingerprint(info: DatasetInfo, fingerprint: str) -> bool:
+    """Whether a run saw one of its splits; a fingerprint is a checksum of the shards' checksums."""
     for split in info.splits:
-        sums = "".join(shard.sha256 for shard in info.split_shards(split))
-        if fingerprint in (hashlib.sha256(f"{sums}{end}".encode()).hexdigest() for end in ("", " 1")):
+        checksums = "".join(shard.sha256 for shard in info.split_shards(split))
+        if fingerprint in (hashlib.sha256(f"{checksums}{end}".encode()).hexdigest() for end in ("", " 1")):
             return True
     return False
 
 
-# What ``facegan eval`` left beside a run: eval.json and neighbours.png.
-
-
 @dataclass(frozen=True)
-class Metric:
-    """One metric: its value, and what real faces come to beside other real ones.
-
-    Attributes:
-        what: in a few words, and which way is better; "" where this facegan does not know the metric.
-    """
+class MetricRow:
+    """A metric's value and that of real faces; ``what`` is "" for unknown metrics."""
 
     name: str
     value: float
-    floor: float | None
+    real_vs_real: float | None
     what: str = ""
 
 
 @dataclass(frozen=True)
 class MetricsSection:
-    """What is shown of it.
+    """What `facegan eval` wrote.
 
     Attributes:
-        why: why nothing is; "" where something is.
-        command: what would mend that.
-        measured, protocol: names and texts, nested ones joined by dots.
+        why, command: why there are no metrics, and the command that computes them; "" if there are.
+        measured, protocol: names and texts; nested names are joined by dots.
     """
 
     why: str = ""
     command: str = ""
-    metrics: list[Metric] = field(default_factory=list)
-    absent: list[tuple[str, str]] = field(default_factory=list)
+    metrics: list[MetricRow] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     measured: list[tuple[str, str]] = field(default_factory=list)
     protocol: list[tuple[str, str]] = field(default_factory=list)
@@ -159,18 +133,17 @@ def metrics_section(run: Path) -> MetricsSection:
     path = run / EVALUATION
     command = f"facegan eval {shlex.quote(str(run))} --shards OUT"
     if not path.is_file():
-        return MetricsSection("This run was not measured yet. Its numbers stand here after", command)
+        return MetricsSection("This run has not been evaluated. Do it with", command)
     found = read_evaluation(run)
     if found is None or not (found.metrics or found.absent):
-        return MetricsSection(f"{path} can’t be read. It is written anew by", command)
+        return MetricsSection(f"{path} cannot be read. Write it again with", command)
     return MetricsSection(
-        metrics=[Metric(name, value, found.floors.get(name), _what(name)) for name, value in found.metrics.items()],
-        absent=list(found.absent.items()),
+        metrics=[MetricRow(name, value, found.floors.get(name), _what(name)) for name, value in found.metrics.items()],
+        skipped=list(found.absent.items()),
         warnings=list(found.warnings),
-        measured=_flat(found.measured),
-        protocol=_flat(found.protocol),
-        # One that an earlier evaluation left is of other samples.
-        neighbours=picture_file(run / NEIGHBOURS) if found.neighbours else None,
+        measured=_flatten(found.measured),
+        protocol=_flatten(found.protocol),
+        neighbours=picture_file(run / NEIGHBOURS) if found.neighbours else None,  # else it is of other samples
     )
 
 
@@ -178,24 +151,19 @@ def _what(name: str) -> str:
     known = METRIC_TABLE.get(name)
     if known is None and name.startswith("swd_"):
         return f"of details at {name.removeprefix('swd_')} px"
-    better = {"less": "less is better", "more": "more is better", "as real": "as real faces have it"}
-    return f"{known.what}; {better[known.better]}" if known else ""
+    return f"{known.what}; {_BETTER.get(known.better, known.better)}" if known else ""
 
 
-def _flat(told: Any, before: str = "") -> list[tuple[str, str]]:
+def _flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
     """``{"a": {"b": 1}}`` → ``[("a.b", "1")]``."""
-    if not isinstance(told, dict):
-        text = ", ".join(map(str, told)) if isinstance(told, list) else str(told)
-        return [(before, text)]
-    return [pair for name, value in told.items() for pair in _flat(value, f"{before}.{name}" if before else str(name))]
-
-
-# A run's settings, those marked that are not as its recipe or method has them; and the command that repeats it.
+    if not isinstance(value, dict):
+        return [(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+    return [pair for key, part in value.items() for pair in _flatten(part, f"{name}.{key}" if name else str(key))]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a run's settings are held against: a recipe by its name, or "" and the method's defaults."""
+    """Settings to compare with: those of a recipe, or the method's defaults if ``recipe`` is ""."""
 
     recipe: str
     settings: Mapping[str, Any]
@@ -217,10 +185,11 @@ class Setting:
 
 
 def baseline_of(run: Run) -> Baseline:
-    """The defaults of the run's method, with what its nets set apart."""
+    """The defaults of the run's method and nets."""
+    method, nets = run.settings.get("method"), run.settings.get("nets")
     values = json.loads(TrainConfig().model_dump_json())
-    values |= defaults_of_nets(str(run.settings.get("nets"))) | METHODS.get(str(run.settings.get("method")), {})
-    return Baseline("", values | {"method": run.settings.get("method"), "nets": run.settings.get("nets")})
+    values |= defaults_of_nets(str(nets)) | METHODS.get(str(method), {})
+    return Baseline("", values | {"method": method, "nets": nets})
 
 
 def settings_diff(run: Run, baseline: Baseline) -> list[Setting]:
@@ -235,20 +204,20 @@ def settings_diff(run: Run, baseline: Baseline) -> list[Setting]:
 
 
 def repeating_command(run: Run) -> str:
-    """The command that began the run; for one begun from Python, a command that begins the same."""
+    """The command that started the run, or an equivalent one for a run started from Python."""
     if run.record.get("command"):
         return str(run.record["command"])
-    base, settings = baseline_of(run), run.record["settings"]
+    baseline, settings = baseline_of(run), run.record["settings"]
     shards = run.record["dataset"]["path"] or "SHARDS"
-    told = ["facegan", "train", "--shards", shards, "--run", str(run.folder), "--method", str(settings["method"])]
+    words = ["facegan", "train", "--shards", shards, "--run", str(run.folder), "--method", str(settings["method"])]
     for name in ("nets", *(name for name in settings if name not in ("method", "nets"))):
-        default = TrainConfig.default("nets") if name == "nets" else base.settings.get(name)
+        default = TrainConfig.default("nets") if name == "nets" else baseline.settings.get(name)
         if name in settings and _plain(settings[name]) != _plain(default):
-            told += ["--set", f"train.{name}={_bare(settings[name])}"]
-    return shlex.join(told)
+            words += ["--set", f"train.{name}={_option(settings[name])}"]
+    return shlex.join(words)
 
 
-def _bare(value: Any) -> str:
+def _option(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""A run of small discs with several grids, and a real browser that reaches no network."""
+"""A run of small discs with several grids, and a real browser without a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PATIENCE_MS = 180_000  # a machine may be busy
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to: use `run`."""
+    """Read-only: use `run`."""
     folder = tmp_path_factory.mktemp("report") / "discs"
     toy_train(folder, images=320, lr_g=1e-3, sample_every=64, log_every=16)
     return folder
@@ -30,7 +30,7 @@ def run(toy_run: Path, tmp_path: Path) -> Path:
 
 
 def edit_record(run: Path, **values: Any) -> None:
-    """Other values in run.json; those of ``dataset`` go into it."""
+    """Change values of run.json; ``dataset`` is merged."""
     record = json.loads((run / "run.json").read_text())
     dataset = {**record["dataset"], **values.pop("dataset", {})}
     (run / "run.json").write_text(json.dumps({**record, **values, "dataset": dataset}))
@@ -42,10 +42,10 @@ def add_rows(run: Path, *rows: dict[str, Any]) -> None:
 
 
 class Watched:
-    """A page, and all that it did which no page of ours may do."""
+    """A page, its requests, and its forbidden actions."""
 
     def __init__(self, page: Any) -> None:
-        self.page, self.asked, self.complaints = page, [], []
+        self.page, self.requests, self.complaints = page, [], []
         page.set_default_timeout(_PATIENCE_MS)
         page.route("**/*", self._let_through)
         page.on("console", lambda message: self.complaints.append(message.text))
@@ -54,11 +54,11 @@ class Watched:
 
     def _let_through(self, route: Any) -> None:
         url = route.request.url
-        self.asked.append(url)
+        self.requests.append(url)
         if url.startswith(("file:", "data:", "blob:")):
             route.continue_()
         else:
-            self.complaints.append(f"asked for {url}")
+            self.complaints.append(f"requested {url}")
             route.abort()
 
     def open(self, file: Path) -> Any:
@@ -66,7 +66,7 @@ class Watched:
         return self.page
 
     def set(self, slider: str, value: float) -> None:
-        """As a hand would: the value, and the event that tells of it."""
+        """Set the value and fire its event, as a hand would."""
         self.page.eval_on_selector(
             slider, "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value
         )

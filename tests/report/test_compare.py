@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""Comparison of runs: differences, tables, pictures and pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [top / "a/run", top / "b/run"]
 
 
-def test_what_differs_and_what_came_of_it(runs: list[Path]) -> None:
+def test_differences_and_figures(runs: list[Path]) -> None:
     read = [read_run(folder) for folder in runs]
     found = differences(read)
     assert found["method"] == ["dcgan", "wgan-gp"]
@@ -37,18 +37,18 @@ def test_what_differs_and_what_came_of_it(runs: list[Path]) -> None:
     assert differences([read[0], read[0]]) == {}
 
 
-def test_runs_have_names_that_tell_them_apart(runs: list[Path]) -> None:
+def test_titles_are_different(runs: list[Path]) -> None:
     assert titles([read_run(folder) for folder in runs]) == ["a/run", "b/run"]
     assert titles([read_run(runs[0])]) == ["run"]
 
 
-def test_the_command_prints_a_table_and_draws(runs: list[Path], tmp_path: Path) -> None:
+def test_command_prints_and_draws(runs: list[Path], tmp_path: Path) -> None:
     picture = tmp_path / "both.png"
     done = facegan("compare", *runs, "--out", picture)
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
     assert lines["method"] == ["dcgan", "wgan-gp"]
-    assert lines["health"] == ["well", "well"]
+    assert lines["health"] == ["healthy", "healthy"]
     assert str(picture) in done.stdout
     drawn = cv2.imread(str(picture))
     assert drawn is not None
@@ -62,7 +62,7 @@ def test_the_command_prints_a_table_and_draws(runs: list[Path], tmp_path: Path) 
     assert again["differences"]["method"] == ["dcgan", "wgan-gp"]
 
 
-def test_measurements_are_compared_by_their_smallest_values(runs: list[Path], tmp_path: Path) -> None:
+def test_smallest_measurements_are_compared(runs: list[Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for name in ("run.json", "stats.jsonl"):
@@ -75,10 +75,10 @@ def test_measurements_are_compared_by_their_smallest_values(runs: list[Path], tm
     assert read_run(run).figures()["health"] == ["collapse"]
 
 
-def test_what_is_no_run(runs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no run\.json: name the folder of a run"):
+def test_other_folders_are_errors(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"contains no run\.json. Name the folder of a run"):
         read_run(tmp_path)
     done = facegan("compare", runs[0], tmp_path / "nothing")
     assert done.returncode == CheckpointError("").exit_code
-    assert "holds no run.json" in done.stderr
+    assert "contains no run.json" in done.stderr
     assert facegan("compare", runs[0], "--out", "x.jpg").returncode == 2

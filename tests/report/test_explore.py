@@ -1,4 +1,4 @@
-"""The latent explorer: directions by another way, and faces that a browser draws beside those of PyTorch."""
+"""The latent explorer: its directions, and faces drawn by a browser as by PyTorch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_LEVELS = 2  # of 255
 
 
 class Linear(Generator):
-    """Z = 6 → images, by a matrix alone."""
+    """Z = 6 → images by one matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,15 +39,15 @@ class Linear(Generator):
         return self.first(latents).unflatten(1, (1, 4, 4))
 
 
-def test_directions_of_a_linear_layer_are_its_singular_vectors() -> None:
-    """Whose right ones here are the axes, and whose squared singular values are the shares; but for the sample."""
+def test_directions_of_a_linear_layer() -> None:
+    """Up to sampling, they are its right singular vectors, here the axes; the shares are squared singular values."""
     found = main_directions(Linear().eval(), 4)
     shares = torch.tensor([25.0, 9, 4, 1]) / (25 + 9 + 4 + 1 + 0.25 + 0.01)
     torch.testing.assert_close(torch.tensor(found.shares), shares, atol=0.03, rtol=0)
     torch.testing.assert_close(found.steps, torch.eye(6)[:4], atol=0.15, rtol=0)
 
 
-def test_directions_are_principal_components_brought_back_by_regression() -> None:
+def test_directions_equal_regression_of_components() -> None:
     generator = Linear().eval()
     latents = sample_latents(SAMPLES, 6, 0).double().numpy()
     activations = latents @ generator.first.weight.detach().double().numpy().T
@@ -61,12 +61,12 @@ def test_directions_are_principal_components_brought_back_by_regression() -> Non
     assert torch.equal(main_directions(generator, 3).steps, found.steps)
 
 
-def test_directions_need_a_layer() -> None:
+def test_directions_need_an_observable_layer() -> None:
     class Bare(Linear):
         def forward(self, latents: torch.Tensor) -> torch.Tensor:
             return (latents @ self.first.weight.T).unflatten(1, (1, 4, 4))
 
-    with pytest.raises(ExportError, match="no layer that could be looked at"):
+    with pytest.raises(ExportError, match="no layer with observable activations"):
         main_directions(Bare().eval())
 
 
@@ -88,7 +88,7 @@ class Grey(ToyFaces):
 
 @pytest.fixture(scope="module", params=["colours", "grey"])
 def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runtime: None) -> Path:
-    """A run whose folder ``explorer`` was written: DCGAN with normal latents, or an MLP in grey with uniform ones."""
+    """A run with an explorer: a DCGAN with normal latents, or a grey MLP with uniform ones."""
     run = tmp_path_factory.mktemp("explored") / request.param
     if request.param == "colours":
         toy_train(run, images=96)
@@ -103,7 +103,7 @@ def drawn(page: Any, selector: str) -> np.ndarray:
     width, data = page.eval_on_selector(
         selector,
         """canvas => {
-          // A copy that may be read often: of the page's own the browser would complain.
+          // A copy: the browser warns when the page's own canvas is read often.
           const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
           copy.drawImage(canvas, 0, 0);
           return [canvas.width, [...copy.getImageData(0, 0, canvas.width, canvas.height).data]];
@@ -119,7 +119,7 @@ def by_torch(run: Path, latent: Any) -> np.ndarray:
 
 
 def settled(page: Any, change: str) -> list[float]:
-    """The latent that the large face shows once the change was drawn."""
+    """The latent of the large face after the change is drawn."""
     before = page.get_attribute("#face", "data-drawn")
     page.evaluate(change)
     page.wait_for_selector(f"#face[data-drawn]:not([data-drawn={json.dumps(before)}])")
@@ -137,14 +137,14 @@ def click(button: str) -> str:
     return f"() => document.querySelector({json.dumps(button)}).click()"
 
 
-def test_it_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None:
+def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None:
     generator = load_generator(explored)
-    law, latent = generator.spec.law, generator.spec.latent
-    faces = sample_latents(FACES, latent, 0, distribution=law).numpy()
-    told = main_directions(generator)
+    distribution, latent = generator.spec.law, generator.spec.latent
+    faces = sample_latents(FACES, latent, 0, distribution=distribution).numpy()
+    directions = main_directions(generator)
     with watching(chromium) as watched:
         page = watched.open(explored / "explorer/index.html")
-        page.wait_for_selector("[data-awake]")
+        page.wait_for_selector("[data-ready]")
         for number in (0, 5, FACES - 1):
             shown = drawn(page, f"[data-face='{number}'] canvas")
             assert np.abs(shown - by_torch(explored, faces[number])).max() <= MOST_LEVELS
@@ -154,15 +154,15 @@ def test_it_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None:
         assert np.abs(drawn(page, "#face") - by_torch(explored, faces[3])).max() <= MOST_LEVELS
 
         moved = settled(page, move("[data-direction='1']", 2))
-        wanted = faces[3] + 2 * told.steps[1].numpy()
-        wanted = wanted.clip(-1, 1) if law == "uniform" else wanted
+        wanted = faces[3] + 2 * directions.steps[1].numpy()
+        wanted = wanted.clip(-1, 1) if distribution == "uniform" else wanted
         np.testing.assert_allclose(moved, wanted, atol=1e-5)
         assert np.abs(drawn(page, "#face") - by_torch(explored, moved)).max() <= MOST_LEVELS
         np.testing.assert_allclose(settled(page, click("#reset")), faces[3], atol=1e-6)
 
         settled(page, click("[data-face='7']"))
         half = np.array(settled(page, move("#between", 0.5)))
-        if law == "uniform":
+        if distribution == "uniform":
             np.testing.assert_allclose(half, (faces[3] + faces[7]) / 2, atol=1e-6)
         else:  # on the arc, as far from one as from the other
             angles = [half @ end / np.linalg.norm(half) / np.linalg.norm(end) for end in (faces[3], faces[7])]
@@ -174,22 +174,22 @@ def test_it_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None:
 
         dice = settled(page, click("#dice"))
         assert len(dice) == latent
-        assert law != "uniform" or max(map(abs, dice)) <= 1
+        assert distribution != "uniform" or max(map(abs, dice)) <= 1
         assert np.abs(drawn(page, "#face") - by_torch(explored, dice)).max() <= MOST_LEVELS
-    assert {url.partition(":")[0] for url in watched.asked} <= {"file", "data", "blob"}
+    assert {url.partition(":")[0] for url in watched.requests} <= {"file", "data", "blob"}
 
 
-def test_it_fits_a_phone(chromium: Any, explored: Path) -> None:
+def test_explorer_fits_a_phone(chromium: Any, explored: Path) -> None:
     with watching(chromium, width=375, scheme="dark") as watched:
         page = watched.open(explored / "explorer/index.html")
-        page.wait_for_selector("[data-awake]")
+        page.wait_for_selector("[data-ready]")
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
-def test_a_part_that_is_missing_is_named(chromium: Any, explored: Path, tmp_path: Path) -> None:
+def test_missing_script_is_named(chromium: Any, explored: Path, tmp_path: Path) -> None:
     index = tmp_path / "index.html"
     index.write_bytes((explored / "explorer/index.html").read_bytes())
     with watching(chromium) as watched:
         page = watched.open(index)
-        page.get_by_text("explorer/runtime.js can’t be read: it has to lie beside this page").wait_for()
+        page.get_by_text("explorer/runtime.js cannot be read: it must be beside this page").wait_for()
         watched.complaints.clear()  # the browser's own line about the file

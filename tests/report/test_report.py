@@ -1,4 +1,4 @@
-"""``facegan report``: what stands in the page, what the command prints, what it refuses."""
+"""``facegan report``: the page's content, the command's output, and errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError
-from facegan.report.charts import MOST_POINTS, Curves, compared_curves, curves_of
-from facegan.report.pictures import MOST_FRAMES
+from facegan.report.charts import MAX_POINTS, Curves, compared_curves, curves_of
+from facegan.report.pictures import MAX_FRAMES
 from facegan.report.runs import read_run, title
 from facegan.report.sections import baseline_of, dataset_section, metrics_section, repeating_command, settings_diff
 from facegan.report.write import write_report
@@ -30,14 +30,14 @@ from tests.report.conftest import add_rows, edit_record
 MOST_BYTES = 5_000_000
 
 
-def told(page: Path, which: str) -> Any:
-    """The values that a script of the page is given."""
+def page_data(page: Path, which: str) -> Any:
+    """The JSON values for a script of the page."""
     found = re.search(rf'<script type="application/json" id="{which}">(.*?)</script>', page.read_text(), re.DOTALL)
     assert found
     return json.loads(found[1])
 
 
-def test_the_command_writes_one_file(run: Path, tmp_path: Path) -> None:
+def test_command_writes_one_file(run: Path, tmp_path: Path) -> None:
     planned = facegan("report", run, "--dry-run")
     assert (planned.returncode, planned.stdout) == (
         0,
@@ -53,7 +53,7 @@ def test_the_command_writes_one_file(run: Path, tmp_path: Path) -> None:
     assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page.read_text())
 
 
-def test_what_it_refuses(run: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_are_errors(run: Path, tmp_path: Path) -> None:
     def refused(code: int, *arguments: object) -> str:
         ended = facegan("report", *arguments)
         assert (ended.returncode, ended.stdout) == (code, "")
@@ -61,20 +61,20 @@ def test_what_it_refuses(run: Path, tmp_path: Path) -> None:
         return ended.stderr
 
     no_run = CheckpointError("").exit_code
-    assert "holds no run.json: name the folder of a run" in refused(no_run, tmp_path)
-    assert "give it a name that ends in .html" in refused(2, run, "--out", tmp_path / "page.pdf")
-    assert "an explorer is a folder" in refused(2, run, "--explore", "--out", tmp_path / "page.html")
+    assert "contains no run.json. Name the folder of a run" in refused(no_run, tmp_path)
+    assert "Use a name that ends in .html" in refused(2, run, "--out", tmp_path / "page.pdf")
+    assert "with --explore it is a folder" in refused(2, run, "--explore", "--out", tmp_path / "page.html")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/index.html").write_text("mine")
-    assert "no explorer: name a new folder" in refused(2, run, "--explore", "--out", tmp_path / "mine")
+    assert "is not an explorer. Name a new folder" in refused(2, run, "--explore", "--out", tmp_path / "mine")
     assert "a file is in the way" in refused(1, run, "--out", run / "run.json" / "page.html")
     (run / "stats.jsonl").write_text("")
     assert "has no row of losses yet" in refused(no_run, run)
     assert (tmp_path / "mine/index.html").read_text() == "mine"
 
 
-def test_a_long_run_of_large_grids_fits(run: Path) -> None:
-    """Noise is what WebP can do least with."""
+def test_large_grids_fit_the_page(run: Path) -> None:
+    """Noise compresses worst."""
     shutil.rmtree(run / "samples")
     (run / "samples").mkdir()
     rng = np.random.default_rng(0)
@@ -85,38 +85,38 @@ def test_a_long_run_of_large_grids_fits(run: Path) -> None:
         os.link(run / f"{number % 4}.png", run / "samples" / f"{number * 5_000:09d}.png")
     page = write_report(read_run(run), run / "report.html")
     assert page.stat().st_size < MOST_BYTES
-    images = [frame["images"] for frame in told(page, "frames")]
+    images = [frame["images"] for frame in page_data(page, "frames")]
     assert (images[0], images[-1]) == (0, 4_995_000)
-    assert 8 <= len(images) <= MOST_FRAMES
-    assert "of 1,000 grids, spread evenly" in page.read_text()
+    assert 8 <= len(images) <= MAX_FRAMES
+    assert "of 1,000 grids, evenly spread" in page.read_text()
 
 
-def test_grids_are_those_of_the_run(run: Path) -> None:
+def test_frames_are_the_grids(run: Path) -> None:
     (run / "samples" / "000000100.png").write_bytes(b"no picture")
     (run / "samples" / "notes.png").write_bytes(b"mine")
     page = write_report(read_run(run), run / "report.html")
-    frames = told(page, "frames")
+    frames = page_data(page, "frames")
     assert [frame["images"] for frame in frames] == [0, 64, 128, 192, 256, 320]
     for frame in frames:
         data = np.frombuffer(base64.b64decode(frame["src"].removeprefix("data:image/webp;base64,")), np.uint8)
-        shown, stands = cv2.imdecode(data, 1), cv2.imread(str(run / "samples" / f"{frame['images']:09d}.png"))
+        shown, original = cv2.imdecode(data, 1), cv2.imread(str(run / "samples" / f"{frame['images']:09d}.png"))
         assert shown is not None
-        assert stands is not None
-        assert shown.shape == stands.shape
-        assert np.abs(shown.astype(int) - stands).mean() < 12  # noise of colours: WebP halves their resolution
+        assert original is not None
+        assert shown.shape == original.shape
+        assert np.abs(shown.astype(int) - original).mean() < 12  # colour noise, whose resolution WebP halves
 
 
-def test_a_run_without_grids_has_a_page(run: Path) -> None:
+def test_run_without_grids(run: Path) -> None:
     shutil.rmtree(run / "samples")
-    assert "This run has no sample grid" in write_report(read_run(run), run / "report.html").read_text()
+    assert "This run has no sample grids" in write_report(read_run(run), run / "report.html").read_text()
 
 
-def test_settings_that_are_not_as_by_default_are_marked(run: Path) -> None:
+def test_changed_settings_are_marked(run: Path) -> None:
     read = read_run(run)
-    marked = {setting.name: setting for setting in settings_diff(read, baseline_of(read)) if setting.differs}
+    changed = {setting.name: setting for setting in settings_diff(read, baseline_of(read)) if setting.differs}
     small = {"width", "latent", "batch", "precision", "images", "log_every", "save_every", "sample_every", "lr_g"}
-    assert set(marked) == small
-    assert (marked["lr_g"].value, marked["lr_g"].default) == ("0.001", "0.0002")
+    assert set(changed) == small
+    assert (changed["lr_g"].value, changed["lr_g"].default) == ("0.001", "0.0002")
     edit_record(run, command="facegan train --shards x --recipe smoke --batch 16")
     page = facegan("report", run)
     assert page.returncode == 0
@@ -126,7 +126,7 @@ def test_settings_that_are_not_as_by_default_are_marked(run: Path) -> None:
     assert '<tr><th scope="row"><code>batch</code></th><td>16</td><td>16</td>' in text  # smoke's, not the method's
 
 
-def test_the_command_repeats_the_run(run: Path) -> None:
+def test_command_repeats_the_run(run: Path) -> None:
     edit_record(run, command="", dataset={"path": "/some where"})
     words = shlex.split(repeating_command(read_run(run)))
     assert words[:6] == ["facegan", "train", "--shards", "/some where", "--run", str(run)]
@@ -139,8 +139,8 @@ def test_the_command_repeats_the_run(run: Path) -> None:
     assert repeating_command(read_run(run)) == "facegan train --shards 'a b'"
 
 
-def test_what_it_was_trained_on(run: Path, dataset_copy: Path) -> None:
-    assert "lay in memory" in dataset_section(read_run(run)).why
+def test_dataset_section(run: Path, dataset_copy: Path) -> None:
+    assert "in memory" in dataset_section(read_run(run)).why
     edit_record(run, dataset={"path": str(dataset_copy), "fingerprint": FaceShards(dataset_copy).fingerprint})
     found, info = dataset_section(read_run(run)), json.loads((dataset_copy / "dataset.json").read_text())
     assert (found.why, found.photos, found.kept) == ("", 60, info["totals"]["kept"])
@@ -150,18 +150,18 @@ def test_what_it_was_trained_on(run: Path, dataset_copy: Path) -> None:
     assert found.preview is not None
     assert f"{found.kept} kept, {60 - found.kept} rejected" in write_report(read_run(run), run / "a.html").read_text()
     edit_record(run, dataset={"fingerprint": "0" * 64})
-    assert "what stands there now is another dataset" in dataset_section(read_run(run)).why
+    assert "has changed since this run started" in dataset_section(read_run(run)).why
     edit_record(run, dataset={"path": "s3://bucket/faces"})
-    assert "can’t be looked at from here" in dataset_section(read_run(run)).why
+    assert "is not available here" in dataset_section(read_run(run)).why
 
 
-def test_metrics_with_floor_and_protocol(run: Path) -> None:
+def test_metrics_section(run: Path) -> None:
     assert "facegan eval" in metrics_section(run).command
     result = {
         "measured": {"kind": "run", "images_trained": 320},
         "metrics": {"swd": 12.5, "coverage": 0.25},
         "floors": {"swd": 5.5},
-        "absent": {"fid": "its weights can't be had"},
+        "absent": {"fid": "its weights are missing"},
         "protocol": {"split": "test", "swd": {"samples": 1_000}},
         "warnings": ["few images"],
         "neighbours": "neighbours.png",
@@ -169,33 +169,33 @@ def test_metrics_with_floor_and_protocol(run: Path) -> None:
     (run / "eval.json").write_text(json.dumps(result))
     shutil.copy(run / "samples/000000320.png", run / "neighbours.png")
     found = metrics_section(run)
-    assert [(metric.name, metric.value, metric.floor) for metric in found.metrics] == [
+    assert [(metric.name, metric.value, metric.real_vs_real) for metric in found.metrics] == [
         ("swd", 12.5, 5.5),
         ("coverage", 0.25, None),
     ]
     assert found.protocol == [("split", "test"), ("swd.samples", "1000")]
     text = write_report(read_run(run), run / "report.html").read_text()
-    for shown in ("its weights can&#39;t be had", "few images", "Nearest real faces", "swd.samples"):
+    for shown in ("its weights are missing", "few images", "Nearest real faces", "swd.samples"):
         assert shown in text
-    (run / "eval.json").write_text(json.dumps(result | {"neighbours": None}))  # of other metrics, where it drew none
+    (run / "eval.json").write_text(json.dumps(result | {"neighbours": None}))  # of an evaluation without a picture
     assert metrics_section(run).neighbours is None
     for damaged in ("{", "[]", '{"metrics": {"swd": "much"}}', '{"metrics": 3}'):
         (run / "eval.json").write_text(damaged)
-        assert "can’t be read" in metrics_section(run).why
+        assert "cannot be read" in metrics_section(run).why
 
 
-def test_curves_have_every_row_or_the_means_of_some(run: Path) -> None:
+def test_curves_have_rows_or_their_means(run: Path) -> None:
     read = read_run(run)
     losses = curves_of(read).charts[0]
     assert losses.x == [row["images"] for row in read.rows]
     assert losses.curves["generator"] == pytest.approx([row["loss_g"] for row in read.rows], rel=1e-4)
-    rows = [{**read.last, "images": 16 * i, "loss_g": float(i % 3)} for i in range(1, 3 * MOST_POINTS + 1)]
+    rows = [{**read.last, "images": 16 * i, "loss_g": float(i % 3)} for i in range(1, 3 * MAX_POINTS + 1)]
     thinned = curves_of(dataclasses.replace(read, rows=rows))
-    assert (thinned.thinned, len(thinned.charts[0].x)) == (3, MOST_POINTS)
+    assert (thinned.thinned, len(thinned.charts[0].x)) == (3, MAX_POINTS)
     assert set(thinned.charts[0].curves["generator"]) == {1.0}
 
 
-def test_runs_of_other_lengths_share_an_axis(run: Path) -> None:
+def test_compared_runs_share_an_axis(run: Path) -> None:
     read = read_run(run)
     rows = [{**row, "images": row["images"] + 1} for row in read.rows[:3]]
     shorter = dataclasses.replace(read, folder=run.parent / "shorter", rows=rows)
@@ -207,7 +207,7 @@ def test_runs_of_other_lengths_share_an_axis(run: Path) -> None:
     }
 
 
-def test_measurements_on_the_way_are_curves_with_their_floor(run: Path) -> None:
+def test_periodic_evaluation_has_curves(run: Path) -> None:
     add_rows(
         run,
         {"protocol": {"metric": "swd"}, "floor": {"swd": 5.0}},
@@ -217,11 +217,16 @@ def test_measurements_on_the_way_are_curves_with_their_floor(run: Path) -> None:
     )
     curves: Curves = curves_of(read_run(run))
     chart = curves.charts[-1]
-    assert (chart.title, chart.x, chart.curves, chart.floor) == ("swd", [64, 128, 192], {"swd": [30, 20, 25]}, 5.0)
+    assert (chart.title, chart.x, chart.curves, chart.real_vs_real) == (
+        "swd",
+        [64, 128, 192],
+        {"swd": [30, 20, 25]},
+        5.0,
+    )
     assert chart.best == 1
 
 
-def test_a_run_of_a_recipe_is_called_by_its_experiment(run: Path, tmp_path: Path) -> None:
+def test_title_of_a_recipes_run(run: Path, tmp_path: Path) -> None:
     (tmp_path / "smoke").mkdir()
     assert title(read_run(run)) == "discs"
     assert title(read_run(run.rename(tmp_path / "smoke/run"))) == "smoke/run"

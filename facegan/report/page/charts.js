@@ -1,11 +1,11 @@
 "use strict";
 (() => {
-  const told = JSON.parse(document.getElementById("curves").textContent);
+  const data = JSON.parse(document.getElementById("curves").textContent);
   const place = document.getElementById("charts"), controls = document.getElementById("chart-controls");
   const smoothing = document.getElementById("smoothing"), range = document.getElementById("range");
   const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-  const first = Math.min(0, ...told.charts.map((chart) => chart.x[0]));
-  const last = Math.max(...told.charts.map((chart) => chart.x[chart.x.length - 1]), first + 1);
+  const first = Math.min(0, ...data.charts.map((chart) => chart.x[0]));
+  const last = Math.max(...data.charts.map((chart) => chart.x[chart.x.length - 1]), first + 1);
   let shown = [first, last];
   const plots = [];
 
@@ -13,7 +13,7 @@
   const tint = (chart, i) => (chart.colours[i] ?? i) % 8;
   const number = (value) => value == null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(4));
 
-  // An exponential mean without the bias of its beginning, as TensorBoard has it.
+  // An exponential mean with bias correction, as in TensorBoard.
   const smooth = (values, weight) => {
     let mean = 0, share = 1;
     return values.map((value) => {
@@ -34,7 +34,7 @@
     shown = [low, low + width];
     for (const { plot } of plots) plot.setScale("x", { min: shown[0], max: shown[1] });
     const whole = shown[0] === first && shown[1] === last;
-    range.textContent = `${whole ? "All of it: " : ""}${shown.map((x) => Math.round(x).toLocaleString("en")).join(" – ")} images`;
+    range.textContent = `${whole ? "All: " : ""}${shown.map((x) => Math.round(x).toLocaleString("en")).join(" – ")} images`;
   };
 
   const drawMarks = (plot, chart) => {
@@ -42,9 +42,9 @@
     pen.save();
     pen.textBaseline = "alphabetic";
     pen.font = `600 ${11 * dots}px system-ui, sans-serif`;
-    if (chart.floor != null) {
-      const y = plot.valToPos(chart.floor, "y", true);
-      pen.strokeStyle = pen.fillStyle = colour("--well");
+    if (chart.real_vs_real != null) {
+      const y = plot.valToPos(chart.real_vs_real, "y", true);
+      pen.strokeStyle = pen.fillStyle = colour("--healthy");
       pen.setLineDash([2 * dots, 4 * dots]);
       pen.lineWidth = 1.5 * dots;
       pen.beginPath(); pen.moveTo(left, y); pen.lineTo(left + width, y); pen.stroke();
@@ -63,7 +63,7 @@
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     let before = -Infinity;
-    told.marks.forEach((mark, i) => {
+    data.marks.forEach((mark, i) => {
       if (mark.images < shown[0] || mark.images > shown[1]) return;
       const x = plot.valToPos(mark.images, "x", true), row = x - before < 16 * dots ? 1 : 0;
       before = row ? -Infinity : x;
@@ -103,7 +103,7 @@
     return { list, values, isOn: (i) => list.children[i].firstChild.getAttribute("aria-pressed") === "true" };
   };
 
-  for (const chart of told.charts) {
+  for (const chart of data.charts) {
     const labels = Object.keys(chart.curves), few = chart.x.length < 40;
     const box = document.createElement("div"), head = document.createElement("h3"), note = document.createElement("p");
     const paper = document.createElement("div"), legend = legendOf(chart, labels);
@@ -117,7 +117,7 @@
     paper.setAttribute("aria-label", `${chart.title} over images; in the end: ${ends.join(", ")}`);
     box.append(head, ...(chart.note ? [note] : []), paper, legend.list);
     place.append(box);
-    const tell = (at) => legend.values.forEach((value, i) => {
+    const showValues = (at) => legend.values.forEach((value, i) => {
       const curve = plots.find((drawn) => drawn.chart === chart)?.plot.data[i + 1] ?? dataOf(chart)[i + 1];
       value.textContent = number(at == null ? curve.findLast((v) => v != null) : curve[at]);
     });
@@ -133,7 +133,7 @@
         x: { time: false, range: () => shown },
         y: { range: (_, low, high) => {
           if (low == null) return [0, 1];
-          if (chart.floor != null) { low = Math.min(low, chart.floor); high = Math.max(high, chart.floor); }
+          if (chart.real_vs_real != null) { low = Math.min(low, chart.real_vs_real); high = Math.max(high, chart.real_vs_real); }
           const room = (high - low || Math.abs(high) || 1) * 0.06;
           return [chart.low ?? low - room, chart.high ?? high + room];
         } },
@@ -142,7 +142,7 @@
       series: [{}, ...labels.map((_, i) => series(i, false)), ...labels.map((_, i) => series(i, true))],
       hooks: {
         draw: [(u) => drawMarks(u, chart)],
-        setCursor: [(u) => tell(u.cursor.idx)],
+        setCursor: [(u) => showValues(u.cursor.idx)],
         setSelect: [(u) => {
           if (u.select.width > 3) show(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x"));
           u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
@@ -150,8 +150,8 @@
         ready: [(u) => u.over.addEventListener("dblclick", () => show(first, last))],
       },
     }, dataOf(chart), paper);
-    plots.push({ plot, chart, legend, paper, tell });
-    tell(null);
+    plots.push({ plot, chart, legend, paper, showValues });
+    showValues(null);
     new ResizeObserver(() => {
       const width = Math.floor(paper.clientWidth);
       if (width && width !== plot.width) plot.setSize({ width, height: 230 });
@@ -159,13 +159,13 @@
   }
 
   const change = () => {
-    document.getElementById("smoothing-told").textContent = smoothing.valueAsNumber ? smoothing.value : "none";
-    for (const { plot, chart, legend, tell } of plots) {
+    document.getElementById("smoothing-value").textContent = smoothing.valueAsNumber ? smoothing.value : "none";
+    for (const { plot, chart, legend, showValues } of plots) {
       const count = Object.keys(chart.curves).length;
       plot.setData(dataOf(chart), false);
       for (let i = 0; i < count; i++) plot.setSeries(i + 1 + count, { show: smoothing.valueAsNumber > 0 && legend.isOn(i) });
       plot.setScale("x", { min: shown[0], max: shown[1] });
-      tell(null);
+      showValues(null);
     }
   };
   smoothing.addEventListener("input", change);
@@ -178,7 +178,7 @@
     if (way === "all") show(first, last);
   });
   document.addEventListener("colours", () => plots.forEach(({ plot }) => plot.redraw(false)));
-  smoothing.value = told.charts.some((chart) => chart.x.length > 100) ? 0.6 : 0;
+  smoothing.value = data.charts.some((chart) => chart.x.length > 100) ? 0.6 : 0;
   controls.hidden = false;
   change();
   show(first, last);

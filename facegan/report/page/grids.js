@@ -1,10 +1,10 @@
 "use strict";
 (() => {
-  const told = document.getElementById("frames");
-  if (!told) return;
-  const frames = JSON.parse(told.textContent);
+  const element = document.getElementById("frames");
+  if (!element) return;
+  const frames = JSON.parse(element.textContent);
   const picture = document.getElementById("frame"), slider = document.getElementById("frame-number");
-  const said = document.getElementById("frame-told"), play = document.getElementById("play");
+  const output = document.getElementById("frame-images"), play = document.getElementById("play");
   let timer = 0;
 
   const show = () => {
@@ -12,7 +12,7 @@
     const words = `${images.toLocaleString("en")} images`;
     picture.src = src;
     picture.alt = `Samples after ${words}`;
-    said.textContent = words;
+    output.textContent = words;
     slider.setAttribute("aria-valuetext", words);
   };
   const stop = () => {
@@ -35,5 +35,5 @@
     timer = setInterval(step, 250);
   });
   document.getElementById("frame-controls").hidden = frames.length < 2;
-  slider.setAttribute("aria-valuetext", said.textContent);
+  slider.setAttribute("aria-valuetext", output.textContent);
 })();

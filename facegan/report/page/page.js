@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Colours: as the system has them, unless the reader says otherwise. Some browsers keep nothing for files.
+  // Colours follow the system unless the reader chooses. Some browsers store nothing for files.
   const root = document.documentElement;
   const switches = document.getElementById("theme");
   const kept = (() => { try { return localStorage.getItem("facegan-theme"); } catch { return null; } })();
@@ -23,13 +23,13 @@
     button.hidden = false;
     button.addEventListener("click", async () => {
       const what = document.getElementById(button.dataset.copies);
-      const said = document.getElementById("copied");
+      const status = document.getElementById("copied");
       try {
         await navigator.clipboard.writeText(what.textContent);
-        said.textContent = "Copied.";
+        status.textContent = "Copied.";
       } catch {
         getSelection().selectAllChildren(what);
-        said.textContent = "Selected: copy it with Ctrl+C.";
+        status.textContent = "Selected: copy it with Ctrl+C.";
       }
     });
   }
