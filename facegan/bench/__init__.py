@@ -1,1 +1,1 @@
-"""Our speed beside the same job by hand, measured in the same run on the same machine."""
+"""Benchmarks of facegan against plain implementations of the same job, in one run on one machine."""

@@ -1,6 +1,6 @@
-"""The usual tutorial loops in plain float32, over one batch or an image folder: what our rounds are measured beside.
+"""Baselines: the usual tutorial loops in float32; and the comparison of two rates.
 
-``reals`` are endless batches of float32 (N, 3, 64, 64) in [−1, 1]; each step of the iterators is one round.
+``reals`` are endless batches of float32 (N, 3, 64, 64) in [−1, 1]; each item of a loop is one training step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from facegan import system as machine
+from facegan import system
 from facegan.config import TrainConfig
 from facegan.console import Console
 
@@ -22,8 +22,49 @@ _CHANNELS, _LATENT, _WIDTH = 3, 100, 64
 _WORKERS = 2
 
 
+@dataclass(frozen=True)
+class Bench:
+    """A comparison: rates of ours and of the baseline in ``unit``, one per pair."""
+
+    what: str
+    baseline: str
+    unit: str
+    ours: list[float]
+    theirs: list[float]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """The median of the pairs' ratios; above 1, ours is faster."""
+        return statistics.median(a / b for a, b in zip(self.ours, self.theirs, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "by_hand_is": self.baseline,
+            "unit": self.unit,
+            "ours": [round(rate, 1) for rate in self.ours],
+            "by_hand": [round(rate, 1) for rate in self.theirs],
+            "ratio": round(self.ratio, 3),
+            **self.notes,
+            "machine": system.describe(),
+        }
+
+
+def interleaved(
+    ours: Callable[[], float], theirs: Callable[[], float], pairs: int, console: Console
+) -> tuple[list[float], list[float]]:
+    """The rates of both, measured in turn ``pairs`` times: machines drift, so only neighbours compare."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for measured, job in zip(rates, (ours, theirs), strict=True):
+            measured.append(job())
+        console.note(f"pair {pair + 1} of {pairs}: {rates[0][-1]:,.0f} against {rates[1][-1]:,.0f}")
+    return rates
+
+
 def folder_batches(folder: Path, batch: int) -> Iterator[Tensor]:
-    """As tutorials read: JPEG or PNG files one by one, by ``ImageFolder`` and two worker processes."""
+    """Image files as tutorials read them: by ``ImageFolder`` and two worker processes."""
     from torchvision import datasets, transforms
 
     half = (0.5,) * _CHANNELS
@@ -58,11 +99,17 @@ def _discriminator(norm: bool) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(_WIDTH * 8, 1, 4, 1, 0, bias=False), nn.Flatten(0))
 
 
+def _setup(
+    config: TrainConfig, device: torch.device, norm: bool
+) -> tuple[int, nn.Module, nn.Module, torch.optim.Adam, torch.optim.Adam]:
+    g, d = _generator().to(device), _discriminator(norm).to(device)
+    betas = (config.beta1, config.beta2)
+    adam_g = torch.optim.Adam(g.parameters(), config.lr_g, betas)
+    return config.batch, g, d, adam_g, torch.optim.Adam(d.parameters(), config.lr_d, betas)
+
+
 def dcgan(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) -> Iterator[None]:
-    batch = config.batch
-    g, d = _generator().to(device), _discriminator(norm=True).to(device)
-    adam_g = torch.optim.Adam(g.parameters(), config.lr_g, (config.beta1, config.beta2))
-    adam_d = torch.optim.Adam(d.parameters(), config.lr_d, (config.beta1, config.beta2))
+    batch, g, d, adam_g, adam_d = _setup(config, device, norm=True)
     bce = nn.BCEWithLogitsLoss()
     ones, zeros = torch.ones(batch, device=device), torch.zeros(batch, device=device)
     for images in reals:
@@ -78,10 +125,7 @@ def dcgan(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) ->
 
 
 def wgan_gp(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) -> Iterator[None]:
-    batch = config.batch
-    g, d = _generator().to(device), _discriminator(norm=False).to(device)
-    adam_g = torch.optim.Adam(g.parameters(), config.lr_g, (config.beta1, config.beta2))
-    adam_d = torch.optim.Adam(d.parameters(), config.lr_d, (config.beta1, config.beta2))
+    batch, g, d, adam_g, adam_d = _setup(config, device, norm=False)
 
     def fakes() -> Tensor:
         return g(torch.randn(batch, _LATENT, 1, 1, device=device))
@@ -99,51 +143,3 @@ def wgan_gp(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) 
         (-d(fakes()).mean()).backward()
         adam_g.step()
         yield
-
-
-# Two rates measured in turn, A B A B …: machines drift, and only the ratio of neighbours says something.
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A measured comparison.
-
-    Attributes:
-        ours, by_hand: rates in ``unit``, one a pair.
-    """
-
-    what: str
-    hand: str
-    unit: str
-    ours: list[float]
-    by_hand: list[float]
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def ratio(self) -> float:
-        """Median of the pairs' ratios; over 1, ours is faster."""
-        return statistics.median(a / b for a, b in zip(self.ours, self.by_hand, strict=True))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "what": self.what,
-            "by_hand_is": self.hand,
-            "unit": self.unit,
-            "ours": [round(rate, 1) for rate in self.ours],
-            "by_hand": [round(rate, 1) for rate in self.by_hand],
-            "ratio": round(self.ratio, 3),
-            **self.notes,
-            "machine": machine.describe(),
-        }
-
-
-def interleaved(
-    ours: Callable[[], float], by_hand: Callable[[], float], pairs: int, console: Console
-) -> tuple[list[float], list[float]]:
-    """Calls both ``pairs`` times in turn; each call gives a rate."""
-    rates: tuple[list[float], list[float]] = ([], [])
-    for pair in range(pairs):
-        for measured, job in zip(rates, (ours, by_hand), strict=True):
-            measured.append(job())
-        console.note(f"pair {pair + 1} of {pairs}: {rates[0][-1]:,.0f} beside {rates[1][-1]:,.0f}")
-    return rates

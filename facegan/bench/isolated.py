@@ -1,4 +1,4 @@
-"""What only a fresh process can tell: ``python -m facegan.bench.isolated start|memory SHARDS BATCH`` prints JSON."""
+"""Measurements in a fresh process: ``python -m facegan.bench.isolated start|memory SHARDS BATCH`` prints JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 5_000
 
 
 def start(shards: str, batch: int) -> dict[str, Any]:
-    """From behind the imports to the first batch."""
+    """Seconds from the imports to the first batch."""
     begin = time.perf_counter()
     faces = FaceShards(shards)
     opened = time.perf_counter() - begin
@@ -30,7 +30,7 @@ def start(shards: str, batch: int) -> dict[str, Any]:
 
 
 def memory(shards: str, batch: int) -> dict[str, Any]:
-    """What a RAM cache takes, and how memory grows over `STEPS` batches from it."""
+    """Memory of a RAM cache, and its growth over `STEPS` batches."""
     faces = FaceShards(shards)
     warm = faces.batches(batch, cache="off")
     for _ in range(20):
@@ -55,7 +55,7 @@ def memory(shards: str, batch: int) -> dict[str, Any]:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory, mapped shards included. Linux only."""
+    """Resident bytes of this process, including mapped shards. Linux only."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
 

@@ -1,4 +1,4 @@
-"""`facegan prep` beside a loop by hand that decodes, detects, crops squares, resizes, encodes, and writes nothing."""
+"""`facegan prep` against a plain loop that decodes, detects, crops squares, resizes and encodes, but writes nothing."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def bench_prep(
 ) -> Bench:
     """
     Args:
-        photos: a folder of JPEGs; portraits are drawn where None.
-        scaling: measure prep in one process as well, beside all of them.
+        photos: a folder of JPEGs; None: drawn portraits.
+        scaling: also measure prep in one process.
     """
     with tempfile.TemporaryDirectory() as folder:
         if photos is None:
@@ -43,10 +43,10 @@ def bench_prep(
             photos = Path(folder) / "portraits"
             console.note(f"drawing {_DRAWN} portraits")
             write_portraits(photos, _DRAWN)
-        model = str(find_models(PrepConfig(), None)[0])  # the loop detects, whatever prep does
+        model = str(find_models(PrepConfig(), None)[0])  # the loop always detects
         paths = sorted(str(path) for path in photos.rglob("*.jpg"))[:limit]
         if not paths:
-            raise SourceError(f"{photos} holds no .jpg files for the loop by hand.")
+            raise SourceError(f"{photos} contains no .jpg files. Name a folder of JPEGs.")
         worker_bytes: list[int] = []
 
         def ours(processes: int = workers) -> float:
@@ -55,7 +55,7 @@ def bench_prep(
             worker_bytes.append(result.worker_peak_bytes)
             return result.photos_per_second
 
-        rates = interleaved(ours, lambda: _by_hand(paths, model, config.size, workers), pairs, console)
+        rates = interleaved(ours, lambda: _plain_loop(paths, model, config.size, workers), pairs, console)
         notes: dict[str, Any] = {"worker_peak_mb": round(max(worker_bytes) / 1e6)}
         if scaling:
             together, alone = interleaved(ours, lambda: ours(1), pairs, console)
@@ -66,10 +66,10 @@ def bench_prep(
     return Bench(what, "decode, detect, square crop, resize, encode", "photos/s", *rates, notes)
 
 
-def _by_hand(paths: list[str], model: str, size: int, workers: int) -> float:
+def _plain_loop(paths: list[str], model: str, size: int, workers: int) -> float:
     jobs = [(paths[i::workers], model, size) for i in range(workers)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        seconds = max(pool.map(_crop_all, jobs, chunksize=1))  # start-up is left out, in the loop's favour
+        seconds = max(pool.map(_crop_all, jobs, chunksize=1))  # without start-up, in the loop's favour
     return len(paths) / seconds
 
 

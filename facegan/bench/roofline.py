@@ -1,10 +1,10 @@
-"""What a device can do at most, measured, and which share of it a training uses.
+"""The measured limits of a device, and the share of them that a training uses.
 
 Williams, Waterman & Patterson 2009, "Roofline: an insightful visual performance model for multicore architectures".
-Limits are those of PyTorch's own matrix product, in the precision of the training, and of its copying of large tensors.
-Work is counted, not measured: multiplications and additions of convolutions and matrix products by PyTorch's counter,
-bytes as the inputs and outputs of every operation, as if nothing stayed in a cache. So the share of the bandwidth is an
-upper bound, and may exceed 1.
+The limits are those of PyTorch's matrix product in the training's precision, and of copying large tensors. Work is
+counted, not measured: multiplications and additions of convolutions and matrix products by PyTorch's counter, bytes as
+the inputs and outputs of every operation, without caches. So the share of the bandwidth is an upper bound and may
+exceed 1.
 """
 
 from __future__ import annotations
@@ -27,18 +27,11 @@ from facegan.training.trainer import Trainer
 _SIDES = {"cuda": 8192, "cpu": 2048}  # of the matrices
 _COPIED_BYTES = {"cuda": 2**31, "cpu": 2**28}
 _SECONDS = 0.5
-_COUNTED_BATCH = 8  # work grows with the batch, but for the optimizers' part
+_COUNTED_BATCH = 8  # work grows with the batch, except the optimizers'
 
 
 def roofline(trainer: Trainer, pixels: Tensor, images_per_second: float) -> dict[str, Any]:
-    """
-    Args:
-        pixels: uint8 (N, C, H, W): a batch.
-        images_per_second: the trainer's rate.
-
-    Returns:
-        The limits, the work of an image, and the shares, as plain numbers.
-    """
+    """The limits, the work per image, and the shares, for a batch of ``pixels`` uint8 (N, C, H, W)."""
     with trainer.math():
         limit_flops = matmul_flops(trainer.device, trainer.precision)
     limit_bytes = copied_bytes(trainer.device)
@@ -63,7 +56,7 @@ def matmul_flops(device: torch.device, precision: Precision) -> float:
 
 
 def copied_bytes(device: torch.device) -> float:
-    """Bytes a second, read and written, of copying a tensor that no cache holds."""
+    """Bytes per second, read and written, of copying a tensor larger than caches."""
     size = _COPIED_BYTES.get(device.type, 2**29)
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -79,7 +72,7 @@ def work_of_an_image(trainer: Trainer, pixels: Tensor) -> tuple[float, float]:
     images = [len(batch) for batch in batches]
     if images[0] == images[1]:
         return counts[0][0] / images[0], counts[0][1] / images[0]
-    # A round does a·N + b: the second part is the optimizers'.
+    # A step does a·N + b operations, b in the optimizers.
     slopes = [(one - other) / (images[0] - images[1]) for one, other in zip(*counts, strict=True)]
     rests = [count - slope * images[0] for count, slope in zip(counts[0], slopes, strict=True)]
     batch, steps = trainer.config.batch, trainer.config.d_steps
@@ -113,7 +106,7 @@ class _Traffic(TorchDispatchMode):
 
 
 def _rate(work: Callable[[], object], device: torch.device) -> float:
-    """How often a second."""
+    """Calls per second."""
 
     def wait() -> None:
         if device.type == "cuda":

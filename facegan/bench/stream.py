@@ -1,4 +1,4 @@
-"""Our batches beside webdataset's own pipeline over the same shards, with as many workers as we have threads."""
+"""Our batches against webdataset's pipeline over the same shards, with as many workers as we use threads."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from facegan.shards.format import DATASET_FILE, DatasetInfo, shard_name
 from facegan.stream import Batches, FaceShards
 from facegan.system import usable_cpus
 
-_CACHED = 20  # times as many images from a cache as decoded ones: they are soon over
+_CACHED = 20  # times as many images from a cache, which is faster
 START_SAMPLES = 200_000
 _CACHE_VARIABLE = "XDG_CACHE_HOME"
 
 
 def bench_stream(shards: Path, *, images: int, batch: int, workers: int | None, pairs: int, console: Console) -> Bench:
-    """First epochs, from opening the cache to its last batch, beside webdataset; all else stands in the notes.
+    """First epochs against webdataset; other measurements are in the notes.
 
     Raises:
-        DatasetError: ``shards`` is no dataset.
-        FaceganError: a process that measures for itself failed.
+        DatasetError: ``shards`` is not a dataset.
+        FaceganError: an isolated process failed.
     """
     with _own_cache():
         return _bench(shards, images, batch, workers or usable_cpus(), pairs, console)
@@ -41,7 +41,7 @@ def bench_stream(shards: Path, *, images: int, batch: int, workers: int | None, 
 
 @contextlib.contextmanager
 def _own_cache() -> Iterator[None]:
-    """The user's stays as it is, and helps nobody."""
+    """An empty user cache, so that the user's neither helps nor changes."""
     before = os.environ.get(_CACHE_VARIABLE)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[_CACHE_VARIABLE] = folder
@@ -56,12 +56,12 @@ def _own_cache() -> Iterator[None]:
 def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, console: Console) -> Bench:
     faces, info = FaceShards(shards), DatasetInfo.read(shards)
     urls = [str(shards / entry.name) for entry in info.split_shards("train")]
-    by_hand_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
-    # Untimed, as webdataset's start is: it takes memory that the machine may never have given before.
+    their_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
+    # Untimed, as webdataset's start is: the first allocation of memory is slow.
     _first_epochs(faces, 1, batch, workers)
     rates = interleaved(
         lambda: _first_epochs(faces, images, batch, workers),
-        lambda: _by_hand(urls, faces.channels, by_hand_workers, images, batch),
+        lambda: _webdataset(urls, faces.channels, their_workers, images, batch),
         pairs,
         console,
     )
@@ -71,20 +71,20 @@ def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, cons
         "batch": batch,
         **{f"{name}_images_per_second": round(kept[kind]) for kind, name in _KINDS.items()},
         "from_ram_ratio": round(kept["ram"] / by_hand, 1),
-        **_alone("start", shards, batch),
-        **_alone("memory", shards, batch),
+        **_isolated("start", shards, batch),
+        **_isolated("memory", shards, batch),
         "torch": metadata.version("torch"),
         "webdataset": metadata.version("webdataset"),
     }
     what = f"batches of {batch} on the CPU, first epochs, {images:,} images or more of {faces.size}×{faces.size}"
-    return Bench(what, f"webdataset's pipeline, {by_hand_workers} workers", "images/s", *rates, notes)
+    return Bench(what, f"webdataset's pipeline, {their_workers} workers", "images/s", *rates, notes)
 
 
 _KINDS = {"off": "decoded_each_time", "ram": "from_ram"}
 
 
 def _first_epochs(faces: FaceShards, images: int, batch: int, workers: int) -> float:
-    """Whole epochs, each by a cache that is empty at its beginning."""
+    """Whole epochs, each with an empty cache."""
     done, start = 0, time.perf_counter()
     while done < images:
         batches = faces.batches(batch, cache="ram", workers=workers)
@@ -94,7 +94,7 @@ def _first_epochs(faces: FaceShards, images: int, batch: int, workers: int) -> f
 
 
 def _later(faces: FaceShards, cache: str, images: int, batch: int, workers: int) -> float:
-    """What comes behind the first epoch."""
+    """Images per second after the first epoch."""
     batches = faces.batches(batch, cache=cache, workers=workers)
     _take(batches, 1 if cache == "off" else len(faces) + batch)
     start = time.perf_counter()
@@ -110,16 +110,16 @@ def _take(batches: Batches, images: int) -> int:
     return done
 
 
-def _alone(what: str, shards: Path, batch: int) -> dict[str, Any]:
-    """A measurement in a process and with a user cache of its own."""
+def _isolated(what: str, shards: Path, batch: int) -> dict[str, Any]:
+    """A measurement in its own process, with its own user cache."""
     with tempfile.TemporaryDirectory() as cache:
         if what == "start":
-            shards = _many(shards, Path(cache) / "many")
-            _run_alone(what, shards, batch, cache)  # makes the index
-        return _run_alone(what, shards, batch, cache)
+            shards = _repeat_shards(shards, Path(cache) / "many")
+            _run_isolated(what, shards, batch, cache)  # makes the index
+        return _run_isolated(what, shards, batch, cache)
 
 
-def _run_alone(what: str, shards: Path, batch: int, cache: str) -> dict[str, Any]:
+def _run_isolated(what: str, shards: Path, batch: int, cache: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "facegan.bench.isolated", what, str(shards), str(batch)]
     environment = {**os.environ, _CACHE_VARIABLE: cache}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -128,8 +128,8 @@ def _run_alone(what: str, shards: Path, batch: int, cache: str) -> dict[str, Any
     return json.loads(done.stdout)
 
 
-def _many(shards: Path, folder: Path) -> Path:
-    """A dataset of `START_SAMPLES` samples or more: links to the same shards, again and again."""
+def _repeat_shards(shards: Path, folder: Path) -> Path:
+    """A dataset of at least `START_SAMPLES` samples that links to the same shards repeatedly."""
     folder.mkdir()
     info = json.loads((shards / DATASET_FILE).read_bytes())
     entries = [entry for entry in info["shards"] if entry["split"] == "train"]
@@ -151,10 +151,10 @@ def _to_tensor(image: np.ndarray) -> Any:
     return torch.from_numpy(np.array(np.atleast_3d(image).transpose(2, 0, 1), order="C"))
 
 
-def _by_hand(urls: list[str], channels: int, workers: int, images: int, batch: int) -> float:
+def _webdataset(urls: list[str], channels: int, workers: int, images: int, batch: int) -> float:
     from webdataset.compat import WebDataset, WebLoader
 
-    pipeline: Any = WebDataset  # its fluid methods are added at run time
+    pipeline: Any = WebDataset  # its methods are added at run time
     faces = (
         pipeline(urls, shardshuffle=len(urls), empty_check=False)
         .shuffle(2000)

@@ -1,5 +1,4 @@
-"""Our rounds beside the usual tutorial loop in plain float32: on one random batch of 64×64 images, or whole, from
-shards and from an image folder."""
+"""Our training steps against the usual tutorial loop in float32: on one random batch, or with data from shards."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facegan.bench import baseline as by_hand
+from facegan.bench import baseline
 from facegan.bench.baseline import Bench, interleaved
 from facegan.bench.roofline import roofline
 from facegan.config import TrainConfig
@@ -28,111 +27,107 @@ from facegan.training.precision import choose_precision
 from facegan.training.trainer import Trainer, spec_of
 
 _SIZE, _CHANNELS = 64, 3
-_LOOPS = {"dcgan": by_hand.dcgan, "wgan-gp": by_hand.wgan_gp}
+_LOOPS = {"dcgan": baseline.dcgan, "wgan-gp": baseline.wgan_gp}
 
 
 def bench_train(
-    method: str,
+    config: TrainConfig,
     *,
     steps: int,
     device: str,
     pairs: int,
-    batch: int | None = None,
-    precision: str = "auto",
-    graphs: bool = True,
     with_roofline: bool = False,
     shards: Path | None = None,
     console: Console,
 ) -> Bench:
-    """``steps`` rounds a measurement, after some that are not counted.
+    """``steps`` steps per measurement, after a warm-up.
 
     Args:
-        batch: None: the method's own.
-        with_roofline: measure the device's limits too, and state our shares of them.
-        shards: a dataset: both read its faces as they train, we from the shards (all decoded before: the first epoch is
-            `bench_stream`'s), the loop by hand from a folder of its images. None: the data are at hand for both.
+        with_roofline: also measure the device's limits, and our shares of them.
+        shards: a dataset that both read: we from the shards, decoded before (the first epoch is `bench_stream`'s), the
+            baseline from a folder of its images. None: one batch in memory for both.
 
     Raises:
-        DatasetError: ``shards`` is no dataset.
+        DatasetError: ``shards`` is not a dataset.
         SettingsError: its faces are not 64×64 in colour, or fewer than a batch.
     """
-    given = {"batch": batch} if batch else {}
-    config = TrainConfig.for_method(method, precision=precision, graphs=graphs, **given)
-    place = choose_device(device)
-    chosen = choose_precision(config.precision, place)
-    pixels = torch.randint(0, 256, (config.batch, _CHANNELS, _SIZE, _SIZE), dtype=torch.uint8, device=place)
-    trainer = Trainer(config, spec_of(config, _SIZE, _CHANNELS), place, chosen)
-    at_hand = itertools.repeat(pixels.contiguous(memory_format=torch.channels_last))
-    warm_up = 5 if place.type == "cuda" else 1
+    chosen_device = choose_device(device)
+    precision = choose_precision(config.precision, chosen_device)
+    shape = (config.batch, _CHANNELS, _SIZE, _SIZE)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=chosen_device)
+    trainer = Trainer(config, spec_of(config, _SIZE, _CHANNELS), chosen_device, precision)
+    in_memory = itertools.repeat(pixels.contiguous(memory_format=torch.channels_last))
+    without_data: list[float] = []
 
-    def rate(one_round: Callable[[], object]) -> float:
-        for _ in range(warm_up):
-            one_round()
-        _wait(place)
+    def rate(step: Callable[[], object]) -> float:
+        for _ in range(5 if chosen_device.type == "cuda" else 1):
+            step()
+        _wait(chosen_device)
         start = time.perf_counter()
         for _ in range(steps):
-            one_round()
-        _wait(place)
-        return steps * trainer.config.step_images / (time.perf_counter() - start)
+            step()
+        _wait(chosen_device)
+        return steps * config.step_images / (time.perf_counter() - start)
 
-    alone: list[float] = []
+    with _data(shards, config, pixels, console) as (reals, their_reals):
+        loop = _LOOPS[config.method](config, their_reals, chosen_device)
 
-    def whole(reals: Iterator[Tensor]) -> float:
-        alone.append(rate(lambda: trainer.train_step(at_hand)))
-        return rate(lambda: trainer.train_step(reals))
+        def ours() -> float:
+            alone = rate(lambda: trainer.train_step(in_memory))
+            if reals is None:
+                return alone
+            without_data.append(alone)
+            return rate(lambda: trainer.train_step(reals))
 
-    with _data(shards, config, place, pixels, console) as (ours, theirs):
-        loop = _LOOPS[config.method](config, theirs, place)
-        first = (lambda: whole(ours)) if ours else (lambda: rate(lambda: trainer.train_step(at_hand)))
-        rates = interleaved(first, lambda: rate(lambda: next(loop)), pairs, console)
-    recorded = "" if trainer.no_graphs_reason else ", CUDA graphs"
+        rates = interleaved(ours, lambda: rate(lambda: next(loop)), pairs, console)
+    graphs = "" if trainer.no_graphs_reason else ", CUDA graphs"
     origin = " from shards" if shards else ""
-    what = f"facegan train --method {method}{origin}, batch {config.batch}, {chosen} on {place}{recorded}"
+    what = (
+        f"facegan train --method {config.method}{origin}, batch {config.batch}, {precision} on {chosen_device}{graphs}"
+    )
     notes: dict[str, Any] = {
-        "method": method,
+        "method": config.method,
         "batch": config.batch,
-        "precision": chosen,
-        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
+        "precision": precision,
+        "device": torch.cuda.get_device_name(chosen_device) if chosen_device.type == "cuda" else str(chosen_device),
         "cuda_graphs": not trainer.no_graphs_reason,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda or "",
     }
-    if alone:
-        notes["compute_alone"] = [round(value, 1) for value in alone]
-        # Of neighbours, as the ratio is. On a noisy machine it may come out below 0.
-        shares = [1 - with_stream / without for with_stream, without in zip(rates[0], alone, strict=True)]
+    if without_data:
+        notes["compute_alone"] = [round(value, 1) for value in without_data]
+        # Of neighbours, as the ratio is; negative on a noisy machine.
+        shares = [1 - with_data / without for with_data, without in zip(rates[0], without_data, strict=True)]
         notes["share_of_the_stream"] = round(statistics.median(shares), 3)
     if with_roofline:
-        console.note("measuring the device's limits, and what a round takes of them")
-        notes |= roofline(trainer, pixels, statistics.median(alone or rates[0]))
-    hand = "the tutorial's loop in float32" + (", from an image folder" if shards else "")
-    return Bench(what, hand, "images/s", *rates, notes)
+        console.note("measuring the device's limits and the work of a step")
+        notes |= roofline(trainer, pixels, statistics.median(without_data or rates[0]))
+    return Bench(
+        what, f"a tutorial's loop in float32{', from an image folder' if shards else ''}", "images/s", *rates, notes
+    )
 
 
 @contextmanager
 def _data(
-    shards: Path | None, config: TrainConfig, place: torch.device, pixels: Tensor, console: Console
+    shards: Path | None, config: TrainConfig, pixels: Tensor, console: Console
 ) -> Iterator[tuple[Iterator[Tensor] | None, Iterator[Tensor]]]:
-    """Our batches of the dataset (None without one), and those of the loop by hand."""
+    """Our batches of the dataset (None without one), and those of the baseline."""
     if shards is None:
         yield None, itertools.repeat(pixels.float() / 127.5 - 1)
         return
     with closing(FaceShards(shards)) as faces, tempfile.TemporaryDirectory(prefix="facegan-bench-") as folder:
         if (faces.size, faces.channels) != (_SIZE, _CHANNELS) or len(faces) < config.batch:
             raise SettingsError(
-                f"{shards} has {len(faces):,} faces of {faces.size}×{faces.size} in {faces.channels} channels:\n"
-                f"the loop by hand takes {_SIZE}×{_SIZE} in colour, and at least --batch {config.batch} of them."
+                f"The tutorial's loop needs at least --batch {config.batch} faces of {_SIZE}×{_SIZE} in colour.\n"
+                f"{shards} has {len(faces):,} faces of {faces.size}×{faces.size} in {faces.channels} channels."
             )
-        console.note(f"writing the {len(faces):,} faces as a folder of images, for the loop by hand")
+        console.note(f"writing the {len(faces):,} faces as a folder of images for the tutorial's loop")
         extract(shards, Path(folder) / "images" / "faces", console)
-        ours = faces.batches(config.batch, device=str(place))
-        try:
-            for _ in range(len(faces) // config.batch + 1):  # decodes all
-                next(ours)
-            yield ours, by_hand.folder_batches(Path(folder) / "images", config.batch)
-        finally:
-            ours.close()
+        with closing(faces.batches(config.batch, device=str(pixels.device))) as batches:
+            for _ in range(len(faces) // config.batch + 1):  # decode all
+                next(batches)
+            yield batches, baseline.folder_batches(Path(folder) / "images", config.batch)
 
 
 def _wait(device: torch.device) -> None:

@@ -38,13 +38,13 @@ def _print(bench: Bench, json: bool) -> None:
     if json:
         print_json(found)
         return
-    notes = [[name.replace("_", " "), _told(value), ""] for name, value in bench.notes.items()]
+    notes = [[name.replace("_", " "), _text(value), ""] for name, value in bench.notes.items()]
     place = found["machine"]
     print_table(
         [bench.what, bench.unit, ""],
         [
             ["facegan", ", ".join(f"{rate:,.0f}" for rate in bench.ours), ""],
-            [f"by hand: {bench.hand}", ", ".join(f"{rate:,.0f}" for rate in bench.by_hand), ""],
+            [f"by hand: {bench.baseline}", ", ".join(f"{rate:,.0f}" for rate in bench.theirs), ""],
             ["ratio (median of pairs)", f"{bench.ratio:.2f} ×", ""],
             *notes,
             ["machine", f"{place['cpu']}, {place['cpus']} CPUs", ""],
@@ -52,7 +52,7 @@ def _print(bench: Bench, json: bool) -> None:
     )
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     return ", ".join(f"{rate:,.0f}" for rate in value) if isinstance(value, list) else str(value)
 
 
@@ -128,14 +128,12 @@ def bench_train(
     """Images a second: our rounds beside the plain fp32 loop, on one random batch of 64×64, or whole from shards."""
     from facegan.bench.train import bench_train as run
 
+    batches = {"batch": batch} if batch else {}
     bench = run(
-        method,
+        TrainConfig.for_method(method, precision=precision, graphs=not no_graphs, **batches),
         steps=steps,
         device=device,
         pairs=pairs,
-        batch=batch,
-        precision=precision,
-        graphs=not no_graphs,
         with_roofline=roofline,
         shards=shards,
         console=make_console(quiet),

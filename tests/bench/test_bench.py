@@ -1,4 +1,4 @@
-"""The benchmarks run, and tell their figures; how large those are is no test's business."""
+"""Benchmarks run and print their figures; the tests do not check how large they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from facegan.training.trainer import Trainer, spec_of
 from tests.cli.run import facegan
 
 
-def test_the_ratio_is_the_median_of_the_pairs() -> None:
+def test_ratio_is_the_median_of_pairs() -> None:
     assert Bench("a", "b", "c", [10, 20, 90], [10, 10, 10]).ratio == 2
 
 
@@ -28,7 +28,7 @@ def test_bench_prep(portraits: Path, models: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bench_prep_of_fixed_crops_in_one_process_and_in_two(portraits: Path, models: Path) -> None:
+def test_bench_prep_scaling(portraits: Path, models: Path) -> None:
     arguments = ["bench", "prep", portraits, "--crop", "dcgan108", "--detector", "none", "--pairs", 1, "--workers", 2]
     found = json.loads(facegan(*arguments, "--scaling", "--json").stdout)
     assert "--crop dcgan108 --detector none, 60 photographs, 2 processes" in found["what"]
@@ -72,14 +72,14 @@ def test_bench_train_from_shards(dataset: Path) -> None:
     assert found["share_of_the_stream"] < 1
 
 
-def test_bench_train_takes_the_size_that_the_loop_by_hand_has(dataset: Path) -> None:
+def test_bench_train_needs_a_batch_of_faces(dataset: Path) -> None:
     done = facegan("bench", "train", "--shards", dataset, "--batch", 5000)
     assert done.returncode == 2
-    assert "at least --batch 5000 of them" in done.stderr
+    assert "at least --batch 5000 faces" in done.stderr
 
 
 @pytest.mark.slow
-def test_bench_train_beside_the_devices_limits() -> None:
+def test_bench_train_roofline() -> None:
     arguments = ["bench", "train", "--batch", 8, "--steps", 1, "--pairs", 1, "--roofline", "--json"]
     found = json.loads(facegan(*arguments).stdout)
     assert found["matmul_precision"] == found["precision"]
@@ -87,10 +87,9 @@ def test_bench_train_beside_the_devices_limits() -> None:
     assert found["memory_gbytes_per_second"] > 0
 
 
-def test_work_of_an_image_is_counted_as_by_hand() -> None:
-    """A round of DCGAN: with f_G and f_D the work of a forward pass, G takes f_G and twice as much backwards; D sees
-    reals and fakes in its step, forwards and backwards, and fakes in G's, where no gradient of its weights is wanted.
-    The first layer of each net has no gradient of its input, but for D's in G's step."""
+def test_work_per_image_equals_formula() -> None:
+    """A step of DCGAN: backward takes twice the work f of a forward pass. D sees reals and fakes in its own step, and
+    fakes in G's, without gradients of its weights. First layers need no input gradients, except D's in G's step."""
     config = TrainConfig.for_method("dcgan", width=8, latent=16, batch=8, precision="fp32")
     trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
     flops, moved = work_of_an_image(trainer, torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
