@@ -9,12 +9,13 @@ import importlib.util
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
 
 from facegan import __version__
 from facegan.errors import ExportError, SettingsError
@@ -23,9 +24,6 @@ from facegan.files import write_bytes
 from facegan.nets import Generator, NetSpec
 from facegan.nets.random import latents
 from facegan.nets.spec import IMAGE_RANGE
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
 
 FILE_NAME, FP16_NAME, INT8_NAME = "generator.onnx", "generator-fp16.onnx", "generator-int8.onnx"
 OPSET = 23  # the newest that PyTorch's exporter declares; onnxruntime reads it since 1.22
@@ -115,9 +113,6 @@ class Deviation:
     samples: int
     mean_greys: float
     largest_greys: float
-
-    def to_json(self) -> dict[str, float]:
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.mean_greys:.2g}, at most {self.largest_greys:.2g}"

@@ -65,7 +65,7 @@ class Exported:
             "out": str(self.folder),
             "generator": str(self.generator),
             "files": dict(self.files),
-            "differences": {name: found.to_json() for name, found in self.differences.items()},
+            "differences": {name: asdict(found) for name, found in self.differences.items()},
         }
 
     def rows(self) -> list[list[str]]:
@@ -186,7 +186,7 @@ def _write_files(
     if differences:
         description["onnx"] = {
             "opset": onnx.OPSET,
-            "differences": {name: d.to_json() for name, d in differences.items()},
+            "differences": {name: asdict(d) for name, d in differences.items()},
         }
     description["files"] = {name: files[name] for name in NAMES if name in files}
     put(CONFIG_NAME, (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode())
