@@ -24,8 +24,8 @@ from facegan.shards.photos import Fingerprint
 
 _VOTERS = 1000  # photographs that vote for the folder below which paths are stored
 _SCHEMA = """
-    CREATE TABLE found (name BLOB, ascii INTEGER, size INTEGER, place TEXT, label INTEGER, part TEXT);
-    CREATE TABLE photos (name BLOB PRIMARY KEY, ascii INTEGER, size INTEGER, place TEXT, label INTEGER, part TEXT,
+    CREATE TABLE found (name BLOB, ascii INTEGER, size INTEGER, locator TEXT, label INTEGER, part TEXT);
+    CREATE TABLE photos (name BLOB PRIMARY KEY, ascii INTEGER, size INTEGER, locator TEXT, label INTEGER, part TEXT,
                          new INTEGER DEFAULT 1, split TEXT DEFAULT '', sha256 TEXT DEFAULT '',
                          is_duplicate INTEGER DEFAULT 0, attributes INTEGER DEFAULT 0) WITHOUT ROWID;
     CREATE TABLE repairs (chunk INTEGER, place INTEGER, path TEXT, is_duplicate INTEGER, PRIMARY KEY (chunk, place))
@@ -95,8 +95,8 @@ class PhotoIndex:
         if self._is_sorted:
             return
         rows = (
-            (name, name.isascii(), size, json.dumps(place) if place else None, label, part)
-            for name, size, place, label, part in self._buffer.rows()
+            (name, name.isascii(), size, json.dumps(locator) if locator else None, label, part)
+            for name, size, locator, label, part in self._buffer.rows()
         )
         self._db.many("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._db.run("DROP TABLE buffer")
@@ -104,8 +104,8 @@ class PhotoIndex:
             self._refuse_names_of_two_archives(self._source)
         # Sorted first and then inserted in order: a tree grows ten times as fast at its end as in its middle.
         self._db.run(
-            "INSERT OR REPLACE INTO photos (name, ascii, size, place, label, part) "
-            "SELECT name, ascii, size, place, label, part FROM found ORDER BY name, rowid"
+            "INSERT OR REPLACE INTO photos (name, ascii, size, locator, label, part) "
+            "SELECT name, ascii, size, locator, label, part FROM found ORDER BY name, rowid"
         )
         self._db.run("DROP TABLE found")
         self._is_sorted = True
@@ -114,7 +114,7 @@ class PhotoIndex:
             self._db.run(f"UPDATE photos SET new = 0 WHERE name NOT IN ({first})", limit)
 
     def _refuse_names_of_two_archives(self, source: MultiSource) -> None:
-        number = "json_extract(place, '$[0]')"
+        number = "json_extract(locator, '$[0]')"
         repeated = self._db.first(
             f"SELECT name, min({number}) AS first, max({number}) AS last FROM found GROUP BY name "
             "HAVING first < last ORDER BY name LIMIT 1"
@@ -145,8 +145,7 @@ class PhotoIndex:
             self.root = max(sorted(votes), key=votes.__getitem__)
             self._refuse_outside()
         else:
-            first, last = self._db.first("SELECT min(name), max(name) FROM photos") or (b"", b"")
-            self.root = common_folder(first, last)
+            self.root = self._buffer.root()
 
     def _votes(self, step: int) -> Counter[bytes]:
         """Folders below which every step-th photograph has an existing path, with the number of such photographs."""
@@ -238,7 +237,7 @@ class PhotoIndex:
     def photos(self, split: str, first: bytes = b"", count: int = -1) -> Iterator[IndexedPhoto]:
         """New photographs of a split from a name on, sorted by path."""
         return self._photos(
-            "SELECT name, size, place, label, part, split, is_duplicate, attributes FROM photos "
+            "SELECT name, size, locator, label, part, split, is_duplicate, attributes FROM photos "
             "WHERE new AND split = ? AND name >= ? ORDER BY name LIMIT ?", split, first, count,
         )  # fmt: skip
 
@@ -262,14 +261,14 @@ class PhotoIndex:
     def photos_for_repair(self, chunk: int, split: str) -> Iterator[IndexedPhoto]:
         """The photographs of an existing chunk in its order."""
         return self._photos(
-            "SELECT name, size, photos.place, label, part, ?, repairs.is_duplicate, attributes "
+            "SELECT name, size, photos.locator, label, part, ?, repairs.is_duplicate, attributes "
             "FROM repairs JOIN paths USING (path) JOIN photos USING (name) WHERE chunk = ? ORDER BY repairs.place",
             split, chunk,
         )  # fmt: skip
 
     def _photos(self, query: str, *values: object) -> Iterator[IndexedPhoto]:
-        for name, size, place, label, part, split, is_duplicate, attributes in self._db.rows(query, *values):
-            entry = Entry(name, size, tuple(json.loads(place)) if place else (), label, part)
+        for name, size, locator, label, part, split, is_duplicate, attributes in self._db.rows(query, *values):
+            entry = Entry(name, size, tuple(json.loads(locator)) if locator else (), label, part)
             yield IndexedPhoto(name[len(self.root) :], entry, split, bool(is_duplicate), attributes)
 
 
@@ -302,14 +301,14 @@ class EntryBuffer:
 
     def _packed(self, entries: Iterator[Entry]) -> Iterator[tuple[bytes, bytes, bytes, str | None]]:
         while batch := list(itertools.islice(entries, self._AT_ONCE)):
-            names, sizes, places, labels, parts = zip(*batch, strict=True)
+            names, sizes, locators, labels, parts = zip(*batch, strict=True)
             first, last = min(names), max(names)
             self._first = min(self._first, first) if self.count else first
             self._last = max(self._last, last)
             self.count += len(batch)
-            has_rest = any(places) or any(labels) or any(parts)
+            has_rest = any(locators) or any(labels) or any(parts)
             ends = array("Q", itertools.accumulate(map(len, names)))
-            rest = json.dumps([places, labels, parts]) if has_rest else None
+            rest = json.dumps([locators, labels, parts]) if has_rest else None
             yield ends.tobytes(), b"".join(names), array("q", sizes).tobytes(), rest
 
     def rows(self) -> Iterator[tuple[bytes, int, list[int], int, str]]:

@@ -137,7 +137,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         contextlib.ExitStack() as engine,
     ):
         recover(store.folder, request.force)
-        plan = build.plan(index, store, build.workers, console)
+        plan = build.plan(index, store, max(1, build.workers), console)
         chunks = prepare_output_dir(store.folder, plan, request.force, request.repair)
         store.ready()
         stats = build.make_chunks(plan, store, chunks, console, engine)

@@ -20,13 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facegan.errors import SourceError
-from facegan.prep.photo_index import BUFFER_SCHEMA, EntryBuffer
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry, common_folder
 from facegan.prep.sources.zip import _Directory
-from facegan.prep.temp_database import TempDatabase
-from facegan.shards.format import readable_path
-from facegan.shards.photos import Fingerprint
 
 FEW, MANY = 4_000, 24_000
 
@@ -141,37 +136,3 @@ def test_a_zip_that_is_damaged_anywhere_ends_in_a_sentence_or_a_listing(
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
     with contextlib.suppress(SourceError):
         list(open_source(str(path)).photos(Counter()))
-
-
-ENTRIES = st.lists(
-    st.builds(
-        Entry,
-        name=st.one_of(st.binary(min_size=1, max_size=9), st.text("ab/é", min_size=1, max_size=9).map(str.encode)),
-        size=st.integers(0, 2**62),
-        locator=st.lists(st.integers(0, 2**62), max_size=3).map(tuple),
-        label=st.integers(0, 2**31),
-        part=st.sampled_from(["", "train", "test"]),
-    ),
-    max_size=20,
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
-@given(entries=ENTRIES, plain=st.booleans(), at_once=st.integers(1, 25))
-def test_a_spool_gives_back_what_was_put_in(
-    entries: list[Entry], plain: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Plain ones, as a folder has them, are kept without places, labels and parts."""
-    monkeypatch.setattr("facegan.prep.photo_index._AT_ONCE", at_once)
-    entries = [Entry(entry.name, entry.size) for entry in entries] if plain else entries
-    with contextlib.closing(TempDatabase(BUFFER_SCHEMA)) as db:
-        spool = EntryBuffer(db)
-        spool.fill(iter(entries))
-        assert spool.count == len(entries)
-        assert [Entry(n, s, tuple(place), label, part) for n, s, place, label, part in spool.rows()] == entries
-        names = sorted(entry.name for entry in entries)
-        root = common_folder(names[0], names[-1]) if names else b""
-        assert spool.root() == root
-        expected = Fingerprint()
-        expected.add_photos((readable_path(entry.name[len(root) :]), entry.size) for entry in entries)
-        assert spool.fingerprint() == str(expected)

@@ -21,7 +21,7 @@ from facegan.prep.prepare import prepare
 from tests.prep.crashing_source import CrashingSource, prepare_crashing
 from tests.prep.outputs import digest, reasons
 from tests.prep.servers import FAST, Fickle
-from tests.prep.test_ahead import made, table_of
+from tests.prep.test_prefetch import made, table_of
 
 __all__ = ["made"]  # a fixture
 
