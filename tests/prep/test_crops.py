@@ -236,9 +236,9 @@ def test_faces_that_are_nowhere_are_left_out() -> None:
     ("name", "said"),
     [
         ("FivePoints", "own_detectors:FivePoints returned a face with 5 keypoints"),
-        ("Percent", "with the score 90:\nsides have to be over 0, and scores from 0 to 1"),
+        ("Percent", "with the score 90.\nSides must be above 0, and scores from 0 to 1"),
         ("Boxes", "which is not a face: 'tuple' object has no attribute 'box'"),
-        ("Nothing", "gave None: detect has to give a list of faces"),
+        ("Nothing", "returned None. detect must return a list of faces"),
         ("Needy", "own_detectors:Needy could not be created: TypeError: .*'weights'"),
     ],
 )
@@ -260,8 +260,8 @@ def test_what_its_workers_say_of_it_reaches_the_caller(portraits: Path, tmp_path
     [
         ("own_detectors:Endless", "own_detectors:Endless has no close. It must be a class with"),
         ("own_detectors:function", "own_detectors:function is not a class. It must be a class with"),
-        ("own_detectors:Midle", "can't be imported: AttributeError: .*Midle"),
-        ("not_there:Detector", "can't be imported: ModuleNotFoundError: (.|\n)*a file in the current folder"),
+        ("own_detectors:Midle", "cannot be imported: AttributeError: .*Midle"),
+        ("not_there:Detector", "cannot be imported: ModuleNotFoundError: (.|\n)*a file in the current folder"),
     ],
 )
 def test_a_detector_that_is_none_is_said_before_anything_starts(
