@@ -66,7 +66,7 @@ def _require_columns(path: Path, table: pq.ParquetFile) -> None:
         names = set(table.schema_arrow.names)
         wrong = [name for name in SCHEMA.names if name not in names] or sorted(names - {*SCHEMA.names}) or ["types"]
         raise DatasetError(
-            f"{path} has other columns than this facegan writes ({', '.join(wrong)}). Prepare again with --force."
+            f"{path} has other columns ({', '.join(wrong)}) than this facegan writes. Prepare again with --force."
         )
 
 

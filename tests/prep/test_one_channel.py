@@ -174,7 +174,7 @@ def test_a_dataset_that_claims_other_channels(tmp_path: Path, channels: object) 
     told = json.loads((folder / "dataset.json").read_text())
     told["settings"]["channels"] = channels
     (folder / "dataset.json").write_text(json.dumps(told))
-    with pytest.raises(DatasetError, match="1 or 3 can be"):
+    with pytest.raises(DatasetError, match="Only 1 and 3 are valid"):
         FaceShards(folder)
     assert not verify(folder, deep=True).ok
 
