@@ -37,6 +37,7 @@ from facegan.prep.storage import (
     require_dataset_folder,
 )
 from facegan.remote import RemoteUnavailable, is_url
+from facegan.shards.checksums import see_verify
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
 # The lock of a dataset at a URL: a file that one run puts there, by a conditional put, and takes away at its end.
@@ -200,7 +201,7 @@ def _rewrite_errors(url: str, folder: Path) -> Iterator[None]:
     except DiskError:
         raise
     except FaceganError as error:
-        text = str(error).replace(f"List all problems with: facegan verify {folder}\n", "")  # it reads no URLs
+        text = str(error).replace(f"{see_verify(folder)}\n", "")  # it reads no URLs
         error.args = (text.replace(str(folder), url.rstrip("/")),)
         raise
 

@@ -26,7 +26,7 @@ from facegan.prep.inspect import copy_origin
 from facegan.prep.preview import draw_preview
 from facegan.prep.request import with_defaults
 from facegan.shards.cards import write_cards
-from facegan.shards.checksums import check_photos, check_shard
+from facegan.shards.checksums import check_photos, check_shard, see_verify
 from facegan.shards.format import (
     DATASET_FILE,
     PHOTOS_FILE,
@@ -109,7 +109,7 @@ class SourceDataset:
             raise self._damaged(f"{shown(key)}.json in {self.folder / row['shard']} tells no score") from None
 
     def _damaged(self, what: str) -> DatasetError:
-        return DatasetError(f"{what}.\nSee what else is wrong: facegan verify {self.folder}")
+        return DatasetError(f"{what}.\n{see_verify(self.folder)}")
 
     def close(self) -> None:
         if self._shard is not None:
@@ -418,9 +418,7 @@ def _convert_image(image: bytes, settings: dict[str, Any], key: str, folder: Pat
     """To the new dataset's size and channels."""
     rgb = decode_image(image)
     if rgb is None:
-        raise DatasetError(
-            f"The face {shown(key)} can't be decoded.\nSee what else is wrong: facegan verify {folder} --deep"
-        )
+        raise DatasetError(f"The face {shown(key)} cannot be decoded.\n{see_verify(folder, deep=True)}")
     pixels, size = grey(rgb) if settings["channels"] == 1 else rgb, settings["size"]
     small = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
     return encode_image(small.reshape(size, size, settings["channels"]), settings["format"])

@@ -40,7 +40,7 @@ def check_photos(folder: Path, info: DatasetInfo) -> None:
     """
     path = folder / PHOTOS_FILE
     if not path.is_file():
-        raise DatasetError(f"{path} is missing. {_see_verify(folder)}")
+        raise DatasetError(f"{path} is missing. {see_verify(folder)}")
     if sha256_file(path) != info.photos_sha256:
         raise _altered(folder, str(path))
 
@@ -51,22 +51,23 @@ def size_error(folder: Path, entry: ShardEntry, file: Path | None = None) -> Dat
     try:
         found = (file or path).stat().st_size
     except FileNotFoundError:
-        return DatasetError(f"The shard {path} is missing. {_see_verify(folder)}")
+        return DatasetError(f"The shard {path} is missing. {see_verify(folder)}")
     if found == entry.bytes:
         return None
     how = "cut short" if found < entry.bytes else "altered"
     return DatasetError(
         f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {entry.bytes:,}.\n"
-        f"{_see_verify(folder)}"
+        f"{see_verify(folder)}"
     )
 
 
 def _altered(folder: Path, file: str) -> DatasetError:
-    return DatasetError(f"{file} was altered: its SHA-256 differs from {DATASET_FILE}.\n{_see_verify(folder)}")
+    return DatasetError(f"{file} was altered: its SHA-256 differs from {DATASET_FILE}.\n{see_verify(folder)}")
 
 
-def _see_verify(folder: Path) -> str:
-    return f"List all problems with: facegan verify {folder}"
+def see_verify(folder: Path | str, deep: bool = False) -> str:
+    """The last line of errors about a damaged dataset."""
+    return f"List all problems with: facegan verify {folder}{' --deep' if deep else ''}"
 
 
 def file_stamp(folder: Path, entry: ShardEntry) -> FileStamp | None:

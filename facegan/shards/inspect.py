@@ -18,7 +18,7 @@ from facegan.console import Console, shown
 from facegan.errors import DatasetError
 from facegan.faces.crop import quad_side
 from facegan.files import atomic_dir
-from facegan.shards.checksums import check_shard
+from facegan.shards.checksums import check_shard, see_verify
 from facegan.shards.format import PHOTOS_FILE, DatasetInfo, SampleMeta, ShardEntry
 from facegan.shards.photos import read_batches
 from facegan.shards.reader import Shard
@@ -55,8 +55,7 @@ def find_sample(folder: Path, info: DatasetInfo, wanted: str) -> StoredSample:
             for sample in read_samples(folder, entry, keys={key}):
                 return sample
     raise DatasetError(
-        f"{folder / PHOTOS_FILE} lists {shown(key)} in {shown(shard)}, which does not contain it.\n"
-        f"List all problems with: facegan verify {folder}"
+        f"{folder / PHOTOS_FILE} lists {shown(key)} in {shown(shard)}, which does not contain it.\n{see_verify(folder)}"
     )
 
 
@@ -109,8 +108,7 @@ def read_samples(
             meta = read_meta(shard, sample)
             if isinstance(meta, str):
                 raise DatasetError(
-                    f"{shown(sample.key)}.json in {shard.path} {shown(meta)}.\n"
-                    f"List all problems with: facegan verify {folder} --deep"
+                    f"{shown(sample.key)}.json in {shard.path} {shown(meta)}.\n{see_verify(folder, deep=True)}"
                 )
             image = bytes(shard.read(sample.image))
             yield StoredSample(sample.key, entry.split, entry.name, sample.image.name, image, meta)

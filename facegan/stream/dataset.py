@@ -18,7 +18,15 @@ from facegan.console import Console
 from facegan.errors import DatasetError, one_of
 from facegan.files import parse_json
 from facegan.remote import is_url
-from facegan.shards.checksums import FileStamp, are_verified, check_shard, file_stamp, save_verified, size_error
+from facegan.shards.checksums import (
+    FileStamp,
+    are_verified,
+    check_shard,
+    file_stamp,
+    save_verified,
+    see_verify,
+    size_error,
+)
 from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
 from facegan.shards.images import StoredPNGs, decode_into
 from facegan.stream.cache import check_cache
@@ -180,7 +188,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             grey = "grey " if self.channels == 1 else ""
             raise DamagedImage(
                 f"Sample {number} of {self._where(shard)} is not a complete {grey}image of {self.size}×{self.size} "
-                f"pixels.\nSee what else is wrong: facegan verify {self.path} --deep",
+                f"pixels.\n{see_verify(self.path, deep=True)}",
                 shard=shard,
                 index=index,
             )

@@ -23,9 +23,10 @@ def supersampled(rgb: np.ndarray, quad: np.ndarray, size: int, factor: int = 8) 
     u = (np.arange(fine) + 0.5) / fine
     across, down = quad[3] - quad[0], quad[1] - quad[0]
     points = quad[0] + u[None, :, None] * across + u[:, None, None] * down  # (fine, fine, 2), x before y
-    places = [points[..., 1] - 0.5, points[..., 0] - 0.5]
+    positions = [points[..., 1] - 0.5, points[..., 0] - 0.5]
     channels = [
-        ndimage.map_coordinates(rgb[..., c].astype(float), places, order=3, mode="reflect") for c in range(rgb.shape[2])
+        ndimage.map_coordinates(rgb[..., c].astype(float), positions, order=3, mode="reflect")
+        for c in range(rgb.shape[2])
     ]
     stacked = np.stack(channels, axis=-1)
     return stacked.reshape(size, factor, size, factor, -1).mean(axis=(1, 3))

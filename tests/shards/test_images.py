@@ -95,8 +95,8 @@ def tar_of(files: list[bytes]) -> tuple[memoryview, np.ndarray]:
             tar.addfile(member, io.BytesIO(data))
     written.seek(0)
     with tarfile.open(fileobj=written) as tar:
-        places = [(member.offset_data, member.size) for member in tar]
-    return memoryview(written.getvalue()), np.array(places, np.int64).reshape(-1, 2)
+        extents = [(member.offset_data, member.size) for member in tar]
+    return memoryview(written.getvalue()), np.array(extents, np.int64).reshape(-1, 2)
 
 
 def picture(size: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def test_only_our_pngs_are_copied(size: int, tars: list[list[str]], seed: int) -
     out = np.full((len(kinds) + 3, size, size, 3), 7, np.uint8)
     done = StoredPNGs(size, 3).decode(
         ((data, len(tar)) for (data, _), tar in zip(packed, tars, strict=True)),
-        np.concatenate([places for _, places in packed]),
+        np.concatenate([extents for _, extents in packed]),
         out,
         rows,
     )
@@ -146,13 +146,13 @@ def test_only_our_pngs_are_copied(size: int, tars: list[list[str]], seed: int) -
 
 
 def test_file_beyond_the_end_of_its_tar() -> None:
-    data, places = tar_of([encode_image(picture(64), "png")])
+    data, extents = tar_of([encode_image(picture(64), "png")])
     out = np.zeros((1, 64, 64, 3), np.uint8)
-    for cut in (places[0, 0] + 6000, 512, 100, 0):
-        assert not StoredPNGs(64, 3).decode([(data[:cut], 1)], places, out, np.zeros(1, np.int64)).any()
+    for cut in (extents[0, 0] + 6000, 512, 100, 0):
+        assert not StoredPNGs(64, 3).decode([(data[:cut], 1)], extents, out, np.zeros(1, np.int64)).any()
     assert not out.any()
 
 
 def test_png_of_two_deflate_blocks_is_left_alone() -> None:
-    data, places = tar_of([encode_image(picture(192), "png")])
-    assert not StoredPNGs(192, 3).decode([(data, 1)], places, np.zeros((1, 192, 192, 3), np.uint8), np.arange(1)).any()
+    data, extents = tar_of([encode_image(picture(192), "png")])
+    assert not StoredPNGs(192, 3).decode([(data, 1)], extents, np.zeros((1, 192, 192, 3), np.uint8), np.arange(1)).any()

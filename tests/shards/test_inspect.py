@@ -78,12 +78,12 @@ def test_samples_are_spread_evenly(shards: int, most: int, most_shards: int) -> 
         for i in range(shards)
     ]
     info = DatasetInfo.model_construct(shards=tuple(entries))
-    places = spread(info, most, most_shards)
-    assert sum(len(numbers) for _, numbers in places) == min(most, 10 * shards)
-    assert len(places) <= max(most_shards, 1)
-    counts = [len(numbers) for _, numbers in places]
+    positions = spread(info, most, most_shards)
+    assert sum(len(numbers) for _, numbers in positions) == min(most, 10 * shards)
+    assert len(positions) <= max(most_shards, 1)
+    counts = [len(numbers) for _, numbers in positions]
     assert not counts or max(counts) - min(counts) <= 1
-    assert all(0 <= i < 10 for _, numbers in places for i in numbers)
+    assert all(0 <= i < 10 for _, numbers in positions for i in numbers)
 
 
 def test_summary_is_drawn_without_pyplot(out: Path) -> None:
