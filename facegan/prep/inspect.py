@@ -1,4 +1,4 @@
-"""One photograph as a picture: a sample with box, keypoints, quadrilateral and face, or a reject with its score."""
+"""Pictures of one photograph: a sample with box, keypoints, crop and face, or a reject with its score."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ from facegan.prep.sources.base import DAMAGED, Entry, Source
 from facegan.prep.sources.folder import Folder
 from facegan.prep.sources.parquet import Table
 from facegan.remote import RemoteUnavailable, is_url
+from facegan.shards.checksums import see_verify
 from facegan.shards.format import STATE_FOLDER, readable_path
 from facegan.shards.images import decode_image
 from facegan.shards.inspect import StoredSample
 
-# The photograph that a sample was cut from, read again from where it lay.
-
-ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it below which paths are told}
+ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it that paths are relative to}
 
 
 def read_original(out: Path, path: str, source: str | None = None) -> bytes | None:
-    """The file of the photograph that dataset ``out`` calls ``path``; None where it is gone, or nobody knows where.
+    """The file of the photograph that dataset ``out`` calls ``path``; None if it is gone or was not recorded.
 
     Args:
-        source: where the photographs lie now, if not where prep found them.
+        source: where the photographs are now, if they have moved since prep.
     """
     origin, root = (source, None) if source else _origin(out)
     if not origin:
@@ -54,7 +53,7 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
             return None
         with (
             tempfile.TemporaryDirectory() as folder,
-            # A table is unpacked for many of its photographs, and not for one.
+            # Unpacking a table pays for many photographs, not for one.
             contextlib.closing(
                 (opened if isinstance(opened, Table) else opened.unpacked(Path(folder))).reader()
             ) as reader,
@@ -66,57 +65,55 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
 
 def _origin(out: Path) -> tuple[str | None, str | None]:
     try:
-        told = read_json(out / STATE_FOLDER / ORIGIN_FILE)
+        found = read_json(out / STATE_FOLDER / ORIGIN_FILE)
     except (OSError, DamagedFile):
         return None, None
-    source, root = (told.get("source"), told.get("root")) if isinstance(told, dict) else (None, None)
+    source, root = (found.get("source"), found.get("root")) if isinstance(found, dict) else (None, None)
     return (source, root) if isinstance(source, str) and isinstance(root, str) else (None, None)
 
 
 def _find(source: Source, root: str | None, path: str) -> Entry | None:
     """
     Args:
-        root: None where it is not known: then a photograph fits whose name ends in ``path``, the shortest first.
+        root: if None, the photograph with the shortest name that ends in ``path`` matches.
     """
     if isinstance(source, Folder) and (entry := _in_folder(source.path, (root or "") + path)):
         return entry
     names = ((readable_path(entry.name), entry) for entry in source.photos(Counter()))
     if root is not None:
         found = [entry for name, entry in names if name == root + path]
-        return found[-1] if found else None  # of a name that comes twice the later one counts
-    return min((entry for name, entry in names if f"/{name}".endswith(f"/{path}")), key=_length, default=None)
-
-
-def _length(entry: Entry) -> int:
-    return len(entry.name)
+        return found[-1] if found else None  # of two with the same name the later one counts
+    return min(
+        (entry for name, entry in names if f"/{name}".endswith(f"/{path}")),
+        key=lambda entry: len(entry.name),
+        default=None,
+    )
 
 
 def _in_folder(folder: Path, name: str) -> Entry | None:
-    """A file below ``folder``, found without listing it. A name that leads out of the folder finds nothing; a link that
-    does is followed, as prep has done."""
+    """A file below ``folder``, found without listing it. Links are followed, as by prep, but not names with ``..``."""
     file = folder / name
     inside = ".." not in Path(name).parts and not Path(name).is_absolute()
     return Entry(os.fsencode(name), file.stat().st_size) if inside and file.is_file() else None
 
 
 def write_origin(out: Path, where: str, root: bytes) -> None:
-    """Notes in ``out`` where its photographs lie, and below which folder there."""
-    stands = is_url(where) or where.startswith("torchvision:")
-    _note(out, where if stands else str(Path(where).absolute()), readable_path(root))
+    """Records in ``out`` where its photographs are, and the folder in it that paths are relative to."""
+    is_absolute = is_url(where) or where.startswith("torchvision:")
+    _write_origin(out, where if is_absolute else str(Path(where).absolute()), readable_path(root))
 
 
 def copy_origin(outs: Iterable[Path], new: Path) -> None:
-    """Notes beside a dataset made of others where their photographs lie, if that is one place."""
+    """Records in a dataset selected from others where their photographs are, if all are in one source."""
     found = {_origin(out) for out in outs}
     source, root = found.pop() if len(found) == 1 else (None, None)
     if source is not None and root is not None:
-        _note(new, source, root)
+        _write_origin(new, source, root)
 
 
-def _note(out: Path, source: str, root: str) -> None:
-    told = {"source": source, "root": root}
-    # As ASCII: a path may not be UTF-8.
-    write_bytes(make_folder(out / STATE_FOLDER) / ORIGIN_FILE, json.dumps(told).encode())
+def _write_origin(out: Path, source: str, root: str) -> None:
+    record = json.dumps({"source": source, "root": root})  # ASCII: a path may not be UTF-8
+    write_bytes(make_folder(out / STATE_FOLDER) / ORIGIN_FILE, record.encode())
 
 
 _PHOTO_PX = 640  # long side of the photograph as it is drawn
@@ -131,51 +128,54 @@ _Line = tuple[str, _Colour | None]
 
 
 def draw_sample(out: Path, sample: StoredSample, source: str | None, console: Console) -> np.ndarray:
-    """RGB uint8. Where the photograph is gone, or is another one now, the console says so and the face stands alone.
+    """A photograph with a sample's box, keypoints and crop, and the face beside it; RGB uint8.
+
+    If the photograph is gone or has changed, the console warns and only the face is drawn.
 
     Args:
-        source: where the photographs lie now, if not where prep found them.
+        source: where the photographs are now, if they have moved since prep.
     """
     face = decode_image(sample.image)
     if face is None:
-        raise DatasetError(f"The face {sample.key} can't be decoded. See what is wrong: facegan verify {out} --deep")
+        raise DatasetError(f"The face {sample.key} cannot be decoded.\n{see_verify(out, deep=True)}")
     meta = sample.meta
     photo = _original(out, meta.path, meta.sha256, source)
     if isinstance(photo, str):
         console.warn(f"{photo}; only the face is drawn.")
-    shown = None if isinstance(photo, str) else _drawn_photo(photo, meta.quad, meta.box, meta.keypoints)
-    left = 2 * _MARGIN_PX + shown.width if shown else _MARGIN_PX
-    lines = _lines(sample, face)
-    height = max(shown.height if shown else 0, _FACE_PX + _MARGIN_PX + _LINE_PX * len(lines)) + 2 * _MARGIN_PX
-    sheet = Image.new("RGB", (left + _FACE_PX + 2 * _MARGIN_PX, height), _PAPER)
-    if shown:
-        sheet.paste(shown, (_MARGIN_PX, _MARGIN_PX))
-    enlarged = cv2.resize(face, (_FACE_PX, _FACE_PX), interpolation=cv2.INTER_NEAREST)
-    sheet.paste(Image.fromarray(enlarged), (left, _MARGIN_PX))
-    _write_lines(sheet, lines, left, 2 * _MARGIN_PX + _FACE_PX)
-    return np.asarray(sheet)
+    drawn = None if isinstance(photo, str) else _drawn_photo(photo, meta.quad, meta.box, meta.keypoints)
+    lines: list[_Line] = [
+        (sample.key, None),
+        (f"score {meta.score:g}, {face.shape[1]} x {face.shape[0]} pixels", None),
+        (f"photograph of {meta.width} x {meta.height}", None),
+        ("the crop, with a thick upper edge", _QUAD),
+    ]
+    if meta.box:
+        lines.append(("the detector's box", _BOX))
+    if meta.keypoints:
+        lines += zip(KEYPOINTS, _POINTS, strict=True)
+    return _sheet(drawn, face, lines)
 
 
 def draw_rejected(out: Path, row: dict[str, Any], source: str | None, min_score: float | None) -> np.ndarray:
-    """A rejected photograph with its best face's box, and reason, score and threshold beside it; RGB uint8.
+    """A rejected photograph with the box of its best face, reason, score and threshold; RGB uint8.
 
     Args:
         row: of photos.parquet.
-        min_score: None where no detector was asked.
+        min_score: None without a detector.
 
     Raises:
-        DatasetError: the photograph is gone, is another one now, or can't be decoded.
+        DatasetError: the photograph is gone, has changed, or cannot be decoded.
     """
     name, reason = _printable(row["path"]), row["reason"]
     if reason == "crashed":
-        raise DatasetError(f"{name} was rejected as crashed: decoding it may end this process, too, so it isn't drawn.")
+        raise DatasetError(f"{name} was rejected as crashed. It is not drawn: decoding it may crash this process, too.")
     photo = _original(out, row["path"], row["sha256"], source)
     if isinstance(photo, str):
-        raise DatasetError(f"{photo}, so it can't be drawn. It was rejected as {reason}.")
+        raise DatasetError(f"{photo}. It was rejected as {reason}.")
     try:
         drawn = _drawn_photo(photo, [], row["box"], [])
     except (Rejected, cv2.error):
-        raise DatasetError(f"{name} can't be decoded, so it can't be drawn. It was rejected as {reason}.") from None
+        raise DatasetError(f"{name} cannot be decoded. It was rejected as {reason}.") from None
     lines: list[_Line] = [(row["path"], None), (f"rejected: {reason}", None)]
     if row["scores"]:
         lines.append((f"best score {max(row['scores']):.3f}", None))
@@ -184,36 +184,42 @@ def draw_rejected(out: Path, row: dict[str, Any], source: str | None, min_score:
     lines.append((f"photograph of {photo.width} x {photo.height}", None))
     if row["box"]:
         lines.append(("the box of the best score", _BOX))
-    left = 2 * _MARGIN_PX + drawn.width
-    height = max(drawn.height, _LINE_PX * len(lines)) + 2 * _MARGIN_PX
+    return _sheet(drawn, None, lines)
+
+
+def _sheet(picture: Image.Image | None, face: np.ndarray | None, lines: list[_Line]) -> np.ndarray:
+    """The photograph on the left; on the right the enlarged face, and below it the legend."""
+    left = 2 * _MARGIN_PX + picture.width if picture else _MARGIN_PX
+    top = 2 * _MARGIN_PX + _FACE_PX if face is not None else _MARGIN_PX
+    height = max(picture.height if picture else 0, top - _MARGIN_PX + _LINE_PX * len(lines)) + 2 * _MARGIN_PX
     sheet = Image.new("RGB", (left + _FACE_PX + 2 * _MARGIN_PX, height), _PAPER)
-    sheet.paste(drawn, (_MARGIN_PX, _MARGIN_PX))
-    _write_lines(sheet, lines, left, _MARGIN_PX)
-    return np.asarray(sheet)
-
-
-def _write_lines(sheet: Image.Image, lines: list[_Line], left: int, top: int) -> None:
+    if picture:
+        sheet.paste(picture, (_MARGIN_PX, _MARGIN_PX))
+    if face is not None:
+        enlarged = cv2.resize(face, (_FACE_PX, _FACE_PX), interpolation=cv2.INTER_NEAREST)
+        sheet.paste(Image.fromarray(enlarged), (left, _MARGIN_PX))
     draw = ImageDraw.Draw(sheet)
     for i, (text, colour) in enumerate(lines):
         y, x = top + i * _LINE_PX, left + (16 if colour else 0)
         if colour:
             draw.ellipse((left, y + 4, left + 9, y + 13), fill=colour, outline=_INK)
         draw.text((x, y), fitted(text, sheet.width - x - 4, 13, keep_end=i == 0), _INK, font(13))
+    return np.asarray(sheet)
 
 
 def _original(out: Path, path: str, sha256: str, source: str | None) -> Photo | str:
-    """The photograph as it was, or why it can't be drawn."""
+    """The unchanged photograph, or why there is none."""
     data, name = read_original(out, path, source), _printable(path)
     if data is None:
-        where = f"not in {source}" if source else "gone, or nobody knows where it lay (--source SRC tells)"
+        where = f"not in {source}" if source else "not where prep found it. --source SRC names its new folder"
         return f"The photograph {name} is {where}"
     found = hashlib.sha256(data).hexdigest()
     if sha256 and found != sha256:
-        return f"The photograph {name} is another one now (SHA-256 {found[:12]}…, and it was {sha256[:12]}…)"
+        return f"The photograph {name} has changed (its SHA-256 was {sha256[:12]}…, now {found[:12]}…)"
     try:
         return Photo(data)
     except Rejected as rejected:
-        return f"The photograph {name} can't be decoded ({rejected.reason})"
+        return f"The photograph {name} cannot be decoded ({rejected.reason})"
 
 
 def _drawn_photo(
@@ -226,7 +232,7 @@ def _drawn_photo(
     picture = Image.fromarray(photo.pixels(shrink)).resize(size, Image.Resampling.BICUBIC)
     ends = (box[0], box[1], box[0] + box[2], box[1] + box[3]) if box else (0, 0, photo.width, photo.height)
     corners = np.array(quad or (ends[:2], ends[2:])) * scale
-    # What of it lies outside the photograph is shown as well, as far as there is any sense in it.
+    # Parts of the crop outside the photograph are shown as well, up to the photograph's own size.
     low = np.maximum(np.minimum(np.floor(corners.min(axis=0)) - 2, 0), [-size[0], -size[1]]).astype(int)
     high = np.minimum(np.maximum(np.ceil(corners.max(axis=0)) + 2, size), [2 * size[0], 2 * size[1]]).astype(int)
     canvas = Image.new("RGB", (int(high[0] - low[0]), int(high[1] - low[1])), (225, 225, 225))
@@ -246,18 +252,6 @@ def _drawn_photo(
         x, y = at(point)
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline=_INK)
     return canvas
-
-
-def _lines(sample: StoredSample, face: np.ndarray) -> list[_Line]:
-    """What stands below the face: text, and the colour in which it is drawn on the photograph."""
-    meta = sample.meta
-    lines: list[_Line] = [(sample.key, None)]
-    lines.append((f"score {meta.score:g}, {face.shape[1]} x {face.shape[0]} pixels", None))
-    lines.append((f"photograph of {meta.width} x {meta.height}", None))
-    lines.append(("the crop, its upper edge thick", _QUAD))
-    if meta.box:
-        lines.append(("the detector's box", _BOX))
-    return lines + (list(zip(KEYPOINTS, _POINTS, strict=True)) if meta.keypoints else [])
 
 
 def picture_bytes(rgb: np.ndarray, image_format: str) -> bytes:

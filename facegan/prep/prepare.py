@@ -14,8 +14,8 @@ from typing import Any
 from facegan import system
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
-from facegan.files import disk_errors, human_bytes, make_folder
-from facegan.prep.commit import committed
+from facegan.files import disk_errors, human_bytes, make_folder, remove_partials, write_json
+from facegan.prep.commit import CHUNKS, REPAIRS, committed
 from facegan.prep.engines.local import exit_if_reimported
 from facegan.prep.engines.scheduler import EngineConfig, RunStats, run_engine
 from facegan.prep.engines.worker import Job
@@ -37,9 +37,9 @@ from facegan.prep.request import PrepareRequest, check_settings, effective_setti
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Readable, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
-from facegan.prep.storage import UNPACKED, OutputStore, existing_dataset, prepare_output_dir, recover, stored_settings
+from facegan.prep.storage import SETTINGS_FILE, UNPACKED, OutputStore, is_dataset_file
 from facegan.remote import is_url
-from facegan.shards.format import PHOTOS_FILE, STATE_FOLDER, DatasetInfo
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,11 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         disk_errors(store.folder),
         contextlib.ExitStack() as engine,
     ):
-        recover(store.folder, request.force)
+        if request.force:
+            store.drop_journal()
+        store.replay()
         plan = build.plan(index, store, max(1, build.workers), console)
-        chunks = prepare_output_dir(store.folder, plan, request.force, request.repair)
-        store.ready()
+        chunks = build.clear(plan, store)
         stats = build.make_chunks(plan, store, chunks, console, engine)
         with disk_errors(store.folder, _finish_bytes(plan)):
             info = finish(store, plan, request.note_source) if plan.todo or plan.existing is None else plan.existing
@@ -226,8 +227,8 @@ class DatasetBuild:
             DatasetError: the dataset has other settings, or is damaged.
         """
         request, out = self.request, store.folder
-        existing = DatasetInfo.read(out) if request.repair else existing_dataset(out, request.force)
-        started_with = stored_settings(out, existing)
+        existing = None if request.force else store.existing()
+        started_with = existing.settings if existing else store.stored_settings()
         if started_with and not request.force:
             check_settings(started_with, self.settings, out)
         plan_request = PlanRequest(
@@ -247,6 +248,28 @@ class DatasetBuild:
         if not plan.rebuild:
             console.note(f"{store.where} needs no repair.")
         return plan
+
+    def clear(self, plan: Plan, store: OutputStore) -> Path:
+        """Deletes what no run will continue; returns the folder for the plan's chunks."""
+        out, state = store.folder, store.state
+        with disk_errors(out):
+            if self.request.force and ((out / DATASET_FILE).exists() or store.stored_settings() != plan.settings):
+                (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it the rest is not a dataset
+                shutil.rmtree(state / CHUNKS, ignore_errors=True)
+                shutil.rmtree(state / REPAIRS, ignore_errors=True)
+            if self.request.repair and not plan.rebuild:
+                shutil.rmtree(state / REPAIRS, ignore_errors=True)
+            if plan.existing is None:  # shards of a dataset that was being deleted
+                for path in out.iterdir():
+                    if is_dataset_file(path.name):
+                        path.unlink()
+            shutil.rmtree(state / UNPACKED, ignore_errors=True)  # left by a run that was killed
+            chunks = make_folder(state / plan.chunks_folder)
+            write_json(out / SETTINGS_FILE, plan.settings)
+            for folder in (out, state, chunks):
+                remove_partials(folder)
+        store.sync_cleared()
+        return chunks
 
     def make_chunks(
         self, plan: Plan, store: OutputStore, chunks: Path, console: Console, engine: contextlib.ExitStack

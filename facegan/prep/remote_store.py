@@ -1,9 +1,9 @@
 """A dataset at an fsspec URL (``s3://bucket/faces``).
 
-A folder here mirrors it: the same files under the same names, but for shards, for each of which a hole of its size
-stands here once it lies at the URL. The mirror is made anew from the URL whenever a run starts, so it does not matter
-on which machine that is. A chunk's shard and rows are uploaded and checked before its marker, which is put by a
-condition; in the end the store itself copies them to their final names, by a journal, and dataset.json comes last.
+A folder on this machine mirrors it: the same files under the same names, with a sparse placeholder for each shard that
+is at the URL. The mirror is created from the URL whenever a run starts, so any machine can resume. A chunk's shard and
+rows are uploaded and verified before its marker, which is created conditionally. At the end the store itself copies
+them to their final names, by a journal, dataset.json last.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from facegan.errors import DamagedFile, DatasetError, DiskError, FaceganError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder, parse_json, parsing, user_cache
+from facegan.files import disk_errors, exclusive, make_folder, parse_json, user_cache
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit, marker_path, rows_path, shard_path
 from facegan.prep.inspect import ORIGIN_FILE
+from facegan.prep.object_store import ObjectStore
 from facegan.prep.storage import (
+    CHUNK_PATTERN,
     FINAL,
-    JOURNAL,
-    SETTINGS,
-    LocalStore,
-    ObjectStore,
+    JOURNAL_FILE,
+    SETTINGS_FILE,
+    Journal,
     OutputStore,
-    in_background,
+    commit_in_background,
     is_dataset_file,
     require_dataset_folder,
 )
@@ -40,114 +41,29 @@ from facegan.remote import RemoteUnavailable, is_url
 from facegan.shards.checksums import see_verify
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
-# The lock of a dataset at a URL: a file that one run puts there, by a conditional put, and takes away at its end.
-
-LOCK = f"{STATE_FOLDER}/lock"
-
-
-class RemoteLock:
-    """Says who writes. It does not end with its process, as a lock of this machine's does.
-
-    That of a process of this machine which is no more is taken over; that of another machine only with ``force``.
-    """
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        self._told = {**_us(), "since": since, "token": os.urandom(8).hex()}
-        self._mine = json.dumps(self._told).encode()
-
-    @contextlib.contextmanager
-    def held(self, force: bool) -> Iterator[None]:
-        """
-        Raises:
-            FaceganError: another run holds it.
-        """
-        while not self._store.create(LOCK, self._mine):
-            holder = self._store.read(LOCK)
-            if holder is not None and not force and not _is_dead(holder):
-                where = self._store.where
-                raise FaceganError(
-                    f"Another facegan prep is writing into {where} ({_shown(holder)}). Wait for it, or stop it.\n"
-                    f"If it is dead: --force takes over (what is unfinished goes on, a dataset that stands is made "
-                    f"anew), or delete {where}/{LOCK} and start again."
-                )
-            self._store.remove([LOCK])
-        try:
-            yield
-        finally:
-            with contextlib.suppress(Exception):  # it is stale then, and the next run says so
-                if self._store.read(LOCK) == self._mine:
-                    self._store.remove([LOCK])
-
-    def require(self) -> None:
-        """
-        Raises:
-            FaceganError: another run has taken it over.
-        """
-        holder = self._store.read(LOCK)
-        if holder != self._mine:
-            by = f"by {_shown(holder)}" if holder else "or deleted"
-            raise FaceganError(f"The lock of {self._store.where} was taken over {by}: this run stops.")
-
-
-def _us() -> dict[str, Any]:
-    """This process. Its number means something on this machine, since it was started, in this container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - no path, but a name for a namespace
-    except OSError:
-        machine = ""
-    return {"process": os.getpid(), "host": socket.gethostname(), "machine": machine}
-
-
-def _is_dead(holder: bytes) -> bool:
-    """Whether we know that the process is no more; of another machine's we don't."""
-    try:
-        told, us = parse_json(holder, LOCK), _us()
-        if not us["machine"] or (told["host"], told["machine"]) != (us["host"], us["machine"]):
-            return False
-        os.kill(int(told["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except (DamagedFile, ValueError, KeyError, TypeError, OSError, OverflowError):
-        return False
-    return False
-
-
-def _shown(holder: bytes) -> str:
-    try:
-        told = parse_json(holder, LOCK)
-        return f"process {told['process']!s:.20} on {told['host']!s:.60}, since {told['since']!s:.40}"
-    except (DamagedFile, KeyError, TypeError):
-        return "somebody"
-
-
-_UPLOADS = 8  # chunks at once
-_STATE = tuple(f"{STATE_FOLDER}/{name}" for name in (SETTINGS, ORIGIN_FILE))
-_READ = (DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE)  # by an addition or a repair
-_JOURNAL = f"{STATE_FOLDER}/{JOURNAL}"
-_CHUNK = rf"{re.escape(STATE_FOLDER)}/({CHUNKS}|{REPAIRS})/\d{{6,}}"
-_CHUNK_FILE = re.compile(rf"{_CHUNK}\.(tar|json|jsonl)")
-_SOURCE = re.compile(rf"{_CHUNK}\.tar|{re.escape(STATE_FOLDER)}/{FINAL}/[^/]+")
+LOCK_FILE = f"{STATE_FOLDER}/lock"
+_STATE_FILES = (SETTINGS_FILE, f"{STATE_FOLDER}/{ORIGIN_FILE}")
+_READ = (DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE)  # downloaded into the mirror, for an addition or a repair
+_CHUNK_FILE = re.compile(rf"{CHUNK_PATTERN}\.(tar|json|jsonl)")
+_UPLOADS = 8  # concurrent chunks
 
 
 @contextlib.contextmanager
 def open_store(out: str, force: bool) -> Iterator[OutputStore]:
-    """The store of the dataset that is to be written at ``out``, locked until the end.
+    """The store of the dataset at ``out``, a folder or URL, locked for writing.
 
     Raises:
-        DatasetError: ``out`` holds something else, or is damaged.
+        DatasetError: ``out`` contains something else, or is damaged.
         FaceganError: another run is writing there, or the URL is unreachable.
     """
     if not is_url(out):
         require_dataset_folder(Path(out))
         with _locked_folder(Path(out)):
-            yield LocalStore(Path(out))
+            yield OutputStore(Path(out))
         return
-    folder = _mirror_folder(out)
+    folder = user_cache("out") / hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:16]
     lock = make_folder(folder.parent) / f"{folder.name}.lock"
-    with exclusive(lock, f"Another facegan prep is writing into {out}"), _rewrite_errors(out, folder):
+    with exclusive(lock, f"Another facegan prep is writing into {out}"), _errors_name_url(out, folder):
         try:
             shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
             store = RemoteStore(out, folder)
@@ -156,6 +72,19 @@ def open_store(out: str, force: bool) -> Iterator[OutputStore]:
                 yield store
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def open_read_only(out: str) -> Iterator[OutputStore]:
+    """The store of the dataset at ``out`` for reading; nothing is locked or changed."""
+    if not is_url(out):
+        require_dataset_folder(Path(out))
+        yield OutputStore(Path(out))
+        return
+    with tempfile.TemporaryDirectory() as folder, _errors_name_url(out, Path(folder)):
+        store = RemoteStore(out, Path(folder))
+        store.mirror()
+        yield store
 
 
 @contextlib.contextmanager
@@ -173,195 +102,231 @@ def _locked_folder(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_read_only(out: str) -> Iterator[OutputStore]:
-    """The store of the dataset at ``out``, to be read only; at a URL without its shards."""
-    if not is_url(out):
-        require_dataset_folder(Path(out))
-        yield LocalStore(Path(out))
-        return
-    with tempfile.TemporaryDirectory() as name, _rewrite_errors(out, Path(name)):
-        store = RemoteStore(out, Path(name))
-        store.mirror()
-        yield store
-
-
-def _mirror_folder(url: str) -> Path:
-    return user_cache("out") / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _rewrite_errors(url: str, folder: Path) -> Iterator[None]:
-    """Errors name the URL, for it is what the user knows; those of the disk name the folder."""
+def _errors_name_url(url: str, folder: Path) -> Iterator[None]:
+    """Errors name the URL, which the user knows, instead of the mirror; those of the disk name the folder."""
     try:
         yield
     except RemoteUnavailable as error:
         raise FaceganError(
-            f"{url} can't be reached or written: {error}\nWhat is done is kept: start the same command again."
+            f"{url} cannot be reached or written: {error}\nFinished work is kept. Run the same command again."
         ) from None
     except DiskError:
         raise
     except FaceganError as error:
-        text = str(error).replace(f"{see_verify(folder)}\n", "")  # it reads no URLs
+        text = re.sub(rf"[ \n]{re.escape(see_verify(folder))}", "", str(error))  # it reads no URLs
         error.args = (text.replace(str(folder), url.rstrip("/")),)
         raise
 
 
-class RemoteStore:
-    """See the module's text. Errors of the protocol are `RemoteUnavailable`."""
+class RemoteStore(OutputStore):
+    """A dataset at a URL, with ``folder`` as its mirror. Errors of the protocol are `RemoteUnavailable`."""
 
     def __init__(self, url: str, folder: Path) -> None:
         """
         Raises:
-            SettingsError: nothing can be written by this protocol.
-            DatasetError: the URL holds files, and they are none of ours.
+            SettingsError: the protocol cannot write.
+            DatasetError: the URL contains files that are not a dataset.
         """
         if url.startswith(("http://", "https://")):
-            raise SettingsError(f"{url}: nothing can be written by http. Choose a folder, or s3://, gs://, …")
-        self._store = ObjectStore(url)
-        self.where, self.folder = self._store.where, folder
-        self._lock = RemoteLock(self._store)
-        found = self._store.listing()
+            raise SettingsError(f"{url} cannot be written: http is read-only. Choose a folder, s3:// or gs://.")
+        self._objects = ObjectStore(url)
+        super().__init__(folder, self._objects.where)
+        self._lock = RemoteLock(self._objects)
+        found = self._objects.listing()
         if found and DATASET_FILE not in found and not any(name.startswith(f"{STATE_FOLDER}/") for name in found):
-            raise DatasetError(f"{url} is not empty, and what is in it is no dataset. Choose a new place.")
+            raise DatasetError(f"{url} is not empty and is not a dataset. Choose another URL.")
 
     @contextlib.contextmanager
     def locked(self, force: bool) -> Iterator[None]:
-        """Holds the lock; first of all ends what a killed run had begun to carry out, or with ``force`` drops it."""
+        """Holds the lock; first carries out the journal of a killed run, or with ``force`` drops it."""
         with self._lock.held(force):
             if force:
-                self._store.remove([_JOURNAL])
+                self._objects.remove([JOURNAL_FILE])
             self._carry_out()
             yield
 
     def mirror(self) -> None:
-        """Makes the folder what lies at the URL."""
+        """Fills the folder from the URL."""
         for name in (CHUNKS, REPAIRS):
-            make_folder(self.folder / STATE_FOLDER / name)
-        self._store.sizes = {name: size for name, size in self._store.listing().items() if _is_mirrored(name)}
-        self._store.each(self._mirror, self._store.sizes)
+            make_folder(self.state / name)
+        self._objects.sizes = {name: size for name, size in self._objects.listing().items() if _is_mirrored(name)}
+        self._objects.for_each(self._mirror, self._objects.sizes)
 
     def _mirror(self, name: str) -> None:
         if (is_dataset_file(name) and name not in _READ) or name.endswith(".tar"):
-            _sparse_placeholder(self.folder / name, self._store.sizes[name])
+            _sparse_placeholder(self.folder / name, self._objects.sizes[name])
         else:
-            self._store.fetch(name, self.folder / name)
+            self._objects.download(name, self.folder / name)
 
-    def ready(self) -> None:
-        gone = [name for name in self._store.sizes if not (self.folder / name).exists()]
-        if DATASET_FILE in gone:  # first: without it nobody takes the rest for a dataset
-            self._store.remove([DATASET_FILE])
-        self._store.remove(gone)
-        self._upload(f"{STATE_FOLDER}/{SETTINGS}")
+    def sync_cleared(self) -> None:
+        deleted = [name for name in self._objects.sizes if not (self.folder / name).exists()]
+        if DATASET_FILE in deleted:  # first: without it the rest is not a dataset
+            self._objects.remove([DATASET_FILE])
+        self._objects.remove(deleted)
+        self._upload(SETTINGS_FILE)
 
-    def kept(self, chunks: Iterator[ChunkOutcome], folder: Path) -> Iterator[ChunkOutcome]:
-        def keep(chunk: ChunkMarker) -> None:
+    def commit_all(self, chunks: Iterator[ChunkOutcome], folder: Path) -> Iterator[ChunkOutcome]:
+        def commit_one(chunk: ChunkMarker) -> None:
             commit(folder, chunk)
-            self._keep(chunk, folder)
+            self._commit(chunk, folder)
 
-        try:  # nothing may be written any more when the lock is given back
-            yield from in_background(chunks, keep, _UPLOADS, self._store.stopping.set)
+        try:  # nothing may be written once the lock is released
+            yield from commit_in_background(chunks, commit_one, _UPLOADS, self._objects.stopping.set)
         finally:
-            self._store.stopping.clear()
+            self._objects.stopping.clear()
 
-    def _keep(self, chunk: ChunkMarker, folder: Path) -> None:
+    def _commit(self, chunk: ChunkMarker, folder: Path) -> None:
         self._lock.require()
-        shard, rows, marker = (self._name(path(folder, chunk.number)) for path in (shard_path, rows_path, marker_path))
-        self._store.remove([name for name in (marker, shard) if name in self._store.sizes])
+        shard, rows, marker = (self.name(path(folder, chunk.number)) for path in (shard_path, rows_path, marker_path))
+        self._objects.remove([name for name in (marker, shard) if name in self._objects.sizes])
         if chunk.shard:
             self._upload(shard)
             _sparse_placeholder(self.folder / shard, chunk.shard.bytes)
         self._upload(rows)
-        if not self._store.create(marker, (self.folder / marker).read_bytes()):
-            raise FaceganError(f"Another facegan prep has written {self.where}/{marker} meanwhile: this run stops.")
+        if not self._objects.create(marker, (self.folder / marker).read_bytes()):
+            raise FaceganError(f"Another facegan prep has written {self.where}/{marker}, so this run stops.")
 
     @contextlib.contextmanager
-    def whole(self, shard: Path) -> Iterator[Path]:
-        path, name = self.folder / STATE_FOLDER / "whole.tar", self._name(shard)
-        if name not in self._store.sizes:
-            raise DatasetError(f"{self.where}/{name} is missing. Make it again with --repair.")
-        self._store.fetch(name, path)
+    def open_shard(self, shard: Path) -> Iterator[Path]:
+        path, name = self.state / "downloaded.tar", self.name(shard)
+        if name not in self._objects.sizes:
+            raise DatasetError(f"{self.where}/{name} is missing. Rebuild it with --repair.")
+        self._objects.download(name, path)
         yield path
         path.unlink()
 
     def sha256(self, shard: Path) -> str:
-        return self._store.sha256(self._name(shard))
+        return self._objects.sha256(self.name(shard))
 
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
+    def stage(self, shard: Path, name: str) -> Path:
+        staged = super().stage(shard, name)
+        self._objects.copy(self.name(shard), self.name(staged))
+        return staged
+
+    def publish(self, journal: Journal) -> None:
         self._lock.require()
-        for name in _STATE:
+        for name in _STATE_FILES:
             if (self.folder / name).exists():
                 self._upload(name)
-        for path in files:
-            self._upload(self._name(path))
-        sources = {path.name: self._name(path) for path in files}
-        for name, path in shards.items():
-            source = self._name(path)
-            if source == name:
-                continue
-            if is_dataset_file(source):  # one that stands, under another name: its own may be given to the next one
-                source = f"{STATE_FOLDER}/{FINAL}/{name}"
-                self._store.copy(self._name(path), source)
-            sources[name] = source
-        self._put_journal(sources, remove, clear)
+        for source in journal.files.values():
+            if not source.endswith(".tar"):  # shards are there already
+                self._upload(source)
+        self._write_journal(journal)
         self._carry_out()
+        super().publish(journal)
 
     def _carry_out(self) -> None:
-        """Does what the journal says, if there is one. It may be done again, for sources stay until all is copied."""
-        journal = self._store.read(_JOURNAL)
-        if journal is None:
+        """Carries out the journal at the URL, if there is one. That can be repeated: copies keep their sources."""
+        data = self._objects.read(JOURNAL_FILE)
+        if data is None:
             return
-        copies, remove, clear = _read_journal(journal, self.where)
-        if copies:
-            self._store.remove([DATASET_FILE])  # while files are exchanged, no dataset stands
-            self._store.remove(remove)
-            self._store.each(lambda name: self._store.copy(copies[name], name), copies.keys() - {DATASET_FILE})
-            there = self._store.listing()
-            for name, source in copies.items():
-                if name != DATASET_FILE and there.get(name) != there.get(source, -1):
-                    raise DatasetError(f"{self.where}/{name} did not become what {source} is. Start it again.")
-            self._store.copy(copies[DATASET_FILE], DATASET_FILE)
-            self._put_journal({}, [], clear)  # from here on there is only to clear away
-        left = (f"{STATE_FOLDER}/{clear}/", f"{STATE_FOLDER}/{FINAL}/")
-        self._store.remove([name for name in self._store.listing() if name.startswith(left)])
-        self._store.remove([_JOURNAL])
+        journal = Journal.parse(data, f"{self.where}/{JOURNAL_FILE}")
+        if files := journal.files:
+            self._objects.remove([DATASET_FILE])  # while files are exchanged the dataset is incomplete
+            self._objects.remove(journal.remove)
+            self._objects.for_each(lambda name: self._objects.copy(files[name], name), files.keys() - {DATASET_FILE})
+            sizes = self._objects.listing()
+            for name, source in files.items():
+                if name != DATASET_FILE and sizes.get(name) != sizes.get(source, -1):
+                    raise DatasetError(f"{self.where}/{name} is not a copy of {source}. Run the same command again.")
+            self._objects.copy(files[DATASET_FILE], DATASET_FILE)
+            self._write_journal(Journal({}, [], journal.clear))  # only clearing is left
+        left = (f"{STATE_FOLDER}/{journal.clear}/", f"{STATE_FOLDER}/{FINAL}/")
+        self._objects.remove([name for name in self._objects.listing() if name.startswith(left)])
+        self._objects.remove([JOURNAL_FILE])
 
-    def _put_journal(self, copies: Mapping[str, str], remove: Collection[str], clear: str) -> None:
-        told = {"copy": copies, "remove": sorted(remove), "clear": clear}
-        self._store.write(_JOURNAL, json.dumps(told).encode())
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+    def _write_journal(self, journal: Journal) -> None:
+        self._objects.write(JOURNAL_FILE, json.dumps(journal.to_json()).encode())
 
     def _upload(self, name: str) -> None:
-        self._store.upload(name, self.folder / name)
+        self._objects.upload(name, self.folder / name)
 
 
 def _is_mirrored(name: str) -> bool:
-    return is_dataset_file(name) or name in _STATE or bool(_CHUNK_FILE.fullmatch(name))
-
-
-def _read_journal(journal: bytes, where: str) -> tuple[dict[str, str], list[str], str]:
-    """Names of the dataset's files and of a folder of chunks, and nothing else.
-
-    Raises:
-        DatasetError: it holds something else.
-    """
-    try:
-        with parsing(_JOURNAL):
-            told = json.loads(journal)
-            copies, remove, clear = dict(told["copy"]), list(told["remove"]), told["clear"]
-            ours = (DATASET_FILE in copies or not copies) and all(map(is_dataset_file, [*copies, *remove]))
-            if ours and all(map(_SOURCE.fullmatch, copies.values())) and clear in (CHUNKS, REPAIRS):
-                return copies, remove, clear
-    except DamagedFile:
-        pass
-    raise DatasetError(f"{where}/{_JOURNAL} is damaged. Make the dataset anew with --force.")
+    return is_dataset_file(name) or name in _STATE_FILES or bool(_CHUNK_FILE.fullmatch(name))
 
 
 def _sparse_placeholder(path: Path, size: int) -> None:
-    """A file of this size that takes no room: it stands for one that lies at the URL."""
+    """A file of the size of a shard at the URL that takes no space."""
     with disk_errors(path.parent):
         make_folder(path.parent)
         path.unlink(missing_ok=True)
         path.touch()
         os.truncate(path, size)
+
+
+class RemoteLock:
+    """A file at the URL that names the run that writes. Unlike a lock of this machine it outlives a killed process.
+
+    The lock of a dead process of this machine is taken over; that of another machine only with ``force``.
+    """
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self._own = json.dumps({**_this_process(), "since": since, "token": os.urandom(8).hex()}).encode()
+
+    @contextlib.contextmanager
+    def held(self, force: bool) -> Iterator[None]:
+        """
+        Raises:
+            FaceganError: another run holds it.
+        """
+        while not self._objects.create(LOCK_FILE, self._own):
+            holder = self._objects.read(LOCK_FILE)
+            if holder is not None and not force and not _is_dead(holder):
+                where = self._objects.where
+                raise FaceganError(
+                    f"Another facegan prep is writing into {where} ({_describe(holder)}). Wait for it, or stop it.\n"
+                    f"If it is dead, delete {where}/{LOCK_FILE}; or add --force, which resumes an unfinished run and "
+                    f"deletes a complete dataset."
+                )
+            self._objects.remove([LOCK_FILE])
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Exception):  # it is stale then, and the next run reports it
+                if self._objects.read(LOCK_FILE) == self._own:
+                    self._objects.remove([LOCK_FILE])
+
+    def require(self) -> None:
+        """
+        Raises:
+            FaceganError: another run has taken it over.
+        """
+        holder = self._objects.read(LOCK_FILE)
+        if holder != self._own:
+            by = f"was taken over by {_describe(holder)}" if holder else "was deleted"
+            raise FaceganError(f"The lock of {self._objects.where} {by}, so this run stops.")
+
+
+def _this_process() -> dict[str, Any]:
+    """This process. Its number is valid on this machine, since its last boot, in this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - not a path, but a name for a namespace
+    except OSError:
+        machine = ""
+    return {"process": os.getpid(), "host": socket.gethostname(), "machine": machine}
+
+
+def _is_dead(holder: bytes) -> bool:
+    """Whether the process certainly ended; False for those of other machines."""
+    try:
+        found, own = parse_json(holder, LOCK_FILE), _this_process()
+        if not own["machine"] or (found["host"], found["machine"]) != (own["host"], own["machine"]):
+            return False
+        os.kill(int(found["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (DamagedFile, ValueError, KeyError, TypeError, OSError, OverflowError):
+        return False
+    return False
+
+
+def _describe(holder: bytes) -> str:
+    try:
+        found = parse_json(holder, LOCK_FILE)
+        return f"process {found['process']!s:.20} on {found['host']!s:.60}, since {found['since']!s:.40}"
+    except (DamagedFile, KeyError, TypeError):
+        return "an unknown process"

@@ -111,27 +111,26 @@ class PrepareRequest:
         )
 
 
-# ``--attributes``: what CelebA's list_attr_celeba.txt says of each photograph goes into its sample's JSON.
-#
-# The file's first line is the number of photographs, the second names the attributes, and every other one is a
-# photograph's file name and 1 or −1 for each attribute (Liu et al. 2015, "Deep Learning Face Attributes in the Wild").
-
-_MOST = 62  # what SQLite's integers hold as bits
+_MAX_ATTRIBUTES = 62  # bits of SQLite's integers
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """A file of attributes: their names, and the file's SHA-256."""
+    """CelebA's list_attr_celeba.txt (Liu et al. 2015, "Deep Learning Face Attributes in the Wild").
+
+    Its first line is the number of photographs, its second the attributes' names; each other line is a photograph's
+    file name and 1 or −1 for each attribute.
+    """
 
     path: Path
     names: tuple[str, ...]
     sha256: str
 
     def rows(self) -> Iterator[tuple[bytes, int]]:
-        """File name, and the attributes that it has as bits, the first one lowest.
+        """File name, and its attributes as bits, the first one lowest.
 
         Raises:
-            SourceError: a line that is none of such a file.
+            SourceError: a line has another form.
         """
         with self.path.open("rb") as file:
             next(file)
@@ -141,27 +140,27 @@ class Attributes:
                     continue
                 name, *values = line.split()
                 if len(values) != len(self.names) or set(values) - {b"1", b"-1"}:
-                    raise SourceError(f"Line {number} of {self.path} has not {len(self.names)} values of 1 or -1.")
+                    raise SourceError(f"Line {number} of {self.path} must have {len(self.names)} values of 1 or -1.")
                 yield name, sum(1 << i for i, value in enumerate(values) if value == b"1")
 
 
 def open_attributes(path: Path) -> Attributes:
     """
     Raises:
-        SourceError: the file is not there, or is no list of attributes.
+        SourceError: the file is missing, or is not a list of attributes.
     """
     try:
         with path.open("rb") as file:
             count, names = file.readline(1000), file.readline(10_000).decode().split()
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} can't be read ({error}). Name CelebA's list_attr_celeba.txt.") from None
-    if not count.strip().isdigit() or not 0 < len(names) <= _MOST:
-        raise SourceError(f"{path} is no list of attributes. Name CelebA's list_attr_celeba.txt.")
+        raise SourceError(f"{path} cannot be read ({error}). --attributes takes list_attr_celeba.txt.") from None
+    if not count.strip().isdigit() or not 0 < len(names) <= _MAX_ATTRIBUTES:
+        raise SourceError(f"{path} is not a list of attributes. --attributes takes CelebA's list_attr_celeba.txt.")
     return Attributes(path, tuple(names), sha256_file(path))
 
 
 def attribute_values(names: tuple[str, ...], bits: int) -> dict[str, int]:
-    """1 or −1 by name, as the file has it."""
+    """1 or −1 by name, as in the file."""
     return {name: 1 if bits >> i & 1 else -1 for i, name in enumerate(names)}
 
 
@@ -170,15 +169,14 @@ _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillo
 
 
 def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> tuple[Path, ...]:
-    """The detector models a run needs, each checked where facegan knows its sum; none but for MediaPipe's detectors.
+    """The detector models of a run, checked against the known checksums; empty unless the detector is MediaPipe's.
 
     Args:
-        fetch: get those that are missing, and import a detector of the user's own; else only say where the former will
-            lie.
+        fetch: download missing models and import a custom detector; otherwise return where the models will be.
     """
     if config.detector not in _MODELS_OF:
         if model is not None:
-            raise SettingsError(f"--model {model} is for MediaPipe: leave it out with --detector {config.detector}.")
+            raise SettingsError(f"--model {model} is for MediaPipe. Leave it out with --detector {config.detector}.")
         if fetch:
             check_detector(config)
         return ()
@@ -187,7 +185,7 @@ def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> t
         wanted = [known[name] for name in _MODELS_OF[config.detector]]
         return tuple(resolve_model(m) if fetch else find_model(m) or cache_folder() / m.file for m in wanted)
     if not model.is_file():
-        raise ModelError(f"There is no model {model}. See: facegan models")
+        raise ModelError(f"There is no model {model}. Run facegan models to see those that are available.")
     for entry in known.values():
         if entry.file == model.name:
             check_model(model, entry)
@@ -197,11 +195,11 @@ def find_models(config: PrepConfig, model: Path | None, fetch: bool = True) -> t
 def effective_settings(
     config: PrepConfig, models: tuple[Path, ...], attributes: Attributes | None = None
 ) -> dict[str, Any]:
-    """The settings that change bytes, as dataset.json holds them."""
-    sums = {model.file: model.sha256 for model in known_models().values()}
-    # By the manifest where facegan knows them: those were checked, or are still to be fetched.
-    found = [sums.get(model.name) or sha256_file(model) for model in models]
-    return {**config.model_dump(), "models": found, "attributes": attributes.sha256 if attributes else ""}
+    """The settings that decide bytes, as dataset.json stores them."""
+    known = {model.file: model.sha256 for model in known_models().values()}
+    # Known models have been checked against the manifest, or will be when they are downloaded.
+    sums = [known.get(model.name) or sha256_file(model) for model in models]
+    return {**config.model_dump(), "models": sums, "attributes": attributes.sha256 if attributes else ""}
 
 
 def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
@@ -209,38 +207,33 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     Raises:
         DatasetError: names the first setting that differs, both values, and the way out.
     """
+    advice = "Use another OUT, or add --force to delete it and prepare again."
     if old.get(GENERATED):
-        raise DatasetError(
-            f"{out} holds faces that facegan sample drew, and no photographs. Choose another folder,\n"
-            "or make it anew (what is in it is deleted) with --force."
-        )
+        raise DatasetError(f"{out} contains faces from facegan sample, not photographs.\n{advice}")
     old = with_defaults(old)
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) != new.get(name):
-            before, now = (_as_given(name, settings.get(name)) for settings in (old, new))
-            raise DatasetError(
-                f"{out} was made with {before}, and this is {now}.\n"
-                f"Choose another folder, or make it anew (what is in it is deleted) with --force."
-            )
+            before, now = (_as_option(name, settings.get(name)) for settings in (old, new))
+            raise DatasetError(f"{out} was prepared with {before}; this command asks for {now}.\n{advice}")
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """A dataset's settings, with those that were not there yet when it was made."""
+    """A dataset's settings, completed by those that are newer than the dataset."""
     defaults = {name: PrepConfig.default(name) for name in PrepConfig.model_fields}
     return {**defaults, "attributes": ""} | settings
 
 
-def _as_given(name: str, value: Any) -> str:
-    """A setting as people give it: all but one have options."""
+def _as_option(name: str, value: Any) -> str:
     if name == "channels":
         return f"--set prep.channels={shown(value)}"
-    return f"--{shown(name).replace('_', '-').replace('models', 'model')} {_short(value)}"
+    return f"--{shown(name).replace('_', '-').replace('models', 'model')} {short(value)}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A setting's value for messages, checksums cut short."""
     return shown(", ".join(str(item)[:12] for item in value) if isinstance(value, list) else value)
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of all that decides about bytes."""
+    """Versions of the libraries that decide bytes."""
     return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}

@@ -1,23 +1,26 @@
-"""Files at an fsspec URL, by their names below it. Every request is made patiently, and many small ones at once."""
+"""The output store: the folder that a dataset is made in, its state in ``.facegan``, and the journal of its last step.
+
+Chunks are committed in ``.facegan/chunks``. At the end all other files are gathered in ``.facegan/final`` and a journal
+is written, which says where each file of the dataset comes from; then everything is moved into place, dataset.json
+last. A process killed at any time leaves either chunks to finish or a journal to replay.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import hashlib
+import os
+import re
 import shutil
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from facegan.errors import DamagedFile, DatasetError
-from facegan.files import disk_errors, fsync, make_folder, parsing, read_json, remove_partials, sha256_file, write_json
+from facegan.files import disk_errors, fsync, make_folder, parse_json, parsing, read_json, sha256_file, write_json
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit
-from facegan.prep.plan import Plan
-from facegan.prep.sources.remote import read_range
-from facegan.remote import RemoteUnavailable, filesystem, retry
 from facegan.shards.format import (
     CARD_NAME,
     DATASET_FILE,
@@ -28,148 +31,34 @@ from facegan.shards.format import (
     DatasetInfo,
 )
 
-_THREADS = 16
-_PIECE_BYTES = 8 << 20
-
-
-class ObjectStore:
-    """What can't be reached or written is `RemoteUnavailable`.
-
-    Attributes:
-        where: the URL.
-        sizes: of the files that lie there, as far as they were listed or put there by us.
-        stopping: while it is set no upload begins.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.where = url.rstrip("/")
-        self._fs, top = filesystem(url)
-        self._top = top.rstrip("/")
-        self.sizes: dict[str, int] = {}
-        self.stopping = threading.Event()
-
-    def path(self, name: str) -> str:
-        return f"{self._top}/{name}"
-
-    def listing(self) -> dict[str, int]:
-        """Sizes of all that lies there, by name."""
-
-        def find() -> dict[str, Any]:
-            self._fs.invalidate_cache()
-            try:
-                return self._fs.find(self._top, detail=True)
-            except FileNotFoundError:
-                return {}
-
-        prefix = self._fs._strip_protocol(self._top).rstrip("/") + "/"
-        return {path.removeprefix(prefix): int(info["size"] or 0) for path, info in retry(find).items()}
-
-    def read(self, name: str) -> bytes | None:
-        """A small file; None where there is none."""
-        return retry(lambda: self._read(name))
-
-    def _read(self, name: str) -> bytes | None:
-        try:
-            return self._fs.cat_file(self.path(name))
-        except FileNotFoundError:
-            return None
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Puts a file where there is none; False where there is one with other bytes."""
-
-        def put() -> bool:
-            try:
-                self._fs.pipe_file(self.path(name), data, mode="create")
-            except FileExistsError:
-                return self._read(name) == data  # then an earlier try of ours arrived, and only its answer was lost
-            return True
-
-        created = retry(put)
-        if created:
-            self.sizes[name] = len(data)
-        return created
-
-    def write(self, name: str, data: bytes) -> None:
-        retry(lambda: self._fs.pipe_file(self.path(name), data))
-        self.sizes[name] = len(data)
-
-    def upload(self, name: str, path: Path) -> None:
-        """What lies there afterwards was read again, and has the size and the sum of the file here."""
-        size, sha256 = path.stat().st_size, sha256_file(path)
-
-        def put() -> None:
-            if self.stopping.is_set():
-                raise RemoteUnavailable("the run was stopped")
-            self._fs.put_file(str(path), self.path(name))
-            self._fs.invalidate_cache()
-            arrived = self._fs.info(self.path(name))["size"]
-            if arrived != size or self._sum(name, size) != sha256:
-                raise OSError(f"{arrived:,} bytes of {name} lie there, and are not the {size:,} that were sent")
-
-        retry(put)
-        self.sizes[name] = size
-
-    def fetch(self, name: str, path: Path) -> None:
-        """Writes a file of `sizes` to ``path``."""
-        with disk_errors(path.parent), path.open("wb") as file:
-            for piece in self._pieces(name, self.sizes[name]):
-                file.write(piece)
-
-    def sha256(self, name: str) -> str:
-        """Of a file of `sizes`."""
-        return self._sum(name, self.sizes[name])
-
-    def _sum(self, name: str, size: int) -> str:
-        digest = hashlib.sha256()
-        for piece in self._pieces(name, size):
-            digest.update(piece)
-        return digest.hexdigest()
-
-    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
-        for start in range(0, size, _PIECE_BYTES):
-            yield read_range(self._fs, self.path(name), start, min(start + _PIECE_BYTES, size))
-
-    def copy(self, source: str, name: str) -> None:
-        """Inside the store, where its protocol can do that."""
-        retry(lambda: self._fs.cp_file(self.path(source), self.path(name)))
-        self.sizes[name] = self.sizes.get(source, 0)
-
-    def remove(self, names: Iterable[str]) -> None:
-        """Those that are there."""
-
-        def remove(name: str) -> None:
-            with contextlib.suppress(FileNotFoundError):
-                self._fs.rm_file(self.path(name))
-            self.sizes.pop(name, None)
-
-        self.each(lambda name: retry(lambda: remove(name)), names)
-
-    def each(self, do: Callable[[str], None], names: Iterable[str]) -> None:
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            for _ in pool.map(do, list(names)):
-                pass
-
-
-# The folder that a dataset is made in: what stands there, what an earlier run left, what ``--force`` deletes.
-
+FINAL = "final"
 UNPACKED = "unpacked"
-SETTINGS = "settings.json"
+JOURNAL_FILE = f"{STATE_FOLDER}/journal.json"
+SETTINGS_FILE = f"{STATE_FOLDER}/settings.json"
+CHUNK_PATTERN = rf"{re.escape(STATE_FOLDER)}/({CHUNKS}|{REPAIRS})/\d{{6,}}"
+_SOURCE = re.compile(rf"{CHUNK_PATTERN}\.tar|{re.escape(STATE_FOLDER)}/{FINAL}/[^/]+")
+_FLUSHES = 4  # concurrent: a disk is slow, and workers continue meanwhile
+
+
+def is_dataset_file(name: str) -> bool:
+    is_table = name in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
+    return is_table or bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name))
 
 
 def require_dataset_folder(out: Path) -> None:
     """
     Raises:
-        DatasetError: ``out`` holds files, and they are none of ours.
+        DatasetError: ``out`` contains files that are not a dataset.
     """
     with disk_errors(out):
-        if not out.exists() or (out / STATE_FOLDER).is_dir() or _mentions_a_dataset(out / DATASET_FILE):
+        if not out.exists() or (out / STATE_FOLDER).is_dir() or _is_dataset_json(out / DATASET_FILE):
             return
         if not out.is_dir() or any(out.iterdir()):
-            raise DatasetError(f"{out} is not empty, and what is in it is no dataset. Choose a new folder.")
+            raise DatasetError(f"{out} is not empty and is not a dataset. Choose a new folder.")
 
 
-def _mentions_a_dataset(path: Path) -> bool:
-    """Whether a dataset.json is one of facegan's, if perhaps of another version: StyleGAN's has that name too."""
+def _is_dataset_json(path: Path) -> bool:
+    """Whether a dataset.json is facegan's, of any version: StyleGAN's has that name too."""
     try:
         found = read_json(path)
     except (OSError, DamagedFile):
@@ -177,185 +66,151 @@ def _mentions_a_dataset(path: Path) -> bool:
     return isinstance(found, dict) and {"settings", "shards"} <= found.keys()
 
 
-def existing_dataset(out: Path, force: bool) -> DatasetInfo | None:
-    """The dataset in ``out`` that is to be continued; None where there is none, or where it is to be made anew."""
-    return DatasetInfo.read(out) if (out / DATASET_FILE).is_file() and not force else None
+@dataclass(frozen=True)
+class Journal:
+    """The last step of a run, decided and to be carried out.
 
-
-def stored_settings(out: Path, before: DatasetInfo | None) -> dict[str, Any] | None:
-    """The settings that ``out`` was begun with: those of the dataset that stands, or of a run that did not finish."""
-    if before:
-        return before.settings
-    try:
-        found = read_json(out / STATE_FOLDER / SETTINGS)
-    except (OSError, DamagedFile):
-        return None  # never begun; or killed before a photograph was taken
-    return found if isinstance(found, dict) else None
-
-
-def prepare_output_dir(out: Path, plan: Plan, force: bool, repair: bool) -> Path:
-    """Clears away what nobody will go on with; the folder for chunks."""
-    state = out / STATE_FOLDER
-    with disk_errors(out):
-        if force and ((out / DATASET_FILE).exists() or stored_settings(out, None) != plan.settings):
-            (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it nobody takes the rest for a dataset
-            shutil.rmtree(state / CHUNKS, ignore_errors=True)
-            shutil.rmtree(state / REPAIRS, ignore_errors=True)
-        if repair and not plan.rebuild:
-            shutil.rmtree(state / REPAIRS, ignore_errors=True)
-        if plan.existing is None:  # shards without a dataset: of one that was being deleted
-            for path in out.iterdir():
-                if is_dataset_file(path.name):
-                    path.unlink()
-        shutil.rmtree(state / UNPACKED, ignore_errors=True)  # by a run that was killed
-        chunks = make_folder(state / plan.chunks_folder)
-        write_json(state / SETTINGS, plan.settings)
-        for folder in (out, state, chunks):
-            remove_partials(folder)
-    return chunks
-
-
-def recover(out: Path, force: bool) -> None:
-    """Carries out what a run had decided on when it was killed; with ``force`` it is dropped."""
-    if force:
-        (out / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
-    else:
-        replay_journal(out)
-
-
-FINAL = "final"
-JOURNAL = "journal.json"
-_FILES = (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
-
-
-def replay_journal(out: Path) -> None:
-    """Moves what a finished run had decided on, if there is anything left to move."""
-    state = out / STATE_FOLDER
-    journal, final = state / JOURNAL, state / FINAL
-    if not journal.is_file():
-        return
-    with disk_errors(out):
-        move, remove, clear = _read_journal(journal)
-        if (final / DATASET_FILE).is_file():
-            (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged, no dataset stands
-        for name in remove:
-            (out / name).unlink(missing_ok=True)
-        for name in [name for name in move if name != DATASET_FILE] + [DATASET_FILE]:
-            if (final / name).is_file():
-                (final / name).replace(out / name)
-        fsync(out)
-        journal.unlink()
-        shutil.rmtree(state / clear, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-
-
-def _read_journal(journal: Path) -> tuple[list[str], list[str], str]:
-    """Names of the dataset's files and of a folder of chunks, and nothing else: the journal may come from elsewhere.
-
-    Raises:
-        DatasetError: it holds something else.
-    """
-    try:
-        with parsing(journal):
-            found = read_json(journal)
-            move, remove = [str(name) for name in found["move"]], [str(name) for name in found["remove"]]
-            clear = str(found["clear"])
-    except DamagedFile:
-        move, remove, clear = [], [], ""
-    if clear not in (CHUNKS, REPAIRS) or not all(map(is_dataset_file, [*move, *remove])):
-        raise DatasetError(f"{journal} is damaged. Make the dataset anew with --force.")
-    return move, remove, clear
-
-
-def is_dataset_file(name: str) -> bool:
-    return bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name)) or name in _FILES
-
-
-# Where a dataset is made: work is done in a folder of this machine, and a `OutputStore` carries it on from there.
-
-_FLUSHES = 4  # at once: a disk takes its time, and workers go on meanwhile
-
-
-class OutputStore(Protocol):
-    """
     Attributes:
-        where: as the user knows it.
-        folder: the dataset's folder here.
+        files: the dataset's new files, and for each the file in ``.facegan`` that becomes it.
+        remove: files that no longer belong to the dataset.
+        clear: the folder of chunks to delete.
     """
 
-    @property
-    def where(self) -> str: ...
+    files: dict[str, str]
+    remove: list[str]
+    clear: str
 
-    @property
-    def folder(self) -> Path: ...
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
-    def ready(self) -> None:
-        """What has been cleared away in the folder shall be gone."""
-        ...
-
-    def kept(self, chunks: Iterator[ChunkOutcome], folder: Path) -> Iterator[ChunkOutcome]:
-        """Chunks that were left in ``folder``, each as it is committed. Their shards need not stay there."""
-        ...
-
-    def whole(self, shard: Path) -> AbstractContextManager[Path]:
-        """A shard of the folder with all its bytes, for a while."""
-        ...
-
-    def sha256(self, shard: Path) -> str: ...
-
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
-        """The folder is about to become the dataset that these make up.
-
-        Args:
-            files: all but the shards.
-            shards: by their names from now on, where they lie until now.
-            remove: names of the dataset until now that are none of its files any more.
-            clear: the folder of chunks that it is made of.
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Journal:
         """
-        ...
+        Raises:
+            DatasetError: it names anything but files of a dataset and of its state: it may come from elsewhere.
+        """
+        try:
+            with parsing(where):
+                journal = cls(**parse_json(data, where))
+                names = [*journal.files, *journal.remove]
+                if (
+                    (DATASET_FILE in journal.files or not journal.files)
+                    and all(map(is_dataset_file, names))
+                    and all(map(_SOURCE.fullmatch, journal.files.values()))
+                    and journal.clear in (CHUNKS, REPAIRS)
+                ):
+                    return journal
+        except DamagedFile:
+            pass
+        raise DatasetError(f"{where} is damaged. Prepare the dataset again with --force.")
 
 
-class LocalStore:
-    """A folder, and that is all."""
+class OutputStore:
+    """A dataset's folder on this machine.
 
-    def __init__(self, folder: Path) -> None:
-        self.where, self.folder = str(folder), folder
+    Attributes:
+        where: its name for the user.
+    """
 
-    def ready(self) -> None:
-        pass
+    def __init__(self, folder: Path, where: str = "") -> None:
+        self.folder, self.where = folder, where or str(folder)
 
-    def kept(self, chunks: Iterator[ChunkOutcome], folder: Path) -> Iterator[ChunkOutcome]:
-        return in_background(chunks, lambda chunk: commit(folder, chunk), _FLUSHES)
+    @property
+    def state(self) -> Path:
+        return self.folder / STATE_FOLDER
 
-    def whole(self, shard: Path) -> AbstractContextManager[Path]:
+    def existing(self) -> DatasetInfo | None:
+        """The complete dataset in the folder, if there is one."""
+        return DatasetInfo.read(self.folder) if (self.folder / DATASET_FILE).is_file() else None
+
+    def stored_settings(self) -> dict[str, Any] | None:
+        """The settings of the last run into the folder, finished or not."""
+        try:
+            found = read_json(self.folder / SETTINGS_FILE)
+        except (OSError, DamagedFile):
+            return None  # never started, or killed before the first photograph
+        return found if isinstance(found, dict) else None
+
+    def sync_cleared(self) -> None:
+        """Called once the folder is cleared for a run: what is deleted here is deleted for good."""
+
+    def commit_all(self, chunks: Iterator[ChunkOutcome], folder: Path) -> Iterator[ChunkOutcome]:
+        """Commits the chunks that workers left in ``folder``, and yields each. Their shards may be moved elsewhere."""
+        return commit_in_background(chunks, lambda chunk: commit(folder, chunk), _FLUSHES)
+
+    def open_shard(self, shard: Path) -> AbstractContextManager[Path]:
+        """A file with the bytes of a shard of the folder."""
         return contextlib.nullcontext(shard)
 
     def sha256(self, shard: Path) -> str:
         return sha256_file(shard)
 
-    def publish(self, files: Collection[Path], shards: Mapping[str, Path], remove: Collection[str], clear: str) -> None:
-        pass
+    def stage(self, shard: Path, name: str) -> Path:
+        """Copies a shard of the dataset to ``.facegan/final``: it gets a new name, and another one its old name."""
+        target = self.state / FINAL / name
+        try:
+            os.link(shard, target)
+        except OSError:  # a file system without links
+            shutil.copyfile(shard, target)
+        return target
+
+    def publish(self, journal: Journal) -> None:
+        """Makes the folder the dataset that the journal describes."""
+        fsync(self.state / FINAL)
+        write_json(self.folder / JOURNAL_FILE, journal.to_json())
+        self.replay()
+
+    def replay(self) -> None:
+        """Carries out the journal of a run that was killed, if there is one."""
+        out, path, final = self.folder, self.folder / JOURNAL_FILE, self.state / FINAL
+        if not path.is_file():
+            return
+        with disk_errors(out):
+            journal = Journal.parse(path.read_bytes(), str(path))
+            if (final / DATASET_FILE).is_file():
+                (out / DATASET_FILE).unlink(missing_ok=True)  # while files are exchanged the dataset is incomplete
+            for name in journal.remove:
+                (out / name).unlink(missing_ok=True)
+            for name in sorted(journal.files, key=lambda name: (name == DATASET_FILE, name)):
+                if (out / journal.files[name]).is_file():
+                    (out / journal.files[name]).replace(out / name)
+            fsync(out)
+            path.unlink()
+            shutil.rmtree(self.state / journal.clear, ignore_errors=True)
+            shutil.rmtree(final, ignore_errors=True)
+
+    def drop_journal(self) -> None:
+        (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
+
+    def new_final_folder(self) -> Path:
+        """An empty folder for the files of the dataset besides its shards."""
+        shutil.rmtree(self.state / FINAL, ignore_errors=True)
+        return make_folder(self.state / FINAL)
+
+    def name(self, path: Path) -> str:
+        """A file's name below the folder."""
+        return path.relative_to(self.folder).as_posix()
 
 
-def in_background(
+def commit_in_background(
     chunks: Iterator[ChunkOutcome],
-    keep: Callable[[ChunkMarker], None],
-    at_once: int,
+    commit_one: Callable[[ChunkMarker], None],
+    concurrency: int,
     stop: Callable[[], None] = lambda: None,
 ) -> Iterator[ChunkOutcome]:
-    """Each chunk when ``keep`` is done with it. Nothing is kept any more when the iterator ends, however it ends."""
-    under_way: dict[concurrent.futures.Future[None], ChunkOutcome] = {}
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+    """Yields each chunk once it is committed. Nothing is committed any more after the iterator has ended."""
+    pending: dict[concurrent.futures.Future[None], ChunkOutcome] = {}
+    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
         try:
-            for done in chunks:
-                under_way[pool.submit(keep, done.chunk)] = done
-                seconds = 0 if len(under_way) < at_once else None
-                for kept in concurrent.futures.wait(under_way, seconds, concurrent.futures.FIRST_COMPLETED).done:
-                    kept.result()
-                    yield under_way.pop(kept)
-            for kept in concurrent.futures.as_completed(under_way):
-                kept.result()
-                yield under_way[kept]
+            for chunk in chunks:
+                pending[pool.submit(commit_one, chunk.chunk)] = chunk
+                timeout = 0 if len(pending) < concurrency else None
+                for done in concurrent.futures.wait(pending, timeout, concurrent.futures.FIRST_COMPLETED).done:
+                    done.result()
+                    yield pending.pop(done)
+            for done in concurrent.futures.as_completed(pending):
+                done.result()
+                yield pending[done]
         finally:
             stop()
             pool.shutdown(cancel_futures=True)

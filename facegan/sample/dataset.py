@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from facegan.config import SampleConfig
 from facegan.console import Console
-from facegan.files import TEMPORARY, atomic_dir, sha256_file, write_json
+from facegan.files import TEMPORARY, atomic_dir, sha256_file
 from facegan.nets.weights import FILE_NAME
 from facegan.plugins import Trust
 from facegan.sample.generate import (
@@ -26,22 +26,18 @@ from facegan.sample.generate import (
     save_png,
     tile,
 )
-from facegan.shards.cards import write_cards
+from facegan.shards.dataset import DatasetWriter
 from facegan.shards.format import (
-    DATASET_FILE,
     GENERATED,
-    PHOTOS_FILE,
     PREVIEW_FILE,
     DatasetInfo,
     SampleRecord,
-    ShardEntry,
-    Totals,
     sample_key,
     shard_name,
 )
 from facegan.shards.images import encode_image
-from facegan.shards.photos import SCHEMA, Fingerprint, write_photos
-from facegan.shards.writer import ShardWriter
+from facegan.shards.photos import SCHEMA
+from facegan.shards.writer import ShardStats, ShardWriter
 
 _SPLIT, _FORMAT = "train", "png"
 _PREVIEWED = 64  # samples in preview.png
@@ -56,7 +52,8 @@ class WrittenShard:
         preview: its first images.
     """
 
-    entry: ShardEntry
+    name: str
+    stats: ShardStats
     rows: pa.Table
     preview: Pixels
 
@@ -95,8 +92,11 @@ def write_shards(
         with in_threads(write, rebatch(sample_batches(generator, latents), config.shard_size)) as shards:
             for shard in shards:
                 written.append(shard)
-                progress.advance(shard.entry.samples)
-        write_photos(staging / PHOTOS_FILE, (shard.rows for shard in written))
+                progress.advance(shard.stats.samples)
+        writer = DatasetWriter(staging)
+        for shard in written:
+            writer.add_shard(shard.name, _SPLIT, vars(shard.stats))
+        writer.write_photos(shard.rows for shard in written)
         settings = {
             "size": generator.spec.size,
             "channels": generator.spec.channels,
@@ -104,10 +104,9 @@ def write_shards(
             "shard_size": config.shard_size,
             GENERATED: _origin(run, config),
         }
-        info = _info(staging, written, settings)
+        info = writer.info(settings, {name: importlib.metadata.version(name) for name in _VERSIONS_OF})
         save_png(staging / PREVIEW_FILE, tile(np.concatenate([shard.preview for shard in written])[:_PREVIEWED]))
-        write_cards(staging, info, None)
-        write_json(staging / DATASET_FILE, info.model_dump(mode="json"))
+        writer.write(info)
     return info
 
 
@@ -124,14 +123,12 @@ def _write_shard(folder: Path, number: int, images: Pixels, names: list[str]) ->
             writer.add(key, _FORMAT, image, SampleRecord(**about, quad=quad).to_json())
             row = {**about, "bytes": len(image), "outcome": "kept", "reason": "", "faces": 0, "scores": [], "box": []}
             rows.append({**row, "keys": [key], "split": _SPLIT, "shard": shard})
-        total = writer.commit(flushed=False)  # atomic_dir flushes all files together
-    if total is None:
+        stats = writer.commit(flushed=False)  # atomic_dir flushes all files together
+    if stats is None:
         raise ValueError("a shard of no images")
-    entry = ShardEntry.model_validate({"name": shard, "split": _SPLIT, **vars(total)})
     # A copy: a view would keep all pixels of the shard.
-    return WrittenShard(
-        entry, pa.Table.from_pylist(rows, schema=SCHEMA), images[: _PREVIEWED if number == 0 else 0].copy()
-    )
+    preview = images[: _PREVIEWED if number == 0 else 0].copy()
+    return WrittenShard(shard, stats, pa.Table.from_pylist(rows, schema=SCHEMA), preview)
 
 
 def _origin(run: Path, config: SampleConfig) -> dict[str, Any]:
@@ -142,20 +139,3 @@ def _origin(run: Path, config: SampleConfig) -> dict[str, Any]:
         "seeds": config.seeds,
         "latents": sha256_file(Path(config.latents)) if config.latents else "",
     }
-
-
-def _info(staging: Path, written: list[WrittenShard], settings: dict[str, Any]) -> DatasetInfo:
-    entries = tuple(shard.entry for shard in written)
-    count, fingerprint = sum(entry.samples for entry in entries), Fingerprint()
-    for shard in written:
-        fingerprint.add(shard.rows)
-    return DatasetInfo(
-        settings=settings,
-        versions={name: importlib.metadata.version(name) for name in _VERSIONS_OF},
-        fingerprint=str(fingerprint),
-        totals=Totals(
-            photos=count, kept=count, rejected={}, ignored={}, faces=count, bytes=sum(entry.bytes for entry in entries)
-        ),
-        shards=entries,
-        photos_sha256=sha256_file(staging / PHOTOS_FILE),
-    )

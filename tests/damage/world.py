@@ -77,7 +77,7 @@ def _make_sources(folder: Path, photos: Path, pixels: np.ndarray) -> None:
 
 def _make_unfinished(top: Path, photos: Path) -> None:
     """A dataset whose making was stopped before its end, and one stopped while files were moved into place."""
-    moments = {"unfinished": "facegan.prep.prepare.finish", "moving": "facegan.prep.finish.carry_out_journal"}
+    moments = {"unfinished": "facegan.prep.prepare.finish", "moving": "facegan.prep.storage.Journal.parse"}
     for name, where in moments.items():
         with patch(where, side_effect=KeyboardInterrupt):
             assert call("prep", photos, top / name, *PREP)[0] == 130

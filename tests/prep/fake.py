@@ -23,6 +23,17 @@ def photo(width: int = 200, height: int = 200, seed: int = 0, kind: str = "JPEG"
     return file.getvalue()
 
 
+TINY = PrepConfig(detector="none", crop="squash", size=28, shard_size=2)  # hardly any time per photograph
+
+
+def write_photos(folder: Path, count: int, side: int = 60) -> Path:
+    """A folder with 00.jpg, 01.jpg, …"""
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        (folder / f"{i:02d}.jpg").write_bytes(photo(side, side, seed=i))
+    return folder
+
+
 def noise(side: int = 200) -> bytes:
     """As sharp as a photograph can be."""
     file = io.BytesIO()

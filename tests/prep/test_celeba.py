@@ -1,9 +1,8 @@
-"""The promise kept on real photographs: 8,050 of CelebA, from a tar and a folder, with one worker and two, killed."""
+"""The same promises on real photographs: 8,050 of CelebA, from a tar and a folder, with one worker and two, killed."""
 
 from __future__ import annotations
 
 import gc
-import signal
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
 from tests.prep.outputs import digest, rows
-from tests.prep.test_prepare import start, wait_for
+from tests.process_tree import ProcessTree
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +41,7 @@ def unpacked(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_photograph_is_a_row_and_nearly_all_are_kept(made: Path) -> None:
+def test_nearly_all_photographs_are_kept(made: Path) -> None:
     totals = DatasetInfo.read(made).totals
     assert totals.photos == len(rows(made)) == PHOTOS
     assert totals.kept + sum(totals.rejected.values()) == PHOTOS
@@ -50,17 +49,15 @@ def test_every_photograph_is_a_row_and_nearly_all_are_kept(made: Path) -> None:
     assert verify(made).ok
 
 
-def test_one_worker_on_the_folder_gives_the_same_bytes(made: Path, unpacked: Path, tmp_path: Path) -> None:
+def test_folder_gives_the_same_bytes(made: Path, unpacked: Path, tmp_path: Path) -> None:
     prepare(unpacked, tmp_path / "out", workers=1)
     assert digest(tmp_path / "out") == digest(made)
 
 
-def test_a_killed_run_started_again_gives_the_same_bytes(made: Path, celeba: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_to_same_bytes(made: Path, celeba: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(celeba, out, tmp_path, shard_size=1000)
-    wait_for(out / ".facegan" / "chunks" / "000004.json", process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with ProcessTree("-m", "facegan", "prep", celeba, out, "--workers", 1) as prep:
+        prep.wait_for(out / ".facegan" / "chunks" / "000004.json")
     assert not (out / "dataset.json").exists()
     prepare(celeba, out, workers=2)
     assert digest(out) == digest(made)
@@ -68,7 +65,7 @@ def test_a_killed_run_started_again_gives_the_same_bytes(made: Path, celeba: Pat
 
 # webdataset and datasets leave files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_webdataset_tarfile_and_datasets_read_the_shards(made: Path, tmp_path: Path) -> None:
+def test_other_libraries_read_the_shards(made: Path, tmp_path: Path) -> None:
     from datasets import load_dataset
     from webdataset.compat import WebDataset
 
@@ -90,7 +87,7 @@ def test_webdataset_tarfile_and_datasets_read_the_shards(made: Path, tmp_path: P
     gc.collect()
 
 
-def test_crops_of_real_photographs_are_what_their_json_says(made: Path, celeba: Path) -> None:
+def test_crops_match_their_json(made: Path, celeba: Path) -> None:
     from facegan import FaceShards
 
     faces = FaceShards(made)

@@ -1,35 +1,33 @@
-"""`prepare` as its users see it: real detector, real processes, kills and second starts."""
+"""`prepare`: every photograph accounted for, the same bytes each way, additions, repair, force, and its errors."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
 
+from facegan import FaceShards
 from facegan.config import PrepConfig
-from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SourceError
+from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SettingsError, SourceError
+from facegan.faces.decode import Photo
 from facegan.prep.chunk import Thumbnail
-from facegan.prep.prepare import plan_prepare, prepare
-from facegan.prep.preview import read_rejects, with_rejects
+from facegan.prep.prepare import plan_prepare, prepare, run_prepare
+from facegan.prep.preview import png_bytes, read_rejects, with_rejects
 from facegan.prep.request import PrepareRequest
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
-from tests.prep.fake import photo
+from tests.prep.fake import TINY, photo, write_photos
 from tests.prep.outputs import digest, rows
 from tests.shards.made import flip
 
@@ -38,7 +36,7 @@ CONFIG = PrepConfig(shard_size=20)
 
 @pytest.fixture
 def mixed(portraits: Path, tmp_path: Path) -> Path:
-    """Ten portraits, and beside them what goes wrong in practice."""
+    """Ten portraits, two of them damaged, and a text file."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     for path in sorted(portraits.iterdir())[:10]:
@@ -50,7 +48,8 @@ def mixed(portraits: Path, tmp_path: Path) -> Path:
 
 
 def test_every_photograph_is_accounted_for(mixed: Path, tmp_path: Path, models: Path) -> None:
-    result = prepare(mixed, tmp_path / "out", workers=1)
+    config = PrepConfig(min_score=0.0, faces="all")  # the lowest score must not crash
+    result = prepare(mixed, tmp_path / "out", config, workers=1)
     assert (result.photos, result.kept, result.rejected) == (10, 8, {"truncated": 1, "unreadable": 1})
     assert result.ignored == {".txt": 1}
     assert [(row["path"], row["outcome"], row["reason"], row["shard"]) for row in rows(tmp_path / "out")[2:6]] == [
@@ -62,65 +61,45 @@ def test_every_photograph_is_accounted_for(mixed: Path, tmp_path: Path, models: 
     assert verify(tmp_path / "out").ok
 
 
-def test_workers_archives_and_folders_give_the_same_bytes(
-    dataset: Path, portraits: Path, tmp_path: Path, models: Path
-) -> None:
+def test_workers_and_archives_give_same_bytes(dataset: Path, portraits: Path, tmp_path: Path, models: Path) -> None:
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
         tar.add(portraits, "some/where")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for path in sorted(portraits.iterdir(), reverse=True):
             archive.write(path, f"else/{path.name}")
-    for source, workers in ((portraits.parent, 1), (tmp_path / "photos.tar", 2), (tmp_path / "photos.zip", 1)):
+    for source, workers in ((portraits.parent, 1), (tmp_path / "photos.tar", 2), (tmp_path / "photos.zip", 0)):
         out = tmp_path / f"out-{Path(source).name}"
         prepare(source, out, CONFIG, workers=workers)
         assert digest(out) == digest(dataset)
 
 
-def test_eyes_stand_where_the_crop_formula_puts_them(dataset: Path, portraits: Path) -> None:
-    """The true eyes of 50 portraits, carried through the quadrilateral, against where the formula wants them.
+def test_eyes_match_the_crop_formula(dataset: Path) -> None:
+    """The true eyes of 50 portraits, carried through the quadrilateral, against FFHQ's formula.
 
-    By FFHQ's formula for a symmetric face whose eyes are 1 apart and m = (0, d) above the mouth, half a side is
-    h = max(2, 1.8·d) and the centre 0.1·d below the eyes: they belong at (½ ± 1/4h, ½ − d/20h). A crooked mouth turns
-    the crop about its centre by the angle of e − rot90(m).
+    For a symmetric face whose eyes are 1 apart and m = (0, d) above the mouth, half a side is h = max(2, 1.8·d) and the
+    centre 0.1·d below the eyes: they belong at (½ ± 1/4h, ½ − d/20h). A crooked mouth turns the crop about its centre
+    by the angle of e − rot90(m).
     """
     from facegan.demo import draw_portrait
 
-    worst = []
-    for meta in metas(dataset)[:50]:
+    faces, errors = FaceShards(dataset), []
+    for i in range(50):
+        meta = faces[i][1]
         truth = draw_portrait(0, int(Path(meta["path"]).stem) - 1).keypoints.array()
         left, right, _, mouth = (complex(x, y) for x, y in truth)
         e, m = right - left, mouth - (left + right) / 2
         axis = e - 1j * m  # rot90 is a multiplication by i
         axis *= max(2 * abs(e), 1.8 * abs(m)) / abs(axis)
+        quad = np.array(meta["quad"])
+        axes = np.stack([quad[3] - quad[0], quad[1] - quad[0]], axis=1)
         for eye in (left, right):
-            belongs = (eye - ((left + right) / 2 + 0.1 * m)) / axis / 2 + (0.5 + 0.5j)
-            found = inside(np.array(meta["quad"]), (eye.real, eye.imag))
-            worst.append(abs(complex(*found) - belongs) * 64)
-    assert len(worst) == 100
-    assert max(worst) <= 1.5
+            expected = (eye - ((left + right) / 2 + 0.1 * m)) / axis / 2 + (0.5 + 0.5j)
+            found = np.linalg.solve(axes, np.array((eye.real, eye.imag)) - quad[0])
+            errors.append(abs(complex(*found) - expected) * 64)
+    assert max(errors) <= 1.5
 
 
-def inside(quad: np.ndarray, point: tuple[float, float]) -> np.ndarray:
-    """A point in the crop's own coordinates, 0 … 1."""
-    axes = np.stack([quad[3] - quad[0], quad[1] - quad[0]], axis=1)
-    return np.linalg.solve(axes, np.array(point) - quad[0])
-
-
-def metas(out: Path) -> list[dict]:
-    found = []
-    for path in sorted(out.glob("train-*.tar")):
-        with tarfile.open(path) as tar:
-            for member in tar.getmembers():
-                file = tar.extractfile(member)
-                if member.name.endswith(".json") and file is not None:
-                    found.append(json.loads(file.read()))
-    return found
-
-
-def test_crops_are_what_their_json_says(dataset: Path, portraits: Path) -> None:
-    from facegan import FaceShards
-    from facegan.faces.decode import Photo
-
+def test_crops_match_their_json(dataset: Path, portraits: Path) -> None:
     faces = FaceShards(dataset)
     for i in range(50):
         pixels, meta = faces[i]
@@ -128,341 +107,206 @@ def test_crops_are_what_their_json_says(dataset: Path, portraits: Path) -> None:
         assert psnr(pixels, supersampled(photo, np.array(meta["quad"]), 64, factor=6)) >= 30
 
 
-def test_a_second_start_does_nothing_and_says_the_same(dataset_copy: Path, portraits: Path) -> None:
+def test_second_run_changes_nothing(dataset_copy: Path, portraits: Path) -> None:
     before = digest(dataset_copy)
-    result = prepare(portraits, dataset_copy, CONFIG)
+    result = prepare(portraits, dataset_copy, shard_size=20)  # a setting by name
     assert digest(dataset_copy) == before
     assert (result.photos, result.kept, result.photos_per_second) == (60, 60, 0.0)
+    names = ["photos", "kept", "rejected", "ignored", "faces", "shards", "bytes"]
+    names += ["seconds", "work_seconds", "photos_per_second", "engine", "nodes", "workers", "out"]
+    assert list(result.to_json()) == names
 
 
-def test_new_photographs_go_into_new_shards(portraits: Path, tmp_path: Path, models: Path) -> None:
-    out = tmp_path / "out"
-    prepare(portraits, out, CONFIG, limit=25, workers=1)
-    before = digest(out)
-    assert [entry.samples for entry in DatasetInfo.read(out).shards] == [20, 5]
-    shutil.rmtree(out / ".facegan")  # safe to delete once dataset.json stands
-    result = prepare(portraits, out, CONFIG, limit=35, workers=2)
-    assert (result.photos, result.kept, result.shards) == (35, 35, 3)
-    assert {name: sum for name, sum in digest(out).items() if name in ("train-000000.tar", "train-000001.tar")} == {
-        name: before[name] for name in ("train-000000.tar", "train-000001.tar")
-    }
-    assert [row["path"] for row in rows(out)] == [f"{i:06d}.jpg" for i in range(1, 36)]
-    assert verify(out).ok
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"sise": 32}, "no option sise. Did you mean 'size'"), ({"size": 30}, "--size 30"),
+     ({"repair": True, "force": True}, "--repair and --force")],
+)  # fmt: skip
+def test_wrong_options_are_refused(tmp_path: Path, options: dict, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        prepare(tmp_path, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
-def test_an_addition_draws_earlier_rejects_again_though_facegans_own_folder_was_deleted(tmp_path: Path) -> None:
-    config = PrepConfig(detector="none", crop="squash", size=28, shard_size=2)
+def test_additions_go_into_new_shards(tmp_path: Path) -> None:
+    """Earlier shards stay, and rejects are drawn again, even if .facegan was deleted meanwhile."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(8):
         (photos / f"{i}.jpg").write_bytes(b"broken" if i % 3 == 0 else photo(seed=i)[: 900 if i % 3 == 1 else None])
+    before = {}
     for name in ("kept", "deleted"):
-        prepare(photos, tmp_path / name, config, limit=5, workers=1)
-    first = (tmp_path / "kept" / "preview.png").read_bytes()
+        prepare(photos, tmp_path / name, TINY, limit=5, workers=0)
+        before = digest(tmp_path / name)
     shutil.rmtree(tmp_path / "deleted" / ".facegan")
     for name in ("kept", "deleted"):
-        assert prepare(photos, tmp_path / name, config, workers=1).rejected == {"truncated": 3, "unreadable": 3}
-    assert digest(tmp_path / "deleted") == digest(tmp_path / "kept")
-    with Image.open(tmp_path / "kept" / "preview.png") as picture, Image.open(io.BytesIO(first)) as before:
+        assert prepare(photos, tmp_path / name, TINY, workers=0).rejected == {"truncated": 3, "unreadable": 3}
+    after = digest(tmp_path / "kept")
+    assert digest(tmp_path / "deleted") == after
+    changed = {name for name in before if after[name] != before[name]}
+    assert not any(name.endswith(".tar") for name in changed)
+    assert "preview.png" in changed
+    assert [row["path"] for row in rows(tmp_path / "kept")] == [f"{i}.jpg" for i in range(8)]
+    assert verify(tmp_path / "kept").ok
+    with Image.open(tmp_path / "kept" / "preview.png") as picture:
         picture.load()
-        assert picture.height >= before.height
-        assert picture.tobytes() != before.tobytes()
 
 
-def test_an_addition_refuses_a_damaged_dataset(tmp_path: Path) -> None:
-    """Nothing of the dataset is written; once it is repaired the same command adds what it had done before."""
-    config = PrepConfig(detector="none", crop="squash", size=28, shard_size=2)
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    photos.mkdir()
-    for i in range(6):
-        (photos / f"{i}.jpg").write_bytes(photo(seed=i))
-    prepare(photos, out, config, limit=4, workers=1)
+def test_addition_refuses_damaged_dataset(tmp_path: Path) -> None:
+    """Nothing is written; after a repair the same command adds its photographs."""
+    photos, out = write_photos(tmp_path / "photos", 6), tmp_path / "out"
+    prepare(photos, out, TINY, limit=4, workers=0)
     whole = digest(out)
-    for name, sentence in (
+    for name, said in (
         ("photos.parquet", r"was altered: its SHA-256 .*\n.*facegan verify .*\n.*--force"),
-        ("train-000001.tar", r"was altered: its SHA-256 .*\n.*facegan verify .*\nMake it again with --repair"),
+        ("train-000001.tar", r"was altered: its SHA-256 .*\n.*facegan verify .*\n.*--repair"),
     ):
         flip(out / name, 700)
         damaged = digest(out)
         for limit in (5, None):
-            with pytest.raises(DatasetError, match=f"{name} {sentence}"):
-                prepare(photos, out, config, limit=limit, workers=1)
+            with pytest.raises(DatasetError, match=f"{name} {said}"):
+                prepare(photos, out, TINY, limit=limit, workers=0)
         assert digest(out) == damaged
         flip(out / name, 700)
     (out / "train-000000.tar").unlink()
-    with pytest.raises(DatasetError, match=r"train-000000.tar is missing.*facegan verify .*\nMake it again"):
-        plan_prepare(PrepareRequest(photos, out, config))
-    prepare(photos, out, config, workers=1, repair=True)
+    with pytest.raises(DatasetError, match=r"train-000000.tar is missing.*facegan verify .*\n.*--repair"):
+        plan_prepare(PrepareRequest(photos, out, TINY))
+    prepare(photos, out, TINY, workers=0, repair=True)
     assert digest(out) == whole
-    assert prepare(photos, out, config, workers=1).photos == 6
+    assert prepare(photos, out, TINY, workers=0).photos == 6
     assert verify(out, deep=True).ok
 
 
-def test_damaged_rejects_of_a_preview_are_not_drawn_again(tmp_path: Path) -> None:
+def test_damaged_rejects_of_preview_are_ignored(tmp_path: Path) -> None:
     picture, reject = tmp_path / "preview.png", Thumbnail("a.jpg", "unreadable", "")
-    picture.write_bytes(with_rejects(cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes(), [(3, reject)]))
+    picture.write_bytes(with_rejects(png_bytes(np.zeros((2, 2, 3), np.uint8)), [(3, reject)]))
     assert read_rejects(picture) == [(3, reject)]
     flip(picture, picture.read_bytes().index(b"a.jpg"))
     assert read_rejects(picture) == []
 
 
-def test_a_photo_that_changed_is_named_and_one_that_went_stays(portraits: Path, tmp_path: Path, models: Path) -> None:
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    photos.mkdir()
-    for name in ("000001.jpg", "000002.jpg", "000003.jpg"):
-        shutil.copy(portraits / name, photos)
-    prepare(photos, out, workers=1)
-    (photos / "000002.jpg").unlink()
-    assert prepare(photos, out, workers=1).photos == 3
-    shutil.copy(portraits / "000009.jpg", photos / "000003.jpg")
-    with pytest.raises(DatasetError, match=r"000003\.jpg has changed since it was added"):
-        prepare(photos, out, workers=1)
-
-
-def test_a_chunk_that_keeps_nothing_leaves_no_gap(portraits: Path, tmp_path: Path, models: Path) -> None:
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    photos.mkdir()
-    for i in range(3):
-        (photos / f"000001_{i}.jpg").write_bytes(b"broken")
-    for name in ("000001.jpg", "000002.jpg", "000003.jpg"):
-        shutil.copy(portraits / name, photos / f"9{name}")
-    prepare(photos, out, PrepConfig(shard_size=3), workers=1)
-    assert [entry.name for entry in DatasetInfo.read(out).shards] == ["train-000000.tar"]
-    assert verify(out).ok
-
-
-def test_nothing_kept_at_all_is_still_a_dataset(tmp_path: Path, models: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "1.jpg").write_bytes(b"broken")
-    result = prepare(tmp_path / "photos", tmp_path / "out", workers=1)
-    assert (result.photos, result.kept, result.shards) == (1, 0, 0)
-    assert verify(tmp_path / "out").ok
-
-
-def test_other_settings_are_refused_by_name_and_forced_on_request(
-    dataset_copy: Path, portraits: Path, models: Path
-) -> None:
-    other = PrepConfig(shard_size=20, size=32)
-    before = digest(dataset_copy)
-    with pytest.raises(DatasetError, match=r"made with --size 64, and this is --size 32.*\n.*--force"):
-        prepare(portraits, dataset_copy, other)
-    assert digest(dataset_copy) == before
-    prepare(portraits, dataset_copy, other, limit=5, force=True, workers=1)
-    assert (DatasetInfo.read(dataset_copy).settings["size"], len(list(dataset_copy.glob("*.tar")))) == (32, 1)
-    assert verify(dataset_copy).ok
-
-
-def test_force_makes_anew_what_can_not_be_continued(portraits: Path, tmp_path: Path, models: Path) -> None:
-    photos, out = tmp_path / "photos", tmp_path / "out"
-    photos.mkdir()
-    for name in ("000001.jpg", "000002.jpg"):
-        shutil.copy(portraits / name, photos)
-    config = PrepConfig(shard_size=1)
-    prepare(photos, out, config, workers=1)
-    fresh = digest(out)
-
-    def spoil(file: str, data: bytes) -> None:
-        (out / file).write_bytes(data)
-        with pytest.raises(DatasetError, match="--force"):
-            prepare(photos, out, config, workers=1)
-        prepare(photos, out, config, workers=1, force=True)
-        assert digest(out) == fresh
-
-    spoil("photos.parquet", b"damaged")
-    spoil("dataset.json", b"damaged")
-    spoil(".facegan/journal.json", b'[["../victim.txt", "../moved.txt"]]')
-    shutil.copy(portraits / "000003.jpg", photos / "000002.jpg")
-    with pytest.raises(DatasetError, match="has changed"):
-        prepare(photos, out, config, workers=1)
-    prepare(photos, out, config, workers=1, force=True)
+def test_missing_photo_stays_changed_is_refused(tmp_path: Path) -> None:
+    photos, out = write_photos(tmp_path / "photos", 3), tmp_path / "out"
+    prepare(photos, out, TINY, workers=0)
+    (photos / "01.jpg").unlink()
+    assert prepare(photos, out, TINY, workers=0).photos == 3
+    (photos / "02.jpg").write_bytes(photo(90, 90))
+    with pytest.raises(DatasetError, match=r"02\.jpg has changed"):
+        prepare(photos, out, TINY, workers=0)
+    prepare(photos, out, TINY, workers=0, force=True)
     assert [row["bytes"] for row in rows(out)] == [path.stat().st_size for path in sorted(photos.iterdir())]
 
 
-def test_a_journal_from_elsewhere_moves_nothing_outside(dataset_copy: Path, portraits: Path) -> None:
-    victim = dataset_copy.parent / "victim.txt"
+@pytest.mark.parametrize(("good", "shards"), [(2, ["train-000000.tar"]), (0, [])])
+def test_empty_chunks_leave_no_gap(tmp_path: Path, good: int, shards: list[str]) -> None:
+    photos = write_photos(tmp_path / "photos", 2 + good)
+    for i in range(2):
+        (photos / f"0{i}.jpg").write_bytes(b"broken")
+    result = prepare(photos, tmp_path / "out", TINY, workers=0)
+    assert (result.photos, result.kept) == (2 + good, good)
+    assert [entry.name for entry in DatasetInfo.read(tmp_path / "out").shards] == shards
+    assert verify(tmp_path / "out").ok
+
+
+def test_other_settings_need_force(tmp_path: Path) -> None:
+    photos, out = write_photos(tmp_path / "photos", 6), tmp_path / "out"
+    prepare(photos, out, TINY, workers=0)
+    other, before = TINY.model_copy(update={"size": 32}), digest(out)
+    with pytest.raises(DatasetError, match=r"prepared with --size 28.*--size 32.*\n.*--force"):
+        prepare(photos, out, other, workers=0)
+    assert digest(out) == before
+    prepare(photos, out, other, limit=2, force=True, workers=0)
+    assert (DatasetInfo.read(out).settings["size"], len(list(out.glob("*.tar")))) == (32, 1)
+    (out / "dataset.json").unlink()
+    (out / "train-000007.tar").write_bytes(b"of a deleted dataset")
+    prepare(photos, out, other, limit=2, force=True, workers=0)
+    assert [path.name for path in out.glob("*.tar")] == ["train-000000.tar"]
+    assert verify(out).ok
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [("photos.parquet", b"damaged"), ("dataset.json", b"damaged"),
+     (".facegan/journal.json", b'[["../victim.txt", "../moved.txt"]]'),
+     (".facegan/journal.json", b'{"files": {"dataset.json": "../victim.txt"}, "remove": [], "clear": "chunks"}'),
+     (".facegan/journal.json", b'{"files": {}, "remove": ["../victim.txt"], "clear": "chunks"}')],
+)  # fmt: skip
+def test_force_replaces_damaged_dataset(tmp_path: Path, file: str, data: bytes) -> None:
+    """A journal from elsewhere moves nothing outside of the folder."""
+    photos, out, victim = write_photos(tmp_path / "photos", 4), tmp_path / "out", tmp_path / "victim.txt"
     victim.write_text("precious")
-    (dataset_copy / ".facegan" / "journal.json").write_text('[["../victim.txt", "../moved.txt"]]')
-    with pytest.raises(DatasetError, match="is damaged"):
-        prepare(portraits, dataset_copy, CONFIG)
+    prepare(photos, out, TINY, workers=0)
+    fresh = digest(out)
+    (out / file).write_bytes(data)
+    with pytest.raises(DatasetError, match="--force"):
+        prepare(photos, out, TINY, workers=0)
+    prepare(photos, out, TINY, workers=0, force=True)
+    assert digest(out) == fresh
     assert victim.read_text() == "precious"
 
 
-def test_shards_of_a_deleted_dataset_do_not_stay(portraits: Path, dataset_copy: Path) -> None:
-    (dataset_copy / "dataset.json").unlink()
-    prepare(portraits, dataset_copy, PrepConfig(shard_size=100), limit=5, workers=1, force=True)
-    assert [path.name for path in dataset_copy.glob("*.tar")] == ["train-000000.tar"]
-    assert verify(dataset_copy).ok
-
-
-def test_a_model_that_is_no_model_gets_a_sentence(portraits: Path, tmp_path: Path) -> None:
-    model = tmp_path / "own.tflite"
-    model.write_text("this is no model")
-    with pytest.raises(ModelError, match=r"own\.tflite is not a face detector that MediaPipe can load"):
-        prepare(portraits, tmp_path / "out", model=model, workers=1)
-
-
-def test_a_least_score_of_nothing_crashes_no_photograph(mixed: Path, tmp_path: Path, models: Path) -> None:
-    result = prepare(mixed, tmp_path / "out", PrepConfig(min_score=0.0, faces="all"), workers=1)
-    assert "crashed" not in result.rejected
-
-
-def test_a_dry_run_refuses_what_the_run_would(portraits: Path, tmp_path: Path, models: Path) -> None:
-    (tmp_path / "thesis.doc").write_text("precious")
-    for force in (False, True):
-        with pytest.raises(DatasetError, match="is not empty"):
-            plan_prepare(PrepareRequest(portraits, tmp_path, CONFIG, force=force))
-
-
-def test_a_dry_run_touches_nothing(portraits: Path, tmp_path: Path, models: Path) -> None:
+def test_dry_run_touches_nothing(portraits: Path, tmp_path: Path, models: Path) -> None:
     plan = plan_prepare(PrepareRequest(portraits, tmp_path / "out", CONFIG, limit=50))
     assert (plan.photos, plan.new, plan.chunks) == (50, 50, 3)
     assert not (tmp_path / "out").exists()
 
 
-SCRIPT = """
-import sys
-from facegan.config import PrepConfig
-from facegan.prep.prepare import prepare
-if __name__ == "__main__":
-    prepare(sys.argv[1], sys.argv[2], PrepConfig(shard_size=int(sys.argv[3])), workers=1)
-"""
+@pytest.mark.parametrize("force", [False, True])
+def test_foreign_folder_is_left_alone(tmp_path: Path, force: bool) -> None:
+    photos, out = write_photos(tmp_path / "photos", 1), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.doc").write_text("precious")
+    request = PrepareRequest(photos, out, TINY, workers=0, force=force)
+    for run in (run_prepare, plan_prepare):
+        with pytest.raises(DatasetError, match="is not empty"):
+            run(request)
+    assert [path.name for path in out.iterdir()] == ["thesis.doc"]
 
 
-def start(photos: Path, out: Path, folder: Path, shard_size: int = 20) -> subprocess.Popen[bytes]:
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    arguments = [sys.executable, str(script), str(photos), str(out), str(shard_size)]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE)
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.002)
-
-
-def children(process_id: int) -> list[int]:
-    tasks = Path(f"/proc/{process_id}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
-
-
-def alive(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@pytest.mark.parametrize("marker", ["chunks/000000.json", "chunks/000001.json"])
-def test_killed_half_way_and_started_again_gives_the_same_bytes(
-    dataset: Path, portraits: Path, tmp_path: Path, marker: str
-) -> None:
-    out = tmp_path / "out"
-    process = start(portraits, out, tmp_path)
-    wait_for(out / ".facegan" / marker, process)
-    family = [process.pid, *children(process.pid)]
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (out / "dataset.json").exists()
-    prepare(portraits, out, CONFIG, workers=2)
-    assert digest(out) == digest(dataset)
-    end = time.monotonic() + 10
-    while any(map(alive, family)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(map(alive, family))
-
-
-def test_the_journal_is_carried_out_by_whoever_comes_next(
-    dataset: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped before each rename in turn: dataset.json never stands over half a dataset, and the next start ends it."""
-    from facegan.prep import finish
-
-    replace = Path.replace
-
-    def stop_before(number: int) -> None:
-        done = iter(range(100))
-
-        def fail(self: Path, target: Path) -> Path:
-            if self.parent.name in ("chunks", "final") and target.parent.name == "out" and next(done) == number:
-                raise KeyboardInterrupt
-            return replace(self, target)
-
-        monkeypatch.setattr(finish.Path, "replace", fail)
-
-    first = tmp_path / "0" / "out"
-    stop_before(0)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(portraits, first, CONFIG, workers=2)
-    for number in range(1, 6):
-        out = Path(shutil.copytree(first, tmp_path / str(number) / "out"))
-        stop_before(number)
-        with pytest.raises(KeyboardInterrupt):
-            finish.replay_journal(out)
-        assert not (out / "dataset.json").exists()
-        monkeypatch.undo()
-        finish.replay_journal(out)
-        assert digest(out) == digest(dataset)
-        assert not (out / ".facegan" / "journal.json").exists()
-    assert not (first / "dataset.json").exists()
-    prepare(portraits, first, CONFIG, workers=2)
-    assert digest(first) == digest(dataset)
-
-
-def test_a_second_run_into_one_folder_names_the_first(portraits: Path, tmp_path: Path, models: Path) -> None:
+def test_second_run_names_the_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / ".facegan").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()  # photographs are not even listed: that may take minutes
     with FileLock(out / ".facegan" / "lock"):
         (out / ".facegan" / "lock").write_text("process 77 on elsewhere")
         with pytest.raises(FaceganError, match=r"Another facegan prep is writing.*process 77 on elsewhere"):
-            prepare(portraits, out, workers=1)
-        (tmp_path / "none").mkdir()  # it is not even asked what the photographs are: to list them may take minutes
-        with pytest.raises(FaceganError, match=r"Another facegan prep is writing"):
-            prepare(tmp_path / "none", out, workers=1)
+            prepare(tmp_path / "empty", out, TINY, workers=0)
 
 
-def test_a_folder_with_other_things_is_left_alone(portraits: Path, tmp_path: Path, models: Path) -> None:
-    (tmp_path / "thesis.doc").write_text("precious")
-    with pytest.raises(DatasetError, match="is not empty"):
-        prepare(portraits, tmp_path, workers=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
-
-
-def test_a_folder_without_photographs(tmp_path: Path, models: Path) -> None:
+def test_folder_without_photographs(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"holds no photographs \(but 1 \.txt\)"):
-        prepare(tmp_path / "photos", tmp_path / "out")
+    with pytest.raises(SourceError, match=r"no photographs.*1 \.txt"):
+        prepare(tmp_path / "photos", tmp_path / "out", TINY)
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_model_with_a_wrong_checksum_names_both_sums(
+def test_invalid_models_are_refused(
     portraits: Path, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    out, own = tmp_path / "out", tmp_path / "own.tflite"
+    own.write_text("not a model")
+    with pytest.raises(ModelError, match=r"own\.tflite"):
+        prepare(portraits, out, model=own, workers=1)
     fake = tmp_path / "models" / "face_detection_short_range.tflite"
     fake.parent.mkdir()
     fake.write_bytes(b"altered")
-    wrong, right = (
-        hashlib.sha256(b"altered").hexdigest(),
-        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-    )
-    monkeypatch.setenv("FACEGAN_MODELS", str(fake.parent))
-    with pytest.raises(ModelError, match=f"{wrong},\n.*{right}"):
-        prepare(portraits, tmp_path / "out")
-    monkeypatch.delenv("FACEGAN_MODELS")
+    wrong = hashlib.sha256(b"altered").hexdigest()
+    right = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8"
     with pytest.raises(ModelError, match=wrong):
-        prepare(portraits, tmp_path / "out", model=fake)
-    assert not (tmp_path / "out" / "dataset.json").exists()
+        prepare(portraits, out, model=fake)
+    monkeypatch.setenv("FACEGAN_MODELS", str(fake.parent))
+    with pytest.raises(ModelError, match=f"{wrong}(.|\n)*{right}"):
+        prepare(portraits, out)
+    assert not (out / "dataset.json").exists()
 
 
-def test_a_disk_that_can_not_be_written(portraits: Path, models: Path) -> None:
-    with pytest.raises(DiskError, match=r"/proc/facegan-test.*can't be made"):
-        prepare(portraits, "/proc/facegan-test/out", workers=1)
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"/proc/facegan-test"):
+        prepare(write_photos(tmp_path / "photos", 1), "/proc/facegan-test/out", TINY, workers=0)
 
 
-def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
-    portraits: Path, small_disk: Path, models: Path, dataset: Path
-) -> None:
+def test_full_disk_leaves_nothing_half_written(portraits: Path, small_disk: Path, models: Path, dataset: Path) -> None:
     out = small_disk / "out"
     with pytest.raises(DiskError, match=r"The disk of .*small/out is full"):
         prepare(portraits, out, CONFIG, workers=1)
@@ -476,24 +320,14 @@ def test_a_full_disk_gets_a_sentence_and_nothing_half_written(
 def test_prep_needs_no_torch(portraits: Path, models: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
-from pathlib import Path
-import facegan.prep.prepare
-from facegan.config import PrepConfig
-from facegan.faces.decode import Photo
-from facegan.prep.engines.worker import Job, Worker
-from facegan.prep.request import find_models
-from facegan.prep.sources import open_source
-source = open_source({str(portraits)!r})
-worker = Worker(Job(PrepConfig(), source, find_models(PrepConfig(), None), Path({str(tmp_path)!r})))
-photo = Photo(worker.reader.read(next(source.photos({{}}))))
-found = len(worker.detector.detect(photo.pixels(), 0.5))
-worker.detector.close()
-sys.exit(found != 1 or "torch" in sys.modules)
+from facegan.prep.prepare import prepare
+kept = prepare({str(portraits)!r}, {str(tmp_path / "out")!r}, workers=0, limit=2).kept
+sys.exit(kept != 2 or "torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_workers_memory_does_not_grow_with_the_photographs(portraits: Path, models: Path, tmp_path: Path) -> None:
+def test_worker_memory_does_not_grow(portraits: Path, models: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(600):
@@ -505,8 +339,26 @@ def test_a_workers_memory_does_not_grow_with_the_photographs(portraits: Path, mo
     assert many - few < 25e6
 
 
-def test_a_result_tells_what_design_says(dataset_copy: Path, portraits: Path) -> None:
-    result = prepare(portraits, dataset_copy, CONFIG)
-    names = ["photos", "kept", "rejected", "ignored", "faces", "shards", "bytes"]
-    names += ["seconds", "work_seconds", "photos_per_second", "engine", "nodes", "workers", "out"]
-    assert list(result.to_json()) == names
+def test_cards_follow_the_dataset(tmp_path: Path) -> None:
+    """They are rewritten by an addition, keep the terms of CelebA, and are replaced by --force."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for i in range(5):
+        (photos / f"{170_000 + i:06d}.jpg").write_bytes(photo(178, 218, seed=i))
+    for count, more in ((5, "a.jpg"), (6, "b.jpg")):
+        prepare(photos, out, TINY, workers=0)
+        assert DatasetInfo.read(out).data_set == "celeba-aligned"
+        assert f"{count} of 202,599 photographs" in (out / "README.md").read_text(encoding="utf-8")
+        index = json.loads((out / "index-train.json").read_bytes())
+        timm = json.loads((out / "_info.json").read_bytes())
+        croissant = json.loads((out / "croissant.json").read_bytes())
+        tars = [file for file in croissant["distribution"] if file["encodingFormat"] == "application/x-tar"]
+        assert sum(shard["nsamples"] for shard in index["shardlist"]) == count
+        assert (timm["splits"]["train"]["num_samples"], len(tars)) == (count, len(list(out.glob("*.tar"))))
+        (photos / more).write_bytes(photo(178, 218, seed=99))
+    (out / "index-val.json").write_text("stale")
+    (out / "notes.md").write_text("mine")
+    prepare(write_photos(tmp_path / "other", 2), out, TINY, force=True, workers=0)
+    names = {path.name for path in out.iterdir()} - {"dataset.json", "photos.parquet", "preview.png", ".facegan"}
+    assert names == {"README.md", "croissant.json", "_info.json", "index-train.json", "train-000000.tar", "notes.md"}
+    assert "license: unknown" in (out / "README.md").read_text(encoding="utf-8")

@@ -168,7 +168,7 @@ def test_attributes_go_into_each_json(photos: Path, tmp_path: Path) -> None:
 
 def test_attributes_that_are_missing_or_none(photos: Path, tmp_path: Path) -> None:
     config = PrepConfig.of(FAST)
-    with pytest.raises(SourceError, match=r"can't be read .* list_attr_celeba\.txt"):
+    with pytest.raises(SourceError, match=r"cannot be read .* list_attr_celeba\.txt"):
         prepare(photos, tmp_path / "out", config, attributes=tmp_path / "nowhere.txt")
     few = write_attributes(tmp_path / "few.txt", ["000001.jpg"])
     with pytest.raises(SourceError, match=r"no attributes of 000002\.jpg"):
@@ -177,7 +177,7 @@ def test_attributes_that_are_missing_or_none(photos: Path, tmp_path: Path) -> No
     with pytest.raises(SourceError, match="Line 4 of"):
         prepare(photos, tmp_path / "out", config, attributes=broken)
     (tmp_path / "other.txt").write_text("no list\n")
-    with pytest.raises(SourceError, match="no list of attributes"):
+    with pytest.raises(SourceError, match="not a list of attributes"):
         prepare(photos, tmp_path / "out", config, attributes=tmp_path / "other.txt")
 
 

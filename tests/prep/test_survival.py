@@ -1,4 +1,4 @@
-"""prep is killed, stopped, starved of disk, and given photographs that hang and crash: nothing is lost by it."""
+"""prep is killed, interrupted, starved of disk, and given photographs that hang and crash: nothing is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.prep.prepare import prepare
-from facegan.prep.storage import replay_journal
+from facegan.prep.storage import OutputStore
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES
@@ -32,14 +32,13 @@ CONFIG = PrepConfig(shard_size=5, detector=SLOW)
 
 
 def prep(photos: Path, out: Path, *options: object) -> ProcessTree:
-    return ProcessTree(
-        "-m", "facegan", "prep", photos, out, "--shard-size", 5, "--detector", SLOW, "--workers", 2, *options
-    )
+    settings = ("--shard-size", 5, "--detector", SLOW, "--workers", 2)
+    return ProcessTree("-m", "facegan", "prep", photos, out, *settings, *options)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
-    """Sums of every file that a run which nobody disturbs leaves, and the seconds from its first commit to its end."""
+    """Checksums of every file of an undisturbed run, and the seconds from its first commit to its end."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     with prep(portraits, out) as family:
         family.wait_for(out / ".facegan" / "chunks" / "*.json")
@@ -55,11 +54,11 @@ def kill(family: ProcessTree, who: str) -> None:
     if who != "worker":
         victims.insert(0, family.parent.pid)
     for victim in victims:
-        with contextlib.suppress(ProcessLookupError):  # it had come to its end
+        with contextlib.suppress(ProcessLookupError):  # it had ended
             os.kill(victim, signal.SIGKILL)
 
 
-def is_whole(out: Path, undisturbed: dict[str, str]) -> bool:
+def is_complete(out: Path, undisturbed: dict[str, str]) -> bool:
     return digest(out) == undisturbed and verify(out).ok and not list(out.rglob("*.partial"))
 
 
@@ -71,10 +70,10 @@ def is_whole(out: Path, undisturbed: dict[str, str]) -> bool:
         for number, who in enumerate(["parent", "worker", "both"] * 16 + ["parent", "both"])
     ],
 )
-def test_killed_at_any_moment_and_started_again(
+def test_killed_run_resumes_to_same_bytes(
     undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, who: str, share: float
 ) -> None:
-    """At a share of the time from the first commit to the end, so that some kills hit the finish as well."""
+    """Killed at a share of the time from the first commit to the end, so that some kills hit the finish."""
     sums, seconds = undisturbed
     out = tmp_path / "out"
     with prep(portraits, out) as family:
@@ -83,16 +82,16 @@ def test_killed_at_any_moment_and_started_again(
         kill(family, who)
         code, errors = family.end(60)
         assert not family.left()
-    if who == "worker":  # the run itself goes on
+    if who == "worker":  # the run itself continues
         assert code == 0, errors
-        assert is_whole(out, sums)
+        assert is_complete(out, sums)
     elif code:
         assert code == -signal.SIGKILL
     prepare(portraits, out, CONFIG, workers=0)
-    assert is_whole(out, sums)
+    assert is_complete(out, sums)
 
 
-def test_workers_killed_while_they_start_cost_nothing(
+def test_workers_killed_at_start_cost_nothing(
     undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path
 ) -> None:
     with prep(portraits, tmp_path / "out") as family:
@@ -104,24 +103,22 @@ def test_workers_killed_while_they_start_cost_nothing(
         code, errors = family.end(60)
         assert (code, len(killed) >= 4) == (0, True), errors
         assert "Traceback" not in errors
-    assert is_whole(tmp_path / "out", undisturbed[0])
+    assert is_complete(tmp_path / "out", undisturbed[0])
 
 
-def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
-    portraits: Path, tmp_path: Path
-) -> None:
-    """An addition to a dataset, so that files are exchanged; the journal removes one as well."""
+def test_journal_stopped_at_any_line_is_replayed(portraits: Path, tmp_path: Path) -> None:
+    """An addition, so that files are exchanged; the journal also removes one."""
     out, config = tmp_path / "first" / "out", PrepConfig(shard_size=5, detector="tests.prep.detectors:Centred")
     prepare(portraits, out, config, limit=12, workers=0)
-    with stopped_at_line(replay_journal, 4), pytest.raises(KeyboardInterrupt):  # the first four find no journal
+    with stopped_at_line(OutputStore.replay, 3), pytest.raises(KeyboardInterrupt):  # the first three find no journal
         prepare(portraits, out, config, limit=16, workers=0)
     journal = out / ".facegan" / "journal.json"
     decided = json.loads(journal.read_bytes())
     journal.write_text(json.dumps({**decided, "remove": ["train-000009.tar"]}))
     before = digest(out)
-    (out / "train-000009.tar").write_bytes(b"of another time")
+    (out / "train-000009.tar").write_bytes(b"stale")
     whole = Path(shutil.copytree(tmp_path / "first", tmp_path / "whole")) / "out"
-    replay_journal(whole)
+    OutputStore(whole).replay()
     after = digest(whole)
     assert verify(whole).ok
     assert DatasetInfo.read(whole).totals.photos == 16
@@ -129,27 +126,27 @@ def test_a_journal_that_is_stopped_at_any_line_is_carried_out_by_the_next_start(
     while True:
         again = Path(shutil.copytree(tmp_path / "first", tmp_path / "again")) / "out"
         try:
-            with stopped_at_line(replay_journal, stops):
-                replay_journal(again)
+            with stopped_at_line(OutputStore.replay, stops):
+                OutputStore(again).replay()
         except KeyboardInterrupt:
             stops += 1
-            standing = digest(again)
-            standing.pop("train-000009.tar", None)
-            assert standing in (before, after) or "dataset.json" not in standing
-            replay_journal(again)
+            left = digest(again)
+            left.pop("train-000009.tar", None)
+            assert left in (before, after) or "dataset.json" not in left
+            OutputStore(again).replay()
         else:
             break
         assert digest(again) == after
         assert not (again / ".facegan" / "journal.json").exists()
         shutil.rmtree(tmp_path / "again")
-    assert stops > 3 * len(decided["move"])  # it was stopped at every one of them
+    assert stops > 3 * len(decided["files"])  # at each of them
 
 
-def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
+def test_repair_keeps_a_killed_addition(
     undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path
 ) -> None:
-    out, peace = tmp_path / "out", tmp_path / "peace"
-    for folder in (out, peace):
+    out, undisturbed_out = tmp_path / "out", tmp_path / "undisturbed_out"
+    for folder in (out, undisturbed_out):
         prepare(portraits, folder, CONFIG, limit=15, workers=0)
     with prep(portraits, out) as family:
         family.wait_for(out / ".facegan" / "chunks" / "000003.json")
@@ -161,8 +158,8 @@ def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
     assert not (out / "dataset.json").exists() or DatasetInfo.read(out).totals.photos == 15
     (out / "train-000000.tar").unlink()
     (out / "train-000002.tar").write_bytes(b"altered")
-    # A repair is stopped, too: when all is decided.
-    with pytest.raises(KeyboardInterrupt), stopped_at_line(replay_journal, 4):
+    # The repair is stopped as well, once its journal is written.
+    with pytest.raises(KeyboardInterrupt), stopped_at_line(OutputStore.replay, 3):
         prepare(portraits, out, CONFIG, workers=0, repair=True)
     prepare(portraits, out, CONFIG, workers=0, repair=True)
     assert verify(out).ok
@@ -170,10 +167,10 @@ def test_a_repair_and_an_addition_that_was_killed_do_not_disturb_each_other(
     assert {path.stem: (chunks / f"{path.stem}.tar").stat().st_ino for path in chunks.glob("*.json")} == done
     prepare(portraits, out, CONFIG, workers=0)
     inodes = {path.stat().st_ino for path in out.glob("*.tar")}
-    assert len(done) > 1  # flushed side by side, the fourth may be there before the first
-    assert inodes >= set(done.values())  # they are the same files: none was made again
-    prepare(portraits, peace, CONFIG, workers=0)
-    assert digest(out) == digest(peace)
+    assert len(done) > 1  # flushed concurrently, the fourth may be there before the first
+    assert inodes >= set(done.values())  # the same files: none was made again
+    prepare(portraits, undisturbed_out, CONFIG, workers=0)
+    assert digest(out) == digest(undisturbed_out)
 
 
 MANY = """
@@ -189,7 +186,7 @@ if __name__ == "__main__":
 
 
 def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> ProcessTree:
-    """`facegan prep` of so many photographs that exist only by name; it touches tmp_path / "listed" and "read"."""
+    """`facegan prep` of photographs that exist only by name; it touches tmp_path / "listed" and "read"."""
     script = tmp_path / "script.py"
     script.write_text(MANY)
     return ProcessTree(script, portraits, count, tmp_path, tmp_path / "out", *options)
@@ -203,7 +200,7 @@ def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> Proce
         for number in (signal.SIGINT, signal.SIGTERM)
     ],
 )
-def test_stops_within_three_seconds_and_leaves_nobody(
+def test_interrupted_run_stops_within_three_seconds(
     undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, moment: str, number: int
 ) -> None:
     out = tmp_path / "out"
@@ -224,7 +221,7 @@ def test_stops_within_three_seconds_and_leaves_nobody(
             while not family.workers() and family.parent.poll() is None:
                 time.sleep(0.01)
         if moment == "finish":
-            family.signal(signal.SIGSTOP)  # or it might be done before the next signal comes
+            family.signal(signal.SIGSTOP)  # or it might finish before the next signal arrives
             family.signal(number)
             family.signal(signal.SIGCONT)
         else:
@@ -239,10 +236,10 @@ def test_stops_within_three_seconds_and_leaves_nobody(
     assert not (out / "dataset.json").exists()
     if moment in ("work", "finish"):
         prepare(portraits, out, CONFIG, workers=0)
-        assert is_whole(out, undisturbed[0])
+        assert is_complete(out, undisturbed[0])
 
 
-def test_photographs_that_hang_fault_eat_memory_or_exit_cost_only_themselves(portraits: Path, tmp_path: Path) -> None:
+def test_deadly_photographs_cost_only_themselves(portraits: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for path in sorted(portraits.iterdir())[:8]:
@@ -261,7 +258,7 @@ def test_photographs_that_hang_fault_eat_memory_or_exit_cost_only_themselves(por
 
 @contextlib.contextmanager
 def filled(disk: Path) -> Iterator[None]:
-    """Nothing more fits onto this disk."""
+    """The disk is full."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(b"\0" * 4096):
@@ -271,11 +268,8 @@ def filled(disk: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("moment", ["chunks/000003.json", "final"])
-def test_a_disk_that_fills_up_while_workers_write_or_at_the_end(
-    undisturbed: tuple[dict[str, str], float],
-    portraits: Path,
-    small_disk: Path,
-    moment: str,
+def test_disk_filling_up_is_reported(
+    undisturbed: tuple[dict[str, str], float], portraits: Path, small_disk: Path, moment: str
 ) -> None:
     os.system(f"mount -o remount,size=4m {small_disk}")  # noqa: S605 - a path of pytest's own
     out = small_disk / "out"
@@ -287,20 +281,17 @@ def test_a_disk_that_fills_up_while_workers_write_or_at_the_end(
             code, errors = family.end(60)
             assert code == 1, errors
             assert f"error: The disk of {out} is full (" in errors
-            assert "B are needed). Free some space, then run the same command again." in errors
+            assert "B are needed)." in errors
             assert not family.left()
             assert not (out / "dataset.json").exists()
             assert not list(out.rglob("*.partial"))
             assert not list(out.glob("*.tar"))
     prepare(portraits, out, CONFIG, workers=0)
-    assert is_whole(out, undisturbed[0])
+    assert is_complete(out, undisturbed[0])
 
 
-def test_a_disk_too_small_for_what_is_unpacked(
-    undisturbed: tuple[dict[str, str], float],
-    portraits: Path,
-    small_disk: Path,
-    tmp_path: Path,
+def test_disk_too_small_to_unpack_is_reported(
+    undisturbed: tuple[dict[str, str], float], portraits: Path, small_disk: Path, tmp_path: Path
 ) -> None:
     with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as tar:
         tar.add(portraits, "photos")
@@ -312,16 +303,13 @@ def test_a_disk_too_small_for_what_is_unpacked(
     assert not list((out / ".facegan").rglob("*.tar*"))
     os.system(f"mount -o remount,size=4m {small_disk}")  # noqa: S605 - a path of pytest's own
     prepare(tmp_path / "photos.tar.gz", out, CONFIG, workers=0)
-    assert is_whole(out, undisturbed[0])
+    assert is_complete(out, undisturbed[0])
     assert not (out / ".facegan" / "unpacked").exists()
 
 
 @pytest.mark.slow
-def test_a_folder_for_temporary_files_that_is_too_small_for_the_list(
-    portraits: Path,
-    small_disk: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_temporary_folder_too_small_is_reported(
+    portraits: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(small_disk))
     with many(portraits, 500_000, tmp_path) as family:

@@ -123,8 +123,8 @@ def test_a_change_in_the_folder_is_seen(change: Any, prep: str, done: Experiment
     ("setting", "code", "said", "where"),
     [
         ("train.width=5", 2, "was started with width = 4; this command asks for width = 5", "run"),
-        ("prep.size=64", 1, "was made with --size 32, and this is --size 64", "faces"),
-        ("prep.crop=squash", 1, "was made with --crop center178, and this is --crop squash", "faces"),
+        ("prep.size=64", 1, "was prepared with --size 32; this command asks for --size 64", "faces"),
+        ("prep.crop=squash", 1, "was prepared with --crop center178; this command asks for --crop squash", "faces"),
     ],
 )
 def test_other_settings_are_refused_with_the_way_out(

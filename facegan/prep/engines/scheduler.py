@@ -100,7 +100,7 @@ def run_engine(
     try:
         with console.progress(plan.new, "photographs", done=done_before) as progress:
             engine = deferred.enter_context(_open_engine(job, len(todo), config, console, show))
-            for outcome in store.kept(run_chunks(engine, map(plan.work, todo)), job.folder):
+            for outcome in store.commit_all(run_chunks(engine, map(plan.work, todo)), job.folder):
                 stats.add(outcome)
                 for crash in outcome.chunk.crashes:
                     console.warn(f"crashed on {crash}")

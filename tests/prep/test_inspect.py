@@ -1,4 +1,4 @@
-"""`inspect OUT KEY --plot`: the photograph is read from where it was, and what is drawn lies where it belongs."""
+"""`inspect OUT KEY --plot`: the photograph is found again, and what is drawn on it is in the right place."""
 
 from __future__ import annotations
 
@@ -35,37 +35,35 @@ def photos(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def out(photos: Path, tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
     out = tmp_path_factory.mktemp("out") / "out"
-    prepare(photos, out, PrepConfig(), workers=1)
+    prepare(photos, out, workers=0)
     return out
 
 
-@pytest.fixture(params=["folder", "tar", "zip"])
-def told(request: pytest.FixtureRequest, photos: Path, out: Path, tmp_path: Path) -> Path:
-    """The dataset, with a note of where its photographs lie."""
-    source = tmp_path / f"photos.{request.param}"
-    if request.param == "folder":
+def with_origin(out: Path, copy: Path, source: Path, root: str = "faces/") -> Path:
+    """A copy of the dataset that records another source."""
+    shutil.copytree(out, copy)
+    (copy / ".facegan" / "source.json").write_text(json.dumps({"source": str(source), "root": root}))
+    return copy
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+def test_original_is_read_from_its_source(photos: Path, out: Path, tmp_path: Path, kind: str) -> None:
+    source = tmp_path / f"photos.{kind}"
+    if kind == "folder":
         shutil.copytree(photos, source)
-    elif request.param == "tar":
+    elif kind == "tar":
         with tarfile.open(source, "w") as tar:
             tar.add(photos, "")
     else:
         with zipfile.ZipFile(source, "w") as archive:
             for path in photos.rglob("*.jpg"):
                 archive.write(path, path.relative_to(photos))
-    return note(shutil.copytree(out, tmp_path / "out"), source)
+    copy = with_origin(out, tmp_path / "out", source)
+    assert read_original(copy, "2.jpg") == (photos / "faces/2.jpg").read_bytes()
+    assert read_original(copy, "9.jpg") is None
 
 
-def note(out: Path, source: Path, root: str = "faces/") -> Path:
-    (out / ".facegan" / "source.json").write_text(json.dumps({"source": str(source), "root": root}))
-    return out
-
-
-def test_the_original_is_read_from_where_it_lay(told: Path, photos: Path) -> None:
-    assert read_original(told, "2.jpg") == (photos / "faces/2.jpg").read_bytes()
-    assert read_original(told, "9.jpg") is None
-
-
-def test_the_original_where_it_was_moved_to(out: Path, photos: Path, tmp_path: Path) -> None:
+def test_original_is_read_from_its_new_folder(out: Path, photos: Path, tmp_path: Path) -> None:
     data = (photos / "faces/2.jpg").read_bytes()
     for source in (photos, photos / "faces", photos.parent):
         assert read_original(out, "2.jpg", str(source)) == data
@@ -73,31 +71,31 @@ def test_the_original_where_it_was_moved_to(out: Path, photos: Path, tmp_path: P
     assert read_original(out, "2.jpg", str(tmp_path / "nowhere")) is None
 
 
-@pytest.mark.parametrize("told_of", ["nothing", "rubbish", "[]", '{"source": 1}', '{"source": "/nowhere", "root": ""}'])
-def test_nobody_knows_where(out: Path, tmp_path: Path, told_of: str) -> None:
+@pytest.mark.parametrize("record", [None, "rubbish", "[]", '{"source": 1}', '{"source": "/nowhere", "root": ""}'])
+def test_missing_origin_finds_nothing(out: Path, tmp_path: Path, record: str | None) -> None:
     copy = shutil.copytree(out, tmp_path / "out")
-    if told_of == "nothing":
+    if record is None:
         shutil.rmtree(copy / ".facegan")
     else:
-        (copy / ".facegan/source.json").write_text(told_of)
+        (copy / ".facegan/source.json").write_text(record)
     assert read_original(copy, "2.jpg") is None
 
 
-def test_no_path_leads_out_of_the_folder(out: Path, photos: Path, tmp_path: Path) -> None:
-    copy = note(shutil.copytree(out, tmp_path / "out"), photos / "faces", root="")
-    (photos / "secret.jpg").write_bytes(b"secret")
+def test_no_path_leads_outside(out: Path, photos: Path, tmp_path: Path) -> None:
+    copy = with_origin(out, tmp_path / "out", shutil.copytree(photos / "faces", tmp_path / "faces"), root="")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    assert read_original(copy, "2.jpg") is not None
     assert read_original(copy, "../secret.jpg") is None
-    (photos / "secret.jpg").unlink()
 
 
-def test_the_crop_drawn_on_the_photograph_is_the_face_beside_it(out: Path, photos: Path, tmp_path: Path) -> None:
+def test_drawn_crop_is_the_face(out: Path, photos: Path) -> None:
     sample = find_sample(out, DatasetInfo.read(out), "1")
     picture = draw_sample(out, sample, str(photos), Console(quiet=True))
     face = decode_image(sample.image)
     assert face is not None
     right = picture.shape[1] - 256 - 2 * 16
     assert np.array_equal(picture[16 : 16 + 256, right : right + 256], cv2.resize(face, (256, 256), interpolation=0))
-    # The quadrilateral's pixels, taken from the drawn photograph, are the face but for the lines drawn over them.
+    # The quadrilateral's pixels, taken from the drawn photograph, are the face except for the lines drawn over them.
     scale = 640 / max(sample.meta.width, sample.meta.height)
     margin = -np.minimum(np.floor((np.array(sample.meta.quad) * scale).min(axis=0)) - 2, 0)
     corners = (np.array(sample.meta.quad) * scale + margin + 16 - 0.5).astype(np.float32)
@@ -105,34 +103,32 @@ def test_the_crop_drawn_on_the_photograph_is_the_face_beside_it(out: Path, photo
         corners[[0, 1, 3]], np.array([(0, 0), (0, 64), (64, 0)], np.float32) - np.float32(0.5)
     )
     cut = cv2.warpAffine(cv2.blur(picture, (9, 9)), matrix, (64, 64))
-    difference = np.abs(cut.astype(int) - face)
-    assert np.median(difference) < 6
+    assert np.median(np.abs(cut.astype(int) - face)) < 6
     assert (cut[0] != face[0]).any()
     red = (picture[:, :, 0] > 220) & (picture[:, :, 1] < 90) & (picture[:, :, 2] < 90)
     assert red.sum() > 1000  # the quadrilateral's outline
 
 
-def test_a_photograph_that_is_gone_or_another_one(out: Path, photos: Path, tmp_path: Path) -> None:
+def test_missing_or_changed_photo_is_reported(out: Path, photos: Path, tmp_path: Path) -> None:
     plot = tmp_path / "one.png"
-    copy = note(shutil.copytree(out, tmp_path / "out"), photos)
+    copy = with_origin(out, tmp_path / "out", photos)
     done = facegan("inspect", copy, "1", "--plot", plot)
     assert (done.returncode, done.stderr) == (0, "")
-    whole = cv2.imread(str(plot))
-    assert whole is not None
+    both = cv2.imread(str(plot))
     shutil.rmtree(copy / ".facegan")
     done = facegan("inspect", copy, "1", "--plot", plot)
     assert done.returncode == 0
-    assert done.stderr.startswith("warning: The photograph 1.jpg is gone, or nobody knows where it lay (--source SRC")
+    assert done.stderr.startswith("warning: The photograph 1.jpg is not where prep found it. --source SRC")
     assert done.stderr.count("\n") == 1
     alone = cv2.imread(str(plot))
+    assert both is not None
     assert alone is not None
-    assert alone.shape[1] < whole.shape[1]
-    other = tmp_path / "other"
-    other.mkdir()
-    shutil.copy(photos / "faces/2.jpg", other / "1.jpg")
-    done = facegan("inspect", copy, "1", "--plot", plot, "--source", other)
+    assert alone.shape[1] < both.shape[1]
+    (tmp_path / "other").mkdir()
+    shutil.copy(photos / "faces/2.jpg", tmp_path / "other" / "1.jpg")
+    done = facegan("inspect", copy, "1", "--plot", plot, "--source", tmp_path / "other")
     assert done.returncode == 0
-    assert "1.jpg is another one now (SHA-256" in done.stderr
+    assert "1.jpg has changed (its SHA-256" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +142,11 @@ def rejects(tmp_path_factory: pytest.TempPathFactory, models: Path) -> tuple[Pat
         (photos / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     (photos / "torn.jpg").write_bytes(cv2.imencode(".jpg", red)[1].tobytes()[:-300])
     (photos / "none.png").write_bytes(b"no picture")
-    prepare(photos, out, PrepConfig(), workers=1)
+    prepare(photos, out, PrepConfig(), workers=0)
     return photos, out
 
 
-def test_a_rejected_photograph_is_drawn_with_its_box(rejects: tuple[Path, Path], tmp_path: Path) -> None:
+def test_rejected_photo_is_drawn_with_box(rejects: tuple[Path, Path], tmp_path: Path) -> None:
     _, out = rejects
     plot = tmp_path / "one.png"
     done = facegan("inspect", out, "Äpfel\tт 漢.png", "--plot", plot, "--json")
@@ -171,10 +167,10 @@ def test_a_rejected_photograph_is_drawn_with_its_box(rejects: tuple[Path, Path],
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("torn.jpg", "can't be decoded, so it can't be drawn. It was rejected as truncated."),
-     ("none.png", "can't be decoded (unreadable), so it can't be drawn. It was rejected as unreadable.")],
+    [("torn.jpg", "cannot be decoded. It was rejected as truncated."),
+     ("none.png", "cannot be decoded (unreadable). It was rejected as unreadable.")],
 )  # fmt: skip
-def test_what_can_not_be_drawn_is_a_sentence(rejects: tuple[Path, Path], tmp_path: Path, name: str, said: str) -> None:
+def test_undecodable_photo_is_not_drawn(rejects: tuple[Path, Path], tmp_path: Path, name: str, said: str) -> None:
     done = facegan("inspect", rejects[1], name, "--plot", tmp_path / "one.png")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -183,27 +179,27 @@ def test_what_can_not_be_drawn_is_a_sentence(rejects: tuple[Path, Path], tmp_pat
     assert facegan("inspect", rejects[1], name).returncode == 0  # its row alone
 
 
-def test_a_reject_that_moved_or_changed(rejects: tuple[Path, Path], tmp_path: Path) -> None:
+def test_moved_or_changed_reject_is_reported(rejects: tuple[Path, Path], tmp_path: Path) -> None:
     photos, out = rejects
-    plot, other = tmp_path / "one.png", tmp_path / "other"
+    other = tmp_path / "other"
     other.mkdir()
-    done = facegan("inspect", out, "hills.png", "--plot", plot, "--source", other)
+    plot = ("inspect", out, "hills.png", "--plot", tmp_path / "one.png", "--source", other)
+    done = facegan(*plot)
     assert done.returncode == 1
-    assert f"hills.png is not in {other}, so it can't be drawn" in done.stderr
+    assert f"hills.png is not in {other}" in done.stderr
     shutil.copy(photos / "none.png", other / "hills.png")
-    done = facegan("inspect", out, "hills.png", "--plot", plot, "--source", other)
-    assert "hills.png is another one now" in done.stderr
+    assert "hills.png has changed" in facegan(*plot).stderr
     shutil.copy(photos / "hills.png", other / "hills.png")
-    assert facegan("inspect", out, "hills.png", "--plot", plot, "--source", other).returncode == 0
+    assert facegan(*plot).returncode == 0
 
 
-def test_the_preview_names_rejects(rejects: tuple[Path, Path], tmp_path: Path) -> None:
-    """Another name gives another picture below the thumbnails, and nowhere else."""
+def test_preview_names_rejects(rejects: tuple[Path, Path], tmp_path: Path) -> None:
+    """Another name changes the picture below the thumbnails, and nowhere else."""
     photos, out = rejects
     renamed = tmp_path / "photos"
     shutil.copytree(photos, renamed)
     (renamed / "hills.png").rename(renamed / "vales.png")
-    prepare(renamed, tmp_path / "out", PrepConfig(), workers=1)
+    prepare(renamed, tmp_path / "out", PrepConfig(), workers=0)
     before, after = (cv2.imread(str(folder / "preview.png")) for folder in (out, tmp_path / "out"))
     assert before is not None
     assert after is not None
@@ -211,13 +207,14 @@ def test_the_preview_names_rejects(rejects: tuple[Path, Path], tmp_path: Path) -
     assert 8 <= len(changed) < 20  # one line of text
 
 
-def test_text_from_files_is_legible() -> None:
+def test_text_is_legible_and_fitted() -> None:
     assert legible("a\tb\n\u202e.jpg") == "a\\tb\\n\\u202e.jpg"
     assert legible("Äpfel Привет αβ.png") == "Äpfel Привет αβ.png"
     assert legible("漢字") == "\\u6f22\\u5b57"
     long = "Ein sehr langer Dateiname 000123.jpg"
-    assert fitted(long, 100, 11, keep_end=True).startswith("…")
-    assert fitted(long, 100, 11, keep_end=True).endswith("000123.jpg")
-    assert fitted(long, 100, 11).startswith("Ein sehr")
-    assert font(11).getlength(fitted(long, 100, 11)) <= 100
+    end, start = fitted(long, 100, 11, keep_end=True), fitted(long, 100, 11)
+    assert end.startswith("…")
+    assert end.endswith("000123.jpg")
+    assert start.startswith("Ein sehr")
+    assert font(11).getlength(start) <= 100
     assert fitted("short", 100, 11) == "short"

@@ -1,0 +1,104 @@
+"""The one writer of a dataset's tables: photos.parquet, the cards and, last, dataset.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from facegan.files import sha256_file, write_json
+from facegan.manifests import known_datasets
+from facegan.shards.cards import write_cards
+from facegan.shards.format import (
+    DATASET_FILE,
+    PHOTOS_FILE,
+    ChunkEntry,
+    DatasetInfo,
+    ShardEntry,
+    Totals,
+    shard_name,
+)
+from facegan.shards.photos import Fingerprint, photo_counts, write_photos
+
+
+class DatasetWriter:
+    """Collects the shards and rows of a dataset and writes its other files; prep, select and sample share it.
+
+    Call `add_shard` for every shard and `write_photos` once, then `write` with the result of `info`.
+
+    Attributes:
+        shards: entries of dataset.json, in the order in which they were added.
+        chunks: for a repair, which must know how the photographs were cut.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards: list[ShardEntry] = []
+        self.chunks: list[ChunkEntry] = []
+        self._named = Counter[str]()  # shards by split
+        self._counts = Counter[str]()
+        self._rejected = Counter[str]()
+        self._fingerprint = Fingerprint()
+
+    def new_name(self, split: str) -> str:
+        """The split's next shard name; numbers have no gaps."""
+        self._named[split] += 1
+        return shard_name(split, self._named[split] - 1)
+
+    def add_shard(self, name: str, split: str, stats: Mapping[str, Any]) -> None:
+        """Adds a shard with the fields of its `ShardStats`."""
+        self.shards.append(ShardEntry.model_validate({**stats, "name": name, "split": split}))
+
+    def write_photos(self, tables: Iterable[pa.Table]) -> None:
+        """Writes photos.parquet, and counts the rows as they pass."""
+        write_photos(self.folder / PHOTOS_FILE, self._counted(tables))
+
+    def _counted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for table in tables:
+            kept, faces, rejected = photo_counts(table)
+            self._counts.update(photos=len(table), kept=kept, faces=faces)
+            self._rejected.update(rejected)
+            self._fingerprint.add(table)
+            yield table
+
+    def info(
+        self,
+        settings: dict[str, Any],
+        versions: dict[str, str],
+        data_set: str = "",
+        source: tuple[str, ...] = (),
+        ignored: dict[str, int] | None = None,
+    ) -> DatasetInfo:
+        """dataset.json, once photos.parquet is written.
+
+        Args:
+            data_set: the known data set of the photographs, or nothing.
+            source: digests of the tables or arrays that the photographs came from.
+            ignored: files of the source that are not photographs, by suffix.
+        """
+        return DatasetInfo(
+            data_set=data_set,
+            source=source,
+            settings=settings,
+            versions=versions,
+            fingerprint=str(self._fingerprint),
+            totals=Totals(
+                photos=self._counts["photos"],
+                kept=self._counts["kept"],
+                rejected=dict(sorted(self._rejected.items())),
+                ignored=ignored or {},
+                faces=self._counts["faces"],
+                bytes=sum(entry.bytes for entry in self.shards),
+            ),
+            shards=tuple(self.shards),
+            chunks=tuple(self.chunks),
+            photos_sha256=sha256_file(self.folder / PHOTOS_FILE),
+        )
+
+    def write(self, info: DatasetInfo) -> None:
+        """Writes the cards and, last, dataset.json: where it exists, the dataset is complete."""
+        write_cards(self.folder, info, known_datasets().get(info.data_set))
+        write_json(self.folder / DATASET_FILE, info.model_dump(mode="json"))
