@@ -1,6 +1,6 @@
-"""What a run's folder holds, for rooms that know nothing of training: names of its files, and what they say.
+"""The files of a run's folder, for rooms that do not import training: their names, and their content.
 
-Anyone may have edited these files: a value of another kind than facegan writes is left out, and the rest is shown.
+Anyone may have edited these files: a value of an unexpected type is dropped, and the rest is used.
 """
 
 from __future__ import annotations
@@ -14,24 +14,29 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from facegan.errors import CheckpointError, DamagedFile
 from facegan.files import parsing, read_json
 
-RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # a state is in each checkpoint
+RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # each checkpoint has a state
 EVALUATION, NEIGHBOURS, BEST = "eval.json", "neighbours.png", "best.json"
 _MOST_BYTES = 10_000_000
 
 
+def report_path(folder: Path, explore: bool) -> Path:
+    """The page of a run; with ``explore`` the folder of a page that draws new faces."""
+    return folder / ("explorer" if explore else "report.html")
+
+
 def newest_images(run: Path) -> int | None:
-    """The images of a run's newest checkpoint, with which the run's generator was written."""
+    """The images of a run's newest checkpoint, from which the run's generator was written."""
     return next((int(path.name) for path in checkpoint_folders(run)), None)
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
-    """Folders of the run's checkpoints, named after the images trained on, the newest first."""
+    """Folders of the run's checkpoints, named by the images trained on, the newest first."""
     folders = [path for path in (run / CHECKPOINTS).glob("*") if path.name.isdecimal() and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name), reverse=True)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value out of JSON is a finite number that a float holds."""
+    """Whether a JSON value is a finite number that fits a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
 
 
@@ -82,7 +87,7 @@ class DatasetFacts(_Facts):
 
 
 class RunFacts(_Facts):
-    """run.json, as far as it says what it should."""
+    """The valid values of run.json."""
 
     settings: Mapping = {}
     precision: Text = ""
@@ -92,7 +97,7 @@ class RunFacts(_Facts):
 
 
 class Evaluation(_Facts):
-    """eval.json, as far as it says what it should."""
+    """The valid values of eval.json."""
 
     metrics: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
     floors: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
@@ -104,7 +109,7 @@ class Evaluation(_Facts):
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where it is missing or damaged."""
+    """A JSON object; empty if it is missing or damaged."""
     try:
         return _mapping(read_json(path)) if path.stat().st_size < _MOST_BYTES else {}
     except (OSError, DamagedFile):
@@ -112,20 +117,20 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_run(run: Path) -> RunFacts | None:
-    """None where there is no run.json, or it can't be read."""
+    """None if run.json is missing or damaged."""
     facts = read_facts(run / RECORD)
     return RunFacts.model_validate(facts) if facts else None
 
 
 def read_evaluation(folder: Path) -> Evaluation | None:
-    """None where there is no eval.json, or it has no metrics."""
+    """None if eval.json is missing or has no metrics."""
     facts = read_facts(folder / EVALUATION)
     return Evaluation.model_validate(facts) if isinstance(facts.get("metrics"), dict) else None
 
 
 @dataclass(frozen=True)
 class Best:
-    """The smallest value of the metric so far, and where its checkpoint stands."""
+    """The lowest value of the metric so far, and the images of its checkpoint."""
 
     metric: str
     value: float
@@ -133,20 +138,20 @@ class Best:
 
 
 def read_best(run: Path) -> Best | None:
-    """What best.json says; None where nothing was measured.
+    """The content of best.json; None if there was no evaluation.
 
     Raises:
-        CheckpointError: it can't be read.
+        CheckpointError: it is damaged.
     """
     path = run / BEST
     try:
-        told = read_json(path)
+        values = read_json(path)
         with parsing(path):
-            best = Best(**told)
+            best = Best(**values)
             if not isinstance(best.metric, str) or not is_number(best.value) or count_of(best.images) is None:
-                raise ValueError("other kinds of values")
+                raise ValueError("unexpected types")
             return best
     except FileNotFoundError:
         return None
     except (OSError, DamagedFile):
-        raise CheckpointError(f"{path} can't be read. The run's next checkpoint writes it anew.") from None
+        raise CheckpointError(f"{path} is damaged. The run's next checkpoint rewrites it.") from None

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from facegan.config import TrainConfig
-from facegan.recipes.resolve import UNITS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,7 +18,7 @@ def settings_table() -> str:
     for name, field in TrainConfig.model_fields.items():
         default = "by method or nets" if field.is_required() or field.default is None else str(field.default) or "–"
         meaning = TrainConfig.describe(name).replace("|", "\\|")
-        rows.append(f"| `{name}` | {default} | {UNITS['train'].get(name, '')} | {meaning} |")
+        rows.append(f"| `{name}` | {default} | {TrainConfig.unit(name)} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""``facegan``: the commands, and the one place that turns errors into sentences and exit codes."""
+"""``facegan``: the commands, and how errors become sentences and exit codes."""
 
 from __future__ import annotations
 
@@ -27,87 +27,88 @@ from facegan.errors import FaceganError, Interrupted
 from facegan.plugins import shut_current_folder
 from facegan.system import configure_openmp
 
-# The commands by name. A command's module, with its settings and their library, is loaded when that command is meant.
-#
-# So ``facegan --help`` costs what the command line library costs, however many commands there are.
-
-# Name, which is that of its module in `facegan.cli` as well: what it does, as its own help begins, and an example below
-# that help. Those without an example are groups.
-COMMANDS: dict[str, tuple[str, str]] = {
+# The module in `facegan.cli` of each command, what the command does, as its own help starts, and an example below that
+# help; groups have none. A command's module is imported when that command is used, so that ``facegan --help`` takes no
+# longer than the command line library.
+COMMANDS: dict[str, tuple[str, str, str]] = {
     "prep": (
+        "prep",
         "Detect and crop faces into WebDataset shards. Every photograph is accounted for in OUT/photos.parquet.",
         "facegan prep photos/ out/ --size 64 --split 0.9,0.05,0.05",
     ),
     "inspect": (
-        "Show what a dataset holds: photographs by outcome, scores and face sizes; or one of them.",
+        "dataset",
+        "Show a dataset: photographs by outcome, scores and face sizes; or one photograph or sample.",
         "facegan inspect out/ 000001 --plot face.png",
     ),
     "verify": (
-        "Check every checksum and count. Exit code 1 and a line for each problem where something does not hold.",
+        "dataset",
+        "Check every checksum and count. Print a line for each problem; the exit code is 1 if there is any.",
         "facegan verify out/ --deep",
     ),
     "select": (
+        "dataset",
         "Make a dataset of some faces of one or several others, without detecting again.",
         'facegan select out/ best/ --where "score > 0.9 and width >= 178" --limit 10000',
     ),
     "train": (
+        "train",
         "Train a GAN on a dataset: samples, curves and checkpoints go into the run's folder.",
         "facegan train --shards out/ --method wgan-gp --images 1M --eval-every 50k",
     ),
     "sample": (
-        "Draw samples: a grid, single pictures, a dataset, or a film.",
+        "sample",
+        "Draw samples: a grid, single images, a dataset, or an animation.",
         "facegan sample runs/dcgan-out --interpolate walk.mp4 --n 8 --walks 9",
     ),
     "eval": (
-        "Measure how near a generator's samples, or a folder's images, come to real faces.",
+        "eval",
+        "Measure how close a generator's samples, or a folder's images, are to real faces.",
         "facegan eval runs/dcgan-out --shards out/ --n 2000",
     ),
     "export": (
+        "export",
         "Write a generator for other programs: weights, graphs, samples, and a model card.",
         "facegan export runs/dcgan-out generator/ --onnx",
     ),
     "report": (
-        "Make a page of a run to look at: samples, dataset, curves, warnings, metrics, settings.",
+        "report",
+        "Make a page of a run: samples, dataset, curves, warnings, metrics, settings.",
         "facegan report runs/dcgan-out --explore",
     ),
     "compare": (
-        "Show runs side by side: the settings that differ, rates, losses, findings, measurements.",
+        "report",
+        "Show runs side by side: the settings that differ, rates, losses, findings, metrics.",
         "facegan compare runs/dcgan-out runs/wgan-gp-out --out both.png",
     ),
     "run": (
+        "recipes",
         "Run the stages of a recipe that are not up to date: photographs → faces → a trained generator → samples.",
         "facegan run celeba-dcgan-64 --set prep.source=img_align_celeba --to runs/mine",
     ),
-    "recipes": (
-        "List, show, check and copy recipes: whole experiments as TOML files.",
-        "",
-    ),
+    "recipes": ("recipes", "List, show, check and copy recipes: whole experiments as TOML files.", ""),
     "demo": (
+        "recipes",
         "Draw portraits, prepare them with the real detector, train a small DCGAN, sample and report: "
         "under three minutes.",
         "facegan demo /tmp/demo",
     ),
-    "models": (
-        "List and fetch the face detection models.",
-        "",
-    ),
+    "models": ("models", "List and download the face detection models.", ""),
     "doctor": (
-        "One table of what is installed, the hardware, the detector models, and what is missing, with its remedy.",
+        "models",
+        "Show what is installed, the hardware, the detector models, and what is missing, with its remedy.",
         "facegan doctor --json",
     ),
-    "bench": (
-        "Measure facegan beside the same job by hand.",
-        "",
-    ),
+    "bench": ("bench", "Measure facegan against a hand-written loop.", ""),
 }
 
 
 class Commands(typer.core.TyperGroup):
-    """Knows the names and what each command does; a command itself is there once it is resolved."""
+    """Lists all commands; loads one when it is used."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.commands = {name: typer.core.TyperCommand(name, help=line) for name, (line, _) in COMMANDS.items()}
+        self.commands = {name: typer.core.TyperCommand(name, help=line) for name, (_, line, _) in COMMANDS.items()}
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
@@ -120,27 +121,24 @@ class Commands(typer.core.TyperGroup):
 
 def load(name: str) -> Any:
     """The command, or the group of commands, with all its options."""
-    module = importlib.import_module(f"facegan.cli.{name}")
-    if hasattr(module, "app"):
-        group = typer.main.get_group(module.app)  # `get_command` would give it options of its own for completion
-        group.name = name
-        for below in group.commands.values():
-            _without_types(below.get_params(typer.Context(below)))
-        _without_types(group.get_params(typer.Context(group)))
-        return group
-    function, (_, example) = getattr(module, name), COMMANDS[name]
-    # Typer breaks lines of later paragraphs where the docstring does.
-    paragraphs = (" ".join(paragraph.split()) for paragraph in (function.__doc__ or "").split("\n\n"))
-    one = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    one.command(name, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(function)
-    command = typer.main.get_command(one)
+    module, _, example = COMMANDS[name]
+    found = getattr(importlib.import_module(f"facegan.cli.{module}"), name)
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_group(found)  # `get_command` would add completion options to it
+    else:
+        # Typer breaks lines of later paragraphs where the docstring does.
+        paragraphs = (" ".join(paragraph.split()) for paragraph in (found.__doc__ or "").split("\n\n"))
+        one = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        one.command(name, help="\n\n".join(paragraphs), epilog=f"Example: {example}")(found)
+        command = typer.main.get_command(one)
     command.name = name
-    _without_types(command.get_params(typer.Context(command)))
+    for each in (command, *getattr(command, "commands", {}).values()):
+        _without_types(each.get_params(typer.Context(each)))
     return command
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:
-    """Help shows a flag as it is written: ``--json``, and not ``--json <bool>``."""
+    """Help shows a flag as ``--json``, not as ``--json <bool>``."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
@@ -159,8 +157,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print_result(f"facegan {facegan.__version__}")
         raise typer.Exit
 
@@ -168,18 +166,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _facegan(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and ends the process with its exit code."""
+    """Runs the command line and exits with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if sys.stderr is None:  # closed by `2>&-`
         sys.stderr = io.StringIO()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path is printed as its bytes are, and nothing ends in a traceback
+    if isinstance(sys.stdout, io.TextIOWrapper):  # paths keep their bytes, and printing never fails
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
     configure_openmp()
@@ -192,8 +190,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _interrupt(*_: Any) -> None:
     if isinstance(sys.exception(), Interrupted):
-        return  # all is saved, and its sentence comes
-    _ignore_signals()  # the first one is on its way: another would break into the tidying up
+        return  # everything is saved, and the message is on its way
+    _ignore_signals()  # a second signal must not interrupt the clean-up
     raise KeyboardInterrupt
 
 
@@ -203,7 +201,7 @@ def _ignore_signals() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    # What came as an argument is data, wherever a message repeats a part of it.
+    # Arguments are data, wherever a message repeats a part of them.
     parts = [text for argument in arguments for part in re.split("[/=]", argument) for text in (part, part.strip())]
 
     def say(error: BaseException, text: str, code: int) -> int:
@@ -211,7 +209,7 @@ def _run(arguments: list[str]) -> int:
 
     try:
         code = app(arguments, prog_name="facegan", standalone_mode=False)
-        if code == 130:  # typer has turned the interruption into its code, and says nothing
+        if code == 130:  # typer turned the interruption into its code, without a message
             return say(KeyboardInterrupt(), "Interrupted.", code)
         return code if isinstance(code, int) else 0
     except FaceganError as error:
@@ -222,13 +220,11 @@ def _run(arguments: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return say(error, f"{where}{error.strerror or error}.", 1)
     except Exception as error:
-        if hasattr(error, "format_message"):  # typer's usage errors, whichever click they come from
-            if type(error).__name__ == "NoArgsIsHelpError":  # a group by its bare name: its help was printed
+        if hasattr(error, "format_message"):  # typer's usage errors, from any version of click
+            if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command printed its help
                 return 2
             return say(error, _usage_sentence(error), 2)
-        text = (
-            f"This is a fault in facegan: {type(error).__name__}: {error}\nThe same command with --debug shows where."
-        )
+        text = f"This is a bug in facegan: {type(error).__name__}: {error}\nAdd --debug to the command to see where."
         return say(error, text, 1)
 
 

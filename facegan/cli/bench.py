@@ -1,4 +1,4 @@
-"""``facegan bench``: our speed beside the same job by hand, in the same run."""
+"""``facegan bench``: facegan's speed against a hand-written loop for the same job, in the same run."""
 
 from __future__ import annotations
 
@@ -7,47 +7,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from facegan.cli.options import (
-    Debug,
-    Device,
-    Json,
-    Quiet,
-    Set,
-    explicit_options,
-    make_console,
-    merge_overrides,
-    setting,
-    whole_number,
-)
+from facegan.cli.options import Json, Overrides, Quiet, options
 from facegan.config import PrepConfig, TrainConfig
-from facegan.console import print_json, print_table
+from facegan.config.resources import FacesConfig, PhotosConfig, count_or_none
+from facegan.console import Console, print_json, print_table
 from facegan.errors import SettingsError
 from facegan.system import prep_workers
 
 if TYPE_CHECKING:
     from facegan.bench.baseline import Bench
 
-app = typer.Typer(help="Measure facegan beside the same job by hand.", no_args_is_help=True)
+bench = typer.Typer(help="Measure facegan against a hand-written loop.", no_args_is_help=True)
 
-Pairs = Annotated[int, typer.Option("--pairs", min=1, help="Measure both this often in turn; the ratio is the median.")]
-Workers = Annotated[str, typer.Option("--workers", help="Processes: auto (all CPUs) or a number.")]
+Pairs = Annotated[
+    int, typer.Option("--pairs", min=1, help="Number of alternating pairs of measurements; the ratio is their median.")
+]
 
 
-def _print(bench: Bench, json: bool) -> None:
-    found = bench.to_json()
+def _print(result: Bench, json: bool) -> None:
+    found = result.to_json()
     if json:
         print_json(found)
         return
-    notes = [[name.replace("_", " "), _text(value), ""] for name, value in bench.notes.items()]
-    place = found["machine"]
+    notes = [[name.replace("_", " "), _text(value), ""] for name, value in result.notes.items()]
+    machine = found["machine"]
     print_table(
-        [bench.what, bench.unit, ""],
+        [result.what, result.unit, ""],
         [
-            ["facegan", ", ".join(f"{rate:,.0f}" for rate in bench.ours), ""],
-            [f"by hand: {bench.baseline}", ", ".join(f"{rate:,.0f}" for rate in bench.theirs), ""],
-            ["ratio (median of pairs)", f"{bench.ratio:.2f} ×", ""],
+            ["facegan", _text(result.ours), ""],
+            [f"by hand: {result.baseline}", _text(result.theirs), ""],
+            ["ratio (median of pairs)", f"{result.ratio:.2f} ×", ""],
             *notes,
-            ["machine", f"{place['cpu']}, {place['cpus']} CPUs", ""],
+            ["machine", f"{machine['cpu']}, {machine['cpus']} CPUs", ""],
         ],
     )
 
@@ -56,86 +47,74 @@ def _text(value: object) -> str:
     return ", ".join(f"{rate:,.0f}" for rate in value) if isinstance(value, list) else str(value)
 
 
-@app.command("prep")
+@bench.command("prep")
+@options(PrepConfig, PhotosConfig, only="crop detector limit workers")
 def bench_prep(
-    context: typer.Context,
+    overrides: Overrides,
     photos: Annotated[
-        Path | None, typer.Argument(metavar="[PHOTOS]", help="A folder of JPEGs; else drawn ones.")
+        Path | None, typer.Argument(metavar="[PHOTOS]", help="A folder of JPEGs; by default drawn portraits.")
     ] = None,
-    crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
-    detector: Annotated[str, setting(PrepConfig, "detector")] = PrepConfig.default("detector"),
-    scaling: Annotated[
-        bool, typer.Option("--scaling", help="Measure prep in one process too, beside all of them.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs.")] = None,
-    workers: Workers = "auto",
+    scaling: Annotated[bool, typer.Option("--scaling", help="Also measure prep in one process.")] = False,
     pairs: Pairs = 3,
-    sets: Set = None,
     json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
-    """Photographs a second: prep beside decode, detect, crop and encode by hand, in as many processes."""
-    config = PrepConfig.of(merge_overrides(PrepConfig, sets, **explicit_options(context, ("crop", "detector"))))
-    processes = whole_number(workers, "--workers") or prep_workers()
-    if scaling and processes == 1:
-        raise SettingsError("--scaling compares several processes with one: leave it out, or set --workers 2.")
+    """Photographs per second: prep against decode, detect, crop and encode by hand, in as many processes."""
+    resources, config = PhotosConfig.pop_from(overrides), PrepConfig.pop_from(overrides)
+    workers = count_or_none(resources.workers) or prep_workers()
+    if scaling and workers == 1:
+        raise SettingsError("--scaling compares several processes with one. Leave it out, or set --workers 2.")
     from facegan.bench.prep import bench_prep as run
 
-    console = make_console(quiet)
-    _print(run(photos, config, workers=processes, limit=limit, pairs=pairs, scaling=scaling, console=console), json)
+    console = Console(quiet=quiet)
+    result = run(photos, config, workers=workers, limit=resources.limit, pairs=pairs, scaling=scaling, console=console)
+    _print(result, json)
 
 
-@app.command("stream")
+@bench.command("stream")
+@options(FacesConfig, only="shards workers", sets=False)
 def bench_stream(
-    shards: Annotated[Path, typer.Option("--shards", help="A dataset: a folder that facegan prep wrote.")],
-    images: Annotated[int, typer.Option("--images", min=1, help="Images a measurement.")] = 20_000,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 128,
-    workers: Workers = "auto",
+    overrides: Overrides,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images per measurement.")] = 20_000,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per batch.")] = 128,
     pairs: Pairs = 3,
     json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
-    """Images a second: our batches beside webdataset's own pipeline."""
-    processes = whole_number(workers, "--workers")
+    """Images per second: facegan's batches against webdataset's own pipeline."""
+    source = FacesConfig.of(overrides)
+    if not source.shards:
+        raise SettingsError("facegan bench stream needs faces. Name a dataset of facegan prep with --shards OUT.")
     from facegan.bench.stream import bench_stream as run
 
-    console = make_console(quiet)
-    _print(run(shards, images=images, batch=batch, workers=processes, pairs=pairs, console=console), json)
+    workers, console = count_or_none(source.workers), Console(quiet=quiet)
+    result = run(Path(source.shards), images=images, batch=batch, workers=workers, pairs=pairs, console=console)
+    _print(result, json)
 
 
-@app.command("train")
+@bench.command("train")
+@options(TrainConfig, FacesConfig, only="method batch precision graphs shards device", sets=False)
 def bench_train(
-    method: Annotated[str, setting(TrainConfig, "method")] = TrainConfig.default("method"),
-    batch: Annotated[int | None, setting(TrainConfig, "batch", by_method=True)] = None,
-    precision: Annotated[str, setting(TrainConfig, "precision")] = TrainConfig.default("precision"),
-    shards: Annotated[
-        Path | None,
-        typer.Option("--shards", help="A dataset of 64×64 faces: measure the whole, data included, from it."),
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Rounds a measurement.")] = 4,
-    device: Device = "auto",
-    no_graphs: Annotated[bool, typer.Option("--no-graphs", help="Never record rounds as CUDA graphs.")] = False,
+    overrides: Overrides,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps per measurement.")] = 4,
     roofline: Annotated[
-        bool, typer.Option("--roofline", help="Measure the device's limits too, and state the shares of them.")
+        bool, typer.Option("--roofline", help="Also measure the device's limits, and print the shares of them.")
     ] = False,
     pairs: Pairs = 3,
     json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
-    """Images a second: our rounds beside the plain fp32 loop, on one random batch of 64×64, or whole from shards."""
+    """Images per second: training steps against a plain fp32 loop, on a random batch of 64×64 or on --shards."""
+    source, config = FacesConfig.pop_from(overrides), TrainConfig.resolve(overrides)
     from facegan.bench.train import bench_train as run
 
-    batches = {"batch": batch} if batch else {}
-    bench = run(
-        TrainConfig.for_method(method, precision=precision, graphs=not no_graphs, **batches),
+    result = run(
+        config,
         steps=steps,
-        device=device,
+        device=source.device,
         pairs=pairs,
         with_roofline=roofline,
-        shards=shards,
-        console=make_console(quiet),
+        shards=Path(source.shards) if source.shards else None,
+        console=Console(quiet=quiet),
     )
-    _print(bench, json)
+    _print(result, json)

@@ -1,4 +1,4 @@
-"""``facegan models``: detector models, and where they are."""
+"""``facegan models`` and ``doctor``: detector models, and whether everything that facegan needs is installed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, Json
+from facegan.cli.options import Json, options
 from facegan.console import print_json, print_result, print_table
 from facegan.errors import ModelError, SettingsError, one_of, suggest
 from facegan.files import human_bytes
 
-app = typer.Typer(help="List and fetch the face detection models.", no_args_is_help=True)
+models = typer.Typer(help="List and download the face detection models.", no_args_is_help=True)
 
 
-@app.command("list")
-def list_models(json: Json = False, debug: Debug = False) -> None:
-    """Which models there are, where each was found, and whether its checksum is right."""
+@models.command("list")
+@options()
+def list_models(json: Json = False) -> None:
+    """List the models: where each was found, and whether its checksum matches."""
     from facegan.faces.detect import cache_folder, find_model
     from facegan.manifests import known_models
 
@@ -34,25 +35,25 @@ def list_models(json: Json = False, debug: Debug = False) -> None:
     table = [[r["name"], r["title"], human_bytes(r["bytes"]), r["sha256"][:12], r["path"] or r["state"]] for r in rows]
     print_table(["name", "model", "size", "sha256", "where"], table)
     if any(row["state"] == "missing" for row in rows):
-        print_result("Missing ones are fetched when they are first needed, or now by: facegan models pull")
+        print_result("Missing models are downloaded when first needed, or now by: facegan models pull")
 
 
-@app.command("pull")
+@models.command("pull")
+@options()
 def pull(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="short, full; all where none is named.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="short or full; all if none is named.")
     ] = None,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
-    """Fetch models into the user cache, each checked by its SHA-256."""
+    """Download models into the user cache and check their SHA-256."""
     from facegan.faces.detect import resolve_model
     from facegan.manifests import known_models
 
     known = known_models()
     for name in names or []:
         if name not in known:
-            raise SettingsError(f"There is no model '{name}': choose {one_of(known)}.{suggest(name, known)}")
+            raise SettingsError(f"There is no model '{name}'. Choose {one_of(known)}.{suggest(name, known)}")
     paths = {name: str(resolve_model(known[name])) for name in names or known}
     if json:
         print_json(paths)
@@ -60,13 +61,11 @@ def pull(
         print_result(*(f"{name}  {path}" for name, path in paths.items()))
 
 
-# ``facegan doctor``: is everything here that facegan needs?
+@options()
+def doctor(json: Json = False) -> None:
+    """Show what is installed, the hardware, the detector models, and what is missing, with its remedy.
 
-
-def doctor(json: Json = False, debug: Debug = False) -> None:
-    """One table of what is installed, the hardware, the detector models, and what is missing, with its remedy.
-
-    Exit code 1 where something is missing that facegan can't do without.
+    The exit code is 1 if something is missing that facegan needs.
     """
     from facegan.doctor import examine
 
@@ -76,7 +75,7 @@ def doctor(json: Json = False, debug: Debug = False) -> None:
     else:
         marks = {True: "ok", False: "MISSING"}
         print_table(["", "what", "found"], [[marks[f.ok], f.what, f.found] for f in findings])
-        for ok, heading in ((False, "To mend it:"), (True, "If you need it:")):
+        for ok, heading in ((False, "To fix it:"), (True, "If you need it:")):
             remedies = dict.fromkeys(f.remedy for f in findings if f.remedy and f.ok == ok)
             if remedies:
                 print_result(heading, *(f"  {remedy}" for remedy in remedies))

@@ -2,103 +2,71 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from facegan.cli.options import (
-    Debug,
     DryRun,
     Json,
+    Overrides,
     Quiet,
     RecipeFile,
-    Set,
     TrustCode,
-    explicit_options,
-    make_console,
-    merge_overrides,
-    say_not_tried,
-    setting,
+    options,
+    resolved,
+    warn_not_tried,
 )
 from facegan.config import PrepConfig
-from facegan.console import human_seconds, print_json, print_result
-from facegan.errors import SettingsError, suggest
+from facegan.config.base import not_available
+from facegan.config.resources import PhotosConfig
+from facegan.console import Console, human_seconds, print_json, print_result
+from facegan.errors import SettingsError
 from facegan.files import human_bytes
 
 
+@options(PrepConfig, PhotosConfig)
 def prep(
-    context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, archive, table or array; see below.")],
+    source: Annotated[str, typer.Argument(metavar="PHOTOS", help="A folder, archive, table or array; see above.")],
     out: Annotated[
-        str, typer.Argument(metavar="OUT", help="The dataset's folder, or a URL; continued where it exists.")
+        str, typer.Argument(metavar="OUT", help="The dataset's folder, or a URL; an existing dataset is continued.")
     ],
-    size: Annotated[int, setting(PrepConfig, "size")] = PrepConfig.default("size"),
-    crop: Annotated[str, setting(PrepConfig, "crop")] = PrepConfig.default("crop"),
-    margin: Annotated[float, setting(PrepConfig, "margin")] = PrepConfig.default("margin"),
-    detector: Annotated[str, setting(PrepConfig, "detector")] = PrepConfig.default("detector"),
-    rotate: Annotated[str, setting(PrepConfig, "rotate")] = PrepConfig.default("rotate"),
-    model: Annotated[Path | None, typer.Option("--model", help="A detector model (.tflite) of your own.")] = None,
-    min_score: Annotated[float, setting(PrepConfig, "min_score")] = PrepConfig.default("min_score"),
-    faces: Annotated[str, setting(PrepConfig, "faces")] = PrepConfig.default("faces"),
-    min_face: Annotated[int, setting(PrepConfig, "min_face")] = PrepConfig.default("min_face"),
-    min_sharpness: Annotated[float, setting(PrepConfig, "min_sharpness")] = PrepConfig.default("min_sharpness"),
-    max_outside: Annotated[float, setting(PrepConfig, "max_outside")] = PrepConfig.default("max_outside"),
-    dedup: Annotated[str, setting(PrepConfig, "dedup")] = PrepConfig.default("dedup"),
-    split: Annotated[str, setting(PrepConfig, "split")] = PrepConfig.default("split"),
-    format: Annotated[str, setting(PrepConfig, "format")] = PrepConfig.default("format"),
-    shard_size: Annotated[int, setting(PrepConfig, "shard_size")] = PrepConfig.default("shard_size"),
-    workers: Annotated[str, typer.Option("--workers", help="Processes: auto or a number.")] = "auto",
+    overrides: Overrides,
     engine: Annotated[str, typer.Option("--engine", help="local: processes here; ray: a Ray cluster.")] = "local",
     ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="An existing cluster; else one is started here.")
+        str | None, typer.Option("--ray-address", help="A running cluster; by default one is started here.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photographs, by name.")] = None,
-    no_follow_links: Annotated[
-        bool, typer.Option("--no-follow-links", help="Leave out a folder's symbolic links.")
-    ] = False,
-    download: Annotated[bool, typer.Option("--download", help="torchvision:NAME may fetch what is missing.")] = False,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Rebuild damaged shards; retry unreachable photographs.")
-    ] = False,
-    attributes: Annotated[
-        Path | None, typer.Option("--attributes", help="CelebA's list_attr_celeba.txt: into each JSON.")
-    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Rebuild damaged shards; retry failed downloads.")] = False,
     no_source_paths: Annotated[
         bool, typer.Option("--no-source-paths", help="Do not record where the photographs are.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the dataset in OUT and prepare again.")] = False,
     trust_code: TrustCode = False,
     recipe: RecipeFile = None,
-    sets: Set = None,
     json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Detect and crop faces into WebDataset shards. Every photograph is accounted for in OUT/photos.parquet.
 
     PHOTOS is a folder, a .tar(.gz) or .zip, a .parquet with a column of images or URLs, a .npz, .npy or idx file, or
     several of them ('laion/{00000..00099}.tar'); by path or URL (s3://, https://, hf://); or torchvision:NAME.
 
-    Stopped (Ctrl-C, a crash, a power cut), the same command goes on; with new photographs it adds them.
+    After Ctrl-C or a crash the same command continues; with new photographs it adds them.
     """
     if not source or not out:
-        raise SettingsError("PHOTOS and OUT can't be empty: name the photographs and the dataset's folder.")
-    from facegan.config.resources import names_of
-    from facegan.recipes.resolve import prep_settings
-
-    settings = [name for name in names_of("prep") if name != "out"]  # which a recipe has for facegan run
-    options = explicit_options(context, settings) | ({"follow_links": False} if no_follow_links else {})
-    photos, config = prep_settings(options, merge_overrides(PrepConfig, sets), recipe, trust_code=trust_code or dry_run)
+        raise SettingsError("PHOTOS and OUT cannot be empty. Name the photographs and the dataset's folder.")
+    with resolved("prep", overrides, recipe, trust_code or dry_run) as values:
+        photos, config = PhotosConfig.pop_from(values), PrepConfig.pop_from(values)
     if engine not in ("local", "ray"):
-        raise SettingsError(
-            f"--engine {engine} is not offered: choose local or ray.{suggest(engine, ['local', 'ray'])}"
-        )
+        raise SettingsError(not_available("--engine", engine, ("local", "ray")))
+    if dry_run and repair:
+        raise SettingsError("--dry-run cannot be used with --repair. Run facegan verify OUT to list the damage.")
     from facegan.prep.prepare import plan_prepare, run_prepare
     from facegan.prep.request import PrepareRequest
 
     request = PrepareRequest.of_config(
+        source,
         out,
         photos,
         config,
@@ -108,11 +76,9 @@ def prep(
         force=force,
         note_source=not no_source_paths,
     )
-    if dry_run and repair:
-        raise SettingsError("--dry-run does not go with --repair: facegan verify OUT tells what is to be mended.")
     if dry_run:
         plan = plan_prepare(request)
-        code = say_not_tried([config.detector])
+        code = warn_not_tried([config.detector])
         if json:
             print_json({**plan.to_json(), "not_tried": code})
         else:
@@ -122,7 +88,7 @@ def prep(
                 f"about {human_bytes(plan.about_bytes)} in {plan.out}"
             )
         return
-    result = run_prepare(request, make_console(quiet))
+    result = run_prepare(request, Console(quiet=quiet))
     if json:
         print_json(result.to_json())
         return

@@ -1,46 +1,48 @@
-"""``facegan report``: a page of a run."""
+"""``facegan report`` and ``compare``: a page of one run, and several runs side by side."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Debug, DryRun, Json, Quiet, TrustCode, make_console, say_not_tried
-from facegan.console import print_json, print_result
+from facegan.cli.options import DryRun, Json, Overrides, Quiet, TrustCode, options, warn_not_tried
+from facegan.config.resources import ReportConfig
+from facegan.console import Console, print_json, print_result, print_table
+from facegan.errors import SettingsError
+from facegan.run_dir import report_path
 
 
+@options(ReportConfig, sets=False)
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    overrides: Overrides,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="The page, which ends in .html; with --explore a folder. "
+            help="The page, a name that ends in .html; with --explore a folder. "
             "\\[default: RUN/report.html, or RUN/explorer]",
         ),
     ] = None,
-    explore: Annotated[
-        bool,
-        typer.Option("--explore", help="Make a folder whose index.html also draws new faces, in the reader's browser."),
-    ] = False,
     trust_code: TrustCode = False,
     json: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
-    """Make a page of a run to look at: samples, dataset, curves, warnings, metrics, settings.
+    """Make a page of a run: samples, dataset, curves, warnings, metrics, settings.
 
-    One HTML file under 5 MB that asks nothing of any network. It shows photographs of the dataset, whose terms hold for
-    it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened straight from disk.
+    The page is one HTML file under 5 MB that needs no network. It shows photographs of the dataset, so the dataset's
+    terms apply to it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened from disk.
     """
-    from facegan.report.write import check_report_path, report_path
+    from facegan.report.write import check_report_path
 
+    explore = ReportConfig.of(overrides).explore
     target = out or report_path(run, explore)
     check_report_path(target, explore)
-    from facegan.recipes.run import recipe_of_run
+    from facegan.recipes.baseline import recipe_of_run
     from facegan.report.runs import read_run
 
     read = read_run(run)
@@ -49,18 +51,16 @@ def report(
         if explore:
             from facegan.nets.weights import read_generator
 
-            code = say_not_tried([read_generator(run)[2].name])
-        what = {"run": str(run), "out": str(target), "explore": explore, "not_tried": code}
+            code = warn_not_tried([read_generator(run)[2].name])
         if json:
-            print_json(what)
+            print_json({"run": str(run), "out": str(target), "explore": explore, "not_tried": code})
         else:
-            print_result(f"a page of {run} with {read.last['images']:,} images would go into {target}")
+            print_result(f"A page of {run} with {read.last['images']:,} images would be written to {target}")
         return
-    console = make_console(quiet)
     if explore:
         from facegan.report.explorer import write_explorer
 
-        console.note("Writing the generator as ONNX (about half a minute) …")
+        Console(quiet=quiet).note("Exporting the generator to ONNX (about half a minute) …")
         page = write_explorer(read, target, recipe_of_run(read), trust_code=trust_code)
     else:
         from facegan.report.write import write_report
@@ -70,3 +70,53 @@ def report(
         print_json({"run": str(run), "out": str(page), "bytes": page.stat().st_size, "explore": explore})
     else:
         print_result(str(page))
+
+
+@options()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A page (.html) or a picture (.png): curves, and samples of the same latents."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples.")] = 0,
+    trust_code: TrustCode = False,
+    json: Json = False,
+) -> None:
+    """Show runs side by side: the settings that differ, rates, losses, findings, metrics."""
+    suffix = out.suffix.lower() if out else ""
+    if out is not None and suffix not in (".png", ".html"):
+        raise SettingsError(f"--out {out}: choose a name that ends in .html for a page, or in .png for a picture.")
+    from facegan.report.runs import read_run, titles
+    from facegan.report.write import differences, write_comparison, write_picture
+
+    runs = [read_run(folder) for folder in folders]
+    different = differences(runs)
+    if out is not None and suffix == ".html":
+        write_comparison(runs, out, seed, trust_code=trust_code)
+    elif out is not None:
+        write_picture(runs, out, seed=seed, trust_code=trust_code)
+    if json:
+        found = {"runs": [run.figures() for run in runs], "differences": different}
+        print_json(found | ({"out": str(out)} if out else {}))
+        return
+    metrics = sorted({name for run in runs for name in run.measured})
+    rows = [
+        [name, *("–" if value in (None, "") else str(value) for value in values)] for name, values in different.items()
+    ]
+    rows += [
+        ["images", *(f"{run.last['images']:,}" for run in runs)],
+        ["images/s", *(f"{run.images_per_second:,.0f}" for run in runs)],
+        ["generator's loss", *(_number(run.last["loss_g"], ".3f") for run in runs)],
+        ["discriminator's loss", *(_number(run.last["loss_d"], ".3f") for run in runs)],
+        *([f"best {name}", *(_number(run.measured.get(name), ".4g") for run in runs)] for name in metrics),
+        ["health", *(", ".join(sorted({row["health"] for row in run.findings})) or "healthy" for run in runs)],
+    ]
+    print_table(["", *titles(runs)], rows)
+    if out is not None:
+        print_result(f"curves and samples: {out}")
+
+
+def _number(value: float | None, form: str) -> str:
+    """``–`` if there is no finite value."""
+    return "–" if value is None or not math.isfinite(value) else format(value, form)

@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,21 +15,32 @@ from facegan.console import show_breaks, shown
 from facegan.errors import SettingsError, one_of, suggest
 
 Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def setting(default: Any, help: str, unit: str = "", **rules: Any) -> Any:
+    """A field of `Settings`: all that options, recipes and docs show of it. ``rules``: as `pydantic.Field` has them.
+
+    Help starts with a noun or a choice; that of a flag starts with a verb, so that "do not" can precede it.
+    """
+    return Field(default, description=help, json_schema_extra={"unit": unit}, **rules)
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, errors as sentences."""
+    """Base of all settings: frozen, unknown names refused, errors as sentences."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     section: ClassVar[str] = "settings"
+    options: ClassVar[str] = ""  # settings that are options of their command, the others need --set; "": all
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Checked settings from plain values.
 
         Raises:
-            SettingsError: names the setting, the value, the rule and, for misspelt names, the nearest one.
+            SettingsError: names the setting, the value, the rule and, for misspelt names, the closest one.
         """
         try:
             return cls(**values)
@@ -37,8 +48,23 @@ class Settings(BaseModel):
             raise SettingsError(show_breaks(cls._sentence(error.errors()[0]), [*values, *values.values()])) from None
 
     @classmethod
+    def pop_from(cls, values: dict[str, Any]) -> Self:
+        """`of` the values that belong to this class; they are removed from ``values``."""
+        return cls.of({name: values.pop(name) for name in cls.model_fields if name in values})
+
+    @classmethod
     def default(cls, name: str) -> Any:
         return cls.model_fields[name].default
+
+    @classmethod
+    def default_text(cls, name: str) -> str:
+        """The default as help shows it; "" for none."""
+        return str(cls.default(name) or "") if cls.default(name) != 0 else "0"
+
+    @classmethod
+    def unit(cls, name: str) -> str:
+        extra = cls.model_fields[name].json_schema_extra
+        return str(extra["unit"]) if isinstance(extra, dict) else ""
 
     @classmethod
     def describe(cls, name: str) -> str:
@@ -56,13 +82,17 @@ class Settings(BaseModel):
         if problem["type"] == "extra_forbidden":
             return f"There is no setting '{name}' in [{cls.section}].{suggest(name, cls.model_fields)}"
         if problem["type"] == "literal_error":
-            choices = choices_of(cls.model_fields[name].annotation)
-            value = problem["input"]
-            return f"{option} {value} is not offered: choose {one_of(choices)}.{suggest(str(value), map(str, choices))}"
+            return not_available(option, problem["input"], choices_of(cls.model_fields[name].annotation))
         if problem["type"] == "value_error":
             return str(problem["ctx"]["error"])
         rule = problem["msg"].removeprefix("Input should be ").rstrip(".")
-        return f"{option} {problem['input']}: it has to be {rule}."
+        return f"{option} {problem['input']} must be {rule}."
+
+
+def not_available(option: str, value: object, choices: Iterable[object]) -> str:
+    """``"--size 63 is not available. Choose 28, 32, 64 or 128."``, with the closest choice."""
+    names = [str(choice) for choice in choices]
+    return f"{option} {value} is not available. Choose {one_of(names)}.{suggest(str(value), names)}"
 
 
 def choices_of(annotation: Any) -> tuple[Any, ...]:
@@ -84,7 +114,7 @@ def by_comma(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-# Lengths of a training as people write them, in images: ``200000``, ``200k``, ``5M``, ``2000st``, ``50ep``.
+# Lengths of a training as people write them: ``200000``, ``200k``, ``5M`` images, ``2000st`` steps, ``50ep`` epochs.
 
 _NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*(k|M|st|ep|)", re.ASCII)
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
@@ -95,30 +125,28 @@ def in_epochs(value: Any) -> bool:
 
 
 def images_of(value: Any, option: str, step_images: int, faces: int | None) -> Any:
-    """A length in images; what is no text is given back for others to check.
+    """A length as a number of images; a value that is not text is returned unchanged.
 
     Args:
-        value: a number of images, with ``k`` or ``M`` for thousands and millions; of steps (``st``): rounds of all of
-            the discriminator's and the generator's steps; or of epochs (``ep``): how often each face is shown once.
-        option: names the value in errors.
-        step_images: images of a step.
-        faces: how many an epoch shows; None where no dataset is known.
+        option: the name in errors.
+        step_images: images of a training step: one pass of all discriminator and generator steps.
+        faces: images of an epoch; None if no dataset is known.
 
     Raises:
-        ValueError: text that is no length, with a sentence.
+        ValueError: the text is not a length, with a sentence.
     """
     if not isinstance(value, str):
         return value
     found = _NUMBER.fullmatch(value.strip())
     if not found:
         raise ValueError(
-            f"{option} {shown(value)}: write a length in images (200000, 200k, 5M), in steps (2000st) or in "
+            f"{option} {shown(value)} is not a length. Write images (200000, 200k, 5M), steps (2000st) or "
             "epochs (50ep)."
         )
     number, unit = float(found[1].replace("_", "")), found[2]
     if unit == "ep" and faces is None:
-        raise ValueError(f"{option} {value}: an epoch is as long as the dataset, and here none is known: use images.")
+        raise ValueError(f"{option} {value}: the length of an epoch is unknown without a dataset. Use images.")
     images = number * (_FACTORS.get(unit) or (step_images if unit == "st" else faces or 0))
     if unit in ("", "st") and not number.is_integer():
-        raise ValueError(f"{option} {value}: it has to be a whole number of {'steps' if unit else 'images'}.")
+        raise ValueError(f"{option} {value} must be a whole number of {'steps' if unit else 'images'}.")
     return math.ceil(images)

@@ -1,4 +1,4 @@
-"""Where a command finds its files, and what it runs on: settings that change no result, beside those that do."""
+"""Files, devices and processes of the commands: settings that hardly change a result. And the sections of recipes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from facegan.config.base import Positive, Settings
+from facegan.config.base import Positive, Settings, setting
 from facegan.config.evaluate import EvalConfig
 from facegan.config.prep import PrepConfig
 from facegan.config.sample import ExportConfig
@@ -18,125 +18,134 @@ from facegan.unpack import MAX_RATIO
 
 def _workers(value: str) -> str:
     if value != "auto" and (not (value.isascii() and value.isdigit()) or int(value) < 1):
-        raise ValueError(f"--workers {value}: it has to be auto, or a whole number from 1 up.")
+        raise ValueError(f"--workers {value} must be auto, or a whole number from 1 up.")
     return value
 
 
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value, re.ASCII):
-        raise ValueError(f"--device {value} is not offered: choose auto, cpu, cuda, cuda:N or mps.")
+        raise ValueError(f"--device {value} is not available. Choose auto, cpu, cuda, cuda:N or mps.")
     return value
 
 
 def _local(value: str) -> str:
     if is_url(value):
         raise ValueError(
-            f"prep.out = {value}: a recipe makes its dataset in a folder of this machine.\n"
-            "Make one behind a URL with facegan prep, and train on it by a recipe with train.shards and no [prep]."
+            f"prep.out = {value}: a recipe writes its dataset to a folder of this machine.\n"
+            "Run facegan prep for a dataset at a URL, and name it as train.shards in a recipe without [prep]."
         )
     return value
 
 
 Workers = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_workers)]
+Device = Annotated[str, AfterValidator(_device)]
+_DEVICE = "auto, cpu, cuda, cuda:N or mps; changes last bits only"
+
+
+def count_or_none(workers: str) -> int | None:
+    """``auto`` is None."""
+    return None if workers == "auto" else int(workers)
 
 
 class PhotosConfig(Settings):
-    """What ``[prep]`` says beside `PrepConfig`: which photographs, and where their faces go."""
+    """How ``facegan prep`` reads photographs."""
 
     section: ClassVar[str] = "prep"
-    MACHINE: ClassVar[frozenset[str]] = frozenset(
-        {"workers", "download", "fetch_ahead", "max_unpacked_ratio"}
-    )  # change no result
+    options: ClassVar[str] = "model limit attributes download follow_links workers"
 
-    source: str = Field(
-        description="the photographs, as facegan prep takes them: a folder, an archive, a table, an array, a URL, "
-        "torchvision:NAME; or portraits:N[:SEED], drawn into the run's folder"
+    limit: Positive | None = setting(None, "only the first N photographs, by name", "photographs")
+    model: str = setting("", "your own detector model, a .tflite file", "path")
+    attributes: str = setting("", "CelebA's list_attr_celeba.txt, for the JSON", "path")
+    download: bool = setting(False, "download missing files of torchvision:NAME")
+    follow_links: bool = setting(True, "follow symbolic links in a folder")
+    max_unpacked_ratio: Positive = setting(
+        MAX_RATIO,
+        "an archive, array or table that unpacks to more than this many times its size, and to more than 512 MiB, is "
+        "refused; photographs reach 3; changes no result",
     )
-    out: Annotated[str, AfterValidator(_local)] = Field(
-        default="", description="the dataset's folder, where it is not to be DIR/faces: several recipes may share one"
+    workers: Workers = setting("auto", "auto (all CPUs, if memory allows) or a number; changes no result", "processes")
+    fetch_ahead: int = setting(
+        FETCH_AHEAD,
+        "photographs at URLs that a process requests at once; changes no result",
+        "photographs",
+        ge=1,
+        le=MOST_REQUESTS,
     )
-    limit: Positive | None = Field(default=None, description="only the first N photographs, by name")
-    model: str = Field(default="", description="a detector model (.tflite) of one's own")
-    attributes: str = Field(default="", description="CelebA's list_attr_celeba.txt: into each sample's JSON")
-    download: bool = Field(default=False, description="torchvision:NAME may fetch what is missing")
-    follow_links: bool = Field(default=True, description="a folder's symbolic links count as what they lead to")
-    max_unpacked_ratio: Positive = Field(
-        default=MAX_RATIO,
-        description="an archive, array or table that unpacks to more than so many times its size, and to more than "
-        "512 MiB, is refused; photographs reach 3 times; changes no result",
+
+
+class RecipePaths(Settings):
+    """The arguments of ``facegan prep``, as settings of a recipe."""
+
+    section: ClassVar[str] = "prep"
+
+    source: str = setting(
+        ...,
+        "the photographs, as facegan prep takes them: a folder, an archive, a table, an array, a URL, "
+        "torchvision:NAME; or portraits:N[:SEED], drawn into the experiment's folder",
+        "path or URL",
     )
-    workers: Workers = Field(
-        default="auto", description="processes: auto (all CPUs, if memory allows) or a number; changes no result"
-    )
-    fetch_ahead: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] = Field(
-        default=FETCH_AHEAD,
-        description="photographs behind URLs that a process asks for at once; 1: one after another; changes no result",
+    out: Annotated[str, AfterValidator(_local)] = setting(
+        "", "the dataset's folder if it is not DIR/faces: several recipes can share one"
     )
 
 
 class FacesConfig(Settings):
-    """What ``[train]`` says beside `TrainConfig`: on which faces, from which weights, and by what means."""
+    """On which faces and device ``facegan train`` runs, and from which weights it starts."""
 
     section: ClassVar[str] = "train"
-    MACHINE: ClassVar[frozenset[str]] = frozenset({"device", "cache", "workers"})  # change no result, but last bits
 
-    shards: str = Field(
-        default="", description="a dataset's folder or URL, in a recipe without [prep]; else that of [prep]"
+    shards: str = setting(
+        "",
+        "a dataset of facegan prep: its folder or URL; or tar files, or pipe:COMMAND; in recipes without [prep]",
+        "path or URL",
     )
-    split: Literal["train", "val", "test"] = Field(default="train", description="which part of the dataset")
-    init: str = Field(default="", description="trained weights to start from: a generator's file, a checkpoint, a run")
-    device: Annotated[str, AfterValidator(_device)] = Field(
-        default="auto", description="auto, cpu, cuda, cuda:N or mps; changes last bits alone"
-    )
-    cache: Literal["auto", "gpu", "ram", "off"] = Field(
-        default="auto", description="where decoded faces stay; changes no result"
-    )
-    workers: Workers = Field(
-        default="auto", description="threads that decode: auto (all CPUs) or a number; changes no result"
-    )
+    split: Literal["train", "val", "test"] = setting("train", "part of the dataset")
+    init: str = setting("", "trained weights to start from: a generator's file, a checkpoint or a run", "path")
+    device: Device = setting("auto", _DEVICE)
+    cache: Literal["auto", "gpu", "ram", "off"] = setting("auto", "where decoded faces are kept; changes no result")
+    workers: Workers = setting("auto", "auto (all CPUs) or a number; changes no result", "threads")
 
 
 class EvalResources(Settings):
     """Files and the device of an evaluation: they decide which metrics are available, not their values."""
 
     section: ClassVar[str] = "eval"
-    MACHINE: ClassVar[frozenset[str]] = frozenset({"device"})  # changes no result, but last bits
 
-    inception_weights: str = Field(
-        default="", description="a file of Inception's weights; else they are looked for, and fetched once"
+    inception_weights: str = setting(
+        "",
+        "weights for fid, kid, inception_score, precision and recall: torch-fidelity's file, or a .safetensors of its "
+        "tensors; by default found locally or downloaded once",
+        "path",
     )
-    clip_weights: str = Field(
-        default="",
-        description="a file of CLIP's weights; else looked for, and fetched once where its metrics are named",
+    clip_weights: str = setting(
+        "",
+        "weights for fid_clip and kid_clip: a .safetensors as OpenCLIP publishes OpenAI's; by default found locally, "
+        "or downloaded once (605 MB) if --metrics names them",
+        "path",
     )
-    statistics: str = Field(default="", description="an .npz with mu and sigma of others, that the FID is to")
-    device: Annotated[str, AfterValidator(_device)] = Field(
-        default="auto", description="auto, cpu, cuda, cuda:N or mps; changes last bits alone"
-    )
+    statistics: str = setting("", "an .npz with mu and sigma of another data set, as the reference of the FID", "path")
+    device: Device = setting("auto", _DEVICE)
 
 
 class ReportConfig(Settings):
-    """What ``[report]`` says: a page of the run, made last."""
+    """What ``facegan report`` writes."""
 
     section: ClassVar[str] = "report"
 
-    explore: bool = Field(
-        default=False, description="a folder whose page draws new faces, instead of one file; needs facegan[onnx]"
-    )
+    explore: bool = setting(False, "write a folder whose page draws new faces, not one file; needs facegan[onnx]")
 
 
 SECTIONS: dict[str, tuple[type[Settings], ...]] = {
-    "prep": (PhotosConfig, PrepConfig),
+    "prep": (RecipePaths, PhotosConfig, PrepConfig),
     "train": (FacesConfig, TrainConfig),
     "eval": (EvalResources, EvalConfig),
     "export": (ExportConfig,),
     "report": (ReportConfig,),
 }
 # Settings that name a file or folder of this machine, unless they are URLs or the like.
-FILES = {
-    "prep": ("source", "model", "attributes"),
-    "train": ("shards", "init"),
-    "eval": ("inception_weights", "clip_weights", "statistics"),
+PATHS = {
+    section: [name for config in configs for name in config.model_fields if config.unit(name).startswith("path")]
+    for section, configs in SECTIONS.items()
 }
 
 

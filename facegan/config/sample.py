@@ -1,108 +1,99 @@
-"""Settings of ``facegan sample``."""
+"""Settings of ``facegan sample`` and ``facegan export``."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
-from facegan.config.base import Positive, Settings
+from facegan.config.base import NotNegative, Positive, Seed, Settings, setting
 
 MOST_SEEDS = 10_000_000
 
 
-def _numbers(text: str) -> str:
-    """The same text without blanks.
-
-    Raises:
-        ValueError: it is no list of seeds.
-    """
+def _seeds(text: str) -> str:
+    """The text without spaces; raises ValueError if it is not a list of seeds."""
     text = re.sub(r"\s", "", text)
     if text:
-        _expanded(text)
+        _expand(text)
     return text
 
 
-def _expanded(text: str) -> tuple[int, ...]:
+def _expand(text: str) -> tuple[int, ...]:
     ranges = []
     for part in text.split(","):
         found = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part, re.ASCII)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if first > last:
-            raise ValueError(f"--seeds {text}: write numbers and ranges by comma, such as 0-63 or 1,5,9-12.")
+            raise ValueError(f"--seeds {text}: write numbers and ranges, such as 0-63 or 1,5,9-12.")
         ranges.append(range(first, last + 1))
     if sum(map(len, ranges)) > MOST_SEEDS:
-        raise ValueError(f"--seeds {text}: these are more than {MOST_SEEDS:,}, the most that can be named.")
+        raise ValueError(f"--seeds {text}: the maximum is {MOST_SEEDS:,} seeds.")
     return tuple(number for numbers in ranges for number in numbers)
 
 
 class SampleConfig(Settings):
-    """Which samples ``facegan sample`` draws, and how they move in a film."""
+    """Which samples ``facegan sample`` draws, and how they move in an animation."""
 
     section: ClassVar[str] = "sample"
+    options: ClassVar[str] = "n seed seeds latents frames fps walks"
 
-    n: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
-        default=None,
-        description="how many samples, by default 64 (--training-progress 16); with --interpolate the faces that a "
-        "walk visits, by default 8; with --latents by default all",
+    n: int | None = setting(
+        None,
+        "number of samples: by default 64, with --training-progress 16; with --interpolate the faces of a walk, by "
+        "default 8; with --latents by default all",
+        gt=0,
+        le=10**9,
     )
-    seed: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="which samples: image i follows from the seed and i, whatever n is"
+    seed: NotNegative = setting(0, "seed: image i depends on the seed and i, not on n")
+    seeds: Annotated[str, AfterValidator(_seeds)] = setting(
+        "", "instead of --seed: one image per seed, 0-63 or 1,5,9-12; each equals the first image of that --seed"
     )
-    seeds: Annotated[str, AfterValidator(_numbers)] = Field(
-        default="", description="instead: one image of each seed, 0-63 or 1,5,9-12; the same as the first of --seed"
+    latents: str = setting("", "instead of --seed: latents from a .npy, .npz or .safetensors file, float (N, latent)")
+    frames: int = setting(24, "with --interpolate: frames between two faces", "frames", gt=0, le=100_000)
+    fps: float | None = setting(
+        None,
+        "frames per second: by default 24, with --training-progress 2",
+        "frames/s",
+        ge=0.01,
+        le=120,
     )
-    latents: str = Field(
-        default="", description="instead: latents from a .npy, .npz or .safetensors file, float (N, latent)"
-    )
-    frames: Annotated[int, Field(gt=0, le=100_000)] = Field(
-        default=24, description="with --interpolate the frames from one face to the next"
-    )
-    fps: Annotated[float, Field(ge=0.01, le=120)] | None = Field(
-        default=None, description="frames a second of a film; 24 by default, 2 with --training-progress"
-    )
-    walks: Annotated[int, Field(gt=0, le=10_000)] = Field(
-        default=1, description="with --interpolate the walks beside one another, as a grid"
-    )
-    shard_size: Positive = Field(default=1000, description="with --shards the samples of a shard")
+    walks: int = setting(1, "with --interpolate: walks to show side by side in a grid", "walks", gt=0, le=10_000)
+    shard_size: Positive = setting(1000, "with --shards: samples per shard", "samples")
 
     @property
     def seed_list(self) -> tuple[int, ...]:
         """The numbers of ``seeds``."""
-        return _expanded(self.seeds) if self.seeds else ()
+        return _expand(self.seeds) if self.seeds else ()
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         if self.seeds and self.latents:
-            raise ValueError("--seeds and --latents both say which samples: leave one of them out.")
+            raise ValueError("--seeds and --latents both choose the samples. Leave one of them out.")
         for name in ("seeds", "latents"):
             if getattr(self, name) and self.seed:
-                raise ValueError(f"--seed {self.seed} changes nothing beside --{name}: leave one of them out.")
+                raise ValueError(f"--seed {self.seed} has no effect with --{name}. Leave one of them out.")
         if self.seeds and self.n:
-            raise ValueError(f"--n {self.n} changes nothing beside --seeds, which says how many: leave it out.")
+            raise ValueError(f"--n {self.n} has no effect with --seeds, which sets the number. Leave it out.")
         return self
 
 
-# Settings of ``facegan export``.
-
-
 class ExportConfig(Settings):
-    """What of a generator ``facegan export`` writes."""
+    """Which files ``facegan export`` writes."""
 
     section: ClassVar[str] = "export"
+    options: ClassVar[str] = "onnx fp16 int8"
 
-    onnx: bool = Field(default=False, description="generator.onnx: float32, any number of latents at once")
-    fp16: bool = Field(default=False, description="generator-fp16.onnx: half the size, with onnx")
-    int8: bool = Field(default=False, description="generator-int8.onnx: a quarter of the size, with onnx")
-    program: bool = Field(default=True, description="generator.pt2: a torch.export program")
-    samples: Annotated[int, Field(gt=0, le=10_000)] = Field(default=64, description="faces in samples.png")
-    compared: Annotated[int, Field(gt=0, le=100_000)] = Field(
-        default=64, description="samples by which ONNX files are compared with PyTorch"
-    )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="which samples")
+    onnx: bool = setting(False, "write generator.onnx: float32, any batch size")
+    fp16: bool = setting(False, "write generator-fp16.onnx too, half the size")
+    int8: bool = setting(False, "write generator-int8.onnx too, a quarter of the size")
+    program: bool = setting(True, "write generator.pt2, a torch.export program")
+    samples: int = setting(64, "faces in samples.png", "images", gt=0, le=10_000)
+    compared: int = setting(64, "samples on which ONNX files are compared with PyTorch", "images", gt=0, le=100_000)
+    seed: Seed = setting(0, "seed of the samples")
 
     @property
     def with_onnx(self) -> bool:
-        """The smaller files are made of the float32 one, and stand beside it."""
+        """The smaller files are made from the float32 one, which is written too."""
         return self.onnx or self.fp16 or self.int8

@@ -7,12 +7,21 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from facegan.config.base import Positive, Settings, by_comma, choices_of, images_of, plain_number
+from facegan.config.base import (
+    NotNegative,
+    Positive,
+    Seed,
+    Settings,
+    by_comma,
+    choices_of,
+    images_of,
+    in_epochs,
+    plain_number,
+    setting,
+)
 from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.plugins import is_import_path
-
-# What a method, and what a pair of nets, sets apart from the defaults of `facegan.config.train`.
 
 Method = Literal["dcgan", "wgan-gp"]
 Nets = Literal["dcgan", "dcgan-fc", "dcgan-pool", "mnist-conv", "mlp", "resnet", "began", "r3gan"]
@@ -21,10 +30,10 @@ Loss = Literal[
 ]
 LatentDistribution = Literal["normal", "uniform", "uniform01", "sphere"]
 
-# What a method sets apart from the defaults of `facegan.config.train`. dcgan: Radford et al. 2015. wgan-gp: Gulrajani
-# et al. 2017, algorithm 1, but with one step of the critic at thrice the generator's rate for its five at the same, as
-# the code of Heusel et al. 2017 has one ("two time scales"), and half its batch: after as many images the generator has
-# taken ten times the steps. BENCHMARKS.md has what comes of both.
+# Settings of a method that differ from the defaults. dcgan: Radford et al. 2015. wgan-gp: Gulrajani et al. 2017,
+# algorithm 1, but with one critic step at three times the generator's rate instead of five at the same rate, as in the
+# code of Heusel et al. 2017 ("two time scales"), and half the batch: after as many images the generator has taken ten
+# times the steps. BENCHMARKS.md compares both.
 METHODS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "wgan-gp": {
@@ -38,7 +47,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What a pair of nets sets apart from them, as its paper or code has it; a method's settings go before.
+# Settings of a pair of nets that differ from the defaults, from its paper or code. A method's settings override them.
 NETS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "dcgan-fc": {"norm": "none", "latent": 128},
@@ -51,13 +60,17 @@ NETS: dict[str, dict[str, Any]] = {
 }
 
 
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def defaults_of_nets(name: str) -> dict[str, Any]:
-    """What a pair of nets sets apart; one of a user's own (``MODULE:NAME``) has no norm that facegan could choose."""
+    """Settings of a pair of nets that differ from the defaults. facegan cannot choose the norm of a user's own pair."""
     return {"norm": "none"} if is_import_path(name) else NETS.get(name, {})
 
 
 def _augmentations(text: str) -> str:
-    """The same names, each once and in the order in which they are applied."""
+    """The names in the order in which they are applied, each once."""
     return _names(text, AUGMENTATIONS, "augment")
 
 
@@ -66,47 +79,46 @@ def _regularisers(text: str) -> str:
 
 
 def _nets(name: str) -> str:
-    return _known_or_own(name, choices_of(Nets), "nets", "a pair of nets (facegan.nets.Pair)")
+    return _known_or_own(name, choices_of(Nets), "nets", "pair (facegan.nets.Pair)")
 
 
 def _loss(name: str) -> str:
-    return _known_or_own(name, choices_of(Loss), "loss", "a loss (facegan.training.Loss)")
+    return _known_or_own(name, choices_of(Loss), "loss", "loss (facegan.training.Loss)")
 
 
 def _known_or_own(name: str, known: tuple[str, ...], setting: str, what: str) -> str:
     if name not in known and not is_import_path(name):
         raise ValueError(
-            f"train.{setting} = {name} is not offered: choose {one_of(known)},\n"
-            f"or name {what} of your own as MODULE:NAME.{suggest(name, known)}"
+            f"train.{setting} = {name} is not available. Choose {one_of(known)},\n"
+            f"or name your own {what} as MODULE:NAME.{suggest(name, known)}"
         )
     return name
 
 
 def _names(text: str, known: tuple[str, ...], setting: str) -> str:
-    """Names by comma: each once, in the order of ``known``; or ``none``."""
+    """Comma-separated names, each once, in the order of ``known``; or ``none``."""
     asked = [name.strip() for name in text.split(",")]
     for name in asked:
         if name not in known and text != "none":
             raise ValueError(
-                f"train.{setting} = {text}: there is no '{name}', only {one_of(known)}.{suggest(name, known)}"
+                f"train.{setting} = {text}: there is no '{name}'. Choose {one_of(known)}.{suggest(name, known)}"
             )
     return ",".join(name for name in known if name in asked) or "none"
 
 
 def _measured(text: str) -> str:
-    """Metrics by comma, each once, in the order given: the first chooses the best checkpoint, by its least value."""
+    """Comma-separated metrics, each once, in the given order. The lowest value of the first is the best."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in TRAINING_METRICS:
             raise ValueError(
-                f"train.eval_metrics = {text}: '{name}' is not measured on the way, only {one_of(TRAINING_METRICS)}."
-                f"{suggest(name, TRAINING_METRICS)}"
+                f"train.eval_metrics = {text}: '{name}' is not available during training.\n"
+                f"Choose {one_of(TRAINING_METRICS)}.{suggest(name, TRAINING_METRICS)}"
             )
     if METRIC_TABLE[names[0]].better != "less":
         first = one_of(name for name in TRAINING_METRICS if METRIC_TABLE[name].better == "less")
         raise ValueError(
-            f"train.eval_metrics = {text}: the best checkpoint is the one with the least of the first. "
-            f"Begin with {first}."
+            f"train.eval_metrics = {text}: the first must be a metric of which less is better. Start with {first}."
         )
     return ",".join(names)
 
@@ -115,148 +127,137 @@ AUGMENTATIONS = ("color", "translation", "cutout")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
 PER_SAMPLE = ("gp", "r1", "r2")  # dragan is one too, and was published with batch norm
 CROSS_ENTROPY = ("non-saturating", "minimax", "max-likelihood")
-# Settings that are lengths; a training is as long as it is in images, whatever the batch or the number of GPUs.
-LENGTHS = (
-    "images",
-    "d_warmup_images",
-    "g_warmup_images",
-    "ema_images",
-    "save_every",
-    "sample_every",
-    "log_every",
-    "eval_every",
-)
+# Settings that are lengths. They count images, whatever the batch size and the number of GPUs.
+LENGTHS = ("images", "d_warmup_images", "g_warmup_images", "ema_images")
+LENGTHS += ("save_every", "sample_every", "log_every", "eval_every")
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[int, Field(ge=0)]
 
 
 class TrainConfig(Settings):
-    """Everything that decides what ``facegan train`` learns, and how it saves what it learnt."""
+    """Everything that decides what ``facegan train`` learns, logs and saves."""
 
     section: ClassVar[str] = "train"
-    # What may differ between a run and its continuation: it changes no weight.
+    options: ClassVar[str] = (
+        "method images batch precision seed save_every sample_every log_every eval_every keep deterministic graphs"
+    )
+    # Settings that may change when a run resumes: they change no weight.
     FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
         {"images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "eval_metrics", "keep"}
         | {"milestones"}
     )
 
-    method: Method = Field(default="dcgan", description="nets, loss and schedule by name")
-    nets: Annotated[Nets | str, AfterValidator(_nets)] = Field(
-        default="dcgan",
-        description="pair of generator and discriminator; each has its own width, norm and latents; or MODULE:NAME: "
-        "your own (facegan.nets.Pair)",
+    method: Method = setting("dcgan", "nets, loss and schedule by name")
+    nets: Annotated[Nets | str, AfterValidator(_nets)] = setting(
+        "dcgan",
+        "pair of generator and discriminator, with its own default width, norm and latents; or MODULE:NAME: your own "
+        "(facegan.nets.Pair)",
     )
-    width: Positive = Field(
-        default=64, description="channels of the layer next to the pixels, or what a pair counts its channels by"
+    width: Positive = setting(64, "channels of the layer next to the pixels, or the pair's unit of width", "channels")
+    width_d: Positive | None = setting(None, "the discriminator's width, if it differs", "channels")
+    norm: Literal["batch", "none", "layer", "spectral"] = setting("batch", "normalisation in the discriminator")
+    sync_batchnorm: bool = setting(
+        False, "normalise over the batches of all processes (torch's SyncBatchNorm); GPUs only"
     )
-    width_d: Positive | None = Field(default=None, description="the discriminator's width, where it is another")
-    norm: Literal["batch", "none", "layer", "spectral"] = Field(
-        default="batch", description="normalisation inside the discriminator"
+    latent: Positive = setting(100, "length of a latent", "numbers")
+    latent_distribution: LatentDistribution = setting(
+        "normal",
+        "distribution of latents; uniform: in −1 … 1; uniform01: in 0 … 1; sphere: normal, scaled to length √latent",
     )
-    sync_batchnorm: bool = Field(
-        default=False, description="batch norm over the batches of all processes (torch's SyncBatchNorm); GPUs only"
+    image_range: float = setting(1.0, "r: the discriminator sees real and fake pixels in −r … r", gt=0, le=1)
+    loss: Annotated[Loss | str, AfterValidator(_loss)] = setting(
+        "non-saturating",
+        "adversarial loss; wgan-gp is wgan with the regulariser gp; or MODULE:NAME: your own (facegan.training.Loss)",
     )
-    latent: Positive = Field(default=100, description="length of a latent")
-    latent_distribution: LatentDistribution = Field(
-        default="normal",
-        description="how latents are drawn; uniform: in −1 … 1; uniform01: in 0 … 1; sphere: normal, of length √latent",
+    regulariser: Annotated[str, AfterValidator(_regularisers)] = setting(
+        "none", "gradient penalties on the discriminator: none, or some of gp,dragan,r1,r2"
     )
-    image_range: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="r: the discriminator sees pixels, real and fake, in −r … r"
+    gp_weight: float = setting(10.0, "weight λ of gp and dragan", ge=0)
+    r1_gamma: float = setting(10.0, "γ of r1 and r2, whose weight is γ/2", ge=0)
+    penalty_every: Positive = setting(1, "discriminator steps between penalties, each weighted by this number", "steps")
+    weight_clip: float = setting(0.0, "clip the discriminator's weights to ± this after each step; 0: off", ge=0)
+    label_smoothing: float = setting(0.0, "s: the target probability of real images is 1 − s", ge=0, lt=0.5)
+    began_gamma: float = setting(0.5, "γ of BEGAN: the target ratio of the errors of fake and real images", gt=0, le=1)
+    began_rate: Rate = setting(0.001, "λ_k of BEGAN: the step size of k", "per step")
+    images: Positive = setting(
+        5_000_000,
+        "length of the training: real images shown to the discriminator (200000, 200k, 5M), steps (2000st) or epochs "
+        "(50ep)",
+        "images",
     )
-    loss: Annotated[Loss | str, AfterValidator(_loss)] = Field(
-        default="non-saturating",
-        description="adversarial loss; wgan-gp is wgan with the regulariser gp; or MODULE:NAME: your own "
-        "(facegan.training.Loss)",
+    batch: Positive = setting(128, "batch size over all processes", "images")
+    grad_accum_steps: Positive = setting(1, "equal parts of a batch, computed in turn to save memory", "parts")
+    d_steps: Positive = setting(1, "discriminator steps per iteration", "steps")
+    g_steps: Positive = setting(1, "generator steps per iteration", "steps")
+    d_warmup_images: NotNegative = setting(0, "images at the start that train only the discriminator", "images")
+    g_warmup_images: NotNegative = setting(0, "images at the start that train only the generator", "images")
+    optimizer: Literal["adam", "rmsprop", "sgd"] = setting("adam", "optimizer of both nets")
+    lr_g: Rate = setting(2e-4, "generator's learning rate", "per step")
+    lr_d: Rate = setting(2e-4, "discriminator's learning rate", "per step")
+    beta1: Decay = setting(0.5, "Adam's decay of the gradient's mean", "per step")
+    beta2: Decay = setting(0.999, "Adam's and RMSProp's decay of the squared gradient's mean", "per step")
+    momentum: Decay = setting(0.0, "momentum of sgd and rmsprop", "per step")
+    schedule: Literal["constant", "cosine", "linear"] = setting(
+        "constant", "schedule of both learning rates; cosine and linear end at 0"
     )
-    regulariser: Annotated[str, AfterValidator(_regularisers)] = Field(
-        default="none", description="penalties on the discriminator's gradient: none, or of gp,dragan,r1,r2 by comma"
+    ema_images: float = setting(
+        10_000.0, "half-life of the generator's moving average; 0: use the last weights", "images", ge=0
     )
-    gp_weight: Annotated[float, Field(ge=0)] = Field(default=10.0, description="weight λ of gp and dragan")
-    r1_gamma: Annotated[float, Field(ge=0)] = Field(default=10.0, description="γ of r1 and r2, whose weight is γ/2")
-    penalty_every: Positive = Field(
-        default=1, description="discriminator steps between penalties; each then weighs as much more"
+    random_flip: bool = setting(False, "mirror each real image with probability ½")
+    augment: Annotated[str, AfterValidator(_augmentations)] = setting(
+        "none", "DiffAugment (Zhao et al. 2020): none, or some of color,translation,cutout"
     )
-    weight_clip: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="the discriminator's weights are kept within ± this after each step; 0: they are not"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", "auto: bf16 if the device supports it, else fp32; gradient penalties are always fp32"
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        default=0.0, description="s: real images are to be called real with probability 1 − s"
+    tf32: bool = setting(True, "use TF32 for fp32 on GPUs that have it; never in WGAN-GP's penalty")
+    deterministic: bool = setting(False, "use only GPU kernels that give the same bits each time")
+    graphs: bool = setting(True, "record steps as CUDA graphs and replay them, on NVIDIA GPUs")
+    seed: Seed = setting(0, "seed of all random numbers")
+    save_every: Positive = setting(50_000, "images between checkpoints", "images")
+    sample_every: Positive = setting(
+        10_000, "images between sample grids; if above 5k, also at 500, 1k, 2k and 5k images", "images"
     )
-    began_gamma: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.5, description="γ of BEGAN: the error of fake images relative to that of real ones"
+    log_every: Positive = setting(1_000, "images between rows of stats.jsonl", "images")
+    eval_every: NotNegative = setting(
+        0, "images between evaluations, which choose the best checkpoint; 0: never", "images"
     )
-    began_rate: Rate = Field(default=0.001, description="λ_k of BEGAN: how fast k follows")
-    images: Positive = Field(
-        default=5_000_000,
-        description="length of the training: real images shown to the discriminator (200000, 200k, 5M), or steps "
-        "(2000st) or epochs (50ep)",
+    eval_n: Positive = setting(2_048, "samples, and real faces, per evaluation", "images")
+    eval_metrics: Annotated[str, AfterValidator(_measured)] = setting(
+        "swd",
+        f"metrics of an evaluation, some of {','.join(TRAINING_METRICS)}; the checkpoint with the lowest value of the "
+        "first is the best",
     )
-    batch: Positive = Field(default=128, description="images a step, of all processes together")
-    grad_accum_steps: Positive = Field(
-        default=1, description="parts that a batch is computed in, one after the other, for less memory"
-    )
-    d_steps: Positive = Field(default=1, description="discriminator steps a round")
-    g_steps: Positive = Field(default=1, description="generator steps a round")
-    d_warmup_images: NotNegative = Field(
-        default=0, description="images at the start in which the discriminator alone learns"
-    )
-    g_warmup_images: NotNegative = Field(
-        default=0, description="images at the start in which the generator alone learns"
-    )
-    optimizer: Literal["adam", "rmsprop", "sgd"] = Field(default="adam", description="of both nets")
-    lr_g: Rate = Field(default=2e-4, description="generator's learning rate")
-    lr_d: Rate = Field(default=2e-4, description="discriminator's learning rate")
-    beta1: Decay = Field(default=0.5, description="Adam's decay of the gradient's mean")
-    beta2: Decay = Field(default=0.999, description="Adam's and RMSProp's decay of the gradient's square")
-    momentum: Decay = Field(default=0.0, description="of sgd and rmsprop")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        default="constant", description="of both learning rates over the training; cosine and linear end at 0"
-    )
-    ema_images: Annotated[float, Field(ge=0)] = Field(
-        default=10_000.0, description="half-life of the generator's moving average in images; 0 keeps the last weights"
-    )
-    random_flip: bool = Field(default=False, description="each real image is mirrored with probability ½")
-    augment: Annotated[str, AfterValidator(_augmentations)] = Field(
-        default="none", description="DiffAugment (Zhao et al. 2020): none, or of color,translation,cutout by comma"
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="auto: bf16 where the device has it, else fp32; WGAN-GP's penalty is always fp32"
-    )
-    tf32: bool = Field(default=True, description="TF32 for fp32 on GPUs that have it; never in WGAN-GP's penalty")
-    deterministic: bool = Field(default=False, description="on a GPU: only kernels that give the same bits each time")
-    graphs: bool = Field(default=True, description="on an NVIDIA GPU: rounds recorded as CUDA graphs and replayed")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="start of every random number")
-    save_every: Positive = Field(default=50_000, description="images between checkpoints")
-    sample_every: Positive = Field(
-        default=10_000,
-        description="images between sample grids; below that, there are also grids at 500, 1k, 2k and 5k images",
-    )
-    log_every: Positive = Field(default=1_000, description="images between rows of stats.jsonl")
-    eval_every: NotNegative = Field(
-        default=0, description="images between measurements, by which the best checkpoint is kept; 0: never"
-    )
-    eval_n: Positive = Field(default=2_048, description="samples, and real faces, that are compared in a measurement")
-    eval_metrics: Annotated[str, AfterValidator(_measured)] = Field(
-        default="swd",
-        description=f"what is measured on the way, of {','.join(TRAINING_METRICS)} by comma; the best checkpoint is "
-        "the one with the least of the first",
-    )
-    keep: Positive = Field(default=3, description="checkpoints kept beside each other")
-    milestones: Annotated[tuple[Positive, ...], BeforeValidator(by_comma)] = Field(
-        default=(), description="lengths (20k,5M) at which checkpoints are made that are kept for good, by comma"
+    keep: Positive = setting(3, "number of latest checkpoints to keep", "checkpoints")
+    milestones: Annotated[tuple[Positive, ...], BeforeValidator(by_comma)] = setting(
+        (), "lengths (20k,5M) whose checkpoints are kept for good", "images"
     )
 
     @classmethod
     def for_method(cls, method: str, faces: int | None = None, **given: Any) -> Self:
-        """Settings of a method, with what is given over its defaults.
+        """Settings of a method, with ``given`` over its defaults.
 
         Args:
-            faces: how many faces the dataset has: needed where a length is given in epochs.
+            faces: number of faces in the dataset; needed for lengths in epochs.
         """
         values = {**METHODS.get(method, {}), "method": method, **given}
         return cls.of(cls._in_images(values, faces))
+
+    @classmethod
+    def resolve(cls, values: Mapping[str, Any], faces: int | None = None) -> Self:
+        """Settings from values as a command or a recipe has them, over the defaults of their method."""
+        given = {"method": cls.default("method"), **values}
+        return cls.for_method(str(given.pop("method")), faces, **given)
+
+    @staticmethod
+    def lengths_in_epochs(values: Mapping[str, Any]) -> tuple[str, ...]:
+        """The settings whose value depends on the number of faces."""
+        return tuple(name for name in (*LENGTHS, "milestones") if any(map(in_epochs, _listed(values.get(name)))))
+
+    @classmethod
+    def default_text(cls, name: str) -> str:
+        by_method = any(name in values for values in METHODS.values())
+        return "by method" if by_method and name != "method" else super().default_text(name)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -264,7 +265,7 @@ class TrainConfig(Settings):
 
     @classmethod
     def _in_images(cls, values: Mapping[str, Any], faces: int | None) -> dict[str, Any]:
-        """Lengths that are text as numbers of images."""
+        """Lengths as numbers of images."""
         values = dict(values)
         if "milestones" in values:
             values["milestones"] = by_comma(values["milestones"])
@@ -288,16 +289,16 @@ class TrainConfig(Settings):
 
     @property
     def step_images(self) -> int:
-        """Real images that a round shows to the discriminator."""
+        """Real images that one iteration shows to the discriminator."""
         return self.batch * self.d_steps
 
     @property
     def caution(self) -> str:
-        """What can be done and is doubtful, as a sentence; "" where nothing is."""
+        """A sentence about a doubtful combination of settings; "" if there is none."""
         if "dragan" in self.regularisers and self.norm == "batch":
             return (
-                "train.regulariser = dragan is a penalty per sample, and batch normalisation mixes the samples: it was "
-                "published so (Kodali et al. 2017), and train.norm=none is cleaner."
+                "train.regulariser = dragan is a penalty per sample, and batch normalisation mixes the samples. "
+                "Kodali et al. 2017 published it so; train.norm=none is cleaner."
             )
         return ""
 
@@ -312,7 +313,7 @@ class TrainConfig(Settings):
 
     @property
     def free_on_resume(self) -> frozenset[str]:
-        """What may change while the run goes on: the length and the log, only where no learning rate hangs on them."""
+        """What may change when the run resumes; the length only if the learning rates do not depend on it."""
         return self.FREE_ON_RESUME - (set() if self.schedule == "constant" else {"images"})
 
     @model_validator(mode="after")
@@ -321,14 +322,14 @@ class TrainConfig(Settings):
         if per_sample and self.norm == "batch":
             what = "loss wgan-gp" if self.loss == "wgan-gp" else f"regulariser {per_sample[0]}"
             raise ValueError(
-                f"train.norm = batch does not go with the {what}: its penalty is per sample, and batch\n"
+                f"train.norm = batch cannot be used with the {what}: its penalty is per sample, and batch\n"
                 "normalisation mixes the samples (Gulrajani et al. 2017, section 4). Set train.norm=none."
             )
         if self.loss == "wgan-gp" and "gp" in self.regulariser.split(","):
             raise ValueError("train.regulariser = gp is part of the loss wgan-gp. Leave it out.")
         if self.loss == "relativistic" and self.g_warmup_images:
             raise ValueError(
-                "train.g_warmup_images does not go with the loss relativistic: G's compares with real images."
+                "train.g_warmup_images cannot be used with the loss relativistic: G's loss needs real images."
             )
         mixes = self.norm == "batch" or is_import_path(self.nets)
         if self.sync_batchnorm and mixes and "dragan" in self.regularisers:
@@ -341,10 +342,10 @@ class TrainConfig(Settings):
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:
         if self.batch % self.grad_accum_steps:
-            raise ValueError(f"--batch {self.batch} can't be computed in {self.grad_accum_steps} equal parts.")
+            raise ValueError(f"--batch {self.batch} cannot be split into {self.grad_accum_steps} equal parts.")
         if self.d_warmup_images and self.g_warmup_images:
             raise ValueError(
-                "d_warmup_images and g_warmup_images: only one net can have a warm-up. Leave one of them out."
+                "train.d_warmup_images and train.g_warmup_images cannot be used together. Leave one of them out."
             )
         few = [name for name in self.eval_metrics.split(",") if self.eval_n < METRIC_TABLE[name].least_images]
         if few:
@@ -352,11 +353,11 @@ class TrainConfig(Settings):
             raise ValueError(f"train.eval_n = {self.eval_n}: {few[0]} needs {least} images. Raise it, or leave it out.")
         for name, why in self._idle().items():
             if getattr(self, name) != METHODS[self.method].get(name, self.default(name)):
-                raise ValueError(f"train.{name} changes nothing {why}. Leave it out.")
+                raise ValueError(f"train.{name} has no effect {why}. Leave it out.")
         return self
 
     def _idle(self) -> dict[str, str]:
-        """Settings that change nothing beside the others, and why."""
+        """Settings that have no effect with the others, and why."""
         idle: dict[str, str] = {}
         if not self.regularisers:
             idle["penalty_every"] = f"with the loss {self.loss}, which has no penalty, and no regulariser"
@@ -377,5 +378,5 @@ class TrainConfig(Settings):
         else:
             idle["beta1"] = f"with {self.optimizer}, whose momentum is train.momentum"
         if self.optimizer == "sgd":
-            idle["beta2"] = "with sgd, which keeps no mean of squares"
+            idle["beta2"] = "with sgd, which keeps no mean of squared gradients"
         return idle

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from facegan.config import PrepConfig
-from facegan.config.resources import PhotosConfig
+from facegan.config.resources import PhotosConfig, count_or_none
 from facegan.console import shown
 from facegan.errors import DatasetError, ModelError, SettingsError, SourceError, suggest
 from facegan.faces.detect import cache_folder, check_detector, check_model, find_model, resolve_model
@@ -93,15 +93,15 @@ class PrepareRequest:
         return cls(source, out, **request)
 
     @classmethod
-    def of_config(cls, out: str | os.PathLike[str], photos: PhotosConfig, settings: PrepConfig, **more: Any) -> Self:
+    def of_config(cls, source: str, out: str, photos: PhotosConfig, settings: PrepConfig, **more: Any) -> Self:
         """A request from the settings of ``[prep]``, and fields that are not among them (``repair``, ``engine``)."""
         return cls(
-            photos.source,
+            source,
             out,
             settings,
             model=Path(photos.model) if photos.model else None,
             attributes=Path(photos.attributes) if photos.attributes else None,
-            workers=None if photos.workers == "auto" else int(photos.workers),
+            workers=count_or_none(photos.workers),
             limit=photos.limit,
             download=photos.download,
             follow_links=photos.follow_links,

@@ -1,7 +1,7 @@
-"""What a stage was made from, told at a glance: the names, sizes and times of files, never their bytes.
+"""What the inputs of a stage look like: the names, sizes and times of files, never their bytes.
 
-Noticed is any file that was added, removed, renamed, or written since. Not noticed is what lies behind a URL or comes
-from ``torchvision:``, and a file that was changed with its size and time kept.
+A fingerprint changes with any file that is added, removed, renamed or rewritten; not with files at URLs or of
+``torchvision:``, nor with a file that is changed with its size and time kept.
 """
 
 from __future__ import annotations
@@ -17,57 +17,57 @@ from facegan.files import files_below
 from facegan.recipes.recipe import is_local
 from facegan.remote import is_url
 
-GONE = ""  # nothing is there any more
-_FAR = "not looked at"
+MISSING = ""
+_REMOTE = "not looked at"
 
 
-def fingerprint(where: str, leave_out: Path | None = None) -> str:
-    """What there is to see of a file, a folder with all below it, or a pattern of files; `GONE` where nothing is.
+def fingerprint(path: str, leave_out: Path | None = None) -> str:
+    """Of a file, a folder with everything below it, or a pattern of files; `MISSING` if there is nothing.
 
     Args:
-        leave_out: a folder inside that is not looked into: the dataset that is made from the others.
+        leave_out: a folder inside to ignore: the dataset that is made from the others.
     """
-    if is_local(where):
-        return _folder(where, leave_out) if Path(where).is_dir() else _file(where)
-    if is_url(where) or ":" in where.partition("/")[0]:
-        return _FAR
+    if is_local(path):
+        return _of_folder(path, leave_out) if Path(path).is_dir() else _of_file(path)
+    if is_url(path) or ":" in path.partition("/")[0]:
+        return _REMOTE
     from braceexpand import braceexpand
 
     try:
-        files = [path for text in braceexpand(where) for path in sorted(glob.glob(text))]  # noqa: PTH207 - as given
+        files = [found for text in braceexpand(path) for found in sorted(glob.glob(text))]  # noqa: PTH207 - as given
     except ValueError:
-        return GONE
-    return " ".join(map(_file, files))
+        return MISSING
+    return " ".join(map(_of_file, files))
 
 
-def signature(path: Path) -> list[int] | None:
-    """Size and time of a file; None where there is none."""
+def size_and_time(path: Path) -> list[int] | None:
+    """None if there is no such file."""
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return [told.st_size, told.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
-def _file(where: str) -> str:
-    told = signature(Path(where))
-    return f"{told[0]} bytes, {told[1]}" if told else GONE
+def _of_file(path: str) -> str:
+    found = size_and_time(Path(path))
+    return f"{found[0]} bytes, {found[1]}" if found else MISSING
 
 
-def _folder(top: str, leave_out: Path | None) -> str:
-    """A sum of digests: files come in any order, and a million of them are not kept to be sorted."""
-    avoid = os.fsencode(os.path.realpath(leave_out)) if leave_out else None
+def _of_folder(top: str, leave_out: Path | None) -> str:
+    """The digests are added up: files come in any order, and a million of them need not be sorted."""
+    ignored = os.fsencode(os.path.realpath(leave_out)) if leave_out else None
     count = total = 0
-    with contextlib.suppress(OSError, SourceError):  # prep says what is wrong with it
-        for name, entry in files_below(os.fsencode(top), lambda folder, _: os.path.realpath(folder) != avoid):
+    with contextlib.suppress(OSError, SourceError):  # prep reports the problem
+        for name, entry in files_below(os.fsencode(top), lambda folder, _: os.path.realpath(folder) != ignored):
             count, total = count + 1, total + _digest(name, entry) & (1 << 64) - 1
     return f"{count} files, {total:016x}"
 
 
 def _digest(name: bytes, entry: os.DirEntry[bytes]) -> int:
     try:
-        told = entry.stat()
-        seen = b"%d %d" % (told.st_size, told.st_mtime_ns)
-    except OSError:  # a link that leads nowhere
-        seen = b""
-    return int.from_bytes(hashlib.blake2b(name + b"\0" + seen, digest_size=8).digest())
+        status = entry.stat()
+        text = b"%d %d" % (status.st_size, status.st_mtime_ns)
+    except OSError:  # a dangling link
+        text = b""
+    return int.from_bytes(hashlib.blake2b(name + b"\0" + text, digest_size=8).digest())

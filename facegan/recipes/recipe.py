@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from facegan.config import (
-    LENGTHS,
-    METHODS,
-    EvalConfig,
-    ExportConfig,
-    PrepConfig,
-    Settings,
-    TrainConfig,
-    defaults_of_nets,
-)
-from facegan.config.base import in_epochs
-from facegan.config.resources import FILES, SECTIONS, EvalResources, FacesConfig, PhotosConfig, ReportConfig, names_of
+from pydantic_core import PydanticUndefined
+
+from facegan.config import METHODS, Settings, TrainConfig, defaults_of_nets
+from facegan.config.resources import PATHS, SECTIONS, FacesConfig, names_of
 from facegan.console import shown
 from facegan.errors import DamagedFile, SettingsError, one_of, suggest
 from facegan.files import atomic_write, disk_errors, packaged, parse_toml
 from facegan.plugins import refuse_untrusted, runs_code
 from facegan.remote import is_url
 
-# Which recipes there are: those that come with facegan, and files of one's own.
+S = TypeVar("S", bound=Settings)
+Values = dict[str, dict[str, Any]]  # settings by section and name
+Lines = dict[tuple[str, str], int]
 
+MAX_BYTES = 1_000_000
 _FOLDER = "pipelines"
+_SOME_FACES = 1_000_000  # so that a length in epochs can be checked before the faces are counted
+_CODE = (("prep", "detector"), ("train", "shards"), ("train", "nets"), ("train", "loss"))  # may name code
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -37,378 +35,353 @@ def packaged_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(packaged(_FOLDER).glob("*.toml"))}
 
 
-def is_packaged(file: Path) -> bool:
-    return file.resolve().parent == packaged(_FOLDER).resolve()
-
-
 def find_recipe(text: str) -> Path:
-    """The file of a recipe: a packaged one by name, any by a path that ends in ``.toml``.
+    """The file of a recipe: a packaged one by name, any other by a path that ends in ``.toml``.
 
     Raises:
-        SettingsError: there is none; the nearest name.
+        SettingsError: it does not exist; with the closest name.
     """
     known = packaged_recipes()
     if text in known:
         return known[text]
     path = Path(text)
     if path.suffix != ".toml":
-        own = f" Did you mean {text}.toml?" if Path(f"{text}.toml").is_file() else suggest(text, known)
+        near = f" Did you mean {text}.toml?" if Path(f"{text}.toml").is_file() else suggest(text, known)
         raise SettingsError(
-            f"There is no recipe '{shown(text)}': choose {one_of(known)},\nor name a file that ends in .toml.{own}"
+            f"There is no recipe '{shown(text)}'. Choose {one_of(known)},\nor name a file that ends in .toml.{near}"
         )
     if not path.is_file():
-        beside = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        near = suggest(path.name, beside) or suggest(path.stem, known)
+        others = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        near = suggest(path.name, others) or suggest(path.stem, known)
         raise SettingsError(f"There is no recipe {shown(path)}.{near}")
     return path
 
 
 def copy_recipe(name: str, file: Path) -> None:
-    """A copy of a recipe, to be changed.
-
+    """
     Raises:
-        SettingsError: there is no such recipe; ``file`` is there already, or is not named as recipes are.
-        DiskError: ``file`` can't be written.
+        SettingsError: there is no such recipe, or ``file`` exists, or does not end in ``.toml``.
+        DiskError: ``file`` cannot be written.
     """
     data = find_recipe(name).read_bytes()
     if file.suffix != ".toml":
         raise SettingsError(
-            f"{file}: recipes are files that end in .toml. Call it {file.with_name(file.name + '.toml')}"
+            f"{file}: the name of a recipe ends in .toml. Call it {file.with_name(file.name + '.toml')}"
         )
     if file.exists():
-        raise SettingsError(f"{file} is there already. Choose another name.")
+        raise SettingsError(f"{file} exists. Choose another name.")
     with disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as copy:
         copy.write(data)
 
 
-# On which line of a recipe a setting stands: what tomllib does not tell.
-
-
-def lines_of(text: str) -> dict[tuple[str, str], int]:
-    """The line, from 1, on which each (section, setting) of a valid TOML text begins; its heading is (section, "").
-
-    A value may go over several lines: a piece ends where what was read since the last one is TOML by itself.
-    """
-    found: dict[tuple[str, str], int] = {}
-    section, piece, begins = "", "", 0
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
-        if not piece and (not line.strip() or line.lstrip().startswith("#")):
-            continue
-        begins = begins if piece else number
-        piece += line + "\n"
-        try:
-            told = parse_toml(piece, "")
-        except DamagedFile:
-            continue
-        if piece.lstrip().startswith("["):
-            section, below = next(iter(told.items()))
-            found.setdefault((section, ""), begins)
-            told = {}
-            if isinstance(below, dict) and below:  # [train.adam]: what follows is none of [train]'s own
-                found.setdefault((section, next(iter(below))), begins)
-                section = f"{section}."
-        for name, value in told.items():
-            if section:
-                found.setdefault((section, name), begins)
-            elif isinstance(value, dict):  # train.images = 64, before any heading
-                found.setdefault((name, ""), begins)
-                found |= {(name, key): begins for key in value if (name, key) not in found}
-            else:
-                found.setdefault(("", name), begins)
-        piece = ""
-    return found
-
-
-MAX_BYTES = 1_000_000
-_SOME_FACES = 1_000_000  # so that a length in epochs can be checked before the faces are counted
-
-# Settings whose value may name code.
-_CODE = (("prep", "detector"), ("train", "shards"), ("train", "nets"), ("train", "loss"))
-
-Values = dict[str, dict[str, Any]]
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe says. ``given`` has its values as they were written, with ``--set`` over them, by section."""
+    """
+    Attributes:
+        heading: the comment at the top.
+        values: settings as they are written, with ``--set`` over them.
+        lines: of the settings in the file, without those that ``--set`` overrides.
+    """
 
     name: str
     file: Path
     heading: str
-    given: Values
-    lines: dict[tuple[str, str], int]
-    photos: PhotosConfig | None
-    prep: PrepConfig | None
-    faces: FacesConfig | None
-    eval_resources: EvalResources | None = None
-    measures: EvalConfig | None = None
-    export: ExportConfig | None = None
-    page: ReportConfig | None = None
+    values: Values
+    lines: Lines
 
     @property
     def is_packaged(self) -> bool:
-        return is_packaged(self.file)
+        return self.file.resolve().parent == packaged(_FOLDER).resolve()
+
+    def settings(self, config: type[S]) -> S:
+        """
+        Raises:
+            SettingsError: a value is invalid; with its line.
+        """
+        with self.located(config.section):
+            values = self.values[config.section]
+            return config.of({name: value for name, value in values.items() if name in config.model_fields})
 
     def train(self, faces: int | None = None) -> TrainConfig:
-        """The settings of ``[train]``.
+        """As `settings`.
 
         Args:
-            faces: how many an epoch shows; any number where no length is given in epochs.
-
-        Raises:
-            SettingsError: they can't be; named with their line.
+            faces: number of faces of an epoch; any if no length is given in epochs.
         """
-        values = subset_for(TrainConfig, self.given["train"])
         with self.located("train"):
-            return TrainConfig.for_method(
-                str(values.pop("method", TrainConfig.default("method"))), faces=faces or _SOME_FACES, **values
-            )
+            values = {name: value for name, value in self.values["train"].items() if name in TrainConfig.model_fields}
+            return TrainConfig.resolve(values, faces or _SOME_FACES)
 
     @property
     def in_epochs(self) -> tuple[str, ...]:
-        """Lengths that hang on the number of faces."""
-        values = self.given.get("train", {})
-        return tuple(name for name in (*LENGTHS, "milestones") if any(map(in_epochs, _listed(values.get(name)))))
+        """Lengths that depend on the number of faces."""
+        return TrainConfig.lengths_in_epochs(self.values.get("train", {}))
 
     @property
     def code(self) -> dict[tuple[str, str], str]:
-        """Modules and commands that the recipe names, by (section, setting)."""
-        named = {place: str(self.given.get(place[0], {}).get(place[1], "")) for place in _CODE}
-        return {place: value for place, value in named.items() if runs_code(value)}
+        """Modules and commands that the recipe names, by section and setting."""
+        named = {key: str(self.values.get(key[0], {}).get(key[1], "")) for key in _CODE}
+        return {key: value for key, value in named.items() if runs_code(value)}
 
     def refuse_untrusted(self, trust_code: bool, *sections: str) -> None:
         """
         Args:
-            sections: those that are used; all where none is named.
+            sections: those that are used; all if none is named.
 
         Raises:
-            SettingsError: names the line and the code, where the file and not ``--set`` or an option names some.
+            SettingsError: the file names code, and no ``--set`` or option does.
         """
         for (section, name), value in self.code.items():
             if (section, name) in self.lines and section in (sections or SECTIONS):
                 refuse_untrusted(f"{self.line(section, name)}{section}.{name}", value, trust_code)
 
+    def refuse_missing_files(self, *, need_source: bool = True) -> None:
+        """
+        Raises:
+            SettingsError: a file of this machine does not exist; with its line.
+        """
+        for section, names in PATHS.items():
+            for name in names:
+                path = str(self.values.get(section, {}).get(name, ""))
+                exempt = name == "source" and not need_source
+                if exempt or not is_local(path) or Path(path).exists():
+                    continue
+                near = suggest(Path(path).name, _siblings(Path(path)))
+                other = f" Name another with --set {section}.{name}=PATH." if self.is_packaged else ""
+                raise SettingsError(f"{self.line(section, name)}There is no {shown(path)}.{near}{other}")
+
+    def override(self, sets: Mapping[str, Mapping[str, Any]]) -> Recipe:
+        """The recipe with other values, by section.
+
+        Raises:
+            SettingsError: the recipe has no such section, or the section no such setting.
+        """
+        values, lines = dict(self.values), dict(self.lines)
+        for section, given in sets.items():
+            option = f"--set {section}.{next(iter(given), '')}"
+            _refuse_section(section, f"{option}: ")
+            if section not in values:
+                raise SettingsError(f"{option}: {self.file.name} has no [{section}].")
+            for name, value in given.items():
+                _refuse_name(section, name, f"--set {section}.{name}={value}: ")
+                lines.pop((section, name), None)
+            values[section] = {**values[section], **given}
+        return replace(self, values=values, lines=lines)
+
     def line(self, section: str, name: str = "") -> str:
-        """``"mine.toml, line 7: "`` where the file says so (not ``--set``), else an empty string."""
+        """``"mine.toml, line 7: "`` for a setting of the file, else an empty string."""
         line = self.lines.get((section, name))
         return f"{self.file.name}, line {line}: " if line else ""
 
     @contextlib.contextmanager
     def located(self, section: str) -> Iterator[None]:
-        """Errors of settings tell the line of the setting that they name first, or of their section."""
+        """Prepends to errors the line of the first setting that they name, or of the section."""
         try:
             yield
         except SettingsError as error:
-            raise SettingsError(self._blamed(section, str(error)) + str(error)) from None
-
-    def _blamed(self, section: str, sentence: str) -> str:
-        names = [a.replace("-", "_") or b for a, b in re.findall(rf"--([a-z0-9-]+)|\b{section}\.(\w+)", sentence)]
-        first = next((name for name in names if name in self.given[section]), "")
-        if first and (section, first) not in self.lines:
-            return ""  # of --set, which the sentence shows
-        return self.line(section, first)
-
-    def refuse_missing_files(self, but: frozenset[tuple[str, str]] = frozenset()) -> None:
-        """
-        Args:
-            but: (section, setting) that may be missing.
-
-        Raises:
-            SettingsError: names the line and the file that is not there.
-        """
-        for section, names in FILES.items():
-            for name in names:
-                where = str(self.given.get(section, {}).get(name, ""))
-                if (section, name) in but or not is_local(where) or Path(where).exists():
-                    continue
-                other = f" Name another with --set {section}.{name}=PATH." if self.is_packaged else ""
-                raise SettingsError(f"{self.line(section, name)}There is no {shown(where)}.{_near(Path(where))}{other}")
+            found = re.findall(rf"--([a-z0-9-]+)|\b{section}\.(\w+)", str(error))
+            names = [option.replace("-", "_") or name for option, name in found]
+            first = next((name for name in names if name in self.values[section]), "")
+            raise SettingsError(self.line(section, first) + str(error)) from None
 
 
 def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
-    """The recipe of a packaged name, or of a path to a ``.toml``.
+    """The recipe of a packaged name, or of a path to a ``.toml``, with all its settings checked.
 
     Args:
         sets: values over those of the file, by section.
 
     Raises:
-        SettingsError: there is none of that name, or what it says can't be: the line, the rule, the nearest name.
+        SettingsError: there is no such recipe, or it is invalid: the line, the rule, the closest name.
     """
-    bare = parse_recipe(text)
-    given = bare.given
-    apply_overrides(bare, sets or {})
-    photos = prep = faces = None
-    if "prep" in given:
-        if not given["prep"].get("source"):
-            where = bare.line("prep", "source") or bare.line("prep")
-            raise SettingsError(f"{where}[prep] needs a source: the photographs, as facegan prep takes them.")
-        with bare.located("prep"):
-            photos = PhotosConfig.of(subset_for(PhotosConfig, given["prep"]))
-            prep = PrepConfig.of(subset_for(PrepConfig, given["prep"]))
-    if "train" in given:
-        with bare.located("train"):
-            faces = FacesConfig.of(subset_for(FacesConfig, given["train"]))
-            if bool(faces.shards) == bool(photos):
-                raise SettingsError(_which_faces(faces.shards))
-        bare.train()
-    eval_resources = measures = None
-    if "eval" in given:
-        if faces is None:
-            raise SettingsError(f"{bare.line('eval')}[eval] measures what [train] made, and there is no [train].")
-        with bare.located("eval"):
-            eval_resources = EvalResources.of(subset_for(EvalResources, given["eval"]))
-            measures = EvalConfig.of(subset_for(EvalConfig, given["eval"]))
-    export = None
-    if "export" in given:
-        if faces is None:
-            raise SettingsError(f"{bare.line('export')}[export] writes what [train] made, and there is no [train].")
-        with bare.located("export"):
-            export = ExportConfig.of(given["export"])
-    page = None
-    if "report" in given:
-        if faces is None:
-            raise SettingsError(f"{bare.line('report')}[report] shows what [train] made, and there is no [train].")
-        with bare.located("report"):
-            page = ReportConfig.of(given["report"])
-    return replace(
-        bare,
-        photos=photos,
-        prep=prep,
-        faces=faces,
-        eval_resources=eval_resources,
-        measures=measures,
-        export=export,
-        page=page,
-    )
+    recipe = _parse(text).override(sets or {})
+    for section, configs in SECTIONS.items():
+        if section not in recipe.values:
+            continue
+        if section == "prep" and not recipe.values["prep"].get("source"):
+            line = recipe.line("prep", "source") or recipe.line("prep")
+            raise SettingsError(f"{line}[prep] needs a source: the photographs, as facegan prep takes them.")
+        if section not in ("prep", "train") and "train" not in recipe.values:
+            raise SettingsError(f"{recipe.line(section)}[{section}] needs the generator of a section [train].")
+        for config in configs:
+            recipe.train() if config is TrainConfig else recipe.settings(config)
+    if "train" in recipe.values:
+        shards = recipe.settings(FacesConfig).shards
+        with recipe.located("train"):
+            if shards and "prep" in recipe.values:
+                raise SettingsError(
+                    f"train.shards = {shown(shards)} cannot be used with [prep], which makes the dataset.\n"
+                    "Leave one of them out. The folder of the dataset of [prep] is prep.out."
+                )
+            if not shards and "prep" not in recipe.values:
+                raise SettingsError("[train] has no faces. Name a dataset with train.shards, or add a section [prep].")
+    return recipe
 
 
-def is_local(where: str) -> bool:
-    """Whether a source or file is one of this machine's, named alone: no URL, pattern, pipe or drawn portraits."""
-    if not where or is_url(where) or re.match(r"(torchvision|portraits|pipe):", where):
-        return False
-    return Path(where).exists() or not re.search(r"[{*?\[]", where)
-
-
-def defaults_of(recipe: Recipe, section: str) -> dict[str, Any]:
-    """What each setting of a section is where the recipe does not say: by the method or the nets where they set it."""
-    values = {name: config.default(name) for config in SECTIONS[section] for name in config.model_fields}
-    if section == "train":
-        train = recipe.train()
-        values |= {**defaults_of_nets(train.nets), **METHODS[train.method]}
-    return values
-
-
-def parse_recipe(text: str) -> Recipe:
-    """What the file of a recipe says, its names checked, and nothing made of it yet; raises as `read_recipe`."""
-    file = find_recipe(text)
-    written = _read_text(file)
-    given, lines = _parsed(written, file.name), lines_of(written)
-    _refuse_unknown(given, lines, file.name)
-    return Recipe(file.stem, file, _heading(written), given, lines, None, None, None)
-
-
-def apply_overrides(recipe: Recipe, sets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Values of ``--set`` in the place of the recipe's.
+@contextlib.contextmanager
+def open_section(text: str, section: str, overrides: Mapping[str, Any], trust_code: bool) -> Iterator[dict[str, Any]]:
+    """A section's settings by name, with ``overrides`` over them. Errors raised inside name the recipe's line.
 
     Raises:
-        SettingsError: there is no such section or setting.
+        SettingsError: as `read_recipe`; or the recipe has no such section, or names code that is not trusted.
     """
-    for section, values in sets.items():
-        _refuse_section(section, f"--set {section}.{next(iter(values), '')}: ")
-        if section not in recipe.given:
-            raise SettingsError(f"--set {section}.{next(iter(values))}: {recipe.file.name} has no [{section}].")
+    recipe = _parse(text)
+    if section not in recipe.values:
+        raise SettingsError(f"--recipe {text} has no section [{section}], which facegan {section} needs.")
+    recipe = recipe.override({section: overrides})
+    recipe.refuse_untrusted(trust_code, section)
+    with recipe.located(section):
+        yield dict(recipe.values[section])
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting of a recipe.
+
+    Attributes:
+        value: as it will be used; lengths in epochs as they are written.
+        default: that of the method or the nets, if they have one.
+        set: whether the recipe names it.
+    """
+
+    section: str
+    name: str
+    value: Any
+    default: Any
+    unit: str
+    meaning: str
+    set: bool
+
+    def __str__(self) -> str:
+        default = "" if self.value == self.default else f"default {_text(self.default)}"
+        details = "; ".join(filter(None, [self.unit, default]))
+        return f"{self.name} = {_text(self.value)}{f' ({details})' if details else ''} — {self.meaning}"
+
+
+def settings_table(recipe: Recipe) -> list[SettingRow]:
+    """All settings of the recipe's sections."""
+    rows = []
+    for section, configs in SECTIONS.items():
+        written = recipe.values.get(section)
+        if written is None:
+            continue
+        for config in configs:
+            settings = recipe.train() if config is TrainConfig else recipe.settings(config)
+            values, defaults = (
+                settings.model_dump(mode="json"),
+                {name: config.default(name) for name in config.model_fields},
+            )
+            if isinstance(settings, TrainConfig):
+                values |= {name: written[name] for name in recipe.in_epochs}
+                defaults |= {**defaults_of_nets(settings.nets), **METHODS[settings.method]}
+            for name, default in defaults.items():
+                default = None if default is PydanticUndefined else list(default) if default == () else default
+                unit, meaning = config.unit(name), config.describe(name)
+                rows.append(SettingRow(section, name, values[name], default, unit, meaning, name in written))
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None or value in ("", []):
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def is_local(path: str) -> bool:
+    """Whether a source or file is one path of this machine: no URL, pattern, pipe or drawn portraits."""
+    if not path or is_url(path) or re.match(r"(torchvision|portraits|pipe):", path):
+        return False
+    return Path(path).exists() or not re.search(r"[{*?\[]", path)
+
+
+def lines_of(text: str) -> Lines:
+    """The line, from 1, on which each (section, setting) of a valid TOML text starts; its heading is (section, "").
+
+    tomllib does not report lines. A value can span several: a piece ends where the text since the last one is valid
+    TOML.
+    """
+    found: Lines = {}
+    section, piece, first = "", "", 0
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if not piece and (not line.strip() or line.lstrip().startswith("#")):
+            continue
+        first = first if piece else number
+        piece += line + "\n"
+        try:
+            values = parse_toml(piece, "")
+        except DamagedFile:
+            continue
+        if piece.lstrip().startswith("["):
+            section, below = next(iter(values.items()))
+            found.setdefault((section, ""), first)
+            values = {}
+            if isinstance(below, dict) and below:  # [train.adam]: what follows does not belong to [train]
+                found.setdefault((section, next(iter(below))), first)
+                section = f"{section}."
         for name, value in values.items():
-            _refuse_name(section, name, f"--set {section}.{name}={value}: ")
-            recipe.given[section][name] = value
-            recipe.lines.pop((section, name), None)
+            if section:
+                found.setdefault((section, name), first)
+            elif isinstance(value, dict):  # train.images = 64, before any heading
+                found.setdefault((name, ""), first)
+                found |= {(name, key): first for key in value if (name, key) not in found}
+            else:
+                found.setdefault(("", name), first)
+        piece = ""
+    return found
 
 
-def _which_faces(shards: str) -> str:
-    if shards:
-        return (
-            f"train.shards = {shown(shards)} does not go with [prep], which makes the dataset.\n"
-            "Leave one of them out; prep.out says where the dataset of [prep] lies."
-        )
-    return "[train] has no faces: name a dataset with train.shards, or photographs in a section [prep]."
-
-
-def _read_text(file: Path) -> str:
+def _parse(text: str) -> Recipe:
+    """The recipe with its names checked, but not its values."""
+    file = find_recipe(text)
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise SettingsError(f"The recipe {file} can't be read: {error.strerror or error}.") from None
+        raise SettingsError(f"{file} could not be read: {error.strerror or error}.") from None
     try:
         if len(data) > MAX_BYTES:
             raise ValueError
-        return data.decode("utf-8-sig")
+        written = data.decode("utf-8-sig")
     except ValueError:
-        raise SettingsError(f"{file} is no recipe: a recipe is a TOML file of a page or two.") from None
-
-
-def _parsed(text: str, file: str) -> Values:
+        raise SettingsError(f"{file} is not a recipe. A recipe is a TOML file of a page or two.") from None
     try:
-        given = parse_toml(text, file)
+        values = parse_toml(written, file.name)
     except DamagedFile as error:
         found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", error.why)
-        where, why = (f", line {found[2]}", found[1]) if found else ("", error.why)
-        raise SettingsError(f"{file}{where}: this is no TOML: {shown(why)}.") from None
-    if not given:
-        raise SettingsError(f"{file} says nothing: a recipe has the sections [prep] and [train], or one of them.")
-    return given
+        line, why = (f", line {found[2]}", found[1]) if found else ("", error.why)
+        raise SettingsError(f"{file.name}{line}: invalid TOML: {shown(why)}.") from None
+    if not values:
+        raise SettingsError(f"{file.name} is empty. A recipe has a section [prep], [train], or both.")
+    lines = lines_of(written)
+    for section, settings in values.items():
+        line = f"{file.name}, line {lines.get(('', section)) or lines[section, '']}: "
+        if not isinstance(settings, dict):
+            raise SettingsError(f"{line}'{shown(section)}' is in no section. Put it below [prep] or [train].")
+        _refuse_section(section, line)
+        for name in settings:
+            _refuse_name(section, name, f"{file.name}, line {lines[section, name]}: ")
+    comment = itertools.takewhile(lambda line: line.startswith("#"), written.splitlines())
+    heading = "\n".join(line.removeprefix("#").removeprefix(" ").rstrip() for line in comment)
+    return Recipe(file.stem, file, heading.strip("\n"), values, lines)
 
 
-def _refuse_unknown(given: Values, lines: dict[tuple[str, str], int], file: str) -> None:
-    for section, values in given.items():
-        where = f"{file}, line {lines.get(('', section)) or lines[section, '']}: "
-        _refuse_section(section, where, is_section=isinstance(values, dict))
-        for name in values:
-            _refuse_name(section, name, f"{file}, line {lines[section, name]}: ")
-
-
-def _refuse_section(section: str, where: str, is_section: bool = True) -> None:
-    if not is_section:
-        raise SettingsError(f"{where}'{shown(section)}' stands in no section: put it below [prep] or [train].")
+def _refuse_section(section: str, where: str) -> None:
     if section not in SECTIONS:
-        raise SettingsError(
-            f"{where}There is no section [{shown(section)}]: choose {one_of(SECTIONS)}.{suggest(section, SECTIONS)}"
-        )
+        near = suggest(section, SECTIONS)
+        raise SettingsError(f"{where}There is no section [{shown(section)}]. Choose {one_of(SECTIONS)}.{near}")
 
 
 def _refuse_name(section: str, name: str, where: str) -> None:
     known = names_of(section)
-    if name in known:
-        return
-    elsewhere = next((f" It belongs in [{other}]." for other in SECTIONS if name in names_of(other)), "")
-    raise SettingsError(
-        f"{where}There is no setting '{shown(name)}' in [{section}].{elsewhere or suggest(name, known)}"
-    )
+    if name not in known:
+        other = next((f" It belongs in [{other}]." for other in SECTIONS if name in names_of(other)), "")
+        raise SettingsError(
+            f"{where}There is no setting '{shown(name)}' in [{section}].{other or suggest(name, known)}"
+        )
 
 
-def subset_for(config: type[Settings], values: dict[str, Any]) -> dict[str, Any]:
-    """Those of a section's values that belong to one of its classes."""
-    return {name: value for name, value in values.items() if name in config.model_fields}
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _heading(text: str) -> str:
-    """The comment that a recipe begins with, without its marks."""
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").removeprefix(" ").rstrip())
-    return "\n".join(lines).strip("\n")
-
-
-def _near(path: Path) -> str:
-    return suggest(path.name, [beside.name for beside in path.parent.iterdir()]) if path.parent.is_dir() else ""
-
-
-def number_or_auto(text: str) -> int | None:
-    """``auto`` is None, as the rooms have it."""
-    return None if text == "auto" else int(text)
+def _siblings(path: Path) -> list[str]:
+    return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -1,384 +1,443 @@
-"""Which stages a recipe has, and where in the experiment's folder each of them works."""
+"""The stages of a recipe: what each is made from, what it makes, and the one function of another room that it calls.
+
+Nothing heavy is imported before a stage has work to do: a run in which everything is up to date takes a second.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from facegan.config import EvalConfig, ExportConfig, PrepConfig
-from facegan.config.resources import EvalResources, PhotosConfig, ReportConfig
+from facegan.config import EvalConfig, ExportConfig, PrepConfig, SampleConfig
+from facegan.config.resources import (
+    EvalResources,
+    FacesConfig,
+    PhotosConfig,
+    RecipePaths,
+    ReportConfig,
+    count_or_none,
+)
 from facegan.console import Console, human_seconds
-from facegan.errors import SettingsError
-from facegan.files import human_bytes
-from facegan.plugins import Trust
+from facegan.errors import DamagedFile, DatasetError, SettingsError
+from facegan.files import human_bytes, parsing, read_json
+from facegan.plugins import PIPE, Trust, is_import_path, source_digests
 from facegan.recipes.fingerprint import fingerprint
 from facegan.recipes.recipe import Recipe, is_local, read_recipe
-from facegan.recipes.train_stage import GENERATOR, SampleStage, TrainStage, drawn_by
-from facegan.report.write import report_path
-from facegan.run_dir import EVALUATION, NEIGHBOURS, RECORD
+from facegan.run_dir import BEST, CHECKPOINTS, EVALUATION, NEIGHBOURS, RECORD, report_path
 from facegan.shards.format import DATASET_FILE, DatasetInfo
 
 if TYPE_CHECKING:
     from facegan.prep.request import PrepareRequest
 
-# What every stage of an experiment has in common.
-#
-# Nothing heavy is imported before a stage has work to do: that all is done is found out in a second.
+GENERATOR = "generator.safetensors"
+SAMPLES = 64
+_METRICS_SHOWN = 3
+_MAX_PORTRAITS = 1_000_000
+_ON_THE_PAGE = (RECORD, "stats.jsonl", GENERATOR, EVALUATION, NEIGHBOURS)
 
 
-class Stage(Protocol):
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe and its output folder.
+
+    Attributes:
+        trust_code: of modules and commands that files name.
+    """
+
+    recipe: Recipe
+    to: Path
+    trust_code: bool = False
+
+    @property
+    def run(self) -> Path:
+        return self.to / "run"
+
+    @property
+    def portraits(self) -> tuple[int, int] | None:
+        """Number and seed of portraits to draw as the source; None for photographs.
+
+        Raises:
+            SettingsError: ``portraits:`` without a number.
+        """
+        source = self.recipe.settings(RecipePaths).source
+        if not source.startswith("portraits:"):
+            return None
+        found = re.fullmatch(r"portraits:(\d{1,7})(?::(\d{1,18}))?", source, re.ASCII)
+        if not found or not 0 < int(found[1]) <= _MAX_PORTRAITS:
+            raise SettingsError(
+                f"{self.recipe.line('prep', 'source')}{source}: write portraits:N with a number from 1 to "
+                f"{_MAX_PORTRAITS:,}, or portraits:N:SEED."
+            )
+        return int(found[1]), int(found[2] or 0)
+
+    @property
+    def source(self) -> str:
+        return str(self.to / "portraits") if self.portraits else self.recipe.settings(RecipePaths).source
+
+    @property
+    def shards(self) -> str:
+        if "prep" not in self.recipe.values:
+            return self.recipe.settings(FacesConfig).shards
+        return self.recipe.settings(RecipePaths).out or str(self.to / "faces")
+
+    @property
+    def generator(self) -> Path:
+        """The best checkpoint of a run that was evaluated during training; else the run.
+
+        Found without torch, which takes seconds to load: best.json and the names of checkpoints are plain.
+        """
+        try:
+            with parsing(self.run / BEST):
+                images = int(read_json(self.run / BEST)["images"])
+        except (OSError, DamagedFile):
+            return self.run
+        checkpoint = self.run / CHECKPOINTS / f"{images:09d}"
+        evaluated = self.recipe.train().eval_every > 0
+        return checkpoint if evaluated and (checkpoint / GENERATOR).is_file() else self.run
+
+    def generator_fingerprint(self) -> str:
+        return fingerprint(str(self.generator / GENERATOR))
+
+    @property
+    def trust_generator(self) -> Trust:
+        return self.trust_code or frozenset({self.recipe.train().nets})
+
+    def dataset(self) -> DatasetInfo | None:
+        """None for shards that are no dataset in a folder."""
+        folder = Path(self.shards)
+        return DatasetInfo.read(folder) if is_local(self.shards) and not folder.is_file() else None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    Attributes:
+        where: the folder or file that it makes.
+        inputs: everything that decides its result, as plain values by name.
+        outputs: files that must stay as they are for it to be up to date.
+        plan: what it would do, in a few words. Touches nothing; raises what `run` would raise before it starts.
+        run: called with the console and the command; returns the result as plain values.
+        summary: of a result, in a few words.
+    """
+
     name: str
-
-    @property
-    def where(self) -> str:
-        """The folder or file that it makes."""
-        ...
-
-    def inputs(self) -> dict[str, Any]:
-        """All that decides what comes of it, as plain values by name."""
-        ...
-
-    def outputs(self) -> list[Path]:
-        """Files that have to stay as they are for it to be up to date."""
-        ...
-
-    def title(self) -> str:
-        """What is being done, as a note before it."""
-        ...
-
-    def plan(self) -> str:
-        """What would be done, in a few words. Touches nothing; raises what `do` would before it begins."""
-        ...
-
-    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
-        """What came of it, as plain values."""
-        ...
-
-    def tell(self, result: dict[str, Any]) -> str:
-        """The result in a few words."""
-        ...
+    where: Path
+    inputs: Callable[[], dict[str, Any]]
+    outputs: Callable[[], list[Path]]
+    plan: Callable[[], str]
+    run: Callable[[Console, list[str]], dict[str, Any]]
+    summary: Callable[[dict[str, Any]], str]
 
 
-# The stage from a generator to a folder for other programs: ``[export]``.
+def stages_of(recipe: Recipe, to: Path, trust_code: bool = False) -> list[Stage]:
+    """The stages of a recipe in their order.
+
+    Raises:
+        SettingsError: ``portraits:`` without a number.
+    """
+    experiment, stages = Experiment(recipe, to, trust_code), list[Stage]()
+    if "prep" in recipe.values:
+        stages += [_draw(experiment, *experiment.portraits)] if experiment.portraits else []
+        stages.append(_prep(experiment))
+    if "train" in recipe.values:
+        stages += [_train(experiment), _sample(experiment)]
+        others = {"eval": _eval, "export": _export, "report": _report}  # the page shows the others' results
+        stages += [make(experiment) for section, make in others.items() if section in recipe.values]
+    return stages
 
 
-@dataclass
-class ExportStage:
-    """``[export]``: the run's generator, with its card."""
+def refuse_unfit_nets(recipe: Recipe, try_code: bool) -> None:
+    """
+    Args:
+        try_code: import the user's own nets, too.
 
-    run: Path
-    folder: Path
-    config: ExportConfig
-    measured: bool = False  # on the way: the best checkpoint is exported, and not the newest
-    trust_code: Trust = False
-    name: str = "export"
+    Raises:
+        SettingsError: the nets cannot make faces of [prep]'s size or channels; known before hours of preparing them.
+    """
+    from facegan.nets import find_pair
+    from facegan.training.trainer import spec_of
 
-    @property
-    def where(self) -> str:
-        return str(self.folder)
-
-    def inputs(self) -> dict[str, Any]:
-        """What was measured stands in the card."""
-        files = {"generator": self._generator() / GENERATOR, "figures": self.run / EVALUATION}
-        return {name: fingerprint(str(path)) for name, path in files.items()} | self.config.model_dump(mode="json")
-
-    def outputs(self) -> list[Path]:
-        return [self.folder / "config.json"]
-
-    def title(self) -> str:
-        return f"facegan export {self._generator()} {self.folder}"
-
-    def plan(self) -> str:
-        """The generator may still have to be trained."""
-        if self.config.with_onnx:
-            from facegan.export.onnx import require_onnx
-
-            require_onnx()
-        return "the generator is written for other programs, with a model card"
-
-    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.export.write import export_generator
-
-        generator, trust = self._generator(), self.trust_code
-        return export_generator(generator, self.folder, self.config, console=console, trust_code=trust).to_json()
-
-    def tell(self, result: dict[str, Any]) -> str:
-        return f"{len(result['files'])} files, {human_bytes(sum(result['files'].values()))}"
-
-    def _generator(self) -> Path:
-        return drawn_by(self.run, self.measured)
+    prep = recipe.settings(PrepConfig)
+    with recipe.located("train"):
+        config = recipe.train()
+        if try_code or not is_import_path(config.nets):
+            find_pair(spec_of(config, prep.size, prep.channels))
 
 
-# The stages from nothing or photographs to faces: ``portraits:N`` and ``[prep]``.
+def _draw(experiment: Experiment, count: int, seed: int) -> Stage:
+    """``portraits:N``: drawn portraits as the source. A complete dataset no longer needs them."""
+    folder, dataset = Path(experiment.source), experiment.shards / Path(DATASET_FILE)
 
-
-@dataclass
-class DrawStage:
-    """``portraits:N``: drawn portraits as the source of an experiment."""
-
-    folder: Path
-    count: int
-    seed: int
-    dataset: Path
-    name: str = "draw"
-
-    @property
-    def where(self) -> str:
-        return str(self.folder)
-
-    def inputs(self) -> dict[str, Any]:
-        return {"portraits": self.count, "seed": self.seed}
-
-    def outputs(self) -> list[Path]:
-        """Once the dataset stands, nobody needs the portraits."""
-        return [] if (self.dataset / DATASET_FILE).is_file() else [self._path(self.count)]
-
-    def title(self) -> str:
-        return f"drawing {self.count:,} portraits into {self.folder}"
-
-    def plan(self) -> str:
-        return f"{self.count:,} portraits are drawn"
-
-    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+    def run(console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.demo import write_portraits
 
-        write_portraits(self.folder, self.count, self.seed)
-        return {"portraits": self.count}
+        write_portraits(folder, count, seed)
+        return {"portraits": count}
 
-    def tell(self, result: dict[str, Any]) -> str:
-        return f"{result['portraits']:,} portraits"
+    return Stage(
+        "draw",
+        folder,
+        inputs=lambda: {"portraits": count, "seed": seed},
+        outputs=lambda: [] if dataset.is_file() else [folder / f"{count:06d}.jpg"],
+        plan=lambda: f"draws {count:,} portraits",
+        run=run,
+        summary=lambda result: f"{result['portraits']:,} portraits",
+    )
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.jpg"
 
-
-@dataclass
-class PrepStage:
+def _prep(experiment: Experiment) -> Stage:
     """``[prep]``: photographs to faces."""
+    source, out, portraits = experiment.source, Path(experiment.shards), experiment.portraits
+    recipe = experiment.recipe
+    paths, photos = recipe.settings(RecipePaths), recipe.settings(PhotosConfig)
+    config = recipe.settings(PrepConfig)
+    if portraits:  # the folder may have more of them, of an earlier run
+        photos = photos.model_copy(update={"limit": min(portraits[0], photos.limit or portraits[0])})
+    side = f"{config.size}×{config.size}"
 
-    source: str
-    drawn: str  # "portraits:500" where the source is one
-    out: Path
-    photos: PhotosConfig
-    config: PrepConfig
-    name: str = "prep"
+    def inputs() -> dict[str, Any]:
+        found: dict[str, Any] = {"source": paths.source, "limit": photos.limit}
+        found["photographs"] = paths.source if portraits else fingerprint(source, leave_out=out)
+        return (
+            found | _fingerprints(photos.model_dump(include={"model", "attributes"})) | config.model_dump(mode="json")
+        )
 
-    @property
-    def where(self) -> str:
-        return str(self.out)
-
-    def inputs(self) -> dict[str, Any]:
-        """Photographs that were all deleted are no change: as with those that are gone one by one, their faces stay."""
-        told: dict[str, Any] = {"source": self.drawn or self.source, "limit": self.photos.limit}
-        told["photographs"] = self.drawn or fingerprint(self.source, leave_out=self.out)
-        for name in ("model", "attributes"):
-            path = getattr(self.photos, name)
-            told[name] = f"{path} ({fingerprint(path)})" if path else ""
-        return told | self.config.model_dump(mode="json")
-
-    def outputs(self) -> list[Path]:
-        return [self.out / DATASET_FILE]
-
-    def title(self) -> str:
-        return f"facegan prep {self.source} {self.out}"
-
-    def plan(self) -> str:
-        if self.drawn and not Path(self.source).is_dir():
-            return f"the portraits become faces of {self.config.size}×{self.config.size}"
-        if self.photos.download and self.source.startswith("torchvision:"):
-            name, size = self.source.split(":")[1], self.config.size
-            return f"{name} is fetched where it is missing, and becomes faces of {size}×{size}"
+    def plan() -> str:
+        if portraits and not Path(source).is_dir():
+            return f"makes faces of {side} from the portraits"
+        if photos.download and source.startswith("torchvision:"):
+            return f"downloads {source.split(':')[1]} if needed, and makes faces of {side}"
         from facegan.prep.prepare import plan_prepare
 
-        plan = plan_prepare(self._request())
+        plan = plan_prepare(request())
         return (
             f"{plan.photos:,} photographs, {plan.new:,} of them new: about {human_seconds(plan.about_seconds)}, "
             f"about {human_bytes(plan.about_bytes)}"
         )
 
-    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+    def run(console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.prep.prepare import run_prepare
 
-        return run_prepare(self._request(), console).to_json()
+        return run_prepare(request(), console).to_json()
 
-    def _request(self) -> PrepareRequest:
+    def request() -> PrepareRequest:
         from facegan.prep.request import PrepareRequest
 
-        return PrepareRequest.of_config(self.out, self.photos.model_copy(update={"source": self.source}), self.config)
+        return PrepareRequest.of_config(source, str(out), photos, config)
 
-    def tell(self, result: dict[str, Any]) -> str:
-        kept, photos, faces = result["kept"], result["photos"], result["faces"]
-        return f"{kept:,} of {photos:,} photographs kept, {faces:,} faces, {human_bytes(result['bytes'])}"
+    def summary(result: dict[str, Any]) -> str:
+        kept, count, faces = result["kept"], result["photos"], result["faces"]
+        return f"{kept:,} of {count:,} photographs kept, {faces:,} faces, {human_bytes(result['bytes'])}"
 
-
-# The stage from a generator to figures: ``[eval]``.
-
-_TOLD = 3  # metrics in the table of stages
+    return Stage("prep", out, inputs, lambda: [out / DATASET_FILE], plan, run, summary)
 
 
-@dataclass
-class EvalStage:
-    """``[eval]``: the run's generator against real faces, into the run's own folder."""
+def _train(experiment: Experiment) -> Stage:
+    """``[train]``: faces to a generator."""
+    recipe, shards, folder = experiment.recipe, experiment.shards, experiment.run
+    source = recipe.settings(FacesConfig)
 
-    run: Path
-    shards: str
-    resources: EvalResources
-    config: EvalConfig
-    measured: bool = False  # on the way: the best checkpoint is measured, and not the newest
-    trust_code: Trust = False
-    name: str = "eval"
+    def inputs() -> dict[str, Any]:
+        """Without the settings of saving and logging, which change nothing of a finished training."""
+        info, count = experiment.dataset(), None
+        if recipe.in_epochs:
+            if info is None:
+                raise SettingsError(
+                    f"A length in epochs needs a dataset in a folder, and {shards} is not one. Use images or steps."
+                )
+            count = sum(shard.samples for shard in info.split_shards(source.split))
+            if not count:
+                raise DatasetError(f"{shards} has no split '{source.split}', only {', '.join(info.splits)}.")
+        config = recipe.train(count)
+        settings = config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"}))
+        code = source_digests({"nets": config.nets, "loss": config.loss})
+        return {
+            **({"faces": _checksums(info, source.split)} if info else {"shards": shards, "faces": fingerprint(shards)}),
+            "split": source.split,
+            "init": source.init,
+            **settings,
+            **{f"code of {name}": digest["sha256"] for name, digest in code.items()},
+        }
 
-    @property
-    def where(self) -> str:
-        return str(self.run / EVALUATION)
+    def open_faces(console: Console) -> tuple[closing[Any], Any]:
+        from facegan import stream
 
-    def inputs(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"generator": fingerprint(str(self._generator() / GENERATOR)), "faces": self._faces()}
-        for name in ("inception_weights", "clip_weights", "statistics"):
-            path = getattr(self.resources, name)
-            told[name] = f"{path} ({fingerprint(path)})" if path else ""
-        return told | self.config.model_dump(mode="json")
+        options = stream.StreamOptions(source.cache, count_or_none(source.workers))
+        return closing(stream.open_faces(shards, source.split, options, console)), options
 
-    def outputs(self) -> list[Path]:
-        files = [self.run / EVALUATION]
-        return [*files, self.run / NEIGHBOURS] if self.config.neighbours else files
+    def plan() -> str:
+        """Faces that do not exist yet are not looked at, and a command is not run."""
+        exists = not is_local(shards) or (Path(shards) / DATASET_FILE).is_file()
+        if exists and not shards.startswith(PIPE):
+            from facegan.training import plan_train
 
-    def title(self) -> str:
-        best = " --best" if self._generator() != self.run else ""
-        return f"facegan eval {self.run} --shards {self.shards}{best}"
+            with open_faces(Console(quiet=True))[0] as faces:
+                plan_train(recipe.train(len(faces)), faces, folder, device=source.device, init=source.init or None)
+        config = recipe.train()
+        length = recipe.values["train"].get("images") if "images" in recipe.in_epochs else f"{config.images:,} images"
+        return f"{config.method}, {length}, batch {config.batch}"
 
-    def plan(self) -> str:
-        return f"{self.config.n:,} samples against real faces: {', '.join(self.config.asked)}"
+    def run(console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.evaluate.during_training import training_measure
+        from facegan.training import train
 
-    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
+        opened, options = open_faces(console)
+        with opened as faces:
+            config = recipe.train(len(faces))
+            return train(
+                config,
+                faces,
+                folder,
+                device=source.device,
+                init=source.init or None,
+                console=console,
+                dataset=shards,
+                command=command,
+                measure=training_measure(config, faces, shards, options),
+                trust_code=experiment.trust_code,
+            ).to_json()
+
+    def summary(result: dict[str, Any]) -> str:
+        losses, best = f"losses D {result['loss_d']:.2f}, G {result['loss_g']:.2f}", result.get("best")
+        found = f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
+        return found + (f", best {best['metric']} {best['value']:.3g} at {best['images']:,}" if best else "")
+
+    return Stage("train", folder, inputs, lambda: [folder / GENERATOR], plan, run, summary)
+
+
+def _sample(experiment: Experiment) -> Stage:
+    """A grid of samples."""
+    picture, device = experiment.to / "samples.png", experiment.recipe.settings(FacesConfig).device
+
+    def run(console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.sample import write_grid
+
+        generator, trust = experiment.generator, experiment.trust_generator
+        write_grid(generator, picture, SampleConfig(n=SAMPLES), device=device, trust_code=trust)
+        return {"samples": SAMPLES}
+
+    return Stage(
+        "sample",
+        picture,
+        inputs=lambda: {"generator": experiment.generator_fingerprint(), "samples": SAMPLES, "seed": 0},
+        outputs=lambda: [picture],
+        plan=lambda: f"draws {SAMPLES} samples",
+        run=run,
+        summary=lambda result: f"{result['samples']} samples",
+    )
+
+
+def _eval(experiment: Experiment) -> Stage:
+    """``[eval]``: the generator against real faces, into the run's folder."""
+    file, shards = experiment.run / EVALUATION, experiment.shards
+    config, resources = experiment.recipe.settings(EvalConfig), experiment.recipe.settings(EvalResources)
+
+    def inputs() -> dict[str, Any]:
+        info = experiment.dataset() if (Path(shards) / DATASET_FILE).is_file() else None
+        found = {"generator": experiment.generator_fingerprint(), "faces": _checksums(info) if info else shards}
+        return found | _fingerprints(resources.model_dump(exclude={"device"})) | config.model_dump(mode="json")
+
+    def run(console: Console, command: list[str]) -> dict[str, Any]:
         from facegan.evaluate.run import evaluate_run
 
-        target, trust = self._generator(), self.trust_code
+        out, trust = experiment.run, experiment.trust_generator
         return evaluate_run(
-            target, self.shards, self.config, self.resources, console=console, out=self.run, trust_code=trust
+            experiment.generator, shards, config, resources, console=console, out=out, trust_code=trust
         )[0]
 
-    def tell(self, result: dict[str, Any]) -> str:
+    def summary(result: dict[str, Any]) -> str:
         metrics, floors = result["metrics"], result["floors"]
-        first = [name for name in self.config.asked if name in metrics][:_TOLD]
-        return ", ".join(
-            f"{name} {metrics[name]:.3g}" + (f" (real {floors[name]:.3g})" if name in floors else "") for name in first
-        )
+        names = [name for name in config.asked if name in metrics][:_METRICS_SHOWN]
+        real = {name: f" (real {floors[name]:.3g})" if name in floors else "" for name in names}
+        return ", ".join(f"{name} {metrics[name]:.3g}{real[name]}" for name in names)
 
-    def _generator(self) -> Path:
-        return drawn_by(self.run, self.measured)
-
-    def _faces(self) -> str:
-        """Of a dataset in a folder its sums; of one behind a URL its name."""
-        folder = Path(self.shards)
-        if not is_local(self.shards) or not (folder / DATASET_FILE).is_file():
-            return self.shards
-        sums = "".join(shard.sha256 for shard in DatasetInfo.read(folder).shards)
-        return hashlib.sha256(sums.encode()).hexdigest()
+    return Stage(
+        "eval",
+        file,
+        inputs,
+        outputs=lambda: [file, *([experiment.run / NEIGHBOURS] if config.neighbours else [])],
+        plan=lambda: f"{config.n:,} samples against real faces: {', '.join(config.asked)}",
+        run=run,
+        summary=summary,
+    )
 
 
-# The stage that makes a page of a run: ``[report]``.
+def _export(experiment: Experiment) -> Stage:
+    """``[export]``: the generator, with its card, which shows the metrics."""
+    folder, config = experiment.to / "export", experiment.recipe.settings(ExportConfig)
 
-# What a page shows, and that a later start may have changed.
-_SHOWN = (RECORD, "stats.jsonl", "generator.safetensors", EVALUATION, NEIGHBOURS)
+    def inputs() -> dict[str, Any]:
+        found = {
+            "generator": experiment.generator_fingerprint(),
+            "figures": fingerprint(str(experiment.run / EVALUATION)),
+        }
+        return found | config.model_dump(mode="json")
+
+    def plan() -> str:
+        if config.with_onnx:
+            from facegan.export.onnx import require_onnx
+
+            require_onnx()
+        return "writes the generator for other programs, with a model card"
+
+    def run(console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.export.write import export_generator
+
+        generator, trust = experiment.generator, experiment.trust_generator
+        return export_generator(generator, folder, config, console=console, trust_code=trust).to_json()
+
+    def summary(result: dict[str, Any]) -> str:
+        return f"{len(result['files'])} files, {human_bytes(sum(result['files'].values()))}"
+
+    return Stage("export", folder, inputs, lambda: [folder / "config.json"], plan, run, summary)
 
 
-@dataclass
-class ReportStage:
+def _report(experiment: Experiment) -> Stage:
     """``[report]``: one HTML file, or a folder with a latent explorer."""
+    recipe, explore = experiment.recipe, experiment.recipe.settings(ReportConfig).explore
+    path = report_path(experiment.to, explore)
+    page = path / "index.html" if explore else path
 
-    recipe: Recipe
-    page: ReportConfig
-    run: Path
-    to: Path
-    trust_code: Trust = False
-    name: str = "report"
+    def inputs() -> dict[str, Any]:
+        files = {name: experiment.run / name for name in _ON_THE_PAGE}
+        return {"explore": explore} | {name: fingerprint(str(file)) for name, file in files.items() if file.exists()}
 
-    @property
-    def where(self) -> str:
-        return str(self.outputs()[0])
-
-    def inputs(self) -> dict[str, Any]:
-        seen = {name: fingerprint(str(self.run / name)) for name in _SHOWN if (self.run / name).exists()}
-        return {**self.page.model_dump(mode="json"), **seen}
-
-    def outputs(self) -> list[Path]:
-        path = report_path(self.to, self.page.explore)
-        return [path / "index.html" if self.page.explore else path]
-
-    def title(self) -> str:
-        return f"facegan report {self.run}"
-
-    def plan(self) -> str:
-        return "a page with a latent explorer is made" if self.page.explore else "a page is made"
-
-    def do(self, console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.recipes.run import recipe_baseline
+    def run(console: Console, command: list[str]) -> dict[str, Any]:
+        from facegan.recipes.baseline import recipe_baseline
         from facegan.report.runs import read_run
         from facegan.report.write import write_report
 
-        run, (page,) = read_run(self.run), self.outputs()
-        # As it is written: what --set said is a difference.
-        written = read_recipe(self.recipe.name if self.recipe.is_packaged else str(self.recipe.file))
-        baseline = recipe_baseline(written, run.record["dataset"]["faces"])
-        if self.page.explore:
+        trained = read_run(experiment.run)
+        written = read_recipe(recipe.name if recipe.is_packaged else str(recipe.file))  # --set is a difference
+        baseline = recipe_baseline(written, trained.record["dataset"]["faces"])
+        if explore:
             from facegan.report.explorer import write_explorer
 
-            write_explorer(run, page.parent, baseline, trust_code=self.trust_code)
+            write_explorer(trained, path, baseline, trust_code=experiment.trust_generator)
         else:
-            write_report(run, page, baseline)
+            write_report(trained, page, baseline)
         return {"bytes": page.stat().st_size}
 
-    def tell(self, result: dict[str, Any]) -> str:
-        return f"a page of {human_bytes(result['bytes'])}"
+    return Stage(
+        "report",
+        page,
+        inputs,
+        outputs=lambda: [page],
+        plan=lambda: "makes a page with a latent explorer" if explore else "makes a page",
+        run=run,
+        summary=lambda result: f"a page of {human_bytes(result['bytes'])}",
+    )
 
 
-_MOST_PORTRAITS = 1_000_000
+def _checksums(info: DatasetInfo, split: str | None = None) -> str:
+    shards = info.split_shards(split) if split else info.shards
+    return hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
 
 
-def stages_of(recipe: Recipe, to: Path, trust_code: bool = False) -> list[Stage]:
-    """The stages that a recipe has, in their order, with all that they make in ``to``.
-
-    Args:
-        trust_code: generators may name nets other than the recipe's own.
-
-    Raises:
-        SettingsError: ``portraits:`` with what is no number of them.
-    """
-    stages: list[Stage] = []
-    shards = recipe.faces.shards if recipe.faces else ""
-    if recipe.photos and recipe.prep:
-        out = Path(recipe.photos.out) if recipe.photos.out else to / "faces"
-        photos, source, shards, drawn = recipe.photos, recipe.photos.source, str(out), ""
-        if source.startswith("portraits:"):
-            drawn, source = source, str(to / "portraits")
-            count, seed = _portraits(recipe, drawn)
-            # There may lie more of them, of a time when more were asked for.
-            photos = photos.model_copy(update={"limit": min(count, photos.limit or count)})
-            stages.append(DrawStage(Path(source), count, seed, dataset=out))
-        stages.append(PrepStage(source, drawn, out, photos, recipe.prep))
-    if recipe.faces:
-        stages.append(TrainStage(recipe, recipe.faces, shards, to / "run", trust_code))
-        train = recipe.train()
-        measured, trust = train.eval_every > 0, trust_code or frozenset({train.nets})
-        stages.append(SampleStage(to / "run", to / "samples.png", recipe.faces.device, measured, trust))
-        if recipe.eval_resources and recipe.measures:
-            stages.append(EvalStage(to / "run", shards, recipe.eval_resources, recipe.measures, measured, trust))
-        if recipe.export:
-            stages.append(ExportStage(to / "run", to / "export", recipe.export, measured, trust))
-        if recipe.page:  # the last one, for it shows what the others made
-            stages.append(ReportStage(recipe, recipe.page, to / "run", to, trust))
-    return stages
-
-
-def _portraits(recipe: Recipe, source: str) -> tuple[int, int]:
-    found = re.fullmatch(r"portraits:(\d{1,7})(?::(\d{1,18}))?", source, re.ASCII)
-    if not found or not 0 < int(found[1]) <= _MOST_PORTRAITS:
-        raise SettingsError(
-            f"{recipe.line('prep', 'source')}{source}: write portraits:N with a number from 1 to "
-            f"{_MOST_PORTRAITS:,}, or portraits:N:SEED."
-        )
-    return int(found[1]), int(found[2] or 0)
+def _fingerprints(paths: dict[str, str]) -> dict[str, str]:
+    return {name: f"{path} ({fingerprint(path)})" if path else "" for name, path in paths.items()}

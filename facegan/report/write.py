@@ -32,7 +32,6 @@ from facegan.report.sections import (
 )
 from facegan.sample.generate import grid, sample_images
 
-PAGE_NAME, EXPLORER_FOLDER = "report.html", "explorer"  # inside a run's folder
 SAMPLES, COLUMNS = 16, 4  # of each run in a comparison
 _NOT_COMPARED = ("images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "keep", "milestones")
 _CURVES = {"loss_g": "generator's loss", "loss_d": "discriminator's loss", "d_accuracy": "discriminator's accuracy"}
@@ -42,11 +41,6 @@ _HEALTH = {
     "collapse": "collapse",
     "no_change": "no change",
 }
-
-
-def report_path(run: Path, explore: bool = False) -> Path:
-    """The default path of a run's page or explorer."""
-    return run / (EXPLORER_FOLDER if explore else PAGE_NAME)
 
 
 def check_report_path(out: Path, explore: bool = False) -> None:

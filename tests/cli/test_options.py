@@ -1,4 +1,4 @@
-"""What all commands have in common, and what a terminal gets to see."""
+"""Options and exit codes of every command, completion, and output in a terminal."""
 
 from __future__ import annotations
 
@@ -15,36 +15,49 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from facegan import cli
 from facegan.cli.app import COMMANDS, load
+from facegan.cli.options import Json, Overrides, options
+from facegan.config import PrepConfig
+from facegan.config.resources import PhotosConfig
 from tests.cli.run import facegan
+from tests.recipes.program import facegan as in_process
 
-EVERYWHERE = {"--json", "--debug"}
-OF_WORK = {"--recipe", "--set", "--dry-run", "--quiet"}
-_ASKS = "it answers a question: no settings, nothing written, no progress"
-_LOOKS = "it reads and tells, and has no settings"
-_MEASURES = "it measures for some seconds, and writes nothing that stays"
-# Options that commands have not, each with its reason.
-WITHOUT: dict[str, tuple[set[str], str]] = {
-    "inspect": ({"--recipe", "--set", "--dry-run"}, _LOOKS),
-    "verify": ({"--recipe", "--set", "--dry-run"}, _LOOKS),
-    "select": ({"--recipe"}, "recipes have no section for it"),
-    "sample": ({"--recipe"}, "recipes have no section for it: facegan run draws a grid"),
-    "report": ({"--recipe", "--set"}, "it has no settings: what it shows is the run's"),
-    "compare": ({"--recipe", "--set", "--dry-run", "--quiet"}, "it reads and tells in a second or two"),
-    "run": ({"--recipe"}, "the recipe is its argument"),
-    "demo": ({"--recipe"}, "it is a recipe itself"),
-    "doctor": (OF_WORK, _ASKS),
-    "recipes list": (OF_WORK, _ASKS),
-    "recipes show": (OF_WORK, _ASKS),
-    "recipes check": (OF_WORK, "recipes are its arguments, and are taken as they are"),
-    "recipes copy": (OF_WORK, "it copies one small file"),
-    "models list": (OF_WORK, _ASKS),
-    "models pull": (OF_WORK, "it fetches files of a megabyte, and has no settings"),
-    "bench prep": ({"--recipe", "--dry-run"}, _MEASURES),
-    "bench stream": ({"--recipe", "--set", "--dry-run"}, _MEASURES),
-    "bench train": ({"--recipe", "--set", "--dry-run"}, _MEASURES),
+WORK = " --set --json --dry-run --quiet --debug"
+RECIPE = " --trust-code --recipe" + WORK
+# Every command and its options.
+OPTIONS = {
+    "prep": "--size --crop --margin --detector --rotate --model --min-score --faces --min-face --min-sharpness"
+    " --max-outside --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair"
+    " --force --attributes --no-source-paths --no-follow-links" + RECIPE,
+    "inspect": "--plot --source --extract --json --quiet --debug",
+    "verify": "--deep --json --quiet --debug",
+    "select": "--where --limit --split --size" + WORK,
+    "train": "--shards --split --run --method --images --batch --precision --device --seed --resume --init --save-every"
+    " --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken --deterministic"
+    " --no-graphs" + RECIPE,
+    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents --frames"
+    " --fps --walks --device --trust-code" + WORK,
+    "eval": "--shards --split --n --metrics --inception-weights --clip-weights --statistics --seed --best --out"
+    " --device" + RECIPE,
+    "export": "--onnx --fp16 --int8 --best --push --public" + RECIPE,
+    "report": "--out --explore --trust-code --json --dry-run --quiet --debug",
+    "compare": "--out --seed --trust-code --json --debug",
+    "run": "--to --trust-code" + WORK,
+    "recipes list": "--json --debug",
+    "recipes show": "--json --debug",
+    "recipes check": "--json --debug",
+    "recipes copy": "--json --debug",
+    "demo": WORK,
+    "models list": "--json --debug",
+    "models pull": "--json --debug",
+    "doctor": "--json --debug",
+    "bench prep": "--crop --detector --limit --workers --scaling --pairs --set --json --quiet --debug",
+    "bench stream": "--shards --workers --images --batch --pairs --json --quiet --debug",
+    "bench train": "--method --batch --precision --no-graphs --shards --device --steps --roofline --pairs --json"
+    " --quiet --debug",
 }
 
 
@@ -56,37 +69,47 @@ def commands() -> Iterator[tuple[str, Any]]:
             yield f"{name} {below}".strip(), inner
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_of_commands_says_what_their_own_help_does(name: str) -> None:
-    assert load(name).help.split("\n\n")[0] == COMMANDS[name][0]
-
-
-def test_all_commands_are_in_the_list() -> None:
+def test_every_command_is_listed() -> None:
+    assert {name for name, _ in commands()} == set(OPTIONS)
     modules = {path.stem for path in Path(cli.__path__[0]).glob("*.py")}
-    assert modules - set(COMMANDS) == {"__init__", "app", "commands", "options"}
+    assert modules == {module for module, _, _ in COMMANDS.values()} | {"__init__", "app", "options"}
 
 
-def options_of(command: Any) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+@pytest.mark.parametrize("name", COMMANDS)
+def test_list_of_commands_matches_their_help(name: str) -> None:
+    assert " ".join(load(name).help.split("\n\n")[0].split()) == COMMANDS[name][1]
 
 
-@pytest.mark.parametrize(
-    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_every_command_has_the_common_options(name: str, command: Any) -> None:
-    lacks, _ = WITHOUT.get(name, (set(), ""))
-    assert (EVERYWHERE | OF_WORK) - options_of(command) == lacks
-
-
-@pytest.mark.parametrize(
-    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_every_option_says_what_it_means(name: str, command: Any) -> None:
+@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_options_and_exit_codes(name: str, command: Any) -> None:
+    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    assert options == set(OPTIONS[name].split())
     assert command.help
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{name} {parameter.name}"
     if " " not in name:
         assert f"facegan {name}" in (command.epilog or "")
+    helped = in_process(*name.split(), "--help")
+    assert helped.code == 0
+    assert all(f" {option} " in helped.stdout for option in options)
+    wrong = in_process(*name.split(), "--nonsense")
+    assert (wrong.code, wrong.stdout) == (2, "")
+    assert "--nonsense" in wrong.stderr
+    assert f"See: facegan {name} --help" in wrong.stderr
+
+
+def test_options_override_nothing_by_default() -> None:
+    """A command gets only the settings that the command line names; --set overrides options."""
+
+    def record(overrides: Overrides, json: Json = False) -> None:
+        seen.append(overrides)
+
+    seen: list[Overrides] = []
+    one = typer.Typer(add_completion=False)
+    one.command()(options(PrepConfig, PhotosConfig)(record))
+    for arguments in ([], ["--size", "64", "--no-follow-links"], ["--size", "32", "--set", "prep.size=128"]):
+        one(arguments, standalone_mode=False)
+    assert seen == [{}, {"size": "64", "follow_links": False}, {"size": "128"}]
 
 
 def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,14 +123,14 @@ def test_help_fits_two_screens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "recipes", "models", "bench"])
-def test_a_group_by_its_bare_name_prints_its_help(name: str) -> None:
+def test_group_without_command_prints_help(name: str) -> None:
     done = facegan(*name.split())
     assert (done.returncode, done.stderr) == (2, "")
     assert "Usage: facegan" in done.stdout
     assert "Commands" in done.stdout
 
 
-def test_flags_take_no_value_in_help() -> None:
+def test_flags_take_no_value() -> None:
     for name in ("", "verify", "train", "bench prep", "recipes check", "recipes"):
         text = facegan(*name.split(), "--help").stdout
         assert "--help" in text
@@ -142,7 +165,7 @@ def test_completion(shell: str) -> None:
         ("recipes check sm", {"smoke"}),
     ],
 )
-def test_completion_knows_values(typed: str, names: set[str]) -> None:
+def test_completion_of_values(typed: str, names: set[str]) -> None:
     words = f"facegan {typed}"
     answer = facegan(_FACEGAN_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1))
     assert set(answer.stdout.split()) == names
@@ -183,7 +206,7 @@ def in_terminal(*arguments: object, **environment: str) -> tuple[int, str]:
 COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 
 
-def test_a_terminal_gets_colours_unless_it_wants_none() -> None:
+def test_terminal_gets_colours() -> None:
     code, shown = in_terminal("recipes", "--help")
     assert code == 0
     assert COLOUR.search(shown)
@@ -192,21 +215,21 @@ def test_a_terminal_gets_colours_unless_it_wants_none() -> None:
     assert not re.search(r"\x1b\[(3|4|9|10)\d", plain)
 
 
-def test_a_pipe_gets_no_escape_codes(dataset: Path) -> None:
+def test_pipe_gets_no_escape_codes(dataset: Path) -> None:
     for arguments in (["--help"], ["verify", dataset], ["recipes", "list"], ["verify", "nowhere"]):
         done = facegan(*arguments, NO_COLOR="")
         assert "\x1b" not in done.stdout + done.stderr
         assert "\r" not in done.stdout + done.stderr
 
 
-def test_progress_moves_in_a_terminal_alone(dataset: Path) -> None:
+def test_progress_only_in_a_terminal(dataset: Path) -> None:
     code, shown = in_terminal("verify", dataset)
     assert code == 0
     assert "3/3" in shown
     assert facegan("verify", dataset).stderr == ""
 
 
-def test_demo_says_what_it_would_do(tmp_path: Path) -> None:
+def test_demo_dry_run(tmp_path: Path) -> None:
     done = facegan("demo", tmp_path / "demo", "--dry-run", "--set", "train.images=64", "--json")
     assert done.returncode == 0, done.stderr
     assert '"stage": "train"' in done.stdout
@@ -214,26 +237,28 @@ def test_demo_says_what_it_would_do(tmp_path: Path) -> None:
     assert not (tmp_path / "demo").exists()
 
 
-def test_recipes_show_is_compact_in_a_terminal_and_cuts_nothing() -> None:
+def test_recipes_show_in_a_terminal() -> None:
     code, shown = in_terminal("recipes", "show", "smoke")
     lines = shown.splitlines()
     assert code == 0
     assert len(lines) < 200
     assert max(map(len, lines)) < 80
-    assert "  shard_size = 100 (photographs; default 1000) — photographs a chunk" in shown
+    assert "  shard_size = 100 (photographs; default 1000) — photos per chunk, which becomes one shard" in shown
     words, whole = shown.split(), facegan("recipes", "show", "smoke").stdout
     assert [word for word in whole.split() if word != "#"] == words
 
 
-def test_inspect_shows_counts_histograms_settings_in_this_order(dataset: Path) -> None:
+def test_inspect_order(dataset: Path) -> None:
     code, shown = in_terminal("inspect", dataset)
-    places = [shown.index(text) for text in ("split train", "score of", "side of the crop", "setting size", "version")]
+    positions = [
+        shown.index(text) for text in ("split train", "score of", "side of the crop", "setting size", "version")
+    ]
     assert code == 0
-    assert places == sorted(places)
+    assert positions == sorted(positions)
     assert max(map(len, shown.splitlines())) < 80
 
 
-def test_the_limit_is_what_the_recognised_data_set_is_announced_with(celeba: Path, tmp_path: Path) -> None:
+def test_limit_is_announced(celeba: Path, tmp_path: Path) -> None:
     done = facegan("prep", celeba, tmp_path / "out", "--crop", "squash", "--detector", "none", "--limit", 3)
     assert "3 of 202,599 photographs of CelebA aligned" in done.stderr
     assert "8,050" not in done.stderr

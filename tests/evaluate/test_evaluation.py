@@ -168,7 +168,7 @@ def test_recipe_options_and_set_are_merged(faces: Path, run: Path, tmp_path: Pat
     assert (found["samples"], found["split"]) == (5, "train")
     assert refused(run, "--shards", faces, "--recipe", _recipe(tmp_path, "n = 0")) == (
         2,
-        "error: mine.toml, line 2: --n 0: it has to be greater than 0.\n",
+        "error: mine.toml, line 2: --n 0 must be greater than 0.\n",
     )
 
 
@@ -189,7 +189,7 @@ def test_wrong_targets_are_errors(faces: Path, run: Path, tmp_path: Path) -> Non
         ((mixed,), 1, "000001.png has 40×32 pixels, and the real faces have 32×32"),
         ((broken,), 1, "000001.png cannot be read as an image: truncated. Remove it from the folder."),
         ((run, "--metrics", "swd,fdi"), 2, "there is no 'fdi', only auto, fid, kid"),
-        ((run, "--split", "tset"), 2, "--split tset is not offered: choose auto, train, val or test."),
+        ((run, "--split", "tset"), 2, "--split tset is not available. Choose auto, train, val or test."),
         ((run, "--metrics", "swd", "--out", "/proc/none"), 1, "/proc/none"),
     ]
     for arguments, expected, words in cases:

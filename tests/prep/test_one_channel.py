@@ -139,7 +139,7 @@ def test_a_dataset_older_than_the_setting_goes_on_in_colours(photos: Path, tmp_p
 
 @pytest.mark.parametrize("channels", [0, 2, 4, "grey"])
 def test_channels_that_can_not_be(channels: object) -> None:
-    with pytest.raises(SettingsError, match=rf"--channels {channels} is not offered: choose 1 or 3\."):
+    with pytest.raises(SettingsError, match=rf"--channels {channels} is not available. Choose 1 or 3\."):
         PrepConfig.of({"channels": channels})
 
 

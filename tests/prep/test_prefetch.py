@@ -359,5 +359,5 @@ def test_invalid_fetch_ahead_is_refused(requests: int, made: Path, tmp_path: Pat
         prepare(made, tmp_path / "out", CONFIG, fetch_ahead=requests)
     done = facegan("prep", made, tmp_path / "out", "--set", f"prep.fetch_ahead={requests}")
     assert done.returncode == 2
-    assert f"--fetch-ahead {requests}: it has to be" in done.stderr
+    assert f"--fetch-ahead {requests} must be" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.recipes.program import facegan
+from tests.recipes.program import Ended, facegan
 
 TINY = """\
 # Ten portraits, four channels.
@@ -46,6 +48,23 @@ class Experiment:
             str(path.relative_to(self.to)): (path.stat().st_size, path.stat().st_mtime_ns)
             for path in self.to.rglob("*")
         }
+
+
+UP_TO_DATE = dict.fromkeys(("prep", "train", "sample"), "up to date")
+
+
+def run(experiment: Experiment, *options: object) -> Ended:
+    return facegan("run", experiment.recipe, "--to", experiment.to, *options)
+
+
+def stages_of(ended: Ended) -> dict[str, dict[str, Any]]:
+    """The stages of ``--json`` by name."""
+    assert ended.code == 0, ended.stderr
+    return {stage["stage"]: stage for stage in json.loads(ended.stdout)["stages"]}
+
+
+def states(ended: Ended) -> dict[str, str]:
+    return {name: stage["state"] for name, stage in stages_of(ended).items()}
 
 
 def prepared(folder: Path, portraits: Path) -> Experiment:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from facegan.config import TrainConfig
+from facegan.config import PrepConfig, TrainConfig
 from facegan.nets import PAIRS
 from facegan.recipes.recipe import packaged_recipes, read_recipe
 from facegan.system import cpu_flags
@@ -49,8 +49,8 @@ def test_all_pairs_have_a_width() -> None:
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_each_recipe_learns(name: str, tmp_path: Path) -> None:
     recipe = read_recipe(name)
-    size, channels = (recipe.prep.size, recipe.prep.channels) if recipe.prep else (64, 3)
-    found = learn(recipe.train(), size, channels, tmp_path, seed=SEEDS.get(name, 0))
+    prep = recipe.settings(PrepConfig) if "prep" in recipe.values else PrepConfig()
+    found = learn(recipe.train(), prep.size, prep.channels, tmp_path, seed=SEEDS.get(name, 0))
     assert found.distance < found.shuffled, found
     # Nothing in BEGAN's loss notices that samples are alike.
     assert found.covered >= (1 if recipe.train().loss == "began" else 3), found

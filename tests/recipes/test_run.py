@@ -1,4 +1,4 @@
-"""``facegan run``: what is out of date is done, nothing else, and nobody's work is lost."""
+"""``facegan run``: stages that are out of date run, no others, and no work is lost."""
 
 from __future__ import annotations
 
@@ -18,24 +18,12 @@ import pytest
 from facegan.files import exclusive
 from facegan.recipes.recipe import read_recipe
 from facegan.recipes.run import run_recipe
-from tests.recipes.conftest import Experiment
-from tests.recipes.program import Ended, facegan
+from tests.recipes.conftest import UP_TO_DATE, Experiment, run, states
+from tests.recipes.program import facegan
 from tests.stopping import stopped_at_line
 
 
-def run(experiment: Experiment, *options: object) -> Ended:
-    return facegan("run", experiment.recipe, "--to", experiment.to, *options)
-
-
-def states(ended: Ended) -> dict[str, str]:
-    assert ended.code == 0, ended.stderr
-    return {stage["stage"]: stage["state"] for stage in json.loads(ended.stdout)["stages"]}
-
-
-UP_TO_DATE = dict.fromkeys(("prep", "train", "sample"), "up to date")
-
-
-def test_a_first_start_does_all_and_ends_with_a_table(fresh: Experiment) -> None:
+def test_first_run_does_everything(fresh: Experiment) -> None:
     ended = run(fresh)
     assert ended.code == 0, ended.stderr
     lines = ended.stdout.splitlines()
@@ -43,14 +31,14 @@ def test_a_first_start_does_all_and_ends_with_a_table(fresh: Experiment) -> None
     assert "10 of 10 photographs kept, 10 faces" in lines[1]
     assert "24 images, losses D " in lines[2]
     assert lines[3].rstrip().endswith(str(fresh.to / "samples.png"))
-    assert "1 of 3: facegan prep" in ended.stderr
+    assert "1 of 3: prep, into " in ended.stderr
     assert {"faces", "run", "samples.png", ".facegan-run.json"} <= {path.name for path in fresh.to.iterdir()}
     record = json.loads((fresh.to / "run/run.json").read_text())
     assert (record["settings"]["width"], record["dataset"]["faces"]) == (4, 10)
     assert facegan("verify", fresh.to / "faces").code == 0
 
 
-def test_a_second_start_does_nothing_and_loads_nothing_heavy(done: Experiment) -> None:
+def test_second_run_does_nothing(done: Experiment) -> None:
     before = done.files()
     assert states(run(done, "--json")) == states(run(done, "--dry-run", "--json")) == UP_TO_DATE
     assert run(done, "--quiet").stderr == ""
@@ -65,7 +53,7 @@ def test_a_second_start_does_nothing_and_loads_nothing_heavy(done: Experiment) -
     assert not set(loaded.stdout.splitlines()[-1].split()) & heavy
 
 
-def test_a_dry_run_touches_nothing(fresh: Experiment, done: Experiment) -> None:
+def test_dry_run_touches_nothing(fresh: Experiment, done: Experiment) -> None:
     ended = run(fresh, "--dry-run")
     assert (ended.code, fresh.to.exists()) == (0, False)
     assert "10 photographs, 10 of them new" in ended.stdout
@@ -82,14 +70,14 @@ def test_a_dry_run_touches_nothing(fresh: Experiment, done: Experiment) -> None:
     assert done.files() == before
 
 
-def test_new_photographs_are_added_and_a_training_on_others_is_refused(done: Experiment, portraits: Path) -> None:
+def test_new_photographs_are_added(done: Experiment, portraits: Path) -> None:
     more = done.photos / "more"
     more.mkdir()
     shutil.copy(portraits / "000020.jpg", more)
     ended = run(done, "--set", f"prep.source={done.photos}")
     assert ended.code == 1
     assert f"The run {done.to / 'run'} was begun on other faces than these (10 then, 11 now," in ended.stderr
-    assert f"With facegan run: another folder by --to, or delete {done.to / 'run'} and start again." in ended.stderr
+    assert f"or delete {done.to / 'run'} and run it again." in ended.stderr
     shutil.rmtree(done.to / "run")
     now = states(run(done, "--json", "--set", f"prep.source={done.photos}"))
     assert now == {"prep": "up to date", "train": "done", "sample": "done"}
@@ -110,8 +98,8 @@ def touched(path: Path) -> None:
     ],
     ids=["a file written again", "one more file", "a file deleted", "all deleted", "nothing"],
 )
-def test_a_change_in_the_folder_is_seen(change: Any, prep: str, done: Experiment) -> None:
-    """What prep then finds is the same faces, so that the training stands. Photographs that went leave their faces."""
+def test_changed_photographs_are_noticed(change: Any, prep: str, done: Experiment) -> None:
+    """prep finds the same faces, so the training is up to date. Deleted photographs keep their faces."""
     sets = ("--set", f"prep.source={done.photos}", "--json")
     run(done, *sets)
     change(done.photos)
@@ -127,14 +115,12 @@ def test_a_change_in_the_folder_is_seen(change: Any, prep: str, done: Experiment
         ("prep.crop=squash", 1, "was prepared with --crop center178; this command asks for --crop squash", "faces"),
     ],
 )
-def test_other_settings_are_refused_with_the_way_out(
-    setting: str, code: int, said: str, where: str, done: Experiment
-) -> None:
+def test_other_settings_are_refused(setting: str, code: int, said: str, where: str, done: Experiment) -> None:
     before = {path: path.read_bytes() for path in done.to.rglob("*") if path.is_file()}
     ended = run(done, "--set", setting)
     assert (ended.code, ended.stdout) == (code, "")
     assert said in ended.stderr
-    way_out = f"With facegan run: another folder by --to, or delete {done.to / where} and start again."
+    way_out = f"With facegan run: choose another folder with --to, or delete {done.to / where} and run it again."
     assert ended.stderr.rstrip().endswith(way_out)
     assert {path: path.read_bytes() for path in before if "lock" not in path.name} == {
         path: data for path, data in before.items() if "lock" not in path.name
@@ -142,7 +128,7 @@ def test_other_settings_are_refused_with_the_way_out(
     assert states(run(done, "--json")) == UP_TO_DATE
 
 
-def test_more_images_go_on_and_how_it_saves_changes_nothing(done: Experiment) -> None:
+def test_more_images_continue_the_run(done: Experiment) -> None:
     assert states(run(done, "--json", "--set", "train.save_every=8", "--set", "train.workers=1")) == UP_TO_DATE
     ended = run(done, "--json", "--set", "train.images=48")
     assert states(ended) == {"prep": "up to date", "train": "done", "sample": "done"}
@@ -151,7 +137,7 @@ def test_more_images_go_on_and_how_it_saves_changes_nothing(done: Experiment) ->
 
 
 @pytest.mark.parametrize("lost", ["run/generator.safetensors", "samples.png", ".facegan-run.json", "record"])
-def test_what_is_lost_is_made_again(lost: str, done: Experiment) -> None:
+def test_lost_outputs_are_made_again(lost: str, done: Experiment) -> None:
     kept = (done.to / "run/generator.safetensors").read_bytes()
     if lost == "record":  # edited by hand
         path = done.to / ".facegan-run.json"
@@ -165,7 +151,7 @@ def test_what_is_lost_is_made_again(lost: str, done: Experiment) -> None:
 
 
 @pytest.mark.parametrize("line", range(6, 24, 4))
-def test_stopped_between_stages_the_same_call_goes_on(line: int, fresh: Experiment) -> None:
+def test_stopped_run_continues(line: int, fresh: Experiment) -> None:
     fresh.recipe.write_text(fresh.recipe.read_text().partition("[train]")[0])
     recipe = read_recipe(str(fresh.recipe))
     with stopped_at_line(run_recipe, line), contextlib.suppress(KeyboardInterrupt):
@@ -176,7 +162,7 @@ def test_stopped_between_stages_the_same_call_goes_on(line: int, fresh: Experime
 
 
 @pytest.mark.slow
-def test_interrupted_the_same_command_goes_on_to_the_same_weights(fresh: Experiment) -> None:
+def test_interrupted_run_equals_uninterrupted(fresh: Experiment) -> None:
     sets = ["--set", "train.images=160", "--set", "train.save_every=16"]
     command = ["run", str(fresh.recipe), "--to", str(fresh.to), *sets]
     process = subprocess.Popen([sys.executable, "-m", "facegan", *command], stderr=subprocess.PIPE, text=True)
@@ -196,7 +182,7 @@ def test_interrupted_the_same_command_goes_on_to_the_same_weights(fresh: Experim
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_two_at_once(fresh: Experiment, done: Experiment) -> None:
+def test_two_runs_at_once(fresh: Experiment, done: Experiment) -> None:
     with exclusive(done.to / ".facegan-run.lock", ""):
         ended = run(done, "--set", "train.images=48")
         assert states(run(done, "--json")) == UP_TO_DATE  # which needs no lock
@@ -204,7 +190,7 @@ def test_two_at_once(fresh: Experiment, done: Experiment) -> None:
     assert f"Another facegan run is at work in {done.to}" in ended.stderr
 
 
-def test_a_dataset_may_be_shared_and_a_training_may_start_from_one(done: Experiment, tmp_path: Path) -> None:
+def test_datasets_can_be_shared(done: Experiment, tmp_path: Path) -> None:
     faces = done.to / "faces"
     other = Experiment(done.photos, done.recipe, tmp_path / "other")
     ended = run(other, "--json", "--set", f"prep.out={faces}")
@@ -231,7 +217,7 @@ def test_portraits_are_drawn_once(fresh: Experiment) -> None:
     assert states(run(fresh, *sets)) == dict.fromkeys(("draw", "prep", "train", "sample"), "up to date")
 
 
-def test_fewer_portraits_than_lie_there(fresh: Experiment) -> None:
+def test_fewer_portraits_than_before(fresh: Experiment) -> None:
     fresh.recipe.write_text(fresh.recipe.read_text().partition("[train]")[0])
     assert run(fresh, "--set", "prep.source=portraits:6").code == 0
     ended = run(fresh, "--json", "--set", "prep.source=portraits:4", "--set", f"prep.out={fresh.to / 'four'}")
@@ -239,7 +225,7 @@ def test_fewer_portraits_than_lie_there(fresh: Experiment) -> None:
     assert len(list((fresh.to / "portraits").iterdir())) == 6
 
 
-def test_what_can_not_be_run(fresh: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_runs_are_refused(fresh: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = facegan("run", fresh.recipe, "--to", fresh.photos / "runs")
     assert inside.code == 2
     assert "among the photographs" in inside.stderr
@@ -251,7 +237,7 @@ def test_what_can_not_be_run(fresh: Experiment, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
     many = run(fresh)
     assert many.code == 2
-    assert "facegan run is one process" in many.stderr
+    assert "facegan run is a single process" in many.stderr
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.chdir(fresh.recipe.parent)
     celeba = facegan("run", "celeba-dcgan-64")
@@ -260,7 +246,7 @@ def test_what_can_not_be_run(fresh: Experiment, monkeypatch: pytest.MonkeyPatch)
     assert sorted(path.name for path in fresh.recipe.parent.iterdir()) == ["photos", "tiny.toml"]
 
 
-def test_nets_of_a_users_own_are_part_of_what_a_training_was_made_from(done: Experiment) -> None:
+def test_own_nets_are_inputs(done: Experiment) -> None:
     nets = done.recipe.with_name("own_nets_of_a_recipe.py")
     nets.write_text(
         "from facegan.nets.mlp import MLPDiscriminator, MLPGenerator\nNETS = MLPGenerator, MLPDiscriminator\n"
@@ -275,17 +261,3 @@ def test_nets_of_a_users_own_are_part_of_what_a_training_was_made_from(done: Exp
     assert (first["train"], again["train"]) == ("done", "up to date")
     assert states(altered)["train"] != "up to date"
     assert "own_nets_of_a_recipe.py was altered since this run was last started" in altered.stderr
-
-
-def test_a_page_is_made_last_and_again_where_something_new_is_to_be_shown(done: Experiment) -> None:
-    done.recipe.write_text(done.recipe.read_text() + "\n[report]\n")
-    before = states(run(done, "--dry-run", "--json"))
-    assert before == {**UP_TO_DATE, "report": "to do"}
-    assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "done"}
-    assert "All as the recipe tiny has them" in (done.to / "report.html").read_text()
-    assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "up to date"}
-    (done.to / "run/eval.json").write_text('{"metrics": {"swd": 12.5}}')
-    assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "done"}
-    assert "12.5" in (done.to / "report.html").read_text()
-    assert states(run(done, "--json", "--set", "train.images=32"))["report"] == "done"
-    assert "1 differs from the recipe tiny" in (done.to / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""``--recipe``: a recipe's section as the settings of one command, options over it, and ``--set`` over both."""
+"""``--recipe``: a recipe's section as the settings of one command; options override it, ``--set`` overrides both."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refused(*arguments: object) -> str:
     return ended.stderr
 
 
-def test_prep_takes_the_recipes_section(recipe: Path, portraits: Path, tmp_path: Path) -> None:
+def test_prep_uses_the_section(recipe: Path, portraits: Path, tmp_path: Path) -> None:
     prep = ("prep", portraits, tmp_path / "out", "--recipe", recipe)
     bare = plan(*prep)
     assert bare["photos"] == 7
@@ -68,14 +68,14 @@ def test_prep_takes_the_recipes_section(recipe: Path, portraits: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_prep_makes_what_a_recipe_makes(done: Experiment, tmp_path: Path) -> None:
+def test_prep_equals_facegan_run(done: Experiment, tmp_path: Path) -> None:
     ended = facegan("prep", done.photos, tmp_path / "out", "--recipe", done.recipe)
     assert ended.code == 0, ended.stderr
     ours, theirs = (json.loads((out / "dataset.json").read_text()) for out in (tmp_path / "out", done.to / "faces"))
     assert ours["shards"] == theirs["shards"]
 
 
-def test_train_takes_the_recipes_section(recipe: Path, done: Experiment, tmp_path: Path) -> None:
+def test_train_uses_the_section(recipe: Path, done: Experiment, tmp_path: Path) -> None:
     train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--recipe", recipe)
     bare = plan(*train)
     assert (bare["method"], bare["loss"], bare["lr_d"], bare["lr_g"]) == ("wgan-gp", "wgan-gp", 3e-4, 1e-4)
@@ -93,26 +93,26 @@ def test_train_takes_the_recipes_section(recipe: Path, done: Experiment, tmp_pat
     assert named == bare
 
 
-def test_a_packaged_recipe_is_known_by_its_name(done: Experiment, tmp_path: Path) -> None:
+def test_packaged_recipe_by_name(done: Experiment, tmp_path: Path) -> None:
     train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--device", "cpu", "--batch", 2)
     found = plan(*train, "--recipe", "celeba-wgan-gp-64")
     assert (found["loss"], found["milestones"], found["images"]) == ("wgan-gp", [200_000, 1_600_000], 400_000)
     assert "Did you mean 'celeba-wgan-gp-64'?" in refused(*train, "--recipe", "celeba-wgan-gp")
 
 
-def test_what_a_recipe_says_wrong_names_its_line(recipe: Path, done: Experiment, tmp_path: Path) -> None:
+def test_errors_name_the_line(recipe: Path, done: Experiment, tmp_path: Path) -> None:
     train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--recipe", recipe)
     recipe.write_text(RECIPE.replace("width = 4", "width = 0"))
-    assert "mine.toml, line 13: --width 0: it has to be greater than 0." in refused(*train)
-    assert "error: --width -1: it has to be greater than 0." in refused(*train, "--set", "train.width=-1")
+    assert "mine.toml, line 13: --width 0 must be greater than 0." in refused(*train)
+    assert "error: --width -1 must be greater than 0." in refused(*train, "--set", "train.width=-1")
     recipe.write_text(RECIPE + "widht = 4\n")
     assert "mine.toml, line 18: There is no setting 'widht' in [train]. Did you mean 'width'?" in refused(*train)
     recipe.write_text(RECIPE.partition("[train]")[0])
-    assert "it has no [train], and so no settings for facegan train." in refused(*train)
+    assert "has no section [train], which facegan train needs." in refused(*train)
 
 
-def test_what_can_not_be_beside_it(recipe: Path, tmp_path: Path) -> None:
-    assert "facegan train needs faces: name a dataset of facegan prep with --shards OUT." in refused("train")
+def test_missing_faces_and_wrong_sections(recipe: Path, tmp_path: Path) -> None:
+    assert "facegan train needs faces. Name a dataset of facegan prep with --shards OUT." in refused("train")
     assert "facegan train needs faces" in refused("train", "--recipe", recipe)
     other = refused("train", "--shards", tmp_path, "--recipe", recipe, "--set", "prep.size=32")
     assert "this command has the section 'train', not 'prep'" in other

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from facegan.errors import CheckpointError
-from facegan.recipes.run import recipe_of_run
+from facegan.recipes.baseline import recipe_of_run
 from facegan.report.charts import compared_curves
 from facegan.report.runs import read_run
 from facegan.report.sections import metrics_section

@@ -210,8 +210,8 @@ def test_doubtful_pair_is_reported(tmp_path, capsys):
         ({"loss": "mine:WITHOUT"}, "its discriminator's function does not depend on the logits"),
         ({"loss": "mine:THREE"}, "its discriminator's function fails on 2 arguments: TypeError"),
         ({"loss": "mine:INFINITE"}, "its discriminator's function returns -inf. It must return one finite number"),
-        ({"loss": "mine:LOSS", "label_smoothing": 0.1}, "label_smoothing changes nothing with the loss mine:LOSS"),
-        ({"loss": "mine:LOSS", "began_gamma": 0.7}, "began_gamma changes nothing with the loss mine:LOSS"),
+        ({"loss": "mine:LOSS", "label_smoothing": 0.1}, "label_smoothing has no effect with the loss mine:LOSS"),
+        ({"loss": "mine:LOSS", "began_gamma": 0.7}, "began_gamma has no effect with the loss mine:LOSS"),
         ({"loss": "mine:RIVALS", "g_warmup_images": 16}, "g_warmup_images .* the loss mine:RIVALS"),
     ],
 )
@@ -240,7 +240,7 @@ def test_failing_module_is_a_sentence(tmp_path, code, sentence):
     ("setting", "name"), [("nets", "mine.NETS"), ("loss", "hinje"), ("nets", "a b:C"), ("nets", ":C")]
 )
 def test_misspelt_plugin_names(setting, name):
-    with pytest.raises(SettingsError, match=rf"train.{setting} = {name} is not offered(.|\n)*MODULE:NAME"):
+    with pytest.raises(SettingsError, match=rf"train.{setting} = {name} is not available(.|\n)*MODULE:NAME"):
         toy_config(**{setting: name})
 
 

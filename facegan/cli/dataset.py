@@ -1,4 +1,4 @@
-"""``facegan inspect``: what a dataset holds."""
+"""``facegan verify``, ``inspect`` and ``select``: commands on a prepared dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facegan.cli.options import Debug, Json, Quiet, make_console
+from facegan.cli.options import DryRun, Json, Overrides, Quiet, options
+from facegan.config import SelectConfig
 from facegan.console import Console, print_bars, print_json, print_result, print_table
 from facegan.errors import SettingsError
 from facegan.files import human_bytes, write_bytes
@@ -19,6 +20,64 @@ if TYPE_CHECKING:
 _PICTURES = {".png": "png", ".jpg": "jpeg"}
 
 
+@options()
+def verify(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that facegan prep wrote.")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also decode every face, check its JSON, and compare it with photos.parquet.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check every checksum and count. Print a line for each problem; the exit code is 1 if there is any."""
+    from facegan.shards.checksums import save_verified
+    from facegan.shards.verify import verify as check
+
+    found = check(out, Console(quiet=quiet), deep=deep)
+    save_verified(out, found.stamps)
+    if json:
+        problems = [{"shard": problem.shard, "problem": problem.problem} for problem in found.problems]
+        print_json({"ok": found.ok, "shards": found.shards, "samples": found.samples, "problems": problems})
+    elif found.ok:
+        checked = "all checksums match, every face decodes" if deep else "all checksums match"
+        print_result(f"{out} is complete: {found.shards:,} shards, {found.samples:,} samples, {checked}.")
+    else:
+        print_result(*(problem.problem for problem in found.problems))
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@options(SelectConfig)
+def select(
+    outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Datasets of facegan prep or select.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The new dataset's folder, missing or empty.")],
+    overrides: Overrides,
+    json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a dataset of some faces of one or several others, without detecting again.
+
+    facegan select OUT NEW --where "score > 0.8 and width >= 178"
+    """
+    config = SelectConfig.of(overrides)
+    from facegan.prep import select as prep
+
+    make = prep.plan_select if dry_run else prep.select
+    result = make(outs, new, config, console=Console(quiet=quiet))
+    if json:
+        print_json(result.to_json())
+    elif dry_run:
+        print_result(f"{result.samples:,} faces of {result.photos:,} photographs would be written to {new}")
+    else:
+        print_result(
+            f"{result.samples:,} faces of {result.photos:,} photographs in {result.shards:,} shards, "
+            f"{human_bytes(result.bytes)}",
+            f"{new}  (look at {new}/preview.png, then: facegan train --shards {new})",
+        )
+
+
+@options()
 def inspect(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that facegan prep wrote.")],
     key: Annotated[
@@ -28,25 +87,22 @@ def inspect(
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: the histograms, or KEY's photograph.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--source", metavar="SRC", help="Where KEY's photograph lies now, if it was moved.")
+        str | None, typer.Option("--source", metavar="SRC", help="Where KEY's photograph is now, if it was moved.")
     ] = None,
     extract: Annotated[
         Path | None, typer.Option("--extract", metavar="DIR", help="Write all faces into a plain folder of images.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
-    """Show what a dataset holds: photographs by outcome, scores and face sizes; or one of them."""
+    """Show a dataset: photographs by outcome, scores and face sizes; or one photograph or sample."""
     if extract and (key or plot):
-        raise SettingsError("--extract writes all faces and nothing else: leave out KEY and --plot.")
+        raise SettingsError("--extract writes all faces and nothing else. Leave out KEY and --plot.")
     if source and not (key and plot):
-        raise SettingsError(
-            "--source tells where one photograph is to be drawn from: it goes with KEY and --plot FILE."
-        )
+        raise SettingsError("--source is the folder of KEY's photograph. Use it with KEY and --plot FILE.")
     if plot and plot.suffix not in _PICTURES:
-        raise SettingsError(f"--plot {plot}: name a file that ends in .png or .jpg.")
-    console = make_console(quiet)
+        raise SettingsError(f"--plot {plot}: choose a name that ends in .png or .jpg.")
+    console = Console(quiet=quiet)
     if extract:
         _extract(out, extract, json, console)
     elif key:
@@ -106,7 +162,7 @@ def _all(out: Path, plot: Path | None, json: bool, console: Console) -> None:
     for histogram in histograms.values():
         print_bars(histogram.headline, histogram.bars())
     print_result("")
-    print_table(["how it was made", ""], _settings(info))
+    print_table(["settings and versions", ""], _settings(info))
 
 
 def _counts(info: DatasetInfo) -> list[list[str]]:
@@ -137,7 +193,7 @@ def _setting(value: Any) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Scores of photos.parquet, which holds them in single precision, as they were written: with three decimals."""
+    """Scores of photos.parquet, which has them in single precision, with the three decimals they were written with."""
     return [round(each, 4) if isinstance(each, float) else each for each in value] if isinstance(value, list) else value
 
 

@@ -1,4 +1,4 @@
-"""Measuring on the way, from the command line: what is compared, that it disturbs nothing, and the best checkpoint."""
+"""Evaluation during training, from the command line: its values, no effect on the training, the best checkpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train(faces: Path, run: Path, *options: object, code: int = 0) -> Ended:
 
 @pytest.fixture(scope="module")
 def measured(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 40 images, measured each 8. Not to be written to."""
+    """A run of 40 images, evaluated every 8. Read only."""
     run = tmp_path_factory.mktemp("runs") / "measured"
     train(faces, run, *MEASURED)
     return run
@@ -56,13 +56,13 @@ def best_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "best.json").read_text())
 
 
-def test_what_is_measured_is_the_distance_of_samples_to_the_split_val(faces: Path, measured: Path) -> None:
-    introduction, *rows = rows_of(measured, training=False)
+def test_swd_to_the_split_val(faces: Path, measured: Path) -> None:
+    reference, *rows = rows_of(measured, training=False)
     val = FaceShards(faces, "val", cache="off")
     count = len(val)
-    assert introduction["protocol"]["split"] == "val"
-    assert (introduction["protocol"]["samples"], introduction["protocol"]["faces"]) == (12, 12)
-    assert introduction["floor"]["swd"] > 0
+    assert reference["protocol"]["split"] == "val"
+    assert (reference["protocol"]["samples"], reference["protocol"]["faces"]) == (12, 12)
+    assert reference["floor"]["swd"] > 0
     assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
     with_batches = val.batches(count, seed=0)
     real = next(with_batches)[:12]
@@ -77,7 +77,7 @@ def test_what_is_measured_is_the_distance_of_samples_to_the_split_val(faces: Pat
     assert "of the split val. Real ones among themselves: swd " in log
 
 
-def test_it_disturbs_nothing(faces: Path, measured: Path, tmp_path: Path) -> None:
+def test_evaluation_changes_no_weight(faces: Path, measured: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(faces, run, "--images", 40, "--save-every", 24)
     assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
@@ -85,7 +85,7 @@ def test_it_disturbs_nothing(faces: Path, measured: Path, tmp_path: Path) -> Non
     assert not (run / "best.json").exists()
 
 
-def test_it_is_resumed_to_the_bit_and_introduced_once(faces: Path, measured: Path, tmp_path: Path) -> None:
+def test_resume_equals_uninterrupted(faces: Path, measured: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(faces, run, *MEASURED[:-4], "--images", 16, "--save-every", 24)
     train(faces, run, *MEASURED)
@@ -94,12 +94,12 @@ def test_it_is_resumed_to_the_bit_and_introduced_once(faces: Path, measured: Pat
     assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
 
 
-def test_it_may_begin_later_and_another_number_of_samples_begins_the_best_anew(faces: Path, tmp_path: Path) -> None:
+def test_other_settings_restart_the_best(faces: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(faces, run, "--images", 8)
     train(faces, run, *MEASURED[:-4], "--images", 16)
     assert best_of(run)["images"] == 16
-    # With fewer faces everything is further away: a value that is no longer compared with.
+    # With fewer faces all distances grow: old values are not comparable.
     train(faces, run, "--eval-every", "2st", "--set", "train.eval_n=3", "--images", 24)
     rows = rows_of(run, training=False)
     assert [(row["images"], row["protocol"]["samples"]) for row in rows if "floor" in row] == [(8, 12), (16, 3)]
@@ -107,7 +107,7 @@ def test_it_may_begin_later_and_another_number_of_samples_begins_the_best_anew(f
     assert [row["best"] for row in rows if "measured" in row] == [True, True]
 
 
-def test_samples_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> None:
+def test_sample_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     best = measured / f"checkpoints/{best_of(measured)['images']:09d}"
     assert facegan("sample", measured, "--best", "--out", tmp_path / "best.png", "--n", 4).code == 0
     facegan("sample", best, "--out", tmp_path / "same.png", "--n", 4)
@@ -121,14 +121,14 @@ def test_samples_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> Non
     assert (none.code, "names no best checkpoint: nothing was measured there" in none.stderr) == (1, True)
 
 
-def test_figures_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> None:
-    """They are the run's, and stay in its folder."""
+def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
+    """The result is the run's, and is saved in its folder."""
     run = Path(shutil.copytree(measured, tmp_path / "run"))
     best = f"{run}/checkpoints/{best_of(run)['images']:09d}"
     asked = ("eval", run, "--shards", faces, "--n", 12, "--metrics", "swd", "--device", "cpu")
     assert facegan(*asked, "--best").code == 0
-    told = json.loads((run / "eval.json").read_text())
-    assert (told["measured"]["kind"], told["measured"]["path"]) == ("checkpoint", best)
+    record = json.loads((run / "eval.json").read_text())
+    assert (record["measured"]["kind"], record["measured"]["path"]) == ("checkpoint", best)
     assert (run / "neighbours.png").is_file()
     assert not (Path(best) / "eval.json").exists()
     file = facegan("eval", run / "generator.safetensors", *asked[2:], "--best")
@@ -140,18 +140,18 @@ def test_figures_of_the_best(faces: Path, measured: Path, tmp_path: Path) -> Non
     assert (none.code, "names no best checkpoint" in none.stderr) == (1, True)
 
 
-def test_a_run_that_measures_tells_its_best_and_draws_it(faces: Path, measured: Path) -> None:
+def test_best_in_result_and_curves(faces: Path, measured: Path) -> None:
     from facegan.training.curves import draw_curves
 
     rows = read_stats(measured)
-    told = json.loads(train(faces, measured, *MEASURED, "--json").stdout)
-    assert told["best"] == best_of(measured)
+    record = json.loads(train(faces, measured, *MEASURED, "--json").stdout)
+    assert record["best"] == best_of(measured)
     assert draw_curves(rows) != draw_curves([row for row in rows if "measured" not in row])
     broken = [{**row, "measured": {"swd": None}, "best": False} if "measured" in row else row for row in rows]
     assert draw_curves(broken)
 
 
-def test_a_recipe_measures_and_draws_by_its_best(done: Experiment) -> None:
+def test_recipe_uses_the_best(done: Experiment) -> None:
     shutil.rmtree(done.to / "run")
     text = done.recipe.read_text() + 'eval_every = "2st"\neval_n = 4\n[eval]\nn = 5\nmetrics = "swd"\nneighbours = 0\n'
     done.recipe.write_text(text)
@@ -162,47 +162,46 @@ def test_a_recipe_measures_and_draws_by_its_best(done: Experiment) -> None:
     checkpoint = done.to / f"run/checkpoints/{best['images']:09d}"
     facegan("sample", checkpoint, "--out", done.to / "same.png")
     assert (done.to / "same.png").read_bytes() == (done.to / "samples.png").read_bytes()
-    introduction = rows_of(done.to / "run", training=False)[0]
-    assert introduction["protocol"]["split"] == "train"  # there is no val
-    figures = json.loads((done.to / "run/eval.json").read_text())  # of the same generator as the samples
-    assert (figures["measured"]["path"], figures["measured"]["images_trained"]) == (str(checkpoint), best["images"])
+    reference = rows_of(done.to / "run", training=False)[0]
+    assert reference["protocol"]["split"] == "train"  # there is no val
+    evaluation = json.loads((done.to / "run/eval.json").read_text())  # of the same generator as the samples
+    assert (evaluation["measured"]["path"], evaluation["measured"]["images_trained"]) == (
+        str(checkpoint),
+        best["images"],
+    )
     again = facegan("run", done.recipe, "--to", done.to, "--json")
     assert {stage["state"] for stage in json.loads(again.stdout)["stages"]} == {"up to date"}
 
 
-def test_several_metrics_and_the_first_chooses(faces: Path, measured: Path, tmp_path: Path) -> None:
+def test_first_metric_chooses_the_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     several = (*MEASURED, "--set", "train.eval_metrics=frechet_random,swd,coverage,density,ms_ssim")
     train(faces, run, *several[:-6], "--images", 16, "--save-every", 24, *several[-2:])
     train(faces, run, *several)
-    introduction, *rows = rows_of(run, training=False)
-    assert introduction["protocol"]["metrics"] == ["frechet_random", "swd", "coverage", "density", "ms_ssim"]
-    # The split has too few faces for two halves with fifth neighbours.
+    reference, *rows = rows_of(run, training=False)
+    assert reference["protocol"]["metrics"] == ["frechet_random", "swd", "coverage", "density", "ms_ssim"]
     assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
-    assert list(rows[0]["measured"])[:5] == introduction["protocol"]["metrics"]
+    assert list(rows[0]["measured"])[:5] == reference["protocol"]["metrics"]
     assert best_of(run)["metric"] == "frechet_random"
     assert best_of(run)["value"] == min(row["measured"]["frechet_random"] for row in rows)
-    # What is measured changes no weight, and swd is what it is alone.
     assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
     alone = [row["measured"]["swd"] for row in rows_of(measured, training=False)[1:]]
     assert [row["measured"]["swd"] for row in rows] == alone
 
 
-def test_settings_that_can_not_be(faces: Path, tmp_path: Path) -> None:
-    idle = train(faces, tmp_path / "run", "--set", "train.eval_n=64", code=2)
-    assert "train.eval_n changes nothing without train.eval_every. Leave it out." in idle.stderr
-    for metrics, said in [
-        ("fid", "'fid' is not measured on the way, only swd, frechet_random, density, coverage or ms_ssim."),
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "train.eval_n=64"), "train.eval_n has no effect without train.eval_every. Leave it out."),
+        ((*MEASURED, "--set", "train.eval_metrics=fid"), "'fid' is not available during training."),
+        ((*MEASURED, "--set", "train.eval_metrics=coverage,swd"), "Start with swd or frechet_random."),
         (
-            "coverage,swd",
-            "the best checkpoint is the one with the least of the first. Begin with swd or frechet_random.",
+            ("--eval-every", 8, "--set", "train.eval_n=4", "--set", "train.eval_metrics=swd,coverage"),
+            "train.eval_n = 4: coverage needs 6 images.",
         ),
-    ]:
-        bad = train(faces, tmp_path / "run", *MEASURED, "--set", f"train.eval_metrics={metrics}", code=2)
-        assert said in bad.stderr
-    few = train(faces, tmp_path / "run", "--eval-every", 8, "--set", "train.eval_n=4", "--set",
-                "train.eval_metrics=swd,coverage", code=2)  # fmt: skip
-    assert "train.eval_n = 4: coverage needs 6 images." in few.stderr
-    wrong = train(faces, tmp_path / "run", "--eval-every", "often", code=2)
-    assert "--eval-every often: write a length in images" in wrong.stderr
+        (("--eval-every", "often"), "--eval-every often is not a length."),
+    ],
+)
+def test_invalid_settings_are_refused(options: tuple[object, ...], message: str, faces: Path, tmp_path: Path) -> None:
+    assert message in train(faces, tmp_path / "run", *options, code=2).stderr
     assert not (tmp_path / "run").exists()
