@@ -34,19 +34,24 @@ from facegan.shards.format import SampleRecord, readable_path, sample_key
 from facegan.shards.images import encode_image
 from facegan.shards.writer import ShardStats, ShardWriter
 
-_SMALL_SIDE = 1024  # photos with a long side from here on are detected on a shrunk decode
-_SHOWN_REJECTS = 3  # thumbnails of each reason that a chunk keeps for the preview
+_SMALL_SIDE = 1024  # px; from this long side on, faces are detected on a shrunk decode
+_SHOWN_REJECTS = 3  # thumbnails per reason that a chunk keeps for the preview
 _THUMBNAIL_PX = 96
 
 
 class Item(NamedTuple):
-    """A photograph of a chunk: its path in the dataset, its entry in the source, and the reason why it is rejected
-    where that was decided before (``duplicate``, ``crashed``)."""
+    """A photograph of a chunk.
+
+    Attributes:
+        path: in the dataset.
+        preset_reason: it is rejected for this reason (``duplicate``, ``crashed``), decided before the chunk is made.
+        attributes: as bits; the chunk has their names.
+    """
 
     path: bytes
     entry: Entry
     preset_reason: str = ""
-    attributes: int = 0  # as bits, by the chunk's names of them
+    attributes: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,11 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A rejected photograph as the preview shows it: ``png`` is base64, empty where nothing could be decoded.
+    """A rejected photograph as the preview shows it.
 
-    ``score`` is the best one of its faces, None where there is none.
+    Attributes:
+        png: base64; empty if the photograph could not be decoded.
+        score: of its best face; None if no face was found.
     """
 
     path: str
@@ -90,10 +97,13 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk. ``shard`` is None where nothing was kept; ``crashes`` tells of faults of our own.
+    """A chunk that was made.
 
-    ``no_decoder`` counts photographs that are ``unreadable`` because no installed library decodes their format,
-    ``unreachable`` tells why the first photograph could not be had that could not.
+    Attributes:
+        shard: None if nothing was kept.
+        crashes: unexpected errors, one per photograph.
+        no_decoder: photographs that are ``unreadable`` because no installed library decodes their format.
+        unreachable: the error of the first photograph that could not be fetched.
     """
 
     rows: list[PhotoRecord]
@@ -106,26 +116,30 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """One face cut out: what a sample is made of.
+    """A face that was cut out.
 
     Attributes:
-        face: None where no detector was asked.
-        quad: its first corner is the crop's top left, however the photograph was turned.
-        turned: degrees clockwise by which the upright photograph (EXIF undone) was turned to find the face. Face and
-            quadrilateral are in pixels of the photograph as it was before that.
+        face: None without a detector.
+        quad: starts at the crop's top left corner, however the photograph was rotated.
+        pixels: uint8 RGB, (size, size, 3).
+        rotation: degrees clockwise by which the upright photograph (EXIF undone) was rotated to find the face. Face and
+            quad are in pixels of the photograph before that.
     """
 
     face: Face | None
     quad: cropping.Quad
     pixels: np.ndarray
-    turned: int = 0
+    rotation: int = 0
 
 
 def process_chunk(
     chunk: Chunk, config: PrepConfig, reader: Reader, detector: Detector, path: Path, temporary: Path
 ) -> ChunkResult:
-    """Writes the chunk's shard to ``path`` (by way of ``temporary``), unflushed, and tells what became of every
-    photograph."""
+    """Write the chunk's shard to ``path`` (by way of ``temporary``), unflushed.
+
+    Raises:
+        ModelError: a model cannot be loaded, or a detector breaks its protocol.
+    """
     rows: list[PhotoRecord] = []
     rejects: list[Thumbnail] = []
     crashes: list[str] = []
@@ -137,7 +151,7 @@ def process_chunk(
             rows.append(row)
             photo, samples = None, []
             try:
-                if preset_reason == "crashed":  # it is not touched again
+                if preset_reason == "crashed":  # do not read it again
                     raise Rejected(preset_reason)
                 data = _read(reader, entry)
                 row.bytes = len(data)
@@ -157,8 +171,8 @@ def process_chunk(
                 if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
                     rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo), max(row.scores, default=None)))
             except ModelError:
-                raise  # no photograph's fault: a model that can't be loaded, a detector that breaks its protocol
-            except Exception as error:  # a decoder's surprise costs one photograph, never the run; it is told of
+                raise
+            except Exception as error:  # a decoder's surprise costs one photograph, never the run
                 row.reason = "crashed"
                 crashes.append(f"{row.path}: {type(error).__name__}: {error}")
             row.outcome = "kept" if samples else "rejected"
@@ -169,7 +183,7 @@ def process_chunk(
 
 
 def entries_read(chunk: Chunk) -> list[Entry]:
-    """What `process_chunk` asks its reader for, in that order."""
+    """The entries that `process_chunk` reads, in its order."""
     return [item.entry for item in chunk.items if item.preset_reason != "crashed" and item.entry.size <= MAX_BYTES]
 
 
@@ -190,29 +204,29 @@ def _read(reader: Reader, entry: Entry) -> bytes:
 
 
 def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: PhotoRecord) -> list[FaceCrop]:
-    """The faces that become samples, best first; one fixed crop where there is no detector.
+    """The faces that become samples, best first; one fixed crop without a detector.
 
     Raises:
-        Rejected: there is none; the reason is that of the first face considered.
+        Rejected: no face can be cut out; the reason is that of the best face.
     """
     if config.detector == "none":
         return [_cut_fixed(photo, None, config)]
     shrink = _detection_shrink(photo)
     pixels = photo.pixels(shrink)
-    found, turned = detector.detect(pixels, config.min_score), 0
+    found, rotation = detector.detect(pixels, config.min_score), 0
     if config.rotate == "auto":
-        found, turned = best_rotation(pixels, found, detector, config.min_score)
+        found, rotation = best_rotation(pixels, found, detector, config.min_score)
     if not found:
         raise _not_found(photo, pixels, config, detector, row)
     faces = [face.scaled(shrink) for face in found]
     row.faces = len(faces)
     _note_scores(row, faces)
-    if turned:
-        faces = [rotated_face(face, turned, photo.width, photo.height) for face in faces]
+    if rotation:
+        faces = [rotated_face(face, rotation, photo.width, photo.height) for face in faces]
     cuts, reasons = [], []
-    for face in _chosen(faces, rotated_size(turned, photo.width, photo.height), config):
+    for face in _chosen(faces, rotated_size(rotation, photo.width, photo.height), config):
         try:
-            cuts.append(_cut(photo, face, turned, config, shrink))
+            cuts.append(_cut(photo, face, rotation, config, shrink))
         except Rejected as rejected:
             reasons.append(rejected.reason)
     if not cuts:
@@ -221,8 +235,7 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: PhotoR
 
 
 def _not_found(photo: Photo, pixels: np.ndarray, config: PrepConfig, detector: Detector, row: PhotoRecord) -> Rejected:
-    """Why no face was found at ``config.min_score``. A photograph that is ``low_score`` gives a sample at a lower one:
-    a face that could not be cut out has that reason instead."""
+    """Why no face was found. ``low_score`` promises a sample at a lower --min-score, so the face must pass the crop."""
     shrink, again = _detection_shrink(photo), look_again(detector, pixels)
     if again.best is None:
         return Rejected("no_face")
@@ -252,20 +265,20 @@ def _chosen(faces: list[Face], size: tuple[int, int], config: PrepConfig) -> lis
         raise Rejected("several_faces")
     if config.faces == "all":
         return sorted(faces, key=lambda face: (-face.score, face.box))
-    # A face on its head is often a ghost of the upright one beside it, so the upright ones come first.
+    # An upside-down face is often a false detection next to an upright one, so upright ones come first.
     return [nearest_to_centre([f for f in faces if f.anatomical] or faces, *size)]
 
 
-def _cut(photo: Photo, face: Face, turned: int, config: PrepConfig, decoded: int) -> FaceCrop:
-    """Cuts out a face of the photograph as ``turned``."""
+def _cut(photo: Photo, face: Face, rotation: int, config: PrepConfig, decoded: int) -> FaceCrop:
+    """Cut out a face, given in pixels of the photograph as rotated."""
     if not face.anatomical:
         raise Rejected("bad_keypoints")
     if config.crop_is_fixed:
         return _cut_fixed(photo, face, config)
     make_quad = cropping.aligned_quad if config.crop == "aligned" else cropping.box_quad
     quad = make_quad(face, config.margin)
-    if turned:  # back into the photograph as it is
-        back, size = 360 - turned, rotated_size(turned, photo.width, photo.height)
+    if rotation:  # back into the photograph before its rotation
+        back, size = 360 - rotation, rotated_size(rotation, photo.width, photo.height)
         face, quad = rotated_face(face, back, *size), rotated_quad(quad, back, *size)
     if cropping.outside_share(quad, photo.width, photo.height) > config.max_outside:
         raise Rejected("off_edge")
@@ -274,7 +287,7 @@ def _cut(photo: Photo, face: Face, turned: int, config: PrepConfig, decoded: int
     shrink = cropping.crop_shrink(quad, config.size, decoded)
     pixels = cropping.crop(photo.pixels(shrink), quad, config.size, shrink)
     _require_sharp(pixels, config)
-    return FaceCrop(face, quad, pixels, turned)
+    return FaceCrop(face, quad, pixels, rotation)
 
 
 def _cut_fixed(photo: Photo, face: Face | None, config: PrepConfig) -> FaceCrop:
@@ -306,7 +319,7 @@ def _meta(row: PhotoRecord, cut: FaceCrop, label: int, attributes: dict[str, int
         box=face.box if face else (),
         keypoints=face.keypoints if face else (),
         score=face.score if face else 0.0,
-        turned=cut.turned,
+        turned=cut.rotation,
         label=label,
         attributes=attributes,
     ).to_json()

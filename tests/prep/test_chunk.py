@@ -45,7 +45,7 @@ PROVOKED: list[tuple[str, bytes, list[Face], dict]] = [
     ("several_faces", photo(), [GOOD, face_at(60, 60)], {"faces": "only"}),
     ("off_edge", photo(), [face_at(10, 90)], {}),
     ("", photo(), [face_at(10, 90)], {"max_outside": 1.0}),
-    ("", photo(), [face_at(10, 90)], {"crop": "dcgan108"}),  # the crop lies inside, wherever the face is
+    ("", photo(), [face_at(10, 90)], {"crop": "dcgan108"}),  # the crop is inside, wherever the face is
     ("", photo(), [GOOD], {"crop": "box", "min_face": 60}),
     ("too_small", photo(), [GOOD], {"crop": "box", "min_face": 61}),
     ("", photo(), [GOOD], {"crop": "box", "min_face": 61, "margin": 1.02}),  # the crop counts, not the face
@@ -79,7 +79,7 @@ def test_each_reason(tmp_path: Path, reason: str, data: bytes, faces: list[Face]
         ("blurry", GOOD, {"min_sharpness": 100}),
     ],
 )
-def test_a_rejected_photo_keeps_its_best_score_and_box(tmp_path: Path, reason: str, face: Face, config: dict) -> None:
+def test_rejected_photo_keeps_best_score(tmp_path: Path, reason: str, face: Face, config: dict) -> None:
     worse = Face((0.0, 0.0, 9.0, 9.0), face.keypoints, face.score - 0.02)
     result = run_chunk(tmp_path, {b"1.jpg": photo()}, FakeDetector(worse, face), **config)
     row = result.rows[0]
@@ -88,30 +88,30 @@ def test_a_rejected_photo_keeps_its_best_score_and_box(tmp_path: Path, reason: s
     assert row.faces == (0 if face.score < 0.5 else 2)
 
 
-def test_the_box_of_a_large_photo_is_in_its_own_pixels(tmp_path: Path) -> None:
+def test_large_photo_box_in_own_pixels(tmp_path: Path) -> None:
     row = run_chunk(tmp_path, {b"1.jpg": photo(2401, 1601)}, FakeDetector(face_at(300, 200, 120, 0.1))).rows[0]
     assert (row.reason, row.scores, row.box) == ("no_face", [0.1], [960.0, 560.0, 480.0, 480.0])
 
 
 @pytest.mark.parametrize("data", [b"no picture", photo()[:-400]])
-def test_what_no_detector_saw_has_no_score(tmp_path: Path, data: bytes) -> None:
+def test_undecodable_photo_has_no_score(tmp_path: Path, data: bytes) -> None:
     result = run_chunk(tmp_path, {b"1.jpg": data}, FakeDetector(GOOD))
     assert (result.rows[0].scores, result.rows[0].box, result.rejects[0].score) == ([], [], None)
 
 
-def test_every_reason_that_a_chunk_can_give_is_provoked() -> None:
+def test_all_reasons_are_provoked() -> None:
     of_the_run = {"duplicate", "unreachable"}  # found before the chunks, or by the source
     assert {reason for reason, *_ in PROVOKED if reason} == set(REASONS) - of_the_run
 
 
-def test_a_photo_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facegan.faces import decode as module
 
     monkeypatch.setattr(module, "MAX_PIXELS", 200 * 199)
     assert reason_of(tmp_path, photo(), GOOD) == "too_large"
 
 
-def test_a_fault_of_a_detector_costs_one_photograph(tmp_path: Path) -> None:
+def test_detector_error_costs_one_photograph(tmp_path: Path) -> None:
     class Faulty(FakeDetector):
         def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
             if rgb.shape[1] == 300:
@@ -124,7 +124,7 @@ def test_a_fault_of_a_detector_costs_one_photograph(tmp_path: Path) -> None:
     assert result.crashes == ["2.jpg: RuntimeError: surprise"]
 
 
-def test_a_photo_that_can_not_be_opened_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self, entry) -> bytes:
         raise OSError("input/output error")
 
@@ -132,22 +132,22 @@ def test_a_photo_that_can_not_be_opened_is_a_row(tmp_path: Path, monkeypatch: py
     assert reason_of(tmp_path, photo(), GOOD) == "unreachable"  # it may be there another time: --repair asks again
 
 
-def test_the_best_face_is_the_confident_one_near_the_centre(tmp_path: Path) -> None:
+def test_best_face_is_near_centre(tmp_path: Path) -> None:
     near, far = face_at(100, 100, score=0.8), face_at(40, 100, 40, score=0.9)
     run_chunk(tmp_path, {b"1.jpg": photo()}, FakeDetector(far, near))
     assert meta(tmp_path, "000000.tar")[0]["box"] == [70.0, 70.0, 60.0, 60.0]
 
 
-def test_an_upright_face_comes_before_a_ghost_on_its_head(tmp_path: Path) -> None:
+def test_upright_face_beats_inverted_ghost(tmp_path: Path) -> None:
     ghost, upright = face_at(100, 100, upside_down=True, score=0.95), face_at(90, 100, score=0.6)
     assert reason_of(tmp_path, photo(), ghost, upright) == ""
     assert meta(tmp_path, "000000.tar")[0]["score"] == 0.6
 
 
-def test_all_faces_of_a_photo_have_keys_of_their_own(tmp_path: Path) -> None:
+def test_all_faces_have_own_keys(tmp_path: Path) -> None:
     faces = [face_at(50, 60, 30, 0.7), face_at(140, 60, 30, 0.9), face_at(5, 190, 60, 0.8)]
     row = run_chunk(tmp_path, {b"a.png": photo(kind="PNG")}, FakeDetector(*faces), faces="all").rows[0]
-    assert row.keys == ["a=2Epng", "a=2Epng=f1"]  # the third lies off the edge
+    assert row.keys == ["a=2Epng", "a=2Epng=f1"]  # the third is off the edge
     assert (row.faces, row.scores) == (3, [0.7, 0.9, 0.8])
     assert [m["score"] for m in meta(tmp_path, "000000.tar")] == [0.9, 0.7]
 
@@ -157,7 +157,7 @@ def meta(tmp_path: Path, name: str) -> list[dict]:
     return [json.loads(bytes(shard.read(sample.meta))) for sample in shard.samples if sample.meta]
 
 
-def test_a_row_and_its_json_tell_of_the_photo(tmp_path: Path) -> None:
+def test_row_and_json_describe_photo(tmp_path: Path) -> None:
     data = photo(190, 210)
     row = run_chunk(tmp_path, {b"x y.jpg": data}, FakeDetector(GOOD)).rows[0]
     assert (row.path, row.bytes, row.width, row.height) == ("x y.jpg", len(data), 190, 210)
@@ -183,7 +183,7 @@ def test_sizes_and_crops(tmp_path: Path, size: int, crop: str) -> None:
     assert pixels.shape == (size, size, 3)
 
 
-def test_large_photos_are_detected_small_and_told_of_in_full(tmp_path: Path) -> None:
+def test_large_photos_are_detected_small(tmp_path: Path) -> None:
     detector = FakeDetector(face_at(300, 200, 120))  # in the shrunk picture's pixels
     row = run_chunk(tmp_path, {b"1.jpg": photo(2401, 1601)}, detector).rows[0]
     assert detector.seen == [(401, 601, 3)]
@@ -191,7 +191,7 @@ def test_large_photos_are_detected_small_and_told_of_in_full(tmp_path: Path) -> 
     assert meta(tmp_path, "000000.tar")[0]["box"] == [960.0, 560.0, 480.0, 480.0]
 
 
-def test_two_samples_a_photo_are_whole_in_the_tar(tmp_path: Path) -> None:
+def test_samples_are_adjacent_in_tar(tmp_path: Path) -> None:
     photos = {f"{i}.jpg".encode(): photo(seed=i) for i in range(5)}
     run_chunk(tmp_path, photos, FakeDetector(GOOD))
     with tarfile.open(tmp_path / "000000.tar") as tar:
@@ -200,7 +200,7 @@ def test_two_samples_a_photo_are_whole_in_the_tar(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 3000), st.binary(max_size=20))
-def test_random_cuts_of_a_photo_get_an_outcome(tmp_path: Path, start: int, end: int, noise: bytes) -> None:
+def test_damaged_photos_get_an_outcome(tmp_path: Path, start: int, end: int, noise: bytes) -> None:
     data = photo(64, 64)
     result = run_chunk(tmp_path, {b"1.jpg": data[:start] + noise + data[end:]}, FakeDetector(face_at(32, 32, 20)))
     assert result.rows[0].outcome == "kept" or result.rows[0].reason in REASONS

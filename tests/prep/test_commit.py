@@ -28,13 +28,13 @@ def run(folder: Path, faces: int = 1, work: ChunkWork = WORK) -> ChunkMarker:
     return done
 
 
-def test_what_was_made_and_not_committed_does_not_count(tmp_path: Path) -> None:
+def test_uncommitted_chunk_does_not_count(tmp_path: Path) -> None:
     run(tmp_path)
     make_chunk(tmp_path, WORK, PrepConfig(), Memory(PHOTOS), FakeDetector(face_at(100, 90)))
     assert committed(tmp_path, 7, "inputs") is None
 
 
-def test_what_was_committed_is_found(tmp_path: Path) -> None:
+def test_committed_chunk_is_found(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert committed(tmp_path, 7, "inputs") == done
     assert (done.photos, done.kept, done.faces, done.rejected) == (4, 2, 2, {"unreadable": 2})
@@ -43,7 +43,7 @@ def test_what_was_committed_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["000007.json", "000007.jsonl", "000007.tar"])
 @pytest.mark.parametrize("how", ["gone", "cut", "other"])
-def test_what_was_touched_is_done_again(tmp_path: Path, name: str, how: str) -> None:
+def test_changed_file_invalidates_chunk(tmp_path: Path, name: str, how: str) -> None:
     done = run(tmp_path)
     path = tmp_path / name
     data = path.read_bytes()
@@ -55,7 +55,7 @@ def test_what_was_touched_is_done_again(tmp_path: Path, name: str, how: str) -> 
     assert path.read_bytes() == data
 
 
-def test_rows_with_a_flipped_bit_are_made_again(tmp_path: Path) -> None:
+def test_flipped_bit_invalidates_rows(tmp_path: Path) -> None:
     """Their checksum in dataset.json is that of the table they become, so it would be right."""
     run(tmp_path)
     path = rows_path(tmp_path, 7)
@@ -63,7 +63,7 @@ def test_rows_with_a_flipped_bit_are_made_again(tmp_path: Path) -> None:
     assert committed(tmp_path, 7, "inputs") is None
 
 
-def test_a_chunk_that_keeps_nothing_leaves_rows_and_no_shard(tmp_path: Path) -> None:
+def test_empty_chunk_has_no_shard(tmp_path: Path) -> None:
     run(tmp_path)
     done = run(tmp_path, faces=0)
     assert done.shard is None
@@ -83,7 +83,7 @@ def test_rows_become_the_table(tmp_path: Path) -> None:
     assert rows[1]["keys"] == []
 
 
-def test_row_groups_follow_from_the_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_depend_on_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.shards.photos._ROWS_A_GROUP", 3)
     run(tmp_path)
     tables = [in_shard(read_rows(rows_path(tmp_path, 7)), "train", f"train-{i:06d}.tar") for i in range(5)]
@@ -101,7 +101,7 @@ def test_row_groups_follow_from_the_rows_alone(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("repair", [False, True])
-def test_a_table_without_a_column_takes_no_additions(tmp_path: Path, repair: bool) -> None:
+def test_table_without_column_is_refused(tmp_path: Path, repair: bool) -> None:
     """As versions wrote it before the column ``box``."""
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()

@@ -50,7 +50,7 @@ def cluster() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def test_a_cluster_started_here_gives_the_same_bytes(portraits: Path, dataset: Path, tmp_path: Path) -> None:
+def test_local_cluster_gives_same_bytes(portraits: Path, dataset: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "facegan", "prep", portraits, tmp_path / "out", "--shard-size", "20"]
     done = subprocess.run([*command, "--engine", "ray", "--workers", "1", "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -58,7 +58,7 @@ def test_a_cluster_started_here_gives_the_same_bytes(portraits: Path, dataset: P
     assert digest(tmp_path / "out") == digest(dataset)
 
 
-def test_nodes_fetch_ahead(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_prefetch_photographs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     config = PrepConfig(detector="none", crop="squash", size=28, shard_size=20)
@@ -71,7 +71,7 @@ def test_nodes_fetch_ahead(made: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert digest(tmp_path / "ray") == digest(tmp_path / "here")
 
 
-def test_nodes_that_do_not_see_the_dataset_send_their_chunks(
+def test_nodes_without_folder_return_chunks(
     portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
@@ -87,13 +87,13 @@ def test_nodes_that_do_not_see_the_dataset_send_their_chunks(
     assert digest(tmp_path / "out") == digest(dataset)
 
 
-def test_an_address_without_a_cluster_says_so(portraits: Path, tmp_path: Path) -> None:
+def test_address_without_cluster_is_refused(portraits: Path, tmp_path: Path) -> None:
     with pytest.raises(FaceganError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
         prepare(portraits, tmp_path / "out", CONFIG, engine="ray", ray_address="127.0.0.1:1")
 
 
 @pytest.mark.slow
-def test_two_nodes_share_the_work_and_one_may_go(
+def test_lost_node_costs_no_chunk(
     portraits: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(portraits, tmp_path / "local", SMALL, workers=2)
@@ -119,7 +119,7 @@ def test_two_nodes_share_the_work_and_one_may_go(
 
 
 @pytest.mark.slow
-def test_photographs_that_kill_cost_themselves_on_a_cluster_too(
+def test_fatal_photograph_on_cluster(
     portraits: Path, dataset: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = CrashingSource(portraits, frozenset({b"000007.jpg"}))
@@ -128,9 +128,7 @@ def test_photographs_that_kill_cost_themselves_on_a_cluster_too(
 
 
 @pytest.mark.slow
-def test_where_no_address_is_given_a_cluster_that_runs_here_is_left_alone(
-    portraits: Path, dataset: Path, tmp_path: Path, cluster: Any
-) -> None:
+def test_running_cluster_is_left_alone(portraits: Path, dataset: Path, tmp_path: Path, cluster: Any) -> None:
     """It failed: "There is no Ray cluster at this machine"."""
     done = prepare(portraits, tmp_path / "out", CONFIG, engine="ray", workers=1)
     assert (done.engine, done.nodes) == ("ray", 1)

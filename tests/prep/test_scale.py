@@ -48,19 +48,19 @@ def runs(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int,
     return found
 
 
-def test_memory_stays_within_what_is_told(runs: dict[int, tuple[dict, dict]]) -> None:
+def test_memory_is_bounded(runs: dict[int, tuple[dict, dict]]) -> None:
     few, many = runs[3_000], runs[30_000]
     assert [found["kept"] for found in (*few, *many)] == [3_000, 3_000, 30_000, 30_000]
-    # 150 MB and 120 bytes a photograph are told for a million, 270 MB: 175 of them, the buffers below, and the slope.
+    # At most 300 MB for a million: 175 MB, the buffers below, and 120 bytes per photograph.
     assert few[0]["parent"] < 175e6
     assert few[1]["parent"] < 150e6
     assert many[0]["worker"] - few[0]["worker"] < 10e6
-    # Buffers that fill up once come to 25 MB; beside them a photograph may take 120 bytes.
+    # Buffers that fill up once take 25 MB; each photograph may take 120 bytes more.
     assert many[0]["parent"] - few[0]["parent"] < 25e6 + 120 * 27_000
     assert many[1]["parent"] - few[1]["parent"] < 10e6 + 120 * 27_000
 
 
-def test_a_start_that_finds_all_done_is_quick(runs: dict[int, tuple[dict, dict]]) -> None:
+def test_second_start_is_quick(runs: dict[int, tuple[dict, dict]]) -> None:
     """In CPU time, which other programs on the machine stretch less than wall time: 9 µs a photograph were measured."""
     taken = runs[30_000][1]["cpu_seconds"] - runs[3_000][1]["cpu_seconds"]
     assert taken / 27_000 < 20e-6

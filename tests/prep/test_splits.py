@@ -47,7 +47,7 @@ def photos(portraits: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_celebas_own_split(photos: Path, tmp_path: Path) -> None:
+def test_celeba_split_by_number(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(photos, out, PrepConfig.of({**FAST, "split": "celeba"}), workers=0)
     info = DatasetInfo.read(out)
@@ -59,19 +59,19 @@ def test_celebas_own_split(photos: Path, tmp_path: Path) -> None:
     assert (out / "index-val.json").is_file()
 
 
-def test_celebas_split_of_other_names_says_so(portraits: Path, tmp_path: Path) -> None:
+def test_celeba_split_needs_numbers(portraits: Path, tmp_path: Path) -> None:
     shutil.copytree(portraits, tmp_path / "photos")
     (tmp_path / "photos" / "me.jpg").write_bytes((portraits / "000001.jpg").read_bytes())
     with pytest.raises(SourceError, match=r"me\.jpg has no file number"):
         prepare(tmp_path / "photos", tmp_path / "out", PrepConfig.of({**FAST, "split": "celeba"}))
 
 
-def test_a_source_without_splits_says_so(portraits: Path, tmp_path: Path) -> None:
+def test_source_split_needs_parts(portraits: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"does not say if 000001\.jpg is for train"):
         prepare(portraits, tmp_path / "out", PrepConfig.of({**FAST, "split": "source"}))
 
 
-def test_shares_stay_where_they_are_when_photographs_come(portraits: Path, tmp_path: Path) -> None:
+def test_additions_keep_existing_splits(portraits: Path, tmp_path: Path) -> None:
     config = PrepConfig.of({**FAST, "split": "0.5,0.3,0.2"})
     prepare(portraits, tmp_path / "all", config, workers=0)
     prepare(portraits, tmp_path / "some", config, workers=0, limit=25)
@@ -84,30 +84,30 @@ def test_shares_stay_where_they_are_when_photographs_come(portraits: Path, tmp_p
 
 
 @given(st.binary(max_size=30), st.floats(0, 1), st.floats(0, 1))
-def test_a_share_is_a_share(path: bytes, a: float, b: float) -> None:
+def test_hash_respects_empty_shares(path: bytes, a: float, b: float) -> None:
     parts = (min(a, b), abs(a - b), 1 - max(a, b))
     split = by_hash(path, parts)
     assert parts[["train", "val", "test"].index(split)] > 0
 
 
-def test_shares_come_out_as_they_are_told() -> None:
+def test_hash_splits_by_shares() -> None:
     found = [splitter("0.9,0.05,0.05")(b"%d.jpg" % i, "") for i in range(20_000)]
     assert abs(found.count("train") / 20_000 - 0.9) < 0.01
     assert abs(found.count("val") / 20_000 - 0.05) < 0.005
 
 
 @pytest.mark.parametrize("text", ["0.9", "0.9,0.2", "0.5,nan", "1,2,3", "0.5,x", "-0.5,1.5", "0.25,0.25,0.25,0.25"])
-def test_shares_that_are_none(text: str) -> None:
+def test_invalid_shares_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="Shares are two or three numbers"):
         shares(text)
 
 
-def test_a_misspelt_split_suggests() -> None:
+def test_misspelt_split_is_suggested() -> None:
     with pytest.raises(SettingsError, match="Did you mean 'celeba'"):
         PrepConfig.of({"split": "celebs"})
 
 
-def test_of_photographs_with_the_same_bytes_the_first_is_taken(photos: Path, tmp_path: Path) -> None:
+def test_dedup_keeps_first_of_equals(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = PrepConfig.of({**FAST, "split": "celeba", "dedup": "exact"})
     result = prepare(photos, out, config, workers=2)
@@ -123,21 +123,21 @@ def test_of_photographs_with_the_same_bytes_the_first_is_taken(photos: Path, tmp
     assert verify(out).ok
 
 
-def test_duplicates_do_not_depend_on_workers(photos: Path, tmp_path: Path) -> None:
+def test_dedup_is_same_for_workers(photos: Path, tmp_path: Path) -> None:
     config = PrepConfig.of({**FAST, "dedup": "exact"})
     for workers in (1, 2):
         prepare(photos, tmp_path / str(workers), config, workers=workers)
     assert digest(tmp_path / "1") == digest(tmp_path / "2")
 
 
-def test_duplicates_in_a_packed_tar(photos: Path, tmp_path: Path) -> None:
+def test_dedup_in_compressed_tar(photos: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as tar:
         tar.add(photos, ".")
     result = prepare(tmp_path / "photos.tar.gz", tmp_path / "out", PrepConfig.of({**FAST, "dedup": "exact"}), workers=0)
     assert result.rejected == {"duplicate": 3}
 
 
-def test_a_split_by_hash_without_dedup_warns(portraits: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_hash_split_without_dedup_warns(portraits: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     prepare(portraits, tmp_path / "out", PrepConfig.of({**FAST, "split": "0.5,0.5"}), limit=4, console=Console())
     assert "may put copies of one photograph on both sides" in capfd.readouterr().err
 
@@ -149,7 +149,7 @@ def write_attributes(path: Path, names: list[str], wrong: str = "") -> Path:
     return path
 
 
-def test_attributes_go_into_each_json(photos: Path, tmp_path: Path) -> None:
+def test_attributes_go_into_json(photos: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in photos.iterdir())
     listed = write_attributes(tmp_path / "list_attr_celeba.txt", [*names, "202599.jpg"])
     out, config = tmp_path / "out", PrepConfig.of(FAST)
@@ -166,7 +166,7 @@ def test_attributes_go_into_each_json(photos: Path, tmp_path: Path) -> None:
     assert digest(out) == before
 
 
-def test_attributes_that_are_missing_or_none(photos: Path, tmp_path: Path) -> None:
+def test_invalid_attributes_are_refused(photos: Path, tmp_path: Path) -> None:
     config = PrepConfig.of(FAST)
     with pytest.raises(SourceError, match=r"cannot be read .* list_attr_celeba\.txt"):
         prepare(photos, tmp_path / "out", config, attributes=tmp_path / "nowhere.txt")
@@ -181,15 +181,15 @@ def test_attributes_that_are_missing_or_none(photos: Path, tmp_path: Path) -> No
         prepare(photos, tmp_path / "out", config, attributes=tmp_path / "other.txt")
 
 
-def test_labels_of_a_source_go_into_the_json(portraits: Path, tmp_path: Path) -> None:
+def test_labels_go_into_json(portraits: Path, tmp_path: Path) -> None:
     shutil.copytree(portraits, tmp_path / "photos")
-    told = {"labels": [[path.name, int(path.stem) % 7] for path in portraits.iterdir()]}
-    (tmp_path / "photos" / "dataset.json").write_text(json.dumps(told))
+    labels = {"labels": [[path.name, int(path.stem) % 7] for path in portraits.iterdir()]}
+    (tmp_path / "photos" / "dataset.json").write_text(json.dumps(labels))
     prepare(tmp_path / "photos", tmp_path / "out", PrepConfig.of(FAST), workers=0, limit=20)
     assert [meta["label"] for meta in metas(tmp_path / "out")] == [i % 7 for i in range(1, 21)]
 
 
-def test_where_the_photographs_lie_is_noted_unless_it_shall_not_be(portraits: Path, tmp_path: Path) -> None:
+def test_source_path_is_optional(portraits: Path, tmp_path: Path) -> None:
     for note in (True, False):
         out = tmp_path / str(note)
         prepare(portraits, out, PrepConfig.of(FAST), workers=0, limit=4, note_source=note)

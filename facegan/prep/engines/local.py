@@ -194,7 +194,7 @@ class LocalEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Unfinished chunks are discarded: nobody commits them, and the next run makes them again.
+        # Unfinished chunks are discarded: they are not committed, and the next run makes them again.
         for worker in self._workers:
             worker.stop()
         remove_partials(self._job.folder)
