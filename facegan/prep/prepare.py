@@ -136,9 +136,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         disk_errors(store.folder),
         contextlib.ExitStack() as engine,
     ):
-        if request.force:
-            store.drop_journal()
-        store.replay()
+        store.recover(drop=request.force)
         plan = build.plan(index, store, max(1, build.workers), console)
         chunks = build.clear(plan, store)
         stats = build.make_chunks(plan, store, chunks, console, engine)
@@ -152,15 +150,9 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
             console.warn(f"{count:,} broken links were ignored (first: {', '.join(map(shown, broken))}).")
         for sentence in advice(info.totals.rejected, info.totals.photos, request.settings, store.folder / PHOTOS_FILE):
             console.warn(sentence)
-    totals = info.totals
     return PrepResult(
-        photos=totals.photos,
-        kept=totals.kept,
-        rejected=totals.rejected,
-        ignored=totals.ignored,
-        faces=totals.faces,
+        **info.totals.model_dump(),
         shards=len(info.shards),
-        bytes=totals.bytes,
         seconds=round(time.monotonic() - start, 3),
         work_seconds=round(stats.seconds, 3),
         photos_per_second=round(stats.photos / stats.seconds, 1) if stats.seconds else 0.0,

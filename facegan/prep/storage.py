@@ -160,8 +160,13 @@ class OutputStore:
         write_json(self.folder / JOURNAL_FILE, journal.to_json())
         self.replay()
 
+    def recover(self, drop: bool) -> None:
+        """Carries out the journal of a run that was killed, or drops it."""
+        if drop:
+            (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
+        self.replay()
+
     def replay(self) -> None:
-        """Carries out the journal of a run that was killed, if there is one."""
         out, path, final = self.folder, self.folder / JOURNAL_FILE, self.state / FINAL
         if not path.is_file():
             return
@@ -178,9 +183,6 @@ class OutputStore:
             path.unlink()
             shutil.rmtree(self.state / journal.clear, ignore_errors=True)
             shutil.rmtree(final, ignore_errors=True)
-
-    def drop_journal(self) -> None:
-        (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
 
     def new_final_folder(self) -> Path:
         """An empty folder for the files of the dataset besides its shards."""
