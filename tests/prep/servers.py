@@ -1,4 +1,4 @@
-"""Servers on loopback: an S3 store, and an HTTP server that fails as it is told to."""
+"""Local servers: an S3 store, and an HTTP server that fails on request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def s3_server() -> Iterator[None]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
-    told = {
+    environment = {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "nobody",
         "AWS_SECRET_ACCESS_KEY": "nothing",
@@ -43,7 +43,7 @@ def s3_server() -> Iterator[None]:
         "FACEGAN_RETRY_SECONDS": FAST["FACEGAN_RETRY_SECONDS"],
         "NO_PROXY": "127.0.0.1",
     }
-    with mock.patch.dict(os.environ, told):
+    with mock.patch.dict(os.environ, environment):
         fs = fsspec.filesystem("s3")
         fs.clear_instance_cache()
         reset = urllib.request.Request(f"{url}/moto-api/reset", method="POST")  # moto keeps buckets for its process
@@ -56,30 +56,24 @@ def s3_server() -> Iterator[None]:
             fs.clear_instance_cache()
 
 
-class Fickle:
-    """Serves a folder, parts of files too.
+class FlakyServer:
+    """Serves a folder.
 
     Attributes:
-        faults: by file, what goes wrong with the next requests for it, one after another: ``drop`` (no byte comes),
-            ``503``, ``404``, ``short`` (the connection ends inside the body), ``untold`` (the same, and the length was
-            not told), ``hang``, ``endless`` (bytes without end, and no length), ``slow`` (a few bytes now and then),
-            ``slow head`` (headers by single bytes).
-        always: what goes wrong with a file every time, after that.
-        waits: seconds before it answers for a file.
-        busy_until: by the monotonic clock; until then it answers 429, and ``Retry-After`` with ``busy_seconds``.
-        crowd: no answer is given before so many requests wait for one.
-        asked: requests for a file's bytes.
-        most_at_once: of them that waited for an answer.
-        connections: that were opened.
-        sent: bytes of what is endless.
+        faults: by file, the faults of its next requests in order: ``drop`` (no byte is sent), ``503``, ``404``,
+            ``short`` (the connection ends inside the body), ``no length`` (the same, without a declared length),
+            ``hang``, ``endless`` (bytes without end and length), ``slow`` (a few bytes now and then), ``slow head``
+            (headers byte by byte).
+        always: by file, the fault of every later request.
+        waits: by file, seconds before it responds.
+        busy_until: monotonic time until which it answers 429, with ``busy_seconds`` as ``Retry-After``.
+        crowd: the number of concurrent requests that it waits for before it responds to the first.
+        asked: requests for a file's bytes; ``most_at_once`` of them were concurrent.
+        connections: the number of opened connections.
+        sent: bytes of endless files.
     """
 
     def __init__(self, folder: Path, ranges: bool = True, keeps_alive: bool = False) -> None:
-        """
-        Args:
-            ranges: it gives parts of files.
-            keeps_alive: a connection is used for one request after another.
-        """
         self.folder, self.ranges = folder, ranges
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
@@ -91,10 +85,10 @@ class Fickle:
         self.asked: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self.closing = threading.Event()
-        fickle = self
+        flaky = self
 
         class Handler(_Handler):
-            served = fickle
+            served = flaky
             protocol_version = "HTTP/1.1" if keeps_alive else "HTTP/1.0"
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -102,7 +96,7 @@ class Fickle:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
-    def __enter__(self) -> Fickle:
+    def __enter__(self) -> FlakyServer:
         self._thread.start()
         return self
 
@@ -118,7 +112,7 @@ class Fickle:
 
     @contextlib.contextmanager
     def answering(self, name: str) -> Iterator[None]:
-        """Waits for what a request for this file has to wait for."""
+        """Counts a request, and waits as `crowd` and `waits` say."""
         with self._changed:
             self.asked[name] += 1
             self.at_once += 1
@@ -133,7 +127,7 @@ class Fickle:
                 self.at_once -= 1
 
     def was_asked(self, requests: int) -> bool:
-        """Waits until so many requests have come; False where they do not."""
+        """Wait for so many requests; False if they do not come."""
         with self._changed:
             return self._changed.wait_for(lambda: self.asked.total() >= requests, 60)
 
@@ -143,7 +137,7 @@ class Fickle:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    served: Fickle
+    served: FlakyServer
 
     def setup(self) -> None:
         super().setup()
@@ -167,7 +161,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault == "endless":
-            self._send_for_ever(name)
+            self._send_forever(name)
             return
         if fault == "slow head":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
@@ -191,16 +185,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             data = data[start:end]
         else:
             self.send_response(200)
-        if fault != "untold":
+        if fault != "no length":
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if fault == "slow":
             self._send_slowly(data)
         elif not head:
-            with contextlib.suppress(ConnectionError):  # whoever asked may be gone by now
-                self.wfile.write(data[: len(data) // 2] if fault in ("short", "untold") else data)
+            with contextlib.suppress(ConnectionError):  # the client may have left
+                self.wfile.write(data[: len(data) // 2] if fault in ("short", "no length") else data)
 
-    def _send_for_ever(self, name: str) -> None:
+    def _send_forever(self, name: str) -> None:
         self.send_response(200)
         self.end_headers()
         with contextlib.suppress(ConnectionError):

@@ -33,7 +33,7 @@ from tests.cli.run import facegan
 from tests.prep.fake import photo
 from tests.prep.listing import Listing
 from tests.prep.outputs import digest, rows
-from tests.prep.servers import FAST, Fickle, s3_server
+from tests.prep.servers import FAST, FlakyServer, s3_server
 from tests.process_tree import ProcessTree
 
 PHOTOS = {f"{number:02d}.jpg": photo(60, 60, seed=number) for number in range(40)}
@@ -50,11 +50,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fickle(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
+def flaky(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "20")  # requests are counted, so none may be retried
-    with Fickle(made, keeps_alive=True) as server:
+    with FlakyServer(made, keeps_alive=True) as server:
         yield server
 
 
@@ -63,8 +63,8 @@ def url_table(path: Path, urls: list[str | None], names: list[str] | None = None
     return path
 
 
-def table_of(path: Path, fickle: Fickle, names: list[str] = NAMES) -> Path:
-    return url_table(path, [f"{fickle.url}/{name}" for name in names], names)
+def table_of(path: Path, flaky: FlakyServer, names: list[str] = NAMES) -> Path:
+    return url_table(path, [f"{flaky.url}/{name}" for name in names], names)
 
 
 @contextlib.contextmanager
@@ -89,23 +89,23 @@ def outcome(reader: Reader, entry: Entry) -> bytes | str:
 
 
 def test_dataset_does_not_depend_on_concurrency(
-    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server answers out of order and fails, for some photographs once, for some always."""
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
     chance = random.Random(0)
-    fickle.waits = {name: chance.random() / 20 for name in NAMES}
-    urls: list[str | None] = [f"{fickle.url}/{name}" for name in NAMES]
-    urls[5], urls[6], urls[7], urls[8] = None, "file:///etc/hostname", f"{fickle.url}/none.jpg", "no URL"
+    flaky.waits = {name: chance.random() / 20 for name in NAMES}
+    urls: list[str | None] = [f"{flaky.url}/{name}" for name in NAMES]
+    urls[5], urls[6], urls[7], urls[8] = None, "file:///etc/hostname", f"{flaky.url}/none.jpg", "no URL"
     always = {NAMES[9]: "404", NAMES[10]: "short", NAMES[11]: "503", NAMES[12]: "drop", NAMES[13]: "hang"}
     once = {NAMES[14]: "short", NAMES[15]: "429", NAMES[16]: "drop", NAMES[17]: "hang"}
-    fickle.always = always
+    flaky.always = always
     table, found = url_table(tmp_path / "x.parquet", urls), {}
     for requests in (1, 64):
-        fickle.faults = {name: [fault] for name, fault in once.items()}
+        flaky.faults = {name: [fault] for name, fault in once.items()}
         prepare(table, tmp_path / str(requests), CONFIG, workers=2, fetch_ahead=requests)
         found[requests] = digest(tmp_path / str(requests))
-        assert not any(fickle.faults.values())
+        assert not any(flaky.faults.values())
     reasons = {row["path"]: row["reason"] for row in rows(tmp_path / "64") if row["reason"]}
     assert reasons == {f"{n:04d}.jpg": "unreachable" for n in (7, *range(9, 14))} | {
         f"{n:04d}.jpg": "unreadable" for n in (5, 6, 8)
@@ -115,68 +115,68 @@ def test_dataset_does_not_depend_on_concurrency(
 
 
 @pytest.mark.parametrize("requests", [1, 2, 7])
-def test_concurrent_requests_are_bounded(fickle: Fickle, tmp_path: Path, requests: int) -> None:
-    fickle.crowd = max(1, requests - 1)  # one is left to the reading thread
-    with opened(table_of(tmp_path / "x.parquet", fickle), tmp_path / "room", requests) as (reader, entries):
+def test_concurrent_requests_are_bounded(flaky: FlakyServer, tmp_path: Path, requests: int) -> None:
+    flaky.crowd = max(1, requests - 1)  # one is left to the reading thread
+    with opened(table_of(tmp_path / "x.parquet", flaky), tmp_path / "room", requests) as (reader, entries):
         assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES]
-    assert fickle.crowd <= fickle.most_at_once <= requests
-    assert fickle.connections <= requests  # each is used again
-    assert set(fickle.asked.values()) == {1}
+    assert flaky.crowd <= flaky.most_at_once <= requests
+    assert flaky.connections <= requests  # each is used again
+    assert set(flaky.asked.values()) == {1}
 
 
-def test_dedup_uses_concurrent_requests(fickle: Fickle, tmp_path: Path) -> None:
+def test_dedup_uses_concurrent_requests(flaky: FlakyServer, tmp_path: Path) -> None:
     names = [*NAMES, "copy.jpg"]
-    table = url_table(tmp_path / "x.parquet", [f"{fickle.url}/{name}" for name in [*NAMES, NAMES[3]]], names)
-    fickle.crowd = 6
+    table = url_table(tmp_path / "x.parquet", [f"{flaky.url}/{name}" for name in [*NAMES, NAMES[3]]], names)
+    flaky.crowd = 6
     result = prepare(table, tmp_path / "out", CONFIG.model_copy(update={"dedup": "exact"}), workers=1, fetch_ahead=7)
     assert (result.photos, result.rejected) == (41, {"duplicate": 1})
-    assert fickle.most_at_once <= 7
+    assert flaky.most_at_once <= 7
 
 
-def wait_until_quiet(fickle: Fickle) -> None:
+def wait_until_quiet(flaky: FlakyServer) -> None:
     before = -1
-    while before != (before := sum(fickle.asked.values())) or fickle.at_once:
+    while before != (before := sum(flaky.asked.values())) or flaky.at_once:
         time.sleep(0.2)
 
 
-def test_buffered_bytes_are_bounded(fickle: Fickle, tmp_path: Path) -> None:
+def test_buffered_bytes_are_bounded(flaky: FlakyServer, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     for number in range(60):
         (tmp_path / "large" / f"{number:02d}.jpg").write_bytes(bytes([number]) * 100_000)
-    fickle.folder = tmp_path / "large"
+    flaky.folder = tmp_path / "large"
     names = [f"{number:02d}.jpg" for number in range(60)]
-    table = table_of(tmp_path / "x.parquet", fickle, names)
+    table = table_of(tmp_path / "x.parquet", flaky, names)
     entries = Listing(table).entries
     with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 8, max_bytes=1_000_000)) as reader:
         reader.schedule(entries)
         for count in (0, 3, 6):
             for number in range(count - 3, count) if count else ():
                 assert reader.read(entries[number]) == bytes([number]) * 100_000
-            wait_until_quiet(fickle)
-            assert len(fickle.asked) <= count + 10
-        asked = sum(fickle.asked.values())
-    wait_until_quiet(fickle)
-    assert sum(fickle.asked.values()) == asked  # nothing is begun when it is closed
+            wait_until_quiet(flaky)
+            assert len(flaky.asked) <= count + 10
+        asked = sum(flaky.asked.values())
+    wait_until_quiet(flaky)
+    assert sum(flaky.asked.values()) == asked  # nothing is begun when it is closed
 
 
-def test_oversized_photo_is_fetched_in_turn(fickle: Fickle, tmp_path: Path) -> None:
-    fickle.folder = tmp_path / "large"
-    fickle.folder.mkdir()
+def test_oversized_photo_is_fetched_in_turn(flaky: FlakyServer, tmp_path: Path) -> None:
+    flaky.folder = tmp_path / "large"
+    flaky.folder.mkdir()
     sizes = [10, 3_000_000, 20, 3_000_000, 30, 40]
     names = [f"{number}.jpg" for number in range(len(sizes))]
     for name, size in zip(names, sizes, strict=True):
-        (fickle.folder / name).write_bytes(bytes(size))
-    table = table_of(tmp_path / "x.parquet", fickle, names)
+        (flaky.folder / name).write_bytes(bytes(size))
+    table = table_of(tmp_path / "x.parquet", flaky, names)
     with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 4, max_bytes=1_000_000)) as reader:
         entries = Listing(table).entries
         reader.schedule(entries)
         assert [len(reader.read(entry)) for entry in entries] == sizes
 
 
-def test_endless_body_is_refused_in_turn(fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_body_is_refused_in_turn(flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.prep.sources.remote.MAX_BYTES", 2_000_000)
-    fickle.always[NAMES[2]] = "endless"
-    table = table_of(tmp_path / "x.parquet", fickle, NAMES[:6])
+    flaky.always[NAMES[2]] = "endless"
+    table = table_of(tmp_path / "x.parquet", flaky, NAMES[:6])
     with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 4, max_bytes=500_000)) as reader:
         entries = Listing(table).entries
         reader.schedule(entries)
@@ -184,8 +184,8 @@ def test_endless_body_is_refused_in_turn(fickle: Fickle, tmp_path: Path, monkeyp
     expected: list[bytes | str] = [PHOTOS[name] for name in NAMES[:6]]
     expected[2] = "TooLarge: more than 2,000,000 bytes"
     assert found == expected
-    assert fickle.asked[NAMES[2]] <= 2  # once before its turn, and given up
-    assert fickle.sent[NAMES[2]] < 20_000_000  # what was under way in buffers
+    assert flaky.asked[NAMES[2]] <= 2  # once before its turn, and given up
+    assert flaky.sent[NAMES[2]] < 20_000_000  # what was under way in buffers
 
 
 @pytest.fixture(scope="module")
@@ -216,15 +216,15 @@ def test_every_remote_source_is_prefetched(s3: str, tmp_path: Path, what: str) -
         }
 
 
-def test_local_and_remote_archives_mix(fickle: Fickle, made: Path, tmp_path: Path) -> None:
+def test_local_and_remote_archives_mix(flaky: FlakyServer, made: Path, tmp_path: Path) -> None:
     parts = [tmp_path / "0.tar", tmp_path / "served" / "1.tar"]
     parts[1].parent.mkdir()
     for number, path in enumerate(parts):
         with tarfile.open(path, "w") as tar:
             for name in NAMES[number::2]:
                 tar.add(made / name, name)
-    fickle.folder = tmp_path / "served"
-    both = MultiSource("both", (open_source(str(parts[0])), open_source(f"{fickle.url}/1.tar")))
+    flaky.folder = tmp_path / "served"
+    both = MultiSource("both", (open_source(str(parts[0])), open_source(f"{flaky.url}/1.tar")))
     entries = sorted(both.photos(Counter()))
     with contextlib.closing(prefetching(both.unpacked(tmp_path / "room").reader(), 4)) as reader:
         schedule(reader, entries)
@@ -310,8 +310,8 @@ def test_results_arrive_in_scheduled_order(
     assert scripted.most_at_once <= requests
 
 
-def test_unscheduled_photo_is_read(fickle: Fickle, tmp_path: Path) -> None:
-    with opened(table_of(tmp_path / "x.parquet", fickle), tmp_path / "room", 4) as (reader, entries):
+def test_unscheduled_photo_is_read(flaky: FlakyServer, tmp_path: Path) -> None:
+    with opened(table_of(tmp_path / "x.parquet", flaky), tmp_path / "room", 4) as (reader, entries):
         schedule(reader, entries[:3])
         assert [reader.read(entry) for entry in (entries[9], entries[0])] == [PHOTOS[NAMES[9]], PHOTOS[NAMES[0]]]
 
@@ -320,36 +320,36 @@ def test_unscheduled_photo_is_read(fickle: Fickle, tmp_path: Path) -> None:
     ("number", "dedup"), [(signal.SIGINT, "off"), (signal.SIGTERM, "off"), (signal.SIGINT, "exact")]
 )
 def test_running_requests_do_not_block_exit(
-    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, dedup: Literal["off", "exact"]
+    flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, dedup: Literal["off", "exact"]
 ) -> None:
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1000")
-    fickle.waits = dict.fromkeys(NAMES[10:], 1000.0)
-    fickle.crowd = 15
-    table = table_of(tmp_path / "x.parquet", fickle)
+    flaky.waits = dict.fromkeys(NAMES[10:], 1000.0)
+    flaky.crowd = 15
+    table = table_of(tmp_path / "x.parquet", flaky)
     options = "--detector none --crop squash --workers 1 --set prep.fetch_ahead=16 --dedup"
     with ProcessTree(
         "-W", "error", "-m", "facegan", "prep", table, tmp_path / "out", *options.split(), dedup
     ) as family:
-        assert fickle.was_asked(25)  # ten that were sent, fifteen that hang
+        assert flaky.was_asked(25)  # ten that were sent, fifteen that hang
         family.signal(number)
         code, errors = family.end(30)
         assert code == 130, errors
         assert not family.left()
         assert "Traceback" not in errors
         assert "Warning" not in errors
-    fickle.waits.clear()
+    flaky.waits.clear()
     result = prepare(table, tmp_path / "out", PrepConfig(detector="none", crop="squash", dedup=dedup), workers=1)
     assert result.kept == len(PHOTOS)
 
 
 @pytest.mark.parametrize("asks_for", [1, 1_000_000])
 def test_retry_after_is_respected_and_bounded(
-    fickle: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for: int
+    flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for: int
 ) -> None:
     """A server that asks for days is given no longer than a silent one."""
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
-    fickle.busy_until, fickle.busy_seconds = time.monotonic() + 0.9, asks_for
-    with opened(table_of(tmp_path / "x.parquet", fickle, NAMES[:12]), tmp_path / "room", 6) as (reader, entries):
+    flaky.busy_until, flaky.busy_seconds = time.monotonic() + 0.9, asks_for
+    with opened(table_of(tmp_path / "x.parquet", flaky, NAMES[:12]), tmp_path / "room", 6) as (reader, entries):
         assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES[:12]]
 
 

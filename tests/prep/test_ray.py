@@ -20,7 +20,7 @@ from facegan.prep.engines import ray as ray_engine
 from facegan.prep.prepare import prepare
 from tests.prep.crashing_source import CrashingSource, prepare_crashing
 from tests.prep.outputs import digest, reasons
-from tests.prep.servers import FAST, Fickle
+from tests.prep.servers import FAST, FlakyServer
 from tests.prep.test_prefetch import made, table_of
 
 __all__ = ["made"]  # a fixture
@@ -62,7 +62,7 @@ def test_nodes_prefetch_photographs(made: Path, tmp_path: Path, monkeypatch: pyt
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     config = PrepConfig(detector="none", crop="squash", size=28, shard_size=20)
-    with Fickle(made, keeps_alive=True) as server:
+    with FlakyServer(made, keeps_alive=True) as server:
         table = table_of(tmp_path / "x.parquet", server)
         prepare(table, tmp_path / "here", config, workers=1, fetch_ahead=1)
         server.crowd = 8

@@ -20,7 +20,7 @@ from facegan.stream import FaceShards
 from tests.cli.run import facegan
 from tests.digits import write_idx
 from tests.prep.cifar_files import pictures, write_cifar10
-from tests.prep.servers import Fickle
+from tests.prep.servers import FlakyServer
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
 
@@ -31,7 +31,7 @@ def found(source: str, download: bool = False) -> list[tuple[bytes, int, str]]:
 
 
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
     """MNIST's four files on a server, and the sums of these in the place of the published ones."""
     from torchvision.datasets import MNIST
 
@@ -40,7 +40,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickl
     write_idx(folder, "train", DIGITS[:3], [5, 0, 4], packed=True)
     write_idx(folder, "t10k", DIGITS[3:], [7, 2], packed=True)
     sums = [(path.name, _md5(path)) for path in sorted(folder.iterdir())]
-    with Fickle(folder) as server:
+    with FlakyServer(folder) as server:
         monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:1/", f"{server.url}/"])  # at the first nobody listens
         monkeypatch.setattr(MNIST, "resources", sums)
         yield server
@@ -50,7 +50,7 @@ def _md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def test_mnist_is_downloaded_once_on_request(published: Fickle, tmp_path: Path) -> None:
+def test_mnist_is_downloaded_once_on_request(published: FlakyServer, tmp_path: Path) -> None:
     source = f"torchvision:MNIST:{tmp_path / 'root'}"
     with pytest.raises(SourceError, match=r"MNIST is incomplete in .*--download \(in a recipe: prep\.download=true\)"):
         open_source(source)
@@ -65,7 +65,7 @@ def test_mnist_is_downloaded_once_on_request(published: Fickle, tmp_path: Path) 
     assert len(found(source)) == 5
 
 
-def test_wrong_checksum_is_refused(published: Fickle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_checksum_is_refused(published: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import MNIST
 
     monkeypatch.setattr(MNIST, "resources", [(name, "0" * 32) for name, _ in MNIST.resources])
@@ -90,7 +90,7 @@ def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(lines) == 3
 
 
-def test_checked_packed_files_are_enough(published: Fickle, tmp_path: Path) -> None:
+def test_checked_packed_files_are_enough(published: FlakyServer, tmp_path: Path) -> None:
     raw = tmp_path / "root/MNIST/raw"
     raw.mkdir(parents=True)
     for path in (tmp_path / "published").iterdir():
@@ -101,7 +101,7 @@ def test_checked_packed_files_are_enough(published: Fickle, tmp_path: Path) -> N
         open_source(f"torchvision:MNIST:{tmp_path / 'root'}")
 
 
-def test_legacy_mnist_pickles_are_not_loaded(published: Fickle, tmp_path: Path) -> None:
+def test_legacy_mnist_pickles_are_not_loaded(published: FlakyServer, tmp_path: Path) -> None:
     """Early versions of torchvision kept MNIST as processed/training.pt; its class loads such a file even now."""
     processed = tmp_path / "root/MNIST/processed"
     processed.mkdir(parents=True)
@@ -129,7 +129,7 @@ def test_cifar10_is_downloaded_and_unpacked(tmp_path: Path, monkeypatch: pytest.
     root = write_cifar10(tmp_path / "theirs", monkeypatch)
     with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as tar:
         tar.add(root / CIFAR10.base_folder, CIFAR10.base_folder)
-    with Fickle(root) as server:
+    with FlakyServer(root) as server:
         monkeypatch.setattr(CIFAR10, "url", f"{server.url}/cifar-10-python.tar.gz")
         monkeypatch.setattr(CIFAR10, "tgz_md5", _md5(root / "cifar-10-python.tar.gz"))
         assert len(found(f"torchvision:CIFAR10:{tmp_path / 'ours'}", download=True)) == 24

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from facegan.stream import FaceShards
-from tests.prep.servers import FAST, Fickle
+from tests.prep.servers import FAST, FlakyServer
 from tests.shards.made import Made, make_dataset
 
 
@@ -31,12 +31,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def fickle(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fickle]:
+def flaky(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
     """The dataset on a web server that fails as it is told, and a client that loses no time over it."""
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     fsspec.filesystem("http").clear_instance_cache()
-    with Fickle(made) as server:
+    with FlakyServer(made) as server:
         yield server
 
 

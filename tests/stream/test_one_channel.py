@@ -10,7 +10,7 @@ import torch
 
 from facegan.errors import DatasetError
 from facegan.stream import FaceShards, open_faces
-from tests.prep.servers import Fickle
+from tests.prep.servers import FlakyServer
 from tests.shards.made import Made, make_dataset
 
 PHOTOS = [Made(f"{i:02d}.jpg") for i in range(20)]
@@ -60,9 +60,9 @@ def test_webp_that_may_be_read_both_ways_has_two_names(tmp_path: Path, cache: Pa
     assert as_grey.fingerprint != in_colours.fingerprint
 
 
-def test_from_a_web_server(tmp_path: Path, cache: Path, fickle: Fickle) -> None:
+def test_from_a_web_server(tmp_path: Path, cache: Path, flaky: FlakyServer) -> None:
     folder = make_dataset(tmp_path / "out", PHOTOS, size=28, channels=1)
-    with Fickle(folder) as server:
+    with FlakyServer(folder) as server:
         faces = FaceShards(server.url)
         batches = faces.batches(20)
         assert next(batches).shape == (20, 1, 28, 28)

@@ -13,15 +13,15 @@ import pytest
 from torch.utils.data import DataLoader
 
 from facegan.stream import FaceShards
-from tests.prep.servers import Fickle
+from tests.prep.servers import FlakyServer
 
 SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 and on
 @pytest.mark.parametrize("used", [False, True])
-def test_in_a_forked_loader(fickle: Fickle, made: Path, used: bool) -> None:
-    faces, local = FaceShards(fickle.url), FaceShards(made)
+def test_in_a_forked_loader(flaky: FlakyServer, made: Path, used: bool) -> None:
+    faces, local = FaceShards(flaky.url), FaceShards(made)
     if used:
         assert np.array_equal(faces.pixels(3), local.pixels(3))
     loader = DataLoader(
@@ -49,10 +49,10 @@ def test_a_fork_while_locks_are_held(made: Path) -> None:
     killer.cancel()
 
 
-def test_processes_download_each_shard_once(fickle: Fickle, made: Path) -> None:
+def test_processes_download_each_shard_once(flaky: FlakyServer, made: Path) -> None:
     code = "import sys; from facegan import FaceShards; print(int(FaceShards(sys.argv[1]).pixels(29).sum()))"
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, fickle.url], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", code, flaky.url], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     try:
         printed = [process.communicate(timeout=120)[0] for process in processes]
@@ -60,4 +60,4 @@ def test_processes_download_each_shard_once(fickle: Fickle, made: Path) -> None:
         for process in processes:
             process.kill()
     assert printed == [f"{int(FaceShards(made).pixels(29).sum())}\n"] * 2
-    assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
+    assert {name: flaky.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)

@@ -20,7 +20,7 @@ import torch
 from facegan.errors import DatasetError, SettingsError
 from facegan.stream import FaceShards, open_faces
 from tests.hearing import Heard
-from tests.prep.servers import Fickle, s3_server
+from tests.prep.servers import FlakyServer, s3_server
 
 Numbers = Callable[[torch.Tensor], list[int]]
 SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
@@ -39,16 +39,16 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["off", "ram"])
-def test_the_same_batches_as_from_a_folder(fickle: Fickle, made: Path, numbers: Numbers, kind: str) -> None:
+def test_the_same_batches_as_from_a_folder(flaky: FlakyServer, made: Path, numbers: Numbers, kind: str) -> None:
     local = shown(FaceShards(made), numbers, 20, cache=kind)
-    assert shown(FaceShards(fickle.url), numbers, 20, cache=kind) == local
-    assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
-    assert shown(FaceShards(fickle.url), numbers, 20, cache=kind) == local  # from the cache folder now
-    assert {name: fickle.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
+    assert shown(FaceShards(flaky.url), numbers, 20, cache=kind) == local
+    assert {name: flaky.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
+    assert shown(FaceShards(flaky.url), numbers, 20, cache=kind) == local  # from the cache folder now
+    assert {name: flaky.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
 
 
-def test_a_face_by_number(fickle: Fickle, made: Path) -> None:
-    here, there = FaceShards(made), FaceShards(fickle.url)
+def test_a_face_by_number(flaky: FlakyServer, made: Path) -> None:
+    here, there = FaceShards(made), FaceShards(flaky.url)
     for number in (29, 0, 13):
         assert np.array_equal(here[number][0], there[number][0])
         assert here[number][1] == there[number][1]
@@ -68,35 +68,37 @@ def test_from_s3(made: Path, cache: Path, numbers: Numbers) -> None:
     assert sums(cache / "shards") == {f"{entry['sha256']}.tar": entry["sha256"] for entry in entries}
 
 
-@pytest.mark.parametrize("fault", ["drop", "503", "short", "untold", "hang"])
-def test_a_fault_that_passes_is_not_noticed(fickle: Fickle, made: Path, numbers: Numbers, fault: str) -> None:
-    fickle.faults = {name: [fault] for name in ["dataset.json", *SHARDS]}
-    assert shown(FaceShards(fickle.url), numbers, 10) == shown(FaceShards(made), numbers, 10)
-    assert min(fickle.asked[name] for name in SHARDS) == 2
+@pytest.mark.parametrize("fault", ["drop", "503", "short", "no length", "hang"])
+def test_a_fault_that_passes_is_not_noticed(flaky: FlakyServer, made: Path, numbers: Numbers, fault: str) -> None:
+    flaky.faults = {name: [fault] for name in ["dataset.json", *SHARDS]}
+    assert shown(FaceShards(flaky.url), numbers, 10) == shown(FaceShards(made), numbers, 10)
+    assert min(flaky.asked[name] for name in SHARDS) == 2
 
 
-def test_skip_broken_counts_and_goes_on(fickle: Fickle, numbers: Numbers) -> None:
-    fickle.always["train-000003.tar"] = "404"  # faces 20 to 26
+def test_skip_broken_counts_and_goes_on(flaky: FlakyServer, numbers: Numbers) -> None:
+    flaky.always["train-000003.tar"] = "404"  # faces 20 to 26
     heard = Heard()
-    faces = FaceShards(fickle.url, skip_broken=True, console=heard)
+    faces = FaceShards(flaky.url, skip_broken=True, console=heard)
     taken = [face for batch in shown(faces, numbers, 15, batch_size=6) for face in batch]
     assert set(taken) == set(range(30)) - set(range(20, 27))
     assert (len(taken), faces.skipped) == (90, 7)
     (said,) = heard.warnings
-    assert said.startswith(f"The shard {fickle.url}/train-000003.tar is unavailable: FileNotFoundError")
+    assert said.startswith(f"The shard {flaky.url}/train-000003.tar is unavailable: FileNotFoundError")
     assert said.endswith("With --skip-broken its 7 faces are left out.")
-    again = FaceShards(fickle.url, skip_broken=True)
+    again = FaceShards(flaky.url, skip_broken=True)
     assert [face for batch in shown(again, numbers, 15, batch_size=6) for face in batch] == taken
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_anew(fickle: Fickle, made: Path, numbers: Numbers, cache: Path) -> None:
+def test_a_damaged_file_in_the_cache_is_fetched_anew(
+    flaky: FlakyServer, made: Path, numbers: Numbers, cache: Path
+) -> None:
     local = shown(FaceShards(made), numbers, 10)
-    assert shown(FaceShards(fickle.url), numbers, 10) == local
+    assert shown(FaceShards(flaky.url), numbers, 10) == local
     for number, path in enumerate(sorted((cache / "shards").glob("*.tar"))):
         data = path.read_bytes()
         path.write_bytes(data[:-1] if number % 2 else data[:600] + b"?" + data[601:])
-    assert shown(FaceShards(fickle.url), numbers, 10) == local
-    assert {fickle.asked[name] for name in SHARDS} == {2}
+    assert shown(FaceShards(flaky.url), numbers, 10) == local
+    assert {flaky.asked[name] for name in SHARDS} == {2}
 
 
 class Silent(fsspec.AbstractFileSystem):
@@ -116,13 +118,13 @@ class Silent(fsspec.AbstractFileSystem):
         shutil.copy(self.root / Path(rpath).name, str(lpath))
 
 
-def told(fickle: Fickle, folder: Path, **changes) -> None:
+def told(flaky: FlakyServer, folder: Path, **changes) -> None:
     """The server tells something else of its first shard."""
-    info = json.loads((fickle.folder / "dataset.json").read_text())
+    info = json.loads((flaky.folder / "dataset.json").read_text())
     info["shards"][0] |= changes
     folder.mkdir()
     (folder / "dataset.json").write_text(json.dumps(info))
-    fickle.folder = folder
+    flaky.folder = folder
 
 
 @pytest.mark.parametrize(
@@ -138,57 +140,57 @@ def told(fickle: Fickle, folder: Path, **changes) -> None:
     ],
 )
 def test_numbers_that_can_not_be(
-    fickle: Fickle, tmp_path: Path, changes: dict, said: str, monkeypatch: pytest.MonkeyPatch
+    flaky: FlakyServer, tmp_path: Path, changes: dict, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("facegan.stream.remote.available_bytes", lambda: 1e11)  # what the machine tells
-    told(fickle, tmp_path / "told", **changes)
+    told(flaky, tmp_path / "told", **changes)
     with pytest.raises(DatasetError, match=said):
-        FaceShards(fickle.url)
+        FaceShards(flaky.url)
 
 
 @pytest.mark.parametrize("size", [10**9, -1, "64"])
-def test_a_size_that_can_not_be(fickle: Fickle, made: Path, tmp_path: Path, size: object) -> None:
+def test_a_size_that_can_not_be(flaky: FlakyServer, made: Path, tmp_path: Path, size: object) -> None:
     info = json.loads((made / "dataset.json").read_text())
     info["settings"]["size"] = size
-    fickle.folder = tmp_path
+    flaky.folder = tmp_path
     (tmp_path / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(DatasetError, match="has no valid size of faces"):
-        FaceShards(fickle.url)
+        FaceShards(flaky.url)
 
 
 @pytest.mark.parametrize("name", ["dataset.json", SHARDS[2]])
-def test_bytes_without_end(fickle: Fickle, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_without_end(flaky: FlakyServer, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.stream.remote._MOST_INFO_BYTES", 1_000_000)
-    fickle.always[name] = "endless"
-    with pytest.raises(DatasetError, match=rf"{name} is unavailable: OSError: the server sends more than"):
-        FaceShards(fickle.url).pixels(15)
+    flaky.always[name] = "endless"
+    with pytest.raises(DatasetError, match=rf"{name} is unavailable: the server sends more than"):
+        FaceShards(flaky.url).pixels(15)
     assert not list(cache.glob("shards/.*"))
 
 
-def test_an_unreachable_place(fickle: Fickle) -> None:
-    fickle.always["dataset.json"] = "503"
+def test_an_unreachable_place(flaky: FlakyServer) -> None:
+    flaky.always["dataset.json"] = "503"
     with pytest.raises(DatasetError, match=r"/dataset.json is unavailable: .*503") as told:
-        FaceShards(fickle.url)
+        FaceShards(flaky.url)
     assert "Is http://127.0.0.1" in str(told.value)
 
 
 @pytest.mark.parametrize(("fault", "asked"), [("503", 4), ("404", 1), ("short", 4)])
-def test_an_unavailable_shard_is_named(fickle: Fickle, fault: str, asked: int) -> None:
-    fickle.always["train-000003.tar"] = fault
-    with pytest.raises(DatasetError, match=rf"The shard {fickle.url}/train-000003.tar is unavailable") as raised:
-        FaceShards(fickle.url)
+def test_an_unavailable_shard_is_named(flaky: FlakyServer, fault: str, asked: int) -> None:
+    flaky.always["train-000003.tar"] = fault
+    with pytest.raises(DatasetError, match=rf"The shard {flaky.url}/train-000003.tar is unavailable") as raised:
+        FaceShards(flaky.url)
     assert "--skip-broken" in str(raised.value)
-    assert fickle.asked["train-000003.tar"] == asked
+    assert flaky.asked["train-000003.tar"] == asked
 
 
-def test_a_shard_with_another_checksum(fickle: Fickle, made: Path, tmp_path: Path, cache: Path) -> None:
-    fickle.folder = Path(shutil.copytree(made, tmp_path / "other"))
-    shard = fickle.folder / SHARDS[1]
+def test_a_shard_with_another_checksum(flaky: FlakyServer, made: Path, tmp_path: Path, cache: Path) -> None:
+    flaky.folder = Path(shutil.copytree(made, tmp_path / "other"))
+    shard = flaky.folder / SHARDS[1]
     data = bytearray(shard.read_bytes())
     data[-20_000] ^= 1
     shard.write_bytes(data)
     with pytest.raises(DatasetError, match=r"1.tar is unavailable: OSError: the download differs from the SHA-256"):
-        FaceShards(fickle.url)
+        FaceShards(flaky.url)
     assert len(sums(cache / "shards")) == 4
     assert not list((cache / "shards").glob("*.partial"))
 
@@ -207,13 +209,13 @@ def test_a_protocol_without_timeouts(made: Path, cache: Path, monkeypatch: pytes
 
 
 def test_a_dataset_larger_than_the_cache_is_streamed(
-    fickle: Fickle, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+    flaky: FlakyServer, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACEGAN_CACHE_GB", "0.0001")
     with pytest.raises(SettingsError, match=r"user cache may hold 100 kB.\nSet FACEGAN_CACHE_GB to 0.\d+ or more"):
-        FaceShards(fickle.url)
+        FaceShards(flaky.url)
     heard = Heard()
-    faces = open_faces(fickle.url, console=heard)
+    faces = open_faces(flaky.url, console=heard)
     assert (len(faces), faces.size, faces.channels) == (30, 28, 3)
     assert "in random but not exact order" in heard.notes[0]
     batches = faces.batches(6, seed=2)
@@ -221,7 +223,7 @@ def test_a_dataset_larger_than_the_cache_is_streamed(
     batches.close()
 
 
-def test_least_recently_used_shards_are_evicted(fickle: Fickle, made: Path, cache: Path, monkeypatch) -> None:
+def test_least_recently_used_shards_are_evicted(flaky: FlakyServer, made: Path, cache: Path, monkeypatch) -> None:
     shards = cache / "shards"
     shards.mkdir(parents=True)
     for name, age in (("old", 1), ("older", 0)):
@@ -229,27 +231,27 @@ def test_least_recently_used_shards_are_evicted(fickle: Fickle, made: Path, cach
         os.utime(shards / f"{name}.tar", (age, age))
     total = sum((made / name).stat().st_size for name in SHARDS)
     monkeypatch.setenv("FACEGAN_CACHE_GB", str((total + 60_000) / 1e9))
-    FaceShards(fickle.url)
+    FaceShards(flaky.url)
     assert (shards / "old.tar").exists()
     assert not (shards / "older.tar").exists()
 
 
-def test_a_shard_evicted_during_a_run_is_downloaded_again(fickle: Fickle, made: Path, cache: Path) -> None:
-    faces, local = FaceShards(fickle.url), FaceShards(made)
+def test_a_shard_evicted_during_a_run_is_downloaded_again(flaky: FlakyServer, made: Path, cache: Path) -> None:
+    faces, local = FaceShards(flaky.url), FaceShards(made)
     for path in (cache / "shards").glob("*.tar"):
         path.unlink()
     assert np.array_equal(faces.pixels(0), local.pixels(0))
-    assert fickle.asked[SHARDS[0]] == 2
+    assert flaky.asked[SHARDS[0]] == 2
 
 
-def test_an_invalid_cache_limit(fickle: Fickle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_cache_limit(flaky: FlakyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEGAN_CACHE_GB", "much")
     with pytest.raises(SettingsError, match=r"FACEGAN_CACHE_GB=much is invalid. Set a number of gigabytes above 0"):
-        FaceShards(fickle.url)
+        FaceShards(flaky.url)
 
 
-def test_interrupting_a_download_does_not_wait(fickle: Fickle, cache: Path) -> None:
-    fickle.always = dict.fromkeys(SHARDS[1:], "slow")  # for ten minutes each
+def test_interrupting_a_download_does_not_wait(flaky: FlakyServer, cache: Path) -> None:
+    flaky.always = dict.fromkeys(SHARDS[1:], "slow")  # for ten minutes each
     code = (
         "import signal, sys, time; from facegan import FaceShards\n"
         "def stop(*_): raise KeyboardInterrupt\n"
@@ -258,9 +260,9 @@ def test_interrupting_a_download_does_not_wait(fickle: Fickle, cache: Path) -> N
         "except KeyboardInterrupt: print('stopped')\n"
     )
     environment = {**os.environ, "FACEGAN_TIMEOUT_SECONDS": "30"}
-    command = [sys.executable, "-c", code, fickle.url]
+    command = [sys.executable, "-c", code, flaky.url]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
-    fickle.always = {}
-    assert FaceShards(fickle.url).pixels(29).any()
+    flaky.always = {}
+    assert FaceShards(flaky.url).pixels(29).any()
     assert not list((cache / "shards").glob(".*"))

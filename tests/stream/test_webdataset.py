@@ -20,7 +20,7 @@ import torch
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards, StreamOptions, WebDatasetShards, open_faces
 from tests.hearing import Heard
-from tests.prep.servers import FAST, Fickle
+from tests.prep.servers import FAST, FlakyServer
 
 SIZE = 24
 
@@ -93,7 +93,7 @@ def test_over_http(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     fsspec.filesystem("http").clear_instance_cache()
-    with Fickle(folder) as server:
+    with FlakyServer(folder) as server:
         server.faults = {"x-1.tar": ["503"], "x-2.tar": ["short"]}
         faces = open_faces(f"{server.url}/x-{{0..2}}.tar")
         assert len(faces) == 12

@@ -11,10 +11,10 @@ from pathlib import Path
 from facegan.errors import SourceError, suggest
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
 from facegan.prep.sources.base import MultiSource, Source, is_photo, source_errors
-from facegan.prep.sources.folder import Folder
+from facegan.prep.sources.folder import Folder, RemoteFolder
 from facegan.prep.sources.parquet import Table
-from facegan.prep.sources.remote import RemoteFolder, SourceFile
-from facegan.prep.sources.tar import GzippedTar, Tar
+from facegan.prep.sources.remote import SourceFile
+from facegan.prep.sources.tar import Tar
 from facegan.prep.sources.zip import Zip
 from facegan.remote import filesystem, is_http, is_url, without_query
 from facegan.shards.format import PHOTOS_FILE
@@ -92,7 +92,7 @@ def _open_file(where: str, find: Callable[[str], SourceFile]) -> Source | None:
     if suffix.endswith(".tar"):
         return Tar(find(where))
     if suffix.endswith((".tar.gz", ".tgz")):
-        return GzippedTar(find(where))
+        return Tar(find(where), is_gzipped=True)
     if suffix.endswith(".zip"):
         return Zip(find(where))
     if suffix.endswith(".parquet"):

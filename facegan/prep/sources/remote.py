@@ -1,4 +1,4 @@
-"""Photographs and archives behind fsspec URLs: single fetches, ranges, whole files, folders."""
+"""Photographs and archives behind fsspec URLs: whole photographs, ranges, files of sources."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import functools
 import hashlib
 import io
 import ipaddress
-import json
 import os
 import shutil
 import socket
 import tempfile
 import threading
 import weakref
-import zlib
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +21,7 @@ from typing import Any, BinaryIO
 
 from facegan.errors import DiskError
 from facegan.files import atomic_write, disk_errors, human_bytes
-from facegan.prep.sources.base import LABELS_FILE, MAX_BYTES, Entry, OnBytes, Request, is_photo, read_labels, suffix
+from facegan.prep.sources.base import MAX_BYTES, OnBytes
 from facegan.remote import (
     SLOWEST_BYTES,
     RemoteUnavailable,
@@ -38,14 +35,12 @@ from facegan.remote import (
     too_slow,
     without_query,
 )
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 from facegan.unpack import MAX_RATIO, Bounds
 
 PRIVATE_VARIABLE = "FACEGAN_PRIVATE_URLS"  # environment variable: "allow"
 _PROTOCOLS = ("http", "https", "s3", "gs", "gcs", "hf")  # of URLs in tables, which must not name this machine's files
 _BUFFER_BYTES = 1 << 20  # fetched at once from a remote file
 _DIGEST_BYTES = 1 << 16
-_PAGE_KEYS = 1000  # S3 lists no more at once
 
 
 class NoRanges(RemoteUnavailable):
@@ -352,111 +347,3 @@ class _RangeReader(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
-
-
-@dataclass(frozen=True)
-class RemoteFolder:
-    """All objects below an fsspec URL (``s3://bucket/photos``, ``hf://datasets/…``, ``memory://photos``)."""
-
-    where: str
-
-    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        fs, top = filesystem(self.where)
-        fs.invalidate_cache()
-        found = _Listing()
-        for page in _pages(fs, top):
-            found.add(page)
-        labels = self._labels() if found.has_labels else {}
-        datasets = found.datasets()
-        for name, size in found.files():
-            if name.startswith(datasets):
-                continue
-            if is_photo(name):
-                yield Entry(name, size, label=labels.get(name, 0))
-            else:
-                ignored[suffix(name)] += 1
-
-    def _labels(self) -> dict[bytes, int]:
-        with SourceFile.find(f"{self.where.rstrip('/')}/{LABELS_FILE}").open() as file:
-            return read_labels(file, self.where)
-
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> RemoteFolder:
-        return self
-
-    def reader(self) -> RemoteFolderReader:
-        return RemoteFolderReader(self.where)
-
-
-def _pages(fs: Any, top: str) -> Iterator[list[tuple[str, int]]]:
-    """Names below ``top`` with their sizes. S3 is asked page by page: s3fs would keep a kilobyte for each object."""
-    prefix = fs._strip_protocol(top).rstrip("/") + "/"
-    if not hasattr(fs, "call_s3"):
-        found = retry(lambda: fs.find(top, detail=True))
-        yield [(path.removeprefix(prefix), int(info.get("size") or 0)) for path, info in found.items()]
-        return
-    bucket, _, below = prefix.partition("/")
-    request: dict[str, Any] = {"Bucket": bucket, "Prefix": below, "MaxKeys": _PAGE_KEYS}
-    while True:
-        page = retry(lambda: fs.call_s3("list_objects_v2", **request))
-        objects = ((item["Key"].removeprefix(below), item["Size"]) for item in page.get("Contents", ()))
-        yield [(name, size) for name, size in objects if not name.endswith("/")]  # consoles create such for folders
-        if not page.get("IsTruncated"):
-            return
-        request["ContinuationToken"] = page["NextContinuationToken"]
-
-
-class _Listing:
-    """Names and sizes, compressed to about 15 bytes each, and which folders are facegan's datasets."""
-
-    def __init__(self) -> None:
-        self._pages: list[bytes] = []
-        self._begun: set[str] = set()
-        self._with_table: set[str] = set()
-        self._with_info: set[str] = set()
-        self.has_labels = False
-
-    def add(self, page: list[tuple[str, int]]) -> None:
-        inside = f"/{STATE_FOLDER}/"
-        for name, _ in page:
-            if inside in name:
-                self._begun.add(name[: name.find(inside) + 1])
-            elif name.endswith(f"/{PHOTOS_FILE}"):
-                self._with_table.add(name.removesuffix(PHOTOS_FILE))
-            elif name.endswith(f"/{DATASET_FILE}"):
-                self._with_info.add(name.removesuffix(DATASET_FILE))
-            self.has_labels |= name == LABELS_FILE
-        self._pages.append(zlib.compress(json.dumps(page).encode(), 1))
-
-    def files(self) -> Iterator[tuple[bytes, int]]:
-        for page in self._pages:
-            for name, size in json.loads(zlib.decompress(page)):
-                yield name.encode("utf-8", "surrogateescape"), size
-
-    def datasets(self) -> tuple[bytes, ...]:
-        """Folders that hold a dataset or an unfinished one."""
-        folders = self._begun | (self._with_table & self._with_info)
-        return tuple(name.encode("utf-8", "surrogateescape") for name in folders)
-
-
-class RemoteFolderReader:
-    """Whole objects below a URL, whose sizes must equal the listed ones."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        filesystem(where)
-
-    def read(self, entry: Entry) -> bytes:
-        return self._fetch(entry, None)
-
-    def request(self, entry: Entry) -> Request:
-        return functools.partial(self._fetch, entry)
-
-    def _fetch(self, entry: Entry, on_bytes: OnBytes | None) -> bytes:
-        fs, top = filesystem(self._where)  # per thread, if its protocol's library needs that
-        return fetch(fs, top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape"), entry.size, on_bytes)
-
-    def close(self) -> None:
-        pass

@@ -26,9 +26,14 @@ _BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, Memo
 
 @dataclass(frozen=True)
 class Tar:
-    """Files of a plain tar, with links inside it resolved. Of a repeated name the last member counts."""
+    """Files of a tar, with links inside it resolved. Of a repeated name the last member counts.
+
+    Attributes:
+        is_gzipped: it has no random access, so it is unpacked to a plain tar before photographs are read.
+    """
 
     file: SourceFile
+    is_gzipped: bool = False
 
     @property
     def where(self) -> str:
@@ -37,45 +42,29 @@ class Tar:
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         with self.file.open() as file:
             bounds = self.file.bounds(file)
-            yield from _photos(BoundedFile(file, lambda at: None), bounds, ignored)
+            if self.is_gzipped:
+                with gzip.open(file) as plain:
+                    yield from _photos(BoundedFile(plain, bounds.check_bytes), bounds, ignored)
+            else:
+                yield from _photos(BoundedFile(file, lambda at: None), bounds, ignored)
 
     def digests(self) -> tuple[str, ...]:
         return ()
 
     def unpacked(self, folder: Path) -> Tar:
-        return Tar(self.file.shareable(folder))
-
-    def reader(self) -> TarReader | RemoteTarReader:
-        return RemoteTarReader(self.where) if is_url(self.where) else TarReader(Path(self.where))
-
-
-@dataclass(frozen=True)
-class GzippedTar:
-    """A ``.tar.gz``. It has no random access, so it is unpacked to a plain tar before photographs are read."""
-
-    file: SourceFile
-
-    @property
-    def where(self) -> str:
-        return self.file.where
-
-    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        with self.file.open() as file, gzip.open(file) as plain:
-            bounds = self.file.bounds(file)
-            yield from _photos(BoundedFile(plain, bounds.check_bytes), bounds, ignored)
-
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> Tar:
+        source = self.file.shareable(folder)
+        if not self.is_gzipped:
+            return Tar(source)
         path = folder / f"{self.file.name}.tar"
         try:
-            source = self.file.shareable(folder)
             with source.open() as file, gzip.open(file) as plain, atomic_write(path) as out:
                 Unpacking(replace(source.bounds(file), where=self.where), folder).copy(plain, out)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DamagedSourceError(f"{self.where} is not a complete tar archive ({error}).") from None
         return Tar(SourceFile(str(path)))
+
+    def reader(self) -> TarReader | RemoteTarReader:
+        return RemoteTarReader(self.where) if is_url(self.where) else TarReader(Path(self.where))
 
 
 def _photos(file: BoundedFile, bounds: Bounds, ignored: Counter[str]) -> Iterator[Entry]:
