@@ -1,4 +1,4 @@
-"""Folders and archives whose names and members mean harm. A photograph is named for what must become of it."""
+"""Malicious folders and archives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 KEPT, UNREADABLE, TOO_LARGE = "", "unreadable", "too_large"
 
-# Names that some program trips over; below each lies the same good photograph.
+# Names that trouble some program, each for the same valid photograph.
 NAMES = [
     b"with space.jpg", b"new\nline.jpg", b"tab\t.jpg", b"quote'\".jpg", "smile \N{GRINNING FACE}.jpg".encode(),
     "Zoe\N{COMBINING DIAERESIS}.jpg".encode(), "Zo\N{LATIN SMALL LETTER E WITH DIAERESIS}.jpg".encode(),
@@ -26,7 +26,7 @@ IGNORED_NAMES = [b"notes.txt", b"._same.jpg", b"Thumbs.db", b"none", b"jpg", b"s
 
 
 def fill_folder(top: Path, photo: bytes, outside: Path) -> dict[bytes, str]:
-    """Writes the names above, links and special files into ``top``; gives the outcome of each photograph."""
+    """Write the names above, links and special files into ``top``; returns the outcome of each photograph."""
     for name in [*NAMES, *IGNORED_NAMES]:
         path = top / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def fill_folder(top: Path, photo: bytes, outside: Path) -> dict[bytes, str]:
 
 
 def make_tar(path: Path, photo: bytes, photographs: dict[bytes, bytes]) -> dict[bytes, str]:
-    """A tar of ``photographs`` (their outcomes are the caller's), and of members that lead out, link or lie."""
+    """A tar of ``photographs`` and of members with outside names, links and false sizes."""
     outcomes: dict[bytes, str] = {}
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
 
@@ -94,7 +94,7 @@ def make_tar(path: Path, photo: bytes, photographs: dict[bytes, bytes]) -> dict[
 
 
 def tarfile_end(path: Path) -> int:
-    """Where the last member of a tar ends."""
+    """The offset of a tar's end."""
     with tarfile.open(path) as tar:
         last = tar.getmembers()[-1]
         return last.offset_data + -(-last.size // 512) * 512
@@ -110,7 +110,7 @@ def _small_tar(photo: bytes) -> bytes:
 
 
 def _sparse_member(name: bytes, data: bytes) -> bytes:
-    """An old GNU sparse member (type S) of 8 GiB: one piece of data, and a hole behind it."""
+    """An old GNU sparse member (type S) of 8 GiB: some data, then a hole."""
     info = tarfile.TarInfo(os.fsdecode(name))
     info.size = len(data)
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -123,7 +123,7 @@ def _sparse_member(name: bytes, data: bytes) -> bytes:
 
 
 def make_zip(path: Path, photo: bytes) -> dict[bytes, str]:
-    """A zip of members that lead out, lie about their size, or can't be unpacked."""
+    """A zip of members with outside names, false sizes, or unsupported compression."""
     outcomes: dict[bytes, str] = {}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
 
@@ -169,7 +169,7 @@ def make_zip(path: Path, photo: bytes) -> dict[bytes, str]:
         ("huge.jpg", 24, struct.pack("<I", 4_000_000_000)),
         ("moved.jpg", 42, struct.pack("<I", 7)),
     ]:
-        at = data.rindex(name.encode()) - 46 + offset  # PKWARE's APPNOTE, 4.3.12: the name is behind 46 bytes
+        at = data.rindex(name.encode()) - 46 + offset  # PKWARE's APPNOTE, 4.3.12: the name follows 46 bytes
         data[at : at + len(patch)] = patch
     damaged = places["damaged.jpg"].header_offset + 30 + len("damaged.jpg")
     data[damaged + 100 : damaged + 120] = bytes(20)

@@ -31,7 +31,7 @@ SMALL = 1 << 20
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A megabyte may always be unpacked, instead of half a gigabyte."""
+    """A limit of a megabyte instead of half a gigabyte."""
     monkeypatch.setattr("facegan.unpack.MAX_PHOTO_BYTES", SMALL)
 
 
@@ -42,7 +42,7 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, link: str = "") 
 
 
 def refused(path: Path, why: str = "over 100 times its size") -> None:
-    """Also for users: a sentence and exit code 1."""
+    """With a message of at most three lines and exit code 1."""
     with pytest.raises(DamagedSourceError, match=why) as raised:
         read_all(path)
     assert raised.value.exit_code == 1
@@ -80,7 +80,7 @@ def test_unpacking_stops_before_disk_is_full(tmp_path: Path, monkeypatch: pytest
 
 
 def test_long_tar_header_is_refused(tmp_path: Path) -> None:
-    with (tmp_path / "x.tar").open("wb") as file:  # 8 GB of a hole
+    with (tmp_path / "x.tar").open("wb") as file:  # 8 GB of nothing
         file.write(header("././@LongLink", 8 << 30, tarfile.GNUTYPE_LONGNAME))
         file.truncate(9 << 30)
     refused(tmp_path / "x.tar", r"not a complete tar archive \(8,589,934,592 bytes to be read at once\)")
@@ -94,7 +94,7 @@ def test_many_hard_links_are_bounded(tmp_path: Path, small: None) -> None:
 
 
 def many_names(path: Path, names: int, method: int = zipfile.ZIP_STORED, photo: bytes = bytes(2_000)) -> Path:
-    """A zip whose directory names the same bytes so many times."""
+    """A zip whose directory names the same bytes repeatedly."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr("00000.jpg", photo)
@@ -213,7 +213,7 @@ def test_false_idx_headers_are_refused(tmp_path: Path) -> None:
 
 
 def dictionary_table(path: Path, photo: bytes, rows: int, groups: int = 1) -> Path:
-    """A table that holds a photograph once, and has it in every row."""
+    """A table that stores a photograph once and has it in every row."""
     table = pa.table({"image": [photo] * rows})
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30, data_page_size=1 << 30,
                    row_group_size=rows // groups)  # fmt: skip
@@ -245,7 +245,7 @@ def test_names_of_tables_are_bounded(tmp_path: Path, small: None) -> None:
 
 
 def test_repeated_photos_in_a_table_read(tmp_path: Path) -> None:
-    """One row a caption: each photograph five times."""
+    """As in tables of captions, with five rows per photograph."""
     photos = [os.urandom(3_000) for _ in range(20)]
     pq.write_table(pa.table({"image": [photo for photo in photos for _ in range(5)]}), tmp_path / "x.parquet")
     assert list(read_all(tmp_path / "x.parquet").values()) == [photo for photo in photos for _ in range(5)]

@@ -1,4 +1,4 @@
-"""Packed tars, several archives, tables and arrays: each lists and reads what was put into it."""
+"""Gzipped tars, several archives, tables and arrays list and read what was written into them."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_mnists_idx_files(tmp_path: Path, packed: bool) -> None:
 
 
 def test_remote_sources_read_as_local(tmp_path: Path) -> None:
-    """fsspec's memory:// is a real file system of fsspec's, without a network."""
+    """By fsspec's memory://, a file system without a network."""
     memory = fsspec.filesystem("memory")
     make_tar(tmp_path / "x.tar", as_members())
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -287,7 +287,7 @@ def test_arrays_do_not_hide_photographs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_other_array_is_not_the_same_source(tmp_path: Path, kind: str) -> None:
-    """Their pictures have numbers, and no sizes before they are read: nothing else tells them apart."""
+    """Only the digest distinguishes them: names are numbers, and sizes are unknown before reading."""
     config = PrepConfig.of({"detector": "none", "crop": "squash", "size": 28, "shard_size": 2})
     png = [encode_image(picture, "png") for picture in PICTURES]
     for name, order in (("a", 1), ("b", -1)):
@@ -365,7 +365,7 @@ def test_unsorted_rows_are_unpacked(tmp_path: Path) -> None:
 
 
 def test_sorted_rows_are_read_in_place(tmp_path: Path) -> None:
-    """Also where groups come in another order, or a few of them go on side by side, as in files of their own."""
+    """Also if groups are in another order, or a few files interleave."""
     for number in range(3):
         names = [f"{i:03d}" for i in range(number, 60, 3)]
         write_table(tmp_path / f"{number}.parquet", 5, name=names, jpg=[name.encode() for name in names])

@@ -1,4 +1,4 @@
-"""Listing a source takes no memory for its photographs, whatever they lie in."""
+"""Listing takes little memory per photograph in every kind of source."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def make_links(folder: Path, count: int) -> Path:
 
 
 def make_table(folder: Path, count: int) -> Path:
-    """All rows in one group, and not in the order of their names."""
+    """Unsorted rows in one group."""
     images = [{"bytes": b"", "path": f"{i * 7919 % count:08d}.jpg"} for i in range(count)]
     pq.write_table(pa.table({"image": images, "label": np.arange(count) % 1000}), folder / "x.parquet")
     return folder / "x.parquet"
@@ -76,7 +76,7 @@ def peak_bytes(source: Path, count: int) -> int:
     [(make_zip, 120), (make_labelled_zip, 400), (make_links, 200), (make_table, 120), (make_array, 120)],
 )
 def test_memory_of_a_listing_is_bounded(tmp_path: Path, make: Callable[[Path, int], Path], limit: int) -> None:
-    """In bytes a photograph; what a source does not need to keep is not kept."""
+    """The limit is in bytes a photograph."""
     peaks = [peak_bytes(make(tmp_path, count), count) for count in (FEW, FEW, MANY)]  # the first loads modules
     assert peaks[2] - peaks[1] < limit * (MANY - FEW)
 
@@ -91,10 +91,10 @@ NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
     before=st.binary(max_size=40),
     large=st.booleans(),
 )
-def test_a_zips_directory_reads_as_pythons_zipfile_reads_it(
+def test_zip_directory_equals_zipfile(
     names: list[str], comment: bytes, before: bytes, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Large ones have sizes, offsets and counts in fields of 64 bits."""
+    """Large ones have 64-bit sizes, offsets and counts."""
     file = io.BytesIO()
     with monkeypatch.context() as patched:
         if large:
@@ -121,9 +121,7 @@ def test_a_zips_directory_reads_as_pythons_zipfile_reads_it(
 
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
-def test_a_zip_that_is_damaged_anywhere_ends_in_a_sentence_or_a_listing(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_damaged_zip_is_listed_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for i in range(3):

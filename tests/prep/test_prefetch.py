@@ -120,7 +120,7 @@ def test_concurrent_requests_are_bounded(flaky: FlakyServer, tmp_path: Path, req
     with opened(table_of(tmp_path / "x.parquet", flaky), tmp_path / "room", requests) as (reader, entries):
         assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES]
     assert flaky.crowd <= flaky.most_at_once <= requests
-    assert flaky.connections <= requests  # each is used again
+    assert flaky.connections <= requests  # connections are reused
     assert set(flaky.asked.values()) == {1}
 
 
@@ -156,7 +156,7 @@ def test_buffered_bytes_are_bounded(flaky: FlakyServer, tmp_path: Path) -> None:
             assert len(flaky.asked) <= count + 10
         asked = sum(flaky.asked.values())
     wait_until_quiet(flaky)
-    assert sum(flaky.asked.values()) == asked  # nothing is begun when it is closed
+    assert sum(flaky.asked.values()) == asked  # a closed reader begins nothing
 
 
 def test_oversized_photo_is_fetched_in_turn(flaky: FlakyServer, tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_endless_body_is_refused_in_turn(flaky: FlakyServer, tmp_path: Path, mon
     expected: list[bytes | str] = [PHOTOS[name] for name in NAMES[:6]]
     expected[2] = "TooLarge: more than 2,000,000 bytes"
     assert found == expected
-    assert flaky.asked[NAMES[2]] <= 2  # once before its turn, and given up
-    assert flaky.sent[NAMES[2]] < 20_000_000  # what was under way in buffers
+    assert flaky.asked[NAMES[2]] <= 2  # once before its turn, in vain
+    assert flaky.sent[NAMES[2]] < 20_000_000  # in buffers
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def s3(made: Path) -> Iterator[str]:
 def test_every_remote_source_is_prefetched(s3: str, tmp_path: Path, what: str) -> None:
     if what.startswith("table"):
         url_table(tmp_path / "x.parquet", [f"{s3}/in/{name}" for name in NAMES], NAMES)
-        if what == "table of many kinds":  # rows in no order: unpacked, and read from the copy
+        if what == "table of many kinds":  # unsorted rows: unpacked
             order = np.random.default_rng(0).permutation(len(NAMES))
             pq.write_table(pq.read_table(tmp_path / "x.parquet").take(order), tmp_path / "x.parquet", row_group_size=3)
     where = str(tmp_path / "x.parquet") if what.startswith("table") else f"{s3}/{what}"

@@ -120,14 +120,14 @@ def test_failing_store_is_tried_four_times(
     flaky.always["photos/01.jpg"] = fault
     with pytest.raises(RemoteUnavailable):
         RemoteFolder("s3://photos").reader().read(Entry(b"01.jpg", len(PHOTOS["01.jpg"])))
-    assert flaky.asked["photos/01.jpg"] in (4, 8)  # aiohttp asks once more where a kept connection was dropped
+    assert flaky.asked["photos/01.jpg"] in (4, 8)  # aiohttp retries once if a kept connection was dropped
     fsspec.filesystem("s3").clear_instance_cache()
 
 
 @pytest.mark.parametrize("fault", [*TRANSIENT, "no length"])
 @pytest.mark.parametrize("kind", ["photos.tar", "photos.zip", "photos.parquet"])
 def test_ranges_are_retried_until_complete(flaky: FlakyServer, kind: str, fault: str) -> None:
-    listing = Listing(f"{flaky.url}/{kind}")  # listed in peace, for here it is reading that is asked about
+    listing = Listing(f"{flaky.url}/{kind}")  # listed without faults
     flaky.faults[kind] = [fault] * (1 if fault == "hang" else 3)
     assert listing.read() == {name.encode(): data for name, data in PHOTOS.items()}
     assert not flaky.faults[kind]
@@ -157,7 +157,7 @@ def test_archive_without_ranges_is_downloaded_once(
 ) -> None:
     (made / "photos.tar.gz").write_bytes(gzip.compress((made / "photos.tar").read_bytes()))
     prepare(f"{whole_only.url}/{kind}", tmp_path / "out", CONFIG, workers=2)
-    assert whole_only.asked[kind] == 2  # for its first byte, which tells that there are no parts, and for all
+    assert whole_only.asked[kind] == 2  # for the first byte, to see if ranges work, and for the file
     expected = {name: undisturbed[name] for name in undisturbed if name.endswith(".tar")}
     assert {name: digest(tmp_path / "out")[name] for name in expected} == expected
     assert not list((tmp_path / "out" / ".facegan").rglob(f"*{kind}"))
@@ -273,7 +273,7 @@ def test_oversized_body_is_not_read(
     with pytest.raises(TooLarge):
         listing.read()
     assert flaky.asked[f"photos/{name}"] == 1
-    assert flaky.sent[f"photos/{name}"] < 20_000_000  # what was under way in buffers
+    assert flaky.sent[f"photos/{name}"] < 20_000_000  # in buffers
 
 
 def test_too_large_photo_is_rejected(tmp_path: Path) -> None:

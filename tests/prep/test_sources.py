@@ -50,7 +50,7 @@ def test_zip_reads_as_its_folder(tmp_path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for i, (name, data) in enumerate(FILES.items()):
             archive.writestr("XYZVW"[i] * len(name), data)
-    # Names as other programs write them: their own bytes, and no flag that says UTF-8.
+    # Other programs write raw bytes as names, without the flag for UTF-8.
     raw = path.read_bytes()
     for i, name in enumerate(FILES):
         raw = raw.replace(b"XYZVW"[i : i + 1] * len(name), name)
@@ -94,7 +94,7 @@ def test_links_inside_tars_are_resolved(folder: Path, tmp_path: Path) -> None:
 
 
 def with_size(field: bytes) -> bytes:
-    """A tar header whose size field is ``field``, with a right checksum."""
+    """A tar header whose size field is ``field``, with a valid checksum."""
     header = bytearray(tarfile.TarInfo("bad.jpg").tobuf(tarfile.USTAR_FORMAT))
     header[124:136] = field.ljust(12, b"\0")
     header[148:156] = b" " * 8
@@ -132,7 +132,7 @@ def test_outside_links_and_devices_are_ignored(tmp_path: Path) -> None:
 
 
 def test_folder_links_count_as_targets(folder: Path, tmp_path: Path) -> None:
-    """Under their own names, wherever the target is: a subset by ``ln -s``, a snapshot of a Hugging Face cache."""
+    """Under their own names, such as a subset made by ``ln -s`` or a snapshot in a Hugging Face cache."""
     outside = tmp_path / "blobs"
     (outside / "deep").mkdir(parents=True)
     (outside / "0a1b2c").write_bytes(b"by its link's suffix")
@@ -155,7 +155,7 @@ def test_looping_and_broken_links_are_counted(folder: Path, tmp_path: Path) -> N
     (folder / "a" / "gone").symlink_to("nowhere")
     (folder / "here").symlink_to(".")
     (folder / "a" / "b" / "up").symlink_to("../..")
-    (folder / "beside").symlink_to(tmp_path)  # the folder that this one is in
+    (folder / "parent").symlink_to(tmp_path)
     listing = Listing(folder)
     assert [entry.name for entry in listing.entries] == PHOTOS
     assert dict(listing.ignored) == {".txt": 1, "._": 1, "broken link": 2, "looping link": 3}
@@ -214,7 +214,7 @@ def test_folder_deeper_than_recursion_limit(tmp_path: Path) -> None:
         assert len(Listing(tmp_path).entries) == 1
     finally:
         Path("1.jpg").unlink(missing_ok=True)
-        while Path.cwd() != tmp_path:  # pytest's own clearing away recurses
+        while Path.cwd() != tmp_path:  # pytest would recurse to delete it
             os.chdir("..")
             Path("d").rmdir()
         os.chdir(here)

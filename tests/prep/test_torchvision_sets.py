@@ -32,7 +32,7 @@ def found(source: str, download: bool = False) -> list[tuple[bytes, int, str]]:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
-    """MNIST's four files on a server, and the sums of these in the place of the published ones."""
+    """MNIST's four files on a server; their checksums replace the published ones."""
     from torchvision.datasets import MNIST
 
     folder = tmp_path / "published"
@@ -41,7 +41,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flaky
     write_idx(folder, "t10k", DIGITS[3:], [7, 2], packed=True)
     sums = [(path.name, _md5(path)) for path in sorted(folder.iterdir())]
     with FlakyServer(folder) as server:
-        monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:1/", f"{server.url}/"])  # at the first nobody listens
+        monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:1/", f"{server.url}/"])  # the first is down
         monkeypatch.setattr(MNIST, "resources", sums)
         yield server
 
@@ -102,7 +102,7 @@ def test_checked_packed_files_are_enough(published: FlakyServer, tmp_path: Path)
 
 
 def test_legacy_mnist_pickles_are_not_loaded(published: FlakyServer, tmp_path: Path) -> None:
-    """Early versions of torchvision kept MNIST as processed/training.pt; its class loads such a file even now."""
+    """Early versions of torchvision kept MNIST as processed/training.pt; its class still loads such a file."""
     processed = tmp_path / "root/MNIST/processed"
     processed.mkdir(parents=True)
     for name in ("training.pt", "test.pt"):
