@@ -85,9 +85,10 @@ class PrefetchingReader:
         photo = self._take(entry)
         if photo is None or photo.state == _AT_ITS_TURN:
             return self._reader.read(entry)
-        if isinstance(photo.outcome, BaseException):
-            raise photo.outcome
-        return photo.outcome
+        outcome, photo.outcome = photo.outcome, b""  # a thread may still refer to the photograph
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def _take(self, entry: Entry) -> _Photo | None:
         """The scheduled photograph, once it is fetched or left to this thread; None if it is not scheduled."""
@@ -109,10 +110,7 @@ class PrefetchingReader:
 
     def _work(self) -> None:
         while photo := self._admit():
-            outcome = self._fetch(photo)
-            with self._changed:
-                self._finish(photo, outcome)
-                self._changed.notify_all()
+            self._finish(photo, self._fetch(photo))
 
     def _admit(self) -> _Photo | None:
         """The next photograph, once it fits into the budget; None after `close`."""
@@ -152,17 +150,18 @@ class PrefetchingReader:
                 self._count(photo, count)
 
     def _finish(self, photo: _Photo, outcome: bytes | BaseException) -> None:
-        if photo.state == _DROPPED:
-            return
-        if isinstance(outcome, BudgetExceeded):
-            photo.state = _AT_ITS_TURN
-            self._count(photo, 0)
-            return
-        photo.state, photo.outcome = _FETCHED, outcome
-        size = len(outcome) if isinstance(outcome, bytes) else 0
-        if size:
-            self._usual_bytes += (size - self._usual_bytes) // 8
-        self._count(photo, 0 if photo.is_due else max(size, _MIN_BYTES))
+        with self._changed:
+            size = len(outcome) if isinstance(outcome, bytes) else 0
+            if isinstance(outcome, BudgetExceeded):
+                if photo.state == _FETCHING:
+                    photo.state = _AT_ITS_TURN
+                self._count(photo, 0)
+            elif photo.state == _FETCHING:
+                photo.state, photo.outcome = _FETCHED, outcome
+                self._count(photo, 0 if photo.is_due else max(size, _MIN_BYTES))
+            if size:
+                self._usual_bytes += (size - self._usual_bytes) // 8
+            self._changed.notify_all()
 
     def _count(self, photo: _Photo, count: int) -> None:
         self._buffered_bytes += count - photo.counted
