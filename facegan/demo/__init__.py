@@ -1,4 +1,4 @@
-"""Drawn portraits: the embedded default of `facegan demo`, and ground truth for tests."""
+"""Drawn portraits: the photographs of `facegan demo`, and ground truth for tests."""
 
 from facegan.demo.portraits import Keypoints, Portrait, draw_portrait, draw_portraits, write_portraits
 

@@ -1,4 +1,4 @@
-"""The face itself, in the order in which it is painted: modelling, eyes, brows, nose, mouth, beard, glasses."""
+"""The face: modelling, eyes, brows, nose, mouth, beard, glasses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from facegan.demo.paint import Floats, closed_curve, ellipse, mirrored, open_curve
 from facegan.demo.people import DEEP, SHADOW, Scene
 
-NOSE_LIFT, MOUTH_LIFT = 0.32, 0.17  # head units by which the tip and the lips stand out from the ellipsoid
+NOSE_LIFT, MOUTH_LIFT = 0.32, 0.17  # head units of the tip and the lips above the ellipsoid
 
 
 def model_face(s: Scene) -> None:
-    """Sockets, cheeks, temples and chin: the soft lights and shadows between the features."""
+    """Soft lights and shadows: sockets, cheeks, temples, chin."""
     p, canvas, soft = s.person, s.canvas, s.px(0.11)
     glow = 1 + 0.1 * (1 - p.skin[0] / 300)
     canvas.shade(canvas.shape(s.both(ellipse(p.eye_x, -0.06, 0.27, 0.16)), soft, s.head), SHADOW, 0.42)
@@ -36,7 +36,7 @@ def model_face(s: Scene) -> None:
 
 
 def paint_eyes(s: Scene) -> None:
-    """Both at once. The keypoint is (±eye_x, 0): the middle of the pupil when it looks ahead."""
+    """The keypoint is (±eye_x, 0), the middle of the pupil when it looks ahead."""
     p, canvas = s.person, s.canvas
     w, o = p.eye_width, p.eye_open
     squint = 1 - 0.18 * max(p.smile, 0) * p.mouth_open
@@ -85,7 +85,7 @@ def paint_brows(s: Scene) -> None:
 
 
 def paint_nose(s: Scene) -> None:
-    """The tip is (0, nose_y), NOSE_LIFT head units before the face."""
+    """The tip is (0, nose_y), NOSE_LIFT head units in front of the face."""
     p, canvas, lift = s.person, s.canvas, NOSE_LIFT
     y, w = p.nose_y, p.nose_width
     shaded = 1 if s.light.x < 0 else -1
@@ -149,7 +149,7 @@ def paint_mouth(s: Scene) -> None:
 
 
 def paint_beard(s: Scene) -> None:
-    """Goes on before the mouth."""
+    """Painted before the mouth."""
     p, canvas = s.person, s.canvas
     if not p.beard:
         return

@@ -1,4 +1,4 @@
-"""Hair: what hangs behind the head, and what lies over the forehead and the sides."""
+"""Hair behind the head, and hair over the forehead and the sides."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _paint_strands(s: Scene, strands: Floats, within: Mask) -> None:
 
 
 def paint_hair_behind(s: Scene) -> None:
-    """Long hair hangs behind the neck; an afro and a bun stand behind the skull."""
+    """Long hair behind the neck; an afro or a bun behind the skull."""
     p, canvas = s.person, s.canvas
     if p.style in _FALLING:
         right, _ = _fall(s)
@@ -124,7 +124,7 @@ def paint_hair_behind(s: Scene) -> None:
 
 
 def _paint_curls(s: Scene, side: float, top: float, depth: float, line: Floats | None) -> None:
-    """A cloud of curls about the skull, or over it and down to the hairline ``line``."""
+    """Curls around the skull, or over it and down to the hairline ``line``."""
     canvas, count = s.canvas, 34 if line is None else 18
     t = np.linspace(2 * math.pi, 0, count, endpoint=False) if line is None else np.linspace(math.pi, 0, count)
     radius = 1 + np.where(np.arange(count) % 2 == 0, 0.035, -0.012) + s.rng.normal(0, 0.012, count)
@@ -144,7 +144,7 @@ def _paint_curls(s: Scene, side: float, top: float, depth: float, line: Floats |
 
 
 def paint_hair_before(s: Scene) -> None:
-    """The hair over the skull, its shadow on the forehead, and the locks beside the face."""
+    """Hair over the skull, its shadow on the forehead, and locks next to the face."""
     p, canvas = s.person, s.canvas
     if p.style == "bald":
         return
@@ -169,7 +169,7 @@ def paint_hair_before(s: Scene) -> None:
 
 
 def _paint_lock(s: Scene, side: int) -> None:
-    """Hair that falls beside the cheek, before the ear."""
+    """Hair next to the cheek, in front of the ear."""
     canvas = s.canvas
     outer, wave = _fall(s)
     y = outer[:, 1]

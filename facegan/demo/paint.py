@@ -67,7 +67,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0, count: 
 
 
 def mirrored(points: ArrayLike) -> Floats:
-    """The points of the other half of a face, in the order that goes on from the first half's end."""
+    """The other half of a face, in the order that continues from the end of the first half."""
     return np.asarray(points, float)[::-1] * (-1, 1)
 
 
@@ -80,7 +80,7 @@ def resampled(line: Floats, where: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Mask:
-    """How much of a shape lies on each pixel: ``alpha`` (h, w) float32 in 0 … 1, its corner at (left, top) px."""
+    """Coverage per pixel: ``alpha`` (h, w) float32 in 0 … 1, with its corner at (left, top) px."""
 
     left: int
     top: int
@@ -88,7 +88,7 @@ class Mask:
 
 
 def _blurred(sheet: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """Two box filters, their variance that of a Gaussian: a tenth of its time."""
+    """Two box filters with the variance of a Gaussian, in a tenth of its time."""
     # A box of width k has the variance (k² − 1) / 12; each of the two is odd.
     wide = int(math.sqrt(6 * sigma * sigma + 1) - 1) // 2 * 2 + 1
     for width in (wide, wide + 2 if 12 * sigma**2 > 2 * wide * wide + 2 * wide else wide):
@@ -118,7 +118,7 @@ class Canvas:
     def _draw(
         self, outlines: Floats | Sequence[Floats], soft: float, within: Mask | None, stroke: float | None
     ) -> Mask:
-        # A wide blur hides what a coarse mask lacks, and costs a fraction there.
+        # A wide blur hides a coarse mask, and costs a fraction on it.
         coarse = 1 if soft < 3 else 2 if soft < 7 else 4
         every = np.concatenate(outlines) if len(outlines) > 1 else outlines[0]
         margin = math.ceil(2.4 * soft + (stroke or 0) / 2) + 2
@@ -149,7 +149,7 @@ class Canvas:
         return Mask(x0, y0, alpha)
 
     def lay(self, mask: Mask, colour: ArrayLike, opacity: float = 1.0, gain: float = 1.0) -> None:
-        """Lays a colour (3,), or a field of colours (3, height, width) times ``gain``, over what the mask covers."""
+        """Paint a colour (3,), or a field of colours (3, height, width) times ``gain``, where the mask is."""
         h, w = mask.alpha.shape
         if h == 0:
             return
@@ -162,7 +162,7 @@ class Canvas:
         under += step
 
     def shade(self, mask: Mask, factor: ArrayLike, opacity: float = 1.0) -> None:
-        """Multiplies what the mask covers by a factor (3,): shadow under 1, light over 1."""
+        """Multiply by a factor (3,) where the mask is: shadow below 1, light above 1."""
         h, w = mask.alpha.shape
         if h == 0:
             return
@@ -174,7 +174,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a head is on the canvas. Angles in radians; ``unit`` is canvas pixels a head unit.
+    """Position of a head on the canvas. Angles in radians; ``unit`` is canvas pixels per head unit.
 
     ``yaw`` > 0 turns the face to image-right, ``pitch`` > 0 upwards, ``roll`` > 0 clockwise.
     """
@@ -187,7 +187,7 @@ class Pose:
     pitch: float
 
     def place(self, points: ArrayLike, depth: ArrayLike = 0.0) -> Floats:
-        """Head points (…, 2) at ``depth`` (…) head units before the head's axis, as canvas points."""
+        """Head points (…, 2) at ``depth`` (…) head units in front of the head's axis, as canvas points."""
         p = np.asarray(points, float)
         c, s = self.unit * math.cos(self.roll), self.unit * math.sin(self.roll)
         x, y = math.cos(self.yaw), math.cos(self.pitch)
@@ -202,6 +202,6 @@ class Pose:
 
 
 def face_depth(points: Floats) -> Floats:
-    """How far before the head's axis the skin is, in head units: (…) for (…, 2) points."""
+    """Head units from the head's axis to the skin: (…) for (…, 2) points."""
     x, y = points[..., 0], points[..., 1]
     return 0.85 * np.sqrt(np.clip(1 - (x / 1.1) ** 2 - ((y - 0.15) / 1.75) ** 2, 0.0, 1.0))

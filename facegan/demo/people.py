@@ -1,4 +1,4 @@
-"""Who sits for a portrait: skin, hair, features and mood, each drawn at random."""
+"""A random person (skin, hair, features, mood), and the scene of a portrait: canvas, pose, light."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facegan.demo.paint import Canvas, Floats, Mask, Pose, closed_curve, mirrore
 
 Colour = NDArray[np.floating[Any]]  # (3,) red, green, blue, 0 … 255
 
-# Skin from very light to very dark, about even in lightness.
+# From very light to very dark, about even in lightness.
 SKINS = np.array(
     [
         (246, 217, 197),
@@ -47,10 +47,14 @@ CLOTHES = np.array(
 SHORT_STYLES = ("crop", "quiff", "parted", "receding", "curls", "fringe", "bald")
 LONG_STYLES = ("long", "waves", "bob", "swept", "bangs", "bun", "afro")
 
+SHADOW = (0.7, 0.58, 0.55)  # factors of skin in shadow: warmer as it gets darker
+DEEP = (0.42, 0.3, 0.3)
+_LIGHT_STEP = 8  # light changes slowly: it is computed for one canvas pixel in 8 × 8
+
 
 @dataclass(frozen=True)
 class Person:
-    """Lengths are head units (see `paint`); colours (3,) red, green, blue, 0 … 255; the rest 0 … 1 or as said."""
+    """Lengths are head units (see `paint`), colours (3,) RGB in 0 … 255, other numbers 0 … 1 unless noted."""
 
     skin: Colour
     hair: Colour
@@ -78,7 +82,7 @@ class Person:
     mouth_width: float
     lip_full: float
     smile: float  # −0.2 … 1
-    mouth_open: float  # 0 shut
+    mouth_open: float  # 0: closed
     gaze: float  # −1 … 1
     freckles: bool
     earrings: bool
@@ -86,7 +90,7 @@ class Person:
 
 
 def _mix(rng: np.random.Generator, palette: Colour) -> Colour:
-    """A colour between two neighbours of a palette."""
+    """A colour between two neighbours in a palette."""
     at = rng.uniform(0, len(palette) - 1)
     low = int(at)
     return palette[low] + (palette[min(low + 1, len(palette) - 1)] - palette[low]) * (at - low)
@@ -106,7 +110,6 @@ def _hair_colour(rng: np.random.Generator, darkness: float, age: float) -> Colou
 
 
 def random_person(rng: np.random.Generator) -> Person:
-    """A person that nobody has met."""
     softness = float(np.clip(rng.normal(0.25 if rng.random() < 0.5 else 0.8, 0.12), 0, 1))
     age = float(rng.beta(1.3, 1.7))
     skin = np.clip(_mix(rng, SKINS) * rng.uniform(0.97, 1.03, 3), 0, 255)
@@ -154,16 +157,9 @@ def random_person(rng: np.random.Generator) -> Person:
     )
 
 
-# One sitting for a portrait: the canvas, the pose, the person, the light, and how light falls on a head.
-
-SHADOW = (0.7, 0.58, 0.55)  # factors of skin in shadow: warmer as it gets darker
-DEEP = (0.42, 0.3, 0.3)
-_LIGHT_STEP = 8  # light changes slowly: it is computed for one canvas pixel in 8 × 8
-
-
 @dataclass(frozen=True)
 class Light:
-    """``x``, ``y``: where the light comes from, −1 … 1, image-right and down; ``ambient`` 0 … 1; ``tint`` (3,) ≈ 1."""
+    """``x``, ``y``: direction of the light, −1 … 1, image-right and down; ``ambient`` 0 … 1; ``tint`` (3,) ≈ 1."""
 
     x: float
     y: float
@@ -190,12 +186,12 @@ class Scene:
         return self.pose.on_face(points, lift)
 
     def both(self, points: ArrayLike, lift: float = 0.0) -> list[Floats]:
-        """Points of the image-right half of the face, and their mirror image."""
+        """Points of the image-right half of the face, mirrored and as they are."""
         p = np.asarray(points, float)
         return [self.pose.on_face(p * (-1, 1), lift), self.pose.on_face(p, lift)]
 
     def tone(self, red: float, green: float, blue: float) -> Colour:
-        """The person's own skin, multiplied."""
+        """The colour of the skin times a factor."""
         return np.clip(self.person.skin * (red, green, blue), 0, 255)
 
 
@@ -210,7 +206,7 @@ def head_outline(person: Person) -> Floats:
 
 
 def head_depth(points: Floats) -> Floats:
-    """The outline's depth: the skull's rim is half way back, the chin in front."""
+    """Depth of the outline: the skull's rim is at 0, the chin in front."""
     chin = np.clip((points[:, 1] - 0.3) / 1.1, 0, 1) ** 1.5
     return 0.5 * chin * (1 - 0.5 * np.abs(points[:, 0]))
 
@@ -218,10 +214,8 @@ def head_depth(points: Floats) -> Floats:
 def light_fields(
     person: Person, pose: Pose, light: Light, height: int, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Skin and hair as the light falls on them: two (3, height, width) float32 fields.
-
-    Lambert's law on an ellipsoid, with the shadows of skin warmer than its lights.
-    """
+    """Lit skin and lit hair, two (3, height, width) float32 fields: an ellipsoid with Lambertian reflectance, and skin
+    that is warmer in shadow."""
     grid_h, grid_w = -(-height // _LIGHT_STEP), -(-width // _LIGHT_STEP)
     y, x = np.mgrid[0:grid_h, 0:grid_w] * _LIGHT_STEP + _LIGHT_STEP / 2
     dx, dy = (x - pose.x) / pose.unit, (y - pose.y) / pose.unit
@@ -235,7 +229,7 @@ def light_fields(
     skin = [person.skin[k] * shade**gamma for k, gamma in enumerate((0.85, 1.1, 1.2))]
     gloss = np.clip(lambert - 0.84, 0, None) * 0.9
     skin = [plane + (255 - plane) * gloss for plane in skin]
-    # A band of gloss lies across the crown, nearer to the light.
+    # A band of gloss across the crown, towards the light.
     band = np.exp(-(((v + 0.5 - 0.1 * light.y) / 0.16) ** 2) - ((u - 0.5 * light.x) / 0.55) ** 2)
     hair_shade = 0.2 + 0.85 * shade
     hair = [plane * hair_shade + (18 + 0.2 * plane) * band for plane in person.hair]

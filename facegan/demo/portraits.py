@@ -34,7 +34,7 @@ from facegan.errors import SettingsError
 from facegan.files import disk_errors, make_folder
 from facegan.system import usable_cpus
 
-MIN_WIDTH, MIN_HEIGHT = 178, 218  # CelebA's frame; smaller faces would be nearer to the detector's limits
+MIN_WIDTH, MIN_HEIGHT = 178, 218  # CelebA's frame; smaller faces would be close to the detector's limits
 _SUPERSAMPLE = 2
 
 
@@ -61,14 +61,15 @@ class Portrait:
 
 
 def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT) -> Portrait:
-    """Portrait number ``index`` of the endless row of portraits that ``seed`` names.
+    """Portrait ``index`` of the endless sequence of ``seed``.
 
-    Raises `SettingsError` where the picture is smaller than 178 × 218 px, or a number is negative.
+    Raises:
+        SettingsError: less than 178 × 218 px, or a number outside 0 … 2**64 − 1.
     """
     if width < MIN_WIDTH or height < MIN_HEIGHT:
-        raise SettingsError(f"{width} × {height} px is too small for a portrait: at least {MIN_WIDTH} × {MIN_HEIGHT}.")
+        raise SettingsError(f"{width} × {height} px is too small. Use at least {MIN_WIDTH} × {MIN_HEIGHT}.")
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
-        raise SettingsError(f"Seed {seed}, index {index}: both must be 0 or more, and below 2**64.")
+        raise SettingsError(f"Seed {seed}, index {index}: both must be in 0 … 2**64 − 1.")
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
     person, light = random_person(rng), _light(rng)
     pose = _pose(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE)
@@ -76,25 +77,25 @@ def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: 
     skin, hair = light_fields(person, pose, light, canvas.height, canvas.width)
     outline = head_outline(person)
     head = canvas.shape(pose.place(outline, head_depth(outline)), pose.unit * 0.014)
-    sitting = Scene(canvas, pose, person, light, rng, skin, hair, head)
-    paint_hair_behind(sitting)
-    _paint_bust(sitting)
+    scene = Scene(canvas, pose, person, light, rng, skin, hair, head)
+    paint_hair_behind(scene)
+    _paint_bust(scene)
     canvas.lay(head, skin)
-    model_face(sitting)
-    paint_nose(sitting)
-    paint_beard(sitting)
-    paint_mouth(sitting)
-    paint_eyes(sitting)
-    paint_brows(sitting)
-    paint_hair_before(sitting)
-    paint_glasses(sitting)
+    model_face(scene)
+    paint_nose(scene)
+    paint_beard(scene)
+    paint_mouth(scene)
+    paint_eyes(scene)
+    paint_brows(scene)
+    paint_hair_before(scene)
+    paint_glasses(scene)
     return Portrait(_finish(canvas, light, width, height), _keypoints(person, pose))
 
 
 def draw_portraits(
     count: int, seed: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
 ) -> Iterator[Portrait]:
-    """The first ``count`` portraits of ``seed``: file 000001.jpg of `write_portraits` shows the first of them."""
+    """The first ``count`` portraits of ``seed``, in the order of `write_portraits`."""
     for index in range(count):
         yield draw_portrait(seed, index, width=width, height=height)
 
@@ -102,12 +103,16 @@ def draw_portraits(
 def write_portraits(
     folder: Path, count: int, seed: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
 ) -> list[Path]:
-    """Writes 000001.jpg … as JPEG of quality 95, 4:4:4, and returns the paths in order; `draw_portraits` has the truth.
+    """Write 000001.jpg, … as JPEG of quality 95, 4:4:4, and return the paths in order.
 
-    The bytes don't depend on the number of threads. Raises `SettingsError` and `DiskError`.
+    The bytes do not depend on the number of threads.
+
+    Raises:
+        SettingsError: as `draw_portrait`, or ``count`` is negative.
+        DiskError: ``folder`` cannot be written.
     """
     if count < 0:
-        raise SettingsError(f"{count} portraits can't be drawn. Ask for 0 or more.")
+        raise SettingsError(f"{count} portraits cannot be drawn. Use 0 or more.")
     make_folder(folder)
 
     def write(index: int) -> Path:

@@ -53,7 +53,7 @@ def count_samples(run: Path, kind: str, target: Path, config: SampleConfig) -> t
     if kind == "interpolate":
         walk = make_interpolation(config, spec)
         refuse_large_interpolation(walk, spec, target)
-        return len(walk.keyframes), spec.name
+        return walk.keyframes, spec.name
     count = len(make_latents(config, spec, PROGRESS_SAMPLES if progress else SAMPLES))
     if kind == "out":
         refuse_large_picture(count, spec)

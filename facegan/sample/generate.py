@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -103,54 +103,22 @@ def save_png(path: Path, picture: Pixels) -> None:
     write_bytes(path, png_bytes(picture))
 
 
-class Latents(Protocol):
-    """Latents by number. The latent of a number does not depend on which others are drawn."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, first: int, count: int) -> Tensor:
-        """float32 (count, Z) on the CPU."""
-        ...
-
-
 @dataclass(frozen=True)
-class SeedLatents:
-    seed: int
+class Latents:
+    """Latents by number. A latent does not depend on which others are drawn.
+
+    Attributes:
+        row: number → float32 (1, Z) on the CPU.
+    """
+
     count: int
-    spec: NetSpec
+    row: Callable[[int], Tensor]
 
     def __len__(self) -> int:
         return self.count
 
     def rows(self, first: int, count: int) -> Tensor:
-        return sample_latents(count, self.spec.latent, self.seed, first, self.spec.law)
-
-
-@dataclass(frozen=True)
-class SeedListLatents:
-    """The first latent of each seed."""
-
-    seeds: tuple[int, ...]
-    spec: NetSpec
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def rows(self, first: int, count: int) -> Tensor:
-        length, distribution = self.spec.latent, self.spec.law
-        seeds = self.seeds[first : first + count]
-        return torch.cat([sample_latents(1, length, seed, distribution=distribution) for seed in seeds])
-
-
-@dataclass(frozen=True)
-class FileLatents:
-    all: Tensor  # (N, Z)
-
-    def __len__(self) -> int:
-        return len(self.all)
-
-    def rows(self, first: int, count: int) -> Tensor:
-        return self.all[first : first + count]
+        return torch.cat([self.row(number) for number in range(first, first + count)])
 
 
 def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Latents:
@@ -159,16 +127,17 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Laten
     Raises:
         SettingsError: a file of latents is missing, cannot be read, or does not fit the generator.
     """
-    if config.seeds:
-        return SeedListLatents(config.seed_list, spec)
+    length, distribution = spec.latent, spec.law
+    if seeds := config.seed_list:
+        return Latents(len(seeds), lambda i: sample_latents(1, length, seeds[i], 0, distribution))
     if not config.latents:
-        return SeedLatents(config.seed, config.n or n, spec)
-    latents = read_latents(Path(config.latents), spec.latent)
+        return Latents(config.n or n, lambda i: sample_latents(1, length, config.seed, i, distribution))
+    latents = read_latents(Path(config.latents), length)
     if config.n and config.n > len(latents):
         raise SettingsError(
             f"--n {config.n:,}: {config.latents} has only {len(latents):,} latents. Leave out --n to use all of them."
         )
-    return FileLatents(latents[: config.n])
+    return Latents(config.n or len(latents), lambda i: latents[i : i + 1])
 
 
 def read_latents(path: Path, length: int) -> Tensor:

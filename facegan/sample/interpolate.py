@@ -39,6 +39,18 @@ _BACKGROUND, _TEXT = 255, 40
 _TEXT_PX, _MARGIN_PX = 11, 4
 
 
+@dataclass(frozen=True)
+class Interpolation(Latents):
+    """The latents of every frame, those of one frame together: one per walk."""
+
+    keyframes: int
+    walks: int
+
+    @property
+    def frame_count(self) -> int:
+        return self.count // self.walks
+
+
 def write_interpolation(
     run: Path,
     out: Path,
@@ -66,7 +78,7 @@ def write_interpolation(
     frames = (images[0] if walk.walks == 1 else tile(images) for _, images in batches)
     fps = config.fps or FPS
     write_animation(out, frames, walk.frame_count, fps, console or Console(quiet=True))
-    return Animation(len(walk.keyframes), walk.frame_count, fps)
+    return Animation(walk.keyframes, walk.frame_count, fps)
 
 
 def refuse_large_interpolation(walk: Interpolation, spec: NetSpec, out: Path) -> None:
@@ -91,38 +103,16 @@ def make_interpolation(config: SampleConfig, spec: NetSpec) -> Interpolation:
         raise SettingsError(f"--walks {config.walks} cannot divide {len(keyframes):,} latents evenly.")
     if len(keyframes) < 2 * config.walks:
         raise SettingsError("--interpolate needs two faces or more per walk. Choose a larger --n.")
-    return Interpolation(keyframes, config.walks, config.frames, spherical=spec.law in ("normal", "sphere"))
+    visited = len(keyframes) // config.walks
+    between = slerp if spec.law in ("normal", "sphere") else torch.lerp
 
+    def row(number: int) -> Tensor:
+        frame, walk = divmod(number, config.walks)
+        keyframe, step = divmod(frame, config.frames)
+        a, b = (keyframes.row(walk * visited + i % visited) for i in (keyframe, keyframe + 1))
+        return between(a, b, step / config.frames)
 
-@dataclass(frozen=True)
-class Interpolation:
-    """The latents of every frame, those of one frame together.
-
-    Attributes:
-        frames: from one keyframe to the next.
-    """
-
-    keyframes: Latents
-    walks: int
-    frames: int
-    spherical: bool
-
-    @property
-    def frame_count(self) -> int:
-        return len(self) // self.walks
-
-    def __len__(self) -> int:
-        return len(self.keyframes) * self.frames
-
-    def rows(self, first: int, count: int) -> Tensor:
-        return torch.cat([self._row(number) for number in range(first, first + count)])
-
-    def _row(self, number: int) -> Tensor:
-        frame, walk = divmod(number, self.walks)
-        keyframe, step = divmod(frame, self.frames)
-        visited = len(self.keyframes) // self.walks
-        a, b = (self.keyframes.rows(walk * visited + i % visited, 1) for i in (keyframe, keyframe + 1))
-        return (slerp if self.spherical else torch.lerp)(a, b, step / self.frames)
+    return Interpolation(len(keyframes) * config.frames, row, len(keyframes), config.walks)
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:

@@ -100,7 +100,7 @@ def shard_stats(paths: Sequence[Path], numbers: Sequence[int]) -> np.ndarray:
 
 
 def _load(path: Path, entries: Sequence[ShardEntry]) -> tuple[np.ndarray, np.ndarray]:
-    """The cached index; zeros if there is none, or it does not fit the dataset."""
+    """The cached index; zeros if it is missing or does not fit the dataset."""
     shards, samples = len(entries), sum(entry.samples for entry in entries)
     numbers = np.frombuffer(read_cached(path) or b"", np.int64)
     if len(numbers) == 2 * shards + COLUMNS * samples:

@@ -10,12 +10,11 @@ import torch
 
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError
-from facegan.stream.cache import Images, local_processes
-from facegan.stream.prefetch import open_provider
+from facegan.stream.cache import Images, local_processes, open_provider
 from facegan.stream.sampler import Sampler, saved_position
 from facegan.system import usable_cpus
 
-_AHEAD = 4  # batches in work beside the one that is asked for
+_AHEAD = 4  # batches in work besides the requested one
 
 
 @dataclass(frozen=True)

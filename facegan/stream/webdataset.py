@@ -7,48 +7,30 @@ decodes again, and a resumed run sees other faces than one that never stopped.
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import hashlib
 import itertools
-import lzma
-import os
 import queue
 import random
 import re
-import select
-import signal
-import subprocess
-import tarfile
-import tempfile
 import threading
-import time
-import weakref
 from collections.abc import Generator, Iterator
-from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from facegan.console import Console, shown
 from facegan.errors import DatasetError, FaceganError, SettingsError
-from facegan.files import TEMPORARY, human_bytes, make_folder, user_cache
-from facegan.plugins import PIPE, command_environment
-from facegan.remote import TIMEOUT_VARIABLE, download, filesystem, is_url, retry, timeout_seconds, without_query
+from facegan.plugins import PIPE
+from facegan.remote import without_query
 from facegan.shards.images import decode_image, decode_into
 from facegan.stream.loader import RankSlice, StreamOptions
 from facegan.stream.sampler import saved_position
-from facegan.unpack import MAX_PHOTO_BYTES, BoundedFile, Bounds
+from facegan.stream.tar import IMAGE_SUFFIXES, tar_images
 
-_META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by their first bytes
 _TAR = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
-_IMAGES = ("png", "jpg", "jpeg", "webp")
 _SHUFFLE_BUFFER, _AHEAD = 2000, 4  # faces, batches
-_TAR_BLOCK = 512  # bytes
-_SILENCE = 10  # times the connection timeout: a command may have something to prepare
 
 
 class StreamClosed(FaceganError):
@@ -99,7 +81,7 @@ class WebDatasetShards:
             name, data = next(samples, ("", b""))
         image = decode_image(data) if name else None
         if image is None:
-            raise DatasetError(f"{name} cannot be decoded." if name else f"{shards} has no images {_IMAGES}.")
+            raise DatasetError(f"{name} cannot be decoded." if name else f"{shards} has no images {IMAGE_SUFFIXES}.")
         self.size = image.shape[0]
         if image.shape[1] != self.size:
             raise DatasetError(
@@ -125,8 +107,8 @@ class WebDatasetShards:
 
         for url in urls:
             try:
-                with _open(url, stopped) as stream:
-                    for sample in group_by_keys(_images_in(stream, url)):
+                with contextlib.closing(tar_images(url, stopped)) as images:
+                    for sample in group_by_keys(images):
                         suffix = next(suffix for suffix in sample if not suffix.startswith("__"))
                         yield shown(f"{sample['__key__']}.{suffix} in {url}"), sample[suffix]
             except Exception as error:  # tarfile and every protocol have errors of their own
@@ -240,103 +222,3 @@ class WebDatasetBatches:
         self._stopped.set()
         if self._thread:
             self._thread.join(5)
-
-
-def _images_in(stream: Any, url: str) -> Iterator[dict[str, Any]]:
-    """The images of a tar as webdataset's `group_by_keys` expects them, unpacked within `Bounds`."""
-    counted = _CountedReader(stream)
-    opener = next((opener for magic, opener in _OPENERS.items() if counted.start.startswith(magic)), None)
-    plain = BoundedFile(
-        opener(counted) if opener else counted,
-        lambda at: Bounds(url, counted.count, remedy="Unpack it yourself if you trust it.").check_bytes(at),
-    )
-    with tarfile.open(fileobj=cast(BinaryIO, plain), mode="r|") as archive:
-        for member in archive:
-            if member.isreg() and not member.issparse() and _is_image(member.name) and not _META.match(member.name):
-                if member.size > MAX_PHOTO_BYTES:
-                    raise ValueError(f"{member.name} has {human_bytes(member.size)}")
-                data = cast(IO[bytes], archive.extractfile(member)).read()
-                yield {"fname": member.name, "data": data, "__url__": url}
-            cast(Any, archive).members = []  # tarfile would keep them all
-    yield {}  # images of different shards are never grouped
-
-
-class _CountedReader:
-    """A stream that counts the bytes read."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.start = self._pending = stream.read(tarfile.BLOCKSIZE)
-        self.count = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._pending[:size] or self._stream.read(size)
-        self._pending = self._pending[size:]
-        self.count += len(data)
-        return data
-
-    def tell(self) -> int:
-        return self.count
-
-
-def _is_image(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in _IMAGES
-
-
-@contextlib.contextmanager
-def _open(url: str, stopped: threading.Event) -> Iterator[IO[bytes] | _Pipe]:
-    """A shard's bytes. A remote one is downloaded first, so that it can be retried when it breaks off."""
-    if url.startswith(PIPE):
-        with contextlib.closing(_Pipe(url.removeprefix(PIPE), stopped)) as pipe:
-            yield pipe
-    elif is_url(url):
-        fs, path = filesystem(url)
-        with tempfile.NamedTemporaryFile(dir=make_folder(user_cache("shards")), suffix=TEMPORARY) as file:
-            retry(lambda: download(fs, path, Path(file.name), None, stopped))
-            with Path(file.name).open("rb") as stream:
-                yield stream
-    else:
-        with Path(url).open("rb") as stream:
-            yield stream
-
-
-class _Pipe:
-    """The output of a shell command, in a session of its own, so that `close` ends whatever the command started."""
-
-    def __init__(self, command: str, stopped: threading.Event) -> None:
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True, env=command_environment()
-        )
-        assert self._process.stdout is not None
-        self._output, self._stopped = self._process.stdout, stopped
-        self.close = weakref.finalize(self, _kill, self._process)  # also when this process exits
-
-    def read(self, size: int) -> bytes:
-        """
-        Raises:
-            OSError: the command failed, printed nothing for too long, or the stream was closed.
-        """
-        data, since, patience = b"", time.monotonic(), _SILENCE * timeout_seconds()
-        while len(data) < min(size, _TAR_BLOCK):  # what is there, for the command may pause
-            if select.select([self._output], [], [], 0.1)[0]:
-                piece, since = os.read(self._output.fileno(), size - len(data)), time.monotonic()
-                data += piece
-                if not piece:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        if status := self._process.wait(1):
-                            raise OSError(f"its exit code is {status}")
-                    break
-            elif self._stopped.is_set() or time.monotonic() - since > patience:
-                raise OSError(f"it printed nothing for {patience:g} seconds ({TIMEOUT_VARIABLE} × {_SILENCE})")
-        return data
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.stdout:
-        process.stdout.close()
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, kind)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1)

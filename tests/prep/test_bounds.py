@@ -279,7 +279,7 @@ def test_foreign_shards_are_bounded(tmp_path: Path, small: None, suffix: str, pa
 def test_foreign_images_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facegan.stream import open_faces
 
-    monkeypatch.setattr("facegan.stream.webdataset.MAX_PHOTO_BYTES", SMALL)
+    monkeypatch.setattr("facegan.stream.tar.MAX_PHOTO_BYTES", SMALL)
     (tmp_path / "x.tar").write_bytes(header("1.png", 2 * SMALL) + bytes(2 * SMALL + 1024))
     with pytest.raises(DatasetError, match=r"1\.png has 2\.1 MB"):
         open_faces(str(tmp_path / "x.tar"))

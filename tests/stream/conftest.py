@@ -1,4 +1,4 @@
-"""Small datasets whose faces are told apart by their pixels, and a user cache for each test."""
+"""A small dataset whose faces differ in their pixels, and a user cache for each test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def flaky(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
-    """The dataset on a web server that fails as it is told, and a client that loses no time over it."""
+    """The dataset on a web server that fails on demand, and a client that retries quickly."""
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     fsspec.filesystem("http").clear_instance_cache()

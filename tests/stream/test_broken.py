@@ -1,4 +1,4 @@
-"""What can't be read: an error that names it, or with skip_broken a count, a warning, and other faces in its place."""
+"""Damaged shards and images: an error that names them, or with skip_broken a count, a warning and other faces."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def epoch(faces: FaceShards, numbers: Numbers, cache: str = "off") -> list[int]:
     return taken
 
 
-def spoil(folder: Path, face: int, data: Callable[[bytes], bytes]) -> None:
-    """Changes the image of a face of shard 1, whose first one is face 6, and makes dataset.json agree."""
+def damage(folder: Path, face: int, data: Callable[[bytes], bytes]) -> None:
+    """Change the image of a face of shard 1, whose first face is 6, and update dataset.json."""
     shard = folder / "train-000001.tar"
     files = members(shard)
     name = [name for name in files if name.endswith(".png")][face - 6]
@@ -41,7 +41,7 @@ def spoil(folder: Path, face: int, data: Callable[[bytes], bytes]) -> None:
 
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-SPOILT = {
+DAMAGE = {
     "empty": lambda data: b"",
     "cut": lambda data: data[:1000],
     "no image": lambda data: b"x" * len(data),
@@ -52,9 +52,9 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("how", SPOILT)
-def test_an_image_that_is_none_is_named_or_skipped(copy: Path, numbers: Numbers, how: str, capfd) -> None:
-    spoil(copy, 8, SPOILT[how])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_image_is_named_or_skipped(copy: Path, numbers: Numbers, how: str, capfd) -> None:
+    damage(copy, 8, DAMAGE[how])
     faces = FaceShards(copy)
     with pytest.raises(DatasetError, match=r"Sample 2 of .*train-000001.tar is not a complete image of 28×28 pixels"):
         epoch(faces, numbers)
@@ -70,16 +70,16 @@ def test_an_image_that_is_none_is_named_or_skipped(copy: Path, numbers: Numbers,
     assert heard.warnings[0].endswith("With --skip-broken this face is left out.")
 
 
-@pytest.mark.parametrize("how", SPOILT)
-def test_what_can_not_be_decoded_leaves_its_place_untouched(how: str) -> None:
-    """A cache's place is shared: another thread may have put a stand-in there, or be copying it."""
-    place = np.full((28, 28, 3), 7, np.uint8)
-    assert not decode_into(memoryview(SPOILT[how](encode_image(PICTURE[:28, :28], "png"))), place)
-    assert (place == 7).all()
+@pytest.mark.parametrize("how", DAMAGE)
+def test_failed_decoding_leaves_output_untouched(how: str) -> None:
+    """A cache's memory is shared: another thread may have stored a replacement there, or be copying it."""
+    out = np.full((28, 28, 3), 7, np.uint8)
+    assert not decode_into(memoryview(DAMAGE[how](encode_image(PICTURE[:28, :28], "png"))), out)
+    assert (out == 7).all()
 
 
 @pytest.mark.parametrize("how", ["gone", "cut"])
-def test_a_local_shard_that_is_missing_or_cut(copy: Path, numbers: Numbers, how: str) -> None:
+def test_missing_or_truncated_local_shard(copy: Path, numbers: Numbers, how: str) -> None:
     shard = copy / "train-000004.tar"
     if how == "gone":
         shard.unlink()
@@ -95,7 +95,7 @@ def test_a_local_shard_that_is_missing_or_cut(copy: Path, numbers: Numbers, how:
     assert len(faces) == 30
 
 
-def test_no_shard_left(copy: Path) -> None:
+def test_no_intact_shard_is_left(copy: Path) -> None:
     for shard in copy.glob("*.tar"):
         shard.unlink()
     with pytest.raises(DatasetError, match="Every shard is damaged"):
@@ -104,8 +104,8 @@ def test_no_shard_left(copy: Path) -> None:
 
 @pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
 @pytest.mark.parametrize("size", [28, 128])
-def test_every_format_is_decoded_as_opencv_does(tmp_path: Path, image_format: str, size: int) -> None:
-    """Our own PNGs are copied, and not decoded: a second reader has to see the same."""
+def test_formats_decode_as_opencv_does(tmp_path: Path, image_format: str, size: int) -> None:
+    """Our own PNGs are copied, not decoded: another reader must see the same pixels."""
     import cv2
 
     from tests.shards.made import Made, make_dataset
@@ -120,7 +120,7 @@ def test_every_format_is_decoded_as_opencv_does(tmp_path: Path, image_format: st
         assert np.array_equal(faces.pixels(i), stored[..., ::-1])
 
 
-def test_a_shard_that_goes_while_it_is_read_from(copy: Path, numbers: Numbers) -> None:
+def test_shard_deleted_during_a_run(copy: Path, numbers: Numbers) -> None:
     faces = FaceShards(copy)
     (copy / "train-000002.tar").unlink()
     with pytest.raises(DatasetError, match=r"train-000002.tar is missing. It existed when the dataset was opened"):

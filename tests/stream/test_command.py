@@ -1,4 +1,4 @@
-"""``facegan train``: how faces come is recorded and may differ on resume; shards that can't be get a sentence."""
+"""``facegan train``: how faces are read is recorded and may differ on resume; unusable shards are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Train = Callable[..., str]
 
 @pytest.fixture
 def train(capsys: pytest.CaptureFixture[str]) -> Iterator[Train]:
-    """Runs the command in this process; gives what it said."""
+    """Run the command in this process and return its stderr."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run_it(shards: object, run: Path, *options: object, code: int = 0) -> str:
@@ -47,7 +47,7 @@ def train(capsys: pytest.CaptureFixture[str]) -> Iterator[Train]:
         signal.signal(number, handler)
 
 
-def test_the_cache_is_recorded_and_may_differ_on_resume(faces32: Path, tmp_path: Path, train: Train) -> None:
+def test_cache_may_differ_on_resume(faces32: Path, tmp_path: Path, train: Train) -> None:
     said = train(faces32, tmp_path / "a", "--cache", "off", "--workers", 1, "--verify-shards")
     assert "Faces are decoded each time: as --cache off says. (cache off, 1 threads)" in said
     record = json.loads((tmp_path / "a" / "run.json").read_text())
@@ -60,9 +60,7 @@ def test_the_cache_is_recorded_and_may_differ_on_resume(faces32: Path, tmp_path:
     assert a == b
 
 
-def test_it_says_when_shards_were_not_checked_since_they_were_written(
-    faces32: Path, tmp_path: Path, train: Train, cache: Path
-) -> None:
+def test_unchecked_shards_are_reported(faces32: Path, tmp_path: Path, train: Train, cache: Path) -> None:
     shards, number = Path(shutil.copytree(faces32, tmp_path / "out")), iter(range(99))
     line = f"have not been checked since they were written: run facegan verify {shards}, or add --verify-shards."
 
@@ -77,7 +75,7 @@ def test_it_says_when_shards_were_not_checked_since_they_were_written(
     assert says()
     check(0)
     assert not says()
-    assert list(tmp_path.glob("out/.facegan*")) == []  # it is remembered in the user cache
+    assert list(tmp_path.glob("out/.facegan*")) == []  # remembered in the user cache
     path, data = shards / "train-000001.tar", (shards / "train-000001.tar").read_bytes()
     times = path.stat()
     path.write_bytes(data)
@@ -100,7 +98,7 @@ def test_it_says_when_shards_were_not_checked_since_they_were_written(
     assert says()
 
 
-def test_skip_broken_goes_on_and_says_so(faces32: Path, tmp_path: Path, train: Train) -> None:
+def test_skip_broken_is_recorded(faces32: Path, tmp_path: Path, train: Train) -> None:
     shards = Path(shutil.copytree(faces32, tmp_path / "out"))
     (shards / "train-000001.tar").unlink()
     assert "is missing" in train(shards, tmp_path / "run", code=1)
@@ -108,7 +106,7 @@ def test_skip_broken_goes_on_and_says_so(faces32: Path, tmp_path: Path, train: T
     assert json.loads((tmp_path / "run" / "run.json").read_text())["stream"]["skipped"] == 7
 
 
-def test_from_a_pipe(faces32: Path, tmp_path: Path, train: Train) -> None:
+def test_training_from_a_pipe(faces32: Path, tmp_path: Path, train: Train) -> None:
     said = train(f"pipe:cat {shlex.quote(str(faces32 / 'train-000000.tar'))}", tmp_path / "run", "--batch", 4)
     assert "in random but not exact order" in said
     assert (tmp_path / "run" / "generator.safetensors").exists()
@@ -142,7 +140,7 @@ def empty(shards: Path) -> None:
         (None, ["--batch", "21"], 2, "--batch 21 is larger than the dataset (20 faces)"),
     ],
 )
-def test_shards_that_can_not_be(
+def test_unusable_datasets_are_refused(
     faces32: Path,
     tmp_path: Path,
     train: Train,
@@ -167,7 +165,7 @@ def test_shards_that_can_not_be(
         ("nothing-{0..2}.tar", 1, "nothing-0.tar cannot be read"),
     ],
 )
-def test_shards_that_are_not_there(
+def test_unavailable_shards_are_named(
     tmp_path: Path, train: Train, shards: str, code: int, said: str, monkeypatch
 ) -> None:
     monkeypatch.setenv("FACEGAN_RETRY_SECONDS", "0.01")

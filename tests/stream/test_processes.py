@@ -20,7 +20,7 @@ SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 and on
 @pytest.mark.parametrize("used", [False, True])
-def test_in_a_forked_loader(flaky: FlakyServer, made: Path, used: bool) -> None:
+def test_forked_dataloader_reads_remote(flaky: FlakyServer, made: Path, used: bool) -> None:
     faces, local = FaceShards(flaky.url), FaceShards(made)
     if used:
         assert np.array_equal(faces.pixels(3), local.pixels(3))
@@ -36,7 +36,7 @@ def _pixels(rows: list[tuple[np.ndarray, dict]]) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 and on
-def test_a_fork_while_locks_are_held(made: Path) -> None:
+def test_fork_while_lock_is_held(made: Path) -> None:
     faces = FaceShards(made)
     want = faces.pixels(0).tobytes()
     with faces._maps._lock:  # as another thread might
@@ -49,7 +49,7 @@ def test_a_fork_while_locks_are_held(made: Path) -> None:
     killer.cancel()
 
 
-def test_processes_download_each_shard_once(flaky: FlakyServer, made: Path) -> None:
+def test_processes_download_shards_once(flaky: FlakyServer, made: Path) -> None:
     code = "import sys; from facegan import FaceShards; print(int(FaceShards(sys.argv[1]).pixels(29).sum()))"
     processes = [
         subprocess.Popen([sys.executable, "-c", code, flaky.url], stdout=subprocess.PIPE, text=True) for _ in range(2)

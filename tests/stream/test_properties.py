@@ -1,4 +1,4 @@
-"""Whatever the batch, the ranks, the cache and the place of a stop: one sequence, of exact permutations."""
+"""Any batch size, ranks, cache, threads and resume position: one sequence of exact permutations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shown(faces: FaceShards, numbers: Numbers, count: int, state: dict | None = 
 
 @few
 @given(st.integers(1, 75), seeds, caches)
-def test_epochs_are_permutations_and_differ(
+def test_epochs_are_different_permutations(
     faces: FaceShards, numbers: Numbers, batch: int, seed: int, cache: str
 ) -> None:
     """Also of batches that are larger than the dataset."""
@@ -49,10 +49,10 @@ def test_epochs_are_permutations_and_differ(
 
 @few
 @given(st.integers(1, 40), seeds, st.integers(0, 12), caches, caches, st.integers(1, 4))
-def test_resuming_anywhere_continues_the_very_sequence(
+def test_resume_equals_uninterrupted(
     faces: FaceShards, numbers: Numbers, batch: int, seed: int, stop: int, before: str, after: str, workers: int
 ) -> None:
-    whole = shown(faces, numbers, stop + 5, batch_size=batch, seed=seed, cache=before)
+    expected = shown(faces, numbers, stop + 5, batch_size=batch, seed=seed, cache=before)
     first = faces.batches(batch, seed, cache=before)
     for _ in range(stop):
         next(first)
@@ -60,7 +60,7 @@ def test_resuming_anywhere_continues_the_very_sequence(
     first.close()
     assert state == {"position": stop * batch, "fingerprint": faces.fingerprint}
     options = {"batch_size": batch, "seed": seed, "cache": after, "workers": workers}
-    assert shown(faces, numbers, 5, state, **options) == whole[stop:]
+    assert shown(faces, numbers, 5, state, **options) == expected[stop:]
 
 
 @few
@@ -71,9 +71,9 @@ def test_ranks_together_are_the_batch(
     """Also where the dataset has fewer faces than ranks × batch; where it has more, ranks are disjoint."""
     batch = share * world_size
     options = {"batch_size": batch, "seed": seed, "cache": cache}
-    whole = shown(faces, numbers, 4, **options)
+    expected = shown(faces, numbers, 4, **options)
     ranks = [shown(faces, numbers, 4, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
-    for number, together in enumerate(whole):
+    for number, together in enumerate(expected):
         parts = [rank[number] for rank in ranks]
         assert {len(part) for part in parts} == {share}
         assert [face for part in parts for face in part] == together

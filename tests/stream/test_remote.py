@@ -1,4 +1,4 @@
-"""Shards behind a URL: from an S3 store and from an HTTP server that fails as it is told to, both on loopback."""
+"""Datasets behind URLs: an S3 store and a flaky HTTP server, both on loopback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Numbers = Callable[[torch.Tensor], list[int]]
 SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
 
 
-def shown(faces: FaceShards, numbers: Numbers, count: int, **options) -> list[list[int]]:
+def batches_of(faces: FaceShards, numbers: Numbers, count: int, **options) -> list[list[int]]:
     batches = faces.batches(**{"batch_size": 4, "seed": 2, **options})
     taken = [numbers(next(batches)) for _ in range(count)]
     batches.close()
@@ -34,70 +34,62 @@ def shown(faces: FaceShards, numbers: Numbers, count: int, **options) -> list[li
     return taken
 
 
-def sums(folder: Path) -> dict[str, str]:
+def checksums(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.tar"))}
 
 
 @pytest.mark.parametrize("kind", ["off", "ram"])
-def test_the_same_batches_as_from_a_folder(flaky: FlakyServer, made: Path, numbers: Numbers, kind: str) -> None:
-    local = shown(FaceShards(made), numbers, 20, cache=kind)
-    assert shown(FaceShards(flaky.url), numbers, 20, cache=kind) == local
+def test_url_gives_same_batches_as_folder(flaky: FlakyServer, made: Path, numbers: Numbers, kind: str) -> None:
+    local = batches_of(FaceShards(made), numbers, 20, cache=kind)
+    assert batches_of(FaceShards(flaky.url), numbers, 20, cache=kind) == local
     assert {name: flaky.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
-    assert shown(FaceShards(flaky.url), numbers, 20, cache=kind) == local  # from the cache folder now
+    assert batches_of(FaceShards(flaky.url), numbers, 20, cache=kind) == local  # from the cache folder now
     assert {name: flaky.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
 
 
-def test_a_face_by_number(flaky: FlakyServer, made: Path) -> None:
-    here, there = FaceShards(made), FaceShards(flaky.url)
-    for number in (29, 0, 13):
-        assert np.array_equal(here[number][0], there[number][0])
-        assert here[number][1] == there[number][1]
-    there.close()
-
-
-def test_from_s3(made: Path, cache: Path, numbers: Numbers) -> None:
+def test_s3_gives_same_batches(made: Path, cache: Path, numbers: Numbers) -> None:
     with s3_server():
         fs = fsspec.filesystem("s3")
         for path in made.iterdir():
             if path.is_file():
                 fs.put_file(str(path), f"faces/deep/{path.name}")
-        assert shown(FaceShards("s3://faces/deep/"), numbers, 20) == shown(FaceShards(made), numbers, 20)
+        assert batches_of(FaceShards("s3://faces/deep/"), numbers, 20) == batches_of(FaceShards(made), numbers, 20)
         with pytest.raises(DatasetError, match=r"s3://faces/none/dataset.json is unavailable"):
             FaceShards("s3://faces/none")
     entries = json.loads((made / "dataset.json").read_text())["shards"]
-    assert sums(cache / "shards") == {f"{entry['sha256']}.tar": entry["sha256"] for entry in entries}
+    assert checksums(cache / "shards") == {f"{entry['sha256']}.tar": entry["sha256"] for entry in entries}
 
 
 @pytest.mark.parametrize("fault", ["drop", "503", "short", "no length", "hang"])
-def test_a_fault_that_passes_is_not_noticed(flaky: FlakyServer, made: Path, numbers: Numbers, fault: str) -> None:
+def test_temporary_faults_are_retried(flaky: FlakyServer, made: Path, numbers: Numbers, fault: str) -> None:
     flaky.faults = {name: [fault] for name in ["dataset.json", *SHARDS]}
-    assert shown(FaceShards(flaky.url), numbers, 10) == shown(FaceShards(made), numbers, 10)
+    assert batches_of(FaceShards(flaky.url), numbers, 10) == batches_of(FaceShards(made), numbers, 10)
     assert min(flaky.asked[name] for name in SHARDS) == 2
 
 
-def test_skip_broken_counts_and_goes_on(flaky: FlakyServer, numbers: Numbers) -> None:
+def test_skip_broken_leaves_out_shards(flaky: FlakyServer, numbers: Numbers) -> None:
     flaky.always["train-000003.tar"] = "404"  # faces 20 to 26
     heard = Heard()
     faces = FaceShards(flaky.url, skip_broken=True, console=heard)
-    taken = [face for batch in shown(faces, numbers, 15, batch_size=6) for face in batch]
+    taken = [face for batch in batches_of(faces, numbers, 15, batch_size=6) for face in batch]
     assert set(taken) == set(range(30)) - set(range(20, 27))
     assert (len(taken), faces.skipped) == (90, 7)
     (said,) = heard.warnings
     assert said.startswith(f"The shard {flaky.url}/train-000003.tar is unavailable: FileNotFoundError")
     assert said.endswith("With --skip-broken its 7 faces are left out.")
     again = FaceShards(flaky.url, skip_broken=True)
-    assert [face for batch in shown(again, numbers, 15, batch_size=6) for face in batch] == taken
+    assert [face for batch in batches_of(again, numbers, 15, batch_size=6) for face in batch] == taken
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_anew(
+def test_damaged_cached_shard_is_downloaded_again(
     flaky: FlakyServer, made: Path, numbers: Numbers, cache: Path
 ) -> None:
-    local = shown(FaceShards(made), numbers, 10)
-    assert shown(FaceShards(flaky.url), numbers, 10) == local
+    local = batches_of(FaceShards(made), numbers, 10)
+    assert batches_of(FaceShards(flaky.url), numbers, 10) == local
     for number, path in enumerate(sorted((cache / "shards").glob("*.tar"))):
         data = path.read_bytes()
         path.write_bytes(data[:-1] if number % 2 else data[:600] + b"?" + data[601:])
-    assert shown(FaceShards(flaky.url), numbers, 10) == local
+    assert batches_of(FaceShards(flaky.url), numbers, 10) == local
     assert {flaky.asked[name] for name in SHARDS} == {2}
 
 
@@ -118,8 +110,8 @@ class Silent(fsspec.AbstractFileSystem):
         shutil.copy(self.root / Path(rpath).name, str(lpath))
 
 
-def told(flaky: FlakyServer, folder: Path, **changes) -> None:
-    """The server tells something else of its first shard."""
+def change_first_shard(flaky: FlakyServer, folder: Path, **changes) -> None:
+    """Other facts about the first shard in the server's dataset.json."""
     info = json.loads((flaky.folder / "dataset.json").read_text())
     info["shards"][0] |= changes
     folder.mkdir()
@@ -139,17 +131,17 @@ def told(flaky: FlakyServer, folder: Path, **changes) -> None:
         ({"samples": 2**33, "bytes": 2**42}, "index of its 8,589,934,616 faces needs 275 GB of memory"),
     ],
 )
-def test_numbers_that_can_not_be(
+def test_implausible_sizes_are_refused(
     flaky: FlakyServer, tmp_path: Path, changes: dict, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facegan.stream.remote.available_bytes", lambda: 1e11)  # what the machine tells
-    told(flaky, tmp_path / "told", **changes)
+    monkeypatch.setattr("facegan.stream.remote.available_bytes", lambda: 1e11)
+    change_first_shard(flaky, tmp_path / "changed", **changes)
     with pytest.raises(DatasetError, match=said):
         FaceShards(flaky.url)
 
 
 @pytest.mark.parametrize("size", [10**9, -1, "64"])
-def test_a_size_that_can_not_be(flaky: FlakyServer, made: Path, tmp_path: Path, size: object) -> None:
+def test_invalid_face_size_is_refused(flaky: FlakyServer, made: Path, tmp_path: Path, size: object) -> None:
     info = json.loads((made / "dataset.json").read_text())
     info["settings"]["size"] = size
     flaky.folder = tmp_path
@@ -159,23 +151,25 @@ def test_a_size_that_can_not_be(flaky: FlakyServer, made: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["dataset.json", SHARDS[2]])
-def test_bytes_without_end(flaky: FlakyServer, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_response_is_refused(
+    flaky: FlakyServer, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("facegan.stream.remote._MOST_INFO_BYTES", 1_000_000)
     flaky.always[name] = "endless"
-    with pytest.raises(DatasetError, match=rf"{name} is unavailable: the server sends more than"):
+    with pytest.raises(DatasetError, match=rf"{name} is unavailable: OSError: the server sends more than"):
         FaceShards(flaky.url).pixels(15)
     assert not list(cache.glob("shards/.*"))
 
 
-def test_an_unreachable_place(flaky: FlakyServer) -> None:
+def test_unavailable_dataset_is_named(flaky: FlakyServer) -> None:
     flaky.always["dataset.json"] = "503"
-    with pytest.raises(DatasetError, match=r"/dataset.json is unavailable: .*503") as told:
+    with pytest.raises(DatasetError, match=r"/dataset.json is unavailable: .*503") as error:
         FaceShards(flaky.url)
-    assert "Is http://127.0.0.1" in str(told.value)
+    assert "Is http://127.0.0.1" in str(error.value)
 
 
 @pytest.mark.parametrize(("fault", "asked"), [("503", 4), ("404", 1), ("short", 4)])
-def test_an_unavailable_shard_is_named(flaky: FlakyServer, fault: str, asked: int) -> None:
+def test_unavailable_shard_is_named(flaky: FlakyServer, fault: str, asked: int) -> None:
     flaky.always["train-000003.tar"] = fault
     with pytest.raises(DatasetError, match=rf"The shard {flaky.url}/train-000003.tar is unavailable") as raised:
         FaceShards(flaky.url)
@@ -183,7 +177,7 @@ def test_an_unavailable_shard_is_named(flaky: FlakyServer, fault: str, asked: in
     assert flaky.asked["train-000003.tar"] == asked
 
 
-def test_a_shard_with_another_checksum(flaky: FlakyServer, made: Path, tmp_path: Path, cache: Path) -> None:
+def test_wrong_checksum_is_refused(flaky: FlakyServer, made: Path, tmp_path: Path, cache: Path) -> None:
     flaky.folder = Path(shutil.copytree(made, tmp_path / "other"))
     shard = flaky.folder / SHARDS[1]
     data = bytearray(shard.read_bytes())
@@ -191,12 +185,12 @@ def test_a_shard_with_another_checksum(flaky: FlakyServer, made: Path, tmp_path:
     shard.write_bytes(data)
     with pytest.raises(DatasetError, match=r"1.tar is unavailable: OSError: the download differs from the SHA-256"):
         FaceShards(flaky.url)
-    assert len(sums(cache / "shards")) == 4
+    assert len(checksums(cache / "shards")) == 4
     assert not list((cache / "shards").glob("*.partial"))
 
 
 @pytest.mark.parametrize("name", ["dataset.json", SHARDS[0]])
-def test_a_protocol_without_timeouts(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_silent_protocol_times_out(made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     fsspec.register_implementation("silent", Silent, clobber=True)
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "0.1")
     monkeypatch.setenv("FACEGAN_RETRY_SECONDS", "0.01")
@@ -208,7 +202,7 @@ def test_a_protocol_without_timeouts(made: Path, cache: Path, monkeypatch: pytes
     Silent.heard = threading.Event()
 
 
-def test_a_dataset_larger_than_the_cache_is_streamed(
+def test_dataset_larger_than_cache_is_streamed(
     flaky: FlakyServer, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACEGAN_CACHE_GB", "0.0001")
@@ -223,7 +217,7 @@ def test_a_dataset_larger_than_the_cache_is_streamed(
     batches.close()
 
 
-def test_least_recently_used_shards_are_evicted(flaky: FlakyServer, made: Path, cache: Path, monkeypatch) -> None:
+def test_least_recently_used_is_evicted(flaky: FlakyServer, made: Path, cache: Path, monkeypatch) -> None:
     shards = cache / "shards"
     shards.mkdir(parents=True)
     for name, age in (("old", 1), ("older", 0)):
@@ -236,7 +230,7 @@ def test_least_recently_used_shards_are_evicted(flaky: FlakyServer, made: Path, 
     assert not (shards / "older.tar").exists()
 
 
-def test_a_shard_evicted_during_a_run_is_downloaded_again(flaky: FlakyServer, made: Path, cache: Path) -> None:
+def test_evicted_shard_is_downloaded_again(flaky: FlakyServer, made: Path, cache: Path) -> None:
     faces, local = FaceShards(flaky.url), FaceShards(made)
     for path in (cache / "shards").glob("*.tar"):
         path.unlink()
@@ -244,13 +238,13 @@ def test_a_shard_evicted_during_a_run_is_downloaded_again(flaky: FlakyServer, ma
     assert flaky.asked[SHARDS[0]] == 2
 
 
-def test_an_invalid_cache_limit(flaky: FlakyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_cache_limit_is_refused(flaky: FlakyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEGAN_CACHE_GB", "much")
     with pytest.raises(SettingsError, match=r"FACEGAN_CACHE_GB=much is invalid. Set a number of gigabytes above 0"):
         FaceShards(flaky.url)
 
 
-def test_interrupting_a_download_does_not_wait(flaky: FlakyServer, cache: Path) -> None:
+def test_interrupt_does_not_wait_for_download(flaky: FlakyServer, cache: Path) -> None:
     flaky.always = dict.fromkeys(SHARDS[1:], "slow")  # for ten minutes each
     code = (
         "import signal, sys, time; from facegan import FaceShards\n"

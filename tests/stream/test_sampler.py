@@ -1,4 +1,4 @@
-"""The order: exact permutations, each epoch its own, at any position without the ones before."""
+"""The order: one exact permutation per epoch, computed at any position on its own."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def test_epochs_and_seeds_differ(samples: int, seed: int, number: int) -> None:
 
 @settings(deadline=None)
 @given(sizes, seeds, st.integers(0, 10**5), st.integers(1, 500))
-def test_a_position_says_the_same_alone_and_among_others(samples: int, seed: int, start: int, count: int) -> None:
+def test_positions_are_independent(samples: int, seed: int, start: int, count: int) -> None:
     together = sample_at(np.arange(start, start + count), samples, seed)
     alone = [int(sample_at(np.array([start + i]), samples, seed)[0]) for i in (0, count // 2, count - 1)]
     assert alone == [together[0], together[count // 2], together[count - 1]]
 
 
 @pytest.mark.parametrize("samples", [5, 16, 100])
-def test_every_sample_is_equally_likely_in_every_place(samples: int) -> None:
-    """χ² over 4,000 epochs: places × samples against the uniform law, within five standard deviations."""
+def test_samples_are_uniform_at_every_position(samples: int) -> None:
+    """χ² over 4,000 epochs: positions × samples against the uniform distribution, within five standard deviations."""
     epochs = 4000
     drawn = sample_at(np.arange(epochs * samples), samples, seed=7).reshape(epochs, samples)
-    for place in (0, samples // 2, samples - 1):
-        counts = np.bincount(drawn[:, place], minlength=samples)
+    for position in (0, samples // 2, samples - 1):
+        counts = np.bincount(drawn[:, position], minlength=samples)
         expected = epochs / samples
         chi2 = float(((counts - expected) ** 2 / expected).sum())
         freedom = samples - 1
         assert chi2 < freedom + 5 * np.sqrt(2 * freedom)
 
 
-def test_neighbours_do_not_stay_neighbours() -> None:
+def test_neighbours_are_separated() -> None:
     order = epoch(10_000, 0, 0)
     assert (np.abs(np.diff(order)) == 1).mean() < 0.002
 
 
 @settings(deadline=None, max_examples=40)
 @given(sizes, seeds, st.lists(st.integers(0, 5000), min_size=1, max_size=5), st.integers(1, 200))
-def test_a_sampler_agrees_with_a_fresh_one(samples: int, seed: int, starts: list[int], count: int) -> None:
+def test_sampler_agrees_with_fresh_one(samples: int, seed: int, starts: list[int], count: int) -> None:
     asked = Sampler(samples, seed)
     for start in starts:
         fresh = Sampler(samples, seed)

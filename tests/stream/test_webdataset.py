@@ -1,4 +1,4 @@
-"""Shards that others made, and the output of commands."""
+"""Tar shards that facegan did not make, and the output of commands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shard(path: Path, pictures: dict[str, np.ndarray | bytes]) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve grey pictures, whose value is their number, in three tars; text beside some of them."""
+    """Twelve pictures, filled with their number, in three tars; some have a text file."""
     folder = tmp_path_factory.mktemp("foreign")
     for number in range(3):
         first = 4 * number
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shown(faces: FaceShards | WebDatasetShards, count: int, batch: int = 6, **options) -> list[int]:
+def values_of(faces: FaceShards | WebDatasetShards, count: int, batch: int = 6, **options) -> list[int]:
     batches = faces.batches(batch, **options)
     taken = [next(batches) for _ in range(count)]
     batches.close()
@@ -62,34 +62,29 @@ def shown(faces: FaceShards | WebDatasetShards, count: int, batch: int = 6, **op
     return [int(face[0, 0, 0]) for one in taken for face in one]
 
 
-def test_every_epoch_shows_every_face(folder: Path) -> None:
+def test_epochs_show_every_face(folder: Path) -> None:
     heard = Heard()
     faces = open_faces(f"{folder}/x-{{0..2}}.tar", console=heard)
     assert (len(faces), faces.size, faces.channels) == (12, SIZE, 3)
     assert "in random but not exact order" in heard.notes[0]
-    taken = shown(faces, 200)
+    taken = values_of(faces, 200)
     assert np.bincount(taken, minlength=12).tolist() == pytest.approx([100] * 12, rel=0.7)
     assert taken[:12] != sorted(taken[:12])
     assert sum("not exact" in note for note in heard.notes) == 1
 
 
-def test_a_command(folder: Path) -> None:
+def test_command_output_is_read(folder: Path) -> None:
     faces = open_faces(f"pipe:cat {shlex.quote(str(folder / 'x-1.tar'))}")
     assert len(faces) == 4
-    assert set(shown(faces, 10)) == {4, 5, 6, 7}
+    assert set(values_of(faces, 10)) == {4, 5, 6, 7}
 
 
-def test_a_command_that_fails(folder: Path) -> None:
-    with pytest.raises(DatasetError, match="pipe:false"):
-        open_faces("pipe:false")
-
-
-def test_packed_tars_and_jpegs(tmp_path: Path) -> None:
+def test_compressed_tar_with_jpegs(tmp_path: Path) -> None:
     shard(tmp_path / "a.tar.gz", {f"{i}.jpg": picture(16 * i) for i in range(4)})
-    assert set(shown(open_faces(str(tmp_path / "a.tar.gz")), 10)) == {0, 16, 32, 48}
+    assert set(values_of(open_faces(str(tmp_path / "a.tar.gz")), 10)) == {0, 16, 32, 48}
 
 
-def test_over_http(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_shards_are_retried(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     fsspec.filesystem("http").clear_instance_cache()
@@ -97,22 +92,22 @@ def test_over_http(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -
         server.faults = {"x-1.tar": ["503"], "x-2.tar": ["short"]}
         faces = open_faces(f"{server.url}/x-{{0..2}}.tar")
         assert len(faces) == 12
-        assert len(set(shown(faces, 20))) == 12
+        assert len(set(values_of(faces, 20))) == 12
         server.always["x-1.tar"] = "404"
         with pytest.raises(DatasetError, match=r"x-1.tar cannot be read"):
-            shown(open_faces(f"{server.url}/x-{{0..2}}.tar"), 400)
+            values_of(open_faces(f"{server.url}/x-{{0..2}}.tar"), 400)
         assert not list((cache / "shards").iterdir())
 
 
 def test_ranks_show_different_faces(folder: Path) -> None:
     faces = open_faces(f"{folder}/x-{{0..2}}.tar")
-    seen = [set(shown(faces, 40, batch=6, rank=rank, world_size=2)) for rank in (0, 1)]
+    seen = [set(values_of(faces, 40, batch=6, rank=rank, world_size=2)) for rank in (0, 1)]
     assert all(seen)
     with pytest.raises(SettingsError, match="cannot be divided evenly by 4"):
         faces.batches(6, world_size=4)
 
 
-def test_the_position_goes_on(folder: Path) -> None:
+def test_position_is_saved_and_restored(folder: Path) -> None:
     faces = open_faces(f"{folder}/x-{{0..2}}.tar")
     first = faces.batches(6)
     next(first)
@@ -138,17 +133,17 @@ def test_the_position_goes_on(folder: Path) -> None:
         ({"a.png": picture(1), "b.png": picture(1, 20, 20)}, r"b.png in .* is not an image of 24×24 pixels"),
     ],
 )
-def test_what_can_not_be_faces(tmp_path: Path, pictures: dict, said: str) -> None:
+def test_unsuitable_images_are_named(tmp_path: Path, pictures: dict, said: str) -> None:
     path = shard(tmp_path / "x.tar", pictures)
     with pytest.raises(DatasetError, match=said):
-        shown(open_faces(str(path)), 20)
+        values_of(open_faces(str(path)), 20)
 
 
 def test_skip_broken_counts(tmp_path: Path) -> None:
     heard = Heard()
     path = shard(tmp_path / "x.tar", {"a.png": picture(1), "b.png": picture(2, 20, 20), "c.png": picture(3)})
     faces = open_faces(str(path), options=StreamOptions(skip_broken=True), console=heard)
-    assert set(shown(faces, 10)) == {1, 3}
+    assert set(values_of(faces, 10)) == {1, 3}
     assert faces.skipped == len(heard.warnings) > 0
     assert "It is left out (--skip-broken)" in heard.warnings[0]
 
@@ -162,22 +157,22 @@ def test_skip_broken_counts(tmp_path: Path) -> None:
         ({"options": StreamOptions(workers=2)}, "--workers has no effect"),
     ],
 )
-def test_options_that_mean_nothing_here(folder: Path, options: dict, said: str) -> None:
+def test_options_without_effect_are_refused(folder: Path, options: dict, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         open_faces(f"{folder}/x-0.tar", **options)
 
 
-def test_a_tar_that_is_missing_or_cut(folder: Path, tmp_path: Path) -> None:
+def test_missing_or_truncated_tar(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"x-7.tar cannot be read"):
         open_faces(str(folder / "x-7.tar"))
     with pytest.raises(SettingsError, match=r"x-\{0.tar"):
         open_faces(f"{folder}/x-{{0.tar")
     (tmp_path / "cut.tar").write_bytes((folder / "x-0.tar").read_bytes()[:3000])
     with pytest.raises(DatasetError, match=r"cut.tar cannot be read"):
-        shown(open_faces(str(tmp_path / "cut.tar")), 1)
+        values_of(open_faces(str(tmp_path / "cut.tar")), 1)
 
 
-def test_an_error_stays_one(folder: Path, tmp_path: Path) -> None:
+def test_error_is_raised_again(folder: Path, tmp_path: Path) -> None:
     path = shard(tmp_path / "x.tar", {"a.png": picture(1), "b.png": picture(1, 20, 20)})
     batches = open_faces(str(path)).batches(6)
     for _ in range(3):
@@ -197,7 +192,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 def silent(folder: Path, tmp_path: Path) -> str:
-    """Four faces, then nothing more, from a command that starts another and ignores what asks it to end."""
+    """A command that prints four faces, starts another command, ignores SIGTERM and never ends."""
     pids = tmp_path / "pids"
     words = (
         f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; cat {shlex.quote(str(folder / 'x-0.tar'))} | head -c 5000"
@@ -205,35 +200,35 @@ def silent(folder: Path, tmp_path: Path) -> str:
     return f"pipe:trap '' TERM; {words}; sleep 1000"
 
 
-def ended(pids: Path) -> bool:
-    """All that the commands started."""
+def all_ended(pids: Path) -> bool:
+    """All processes that the commands started."""
     deadline = time.monotonic() + 20
     while any(map(is_running, map(int, pids.read_text().split()))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not any(map(is_running, map(int, pids.read_text().split())))
 
 
-def test_closing_ends_a_wait_for_a_silent_command(silent: str, tmp_path: Path) -> None:
+def test_close_ends_waiting_for_command(silent: str, tmp_path: Path) -> None:
     batches = open_faces(silent).batches(6)
     closing = threading.Timer(0.5, batches.close)
     closing.start()
     with pytest.raises(FaceganError, match="The stream was closed"):
         next(batches)
     closing.join()
-    assert ended(tmp_path / "pids")
+    assert all_ended(tmp_path / "pids")
     assert len((tmp_path / "pids").read_text().split()) == 4  # once for the size, once for the batch
 
 
-def test_a_command_that_stays_silent_is_given_up(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_command_times_out(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = open_faces(silent)
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "0.05")
     for ask in (lambda: next(faces.batches(6)), lambda: len(faces)):
         with pytest.raises(DatasetError, match=r"cannot be read: .?it printed nothing for 0.5 seconds"):
             ask()
-    assert ended(tmp_path / "pids")
+    assert all_ended(tmp_path / "pids")
 
 
-def test_a_command_ends_with_the_process(silent: str, tmp_path: Path) -> None:
+def test_command_ends_with_process(silent: str, tmp_path: Path) -> None:
     script = (
         "import signal, sys; from facegan.stream import open_faces; "
         "signal.signal(signal.SIGALRM, lambda *_: sys.exit()); "
@@ -242,10 +237,12 @@ def test_a_command_ends_with_the_process(silent: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, silent]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert ended(tmp_path / "pids")
+    assert all_ended(tmp_path / "pids")
 
 
-def test_a_command_that_fails_behind_its_faces(folder: Path) -> None:
+def test_failing_command_reports_exit_code(folder: Path) -> None:
     command = f"pipe:head -c 3000 {shlex.quote(str(folder / 'x-0.tar'))}; exit 7"
     with pytest.raises(DatasetError, match="its exit code is 7"):
         len(open_faces(command))
+    with pytest.raises(DatasetError, match="pipe:false"):
+        open_faces("pipe:false")
