@@ -156,7 +156,7 @@ def test_endless_data_is_refused(
 ) -> None:
     monkeypatch.setattr("facegan.stream.remote._MOST_INFO_BYTES", 1_000_000)
     flaky.always[name] = "endless"
-    with pytest.raises(DatasetError, match=rf"{name} is unavailable: OSError: the server sends more than"):
+    with pytest.raises(DatasetError, match=rf"{name} is unavailable: .*the server sends more than"):
         FaceShards(flaky.url).pixels(15)
     assert not list(cache.glob("shards/.*"))
 
