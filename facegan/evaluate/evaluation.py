@@ -34,8 +34,9 @@ from facegan.evaluate.memorization import COMPARED_WITH, RATIO
 from facegan.evaluate.pretrained import CLIP, INCEPTION, LOGITS, POOL, Clip, Inception, PretrainedWeights, find_weights
 from facegan.evaluate.random_net import RANDOM_NET
 from facegan.evaluate.reference import MIN_TRAINING_FACES, ReferenceFaces, TrainingFaces, dataset_info, open_split
-from facegan.evaluate.target import EvalTarget, SampleFn, images_of, load_target
+from facegan.evaluate.target import EvalTarget, SampleFn, images_of
 from facegan.files import sha256_file
+from facegan.nets import load_generator
 from facegan.plugins import Trust
 from facegan.system import choose_device
 
@@ -151,7 +152,8 @@ class _Evaluator:
     ) -> None:
         self.target, self.config, self.resources, self.console = target, config, resources, console
         self.device = str(choose_device(resources.device))
-        self.generator = load_target(target, self.device, trust_code)
+        is_folder = target.kind == "folder"
+        self.generator = None if is_folder else load_generator(target.path, self.device, trust_code=trust_code)
         self.real = ReferenceFaces(open_split(shards, config.split), config.n, config.seed)
         self.training = TrainingFaces(shards, self.real.split, target.trained_on)
         self.wanted: list[str] = list(config.asked)

@@ -17,9 +17,8 @@ from facegan.errors import CheckpointError, DatasetError, SettingsError, suggest
 from facegan.faces.crop import grey
 from facegan.faces.decode import Photo, Rejected
 from facegan.files import files_below, human_bytes, sha256_file
-from facegan.nets import Generator, load_generator
+from facegan.nets import Generator
 from facegan.nets.weights import FILE_NAME
-from facegan.plugins import Trust
 from facegan.run_dir import CHECKPOINTS, RECORD, STATE, count_of, newest_images, read_facts, read_run
 from facegan.shards.format import has_photo_suffix
 from facegan.system import available_bytes
@@ -95,11 +94,6 @@ def _generator_target(kind: Kind, file: Path, folder: Path) -> EvalTarget:
     about["generator_sha256"] = sha256_file(file)
     trained_on = facts.dataset.fingerprint if facts else ""
     return EvalTarget(kind, file if kind == "generator" else folder, about, trained_on)
-
-
-def load_target(target: EvalTarget, device: str, trust_code: Trust) -> Generator | None:
-    """The generator, or None for a folder of images; raises as `load_generator`."""
-    return None if target.kind == "folder" else load_generator(target.path, device, trust_code=trust_code)
 
 
 def images_of(
