@@ -24,10 +24,9 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
     if rows and not rows[max(rows)]:  # left unfinished by a killed process
         rows.popitem()
     for number, row in rows.items():
-        wrong = f"{name} is invalid" if row and (name := wrong_value(row)) else "" if row else "it is not a row"
-        if wrong:
+        if name := wrong_value(row) if row else "the row":
             raise CheckpointError(
-                f"{run / STATS} is damaged in line {number}: {wrong}.\nUse an undamaged copy, or remove that line."
+                f"{run / STATS} is damaged in line {number}: {name} is invalid.\nUse an undamaged copy, or remove it."
             )
     return list(rows.values())
 

@@ -108,7 +108,7 @@ def test_files_without_json(name: str, damaged: bytes, plain: Path) -> None:
         if name == "eval.json":
             assert "cannot be read" in metrics_section(plain).why
         else:
-            with pytest.raises(CheckpointError, match=r"is no record of a run|has no row of losses"):
+            with pytest.raises(CheckpointError, match=r"is not the record of a run|has no row of losses"):
                 read_run(plain)
     finally:
         (plain / name).write_bytes(whole)
@@ -121,7 +121,7 @@ def test_damaged_rows_are_named(run: Path) -> None:
     (run / "stats.jsonl").write_text("\n".join([*lines[:2], "", *lines[2:], '{"images": 9']))
     assert read_run(run).rows == whole
     (run / "stats.jsonl").write_text("\n".join([*lines[:2], "", lines[2][:-5], *lines[3:]]))
-    with pytest.raises(CheckpointError, match="in line 4: it is not a row"):
+    with pytest.raises(CheckpointError, match="in line 4: the row is invalid"):
         read_run(run)
     wrong = json.dumps({**json.loads(lines[2]), "loss_d": "much"})
     (run / "stats.jsonl").write_text("\n".join(["", *lines[:2], "", wrong, *lines[3:]]))
@@ -134,7 +134,7 @@ def test_damaged_record_is_named(run: Path) -> None:
     for command in ("report", "compare"):
         found = facegan(command, run, "--json")
         assert (found.returncode, found.stdout) == (1, "")
-        assert "run.json is damaged: dataset.faces is missing, or is not what facegan train writes" in found.stderr
+        assert "run.json is damaged: dataset.faces is missing or has the wrong type" in found.stderr
 
 
 def png_header(side: int) -> bytes:
