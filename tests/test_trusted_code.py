@@ -1,4 +1,4 @@
-"""Files that name code run none of it, unless --trust-code or the same command line says so."""
+"""Code that files name runs only with --trust-code, or if the same command line names it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FROM_PIPE = f'[train]\nshards = "{PIPE}"\nimages = 16\nbatch = 16\n'
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset, and a run whose generators name evil:NETS, as somebody could send it."""
+    """A dataset, and a run from elsewhere whose generators name evil:NETS."""
     folder = tmp_path_factory.mktemp("made")
     make_dataset(folder / "ds", [Made(f"{i:03d}.jpg") for i in range(20)], size=32, shard_size=20)
     toy_train(folder / "run", images=64, save_every=32)
@@ -102,7 +102,7 @@ def run(command: str, *more: str) -> Ended:
         "run pipe.toml --to x",
     ],
 )
-def test_no_file_runs_code_by_itself(command: str) -> None:
+def test_files_run_no_code(command: str) -> None:
     ended = run(command)
     assert (ended.code, ran()) == (2, False), ended.stderr
     assert "evil:" in ended.stderr or PIPE in ended.stderr
@@ -134,7 +134,7 @@ def test_no_file_runs_code_by_itself(command: str) -> None:
         "recipes show evil.toml",
     ],
 )
-def test_a_check_never_runs_code(command: str, trust: list[str], portraits: Path) -> None:
+def test_checks_run_no_code(command: str, trust: list[str], portraits: Path) -> None:
     if "recipes" in command and trust:
         pytest.skip("it has nothing to trust")
     shutil.copy(portraits / "000001.jpg", "photos")
@@ -145,12 +145,12 @@ def test_a_check_never_runs_code(command: str, trust: list[str], portraits: Path
     assert "--trust-code" in ended.stderr
     if trust or "recipes" in command:
         return
-    told = json.loads(run(command, "--json").stdout)["not_tried"]
-    assert told
-    assert all(name in ended.stderr for name in told)
+    names = json.loads(run(command, "--json").stdout)["not_tried"]
+    assert names
+    assert all(name in ended.stderr for name in names)
 
 
-def test_a_pipe_is_not_run_to_count_its_faces() -> None:
+def test_dry_run_runs_no_pipe() -> None:
     ended = facegan("train", "--shards", PIPE, "--images", "2ep", "--batch", "16", "--dry-run")
     assert (ended.code, ran()) == (2, False)
     assert f"--dry-run does not run {PIPE}" in ended.stderr
@@ -170,12 +170,12 @@ def test_a_pipe_is_not_run_to_count_its_faces() -> None:
         "run train.toml --to x --set train.shards=ds --set train.nets=evil:NETS",
     ],
 )
-def test_the_user_may_trust_it(command: str) -> None:
+def test_trusted_code_runs(command: str) -> None:
     ended = run(command)
     assert (ended.code, ran()) == (0, True), ended.stderr
 
 
-def test_what_is_typed_says_nothing_of_other_names() -> None:
+def test_trust_is_for_one_name() -> None:
     ended = run("train --shards ds --run x --recipe train.toml --set train.loss=evil:LOSS")
     assert (ended.code, ran()) == (2, False)
     assert "train.toml, line 2: train.nets names code that would run here, evil:NETS" in ended.stderr
@@ -186,7 +186,7 @@ def test_what_is_typed_says_nothing_of_other_names() -> None:
     assert "generator.safetensors names code that would run here, evil:NETS" in ended.stderr
 
 
-def test_a_run_of_ones_own_goes_on_by_the_same_command() -> None:
+def test_own_run_resumes() -> None:
     command = "train --shards ds --run x --batch 16 --device cpu --set train.nets=evil:NETS --set train.width=8"
     assert run(command, "--images", "16").code == 0
     ended = run(command, "--images", "32", "--eval-every", "16", "--set", "train.eval_n=8")
@@ -194,7 +194,7 @@ def test_a_run_of_ones_own_goes_on_by_the_same_command() -> None:
     assert (run("sample x --out x.png").code, run("sample x --out x.png --trust-code").code) == (2, 0)
 
 
-def test_library_calls_take_trust_code(here: Path) -> None:
+def test_library_takes_trust_code(here: Path) -> None:
     from facegan.training import train
 
     with pytest.raises(SettingsError, match=r"evil:NETS(.|\n)*trust_code=True"):
@@ -210,12 +210,12 @@ def test_library_calls_take_trust_code(here: Path) -> None:
     assert ran()
 
 
-def test_a_command_out_of_a_file_moves_no_cursor() -> None:
+def test_commands_in_files_are_escaped() -> None:
     Path("pipe.toml").write_text(FROM_PIPE.replace("touch", "\\u001b[2Jtouch"))
     assert "\x1b" not in run("train --recipe pipe.toml").stderr + run("recipes check pipe.toml").stderr
 
 
-def test_the_file_of_a_module_is_found_without_its_packages(here: Path) -> None:
+def test_source_digest_imports_nothing(here: Path) -> None:
     """Whose code would run if they were imported."""
     for folder in ("package", "package/inner", "bare/inner"):
         Path(folder).mkdir(parents=True)
@@ -233,7 +233,7 @@ def test_the_file_of_a_module_is_found_without_its_packages(here: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["prep photos x --crop squash --detector none --size 32 --workers 1", "doctor"])
-def test_a_file_in_the_current_folder_is_no_module(command: str, here: Path, portraits: Path) -> None:
+def test_current_folder_is_not_imported(command: str, here: Path, portraits: Path) -> None:
     """Not in this process, nor in those that it starts: Python looks there first for ``-m`` and ``-c``."""
     shutil.copy(portraits / "000001.jpg", "photos")
     for name in ("pickle", "socket", "typer", "cv2", "mediapipe"):
@@ -243,7 +243,7 @@ def test_a_file_in_the_current_folder_is_no_module(command: str, here: Path, por
     assert ended.returncode == 0 or command == "doctor", ended.stderr
 
 
-def test_commands_of_the_user_have_his_environment(here: Path) -> None:
+def test_commands_have_the_users_environment(here: Path) -> None:
     (shard,) = (here / "ds").glob("*.tar")
     ended = facegan(
         "train", "--shards", f"pipe:env > said; cat {shard}", "--run", "x", "--images", "16", "--batch", "8"

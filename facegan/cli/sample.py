@@ -72,15 +72,15 @@ def sample(
             raise SettingsError(f"{_option(name)} needs {others}. It has no effect with {_option(kind)}.")
     if best and kind == "training_progress":
         raise SettingsError("--best is one checkpoint; --training-progress shows all of them. Leave one of them out.")
-    from facegan import sample as room
+    from facegan import sample as sampling
 
     if kind in ("interpolate", "training_progress") and target.suffix.lower() != ".png":
-        room.check_animation(target, config.fps)
+        sampling.check_animation(target, config.fps)
     if best:
-        run = room.best_of(run)
+        run = sampling.best_of(run)
     found = {"run": str(run), "seed": config.seed, "seeds": config.seeds, "latents": config.latents, "out": str(target)}
     if dry_run:
-        count, nets = room.count_samples(run, kind, target, config)
+        count, nets = sampling.count_samples(run, kind, target, config)
         found |= {"n": count, "not_tried": warn_not_tried([nets])}
         print_json(found) if json else print_result(f"{count:,} samples of {run} would be written to {target}")
         return
@@ -114,16 +114,16 @@ def _write(
     kind: str, run: Path, target: Path, config: SampleConfig, quiet: bool, load: dict[str, Any]
 ) -> dict[str, Any]:
     """``load``: device and trust of the generator."""
-    from facegan import sample as room
+    from facegan import sample as sampling
 
     console = Console(quiet=quiet)
     if kind == "out":
-        return {"n": room.write_grid(run, target, config, **load)}
+        return {"n": sampling.write_grid(run, target, config, **load)}
     if kind == "dir":
-        return {"n": room.write_pictures(run, target, config, **load, console=console)}
+        return {"n": sampling.write_pictures(run, target, config, **load, console=console)}
     if kind == "shards":
-        info = room.write_shards(run, target, config, **load, console=console)
+        info = sampling.write_shards(run, target, config, **load, console=console)
         return {"n": info.totals.faces, "shards": len(info.shards), "bytes": info.totals.bytes}
-    write = room.write_interpolation if kind == "interpolate" else room.write_progress
+    write = sampling.write_interpolation if kind == "interpolate" else sampling.write_progress
     animation = write(run, target, config, **load, console=console)
     return {"n": animation.samples, "frames": animation.frames, "fps": animation.fps}

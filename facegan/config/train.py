@@ -79,14 +79,14 @@ def _regularisers(text: str) -> str:
 
 
 def _nets(name: str) -> str:
-    return _known_or_own(name, choices_of(Nets), "nets", "pair (facegan.nets.Pair)")
+    return _builtin_or_import_path(name, choices_of(Nets), "nets", "pair (facegan.nets.Pair)")
 
 
 def _loss(name: str) -> str:
-    return _known_or_own(name, choices_of(Loss), "loss", "loss (facegan.training.Loss)")
+    return _builtin_or_import_path(name, choices_of(Loss), "loss", "loss (facegan.training.Loss)")
 
 
-def _known_or_own(name: str, known: tuple[str, ...], setting: str, what: str) -> str:
+def _builtin_or_import_path(name: str, known: tuple[str, ...], setting: str, what: str) -> str:
     if name not in known and not is_import_path(name):
         raise ValueError(
             f"train.{setting} = {name} is not available. Choose {one_of(known)},\n"
@@ -97,13 +97,13 @@ def _known_or_own(name: str, known: tuple[str, ...], setting: str, what: str) ->
 
 def _names(text: str, known: tuple[str, ...], setting: str) -> str:
     """Comma-separated names, each once, in the order of ``known``; or ``none``."""
-    asked = [name.strip() for name in text.split(",")]
-    for name in asked:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
         if name not in known and text != "none":
             raise ValueError(
                 f"train.{setting} = {text}: there is no '{name}'. Choose {one_of(known)}.{suggest(name, known)}"
             )
-    return ",".join(name for name in known if name in asked) or "none"
+    return ",".join(name for name in known if name in names) or "none"
 
 
 def _measured(text: str) -> str:

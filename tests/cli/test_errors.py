@@ -1,4 +1,4 @@
-"""Bad input gets a sentence: the value, the rule, the way out; exit code 1 or 2; never a traceback."""
+"""Errors are sentences: the value, the rule, the remedy; exit code 1 or 2; never a traceback."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["prep", "nowhere", "out"], 2, "There is no nowhere"),
-        (["prep", ".", "out"], 2, "holds no photographs"),
+        (["prep", "nowhere", "out"], 2, "nowhere does not exist"),
+        (["prep", ".", "out"], 2, "contains no photographs"),
         (["prep", ".", "out", "--size", "48"], 2, "--size 48 is not available. Choose 28, 32, 64 or 128"),
         (["prep", ".", "out", "--crop", "alligned"], 2, "Did you mean 'aligned'?"),
         (
@@ -39,7 +39,7 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["prep", ".", "out", "--workers", "many"], 2, "--workers many must be auto, or a whole number"),
         (["prep", "", "out"], 2, "cannot be empty"),
         (["prep", ".", "out", "--workers", "²"], 2, "--workers ² must be auto"),
-        (["prep", ".", "x" * 300], 1, "is too long a name"),
+        (["prep", ".", "x" * 300], 1, "is too long"),
         (["prep", ".", "out", "--min-score", "1.5"], 2, "--min-score 1.5 must be less than or equal to 1"),
         (
             ["prep", ".", "out", "--set", "prep.sice=64"],
@@ -49,14 +49,14 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["prep", ".", "out", "--set", "train.size=64"], 2, "this command has the section 'prep'"),
         (["prep", ".", "out", "--sise", "64"], 2, "--sise"),
         (["train", "--shards", "nowhere"], 1, "There is no folder nowhere"),
-        (["train", "--shards", "."], 1, "it is no dataset of facegan prep"),
+        (["train", "--shards", "."], 1, "it is not a dataset of facegan prep"),
         (["train", "--shards", ".", "--method", "dcgn"], 2, "Did you mean 'dcgan'?"),
         (
             ["train", "--shards", ".", "--method", "wgan-gp", "--set", "train.norm=batch"],
             2,
             "its penalty is per sample",
         ),
-        (["train", "--shards", ".", "--precision", "fp8"], 2, "choose auto, fp32, bf16 or fp16"),
+        (["train", "--shards", ".", "--precision", "fp8"], 2, "Choose auto, fp32, bf16 or fp16"),
         (["train", "--shards", ".", "--resume", "allways"], 2, "--resume allways is not available"),
         (["sample", "run"], 2, "--out grid.png"),
         (["sample", "run", "--out", "grid.gif"], 2, "ends in .png"),
@@ -71,8 +71,8 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["sample", "run", "--out", "a.png", "--latents", "z.npy", "--seed", "2"], 2, "has no effect with"),
         (["sample", "run", "--training-progress", "a.gif"], 1, "run has no checkpoints"),
         (["verify", "nowhere"], 1, "There is no folder nowhere"),
-        (["inspect", "."], 1, "it is no dataset"),
-        (["select", ".", "new"], 1, "it is no dataset"),
+        (["inspect", "."], 1, "it is not a dataset"),
+        (["select", ".", "new"], 1, "it is not a dataset"),
         (["select", ".", "new", "--size", "48"], 2, "--size 48 is not available. Choose 28, 32, 64 or 128"),
         (["select", ".", "new", "--limit", "0"], 2, "--limit 0 must be greater than 0"),
         (["models", "pull", "shrt"], 2, "Did you mean 'short'?"),
@@ -90,7 +90,7 @@ def test_misuse_gets_a_sentence(arguments: list[str], code: int, said: str, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_model(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(b"x")
     assert "There is no model no.tflite" in sentence("prep", ".", "out", "--model", "no.tflite", code=1, cwd=tmp_path)
     assert not (tmp_path / "out").exists()
@@ -117,13 +117,15 @@ def test_no_network_and_no_model(tmp_path: Path) -> None:
         (["--split", "val"], 1, "has no split 'val'"),
     ],
 )
-def test_training_that_can_not_be(options: list[str], code: int, said: str, dataset: Path, tmp_path: Path) -> None:
+def test_impossible_training_is_refused(
+    options: list[str], code: int, said: str, dataset: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     assert said in sentence("train", "--shards", dataset, "--run", run, "--images", "128", *options, code=code)
     assert not run.exists()
 
 
-def test_a_dry_run_of_a_training_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
+def test_dry_run_of_training(dataset: Path, tmp_path: Path) -> None:
     """And on a CPU says how far an hour goes."""
     run = tmp_path / "run"
     command = ["train", "--shards", dataset, "--run", run, "--batch", 32, "--images", "900M", "--set", "train.width=4"]
@@ -140,7 +142,7 @@ def test_a_dry_run_of_a_training_is_a_sentence(dataset: Path, tmp_path: Path) ->
     assert not run.exists()
 
 
-def test_shards_altered_on_disk(dataset_copy: Path, tmp_path: Path) -> None:
+def test_truncated_shard(dataset_copy: Path, tmp_path: Path) -> None:
     shard = dataset_copy / "train-000000.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
     assert "was cut short" in sentence("train", "--shards", dataset_copy, "--run", tmp_path / "run", code=1)
@@ -149,7 +151,7 @@ def test_shards_altered_on_disk(dataset_copy: Path, tmp_path: Path) -> None:
     assert "train-000000.tar has" in done.stdout
 
 
-def test_a_fault_of_our_own_has_no_traceback_but_with_debug(dataset_copy: Path) -> None:
+def test_debug_shows_the_traceback(dataset_copy: Path) -> None:
     (dataset_copy / "dataset.json").unlink()
     (dataset_copy / "dataset.json").mkdir()
     plain = facegan("inspect", dataset_copy)
@@ -158,6 +160,6 @@ def test_a_fault_of_our_own_has_no_traceback_but_with_debug(dataset_copy: Path) 
     assert "Traceback" in facegan("inspect", dataset_copy, "--debug").stderr
 
 
-def test_an_absent_system_package_is_not_needed_for_help() -> None:
+def test_help_needs_no_system_package() -> None:
     assert shutil.which(sys.executable)
     assert facegan("--help").returncode == 0

@@ -1,4 +1,4 @@
-"""Names and settings in files with control characters and line breaks, through every command: none is obeyed."""
+"""Control characters and line breaks in names and settings are shown as escapes by every command."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_names_of_photographs(said: Callable[..., str], photos: Path, tmp_path: 
     assert f"1 .{shown.lower()}" in said("prep", photos, tmp_path / "none", *PREP, code=2)
 
 
-def test_arguments_that_messages_repeat(said: Callable[..., str], tmp_path: Path) -> None:
+def test_arguments_in_messages(said: Callable[..., str], tmp_path: Path) -> None:
     for arguments in (
         (BAD,),
         ("prep", BAD, "out"),
@@ -139,9 +139,7 @@ def test_settings_in_recipes(said: Callable[..., str], tmp_path: Path) -> None:
     assert r"\x9b31mA heading" in said("recipes", "show", recipe, code=0)
 
 
-def test_texts_of_runs_and_generators(
-    said: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_of_runs(said: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [tmp_path / f"{BAD}1", tmp_path / f"{BAD}2"]
     toy_train(runs[0], images=64)
     shutil.copytree(runs[0], runs[1])
@@ -162,7 +160,7 @@ def test_texts_of_runs_and_generators(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of bytes that are not UTF-8")
-def test_a_path_as_a_result_stays_the_path(tmp_path: Path) -> None:
+def test_printed_paths_keep_their_bytes(tmp_path: Path) -> None:
     """``$(facegan recipes copy …)`` of an ordinary name, and of one that is not UTF-8."""
     for name in ("mine.toml", "über meine.toml", os.fsdecode(b"caf\xe9.toml")):
         file = tmp_path / name
@@ -170,7 +168,7 @@ def test_a_path_as_a_result_stays_the_path(tmp_path: Path) -> None:
         assert done.stdout == os.fsencode(file) + b"\n", done.stderr
 
 
-def test_warnings_of_libraries_are_shown_too() -> None:
+def test_warnings_of_libraries() -> None:
     code = (
         "import logging, sys, warnings\nfrom facegan.console import guarded_stderr\n"
         "guard = guarded_stderr()\nguard.__enter__()\n"

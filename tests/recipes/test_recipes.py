@@ -46,7 +46,7 @@ PHOTOS = '[prep]\nsource = "photos"\n'
         ('[train]\nshards = "out"\n', "mine.toml, line 2: There is no out."),
         (PHOTOS + '[train]\ninit = "runs/x"\n', "mine.toml, line 4: There is no runs/x."),
         ('[prep]\nsource = "portraits:0"\n', "mine.toml, line 2: portraits:0: write portraits:N with a number from 1"),
-        (PHOTOS + "size = 28\n[train]\nwidth = 4\n", "The nets 'dcgan' support 32, 64 or 128"),
+        (PHOTOS + "size = 28\n[train]\nwidth = 4\n", "mine.toml, line 4: The nets 'dcgan' support 32, 64 or 128"),
         (PHOTOS + "channels = 2\n", "mine.toml, line 3: --channels 2 is not available. Choose 1 or 3."),
     ],
 )
