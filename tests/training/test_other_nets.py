@@ -48,7 +48,7 @@ def test_every_critic_takes_the_penalty(name):
             r"loss = hinge cannot be used with the nets 'began'.*\n.*train.loss=began",
         ),
         ({"nets": "mlp", "loss": "began"}, r"loss = began needs .* 'mlp' is not one\.\nSet train\.nets=began"),
-        ({"nets": "mlp", "norm": "layer"}, "'mlp' have the normalisation none, not 'layer'"),
+        ({"nets": "mlp", "norm": "layer"}, "'mlp' support the norm none, not 'layer'"),
     ],
 )
 def test_unfit_nets_are_refused(tmp_path, given, sentence):
