@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from facegan.prep.chunk import Thumbnail
 from facegan.prep.commit import ChunkMarker, committed, marker_path, rows_path, shard_path
 from facegan.prep.inspect import write_origin
 from facegan.prep.plan import ChunkPlan, Plan, repairable
-from facegan.prep.preview import REJECTS_SHOWN, draw_preview, png_bytes, read_rejects, with_rejects
+from facegan.prep.preview import REJECTS_SHOWN, OpenShard, draw_preview, png_bytes, read_rejects, with_rejects
 from facegan.prep.storage import Journal, OutputStore, is_dataset_file
 from facegan.shards.checksums import check_shard
 from facegan.shards.dataset import DatasetWriter
@@ -54,6 +53,7 @@ class _Gathered:
 
     Attributes:
         files: the present path of each shard, by its final name.
+        rejects: by reason, with the number of their chunk.
     """
 
     def __init__(self, store: OutputStore, plan: Plan, writer: DatasetWriter) -> None:
@@ -61,11 +61,11 @@ class _Gathered:
         self._plan, self._out = plan, store.folder
         self._folder = store.state / plan.chunks_folder
         self.files: dict[str, Path] = {}
-        self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the number of their chunk
+        self.rejects: dict[str, list[tuple[int, Thumbnail]]] = {}
         existing = len(plan.existing.chunks) if plan.existing else 0
         for number, reject in read_rejects(self._out / PREVIEW_FILE):
             if number < existing and number not in plan.rebuild:
-                self._rejects.setdefault(reject.reason, []).append((number, reject))
+                self.rejects.setdefault(reject.reason, []).append((number, reject))
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows of photos.parquet, one table per chunk: those of the existing dataset, then the new ones."""
@@ -97,7 +97,7 @@ class _Gathered:
         if (len(rows), *photo_counts(rows)) != (marker.photos, marker.kept, marker.faces, marker.rejected):
             raise ValueError("its counts differ from its rows")
         for reject in marker.rejects:
-            of_reason = self._rejects.setdefault(reject.reason, [])
+            of_reason = self.rejects.setdefault(reject.reason, [])
             of_reason.append((len(self.writer.chunks), reject))
             of_reason.sort(key=lambda numbered: numbered[0])
             del of_reason[REJECTS_SHOWN:]
@@ -114,12 +114,8 @@ class _Gathered:
         self.files[name] = path
         return name
 
-    def rejects(self) -> list[list[tuple[int, Thumbnail]]]:
-        """Rejected photographs by reason, with the number of their chunk."""
-        return [self._rejects[reason] for reason in sorted(self._rejects)]
 
-
-def _checked_shards(store: OutputStore, plan: Plan) -> Callable[[Path], AbstractContextManager[Path]]:
+def _checked_shards(store: OutputStore, plan: Plan) -> OpenShard:
     """`OutputStore.open_shard` that compares existing shards with their checksums. A repair has compared all."""
     entries = {entry.name: entry for entry in plan.existing.shards} if plan.existing and not plan.rebuild else {}
 
@@ -136,11 +132,9 @@ def _checked_shards(store: OutputStore, plan: Plan) -> Callable[[Path], Abstract
     return open_shard
 
 
-def _preview(
-    info: DatasetInfo, gathered: _Gathered, open_shard: Callable[[Path], AbstractContextManager[Path]]
-) -> bytes:
+def _preview(info: DatasetInfo, gathered: _Gathered, open_shard: OpenShard) -> bytes:
     paths = [(gathered.files[entry.name], entry.samples) for entry in info.shards]
-    rejects = gathered.rejects()
+    rejects = [gathered.rejects[reason] for reason in sorted(gathered.rejects)]
     # The first of each reason, then the second of each, …
     in_turn = [numbered[1] for rank in itertools.zip_longest(*rejects) for numbered in rank if numbered]
     sheet = draw_preview(paths, in_turn[:REJECTS_SHOWN], info.totals.rejected, info.totals.kept, open_shard)
