@@ -30,23 +30,18 @@ from facegan.prep.sources.prefetch import PrefetchingReader, prefetching, schedu
 from facegan.remote import MOST_REQUESTS, RemoteUnavailable, TooLarge
 from facegan.shards.format import DatasetInfo
 from tests.cli.run import facegan
-from tests.prep.fake import photo
 from tests.prep.listing import Listing
 from tests.prep.outputs import digest, rows
 from tests.prep.servers import FAST, FlakyServer, s3_server
+from tests.prep.url_tables import NAMES, PHOTOS, table_of, url_table, write_photos
 from tests.process_tree import ProcessTree
 
-PHOTOS = {f"{number:02d}.jpg": photo(60, 60, seed=number) for number in range(40)}
-NAMES = sorted(PHOTOS)
 CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=25)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    top = tmp_path_factory.mktemp("made")
-    for name, data in PHOTOS.items():
-        (top / name).write_bytes(data)
-    return top
+    return write_photos(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
@@ -56,15 +51,6 @@ def flaky(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyServer]:
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "20")  # requests are counted, so none may be retried
     with FlakyServer(made, keeps_alive=True) as server:
         yield server
-
-
-def url_table(path: Path, urls: list[str | None], names: list[str] | None = None) -> Path:
-    pq.write_table(pa.table({"url": urls, "path": names or [f"{i:04d}.jpg" for i in range(len(urls))]}), path)
-    return path
-
-
-def table_of(path: Path, flaky: FlakyServer, names: list[str] = NAMES) -> Path:
-    return url_table(path, [f"{flaky.url}/{name}" for name in names], names)
 
 
 @contextlib.contextmanager

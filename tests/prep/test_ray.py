@@ -21,9 +21,7 @@ from facegan.prep.prepare import prepare
 from tests.prep.crashing_source import CrashingSource, prepare_crashing
 from tests.prep.outputs import digest, reasons
 from tests.prep.servers import FAST, FlakyServer
-from tests.prep.test_prefetch import made, table_of
-
-__all__ = ["made"]  # a fixture
+from tests.prep.url_tables import table_of, write_photos
 
 pytest.importorskip("ray", reason="needs Ray (the extra 'ray')")
 CONFIG = PrepConfig(shard_size=20)
@@ -58,11 +56,12 @@ def test_local_cluster_gives_same_bytes(portraits: Path, dataset: Path, tmp_path
     assert digest(tmp_path / "out") == digest(dataset)
 
 
-def test_nodes_prefetch_photographs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_prefetch_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     config = PrepConfig(detector="none", crop="squash", size=28, shard_size=20)
-    with FlakyServer(made, keeps_alive=True) as server:
+    (tmp_path / "photos").mkdir()
+    with FlakyServer(write_photos(tmp_path / "photos"), keeps_alive=True) as server:
         table = table_of(tmp_path / "x.parquet", server)
         prepare(table, tmp_path / "here", config, workers=1, fetch_ahead=1)
         server.crowd = 8
