@@ -1,4 +1,4 @@
-"""Detectors of a user's own, as ``--detector tests.prep.detectors:NAME`` finds them: slow ones and deadly ones."""
+"""Detectors of a user's own, as ``--detector tests.prep.detectors:NAME`` finds them: slow ones and crashing ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Slow(Centred):
     seconds = 0.01
 
 
-class Deadly(Centred):
+class Crashing(Centred):
     """Meets every bad end, each on photographs of one width."""
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:

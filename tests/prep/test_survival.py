@@ -247,7 +247,7 @@ def test_deadly_photographs_cost_only_themselves(portraits: Path, tmp_path: Path
     deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS, "e": LEAVES}
     for name, width in deadly.items():
         cv2.imwrite(str(photos / f"{name}.png"), np.full((100, width, 3), 128, np.uint8))
-    config = PrepConfig(shard_size=3, detector="tests.prep.detectors:Deadly")
+    config = PrepConfig(shard_size=3, detector="tests.prep.detectors:Crashing")
     result = prepare(photos, tmp_path / "out", config, workers=2, photo_seconds=1)
     assert (result.kept, result.rejected) == (8, {"crashed": 5})
     crashed = {path for path, reason in reasons(tmp_path / "out").items() if reason == "crashed"}

@@ -66,19 +66,14 @@ class _WorkerProcess:
             self._process.start()
         theirs.close()
 
-    def stop(self) -> int | None:
+    def stop(self, grace_seconds: float = 0) -> int | None:
         """End the process; its exit code."""
-        if self.connection.closed:
-            return None
         self.connection.close()
-        if self._process.pid is not None:
+        if self._process.pid is not None:  # it was started
+            self._process.join(grace_seconds)
             self._process.kill()
             self._process.join()
         return self._process.exitcode
-
-    def wait_for_end(self) -> int | None:
-        self._process.join(_POLL_SECONDS)
-        return self.stop()
 
 
 @contextlib.contextmanager
@@ -154,7 +149,7 @@ class LocalEngine:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
-            code = worker.wait_for_end()
+            code = worker.stop(_POLL_SECONDS)
             if worker.task:
                 worker.task.result = WorkerDied(f"exit code {code}")
             elif not worker.is_ready:

@@ -10,7 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from facegan.console import Console
 from facegan.errors import FaceganError, Interrupted
@@ -21,6 +21,9 @@ from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.worker import Job
 from facegan.prep.plan import ChunkPlan, Plan
 from facegan.prep.storage import OutputStore
+
+# Each has ``slots``, and submits tasks, waits until some have ended, and gives their results or raises their errors.
+Engine = InlineEngine | LocalEngine | RayEngine
 
 _TRIES = 2  # of a whole chunk before it is bisected, and again without its fatal photographs
 
@@ -127,25 +130,12 @@ def run_engine(
 
 def _open_engine(
     job: Job, chunks: int, config: EngineConfig, console: Console, on_progress: Callable[[int], None]
-) -> InlineEngine | LocalEngine | RayEngine:
+) -> Engine:
     if config.engine == "ray":
         return RayEngine(job, config.ray_address, None if config.ray_address else config.workers, console)
     if config.workers == 0:
         return InlineEngine(job, on_progress)
     return LocalEngine(job, min(config.workers, chunks), on_progress)
-
-
-class Engine(Protocol):
-    """Workers somewhere. Tasks are opaque; ``result`` raises `WorkerDied` or the error of a task that ``wait`` gave."""
-
-    name: str
-    slots: int
-
-    def submit(self, work: ChunkWork, is_trial: bool = False) -> Any: ...
-
-    def wait(self) -> list[Any]: ...
-
-    def result(self, task: Any, /) -> ChunkOutcome | None: ...
 
 
 @dataclass
