@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from toy import steps_of, stop_after, toy_config, toy_run, toy_train, weights, without_times
@@ -86,7 +86,7 @@ def test_healthy_training_reports_nothing(tmp_path, capsys, steps):
     assert capsys.readouterr().err == ""
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0.9, 1), st.floats(0.1, 10)), min_size=10, max_size=60))
 def test_too_strong_needs_ten_rows(rows):
     watch = Monitor(True, (2, 3, 8, 8))
