@@ -139,7 +139,7 @@ def test_dedup_in_compressed_tar(photos: Path, tmp_path: Path) -> None:
 
 def test_hash_split_without_dedup_warns(portraits: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     prepare(portraits, tmp_path / "out", PrepConfig.of({**FAST, "split": "0.5,0.5"}), limit=4, console=Console())
-    assert "may put copies of one photograph on both sides" in capfd.readouterr().err
+    assert "--dedup exact" in capfd.readouterr().err
 
 
 def write_attributes(path: Path, names: list[str], wrong: str = "") -> Path:
