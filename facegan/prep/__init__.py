@@ -1,1 +1,1 @@
-"""Photographs → dataset: sources, chunk (the pure unit of work), engines, prepare (plan, run, finish)."""
+"""Photographs → dataset: request, plan, chunk (the pure unit of work), commit, finish; sources and engines."""
