@@ -248,7 +248,7 @@ def test_condition_failing_on_a_row_is_reported(out: Path, tmp_path: Path) -> No
 def test_select_command(out: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
     dry = facegan("select", out, new, "--where", "score > 0.8", "--dry-run")
-    assert (dry.returncode, dry.stdout) == (0, f"4 faces of 4 photographs would go into {new}\n")
+    assert (dry.returncode, dry.stdout) == (0, f"4 faces of 4 photographs would be written to {new}\n")
     assert not new.exists()
     done = facegan("select", out, new, "--where", "score > 0.8", "--json")
     assert (done.returncode, done.stderr) == (0, "")
