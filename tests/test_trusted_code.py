@@ -178,12 +178,12 @@ def test_trusted_code_runs(command: str) -> None:
 def test_trust_is_for_one_name() -> None:
     ended = run("train --shards ds --run x --recipe train.toml --set train.loss=evil:LOSS")
     assert (ended.code, ran()) == (2, False)
-    assert "train.toml, line 2: train.nets names code that would run here, evil:NETS" in ended.stderr
+    assert "train.toml, line 2: train.nets names code that would run here: evil:NETS" in ended.stderr
     other = "--set train.nets=mine:NETS --set train.norm=batch --init run/generator.safetensors"
     Path("mine.py").write_text(EVIL.partition("\n")[2])
     ended = run(f"train --shards ds --run x --images 16 --batch 16 --device cpu {other}")
     assert (ended.code, Path("RAN").exists()) == (2, False)
-    assert "generator.safetensors names code that would run here, evil:NETS" in ended.stderr
+    assert "generator.safetensors names code that would run here: evil:NETS" in ended.stderr
 
 
 def test_own_run_resumes() -> None:
