@@ -74,10 +74,10 @@ def bench_train(
 
         def ours() -> float:
             alone = rate(lambda: trainer.train_step(in_memory))
-            if reals is None:
+            if (streamed := reals) is None:
                 return alone
             without_data.append(alone)
-            return rate(lambda: trainer.train_step(reals))
+            return rate(lambda: trainer.train_step(streamed))
 
         rates = interleaved(ours, lambda: rate(lambda: next(loop)), pairs, console)
     graphs = "" if trainer.no_graphs_reason else ", CUDA graphs"

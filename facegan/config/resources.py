@@ -16,7 +16,13 @@ from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
 from facegan.unpack import MAX_RATIO
 
 
-def _workers(value: str) -> str:
+def _processes(value: str) -> str:
+    if value != "auto" and not (value.isascii() and value.isdigit()):
+        raise ValueError(f"--workers {value} must be auto, or a whole number.")
+    return value
+
+
+def _threads(value: str) -> str:
     if value != "auto" and (not (value.isascii() and value.isdigit()) or int(value) < 1):
         raise ValueError(f"--workers {value} must be auto, or a whole number from 1 up.")
     return value
@@ -37,7 +43,8 @@ def _local(value: str) -> str:
     return value
 
 
-Workers = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_workers)]
+Processes = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_processes)]
+Threads = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_threads)]
 Device = Annotated[str, AfterValidator(_device)]
 _DEVICE = "auto, cpu, cuda, cuda:N or mps; changes last bits only"
 
@@ -63,7 +70,9 @@ class PhotosConfig(Settings):
         "an archive, array or table that unpacks to more than this many times its size, and to more than 512 MiB, is "
         "refused; photographs reach 3; changes no result",
     )
-    workers: Workers = setting("auto", "auto (all CPUs, if memory allows) or a number; changes no result", "processes")
+    workers: Processes = setting(
+        "auto", "auto (all CPUs, if memory allows) or a number; 0: in this process; changes no result", "processes"
+    )
     fetch_ahead: int = setting(
         FETCH_AHEAD,
         "photographs at URLs that a process requests at once; changes no result",
@@ -103,7 +112,7 @@ class FacesConfig(Settings):
     init: str = setting("", "trained weights to start from: a generator's file, a checkpoint or a run", "path")
     device: Device = setting("auto", _DEVICE)
     cache: Literal["auto", "gpu", "ram", "off"] = setting("auto", "where decoded faces are kept; changes no result")
-    workers: Workers = setting("auto", "auto (all CPUs) or a number; changes no result", "threads")
+    workers: Threads = setting("auto", "auto (all CPUs) or a number; changes no result", "threads")
 
 
 class EvalResources(Settings):

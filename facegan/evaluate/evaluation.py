@@ -190,7 +190,7 @@ class _Evaluator:
         """The extractors of the wanted metrics. Metrics that are unavailable are skipped."""
         seed = self.config.seed
         light: tuple[Extractor, ...] = (Patches(seed), RandomNet(), Pairs(seed))
-        found = [extractor for extractor in light if self._wanted_of(extractor.metrics)]
+        found: list[Extractor] = [extractor for extractor in light if self._wanted_of(extractor.metrics)]
         for metrics, make in (
             (InceptionFeatures.metrics, self._inception),
             (ClipFeatures.metrics, self._clip),

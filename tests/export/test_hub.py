@@ -24,7 +24,8 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def push(generator: Path, tmp_path: Path, name: str, url: str, token: str = TOKEN) -> CompletedProcess[str]:
     options = ("--set", "export.program=false", "--set", "export.samples=1", "--json")
     variables = {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "home")}
-    return facegan("export", generator, tmp_path / "out", "--push", name, *options, **variables)
+    arguments = ("export", generator, tmp_path / "out", "--push", name, *options)
+    return facegan(*arguments, cwd=None, **variables)
 
 
 def test_only_exported_files_are_uploaded(generator: Path, tmp_path: Path) -> None:

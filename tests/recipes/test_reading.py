@@ -34,7 +34,7 @@ def written(folder: Path, text: str) -> str:
         (PREP + "size = 48\n", "mine.toml, line 3: --size 48 is not available. Choose 28, 32, 64 or 128"),
         (PREP + 'crop = "alligned"\n', "mine.toml, line 3: --crop alligned is not available"),
         (PREP + "limit = 0\n", "mine.toml, line 3: --limit 0 must be greater than 0."),
-        (PREP + "workers = 0\n", "mine.toml, line 3: --workers 0 must be auto, or a whole number from 1 up."),
+        (PREP + "workers = -1\n", "mine.toml, line 3: --workers -1 must be auto, or a whole number."),
         (PREP + 'out = "s3://b/out"\n', "mine.toml, line 3: prep.out = s3://b/out: a recipe writes its dataset"),
         (PREP + 'detector = "none"\n', "mine.toml, line 3: --crop aligned needs a face, and --detector none"),
         ("[prep]\nsize = 64\n", "mine.toml, line 1: [prep] needs a source"),

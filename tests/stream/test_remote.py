@@ -81,9 +81,7 @@ def test_skip_broken_leaves_out_shards(flaky: FlakyServer, numbers: Numbers) -> 
     assert [face for batch in batches_of(again, numbers, 15, batch_size=6) for face in batch] == taken
 
 
-def test_damaged_cache_is_downloaded_again(
-    flaky: FlakyServer, made: Path, numbers: Numbers, cache: Path
-) -> None:
+def test_damaged_cache_is_downloaded_again(flaky: FlakyServer, made: Path, numbers: Numbers, cache: Path) -> None:
     local = batches_of(FaceShards(made), numbers, 10)
     assert batches_of(FaceShards(flaky.url), numbers, 10) == local
     for number, path in enumerate(sorted((cache / "shards").glob("*.tar"))):
@@ -151,9 +149,7 @@ def test_invalid_face_size_is_refused(flaky: FlakyServer, made: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["dataset.json", SHARDS[2]])
-def test_endless_data_is_refused(
-    flaky: FlakyServer, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_data_is_refused(flaky: FlakyServer, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.stream.remote._MOST_INFO_BYTES", 1_000_000)
     flaky.always[name] = "endless"
     with pytest.raises(DatasetError, match=rf"{name} is unavailable: .*the server sends more than"):
