@@ -12,7 +12,7 @@ import typer
 
 from facegan.config import Settings, choices_of
 from facegan.config.resources import FacesConfig
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import SettingsError, suggest
 from facegan.plugins import not_tried, runs_code
 
@@ -145,7 +145,8 @@ def _of_section(section: str, known: list[str], sets: list[str] | None) -> dict[
         if other != section:
             raise SettingsError(f"--set {text}: this command has the section '{section}', not '{other}'.")
         if name not in known:
-            raise SettingsError(f"--set {text}: There is no setting '{name}' in [{section}].{suggest(name, known)}")
+            close = suggest(name, known)
+            raise SettingsError(f"--set {text}: There is no setting '{shown(name)}' in [{section}].{close}")
         found[name] = value
     return found
 

@@ -80,7 +80,7 @@ class Settings(BaseModel):
         name = str(problem["loc"][0]) if problem["loc"] else cls.section
         option = "--" + name.replace("_", "-")
         if problem["type"] == "extra_forbidden":
-            return f"There is no setting '{name}' in [{cls.section}].{suggest(name, cls.model_fields)}"
+            return f"There is no setting '{shown(name)}' in [{cls.section}].{suggest(name, cls.model_fields)}"
         if problem["type"] == "literal_error":
             return not_available(option, problem["input"], choices_of(cls.model_fields[name].annotation))
         if problem["type"] == "value_error":

@@ -102,7 +102,7 @@ def test_no_network_and_no_model(tmp_path: Path) -> None:
         "prep", tmp_path, tmp_path / "out", code=1, FACEGAN_MODELS="", XDG_CACHE_HOME=str(tmp_path / "cache"),
         PIP_NO_INDEX="1", PIP_FIND_LINKS="", PIP_CONFIG_FILE="/dev/null",
     )  # fmt: skip
-    assert "fetching it failed" in said
+    assert "the download failed" in said
     assert "facegan models pull" in said
     assert not (tmp_path / "out").exists()
 

@@ -80,7 +80,9 @@ def test_list_of_commands_matches_their_help(name: str) -> None:
     assert " ".join(load(name).help.split("\n\n")[0].split()) == COMMANDS[name][1]
 
 
-@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_options_and_exit_codes(name: str, command: Any) -> None:
     options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
     assert options == set(OPTIONS[name].split())

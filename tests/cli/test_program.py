@@ -162,7 +162,7 @@ def test_ctrl_c_saves_the_run(dataset: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "The same command goes on" in said
+    assert "The same command resumes it" in said
     assert list((run / "checkpoints").iterdir())
 
 
@@ -190,7 +190,7 @@ def test_interrupted_prep_continues(portraits: Path, tmp_path: Path, models: Pat
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "Run the same command to continue" in said
     assert facegan(*arguments, "--quiet").returncode == 0
     assert facegan("verify", out).returncode == 0
 

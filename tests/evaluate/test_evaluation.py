@@ -188,7 +188,7 @@ def test_wrong_targets_are_errors(faces: Path, run: Path, tmp_path: Path) -> Non
         ((other,), 1, "000000.png has 48×48 pixels, and the real faces have 32×32"),
         ((mixed,), 1, "000001.png has 40×32 pixels, and the real faces have 32×32"),
         ((broken,), 1, "000001.png cannot be read as an image: truncated. Remove it from the folder."),
-        ((run, "--metrics", "swd,fdi"), 2, "there is no 'fdi', only auto, fid, kid"),
+        ((run, "--metrics", "swd,fdi"), 2, "there is no metric 'fdi'. Choose auto, fid, kid"),
         ((run, "--split", "tset"), 2, "--split tset is not available. Choose auto, train, val or test."),
         ((run, "--metrics", "swd", "--out", "/proc/none"), 1, "/proc/none"),
     ]

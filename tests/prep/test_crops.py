@@ -85,8 +85,11 @@ def test_fixed_crops_are_of_the_photograph_set_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"detector": "none"}, r"--crop aligned cuts out a face.*\nChoose a fixed crop \(dcgan108, .* or squash\)"),
-        ({"detector": "none", "crop": "box"}, "--crop box cuts out a face, and --detector none looks for none"),
+        (
+            {"detector": "none"},
+            r"--crop aligned needs a face.*\nChoose a fixed crop \(dcgan108, .* or squash\)",
+        ),
+        ({"detector": "none", "crop": "box"}, "--crop box needs a face, and --detector none finds none"),
         (
             {"crop": "dcgan108", "margin": 1.5},
             r"--margin 1.5 has no effect.*\nLeave it out, or choose --crop aligned",

@@ -248,7 +248,7 @@ LYING_TARS = {
 @pytest.mark.parametrize("lie", LYING_TARS)
 def test_a_tar_that_lies_is_an_error_that_says_so(tmp_path: Path, lie: str) -> None:
     (tmp_path / "x.tar").write_bytes(member("1.jpg", 3) + b"abc".ljust(512, b"\0") + LYING_TARS[lie])
-    with pytest.raises(SourceError, match=r"x\.tar not a complete tar archive .*; . files stand before that"):
+    with pytest.raises(SourceError, match=r"x\.tar is not a complete tar archive .*; . files come before that"):
         list(open_source(str(tmp_path / "x.tar")).photos(Counter()))
 
 
@@ -258,7 +258,7 @@ def test_a_packed_tar_that_is_damaged_is_an_error_that_says_so(tmp_path: Path, m
     second_block = 15 + int.from_bytes(packed[11:13], "little")  # RFC 1951, 3.2.4: stored blocks and their lengths
     at = {"signature": 0, "block": second_block + 1, "photograph": 3000}[where]
     (tmp_path / "x.tar.gz").write_bytes(patched(packed, at, b"\x7f"))
-    with pytest.raises(SourceError, match=r"x\.tar\.gz not a complete tar archive"):
+    with pytest.raises(SourceError, match=r"x\.tar\.gz is not a complete tar archive"):
         prepare(tmp_path / "x.tar.gz", tmp_path / "out", workers=1)
 
 

@@ -196,7 +196,7 @@ def test_inspect_extract_and_preview(out: Path, tmp_path: Path) -> None:
 
 def test_the_cards_tell_of_it(out: Path) -> None:
     card = (out / "README.md").read_text()
-    assert "| `channels` | `1` | 3: colours; 1: grey" in card
+    assert "| `channels` | `1` | 3: RGB; 1: grey" in card
     assert "9 faces of 28 × 28 pixels, grey, cropped from" in card
     assert "9 faces of 28 × 28 pixels, grey, cropped from" in (out / "croissant.json").read_text()
 

@@ -148,5 +148,5 @@ def test_recipe_dry_run_mentions_download(tmp_path: Path) -> None:
     done = facegan("run", "mnist-mlp", "--set", f"prep.source=torchvision:MNIST:{tmp_path / 'root'}",
                    "--to", tmp_path / "to", "--dry-run")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "MNIST is fetched where it is missing" in done.stdout
+    assert "downloads MNIST if needed" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ def test_swd_to_the_split_val(faces: Path, measured: Path) -> None:
     assert best == {"metric": "swd", "value": min(row["measured"]["swd"] for row in rows), "images": best["images"]}
     log = (measured / "log.txt").read_text()
     assert log.count("Measured every 8 images: the sliced Wasserstein distance (swd) of 12 samples to 12 faces") == 1
-    assert "of the split val. Real ones among themselves: swd " in log
+    assert "of the split val. Real against real: swd " in log
 
 
 def test_evaluation_changes_no_weight(faces: Path, measured: Path, tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_sample_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(measured, tmp_path / "copy"))
     shutil.rmtree(copy / best.relative_to(measured))
     gone = facegan("sample", copy, "--best", "--out", tmp_path / "none.png")
-    assert (gone.code, "is gone. Leave --best out for the newest." in gone.stderr) == (1, True)
+    assert (gone.code, "is missing. Leave out --best for the newest." in gone.stderr) == (1, True)
     (copy / "best.json").unlink()
     none = facegan("sample", copy, "--best", "--out", tmp_path / "none.png")
-    assert (none.code, "names no best checkpoint: nothing was measured there" in none.stderr) == (1, True)
+    assert (none.code, "has no best checkpoint" in none.stderr) == (1, True)
 
 
 def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     assert (run / "neighbours.png").is_file()
     assert not (Path(best) / "eval.json").exists()
     file = facegan("eval", run / "generator.safetensors", *asked[2:], "--best")
-    assert (file.code, "--best is of a run" in file.stderr) == (2, True)
+    assert (file.code, "--best needs a run" in file.stderr) == (2, True)
     nowhere = facegan("eval", tmp_path / "rum", *asked[2:], "--best")
     assert (nowhere.code, "Did you mean 'run'?" in nowhere.stderr) == (2, True)
     (run / "best.json").unlink()
     none = facegan(*asked, "--best")
-    assert (none.code, "names no best checkpoint" in none.stderr) == (1, True)
+    assert (none.code, "has no best checkpoint" in none.stderr) == (1, True)
 
 
 def test_best_in_result_and_curves(faces: Path, measured: Path) -> None:

@@ -76,7 +76,7 @@ def test_new_photographs_are_added(done: Experiment, portraits: Path) -> None:
     shutil.copy(portraits / "000020.jpg", more)
     ended = run(done, "--set", f"prep.source={done.photos}")
     assert ended.code == 1
-    assert f"The run {done.to / 'run'} was begun on other faces than these (10 then, 11 now," in ended.stderr
+    assert f"The run {done.to / 'run'} was started on other faces (10 then, 11 now," in ended.stderr
     assert f"or delete {done.to / 'run'} and run it again." in ended.stderr
     shutil.rmtree(done.to / "run")
     now = states(run(done, "--json", "--set", f"prep.source={done.photos}"))
@@ -173,7 +173,7 @@ def test_interrupted_run_equals_uninterrupted(fresh: Experiment) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode in (0, 130)  # 0: it was faster than the signal
     if process.returncode:
-        assert "The same command goes on" in said
+        assert "The same command resumes it" in said
     again = facegan(*command, "--json")
     assert states(again)["prep"] == "up to date"
     straight = Experiment(fresh.photos, fresh.recipe, fresh.to.with_name("straight"))
@@ -260,4 +260,4 @@ def test_own_nets_are_inputs(done: Experiment) -> None:
         assert facegan("recipes", "show", done.recipe).code == 0
     assert (first["train"], again["train"]) == ("done", "up to date")
     assert states(altered)["train"] != "up to date"
-    assert "own_nets_of_a_recipe.py was altered since this run was last started" in altered.stderr
+    assert "own_nets_of_a_recipe.py has changed since this run was last started" in altered.stderr

@@ -41,7 +41,7 @@ def test_command_writes_one_file(run: Path, tmp_path: Path) -> None:
     planned = facegan("report", run, "--dry-run")
     assert (planned.returncode, planned.stdout) == (
         0,
-        f"a page of {run} with 320 images would go into {run / 'report.html'}\n",
+        f"A page of {run} with 320 images would be written to {run / 'report.html'}\n",
     )
     assert not (run / "report.html").exists()
     done = facegan("report", run)

@@ -176,7 +176,7 @@ def test_folders_appear_complete_or_not(run: Path, tmp_path: Path, monkeypatch: 
 def test_damaged_best_file_is_refused(damage: str, tmp_path: Path) -> None:
     best = {"metric": "swd", "value": 1.0, "images": 32}
     (tmp_path / "best.json").write_text(json.dumps(best | json.loads(damage)) if damage.startswith("{") else damage)
-    with pytest.raises(CheckpointError, match=r"best\.json can"):
+    with pytest.raises(CheckpointError, match=r"best\.json is damaged"):
         best_of(tmp_path)
 
 

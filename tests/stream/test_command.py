@@ -135,8 +135,8 @@ def empty(shards: Path) -> None:
         (altered, ["--verify-shards"], 1, "train-000000.tar was altered: its SHA-256 differs from dataset.json."),
         (empty, [], 1, "it is not a dataset of facegan prep"),
         (None, ["--split", "val"], 1, "has no split 'val': it has train"),
-        (None, ["--cache", "rom"], 2, "--cache rom is not offered: choose auto, gpu, ram or off."),
-        (None, ["--workers", "0"], 2, "--workers 0: it has to be auto, or a whole number"),
+        (None, ["--cache", "rom"], 2, "--cache rom is not available. Choose auto, gpu, ram or off."),
+        (None, ["--workers", "0"], 2, "--workers 0 must be auto, or a whole number from 1 up."),
         (None, ["--batch", "21"], 2, "--batch 21 is larger than the dataset (20 faces)"),
     ],
 )

@@ -144,7 +144,7 @@ def test_checkpoints_of_another_format(tmp_path):
 
 
 def test_unwritable_folder_fails_at_the_start(tmp_path):
-    with pytest.raises(DiskError, match=r"/proc/facegan-test.*can't be made"):
+    with pytest.raises(DiskError, match=r"/proc/facegan-test.*cannot be created"):
         toy_train(Path("/proc/facegan-test/run"), images=16)
 
 
