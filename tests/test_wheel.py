@@ -28,7 +28,7 @@ def test_the_wheel_carries_its_data_and_works_elsewhere(tmp_path: Path) -> None:
     subprocess.run(install, check=True, capture_output=True)
     code = (
         "import facegan.manifests as m, facegan.recipes.recipe as r; "
-        "print(m.__file__, r.read_recipe('smoke').photos.source, sorted(m.known_models()))"
+        "print(m.__file__, r.read_recipe('smoke').values['prep']['source'], sorted(m.known_models()))"
     )
     environment = {**os.environ, "PYTHONPATH": str(elsewhere)}
     done = subprocess.run(

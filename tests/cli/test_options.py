@@ -245,7 +245,7 @@ def test_recipes_show_in_a_terminal() -> None:
     assert code == 0
     assert len(lines) < 200
     assert max(map(len, lines)) < 80
-    assert "  shard_size = 100 (photographs; default 1000) — photos per chunk, which becomes one shard" in shown
+    assert "  shard_size = 100 (photographs; default 1000) — photos per chunk," in shown
     words, whole = shown.split(), facegan("recipes", "show", "smoke").stdout
     assert [word for word in whole.split() if word != "#"] == words
 
@@ -253,7 +253,7 @@ def test_recipes_show_in_a_terminal() -> None:
 def test_inspect_order(dataset: Path) -> None:
     code, shown = in_terminal("inspect", dataset)
     positions = [
-        shown.index(text) for text in ("split train", "score of", "side of the crop", "setting size", "version")
+        shown.index(text) for text in ("split train", "score of", "side of the crop", "setting size", "version of")
     ]
     assert code == 0
     assert positions == sorted(positions)
