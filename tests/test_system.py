@@ -14,7 +14,7 @@ from facegan import system
 from facegan.config import PrepConfig
 from facegan.prep.prepare import plan_prepare, prepare
 from facegan.prep.request import PrepareRequest
-from tests.hearing import Heard
+from tests.recording import RecordingConsole
 
 
 class Files:
@@ -109,12 +109,12 @@ def test_workers_of_prep_fit_into_the_memory(files: Files) -> None:
 @pytest.mark.skipif(system.usable_cpus() == 1, reason="one CPU limits the workers to one before memory does")
 def test_prep_says_that_memory_limits_workers(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "available_bytes", lambda *_: 350e6)  # what the machine says
-    console = Heard()
+    console = RecordingConsole()
     config = PrepConfig(detector="none", crop="squash", size=32, shard_size=20)
     assert plan_prepare(PrepareRequest(portraits, tmp_path / "out", config)).workers == 1
     assert prepare(portraits, tmp_path / "out", config, console=console).workers == 1
     assert "Memory limits the workers: each takes up to 300 MB, and 350 MB are available" in "".join(console.notes)
-    assert prepare(portraits, tmp_path / "more", config, workers=2, console=(named := Heard())).workers == 2
+    assert prepare(portraits, tmp_path / "more", config, workers=2, console=(named := RecordingConsole())).workers == 2
     assert "Memory" not in "".join(named.notes)
 
 

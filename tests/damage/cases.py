@@ -106,20 +106,20 @@ def _latents(suffix: str) -> Callable[[Path, Path], list[Command]]:
 def seal_tensors(file: Path) -> None:
     """state.json as a checkpoint with this file would have it."""
     state, about = file.with_name("state.json"), file.read_bytes()
-    told = json.loads(state.read_bytes())
-    told.pop("sha256")
-    told["files"][file.name] = {"bytes": len(about), "sha256": hashlib.sha256(about).hexdigest()}
-    told["sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    state.write_text(json.dumps(told))
+    record = json.loads(state.read_bytes())
+    record.pop("sha256")
+    record["files"][file.name] = {"bytes": len(about), "sha256": hashlib.sha256(about).hexdigest()}
+    record["sha256"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    state.write_text(json.dumps(record))
 
 
 def seal_state(file: Path) -> None:
     """Its own sum, where it is JSON at all."""
     try:
-        told = json.loads(file.read_bytes())
-        told.pop("sha256", None)
-        told["sha256"] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        file.write_text(json.dumps(told))
+        record = json.loads(file.read_bytes())
+        record.pop("sha256", None)
+        record["sha256"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        file.write_text(json.dumps(record))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return
 
@@ -129,10 +129,10 @@ def seal_stages(file: Path) -> None:
     from facegan.recipes.run import StageRecord
 
     try:
-        told = json.loads(file.read_bytes())
-        for made in told["stages"].values():
+        record = json.loads(file.read_bytes())
+        for made in record["stages"].values():
             made["digest"] = StageRecord(**made).digest_of()
-        file.write_text(json.dumps(told))
+        file.write_text(json.dumps(record))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
 

@@ -17,9 +17,9 @@ from facegan.errors import DatasetError, SettingsError
 from facegan.prep.engines import local
 from facegan.prep.prepare import prepare
 from facegan.shards.verify import verify
-from tests.hearing import Heard
 from tests.prep.crashing_source import CrashingSource, prepare_crashing
 from tests.prep.outputs import digest, reasons
+from tests.recording import RecordingConsole
 
 CONFIG = PrepConfig(shard_size=20)
 
@@ -29,7 +29,7 @@ def test_inline_engine_gives_same_bytes(
 ) -> None:
     """And starts no process."""
     monkeypatch.delattr(local, "LocalEngine")
-    console = Heard()
+    console = RecordingConsole()
     result = prepare(portraits, tmp_path / "out", CONFIG, workers=0, console=console)
     assert digest(tmp_path / "out") == digest(dataset)
     assert (result.engine, result.workers, sum(console.advances)) == ("local", 0, 60)
@@ -40,7 +40,7 @@ def test_fatal_photographs_are_found(
     portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their chunks are made twice, in halves, then without them. Progress counts each photograph once."""
-    fatal, out, console = frozenset({b"000007.jpg", b"000041.jpg"}), tmp_path / "out", Heard()
+    fatal, out, console = frozenset({b"000007.jpg", b"000041.jpg"}), tmp_path / "out", RecordingConsole()
     result = prepare_crashing(monkeypatch, CrashingSource(portraits, fatal), out, CONFIG, workers=2, console=console)
     assert (result.rejected.pop("crashed"), result.photos) == (2, 60)
     assert reasons(out) == {**reasons(dataset), **{name.decode(): "crashed" for name in fatal}}
@@ -62,7 +62,7 @@ def test_single_crash_leaves_no_trace(
 
 
 def test_progress_moves_within_a_chunk(portraits: Path, tmp_path: Path) -> None:
-    console = Heard()
+    console = RecordingConsole()
     config = PrepConfig(detector="tests.prep.detectors:Slow", shard_size=60)
     prepare(portraits, tmp_path / "out", config, workers=1, console=console)
     assert sum(console.advances) == 60

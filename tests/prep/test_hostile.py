@@ -35,7 +35,7 @@ from tests.prep.handmade import chunk, patched, png, zeros_deflated
 from tests.prep.hostile import KINDS
 from tests.prep.hostile_kind import Kind, jpeg
 from tests.prep.hostile_sources import fill_folder, make_tar, make_zip
-from tests.prep.likeness import Likeness
+from tests.prep.portrait_detector import PortraitDetector
 
 GIGABYTE = 1 << 30
 
@@ -53,7 +53,7 @@ def photographs(portrait: Portrait) -> dict[bytes, bytes]:
 def through_a_chunk(folder: Path, photos: dict[bytes, bytes], portrait: Portrait) -> ChunkResult:
     chunk = Chunk(0, tuple(Item(name, Entry(name, len(data))) for name, data in photos.items()))
     return process_chunk(
-        chunk, PrepConfig(), Memory(photos), Likeness(portrait), folder / "0.tar", folder / "0.partial"
+        chunk, PrepConfig(), Memory(photos), PortraitDetector(portrait), folder / "0.tar", folder / "0.partial"
     )
 
 
@@ -200,7 +200,7 @@ def test_a_zip_that_lies(portrait: Portrait, tmp_path: Path) -> None:
     chunk = Chunk(0, tuple(Item(entry.name, entry) for entry in source.photos(ignored)))
     with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
         result = process_chunk(
-            chunk, PrepConfig(), reader, Likeness(portrait), tmp_path / "0.tar", tmp_path / "0.partial"
+            chunk, PrepConfig(), reader, PortraitDetector(portrait), tmp_path / "0.tar", tmp_path / "0.partial"
         )
     assert {row.path: row.reason for row in result.rows} == readable(expected)
     assert dict(ignored) == {"link": 1}
@@ -283,13 +283,13 @@ def test_a_name_in_a_zip_that_begins_with_nothing_is_told_of(tmp_path: Path) -> 
     data = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + 46, b"\0"))
     ignored: Counter[str] = Counter()
-    told = ""
+    message = ""
     try:
         found = list(open_source(str(tmp_path / "x.zip")).photos(ignored))
     except SourceError as error:
-        found, told = [], str(error)
+        found, message = [], str(error)
     assert found == []
-    assert "is not a complete zip archive" in told or ignored.total() == 1
+    assert "is not a complete zip archive" in message or ignored.total() == 1
 
 
 # Pictures of 99.8 megapixels of nothing: (bits, colour type, bytes a pixel).

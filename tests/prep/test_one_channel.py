@@ -127,9 +127,9 @@ def test_a_dataset_older_than_the_setting_goes_on_in_colours(photos: Path, tmp_p
         shutil.copy2(path, few)
     config = PrepConfig.of({**PLAIN, "crop": "center178"})
     prepare(few, tmp_path / "out", config, workers=1)
-    told = json.loads((tmp_path / "out/dataset.json").read_text())
-    del told["settings"]["channels"]
-    (tmp_path / "out/dataset.json").write_text(json.dumps(told))
+    record = json.loads((tmp_path / "out/dataset.json").read_text())
+    del record["settings"]["channels"]
+    (tmp_path / "out/dataset.json").write_text(json.dumps(record))
     assert DatasetInfo.read(tmp_path / "out").channels == 3
     shutil.copy2(paths[3], few)
     prepare(few, tmp_path / "out", config, workers=1)
@@ -171,9 +171,9 @@ def test_verify_tells_of_grey_among_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [2, "1", True, None])
 def test_a_dataset_that_claims_other_channels(tmp_path: Path, channels: object) -> None:
     folder = make_dataset(tmp_path / "out", [Made("a.jpg")], size=28)
-    told = json.loads((folder / "dataset.json").read_text())
-    told["settings"]["channels"] = channels
-    (folder / "dataset.json").write_text(json.dumps(told))
+    record = json.loads((folder / "dataset.json").read_text())
+    record["settings"]["channels"] = channels
+    (folder / "dataset.json").write_text(json.dumps(record))
     with pytest.raises(DatasetError, match="Only 1 and 3 are valid"):
         FaceShards(folder)
     assert not verify(folder, deep=True).ok

@@ -24,11 +24,11 @@ from facegan.prep.sources.base import Entry
 from facegan.prep.sources.folder import RemoteFolder
 from facegan.prep.sources.remote import PRIVATE_VARIABLE, is_public
 from facegan.remote import RemoteUnavailable, TooLarge
-from tests.hearing import Heard
 from tests.prep.fake import FakeDetector, Memory, photo
 from tests.prep.listing import Listing, read_all
 from tests.prep.outputs import digest, rows
 from tests.prep.servers import FAST, FlakyServer, s3_server
+from tests.recording import RecordingConsole
 
 PHOTOS = {f"{i:02d}.jpg": photo(60, 60, seed=i) for i in range(12)}
 CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=5)
@@ -231,7 +231,7 @@ def test_transient_faults_are_retried_final_ones_not(flaky: FlakyServer, tmp_pat
 
 
 def test_repair_fetches_unavailable_photos(flaky: FlakyServer, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    table, out, heard = url_table(tmp_path / "x.parquet", flaky, sorted(PHOTOS)), tmp_path / "out", Heard()
+    table, out, heard = url_table(tmp_path / "x.parquet", flaky, sorted(PHOTOS)), tmp_path / "out", RecordingConsole()
     flaky.always = {"photos/01.jpg": "503", "photos/02.jpg": "short", "photos/11.jpg": "drop"}
     result = prepare(table, out, CONFIG, workers=1, console=heard)
     assert (result.photos, result.kept, result.rejected) == (12, 9, {"unreachable": 3})

@@ -13,7 +13,7 @@ import torch
 from facegan.errors import DatasetError
 from facegan.shards.images import decode_into, encode_image
 from facegan.stream import FaceShards
-from tests.hearing import Heard
+from tests.recording import RecordingConsole
 from tests.shards.made import members, reseal, rewrite
 
 Numbers = Callable[[torch.Tensor], list[int]]
@@ -60,7 +60,7 @@ def test_damaged_image_is_named_or_skipped(copy: Path, numbers: Numbers, how: st
         epoch(faces, numbers)
     with pytest.raises(DatasetError, match="Sample 2 of"):
         faces[8]
-    heard = Heard()
+    heard = RecordingConsole()
     for kind in ("off", "ram"):
         faces = FaceShards(copy, skip_broken=True, console=heard)
         taken = epoch(faces, numbers, kind)
@@ -87,7 +87,7 @@ def test_missing_or_truncated_local_shard(copy: Path, numbers: Numbers, how: str
         shard.write_bytes(shard.read_bytes()[:-512])
     with pytest.raises(DatasetError, match="is missing" if how == "gone" else "was cut short"):
         FaceShards(copy)
-    heard = Heard()
+    heard = RecordingConsole()
     faces = FaceShards(copy, skip_broken=True, console=heard)
     assert sorted(epoch(faces, numbers)) == sorted([0, 1, 2, *range(27)])  # the next shard is the first one
     assert faces.skipped == 3

@@ -13,7 +13,7 @@ from facegan.errors import SettingsError
 from facegan.stream import Batches, FaceShards
 from facegan.stream.cache import DeviceProvider, MemoryCache
 from facegan.stream.sampler import Sampler
-from tests.hearing import Heard
+from tests.recording import RecordingConsole
 
 
 def take(batches: Batches, count: int) -> list[torch.Tensor]:
@@ -38,7 +38,7 @@ def test_buffers_in_use_are_never_reused(made: Path) -> None:
 
 
 def test_auto_reports_its_choice(made: Path) -> None:
-    heard = Heard()
+    heard = RecordingConsole()
     batches = FaceShards(made, console=heard).batches(8)
     batches.close()
     assert batches.cache == "ram"
@@ -114,7 +114,7 @@ def test_cache_beyond_free_memory_is_refused(made: Path, monkeypatch: pytest.Mon
 )
 def test_only_local_processes_share_memory(made: Path, monkeypatch, here: str, times: str) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
-    heard = Heard()
+    heard = RecordingConsole()
     FaceShards(made, console=heard).batches(8, world_size=8).close()
     assert times in heard.notes[-1]
     assert ("times" in heard.notes[-1]) == ("times" in times)
@@ -122,7 +122,7 @@ def test_only_local_processes_share_memory(made: Path, monkeypatch, here: str, t
 
 def test_auto_avoids_scarce_memory(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.stream.cache.available_bytes", lambda: 100_000.0)
-    heard = Heard()
+    heard = RecordingConsole()
     assert FaceShards(made, console=heard).batches(8).cache == "off"
     assert "70.6 kB are too much for the free memory" in heard.notes[-1]
 
@@ -131,7 +131,7 @@ def test_auto_survives_a_failed_allocation(made: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise MemoryError
 
-    heard, plain = Heard(), take(FaceShards(made).batches(8, cache="off"), 12)
+    heard, plain = RecordingConsole(), take(FaceShards(made).batches(8, cache="off"), 12)
     monkeypatch.setattr("facegan.stream.cache.MemoryCache", full)
     with pytest.raises(SettingsError, match=r"--cache ram needs 70.6 kB, which could not be allocated \(MemoryError\)"):
         FaceShards(made).batches(8, cache="ram")

@@ -19,8 +19,8 @@ import torch
 
 from facegan.errors import DatasetError, SettingsError
 from facegan.stream import FaceShards, open_faces
-from tests.hearing import Heard
 from tests.prep.servers import FlakyServer, s3_server
+from tests.recording import RecordingConsole
 
 Numbers = Callable[[torch.Tensor], list[int]]
 SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
@@ -69,7 +69,7 @@ def test_temporary_faults_are_retried(flaky: FlakyServer, made: Path, numbers: N
 
 def test_skip_broken_leaves_out_shards(flaky: FlakyServer, numbers: Numbers) -> None:
     flaky.always["train-000003.tar"] = "404"  # faces 20 to 26
-    heard = Heard()
+    heard = RecordingConsole()
     faces = FaceShards(flaky.url, skip_broken=True, console=heard)
     taken = [face for batch in batches_of(faces, numbers, 15, batch_size=6) for face in batch]
     assert set(taken) == set(range(30)) - set(range(20, 27))
@@ -204,7 +204,7 @@ def test_dataset_larger_than_cache_is_streamed(
     monkeypatch.setenv("FACEGAN_CACHE_GB", "0.0001")
     with pytest.raises(SettingsError, match=r"user cache may hold 100 kB.\nSet FACEGAN_CACHE_GB to 0.\d+ or more"):
         FaceShards(flaky.url)
-    heard = Heard()
+    heard = RecordingConsole()
     faces = open_faces(flaky.url, console=heard)
     assert (len(faces), faces.size, faces.channels) == (30, 28, 3)
     assert "in random but not exact order" in heard.notes[0]

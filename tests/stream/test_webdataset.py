@@ -19,8 +19,8 @@ import torch
 
 from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards, StreamOptions, WebDatasetShards, open_faces
-from tests.hearing import Heard
 from tests.prep.servers import FAST, FlakyServer
+from tests.recording import RecordingConsole
 
 SIZE = 24
 
@@ -63,7 +63,7 @@ def values_of(faces: FaceShards | WebDatasetShards, count: int, batch: int = 6, 
 
 
 def test_epochs_show_every_face(folder: Path) -> None:
-    heard = Heard()
+    heard = RecordingConsole()
     faces = open_faces(f"{folder}/x-{{0..2}}.tar", console=heard)
     assert (len(faces), faces.size, faces.channels) == (12, SIZE, 3)
     assert "in random but not exact order" in heard.notes[0]
@@ -140,7 +140,7 @@ def test_unsuitable_images_are_named(tmp_path: Path, pictures: dict, said: str) 
 
 
 def test_skip_broken_counts(tmp_path: Path) -> None:
-    heard = Heard()
+    heard = RecordingConsole()
     path = shard(tmp_path / "x.tar", {"a.png": picture(1), "b.png": picture(2, 20, 20), "c.png": picture(3)})
     faces = open_faces(str(path), options=StreamOptions(skip_broken=True), console=heard)
     assert set(values_of(faces, 10)) == {1, 3}

@@ -12,7 +12,7 @@ _GRID = (8, 10)  # what is compared: mean greys of a grid this coarse
 _TOLERANCE = 12  # levels of 255; another picture, or this one turned, differs by 30 and more
 
 
-class Likeness:
+class PortraitDetector:
     def __init__(self, portrait: Portrait) -> None:
         self._height, self._width = portrait.pixels.shape[:2]
         self._known = _greys(portrait.pixels)

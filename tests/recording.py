@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from facegan.console import Console, Progress
 
 
-class Heard(Console):
+class RecordingConsole(Console):
     """Attributes: ``notes``, ``warnings`` and ``advances`` of progress, in their order; nothing is printed."""
 
     def __init__(self) -> None:
