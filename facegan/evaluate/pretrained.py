@@ -1,7 +1,7 @@
 """Published networks, Inception and CLIP: their weights are found, fetched, checked and read; their features computed.
 
-Nothing pickled is loaded: torch reads Inception's published file with ``weights_only``, which accepts tensors and plain
-values and refuses everything else; a ``.safetensors`` of the same tensors works too.
+A pickled file is loaded only if it is Inception's published one, by its SHA-256, and then with ``weights_only``, which
+accepts tensors and plain values. Any other weights must be a ``.safetensors``.
 
 N images, C channels, S side, D features.
 """
@@ -107,6 +107,11 @@ def _check(path: Path, known: NetworkWeights) -> PretrainedWeights:
     if path.name == known.file and sha256 != known.sha256:
         raise ModelError(
             f"{path} is not {known.title}: its SHA-256 is {sha256},\nbut it must be {known.sha256}. Delete the file."
+        )
+    if path.suffix != ".safetensors" and sha256 != known.sha256:
+        raise ModelError(
+            f"{path} is not {known.title}: its SHA-256 is {sha256}.\n"
+            "No other pickled file is loaded. Name the published file, or a .safetensors of its tensors."
         )
     return PretrainedWeights(path, sha256, sha256 == known.sha256)
 

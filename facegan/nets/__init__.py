@@ -2,12 +2,11 @@
 
 from facegan.nets.layers import Dropout, drawn
 from facegan.nets.registry import PAIRS, Pair, find_pair, make_discriminator, make_generator
-from facegan.nets.spec import Autoencoder, Discriminator, Generator, NetSpec, count_parameters
+from facegan.nets.spec import Discriminator, Generator, NetSpec, count_parameters
 from facegan.nets.weights import load_generator, save_generator
 
 __all__ = [
     "PAIRS",
-    "Autoencoder",
     "Discriminator",
     "Dropout",
     "Generator",

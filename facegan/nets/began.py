@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from facegan.nets.layers import SequentialGenerator, glorot
-from facegan.nets.spec import Autoencoder, NetSpec
+from facegan.nets.spec import Discriminator, NetSpec
 
 
 def _sides(size: int) -> list[int]:
@@ -63,7 +63,7 @@ class BEGANGenerator(SequentialGenerator):
         super().__init__([_decoder(spec), nn.Tanh()])
 
 
-class BEGANDiscriminator(Autoencoder):
+class BEGANDiscriminator(Discriminator):
     """An autoencoder: the worse the reconstruction, the less real.
 
     (N, C, H, W) in [−1, 1] → (N,): −L(x), with L(x) = mean |x − D(x)| over an image's values, the paper's equation 1
@@ -82,6 +82,5 @@ class BEGANDiscriminator(Autoencoder):
         """D(x): same shape, in no fixed range."""
         return self.decoder(self.encoder(images))
 
-    def logits_and_codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        codes = self.encoder(images)
-        return -(images.float() - self.decoder(codes).float()).abs().mean(dim=(1, 2, 3)), codes
+    def forward(self, images: Tensor) -> Tensor:
+        return -(images.float() - self.reconstruct(images).float()).abs().mean(dim=(1, 2, 3))

@@ -63,16 +63,6 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
 
-class Autoencoder(Discriminator):
-    """Reconstructs images from codes, (N, Z'); its logit is the negative reconstruction error."""
-
-    def logits_and_codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.logits_and_codes(images)[0]
-
-
 def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 

@@ -101,8 +101,7 @@ class _Pipe:
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True, env=command_environment()
         )
-        assert self._process.stdout is not None
-        self._output, self._stopped = self._process.stdout, stopped
+        self._output, self._stopped = cast(IO[bytes], self._process.stdout), stopped
         self.close = weakref.finalize(self, _kill, self._process)  # also when this process exits
 
     def read(self, size: int) -> bytes:

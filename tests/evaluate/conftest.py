@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from facegan.config import PrepConfig
 from facegan.prep.prepare import prepare
@@ -33,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
 
 @pytest.fixture(scope="package")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random Inception weights in torch-fidelity's format that keep the features' scale."""
+    """Random Inception weights that keep the features' scale: .safetensors, and .pth for torch-fidelity."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -49,8 +50,9 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, tensor in net.named_parameters():
         if name.endswith("conv.weight"):
             tensor.copy_(torch.randn(tensor.shape, generator=random) * (2 / tensor[0].numel()) ** 0.5)
-    path = folder / "random.pth"
-    torch.save(net.state_dict(), path)
+    path = folder / "random.safetensors"
+    torch.save(net.state_dict(), path.with_suffix(".pth"))
+    save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, path)
     return path
 
 

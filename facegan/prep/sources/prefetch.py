@@ -36,11 +36,10 @@ class _Photo:
     """A scheduled photograph; ``outcome`` is its bytes or the error to raise at its turn, ``counted`` its bytes in the
     budget."""
 
-    __slots__ = ("counted", "entry", "is_due", "outcome", "request", "state")
+    __slots__ = ("counted", "entry", "is_due", "outcome", "state")
 
-    def __init__(self, entry: Entry, request: Request | None) -> None:
-        self.entry, self.request = entry, request
-        self.state = _WAITING if request else _AT_ITS_TURN
+    def __init__(self, entry: Entry, state: int) -> None:
+        self.entry, self.state = entry, state
         self.outcome: bytes | BaseException = b""
         self.is_due, self.counted = False, 0
 
@@ -57,19 +56,20 @@ class PrefetchingReader:
         self._threads: list[threading.Thread] = []
         self._admission = threading.Lock()  # one thread at a time waits for memory
         self._changed = threading.Condition()  # guards all below, and the photographs
-        self._queue: queue.SimpleQueue[_Photo | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[_Photo, Request] | None] = queue.SimpleQueue()
         self._scheduled: deque[_Photo] = deque()
         self._buffered_bytes, self._usual_bytes = 0, _FIRST_GUESS_BYTES
 
     def schedule(self, entries: Iterable[Entry]) -> None:
         """Replace the schedule; photographs of the previous one that were not read are dropped."""
-        photos = [_Photo(entry, self._request(entry)) for entry in entries]
+        requests = [(entry, self._request(entry)) for entry in entries]
+        photos = [_Photo(entry, _WAITING if request else _AT_ITS_TURN) for entry, request in requests]
         with self._changed:
             self._drop_all()
             self._scheduled.extend(photos)
-        for photo in photos:
-            if photo.request:
-                self._queue.put(photo)
+        for photo, (_, request) in zip(photos, requests, strict=True):
+            if request:
+                self._queue.put((photo, request))
         while len(self._threads) < min(self._max_threads, len(photos)):
             # Daemons: nobody waits for a silent server when the process ends.
             self._threads.append(threading.Thread(target=self._work, daemon=True))
@@ -109,20 +109,22 @@ class PrefetchingReader:
             return photo
 
     def _work(self) -> None:
-        while photo := self._admit():
-            self._finish(photo, self._fetch(photo))
+        while admitted := self._admit():
+            photo, request = admitted
+            self._finish(photo, self._fetch(photo, request))
 
-    def _admit(self) -> _Photo | None:
+    def _admit(self) -> tuple[_Photo, Request] | None:
         """The next photograph, once it fits into the budget; None after `close`."""
         with self._admission:
-            while photo := self._queue.get():
+            while queued := self._queue.get():
+                photo, _ = queued
                 with self._changed:
                     while photo.state == _WAITING and not self._fits(photo):
                         self._changed.wait()
                     if photo.state == _WAITING:
                         photo.state = _FETCHING
                         self._count(photo, self._likely_bytes(photo))
-                        return photo
+                        return queued
             return None
 
     def _likely_bytes(self, photo: _Photo) -> int:
@@ -132,10 +134,9 @@ class PrefetchingReader:
         """Half of the budget is kept for photographs that turn out larger than is likely."""
         return self._buffered_bytes + self._likely_bytes(photo) <= self._max_bytes // 2
 
-    def _fetch(self, photo: _Photo) -> bytes | BaseException:
-        assert photo.request is not None
+    def _fetch(self, photo: _Photo, request: Request) -> bytes | BaseException:
         try:
-            return photo.request(lambda count: self._grow(photo, count))
+            return request(lambda count: self._grow(photo, count))
         except BaseException as error:  # raised at the photograph's turn
             return _without_frames(error)
 

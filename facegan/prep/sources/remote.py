@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import io
 import ipaddress
@@ -258,13 +259,8 @@ class SourceFile:
         """A seekable file; reading from it raises `RemoteUnavailable` as well."""
         if copy := self.copy:
             size = copy.seek(0, os.SEEK_END)
-            return io.BufferedReader(_RangeReader(size, self._read_copy), _BUFFER_BYTES)
+            return io.BufferedReader(_RangeReader(size, functools.partial(_read_part, copy)), _BUFFER_BYTES)
         return _open_ranges(self.where) if is_url(self.where) else Path(self.where).open("rb")
-
-    def _read_copy(self, start: int, end: int) -> bytes:
-        assert self.copy is not None
-        self.copy.seek(start)
-        return self.copy.read(max(0, end - start))
 
     def bounds(self, file: BinaryIO) -> Bounds:
         """What it may unpack to. The open file is at its start afterwards."""
@@ -290,6 +286,11 @@ class SourceFile:
         with self.open() as copy, atomic_write(path) as out:
             shutil.copyfileobj(copy, out, _BUFFER_BYTES)
         return SourceFile(str(path), self.max_ratio)
+
+
+def _read_part(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(max(0, end - start))
 
 
 def _open_ranges(url: str) -> BinaryIO:
