@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import stat
@@ -20,13 +19,12 @@ from facegan.prep.sources.base import (
     MAX_BYTES,
     Entry,
     OnBytes,
-    Request,
     ignore,
     is_photo,
     read_labels,
     suffix,
 )
-from facegan.prep.sources.remote import SourceFile, fetch
+from facegan.prep.sources.remote import SourceFile, UrlReader, fetch
 from facegan.remote import RemoteUnavailable, filesystem, retry
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
@@ -162,8 +160,8 @@ class RemoteFolder:
     def unpacked(self, folder: Path) -> RemoteFolder:
         return self
 
-    def reader(self) -> RemoteFolderReader:
-        return RemoteFolderReader(self.where)
+    def reader(self) -> UrlReader:
+        return UrlReader(self.where, _fetch_object)
 
 
 def _pages(fs: Any, top: str) -> Iterator[list[tuple[str, int]]]:
@@ -217,22 +215,7 @@ class _Listing:
         return tuple(name.encode("utf-8", "surrogateescape") for name in folders)
 
 
-class RemoteFolderReader:
-    """Whole objects below a URL, whose sizes must equal the listed ones."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        filesystem(where)
-
-    def read(self, entry: Entry) -> bytes:
-        return self._fetch(entry, None)
-
-    def request(self, entry: Entry) -> Request:
-        return functools.partial(self._fetch, entry)
-
-    def _fetch(self, entry: Entry, on_bytes: OnBytes | None) -> bytes:
-        fs, top = filesystem(self._where)  # per thread, if its protocol's library needs that
-        return fetch(fs, top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape"), entry.size, on_bytes)
-
-    def close(self) -> None:
-        pass
+def _fetch_object(where: str, entry: Entry, on_bytes: OnBytes | None) -> bytes:
+    """A whole object below a URL; its size must equal the listed one."""
+    fs, top = filesystem(where)  # per thread, if its protocol's library needs that
+    return fetch(fs, top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape"), entry.size, on_bytes)

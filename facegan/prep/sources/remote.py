@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from facegan.errors import DiskError
 from facegan.files import atomic_write, disk_errors, human_bytes
-from facegan.prep.sources.base import MAX_BYTES, OnBytes
+from facegan.prep.sources.base import MAX_BYTES, Entry, OnBytes, Request
 from facegan.remote import (
     SLOWEST_BYTES,
     RemoteUnavailable,
@@ -286,6 +286,23 @@ class SourceFile:
         with self.open() as copy, atomic_write(path) as out:
             shutil.copyfileobj(copy, out, _BUFFER_BYTES)
         return SourceFile(str(path), self.max_ratio)
+
+
+class UrlReader:
+    """A `RemoteReader` of photographs behind a URL: whole objects or parts of one, as ``fetch`` gets them."""
+
+    def __init__(self, where: str, fetch: Callable[[str, Entry, OnBytes | None], bytes]) -> None:
+        self._where, self._fetch = where, fetch
+        filesystem(where)
+
+    def read(self, entry: Entry) -> bytes:
+        return self._fetch(self._where, entry, None)
+
+    def request(self, entry: Entry) -> Request:
+        return functools.partial(self._fetch, self._where, entry)
+
+    def close(self) -> None:
+        pass
 
 
 def _read_part(file: BinaryIO, start: int, end: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import posixpath
 import tarfile
@@ -15,8 +14,8 @@ from typing import Any
 
 from facegan.errors import DamagedSourceError
 from facegan.files import atomic_write
-from facegan.prep.sources.base import MAX_BYTES, Entry, OnBytes, Request, archive_path, is_photo, suffix
-from facegan.prep.sources.remote import SourceFile, read_range
+from facegan.prep.sources.base import MAX_BYTES, Entry, OnBytes, archive_path, is_photo, suffix
+from facegan.prep.sources.remote import SourceFile, UrlReader, read_range
 from facegan.remote import RemoteUnavailable, filesystem, is_url
 from facegan.unpack import BoundedFile, Bounds, Unpacking
 
@@ -63,8 +62,8 @@ class Tar:
             raise DamagedSourceError(f"{self.where} is not a complete tar archive ({error}).") from None
         return Tar(SourceFile(str(path)))
 
-    def reader(self) -> TarReader | RemoteTarReader:
-        return RemoteTarReader(self.where) if is_url(self.where) else TarReader(Path(self.where))
+    def reader(self) -> TarReader | UrlReader:
+        return UrlReader(self.where, _fetch_member) if is_url(self.where) else TarReader(Path(self.where))
 
 
 def _photos(file: BoundedFile, bounds: Bounds, ignored: Counter[str]) -> Iterator[Entry]:
@@ -159,25 +158,10 @@ class TarReader:
         self._file.close()
 
 
-class RemoteTarReader:
-    """Members by ranges of a tar behind a URL."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        filesystem(where)
-
-    def read(self, entry: Entry) -> bytes:
-        return self._fetch(entry, None)
-
-    def request(self, entry: Entry) -> Request:
-        return functools.partial(self._fetch, entry)
-
-    def _fetch(self, entry: Entry, on_bytes: OnBytes | None) -> bytes:
-        fs, path = filesystem(self._where)  # per thread, if its protocol's library needs that
-        start, size = entry.locator[0], min(entry.size, MAX_BYTES + 1)
-        if on_bytes:
-            on_bytes(size)
-        return read_range(fs, path, start, start + size)
-
-    def close(self) -> None:
-        pass
+def _fetch_member(where: str, entry: Entry, on_bytes: OnBytes | None) -> bytes:
+    """A member of a tar behind a URL, by its range."""
+    fs, path = filesystem(where)  # per thread, if its protocol's library needs that
+    start, size = entry.locator[0], min(entry.size, MAX_BYTES + 1)
+    if on_bytes:
+        on_bytes(size)
+    return read_range(fs, path, start, start + size)
