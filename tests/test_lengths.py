@@ -70,10 +70,7 @@ def test_invalid_lengths_in_settings():
         ({"momentum": 0.9}, r"train.momentum has no effect with adam, whose momentum is train.beta1\. Leave it out"),
         ({"penalty_every": 4}, "penalty_every has no effect with the loss non-saturating"),
         ({"gp_weight": 1}, "gp_weight has no effect with the loss non-saturating, which has no penalty"),
-        (
-            {"optimizer": "rmsprop", "beta1": 0.1},
-            "beta1 has no effect with rmsprop, whose momentum is train.momentum",
-        ),
+        ({"optimizer": "rmsprop", "beta1": 0.1}, "beta1 has no effect with rmsprop, whose momentum is train.momentum"),
         ({"optimizer": "sgd", "beta2": 0.9}, "beta2 has no effect with sgd"),
         ({"loss": "wgan-gp"}, "norm = batch cannot be used with the loss wgan-gp"),
         ({"regulariser": "r1"}, "norm = batch cannot be used with the regulariser r1: its penalty is per sample"),

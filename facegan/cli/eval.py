@@ -42,8 +42,7 @@ def eval(
     ] = "",
     best: Best = False,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="A folder for eval.json and neighbours.png. \\[default: the run's]"),
+        Path | None, typer.Option("--out", help="A folder for eval.json and neighbours.png. \\[default: the run's]")
     ] = None,
     trust_code: TrustCode = False,
     recipe: RecipeFile = None,

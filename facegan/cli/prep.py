@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import (
-    DryRun,
-    Json,
-    Overrides,
-    Quiet,
-    RecipeFile,
-    TrustCode,
-    options,
-    resolved,
-    warn_not_tried,
-)
+from facegan.cli.options import DryRun, Json, Overrides, Quiet, RecipeFile, TrustCode, options, resolved, warn_not_tried
 from facegan.config import PrepConfig
 from facegan.config.base import not_available
 from facegan.config.resources import PhotosConfig

@@ -8,17 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from facegan.cli.options import (
-    Best,
-    Device,
-    DryRun,
-    Json,
-    Overrides,
-    Quiet,
-    TrustCode,
-    options,
-    warn_not_tried,
-)
+from facegan.cli.options import Best, Device, DryRun, Json, Overrides, Quiet, TrustCode, options, warn_not_tried
 from facegan.config import SampleConfig
 from facegan.console import Console, print_json, print_result
 from facegan.errors import SettingsError
@@ -45,8 +35,7 @@ def sample(
         Path | None, typer.Option("--shards", help="A new dataset in the format of facegan prep, marked as generated.")
     ] = None,
     interpolate: Annotated[
-        Path | None,
-        typer.Option("--interpolate", help="An animation from face to face and back: .gif, .webp or .mp4."),
+        Path | None, typer.Option("--interpolate", help="An animation from face to face and back: .gif, .webp or .mp4.")
     ] = None,
     training_progress: Annotated[
         Path | None,

@@ -11,17 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facegan.cli.options import (
-    DryRun,
-    Json,
-    Overrides,
-    Quiet,
-    RecipeFile,
-    TrustCode,
-    options,
-    resolved,
-    warn_not_tried,
-)
+from facegan.cli.options import DryRun, Json, Overrides, Quiet, RecipeFile, TrustCode, options, resolved, warn_not_tried
 from facegan.config import TrainConfig
 from facegan.config.base import not_available
 from facegan.config.resources import FacesConfig, count_or_none
@@ -43,8 +33,7 @@ def train(
         Path | None, typer.Option("--run", help="The run's folder. \\[default: runs/METHOD-DATASET]")
     ] = None,
     resume: Annotated[
-        str,
-        typer.Option("--resume", help="auto: resume an existing run; never: move it aside and start from scratch."),
+        str, typer.Option("--resume", help="auto: resume an existing run; never: move it aside and start from scratch.")
     ] = "auto",
     verify_shards: Annotated[
         bool, typer.Option("--verify-shards", help="Check the checksum of every shard first.")

@@ -53,11 +53,7 @@ class SampleConfig(Settings):
     latents: str = setting("", "instead of --seed: latents from a .npy, .npz or .safetensors file, float (N, latent)")
     frames: int = setting(24, "with --interpolate: frames between two faces", "frames", gt=0, le=100_000)
     fps: float | None = setting(
-        None,
-        "frames per second: by default 24, with --training-progress 2",
-        "frames/s",
-        ge=0.01,
-        le=120,
+        None, "frames per second: by default 24, with --training-progress 2", "frames/s", ge=0.01, le=120
     )
     walks: int = setting(1, "with --interpolate: walks to show side by side in a grid", "walks", gt=0, le=10_000)
     shard_size: Positive = setting(1000, "with --shards: samples per shard", "samples")

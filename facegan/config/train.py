@@ -36,15 +36,7 @@ LatentDistribution = Literal["normal", "uniform", "uniform01", "sphere"]
 # times the steps. BENCHMARKS.md compares both.
 METHODS: dict[str, dict[str, Any]] = {
     "dcgan": {},
-    "wgan-gp": {
-        "loss": "wgan-gp",
-        "norm": "none",
-        "batch": 32,
-        "lr_g": 1e-4,
-        "lr_d": 3e-4,
-        "beta1": 0.0,
-        "beta2": 0.9,
-    },
+    "wgan-gp": {"loss": "wgan-gp", "norm": "none", "batch": 32, "lr_g": 1e-4, "lr_d": 3e-4, "beta1": 0.0, "beta2": 0.9},
 }
 
 # Settings of a pair of nets that differ from the defaults, from its paper or code. A method's settings override them.

@@ -57,13 +57,7 @@ def evaluate_run(
     else:
         config = config.model_copy(update={"neighbours": 0})  # the picture would not be written
     evaluation = evaluate(
-        found_target,
-        shards,
-        config,
-        _sampler(console),
-        resources=resources,
-        trust_code=trust_code,
-        console=console,
+        found_target, shards, config, _sampler(console), resources=resources, trust_code=trust_code, console=console
     )
     picture = folder / NEIGHBOURS if folder and evaluation.picture is not None else None
     content = evaluation.to_json(picture)

@@ -184,10 +184,7 @@ def _write_files(
     if provenance.images is not None:
         description["images_trained"] = provenance.images
     if differences:
-        description["onnx"] = {
-            "opset": onnx.OPSET,
-            "differences": {name: asdict(d) for name, d in differences.items()},
-        }
+        description["onnx"] = {"opset": onnx.OPSET, "differences": {name: asdict(d) for name, d in differences.items()}}
     description["files"] = {name: files[name] for name in NAMES if name in files}
     put(CONFIG_NAME, (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode())
     return Exported(folder, provenance.file, sizes(), differences)

@@ -19,11 +19,7 @@ from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
 
 _SLOPE = 0.2
 _GAIN = (2 / (1 + _SLOPE**2)) ** 0.5  # keeps the variance after a LeakyReLU (He et al. 2015, arXiv:1502.01852)
-_BLOCKS, _EXPANSION, _GROUP = (
-    2,
-    2,
-    16,
-)  # blocks per side; inner channels per outer one; channels per group
+_BLOCKS, _EXPANSION, _GROUP = (2, 2, 16)  # blocks per side; inner channels per outer one; channels per group
 
 
 def _stages(size: int, width: int) -> list[tuple[int, int]]:

@@ -167,10 +167,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
 def plan_prepare(request: PrepareRequest) -> PrepPlan:
     """What `run_prepare` would do. Touches nothing; raises the same errors."""
     build = DatasetBuild(request, is_dry=True)
-    with (
-        open_read_only(os.fspath(request.out)) as store,
-        contextlib.closing(list_photographs(build.source)) as index,
-    ):
+    with open_read_only(os.fspath(request.out)) as store, contextlib.closing(list_photographs(build.source)) as index:
         plan = build.plan(index, store, 0, Console(quiet=True))
     seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), request.settings, build.workers)
     return PrepPlan(

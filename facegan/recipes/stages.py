@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facegan.config import EvalConfig, ExportConfig, PrepConfig, SampleConfig
-from facegan.config.resources import (
-    EvalResources,
-    FacesConfig,
-    PhotosConfig,
-    RecipePaths,
-    ReportConfig,
-    count_or_none,
-)
+from facegan.config.resources import EvalResources, FacesConfig, PhotosConfig, RecipePaths, ReportConfig, count_or_none
 from facegan.console import Console, human_seconds
 from facegan.errors import DamagedFile, DatasetError, SettingsError
 from facegan.files import human_bytes, parsing, read_json

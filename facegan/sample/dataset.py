@@ -27,14 +27,7 @@ from facegan.sample.generate import (
     tile,
 )
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.format import (
-    GENERATED,
-    PREVIEW_FILE,
-    DatasetInfo,
-    SampleRecord,
-    sample_key,
-    shard_name,
-)
+from facegan.shards.format import GENERATED, PREVIEW_FILE, DatasetInfo, SampleRecord, sample_key, shard_name
 from facegan.shards.images import encode_image
 from facegan.shards.photos import SCHEMA
 from facegan.shards.writer import ShardStats, ShardWriter

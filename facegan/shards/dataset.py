@@ -12,15 +12,7 @@ import pyarrow as pa
 from facegan.files import sha256_file, write_json
 from facegan.manifests import known_datasets
 from facegan.shards.cards import write_cards
-from facegan.shards.format import (
-    DATASET_FILE,
-    PHOTOS_FILE,
-    ChunkEntry,
-    DatasetInfo,
-    ShardEntry,
-    Totals,
-    shard_name,
-)
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, ChunkEntry, DatasetInfo, ShardEntry, Totals, shard_name
 from facegan.shards.photos import Fingerprint, photo_counts, write_photos
 
 

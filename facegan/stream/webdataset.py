@@ -56,12 +56,7 @@ class WebDatasetShards:
     """
 
     def __init__(
-        self,
-        shards: str,
-        options: StreamOptions,
-        console: Console,
-        channels: int = 3,
-        urls: list[str] | None = None,
+        self, shards: str, options: StreamOptions, console: Console, channels: int = 3, urls: list[str] | None = None
     ) -> None:
         from braceexpand import braceexpand
 

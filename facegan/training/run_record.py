@@ -117,11 +117,7 @@ def _wrong_entry(record: dict[str, Any]) -> str:
 
 
 def write_record(
-    request: TrainRequest,
-    trainer: Trainer,
-    reals: Batches,
-    init: dict[str, Any] | None,
-    before: dict[str, Any] | None,
+    request: TrainRequest, trainer: Trainer, reals: Batches, init: dict[str, Any] | None, before: dict[str, Any] | None
 ) -> None:
     """
     Args:

@@ -20,14 +20,7 @@ from facegan.nets import random as draws
 from facegan.training import augment
 from facegan.training.distributed import World
 from facegan.training.ema import Ema
-from facegan.training.losses import (
-    began_convergence,
-    began_k,
-    dragan,
-    find_loss,
-    gradient_penalty,
-    squared_gradient,
-)
+from facegan.training.losses import began_convergence, began_k, dragan, find_loss, gradient_penalty, squared_gradient
 from facegan.training.optim import NetOptimizer
 from facegan.training.precision import Precision, autocast, float32_as
 

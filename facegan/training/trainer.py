@@ -87,12 +87,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        spec: NetSpec,
-        device: torch.device,
-        precision: Precision,
-        world: World = SINGLE,
+        self, config: TrainConfig, spec: NetSpec, device: torch.device, precision: Precision, world: World = SINGLE
     ) -> None:
         self.config, self.spec, self.device, self.world = config, spec, device, world
         self.precision: Precision = precision

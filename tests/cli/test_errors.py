@@ -30,11 +30,7 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["prep", ".", "out"], 2, "contains no photographs"),
         (["prep", ".", "out", "--size", "48"], 2, "--size 48 is not available. Choose 28, 32, 64 or 128"),
         (["prep", ".", "out", "--crop", "alligned"], 2, "Did you mean 'aligned'?"),
-        (
-            ["prep", ".", "out", "--detector", "none"],
-            2,
-            "--crop aligned needs a face, and --detector none",
-        ),
+        (["prep", ".", "out", "--detector", "none"], 2, "--crop aligned needs a face, and --detector none"),
         (["prep", ".", "out", "--rotate", "90"], 2, "--rotate 90 is not available. Choose none or auto"),
         (["prep", ".", "out", "--workers", "many"], 2, "--workers many must be auto, or a whole number"),
         (["prep", "", "out"], 2, "cannot be empty"),

@@ -12,17 +12,7 @@ from torch import Tensor
 
 from facegan.errors import SettingsError
 from facegan.evaluate import Projections, project, sliced_wasserstein
-from facegan.evaluate.swd import (
-    BINS,
-    DIRECTIONS,
-    PATCH,
-    PATCHES,
-    SCALE,
-    STEP,
-    _corners,
-    _directions,
-    level_sizes,
-)
+from facegan.evaluate.swd import BINS, DIRECTIONS, PATCH, PATCHES, SCALE, STEP, _corners, _directions, level_sizes
 from tests.evaluate.drawn import textures
 
 FILTER = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None, None] / 256

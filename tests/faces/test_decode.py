@@ -147,15 +147,7 @@ def test_other_formats_cut_short_are_rejected(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\xff\xd8",
-        PNG,
-        b"no image at all",
-        b"\0" * 5000,
-        b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage\n%%EOF\n",
-    ],
+    "data", [b"", b"\xff\xd8", PNG, b"no image at all", b"\0" * 5000, b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage\n%%EOF\n"]
 )
 def test_other_files_are_unreadable(data: bytes) -> None:
     """PostScript, too, is never run."""

@@ -85,15 +85,9 @@ def test_fixed_crops_are_of_the_photograph_set_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (
-            {"detector": "none"},
-            r"--crop aligned needs a face.*\nChoose a fixed crop \(dcgan108, .* or squash\)",
-        ),
+        ({"detector": "none"}, r"--crop aligned needs a face.*\nChoose a fixed crop \(dcgan108, .* or squash\)"),
         ({"detector": "none", "crop": "box"}, "--crop box needs a face, and --detector none finds none"),
-        (
-            {"crop": "dcgan108", "margin": 1.5},
-            r"--margin 1.5 has no effect.*\nLeave it out, or choose --crop aligned",
-        ),
+        ({"crop": "dcgan108", "margin": 1.5}, r"--margin 1.5 has no effect.*\nLeave it out, or choose --crop aligned"),
         ({"crop": "dcgan108", "rotate": "auto"}, "--rotate auto has no effect"),
         ({"crop": "dcgan108", "max_outside": 0.5}, "--max-outside 0.5 has no effect"),
         ({"crop": "dcgan108", "min_face": 50}, "--min-face 50 has no effect"),

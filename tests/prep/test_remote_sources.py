@@ -190,9 +190,7 @@ def test_downloaded_archive_is_closed_silently(whole_only: FlakyServer) -> None:
 
 
 def test_download_larger_than_disk_is_refused(
-    whole_only: FlakyServer,
-    small_disk: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    whole_only: FlakyServer, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
     with (whole_only.folder / "large.tar").open("wb") as file:

@@ -21,12 +21,7 @@ from tests.tensor_faces import TensorFaces
 
 # Which quarter of the picture is lit, in which colour (RGB; grey pictures use green), on a dark ground. The modes are
 # mirror images of themselves, so that a recipe's random flips change none.
-MODES = {
-    "middle": (250, 230, 110),
-    "top": (110, 230, 250),
-    "bottom": (250, 230, 230),
-    "sides": (140, 230, 140),
-}
+MODES = {"middle": (250, 230, 110), "top": (110, 230, 250), "bottom": (250, 230, 230), "sides": (140, 230, 140)}
 GROUND = (40, 30, 60)
 PICTURES, SAMPLES = 1024, 512
 COVERED = 0.05  # a mode counts as covered from this share of the samples on

@@ -126,8 +126,7 @@ def test_resume_equals_uninterrupted(tmp_path, method, given):
 
 
 @pytest.mark.parametrize(
-    ("every", "grids"),
-    [(1_500, [0, 500, 1_000, 1_500]), (800, [0, 500, 800, 1_600]), (10**6, [0, 500, 1_000, 2_000])],
+    ("every", "grids"), [(1_500, [0, 500, 1_000, 1_500]), (800, [0, 500, 800, 1_600]), (10**6, [0, 500, 1_000, 2_000])]
 )
 def test_early_grids_change_nothing(tmp_path, monkeypatch, every, grids):
     """Those below --sample-every; a resumed run has them too."""

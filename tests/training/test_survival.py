@@ -244,11 +244,7 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_damaged_checkpoints_are_skipped(tmp_path, capsys):
     whole = toy_train(tmp_path / "whole", images=96, save_every=16, keep=9)
     for name, damage, words in [
-        (
-            "state.json",
-            lambda data: data.replace(b'"rounds": 4', b'"rounds": 5'),
-            "state.json has another SHA-256",
-        ),
+        ("state.json", lambda data: data.replace(b'"rounds": 4', b'"rounds": 5'), "state.json has another SHA-256"),
         ("state.json", lambda data: data[:-20], "state.json cannot be read"),
         ("state.safetensors", lambda data: data[:-1], "state.safetensors has "),
         ("state.safetensors", lambda data: data[:-1] + b"?", "state.safetensors has another SHA-256"),

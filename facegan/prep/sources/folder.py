@@ -14,16 +14,7 @@ from typing import Any
 
 from facegan.errors import SourceError
 from facegan.files import files_below
-from facegan.prep.sources.base import (
-    LABELS_FILE,
-    MAX_BYTES,
-    Entry,
-    OnBytes,
-    ignore,
-    is_photo,
-    read_labels,
-    suffix,
-)
+from facegan.prep.sources.base import LABELS_FILE, MAX_BYTES, Entry, OnBytes, ignore, is_photo, read_labels, suffix
 from facegan.prep.sources.remote import SourceFile, UrlReader, fetch
 from facegan.remote import RemoteUnavailable, filesystem, retry
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
