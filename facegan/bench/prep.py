@@ -15,8 +15,8 @@ from facegan.config import PrepConfig
 from facegan.console import Console
 from facegan.errors import SourceError
 from facegan.faces.detect import silence_stderr
-from facegan.prep.prepare import run_prepare
-from facegan.prep.request import PrepareRequest, find_models
+from facegan.prep.prepare import prepare
+from facegan.prep.request import find_models
 
 _DRAWN = 1000
 
@@ -43,7 +43,7 @@ def bench_prep(
             photos = Path(folder) / "portraits"
             console.note(f"drawing {_DRAWN} portraits")
             write_portraits(photos, _DRAWN)
-        model = str(find_models(PrepConfig(), None)[0])  # the loop always detects
+        model = str(find_models(PrepConfig())[0])  # the loop always detects
         paths = sorted(str(path) for path in photos.rglob("*.jpg"))[:limit]
         if not paths:
             raise SourceError(f"{photos} contains no .jpg files. Name a folder of JPEGs.")
@@ -51,7 +51,7 @@ def bench_prep(
 
         def ours(processes: int = workers) -> float:
             with tempfile.TemporaryDirectory() as out:
-                result = run_prepare(PrepareRequest(photos, out, config, workers=processes, limit=limit))
+                result = prepare(photos, out, config, workers=processes, limit=limit)
             worker_bytes.append(result.worker_peak_bytes)
             return result.photos_per_second
 

@@ -129,7 +129,8 @@ def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool,
     if (row := find_rejected(out, key)) is not None:
         fields = {name: _rounded(value) for name, value in row.items()}
         if plot:
-            from facegan.prep.inspect import draw_rejected, picture_bytes
+            from facegan.prep.inspect import draw_rejected
+            from facegan.prep.preview import picture_bytes
 
             min_score = None if info.settings.get("detector") == "none" else info.settings.get("min_score")
             write_bytes(plot, picture_bytes(draw_rejected(out, row, source, min_score), _PICTURES[plot.suffix]))
@@ -137,7 +138,8 @@ def _one(out: Path, key: str, plot: Path | None, source: str | None, json: bool,
         sample = find_sample(out, info, key)
         fields = {"key": sample.key, "split": sample.split, "shard": sample.shard, **sample.meta.model_dump()}
         if plot:
-            from facegan.prep.inspect import draw_sample, picture_bytes
+            from facegan.prep.inspect import draw_sample
+            from facegan.prep.preview import picture_bytes
 
             write_bytes(plot, picture_bytes(draw_sample(out, sample, source, console), _PICTURES[plot.suffix]))
     if json:

@@ -55,11 +55,11 @@ def prep(
     from facegan.prep.prepare import plan_prepare, run_prepare
     from facegan.prep.request import PrepareRequest
 
-    request = PrepareRequest.of_config(
+    request = PrepareRequest(
         source,
         out,
-        photos,
         config,
+        photos,
         engine=engine,
         ray_address=ray_address,
         repair=repair,

@@ -14,17 +14,7 @@ import numpy as np
 from facegan.config import PrepConfig
 from facegan.errors import ModelError
 from facegan.faces import crop as cropping
-from facegan.faces.crop import (
-    best_rotation,
-    crop_rectangle,
-    fixed_rectangle,
-    grey,
-    rectangle_quad,
-    rotated_face,
-    rotated_quad,
-    rotated_size,
-    sharpness,
-)
+from facegan.faces.crop import best_rotation, rotated_face, rotated_size
 from facegan.faces.decode import Photo, Rejected
 from facegan.faces.detect import Detector, Face, look_again, nearest_to_centre
 from facegan.prep.request import attribute_values
@@ -40,18 +30,12 @@ _THUMBNAIL_PX = 96
 
 
 class Item(NamedTuple):
-    """A photograph of a chunk.
+    """A photograph of a chunk."""
 
-    Attributes:
-        path: in the dataset.
-        preset_reason: it is rejected for this reason (``duplicate``, ``crashed``), decided before the chunk is made.
-        attributes: as bits; the chunk has their names.
-    """
-
-    path: bytes
+    path: bytes  # in the dataset
     entry: Entry
-    preset_reason: str = ""
-    attributes: int = 0
+    preset_reason: str = ""  # why it is rejected, decided before the chunk is made: ``duplicate`` or ``crashed``
+    attributes: int = 0  # as bits; the chunk has their names
 
 
 @dataclass(frozen=True)
@@ -82,53 +66,35 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A rejected photograph as the preview shows it.
-
-    Attributes:
-        png: base64; empty if the photograph could not be decoded.
-        score: of its best face; None if no face was found.
-    """
+    """A rejected photograph as the preview shows it."""
 
     path: str
     reason: str
-    png: str
-    score: float | None = None
+    png: str  # base64; empty if the photograph could not be decoded
+    score: float | None = None  # of its best face
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChunkResult:
-    """A chunk that was made.
+    """A chunk that was made."""
 
-    Attributes:
-        shard: None if nothing was kept.
-        crashes: unexpected errors, one per photograph.
-        no_decoder: photographs that are ``unreadable`` because no installed library decodes their format.
-        unreachable: the error of the first photograph that could not be fetched.
-    """
-
-    rows: list[PhotoRecord]
-    shard: ShardStats | None
-    rejects: list[Thumbnail]
-    crashes: list[str]
-    no_decoder: int = 0
-    unreachable: str = ""
+    rows: list[PhotoRecord] = field(default_factory=list)
+    shard: ShardStats | None = None  # None if nothing was kept
+    rejects: list[Thumbnail] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)  # unexpected errors, one per photograph
+    no_decoder: int = 0  # photographs that are ``unreadable`` because no installed library decodes their format
+    unreachable: str = ""  # the error of the first photograph that could not be fetched
 
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """A face that was cut out.
+    """A face that was cut out."""
 
-    Attributes:
-        face: None without a detector.
-        quad: starts at the crop's top left corner, however the photograph was rotated.
-        pixels: uint8 RGB, (size, size, 3).
-        rotation: degrees clockwise by which the upright photograph (EXIF undone) was rotated to find the face. Face and
-            quad are in pixels of the photograph before that.
-    """
-
-    face: Face | None
-    quad: cropping.Quad
-    pixels: np.ndarray
+    face: Face | None  # None without a detector
+    quad: cropping.Quad  # starts at the crop's top left corner, however the photograph was rotated
+    pixels: np.ndarray  # uint8 RGB, (size, size, 3); grey, (size, size, 1), if the dataset is
+    # Degrees clockwise by which the upright photograph (EXIF undone) was rotated to find the face. Face and quad are
+    # in pixels of the photograph before that.
     rotation: int = 0
 
 
@@ -140,46 +106,44 @@ def process_chunk(
     Raises:
         ModelError: a model cannot be loaded, or a detector breaks its protocol.
     """
-    rows: list[PhotoRecord] = []
-    rejects: list[Thumbnail] = []
-    crashes: list[str] = []
-    no_decoder = 0
-    unreachable = ""
+    result = ChunkResult()
     with ShardWriter(path, temporary) as shard:
-        for raw_path, entry, preset_reason, bits in chunk.items:
-            row = PhotoRecord(readable_path(raw_path), entry.size)
-            rows.append(row)
+        for item in chunk.items:
+            row = PhotoRecord(readable_path(item.path), item.entry.size)
+            result.rows.append(row)
             photo, samples = None, []
             try:
-                if preset_reason == "crashed":  # do not read it again
-                    raise Rejected(preset_reason)
-                data = _read(reader, entry)
+                if item.preset_reason == "crashed":  # do not read it again
+                    raise Rejected(item.preset_reason)
+                data = _read(reader, item.entry)
                 row.bytes = len(data)
                 row.sha256 = hashlib.sha256(data).hexdigest()
                 photo = Photo(data)
                 row.width, row.height = photo.width, photo.height
-                if preset_reason:
-                    raise Rejected(preset_reason)
-                cuts = _cut_faces(photo, config, detector, row)
-                more = attribute_values(chunk.attributes, bits)
-                samples = [(_encoded(cut.pixels, config), _meta(row, cut, entry.label, more)) for cut in cuts]
+                if item.preset_reason:
+                    raise Rejected(item.preset_reason)
+                attributes = attribute_values(chunk.attributes, item.attributes)
+                for cut in _cut_faces(photo, config, detector, row):
+                    samples.append((encode_image(cut.pixels, config.format), _meta(row, cut, item, attributes)))
             except Rejected as rejected:
                 row.reason = rejected.reason
-                no_decoder += rejected.no_decoder
+                result.no_decoder += rejected.no_decoder
                 if row.reason == "unreachable":
-                    unreachable = unreachable or f"{row.path}: {rejected.__cause__}"
-                if sum(reject.reason == row.reason for reject in rejects) < _SHOWN_REJECTS:
-                    rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo), max(row.scores, default=None)))
+                    result.unreachable = result.unreachable or f"{row.path}: {rejected.__cause__}"
+                if sum(reject.reason == row.reason for reject in result.rejects) < _SHOWN_REJECTS:
+                    score = max(row.scores, default=None)
+                    result.rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo), score))
             except ModelError:
                 raise
             except Exception as error:  # a decoder's surprise costs one photograph, never the run
-                row.reason = "crashed"
-                crashes.append(f"{row.path}: {type(error).__name__}: {error}")
+                samples, row.reason = [], "crashed"
+                result.crashes.append(f"{row.path}: {type(error).__name__}: {error}")
             row.outcome = "kept" if samples else "rejected"
-            row.keys = [sample_key(raw_path, i) for i in range(len(samples))]
-            for key, (image, meta) in zip(row.keys, samples, strict=True):
-                shard.add(key, config.format, image, meta)
-        return ChunkResult(rows, shard.commit(flushed=False), rejects, crashes, no_decoder, unreachable)
+            for number, (image, meta) in enumerate(samples):
+                row.keys.append(sample_key(item.path, number))
+                shard.add(row.keys[-1], config.format, image, meta)
+        result.shard = shard.commit(flushed=False)
+    return result
 
 
 def entries_read(chunk: Chunk) -> list[Entry]:
@@ -188,27 +152,20 @@ def entries_read(chunk: Chunk) -> list[Entry]:
 
 
 def _read(reader: Reader, entry: Entry) -> bytes:
-    if entry.size > MAX_BYTES:
-        raise Rejected("too_large")
     try:
-        data = reader.read(entry)
+        if entry.size <= MAX_BYTES and len(data := reader.read(entry)) <= MAX_BYTES:
+            return data
     except (RemoteUnavailable, OSError) as error:
         raise Rejected("unreachable") from error
-    except TooLarge as error:
-        raise Rejected("too_large") from error
+    except TooLarge:
+        pass
     except DAMAGED as error:
         raise Rejected("unreadable") from error
-    if len(data) > MAX_BYTES:
-        raise Rejected("too_large")
-    return data
+    raise Rejected("too_large")
 
 
 def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: PhotoRecord) -> list[FaceCrop]:
-    """The faces that become samples, best first; one fixed crop without a detector.
-
-    Raises:
-        Rejected: no face can be cut out; the reason is that of the best face.
-    """
+    """The faces that become samples, best first; one fixed crop without a detector. Rejected as its best face is."""
     if config.detector == "none":
         return [_cut_fixed(photo, None, config)]
     shrink = _detection_shrink(photo)
@@ -217,26 +174,26 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: PhotoR
     if config.rotate == "auto":
         found, rotation = best_rotation(pixels, found, detector, config.min_score)
     if not found:
-        raise _not_found(photo, pixels, config, detector, row)
+        raise _not_found(photo, shrink, config, detector, row)
     faces = [face.scaled(shrink) for face in found]
     row.faces = len(faces)
     _note_scores(row, faces)
     if rotation:
         faces = [rotated_face(face, rotation, photo.width, photo.height) for face in faces]
-    cuts, reasons = [], []
+    cuts, rejections = [], []
     for face in _chosen(faces, rotated_size(rotation, photo.width, photo.height), config):
         try:
             cuts.append(_cut(photo, face, rotation, config, shrink))
         except Rejected as rejected:
-            reasons.append(rejected.reason)
+            rejections.append(rejected)
     if not cuts:
-        raise Rejected(reasons[0])
+        raise rejections[0]
     return cuts
 
 
-def _not_found(photo: Photo, pixels: np.ndarray, config: PrepConfig, detector: Detector, row: PhotoRecord) -> Rejected:
+def _not_found(photo: Photo, shrink: int, config: PrepConfig, detector: Detector, row: PhotoRecord) -> Rejected:
     """Why no face was found. ``low_score`` promises a sample at a lower --min-score, so the face must pass the crop."""
-    shrink, again = _detection_shrink(photo), look_again(detector, pixels)
+    again = look_again(detector, photo.pixels(shrink))
     if again.best is None:
         return Rejected("no_face")
     face = again.best.scaled(shrink)
@@ -279,36 +236,32 @@ def _cut(photo: Photo, face: Face, rotation: int, config: PrepConfig, decoded: i
     quad = make_quad(face, config.margin)
     if rotation:  # back into the photograph before its rotation
         back, size = 360 - rotation, rotated_size(rotation, photo.width, photo.height)
-        face, quad = rotated_face(face, back, *size), rotated_quad(quad, back, *size)
+        face, quad = rotated_face(face, back, *size), cropping.rotated_quad(quad, back, *size)
     if cropping.outside_share(quad, photo.width, photo.height) > config.max_outside:
         raise Rejected("off_edge")
     if config.min_face and cropping.quad_side(quad) < config.min_face:
         raise Rejected("too_small")
     shrink = cropping.crop_shrink(quad, config.size, decoded)
     pixels = cropping.crop(photo.pixels(shrink), quad, config.size, shrink)
-    _require_sharp(pixels, config)
-    return FaceCrop(face, quad, pixels, rotation)
+    return FaceCrop(face, quad, _checked(pixels, config), rotation)
 
 
 def _cut_fixed(photo: Photo, face: Face | None, config: PrepConfig) -> FaceCrop:
-    rectangle = fixed_rectangle(config.crop, photo.width, photo.height)
+    rectangle = cropping.fixed_rectangle(config.crop, photo.width, photo.height)
     if rectangle is None or (config.min_face and min(photo.width, photo.height) < config.min_face):
         raise Rejected("too_small")
-    pixels = crop_rectangle(photo.pixels(), rectangle, config.size)
-    _require_sharp(pixels, config)
-    return FaceCrop(face, rectangle_quad(rectangle), pixels)
+    pixels = cropping.crop_rectangle(photo.pixels(), rectangle, config.size)
+    return FaceCrop(face, cropping.rectangle_quad(rectangle), _checked(pixels, config))
 
 
-def _require_sharp(pixels: np.ndarray, config: PrepConfig) -> None:
-    if config.min_sharpness and sharpness(pixels) < config.min_sharpness:
+def _checked(pixels: np.ndarray, config: PrepConfig) -> np.ndarray:
+    """The crop in the dataset's channels; raises `Rejected` if it is blurred."""
+    if config.min_sharpness and cropping.sharpness(pixels) < config.min_sharpness:
         raise Rejected("blurry")
+    return cropping.grey(pixels) if config.channels == 1 else pixels
 
 
-def _encoded(pixels: np.ndarray, config: PrepConfig) -> bytes:
-    return encode_image(grey(pixels) if config.channels == 1 else pixels, config.format)
-
-
-def _meta(row: PhotoRecord, cut: FaceCrop, label: int, attributes: dict[str, int]) -> bytes:
+def _meta(row: PhotoRecord, cut: FaceCrop, item: Item, attributes: dict[str, int]) -> bytes:
     face = cut.face
     return SampleRecord(
         path=row.path,
@@ -320,7 +273,7 @@ def _meta(row: PhotoRecord, cut: FaceCrop, label: int, attributes: dict[str, int
         keypoints=face.keypoints if face else (),
         score=face.score if face else 0.0,
         turned=cut.rotation,
-        label=label,
+        label=item.entry.label,
         attributes=attributes,
     ).to_json()
 

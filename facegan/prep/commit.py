@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from facegan.config import PrepConfig
 from facegan.errors import DamagedFile
 from facegan.faces.detect import Detector
-from facegan.files import TEMPORARY, disk_errors, fsync, parsing, read_json, sha256_file
+from facegan.files import TEMPORARY, disk_errors, fsync, parsing, sha256_file
 from facegan.prep.chunk import Chunk, Thumbnail, process_chunk
 from facegan.prep.sources.base import Reader
 from facegan.shards.writer import ShardStats
@@ -36,22 +36,14 @@ class ChunkWork:
 
 @dataclass(frozen=True)
 class ChunkMarker:
-    """A finished chunk, without its rows, of which there may be millions: those stay on disk.
-
-    Attributes:
-        inputs: of the `ChunkWork`. A marker with other inputs is out of date.
-        kept: photographs that gave samples.
-        rejected: photographs by reason.
-        shard, crashes, no_decoder, unreachable: see `ChunkResult`.
-        rejects: for the preview.
-    """
+    """A finished `ChunkResult`, without its rows, of which there may be millions: those stay on disk."""
 
     number: int
-    inputs: str
+    inputs: str  # of the `ChunkWork`; a marker with other inputs is out of date
     photos: int
     kept: int
     faces: int
-    rejected: dict[str, int]
+    rejected: dict[str, int]  # photographs by reason
     shard: ShardStats | None
     rejects: list[Thumbnail]
     crashes: list[str]
@@ -62,19 +54,13 @@ class ChunkMarker:
 
 @dataclass(frozen=True)
 class ChunkOutcome:
-    """A chunk that is ready to be committed.
-
-    Attributes:
-        started, finished: seconds of the monotonic clock, which all processes of a machine share.
-        peak_bytes: largest memory of its worker until then.
-        node: of a Ray cluster.
-    """
+    """A chunk that is ready to be committed."""
 
     chunk: ChunkMarker
-    started: float
+    started: float  # seconds of the monotonic clock, which all processes of a machine share
     finished: float
-    peak_bytes: int
-    node: str = ""
+    peak_bytes: int  # largest memory of its worker until then
+    node: str = ""  # of a Ray cluster
 
 
 _MARKER = TypeAdapter(ChunkMarker)
@@ -101,9 +87,9 @@ def make_chunk(folder: Path, work: ChunkWork, config: PrepConfig, reader: Reader
     """Make a chunk in ``folder``, ready to be committed. It replaces files of an earlier run."""
     number = work.chunk.number
     shard = shard_path(folder, number)
-    temporary = folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
     with disk_errors(folder):
         marker_path(folder, number).unlink(missing_ok=True)  # a marker never refers to other files
+        temporary = folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
         result = process_chunk(work.chunk, config, reader, detector, shard, temporary)
         if result.shard is None:
             shard.unlink(missing_ok=True)
@@ -115,12 +101,8 @@ def make_chunk(folder: Path, work: ChunkWork, config: PrepConfig, reader: Reader
         kept=sum(row.outcome == "kept" for row in result.rows),
         faces=sum(len(row.keys) for row in result.rows),
         rejected=dict(Counter(row.reason for row in result.rows if row.reason)),
-        shard=result.shard,
-        rejects=result.rejects,
-        crashes=result.crashes,
         rows_sha256=hashlib.sha256(rows).hexdigest(),
-        no_decoder=result.no_decoder,
-        unreachable=result.unreachable,
+        **{name: value for name, value in vars(result).items() if name != "rows"},
     )
     _write_uncommitted(folder, marker, rows)
     return marker
@@ -128,13 +110,11 @@ def make_chunk(folder: Path, work: ChunkWork, config: PrepConfig, reader: Reader
 
 def import_chunk(folder: Path, marker: ChunkMarker, shard: bytes | None, rows: bytes) -> None:
     """Write a chunk that was made elsewhere to ``folder``, ready to be committed."""
-    path = shard_path(folder, marker.number)
     with disk_errors(folder):
         marker_path(folder, marker.number).unlink(missing_ok=True)
-        if shard is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_bytes(shard)
+        shard_path(folder, marker.number).unlink(missing_ok=True)
+        if shard is not None:
+            shard_path(folder, marker.number).write_bytes(shard)
     _write_uncommitted(folder, marker, rows)
 
 
@@ -158,9 +138,10 @@ def commit(folder: Path, marker: ChunkMarker) -> None:
 
 def committed(folder: Path, number: int, inputs: str) -> ChunkMarker | None:
     """The chunk as an earlier run made it from the same inputs; None if it must be made (again)."""
+    marker = marker_path(folder, number)
     try:
-        with parsing(marker_path(folder, number)):
-            found = _MARKER.validate_python(read_json(marker_path(folder, number)))
+        with parsing(marker):
+            found = _MARKER.validate_json(marker.read_bytes())
         if found.inputs != inputs or sha256_file(rows_path(folder, number)) != found.rows_sha256:
             return None
         if found.shard and shard_path(folder, number).stat().st_size != found.shard.bytes:

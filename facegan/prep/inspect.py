@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -17,8 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from facegan.console import Console
-from facegan.console import shown as _printable
+from facegan.console import Console, shown
 from facegan.errors import DamagedFile, DatasetError, SourceError
 from facegan.faces.decode import Photo, Rejected
 from facegan.faces.detect import KEYPOINTS
@@ -40,61 +38,47 @@ ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it 
 def read_original(out: Path, path: str, source: str | None = None) -> bytes | None:
     """The file of the photograph that dataset ``out`` calls ``path``; None if it is gone or was not recorded.
 
-    Args:
-        source: where the photographs are now, if they have moved since prep.
+    ``source`` is where the photographs are now, if they have moved since prep; below, too.
     """
-    origin, root = (source, None) if source else _origin(out)
-    if not origin:
+    origin, root = (source, None) if source else _origin(out) or (None, None)
+    if origin is None:
         return None
     try:
         opened = open_source(origin)
         entry = _find(opened, root, path)
         if entry is None:
             return None
-        with (
-            tempfile.TemporaryDirectory() as folder,
+        with tempfile.TemporaryDirectory() as folder:
             # Unpacking a table pays for many photographs, not for one.
-            contextlib.closing(
-                (opened if isinstance(opened, Table) else opened.unpacked(Path(folder))).reader()
-            ) as reader,
-        ):
-            return reader.read(entry)
+            readable = opened if isinstance(opened, Table) else opened.unpacked(Path(folder))
+            with contextlib.closing(readable.reader()) as reader:
+                return reader.read(entry)
     except (SourceError, RemoteUnavailable, OSError, *DAMAGED):
         return None
 
 
-def _origin(out: Path) -> tuple[str | None, str | None]:
+def _origin(out: Path) -> tuple[str, str] | None:
     try:
         found = read_json(out / STATE_FOLDER / ORIGIN_FILE)
     except (OSError, DamagedFile):
-        return None, None
+        return None
     source, root = (found.get("source"), found.get("root")) if isinstance(found, dict) else (None, None)
-    return (source, root) if isinstance(source, str) and isinstance(root, str) else (None, None)
+    return (source, root) if isinstance(source, str) and isinstance(root, str) else None
 
 
 def _find(source: Source, root: str | None, path: str) -> Entry | None:
-    """
-    Args:
-        root: if None, the photograph with the shortest name that ends in ``path`` matches.
-    """
-    if isinstance(source, Folder) and (entry := _in_folder(source.path, (root or "") + path)):
-        return entry
+    """The photograph at ``path`` below ``root``; if that is None, the one with the shortest name that ends so."""
+    name = (root or "") + path
+    if isinstance(source, Folder) and ".." not in Path(name).parts and not Path(name).is_absolute():
+        file = source.path / name  # found without listing the folder; links are followed, as by prep
+        if file.is_file():
+            return Entry(os.fsencode(name), file.stat().st_size)
     names = ((readable_path(entry.name), entry) for entry in source.photos(Counter()))
     if root is not None:
-        found = [entry for name, entry in names if name == root + path]
+        found = [entry for other, entry in names if other == name]
         return found[-1] if found else None  # of two with the same name the later one counts
-    return min(
-        (entry for name, entry in names if f"/{name}".endswith(f"/{path}")),
-        key=lambda entry: len(entry.name),
-        default=None,
-    )
-
-
-def _in_folder(folder: Path, name: str) -> Entry | None:
-    """A file below ``folder``, found without listing it. Links are followed, as by prep, but not names with ``..``."""
-    file = folder / name
-    inside = ".." not in Path(name).parts and not Path(name).is_absolute()
-    return Entry(os.fsencode(name), file.stat().st_size) if inside and file.is_file() else None
+    found = [entry for other, entry in names if f"/{other}".endswith(f"/{path}")]
+    return min(found, key=lambda entry: len(entry.name), default=None)
 
 
 def write_origin(out: Path, where: str, root: bytes) -> None:
@@ -106,9 +90,9 @@ def write_origin(out: Path, where: str, root: bytes) -> None:
 def copy_origin(outs: Iterable[Path], new: Path) -> None:
     """Records in a dataset selected from others where their photographs are, if all are in one source."""
     found = {_origin(out) for out in outs}
-    source, root = found.pop() if len(found) == 1 else (None, None)
-    if source is not None and root is not None:
-        _write_origin(new, source, root)
+    origin = found.pop() if len(found) == 1 else None
+    if origin is not None:
+        _write_origin(new, *origin)
 
 
 def _write_origin(out: Path, source: str, root: str) -> None:
@@ -123,26 +107,23 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 _BOX, _QUAD = (66, 135, 245), (240, 60, 60)
 _POINTS = ((255, 220, 0), (255, 160, 0), (0, 220, 120), (230, 90, 230), (0, 200, 230), (120, 240, 230))
 
-_Colour = tuple[int, int, int]
-_Line = tuple[str, _Colour | None]
+_Line = tuple[str, tuple[int, int, int] | None]  # of the legend: text, colour
 
 
 def draw_sample(out: Path, sample: StoredSample, source: str | None, console: Console) -> np.ndarray:
     """A photograph with a sample's box, keypoints and crop, and the face beside it; RGB uint8.
 
     If the photograph is gone or has changed, the console warns and only the face is drawn.
-
-    Args:
-        source: where the photographs are now, if they have moved since prep.
     """
     face = decode_image(sample.image)
     if face is None:
         raise DatasetError(f"The face {sample.key} cannot be decoded.\n{see_verify(out, deep=True)}")
-    meta = sample.meta
+    meta, drawn = sample.meta, None
     photo = _original(out, meta.path, meta.sha256, source)
     if isinstance(photo, str):
         console.warn(f"{photo}; only the face is drawn.")
-    drawn = None if isinstance(photo, str) else _drawn_photo(photo, meta.quad, meta.box, meta.keypoints)
+    else:
+        drawn = _drawn_photo(photo, meta.quad, meta.box, meta.keypoints)
     lines: list[_Line] = [
         (sample.key, None),
         (f"score {meta.score:g}, {face.shape[1]} x {face.shape[0]} pixels", None),
@@ -157,16 +138,10 @@ def draw_sample(out: Path, sample: StoredSample, source: str | None, console: Co
 
 
 def draw_rejected(out: Path, row: dict[str, Any], source: str | None, min_score: float | None) -> np.ndarray:
-    """A rejected photograph with the box of its best face, reason, score and threshold; RGB uint8.
-
-    Args:
-        row: of photos.parquet.
-        min_score: None without a detector.
-
-    Raises:
-        DatasetError: the photograph is gone, has changed, or cannot be decoded.
+    """A rejected photograph (a row of photos.parquet) with the box of its best face, reason, score and threshold (None
+    without a detector); RGB uint8. Raises DatasetError if it is gone, has changed, or cannot be decoded.
     """
-    name, reason = _printable(row["path"]), row["reason"]
+    name, reason = shown(row["path"]), row["reason"]
     if reason == "crashed":
         raise DatasetError(f"{name} was rejected as crashed. It is not drawn: decoding it may crash this process, too.")
     photo = _original(out, row["path"], row["sha256"], source)
@@ -209,7 +184,7 @@ def _sheet(picture: Image.Image | None, face: np.ndarray | None, lines: list[_Li
 
 def _original(out: Path, path: str, sha256: str, source: str | None) -> Photo | str:
     """The unchanged photograph, or why there is none."""
-    data, name = read_original(out, path, source), _printable(path)
+    data, name = read_original(out, path, source), shown(path)
     if data is None:
         where = f"not in {source}" if source else "not where prep found it. --source SRC names its new folder"
         return f"The photograph {name} is {where}"
@@ -252,10 +227,3 @@ def _drawn_photo(
         x, y = at(point)
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline=_INK)
     return canvas
-
-
-def picture_bytes(rgb: np.ndarray, image_format: str) -> bytes:
-    """A picture file of RGB pixels: ``png`` or ``jpeg``."""
-    file = io.BytesIO()
-    Image.fromarray(rgb).save(file, image_format)
-    return file.getvalue()

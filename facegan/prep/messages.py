@@ -14,19 +14,19 @@ from facegan.faces.decode import MAX_PIXELS
 from facegan.files import human_bytes
 from facegan.manifests import completeness, known_datasets
 from facegan.prep.plan import ChunkPlan, Plan, estimate, shares
+from facegan.shards.format import DatasetInfo
 from facegan.shards.photos import read_batches
 
 _ADVICE_SHARE = 1 / 20  # of photographs that are rejected; and of those, that a reason accounts for
 _OF_THE_SOURCE = frozenset({"unreadable", "truncated", "too_large", "unreachable", "crashed"})  # no setting helps
 
 
-def announce_prep(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers: int, console: Console) -> None:
+def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
+    config, workers = plan.inputs.request.settings, plan.inputs.workers
     new = sum(chunk.photos for chunk in todo)
-    seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
     ignored = ", ".join(f"{count:,} {suffix}" for suffix, count in plan.ignored.items())
     console.note(f"{plan.found:,} photographs found" + (f" (ignored {ignored})" if ignored else ""))
-    known = known_datasets().get(plan.data_set)
-    if known:
+    if known := known_datasets().get(plan.data_set):
         split = f"; recommended: --split {known.prep_split}" if config.split == "none" else ""
         console.note(f"{completeness(known, plan.found)}{split}.")
     if plan.found > new:
@@ -34,6 +34,7 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers
     if plan.duplicates:
         console.note(f"{plan.duplicates:,} are duplicates: they have the bytes of an earlier photograph.")
     if new:
+        seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
         console.note(
             f"{new:,} to prepare with {workers} processes: "
             f"about {human_seconds(seconds)}, about {human_bytes(size)} of disk."
@@ -43,50 +44,66 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], config: PrepConfig, workers
     count, first = plan.missing
     if count:
         console.warn(f"{count:,} photographs of the dataset are not in the source (first: {first}). Their faces stay.")
-    if plan.existing and plan.existing.versions != plan.versions:
-        old = plan.existing.versions
+    if plan.existing and (old := plan.existing.versions) != plan.versions:
         changed = ", ".join(f"{k} {old.get(k)} → {v}" for k, v in plan.versions.items() if old.get(k) != v)
         console.warn(f"The dataset was started with other versions ({changed}). New faces may differ slightly.")
+
+
+def warn_of_changed_bytes(after: DatasetInfo, plan: Plan, console: Console) -> None:
+    """Of rebuilt shards whose bytes changed although all their photographs had been readable before."""
+    before = plan.existing
+    if before is None or before.totals.rejected != after.totals.rejected:
+        return
+    old_sums, new_sums = ({entry.name: entry.sha256 for entry in info.shards} for info in (before, after))
+    for number in plan.rebuild:
+        name = before.chunks[number].shard
+        if name and name == after.chunks[number].shard and old_sums[name] != new_sums[name]:
+            console.warn(
+                f"{name} has changed: library versions, the CPU or photographs differ from those of the first run."
+            )
 
 
 def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig, table: Path | None = None) -> list[str]:
     """Sentences if more than 5 % of the photographs were rejected.
 
     The first has the total, the last says how to use other settings. Between them is one for each reason that accounts
-    for at least 5 % of the rejected, the most frequent first.
-
-    Args:
-        rejected: photographs by reason.
-        photos: all photographs.
-        table: photos.parquet, to suggest a ``--min-score``.
+    for at least 5 % of the rejected, the most frequent first. ``table`` is photos.parquet, for a ``--min-score``.
     """
     total = sum(rejected.values())
     if total <= photos * _ADVICE_SHARE:
         return []
     reasons = sorted((reason for reason in rejected if rejected[reason]), key=lambda reason: -rejected[reason])
-    remedies = {reason: _remedy(reason, config) for reason in reasons if rejected[reason] >= total * _ADVICE_SHARE}
-    if table and "low_score" in remedies:
-        remedies["low_score"] = _remedy_low_score(config, table)
+    named = [reason for reason in reasons if rejected[reason] >= total * _ADVICE_SHARE]
     sentences = [f"{total:,} of {photos:,} photographs were rejected ({total / photos:.1%})."]
-    sentences += [f"{rejected[reason]:,} {reason}: {remedy}" for reason, remedy in remedies.items()]
-    if not _OF_THE_SOURCE.issuperset(remedies):
+    sentences += [f"{rejected[reason]:,} {reason}: {_remedy(reason, config, table)}" for reason in named]
+    if not _OF_THE_SOURCE.issuperset(named):
         sentences.append("To change settings use another OUT, or add --force to delete this one and prepare again.")
     return sentences
 
 
-def _remedy(reason: str, config: PrepConfig) -> str:
+def _remedy(reason: str, config: PrepConfig, table: Path | None) -> str:
     """What these settings mean by the reason, and what would change it."""
+    smaller = ", and so does a smaller --margin" if config.margin > 1 else ""
+    match reason:
+        case "too_small" if config.crop in FIXED_CROPS:
+            width, height = FIXED_CROPS[config.crop].least_size
+            return f"--crop {config.crop} needs {width} × {height} pixels. --crop squash takes any photograph."
+        case "no_face":
+            return f"{config.detector} found no face. {_remedy_no_face(config)}"
+        case "low_score":
+            return f"the best face scores less than {config.min_score:g}. {_remedy_low_score(config, table)}"
+        case "bad_keypoints":
+            is_turned = config.rotate == "none" and not config.crop_is_fixed
+            remedy = "--rotate auto turns photographs upright" if is_turned else "Another --detector may do better"
+            return f"eyes and mouth are not where a face has them, as in an upside-down face. {remedy}."
     return {
         "unreadable": "not images, or damaged. No option helps: fetch them again.",
         "truncated": "rows are missing. No option helps: fetch them again.",
         "too_large": f"over {MAX_PIXELS // 10**6} megapixels (WebP, AVIF: half) or 512 MB. Shrink them.",
-        "too_small": _remedy_too_small(config),
-        "no_face": f"{config.detector} found no face. {_remedy_no_face(config)}",
-        "low_score": f"the best face scores less than {config.min_score:g}. A lower --min-score keeps more.",
-        "bad_keypoints": _remedy_bad_keypoints(config),
+        "too_small": f"the crop is smaller than {config.min_face} pixels. A lower --min-face keeps more.",
         "several_faces": "--faces only takes photographs with one face. --faces best or all keeps them.",
         "off_edge": f"more than {config.max_outside:.0%} of the crop is outside the photograph. "
-        f"A higher --max-outside keeps more{', and so does a smaller --margin' if config.margin > 1 else ''}.",
+        f"A higher --max-outside keeps more{smaller}.",
         "blurry": f"less sharp than {config.min_sharpness:g}. A lower --min-sharpness keeps more.",
         "duplicate": "another photograph has the same bytes. --dedup off keeps them.",
         "unreachable": "they could not be fetched. --repair tries them again.",
@@ -94,58 +111,29 @@ def _remedy(reason: str, config: PrepConfig) -> str:
     }[reason]
 
 
-def _remedy_too_small(config: PrepConfig) -> str:
-    if config.crop in FIXED_CROPS:
-        width, height = FIXED_CROPS[config.crop].least_size
-        return f"--crop {config.crop} needs {width} × {height} pixels. --crop squash takes any photograph."
-    return f"the crop is smaller than {config.min_face} pixels. A lower --min-face keeps more."
-
-
 def _remedy_no_face(config: PrepConfig) -> str:
     if config.crop_is_fixed:
         return f"--crop {config.crop} needs no face: --detector none keeps them."
-    if config.detector == "mediapipe-short":
-        return "--detector mediapipe also finds small faces."
-    if config.detector == "mediapipe-full":
-        return "--detector mediapipe also finds large faces."
+    if config.detector in ("mediapipe-short", "mediapipe-full"):
+        return f"--detector mediapipe also finds {'small' if config.detector == 'mediapipe-short' else 'large'} faces."
     if config.rotate == "none":
         return "--rotate auto also finds sideways and upside-down faces."
     return "Another --detector may find some: MODULE:CLASS names your own."
 
 
-def _remedy_bad_keypoints(config: PrepConfig) -> str:
-    why = "eyes and mouth are not where a face has them, as in an upside-down face"
-    if config.rotate == "none" and not config.crop_is_fixed:
-        return f"{why}. --rotate auto turns photographs upright."
-    return f"{why}. Another --detector may do better."
-
-
-def _remedy_low_score(config: PrepConfig, table: Path) -> str:
-    why = f"the best face scores less than {config.min_score:g}"
-    found = _useful_min_score(*_best_scores(table))
-    if found is None or config.faces == "only":  # with a lower score there may be several faces
-        return f"{why}. A --min-score that keeps them also keeps pictures without a face."
-    score, faces, others = found
-    also = f", and {others:,} of no_face, which probably have none" if others else ""
-    return f"{why}. --min-score {score / 100:g} would keep {faces:,} of them{also}."
-
-
-def _best_scores(table: Path) -> tuple[Counter[int], Counter[int]]:
-    """Photographs by their best score in hundredths: those of ``low_score``, and those of ``no_face``."""
-    found: dict[str, Counter[int]] = {"low_score": Counter(), "no_face": Counter()}
+def _remedy_low_score(config: PrepConfig, table: Path | None) -> str:
+    if table is None:
+        return "A lower --min-score keeps more."
+    best: dict[str, Counter[int]] = {"low_score": Counter(), "no_face": Counter()}  # photographs by score in hundredths
     for batch in read_batches(table, ["reason", "scores"]):
         for reason, scores in zip(batch["reason"].to_pylist(), batch["scores"].to_pylist(), strict=True):
-            if scores and reason in found:
+            if scores and reason in best:
                 # The table's scores are rounded to thousandths: 0.35 may have been 0.3495.
-                found[reason][math.floor((max(scores) - 0.0005) * 100)] += 1
-    return found["low_score"], found["no_face"]
-
-
-def _useful_min_score(faint: Counter[int], none: Counter[int]) -> tuple[int, int, int] | None:
-    """The lowest --min-score, in hundredths, at which nine of ten further photographs have a face, with the numbers of
-    those that have one and those that do not; None if there is no such score."""
-    for score in sorted(faint):
-        faces, others = (sum(n for at, n in counts.items() if at >= score) for counts in (faint, none))
-        if faces >= 9 * others:
-            return score, faces, others
-    return None
+                best[reason][math.floor((max(scores) - 0.0005) * 100)] += 1
+    for score in sorted(best["low_score"]):
+        faces, others = (sum(n for at, n in counts.items() if at >= score) for counts in best.values())
+        # The lowest at which nine of ten have a face; with --faces only it may find several in a photograph.
+        if faces >= 9 * others and config.faces != "only":
+            also = f", and {others:,} of no_face, which probably have none" if others else ""
+            return f"--min-score {score / 100:g} would keep {faces:,} of them{also}."
+    return "A --min-score that keeps them also keeps pictures without a face."

@@ -1,70 +1,67 @@
-"""Plan a run: which photographs are new, their splits, and the chunks that they are cut into."""
+"""Plan a run: which photographs are new or duplicates, their splits, and the chunks that they are cut into."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import os
+import queue
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facegan import system
 from facegan.config import PrepConfig
+from facegan.config.resources import count_or_none
 from facegan.console import Console, shown
 from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.files import sha256_file
-from facegan.manifests import known_datasets, recognise, split_of
+from facegan.manifests import known_datasets, known_models, recognise, split_of
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
-from facegan.prep.dedup import mark_duplicates
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
-from facegan.prep.request import Attributes, library_versions
-from facegan.prep.sources.base import Source, source_errors
+from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
+from facegan.prep.sources import open_source
+from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
-from facegan.remote import as_source_error
+from facegan.prep.sources.prefetch import prefetching, schedule
+from facegan.prep.storage import OutputStore
+from facegan.remote import MOST_REQUESTS, as_source_error, is_url
 from facegan.shards.checksums import check_photos, size_error
-from facegan.shards.format import (
-    PHOTO_SUFFIXES,
-    PHOTOS_FILE,
-    SPLITS,
-    STATE_FOLDER,
-    DatasetInfo,
-    ShardEntry,
-    readable_path,
-)
+from facegan.shards.format import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
 from facegan.shards.photos import SCHEMA, read_in_pieces, read_known
 
 _RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
+_HASHED_AT_ONCE = 2_000  # photographs
+_LAST_SECONDS = 1.0  # that an interrupted search for duplicates waits for reads in progress
 
-SplitOf = Callable[[bytes, str], str]  # path in the dataset, the source's own part → split
 
+class Inputs:
+    """A request with its photographs, detector models and attributes opened."""
 
-@dataclass(frozen=True)
-class PlanRequest:
-    """The inputs of a plan, besides the photographs.
-
-    Attributes:
-        settings: as dataset.json will hold them; already checked against those of ``existing``.
-        limit: only the first so many photographs by name.
-        dedup_threads: threads that look for duplicates; 0 skips the search.
-        fetch_ahead: requests per thread, where photographs are fetched one by one.
-    """
-
-    source: Source
-    out: Path
-    config: PrepConfig
-    settings: dict[str, Any]
-    existing: DatasetInfo | None
-    attributes: Attributes | None = None
-    limit: int | None = None
-    dedup_threads: int = 0
-    fetch_ahead: int = 1
-
-    @property
-    def attribute_names(self) -> tuple[str, ...]:
-        return self.attributes.names if self.attributes else ()
+    def __init__(self, request: PrepareRequest, is_dry: bool = False) -> None:
+        self.request = request
+        photos = request.photos
+        out = None if is_url(os.fspath(request.out)) else Path(request.out)  # it may be inside the source
+        download = photos.download and not is_dry
+        self.source = open_source(
+            os.fspath(request.source), out, download, photos.follow_links, photos.max_unpacked_ratio
+        )
+        self.models = find_models(request.settings, photos.model, fetch=not is_dry)
+        self.attributes = Attributes(Path(photos.attributes)) if photos.attributes else None
+        known = {model.file: model.sha256 for model in known_models().values()}  # checked, or to be downloaded
+        models = [known.get(model.name) or sha256_file(model) for model in self.models]
+        attributes = self.attributes.sha256 if self.attributes else ""
+        # As dataset.json stores them.
+        self.settings = {**request.settings.model_dump(), "models": models, "attributes": attributes}
+        workers = count_or_none(photos.workers)
+        self.workers = system.prep_workers() if workers is None else workers  # 0: this process
 
 
 @dataclass(frozen=True)
@@ -81,33 +78,20 @@ class ChunkPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run adds to a dataset.
+    """What one run adds to a dataset."""
 
-    Attributes:
-        where: the source, as the user named it.
-        source_digests: of the source's files, where it is a table or an array.
-        found: photographs in the source, at most ``--limit``.
-        missing: number of photographs in the dataset that the source no longer has, and the first of them.
-        data_set: name in the manifests of the data set that the source was recognised as; empty otherwise.
-        duplicates: new photographs with the bytes of another one.
-        chunks: chunks to add; empty in a repair.
-        rebuild: existing chunks that a repair makes again, by their position.
-    """
-
-    where: str
-    source_digests: tuple[str, ...]
-    existing: DatasetInfo | None
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    found: int
-    missing: tuple[int, str]
-    ignored: dict[str, int]
-    data_set: str
-    duplicates: int
-    chunks: tuple[ChunkPlan, ...]
+    inputs: Inputs
     index: PhotoIndex
-    attributes: tuple[str, ...] = ()  # names
-    rebuild: dict[int, ChunkPlan] = field(default_factory=dict)
+    existing: DatasetInfo | None
+    versions: dict[str, str]
+    found: int  # photographs in the source, at most ``--limit``
+    ignored: dict[str, int]
+    data_set: str  # name in the manifests of the data set that the source was recognised as, or ""
+    source_digests: tuple[str, ...]  # of the source's files, where it is a table or an array
+    chunks: tuple[ChunkPlan, ...] = ()  # to add; none in a repair
+    rebuild: dict[int, ChunkPlan] = field(default_factory=dict)  # chunks that a repair makes again, by position
+    duplicates: int = 0  # new photographs with the bytes of another one
+    missing: tuple[int, str] = (0, "")  # photographs of the dataset that the source no longer has, and the first
 
     @property
     def new(self) -> int:
@@ -129,39 +113,49 @@ class Plan:
         else:
             photos = self.index.photos(chunk.split, chunk.first, chunk.photos)
         items = (Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos)
-        return ChunkWork(Chunk(chunk.number, tuple(items), self.attributes), chunk.inputs)
+        names = self.inputs.attributes.names if self.inputs.attributes else ()
+        return ChunkWork(Chunk(chunk.number, tuple(items), names), chunk.inputs)
 
 
-def list_photographs(source: Source) -> PhotoIndex:
-    """
-    Raises:
-        SourceError: the source has no photographs, or cannot be reached.
-    """
-    index = PhotoIndex(source)
+def list_photographs(inputs: Inputs) -> PhotoIndex:
+    """All photographs of the source; raises SourceError if it has none or cannot be reached."""
+    index = PhotoIndex(inputs.source)
     if not len(index):
         index.close()
-        raise SourceError(_no_photographs(source.where, index))
+        others = ", ".join(f"{count:,} {shown(suffix)}" for suffix, count in index.ignored.most_common(5))
+        broken = index.ignored.names.get(BROKEN_LINK)
+        raise SourceError(
+            f"{inputs.source.where} contains no photographs{', only ' if others else ''}{others}.\n"
+            + (f"The first broken links: {', '.join(map(shown, broken))}.\n" if broken else "")
+            + f"Photographs are files that end in {' '.join(sorted(PHOTO_SUFFIXES))}."
+        )
     return index
 
 
-def _no_photographs(where: str, index: PhotoIndex) -> str:
-    others = ", ".join(f"{count:,} {shown(suffix)}" for suffix, count in index.ignored.most_common(5))
-    broken = index.ignored.names.get(BROKEN_LINK)
-    links = f"The first broken links: {', '.join(map(shown, broken))}.\n" if broken else ""
-    return (
-        f"{where} contains no photographs" + (f", only {others}" if others else "") + f".\n{links}"
-        f"Photographs are files that end in {' '.join(sorted(PHOTO_SUFFIXES))}."
-    )
+def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Console, threads: int) -> Plan:
+    """The chunks to make: those of new photographs, or for a repair those of damaged shards.
 
-
-def make_plan(request: PlanRequest, index: PhotoIndex) -> Plan:
-    """Find the photographs of the source that the dataset does not contain yet.
+    Args:
+        threads: for the search for duplicates; 0 skips it.
 
     Raises:
-        SourceError: a new photograph is outside the folder that the first prep fixed, or has no split.
-        DatasetError: a photograph has changed since it was added, or the dataset is damaged.
+        DatasetError: the dataset has other settings, is damaged, or has a photograph that has changed since.
+        SourceError: a new photograph is outside the folder that the first prep fixed, or has no split or attributes.
     """
-    existing, config, out = request.existing, request.config, request.out
+    request = inputs.request
+    existing = None if request.force else store.existing()
+    started_with = existing.settings if existing else store.stored_settings()
+    if started_with and not request.force:
+        check_settings(started_with, inputs.settings, store.folder)
+    if not request.repair:
+        return _plan_additions(inputs, index, store.folder, existing, threads)
+    if existing is None:
+        raise DatasetError(f"{store.folder} has no dataset to repair. Leave out --repair.")
+    return _plan_repair(inputs, index, store, existing, console)
+
+
+def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: DatasetInfo | None, threads: int) -> Plan:
+    request, config = inputs.request, inputs.request.settings
     if existing:
         try:
             check_photos(out, existing)
@@ -169,112 +163,97 @@ def make_plan(request: PlanRequest, index: PhotoIndex) -> Plan:
             raise DatasetError(
                 f"{error}\nNothing can be added without it. Add --force to prepare the dataset from scratch."
             ) from None
-    digests, duplicates = _source_digests(request), 0
-    if existing is None or request.limit is not None or not index.matches(existing.totals.photos, existing.fingerprint):
-        index.sort(request.limit)
+    digests, duplicates = _source_digests(inputs, out, existing), 0
+    if (
+        existing is None
+        or request.photos.limit is not None
+        or not index.matches(existing.totals.photos, existing.fingerprint)
+    ):
+        index.sort(request.photos.limit)
         if existing:
             index.add_existing(read_known(out / PHOTOS_FILE))
         index.set_root(existing=existing is not None)
         if existing:
             index.exclude_existing()
-            _refuse_changed(index, out)
+            if changed := index.changed():
+                path, then, now = changed
+                raise DatasetError(
+                    f"{shown(path)} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
+                    f"Restore it, rename the new one, or add --force to delete {out} and prepare again."
+                )
         index.split_by(splitter(config.split))
-        if request.attributes:
-            _set_attributes(index, request.attributes)
-        if config.dedup == "exact" and request.dedup_threads:
-            duplicates = _mark_duplicates(request, index)
+        _set_attributes(index, inputs)
+        if config.dedup == "exact" and threads:
+            where = inputs.source.where
+            with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, as_source_error(where):
+                with source_errors(where):
+                    readable = inputs.source.unpacked(Path(folder))
+                duplicates = _mark_duplicates(readable, index, threads, request.photos.fetch_ahead)
     versions = library_versions()
-    chunks = tuple(_cut_chunks(index, config.shard_size, request.settings, {**versions, "source": " ".join(digests)}))
+    chunks = tuple(_cut_chunks(index, config.shard_size, [inputs.settings, {**versions, "source": " ".join(digests)}]))
     for entry in existing.shards if existing and chunks else ():
         if error := size_error(out, entry):  # the preview may need it; its SHA-256 is compared then
             raise repairable(error)
     return Plan(
-        where=request.source.where,
-        source_digests=digests,
-        existing=existing,
-        settings=request.settings,
-        versions=versions,
-        found=min(len(index), request.limit or len(index)),
-        missing=index.missing(),
+        inputs,
+        index,
+        existing,
+        versions,
+        found=min(len(index), request.photos.limit or len(index)),
         ignored=dict(sorted(index.ignored.items())),
-        data_set=existing.data_set if existing else _recognised(request.source, index),
-        duplicates=duplicates,
+        data_set=existing.data_set if existing else _recognised(inputs.source.where, index),
+        source_digests=digests,
         chunks=chunks,
-        index=index,
-        attributes=request.attribute_names,
+        duplicates=duplicates,
+        missing=index.missing(),
     )
 
 
-def _source_digests(request: PlanRequest) -> tuple[str, ...]:
-    """See `Source.marks`.
-
-    Raises:
-        DatasetError: the dataset was made from other files. Files appended to those it was made from are new.
-    """
-    with as_source_error(request.source.where):
-        digests = request.source.digests()
-    old = request.existing.source if request.existing else digests
+def _source_digests(inputs: Inputs, out: Path, existing: DatasetInfo | None) -> tuple[str, ...]:
+    """`Source.digests`; raises DatasetError if the dataset was made from other files. Appended files are new."""
+    where = inputs.source.where
+    with as_source_error(where):
+        digests = inputs.source.digests()
+    old = existing.source if existing else digests
     if old != digests[: len(old)] or bool(old) != bool(digests):
         raise DatasetError(
-            f"{request.out} was prepared from another source than {request.source.where}; their photographs could be\n"
-            f"mixed up. Use another OUT, or add --force to delete it and prepare again."
+            f"{out} was prepared from another source than {where}; their photographs could be mixed up.\n"
+            "Use another OUT, or add --force to delete it and prepare again."
         )
     return digests
 
 
-def _refuse_changed(index: PhotoIndex, out: Path) -> None:
-    if changed := index.changed():
-        path, then, now = changed
-        raise DatasetError(
-            f"{shown(path)} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
-            f"Restore it, rename the new one, or add --force to delete {out} and prepare again."
-        )
-
-
-def _set_attributes(index: PhotoIndex, attributes: Attributes) -> None:
-    """
-    Raises:
-        SourceError: a photograph is not in the list.
-    """
-    if missing := index.set_attributes(attributes.rows()):
+def _set_attributes(index: PhotoIndex, inputs: Inputs) -> None:
+    attributes = inputs.attributes
+    if attributes and (missing := index.set_attributes(attributes.rows())):
         raise SourceError(
             f"{attributes.path} has no attributes of {shown(missing)}. With --attributes every photograph needs a line."
         )
 
 
-def _mark_duplicates(request: PlanRequest, index: PhotoIndex) -> int:
-    source = request.source
-    with tempfile.TemporaryDirectory(dir=request.out / STATE_FOLDER) as folder, as_source_error(source.where):
-        with source_errors(source.where):
-            readable = source.unpacked(Path(folder))
-        return mark_duplicates(readable, index, request.dedup_threads, request.fetch_ahead)
-
-
-def _recognised(source: Source, index: PhotoIndex) -> str:
-    by_torchvision = source.where.removeprefix("torchvision:").partition(":")[0]
+def _recognised(where: str, index: PhotoIndex) -> str:
     for known in known_datasets().values():
-        if source.where.startswith("torchvision:") and known.torchvision == by_torchvision:
+        if where.startswith("torchvision:") and known.torchvision == where.split(":")[1]:
             return known.name
     found = recognise(index.names(), len(index))
     return found.name if found else ""
 
 
-def _cut_chunks(
-    index: PhotoIndex, shard_size: int, settings: dict[str, Any], versions: dict[str, str]
-) -> Iterator[ChunkPlan]:
+def _cut_chunks(index: PhotoIndex, shard_size: int, facts: list[dict[str, Any]]) -> Iterator[ChunkPlan]:
     """Cut the sorted photographs of each split into chunks of ``shard_size``."""
-    number = 0
+    numbers = itertools.count()
     for split in SPLITS:
         photos = index.photos(split)
         while batch := list(itertools.islice(photos, shard_size)):
-            yield _plan_chunk(number, split, batch, settings, versions)
-            number += 1
+            yield _plan_chunk(next(numbers), split, batch, facts)
 
 
-def _plan_chunk(
-    number: int, split: str, photos: list[IndexedPhoto], settings: dict[str, Any], versions: dict[str, str]
-) -> ChunkPlan:
-    digest = hashlib.sha256(json.dumps([settings, versions, SCHEMA.names], sort_keys=True).encode())
+def _plan_chunk(number: int, split: str, photos: list[IndexedPhoto], facts: list[dict[str, Any]]) -> ChunkPlan:
+    """
+    Args:
+        facts: settings and versions, which decide the chunk's bytes together with the photographs.
+    """
+    digest = hashlib.sha256(json.dumps([*facts, SCHEMA.names], sort_keys=True).encode())
     for photo in photos:
         fields = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.is_duplicate, photo.attributes]
         digest.update(json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape"))
@@ -282,20 +261,12 @@ def _plan_chunk(
     return ChunkPlan(number, split, photos[0].entry.name, len(photos), size, digest.hexdigest())
 
 
-def plan_repair(request: PlanRequest, index: PhotoIndex, sha256: Callable[[Path], str], console: Console) -> Plan:
-    """Plan ``--repair``: rebuild missing or altered shards to the bytes they had, and retry photographs that could not
-    be fetched or crashed. All other chunks stay as they are.
-
-    Args:
-        sha256: of a shard's bytes, wherever the output store keeps them.
-
-    Raises:
-        DatasetError: photos.parquet was altered, or the source no longer has a photograph that is needed.
-    """
-    existing, out = request.existing, request.out
-    if existing is None:
-        raise DatasetError(f"{out} has no dataset to repair. Leave out --repair.")
-    photos = out / PHOTOS_FILE
+def _plan_repair(
+    inputs: Inputs, index: PhotoIndex, store: OutputStore, existing: DatasetInfo, console: Console
+) -> Plan:
+    """Rebuild missing or altered shards to the bytes they had, and retry photographs that could not be fetched or
+    crashed. All other chunks stay as they are."""
+    out, photos = store.folder, store.folder / PHOTOS_FILE
     if not photos.is_file() or sha256_file(photos) != existing.photos_sha256:
         raise DatasetError(f"{photos} is missing or altered; a repair needs it. Add --force to prepare from scratch.")
     sizes = [chunk.photos for chunk in existing.chunks]
@@ -304,13 +275,16 @@ def plan_repair(request: PlanRequest, index: PhotoIndex, sha256: Callable[[Path]
     index.sort()
     index.add_existing(read_known(photos))
     index.set_root(existing=True)
-    if request.attributes:
-        _set_attributes(index, request.attributes)
-    damaged = {entry.name: why for entry in existing.shards if (why := _damage(out / entry.name, entry, sha256))}
-    for name, why in damaged.items():
-        console.note(f"{name} {why}. Rebuilding it.")
-    rebuild: dict[int, ChunkPlan] = {}
+    _set_attributes(index, inputs)
+    damaged = set()
+    for entry in existing.shards:
+        path = out / entry.name
+        is_missing = not path.is_file()
+        if is_missing or path.stat().st_size != entry.bytes or store.sha256(path) != entry.sha256:
+            damaged.add(entry.name)
+            console.note(f"{entry.name} {'is missing' if is_missing else 'was altered'}. Rebuilding it.")
     versions = library_versions()
+    rebuild: dict[int, ChunkPlan] = {}
     for number, (chunk, table) in enumerate(zip(existing.chunks, read_in_pieces(photos, sizes), strict=True)):
         reasons = table["reason"].to_pylist()
         retried = sum(reason in _RETRIED for reason in reasons)
@@ -324,50 +298,24 @@ def plan_repair(request: PlanRequest, index: PhotoIndex, sha256: Callable[[Path]
                 f"{shown(missing)} is missing from the source, and {chunk.shard or out} cannot be rebuilt without it."
             )
         items = list(index.photos_for_repair(number, chunk.split))
-        rebuild[number] = _plan_chunk(number, chunk.split, items, request.settings, versions)
+        rebuild[number] = _plan_chunk(number, chunk.split, items, [inputs.settings, versions])
+    if not rebuild:
+        console.note(f"{store.where} needs no repair.")
     return Plan(
-        where=request.source.where,
-        source_digests=existing.source,
-        existing=existing,
-        settings=request.settings,
-        versions=versions,
+        inputs,
+        index,
+        existing,
+        versions,
         found=existing.totals.photos,
-        missing=(0, ""),
         ignored=existing.totals.ignored,
         data_set=existing.data_set,
-        duplicates=0,
-        chunks=(),
-        index=index,
-        attributes=request.attribute_names,
+        source_digests=existing.source,
         rebuild=rebuild,
     )
 
 
-def _damage(path: Path, entry: ShardEntry, sha256: Callable[[Path], str]) -> str:
-    if not path.is_file():
-        return "is missing"
-    if path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
-        return "was altered"
-    return ""
-
-
 def repairable(error: DatasetError) -> DatasetError:
     return DatasetError(f"{error}\nRun the same command with --repair, then without it.")
-
-
-def report_changed_bytes(after: DatasetInfo, plan: Plan, console: Console) -> None:
-    """Warn of rebuilt shards whose bytes changed although all their photographs had been readable before."""
-    before = plan.existing
-    if before is None or before.totals.rejected != after.totals.rejected:
-        return
-    old_sums = {entry.name: entry.sha256 for entry in before.shards}
-    new_sums = {entry.name: entry.sha256 for entry in after.shards}
-    for number in plan.rebuild:
-        old, new = before.chunks[number].shard, after.chunks[number].shard
-        if old and old == new and old_sums[old] != new_sums[new]:
-            console.warn(
-                f"{new} has changed: library versions, the CPU or photographs differ from those of the first run."
-            )
 
 
 def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> tuple[float, int]:
@@ -384,11 +332,7 @@ def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> t
 
 
 def shares(setting: str) -> tuple[float, ...] | None:
-    """``"0.9,0.05,0.05"`` → shares of train, val and test; None for a split by name.
-
-    Raises:
-        SettingsError: the numbers are not shares.
-    """
+    """``"0.9,0.05,0.05"`` → shares of train, val and test; None for a split by name."""
     if not any(character.isdigit() for character in setting):
         return None
     try:
@@ -400,8 +344,8 @@ def shares(setting: str) -> tuple[float, ...] | None:
     return found
 
 
-def splitter(setting: str) -> SplitOf:
-    """The rule behind ``--split``."""
+def splitter(setting: str) -> Callable[[bytes, str], str]:
+    """The rule behind ``--split``: path in the dataset, the source's own part → split."""
     parts = shares(setting)
     if parts is not None:
         return lambda path, _: by_hash(path, parts)
@@ -429,3 +373,58 @@ def _by_source(path: bytes, part: str) -> str:
             f"Choose shares, such as --split 0.9,0.05,0.05."
         )
     return part
+
+
+# --dedup exact: every new photograph is read and hashed before the first chunk is made.
+
+
+def _mark_duplicates(source: Readable, index: PhotoIndex, threads: int, fetch_ahead: int) -> int:
+    """Hash every new photograph (most of the time is the disk's or a network's), and mark those that came before."""
+    # Ctrl-C must not find this thread inside a future's lock, which it would leave locked: these queues are in C.
+    todo: queue.SimpleQueue[list[IndexedPhoto] | None] = queue.SimpleQueue()
+    checksums: queue.SimpleQueue[tuple[bytes, str]] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def work(reader: Reader) -> None:
+        while (photos := todo.get()) is not None:
+            schedule(reader, (photo.entry for photo in photos if photo.entry.size <= MAX_BYTES))
+            for photo in photos:
+                if not stopped.is_set():
+                    checksums.put((photo.entry.name, _sha256(photo, reader)))
+        with contextlib.suppress(OSError):
+            reader.close()
+
+    readers, at_once = [source.reader()], 1
+    prefetched = prefetching(readers[0], min(threads * fetch_ahead, MOST_REQUESTS))
+    if prefetched is not readers[0]:  # it has threads of its own, which need to know many photographs in advance
+        readers, at_once = [prefetched], _HASHED_AT_ONCE
+    else:
+        readers += [source.reader() for _ in range(threads - 1)]
+    pool = [threading.Thread(target=work, args=(reader,), daemon=True) for reader in readers]
+    for thread in pool:
+        thread.start()
+    try:
+        for split in SPLITS:
+            photos = index.photos(split)
+            while batch := list(itertools.islice(photos, _HASHED_AT_ONCE)):
+                for start in range(0, len(batch), at_once):
+                    todo.put(batch[start : start + at_once])
+                index.set_checksums(checksums.get() for _ in batch)
+    finally:
+        stopped.set()
+        for _ in pool:
+            todo.put(None)
+        end = time.monotonic() + _LAST_SECONDS
+        for thread in pool:
+            thread.join(max(0.0, end - time.monotonic()))  # one that waits for a silent server ends with the process
+    return index.mark_duplicates()
+
+
+def _sha256(photo: IndexedPhoto, reader: Reader) -> str:
+    """Empty where the photograph cannot be read: its chunk finds out why."""
+    if photo.entry.size > MAX_BYTES:
+        return ""
+    try:
+        return hashlib.sha256(reader.read(photo.entry)).hexdigest()
+    except Exception:
+        return ""

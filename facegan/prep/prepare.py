@@ -1,8 +1,13 @@
-"""`prepare`: from photographs to a dataset of faces. Plan, run the missing chunks, finish."""
+"""`prepare`: from photographs to a dataset of faces.
+
+Plan, make the missing chunks, finish: committed chunks become numbered shards, and dataset.json, written last,
+completes the dataset.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import time
@@ -11,46 +16,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from facegan import system
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
-from facegan.files import disk_errors, human_bytes, make_folder, remove_partials, write_json
-from facegan.prep.commit import CHUNKS, REPAIRS, committed
+from facegan.errors import DatasetError
+from facegan.files import disk_errors, human_bytes, make_folder, parsing, remove_partials, write_bytes, write_json
+from facegan.prep.chunk import Thumbnail
+from facegan.prep.commit import CHUNKS, REPAIRS, committed, marker_path, rows_path, shard_path
 from facegan.prep.engines.local import exit_if_reimported
 from facegan.prep.engines.scheduler import EngineConfig, RunStats, run_engine
 from facegan.prep.engines.worker import Job
-from facegan.prep.finish import finish
-from facegan.prep.messages import advice, announce_prep
-from facegan.prep.photo_index import PhotoIndex
-from facegan.prep.plan import (
-    ChunkPlan,
-    Plan,
-    PlanRequest,
-    estimate,
-    list_photographs,
-    make_plan,
-    plan_repair,
-    report_changed_bytes,
-)
+from facegan.prep.inspect import write_origin
+from facegan.prep.messages import advice, announce_prep, warn_of_changed_bytes
+from facegan.prep.plan import ChunkPlan, Inputs, Plan, estimate, list_photographs, make_plan, repairable
+from facegan.prep.preview import REJECTS_SHOWN, draw_preview, picture_bytes, read_rejects, with_rejects
 from facegan.prep.remote_store import open_read_only, open_store
-from facegan.prep.request import PrepareRequest, check_settings, effective_settings, find_models, open_attributes
-from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Readable, source_errors
+from facegan.prep.request import PrepareRequest
+from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
-from facegan.prep.storage import SETTINGS_FILE, UNPACKED, OutputStore, is_dataset_file
-from facegan.remote import is_url
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
+from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, Journal, OutputStore, is_dataset_file
+from facegan.shards.checksums import check_shard
+from facegan.shards.dataset import DatasetWriter
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo
+from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_rows
 
 
 @dataclass(frozen=True)
 class PrepResult:
-    """What a run did. Counts are the dataset's; seconds and rate are this run's.
-
-    Attributes:
-        seconds: wall time.
-        work_seconds: from the first photo read to the last rename; the rate is over these.
-        worker_peak_bytes: the largest memory of one worker.
-    """
+    """What a run did. Counts are the dataset's; seconds and rate are this run's."""
 
     photos: int
     kept: int
@@ -59,14 +54,14 @@ class PrepResult:
     faces: int
     shards: int
     bytes: int
-    seconds: float
-    work_seconds: float
+    seconds: float  # wall time
+    work_seconds: float  # from the first photo read to the last rename; the rate is over these
     photos_per_second: float
     engine: str
     nodes: int
     workers: int
     out: str
-    worker_peak_bytes: int = 0
+    worker_peak_bytes: int = 0  # the largest memory of one worker
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "worker_peak_bytes"}
@@ -98,7 +93,7 @@ def prepare(
     console: Console | None = None,
     **options: Any,
 ) -> PrepResult:
-    """Photographs → a dataset of faces in WebDataset shards.
+    """Photographs → a dataset of faces in WebDataset shards. Raises the errors of `run_prepare`.
 
         prepare("photos/", "out/", size=32, crop="box", workers=4)
 
@@ -108,9 +103,6 @@ def prepare(
         config: everything that decides the bytes of the dataset.
         console: shows progress; silent if None.
         options: other fields of `PrepareRequest` (``limit``, ``workers``, ``repair``, …), and settings of `PrepConfig`.
-
-    Raises:
-        see `run_prepare`.
     """
     return run_prepare(PrepareRequest.of(source, out, ({"settings": config} if config else {}) | options), console)
 
@@ -129,22 +121,28 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
     exit_if_reimported()
     start = time.monotonic()
     console = console or Console(quiet=True)
-    build = DatasetBuild(request)
+    inputs = Inputs(request)
     with (
         open_store(os.fspath(request.out), request.force) as store,
-        contextlib.closing(list_photographs(build.source)) as index,
+        contextlib.closing(list_photographs(inputs)) as index,
         disk_errors(store.folder),
-        contextlib.ExitStack() as engine,
+        contextlib.ExitStack() as engine,  # closing it takes a while, and the end of the dataset need not wait for it
     ):
-        store.recover(drop=request.force)
-        plan = build.plan(index, store, max(1, build.workers), console)
-        chunks = build.clear(plan, store)
-        stats = build.make_chunks(plan, store, chunks, console, engine)
-        with disk_errors(store.folder, _finish_bytes(plan)):
-            info = finish(store, plan, request.note_source) if plan.todo or plan.existing is None else plan.existing
+        if request.force:
+            (store.folder / JOURNAL_FILE).unlink(missing_ok=True)
+        store.replay()
+        plan = make_plan(inputs, index, store, console, threads=max(1, inputs.workers))
+        _clear(plan, store)
+        stats = _make_chunks(plan, store, console, engine)
+        info = plan.existing
+        if info is None or plan.todo:
+            # The table and the journal's files grow with the dataset.
+            about_bytes = 2_000_000 + 250 * (plan.new + (info.totals.photos if info else 0))
+            with disk_errors(store.folder, about_bytes):
+                info = finish(store, plan)
         stats.last = time.monotonic()  # the last rename is that of dataset.json
         engine.close()
-        report_changed_bytes(info, plan, console)
+        warn_of_changed_bytes(info, plan, console)
         if broken := index.ignored.names.get(BROKEN_LINK):
             count = index.ignored[BROKEN_LINK]
             console.warn(f"{count:,} broken links were ignored (first: {', '.join(map(shown, broken))}).")
@@ -158,7 +156,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         photos_per_second=round(stats.photos / stats.seconds, 1) if stats.seconds else 0.0,
         engine=request.engine,
         nodes=stats.nodes,
-        workers=build.workers,
+        workers=inputs.workers,
         out=store.where,
         worker_peak_bytes=stats.peak_bytes,
     )
@@ -166,10 +164,10 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
 
 def plan_prepare(request: PrepareRequest) -> PrepPlan:
     """What `run_prepare` would do. Touches nothing; raises the same errors."""
-    build = DatasetBuild(request, is_dry=True)
-    with open_read_only(os.fspath(request.out)) as store, contextlib.closing(list_photographs(build.source)) as index:
-        plan = build.plan(index, store, 0, Console(quiet=True))
-    seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), request.settings, build.workers)
+    inputs = Inputs(request, is_dry=True)
+    with open_read_only(os.fspath(request.out)) as store, contextlib.closing(list_photographs(inputs)) as index:
+        plan = make_plan(inputs, index, store, Console(quiet=True), threads=0)
+    seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), request.settings, inputs.workers)
     return PrepPlan(
         photos=plan.found,
         new=plan.new,
@@ -177,130 +175,168 @@ def plan_prepare(request: PrepareRequest) -> PrepPlan:
         chunks=len(plan.chunks),
         about_seconds=round(seconds, 1),
         about_bytes=size,
-        workers=build.workers,
-        settings=plan.settings,
+        workers=inputs.workers,
+        settings=inputs.settings,
         out=os.fspath(request.out),
     )
 
 
-class DatasetBuild:
-    """A request with its inputs opened: photographs, detector models and attributes.
+def _clear(plan: Plan, store: OutputStore) -> None:
+    """Deletes what no run will continue, and makes the folder for the plan's chunks."""
+    request, settings = plan.inputs.request, plan.inputs.settings
+    out, state = store.folder, store.state
+    with disk_errors(out):
+        if request.force and ((out / DATASET_FILE).exists() or store.stored_settings() != settings):
+            (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it the rest is not a dataset
+            shutil.rmtree(state / CHUNKS, ignore_errors=True)
+            shutil.rmtree(state / REPAIRS, ignore_errors=True)
+        if request.repair and not plan.rebuild:
+            shutil.rmtree(state / REPAIRS, ignore_errors=True)
+        if plan.existing is None:  # shards of a dataset that was being deleted
+            for path in out.iterdir():
+                if is_dataset_file(path.name):
+                    path.unlink()
+        shutil.rmtree(state / UNPACKED, ignore_errors=True)  # left by a run that was killed
+        chunks = make_folder(state / plan.chunks_folder)
+        write_json(out / SETTINGS_FILE, settings)
+        for folder in (out, state, chunks):
+            remove_partials(folder)
+    store.sync_cleared()
+
+
+def _make_chunks(plan: Plan, store: OutputStore, console: Console, engine: contextlib.ExitStack) -> RunStats:
+    """Makes the chunks of the plan that are not committed yet."""
+    inputs, request, chunks = plan.inputs, plan.inputs.request, store.state / plan.chunks_folder
+    todo = [chunk for chunk in plan.todo if committed(chunks, chunk.number, chunk.inputs) is None]
+    announce_prep(plan, todo, console)
+    is_limited = (
+        request.photos.workers == "auto" and request.ray_address is None and inputs.workers < system.usable_cpus()
+    )
+    if is_limited and len(todo) > inputs.workers:
+        console.note(
+            f"Memory limits the workers: each takes up to {human_bytes(system.PREP_WORKER_BYTES)}, and "
+            f"{human_bytes(system.available_bytes())} are available. --workers N sets another number."
+        )
+    if not todo:
+        return RunStats()
+    face_bytes = estimate(sum(chunk.photos for chunk in todo), 0, request.settings, 1)[1]
+    needed = face_bytes + sum(chunk.bytes for chunk in plan.todo)
+    unpacked = store.state / UNPACKED
+    try:
+        with disk_errors(store.folder, needed), source_errors(inputs.source.where):
+            readable = inputs.source.unpacked(make_folder(unpacked))
+        job = Job(request.settings, readable, inputs.models, chunks, request.photo_seconds, request.photos.fetch_ahead)
+        config = EngineConfig(request.engine, inputs.workers, request.ray_address)
+        with disk_errors(store.folder, face_bytes):
+            return run_engine(plan, todo, store, job, config, console, engine)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
+    """Makes the committed chunks of a plan part of the dataset.
+
+    Raises:
+        DatasetError: a shard that the preview shows was altered; nothing is published.
+    """
+    out, final = store.folder, store.state / FINAL
+    shutil.rmtree(final, ignore_errors=True)
+    make_folder(final)  # for the files of the dataset besides its shards
+    if plan.inputs.request.note_source:
+        write_origin(out, plan.inputs.source.where, plan.index.root)
+    writer = DatasetWriter(final)
+    gathered = _Gathered(store, plan, writer)
+    writer.write_photos(gathered.tables())
+    info = writer.info(plan.inputs.settings, plan.versions, plan.data_set, plan.source_digests, plan.ignored)
+    write_bytes(final / PREVIEW_FILE, gathered.preview(info))
+    writer.write(info)
+    files = {path.name: store.name(path) for path in final.iterdir()}
+    for name, path in gathered.files.items():
+        if path != out / name:
+            files[name] = store.name(store.stage(path, name) if path.parent == out else path)
+    stale = {path.name for path in out.iterdir() if is_dataset_file(path.name)} - {*files, *gathered.files}
+    store.publish(Journal(files, sorted(stale), plan.chunks_folder))
+    return info
+
+
+class _Gathered:
+    """The shards, rows and rejected photographs of the future dataset, gathered while its rows pass.
 
     Attributes:
-        settings: as dataset.json stores them.
-        workers: number of processes; 0 works in this one.
+        files: the present path of each shard, by its final name.
     """
 
-    def __init__(self, request: PrepareRequest, is_dry: bool = False) -> None:
-        self.request = request
-        out = None if is_url(os.fspath(request.out)) else Path(request.out)  # it may be inside the source
-        self.source = open_source(
-            os.fspath(request.source),
-            out,
-            request.download and not is_dry,
-            request.follow_links,
-            request.max_unpacked_ratio,
-        )
-        self.models = find_models(request.settings, request.model, fetch=not is_dry)
-        self.attributes = open_attributes(request.attributes) if request.attributes else None
-        self.settings = effective_settings(request.settings, self.models, self.attributes)
-        self.workers = system.prep_workers() if request.workers is None else request.workers
+    def __init__(self, store: OutputStore, plan: Plan, writer: DatasetWriter) -> None:
+        self._store, self._plan, self._writer = store, plan, writer
+        self._folder = store.state / plan.chunks_folder
+        self.files: dict[str, Path] = {}
+        self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the number of their chunk
+        existing = len(plan.existing.chunks) if plan.existing else 0
+        for number, reject in read_rejects(store.folder / PREVIEW_FILE):
+            if number < existing and number not in plan.rebuild:
+                self._rejects.setdefault(reject.reason, []).append((number, reject))
 
-    def plan(self, index: PhotoIndex, store: OutputStore, threads: int, console: Console) -> Plan:
-        """The chunks to make: those of new photographs, or for a repair those of damaged shards.
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of photos.parquet, one table per chunk: those of the existing dataset, then the new ones."""
+        existing, out = self._plan.existing, self._store.folder
+        if existing:
+            entries = {entry.name: entry for entry in existing.shards}
+            tables = read_in_pieces(out / PHOTOS_FILE, [chunk.photos for chunk in existing.chunks])
+            for number, (chunk, table) in enumerate(zip(existing.chunks, tables, strict=True)):
+                if number in self._plan.rebuild:
+                    yield self._made(self._plan.rebuild[number])
+                    continue
+                name = ""
+                if chunk.shard:
+                    name = self._add_shard(chunk.split, entries[chunk.shard].model_dump(), out / chunk.shard)
+                self._writer.chunks.append(ChunkEntry(split=chunk.split, photos=chunk.photos, shard=name))
+                yield table if name == chunk.shard else in_shard(table, chunk.split, name)
+        yield from map(self._made, self._plan.chunks)
 
-        Args:
-            threads: for the search for duplicates; 0 skips it.
-
-        Raises:
-            DatasetError: the dataset has other settings, or is damaged.
-        """
-        request, out = self.request, store.folder
-        existing = None if request.force else store.existing()
-        started_with = existing.settings if existing else store.stored_settings()
-        if started_with and not request.force:
-            check_settings(started_with, self.settings, out)
-        plan_request = PlanRequest(
-            source=self.source,
-            out=out,
-            config=request.settings,
-            settings=self.settings,
-            existing=existing,
-            attributes=self.attributes,
-            limit=request.limit,
-            dedup_threads=threads,
-            fetch_ahead=request.fetch_ahead,
-        )
-        if not request.repair:
-            return make_plan(plan_request, index)
-        plan = plan_repair(plan_request, index, store.sha256, console)
-        if not plan.rebuild:
-            console.note(f"{store.where} needs no repair.")
-        return plan
-
-    def clear(self, plan: Plan, store: OutputStore) -> Path:
-        """Deletes what no run will continue; returns the folder for the plan's chunks."""
-        out, state = store.folder, store.state
-        with disk_errors(out):
-            if self.request.force and ((out / DATASET_FILE).exists() or store.stored_settings() != plan.settings):
-                (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it the rest is not a dataset
-                shutil.rmtree(state / CHUNKS, ignore_errors=True)
-                shutil.rmtree(state / REPAIRS, ignore_errors=True)
-            if self.request.repair and not plan.rebuild:
-                shutil.rmtree(state / REPAIRS, ignore_errors=True)
-            if plan.existing is None:  # shards of a dataset that was being deleted
-                for path in out.iterdir():
-                    if is_dataset_file(path.name):
-                        path.unlink()
-            shutil.rmtree(state / UNPACKED, ignore_errors=True)  # left by a run that was killed
-            chunks = make_folder(state / plan.chunks_folder)
-            write_json(out / SETTINGS_FILE, plan.settings)
-            for folder in (out, state, chunks):
-                remove_partials(folder)
-        store.sync_cleared()
-        return chunks
-
-    def make_chunks(
-        self, plan: Plan, store: OutputStore, chunks: Path, console: Console, engine: contextlib.ExitStack
-    ) -> RunStats:
-        """Makes the chunks of the plan that are not committed yet in the folder ``chunks``.
-
-        Args:
-            engine: closes the engine. That takes a while, and the end of the dataset need not wait for it.
-        """
-        request = self.request
-        todo = [chunk for chunk in plan.todo if committed(chunks, chunk.number, chunk.inputs) is None]
-        announce_prep(plan, todo, request.settings, self.workers, console)
-        is_limited = request.workers is None and request.ray_address is None and self.workers < system.usable_cpus()
-        if is_limited and len(todo) > self.workers:
-            console.note(
-                f"Memory limits the workers: each takes up to {human_bytes(system.PREP_WORKER_BYTES)}, and "
-                f"{human_bytes(system.available_bytes())} are available. --workers N sets another number."
+    def _made(self, chunk: ChunkPlan) -> pa.Table:
+        marker = committed(self._folder, chunk.number, chunk.inputs)
+        if marker is None:
+            raise DatasetError(
+                f"Chunk {chunk.number} of {self._store.folder} was altered during the run. Run prep again."
             )
-        if not todo:
-            return RunStats()
-        with self._unpacked(plan, todo, store.folder) as readable:
-            job = Job(request.settings, readable, self.models, chunks, request.photo_seconds, request.fetch_ahead)
-            config = EngineConfig(request.engine, self.workers, request.ray_address)
-            return run_engine(plan, todo, store, job, config, console, engine)
+        rows = read_rows(rows_path(self._folder, chunk.number))
+        with parsing(marker_path(self._folder, chunk.number), "Delete it and run facegan prep again."):
+            if (len(rows), *photo_counts(rows)) != (marker.photos, marker.kept, marker.faces, marker.rejected):
+                raise ValueError("its counts differ from its rows")
+            for reject in marker.rejects:
+                of_reason = self._rejects.setdefault(reject.reason, [])
+                of_reason.append((len(self._writer.chunks), reject))
+                of_reason.sort(key=lambda numbered: numbered[0])
+                del of_reason[REJECTS_SHOWN:]
+            name = ""
+            if marker.shard:
+                name = self._add_shard(chunk.split, vars(marker.shard), shard_path(self._folder, chunk.number))
+            entry = {"split": chunk.split, "photos": marker.photos, "shard": name}
+            self._writer.chunks.append(ChunkEntry.model_validate(entry))
+            return in_shard(rows, chunk.split, name)
+
+    def _add_shard(self, split: str, stats: dict, path: Path) -> str:
+        name = self._writer.new_name(split)
+        self._writer.add_shard(name, split, stats)
+        self.files[name] = path
+        return name
+
+    def preview(self, info: DatasetInfo) -> bytes:
+        rejects = [self._rejects[reason] for reason in sorted(self._rejects)]
+        # The first of each reason, then the second of each, …
+        in_turn = [numbered[1] for rank in itertools.zip_longest(*rejects) for numbered in rank if numbered]
+        sheet = draw_preview(info, self.files, in_turn[:REJECTS_SHOWN], self._checked_shard)
+        return with_rejects(picture_bytes(sheet), itertools.chain(*rejects))
 
     @contextlib.contextmanager
-    def _unpacked(self, plan: Plan, todo: list[ChunkPlan], out: Path) -> Iterator[Readable]:
-        """The source as workers read it. Unpacked files are deleted at the end."""
-        folder = out / STATE_FOLDER / UNPACKED
-        face_bytes = estimate(sum(chunk.photos for chunk in todo), 0, self.request.settings, 1)[1]
-        try:
-            with (
-                disk_errors(out, face_bytes + sum(chunk.bytes for chunk in plan.todo)),
-                source_errors(self.source.where),
-            ):
-                readable = self.source.unpacked(make_folder(folder))
-            with disk_errors(out, face_bytes):
-                yield readable
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _finish_bytes(plan: Plan) -> int:
-    """About how much the end of a run writes: the table and the journal's files grow with the dataset."""
-    return 2_000_000 + 250 * (plan.new + (plan.existing.totals.photos if plan.existing else 0))
+    def _checked_shard(self, path: Path) -> Iterator[Path]:
+        """`OutputStore.open_shard` that compares shards of the dataset with their checksums. A repair compared all."""
+        existing, store = None if self._plan.rebuild else self._plan.existing, self._store
+        with store.open_shard(path) as file:
+            for entry in existing.shards if existing and path.parent == store.folder else ():
+                if entry.name == path.name:
+                    try:
+                        check_shard(store.folder, entry, file)
+                    except DatasetError as error:
+                        raise repairable(error) from None
+            yield file

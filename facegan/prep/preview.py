@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import importlib.util
+import importlib.metadata
 import json
 import math
 import struct
@@ -24,62 +24,57 @@ from facegan.console import shown
 from facegan.errors import DamagedFile, DatasetError
 from facegan.files import parsing
 from facegan.prep.chunk import Thumbnail
+from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
+from facegan.shards.inspect import spread
 from facegan.shards.reader import Shard
 
 REJECTS_SHOWN = 15
 _COLUMNS = 8
 _FACES = _COLUMNS * _COLUMNS
 _REJECT_COLUMNS = 3
-_CELL_PX, _LABEL_PX, _GAP_PX, _MARGIN_PX, _HEAD_PX = 96, 34, 14, 16, 40
+_FACE_PX, _CELL_PX, _LABEL_PX, _GAP_PX, _MARGIN_PX, _HEAD_PX = 64, 96, 34, 14, 16, 40
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
-
-OpenShard = Callable[[Path], AbstractContextManager[Path]]  # a shard's path → a file with its bytes
 
 
 def draw_preview(
-    shards: Sequence[tuple[Path, int]],
-    rejects: Sequence[Thumbnail],
-    rejected: Mapping[str, int],
-    kept: int,
-    open_shard: OpenShard = contextlib.nullcontext,
+    info: DatasetInfo,
+    files: Mapping[str, Path],
+    rejects: Sequence[Thumbnail] = (),
+    open_shard: Callable[[Path], AbstractContextManager[Path]] = contextlib.nullcontext,
 ) -> np.ndarray:
-    """The contact sheet as RGB uint8.
+    """The contact sheet as RGB uint8: faces spread evenly over a dataset, and rejected photographs.
 
     Args:
-        shards: path and number of samples of every shard, in order; the faces shown are spread evenly over them.
-        rejects: the rejected photographs to show.
-        rejected: number of rejected photographs by reason.
-        kept: number of photographs that gave samples.
+        files: path of every shard by its name.
         open_shard: see `facegan.prep.storage.OutputStore`.
     """
-    faces = _spread_faces(shards, open_shard)
-    cell = max(64, 2 * faces[0].shape[0] if faces and faces[0].shape[0] < 64 else 64)
-    side = _COLUMNS * cell + (_COLUMNS - 1) * 2
+    faces = _spread_faces(info, files, open_shard)
+    side = _COLUMNS * (_FACE_PX + 2) - 2
     reject_width = _MARGIN_PX * 2 + _REJECT_COLUMNS * (_CELL_PX + _GAP_PX) if rejects else 0
     rows = math.ceil(len(rejects) / _REJECT_COLUMNS)
     height = _HEAD_PX + max(side, rows * (_CELL_PX + _LABEL_PX + _GAP_PX)) + _MARGIN_PX
     sheet = Image.new("RGB", (_MARGIN_PX * 2 + side + reject_width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    samples = sum(count for _, count in shards)
-    draw.text((_MARGIN_PX, 12), f"{kept:,} photographs kept, {samples:,} faces", _INK, font(15))
+    totals = info.totals
+    draw.text((_MARGIN_PX, 12), f"{totals.kept:,} photographs kept, {totals.faces:,} faces", _INK, font(15))
     for i, face in enumerate(faces):
-        at = (_MARGIN_PX + i % _COLUMNS * (cell + 2), _HEAD_PX + i // _COLUMNS * (cell + 2))
-        interpolation = cv2.INTER_AREA if face.shape[0] > cell else cv2.INTER_NEAREST
-        sheet.paste(Image.fromarray(cv2.resize(face, (cell, cell), interpolation=interpolation)), at)
+        at = (_MARGIN_PX + i % _COLUMNS * (_FACE_PX + 2), _HEAD_PX + i // _COLUMNS * (_FACE_PX + 2))
+        interpolation = cv2.INTER_AREA if face.shape[0] > _FACE_PX else cv2.INTER_NEAREST
+        sheet.paste(Image.fromarray(cv2.resize(face, (_FACE_PX, _FACE_PX), interpolation=interpolation)), at)
     if rejects:
         left = _MARGIN_PX * 3 + side
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items() if count)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in totals.rejected.items() if count)
         draw.text((left, 13), fitted(f"rejected: {reasons}", reject_width - _MARGIN_PX * 2, 12), _INK, font(12))
         for i, reject in enumerate(rejects):
             x = left + i % _REJECT_COLUMNS * (_CELL_PX + _GAP_PX)
             y = _HEAD_PX + i // _REJECT_COLUMNS * (_CELL_PX + _LABEL_PX + _GAP_PX)
-            _draw_reject(sheet, draw, reject, x, y)
+            _draw_reject(sheet, reject, x, y)
     return np.asarray(sheet)
 
 
-def _draw_reject(sheet: Image.Image, draw: ImageDraw.ImageDraw, reject: Thumbnail, x: int, y: int) -> None:
-    pixels = _thumbnail(reject.png)
+def _draw_reject(sheet: Image.Image, reject: Thumbnail, x: int, y: int) -> None:
+    draw, pixels = ImageDraw.Draw(sheet), _thumbnail(reject.png)
     if pixels is not None:
         picture = Image.fromarray(pixels)
         sheet.paste(picture, (x + (_CELL_PX - picture.width) // 2, y + (_CELL_PX - picture.height) // 2))
@@ -102,19 +97,17 @@ def _thumbnail(png: str) -> np.ndarray | None:
     return pixels if pixels is not None and max(pixels.shape[:2]) <= _CELL_PX else None
 
 
-def _spread_faces(shards: Sequence[tuple[Path, int]], open_shard: OpenShard) -> list[np.ndarray]:
-    total = sum(count for _, count in shards)
-    wanted = [i * total // min(total, _FACES) for i in range(min(total, _FACES))]
-    faces, first = [], 0
-    for path, count in shards:
-        inside = [i - first for i in wanted if first <= i < first + count]
-        first += count
-        if inside:
+def _spread_faces(
+    info: DatasetInfo, files: Mapping[str, Path], open_shard: Callable[[Path], AbstractContextManager[Path]]
+) -> list[np.ndarray]:
+    faces = []
+    for entry, numbers in spread(info, _FACES, len(info.shards)):
+        if numbers:
+            path = files[entry.name]
             with open_shard(path) as file, contextlib.closing(Shard(file)) as shard:
-                images = [shard.read(shard.samples[i].image) for i in inside if i < len(shard)]
-                found = [rgb for image in images if (rgb := decode_image(bytes(image))) is not None]
-                del images  # views keep the file from being closed
-            if len(found) < len(inside):
+                images = [bytes(shard.read(shard.samples[i].image)) for i in numbers if i < len(shard)]
+            found = [rgb for image in images if (rgb := decode_image(image)) is not None]
+            if len(found) < len(numbers):
                 raise DatasetError(
                     f"{path} was altered since facegan prep wrote it: some of its images cannot be read.\n"
                     "Rebuild it with --repair; or delete it and run prep again, if the dataset is unfinished."
@@ -123,15 +116,12 @@ def _spread_faces(shards: Sequence[tuple[Path, int]], open_shard: OpenShard) -> 
     return faces
 
 
-def png_bytes(sheet: np.ndarray) -> bytes:
-    """A PNG of RGB pixels."""
-    return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+def picture_bytes(rgb: np.ndarray, image_format: str = "png") -> bytes:
+    return cv2.imencode(f".{image_format}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-# preview.png itself carries the rejected photographs: the next addition or repair draws them again.
-#
-# They are in a PNG chunk of our own before the last one, which other programs skip (W3C, "Portable Network Graphics",
-# 5.3 and 5.4), so that a dataset needs no files besides its own.
+# preview.png itself carries the rejected photographs: the next addition or repair draws them again. They are in a PNG
+# chunk of our own before the last one, which other programs skip (W3C, "Portable Network Graphics", 5.3 and 5.4).
 
 _REJECTS = TypeAdapter(list[tuple[int, Thumbnail]])
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -140,7 +130,7 @@ _LAST = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 
 
 def with_rejects(png: bytes, rejects: Iterable[tuple[int, Thumbnail]]) -> bytes:
-    """A PNG that carries rejected photographs, each with the number of its chunk; unchanged if there are none."""
+    """A PNG that carries rejected photographs, each with the number of its dataset's chunk."""
     records = [[number, asdict(reject)] for number, reject in rejects]
     if not records:
         return png
@@ -172,23 +162,20 @@ def read_rejects(path: Path) -> list[tuple[int, Thumbnail]]:
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans from matplotlib's files, the same on every machine: Pillow's own font is hardly more than ASCII."""
-    spec = importlib.util.find_spec("matplotlib")  # located, not imported: that is slow
-    if spec is None or spec.origin is None:
-        raise ImportError("matplotlib is not installed")
-    path = Path(spec.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
-    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+    installed = importlib.metadata.distribution("matplotlib")  # located, not imported: that is slow
+    path = installed.locate_file("matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def legible(text: str) -> str:
     """The text on one line, with escapes for control characters and for missing glyphs."""
-    return "".join(c if _has_glyph(c) else c.encode("unicode_escape").decode() for c in shown(text))
+    return "".join(
+        c if c.isspace() or _rendered(c) != _rendered("\uffff") else c.encode("unicode_escape").decode()
+        for c in shown(text)
+    )
 
 
 @functools.cache
-def _has_glyph(character: str) -> bool:
-    return character.isspace() or _rendered(character) != _rendered("\uffff")
-
-
 def _rendered(character: str) -> bytes:
     picture = Image.new("L", (24, 24))
     ImageDraw.Draw(picture).text((2, 2), character, 255, font(12))

@@ -8,6 +8,7 @@ them to their final names, by a journal, dataset.json last.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -16,16 +17,17 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from facegan.errors import DamagedFile, DatasetError, DiskError, FaceganError, SettingsError
-from facegan.files import disk_errors, exclusive, make_folder, parse_json, user_cache
+from facegan.files import disk_errors, exclusive, make_folder, parse_json, sha256_file, user_cache
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit, marker_path, rows_path, shard_path
 from facegan.prep.inspect import ORIGIN_FILE
-from facegan.prep.object_store import ObjectStore
+from facegan.prep.sources.remote import read_range
 from facegan.prep.storage import (
     CHUNK_PATTERN,
     FINAL,
@@ -37,7 +39,7 @@ from facegan.prep.storage import (
     is_dataset_file,
     require_dataset_folder,
 )
-from facegan.remote import RemoteUnavailable, is_url
+from facegan.remote import RemoteUnavailable, filesystem, is_url, retry
 from facegan.shards.checksums import see_verify
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
@@ -46,6 +48,8 @@ _STATE_FILES = (SETTINGS_FILE, f"{STATE_FOLDER}/{ORIGIN_FILE}")
 _READ = (DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE)  # downloaded into the mirror, for an addition or a repair
 _CHUNK_FILE = re.compile(rf"{CHUNK_PATTERN}\.(tar|json|jsonl)")
 _UPLOADS = 8  # concurrent chunks
+_THREADS = 16  # for requests of small files
+_PIECE_BYTES = 8 << 20
 
 
 @contextlib.contextmanager
@@ -56,14 +60,22 @@ def open_store(out: str, force: bool) -> Iterator[OutputStore]:
         DatasetError: ``out`` contains something else, or is damaged.
         FaceganError: another run is writing there, or the URL is unreachable.
     """
+    busy = f"Another facegan prep is writing into {out}"
     if not is_url(out):
-        require_dataset_folder(Path(out))
-        with _locked_folder(Path(out)):
-            yield OutputStore(Path(out))
+        store = OutputStore(Path(out))
+        require_dataset_folder(store.folder)
+        is_new = not store.folder.exists()
+        with exclusive(make_folder(store.state) / "lock", busy):
+            try:
+                yield store
+            except FaceganError:  # a folder that was created for the lock alone is removed
+                if is_new and [path.name for path in store.folder.rglob("*")] == [STATE_FOLDER, "lock"]:
+                    shutil.rmtree(store.folder)
+                raise
         return
     folder = user_cache("out") / hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:16]
     lock = make_folder(folder.parent) / f"{folder.name}.lock"
-    with exclusive(lock, f"Another facegan prep is writing into {out}"), _errors_name_url(out, folder):
+    with exclusive(lock, busy), _errors_name_url(out, folder):
         try:
             shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
             store = RemoteStore(out, folder)
@@ -88,20 +100,6 @@ def open_read_only(out: str) -> Iterator[OutputStore]:
 
 
 @contextlib.contextmanager
-def _locked_folder(out: Path) -> Iterator[None]:
-    """Holds the folder's lock. A folder that was created for the lock alone is removed after an error."""
-    is_new = not out.exists()
-    state = make_folder(out / STATE_FOLDER)
-    with exclusive(state / "lock", f"Another facegan prep is writing into {out}"):
-        try:
-            yield
-        except FaceganError:
-            if is_new and [path.name for path in out.rglob("*")] == [STATE_FOLDER, "lock"]:
-                shutil.rmtree(out)
-            raise
-
-
-@contextlib.contextmanager
 def _errors_name_url(url: str, folder: Path) -> Iterator[None]:
     """Errors name the URL, which the user knows, instead of the mirror; those of the disk name the folder."""
     try:
@@ -122,11 +120,6 @@ class RemoteStore(OutputStore):
     """A dataset at a URL, with ``folder`` as its mirror. Errors of the protocol are `RemoteUnavailable`."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        """
-        Raises:
-            SettingsError: the protocol cannot write.
-            DatasetError: the URL contains files that are not a dataset.
-        """
         if url.startswith(("http://", "https://")):
             raise SettingsError(f"{url} cannot be written: http is read-only. Choose a folder, s3:// or gs://.")
         self._objects = ObjectStore(url)
@@ -149,14 +142,19 @@ class RemoteStore(OutputStore):
         """Fills the folder from the URL."""
         for name in (CHUNKS, REPAIRS):
             make_folder(self.state / name)
-        self._objects.sizes = {name: size for name, size in self._objects.listing().items() if _is_mirrored(name)}
-        self._objects.for_each(self._mirror, self._objects.sizes)
+        self._objects.sizes = {
+            name: size
+            for name, size in self._objects.listing().items()
+            if is_dataset_file(name) or name in _STATE_FILES or _CHUNK_FILE.fullmatch(name)
+        }
 
-    def _mirror(self, name: str) -> None:
-        if (is_dataset_file(name) and name not in _READ) or name.endswith(".tar"):
-            _sparse_placeholder(self.folder / name, self._objects.sizes[name])
-        else:
-            self._objects.download(name, self.folder / name)
+        def mirror_one(name: str) -> None:
+            if (is_dataset_file(name) and name not in _READ) or name.endswith(".tar"):
+                _sparse_placeholder(self.folder / name, self._objects.sizes[name])
+            else:
+                self._objects.download(name, self.folder / name)
+
+        self._objects.for_each(mirror_one, self._objects.sizes)
 
     def sync_cleared(self) -> None:
         deleted = [name for name in self._objects.sizes if not (self.folder / name).exists()]
@@ -168,23 +166,21 @@ class RemoteStore(OutputStore):
     def commit_all(self, chunks: Iterator[ChunkOutcome], folder: Path) -> Iterator[ChunkOutcome]:
         def commit_one(chunk: ChunkMarker) -> None:
             commit(folder, chunk)
-            self._commit(chunk, folder)
+            self._lock.require()
+            paths = (shard_path, rows_path, marker_path)
+            shard, rows, marker = (self.name(path(folder, chunk.number)) for path in paths)
+            self._objects.remove([name for name in (marker, shard) if name in self._objects.sizes])
+            if chunk.shard:
+                self._upload(shard)
+                _sparse_placeholder(self.folder / shard, chunk.shard.bytes)
+            self._upload(rows)
+            if not self._objects.create(marker, (self.folder / marker).read_bytes()):
+                raise FaceganError(f"Another facegan prep has written {self.where}/{marker}, so this run stops.")
 
         try:  # nothing may be written once the lock is released
             yield from commit_in_background(chunks, commit_one, _UPLOADS, self._objects.stopping.set)
         finally:
             self._objects.stopping.clear()
-
-    def _commit(self, chunk: ChunkMarker, folder: Path) -> None:
-        self._lock.require()
-        shard, rows, marker = (self.name(path(folder, chunk.number)) for path in (shard_path, rows_path, marker_path))
-        self._objects.remove([name for name in (marker, shard) if name in self._objects.sizes])
-        if chunk.shard:
-            self._upload(shard)
-            _sparse_placeholder(self.folder / shard, chunk.shard.bytes)
-        self._upload(rows)
-        if not self._objects.create(marker, (self.folder / marker).read_bytes()):
-            raise FaceganError(f"Another facegan prep has written {self.where}/{marker}, so this run stops.")
 
     @contextlib.contextmanager
     def open_shard(self, shard: Path) -> Iterator[Path]:
@@ -236,14 +232,10 @@ class RemoteStore(OutputStore):
         self._objects.remove([JOURNAL_FILE])
 
     def _write_journal(self, journal: Journal) -> None:
-        self._objects.write(JOURNAL_FILE, json.dumps(journal.to_json()).encode())
+        self._objects.write(JOURNAL_FILE, json.dumps(vars(journal)).encode())
 
     def _upload(self, name: str) -> None:
         self._objects.upload(name, self.folder / name)
-
-
-def _is_mirrored(name: str) -> bool:
-    return is_dataset_file(name) or name in _STATE_FILES or bool(_CHUNK_FILE.fullmatch(name))
 
 
 def _sparse_placeholder(path: Path, size: int) -> None:
@@ -253,6 +245,113 @@ def _sparse_placeholder(path: Path, size: int) -> None:
         path.unlink(missing_ok=True)
         path.touch()
         os.truncate(path, size)
+
+
+class ObjectStore:
+    """Files at an fsspec URL, by their names below it. Requests are retried; failures are `RemoteUnavailable`."""
+
+    def __init__(self, url: str) -> None:
+        self.where = url.rstrip("/")
+        self._fs, top = filesystem(url)
+        self._top = top.rstrip("/")
+        self.sizes: dict[str, int] = {}  # of the files at the URL, as listed or written by this run
+        self.stopping = threading.Event()  # while set, no upload starts
+
+    def _path(self, name: str) -> str:
+        return f"{self._top}/{name}"
+
+    def listing(self) -> dict[str, int]:
+        """Sizes of all files at the URL, by name."""
+
+        def find() -> dict[str, Any]:
+            self._fs.invalidate_cache()
+            with contextlib.suppress(FileNotFoundError):
+                return self._fs.find(self._top, detail=True)
+            return {}
+
+        prefix = self._fs._strip_protocol(self._top).rstrip("/") + "/"
+        return {path.removeprefix(prefix): int(info["size"] or 0) for path, info in retry(find).items()}
+
+    def read(self, name: str) -> bytes | None:
+        """A small file, or None if it is missing."""
+
+        def cat() -> bytes | None:
+            with contextlib.suppress(FileNotFoundError):
+                return self._fs.cat_file(self._path(name))
+            return None
+
+        return retry(cat)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Creates a file; False if it exists with other bytes."""
+
+        def put() -> bool:
+            try:
+                self._fs.pipe_file(self._path(name), data, mode="create")
+            except FileExistsError:
+                return self.read(name) == data  # an earlier try arrived, and only its answer was lost
+            return True
+
+        created = retry(put)
+        if created:
+            self.sizes[name] = len(data)
+        return created
+
+    def write(self, name: str, data: bytes) -> None:
+        retry(lambda: self._fs.pipe_file(self._path(name), data))
+        self.sizes[name] = len(data)
+
+    def upload(self, name: str, path: Path) -> None:
+        """Uploads a file and reads it back: size and checksum must match."""
+        size, sha256 = path.stat().st_size, sha256_file(path)
+
+        def put() -> None:
+            if self.stopping.is_set():
+                raise RemoteUnavailable("the run was stopped")
+            self._fs.put_file(str(path), self._path(name))
+            self._fs.invalidate_cache()
+            arrived = self.sizes[name] = self._fs.info(self._path(name))["size"]
+            if arrived != size or self.sha256(name) != sha256:
+                raise OSError(f"{arrived:,} bytes of {name} arrived, which differ from the {size:,} sent")
+
+        retry(put)
+
+    def download(self, name: str, path: Path) -> None:
+        """Writes a file of `sizes` to ``path``."""
+        with disk_errors(path.parent), path.open("wb") as file:
+            for piece in self._pieces(name):
+                file.write(piece)
+
+    def sha256(self, name: str) -> str:
+        """Of a file of `sizes`, by reading it."""
+        digest = hashlib.sha256()
+        for piece in self._pieces(name):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        size = self.sizes[name]
+        for start in range(0, size, _PIECE_BYTES):
+            yield read_range(self._fs, self._path(name), start, min(start + _PIECE_BYTES, size))
+
+    def copy(self, source: str, name: str) -> None:
+        """Copies inside the store, if its protocol can."""
+        retry(lambda: self._fs.cp_file(self._path(source), self._path(name)))
+        self.sizes[name] = self.sizes.get(source, 0)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Deletes files; missing ones are ignored."""
+
+        def remove_one(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self._path(name))
+            self.sizes.pop(name, None)
+
+        self.for_each(lambda name: retry(lambda: remove_one(name)), names)
+
+    def for_each(self, do: Callable[[str], None], names: Iterable[str]) -> None:
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(do, list(names)))
 
 
 class RemoteLock:
@@ -268,10 +367,7 @@ class RemoteLock:
 
     @contextlib.contextmanager
     def held(self, force: bool) -> Iterator[None]:
-        """
-        Raises:
-            FaceganError: another run holds it.
-        """
+        """Raises FaceganError if another run holds it."""
         while not self._objects.create(LOCK_FILE, self._own):
             holder = self._objects.read(LOCK_FILE)
             if holder is not None and not force and not _is_dead(holder):
@@ -290,10 +386,7 @@ class RemoteLock:
                     self._objects.remove([LOCK_FILE])
 
     def require(self) -> None:
-        """
-        Raises:
-            FaceganError: another run has taken it over.
-        """
+        """Raises FaceganError if another run has taken it over."""
         holder = self._objects.read(LOCK_FILE)
         if holder != self._own:
             by = f"was taken over by {_describe(holder)}" if holder else "was deleted"
@@ -314,13 +407,12 @@ def _is_dead(holder: bytes) -> bool:
     """Whether the process certainly ended; False for those of other machines."""
     try:
         found, own = parse_json(holder, LOCK_FILE), _this_process()
-        if not own["machine"] or (found["host"], found["machine"]) != (own["host"], own["machine"]):
-            return False
-        os.kill(int(found["process"]), 0)
+        if own["machine"] and (found["host"], found["machine"]) == (own["host"], own["machine"]):
+            os.kill(int(found["process"]), 0)
     except ProcessLookupError:
         return True
     except (DamagedFile, ValueError, KeyError, TypeError, OSError, OverflowError):
-        return False
+        pass
     return False
 
 

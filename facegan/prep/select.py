@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from facegan.errors import DamagedFile, DatasetError, SettingsError, one_of
 from facegan.faces.crop import grey
 from facegan.files import TEMPORARY, atomic_dir, parsing, require_empty, write_bytes
 from facegan.prep.inspect import copy_origin
-from facegan.prep.preview import draw_preview, png_bytes
+from facegan.prep.preview import draw_preview, picture_bytes
 from facegan.prep.request import short, with_defaults
 from facegan.shards.checksums import check_photos, check_shard, see_verify
 from facegan.shards.dataset import DatasetWriter
@@ -66,34 +65,27 @@ def select(
 
     Images are copied byte for byte, or converted to ``config.channels`` (one, by `facegan.faces.crop.grey`) and
     area-averaged to ``config.size``. JSON is copied. The new dataset counts only photographs whose faces were taken.
-    ``new`` appears once it is complete.
-
-    Args:
-        outs: datasets of ``facegan prep`` or ``facegan select`` with the same settings.
-        new: the new dataset's folder; missing or empty.
-        console: shows progress; silent if None.
+    ``new``, a missing or empty folder, appears once it is complete.
 
     Raises:
         SettingsError: the condition is invalid, or size or channels exceed those of a dataset.
-        DatasetError: the datasets do not match, are damaged, or contain no matching face.
-        FaceganError: ``new`` is not empty.
-        DiskError: ``new`` cannot be written.
+        DatasetError: the datasets have other settings, are damaged, or contain no matching face.
     """
-    config, console, new = config or SelectConfig(), console or Console(quiet=True), Path(new)
+    config, new = config or SelectConfig(), Path(new)
     sources = [SourceDataset(Path(out)) for out in outs]
     settings = _settings(sources, config)
     with atomic_dir(new) as folder, _progress(sources, console) as progress, ExitStack() as stack:
         writer = DatasetWriter(folder)
-        copier = _Copier(writer, settings, stack)
-        writer.write_photos(copier.tables(select_samples(sources, config, progress)))
+        selections = select_samples(sources, config, progress)
+        writer.write_photos(_copied(selections, writer, settings, stack))
         if not writer.shards:
             where = f" matches --where {config.where}" if config.where else " is left"
             raise DatasetError(f"No face{where}: nothing was written.")
         writer.shards.sort(key=lambda entry: (SPLITS.index(entry.split), entry.name))
         names = {source.info.data_set for source in sources}
         info = writer.info(settings, _versions(sources), data_set=names.pop() if len(names) == 1 else "")
-        paths = [(folder / entry.name, entry.samples) for entry in info.shards]
-        write_bytes(folder / PREVIEW_FILE, png_bytes(draw_preview(paths, [], {}, info.totals.kept)))
+        files = {entry.name: folder / entry.name for entry in info.shards}
+        write_bytes(folder / PREVIEW_FILE, picture_bytes(draw_preview(info, files)))
         copy_origin([source.folder for source in sources], folder)
         writer.write(info)
     totals = info.totals
@@ -108,28 +100,22 @@ def plan_select(
     console: Console | None = None,
 ) -> SelectResult:
     """Counts what `select` would take with the same arguments. Touches nothing; raises the same errors."""
-    config, console = config or SelectConfig(), console or Console(quiet=True)
+    config = config or SelectConfig()
     require_empty(Path(new))
     sources = [SourceDataset(Path(out)) for out in outs]
     _settings(sources, config)
     with _progress(sources, console) as progress:
-        counts = Counter[str]()
-        for selection in select_samples(sources, config, progress):
-            counts.update(samples=len(selection.keys), photos=1)
-    return SelectResult(counts["samples"], counts["photos"], 0, 0, str(new))
+        counts = [len(selection.keys) for selection in select_samples(sources, config, progress)]
+    return SelectResult(sum(counts), len(counts), 0, 0, str(new))
 
 
-def _progress(sources: list[SourceDataset], console: Console) -> AbstractContextManager[Progress]:
-    return console.progress(sum(source.info.totals.photos for source in sources), "photographs")
+def _progress(sources: list[SourceDataset], console: Console | None) -> AbstractContextManager[Progress]:
+    total = sum(source.info.totals.photos for source in sources)
+    return (console or Console(quiet=True)).progress(total, "photographs")
 
 
 def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, Any]:
-    """The new dataset's settings.
-
-    Raises:
-        SettingsError: ``size`` is larger than a dataset's, or ``channels`` more than it has.
-        DatasetError: the datasets' settings differ, or none has a requested split.
-    """
+    """The new dataset's settings, if those of the others allow them."""
     first = sources[0]
     converted = {SELECTED, *(name for name in _CONVERSIONS if getattr(config, name))}
     for other in sources[1:]:
@@ -141,32 +127,23 @@ def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, A
                     f"{shown(name)} = {short(b.get(name))}.\n{_CONVERSIONS.get(name, 'Prepare one of them again')}."
                 )
     for source in sources:
-        size, channels = source.info.settings["size"], source.info.channels
-        if config.size and config.size > size:
-            raise SettingsError(
-                f"--size {config.size}: the faces of {source.folder} have {size} pixels, and select cannot enlarge "
-                f"them.\nPrepare the photographs again: facegan prep --size {config.size}"
-            )
-        if config.channels and config.channels > channels:
-            raise SettingsError(
-                f"--set select.channels={config.channels}: the faces of {source.folder} are grey.\n"
-                "Prepare the photographs again: facegan prep --set prep.channels=3"
-            )
+        for name, has in (("size", source.info.settings["size"]), ("channels", source.info.channels)):
+            if (wanted := getattr(config, name) or has) > has:
+                raise SettingsError(
+                    f"select.{name} = {wanted}: the faces of {source.folder} have {name} = {has}. It cannot grow.\n"
+                    f"Prepare the photographs again: facegan prep --set prep.{name}={wanted}"
+                )
     available = [split for split in SPLITS if any(source.info.split_shards(split) for source in sources)]
     for split in config.splits:
         if split not in available:
             raise DatasetError(f"There is no split '{split}'. Available: {one_of(available or ['none'])}.")
     settings = first.info.settings
+    selected = config.model_dump(include={"where", "limit"}) | {"splits": config.splits}
     return {
         **settings,
         "size": config.size or settings["size"],
         "channels": config.channels or first.info.channels,
-        SELECTED: {
-            "where": config.where,
-            "limit": config.limit,
-            "splits": config.splits,
-            "from": [source.info.fingerprint for source in sources],
-        },
+        SELECTED: selected | {"from": [source.info.fingerprint for source in sources]},
     }
 
 
@@ -176,18 +153,6 @@ def _versions(sources: list[SourceDataset]) -> dict[str, str]:
     return {
         name: ", ".join(dict.fromkeys(source.info.versions.get(name, "none") for source in sources)) for name in names
     }
-
-
-@dataclass(frozen=True)
-class Selection:
-    """A photograph, by its row of photos.parquet, and the keys of the samples that are taken."""
-
-    source: SourceDataset
-    row: dict[str, Any]
-    keys: list[str]
-
-    def sample(self, key: str) -> tuple[bytes, bytes]:
-        return self.source.read(self.row["shard"], key)
 
 
 class SourceDataset:
@@ -203,11 +168,7 @@ class SourceDataset:
         self._samples: dict[str, Sample] = {}
 
     def read(self, shard: str, key: str) -> tuple[bytes, bytes]:
-        """A sample's image and JSON as they are in the shard.
-
-        Raises:
-            DatasetError: the dataset is damaged.
-        """
+        """A sample's image and JSON as they are in the shard."""
         opened = self._shard if shard == self._name and self._shard else self._open(shard)
         sample = self._samples.get(key)
         if sample is None or sample.meta is None:
@@ -245,13 +206,23 @@ class SourceDataset:
             self._shard = None
 
 
-_Seen = dict[str, tuple[SourceDataset, str, list[str]]]  # by path: the first dataset that has it, its shard, its keys
+@dataclass(frozen=True)
+class Selection:
+    """A photograph, by its row of photos.parquet, and the keys of the samples that are taken."""
+
+    source: SourceDataset
+    row: dict[str, Any]
+    keys: list[str]
+
+    def read(self) -> list[tuple[bytes, bytes]]:
+        """Image and JSON of each sample."""
+        return [self.source.read(self.row["shard"], key) for key in self.keys]
 
 
 def select_samples(sources: list[SourceDataset], config: SelectConfig, progress: Progress) -> Iterator[Selection]:
     """The photographs with matching faces, in order, each once."""
     where = Where(config.where) if config.where else None
-    seen: _Seen = {}
+    seen: dict[str, Selection] = {}  # by path: the first dataset that has it
     left = config.limit
     for source in sources:
         check_photos(source.folder, source.info)
@@ -296,26 +267,23 @@ def _matching(
     yield from (Selection(source, rows[i], taken) for i, taken in chosen.items())
 
 
-def _is_new(found: Selection, seen: _Seen) -> bool:
-    """False if an earlier dataset has the same samples.
-
-    Raises:
-        DatasetError: it has other samples under the same names.
-    """
+def _is_new(found: Selection, seen: dict[str, Selection]) -> bool:
+    """False if an earlier dataset has the same samples; raises DatasetError if it has others under their names."""
     path = found.row["path"]
-    first, shard, keys = seen.setdefault(path, (found.source, found.row["shard"], found.keys))
-    if first is found.source:
+    few = {"shard": found.row["shard"]}  # there may be millions of them
+    first = seen.setdefault(path, Selection(found.source, few, found.keys))
+    if first.source is found.source:
         return True
-    if keys != found.keys or any(first.read(shard, key) != found.sample(key) for key in keys):
+    if first.keys != found.keys or first.read() != found.read():
         raise DatasetError(
-            f"{first.folder} and {found.source.folder} have different samples {shown(found.keys[0])} "
+            f"{first.source.folder} and {found.source.folder} have different samples {shown(found.keys[0])} "
             f"(of {shown(path)}).\nSelect from one of them, or prepare one from a parent folder, so that paths differ."
         )
     return False
 
 
 @dataclass
-class _OpenShard:
+class _NewShard:
     """A shard being written, and the rows of its photographs."""
 
     name: str
@@ -325,57 +293,43 @@ class _OpenShard:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-class _Copier:
-    """Copies samples into new shards, one per split at a time."""
+def _copied(
+    selections: Iterator[Selection], dataset: DatasetWriter, settings: dict[str, Any], stack: ExitStack
+) -> Iterator[pa.Table]:
+    """Copies samples into new shards, one per split at a time, and yields the rows of each once it is written."""
+    writing: dict[str, _NewShard] = {}
 
-    def __init__(self, dataset: DatasetWriter, settings: dict[str, Any], stack: ExitStack) -> None:
-        self._dataset, self._settings, self._stack = dataset, settings, stack
-
-    def tables(self, selections: Iterator[Selection]) -> Iterator[pa.Table]:
-        """Yields the rows of each shard once it is written."""
-        writing: dict[str, _OpenShard] = {}
-        for selection in selections:
-            split = selection.row["split"]
-            shard = writing.get(split)
-            # A photograph's faces stay together.
-            if shard and shard.samples + len(selection.keys) > self._settings["shard_size"]:
-                yield self._close(shard)
-                shard = None
-            if shard is None:
-                shard = writing[split] = self._start(split)
-            self._add(shard, selection)
-        for split in SPLITS:
-            if split in writing:
-                yield self._close(writing[split])
-
-    def _start(self, split: str) -> _OpenShard:
-        name, folder = self._dataset.new_name(split), self._dataset.folder
-        writer = self._stack.enter_context(ShardWriter(folder / name, folder / f".{name}{TEMPORARY}"))
-        return _OpenShard(name, split, writer)
-
-    def _add(self, shard: _OpenShard, selection: Selection) -> None:
-        info, settings = selection.source.info, self._settings
-        is_converted = (info.settings["size"], info.channels) != (settings["size"], settings["channels"])
-        for key in selection.keys:
-            image, meta = selection.sample(key)
-            if is_converted:
-                image = _convert(image, settings, key, selection.source.folder)
-            shard.writer.add(key, settings["format"], image, meta)
-        shard.samples += len(selection.keys)
-        shard.rows.append({**selection.row, "keys": selection.keys, "shard": shard.name})
-
-    def _close(self, shard: _OpenShard) -> pa.Table:
+    def close(shard: _NewShard) -> pa.Table:
         stats = shard.writer.commit()
         if stats is not None:
-            self._dataset.add_shard(shard.name, shard.split, vars(stats))
+            dataset.add_shard(shard.name, shard.split, vars(stats))
         return pa.Table.from_pylist(shard.rows, schema=SCHEMA)
 
+    for selection in selections:
+        split = selection.row["split"]
+        shard = writing.get(split)
+        # A photograph's faces stay together.
+        if shard and shard.samples + len(selection.keys) > settings["shard_size"]:
+            yield close(shard)
+            shard = None
+        if shard is None:
+            name, folder = dataset.new_name(split), dataset.folder
+            writer = stack.enter_context(ShardWriter(folder / name, folder / f".{name}{TEMPORARY}"))
+            shard = writing[split] = _NewShard(name, split, writer)
+        for key, (image, meta) in zip(selection.keys, selection.read(), strict=True):
+            shard.writer.add(key, settings["format"], _converted(image, settings, key, selection.source), meta)
+        shard.samples += len(selection.keys)
+        shard.rows.append({**selection.row, "keys": selection.keys, "shard": shard.name})
+    yield from (close(writing[split]) for split in SPLITS if split in writing)
 
-def _convert(image: bytes, settings: dict[str, Any], key: str, folder: Path) -> bytes:
+
+def _converted(image: bytes, settings: dict[str, Any], key: str, source: SourceDataset) -> bytes:
     """The image with the new dataset's size and channels."""
+    size, channels = settings["size"], settings["channels"]
+    if (source.info.settings["size"], source.info.channels) == (size, channels):
+        return image
     rgb = decode_image(image)
     if rgb is None:
-        raise DatasetError(f"The face {shown(key)} cannot be decoded.\n{see_verify(folder, deep=True)}")
-    pixels, size = grey(rgb) if settings["channels"] == 1 else rgb, settings["size"]
-    small = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-    return encode_image(small.reshape(size, size, settings["channels"]), settings["format"])
+        raise DatasetError(f"The face {shown(key)} cannot be decoded.\n{see_verify(source.folder, deep=True)}")
+    small = cv2.resize(grey(rgb) if channels == 1 else rgb, (size, size), interpolation=cv2.INTER_AREA)
+    return encode_image(small.reshape(size, size, channels), settings["format"])

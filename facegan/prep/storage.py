@@ -14,12 +14,12 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facegan.errors import DamagedFile, DatasetError
-from facegan.files import disk_errors, fsync, make_folder, parse_json, parsing, read_json, sha256_file, write_json
+from facegan.files import disk_errors, fsync, parse_json, parsing, read_json, sha256_file, write_json
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit
 from facegan.shards.format import (
     CARD_NAME,
@@ -37,58 +37,44 @@ JOURNAL_FILE = f"{STATE_FOLDER}/journal.json"
 SETTINGS_FILE = f"{STATE_FOLDER}/settings.json"
 CHUNK_PATTERN = rf"{re.escape(STATE_FOLDER)}/({CHUNKS}|{REPAIRS})/\d{{6,}}"
 _SOURCE = re.compile(rf"{CHUNK_PATTERN}\.tar|{re.escape(STATE_FOLDER)}/{FINAL}/[^/]+")
+_SHARD_OR_CARD = re.compile(f"{SHARD_NAME.pattern}|{CARD_NAME.pattern}")
 _FLUSHES = 4  # concurrent: a disk is slow, and workers continue meanwhile
 
 
 def is_dataset_file(name: str) -> bool:
-    is_table = name in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE)
-    return is_table or bool(SHARD_NAME.fullmatch(name) or CARD_NAME.fullmatch(name))
+    return name in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE) or bool(_SHARD_OR_CARD.fullmatch(name))
 
 
 def require_dataset_folder(out: Path) -> None:
-    """
-    Raises:
-        DatasetError: ``out`` contains files that are not a dataset.
-    """
+    """Raises DatasetError if ``out`` contains files that are not a dataset."""
     with disk_errors(out):
-        if not out.exists() or (out / STATE_FOLDER).is_dir() or _is_dataset_json(out / DATASET_FILE):
+        if not out.exists() or (out / STATE_FOLDER).is_dir():
             return
-        if not out.is_dir() or any(out.iterdir()):
+        found = _read_record(out / DATASET_FILE)  # facegan's, of any version: StyleGAN's has that name too
+        if not (found and {"settings", "shards"} <= found.keys()) and (not out.is_dir() or any(out.iterdir())):
             raise DatasetError(f"{out} is not empty and is not a dataset. Choose a new folder.")
 
 
-def _is_dataset_json(path: Path) -> bool:
-    """Whether a dataset.json is facegan's, of any version: StyleGAN's has that name too."""
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None if there is no such file, or it is damaged."""
     try:
         found = read_json(path)
     except (OSError, DamagedFile):
-        return False
-    return isinstance(found, dict) and {"settings", "shards"} <= found.keys()
+        return None
+    return found if isinstance(found, dict) else None
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The last step of a run, decided and to be carried out.
+    """The last step of a run, decided and to be carried out."""
 
-    Attributes:
-        files: the dataset's new files, and for each the file in ``.facegan`` that becomes it.
-        remove: files that no longer belong to the dataset.
-        clear: the folder of chunks to delete.
-    """
-
-    files: dict[str, str]
-    remove: list[str]
-    clear: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    files: dict[str, str]  # the dataset's new files, and for each the file in ``.facegan`` that becomes it
+    remove: list[str]  # files that no longer belong to the dataset
+    clear: str  # the folder of chunks to delete
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Journal:
-        """
-        Raises:
-            DatasetError: it names anything but files of a dataset and of its state: it may come from elsewhere.
-        """
+        """Raises DatasetError if it names anything but a dataset's files and state: it may come from elsewhere."""
         try:
             with parsing(where):
                 journal = cls(**parse_json(data, where))
@@ -106,30 +92,19 @@ class Journal:
 
 
 class OutputStore:
-    """A dataset's folder on this machine.
-
-    Attributes:
-        where: its name for the user.
-    """
+    """A dataset's folder on this machine. ``where`` is its name for the user."""
 
     def __init__(self, folder: Path, where: str = "") -> None:
         self.folder, self.where = folder, where or str(folder)
-
-    @property
-    def state(self) -> Path:
-        return self.folder / STATE_FOLDER
+        self.state = folder / STATE_FOLDER
 
     def existing(self) -> DatasetInfo | None:
         """The complete dataset in the folder, if there is one."""
         return DatasetInfo.read(self.folder) if (self.folder / DATASET_FILE).is_file() else None
 
     def stored_settings(self) -> dict[str, Any] | None:
-        """The settings of the last run into the folder, finished or not."""
-        try:
-            found = read_json(self.folder / SETTINGS_FILE)
-        except (OSError, DamagedFile):
-            return None  # never started, or killed before the first photograph
-        return found if isinstance(found, dict) else None
+        """The settings of the last run into the folder, finished or not; None before its first photograph."""
+        return _read_record(self.folder / SETTINGS_FILE)
 
     def sync_cleared(self) -> None:
         """Called once the folder is cleared for a run: what is deleted here is deleted for good."""
@@ -157,16 +132,11 @@ class OutputStore:
     def publish(self, journal: Journal) -> None:
         """Makes the folder the dataset that the journal describes."""
         fsync(self.state / FINAL)
-        write_json(self.folder / JOURNAL_FILE, journal.to_json())
-        self.replay()
-
-    def recover(self, drop: bool) -> None:
-        """Carries out the journal of a run that was killed, or drops it."""
-        if drop:
-            (self.folder / JOURNAL_FILE).unlink(missing_ok=True)
+        write_json(self.folder / JOURNAL_FILE, vars(journal))
         self.replay()
 
     def replay(self) -> None:
+        """Carries out the journal, if there is one: a run may have been killed since it was written."""
         out, path, final = self.folder, self.folder / JOURNAL_FILE, self.state / FINAL
         if not path.is_file():
             return
@@ -183,11 +153,6 @@ class OutputStore:
             path.unlink()
             shutil.rmtree(self.state / journal.clear, ignore_errors=True)
             shutil.rmtree(final, ignore_errors=True)
-
-    def new_final_folder(self) -> Path:
-        """An empty folder for the files of the dataset besides its shards."""
-        shutil.rmtree(self.state / FINAL, ignore_errors=True)
-        return make_folder(self.state / FINAL)
 
     def name(self, path: Path) -> str:
         """A file's name below the folder."""

@@ -221,7 +221,7 @@ def _prep(experiment: Experiment) -> Stage:
     def request() -> PrepareRequest:
         from facegan.prep.request import PrepareRequest
 
-        return PrepareRequest.of_config(source, str(out), photos, config)
+        return PrepareRequest(source, out, config, photos)
 
     def summary(result: dict[str, Any]) -> str:
         kept, count, faces = result["kept"], result["photos"], result["faces"]

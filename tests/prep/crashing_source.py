@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.prep import prepare as module
+from facegan.prep import plan as module
 from facegan.prep.prepare import PrepResult, prepare
 from facegan.prep.sources.base import Entry
 from facegan.prep.sources.folder import Folder

@@ -35,12 +35,9 @@ def fill_folder(top: Path, photo: bytes, outside: Path) -> dict[bytes, str]:
     (outside / "secret.jpg").write_bytes(photo)
     (top / "inside link.jpg").symlink_to("same.jpg")
     (top / "link to a folder").symlink_to("deep")
-    for name, target in [
-        ("out.jpg", outside / "secret.jpg"),
-        ("up.jpg", "../outside/secret.jpg"),
-        ("no.jpg", "none.jpg"),
-    ]:
-        (top / f"link {name}").symlink_to(target)
+    (top / "link out.jpg").symlink_to(outside / "secret.jpg")
+    (top / "link up.jpg").symlink_to("../outside/secret.jpg")
+    (top / "link no.jpg").symlink_to("none.jpg")
     (top / "circle.jpg").symlink_to("circle.jpg")
     (top / "outside").symlink_to(outside)
     os.mkfifo(top / "pipe.jpg")
@@ -78,12 +75,9 @@ def make_tar(path: Path, photo: bytes, photographs: dict[bytes, bytes]) -> dict[
         add(b"passwd.jpg", kind=tarfile.SYMTYPE, link="/etc/passwd")
         add(b"up.jpg", kind=tarfile.SYMTYPE, link="../../../../etc/passwd")
         add(b"circle.jpg", kind=tarfile.SYMTYPE, link="circle.jpg")
-        for name, kind in [
-            (b"device.jpg", tarfile.CHRTYPE),
-            (b"disk.jpg", tarfile.BLKTYPE),
-            (b"fifo.jpg", tarfile.FIFOTYPE),
-        ]:
-            add(name, kind=kind)
+        add(b"device.jpg", kind=tarfile.CHRTYPE)
+        add(b"disk.jpg", kind=tarfile.BLKTYPE)
+        add(b"fifo.jpg", kind=tarfile.FIFOTYPE)
         add(b"a folder.jpg", kind=tarfile.DIRTYPE)
         add(b"inner.tar", bytes(10240))
         add(b"a tar.jpg", _small_tar(photo))
@@ -131,14 +125,7 @@ def make_zip(path: Path, photo: bytes) -> dict[bytes, str]:
             archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
             outcomes[stored or name.encode()] = outcome
 
-        for name in (
-            "with space.jpg",
-            "new\nline.jpg",
-            "smile \N{GRINNING FACE}.jpg",
-            "same.jpg",
-            "Same.jpg",
-            "same.png",
-        ):
+        for name in ("with space.jpg", "new\nline.jpg", "smile \N{GRINNING FACE}.jpg", "Same.jpg", "same.png"):
             add(name, photo)
         add("/etc/cron.d/evil.jpg", photo, b"etc/cron.d/evil.jpg")
         add("../../up.jpg", photo)
@@ -146,16 +133,10 @@ def make_zip(path: Path, photo: bytes) -> dict[bytes, str]:
         link = zipfile.ZipInfo("link.jpg")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
-        for name, outcome in [
-            ("encrypted", UNREADABLE),
-            ("grows", UNREADABLE),
-            ("shrinks", KEPT),
-            ("huge", TOO_LARGE),
-            ("damaged", UNREADABLE),
-            ("unknown method", UNREADABLE),
-            ("moved", UNREADABLE),
-        ]:
-            add(f"{name}.jpg", photo, outcome=outcome)
+        for name in ("encrypted", "grows", "damaged", "unknown method", "moved"):
+            add(f"{name}.jpg", photo, outcome=UNREADABLE)
+        add("shrinks.jpg", photo)
+        add("huge.jpg", photo, outcome=TOO_LARGE)
         archive.writestr("bomb.jpg", bytes(100 << 20))
         outcomes[b"bomb.jpg"] = UNREADABLE
     with zipfile.ZipFile(path, "a") as archive:

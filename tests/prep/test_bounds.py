@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from facegan.errors import DamagedSourceError, DatasetError, DiskError, SourceError
+from facegan.errors import DamagedSourceError, DatasetError, SourceError
 from facegan.prep.sources import open_source
 from facegan.prep.sources.parquet import TableReader
 from facegan.unpack import MAX_PHOTO_BYTES
 from tests.cli.run import facegan
-from tests.prep.listing import Listing, make_tar, read_all
+from tests.prep.listing import Listing, read_all
 
 SMALL = 1 << 20
 
@@ -71,14 +71,6 @@ def test_raised_limit_is_respected(tmp_path: Path, small: None) -> None:
         assert reader.read(entry) == photo
 
 
-def test_unpacking_stops_before_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_tar(tmp_path / "x.tar", [("1.jpg", bytes(100_000))])
-    (tmp_path / "x.tar.gz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
-    monkeypatch.setattr("facegan.unpack.shutil.disk_usage", lambda folder: type("Disk", (), {"free": 50_000}))
-    with pytest.raises(DiskError, match=r"full|room"):
-        read_all(tmp_path / "x.tar.gz")
-
-
 def test_long_tar_header_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "x.tar").open("wb") as file:  # 8 GB of nothing
         file.write(header("././@LongLink", 8 << 30, tarfile.GNUTYPE_LONGNAME))
@@ -107,18 +99,10 @@ def many_names(path: Path, names: int, method: int = zipfile.ZIP_STORED, photo: 
     return path
 
 
-@pytest.mark.parametrize("names", [2, 2000])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_overlapping_zip_members_are_refused(tmp_path: Path, names: int, method: int) -> None:
-    refused(many_names(tmp_path / "x.zip", names, method), "has members that overlap")
+def test_overlapping_zip_members_are_refused(tmp_path: Path, method: int) -> None:
+    refused(many_names(tmp_path / "x.zip", 2, method), "has members that overlap")
     assert len(read_all(many_names(tmp_path / "one.zip", 1, method))) == 1
-
-
-def test_total_of_zip_members_is_bounded(tmp_path: Path, small: None) -> None:
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for i in range(9):
-            archive.writestr(f"{i}.jpg", bytes(SMALL // 2))
-    refused(tmp_path / "x.zip")
 
 
 def test_too_many_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,23 +140,14 @@ def test_arrays_larger_than_their_file(tmp_path: Path, lie: str, suffix: str) ->
     refused(path, r"x\.np. (is incomplete|has no readable|is not a readable \.npz)")
 
 
-@pytest.mark.parametrize("shape", [(10**9, 0, 64), (10**9, 64, 0), (10**9, 28, 28, 0)])
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_images_without_pixels_are_refused(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
-    path = tmp_path / f"x{suffix}"
-    path.write_bytes(npy(shape))
-    if suffix == ".npz":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("images.npy", npy(shape))
-    with pytest.raises(SourceError, match=r"Photographs are uint8|no uint8 array"):
-        Listing(path)
-
-
-def test_npz_of_too_many_arrays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [(10**9, 0, 64), (10**9, 28, 28, 0)])
+def test_images_without_pixels_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    (tmp_path / "x.npy").write_bytes(npy(shape))
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
-        for i in range(101):
-            archive.writestr(f"{i}.npy", npy((1, 2, 2), data=bytes(4)))
-    refused(tmp_path / "x.npz", r"is not a readable .npz \(101 members, 100 at most\)")
+        archive.writestr("images.npy", npy(shape))
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(SourceError, match=r"Photographs are uint8|no uint8 array"):
+            Listing(tmp_path / name)
 
 
 def test_overlapping_npz_members_are_refused(tmp_path: Path) -> None:
@@ -212,16 +187,10 @@ def test_false_idx_headers_are_refused(tmp_path: Path) -> None:
         Listing(tmp_path / "train-images-idx3-ubyte")
 
 
-def dictionary_table(path: Path, photo: bytes, rows: int, groups: int = 1) -> Path:
-    """A table that stores a photograph once and has it in every row."""
-    table = pa.table({"image": [photo] * rows})
-    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30, data_page_size=1 << 30,
-                   row_group_size=rows // groups)  # fmt: skip
-    return path
-
-
 def test_oversized_row_group_costs_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
-    path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
+    """The table stores a photograph once and has it in every row."""
+    path, table = tmp_path / "x.parquet", pa.table({"image": [bytes(SMALL)] * 20})
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30, data_page_size=1 << 30)
     assert path.stat().st_size < 2_000
     monkeypatch.setattr("facegan.prep.sources.parquet.MAX_BYTES", SMALL)
     source = open_source(str(path))
@@ -230,10 +199,6 @@ def test_oversized_row_group_costs_its_rows(tmp_path: Path, monkeypatch: pytest.
         for entry in source.photos(Counter()):
             with pytest.raises(ValueError, match="unpacks to too much"):
                 reader.read(entry)
-
-
-def test_unpacked_table_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
-    path = dictionary_table(tmp_path / "x.parquet", bytes(SMALL), rows=20)
     monkeypatch.setattr("facegan.prep.sources.parquet._MAX_GROUP_BYTES", 1000)
     refused(path)
 
@@ -242,13 +207,6 @@ def test_names_of_tables_are_bounded(tmp_path: Path, small: None) -> None:
     names = ["n" * 100_000] * 50
     pq.write_table(pa.table({"image": [b"x"] * 50, "path": names}), tmp_path / "x.parquet", compression="zstd")
     refused(tmp_path / "x.parquet")
-
-
-def test_repeated_photos_in_a_table_read(tmp_path: Path) -> None:
-    """As in tables of captions, with five rows per photograph."""
-    photos = [os.urandom(3_000) for _ in range(20)]
-    pq.write_table(pa.table({"image": [photo for photo in photos for _ in range(5)]}), tmp_path / "x.parquet")
-    assert list(read_all(tmp_path / "x.parquet").values()) == [photo for photo in photos for _ in range(5)]
 
 
 def test_pipe_is_not_a_source(tmp_path: Path) -> None:

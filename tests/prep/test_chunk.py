@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from facegan.faces.detect import Face
 from facegan.shards.format import REASONS
+from facegan.shards.images import decode_image
 from facegan.shards.reader import Shard
 from tests.prep.fake import FakeDetector, Memory, bomb, face_at, noise, photo, run_chunk
 
@@ -30,10 +29,8 @@ FACELESS: dict = {"detector": "none"}
 PROVOKED: list[tuple[str, bytes, list[Face], dict]] = [
     ("", photo(), [GOOD], {}),
     ("unreadable", b"no picture", [GOOD], {}),
-    ("unreadable", b"", [GOOD], {}),
     ("unreadable", b"no picture", [], {**FACELESS, "crop": "squash"}),
     ("truncated", photo()[:-400], [GOOD], {}),
-    ("truncated", photo()[:-400], [], {**FACELESS, "crop": "dcgan108"}),
     ("too_large", bomb(), [GOOD], {}),
     ("no_face", photo(), [], {}),
     ("no_face", photo(), [], {"crop": "dcgan108"}),
@@ -46,15 +43,12 @@ PROVOKED: list[tuple[str, bytes, list[Face], dict]] = [
     ("off_edge", photo(), [face_at(10, 90)], {}),
     ("", photo(), [face_at(10, 90)], {"max_outside": 1.0}),
     ("", photo(), [face_at(10, 90)], {"crop": "dcgan108"}),  # the crop is inside, wherever the face is
-    ("", photo(), [GOOD], {"crop": "box", "min_face": 60}),
     ("too_small", photo(), [GOOD], {"crop": "box", "min_face": 61}),
     ("", photo(), [GOOD], {"crop": "box", "min_face": 61, "margin": 1.02}),  # the crop counts, not the face
     ("too_small", photo(), [GOOD], {"min_face": 97}),  # 2 × 1.8 × 0.4 × 60 = 86.4, 2 × 2 × 0.4 × 60 = 96
     ("", photo(), [GOOD], {"min_face": 96}),
     ("too_small", photo(), [], {**FACELESS, "crop": "squash", "min_face": 201}),
-    ("", photo(), [], {**FACELESS, "crop": "squash", "min_face": 200}),
     ("too_small", photo(107, 300), [], {**FACELESS, "crop": "dcgan108"}),
-    ("too_small", photo(107, 300), [GOOD], {"crop": "dcgan108"}),
     ("", photo(108, 108), [], {**FACELESS, "crop": "dcgan108"}),
     ("blurry", photo(), [GOOD], {"min_sharpness": 100}),
     ("", noise(), [GOOD], {"min_sharpness": 100}),
@@ -88,26 +82,13 @@ def test_rejected_photo_keeps_best_score(tmp_path: Path, reason: str, face: Face
     assert row.faces == (0 if face.score < 0.5 else 2)
 
 
-def test_large_photo_box_in_own_pixels(tmp_path: Path) -> None:
-    row = run_chunk(tmp_path, {b"1.jpg": photo(2401, 1601)}, FakeDetector(face_at(300, 200, 120, 0.1))).rows[0]
-    assert (row.reason, row.scores, row.box) == ("no_face", [0.1], [960.0, 560.0, 480.0, 480.0])
-
-
-@pytest.mark.parametrize("data", [b"no picture", photo()[:-400]])
-def test_undecodable_photo_has_no_score(tmp_path: Path, data: bytes) -> None:
-    result = run_chunk(tmp_path, {b"1.jpg": data}, FakeDetector(GOOD))
-    assert (result.rows[0].scores, result.rows[0].box, result.rejects[0].score) == ([], [], None)
-
-
 def test_all_reasons_are_provoked() -> None:
     of_the_run = {"duplicate", "unreachable"}  # found before the chunks, or by the source
     assert {reason for reason, *_ in PROVOKED if reason} == set(REASONS) - of_the_run
 
 
 def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from facegan.faces import decode as module
-
-    monkeypatch.setattr(module, "MAX_PIXELS", 200 * 199)
+    monkeypatch.setattr("facegan.faces.decode.MAX_PIXELS", 200 * 199)
     assert reason_of(tmp_path, photo(), GOOD) == "too_large"
 
 
@@ -135,13 +116,13 @@ def test_unreadable_file_is_unreachable(tmp_path: Path, monkeypatch: pytest.Monk
 def test_best_face_is_near_centre(tmp_path: Path) -> None:
     near, far = face_at(100, 100, score=0.8), face_at(40, 100, 40, score=0.9)
     run_chunk(tmp_path, {b"1.jpg": photo()}, FakeDetector(far, near))
-    assert meta(tmp_path, "000000.tar")[0]["box"] == [70.0, 70.0, 60.0, 60.0]
+    assert metas(tmp_path)[0]["box"] == [70.0, 70.0, 60.0, 60.0]
 
 
 def test_upright_face_beats_inverted_ghost(tmp_path: Path) -> None:
     ghost, upright = face_at(100, 100, upside_down=True, score=0.95), face_at(90, 100, score=0.6)
     assert reason_of(tmp_path, photo(), ghost, upright) == ""
-    assert meta(tmp_path, "000000.tar")[0]["score"] == 0.6
+    assert metas(tmp_path)[0]["score"] == 0.6
 
 
 def test_all_faces_have_own_keys(tmp_path: Path) -> None:
@@ -149,11 +130,11 @@ def test_all_faces_have_own_keys(tmp_path: Path) -> None:
     row = run_chunk(tmp_path, {b"a.png": photo(kind="PNG")}, FakeDetector(*faces), faces="all").rows[0]
     assert row.keys == ["a=2Epng", "a=2Epng=f1"]  # the third is off the edge
     assert (row.faces, row.scores) == (3, [0.7, 0.9, 0.8])
-    assert [m["score"] for m in meta(tmp_path, "000000.tar")] == [0.9, 0.7]
+    assert [m["score"] for m in metas(tmp_path)] == [0.9, 0.7]
 
 
-def meta(tmp_path: Path, name: str) -> list[dict]:
-    shard = Shard(tmp_path / name)
+def metas(tmp_path: Path) -> list[dict]:
+    shard = Shard(tmp_path / "000000.tar")
     return [json.loads(bytes(shard.read(sample.meta))) for sample in shard.samples if sample.meta]
 
 
@@ -162,22 +143,14 @@ def test_row_and_json_describe_photo(tmp_path: Path) -> None:
     row = run_chunk(tmp_path, {b"x y.jpg": data}, FakeDetector(GOOD)).rows[0]
     assert (row.path, row.bytes, row.width, row.height) == ("x y.jpg", len(data), 190, 210)
     assert row.sha256 == hashlib.sha256(data).hexdigest()
-    found = meta(tmp_path, "000000.tar")[0]
-    assert {k: found[k] for k in ("path", "sha256", "width", "height")} == {
-        "path": row.path,
-        "sha256": row.sha256,
-        "width": 190,
-        "height": 210,
-    }
+    found = metas(tmp_path)[0]
+    assert [found[name] for name in ("path", "sha256", "width", "height")] == [row.path, row.sha256, 190, 210]
 
 
-@pytest.mark.parametrize("size", [28, 32, 64, 128])
-@pytest.mark.parametrize("crop", ["aligned", "box"])
+@pytest.mark.parametrize(("size", "crop"), [(28, "aligned"), (32, "box"), (128, "aligned")])
 def test_sizes_and_crops(tmp_path: Path, size: int, crop: str) -> None:
     run_chunk(tmp_path, {b"1.jpg": photo(400, 400)}, FakeDetector(face_at(200, 200, 100)), size=size, crop=crop)
     shard = Shard(tmp_path / "000000.tar")
-    from facegan.shards.images import decode_image
-
     pixels = decode_image(shard.read(shard.samples[0].image))
     assert pixels is not None
     assert pixels.shape == (size, size, 3)
@@ -188,20 +161,10 @@ def test_large_photos_are_detected_small(tmp_path: Path) -> None:
     row = run_chunk(tmp_path, {b"1.jpg": photo(2401, 1601)}, detector).rows[0]
     assert detector.seen == [(401, 601, 3)]
     assert (row.width, row.height) == (2401, 1601)
-    assert meta(tmp_path, "000000.tar")[0]["box"] == [960.0, 560.0, 480.0, 480.0]
+    assert metas(tmp_path)[0]["box"] == [960.0, 560.0, 480.0, 480.0]
 
 
 def test_samples_are_adjacent_in_tar(tmp_path: Path) -> None:
-    photos = {f"{i}.jpg".encode(): photo(seed=i) for i in range(5)}
-    run_chunk(tmp_path, photos, FakeDetector(GOOD))
+    run_chunk(tmp_path, {b"%d.jpg" % i: photo(seed=i) for i in range(3)}, FakeDetector(GOOD))
     with tarfile.open(tmp_path / "000000.tar") as tar:
-        assert tar.getnames() == [f"{i}.{kind}" for i in range(5) for kind in ("png", "json")]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(st.integers(0, 3000), st.integers(0, 3000), st.binary(max_size=20))
-def test_damaged_photos_get_an_outcome(tmp_path: Path, start: int, end: int, noise: bytes) -> None:
-    data = photo(64, 64)
-    result = run_chunk(tmp_path, {b"1.jpg": data[:start] + noise + data[end:]}, FakeDetector(face_at(32, 32, 20)))
-    assert result.rows[0].outcome == "kept" or result.rows[0].reason in REASONS
-    assert result.crashes == []
+        assert tar.getnames() == [f"{i}.{kind}" for i in range(3) for kind in ("png", "json")]

@@ -24,16 +24,15 @@ from hypothesis import strategies as st
 from facegan.config import PrepConfig
 from facegan.demo import Portrait, draw_portrait
 from facegan.errors import SourceError
-from facegan.prep.chunk import Chunk, ChunkResult, Item, PhotoRecord, process_chunk
+from facegan.prep.chunk import Chunk, ChunkResult, Item, process_chunk
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry
 from facegan.shards.format import readable_path
 from facegan.shards.verify import verify
-from tests.prep.fake import Memory
+from tests.prep.fake import TINY, Memory
 from tests.prep.handmade import chunk, patched, png, zeros_deflated
-from tests.prep.hostile import KINDS
-from tests.prep.hostile_kind import Kind, jpeg
+from tests.prep.hostile_photos import KINDS, jpeg
 from tests.prep.hostile_sources import fill_folder, make_tar, make_zip
 from tests.prep.portrait_detector import PortraitDetector
 
@@ -57,27 +56,13 @@ def through_a_chunk(folder: Path, photos: dict[bytes, bytes], portrait: Portrait
     )
 
 
-@pytest.fixture(scope="module")
-def result(
-    tmp_path_factory: pytest.TempPathFactory, photographs: dict[bytes, bytes], portrait: Portrait
-) -> ChunkResult:
-    return through_a_chunk(tmp_path_factory.mktemp("chunk"), photographs, portrait)
-
-
-@pytest.fixture(scope="module")
-def rows(result: ChunkResult) -> dict[str, PhotoRecord]:
-    return {row.path: row for row in result.rows}
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
-def test_a_hostile_photograph_gets_its_outcome(kind: Kind, rows: dict[str, PhotoRecord]) -> None:
-    row = rows[kind.name]
-    assert (row.outcome, row.reason) == ("rejected" if kind.reason else "kept", kind.reason)
-
-
-def test_none_of_them_is_taken_for_a_fault_of_our_own(result: ChunkResult) -> None:
+def test_hostile_photographs_get_their_outcome(
+    tmp_path: Path, photographs: dict[bytes, bytes], portrait: Portrait
+) -> None:
+    result = through_a_chunk(tmp_path, photographs, portrait)
+    assert {row.path: row.reason for row in result.rows} == {kind.name: kind.reason for kind in KINDS}
+    assert {row.outcome for row in result.rows if not row.reason} == {"kept"}
     assert result.crashes == []
-    assert len(result.rows) == len({kind.name for kind in KINDS}) >= 60
     assert result.no_decoder == 1  # the HEIC
 
 
@@ -103,9 +88,9 @@ def damaged(data: bytes, edits: list[tuple[str, float, float, bytes]]) -> bytes:
     return data
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(st.one_of(st.binary(max_size=200), st.tuples(st.sampled_from(GOOD), st.lists(EDITS, min_size=1, max_size=4))))
-def test_whatever_is_done_to_a_photograph_it_gets_a_row(
+def test_damaged_photographs_get_a_row(
     photographs: dict[bytes, bytes], portrait: Portrait, tmp_path: Path, made: bytes | tuple[str, list]
 ) -> None:
     data = made if isinstance(made, bytes) else damaged(photographs[made[0].encode()], made[1])
@@ -157,7 +142,7 @@ def readable(expected: dict[bytes, str]) -> dict[str, str]:
     return {readable_path(name): reason for name, reason in expected.items()}
 
 
-def test_a_folder_of_all_of_them(
+def test_folder_of_hostile_photographs(
     photographs: dict[bytes, bytes], portrait: Portrait, tmp_path: Path, models: Path
 ) -> None:
     source, out = tmp_path / "photos", tmp_path / "out"
@@ -177,7 +162,7 @@ def test_a_folder_of_all_of_them(
     assert verify(out).ok
 
 
-def test_a_tar_of_all_of_them(
+def test_tar_of_hostile_photographs(
     photographs: dict[bytes, bytes], portrait: Portrait, tmp_path: Path, models: Path
 ) -> None:
     out = tmp_path / "out"
@@ -194,7 +179,7 @@ def test_a_tar_of_all_of_them(
     assert verify(out).ok
 
 
-def test_a_zip_that_lies(portrait: Portrait, tmp_path: Path) -> None:
+def test_zip_with_false_sizes(portrait: Portrait, tmp_path: Path) -> None:
     expected = make_zip(tmp_path / "photos.zip", jpeg(portrait.pixels))
     source, ignored = open_source(str(tmp_path / "photos.zip")), Counter[str]()
     chunk = Chunk(0, tuple(Item(entry.name, entry) for entry in source.photos(ignored)))
@@ -207,16 +192,15 @@ def test_a_zip_that_lies(portrait: Portrait, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
-def test_an_archive_without_photographs_is_an_error_that_says_so(tmp_path: Path, suffix: str) -> None:
+def test_empty_archive_is_refused(tmp_path: Path, suffix: str) -> None:
     with tarfile.open(tmp_path / "empty.tar", "w"), zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
     with pytest.raises(SourceError, match="no photograph"):
         prepare(tmp_path / f"empty{suffix}", tmp_path / "out")
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
-def test_an_archive_that_is_cut_is_an_error_that_says_so(tmp_path: Path, suffix: str, share: float) -> None:
+def test_cut_archive_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"photos{suffix}"
     with tarfile.open(tmp_path / "photos.tar", "w") as tar, zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for number in range(9):
@@ -224,7 +208,7 @@ def test_an_archive_that_is_cut_is_an_error_that_says_so(tmp_path: Path, suffix:
             info.size = 3000
             tar.addfile(info, io.BytesIO(bytes(3000)))
             archive.writestr(f"{number}.jpg", bytes(3000))
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(SourceError, match=f"{path.name} is not a complete {suffix[1:]} archive"):
         prepare(path, tmp_path / "out")
 
@@ -246,60 +230,40 @@ LYING_TARS = {
 
 
 @pytest.mark.parametrize("lie", LYING_TARS)
-def test_a_tar_that_lies_is_an_error_that_says_so(tmp_path: Path, lie: str) -> None:
+def test_tar_with_false_headers_is_refused(tmp_path: Path, lie: str) -> None:
     (tmp_path / "x.tar").write_bytes(member("1.jpg", 3) + b"abc".ljust(512, b"\0") + LYING_TARS[lie])
     with pytest.raises(SourceError, match=r"x\.tar is not a complete tar archive .*; . files come before that"):
         list(open_source(str(tmp_path / "x.tar")).photos(Counter()))
 
 
 @pytest.mark.parametrize("where", ["signature", "block", "photograph"])
-def test_a_packed_tar_that_is_damaged_is_an_error_that_says_so(tmp_path: Path, models: Path, where: str) -> None:
+def test_damaged_packed_tar_is_refused(tmp_path: Path, where: str) -> None:
     packed = gzip.compress(member("1.jpg", 204800) + bytes(204800 + 1024), 0)
     second_block = 15 + int.from_bytes(packed[11:13], "little")  # RFC 1951, 3.2.4: stored blocks and their lengths
     at = {"signature": 0, "block": second_block + 1, "photograph": 3000}[where]
     (tmp_path / "x.tar.gz").write_bytes(patched(packed, at, b"\x7f"))
     with pytest.raises(SourceError, match=r"x\.tar\.gz is not a complete tar archive"):
-        prepare(tmp_path / "x.tar.gz", tmp_path / "out", workers=1)
+        prepare(tmp_path / "x.tar.gz", tmp_path / "out", TINY, workers=0)
 
 
-DAMAGED_ZIPS = {"version": (6, b"c"), "UTF-8 that is none": (8, b"\0\x08")}
-
-
-@pytest.mark.parametrize("damage", DAMAGED_ZIPS)
-def test_a_zip_whose_directory_is_damaged_is_an_error_that_says_so(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(("at", "patch"), [(6, b"c"), (8, b"\0\x08")], ids=["version", "invalid UTF-8"])
+def test_damaged_zip_directory_is_refused(tmp_path: Path, at: int, patch: bytes) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.jpg", b"abc")
-    at, patch = DAMAGED_ZIPS[damage]  # by the layout of PKWARE's APPNOTE, 4.3.12
     data = (tmp_path / "x.zip").read_bytes().replace(b"a.jpg", b"\xe9.jpg")
-    (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + at, patch))
+    (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + at, patch))  # APPNOTE, 4.3.12
     with pytest.raises(SourceError, match=r"x\.zip is not a complete zip archive"):
         list(open_source(str(tmp_path / "x.zip")).photos(Counter()))
 
 
-def test_a_name_in_a_zip_that_begins_with_nothing_is_told_of(tmp_path: Path) -> None:
-    """Python 3.11's zipfile refuses it; 3.12's cuts names at a NUL, and what is left is no photograph."""
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("a.jpg", b"abc")
-    data = (tmp_path / "x.zip").read_bytes()
-    (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + 46, b"\0"))
-    ignored: Counter[str] = Counter()
-    message = ""
-    try:
-        found = list(open_source(str(tmp_path / "x.zip")).photos(ignored))
-    except SourceError as error:
-        found, message = [], str(error)
-    assert found == []
-    assert "is not a complete zip archive" in message or ignored.total() == 1
-
-
 # Pictures of 99.8 megapixels of nothing: (bits, colour type, bytes a pixel).
 SIDE = 9990
-LARGEST = {"RGB": (8, 2, 3), "RGB of 16 bits": (16, 2, 6), "RGBA of 16 bits": (16, 6, 8), "palette": (1, 3, 1 / 8)}
+LARGEST = {"RGB": (8, 2, 3), "RGBA of 16 bits": (16, 6, 8), "palette": (1, 3, 1 / 8)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LARGEST)
-def test_a_photograph_just_below_the_limit_takes_less_than_a_gigabyte(tmp_path: Path, models: Path, kind: str) -> None:
+def test_largest_photographs_fit_a_gigabyte(tmp_path: Path, models: Path, kind: str) -> None:
     bits, colour, pixel_bytes = LARGEST[kind]
     rows = zeros_deflated(SIDE * (1 + math.ceil(SIDE * pixel_bytes)))
     (tmp_path / "photos").mkdir()

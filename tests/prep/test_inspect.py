@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,13 +15,15 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.console import Console
-from facegan.prep.inspect import draw_sample, read_original
+from facegan.errors import DatasetError
+from facegan.prep.inspect import draw_rejected, draw_sample, read_original
 from facegan.prep.prepare import prepare
 from facegan.prep.preview import fitted, font, legible
 from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
-from facegan.shards.inspect import find_sample
+from facegan.shards.inspect import find_rejected, find_sample
 from tests.cli.run import facegan
+from tests.recording import RecordingConsole
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +49,13 @@ def with_origin(out: Path, copy: Path, source: Path, root: str = "faces/") -> Pa
     return copy
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+@pytest.mark.parametrize("kind", ["folder", "tar"])
 def test_original_is_read_from_its_source(photos: Path, out: Path, tmp_path: Path, kind: str) -> None:
-    source = tmp_path / f"photos.{kind}"
-    if kind == "folder":
-        shutil.copytree(photos, source)
-    elif kind == "tar":
+    source = photos
+    if kind == "tar":
+        source = tmp_path / "photos.tar"
         with tarfile.open(source, "w") as tar:
             tar.add(photos, "")
-    else:
-        with zipfile.ZipFile(source, "w") as archive:
-            for path in photos.rglob("*.jpg"):
-                archive.write(path, path.relative_to(photos))
     copy = with_origin(out, tmp_path / "out", source)
     assert read_original(copy, "2.jpg") == (photos / "faces/2.jpg").read_bytes()
     assert read_original(copy, "9.jpg") is None
@@ -71,7 +69,7 @@ def test_original_is_read_from_its_new_folder(out: Path, photos: Path, tmp_path:
     assert read_original(out, "2.jpg", str(tmp_path / "nowhere")) is None
 
 
-@pytest.mark.parametrize("record", [None, "rubbish", "[]", '{"source": 1}', '{"source": "/nowhere", "root": ""}'])
+@pytest.mark.parametrize("record", [None, "rubbish", "[]", '{"source": "/nowhere", "root": ""}'])
 def test_missing_origin_finds_nothing(out: Path, tmp_path: Path, record: str | None) -> None:
     copy = shutil.copytree(out, tmp_path / "out")
     if record is None:
@@ -110,25 +108,15 @@ def test_drawn_crop_is_the_face(out: Path, photos: Path) -> None:
 
 
 def test_missing_or_changed_photo_is_reported(out: Path, photos: Path, tmp_path: Path) -> None:
-    plot = tmp_path / "one.png"
-    copy = with_origin(out, tmp_path / "out", photos)
-    done = facegan("inspect", copy, "1", "--plot", plot)
-    assert (done.returncode, done.stderr) == (0, "")
-    both = cv2.imread(str(plot))
-    shutil.rmtree(copy / ".facegan")
-    done = facegan("inspect", copy, "1", "--plot", plot)
-    assert done.returncode == 0
-    assert done.stderr.startswith("warning: The photograph 1.jpg is not where prep found it. --source SRC")
-    assert done.stderr.count("\n") == 1
-    alone = cv2.imread(str(plot))
-    assert both is not None
-    assert alone is not None
-    assert alone.shape[1] < both.shape[1]
+    sample, console = find_sample(out, DatasetInfo.read(out), "1"), RecordingConsole()
+    alone = draw_sample(out, sample, str(tmp_path / "nowhere"), console)
+    assert alone.shape[1] < draw_sample(out, sample, str(photos), console).shape[1]
     (tmp_path / "other").mkdir()
     shutil.copy(photos / "faces/2.jpg", tmp_path / "other" / "1.jpg")
-    done = facegan("inspect", copy, "1", "--plot", plot, "--source", tmp_path / "other")
-    assert done.returncode == 0
-    assert "1.jpg has changed (its SHA-256" in done.stderr
+    draw_sample(out, sample, str(tmp_path / "other"), console)
+    missing, changed = console.warnings
+    assert missing.startswith("The photograph 1.jpg is not in")
+    assert "1.jpg has changed (its SHA-256" in changed
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +132,12 @@ def rejects(tmp_path_factory: pytest.TempPathFactory, models: Path) -> tuple[Pat
     (photos / "none.png").write_bytes(b"no picture")
     prepare(photos, out, PrepConfig(), workers=0)
     return photos, out
+
+
+def row_of(out: Path, name: str) -> dict[str, Any]:
+    row = find_rejected(out, name)
+    assert row is not None
+    return row
 
 
 def test_rejected_photo_is_drawn_with_box(rejects: tuple[Path, Path], tmp_path: Path) -> None:
@@ -170,27 +164,21 @@ def test_rejected_photo_is_drawn_with_box(rejects: tuple[Path, Path], tmp_path: 
     [("torn.jpg", "cannot be decoded. It was rejected as truncated."),
      ("none.png", "cannot be decoded (unreadable). It was rejected as unreadable.")],
 )  # fmt: skip
-def test_undecodable_photo_is_not_drawn(rejects: tuple[Path, Path], tmp_path: Path, name: str, said: str) -> None:
-    done = facegan("inspect", rejects[1], name, "--plot", tmp_path / "one.png")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert said in done.stderr
-    assert not (tmp_path / "one.png").exists()
-    assert facegan("inspect", rejects[1], name).returncode == 0  # its row alone
+def test_undecodable_photo_is_not_drawn(rejects: tuple[Path, Path], name: str, said: str) -> None:
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        draw_rejected(rejects[1], row_of(rejects[1], name), None, 0.5)
 
 
 def test_moved_or_changed_reject_is_reported(rejects: tuple[Path, Path], tmp_path: Path) -> None:
     photos, out = rejects
-    other = tmp_path / "other"
-    other.mkdir()
-    plot = ("inspect", out, "hills.png", "--plot", tmp_path / "one.png", "--source", other)
-    done = facegan(*plot)
-    assert done.returncode == 1
-    assert f"hills.png is not in {other}" in done.stderr
-    shutil.copy(photos / "none.png", other / "hills.png")
-    assert "hills.png has changed" in facegan(*plot).stderr
-    shutil.copy(photos / "hills.png", other / "hills.png")
-    assert facegan(*plot).returncode == 0
+    row = row_of(out, "hills.png")
+    with pytest.raises(DatasetError, match=re.escape(f"hills.png is not in {tmp_path}")):
+        draw_rejected(out, row, str(tmp_path), 0.5)
+    shutil.copy(photos / "none.png", tmp_path / "hills.png")
+    with pytest.raises(DatasetError, match=r"hills\.png has changed"):
+        draw_rejected(out, row, str(tmp_path), 0.5)
+    shutil.copy(photos / "hills.png", tmp_path / "hills.png")
+    assert draw_rejected(out, row, str(tmp_path), 0.5).shape[2] == 3
 
 
 def test_preview_names_rejects(rejects: tuple[Path, Path], tmp_path: Path) -> None:

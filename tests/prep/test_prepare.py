@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image
 
 from facegan import FaceShards
 from facegan.config import PrepConfig
-from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SettingsError, SourceError
+from facegan.config.resources import PhotosConfig
+from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SettingsError
 from facegan.faces.decode import Photo
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.prepare import plan_prepare, prepare, run_prepare
-from facegan.prep.preview import png_bytes, read_rejects, with_rejects
+from facegan.prep.preview import picture_bytes, read_rejects, with_rejects
 from facegan.prep.request import PrepareRequest
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
@@ -34,31 +34,23 @@ from tests.shards.made import flip
 CONFIG = PrepConfig(shard_size=20)
 
 
-@pytest.fixture
-def mixed(portraits: Path, tmp_path: Path) -> Path:
-    """Ten portraits, two of them damaged, and a text file."""
-    folder = tmp_path / "mixed"
-    folder.mkdir()
-    for path in sorted(portraits.iterdir())[:10]:
-        shutil.copy(path, folder)
-    (folder / "000004.jpg").write_bytes((folder / "000004.jpg").read_bytes()[:3000])
-    (folder / "000005.jpg").write_text("not a photograph")
-    (folder / "notes.txt").write_text("x")
-    return folder
-
-
-def test_every_photograph_is_accounted_for(mixed: Path, tmp_path: Path, models: Path) -> None:
+def test_every_photograph_is_accounted_for(portraits: Path, tmp_path: Path, models: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    shutil.copy(portraits / "000001.jpg", photos)
+    (photos / "000002.jpg").write_bytes((portraits / "000002.jpg").read_bytes()[:3000])
+    (photos / "000003.jpg").write_text("not a photograph")
+    (photos / "notes.txt").write_text("x")
     config = PrepConfig(min_score=0.0, faces="all")  # the lowest score must not crash
-    result = prepare(mixed, tmp_path / "out", config, workers=1)
-    assert (result.photos, result.kept, result.rejected) == (10, 8, {"truncated": 1, "unreadable": 1})
+    result = prepare(photos, out, config, workers=0)
+    assert (result.photos, result.kept, result.rejected) == (3, 1, {"truncated": 1, "unreadable": 1})
     assert result.ignored == {".txt": 1}
-    assert [(row["path"], row["outcome"], row["reason"], row["shard"]) for row in rows(tmp_path / "out")[2:6]] == [
-        ("000003.jpg", "kept", "", "train-000000.tar"),
-        ("000004.jpg", "rejected", "truncated", ""),
-        ("000005.jpg", "rejected", "unreadable", ""),
-        ("000006.jpg", "kept", "", "train-000000.tar"),
+    assert [(row["path"], row["outcome"], row["reason"], row["shard"]) for row in rows(out)] == [
+        ("000001.jpg", "kept", "", "train-000000.tar"),
+        ("000002.jpg", "rejected", "truncated", ""),
+        ("000003.jpg", "rejected", "unreadable", ""),
     ]
-    assert verify(tmp_path / "out").ok
+    assert verify(out).ok
 
 
 def test_workers_and_archives_give_same_bytes(dataset: Path, portraits: Path, tmp_path: Path, models: Path) -> None:
@@ -74,7 +66,7 @@ def test_workers_and_archives_give_same_bytes(dataset: Path, portraits: Path, tm
 
 
 def test_eyes_match_the_crop_formula(dataset: Path) -> None:
-    """The true eyes of 50 portraits, carried through the quadrilateral, against FFHQ's formula.
+    """The true eyes of 20 portraits, carried through the quadrilateral, against FFHQ's formula.
 
     For a symmetric face whose eyes are 1 apart and m = (0, d) above the mouth, half a side is h = max(2, 1.8·d) and the
     centre 0.1·d below the eyes: they belong at (½ ± 1/4h, ½ − d/20h). A crooked mouth turns the crop about its centre
@@ -83,7 +75,7 @@ def test_eyes_match_the_crop_formula(dataset: Path) -> None:
     from facegan.demo import draw_portrait
 
     faces, errors = FaceShards(dataset), []
-    for i in range(50):
+    for i in range(20):
         meta = faces[i][1]
         truth = draw_portrait(0, int(Path(meta["path"]).stem) - 1).keypoints.array()
         left, right, _, mouth = (complex(x, y) for x, y in truth)
@@ -101,7 +93,7 @@ def test_eyes_match_the_crop_formula(dataset: Path) -> None:
 
 def test_crops_match_their_json(dataset: Path, portraits: Path) -> None:
     faces = FaceShards(dataset)
-    for i in range(50):
+    for i in range(0, 60, 6):
         pixels, meta = faces[i]
         photo = Photo((portraits / meta["path"]).read_bytes()).pixels()
         assert psnr(pixels, supersampled(photo, np.array(meta["quad"]), 64, factor=6)) >= 30
@@ -112,9 +104,8 @@ def test_second_run_changes_nothing(dataset_copy: Path, portraits: Path) -> None
     result = prepare(portraits, dataset_copy, shard_size=20)  # a setting by name
     assert digest(dataset_copy) == before
     assert (result.photos, result.kept, result.photos_per_second) == (60, 60, 0.0)
-    names = ["photos", "kept", "rejected", "ignored", "faces", "shards", "bytes"]
-    names += ["seconds", "work_seconds", "photos_per_second", "engine", "nodes", "workers", "out"]
-    assert list(result.to_json()) == names
+    names = "photos kept rejected ignored faces shards bytes seconds work_seconds photos_per_second"
+    assert list(result.to_json()) == [*names.split(), "engine", "nodes", "workers", "out"]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +139,6 @@ def test_additions_go_into_new_shards(tmp_path: Path) -> None:
     assert "preview.png" in changed
     assert [row["path"] for row in rows(tmp_path / "kept")] == [f"{i}.jpg" for i in range(8)]
     assert verify(tmp_path / "kept").ok
-    with Image.open(tmp_path / "kept" / "preview.png") as picture:
-        picture.load()
 
 
 def test_addition_refuses_damaged_dataset(tmp_path: Path) -> None:
@@ -163,9 +152,8 @@ def test_addition_refuses_damaged_dataset(tmp_path: Path) -> None:
     ):
         flip(out / name, 700)
         damaged = digest(out)
-        for limit in (5, None):
-            with pytest.raises(DatasetError, match=f"{name} {said}"):
-                prepare(photos, out, TINY, limit=limit, workers=0)
+        with pytest.raises(DatasetError, match=f"{name} {said}"):
+            prepare(photos, out, TINY, workers=0)
         assert digest(out) == damaged
         flip(out / name, 700)
     (out / "train-000000.tar").unlink()
@@ -179,7 +167,7 @@ def test_addition_refuses_damaged_dataset(tmp_path: Path) -> None:
 
 def test_damaged_rejects_of_preview_are_ignored(tmp_path: Path) -> None:
     picture, reject = tmp_path / "preview.png", Thumbnail("a.jpg", "unreadable", "")
-    picture.write_bytes(with_rejects(png_bytes(np.zeros((2, 2, 3), np.uint8)), [(3, reject)]))
+    picture.write_bytes(with_rejects(picture_bytes(np.zeros((2, 2, 3), np.uint8)), [(3, reject)]))
     assert read_rejects(picture) == [(3, reject)]
     flip(picture, picture.read_bytes().index(b"a.jpg"))
     assert read_rejects(picture) == []
@@ -246,20 +234,18 @@ def test_force_replaces_damaged_dataset(tmp_path: Path, file: str, data: bytes) 
 
 
 def test_dry_run_touches_nothing(portraits: Path, tmp_path: Path, models: Path) -> None:
-    plan = plan_prepare(PrepareRequest(portraits, tmp_path / "out", CONFIG, limit=50))
+    plan = plan_prepare(PrepareRequest(portraits, tmp_path / "out", CONFIG, PhotosConfig(limit=50)))
     assert (plan.photos, plan.new, plan.chunks) == (50, 50, 3)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_foreign_folder_is_left_alone(tmp_path: Path, force: bool) -> None:
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     photos, out = write_photos(tmp_path / "photos", 1), tmp_path / "out"
     out.mkdir()
     (out / "thesis.doc").write_text("precious")
-    request = PrepareRequest(photos, out, TINY, workers=0, force=force)
     for run in (run_prepare, plan_prepare):
         with pytest.raises(DatasetError, match="is not empty"):
-            run(request)
+            run(PrepareRequest(photos, out, TINY, PhotosConfig(workers="0"), force=True))
     assert [path.name for path in out.iterdir()] == ["thesis.doc"]
 
 
@@ -271,14 +257,6 @@ def test_second_run_names_the_first(tmp_path: Path) -> None:
         (out / ".facegan" / "lock").write_text("process 77 on elsewhere")
         with pytest.raises(FaceganError, match=r"Another facegan prep is writing.*process 77 on elsewhere"):
             prepare(tmp_path / "empty", out, TINY, workers=0)
-
-
-def test_folder_without_photographs(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"no photographs.*1 \.txt"):
-        prepare(tmp_path / "photos", tmp_path / "out", TINY)
-    assert not (tmp_path / "out").exists()
 
 
 def test_invalid_models_are_refused(
@@ -306,17 +284,6 @@ def test_unwritable_folder_is_named(tmp_path: Path) -> None:
         prepare(write_photos(tmp_path / "photos", 1), "/proc/facegan-test/out", TINY, workers=0)
 
 
-def test_full_disk_leaves_nothing_half_written(portraits: Path, small_disk: Path, models: Path, dataset: Path) -> None:
-    out = small_disk / "out"
-    with pytest.raises(DiskError, match=r"The disk of .*small/out is full"):
-        prepare(portraits, out, CONFIG, workers=1)
-    assert not (out / "dataset.json").exists()
-    assert not list(out.rglob("*.partial"))
-    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    prepare(portraits, out, CONFIG, workers=1)
-    assert digest(out) == digest(dataset)
-
-
 def test_prep_needs_no_torch(portraits: Path, models: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
@@ -325,18 +292,6 @@ kept = prepare({str(portraits)!r}, {str(tmp_path / "out")!r}, workers=0, limit=2
 sys.exit(kept != 2 or "torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_worker_memory_does_not_grow(portraits: Path, models: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for i in range(600):
-        (photos / f"{i:06d}.jpg").hardlink_to(portraits / f"{i % 60 + 1:06d}.jpg")
-    few, many = (
-        prepare(photos, tmp_path / str(limit), CONFIG, limit=limit, workers=1).worker_peak_bytes for limit in (60, 600)
-    )
-    assert many < 400e6
-    assert many - few < 25e6
 
 
 def test_cards_follow_the_dataset(tmp_path: Path) -> None:
