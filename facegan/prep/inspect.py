@@ -70,7 +70,7 @@ def _find(source: Source, root: str | None, path: str) -> Entry | None:
     """The photograph at ``path`` below ``root``; if that is None, the one with the shortest name that ends so."""
     name = (root or "") + path
     if isinstance(source, Folder) and ".." not in Path(name).parts and not Path(name).is_absolute():
-        file = source.path / name  # found without listing the folder; links are followed, as by prep
+        file = Path(source.where) / name  # found without listing the folder; links are followed, as by prep
         if file.is_file():
             return Entry(os.fsencode(name), file.stat().st_size)
     names = ((readable_path(entry.name), entry) for entry in source.photos(Counter()))

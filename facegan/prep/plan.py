@@ -28,7 +28,7 @@ from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import MAX_BYTES, Readable, Reader, source_errors
+from facegan.prep.sources.base import MAX_BYTES, Reader, Source, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.prep.storage import OutputStore
@@ -378,7 +378,7 @@ def _by_source(path: bytes, part: str) -> str:
 # --dedup exact: every new photograph is read and hashed before the first chunk is made.
 
 
-def _mark_duplicates(source: Readable, index: PhotoIndex, threads: int, fetch_ahead: int) -> int:
+def _mark_duplicates(source: Source, index: PhotoIndex, threads: int, fetch_ahead: int) -> int:
     """Hash every new photograph (most of the time is the disk's or a network's), and mark those that came before."""
     # Ctrl-C must not find this thread inside a future's lock, which it would leave locked: these queues are in C.
     todo: queue.SimpleQueue[list[IndexedPhoto] | None] = queue.SimpleQueue()

@@ -14,13 +14,13 @@ import pytest
 from facegan.config import PrepConfig
 from facegan.prep import plan as module
 from facegan.prep.prepare import PrepResult, prepare
-from facegan.prep.sources.base import Entry
+from facegan.prep.sources.base import Entry, Source
 from facegan.prep.sources.folder import Folder
 from facegan.remote import RemoteUnavailable
 
 
 @dataclass(frozen=True)
-class CrashingSource:
+class CrashingSource(Source):
     """A folder with faults.
 
     Attributes:
@@ -29,24 +29,14 @@ class CrashingSource:
         offline: names of photographs that cannot be read while the file ``is_offline`` exists.
     """
 
-    path: Path
+    where: str
     fatal: frozenset[bytes] = frozenset()
     once: Path = Path("/nonexistent")
     offline: frozenset[bytes] = frozenset()
     is_offline: Path = Path("/nonexistent")
 
-    @property
-    def where(self) -> str:
-        return str(self.path)
-
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        return Folder(self.path).photos(ignored)
-
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> CrashingSource:
-        return self
+        return Folder(self.where).photos(ignored)
 
     def reader(self) -> CrashingReader:
         return CrashingReader(self)
@@ -55,7 +45,7 @@ class CrashingSource:
 class CrashingReader:
     def __init__(self, source: CrashingSource) -> None:
         self._source = source
-        self._reader = Folder(source.path).reader()
+        self._reader = Folder(source.where).reader()
 
     def read(self, entry: Entry) -> bytes:
         source = self._source
@@ -77,4 +67,4 @@ def prepare_crashing(
 ) -> PrepResult:
     with monkeypatch.context() as patch:
         patch.setattr(module, "open_source", lambda *_: source)
-        return prepare(source.path, out, config, **options)
+        return prepare(source.where, out, config, **options)

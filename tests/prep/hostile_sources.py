@@ -80,7 +80,7 @@ def make_tar(path: Path, photo: bytes, photographs: dict[bytes, bytes]) -> dict[
         add(b"fifo.jpg", kind=tarfile.FIFOTYPE)
         add(b"a folder.jpg", kind=tarfile.DIRTYPE)
         add(b"inner.tar", bytes(10240))
-        add(b"a tar.jpg", _small_tar(photo))
+        add(b"a tar.jpg", tarfile.TarInfo("1.jpg").tobuf() + bytes(1024))
         outcomes[b"a tar.jpg"] = UNREADABLE
     data = path.read_bytes()
     path.write_bytes(data[: tarfile_end(path)] + _sparse_member(b"sparse.jpg", photo) + bytes(1024))
@@ -92,15 +92,6 @@ def tarfile_end(path: Path) -> int:
     with tarfile.open(path) as tar:
         last = tar.getmembers()[-1]
         return last.offset_data + -(-last.size // 512) * 512
-
-
-def _small_tar(photo: bytes) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        info = tarfile.TarInfo("1.jpg")
-        info.size = len(photo)
-        tar.addfile(info, io.BytesIO(photo))
-    return file.getvalue()
 
 
 def _sparse_member(name: bytes, data: bytes) -> bytes:

@@ -59,31 +59,22 @@ def s3_server() -> Iterator[None]:
 class FlakyServer:
     """Serves a folder.
 
-    Attributes:
-        faults: by file, the faults of its next requests in order: ``drop`` (no byte is sent), ``503``, ``404``,
-            ``short`` (the connection ends inside the body), ``no length`` (the same, without a declared length),
-            ``hang``, ``endless`` (bytes without end and length), ``slow`` (a few bytes now and then), ``slow head``
-            (headers byte by byte).
-        always: by file, the fault of every later request.
-        waits: by file, seconds before it responds.
-        busy_until: monotonic time until which it answers 429, with ``busy_seconds`` as ``Retry-After``.
-        crowd: the number of concurrent requests that it waits for before it responds to the first.
-        asked: requests for a file's bytes; ``most_at_once`` of them were concurrent.
-        connections: the number of opened connections.
-        sent: bytes of endless files.
+    Faults are ``drop`` (no byte is sent), a status such as ``503``, ``short`` (the connection ends inside the body),
+    ``no length`` (the same, without a declared length), ``hang``, ``endless`` (bytes without end and length), ``slow``
+    (a few bytes now and then) and ``slow head`` (headers byte by byte).
     """
 
     def __init__(self, folder: Path, ranges: bool = True, keeps_alive: bool = False) -> None:
         self.folder, self.ranges = folder, ranges
-        self.faults: dict[str, list[str]] = {}
-        self.always: dict[str, str] = {}
-        self.waits: dict[str, float] = {}
-        self.busy_until, self.busy_seconds = 0.0, 0
-        self.crowd = 1
+        self.faults: dict[str, list[str]] = {}  # by file, those of its next requests in order
+        self.always: dict[str, str] = {}  # by file, that of every later request
+        self.waits: dict[str, float] = {}  # by file, seconds before it responds
+        self.busy_until, self.busy_seconds = 0.0, 0  # until then (monotonic) it answers 429 with this Retry-After
+        self.crowd = 1  # the number of concurrent requests that it waits for before it responds to the first
         self.at_once = self.most_at_once = self.connections = 0
+        self.asked: Counter[str] = Counter()  # requests for a file's bytes
+        self.sent: Counter[str] = Counter()  # bytes of endless files
         self._changed = threading.Condition()
-        self.asked: Counter[str] = Counter()
-        self.sent: Counter[str] = Counter()
         self.closing = threading.Event()
         flaky = self
 
@@ -105,10 +96,6 @@ class FlakyServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-    def connected(self) -> None:
-        with self._changed:
-            self.connections += 1
 
     @contextlib.contextmanager
     def answering(self, name: str) -> Iterator[None]:
@@ -141,7 +128,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.served.connected()
+        with self.served._changed:
+            self.served.connections += 1
 
     def do_HEAD(self) -> None:
         self._answer(head=True)

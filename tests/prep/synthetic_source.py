@@ -8,34 +8,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from facegan.prep.sources.base import Entry
+from facegan.prep.sources.base import Entry, Source
 from facegan.prep.sources.folder import Folder
 
 
 @dataclass(frozen=True)
-class SyntheticSource:
+class SyntheticSource(Source):
     """``count`` unsorted names. Creates ``signs/listed`` after the last name, ``signs/read`` at the first read."""
 
-    portraits: Path
+    where: str
     count: int
     signs: Path
 
-    @property
-    def where(self) -> str:
-        return str(self.portraits)
-
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        entries = list(Folder(self.portraits).photos(ignored))
+        entries = list(Folder(self.where).photos(ignored))
         for i in range(self.count):
             name = b"%08d.jpg" % (i * 7919 % self.count)
             yield entries[i % len(entries)]._replace(name=name, locator=(i % len(entries),))
         (self.signs / "listed").touch()
-
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> SyntheticSource:
-        return self
 
     def reader(self) -> SyntheticReader:
         return SyntheticReader(self)
@@ -46,8 +36,8 @@ class SyntheticReader:
 
     def __init__(self, source: SyntheticSource) -> None:
         self._signs = source.signs
-        self._entries = list(Folder(source.portraits).photos(Counter()))
-        self._reader = Folder(source.portraits).reader()
+        self._entries = list(Folder(source.where).photos(Counter()))
+        self._reader = Folder(source.where).reader()
 
     def read(self, entry: Entry) -> bytes:
         time.sleep(0.01)

@@ -75,7 +75,7 @@ def test_long_tar_header_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "x.tar").open("wb") as file:  # 8 GB of nothing
         file.write(header("././@LongLink", 8 << 30, tarfile.GNUTYPE_LONGNAME))
         file.truncate(9 << 30)
-    refused(tmp_path / "x.tar", r"not a complete tar archive \(8,589,934,592 bytes to be read at once\)")
+    refused(tmp_path / "x.tar", r"damaged .* \(8,589,934,592 bytes to be read at once\)")
 
 
 def test_many_hard_links_are_bounded(tmp_path: Path, small: None) -> None:
@@ -137,7 +137,7 @@ def test_arrays_larger_than_their_file(tmp_path: Path, lie: str, suffix: str) ->
     if suffix == ".npz":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("images.npy", LYING_ARRAYS[lie])
-    refused(path, r"x\.np. (is incomplete|has no readable|is not a readable \.npz)")
+    refused(path, r"x\.np. is (incomplete|damaged)")
 
 
 @pytest.mark.parametrize("shape", [(10**9, 0, 64), (10**9, 28, 28, 0)])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from facegan.config import PrepConfig
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError
 from facegan.prep.engines import local
 from facegan.prep.prepare import prepare
 from facegan.shards.verify import verify
@@ -41,7 +41,9 @@ def test_fatal_photographs_are_found(
 ) -> None:
     """Their chunks are made twice, in halves, then without them. Progress counts each photograph once."""
     fatal, out, console = frozenset({b"000007.jpg", b"000041.jpg"}), tmp_path / "out", RecordingConsole()
-    result = prepare_crashing(monkeypatch, CrashingSource(portraits, fatal), out, CONFIG, workers=2, console=console)
+    result = prepare_crashing(
+        monkeypatch, CrashingSource(str(portraits), fatal), out, CONFIG, workers=2, console=console
+    )
     assert (result.rejected.pop("crashed"), result.photos) == (2, 60)
     assert reasons(out) == {**reasons(dataset), **{name.decode(): "crashed" for name in fatal}}
     assert verify(out).ok
@@ -55,7 +57,7 @@ def test_single_crash_leaves_no_trace(
     portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "once").touch()
-    source = CrashingSource(portraits, once=tmp_path / "once")
+    source = CrashingSource(str(portraits), once=tmp_path / "once")
     prepare_crashing(monkeypatch, source, tmp_path / "out", CONFIG, workers=2)
     assert not (tmp_path / "once").exists()
     assert digest(tmp_path / "out") == digest(dataset)
@@ -76,7 +78,7 @@ def test_repair_retries_unreachable_photographs(
     is_offline, out = tmp_path / "offline", tmp_path / "out"
     is_offline.touch()
     offline = frozenset(b"%06d.jpg" % i for i in [*range(1, 21), 55])
-    source = CrashingSource(portraits, offline=offline, is_offline=is_offline)
+    source = CrashingSource(str(portraits), offline=offline, is_offline=is_offline)
     result = prepare_crashing(monkeypatch, source, out, CONFIG, workers=0)
     assert (result.rejected["unreachable"], result.shards) == (21, 2)
     assert json.loads((out / "dataset.json").read_text())["totals"]["rejected"]["unreachable"] == 21
@@ -106,11 +108,6 @@ def test_repair_names_first_missing_photograph(portraits: Path, dataset_copy: Pa
         prepare(tmp_path / "photos", dataset_copy, CONFIG, workers=0, repair=True)
 
 
-def test_repair_excludes_force(portraits: Path, dataset_copy: Path) -> None:
-    with pytest.raises(SettingsError, match="--force"):
-        prepare(portraits, dataset_copy, CONFIG, repair=True, force=True)
-
-
 def test_foreign_dataset_json_is_kept(portraits: Path, tmp_path: Path) -> None:
     """StyleGAN's labels have the same file name."""
     photos = Path(shutil.copytree(portraits, tmp_path / "photos"))
@@ -121,15 +118,15 @@ def test_foreign_dataset_json_is_kept(portraits: Path, tmp_path: Path) -> None:
 
 
 def test_script_without_main_guard_is_explained(tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    Image.new("RGB", (64, 64), "red").save(photos / "a.png")
-    call = f"facegan.prepare({str(photos)!r}, {str(tmp_path / 'out')!r}, detector='none', crop='squash', workers=1)"
-    script = tmp_path / "script.py"
-    script.write_text(f"import facegan\n{call}\n")
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
-    assert ended.returncode == 1
-    assert "each of them imports your script" in ended.stderr
-    script.write_text(f"import facegan\nif __name__ == '__main__':\n    print({call}.kept)\n")
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
-    assert (ended.returncode, ended.stdout) == (0, "1\n"), ended.stderr
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photos" / "a.png")
+    call = "facegan.prepare('photos', 'out', detector='none', crop='squash', workers=1)"
+    for text, ends_with in (
+        (f"import facegan\n{call}\n", (1, "")),
+        (f"import facegan\nif __name__ == '__main__':\n    print({call}.kept)\n", (0, "1\n")),
+    ):
+        (tmp_path / "script.py").write_text(text)
+        command = [sys.executable, "script.py"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+        assert (ended.returncode, ended.stdout) == ends_with, ended.stderr
+        assert ("each of them imports your script" in ended.stderr) == (not ended.stdout)

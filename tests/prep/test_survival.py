@@ -165,7 +165,7 @@ from facegan.cli.app import main
 from facegan.prep import plan
 from tests.prep.synthetic_source import SyntheticSource
 if __name__ == "__main__":
-    plan.open_source = lambda *_: SyntheticSource(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    plan.open_source = lambda *_: SyntheticSource(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
     main(["prep", "x", *sys.argv[4:]])
 """
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
-from typing import Any, Self
+from typing import Any
 
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import remove_partials
@@ -46,7 +46,7 @@ class _Task:
 
 
 class _WorkerProcess:
-    """One process at a time, and the task that it has."""
+    """One process at a time, and its task."""
 
     def __init__(self, job: Job, cpu: int | None) -> None:
         self._context = multiprocessing.get_context("spawn")
@@ -93,8 +93,6 @@ def _without_interrupts() -> Iterator[None]:
 class LocalEngine:
     """Makes chunks in ``workers`` processes, each with a detector of its own."""
 
-    name = "local"
-
     def __init__(self, job: Job, workers: int, on_progress: Callable[[int], None]) -> None:
         """``on_progress`` gets the number of photographs read of unfinished chunks, a few times a second."""
         self.slots = workers
@@ -107,7 +105,7 @@ class LocalEngine:
             for number in range(workers):
                 self._workers.append(_WorkerProcess(job, number if pinned else None))
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
 
     def submit(self, work: ChunkWork, is_trial: bool = False) -> _Task:
@@ -125,71 +123,55 @@ class LocalEngine:
                     worker.connection.send((worker.task.work, worker.task.is_trial))
 
     def wait(self) -> list[_Task]:
-        """Wait until at least one task has ended.
-
-        Raises:
-            SettingsError: worker processes import a script that starts them.
-            FaceganError: worker processes cannot start.
-        """
-        ended: list[_Task] = []
-        while not ended:
+        """Wait until at least one task has ended; raises FaceganError if worker processes cannot start."""
+        while True:
             by_connection: dict[Any, _WorkerProcess] = {worker.connection: worker for worker in self._workers}
-            for ready in connection.wait(list(by_connection), _POLL_SECONDS):
-                worker = by_connection[ready]
-                task = worker.task
-                self._receive(worker)
-                if task is not None:
-                    ended.append(task)
+            ready = connection.wait(list(by_connection), _POLL_SECONDS)
+            ended = [task for one in ready if (task := self._receive(by_connection[one]))]
             self._on_progress(sum(w.photos_read.value for w in self._workers if w.task and not w.task.is_trial))
             self._dispatch()
-        return ended
+            if ended:
+                return ended
 
-    def _receive(self, worker: _WorkerProcess) -> None:
-        """Take a message of a worker, or notice its end."""
+    def _receive(self, worker: _WorkerProcess) -> _Task | None:
+        """Take a message of a worker, or notice its end; the task that has ended by that."""
+        task, worker.task = worker.task, None
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
             code = worker.stop(_POLL_SECONDS)
-            if worker.task:
-                worker.task.result = WorkerDied(f"exit code {code}")
+            if task:
+                task.result = WorkerDied(f"exit code {code}")
+            elif code == _REIMPORTED:
+                raise SettingsError(
+                    "facegan.prepare starts processes, and each of them imports your script first. Put the code that\n"
+                    'calls it below a line  if __name__ == "__main__":  or set workers=0.'
+                ) from None
             elif not worker.is_ready:
-                self._count_false_start(code)
+                self._false_starts += 1
+                if self._false_starts > _MOST_FALSE_STARTS:
+                    raise FaceganError(
+                        "Worker processes end before they take a photograph. Finished chunks are kept: start the same\n"
+                        "command again, with fewer --workers if memory ran out. See: facegan doctor"
+                    ) from None
             worker.start()
-            return
-        if worker.task:
-            worker.task.result, worker.task = message, None
+            return task
+        if task:
+            task.result = message
         elif message == READY:
             worker.is_ready, self._false_starts = True, 0
         else:
             raise message
+        return task
 
-    def _count_false_start(self, code: int | None) -> None:
-        if code == _REIMPORTED:
-            raise SettingsError(
-                "facegan.prepare starts processes, and each of them imports your script first. Put the code that\n"
-                'calls it below a line  if __name__ == "__main__":  or set workers=0.'
-            )
-        self._false_starts += 1
-        if self._false_starts > _MOST_FALSE_STARTS:
-            raise FaceganError(
-                "Worker processes end before they take a photograph. Finished chunks are kept: start the same command\n"
-                "again, with fewer --workers if memory ran out. See: facegan doctor"
-            )
-
-    def result(self, task: _Task) -> ChunkOutcome | None:
-        """
-        Raises:
-            WorkerDied: its process ended.
-        """
+    def result(self, task: Any) -> ChunkOutcome | None:
+        """Raises WorkerDied if its process ended."""
         if isinstance(task.result, Exception):
             raise task.result
         return task.result
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Unfinished chunks are discarded: they are not committed, and the next run makes them again.
+    def close(self) -> None:
+        """Unfinished chunks are discarded: they are not committed, and the next run makes them again."""
         for worker in self._workers:
             worker.stop()
         remove_partials(self._job.folder)
@@ -198,26 +180,22 @@ class LocalEngine:
 class InlineEngine:
     """Makes chunks in this process (``workers=0``). A photograph that crashes or hangs takes the whole run with it."""
 
-    name = "local"
     slots = 1
 
     def __init__(self, job: Job, on_progress: Callable[[int], None]) -> None:
         self._worker = Worker(job, on_progress, has_alarm=False)
-        self._waiting: deque[_Task] = deque()
+        self._waiting: list[ChunkWork] = []
 
-    def submit(self, work: ChunkWork, is_trial: bool = False) -> _Task:
-        self._waiting.append(_Task(work, is_trial))
-        return self._waiting[-1]
+    def submit(self, work: ChunkWork, is_trial: bool = False) -> ChunkWork:
+        self._waiting.append(work)
+        return work
 
-    def wait(self) -> list[_Task]:
-        return [self._waiting.popleft()]
+    def wait(self) -> list[ChunkWork]:
+        return [self._waiting.pop(0)]
 
-    def result(self, task: _Task) -> ChunkOutcome:
-        return self._worker.make(task.work)
+    def result(self, task: Any) -> ChunkOutcome:
+        return self._worker.make(task)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._worker.close()
         remove_partials(self._worker.job.folder)

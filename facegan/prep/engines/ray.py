@@ -1,77 +1,37 @@
 """The engine ``ray``: the same chunks as tasks on a Ray cluster.
 
-Nodes need facegan installed and the photographs under the same path or URL. Nodes that see the dataset's folder commit
-their chunks there; others return the bytes, and the driver writes them. Detector models travel with the job.
+Nodes need facegan installed and the photographs under the same path or URL. They return the bytes of their chunks, and
+the driver writes them. Detector models travel with the job.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import logging
 import os
 import socket
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
 from facegan.faces.detect import cache_folder
-from facegan.files import TEMPORARY, make_folder, remove_partials, write_bytes
+from facegan.files import make_folder, remove_partials, write_bytes
 from facegan.prep.commit import ChunkOutcome, ChunkWork, import_chunk, rows_path, shard_path
 from facegan.prep.engines.local import WorkerDied
 from facegan.prep.engines.worker import Job, Worker, prepare_process
 from facegan.system import cpu_name
 
-
-@dataclass(frozen=True, eq=False)
-class _RayJob:
-    """A job as it travels, with the contents of its models. Equal jobs have the same token, one per run."""
-
-    job: Job
-    models: tuple[bytes, ...]
-    token: str
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _RayJob) and other.token == self.token
-
-    def __hash__(self) -> int:
-        return hash(self.token)
-
-    @property
-    def _mark(self) -> Path:
-        return self.job.folder / f".{self.token}{TEMPORARY}"
-
-    def mark_folder(self) -> None:
-        self._mark.write_text(self.token)
-
-    def sees_folder(self) -> bool:
-        """Whether this process sees the driver's folder, and not another one of the same name."""
-        try:
-            return self._mark.read_text() == self.token
-        except OSError:
-            return False
-
-
-@dataclass(frozen=True)
-class _RemoteResult:
-    """A chunk as it comes back: with its bytes, unless they are in the driver's folder already."""
-
-    outcome: ChunkOutcome
-    cpu: str
-    is_in_folder: bool = False
-    shard: bytes | None = None
-    rows: bytes = b""
+_Job = tuple[Job, tuple[bytes, ...], str]  # as it travels: with the contents of its models, and a token of the run
+_Result = tuple[ChunkOutcome, str, bytes | None, bytes]  # with the name of the CPU, and the chunk's shard and rows
 
 
 class RayEngine:
     """Makes chunks on the cluster at ``address``, or on one that is started on this machine for this run."""
-
-    name = "ray"
 
     def __init__(self, job: Job, address: str | None, workers: int | None, console: Console) -> None:
         """
@@ -85,16 +45,12 @@ class RayEngine:
         self._cpus: set[str] = set()
         self.nodes: set[str] = set()
         models = tuple(path.read_bytes() for path in job.models)
-        ray_job = _RayJob(replace(job, folder=job.folder.absolute()), models, os.urandom(8).hex())
-        ray_job.mark_folder()
-        self._job = self._ray.put(ray_job)
-        options = {"num_cpus": 1, "max_retries": 0}  # `run_chunks` retries
-        self._make = self._ray.remote(**options)(_make)
-        self._try_out = self._ray.remote(**options)(_try_out)
+        self._job = self._ray.put((job, models, os.urandom(8).hex()))
+        self._make = self._ray.remote(num_cpus=1, max_retries=0)(_make)  # `run_chunks` retries
         self._running: set[Any] = set()
 
     def submit(self, work: ChunkWork, is_trial: bool = False) -> Any:
-        task = (self._try_out if is_trial else self._make).remote(self._job, work)
+        task = self._make.remote(self._job, work, is_trial)
         self._running.add(task)
         return task
 
@@ -102,41 +58,30 @@ class RayEngine:
         return self._ray.wait(list(self._running), num_returns=1)[0]
 
     def result(self, task: Any) -> ChunkOutcome | None:
-        """
-        Raises:
-            WorkerDied: its process or its node ended.
-        """
+        """Raises WorkerDied if its process or its node ended."""
         from ray import exceptions as errors
 
+        lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
         self._running.discard(task)
         try:
-            result: _RemoteResult | None = self._ray.get(task)
-        except (
-            errors.WorkerCrashedError,
-            errors.NodeDiedError,
-            errors.OutOfMemoryError,
-            errors.ObjectLostError,
-        ) as error:
+            result: _Result | None = self._ray.get(task)
+        except lost as error:
             raise WorkerDied(str(error).splitlines()[0]) from None
         except errors.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         if result is None:
             return None
-        if not result.is_in_folder:
-            import_chunk(self._folder, result.outcome.chunk, result.shard, result.rows)
-        self.nodes.add(result.outcome.node)
-        if self._cpus and result.cpu not in self._cpus:
+        outcome, cpu, shard, rows = result
+        import_chunk(self._folder, outcome.chunk, shard, rows)
+        self.nodes.add(outcome.node)
+        if self._cpus and cpu not in self._cpus:
             others = ", ".join(self._cpus)
-            self._console.warn(f"The nodes have different CPUs ({result.cpu}; {others}): bytes may differ.")
-        self._cpus.add(result.cpu)
-        seconds = result.outcome.finished - result.outcome.started
+            self._console.warn(f"The nodes have different CPUs ({cpu}; {others}): bytes may differ.")
+        self._cpus.add(cpu)
         now = time.monotonic()  # each node has its own clock
-        return replace(result.outcome, started=now - seconds, finished=now)
+        return replace(outcome, started=now - (outcome.finished - outcome.started), finished=now)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for task in self._running:
             with contextlib.suppress(Exception):  # it may have ended, or its node may be lost
                 self._ray.cancel(task, force=True)
@@ -151,38 +96,41 @@ def _connect(address: str | None, workers: int | None) -> Any:
         import ray
     except ImportError:
         raise SettingsError("--engine ray needs Ray. Install it: pip install 'facegan[ray]'") from None
-    if address:
-        _require_listener(address)
     # "local" starts a cluster; None would join one that happens to run on this machine.
     started: dict[str, Any] = {"address": "local", "num_cpus": workers, "include_dashboard": False}
     options: dict[str, Any] = {"address": address} if address else started
     try:
+        host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+        if port.isdigit():  # without a listener there Ray waits for minutes and then ends the process
+            socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise FaceganError(f"There is no Ray cluster at {address or 'this machine'}: {error}") from None
     return ray
 
 
-def _require_listener(address: str) -> None:
-    """Without one, Ray waits for minutes and then ends the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # "auto"
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise FaceganError(f"There is no Ray cluster at {address}: {error}.") from None
-
-
 # In the processes of the cluster.
 
+_workers: dict[str, Worker] = {}  # this process's, by the token of its run
 
-@functools.lru_cache(maxsize=1)
-def _worker(job: _RayJob) -> Worker:
-    """This process's worker. Ray runs many tasks in one process, and loading a detector takes a second."""
-    prepare_process()
-    models = tuple(map(_cached_model, job.job.models, job.models))
-    return Worker(replace(job.job, models=models))
+
+def _make(packed: _Job, work: ChunkWork, is_trial: bool) -> _Result | None:
+    import ray
+
+    job, models, token = packed
+    if token not in _workers:  # Ray runs many tasks in one process, and loading a detector takes a second
+        prepare_process()
+        _workers.clear()
+        _workers[token] = Worker(replace(job, models=tuple(map(_cached_model, job.models, models))))
+    with tempfile.TemporaryDirectory() as name:
+        folder, number = Path(name), work.chunk.number
+        outcome = _workers[token].make(work, folder)
+        if is_trial:
+            return None
+        shard = shard_path(folder, number).read_bytes() if outcome.chunk.shard else None
+        rows = rows_path(folder, number).read_bytes()
+    node = ray.get_runtime_context().get_node_id()
+    return replace(outcome, node=node), cpu_name(), shard, rows
 
 
 def _cached_model(path: Path, data: bytes) -> Path:
@@ -191,25 +139,3 @@ def _cached_model(path: Path, data: bytes) -> Path:
     if not cached.is_file() or cached.read_bytes() != data:
         write_bytes(cached, data)
     return cached
-
-
-def _make(job: _RayJob, work: ChunkWork) -> _RemoteResult:
-    import ray
-
-    worker, node = _worker(job), ray.get_runtime_context().get_node_id()
-    if job.sees_folder():
-        worker.job = replace(worker.job, folder=job.job.folder)
-        return _RemoteResult(replace(worker.make(work), node=node), cpu_name(), is_in_folder=True)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        worker.job = replace(worker.job, folder=folder)
-        outcome = replace(worker.make(work), node=node)
-        shard = shard_path(folder, work.chunk.number).read_bytes() if outcome.chunk.shard else None
-        rows = rows_path(folder, work.chunk.number).read_bytes()
-    return _RemoteResult(outcome, cpu_name(), shard=shard, rows=rows)
-
-
-def _try_out(job: _RayJob, work: ChunkWork) -> None:
-    worker = _worker(job)
-    worker.job = replace(worker.job, folder=Path(tempfile.gettempdir()))
-    worker.try_out(work)

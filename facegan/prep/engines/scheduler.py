@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from facegan.console import Console
 from facegan.errors import FaceganError, Interrupted
-from facegan.prep.chunk import Chunk
+from facegan.prep.chunk import Item
 from facegan.prep.commit import ChunkOutcome, ChunkWork
 from facegan.prep.engines.local import InlineEngine, LocalEngine, WorkerDied
 from facegan.prep.engines.ray import RayEngine
@@ -39,7 +39,8 @@ class EngineConfig:
 
 @dataclass
 class RunStats:
-    """Totals of the chunks that this run made."""
+    """Totals of the chunks that this run made, and the seconds when its first photograph was taken and its last file
+    was named."""
 
     photos: int = 0
     kept: int = 0
@@ -52,7 +53,6 @@ class RunStats:
 
     @property
     def seconds(self) -> float:
-        """From the first photograph taken to the last rename."""
         return self.last - self.first if self.photos else 0.0
 
     def add(self, outcome: ChunkOutcome) -> None:
@@ -82,8 +82,7 @@ def run_engine(
 ) -> RunStats:
     """Make and commit the chunks ``todo`` of a plan, with progress and warnings.
 
-    Args:
-        deferred: closes the engine later. That takes a while, and the end of the dataset need not wait for it.
+    ``deferred`` closes the engine later: that takes a while, and the end of the dataset need not wait for it.
 
     Raises:
         Interrupted: Ctrl-C; committed chunks are kept.
@@ -102,7 +101,14 @@ def run_engine(
     unreachable = ""  # the first error: one fault often affects many photographs
     try:
         with console.progress(plan.new, "photographs", done=done_before) as progress:
-            engine = deferred.enter_context(_open_engine(job, len(todo), config, console, show))
+            if config.engine == "ray":
+                workers = None if config.ray_address else config.workers
+                engine: Engine = RayEngine(job, config.ray_address, workers, console)
+            elif config.workers == 0:
+                engine = InlineEngine(job, show)
+            else:
+                engine = LocalEngine(job, min(config.workers, len(todo)), show)
+            deferred.callback(engine.close)
             for outcome in store.commit_all(run_chunks(engine, map(plan.work, todo)), job.folder):
                 stats.add(outcome)
                 for crash in outcome.chunk.crashes:
@@ -128,16 +134,6 @@ def run_engine(
     return stats
 
 
-def _open_engine(
-    job: Job, chunks: int, config: EngineConfig, console: Console, on_progress: Callable[[int], None]
-) -> Engine:
-    if config.engine == "ray":
-        return RayEngine(job, config.ray_address, None if config.ray_address else config.workers, console)
-    if config.workers == 0:
-        return InlineEngine(job, on_progress)
-    return LocalEngine(job, min(config.workers, chunks), on_progress)
-
-
 @dataclass
 class _ChunkAttempt:
     """A chunk until it is made."""
@@ -153,7 +149,30 @@ class _ChunkAttempt:
             item._replace(preset_reason="crashed") if item.entry.name in self.fatal_photos else item
             for item in self.work.chunk.items
         )
-        return replace(self.work, chunk=replace(self.work.chunk, items=items))
+        return _with_items(self.work, items)
+
+    def after_death(self, trial: ChunkWork | None, death: WorkerDied) -> list[ChunkWork]:
+        """What to try out next, if anything, after a worker died on the whole chunk or on a part on trial."""
+        if trial is None:
+            self.crash_count += 1
+            if self.crash_count < _TRIES:
+                return []
+            if self.was_bisected:
+                raise FaceganError(
+                    f"Worker processes die on chunk {self.work.chunk.number}, but on no single photograph ({death}).\n"
+                    f"Finished chunks are kept: start the same command again, with fewer --workers if memory ran out."
+                )
+            self.was_bisected, trial = True, self.work
+        items = trial.chunk.items
+        if len(items) == 1:
+            self.fatal_photos.add(items[0].entry.name)
+            return []
+        middle = len(items) // 2
+        return [_with_items(trial, part) for part in (items[:middle], items[middle:])]
+
+
+def _with_items(work: ChunkWork, items: tuple[Item, ...]) -> ChunkWork:
+    return replace(work, chunk=replace(work.chunk, items=items))
 
 
 def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutcome]:
@@ -164,9 +183,8 @@ def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutco
     """
     running: dict[Any, tuple[_ChunkAttempt, ChunkWork | None]] = {}  # task → its chunk, and the part on trial
 
-    def start(attempt: _ChunkAttempt, trial: ChunkWork | None = None) -> None:
-        attempt.trials += trial is not None
-        running[engine.submit(trial or attempt.without_fatal_photos(), trial is not None)] = attempt, trial
+    def start(attempt: _ChunkAttempt) -> None:
+        running[engine.submit(attempt.without_fatal_photos())] = attempt, None
 
     def fill() -> None:
         while len(running) < 2 * engine.slots and (work := next(todo, None)) is not None:
@@ -180,40 +198,14 @@ def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutco
             try:
                 outcome = engine.result(task)
             except WorkerDied as death:
-                for part in _after_death(attempt, trial, death):
-                    start(attempt, part)
-            else:
-                if outcome is not None:
-                    yield outcome
-                elif not attempt.trials:
+                for part in attempt.after_death(trial, death):
+                    attempt.trials += 1
+                    running[engine.submit(part, is_trial=True)] = attempt, part
+                outcome = None
+            if outcome is not None:
+                yield outcome
+            elif not attempt.trials:
+                if trial is not None:  # the last one: the fatal photographs are known
                     attempt.crash_count = 0
-                    start(attempt)
+                start(attempt)
         fill()
-
-
-def _after_death(attempt: _ChunkAttempt, trial: ChunkWork | None, death: WorkerDied) -> list[ChunkWork | None]:
-    """What to run next: parts on trial, or (None) the whole chunk."""
-    if trial is None:
-        attempt.crash_count += 1
-        if attempt.crash_count < _TRIES:
-            return [None]
-        if attempt.was_bisected:
-            raise FaceganError(
-                f"Worker processes die on chunk {attempt.work.chunk.number}, but on no single photograph ({death}).\n"
-                f"Finished chunks are kept: start the same command again, with fewer --workers if memory ran out."
-            )
-        attempt.was_bisected = True
-        return list(_halves(attempt.work.chunk, attempt.work.inputs))
-    if len(trial.chunk.items) > 1:
-        return list(_halves(trial.chunk, trial.inputs))
-    attempt.fatal_photos.update(item.entry.name for item in trial.chunk.items)
-    if attempt.trials:
-        return []
-    attempt.crash_count = 0
-    return [None]
-
-
-def _halves(chunk: Chunk, inputs: str) -> Iterator[ChunkWork]:
-    middle = len(chunk.items) // 2
-    parts = (chunk.items[:middle], chunk.items[middle:])
-    return (ChunkWork(replace(chunk, items=part), inputs) for part in parts if part)

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,13 +20,15 @@ from facegan.config import PrepConfig
 from facegan.errors import FaceganError
 from facegan.faces.detect import make_detector, silence_stderr
 from facegan.files import TEMPORARY
-from facegan.prep.chunk import Chunk, entries_read, process_chunk
+from facegan.prep.chunk import entries_read
 from facegan.prep.commit import ChunkOutcome, ChunkWork, make_chunk
 from facegan.prep.request import PHOTO_SECONDS
-from facegan.prep.sources.base import Entry, Readable, Reader, source_errors
+from facegan.prep.sources.base import Entry, Reader, Source, source_errors
 from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.remote import FETCH_AHEAD
 from facegan.system import peak_memory_bytes
+
+READY = "ready"  # the first message of a worker process
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Job:
     """The inputs of all workers: small, and pickled once."""
 
     config: PrepConfig
-    source: Readable
+    source: Source
     models: tuple[Path, ...]
     folder: Path  # where chunks are committed
     photo_seconds: float = PHOTO_SECONDS  # a photograph that takes longer, reading not included, hangs
@@ -45,41 +47,25 @@ class Worker:
     """Makes one chunk after the other."""
 
     def __init__(self, job: Job, on_photo: Callable[[int], None] = lambda count: None, has_alarm: bool = True) -> None:
-        """
-        Args:
-            on_photo: called with the number of photographs of the current chunk that were read.
-            has_alarm: end the process when a photograph hangs.
-        """
+        """``on_photo`` gets the number of the current chunk's photographs that were read. The alarm ends the process
+        when a photograph hangs."""
         self.job = job
         with source_errors(job.source.where):
             self._prefetching = prefetching(job.source.reader(), job.fetch_ahead)
         self._reader = _WatchedReader(self._prefetching, job.photo_seconds if has_alarm else 0, on_photo)
         self._detector = make_detector(job.config, job.models)
 
-    def make(self, work: ChunkWork) -> ChunkOutcome:
-        """Make a chunk in the job's folder, ready to be committed."""
+    def make(self, work: ChunkWork, folder: Path | None = None) -> ChunkOutcome:
+        """Make a chunk in a folder (the job's), ready to be committed. No request and no alarm outlives the call."""
         started = time.monotonic()
-        with self._reading(work.chunk) as reader:
-            marker = make_chunk(self.job.folder, work, self.job.config, reader, self._detector)
-        return ChunkOutcome(marker, started, time.monotonic(), peak_memory_bytes())
-
-    def try_out(self, work: ChunkWork) -> None:
-        """Make a chunk and discard it, to see if the process survives it."""
-        with tempfile.TemporaryDirectory(TEMPORARY, ".trial", self.job.folder) as folder:
-            shard = Path(folder) / "shard"
-            with self._reading(work.chunk) as reader:
-                process_chunk(work.chunk, self.job.config, reader, self._detector, shard, shard.with_suffix(".x"))
-
-    @contextlib.contextmanager
-    def _reading(self, chunk: Chunk) -> Iterator[Reader]:
-        """Prefetch the chunk's photographs. No request and no alarm outlives the block."""
         self._reader.count = 0
-        schedule(self._prefetching, entries_read(chunk))
+        schedule(self._prefetching, entries_read(work.chunk))
         try:
-            yield self._reader
+            marker = make_chunk(folder or self.job.folder, work, self.job.config, self._reader, self._detector)
         finally:
-            self._reader.stop_alarm()
+            self._reader.set_alarm(0)
             schedule(self._prefetching, ())
+        return ChunkOutcome(marker, started, time.monotonic(), peak_memory_bytes())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -100,38 +86,34 @@ class _WatchedReader:
         self.count = 0
 
     def read(self, entry: Entry) -> bytes:
-        self.stop_alarm()
+        self.set_alarm(0)
         try:
             return self._reader.read(entry)
         finally:
             self.count += 1
             self._on_photo(self.count)
-            if self._seconds:
-                signal.setitimer(signal.ITIMER_REAL, self._seconds)
+            self.set_alarm(self._seconds)
 
-    def stop_alarm(self) -> None:
+    def set_alarm(self, seconds: float) -> None:
         if self._seconds:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def close(self) -> None:
         self._reader.close()
 
 
-READY = "ready"  # the first message of a worker process
-
-
 def serve(connection: Connection, job: Job, cpu: int | None, photos_read: ctypes.c_int64) -> None:
     """Main function of a worker process: answer each (work, is_trial) with a `ChunkOutcome`, None or an exception.
 
-    Args:
-        cpu: position among the usable CPUs of the one that this process stays on.
-        photos_read: shared with the parent, which shows progress.
+    ``cpu`` is the position among the usable CPUs of the one to stay on; the parent shows ``photos_read``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    if cpu is not None:
-        _pin_to_cpu(cpu)
+    if cpu is not None:  # MediaPipe passes each photograph from thread to thread: on one CPU they find it in the cache
+        with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox that forbids it
+            cpus = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, cpus[cpu : cpu + 1] or cpus)
 
     def show(count: int) -> None:
         photos_read.value = count
@@ -141,11 +123,8 @@ def serve(connection: Connection, job: Job, cpu: int | None, photos_read: ctypes
         worker = Worker(job, show)
         silence_stderr()
         gc.freeze()  # what is loaded by now stays: the collector can skip it
-    except (FaceganError, OSError) as error:
-        connection.send(error)
-        return
     except Exception as error:
-        connection.send(FaceganError(f"A worker could not start: {type(error).__name__}: {error}. Run: facegan doctor"))
+        connection.send(_picklable(error))
         return
     connection.send(READY)
     # The detector stays open: workers end by a signal or by os._exit, where no destructor runs.
@@ -156,13 +135,25 @@ def serve(connection: Connection, job: Job, cpu: int | None, photos_read: ctypes
             os._exit(0)
         photos_read.value = 0
         try:
-            connection.send(worker.try_out(work) if is_trial else _without_thumbnails(worker.make(work)))
+            if is_trial:  # only to see if the process survives it
+                with tempfile.TemporaryDirectory(TEMPORARY, ".trial", job.folder) as folder:
+                    worker.make(work, Path(folder))
+                connection.send(None)
+            else:
+                # Without thumbnails, which the marker on disk has: a message this small is written at once, even by a
+                # process that is being killed.
+                outcome = worker.make(work)
+                connection.send(replace(outcome, chunk=replace(outcome.chunk, rejects=[])))
         except SystemExit:  # a library that calls sys.exit has crashed
             os._exit(1)
-        except (FaceganError, OSError) as error:
-            connection.send(error)
-        except Exception as error:  # it may not be picklable
-            connection.send(FaceganError(f"A worker failed: {type(error).__name__}: {error}. Run: facegan doctor"))
+        except Exception as error:
+            connection.send(_picklable(error))
+
+
+def _picklable(error: Exception) -> Exception:
+    if isinstance(error, FaceganError | OSError):
+        return error
+    return FaceganError(f"A worker failed: {type(error).__name__}: {error}. Run: facegan doctor")
 
 
 def prepare_process() -> None:
@@ -172,18 +163,6 @@ def prepare_process() -> None:
     cv2.setNumThreads(1)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-def _without_thumbnails(outcome: ChunkOutcome) -> ChunkOutcome:
-    """The marker on disk has them. A message this small is written at once, even by a process that is being killed."""
-    return replace(outcome, chunk=replace(outcome.chunk, rejects=[]))
-
-
-def _pin_to_cpu(cpu: int) -> None:
-    """MediaPipe passes each photograph from thread to thread: on one CPU they find it in the cache."""
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox that forbids it
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cpus[cpu : cpu + 1] or cpus)
 
 
 def _exit_with_parent() -> None:

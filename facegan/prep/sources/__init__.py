@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,11 @@ from facegan.prep.sources.parquet import Table
 from facegan.prep.sources.remote import SourceFile
 from facegan.prep.sources.tar import Tar
 from facegan.prep.sources.zip import Zip
-from facegan.remote import filesystem, is_http, is_url, without_query
+from facegan.remote import filesystem, is_url, without_query
 from facegan.shards.format import PHOTOS_FILE
 from facegan.unpack import MAX_RATIO
 
 _KINDS = "a folder, .tar, .tar.gz, .zip, .parquet, .npz, .npy, MNIST's idx files, or torchvision:NAME"
-_PATTERN, _HTTP_PATTERN = re.compile(r"[{*?\[]"), re.compile(r"[{*\[]")  # in web addresses ``?`` begins a query
-_GLOB, _HTTP_GLOB = re.compile(r"[*?\[]"), re.compile(r"[*\[]")
 
 
 def open_source(
@@ -37,11 +34,7 @@ def open_source(
     Args:
         leave_out: a folder inside the source that holds no photographs (the dataset being written).
         download: whether torchvision may download missing files.
-        follow_links: of folders.
         max_unpacked_ratio: of the unpacked bytes of an archive, array or table to its own.
-
-    Raises:
-        SourceError: it does not exist, or has an unknown format.
     """
     with source_errors(text):
         if text.startswith("torchvision:"):
@@ -49,26 +42,24 @@ def open_source(
 
             return open_torchvision(text, download)
         find = partial(SourceFile.find, max_ratio=max_unpacked_ratio)
-        if _is_pattern(text):
+        if _has_any("{*?[", text) and (is_url(text) or not Path(text).exists()):
             return _open_pattern(text, find)
         if is_url(text):
-            return _open_file(text, find) or RemoteFolder(text)
+            return _open_file(text, find, RemoteFolder(text))
         path = Path(text)
         if path.is_dir():
-            return _open_folder(path, find, Folder(path, leave_out, follow_links))
+            return _open_folder(path, find, Folder(str(path), leave_out, follow_links))
         if not path.exists():
             near = suggest(path.name, [other.name for other in path.parent.iterdir()]) if path.parent.is_dir() else ""
             raise SourceError(f"{path} does not exist.{near} Name {_KINDS}.")
-        found = _open_file(text, find) if path.is_file() else None  # opening a pipe would block
-        if found is None:
+        if not path.is_file():  # opening a pipe would block
             raise SourceError(f"{path} has an unknown format. Name {_KINDS}.")
-        return found
+        return _open_file(text, find)
 
 
-def _is_pattern(text: str) -> bool:
-    if is_http(text):
-        return _HTTP_PATTERN.search(without_query(text)) is not None
-    return _PATTERN.search(text) is not None and (is_url(text) or not Path(text).exists())
+def _has_any(letters: str, text: str) -> bool:
+    """Queries of web addresses do not count."""
+    return not set(letters).isdisjoint(without_query(text))
 
 
 def _open_folder(path: Path, find: Callable[[str], SourceFile], folder: Folder) -> Source:
@@ -85,21 +76,21 @@ def _open_folder(path: Path, find: Callable[[str], SourceFile], folder: Folder) 
     return Table(str(path), tuple(find(str(path / name)) for name in tables)) if tables else folder
 
 
-def _open_file(where: str, find: Callable[[str], SourceFile]) -> Source | None:
-    """None if its suffix is unknown."""
+def _open_file(where: str, find: Callable[[str], SourceFile], otherwise: Source | None = None) -> Source:
+    """By its suffix; ``otherwise`` if that is unknown."""
     name = SourceFile(where).name
     suffix = name.lower()
-    if suffix.endswith(".tar"):
-        return Tar(find(where))
-    if suffix.endswith((".tar.gz", ".tgz")):
-        return Tar(find(where), is_gzipped=True)
+    if suffix.endswith((".tar", ".tar.gz", ".tgz")):
+        return Tar(where, find(where), is_gzipped=not suffix.endswith(".tar"))
     if suffix.endswith(".zip"):
-        return Zip(find(where))
+        return Zip(where, find(where))
     if suffix.endswith(".parquet"):
         return Table(where, (find(where),))
     if suffix.endswith((".npz", ".npy")) or is_idx(name):
         return open_arrays(find(where))
-    return None
+    if otherwise is None:
+        raise SourceError(f"{where} has an unknown format. Name {_KINDS}.")
+    return otherwise
 
 
 def _open_pattern(pattern: str, find: Callable[[str], SourceFile]) -> Source:
@@ -113,21 +104,14 @@ def _open_pattern(pattern: str, find: Callable[[str], SourceFile]) -> Source:
     files = [file for text in expanded for file in _glob(text)]
     missing = [file for file in files if not is_url(file) and not Path(file).is_file()]
     if missing or not files:
-        what = f"{missing[0]} does not exist" if missing else "No file matches"
-        raise SourceError(f"{what} ({pattern}). Name existing archives.")
+        raise SourceError(f"{missing[0] if missing else pattern} does not exist ({pattern}). Name existing archives.")
     if all(SourceFile(file).name.lower().endswith(".parquet") for file in files):
         return Table(pattern, tuple(map(find, files)))
-    sources = []
-    for file in files:
-        source = _open_file(file, find)
-        if source is None:
-            raise SourceError(f"{file} has an unknown format. Name {_KINDS}.")
-        sources.append(source)
-    return MultiSource(pattern, tuple(sources))
+    return MultiSource(pattern, tuple(_open_file(file, find) for file in files))
 
 
 def _glob(text: str) -> list[str]:
-    if not (_HTTP_GLOB if is_http(text) else _GLOB).search(without_query(text)):
+    if not _has_any("*?[", text):
         return [text]
     fs, path = filesystem(text)
     return sorted(fs.unstrip_protocol(found) if is_url(text) else found for found in fs.glob(path))

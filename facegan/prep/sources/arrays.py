@@ -8,24 +8,21 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import lzma
 import math
 import re
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from facegan.console import shown
 from facegan.errors import DamagedSourceError, SourceError
 from facegan.files import atomic_write
-from facegan.prep.sources.base import Entry
+from facegan.prep.sources.base import Entry, Source
 from facegan.prep.sources.remote import SourceFile
 from facegan.remote import is_url
 from facegan.shards.images import encode_image
@@ -34,36 +31,22 @@ from facegan.unpack import Unpacking
 _IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")
 _MAX_ARRAYS = 100  # in a .npz: MedMNIST has six
 _HEADER_BYTES = 1 << 16  # NumPy writes at most 10,000 bytes, and would read 4 GB
-_BROKEN = (  # what numpy, zipfile and decompressors raise for damage and for malicious headers
-    ValueError, TypeError, KeyError, SyntaxError, TokenError, EOFError, RecursionError, MemoryError, OverflowError,
-    NotImplementedError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError,
-)  # fmt: skip
 _PARTS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
 
 @dataclass(frozen=True)
 class PhotoArray:
-    """One array of photographs.
-
-    Attributes:
-        member: the array's name inside a .npz, and ``shape`` its shape.
-        part: its split; empty if unknown.
-        labels: the file of its labels (idx) or their array's name inside the .npz; empty if there are none.
-    """
+    """One array of photographs."""
 
     file: SourceFile
-    member: str = ""
-    part: str = ""
-    labels: str = ""
-    shape: tuple[int, ...] = ()
-
-    @property
-    def is_gzipped(self) -> bool:
-        return self.file.name.endswith(".gz")
+    shape: tuple[int, ...]
+    member: str = ""  # its name inside a .npz
+    part: str = ""  # its split; empty if unknown
+    labels: str = ""  # the file of its labels (idx), or their array's name inside the .npz; empty if there are none
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Arrays(Source):
     """Photographs in arrays, uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels.
 
     A photograph is named after its index, below its split if there are several arrays: ``train/000007.png``.
@@ -75,11 +58,10 @@ class Arrays:
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         parts = Counter(array.part for array in self.arrays)
         for number, array in enumerate(self.arrays):
-            count = _shape(array)[0]
-            labels = _labels(array, count)
+            labels = _labels(array)
             folder = array.part if parts[array.part] == 1 else array.member
             below = f"{folder or number}/" if len(self.arrays) > 1 else ""
-            for i in range(count):
+            for i in range(array.shape[0]):
                 name = f"{below}{i:06d}.png".encode()
                 yield Entry(name, 0, (number, i), labels[i] if labels else 0, array.part)
 
@@ -117,16 +99,6 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def open_arrays(file: SourceFile) -> Arrays:
-    """
-    Raises:
-        SourceError: the file holds no array of photographs.
-    """
-    if file.name.endswith(".npz"):
-        return Arrays(file.where, tuple(_arrays_of_npz(file)))
-    return Arrays(file.where, (PhotoArray(file) if file.name.endswith(".npy") else _array_of_idx(file),))
-
-
 def is_idx(name: str) -> bool:
     return _IDX.match(name) is not None
 
@@ -135,36 +107,57 @@ def open_idx_folder(folder: Path, find: Callable[[str], SourceFile] = SourceFile
     """The idx files of images in a folder, such as MNIST's train and test. A plain file hides its packed copy."""
     names = sorted(path.name for path in folder.iterdir() if is_idx(path.name))
     plain = [name for name in names if name.removesuffix(".gz") == name or name.removesuffix(".gz") not in names]
-    return Arrays(str(folder), tuple(_array_of_idx(find(str(folder / name))) for name in plain))
+    return Arrays(str(folder), tuple(_open_array(find(str(folder / name))) for name in plain))
 
 
-def _array_of_idx(file: SourceFile) -> PhotoArray:
-    found = _IDX.match(file.name)
-    part = _PARTS.get(found["part"], "") if found else ""
-    if is_url(file.where):
-        return PhotoArray(file, part=part)
-    labels = file.where.removesuffix(file.name) + file.name.replace("images", "labels").replace("idx3", "idx1")
-    candidates = (labels, labels.removesuffix(".gz"), labels + ".gz")
-    return PhotoArray(file, part=part, labels=next((name for name in candidates if Path(name).is_file()), ""))
+def open_arrays(file: SourceFile) -> Arrays:
+    """Raises SourceError if the file holds no array of photographs."""
+    return Arrays(file.where, tuple(_open_npz(file)) if file.name.endswith(".npz") else (_open_array(file),))
 
 
-def _arrays_of_npz(file: SourceFile) -> Iterator[PhotoArray]:
-    try:
-        with file.open() as opened, zipfile.ZipFile(opened) as archive:
-            members = archive.infolist()
-            if len(members) > _MAX_ARRAYS:
-                raise ValueError(f"{len(members):,} members, {_MAX_ARRAYS} at most")
-            bounds = file.bounds(opened)
-            bounds.check_parts(sum(member.compress_size for member in members), "members")
-            shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-            for member in members:
-                if member.filename.endswith(".npy"):
-                    shape, dtype = _npy_header(archive.open(member))
-                    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size:
-                        raise ValueError(f"{member.filename} claims {shape} {dtype} in {member.file_size:,} bytes")
-                    shapes[member.filename.removesuffix(".npy")] = shape, dtype
-    except _BROKEN as error:
-        raise DamagedSourceError(f"{file.where} is not a readable .npz ({error}).") from None
+def _open_array(file: SourceFile) -> PhotoArray:
+    """Of a .npy or idx file."""
+    with file.open() as opened:
+        bounds = file.bounds(opened)
+        if file.name.endswith(".npy"):
+            shape, dtype = _npy_header(opened)
+        else:
+            shape, dtype = _idx_shape(_plain(opened, file.name), 3), np.dtype(np.uint8)
+    if dtype != np.uint8 or not _is_photos(shape):
+        raise SourceError(
+            f"{file.where} has {dtype} {shape}. Photographs are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), of at "
+            "least one pixel each."
+        )
+    if file.name.endswith(".gz"):
+        bounds.check_bytes(math.prod(shape))
+        bounds.check_photos(shape[0])
+    elif math.prod(shape) > bounds.packed_bytes:  # a short header may claim any number of photographs
+        raise DamagedSourceError(
+            f"{file.where} is incomplete: {math.prod(shape):,} bytes of photographs in {bounds.packed_bytes:,}."
+        )
+    if not (found := _IDX.match(file.name)):
+        return PhotoArray(file, shape)
+    beside = file.where.removesuffix(file.name) + file.name.replace("images", "labels").replace("idx3", "idx1")
+    candidates = (beside, beside.removesuffix(".gz"), beside + ".gz")
+    labels = next((name for name in candidates if Path(name).is_file()), "")  # none of a URL is
+    return PhotoArray(file, shape, part=_PARTS.get(found["part"], ""), labels=labels)
+
+
+def _open_npz(file: SourceFile) -> Iterator[PhotoArray]:
+    with file.open() as opened, zipfile.ZipFile(opened) as archive:
+        members = archive.infolist()
+        if len(members) > _MAX_ARRAYS:
+            raise ValueError(f"{len(members):,} members, {_MAX_ARRAYS} at most")
+        bounds = file.bounds(opened)
+        bounds.check_parts(sum(member.compress_size for member in members), "members")
+        shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        for member in members:
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as plain:
+                    shape, dtype = _npy_header(plain)
+                if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size:
+                    raise ValueError(f"{member.filename} claims {shape} {dtype} in {member.file_size:,} bytes")
+                shapes[member.filename.removesuffix(".npy")] = shape, dtype
     photos = {name: shape for name, (shape, dtype) in shapes.items() if dtype == np.uint8 and _is_photos(shape)}
     if not photos:
         listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in shapes.items()) or "nothing"
@@ -172,11 +165,12 @@ def _arrays_of_npz(file: SourceFile) -> Iterator[PhotoArray]:
     bounds.check_photos(sum(shape[0] for shape in photos.values()))
     bounds.check_bytes(sum(map(math.prod, photos.values())))
     for name, shape in photos.items():
-        part = next((part for word, part in _PARTS.items() if _has_word(name, word)), "")
+        words = [word for word in _PARTS if _has_word(name, word)]
         fitting = [other for other, (its, dtype) in shapes.items()
                    if its == (shape[0],) and np.issubdtype(dtype, np.integer)]  # fmt: skip
-        same_part = [other for other in fitting if any(_has_word(name, w) and _has_word(other, w) for w in _PARTS)]
-        yield PhotoArray(file, name, part, next(iter(same_part or fitting), ""), shape)
+        same_part = [other for other in fitting if any(_has_word(other, word) for word in words)]
+        part = _PARTS[words[0]] if words else ""
+        yield PhotoArray(file, shape, name, part, next(iter(same_part or fitting), ""))
 
 
 def _has_word(name: str, word: str) -> bool:
@@ -185,8 +179,7 @@ def _has_word(name: str, word: str) -> bool:
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    with file:
-        start = io.BytesIO(file.read(_HEADER_BYTES))
+    start = io.BytesIO(file.read(_HEADER_BYTES))
     version = np.lib.format.read_magic(start)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(start)
@@ -202,51 +195,17 @@ def _is_photos(shape: tuple[int, ...]) -> bool:
     )
 
 
-def _shape(array: PhotoArray) -> tuple[int, ...]:
-    """
-    Raises:
-        SourceError: it is not an array of photographs.
-    """
-    if array.member:
-        return array.shape
-    where = array.file.where
-    try:
-        with array.file.open() as file:
-            bounds = array.file.bounds(file)
-            if array.file.name.endswith(".npy"):
-                shape, dtype = _npy_header(file)
-            else:
-                shape, dtype = _idx_shape(_plain(file, array.file.name), 3), np.dtype(np.uint8)
-    except _BROKEN as error:
-        raise DamagedSourceError(f"{where} has no readable array ({error}).") from None
-    if dtype != np.uint8 or not _is_photos(shape):
-        raise SourceError(
-            f"{where} has {dtype} {shape}. Photographs are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), of at least "
-            "one pixel each."
-        )
-    if array.is_gzipped:
-        bounds.check_bytes(math.prod(shape))
-        bounds.check_photos(shape[0])
-    elif math.prod(shape) > bounds.packed_bytes:  # a short header may claim any number of photographs
-        raise DamagedSourceError(
-            f"{where} is incomplete: {math.prod(shape):,} bytes of photographs in {bounds.packed_bytes:,}."
-        )
-    return shape
-
-
-def _labels(array: PhotoArray, count: int) -> list[int]:
+def _labels(array: PhotoArray) -> list[int]:
     if not array.labels:
         return []
     if array.member:
         with array.file.open() as file, np.load(file, allow_pickle=False) as arrays:
             return arrays[array.labels].tolist()
+    count = array.shape[0]
     with Path(array.labels).open("rb") as file:
         plain = _plain(file, array.labels)
-        try:
-            (declared,) = _idx_shape(plain, 1)
-            labels = list(plain.read(count)) if declared == count else []
-        except _BROKEN as error:
-            raise DamagedSourceError(f"{array.labels} has no readable labels ({error}).") from None
+        (declared,) = _idx_shape(plain, 1)
+        labels = list(plain.read(count)) if declared == count else []
     if len(labels) != count:
         raise SourceError(f"{array.labels} has {len(labels) or declared:,} labels for {count:,} photographs.")
     return labels
@@ -256,7 +215,7 @@ def _plain(file: Any, name: str) -> Any:
     return gzip.open(file) if name.endswith(".gz") else file
 
 
-def _idx_shape(file: BinaryIO, dimensions: int) -> tuple[int, ...]:
+def _idx_shape(file: Any, dimensions: int) -> tuple[int, ...]:
     """The header of an idx file of bytes (LeCun, "THE MNIST DATABASE"): 0 0 8 D, then D sizes, big-endian."""
     if file.read(4) != bytes((0, 0, 8, dimensions)):
         raise ValueError(f"not an idx{dimensions} file of bytes")
@@ -269,26 +228,19 @@ def _idx_shape(file: BinaryIO, dimensions: int) -> tuple[int, ...]:
 def _unpacked(array: PhotoArray, folder: Path, number: int) -> PhotoArray:
     """A file that can be memory-mapped: packed and remote arrays are copied into ``folder``."""
     file = array.file
-    if array.member or array.is_gzipped or is_url(file.where):
+    if array.member or file.name.endswith(".gz") or is_url(file.where):
         name = f"{number:03d}.npy" if array.member else f"{number:03d}-{file.name}".removesuffix(".gz")
         source = file.shareable(folder)
-        try:
-            with contextlib.ExitStack() as stack:
-                opened = stack.enter_context(source.open())
-                unpacking = Unpacking(replace(source.bounds(opened), where=file.where), folder)
-                if array.member:
-                    archive = stack.enter_context(zipfile.ZipFile(opened))
-                    plain = stack.enter_context(archive.open(array.member + ".npy"))
-                else:
-                    plain = _plain(opened, file.name)
-                unpacking.copy(plain, stack.enter_context(atomic_write(folder / name)))
-        except _BROKEN as error:
-            raise DamagedSourceError(f"{file.where} could not be unpacked ({error}).") from None
-        array = PhotoArray(SourceFile(str(folder / name)), part=array.part)
-    try:
-        _mapped(array.file.where)
-    except _BROKEN as error:
-        raise DamagedSourceError(f"{file.where} is incomplete ({error}).") from None
+        with contextlib.ExitStack() as stack:
+            opened = stack.enter_context(source.open())
+            unpacking = Unpacking(replace(source.bounds(opened), where=file.where), folder)
+            plain = _plain(opened, file.name)
+            if array.member:
+                archive = stack.enter_context(zipfile.ZipFile(opened))
+                plain = stack.enter_context(archive.open(array.member + ".npy"))
+            unpacking.copy(plain, stack.enter_context(atomic_write(folder / name)))
+        array = PhotoArray(SourceFile(str(folder / name)), array.shape, part=array.part)
+    _mapped(array.file.where)  # raises if it is incomplete
     return array
 
 

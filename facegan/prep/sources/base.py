@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import lzma
+import re
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from facegan.errors import DamagedFile, DamagedSourceError, SourceError
 from facegan.files import human_bytes, parsing
-from facegan.remote import RemoteUnavailable, as_source_error, is_url
+from facegan.remote import as_source_error, is_url
 from facegan.shards.format import has_photo_suffix, readable_path
 from facegan.unpack import MAX_PHOTO_BYTES
 
 MAX_BYTES = MAX_PHOTO_BYTES
 LABELS_FILE = "dataset.json"
 _MAX_LABELS_BYTES = 64 << 20  # two million photographs
+_LABELS_START = re.compile(rb'"labels"\s*:\s*\[')
+_LABEL = re.compile(rb'\s*\[\s*"((?:[^"\\]|\\.)*)"\s*,\s*(-?\d{1,18})\s*\]\s*([,\]])')
 _NAMES_KEPT = 3
 
 # What reading raises for a damaged file, and for an encrypted zip member or one with an unknown compression.
@@ -30,51 +34,36 @@ DAMAGED = (EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.e
 
 
 class Entry(NamedTuple):
-    """A photograph in a source.
+    """A photograph in a source."""
 
-    Attributes:
-        name: its path in the source.
-        size: of its file in bytes; 0 if unknown before it is read.
-        locator: where its source finds it.
-        label: its class; 0 if the source has none.
-        part: the source's split (train, val, test); empty if it has none.
-    """
-
-    name: bytes
-    size: int
-    locator: tuple[int, ...] = ()
-    label: int = 0
-    part: str = ""
+    name: bytes  # its path in the source
+    size: int  # of its file in bytes; 0 if unknown before it is read
+    locator: tuple[int, ...] = ()  # where its source finds it
+    label: int = 0  # its class; 0 if the source has none
+    part: str = ""  # the source's split (train, val, test); empty if it has none
 
 
-class Source(Protocol):
-    """Photographs with stable names. Listing them opens none."""
+class Source(ABC):
+    """Photographs with stable names; small and picklable. ``where`` is the user's name for it."""
 
-    @property
-    def where(self) -> str:
-        """The user's name for it."""
-        ...
+    where: str
 
+    @abstractmethod
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        """Every photograph, unsorted; of a repeated name the last entry counts. Other files are counted by suffix."""
-        ...
+        """Every photograph, unsorted and unopened; of a repeated name the last entry counts. Other files are counted
+        by suffix."""
 
     def digests(self) -> tuple[str, ...]:
         """Digests of its files if neither names nor sizes tell its photographs from another source's; else none."""
-        ...
+        return ()
 
-    def unpacked(self, folder: Path) -> Readable:
+    def unpacked(self, folder: Path) -> Source:
         """The same entries for random access: itself, or what had to be unpacked into ``folder``."""
-        ...
+        return self
 
-
-class Readable(Protocol):
-    """Small and picklable: each worker opens its own reader."""
-
-    @property
-    def where(self) -> str: ...
-
-    def reader(self) -> Reader: ...
+    @abstractmethod
+    def reader(self) -> Reader:
+        """A reader for one process, of a source that is `unpacked`."""
 
 
 class Reader(Protocol):
@@ -83,7 +72,7 @@ class Reader(Protocol):
     Raises:
         RemoteUnavailable, OSError: the bytes are unavailable now, perhaps not later.
         TooLarge: a photograph has more than `MAX_BYTES`.
-        Exception: one of `DAMAGED`.
+        DAMAGED: they are damaged.
     """
 
     def read(self, entry: Entry) -> bytes: ...
@@ -149,9 +138,11 @@ def common_folder(first: bytes, last: bytes) -> bytes:
     return first[: first.rfind(b"/", 0, same) + 1]
 
 
-def read_labels(file: BinaryIO | BufferedIOBase, where: str) -> dict[bytes, int]:
+def read_labels(file: Any, where: str) -> dict[bytes, int]:
     """Name → label from StyleGAN's ``{"labels": [["00000/img00000000.png", 6], …]}`` (NVlabs, dataset_tool.py); empty
     if the file is something else, or its labels are null or vectors.
+
+    Pairs are matched one by one: parsed as a whole, those of a million photographs would take 200 MB more.
 
     Raises:
         SourceError: the file is too large to be read at once.
@@ -163,23 +154,19 @@ def read_labels(file: BinaryIO | BufferedIOBase, where: str) -> dict[bytes, int]
             "Remove or rename it to prepare the photographs without labels."
         )
     labels: dict[bytes, int] = {}
-    try:
-        pairs = json.loads(data)["labels"]
-        while pairs:  # popped, because pairs and dictionary together would need 200 MB for a million
-            name, label = pairs.pop()
-            labels.setdefault(str(name).encode("utf-8", "surrogateescape"), int(label))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return {}
-    return labels if max(map(abs, labels.values()), default=0) < 1 << 63 else {}
+    number = functools.lru_cache(100_000)(int)  # photographs of a class share its number in memory
+    found = _LABELS_START.search(data)
+    while found and (found := _LABEL.match(data, found.end())):
+        name, label, after = found.groups()
+        labels[json.loads(b'"%s"' % name).encode("utf-8", "surrogateescape") if b"\\" in name else name] = number(label)
+        if after == b"]":
+            return labels
+    return {}
 
 
 @contextlib.contextmanager
 def source_errors(where: str) -> Iterator[None]:
-    """
-    Raises:
-        SourceError: the source is unavailable.
-        DamagedSourceError: its parser raised anything else.
-    """
+    """Raises SourceError if the source is unavailable, DamagedSourceError if its parser raised anything else."""
     try:
         with parsing(where, "Take an undamaged copy, or name another source."), as_source_error(where):
             yield
@@ -194,7 +181,7 @@ def listed(source: Source, ignored: Counter[str]) -> Iterator[Entry]:
 
 
 @dataclass(frozen=True)
-class MultiSource:
+class MultiSource(Source):
     """Several archives as one source (``laion/{00000..00099}.tar``). Names must differ between archives."""
 
     where: str
@@ -202,25 +189,20 @@ class MultiSource:
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         for number, source in enumerate(self.members):
-            for entry in source.photos(ignored):
+            for entry in listed(source, ignored):
                 yield entry._replace(locator=(number, *entry.locator))
 
     def digests(self) -> tuple[str, ...]:
         return tuple(digest for source in self.members for digest in source.digests())
 
-    def unpacked(self, folder: Path) -> UnpackedMultiSource:
+    def unpacked(self, folder: Path) -> MultiSource:
         unpacked = []
         for number, source in enumerate(self.members):
             below = folder / f"{number:05d}"
             below.mkdir(parents=True, exist_ok=True)
-            unpacked.append(source.unpacked(below))
-        return UnpackedMultiSource(self.where, tuple(unpacked))
-
-
-@dataclass(frozen=True)
-class UnpackedMultiSource:
-    where: str
-    members: tuple[Readable, ...]
+            with source_errors(source.where):
+                unpacked.append(source.unpacked(below))
+        return MultiSource(self.where, tuple(unpacked))
 
     def reader(self) -> MultiReader:
         some_are_remote = any(is_url(member.where) for member in self.members)
@@ -232,23 +214,21 @@ class MultiReader:
 
     _max_open = 16
 
-    def __init__(self, members: tuple[Readable, ...]) -> None:
+    def __init__(self, members: tuple[Source, ...]) -> None:
         self._members = members
         self._open: dict[int, Reader] = {}
 
     def read(self, entry: Entry) -> bytes:
-        number, *locator = entry.locator
-        return self._reader(number).read(entry._replace(locator=tuple(locator)))
+        reader, inner = self._find(entry)
+        return reader.read(inner)
 
-    def _reader(self, number: int) -> Reader:
+    def _find(self, entry: Entry) -> tuple[Reader, Entry]:
+        number, *locator = entry.locator
         if number not in self._open:
             if len(self._open) == self._max_open:
                 self._open.pop(next(iter(self._open))).close()
-            try:
-                self._open[number] = self._members[number].reader()
-            except (OSError, SourceError) as error:  # it was available when it was listed
-                raise RemoteUnavailable(str(error)) from error
-        return self._open[number]
+            self._open[number] = self._members[number].reader()
+        return self._open[number], entry._replace(locator=tuple(locator))
 
     def close(self) -> None:
         while self._open:
@@ -259,8 +239,5 @@ class RemoteMultiReader(MultiReader):
     """Some of the archives are behind URLs."""
 
     def request(self, entry: Entry) -> Request | None:
-        number, *locator = entry.locator
-        if not is_url(self._members[number].where):
-            return None
-        reader = self._reader(number)
-        return reader.request(entry._replace(locator=tuple(locator))) if isinstance(reader, RemoteReader) else None
+        reader, inner = self._find(entry)
+        return reader.request(inner) if isinstance(reader, RemoteReader) else None

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any
 
 from facegan.errors import SourceError
 from facegan.files import files_below
-from facegan.prep.sources.base import LABELS_FILE, MAX_BYTES, Entry, OnBytes, ignore, is_photo, read_labels, suffix
-from facegan.prep.sources.remote import SourceFile, UrlReader, fetch
-from facegan.remote import RemoteUnavailable, filesystem, retry
+from facegan.prep.sources.base import LABELS_FILE, MAX_BYTES, Entry, Source, ignore, is_photo, read_labels, suffix
+from facegan.prep.sources.remote import ObjectReader, SourceFile
+from facegan.remote import filesystem, retry
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
 
 BROKEN_LINK = "broken link"
@@ -25,20 +25,12 @@ _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would convert 
 
 
 @dataclass(frozen=True)
-class Folder:
-    """All files below a folder, links followed. A link has its own name and suffix, and its target's bytes and size.
+class Folder(Source):
+    """All files below a folder, links followed. A link has its own name and suffix, and its target's bytes and size."""
 
-    Attributes:
-        leave_out: a folder inside that holds no photographs: the dataset being written.
-    """
-
-    path: Path
-    leave_out: Path | None = None
+    where: str
+    leave_out: Path | None = None  # a folder inside that holds no photographs: the dataset being written
     follow_links: bool = True
-
-    @property
-    def where(self) -> str:
-        return str(self.path)
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         labels = self._labels()
@@ -66,7 +58,7 @@ class Folder:
 
     def _files(self) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
         try:
-            yield from files_below(os.fsencode(self.path), self._enters, self.follow_links)
+            yield from files_below(os.fsencode(self.where), self._enters, self.follow_links)
         except PermissionError as error:
             raise SourceError(f"This user may not read the folder {os.fsdecode(error.filename)}.") from None
 
@@ -78,20 +70,14 @@ class Folder:
         return not is_dataset and not is_left_out
 
     def _labels(self) -> dict[bytes, int]:
-        path = self.path / LABELS_FILE
+        path = Path(self.where) / LABELS_FILE
         if not path.is_file():
             return {}
         with path.open("rb") as file:
             return read_labels(file, self.where)
 
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> Folder:
-        return self
-
     def reader(self) -> FolderReader:
-        return FolderReader(os.fsencode(self.path))
+        return FolderReader(os.fsencode(self.where))
 
 
 class FolderReader:
@@ -99,10 +85,7 @@ class FolderReader:
         self._top = top
 
     def read(self, entry: Entry) -> bytes:
-        try:
-            file = os.open(os.path.join(self._top, entry.name), _READ_FLAGS)  # noqa: PTH118 - names are bytes
-        except OSError as error:
-            raise RemoteUnavailable(str(error)) from error
+        file = os.open(os.path.join(self._top, entry.name), _READ_FLAGS)  # noqa: PTH118 - names are bytes
         try:
             data = os.read(file, min(entry.size, MAX_BYTES) + 1)
             if len(data) == entry.size:
@@ -110,8 +93,6 @@ class FolderReader:
             while len(data) <= MAX_BYTES and (more := os.read(file, 1 << 20)):  # the file grew, or a read was short
                 data += more
             return data
-        except OSError as error:
-            raise RemoteUnavailable(str(error)) from error
         finally:
             os.close(file)
 
@@ -120,43 +101,46 @@ class FolderReader:
 
 
 @dataclass(frozen=True)
-class RemoteFolder:
+class RemoteFolder(Source):
     """All objects below an fsspec URL (``s3://bucket/photos``, ``hf://datasets/…``, ``memory://photos``)."""
 
     where: str
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        fs, top = filesystem(self.where)
-        fs.invalidate_cache()
-        found = _Listing()
-        for page in _pages(fs, top):
-            found.add(page)
-        labels = self._labels() if found.has_labels else {}
-        datasets = found.datasets()
-        for name, size in found.files():
-            if name.startswith(datasets):
-                continue
-            if is_photo(name):
-                yield Entry(name, size, label=labels.get(name, 0))
-            else:
-                ignored[suffix(name)] += 1
+        pages, inside = [], f"/{STATE_FOLDER}/"  # names and sizes, compressed to about 15 bytes each
+        ours: defaultdict[str, set[str]] = defaultdict(set)  # by folder, the files that mark a dataset of facegan
+        for page in _pages(self.where):
+            for name, _ in page:
+                if inside in name:  # perhaps of an unfinished one
+                    ours[name[: name.find(inside) + 1]] |= {DATASET_FILE, PHOTOS_FILE}
+                elif name.endswith((DATASET_FILE, PHOTOS_FILE)):
+                    folder, slash, file = name.rpartition("/")
+                    ours[folder + slash].add(file)
+            pages.append(zlib.compress(json.dumps(page).encode(), 1))
+        labels = self._labels() if LABELS_FILE in ours.pop("", ()) else {}
+        datasets = tuple(folder for folder, files in ours.items() if {DATASET_FILE, PHOTOS_FILE} <= files)
+        for page in pages:
+            for text, size in json.loads(zlib.decompress(page)):
+                if text.startswith(datasets):
+                    continue
+                name = text.encode("utf-8", "surrogateescape")
+                if is_photo(name):
+                    yield Entry(name, size, label=labels.get(name, 0))
+                else:
+                    ignored[suffix(name)] += 1
 
     def _labels(self) -> dict[bytes, int]:
         with SourceFile.find(f"{self.where.rstrip('/')}/{LABELS_FILE}").open() as file:
             return read_labels(file, self.where)
 
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> RemoteFolder:
-        return self
-
-    def reader(self) -> UrlReader:
-        return UrlReader(self.where, _fetch_object)
+    def reader(self) -> ObjectReader:
+        return ObjectReader(self.where)
 
 
-def _pages(fs: Any, top: str) -> Iterator[list[tuple[str, int]]]:
-    """Names below ``top`` with their sizes. S3 is asked page by page: s3fs would keep a kilobyte for each object."""
+def _pages(url: str) -> Iterator[list[tuple[str, int]]]:
+    """Names below a URL with their sizes. S3 is asked page by page: s3fs would keep a kilobyte for each object."""
+    fs, top = filesystem(url)
+    fs.invalidate_cache()
     prefix = fs._strip_protocol(top).rstrip("/") + "/"
     if not hasattr(fs, "call_s3"):
         found = retry(lambda: fs.find(top, detail=True))
@@ -171,42 +155,3 @@ def _pages(fs: Any, top: str) -> Iterator[list[tuple[str, int]]]:
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
-
-
-class _Listing:
-    """Names and sizes, compressed to about 15 bytes each, and which folders are facegan's datasets."""
-
-    def __init__(self) -> None:
-        self._pages: list[bytes] = []
-        self._begun: set[str] = set()
-        self._with_table: set[str] = set()
-        self._with_info: set[str] = set()
-        self.has_labels = False
-
-    def add(self, page: list[tuple[str, int]]) -> None:
-        inside = f"/{STATE_FOLDER}/"
-        for name, _ in page:
-            if inside in name:
-                self._begun.add(name[: name.find(inside) + 1])
-            elif name.endswith(f"/{PHOTOS_FILE}"):
-                self._with_table.add(name.removesuffix(PHOTOS_FILE))
-            elif name.endswith(f"/{DATASET_FILE}"):
-                self._with_info.add(name.removesuffix(DATASET_FILE))
-            self.has_labels |= name == LABELS_FILE
-        self._pages.append(zlib.compress(json.dumps(page).encode(), 1))
-
-    def files(self) -> Iterator[tuple[bytes, int]]:
-        for page in self._pages:
-            for name, size in json.loads(zlib.decompress(page)):
-                yield name.encode("utf-8", "surrogateescape"), size
-
-    def datasets(self) -> tuple[bytes, ...]:
-        """Folders that hold a dataset or an unfinished one."""
-        folders = self._begun | (self._with_table & self._with_info)
-        return tuple(name.encode("utf-8", "surrogateescape") for name in folders)
-
-
-def _fetch_object(where: str, entry: Entry, on_bytes: OnBytes | None) -> bytes:
-    """A whole object below a URL; its size must equal the listed one."""
-    fs, top = filesystem(where)  # per thread, if its protocol's library needs that
-    return fetch(fs, top.rstrip("/") + "/" + entry.name.decode("utf-8", "surrogateescape"), entry.size, on_bytes)

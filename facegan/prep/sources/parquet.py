@@ -8,7 +8,6 @@ import functools
 import hashlib
 import itertools
 import re
-import struct
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -21,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from facegan.console import shown
-from facegan.errors import DamagedSourceError, SourceError
+from facegan.errors import SourceError
 from facegan.files import atomic_write
-from facegan.prep.sources.base import MAX_BYTES, Entry, Request, is_photo
-from facegan.prep.sources.remote import SourceFile, fetch_url
+from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Source, is_photo
+from facegan.prep.sources.remote import SourceFile, UrlReader
 from facegan.unpack import Bounds, Unpacking
 
 _URL_COLUMNS = ("url", "URL", "image_url", "img_url")
@@ -36,12 +35,10 @@ _MAX_GROUP_BYTES = 1 << 26  # of images, in a row group that is read whole
 _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES, _BATCH_ROWS = 1 << 24, 5_000
 _DECODED_BYTES = 1 << 28  # at once, if every row has the largest possible value
-_LOCATION = struct.Struct("<qq")  # of an image in an unpacked table: its offset and size, or one of the numbers below
-_NO_IMAGE, _DAMAGED = -1, -2
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Source):
     """The rows of one or more Parquet files; each row is a photograph.
 
     It is named by the table, or by the row's number if the table has no names or repeats one. A file's name may give
@@ -52,71 +49,113 @@ class Table:
     files: tuple[SourceFile, ...]
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        columns = self.columns()
-        named = bool(columns.name) and self._has_unique_names(columns)
-        rows = 0
-        for number, source in enumerate(self.files):
-            part = _split_of(source.name)
-            with source.open() as file:
-                listed = _names_and_labels(self._open(file), columns, named, source.bounds(file))
-                for row, (name, label) in enumerate(listed):
-                    yield Entry(_photo_name(name) if named else b"%09d.jpg" % rows, 0, (number, row), label, part)
-                    rows += 1
+        columns = self._columns()
+        named = self._has_unique_names(columns)
+        parts = [_split_of(source.name) for source in self.files]
+        for count, (number, row, name, label) in enumerate(self._rows(columns, named)):
+            yield Entry(name or b"%09d.jpg" % count, 0, (number, row), label, parts[number])
 
-    def columns(self) -> Columns:
+    def _columns(self) -> Columns:
         with self.files[0].open() as file:
-            return find_columns(self._open(file).schema_arrow, self.where)
+            return find_columns(_open_parquet(file).schema_arrow, self.where)
 
     def _has_unique_names(self, columns: Columns) -> bool:
         seen = array("Q")  # digests: a table may have millions of names
-        for source in self.files:
-            with source.open() as file:
-                for name, _ in _names_and_labels(self._open(file), columns, True, source.bounds(file)):
-                    if name is None:
-                        return False
-                    digest = hashlib.blake2b(_photo_name(name), digest_size=8).digest()
-                    seen.append(int.from_bytes(digest, "little"))
-        ordered = np.sort(np.frombuffer(seen, np.uint64)) if seen else np.empty(0)
-        return not (ordered[1:] == ordered[:-1]).any()
+        for _, _, name, _ in self._rows(columns, named=True) if columns.name else ():
+            if name is None:
+                return False
+            seen.append(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))
+        return bool(columns.name) and np.unique(np.asarray(seen)).size == len(seen)
 
-    def _open(self, file: Any) -> pq.ParquetFile:
-        try:
-            return _open_parquet(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DamagedSourceError(f"{self.where} is not a readable Parquet file ({error}).") from None
+    def _rows(self, columns: Columns, named: bool) -> Iterator[tuple[int, int, bytes | None, int]]:
+        """Every row's file, its number in the file, its name (if asked for and known) and its label. Refuses files
+        whose row groups overlap or that claim too much."""
+        wanted = [*([columns.name] if named else []), *([columns.label] if columns.label else [])]
+        for number, source in enumerate(self.files):
+            with source.open() as file:
+                table, bounds = _open_parquet(file), source.bounds(file)
+                rows, groups = table.metadata.num_rows, range(table.num_row_groups)
+                bounds.check_photos(rows)
+                chunks = (chunk for group in groups for chunk in _chunks(table, group, [columns.data]))
+                bounds.check_parts(sum(chunk.total_compressed_size for chunk in chunks), "row groups")
+                if not wanted:
+                    yield from ((number, row, None, 0) for row in range(rows))
+                    continue
+                row = unpacked = 0
+                for batch in (batch for group in groups for batch in _batches(table, group, wanted, _BATCH_ROWS)):
+                    unpacked += batch.nbytes
+                    bounds.check_bytes(unpacked)
+                    names: list[Any] = [None] * len(batch)
+                    labels: list[Any] = names
+                    if named:
+                        column = batch.column(columns.image if columns.nested else columns.name)
+                        names = (column.flatten()[0] if columns.nested else column).to_pylist()
+                    if columns.label:
+                        labels = batch.column(columns.label).to_pylist()
+                    for name, label in zip(names, labels, strict=True):
+                        yield number, row, None if name is None else _photo_name(name), int(label or 0)
+                        row += 1
 
     def digests(self) -> tuple[str, ...]:
         return tuple(file.quick_digest() for file in self.files)
 
-    def unpacked(self, folder: Path) -> Table | UnpackedTable:
+    def unpacked(self, folder: Path) -> Table:
         table = Table(self.where, tuple(file.shareable(folder) for file in self.files))
-        columns = table.columns()
-        if table._is_readable_in_order(columns):
-            return self if table == self else table
-        return unpack(self.where, table.files, columns, folder)
+        return table if table._is_readable_in_order() else table.copied(folder)
 
-    def _is_readable_in_order(self, columns: Columns) -> bool:
+    def _is_readable_in_order(self) -> bool:
         """Whether photographs in the order of their names need only a few row groups in memory."""
-        named = bool(columns.name) and self._has_unique_names(columns)
-        bounds: list[tuple[bytes, int]] = []  # where a row group's names begin (-1) and end (1)
+        columns, first_rows = self._columns(), []
         for source in self.files:
             with source.open() as file:
-                table, limits = self._open(file), source.bounds(file)
-                listed = _names_and_labels(table, columns, named, limits)
-                names = (_photo_name(name) for name, _ in listed) if named else iter(())
-                for group, rows in enumerate(_rows(table)):
+                table = _open_parquet(file)
+                for group in range(table.num_row_groups):
                     if next(_chunks(table, group, [columns.data])).total_uncompressed_size > _MAX_GROUP_BYTES:
                         return False
-                    first, last = b"\xff", b""
-                    for name, _ in zip(names, range(rows), strict=False):
-                        first, last = min(first, name), max(last, name)
-                    bounds += [(first, -1), (last, 1)]
+                first_rows.append(_first_rows(table))
+        if not self._has_unique_names(columns):
+            return True
+        bounds: list[tuple[bytes, int]] = []  # where a row group's names begin (-1) and end (1)
+        rows = ((number, row, name or b"") for number, row, name, _ in self._rows(columns, named=True))
+        for _, group in itertools.groupby(rows, lambda row: (row[0], bisect.bisect(first_rows[row[0]], row[1]))):
+            names = [name for _, _, name in group]
+            bounds += [(min(names), -1), (max(names), 1)]
         open_groups = np.cumsum([-step for _, step in sorted(bounds)])
-        return not named or bool(open_groups.max(initial=0) <= _MAX_OPEN_GROUPS)
+        return bool(open_groups.max(initial=0) <= _MAX_OPEN_GROUPS)
 
-    def reader(self) -> TableReader:
-        columns = self.columns()
-        return (UrlTableReader if columns.url else TableReader)(self.files, columns)
+    def copied(self, folder: Path) -> CopiedTable:
+        """Copy images into ``folder``, in the tables' order and about as much at a time as they store together."""
+        columns = self._columns()
+        for number, source in enumerate(self.files):
+            places, at = array("q"), 0
+            with source.open() as file, atomic_write(folder / f"{number:05d}.images") as out:
+                table, unpacking = _open_parquet(file), Unpacking(source.bounds(file), folder)
+                for image in _images(table, columns):
+                    size = -1 if image is None else len(image)
+                    places.extend((at, size))
+                    if image is not None:
+                        unpacking.add(size)
+                        out.write(image)
+                        at += size
+            np.save(folder / f"{number:05d}.npy", np.asarray(places).reshape(-1, 2))
+        return CopiedTable(self.where, self.files, folder, bool(columns.url))
+
+    def reader(self) -> Reader:
+        columns = self._columns()
+        reader = TableReader(self.files, columns)
+        return UrlReader(reader) if columns.url else reader
+
+
+@dataclass(frozen=True)
+class CopiedTable(Table):
+    """Images (or URLs) of tables, concatenated in one file per table, and their places in another: random access."""
+
+    folder: Path
+    has_urls: bool
+
+    def reader(self) -> Reader:
+        reader = CopiedTableReader(self.folder)
+        return UrlReader(reader) if self.has_urls else reader
 
 
 @dataclass(frozen=True)
@@ -135,20 +174,13 @@ class Columns:
 
 
 def find_columns(schema: pa.Schema, where: str) -> Columns:
-    """The columns of images or URLs, of names and labels.
-
-    Raises:
-        SourceError: it has neither.
-    """
+    """The columns of images or URLs, of names and labels; raises SourceError if there are neither images nor URLs."""
 
     def first(names: tuple[str, ...], fits: Any) -> str:
         return next((name for name in names if name in schema.names and fits(schema.field(name).type)), "")
 
-    def is_binary(kind: pa.DataType) -> bool:
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
     def is_text(kind: pa.DataType) -> bool:
-        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        return kind in (pa.string(), pa.large_string())
 
     label = first(_LABEL_COLUMNS, pa.types.is_integer)
     for field in schema:
@@ -156,41 +188,14 @@ def find_columns(schema: pa.Schema, where: str) -> Columns:
             return Columns(image=field.name, nested=True, name=f"{field.name}.path", label=label)
     name = first(_NAME_COLUMNS, is_text)
     for field in schema:
-        if is_binary(field.type):
+        if field.type in (pa.binary(), pa.large_binary()):
             return Columns(image=field.name, name=name, label=label)
-    url = first(_URL_COLUMNS, is_text)
-    if url:
+    if url := first(_URL_COLUMNS, is_text):
         return Columns(url=url, name=name, label=label)
     raise SourceError(
         f"{where} has no column of images (binary, or a struct of bytes and path) or URLs "
         f"({', '.join(_URL_COLUMNS)}). It has {shown(', '.join(schema.names))}."
     )
-
-
-def _names_and_labels(
-    table: pq.ParquetFile, columns: Columns, named: bool, bounds: Bounds
-) -> Iterator[tuple[Any, int]]:
-    """Every row's name and label, without its image; None and 0 if unknown. Refuses row groups that overlap."""
-    bounds.check_photos(table.metadata.num_rows)
-    groups = range(table.num_row_groups)
-    parts = sum(chunk.total_compressed_size for group in groups for chunk in _chunks(table, group, [columns.data]))
-    bounds.check_parts(parts, "row groups")
-    wanted = [*([columns.name] if named else []), *([columns.label] if columns.label else [])]
-    if not wanted:
-        yield from ((None, 0) for _ in range(table.metadata.num_rows))
-        return
-    unpacked = 0
-    for batch in (batch for group in groups for batch in _batches(table, group, wanted, _BATCH_ROWS)):
-        unpacked += batch.nbytes
-        bounds.check_bytes(unpacked)
-        names: list[Any] = [None] * len(batch)
-        labels: list[Any] = names
-        if named:
-            column = batch.column(columns.image if columns.nested else columns.name)
-            names = (column.flatten()[0] if columns.nested else column).to_pylist()
-        if columns.label:
-            labels = batch.column(columns.label).to_pylist()
-        yield from ((name, int(label or 0)) for name, label in zip(names, labels, strict=True))
 
 
 def _photo_name(name: str) -> bytes:
@@ -222,12 +227,35 @@ def _chunks(table: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[A
     return (column for column in map(metadata.column, range(metadata.num_columns)) if column.path_in_schema in columns)
 
 
-def _rows(table: pq.ParquetFile) -> list[int]:
-    return [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+def _first_rows(table: pq.ParquetFile) -> list[int]:
+    """Of each row group, and of one after the last."""
+    rows = (table.metadata.row_group(group).num_rows for group in range(table.num_row_groups))
+    return [0, *itertools.accumulate(rows)]
 
 
-def _image(value: Any, columns: Columns) -> bytes | str | None:
-    return value and value["bytes"] if columns.nested else value
+def _image(value: pa.Scalar, columns: Columns) -> bytes | None:
+    """An image, or a URL as bytes; None if the row has none."""
+    try:
+        image = value.as_py()
+    except UnicodeDecodeError:  # a URL that is not text
+        return None
+    image = image and image["bytes"] if columns.nested else image
+    return image.encode("utf-8", "surrogateescape") if isinstance(image, str) else image
+
+
+def _images(table: pq.ParquetFile, columns: Columns) -> Iterator[bytes | None]:
+    """The image of every row; None if it has none or is damaged."""
+    for group, (first, end) in enumerate(itertools.pairwise(_first_rows(table))):
+        left = end - first
+        try:
+            with _damage_as_value_error():
+                at_once = _BATCH_BYTES * left // max(1, table.metadata.row_group(group).total_byte_size)
+                for batch in _batches(table, group, [columns.data], min(max(1, at_once), _BATCH_ROWS)):
+                    for value in batch.column(0):
+                        left -= 1
+                        yield _image(value, columns)
+        except ValueError:
+            yield from itertools.repeat(None, left)
 
 
 @contextlib.contextmanager
@@ -246,48 +274,29 @@ class TableReader:
     def __init__(self, files: tuple[SourceFile, ...], columns: Columns) -> None:
         self._files, self._columns = files, columns
         self._open: dict[int, tuple[Any, list[int], Bounds]] = {}  # with the first row of each group
-        self._groups: dict[tuple[int, int], pa.ChunkedArray | None] = {}  # None: unpacks to too much
+        self._group = functools.lru_cache(_MAX_OPEN_GROUPS)(self._decode)
 
     def read(self, entry: Entry) -> bytes:
-        value = self._value(entry)
-        return fetch_url(value) if isinstance(value, str) else value
-
-    def _value(self, entry: Entry) -> bytes | str:
-        """The row's image or URL."""
         number, row = entry.locator
-        _, first_rows, _ = self._table(number)
-        group = bisect.bisect_right(first_rows, row) - 1
-        images = self._group(number, group)
-        if images is None:
-            raise ValueError("a row group that unpacks to too much")
-        image = _image(images[row - first_rows[group]].as_py(), self._columns)
-        if image is None:
-            raise ValueError("a row without an image")
-        return image
-
-    def _table(self, number: int) -> tuple[Any, list[int], Bounds]:
         if number not in self._open:
             file = self._files[number].open()
             bounds = self._files[number].bounds(file)
             table = _open_parquet(file)
-            self._open[number] = table, [0, *itertools.accumulate(_rows(table))], bounds
-        return self._open[number]
-
-    def _group(self, number: int, group: int) -> pa.ChunkedArray | None:
-        key = (number, group)
-        if key in self._groups:
-            found = self._groups.pop(key)
-        else:
-            if len(self._groups) == _MAX_OPEN_GROUPS:
-                del self._groups[next(iter(self._groups))]
-            with _damage_as_value_error():
-                found = self._decode(number, group)
-        self._groups[key] = found  # at the end: the first is the least recently used
-        return found
+            self._open[number] = table, _first_rows(table), bounds
+        first_rows = self._open[number][1]
+        group = bisect.bisect(first_rows, row) - 1
+        with _damage_as_value_error():
+            images = self._group(number, group)
+        if images is None:
+            raise ValueError("a row group that unpacks to too much")
+        image = _image(images[row - first_rows[group]], self._columns)
+        if image is None:
+            raise ValueError("a row without an image")
+        return image
 
     def _decode(self, number: int, group: int) -> pa.ChunkedArray | None:
         """None if it unpacks to more than its share of the file's limit."""
-        table, _, bounds = self._table(number)
+        table, _, bounds = self._open[number]
         packed = sum(chunk.total_compressed_size for chunk in _chunks(table, group, [self._columns.data]))
         left = min(MAX_BYTES, MAX_BYTES // table.num_row_groups + bounds.max_ratio * packed)
         parts = []
@@ -299,104 +308,28 @@ class TableReader:
         return pa.chunked_array(parts)
 
     def close(self) -> None:
-        self._groups.clear()
+        self._group.cache_clear()
         while self._open:
             self._open.popitem()[1][0].close(force=True)  # the underlying file as well
 
 
-class UrlTableReader(TableReader):
-    """Of tables with a column of URLs."""
-
-    def request(self, entry: Entry) -> Request:
-        return functools.partial(fetch_url, str(self._value(entry)))
-
-
-@dataclass(frozen=True)
-class UnpackedTable:
-    """Images (or URLs) of tables, concatenated in one file per table, and their locations in another: random access
-    to rows."""
-
-    where: str
-    folder: Path
-    urls: bool
-
-    def reader(self) -> UnpackedReader:
-        return UnpackedUrlReader(self) if self.urls else UnpackedReader(self)
-
-
-class UnpackedReader:
-    def __init__(self, table: UnpackedTable) -> None:
-        self._table = table
-        self._files: dict[str, BinaryIO] = {}
+class CopiedTableReader:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[int, tuple[np.ndarray, BinaryIO]] = {}
 
     def read(self, entry: Entry) -> bytes:
         number, row = entry.locator
-        start, size = _LOCATION.unpack(self._read(f"{number:05d}.locations", row * _LOCATION.size, _LOCATION.size))
+        if number not in self._open:
+            places = np.load(self._folder / f"{number:05d}.npy", mmap_mode="r")
+            self._open[number] = places, (self._folder / f"{number:05d}.images").open("rb", buffering=0)
+        places, images = self._open[number]
+        start, size = places[row].tolist()
         if size < 0:
-            raise ValueError("a row without an image" if size == _NO_IMAGE else "damaged")
-        return self._read(f"{number:05d}.images", start, min(size, MAX_BYTES + 1))
-
-    def _read(self, name: str, start: int, size: int) -> bytes:
-        if name not in self._files:
-            self._files[name] = (self._table.folder / name).open("rb", buffering=0)
-        self._files[name].seek(start)
-        return self._files[name].read(size)
+            raise ValueError("a row without an image, or a damaged one")
+        images.seek(start)
+        return images.read(min(size, MAX_BYTES + 1))
 
     def close(self) -> None:
-        while self._files:
-            self._files.popitem()[1].close()
-
-
-class UnpackedUrlReader(UnpackedReader):
-    """Of copies that hold URLs."""
-
-    def read(self, entry: Entry) -> bytes:
-        return self.request(entry)(None)
-
-    def request(self, entry: Entry) -> Request:
-        return functools.partial(fetch_url, super().read(entry).decode("utf-8", "surrogateescape"))
-
-
-def unpack(where: str, files: tuple[SourceFile, ...], columns: Columns, folder: Path) -> UnpackedTable:
-    """Copy images into ``folder``, in the tables' order and about as much at a time as they store together."""
-    for number, source in enumerate(files):
-        with (
-            source.open() as file,
-            _open_parquet(file) as table,
-            atomic_write(folder / f"{number:05d}.images") as images,
-            atomic_write(folder / f"{number:05d}.locations") as locations,
-        ):
-            at, unpacking = 0, Unpacking(source.bounds(file), folder)
-            for image in _images(table, columns):
-                data = image.encode("utf-8", "surrogateescape") if isinstance(image, str) else image
-                if isinstance(data, int):
-                    locations.write(_LOCATION.pack(at, data))
-                    continue
-                unpacking.add(len(data))
-                images.write(data)
-                locations.write(_LOCATION.pack(at, len(data)))
-                at += len(data)
-    return UnpackedTable(where, folder, bool(columns.url))
-
-
-def _images(table: pq.ParquetFile, columns: Columns) -> Iterator[bytes | str | int]:
-    """The image of every row, or `_NO_IMAGE` or `_DAMAGED`."""
-    for group, rows in enumerate(_rows(table)):
-        left = rows
-        try:
-            with _damage_as_value_error():
-                at_once = _BATCH_BYTES * rows // max(1, table.metadata.row_group(group).total_byte_size)
-                for batch in _batches(table, group, [columns.data], min(max(1, at_once), _BATCH_ROWS)):
-                    for value in batch.column(0):
-                        yield _cell(value, columns)
-                        left -= 1
-        except ValueError:
-            yield from itertools.repeat(_DAMAGED, left)
-
-
-def _cell(value: Any, columns: Columns) -> bytes | str | int:
-    try:
-        image = _image(value.as_py(), columns)
-    except UnicodeDecodeError:  # a URL that is not text
-        return _DAMAGED
-    return _NO_IMAGE if image is None else image
+        while self._open:
+            self._open.popitem()[1][1].close()

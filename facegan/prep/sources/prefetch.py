@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from facegan.prep.sources.base import Entry, Reader, RemoteReader, Request
 from facegan.remote import TooLarge
@@ -33,13 +33,14 @@ def schedule(reader: Reader, entries: Iterable[Entry]) -> None:
 
 
 class _Photo:
-    """A scheduled photograph; ``outcome`` is its bytes or the error to raise at its turn, ``counted`` its bytes in the
-    budget."""
+    """A scheduled photograph; ``outcome`` is its bytes or the error to raise, ``counted`` its bytes in the budget."""
 
-    __slots__ = ("counted", "entry", "is_due", "outcome", "state")
+    __slots__ = ("counted", "entry", "is_due", "outcome", "request", "state")
 
-    def __init__(self, entry: Entry, state: int) -> None:
-        self.entry, self.state = entry, state
+    def __init__(self, entry: Entry, request: Request | None) -> None:
+        self.entry = entry
+        self.request: Any = request
+        self.state = _WAITING if request else _AT_ITS_TURN
         self.outcome: bytes | BaseException = b""
         self.is_due, self.counted = False, 0
 
@@ -54,22 +55,22 @@ class PrefetchingReader:
     def __init__(self, reader: RemoteReader, requests: int, max_bytes: int = MAX_BUFFERED_BYTES) -> None:
         self._reader, self._max_threads, self._max_bytes = reader, requests - 1, max_bytes
         self._threads: list[threading.Thread] = []
-        self._admission = threading.Lock()  # one thread at a time waits for memory
-        self._changed = threading.Condition()  # guards all below, and the photographs
-        self._queue: queue.SimpleQueue[tuple[_Photo, Request] | None] = queue.SimpleQueue()
+        lock = threading.Lock()  # guards all below, and the photographs
+        self._fetched = threading.Condition(lock)
+        self._has_work = threading.Condition(lock)  # there may be a photograph to fetch that fits into the budget
         self._scheduled: deque[_Photo] = deque()
+        self._waiting: deque[_Photo] = deque()
         self._buffered_bytes, self._usual_bytes = 0, _FIRST_GUESS_BYTES
+        self._is_closed = False
 
     def schedule(self, entries: Iterable[Entry]) -> None:
         """Replace the schedule; photographs of the previous one that were not read are dropped."""
-        requests = [(entry, self._request(entry)) for entry in entries]
-        photos = [_Photo(entry, _WAITING if request else _AT_ITS_TURN) for entry, request in requests]
-        with self._changed:
-            self._drop_all()
-            self._scheduled.extend(photos)
-        for photo, (_, request) in zip(photos, requests, strict=True):
-            if request:
-                self._queue.put((photo, request))
+        photos = [_Photo(entry, self._request(entry)) for entry in entries]
+        with self._has_work:
+            for photo in self._scheduled:
+                self._drop(photo)
+            self._scheduled, self._waiting = deque(photos), deque(photo for photo in photos if photo.request)
+            self._has_work.notify()
         while len(self._threads) < min(self._max_threads, len(photos)):
             # Daemons: nobody waits for a silent server when the process ends.
             self._threads.append(threading.Thread(target=self._work, daemon=True))
@@ -92,56 +93,50 @@ class PrefetchingReader:
 
     def _take(self, entry: Entry) -> _Photo | None:
         """The scheduled photograph, once it is fetched or left to this thread; None if it is not scheduled."""
-        with self._changed:
-            while self._scheduled:
-                photo = self._scheduled.popleft()
-                if photo.entry == entry:
-                    break
-                self._drop(photo)
-            else:
+        with self._fetched:
+            while self._scheduled and self._scheduled[0].entry != entry:
+                self._drop(self._scheduled.popleft())
+            if not self._scheduled:
                 return None
+            photo = self._scheduled.popleft()
             if photo.state == _WAITING:
                 photo.state = _AT_ITS_TURN
             photo.is_due = True
             self._count(photo, 0)
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: photo.state != _FETCHING)
+            self._fetched.wait_for(lambda: photo.state != _FETCHING)
             return photo
 
     def _work(self) -> None:
-        while admitted := self._admit():
-            photo, request = admitted
-            self._finish(photo, self._fetch(photo, request))
+        while photo := self._next():
+            try:
+                outcome: bytes | BaseException = photo.request(lambda count, photo=photo: self._grow(photo, count))
+            except BaseException as error:  # raised at the photograph's turn
+                outcome = _without_frames(error)
+            self._finish(photo, outcome)
 
-    def _admit(self) -> tuple[_Photo, Request] | None:
-        """The next photograph, once it fits into the budget; None after `close`."""
-        with self._admission:
-            while queued := self._queue.get():
-                photo, _ = queued
-                with self._changed:
-                    while photo.state == _WAITING and not self._fits(photo):
-                        self._changed.wait()
-                    if photo.state == _WAITING:
-                        photo.state = _FETCHING
-                        self._count(photo, self._likely_bytes(photo))
-                        return queued
+    def _next(self) -> _Photo | None:
+        """The next photograph to fetch, once it fits into the budget; None after `close`.
+
+        Half of the budget is kept for photographs that turn out larger than is likely.
+        """
+        with self._has_work:
+            while not self._is_closed:
+                while self._waiting and self._waiting[0].state != _WAITING:
+                    self._waiting.popleft()
+                if self._waiting:
+                    photo = self._waiting[0]
+                    likely_bytes = max(photo.entry.size or self._usual_bytes, _MIN_BYTES)
+                    if self._buffered_bytes + likely_bytes <= self._max_bytes // 2:
+                        self._waiting.popleft()
+                        photo.state, photo.counted = _FETCHING, likely_bytes
+                        self._buffered_bytes += likely_bytes
+                        self._has_work.notify()  # one thread at a time is woken, and wakes the next
+                        return photo
+                self._has_work.wait()
             return None
 
-    def _likely_bytes(self, photo: _Photo) -> int:
-        return max(photo.entry.size or self._usual_bytes, _MIN_BYTES)
-
-    def _fits(self, photo: _Photo) -> bool:
-        """Half of the budget is kept for photographs that turn out larger than is likely."""
-        return self._buffered_bytes + self._likely_bytes(photo) <= self._max_bytes // 2
-
-    def _fetch(self, photo: _Photo, request: Request) -> bytes | BaseException:
-        try:
-            return request(lambda count: self._grow(photo, count))
-        except BaseException as error:  # raised at the photograph's turn
-            return _without_frames(error)
-
     def _grow(self, photo: _Photo, count: int) -> None:
-        with self._changed:
+        with self._fetched:
             if photo.state == _DROPPED:
                 raise BudgetExceeded
             if not photo.is_due and count > photo.counted:
@@ -151,38 +146,32 @@ class PrefetchingReader:
                 self._count(photo, count)
 
     def _finish(self, photo: _Photo, outcome: bytes | BaseException) -> None:
-        with self._changed:
+        with self._fetched:
             size = len(outcome) if isinstance(outcome, bytes) else 0
-            if isinstance(outcome, BudgetExceeded):
-                if photo.state == _FETCHING:
-                    photo.state = _AT_ITS_TURN
-                self._count(photo, 0)
-            elif photo.state == _FETCHING:
-                photo.state, photo.outcome = _FETCHED, outcome
-                self._count(photo, 0 if photo.is_due else max(size, _MIN_BYTES))
             if size:
                 self._usual_bytes += (size - self._usual_bytes) // 8
-            self._changed.notify_all()
+            if photo.state == _FETCHING:
+                is_left = isinstance(outcome, BudgetExceeded)
+                photo.state, photo.outcome = (_AT_ITS_TURN, b"") if is_left else (_FETCHED, outcome)
+                self._count(photo, 0 if is_left or photo.is_due else max(size, _MIN_BYTES))
+            self._fetched.notify()
 
     def _count(self, photo: _Photo, count: int) -> None:
         self._buffered_bytes += count - photo.counted
+        if count <= photo.counted:
+            self._has_work.notify()
         photo.counted = count
 
     def _drop(self, photo: _Photo) -> None:
         photo.state, photo.outcome = _DROPPED, b""
         self._count(photo, 0)
 
-    def _drop_all(self) -> None:
-        while self._scheduled:
-            self._drop(self._scheduled.popleft())
-        self._changed.notify_all()
-
     def close(self) -> None:
         """Running requests are abandoned."""
-        with self._changed:
-            self._drop_all()
-        for _ in self._threads:
-            self._queue.put(None)
+        self.schedule(())
+        with self._has_work:
+            self._is_closed = True
+            self._has_work.notify_all()
         self._reader.close()
 
 

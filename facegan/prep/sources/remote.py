@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from facegan.errors import DiskError
 from facegan.files import atomic_write, disk_errors, human_bytes
-from facegan.prep.sources.base import MAX_BYTES, Entry, OnBytes, Request
+from facegan.prep.sources.base import MAX_BYTES, Entry, OnBytes, Reader, Request
 from facegan.remote import (
     SLOWEST_BYTES,
     RemoteUnavailable,
@@ -48,69 +48,62 @@ class NoRanges(RemoteUnavailable):
 
 
 def read_range(fs: Any, path: str, start: int, end: int) -> bytes:
-    """Exactly the bytes ``start`` … ``end`` of a remote file.
-
-    Raises:
-        NoRanges: the server sends more than that.
-        RemoteUnavailable: the file is unavailable.
-    """
+    """Exactly the bytes ``start`` … ``end`` of a remote file; raises NoRanges if the server sends more than that."""
 
     def refuse_more(declared: int, received: int) -> None:  # what is declared may be the length of an error page
         if received > end - start:
             raise NoRanges("its server does not support ranges")
 
-    def read() -> bytes:
-        if _is_http(fs):  # fsspec would read the whole file if the server sent that
-            data = _get_http(fs, path, refuse_more, headers={"Range": f"bytes={start}-{end - 1}"})
-        else:
-            data = _cat(fs, path, end - start, start=start, end=end)
-        if len(data) != end - start:
-            raise OSError(f"got {len(data):,} of {end - start:,} bytes")
-        return data
-
-    return retry(read) if end > start else b""
+    return _get(fs, path, end - start, refuse_more, start) if end > start else b""
 
 
 def fetch(fs: Any, path: str, size: int = 0, on_bytes: OnBytes | None = None) -> bytes:
-    """A whole photograph.
+    """A whole photograph of ``size`` bytes (0: any number). Raises TooLarge above `MAX_BYTES`, without reading more,
+    and RemoteUnavailable."""
 
-    Args:
-        size: the expected bytes; 0 if unknown.
-        on_bytes: called with the declared and the received bytes; may raise to stop.
-
-    Raises:
-        TooLarge: it has more than `MAX_BYTES`; the rest is not read.
-        RemoteUnavailable: it is unavailable.
-    """
-
-    def check(count: int) -> None:
+    def check(declared: int, received: int) -> None:
+        count = max(declared, received)
         if count > MAX_BYTES:
             raise TooLarge(f"more than {MAX_BYTES:,} bytes")
         if on_bytes:
             on_bytes(count)
 
-    def read() -> bytes:
-        if _is_http(fs):
-            data = _get_http(fs, path, lambda declared, received: check(max(declared, received)))
+    return _get(fs, path, size, check)
+
+
+def _get(fs: Any, path: str, size: int, check: Callable[[int, int], None], start: int | None = None) -> bytes:
+    """A file of ``size`` bytes (0: any number), or so many of its bytes from ``start`` on. ``check`` gets the declared
+    and the received bytes, first before the body, and may raise to stop."""
+    from fsspec.callbacks import Callback
+
+    part = {} if start is None else {"start": start, "end": start + size}
+    headers = {} if start is None else {"headers": {"Range": f"bytes={start}-{start + size - 1}"}}
+
+    def get() -> bytes:
+        if "http" in fs.protocol:  # fsspec's cat_file would read the whole file if the server sent that
+            sink = io.BytesIO()
+            callback = Callback(hooks={"check": lambda size, value, **_: check(size or 0, value)})
+            _in_time(fs, fs._get_file(path, sink, callback=callback, **headers), received=sink.tell)
+            data = sink.getvalue()
         else:
-            expected = size or file_size(fs, path) or 0
-            check(expected)
-            data = _cat(fs, path, expected)
+            expected = size or _file_size(fs, path) or 0
+            check(expected, 0)
+            if getattr(fs, "async_impl", False):  # no progress is reported: as long as the slowest connection may take
+                seconds = slow_seconds() + expected / SLOWEST_BYTES
+                data = _in_time(fs, fs._cat_file(path, **part), seconds=seconds)
+            else:
+                data = fs.cat_file(path, **part)
         if size and len(data) != size:
             raise OSError(f"got {len(data):,} of {size:,} bytes")
         return data
 
-    return retry(read)
+    return retry(get)
 
 
 def fetch_url(url: str, on_bytes: OnBytes | None = None) -> bytes:
-    """A photograph whose URL is in a table. Tables may come from anyone, so it may name neither files of this machine
-    nor, without ``FACEGAN_PRIVATE_URLS=allow``, servers of its network.
-
-    Raises:
-        ValueError: another kind of URL.
-        TooLarge, RemoteUnavailable: as `fetch`.
-    """
+    """A photograph whose URL is in a table; raises as `fetch`, and ValueError for another kind of URL. Tables may come
+    from anyone, so it may name neither files of this machine nor, without ``FACEGAN_PRIVATE_URLS=allow``, servers of
+    its network."""
     protocol = url.partition("://")[0].lower()
     if protocol not in _PROTOCOLS:
         raise ValueError(f"a URL of another kind than {', '.join(_PROTOCOLS)}")
@@ -119,43 +112,19 @@ def fetch_url(url: str, on_bytes: OnBytes | None = None) -> bytes:
     return fetch(fs, path, on_bytes=on_bytes)
 
 
-def _is_http(fs: Any) -> bool:
-    return "http" in fs.protocol
-
-
-def file_size(fs: Any, path: str) -> int | None:
+def _file_size(fs: Any, path: str) -> int | None:
     """None if its file system does not know."""
     info = _in_time(fs, fs._info(path)) if getattr(fs, "async_impl", False) else fs.info(path)
     return None if info["size"] is None else int(info["size"])
 
 
-def _get_http(fs: Any, path: str, check: Callable[[int, int], None], **request: Any) -> bytes:
-    """A body. ``check`` gets the declared and the received bytes, first before the body, and may raise to stop."""
-    from fsspec.callbacks import Callback
-
-    sink = io.BytesIO()
-    callback = Callback(hooks={"check": lambda size, value, **_: check(size or 0, value)})
-    _in_time(fs, fs._get_file(path, sink, callback=callback, **request), received=sink.tell)
-    return sink.getvalue()
-
-
-def _cat(fs: Any, path: str, size: int, **part: int) -> bytes:
-    """A file whose protocol reports no progress: it gets as long as the slowest connection may take."""
-    if not getattr(fs, "async_impl", False):
-        return fs.cat_file(path, **part)
-    return _in_time(fs, fs._cat_file(path, **part), seconds=slow_seconds() + size / SLOWEST_BYTES)
-
-
 def _in_time(
-    fs: Any, request: Coroutine[Any, Any, Any], received: Callable[[], int] | None = None, seconds: float | None = None
+    fs: Any, request: Coroutine[Any, Any, Any], received: Callable[[], int] = lambda: 0, seconds: float | None = None
 ) -> Any:
     """The result of a request to an asynchronous file system, including name lookup, redirects and headers.
 
-    Args:
-        received: the bytes so far; they must grow at `SLOWEST_BYTES` a second in every window of ``seconds``.
-
-    Raises:
-        RemoteUnavailable: it takes too long. It is not retried: that would take as long each time.
+    The bytes ``received`` so far must grow at `SLOWEST_BYTES` a second in every window of ``seconds``, or it raises
+    RemoteUnavailable. That is not retried: it would take as long each time.
     """
     seconds, before = seconds or slow_seconds(), 0
     connect = getattr(fs, "set_session", None)
@@ -175,8 +144,7 @@ def _in_time(
     try:
         begun.wait()  # the first request loads libraries, which is not the server's fault
         while not wait([future], seconds).done:
-            now = received() if received else 0
-            if now - before < SLOWEST_BYTES * seconds:
+            if (now := received()) - before < SLOWEST_BYTES * seconds:
                 raise too_slow()
             before = now
         return future.result()
@@ -207,43 +175,74 @@ _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is assigned; ipaddress 
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, and the IPv4 address in it that a gateway would reach, are public."""
+    """Whether an address, and the IPv4 address in it that a gateway would reach, are public; no 6to4 or ISATAP is."""
     host = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(host, ipaddress.IPv4Address):
         return host.is_global and not host.is_multicast
-    last = ipaddress.IPv4Address(int(host) & 0xFFFFFFFF)
     if any(host in network for network in _IPV4_IN_IPV6):
-        return is_public(str(last))
+        return is_public(str(ipaddress.IPv4Address(int(host) & 0xFFFFFFFF)))
     is_isatap = int(host) >> 32 & 0xFDFFFFFF == 0x5EFE  # RFC 5214, 6.1: 0:5efe before the IPv4 address
-    inner = [ipv4 for ipv4 in (host.sixtofour, last if is_isatap else None) if ipv4]
-    return host in _UNICAST and host.is_global and all(is_public(str(ipv4)) for ipv4 in inner)
+    return host in _UNICAST and host.is_global and not host.sixtofour and not is_isatap
+
+
+class UrlReader:
+    """A `RemoteReader` of the photographs whose URLs ``urls`` reads."""
+
+    def __init__(self, urls: Reader) -> None:
+        self._urls = urls
+
+    def read(self, entry: Entry) -> bytes:
+        return self.request(entry)(None)
+
+    def request(self, entry: Entry) -> Request:
+        return functools.partial(fetch_url, self._urls.read(entry).decode("utf-8", "surrogateescape"))
+
+    def close(self) -> None:
+        self._urls.close()
+
+
+class ObjectReader:
+    """A `RemoteReader` of the objects below a URL, or of an archive's members if entries have an offset in it."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        filesystem(where)
+
+    def read(self, entry: Entry) -> bytes:
+        return self._fetch(entry, None)
+
+    def request(self, entry: Entry) -> Request:
+        return functools.partial(self._fetch, entry)
+
+    def _fetch(self, entry: Entry, on_bytes: OnBytes | None) -> bytes:
+        fs, path = filesystem(self._where)  # per thread, if its protocol's library needs that
+        if not entry.locator:
+            name = entry.name.decode("utf-8", "surrogateescape")
+            return fetch(fs, f"{path.rstrip('/')}/{name}", entry.size, on_bytes)
+        start, size = entry.locator[0], min(entry.size, MAX_BYTES + 1)
+        if on_bytes:
+            on_bytes(size)
+        return read_range(fs, path, start, start + size)
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A local or remote file of a source; remote ones are read by ranges.
-
-    Attributes:
-        max_ratio: of its unpacked bytes to its own.
-        copy: the downloaded file, if its server does not support ranges.
-    """
+    """A local or remote file of a source; remote ones are read by ranges."""
 
     where: str
-    max_ratio: int = MAX_RATIO
-    copy: BinaryIO | None = None
+    max_ratio: int = MAX_RATIO  # of its unpacked bytes to its own
+    copy: BinaryIO | None = None  # the downloaded file, if its server does not support ranges
 
     @staticmethod
     def find(where: str, max_ratio: int = MAX_RATIO) -> SourceFile:
-        """A file by path or URL. It is downloaded now if its server does not support ranges.
-
-        Raises:
-            RemoteUnavailable: it is unavailable.
-            DiskError: it has to be downloaded and does not fit.
-        """
-        if not is_url(where):
-            return SourceFile(where, max_ratio)
+        """A file by path or URL. It is downloaded now if its server does not support ranges; raises DiskError if it
+        does not fit."""
         try:
-            _open_ranges(where)
+            if is_url(where):
+                _open_ranges(where)
         except NoRanges:
             copy = _download(where)
             file = SourceFile(where, max_ratio, copy)
@@ -257,9 +256,10 @@ class SourceFile:
 
     def open(self) -> BinaryIO:
         """A seekable file; reading from it raises `RemoteUnavailable` as well."""
-        if copy := self.copy:
-            size = copy.seek(0, os.SEEK_END)
-            return io.BufferedReader(_RangeReader(size, functools.partial(_read_part, copy)), _BUFFER_BYTES)
+        if self.copy:  # has one offset, so it is read by one reader at a time
+            file = os.fdopen(os.dup(self.copy.fileno()), "rb")
+            file.seek(0)
+            return file
         return _open_ranges(self.where) if is_url(self.where) else Path(self.where).open("rb")
 
     def bounds(self, file: BinaryIO) -> Bounds:
@@ -288,47 +288,22 @@ class SourceFile:
         return SourceFile(str(path), self.max_ratio)
 
 
-class UrlReader:
-    """A `RemoteReader` of photographs behind a URL: whole objects or parts of one, as ``fetch`` gets them."""
-
-    def __init__(self, where: str, fetch: Callable[[str, Entry, OnBytes | None], bytes]) -> None:
-        self._where, self._fetch = where, fetch
-        filesystem(where)
-
-    def read(self, entry: Entry) -> bytes:
-        return self._fetch(self._where, entry, None)
-
-    def request(self, entry: Entry) -> Request:
-        return functools.partial(self._fetch, self._where, entry)
-
-    def close(self) -> None:
-        pass
-
-
-def _read_part(file: BinaryIO, start: int, end: int) -> bytes:
-    file.seek(start)
-    return file.read(max(0, end - start))
-
-
 def _open_ranges(url: str) -> BinaryIO:
-    """
-    Raises:
-        NoRanges: the server does not support ranges or does not know the file's size.
-    """
+    """Raises NoRanges if the server does not support ranges or does not know the file's size."""
     fs, path = filesystem(url)
     fs.invalidate_cache()
-    size = retry(lambda: file_size(fs, path))
+    size = retry(lambda: _file_size(fs, path))
     if size is None:
         raise NoRanges("its server does not report its size")
     if is_http(url) and size > 1:
         read_range(fs, path, 0, 1)
-    return io.BufferedReader(_RangeReader(size, lambda start, end: read_range(fs, path, start, end)), _BUFFER_BYTES)
+    return io.BufferedReader(_RangeReader(size, functools.partial(read_range, fs, path)), _BUFFER_BYTES)
 
 
 def _download(url: str) -> BinaryIO:
     """A temporary file without a name, so that a killed process leaves nothing."""
     fs, path = filesystem(url)
-    size = retry(lambda: file_size(fs, path))
+    size = retry(lambda: _file_size(fs, path))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         free = shutil.disk_usage(folder).free * 9 // 10

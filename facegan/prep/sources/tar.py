@@ -2,105 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import posixpath
 import tarfile
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facegan.errors import DamagedSourceError
 from facegan.files import atomic_write
-from facegan.prep.sources.base import MAX_BYTES, Entry, OnBytes, archive_path, is_photo, suffix
-from facegan.prep.sources.remote import SourceFile, UrlReader, read_range
-from facegan.remote import RemoteUnavailable, filesystem, is_url
-from facegan.unpack import BoundedFile, Bounds, Unpacking
-
-# What tarfile raises for sizes beyond the file's end and for chains of headers, in addition to its own errors.
-_BROKEN = (tarfile.TarError, EOFError, RecursionError, OSError, ValueError, MemoryError, zlib.error)
+from facegan.prep.sources.base import MAX_BYTES, Entry, Source, archive_path, is_photo, suffix
+from facegan.prep.sources.remote import ObjectReader, SourceFile
+from facegan.remote import is_url
+from facegan.unpack import BoundedFile, Unpacking
 
 
 @dataclass(frozen=True)
-class Tar:
-    """Files of a tar, with links inside it resolved. Of a repeated name the last member counts.
+class Tar(Source):
+    """Files of a tar, with links inside it resolved. Of a repeated name the last member counts."""
 
-    Attributes:
-        is_gzipped: it has no random access, so it is unpacked to a plain tar before photographs are read.
-    """
-
+    where: str
     file: SourceFile
-    is_gzipped: bool = False
-
-    @property
-    def where(self) -> str:
-        return self.file.where
+    is_gzipped: bool = False  # it has no random access, so it is unpacked to a plain tar before photographs are read
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        with self.file.open() as file:
-            bounds = self.file.bounds(file)
-            if self.is_gzipped:
-                with gzip.open(file) as plain:
-                    yield from _photos(BoundedFile(plain, bounds.check_bytes), bounds, ignored)
-            else:
-                yield from _photos(BoundedFile(file, lambda at: None), bounds, ignored)
-
-    def digests(self) -> tuple[str, ...]:
-        return ()
+        with self.file.open() as file, gzip.open(file) if self.is_gzipped else contextlib.nullcontext(file) as plain:
+            bounds, total = self.file.bounds(file), 0
+            for count, entry in enumerate(_photos(BoundedFile(plain, bounds.check_bytes), ignored), 1):
+                if entry.size <= MAX_BYTES:  # a file may have any number of hard links and is read for each
+                    total += entry.size
+                bounds.check_bytes(total)
+                bounds.check_photos(count)
+                yield entry
 
     def unpacked(self, folder: Path) -> Tar:
         source = self.file.shareable(folder)
-        if not self.is_gzipped:
-            return Tar(source)
-        path = folder / f"{self.file.name}.tar"
-        try:
+        if self.is_gzipped:
+            path = folder / f"{self.file.name}.tar"
             with source.open() as file, gzip.open(file) as plain, atomic_write(path) as out:
                 Unpacking(replace(source.bounds(file), where=self.where), folder).copy(plain, out)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DamagedSourceError(f"{self.where} is not a complete tar archive ({error}).") from None
-        return Tar(SourceFile(str(path)))
+            source = SourceFile(str(path))
+        return Tar(self.where, source)
 
-    def reader(self) -> TarReader | UrlReader:
-        return UrlReader(self.where, _fetch_member) if is_url(self.where) else TarReader(Path(self.where))
-
-
-def _photos(file: BoundedFile, bounds: Bounds, ignored: Counter[str]) -> Iterator[Entry]:
-    total = 0
-    for count, entry in enumerate(_entries(file, bounds.where, ignored), 1):
-        if entry.size <= MAX_BYTES:  # a file may have any number of hard links and is read for each
-            total += entry.size
-        bounds.check_bytes(total)
-        bounds.check_photos(count)
-        yield entry
+    def reader(self) -> TarReader | ObjectReader:
+        return ObjectReader(self.file.where) if is_url(self.file.where) else TarReader(Path(self.file.where))
 
 
-def _entries(file: BoundedFile, where: str, ignored: Counter[str]) -> Iterator[Entry]:
-    files, links, targets = 0, dict[bytes, bytes](), dict[bytes, bytes]()
-    try:
-        for name, size, offset, target in _members(file, ignored):
-            files += 1
-            if target is not None:
-                links[name] = targets.setdefault(target, target)  # links to one file share its name in memory
-            elif is_photo(name):
-                yield Entry(name, size, (offset,))
-            else:
-                ignored[suffix(name)] += 1
-        if links:
-            file.seek(0)  # their targets may be anywhere
-            yield from _linked_entries(file, links, targets, ignored)
-    except _BROKEN as error:
-        raise DamagedSourceError(
-            f"{where} is not a complete tar archive ({error}); {files:,} files come before that."
-        ) from None
-
-
-def _linked_entries(
-    file: BoundedFile, links: dict[bytes, bytes], targets: Collection[bytes], ignored: Counter[str]
-) -> Iterator[Entry]:
-    """Links as the files that they lead to."""
+def _photos(file: BoundedFile, ignored: Counter[str]) -> Iterator[Entry]:
+    links, targets = dict[bytes, bytes](), dict[bytes, bytes]()
+    for name, size, offset, target in _members(file, ignored):
+        if target is not None:
+            links[name] = targets.setdefault(target, target)  # links to one file share its name in memory
+        elif is_photo(name):
+            yield Entry(name, size, (offset,))
+        else:
+            ignored[suffix(name)] += 1
+    if not links:
+        return
     found: dict[bytes, tuple[int, int]] = {}
+    file.seek(0)  # targets may be anywhere
     for name, size, offset, target in _members(file, Counter()):
         if target is None and name in targets:
             found[name] = size, offset
@@ -133,14 +95,9 @@ def _members(file: Any, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int
             elif not member.isdir():
                 ignored["special"] += 1
             archive.members = []  # else tarfile keeps them all
-        _check_end(file, archive.offset)
-
-
-def _check_end(file: BoundedFile, offset: int) -> None:
-    """tarfile stops silently at a damaged header; this makes sure that it stopped at the end."""
-    file.seek(offset)
-    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        raise tarfile.ReadError(f"a damaged header at byte {offset:,}")
+        file.seek(archive.offset)  # tarfile stops silently at a damaged header
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"a damaged header at byte {archive.offset:,}")
 
 
 class TarReader:
@@ -148,20 +105,8 @@ class TarReader:
         self._file = path.open("rb", buffering=0)
 
     def read(self, entry: Entry) -> bytes:
-        try:
-            self._file.seek(entry.locator[0])
-            return self._file.read(min(entry.size, MAX_BYTES + 1))
-        except OSError as error:
-            raise RemoteUnavailable(str(error)) from error
+        self._file.seek(entry.locator[0])
+        return self._file.read(min(entry.size, MAX_BYTES + 1))
 
     def close(self) -> None:
         self._file.close()
-
-
-def _fetch_member(where: str, entry: Entry, on_bytes: OnBytes | None) -> bytes:
-    """A member of a tar behind a URL, by its range."""
-    fs, path = filesystem(where)  # per thread, if its protocol's library needs that
-    start, size = entry.locator[0], min(entry.size, MAX_BYTES + 1)
-    if on_bytes:
-        on_bytes(size)
-    return read_range(fs, path, start, start + size)

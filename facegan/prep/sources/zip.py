@@ -12,16 +12,16 @@ import struct
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from facegan.errors import DamagedSourceError
 from facegan.prep.sources.base import (
     DAMAGED,
     LABELS_FILE,
     MAX_BYTES,
     Entry,
+    Source,
     archive_path,
     is_photo,
     read_labels,
@@ -31,67 +31,58 @@ from facegan.prep.sources.remote import SourceFile
 
 _END = struct.Struct("<4s4H2LH")  # of the directory, before the archive's comment
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR64 = struct.Struct("<4sLQL")  # before `_END`: the offset of `_END64`
+_LOCATOR64_BYTES = 20  # between `_END64` and `_END`
 _MEMBER = struct.Struct("<4s2B5H3L5H2L")
 _MAX_COMMENT_BYTES = 0xFFFF
 _IN_EXTRA, _EXTRA64 = 0xFFFFFFFF, 1  # a number that the extra field with this tag holds instead
 _MAX_VERSION = 63  # of the format
-_UNIX = 3
+_UNIX, _UTF8 = 3, 0x800
 _BUFFER_BYTES = 1 << 20
 _HEADER_BYTES = 30  # of a member, before its name
 
 
 @dataclass(frozen=True)
-class Zip:
+class Zip(Source):
     """Files of a zip, with StyleGAN's labels if it holds them. Of a repeated name the last member counts."""
 
+    where: str
     file: SourceFile
 
-    @property
-    def where(self) -> str:
-        return self.file.where
-
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        try:
-            with self.file.open() as file:
-                bounds, directory = self.file.bounds(file), _Directory(file)
-                labels = self._labels(file, directory)
-                total, parts = 0, directory.size
-                for member in directory.members():
-                    name = archive_path(member.name)
-                    parts += _HEADER_BYTES + len(member.name) + member.packed
-                    bounds.check_parts(parts, "members")
-                    if member.name.endswith(b"/"):
-                        continue
-                    if stat.S_ISLNK(member.mode):
-                        ignored["link"] += 1  # its bytes are the target's name
-                    elif not is_photo(name):
-                        ignored[suffix(name)] += 1
-                    else:
-                        if member.size <= MAX_BYTES:
-                            total += member.size
-                        bounds.check_bytes(total)
-                        yield Entry(name, member.size, member.locator, labels.get(name, 0))
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # ValueError: invalid names
-            raise DamagedSourceError(f"{self.where} is not a complete zip archive ({error}).") from None
+        with self.file.open() as file:
+            bounds, directory = self.file.bounds(file), _Directory(file)
+            labels = self._labels(file, directory)
+            total, parts = 0, directory.size
+            for member in directory.members():
+                name = archive_path(member.name)
+                parts += _HEADER_BYTES + len(member.name) + member.packed
+                bounds.check_parts(parts, "members")
+                if member.name.endswith(b"/"):
+                    continue
+                if stat.S_ISLNK(member.mode):
+                    ignored["link"] += 1  # its bytes are the target's name
+                elif not is_photo(name):
+                    ignored[suffix(name)] += 1
+                else:
+                    if member.size <= MAX_BYTES:
+                        total += member.size
+                    bounds.check_bytes(total)
+                    yield Entry(name, member.size, member.locator, labels.get(name, 0))
 
     def _labels(self, file: BinaryIO, directory: _Directory) -> dict[bytes, int]:
         """Empty if StyleGAN's file is missing, encrypted or damaged."""
         name = LABELS_FILE.encode()
-        if directory.contains(name):
-            for member in [member for member in directory.members() if member.name == name][-1:]:
-                try:
-                    with _open_member(file, member.locator, member.size) as opened:
-                        return read_labels(opened, self.where)
-                except DAMAGED:
-                    return {}
+        found = [member for member in directory.members() if member.name == name] if directory.contains(name) else []
+        for member in found[-1:]:
+            try:
+                with _open_member(file, member.locator, member.size) as opened:
+                    return read_labels(opened, self.where)
+            except DAMAGED:
+                break
         return {}
 
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
     def unpacked(self, folder: Path) -> Zip:
-        return Zip(self.file.shareable(folder))
+        return replace(self, file=self.file.shareable(folder))
 
     def reader(self) -> ZipReader:
         return ZipReader(self.file)
@@ -112,28 +103,15 @@ class ZipReader:
 
 
 class _Member(NamedTuple):
-    """
-    Attributes:
-        size: unpacked, in bytes; ``packed`` is the size in the archive.
-        locator: offset of the local header, packed size, CRC-32, compression, flags (bit 0: encrypted).
-        mode: ``st_mode``; 0 if it was not archived on Unix.
-    """
-
     name: bytes
-    size: int
+    size: int  # unpacked, in bytes; ``packed`` is the size in the archive
     packed: int
-    locator: tuple[int, ...]
-    mode: int
+    locator: tuple[int, ...]  # offset of the local header, packed size, CRC-32, compression, flags (bit 0: encrypted)
+    mode: int  # ``st_mode``; 0 if it was not archived on Unix
 
 
 class _Directory:
-    """The directory of an open archive, read as a stream; ``size`` is in bytes.
-
-    Raises:
-        zipfile.BadZipFile: it is missing or damaged.
-        NotImplementedError: a member needs a newer version of the format.
-        UnicodeDecodeError: a name marked as UTF-8 is not.
-    """
+    """The directory of an open archive, read as a stream; ``size`` is in bytes. Raises BadZipFile if it is damaged."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -158,17 +136,14 @@ class _Directory:
             left -= _MEMBER.size + rest_bytes
             if len(rest) < rest_bytes or left < 0:
                 raise zipfile.BadZipFile("an incomplete directory")
-            version &= 0xFF  # the other byte names a system
-            if version > _MAX_VERSION:
-                raise NotImplementedError(f"a member needs version {version / 10:.1f} of the format")
-            name = rest[:name_bytes].partition(b"\0")[0]
-            if flags & 0x800:
-                name.decode()
             if _IN_EXTRA in (size, packed, offset):
                 size, packed, offset = _read_extra64(rest[name_bytes:][:extra_bytes], [size, packed, offset])
-            if max(size, packed, offset) >> 62:
-                raise zipfile.BadZipFile("a member of impossible size")
+            if version & 0xFF > _MAX_VERSION or max(size, packed, offset) >> 62:  # the other byte names a system
+                raise zipfile.BadZipFile("a member of a newer format or of impossible size")
             locator = (offset + self._before, packed, crc, method, flags)
+            name = rest[:name_bytes].partition(b"\0")[0]
+            if flags & _UTF8:
+                name.decode()  # or refuse it
             yield _Member(name, size, packed, locator, attributes >> 16 if system == _UNIX else 0)
 
     def contains(self, name: bytes) -> bool:
@@ -184,29 +159,20 @@ class _Directory:
 
 def _find_end(file: BinaryIO) -> tuple[int, int, int]:
     """The directory's size, its offset as stored, and the offset of its end."""
-    size = file.seek(0, os.SEEK_END)
-    tail_start = max(0, size - _MAX_COMMENT_BYTES - _END.size)
+    tail_start = max(0, file.seek(0, os.SEEK_END) - _MAX_COMMENT_BYTES - _END.size - _END64.size - _LOCATOR64_BYTES)
     file.seek(tail_start)
     tail = file.read()
-    at = tail.rfind(b"PK\5\6")
-    if at < 0 or len(tail) - at < _END.size:
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) - end < _END.size:
         raise zipfile.BadZipFile("no end of a directory")
-    *_, directory_bytes, offset, _ = _END.unpack_from(tail, at)
-    end = tail_start + at
-    locator_at = end - _LOCATOR64.size
-    if locator_at < 0:
-        return directory_bytes, offset, end
-    file.seek(locator_at)
-    signature, _, stored_at, _ = _LOCATOR64.unpack(file.read(_LOCATOR64.size))
-    if signature != b"PK\6\7":
-        return directory_bytes, offset, end
-    for end64 in (stored_at, locator_at - _END64.size):  # the second if bytes were put before the archive
-        if 0 <= end64 <= size - _END64.size:
-            file.seek(end64)
-            signature, *_, directory_bytes, offset = _END64.unpack(file.read(_END64.size))
-            if signature == b"PK\6\6":
-                return directory_bytes, offset, end64
-    raise zipfile.BadZipFile("a damaged end of a large directory")
+    *_, directory_bytes, offset, _ = _END.unpack_from(tail, end)
+    locator64 = end - _LOCATOR64_BYTES
+    if locator64 >= _END64.size and tail[locator64:].startswith(b"PK\6\7"):
+        end = locator64 - _END64.size
+        signature, *_, directory_bytes, offset = _END64.unpack_from(tail, end)
+        if signature != b"PK\6\6":
+            raise zipfile.BadZipFile("a damaged end of a large directory")
+    return directory_bytes, offset, tail_start + end
 
 
 def _read_extra64(extra: bytes, numbers: list[int]) -> list[int]:
