@@ -18,10 +18,24 @@ from facegan.prep.engines import local
 from facegan.prep.prepare import prepare
 from facegan.shards.verify import verify
 from tests.prep.crashing_source import CrashingSource, prepare_crashing
+from tests.prep.fake import TINY
 from tests.prep.outputs import digest, reasons
 from tests.recording import RecordingConsole
 
-CONFIG = PrepConfig(shard_size=20)
+CONFIG = TINY.model_copy(update={"shard_size": 20})
+
+
+@pytest.fixture(scope="module")
+def whole(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset that an undisturbed run makes."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    prepare(portraits, out, CONFIG, workers=0)
+    return out
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
 def test_inline_engine_gives_same_bytes(
@@ -30,14 +44,14 @@ def test_inline_engine_gives_same_bytes(
     """And starts no process."""
     monkeypatch.delattr(local, "LocalEngine")
     console = RecordingConsole()
-    result = prepare(portraits, tmp_path / "out", CONFIG, workers=0, console=console)
+    result = prepare(portraits, tmp_path / "out", PrepConfig(shard_size=20), workers=0, console=console)
     assert digest(tmp_path / "out") == digest(dataset)
     assert (result.engine, result.workers, sum(console.advances)) == ("local", 0, 60)
     assert not multiprocessing.active_children()
 
 
 def test_fatal_photographs_are_found(
-    portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    portraits: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their chunks are made twice, in halves, then without them. Progress counts each photograph once."""
     fatal, out, console = frozenset({b"000007.jpg", b"000041.jpg"}), tmp_path / "out", RecordingConsole()
@@ -45,22 +59,22 @@ def test_fatal_photographs_are_found(
         monkeypatch, CrashingSource(str(portraits), fatal), out, CONFIG, workers=2, console=console
     )
     assert (result.rejected.pop("crashed"), result.photos) == (2, 60)
-    assert reasons(out) == {**reasons(dataset), **{name.decode(): "crashed" for name in fatal}}
+    assert reasons(out) == {**reasons(whole), **{name.decode(): "crashed" for name in fatal}}
     assert verify(out).ok
     assert sum(console.advances) == 60
     assert min(console.advances) >= 0
     prepare(portraits, out, CONFIG, workers=0, repair=True)
-    assert digest(out) == digest(dataset)
+    assert digest(out) == digest(whole)
 
 
 def test_single_crash_leaves_no_trace(
-    portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    portraits: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "once").touch()
     source = CrashingSource(str(portraits), once=tmp_path / "once")
     prepare_crashing(monkeypatch, source, tmp_path / "out", CONFIG, workers=2)
     assert not (tmp_path / "once").exists()
-    assert digest(tmp_path / "out") == digest(dataset)
+    assert digest(tmp_path / "out") == digest(whole)
 
 
 def test_progress_moves_within_a_chunk(portraits: Path, tmp_path: Path) -> None:
@@ -72,7 +86,7 @@ def test_progress_moves_within_a_chunk(portraits: Path, tmp_path: Path) -> None:
 
 
 def test_repair_retries_unreachable_photographs(
-    portraits: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    portraits: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole chunk is unreachable, so that the shards after it change their numbers."""
     is_offline, out = tmp_path / "offline", tmp_path / "out"
@@ -85,27 +99,27 @@ def test_repair_retries_unreachable_photographs(
     is_offline.unlink()
     result = prepare_crashing(monkeypatch, source, out, CONFIG, workers=0, repair=True)
     assert "unreachable" not in result.rejected
-    assert digest(out) == digest(dataset)
+    assert digest(out) == digest(whole)
 
 
-def test_repair_rebuilds_damaged_shards(portraits: Path, dataset_copy: Path, dataset: Path) -> None:
-    (dataset_copy / "train-000000.tar").unlink()
-    with (dataset_copy / "train-000002.tar").open("r+b") as file:
+def test_repair_rebuilds_damaged_shards(portraits: Path, copy: Path, whole: Path) -> None:
+    (copy / "train-000000.tar").unlink()
+    with (copy / "train-000002.tar").open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff\xff")
-    assert not verify(dataset_copy).ok
+    assert not verify(copy).ok
     for _ in range(2):  # the second repair finds nothing to do
-        result = prepare(portraits, dataset_copy, CONFIG, workers=0, repair=True)
-        assert digest(dataset_copy) == digest(dataset)
+        result = prepare(portraits, copy, CONFIG, workers=0, repair=True)
+        assert digest(copy) == digest(whole)
         assert result.photos == 60
 
 
-def test_repair_names_first_missing_photograph(portraits: Path, dataset_copy: Path, tmp_path: Path) -> None:
+def test_repair_names_first_missing_photograph(portraits: Path, copy: Path, tmp_path: Path) -> None:
     shutil.copytree(portraits, tmp_path / "photos")
     (tmp_path / "photos" / "000003.jpg").unlink()
-    (dataset_copy / "train-000000.tar").unlink()
+    (copy / "train-000000.tar").unlink()
     with pytest.raises(DatasetError, match=r"000003\.jpg is missing from the source"):
-        prepare(tmp_path / "photos", dataset_copy, CONFIG, workers=0, repair=True)
+        prepare(tmp_path / "photos", copy, CONFIG, workers=0, repair=True)
 
 
 def test_foreign_dataset_json_is_kept(portraits: Path, tmp_path: Path) -> None:
