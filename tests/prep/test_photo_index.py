@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from facegan.errors import SourceError
 from facegan.prep.photo_index import EntryBuffer, PhotoIndex
-from facegan.prep.sources.base import Entry, MultiSource, Reader, common_folder
+from facegan.prep.sources.base import Entry, MultiSource, Reader, Source, common_folder
 from facegan.shards.format import readable_path
 from facegan.shards.photos import Fingerprint
 
@@ -26,7 +26,7 @@ SETTINGS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture],
 
 
 @dataclass(frozen=True)
-class ListSource:
+class ListSource(Source):
     entries: tuple[Entry, ...]
     where: str = "a list"
 
