@@ -26,7 +26,7 @@ from facegan.files import disk_errors, human_bytes, make_folder, parsing, remove
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.commit import CHUNKS, REPAIRS, committed, marker_path, rows_path, shard_path
 from facegan.prep.engines.local import exit_if_reimported
-from facegan.prep.engines.scheduler import EngineConfig, RunStats, run_engine
+from facegan.prep.engines.scheduler import RunStats, run_engine
 from facegan.prep.engines.worker import Job
 from facegan.prep.inspect import write_origin
 from facegan.prep.messages import advice, announce_prep, warn_of_changed_bytes
@@ -226,9 +226,8 @@ def _make_chunks(plan: Plan, store: OutputStore, console: Console, engine: conte
         with disk_errors(store.folder, needed), source_errors(inputs.source.where):
             readable = inputs.source.unpacked(make_folder(unpacked))
         job = Job(request.settings, readable, inputs.models, chunks, request.photo_seconds, request.photos.fetch_ahead)
-        config = EngineConfig(request.engine, inputs.workers, request.ray_address)
         with disk_errors(store.folder, face_bytes):
-            return run_engine(plan, todo, store, job, config, console, engine)
+            return run_engine(plan, todo, store, job, console, engine)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 

@@ -33,14 +33,9 @@ _Result = tuple[ChunkOutcome, str, bytes | None, bytes]  # with the name of the 
 class RayEngine:
     """Makes chunks on the cluster at ``address``, or on one that is started on this machine for this run."""
 
-    def __init__(self, job: Job, address: str | None, workers: int | None, console: Console) -> None:
-        """
-        Raises:
-            SettingsError: Ray is not installed.
-            FaceganError: there is no cluster at that address.
-        """
-        self._ray = _connect(address, workers)
-        self.slots = workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+    def __init__(self, job: Job, address: str | None, workers: int, console: Console) -> None:
+        self._ray = _connect(address, max(1, workers))
+        self.slots = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         self._console, self._folder = console, job.folder
         self._cpus: set[str] = set()
         self.nodes: set[str] = set()
@@ -89,7 +84,7 @@ class RayEngine:
         remove_partials(self._folder)
 
 
-def _connect(address: str | None, workers: int | None) -> Any:
+def _connect(address: str | None, workers: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns about its own default
     try:

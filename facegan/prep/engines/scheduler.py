@@ -10,7 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from facegan.console import Console
 from facegan.errors import FaceganError, Interrupted
@@ -26,15 +26,6 @@ from facegan.prep.storage import OutputStore
 Engine = InlineEngine | LocalEngine | RayEngine
 
 _TRIES = 2  # of a whole chunk before it is bisected, and again without its fatal photographs
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """Who does the work: so many processes here (0: this process), or a Ray cluster."""
-
-    engine: Literal["local", "ray"]
-    workers: int
-    ray_address: str | None = None
 
 
 @dataclass
@@ -72,22 +63,13 @@ class RunStats:
 
 
 def run_engine(
-    plan: Plan,
-    todo: list[ChunkPlan],
-    store: OutputStore,
-    job: Job,
-    config: EngineConfig,
-    console: Console,
-    deferred: contextlib.ExitStack,
+    plan: Plan, todo: list[ChunkPlan], store: OutputStore, job: Job, console: Console, deferred: contextlib.ExitStack
 ) -> RunStats:
-    """Make and commit the chunks ``todo`` of a plan, with progress and warnings.
+    """Make and commit the chunks ``todo`` of a plan, with progress and warnings; raises Interrupted at Ctrl-C.
 
     ``deferred`` closes the engine later: that takes a while, and the end of the dataset need not wait for it.
-
-    Raises:
-        Interrupted: Ctrl-C; committed chunks are kept.
     """
-    stats = RunStats()
+    stats, request, workers = RunStats(), plan.inputs.request, plan.inputs.workers
     done_before = plan.new - sum(chunk.photos for chunk in todo)
     shown = 0
 
@@ -101,13 +83,10 @@ def run_engine(
     unreachable = ""  # the first error: one fault often affects many photographs
     try:
         with console.progress(plan.new, "photographs", done=done_before) as progress:
-            if config.engine == "ray":
-                workers = None if config.ray_address else config.workers
-                engine: Engine = RayEngine(job, config.ray_address, workers, console)
-            elif config.workers == 0:
-                engine = InlineEngine(job, show)
+            if request.engine == "ray":
+                engine: Engine = RayEngine(job, request.ray_address, workers, console)
             else:
-                engine = LocalEngine(job, min(config.workers, len(todo)), show)
+                engine = LocalEngine(job, min(workers, len(todo)), show) if workers else InlineEngine(job, show)
             deferred.callback(engine.close)
             for outcome in store.commit_all(run_chunks(engine, map(plan.work, todo)), job.folder):
                 stats.add(outcome)
@@ -176,11 +155,7 @@ def _with_items(work: ChunkWork, items: tuple[Item, ...]) -> ChunkWork:
 
 
 def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutcome]:
-    """Yield each chunk as it is made. ``todo`` is read only as far as the engine has use for it.
-
-    Raises:
-        FaceganError: a chunk kills workers whatever is left out of it, or a worker could not write.
-    """
+    """Yield each chunk as it is made. ``todo`` is read only as far as the engine has use for it."""
     running: dict[Any, tuple[_ChunkAttempt, ChunkWork | None]] = {}  # task → its chunk, and the part on trial
 
     def start(attempt: _ChunkAttempt) -> None:
