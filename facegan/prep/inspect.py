@@ -23,10 +23,10 @@ from facegan.faces.detect import KEYPOINTS
 from facegan.files import make_folder, read_json, write_bytes
 from facegan.prep.preview import fitted, font
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import DAMAGED, Entry, Source
+from facegan.prep.sources.base import Entry, Source, source_errors
 from facegan.prep.sources.folder import Folder
 from facegan.prep.sources.parquet import Table
-from facegan.remote import RemoteUnavailable, is_url
+from facegan.remote import is_url
 from facegan.shards.checksums import see_verify
 from facegan.shards.format import STATE_FOLDER, readable_path
 from facegan.shards.images import decode_image
@@ -44,16 +44,16 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
     if origin is None:
         return None
     try:
-        opened = open_source(origin)
-        entry = _find(opened, root, path)
-        if entry is None:
-            return None
-        with tempfile.TemporaryDirectory() as folder:
+        with source_errors(origin), tempfile.TemporaryDirectory() as folder:
+            opened = open_source(origin)
+            entry = _find(opened, root, path)
+            if entry is None:
+                return None
             # Unpacking a table pays for many photographs, not for one.
             readable = opened if isinstance(opened, Table) else opened.unpacked(Path(folder))
             with contextlib.closing(readable.reader()) as reader:
                 return reader.read(entry)
-    except (SourceError, RemoteUnavailable, OSError, *DAMAGED):
+    except (SourceError, OSError):
         return None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from facegan.prep.photo_index import PhotoIndex
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry
+from facegan.prep.sources.base import Entry, source_errors
 
 FILES = {
     b"a/1.jpg": b"one",
@@ -49,11 +49,11 @@ class Listing:
             self.ignored = index.ignored
 
     def read(self) -> dict[bytes, bytes]:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            contextlib.closing(self.source.unpacked(Path(folder)).reader()) as reader,
-        ):
-            return {entry.name: reader.read(entry) for entry in self.entries}
+        with tempfile.TemporaryDirectory() as folder:
+            with source_errors(self.source.where):
+                readable = self.source.unpacked(Path(folder))
+            with contextlib.closing(readable.reader()) as reader:
+                return {entry.name: reader.read(entry) for entry in self.entries}
 
 
 def read_all(where: Path | str) -> dict[bytes, bytes]:
