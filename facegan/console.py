@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
 import re
 import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 # C0 and C1 controls, characters that reorder or break lines, and lone surrogates (bytes that are not UTF-8).
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -36,11 +34,7 @@ def shown(text: object) -> str:
 
 
 def show_breaks(text: str, data: Iterable[object]) -> str:
-    """Escape the line breaks that come from data in a message of several lines.
-
-    Args:
-        data: values that the message may repeat.
-    """
+    """Escape the line breaks that come from ``data``, values that a message of several lines may repeat."""
     for value in sorted({value for value in data if isinstance(value, str) and "\n" in value}, key=len, reverse=True):
         text = text.replace(value, shown(value))
     return text
@@ -77,10 +71,27 @@ def guarded_stderr() -> Iterator[None]:
             guard.detach()  # flushes; otherwise its destructor would close the underlying stream
 
 
-class Progress(Protocol):
-    """A progress bar, or lines where stderr is not a terminal."""
+class Progress:
+    """Count, rate and time left, estimated from this run. This one shows nothing."""
 
-    def advance(self, count: int, note: str = "") -> None: ...
+    def __init__(self, total: int, unit: str, done: int = 0) -> None:
+        self.total, self.unit, self.done, self.before, self.note = total, unit, done, done, ""
+        self.start = self.now = time.monotonic()
+
+    def advance(self, count: int, note: str = "") -> None:
+        self.done += count
+        self.note = shown(note) or self.note
+        self.now = time.monotonic()
+
+    def facts(self, of: str) -> list[str]:
+        """Count, rate, time left: the last two once something is done."""
+        facts = [f"{self.done:,}{of}{self.total:,} {self.unit}"]
+        rate = (self.done - self.before) / max(self.now - self.start, 1e-9)
+        if rate > 0:
+            left = max(self.total - self.done, 0) / rate
+            shown_rate = f"{rate:,.0f}" if rate >= 20 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+            facts += [f"{shown_rate}/s", f"{human_seconds(left)} left"]
+        return facts
 
 
 class Console:
@@ -100,77 +111,42 @@ class Console:
     def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
         """Progress over ``total`` units, ``done`` of them by an earlier run, which the rate does not count."""
         if self.quiet or done >= total or _Bar.live:  # one bar at a time
-            yield _Silent()
+            yield Progress(total, unit, done)
         elif sys.stderr.isatty():
             with _Bar(total, unit, done) as bar:
                 yield bar
         else:
             lines = _Lines(total, unit, done)
             yield lines
-            lines.last()
+            if lines.done > lines.said and time.monotonic() - lines.start > lines.worth_seconds:
+                lines.print()
 
 
-class _Silent:
-    def advance(self, count: int, note: str = "") -> None:
-        pass
-
-
-class _Pace:
-    """Count, rate and time left, estimated from this run."""
-
-    def __init__(self, total: int, unit: str, done: int) -> None:
-        self.total, self.unit, self.done, self.before, self.note = total, unit, done, done, ""
-        self.start = self.now = time.monotonic()
-
-    def add(self, count: int, note: str) -> None:
-        self.done += count
-        self.note = shown(note) or self.note
-        self.now = time.monotonic()
-
-    def facts(self, of: str) -> list[str]:
-        """Count, rate, time left: the last two once something is done."""
-        facts = [f"{self.done:,}{of}{self.total:,} {self.unit}"]
-        rate = (self.done - self.before) / max(self.now - self.start, 1e-9)
-        if rate > 0:
-            left = max(self.total - self.done, 0) / rate
-            shown_rate = f"{rate:,.0f}" if rate >= 20 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
-            facts += [f"{shown_rate}/s", f"{human_seconds(left)} left"]
-        return facts
-
-
-class _Lines:
-    """A line every ten seconds: for logs, CI and pipes."""
+class _Lines(Progress):
+    """A line every ten seconds: for logs, CI and pipes. The last one if the work took long enough to matter."""
 
     every_seconds = 10.0
     worth_seconds = 2.0
 
     def __init__(self, total: int, unit: str, done: int) -> None:
-        self.pace = _Pace(total, unit, done)
-        self.printed, self.said = self.pace.start, done
+        super().__init__(total, unit, done)
+        self.printed, self.said = self.start, done
 
     def advance(self, count: int, note: str = "") -> None:
-        self.pace.add(count, note)
+        super().advance(count, note)
         if time.monotonic() - self.printed > self.every_seconds:
-            self._print()
+            self.print()
 
-    def last(self) -> None:
-        """The final line, if the work took long enough to matter."""
-        if self.pace.done > self.said and time.monotonic() - self.pace.start > self.worth_seconds:
-            self._print()
-
-    def _print(self) -> None:
-        self.printed, self.said = time.monotonic(), self.pace.done
-        _print_message("", [" · ".join(filter(None, [*self.pace.facts(" of "), self.pace.note]))])
+    def print(self) -> None:
+        self.printed, self.said = time.monotonic(), self.done
+        _print_message("", [" · ".join(filter(None, [*self.facts(" of "), self.note]))])
 
 
-class _Bar:
+class _Bar(Progress):
     """A bar, count, rate, time left and a note on one line. The bar shrinks first, then the note."""
 
     most, least = 40, 5
     live: ClassVar[Any] = None  # rich's display of the current bar
-
-    def __init__(self, total: int, unit: str, done: int) -> None:
-        self.pace = _Pace(total, unit, done)
 
     def __enter__(self) -> _Bar:
         from rich.console import Console as RichConsole
@@ -192,20 +168,17 @@ class _Bar:
         live, _Bar.live = _Bar.live, None
         live.stop()
 
-    def advance(self, count: int, note: str = "") -> None:
-        self.pace.add(count, note)
-
     def _line(self) -> Any:
         from rich.cells import cell_len
         from rich.text import Text
 
         # The last column stays free: some terminals wrap after it.
-        facts, room = " · ".join(self.pace.facts("/")), self.screen.width - 1
-        note = _cut(f" · {self.pace.note}", room - cell_len(facts) - 1 - self.least) if self.pace.note else ""
+        facts, room = " · ".join(self.facts("/")), self.screen.width - 1
+        note = _cut(f" · {self.note}", room - cell_len(facts) - 1 - self.least) if self.note else ""
         width = min(self.most, room - cell_len(facts) - cell_len(note) - 1)
         text = Text()
         if width >= self.least:
-            full = int(width * min(self.pace.done / self.pace.total, 1))
+            full = int(width * min(self.done / self.total, 1))
             text.append("━" * full, "cyan").append("━" * (width - full), "dim").append(" ")
         return text.append(facts).append(note, "dim")
 
@@ -236,19 +209,14 @@ def print_error(text: str) -> None:
     _print_message("error: ", text.split("\n"))
 
 
-def print_interruption(text: str) -> None:
-    """Print below the ``^C`` that a terminal shows."""
+def print_below(text: str) -> None:
+    """A traceback, or a message below the ``^C`` that a terminal shows."""
     _print_message("", ["", *text.split("\n")])
-
-
-def print_trace(text: str) -> None:
-    """A traceback, for ``--debug``."""
-    _print_message("", ["", *text.rstrip().split("\n")])
 
 
 def print_result(*lines: object) -> None:
     """Print a command's result on stdout."""
-    _to_stdout("\n".join(_line(line) for line in lines))
+    print("\n".join(map(_line, lines)), flush=True)
 
 
 def _line(value: object) -> str:
@@ -256,15 +224,11 @@ def _line(value: object) -> str:
     return shown(value) if sys.stdout.isatty() else _IN_RESULTS.sub(_escape, str(value))
 
 
-def _to_stdout(text: str) -> None:
-    print(text, flush=True)
-
-
 def print_json(value: Any) -> None:
     """Print a command's result as one JSON object on stdout, in UTF-8 even if file names are not."""
     text = json.dumps(value, ensure_ascii=False)
     # In JSON these occur only inside strings; os.fsencode turns \\udcXX back into the bytes of a file name.
-    _to_stdout(_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(_IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 
 def print_wrapped(*lines: str, hanging: int = 0) -> None:
@@ -272,86 +236,47 @@ def print_wrapped(*lines: str, hanging: int = 0) -> None:
     for line in map(_line, lines):
         width = _columns() - 1 if sys.stdout.isatty() else len(line) + 1
         start = " " * (len(line) - len(line.lstrip()))
-        _to_stdout("\n".join(_wrap(line.strip(), width, start, start + " " * hanging)))
+        print("\n".join(_wrap(line.strip(), width, start, start + " " * hanging)), flush=True)
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout without cutting any name or value.
+    """Print a table on stdout without cutting any name or value; in a pipe, one line a row.
 
-    If it is wider than the terminal, explanations wrap or the last cells of a row move below it, whichever takes fewer
-    lines. In a pipe, rows are never wrapped.
+    In a terminal that is too narrow, the last column that fits wraps, and further cells move below their row.
     """
+    from rich.cells import cell_len
+
     table = [[_line(cell) for cell in row] for row in (columns, *rows)]
-    if not sys.stdout.isatty():
-        _to_stdout("\n".join(f" {line}" for line in _laid_out(table, _widths(table))))
-        return
-    room = _columns() - 1
-    layouts = [_layout(table, inline, room) for inline in range(len(columns), 0, -1)]
-    _to_stdout("\n".join(min(filter(None, layouts), key=len)))
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    room = _columns() - 1 if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
+    starts = [sum(widths[:number]) + 2 * number for number in range(len(widths))]
+    fitting = [number for number, width in enumerate(widths) if starts[number] + min(width, _EXPLANATION) <= room]
+    last = max(fitting, default=0)
+    lines: list[str] = []
+    for row in table:
+        beside = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row[:last], widths, strict=False))
+        first, *further = _wrap(row[last], room - starts[last])
+        lines.append("  ".join([*beside, first]).rstrip())
+        lines += (" " * starts[last] + line for line in further)
+        if row is table[0] and sys.stdout.isatty():
+            lines.append("─" * min(starts[-1] + widths[-1], room))
+        for name, cell in zip(columns[last + 1 :], row[last + 1 :], strict=True) if row is not table[0] else ():
+            if cell not in ("", "–"):
+                label = f"{name}: " if name and name != columns[-1] else ""
+                lines += _wrap(label + cell, room, _INDENT, _INDENT)
+    print("\n".join(lines if sys.stdout.isatty() else (f" {line}" for line in lines)), flush=True)
 
 
 def _columns() -> int:
     return max(shutil.get_terminal_size().columns, 20)
 
 
-def _layout(table: list[list[str]], inline: int, room: int) -> list[str]:
-    """The table's lines with ``inline`` columns side by side, heading first; empty if they do not fit."""
-    beside, below = [row[:inline] for row in table], [row[inline:] for row in table]
-    others = sum(_widths([row[:-1] for row in beside])) + 2 * (inline - 1)
-    for row, further in zip(beside, below, strict=True):
-        if inline > 1 and _longest_word(row[-1]) > room - others:
-            further.insert(0, row[-1])
-            row[-1] = ""
-    widths = _fit(beside, room)
-    if sum(widths) + 2 * (inline - 1) > room and inline > 1:
-        return []
-    lines = [*_laid_out(beside[:1], widths), "─" * min(sum(widths) + 2 * (inline - 1), room)]
-    for row, further in zip(beside[1:], below[1:], strict=True):
-        lines += _laid_out([row], widths)
-        for name, cell in zip(table[0][-len(further) :] if further else [], further, strict=True):
-            if cell not in ("", "–"):
-                label = f"{name}: " if name and name != table[0][-1] else ""
-                lines += _wrap(label + cell, room, _INDENT, _INDENT)
-    return lines
-
-
-def _fit(table: list[list[str]], room: int) -> list[int]:
-    """Column widths; if the table is too wide, explanations are narrowed, the last one first."""
-    widths = _widths(table)
-    for number in reversed(range(len(widths))):
-        too_wide = sum(widths) + 2 * (len(widths) - 1) - room
-        column = [row[number] for row in table]
-        if too_wide > 0 and widths[number] > _EXPLANATION and any(" " in cell for cell in column):
-            widths[number] = max(widths[number] - too_wide, _EXPLANATION, *map(_longest_word, column))
-    return widths
-
-
-def _widths(table: list[list[str]]) -> list[int]:
-    from rich.cells import cell_len
-
-    return [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-
-
-def _longest_word(text: str) -> int:
-    return max(map(len, text.split()), default=0)
-
-
-def _laid_out(table: list[list[str]], widths: list[int]) -> list[str]:
-    from rich.cells import cell_len
-
-    lines: list[str] = []
-    for row in table:
-        cells = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
-        for parts in itertools.zip_longest(*cells, fillvalue=""):
-            padded = (part + " " * (width - cell_len(part)) for part, width in zip(parts, widths, strict=True))
-            lines.append("  ".join(padded).rstrip())
-    return lines
-
-
 def _wrap(text: str, width: int, first: str = "", further: str = "") -> list[str]:
     """Wrap at words; a word longer than a line stays whole."""
     if len(first + text) <= width:
         return [first + text]
+    import textwrap
+
     return textwrap.wrap(
         text,
         max(width, 1),
@@ -368,6 +293,11 @@ def print_bars(title: str, rows: list[tuple[str, int]], width: int = 40) -> None
     most, margin = max(count for _, count in rows), max(len(label) for label, _ in rows)
     bars = [f"{label:>{margin}}  {letter * -(-count * width // most):{width}}  {count:,}" for label, count in rows]
     print_result("", title, *bars)
+
+
+def counted(count: int, noun: str) -> str:
+    """``"1 photograph"``, ``"2,000 photographs"``, ``"2 processes"``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def human_seconds(seconds: float) -> str:

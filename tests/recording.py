@@ -1,4 +1,4 @@
-"""A console that keeps what it is told."""
+"""A console that records messages and progress."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ class RecordingConsole(Console):
 
     @contextlib.contextmanager
     def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
-        yield self
-
-    def advance(self, count: int, note: str = "") -> None:
-        self.advances.append(count)
+        progress = Progress(total, unit, done)
+        progress.advance = lambda count, note="": self.advances.append(count)
+        yield progress

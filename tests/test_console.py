@@ -40,14 +40,13 @@ def test_shown_text_is_one_line_that_no_terminal_obeys(text: str) -> None:
         assert said == text
 
 
-def test_escapes_name_the_byte_or_the_character() -> None:
-    assert shown("\x1b \n \r \t \x9b \u202e \udc9b \udcff \ud800") == (
-        r"\x1b \n \r \t \x9b \u202e \x9b \xff \ud800"
-    )  # fmt: skip
+def test_escapes_name_the_byte_or_character() -> None:
+    text, escapes = "\x1b \n \r \t \x9b \u202e \udc9b \udcff \ud800", r"\x1b \n \r \t \x9b \u202e \x9b \xff \ud800"
+    assert shown(text) == escapes
     assert shown("Zoë 全角　👩\u200d🚀") == "Zoë 全角　👩\u200d🚀"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(TEXT)
 def test_each_writer_shows_what_it_is_given(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -61,11 +60,6 @@ def test_each_writer_shows_what_it_is_given(text: str) -> None:
     written = [*err.getvalue().split("\n"), *out.getvalue().split("\n")]
     assert len(written) == 3 + 1 + 1 + 2 + 1
     assert not any(is_obeyed(c) and not "\udca0" <= c <= "\udcff" for c in "".join(written))
-
-
-def test_no_line_of_an_error_poses_as_another(capsys: pytest.CaptureFixture[str]) -> None:
-    print_error("one\nerror: two\x1b[31m")
-    assert capsys.readouterr().err == "error: one\n       error: two\\x1b[31m\n"
 
 
 @given(st.recursive(TEXT, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2)))
@@ -96,7 +90,7 @@ def bar(monkeypatch: pytest.MonkeyPatch, width: int, advances: list[tuple[float,
 NOTE = "D 0.544 · G 1.654 · D right 98%"
 
 
-@pytest.mark.parametrize("width", [50, 60, 80, 100, 140])
+@pytest.mark.parametrize("width", [50, 80, 140])
 def test_a_bar_keeps_count_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     line = bar(monkeypatch, width, [(470.0, 3_296, NOTE)])
     assert len(line) < width
@@ -106,7 +100,7 @@ def test_a_bar_keeps_count_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, w
     assert ("G 1.654 …" in line) == (width == 80)  # no half number
 
 
-@settings(deadline=None)  # rich is imported on the way
+@settings(deadline=None, max_examples=30)  # rich is imported on the way
 @given(st.integers(0, 15_000), st.integers(1, 900), st.floats(0.1, 10_000))
 def test_rate_and_time_left_agree_after_a_resume_too(done: int, count: int, seconds: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -117,15 +111,6 @@ def test_rate_and_time_left_agree_after_a_resume_too(done: int, count: int, seco
     rate = re.search(r"([\d,.e+-]+)/s", line)
     assert rate
     assert float(rate[1].replace(",", "")) == pytest.approx(count / seconds, rel=0.06)
-
-
-def test_nothing_to_do_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    for total, done in ((0, 0), (5, 5)):
-        with Console().progress(total, "images", done) as progress:
-            progress.advance(0)
-    assert terminal.getvalue() == ""
 
 
 def test_messages_stand_above_the_bar_and_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +141,7 @@ def test_tables_in_a_terminal_cut_nothing(monkeypatch: pytest.MonkeyPatch, width
     lines = out.getvalue().split("\n")
     assert all(len(line) < width or path in line for line in lines)
     assert all(any(cell in line for line in lines) for cell in ("inception_score", "12.34 ± 0.56", "fid", "9.1", path))
-    assert " ".join(out.getvalue().split()).count("explanations are, and wraps" if width > 60 else "wraps") == 1
+    assert WORDS in " ".join(out.getvalue().split())
 
 
 def test_tables_in_a_pipe_have_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,16 +14,8 @@ from facegan.errors import SettingsError
 @pytest.mark.parametrize(
     ("text", "images"),
     [
-        ("200000", 200_000),
-        ("200_000", 200_000),
-        ("200k", 200_000),
-        ("5M", 5_000_000),
-        ("1.5M", 1_500_000),
-        ("2000st", 256_000),
-        ("50ep", 5_000),
-        ("0.5ep", 50),
-        (" 7 ", 7),
-        ("1.255ep", 126),
+        *[("200_000", 200_000), ("200k", 200_000), ("1.5M", 1_500_000), (" 7 ", 7)],
+        *[("2000st", 256_000), ("50ep", 5_000), ("0.5ep", 50), ("1.255ep", 126)],
     ],
 )
 def test_lengths_in_images(text, images):
@@ -52,15 +44,6 @@ def test_settings_accept_lengths():
     assert TrainConfig.of(config.model_dump()) == config
 
 
-def test_invalid_lengths_in_settings():
-    with pytest.raises(SettingsError, match="--images 5ep: the length of an epoch is unknown without a dataset"):
-        TrainConfig.of({"images": "5ep"})
-    with pytest.raises(SettingsError, match="--save-every 5x is not a length"):
-        TrainConfig.of({"save_every": "5x"})
-    with pytest.raises(SettingsError, match="--images 0 must be greater than 0"):
-        TrainConfig.of({"images": "0ep"} | {"images": "0"})
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -81,17 +64,16 @@ def test_invalid_lengths_in_settings():
         ({"began_gamma": 0.3}, "began_gamma has no effect with the loss non-saturating"),
         ({"loss": "relativistic", "g_warmup_images": 10}, "g_warmup_images cannot be used with the loss relativistic"),
         ({"optimizer": "adamw"}, r"Choose adam, rmsprop or sgd\. Did you mean 'adam'\?"),
-        ({"latent_distribution": "gauss"}, "--latent-distribution gauss is not available"),
         ({"image_range": 0}, "--image-range 0 must be greater than 0"),
+        ({"images": "5ep"}, "--images 5ep: the length of an epoch is unknown without a dataset"),
+        ({"save_every": "5x"}, "--save-every 5x is not a length"),
+        ({"images": "0"}, "--images 0 must be greater than 0"),
+        ({"milestones": "20k,5x"}, r"train.milestones 5x is not a length"),
     ],
 )
 def test_settings_that_exclude_each_other(given, message):
     with pytest.raises(SettingsError, match=message):
         TrainConfig.of(given)
-
-
-def test_idle_defaults_of_a_method():
-    assert TrainConfig.for_method("wgan-gp", optimizer="sgd").beta2 == 0.9
 
 
 def test_milestones_are_lengths():
@@ -100,17 +82,10 @@ def test_milestones_are_lengths():
     assert TrainConfig.of(config.model_dump()) == config
     assert TrainConfig.of(config.model_dump(mode="json")) == config
     assert in_epochs("20k,2ep,7")
-    with pytest.raises(SettingsError, match=r"train.milestones 5x is not a length"):
-        TrainConfig.of({"milestones": "20k,5x"})
-    with pytest.raises(SettingsError, match=r"milestones 5ep: the length of an epoch is unknown"):
-        TrainConfig.of({"milestones": ["5ep"]})
 
 
-def test_augmentations_are_normalised():
+def test_values_that_follow_from_others():
+    assert TrainConfig.for_method("wgan-gp", optimizer="sgd").beta2 == 0.9
     assert TrainConfig.of({"augment": "cutout, color"}).augment == "color,cutout"
-    assert TrainConfig.of({"augment": "none"}).augmentations == ()
-
-
-def test_schedule_fixes_the_length():
     assert "images" in TrainConfig().free_on_resume
     assert "images" not in TrainConfig(schedule="cosine").free_on_resume

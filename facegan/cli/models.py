@@ -6,17 +6,13 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import Json, options
-from facegan.console import print_json, print_result, print_table
+from facegan.cli.options import Flags, Group, options
 from facegan.errors import ModelError, SettingsError, one_of, suggest
 from facegan.files import human_bytes
 
-models = typer.Typer(help="List and download the face detection models.", no_args_is_help=True)
 
-
-@models.command("list")
 @options()
-def list_models(json: Json = False) -> None:
+def list_models(flags: Flags) -> None:
     """List the models: where each was found, and whether its checksum matches."""
     from facegan.faces.detect import cache_folder, find_model
     from facegan.manifests import known_models
@@ -29,22 +25,19 @@ def list_models(json: Json = False) -> None:
         except ModelError as error:
             path, state = None, str(error).splitlines()[0]
         rows.append({**vars(model), "path": str(path or ""), "state": state})
-    if json:
-        print_json({"models": rows, "cache": str(cache_folder())})
-        return
-    table = [[r["name"], r["title"], human_bytes(r["bytes"]), r["sha256"][:12], r["path"] or r["state"]] for r in rows]
-    print_table(["name", "model", "size", "sha256", "where"], table)
-    if any(row["state"] == "missing" for row in rows):
-        print_result("Missing models are downloaded when first needed, or now by: facegan models pull")
+    cells = [[r["name"], r["title"], human_bytes(r["bytes"]), r["sha256"][:12], r["path"] or r["state"]] for r in rows]
+    missing = any(row["state"] == "missing" for row in rows)
+    advice = ["Missing models are downloaded when first needed, or now by: facegan models pull"] if missing else []
+    table = ["name", "model", "size", "sha256", "where"], cells
+    flags.output({"models": rows, "cache": str(cache_folder())}, *advice, table=table)
 
 
-@models.command("pull")
 @options()
 def pull(
+    flags: Flags,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="short or full; all if none is named.")
+        list[str] | None, typer.Argument(metavar="NAME", help="short or full; all if none is named.")
     ] = None,
-    json: Json = False,
 ) -> None:
     """Download models into the user cache and check their SHA-256."""
     from facegan.faces.detect import resolve_model
@@ -55,29 +48,29 @@ def pull(
         if name not in known:
             raise SettingsError(f"There is no model '{name}'. Choose {one_of(known)}.{suggest(name, known)}")
     paths = {name: str(resolve_model(known[name])) for name in names or known}
-    if json:
-        print_json(paths)
-    else:
-        print_result(*(f"{name}  {path}" for name, path in paths.items()))
+    flags.output(paths, *(f"{name}  {path}" for name, path in paths.items()))
 
 
 @options()
-def doctor(json: Json = False) -> None:
-    """Show what is installed, the hardware, the detector models, and what is missing, with its remedy.
+def doctor(flags: Flags) -> None:
+    """Show what is installed, the hardware, the detector models, and what is missing.
 
-    The exit code is 1 if something is missing that facegan needs.
+    With the command that installs what is missing. The exit code is 1 if facegan needs it.
+
+    Example: facegan doctor --json
     """
     from facegan.doctor import examine
 
     findings = examine()
-    if json:
-        print_json({"ok": all(f.ok for f in findings), "findings": [vars(f) for f in findings]})
-    else:
-        marks = {True: "ok", False: "MISSING"}
-        print_table(["", "what", "found"], [[marks[f.ok], f.what, f.found] for f in findings])
-        for ok, heading in ((False, "To fix it:"), (True, "If you need it:")):
-            remedies = dict.fromkeys(f.remedy for f in findings if f.remedy and f.ok == ok)
-            if remedies:
-                print_result(heading, *(f"  {remedy}" for remedy in remedies))
-    if not all(finding.ok for finding in findings):
+    ok, advice = all(finding.ok for finding in findings), []
+    for fine, heading in ((False, "To fix it:"), (True, "If you need it:")):
+        remedies = dict.fromkeys(f"  {finding.remedy}" for finding in findings if finding.remedy and finding.ok == fine)
+        advice += [heading, *remedies] if remedies else []
+    rows = [["ok" if finding.ok else "MISSING", finding.what, finding.found] for finding in findings]
+    found = {"ok": ok, "findings": [vars(finding) for finding in findings]}
+    flags.output(found, *advice, table=(["", "what", "found"], rows))
+    if not ok:
         raise typer.Exit(1)
+
+
+models: Group = {"list": list_models, "pull": pull}

@@ -1,32 +1,72 @@
-"""What commands share: options generated from settings, ``--set``, ``--recipe``, and common flags."""
+"""What commands share: common flags, and options generated from settings."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from facegan.config import Settings, choices_of
+from facegan.config.base import option_of
 from facegan.config.resources import FacesConfig
-from facegan.console import Console, shown
+from facegan.console import Console, print_json, print_result, print_table, shown
 from facegan.errors import SettingsError, suggest
 from facegan.plugins import not_tried, runs_code
 
 Overrides = dict[str, Any]  # settings that the command line names, by name
 Command = Callable[..., None]
+Group = dict[str, Command]  # commands below one name
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Options that many commands share; each command has some of them."""
+
+    trust_code: bool = False
+    recipe: str | None = None
+    sets: list[str] | None = None
+    json: bool = False
+    dry_run: bool = False
+    quiet: bool = False
+    debug: bool = False  # `facegan.cli.app` looks for it among the arguments: errors can precede the parsing of options
+
+    @property
+    def console(self) -> Console:
+        return Console(quiet=self.quiet)
+
+    @contextlib.contextmanager
+    def resolved(self, section: str, overrides: Overrides) -> Iterator[Overrides]:
+        """The settings of a command by name: ``overrides``, over the section of a recipe if one is named.
+
+        Errors raised inside name the recipe's line. A dry run runs no code, so it needs no trust.
+        """
+        if self.recipe is None:
+            yield dict(overrides)
+            return
+        from facegan.recipes.recipe import open_section
+
+        with open_section(self.recipe, section, overrides, self.trust_code or self.dry_run) as values:
+            yield values
+
+    def output(self, found: Any, *lines: object, table: tuple[list[str], list[list[str]]] | None = None) -> None:
+        """A command's result on stdout: one JSON object; or for people a table (columns, rows), and lines."""
+        if self.json:
+            print_json(found)
+            return
+        if table:
+            print_table(*table)
+        if lines:
+            print_result(*lines)
 
 
 def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """For the shell: the names, computed when it asks, that start with the typed text."""
-
-    def starting(incomplete: str) -> list[str]:
-        return [name for name in names() if name.startswith(incomplete)]
-
-    return starting
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
 
 
 def recipe_names() -> list[str]:
@@ -36,35 +76,35 @@ def recipe_names() -> list[str]:
     return [*packaged_recipes(), *sorted(path.name for path in Path().glob("*.toml"))]
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; touch nothing.")]
-# `facegan.cli.app` looks for it among the arguments, for errors can precede the parsing of options.
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Any setting by name; can be repeated.")
-]
-RecipeFile = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="RECIPE",
-        autocompletion=completion(recipe_names),
-        help="Take settings from a recipe: a name of facegan recipes list, or a .toml file. Other options override it.",
-    ),
-]
-TrustCode = Annotated[bool, typer.Option("--trust-code", help="Run the code (modules, commands) that files name.")]
 Device = Annotated[str, typer.Option("--device", help=FacesConfig.describe("device"))]
 Best = Annotated[bool, typer.Option("--best", help="Use the best checkpoint of a run with --eval-every.")]
+_FLAGS: dict[str, Any] = {
+    "trust_code": Annotated[bool, typer.Option("--trust-code", help="Run code (modules, commands) that files name.")],
+    "recipe": Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            autocompletion=completion(recipe_names),
+            help="Take settings from a recipe: a name of facegan recipes list, or a file. Other options override it.",
+        ),
+    ],
+    "sets": Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Any setting by name; can be repeated."),
+    ],
+    "json": Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")],
+    "dry_run": Annotated[bool, typer.Option("--dry-run", help="Print what would be done; touch nothing.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
 
 
-def options(*configs: type[Settings], only: str = "", sets: bool = True) -> Callable[[Command], Command]:
-    """Gives a command ``--debug``; with settings classes also their options and ``--set``, as its parameter
+def options(*configs: type[Settings], flags: str = "json", only: str = "") -> Callable[[Command], Command]:
+    """Gives a command options: those of ``flags``, as its parameter ``flags``, and those of settings classes, as
     ``overrides``: the settings that the command line names. ``--set`` overrides options.
 
-    Args:
-        only: names separated by spaces, instead of those in `Settings.options`.
-        sets: whether there is ``--set``.
+    ``flags`` and ``only`` are names separated by spaces; ``only`` instead of those in `Settings.options`.
     """
     owners = {
         name: config
@@ -73,25 +113,25 @@ def options(*configs: type[Settings], only: str = "", sets: bool = True) -> Call
         if name in config.model_fields
     }
     known = [name for config in configs for name in config.model_fields]
+    shared = [*flags.split(), "debug"]
 
     def decorate(function: Command) -> Command:
         parameters = [_keyword("context", typer.Context, inspect.Parameter.empty)]
         for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-            if name == "json" and configs and sets:
-                parameters.append(_keyword("sets", Set, None))
             if name == "overrides":
                 parameters += [_generated(config, setting) for setting, config in owners.items()]
-            else:
+            elif name != "flags":
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-        parameters.append(_keyword("debug", Debug, False))
+        parameters += [_keyword(name, _FLAGS[name], getattr(Flags, name)) for name in shared]
 
-        def command(context: typer.Context, debug: bool, **values: Any) -> None:
+        def command(context: typer.Context, **values: Any) -> None:
+            given = Flags(**{name: values.pop(name) for name in shared})
             if configs:
                 overrides = _explicit(context, {name: values.pop(name) for name in owners}, owners)
-                values["overrides"] = overrides | _of_section(configs[0].section, known, values.pop("sets", None))
-            function(**values)
+                values["overrides"] = overrides | _of_section(configs[0].section, known, given.sets)
+            function(**values, flags=given)
 
-        command.__doc__ = function.__doc__
+        command.__doc__ = (function.__doc__ or "").replace("    Example:", "    \b\n    Example:")  # click: do not wrap
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] - typer reads the options here
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
@@ -113,85 +153,45 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _generated(config: type[Settings], name: str) -> inspect.Parameter:
     """The option of a setting. Its value is text, which the settings class parses; a flag inverts the default."""
-    field, help, option = config.model_fields[name], config.describe(name), "--" + name.replace("_", "-")
-    if field.annotation is bool:
+    kind, help, option = config.model_fields[name].annotation, config.describe(name), option_of(name)
+    if kind is bool:
         if config.default(name):
             option, help = f"--no-{option[2:]}", f"do not {help}"
-        return _keyword(name, Annotated[bool, typer.Option(option, help=_no_markup(help))], False)
-    choices = choices_of(field.annotation)
+        return _keyword(name, Annotated[bool, typer.Option(option, help=help)], False)
+    choices, default = choices_of(kind), config.default_text(name)
     info = typer.Option(
         option,
-        help=_no_markup(help),
-        metavar=f"<{config.unit(name) or _type_name(field.annotation)}>",
-        show_default=bool(config.default_text(name)),
+        help=help,
+        metavar=f"<{config.unit(name) or next((number for number in ('int', 'float') if number in str(kind)), 'str')}>",
+        show_default=bool(default),
         autocompletion=completion(lambda: map(str, choices)) if choices else None,
     )
-    kind: Any = Path if config.unit(name) == "path" else str
-    return _keyword(name, Annotated[kind | None, info], config.default_text(name) or None)
-
-
-def _type_name(annotation: Any) -> str:
-    return next((kind for kind in ("int", "float") if kind in str(annotation)), "str")
-
-
-def _no_markup(help: str) -> str:
-    return help.replace("[", "\\[")  # rich reads brackets as markup
+    typed: Any = Path if config.unit(name) == "path" else str
+    return _keyword(name, Annotated[typed | None, info], default or None)
 
 
 def _of_section(section: str, known: list[str], sets: list[str] | None) -> dict[str, str]:
-    found: dict[str, str] = {}
+    values = by_section(sets, section)
     for text in sets or []:
-        other, name, value = _parts(text, section)
+        other, name = text.partition("=")[0].strip().split(".", 1)
         if other != section:
             raise SettingsError(f"--set {text}: this command has the section '{section}', not '{other}'.")
         if name not in known:
             close = suggest(name, known)
             raise SettingsError(f"--set {text}: There is no setting '{shown(name)}' in [{section}].{close}")
-        found[name] = value
-    return found
+    return values.get(section, {})
 
 
-def by_section(sets: list[str] | None) -> dict[str, dict[str, str]]:
-    """Settings of ``--set section.name=value``, by section and name.
-
-    Raises:
-        SettingsError: one is malformed.
-    """
+def by_section(sets: list[str] | None, example: str = "section") -> dict[str, dict[str, str]]:
+    """Settings of ``--set section.name=value``, by section and name; ``example`` is the section that errors name."""
     values: dict[str, dict[str, str]] = {}
     for text in sets or []:
-        section, name, value = _parts(text, "section")
-        values.setdefault(section, {})[name] = value
+        key, equals, value = text.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot:
+            raise SettingsError(f"--set {text}: write it as --set {example}.name=value.")
+        values.setdefault(section, {})[name] = value.strip()
     return values
-
-
-def _parts(text: str, section: str) -> tuple[str, str, str]:
-    """Section, name and value of ``section.name=value``; ``section`` is for the error."""
-    key, equals, value = text.partition("=")
-    found, dot, name = key.strip().partition(".")
-    if not equals or not dot:
-        raise SettingsError(f"--set {text}: write it as --set {section}.name=value.")
-    return found, name, value.strip()
-
-
-@contextlib.contextmanager
-def resolved(section: str, overrides: Overrides, recipe: str | None, trust_code: bool) -> Iterator[Overrides]:
-    """The settings of a command by name: ``overrides``, over the section of a recipe if one is named.
-
-    Errors raised inside name the recipe's line.
-
-    Args:
-        trust_code: the recipe may name modules and commands.
-
-    Raises:
-        SettingsError: there is no such recipe, or it has no such section, or it names code that is not trusted.
-    """
-    if recipe is None:
-        yield dict(overrides)
-        return
-    from facegan.recipes.recipe import open_section
-
-    with open_section(recipe, section, overrides, trust_code) as values:
-        yield values
 
 
 def warn_not_tried(values: Iterable[str]) -> list[str]:

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from facegan.cli.options import DryRun, Json, Overrides, Quiet, TrustCode, options, warn_not_tried
+from facegan.cli.options import Flags, Overrides, options, warn_not_tried
 from facegan.config.resources import ReportConfig
-from facegan.console import Console, print_json, print_result, print_table
 from facegan.errors import SettingsError
 from facegan.run_dir import report_path
 
 
-@options(ReportConfig, sets=False)
+@options(ReportConfig, flags="trust_code json dry_run quiet")
 def report(
+    flags: Flags,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     overrides: Overrides,
     out: Annotated[
@@ -24,20 +24,18 @@ def report(
         typer.Option(
             "--out",
             help="The page, a name that ends in .html; with --explore a folder. "
-            "\\[default: RUN/report.html, or RUN/explorer]",
+            "[default: RUN/report.html, or RUN/explorer]",
         ),
     ] = None,
-    trust_code: TrustCode = False,
-    json: Json = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
 ) -> None:
     """Make a page of a run: samples, dataset, curves, warnings, metrics, settings.
 
     The page is one HTML file under 5 MB that needs no network. It shows photographs of the dataset, so the dataset's
-    terms apply to it. With --explore the trained generator runs in the page (needs facegan\\[onnx]), opened from disk.
+    terms apply to it. With --explore the trained generator runs in the page (needs facegan[onnx]), opened from disk.
+
+    Example: facegan report runs/dcgan-out --explore
     """
-    from facegan.report.write import check_report_path
+    from facegan.report.write import check_report_path, write_report
 
     explore = ReportConfig.of(overrides).explore
     target = out or report_path(run, explore)
@@ -46,44 +44,39 @@ def report(
     from facegan.report.runs import read_run
 
     read = read_run(run)
-    if dry_run:
+    if flags.dry_run:
         code: list[str] = []
         if explore:
             from facegan.nets.weights import read_generator
 
             code = warn_not_tried([read_generator(run)[2].name])
-        if json:
-            print_json({"run": str(run), "out": str(target), "explore": explore, "not_tried": code})
-        else:
-            print_result(f"A page of {run} with {read.last['images']:,} images would be written to {target}")
+        what = f"A page of {run} with {read.last['images']:,} images would be written to {target}"
+        flags.output({"run": str(run), "out": str(target), "explore": explore, "not_tried": code}, what)
         return
     if explore:
         from facegan.report.explorer import write_explorer
 
-        Console(quiet=quiet).note("Exporting the generator to ONNX (about half a minute) …")
-        page = write_explorer(read, target, recipe_of_run(read), trust_code=trust_code)
+        flags.console.note("Exporting the generator to ONNX (about half a minute) …")
+        page = write_explorer(read, target, recipe_of_run(read), trust_code=flags.trust_code)
     else:
-        from facegan.report.write import write_report
-
         page = write_report(read, target, recipe_of_run(read))
-    if json:
-        print_json({"run": str(run), "out": str(page), "bytes": page.stat().st_size, "explore": explore})
-    else:
-        print_result(str(page))
+    flags.output({"run": str(run), "out": str(page), "bytes": page.stat().st_size, "explore": explore}, page)
 
 
-@options()
+@options(flags="trust_code json")
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    flags: Flags,
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", help="A page (.html) or a picture (.png): curves, and samples of the same latents."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the samples.")] = 0,
-    trust_code: TrustCode = False,
-    json: Json = False,
 ) -> None:
-    """Show runs side by side: the settings that differ, rates, losses, findings, metrics."""
+    """Show runs side by side: the settings that differ, rates, losses, findings, metrics.
+
+    Example: facegan compare runs/dcgan-out runs/wgan-gp-out --out both.png
+    """
     suffix = out.suffix.lower() if out else ""
     if out is not None and suffix not in (".png", ".html"):
         raise SettingsError(f"--out {out}: choose a name that ends in .html for a page, or in .png for a picture.")
@@ -92,14 +85,9 @@ def compare(
 
     runs = [read_run(folder) for folder in folders]
     different = differences(runs)
-    if out is not None and suffix == ".html":
-        write_comparison(runs, out, seed, trust_code=trust_code)
-    elif out is not None:
-        write_picture(runs, out, seed=seed, trust_code=trust_code)
-    if json:
-        found = {"runs": [run.figures() for run in runs], "differences": different}
-        print_json(found | ({"out": str(out)} if out else {}))
-        return
+    if out is not None:
+        write = write_comparison if suffix == ".html" else write_picture
+        write(runs, out, seed=seed, trust_code=flags.trust_code)
     metrics = sorted({name for run in runs for name in run.measured})
     rows = [
         [name, *("–" if value in (None, "") else str(value) for value in values)] for name, values in different.items()
@@ -112,9 +100,8 @@ def compare(
         *([f"best {name}", *(_number(run.measured.get(name), ".4g") for run in runs)] for name in metrics),
         ["health", *(", ".join(sorted({row["health"] for row in run.findings})) or "healthy" for run in runs)],
     ]
-    print_table(["", *titles(runs)], rows)
-    if out is not None:
-        print_result(f"curves and samples: {out}")
+    found = {"runs": [run.figures() for run in runs], "differences": different} | ({"out": str(out)} if out else {})
+    flags.output(found, *([f"curves and samples: {out}"] if out else []), table=(["", *titles(runs)], rows))
 
 
 def _number(value: float | None, form: str) -> str:

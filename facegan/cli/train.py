@@ -7,33 +7,27 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from facegan.cli.options import DryRun, Json, Overrides, Quiet, RecipeFile, TrustCode, options, resolved, warn_not_tried
+from facegan.cli.options import Flags, Overrides, options, warn_not_tried
 from facegan.config import TrainConfig
-from facegan.config.base import not_available
 from facegan.config.resources import FacesConfig, count_or_none
-from facegan.console import Console, print_json, print_result
+from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.plugins import PIPE, runs_code
 from facegan.remote import is_url, without_query
 
-if TYPE_CHECKING:
-    from facegan.stream import StreamOptions
 
-RESUME = ("auto", "never")
-
-
-@options(FacesConfig, TrainConfig)
+@options(FacesConfig, TrainConfig, flags="trust_code recipe sets json dry_run quiet")
 def train(
+    flags: Flags,
     overrides: Overrides,
-    run: Annotated[
-        Path | None, typer.Option("--run", help="The run's folder. \\[default: runs/METHOD-DATASET]")
-    ] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="The run's folder. [default: runs/METHOD-DATASET]")] = None,
     resume: Annotated[
-        str, typer.Option("--resume", help="auto: resume an existing run; never: move it aside and start from scratch.")
+        Literal["auto", "never"],
+        typer.Option("--resume", help="auto: resume an existing run; never: move it aside and start from scratch."),
     ] = "auto",
     verify_shards: Annotated[
         bool, typer.Option("--verify-shards", help="Check the checksum of every shard first.")
@@ -41,33 +35,34 @@ def train(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Skip shards and images that are missing or damaged.")
     ] = False,
-    trust_code: TrustCode = False,
-    recipe: RecipeFile = None,
-    json: Json = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
 ) -> None:
     """Train a GAN on a dataset: samples, curves and checkpoints go into the run's folder.
 
     After Ctrl-C or a crash the same command resumes, to the same weights as an uninterrupted run.
+
+    Example: facegan train --shards out/ --method wgan-gp --images 1M --eval-every 50k
     """
-    if resume not in RESUME:
-        raise SettingsError(not_available("--resume", resume, RESUME))
     from facegan.stream import StreamOptions, open_faces
 
-    with resolved("train", overrides, recipe, trust_code or dry_run) as values:
+    with flags.resolved("train", overrides) as values:
         source = FacesConfig.pop_from(values)
         if not source.shards:
             raise SettingsError("facegan train needs faces. Name a dataset of facegan prep with --shards OUT.")
         stream = StreamOptions(source.cache, count_or_none(source.workers), skip_broken, verify_shards)
-        not_run = dry_run and source.shards.startswith(PIPE)
-        in_epochs = TrainConfig.lengths_in_epochs(values)
-        config = TrainConfig.resolve(values, _count_faces(source, stream, not_run) if in_epochs else None)
+        not_run = flags.dry_run and source.shards.startswith(PIPE)
+        count = None
+        if TrainConfig.lengths_in_epochs(values):
+            if not_run:
+                why = f"--dry-run does not run {source.shards}, so the length of an epoch is unknown."
+                raise SettingsError(f"{why} Use images instead.")
+            with closing(open_faces(source.shards, source.split, replace(stream, verify=False))) as faces:
+                count = len(faces)
+        config = TrainConfig.resolve(values, count)
     run = run or Path("runs") / f"{config.method}-{_name(source.shards)}"
     if not_run:
         code = list(filter(runs_code, (source.shards, config.nets, config.loss)))
         plan = {"run": str(run), "from_images": 0, **config.model_dump(), "not_tried": code}
-        _print_plan(plan, json, f"Would train {config.method} in {run}: {config.images:,} images.")
+        _print_plan(flags, plan, f"Would train {config.method} in {run}: {config.images:,} images.")
         return
     from facegan.evaluate.during_training import training_measure
     from facegan.training import plan_train
@@ -75,12 +70,12 @@ def train(
     from facegan.training.distributed import is_main_process
     from facegan.training.run import sentence_of
 
-    console = Console(quiet=quiet or not is_main_process())
+    console = Console(quiet=flags.quiet or not is_main_process())
     with closing(open_faces(source.shards, source.split, stream, console)) as faces:
-        if dry_run:
+        if flags.dry_run:
             plan = plan_train(config, faces, run, device=source.device, resume=resume, init=source.init or None)
-            sentence, advice = ("", "") if json else sentence_of(plan, config, faces)
-            _print_plan(plan, json, sentence, advice)
+            sentence, advice = ("", "") if flags.json else sentence_of(plan, config, faces)
+            _print_plan(flags, plan, sentence, advice)
             return
         result = train_on(
             config,
@@ -93,37 +88,20 @@ def train(
             dataset=source.shards,
             command=["facegan", *sys.argv[1:]],
             measure=training_measure(config, faces, source.shards, replace(stream, verify=False)),
-            trust_code=trust_code,
+            trust_code=flags.trust_code,
         )
-    if not is_main_process():
-        return
-    if json:
-        print_json(result.to_json())
-        return
-    print_result(
-        f"{result.images:,} images, {result.images_per_second:,.0f} images/s",
-        f"{result.run}  (look at {result.run}/samples and {result.run}/losses.png, "
-        f"then: facegan sample {result.run} --out grid.png)",
-    )
-
-
-def _count_faces(source: FacesConfig, stream: StreamOptions, not_run: bool) -> int:
-    if not_run:
-        raise SettingsError(
-            f"--dry-run does not run {source.shards}, so the length of an epoch is unknown. Use images instead."
+    if is_main_process():
+        flags.output(
+            result.to_json(),
+            f"{result.images:,} images, {result.images_per_second:,.0f} images/s",
+            f"{result.run}  (look at {result.run}/samples and {result.run}/losses.png, "
+            f"then: facegan sample {result.run} --out grid.png)",
         )
-    from facegan.stream import open_faces
-
-    with closing(open_faces(source.shards, source.split, replace(stream, verify=False))) as faces:
-        return len(faces)
 
 
-def _print_plan(plan: dict[str, Any], json: bool, sentence: str, advice: str = "") -> None:
+def _print_plan(flags: Flags, plan: dict[str, Any], sentence: str, advice: str = "") -> None:
     warn_not_tried(plan["not_tried"])
-    if json:
-        print_json(plan)
-        return
-    print_result(sentence)
+    flags.output(plan, sentence)
     if advice:
         Console().note(advice)
 

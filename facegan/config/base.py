@@ -7,12 +7,13 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from facegan.console import show_breaks, shown
 from facegan.errors import SettingsError, one_of, suggest
+from facegan.plugins import is_import_path
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -36,14 +37,13 @@ class Settings(BaseModel):
     options: ClassVar[str] = ""  # settings that are options of their command, the others need --set; "": all
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Checked settings from plain values.
+    def of(cls, values: Mapping[str, Any], **context: Any) -> Self:
+        """Checked settings from plain values. SettingsError names the setting, the value, the rule and a close name.
 
-        Raises:
-            SettingsError: names the setting, the value, the rule and, for misspelt names, the closest one.
+        ``context``: facts that validators need.
         """
         try:
-            return cls(**values)
+            return cls.model_validate(dict(values), context=context)
         except ValidationError as error:
             raise SettingsError(show_breaks(cls._sentence(error.errors()[0]), [*values, *values.values()])) from None
 
@@ -69,16 +69,15 @@ class Settings(BaseModel):
     @classmethod
     def describe(cls, name: str) -> str:
         """A setting's meaning, with its choices where it has some."""
-        field = cls.model_fields[name]
-        choices = choices_of(field.annotation)
+        choices = choices_of(cls.model_fields[name].annotation)
         between = "|" if len(choices) < 8 else " | "  # so that a long list breaks into lines
         listed = f" [{between.join(map(str, choices))}]" if choices else ""
-        return f"{field.description or ''}{listed}"
+        return f"{cls.model_fields[name].description or ''}{listed}"
 
     @classmethod
     def _sentence(cls, problem: Any) -> str:
         name = str(problem["loc"][0]) if problem["loc"] else cls.section
-        option = "--" + name.replace("_", "-")
+        option = option_of(name)
         if problem["type"] == "extra_forbidden":
             return f"There is no setting '{shown(name)}' in [{cls.section}].{suggest(name, cls.model_fields)}"
         if problem["type"] == "literal_error":
@@ -89,6 +88,11 @@ class Settings(BaseModel):
         return f"{option} {problem['input']} must be {rule}."
 
 
+def option_of(setting: str) -> str:
+    """``--min-score``."""
+    return "--" + setting.replace("_", "-")
+
+
 def not_available(option: str, value: object, choices: Iterable[object]) -> str:
     """``"--size 63 is not available. Choose 28, 32, 64 or 128."``, with the closest choice."""
     names = [str(choice) for choice in choices]
@@ -97,21 +101,49 @@ def not_available(option: str, value: object, choices: Iterable[object]) -> str:
 
 def choices_of(annotation: Any) -> tuple[Any, ...]:
     """The values that a ``Literal`` annotation (or an ``X | Literal`` union) allows; empty for other types."""
-    if typing.get_origin(annotation) is Literal:
-        return typing.get_args(annotation)
-    if typing.get_origin(annotation) is Annotated:
-        return choices_of(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(c for part in typing.get_args(annotation) for c in choices_of(part))
+    parts = typing.get_args(annotation)
+    match typing.get_origin(annotation):
+        case typing.Literal:
+            return parts
+        case typing.Annotated:
+            return choices_of(parts[0])
+        case typing.Union | types.UnionType:
+            return tuple(choice for part in parts for choice in choices_of(part))
     return ()
+
+
+def names_among(text: str, known: Iterable[str], setting: str, problem: str = "there is no '{}'") -> list[str]:
+    """Names separated by commas, each once, in the given order; ``setting`` begins the error."""
+    names, known = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip())), list(known)
+    for name in names:
+        if name not in known:
+            rule = f"Choose {one_of(known)}.{suggest(name, known)}"
+            raise ValueError(f"{setting} {text}: {problem.format(name)}. {rule}")
+    return names
+
+
+def known_or_own(setting: str, known: tuple[str, ...], own: str) -> AfterValidator:
+    """Accepts the known names, and MODULE:NAME; ``own`` is what that names, for the error."""
+
+    def check(name: str) -> str:
+        if name in known or is_import_path(name):
+            return name
+        raise ValueError(
+            f"{setting} {name} is not available. Choose {one_of(known)},\nor name your own {own}.{suggest(name, known)}"
+        )
+
+    return AfterValidator(check)
 
 
 def plain_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
-def by_comma(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+def listed(value: Any) -> list[Any]:
+    """Text is split at commas; one value becomes a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 # Lengths of a training as people write them: ``200000``, ``200k``, ``5M`` images, ``2000st`` steps, ``50ep`` epochs.
@@ -125,24 +157,16 @@ def in_epochs(value: Any) -> bool:
 
 
 def images_of(value: Any, option: str, step_images: int, faces: int | None) -> Any:
-    """A length as a number of images; a value that is not text is returned unchanged.
+    """A length as a number of images; a value that is not text is returned unchanged. ValueError has a sentence.
 
-    Args:
-        option: the name in errors.
-        step_images: images of a training step: one pass of all discriminator and generator steps.
-        faces: images of an epoch; None if no dataset is known.
-
-    Raises:
-        ValueError: the text is not a length, with a sentence.
+    ``step_images``: of all discriminator steps of an iteration. ``faces``: of an epoch; None without a dataset.
     """
     if not isinstance(value, str):
         return value
     found = _NUMBER.fullmatch(value.strip())
     if not found:
-        raise ValueError(
-            f"{option} {shown(value)} is not a length. Write images (200000, 200k, 5M), steps (2000st) or "
-            "epochs (50ep)."
-        )
+        rule = "Write images (200000, 200k, 5M), steps (2000st) or epochs (50ep)."
+        raise ValueError(f"{option} {shown(value)} is not a length. {rule}")
     number, unit = float(found[1].replace("_", "")), found[2]
     if unit == "ep" and faces is None:
         raise ValueError(f"{option} {value}: the length of an epoch is unknown without a dataset. Use images.")

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator
 
-from facegan.config.base import Positive, Seed, Settings, setting
-from facegan.errors import one_of, suggest
+from facegan.config.base import Positive, Seed, Settings, names_among, setting
 
 # The metrics of `facegan eval`: what each measures, which direction is better, and what it needs.
 
@@ -17,11 +16,7 @@ Better = Literal["less", "more", "as real"]  # "as real": best where it equals t
 
 @dataclass(frozen=True)
 class Metric:
-    """
-    Attributes:
-        what: a few words for people.
-        least_images: minimum number of images on each side.
-    """
+    """``what``: a few words for people. ``least_images``: minimum on each side."""
 
     name: str
     better: Better
@@ -52,11 +47,7 @@ TRAINING_METRICS: tuple[str, ...] = ("swd", "frechet_random", "density", "covera
 
 
 def better_of(name: str) -> Better:
-    """The better direction of a value; a part of a metric (``swd_64``) has that of the metric.
-
-    Raises:
-        KeyError: unknown metric.
-    """
+    """The better direction of a value; a part of a metric (``swd_64``) has that of the metric; KeyError if unknown."""
     return METRIC_TABLE[metric_of(name)].better
 
 
@@ -66,16 +57,7 @@ def metric_of(name: str) -> str:
 
 
 def _metrics(text: str) -> str:
-    """Names separated by commas, each once, in the given order; or ``auto``."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if names == ["auto"]:
-        return "auto"
-    for name in names:
-        if name not in METRIC_TABLE:
-            raise ValueError(
-                f"--metrics {text}: there is no metric '{name}'. Choose auto, {one_of(METRIC_TABLE)}."
-                f"{suggest(name, METRIC_TABLE)}"
-            )
+    names = names_among(text, ("auto", *METRIC_TABLE), "--metrics", "there is no metric '{}'")
     if not names:
         raise ValueError("--metrics is empty. Name at least one metric, or auto.")
     return ",".join(names)

@@ -5,11 +5,20 @@ from __future__ import annotations
 import typing
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
-from facegan.config.base import Fraction, NotNegative, Positive, Settings, plain_number, setting
+from facegan.config.base import (
+    Fraction,
+    NotNegative,
+    Positive,
+    Settings,
+    known_or_own,
+    names_among,
+    option_of,
+    plain_number,
+    setting,
+)
 from facegan.errors import one_of, suggest
-from facegan.plugins import is_import_path
 
 Size = Annotated[Literal[28, 32, 64, 128], BeforeValidator(plain_number)]  # --set gives text
 Channels = Annotated[Literal[1, 3], BeforeValidator(plain_number)]
@@ -17,15 +26,6 @@ FixedCrop = Literal["dcgan108", "pggan128", "began128", "ncsn140", "vaegan148", 
 FIXED_CROPS: tuple[str, ...] = typing.get_args(FixedCrop)
 Detector = Literal["mediapipe", "mediapipe-short", "mediapipe-full", "none"]
 DETECTORS: tuple[str, ...] = typing.get_args(Detector)
-
-
-def _detector_name(name: str) -> str:
-    if name not in DETECTORS and not is_import_path(name):
-        raise ValueError(
-            f"--detector {name} is not available. Choose {one_of(DETECTORS)},\n"
-            f"or name your own class as MODULE:CLASS.{suggest(name, DETECTORS)}"
-        )
-    return name
 
 
 class PrepConfig(Settings):
@@ -41,7 +41,7 @@ class PrepConfig(Settings):
         "the others: fixed crops of papers on CelebA's 178×218, about the centre of any photo",
     )
     margin: float = setting(1.0, "scale of the crop about its centre", "×", gt=0, le=10)
-    detector: Annotated[Detector | str, AfterValidator(_detector_name)] = setting(
+    detector: Annotated[Detector | str, known_or_own("--detector", DETECTORS, "detector as MODULE:CLASS")] = setting(
         "mediapipe",
         "mediapipe: short range, then full range if short finds no face; none: for fixed crops; MODULE:CLASS: your "
         "own (facegan.faces.detect.Detector)",
@@ -78,7 +78,7 @@ class PrepConfig(Settings):
         return self.crop in FIXED_CROPS
 
     @model_validator(mode="after")
-    def _no_setting_is_idle(self) -> Self:
+    def _settings_go_together(self) -> Self:
         if self.detector == "none" and not self.crop_is_fixed:
             raise ValueError(
                 f"--crop {self.crop} needs a face, and --detector none finds none.\n"
@@ -87,11 +87,16 @@ class PrepConfig(Settings):
         for name, remedy in self._idle().items():
             value = getattr(self, name)
             if value != self.default(name):
-                option = f"--{name.replace('_', '-')} {value}"
                 raise ValueError(
-                    f"{option} has no effect with --detector {self.detector} and the fixed --crop {self.crop}.\n"
-                    f"Leave it out, or choose {remedy}."
+                    f"{option_of(name)} {value} has no effect with --detector {self.detector} and the fixed "
+                    f"--crop {self.crop}.\nLeave it out, or choose {remedy}."
                 )
+        names = ("none", "celeba", "source")
+        if self.split not in names and not any(character.isdigit() for character in self.split):
+            raise ValueError(
+                f"--split {self.split} is not available. Choose {one_of(names)}, or shares such as 0.9,0.05,0.05."
+                f"{suggest(self.split, names)}"
+            )
         return self
 
     def _idle(self) -> dict[str, str]:
@@ -108,16 +113,6 @@ class PrepConfig(Settings):
             idle |= {"min_score": detector, "faces": detector}
         return idle
 
-    @model_validator(mode="after")
-    def _split_is_known(self) -> Self:
-        names = ("none", "celeba", "source")
-        if self.split not in names and not any(character.isdigit() for character in self.split):
-            raise ValueError(
-                f"--split {self.split} is not available. Choose {one_of(names)}, or shares such as 0.9,0.05,0.05."
-                f"{suggest(self.split, names)}"
-            )
-        return self
-
 
 class SelectConfig(Settings):
     """Which faces ``facegan select`` takes, and their size."""
@@ -133,12 +128,9 @@ class SelectConfig(Settings):
 
     @property
     def splits(self) -> list[str]:
-        return [name.strip() for name in self.split.split(",")] if self.split else []
+        return self.split.split(",") if self.split else []
 
-    @model_validator(mode="after")
-    def _splits_have_names(self) -> Self:
-        known = ("train", "val", "test")
-        for name in self.splits:
-            if name not in known:
-                raise ValueError(f"--split {self.split}: there is no split '{name}'. Choose {one_of(known)}.")
-        return self
+    @field_validator("split")
+    @classmethod
+    def _split(cls, text: str) -> str:
+        return ",".join(names_among(text, ("train", "val", "test"), "--split"))

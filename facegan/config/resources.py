@@ -16,16 +16,13 @@ from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
 from facegan.unpack import MAX_RATIO
 
 
-def _processes(value: str) -> str:
-    if value != "auto" and not (value.isascii() and value.isdigit()):
-        raise ValueError(f"--workers {value} must be auto, or a whole number.")
-    return value
+def _workers(least: int, rule: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value != "auto" and (not (value.isascii() and value.isdigit()) or int(value) < least):
+            raise ValueError(f"--workers {value} must be auto, or a whole number{rule}.")
+        return value
 
-
-def _threads(value: str) -> str:
-    if value != "auto" and (not (value.isascii() and value.isdigit()) or int(value) < 1):
-        raise ValueError(f"--workers {value} must be auto, or a whole number from 1 up.")
-    return value
+    return AfterValidator(check)
 
 
 def _device(value: str) -> str:
@@ -43,8 +40,8 @@ def _local(value: str) -> str:
     return value
 
 
-Processes = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_processes)]
-Threads = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_threads)]
+Processes = Annotated[str, Field(coerce_numbers_to_str=True), _workers(0, "")]
+Threads = Annotated[str, Field(coerce_numbers_to_str=True), _workers(1, " from 1 up")]
 Device = Annotated[str, AfterValidator(_device)]
 _DEVICE = "auto, cpu, cuda, cuda:N or mps; changes last bits only"
 

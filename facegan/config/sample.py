@@ -13,14 +13,14 @@ MOST_SEEDS = 10_000_000
 
 
 def _seeds(text: str) -> str:
-    """The text without spaces; raises ValueError if it is not a list of seeds."""
-    text = re.sub(r"\s", "", text)
-    if text:
-        _expand(text)
+    _expand(text := re.sub(r"\s", "", text))
     return text
 
 
 def _expand(text: str) -> tuple[int, ...]:
+    """The seeds of ``0-63`` or ``1,5,9-12``."""
+    if not text:
+        return ()
     ranges = []
     for part in text.split(","):
         found = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part, re.ASCII)
@@ -60,8 +60,7 @@ class SampleConfig(Settings):
 
     @property
     def seed_list(self) -> tuple[int, ...]:
-        """The numbers of ``seeds``."""
-        return _expand(self.seeds) if self.seeds else ()
+        return _expand(self.seeds)
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from facegan.config.base import (
     NotNegative,
     Positive,
     Seed,
     Settings,
-    by_comma,
     choices_of,
     images_of,
     in_epochs,
+    known_or_own,
+    listed,
+    names_among,
+    option_of,
     plain_number,
     setting,
 )
 from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS
-from facegan.errors import SettingsError, one_of, suggest
+from facegan.errors import one_of
 from facegan.plugins import is_import_path
 
 Method = Literal["dcgan", "wgan-gp"]
@@ -52,66 +55,28 @@ NETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 def defaults_of_nets(name: str) -> dict[str, Any]:
     """Settings of a pair of nets that differ from the defaults. facegan cannot choose the norm of a user's own pair."""
     return {"norm": "none"} if is_import_path(name) else NETS.get(name, {})
 
 
-def _augmentations(text: str) -> str:
-    """The names in the order in which they are applied, each once."""
-    return _names(text, AUGMENTATIONS, "augment")
-
-
-def _regularisers(text: str) -> str:
-    return _names(text, REGULARISERS, "regulariser")
-
-
-def _nets(name: str) -> str:
-    return _builtin_or_import_path(name, choices_of(Nets), "nets", "pair (facegan.nets.Pair)")
-
-
-def _loss(name: str) -> str:
-    return _builtin_or_import_path(name, choices_of(Loss), "loss", "loss (facegan.training.Loss)")
-
-
-def _builtin_or_import_path(name: str, known: tuple[str, ...], setting: str, what: str) -> str:
-    if name not in known and not is_import_path(name):
-        raise ValueError(
-            f"train.{setting} = {name} is not available. Choose {one_of(known)},\n"
-            f"or name your own {what} as MODULE:NAME.{suggest(name, known)}"
-        )
-    return name
-
-
-def _names(text: str, known: tuple[str, ...], setting: str) -> str:
+def _some_of(setting: str, known: tuple[str, ...]) -> AfterValidator:
     """Comma-separated names, each once, in the order of ``known``; or ``none``."""
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known and text != "none":
-            raise ValueError(
-                f"train.{setting} = {text}: there is no '{name}'. Choose {one_of(known)}.{suggest(name, known)}"
-            )
-    return ",".join(name for name in known if name in names) or "none"
+
+    def check(text: str) -> str:
+        names = [] if text == "none" else names_among(text, known, f"train.{setting} =")
+        return ",".join(name for name in known if name in names) or "none"
+
+    return AfterValidator(check)
 
 
-def _measured(text: str) -> str:
-    """Comma-separated metrics, each once, in the given order. The lowest value of the first is the best."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in TRAINING_METRICS:
-            raise ValueError(
-                f"train.eval_metrics = {text}: '{name}' is not available during training.\n"
-                f"Choose {one_of(TRAINING_METRICS)}.{suggest(name, TRAINING_METRICS)}"
-            )
-    if METRIC_TABLE[names[0]].better != "less":
+def _eval_metrics(text: str) -> str:
+    """Metrics in the given order: the lowest value of the first is the best."""
+    names = names_among(text, TRAINING_METRICS, "train.eval_metrics =", "'{}' is not available during training")
+    if not names or METRIC_TABLE[names[0]].better != "less":
         first = one_of(name for name in TRAINING_METRICS if METRIC_TABLE[name].better == "less")
-        raise ValueError(
-            f"train.eval_metrics = {text}: the first must be a metric of which less is better. Start with {first}."
-        )
+        rule = "the first must be a metric of which less is better"
+        raise ValueError(f"train.eval_metrics = {text}: {rule}. Start with {first}.")
     return ",".join(names)
 
 
@@ -122,6 +87,8 @@ CROSS_ENTROPY = ("non-saturating", "minimax", "max-likelihood")
 # Settings that are lengths. They count images, whatever the batch size and the number of GPUs.
 LENGTHS = ("images", "d_warmup_images", "g_warmup_images", "ema_images")
 LENGTHS += ("save_every", "sample_every", "log_every", "eval_every")
+_OWN_NETS = known_or_own("train.nets =", choices_of(Nets), "pair (facegan.nets.Pair) as MODULE:NAME")
+_OWN_LOSS = known_or_own("train.loss =", choices_of(Loss), "loss (facegan.training.Loss) as MODULE:NAME")
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -134,13 +101,13 @@ class TrainConfig(Settings):
         "method images batch precision seed save_every sample_every log_every eval_every keep deterministic graphs"
     )
     # Settings that may change when a run resumes: they change no weight.
-    FREE_ON_RESUME: ClassVar[frozenset[str]] = frozenset(
-        {"images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "eval_metrics", "keep"}
-        | {"milestones"}
+    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
+        *("images", "save_every", "sample_every", "log_every", "eval_every"),
+        *("eval_n", "eval_metrics", "keep", "milestones"),
     )
 
     method: Method = setting("dcgan", "nets, loss and schedule by name")
-    nets: Annotated[Nets | str, AfterValidator(_nets)] = setting(
+    nets: Annotated[Nets | str, _OWN_NETS] = setting(
         "dcgan",
         "pair of generator and discriminator, with its own default width, norm and latents; or MODULE:NAME: your own "
         "(facegan.nets.Pair)",
@@ -157,11 +124,11 @@ class TrainConfig(Settings):
         "distribution of latents; uniform: in −1 … 1; uniform01: in 0 … 1; sphere: normal, scaled to length √latent",
     )
     image_range: float = setting(1.0, "r: the discriminator sees real and fake pixels in −r … r", gt=0, le=1)
-    loss: Annotated[Loss | str, AfterValidator(_loss)] = setting(
+    loss: Annotated[Loss | str, _OWN_LOSS] = setting(
         "non-saturating",
         "adversarial loss; wgan-gp is wgan with the regulariser gp; or MODULE:NAME: your own (facegan.training.Loss)",
     )
-    regulariser: Annotated[str, AfterValidator(_regularisers)] = setting(
+    regulariser: Annotated[str, _some_of("regulariser", REGULARISERS)] = setting(
         "none", "gradient penalties on the discriminator: none, or some of gp,dragan,r1,r2"
     )
     gp_weight: float = setting(10.0, "weight λ of gp and dragan", ge=0)
@@ -196,7 +163,7 @@ class TrainConfig(Settings):
         10_000.0, "half-life of the generator's moving average; 0: use the last weights", "images", ge=0
     )
     random_flip: bool = setting(False, "mirror each real image with probability ½")
-    augment: Annotated[str, AfterValidator(_augmentations)] = setting(
+    augment: Annotated[str, _some_of("augment", AUGMENTATIONS)] = setting(
         "none", "DiffAugment (Zhao et al. 2020): none, or some of color,translation,cutout"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
@@ -215,69 +182,48 @@ class TrainConfig(Settings):
         0, "images between evaluations, which choose the best checkpoint; 0: never", "images"
     )
     eval_n: Positive = setting(2_048, "samples, and real faces, per evaluation", "images")
-    eval_metrics: Annotated[str, AfterValidator(_measured)] = setting(
+    eval_metrics: Annotated[str, AfterValidator(_eval_metrics)] = setting(
         "swd",
         f"metrics of an evaluation, some of {','.join(TRAINING_METRICS)}; the checkpoint with the lowest value of the "
         "first is the best",
     )
     keep: Positive = setting(3, "number of latest checkpoints to keep", "checkpoints")
-    milestones: Annotated[tuple[Positive, ...], BeforeValidator(by_comma)] = setting(
-        (), "lengths (20k,5M) whose checkpoints are kept for good", "images"
-    )
+    milestones: tuple[Positive, ...] = setting((), "lengths (20k,5M) whose checkpoints are kept for good", "images")
 
     @classmethod
     def for_method(cls, method: str, faces: int | None = None, **given: Any) -> Self:
-        """Settings of a method, with ``given`` over its defaults.
-
-        Args:
-            faces: number of faces in the dataset; needed for lengths in epochs.
-        """
-        values = {**METHODS.get(method, {}), "method": method, **given}
-        return cls.of(cls._in_images(values, faces))
+        """Settings of a method; lengths in epochs need the number of faces."""
+        return cls.of({"method": method, **given}, faces=faces)
 
     @classmethod
     def resolve(cls, values: Mapping[str, Any], faces: int | None = None) -> Self:
-        """Settings from values as a command or a recipe has them, over the defaults of their method."""
-        given = {"method": cls.default("method"), **values}
-        return cls.for_method(str(given.pop("method")), faces, **given)
+        """Settings from values as a command or a recipe has them."""
+        return cls.of(values, faces=faces)
 
     @staticmethod
     def lengths_in_epochs(values: Mapping[str, Any]) -> tuple[str, ...]:
         """The settings whose value depends on the number of faces."""
-        return tuple(name for name in (*LENGTHS, "milestones") if any(map(in_epochs, _listed(values.get(name)))))
+        return tuple(name for name in (*LENGTHS, "milestones") if any(map(in_epochs, listed(values.get(name)))))
 
     @classmethod
     def default_text(cls, name: str) -> str:
         by_method = any(name in values for values in METHODS.values())
         return "by method" if by_method and name != "method" else super().default_text(name)
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        return super().of(cls._in_images(values, None))
-
-    @classmethod
-    def _in_images(cls, values: Mapping[str, Any], faces: int | None) -> dict[str, Any]:
-        """Lengths as numbers of images."""
-        values = dict(values)
-        if "milestones" in values:
-            values["milestones"] = by_comma(values["milestones"])
-        batch, d_steps = (plain_number(values.get(name, cls.default(name))) for name in ("batch", "d_steps"))
-        step_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
-        try:
-            for name in (name for name in LENGTHS if name in values):
-                values[name] = images_of(values[name], "--" + name.replace("_", "-"), step_images, faces)
-            if isinstance(values.get("milestones"), list | tuple):
-                values["milestones"] = [
-                    images_of(value, "train.milestones", step_images, faces) for value in values["milestones"]
-                ]
-        except ValueError as error:
-            raise SettingsError(str(error)) from None
-        return values
-
     @model_validator(mode="before")
     @classmethod
-    def _nets_have_defaults(cls, values: Any) -> Any:
-        return {**defaults_of_nets(str(values.get("nets"))), **values}
+    def _with_defaults(cls, given: Any, info: ValidationInfo) -> dict[str, Any]:
+        """Defaults of the nets and the method, which overrides the nets; lengths as numbers of images."""
+        values = defaults_of_nets(str(given.get("nets"))) | METHODS.get(str(given.get("method")), {}) | given
+        batch, d_steps = (plain_number(values.get(name, cls.default(name))) for name in ("batch", "d_steps"))
+        step_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
+        faces = (info.context or {}).get("faces")
+        for name in (name for name in LENGTHS if name in values):
+            values[name] = images_of(values[name], option_of(name), step_images, faces)
+        if "milestones" in values:
+            lengths = listed(values["milestones"])
+            values["milestones"] = [images_of(value, "train.milestones", step_images, faces) for value in lengths]
+        return values
 
     @property
     def step_images(self) -> int:
@@ -287,12 +233,10 @@ class TrainConfig(Settings):
     @property
     def caution(self) -> str:
         """A sentence about a doubtful combination of settings; "" if there is none."""
-        if "dragan" in self.regularisers and self.norm == "batch":
-            return (
-                "train.regulariser = dragan is a penalty per sample, and batch normalisation mixes the samples. "
-                "Kodali et al. 2017 published it so; train.norm=none is cleaner."
-            )
-        return ""
+        if "dragan" not in self.regularisers or self.norm != "batch":
+            return ""
+        mixing = "train.regulariser = dragan is a penalty per sample, and batch normalisation mixes the samples."
+        return f"{mixing} Kodali et al. 2017 published it so; train.norm=none is cleaner."
 
     @property
     def regularisers(self) -> tuple[str, ...]:
@@ -306,47 +250,44 @@ class TrainConfig(Settings):
     @property
     def free_on_resume(self) -> frozenset[str]:
         """What may change when the run resumes; the length only if the learning rates do not depend on it."""
-        return self.FREE_ON_RESUME - (set() if self.schedule == "constant" else {"images"})
-
-    @model_validator(mode="after")
-    def _penalty_is_per_sample(self) -> Self:
-        per_sample = [name for name in self.regularisers if name in PER_SAMPLE]
-        if per_sample and self.norm == "batch":
-            what = "loss wgan-gp" if self.loss == "wgan-gp" else f"regulariser {per_sample[0]}"
-            raise ValueError(
-                f"train.norm = batch cannot be used with the {what}: its penalty is per sample, and batch\n"
-                "normalisation mixes the samples (Gulrajani et al. 2017, section 4). Set train.norm=none."
-            )
-        if self.loss == "wgan-gp" and "gp" in self.regulariser.split(","):
-            raise ValueError("train.regulariser = gp is part of the loss wgan-gp. Leave it out.")
-        if self.loss == "relativistic" and self.g_warmup_images:
-            raise ValueError(
-                "train.g_warmup_images cannot be used with the loss relativistic: G's loss needs real images."
-            )
-        mixes = self.norm == "batch" or is_import_path(self.nets)
-        if self.sync_batchnorm and mixes and "dragan" in self.regularisers:
-            raise ValueError(
-                "train.sync_batchnorm has no second derivative, which the regulariser dragan needs.\n"
-                "Leave one of them out, or set train.norm=none."
-            )
-        return self
+        return frozenset(self.FREE_ON_RESUME) - (set() if self.schedule == "constant" else {"images"})
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> Self:
-        if self.batch % self.grad_accum_steps:
-            raise ValueError(f"--batch {self.batch} cannot be split into {self.grad_accum_steps} equal parts.")
-        if self.d_warmup_images and self.g_warmup_images:
-            raise ValueError(
-                "train.d_warmup_images and train.g_warmup_images cannot be used together. Leave one of them out."
-            )
-        few = [name for name in self.eval_metrics.split(",") if self.eval_n < METRIC_TABLE[name].least_images]
-        if few:
-            least = METRIC_TABLE[few[0]].least_images
-            raise ValueError(f"train.eval_n = {self.eval_n}: {few[0]} needs {least} images. Raise it, or leave it out.")
+        for problem in self._contradictions():
+            raise ValueError(problem)
         for name, why in self._idle().items():
             if getattr(self, name) != METHODS[self.method].get(name, self.default(name)):
                 raise ValueError(f"train.{name} has no effect {why}. Leave it out.")
         return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Settings that cannot be used together, as sentences."""
+        per_sample = [name for name in self.regularisers if name in PER_SAMPLE]
+        if per_sample and self.norm == "batch":
+            what = "loss wgan-gp" if self.loss == "wgan-gp" else f"regulariser {per_sample[0]}"
+            why = "its penalty is per sample, and batch\nnormalisation mixes the samples"
+            source = "(Gulrajani et al. 2017, section 4)"
+            yield f"train.norm = batch cannot be used with the {what}: {why} {source}. Set train.norm=none."
+        if self.loss == "wgan-gp" and "gp" in self.regulariser.split(","):
+            yield "train.regulariser = gp is part of the loss wgan-gp. Leave it out."
+        if self.loss == "relativistic" and self.g_warmup_images:
+            yield "train.g_warmup_images cannot be used with the loss relativistic: G's loss needs real images."
+        if (
+            self.sync_batchnorm
+            and "dragan" in self.regularisers
+            and (self.norm == "batch" or is_import_path(self.nets))
+        ):
+            why = "train.sync_batchnorm has no second derivative, which the regulariser dragan needs."
+            yield f"{why}\nLeave one of them out, or set train.norm=none."
+        if self.batch % self.grad_accum_steps:
+            yield f"--batch {self.batch} cannot be split into {self.grad_accum_steps} equal parts."
+        if self.d_warmup_images and self.g_warmup_images:
+            yield "train.d_warmup_images and train.g_warmup_images cannot be used together. Leave one of them out."
+        for metric in (METRIC_TABLE[name] for name in self.eval_metrics.split(",")):
+            if self.eval_n < metric.least_images:
+                least = f"{metric.name} needs {metric.least_images} images"
+                yield f"train.eval_n = {self.eval_n}: {least}. Raise it, or leave it out."
 
     def _idle(self) -> dict[str, str]:
         """Settings that have no effect with the others, and why."""
@@ -354,9 +295,7 @@ class TrainConfig(Settings):
         if not self.regularisers:
             idle["penalty_every"] = f"with the loss {self.loss}, which has no penalty, and no regulariser"
         if not {"gp", "dragan"} & {*self.regularisers}:
-            idle["gp_weight"] = (
-                f"with the loss {self.loss}, which has no penalty, and neither regulariser gp nor dragan"
-            )
+            idle["gp_weight"] = f"with the loss {self.loss}, which has no penalty, and no regulariser gp or dragan"
         if not {"r1", "r2"} & {*self.regularisers}:
             idle["r1_gamma"] = "without the regulariser r1 or r2"
         if self.loss not in CROSS_ENTROPY and not is_import_path(self.loss):

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.run import facegan
+from tests.recipes.program import facegan
 
 
-def sentence(*arguments: object, code: int, cwd: Path | None = None, **environment: str) -> str:
-    done = facegan(*arguments, cwd=cwd, **environment)
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
+def sentence(*arguments: object, code: int) -> str:
+    done = facegan(*arguments)
+    assert (done.code, done.stdout) == (code, ""), done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.strip().splitlines() if line]
     assert 1 <= len(lines) <= 4
@@ -31,29 +28,17 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["prep", ".", "out", "--size", "48"], 2, "--size 48 is not available. Choose 28, 32, 64 or 128"),
         (["prep", ".", "out", "--crop", "alligned"], 2, "Did you mean 'aligned'?"),
         (["prep", ".", "out", "--detector", "none"], 2, "--crop aligned needs a face, and --detector none"),
-        (["prep", ".", "out", "--rotate", "90"], 2, "--rotate 90 is not available. Choose none or auto"),
         (["prep", ".", "out", "--workers", "many"], 2, "--workers many must be auto, or a whole number"),
         (["prep", "", "out"], 2, "cannot be empty"),
-        (["prep", ".", "out", "--workers", "²"], 2, "--workers ² must be auto"),
         (["prep", ".", "x" * 300], 1, "is too long"),
         (["prep", ".", "out", "--min-score", "1.5"], 2, "--min-score 1.5 must be less than or equal to 1"),
-        (
-            ["prep", ".", "out", "--set", "prep.sice=64"],
-            2,
-            "There is no setting 'sice' in [prep]. Did you mean 'size'?",
-        ),
+        (["prep", ".", "out", "--set", "prep.sice=64"], 2, "no setting 'sice' in [prep]. Did you mean 'size'?"),
         (["prep", ".", "out", "--set", "train.size=64"], 2, "this command has the section 'prep'"),
         (["prep", ".", "out", "--sise", "64"], 2, "--sise"),
         (["train", "--shards", "nowhere"], 1, "There is no folder nowhere"),
-        (["train", "--shards", "."], 1, "it is not a dataset of facegan prep"),
         (["train", "--shards", ".", "--method", "dcgn"], 2, "Did you mean 'dcgan'?"),
-        (
-            ["train", "--shards", ".", "--method", "wgan-gp", "--set", "train.norm=batch"],
-            2,
-            "its penalty is per sample",
-        ),
-        (["train", "--shards", ".", "--precision", "fp8"], 2, "Choose auto, fp32, bf16 or fp16"),
-        (["train", "--shards", ".", "--resume", "allways"], 2, "--resume allways is not available"),
+        (["train", "--shards", ".", "--set", "train.loss=wgan-gp"], 2, "its penalty is per sample"),
+        (["train", "--shards", ".", "--resume", "allways"], 2, "'--resume': 'allways' is not one of 'auto', 'never'"),
         (["sample", "run"], 2, "--out grid.png"),
         (["sample", "run", "--out", "grid.gif"], 2, "ends in .png"),
         (["sample", "run", "--out", "a.png", "--dir", "b"], 2, "not --out and --dir"),
@@ -66,38 +51,33 @@ def sentence(*arguments: object, code: int, cwd: Path | None = None, **environme
         (["sample", "run", "--out", "a.png", "--seeds", "1", "--latents", "z.npy"], 2, "Leave one of them out"),
         (["sample", "run", "--out", "a.png", "--latents", "z.npy", "--seed", "2"], 2, "has no effect with"),
         (["sample", "run", "--training-progress", "a.gif"], 1, "run has no checkpoints"),
-        (["verify", "nowhere"], 1, "There is no folder nowhere"),
         (["inspect", "."], 1, "it is not a dataset"),
-        (["select", ".", "new"], 1, "it is not a dataset"),
         (["select", ".", "new", "--size", "48"], 2, "--size 48 is not available. Choose 28, 32, 64 or 128"),
-        (["select", ".", "new", "--limit", "0"], 2, "--limit 0 must be greater than 0"),
         (["models", "pull", "shrt"], 2, "Did you mean 'short'?"),
         (["run", "smok"], 2, "Did you mean 'smoke'?"),
         (["run", "smoke", "--set", "train.imags=3"], 2, "--set train.imags=3: There is no setting 'imags' in [train]."),
         (["run", "smoke", "--set", "train=3"], 2, "--set train=3: write it as --set section.name=value."),
         (["run", "own-photos"], 2, "There is no photos. Name another with --set prep.source=PATH."),
-        (["recipes", "show", "smok"], 2, "Did you mean 'smoke'?"),
         (["recipes", "copy", "smoke", "mine"], 2, "Call it mine.toml"),
         (["prepp"], 2, "prepp"),
     ],
 )
-def test_misuse_gets_a_sentence(arguments: list[str], code: int, said: str, tmp_path: Path, models: Path) -> None:
-    assert said in sentence(*arguments, code=code, cwd=tmp_path, FACEGAN_MODELS=str(models))
+def test_misuse_gets_a_sentence(
+    arguments: list[str], code: int, said: str, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in sentence(*arguments, code=code)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_model(tmp_path: Path) -> None:
+def test_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "1.jpg").write_bytes(b"x")
-    assert "There is no model no.tflite" in sentence("prep", ".", "out", "--model", "no.tflite", code=1, cwd=tmp_path)
-    assert not (tmp_path / "out").exists()
-
-
-def test_no_network_and_no_model(tmp_path: Path) -> None:
-    (tmp_path / "1.jpg").write_bytes(b"x")
-    said = sentence(
-        "prep", tmp_path, tmp_path / "out", code=1, FACEGAN_MODELS="", XDG_CACHE_HOME=str(tmp_path / "cache"),
-        PIP_NO_INDEX="1", PIP_FIND_LINKS="", PIP_CONFIG_FILE="/dev/null",
-    )  # fmt: skip
+    command = ["prep", tmp_path, tmp_path / "out"]
+    assert "There is no model no.tflite" in sentence(*command, "--model", "no.tflite", code=1)
+    unreachable = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": "/dev/null"}
+    for name, value in {"FACEGAN_MODELS": "", "XDG_CACHE_HOME": str(tmp_path / "cache"), **unreachable}.items():
+        monkeypatch.setenv(name, value)
+    said = sentence(*command, code=1)
     assert "the download failed" in said
     assert "facegan models pull" in said
     assert not (tmp_path / "out").exists()
@@ -126,7 +106,7 @@ def test_dry_run_of_training(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ["train", "--shards", dataset, "--run", run, "--batch", 32, "--images", "900M", "--set", "train.width=4"]
     done = facegan(*command, "--device", "cpu", "--precision", "fp32", "--dry-run")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert re.fullmatch(
         rf"Would train dcgan in {re.escape(str(run))} on cpu in fp32: 900,000,000 images, about [\d.]+ h, [\d.]+ GB of "
         r"disk, 18,001 checkpoints \(the last 3 are kept\)\.\n",
@@ -143,19 +123,12 @@ def test_truncated_shard(dataset_copy: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-512])
     assert "was cut short" in sentence("train", "--shards", dataset_copy, "--run", tmp_path / "run", code=1)
     done = facegan("verify", dataset_copy)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.code, done.stderr) == (1, "")
     assert "train-000000.tar has" in done.stdout
 
 
 def test_debug_shows_the_traceback(dataset_copy: Path) -> None:
     (dataset_copy / "dataset.json").unlink()
     (dataset_copy / "dataset.json").mkdir()
-    plain = facegan("inspect", dataset_copy)
-    assert plain.returncode == 1
-    assert "Traceback" not in plain.stderr
+    sentence("inspect", dataset_copy, code=1)
     assert "Traceback" in facegan("inspect", dataset_copy, "--debug").stderr
-
-
-def test_help_needs_no_system_package() -> None:
-    assert shutil.which(sys.executable)
-    assert facegan("--help").returncode == 0

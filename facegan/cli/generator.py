@@ -1,0 +1,213 @@
+"""``facegan sample``, ``eval`` and ``export``: commands on a trained generator."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facegan.cli.options import Best, Device, Flags, Overrides, options, warn_not_tried
+from facegan.config import EvalConfig, ExportConfig, SampleConfig
+from facegan.config.base import option_of
+from facegan.config.resources import EvalResources
+from facegan.console import counted
+from facegan.errors import SettingsError
+from facegan.files import refuse_folder
+from facegan.run_dir import EVALUATION
+
+Generator = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, one of its checkpoints, or a generator.safetensors.")
+]
+# Settings that have an effect with some targets only.
+_ONLY_WITH = {
+    "frames": ("interpolate",),
+    "walks": ("interpolate",),
+    "fps": ("interpolate", "training_progress"),
+    "shard_size": ("shards",),
+}
+
+
+@options(SampleConfig, flags="trust_code sets json dry_run quiet")
+def sample(
+    flags: Flags,
+    run: Generator,
+    overrides: Overrides,
+    out: Annotated[Path | None, typer.Option("--out", help="A grid of all samples, a .png.")] = None,
+    dir: Annotated[Path | None, typer.Option("--dir", help="A new folder of single PNGs.")] = None,
+    shards: Annotated[
+        Path | None, typer.Option("--shards", help="A new dataset in the format of facegan prep, marked as generated.")
+    ] = None,
+    interpolate: Annotated[
+        Path | None, typer.Option("--interpolate", help="An animation from face to face and back: .gif, .webp or .mp4.")
+    ] = None,
+    training_progress: Annotated[
+        Path | None,
+        typer.Option(help="The same samples by each checkpoint of RUN: .gif, .webp, .mp4; or .png with a row each."),
+    ] = None,
+    best: Best = False,
+    device: Device = "auto",
+) -> None:
+    """Draw samples: a grid, single images, a dataset, or an animation.
+
+    The same generator and seed give the same samples, whatever their number.
+
+    Example: facegan sample runs/dcgan-out --interpolate walk.mp4 --n 8 --walks 9
+    """
+    config = SampleConfig.of(overrides)
+    targets = {"out": out, "dir": dir, "shards": shards, "interpolate": interpolate}
+    kind, target = _target(targets | {"training_progress": training_progress})
+    for name, kinds in _ONLY_WITH.items():
+        if name in overrides and kind not in kinds:
+            others = " or ".join(map(option_of, kinds))
+            raise SettingsError(f"{option_of(name)} needs {others}. It has no effect with {option_of(kind)}.")
+    if best and kind == "training_progress":
+        raise SettingsError("--best is one checkpoint; --training-progress shows all of them. Leave one of them out.")
+    from facegan import sample as sampling
+
+    if kind in ("interpolate", "training_progress") and target.suffix.lower() != ".png":
+        sampling.check_animation(target, config.fps)
+    run = sampling.best_of(run) if best else run
+    found = {"run": str(run), "seed": config.seed, "seeds": config.seeds, "latents": config.latents, "out": str(target)}
+    if flags.dry_run:
+        count, nets = sampling.count_samples(run, kind, target, config)
+        found |= {"n": count, "not_tried": warn_not_tried([nets])}
+        flags.output(found, f"{counted(count, 'sample')} of {run} would be written to {target}")
+        return
+    start, console = time.monotonic(), flags.console
+    load: dict[str, Any] = {"device": device, "trust_code": flags.trust_code}
+    if kind == "out":
+        found["n"] = sampling.write_grid(run, target, config, **load)
+    elif kind == "dir":
+        found["n"] = sampling.write_pictures(run, target, config, **load, console=console)
+    elif kind == "shards":
+        info = sampling.write_shards(run, target, config, **load, console=console)
+        found |= {"n": info.totals.faces, "shards": len(info.shards), "bytes": info.totals.bytes}
+    else:
+        write = sampling.write_interpolation if kind == "interpolate" else sampling.write_progress
+        animation = write(run, target, config, **load, console=console)
+        found |= {"n": animation.samples, "frames": animation.frames, "fps": animation.fps}
+    flags.output(found | {"seconds": round(time.monotonic() - start, 2)}, target)
+
+
+def _target(options: dict[str, Path | None]) -> tuple[str, Path]:
+    """The name and value of the one option that is given."""
+    given = {name: path for name, path in options.items() if path is not None}
+    if len(given) != 1:
+        raise SettingsError(
+            "Name one of --out grid.png, --dir DIR, --shards DIR, --interpolate walk.gif and "
+            f"--training-progress growth.gif{', not ' + ' and '.join(map(option_of, given)) if given else ''}."
+        )
+    kind, target = next(iter(given.items()))
+    if kind == "out" and target.suffix.lower() != ".png":
+        raise SettingsError(f"--out {target}: choose a name that ends in .png.")
+    if kind == "out" or (kind == "training_progress" and target.suffix.lower() == ".png"):
+        refuse_folder(target)
+    return kind, target
+
+
+@options(EvalConfig, EvalResources, flags="trust_code recipe sets json dry_run quiet")
+def eval(
+    flags: Flags,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|FOLDER|GENERATOR",
+            help="A run, a checkpoint, a generator.safetensors, or a folder of images from any program.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides,
+    shards: Annotated[
+        str, typer.Option("--shards", show_default=False, help="Real faces: a dataset that facegan prep wrote.")
+    ] = "",
+    best: Best = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A folder for eval.json and neighbours.png. [default: the run's]")
+    ] = None,
+) -> None:
+    """Measure how close a generator's samples, or a folder's images, are to real faces.
+
+    Every value comes with that of real faces against real faces. An unavailable metric is skipped, with the reason.
+    For a run the result is saved as eval.json, with the samples' nearest faces as neighbours.png.
+
+    Example: facegan eval runs/dcgan-out --shards out/ --n 2000
+    """
+    with flags.resolved("eval", overrides) as values:
+        resources, config = EvalResources.pop_from(values), EvalConfig.pop_from(values)
+    if not shards:
+        raise SettingsError("facegan eval needs real faces. Name a dataset of facegan prep with --shards OUT.")
+    from facegan.evaluate.run import evaluate_run, plan
+
+    if best:
+        if target.is_file():
+            raise SettingsError(f"--best needs a run, and {target} is a file. Leave --best out.")
+        if target.is_dir():  # a missing one is an error below
+            from facegan.sample import best_of
+
+            target, out = best_of(target), out or target
+    if flags.dry_run:
+        planned = plan(target, shards, config)
+        warn_not_tried(planned["not_tried"])
+        flags.output(planned, *(f"{name} = {value}" for name, value in planned.items()))
+        return
+    record, found = evaluate_run(
+        target, shards, config, resources, console=flags.console, out=out, trust_code=flags.trust_code
+    )
+    table = ["metric", "value", "better", "real faces", "beside them", "what it is"], found.rows()
+    picture = record.get("neighbours")
+    saved = [f"{Path(picture).with_name(EVALUATION)}  (and look at {picture})"] if picture else []
+    flags.output(record, *saved, table=table)
+
+
+@options(ExportConfig, flags="trust_code recipe sets json dry_run quiet")
+def export(
+    flags: Flags,
+    run: Generator,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The output folder.")],
+    overrides: Overrides,
+    best: Best = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="NAMESPACE/NAME",
+            help="Upload it to the Hugging Face Hub with your login; a new repository is private.",
+        ),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository of --push public.")] = False,
+) -> None:
+    """Write a generator for other programs: weights, graphs, samples, and a model card.
+
+    The card says how to draw without facegan, names the training data and its terms, and lists the metrics.
+
+    Example: facegan export runs/dcgan-out generator/ --onnx
+    """
+    with flags.resolved("export", overrides) as values:
+        config = ExportConfig.of(values)
+    if public and not push:
+        raise SettingsError("--public needs --push NAMESPACE/NAME. Nothing is published without it.")
+    if best:
+        from facegan.sample import best_of
+
+        run = best_of(run)
+    from facegan.export.write import export_generator, plan_export
+
+    names = plan_export(run, folder, config)
+    if flags.dry_run:
+        from facegan.nets.weights import read_generator
+
+        code = warn_not_tried([read_generator(run)[2].name])
+        found = {"run": str(run), "out": str(folder), "files": names, "push": push, "not_tried": code}
+        uploaded = f", and uploaded to {push}" if push else ""
+        flags.output(found, f"{', '.join(names)} of {run} would be written to {folder}{uploaded}")
+        return
+    from facegan.export import hub
+
+    push = hub.check_login(push) if push is not None else None
+    exported = export_generator(run, folder, config, console=flags.console, trust_code=flags.trust_code)
+    pushed = {"pushed": hub.push(folder, push, public=public)} if push else {}
+    look = f"{folder}  (look at {folder / 'README.md'})"
+    table = ["file", "size", "difference from PyTorch"], exported.rows()
+    flags.output(exported.to_json() | pushed, look, *pushed.values(), table=table)
