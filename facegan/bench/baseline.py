@@ -18,8 +18,7 @@ from facegan import system
 from facegan.config import TrainConfig
 from facegan.console import Console
 
-_CHANNELS, _LATENT, _WIDTH = 3, 100, 64
-_WORKERS = 2
+_CHANNELS, _LATENT = 3, 100
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class Bench:
     def to_json(self) -> dict[str, Any]:
         return {
             "what": self.what,
-            "by_hand_is": self.baseline,
+            "baseline_is": self.baseline,
             "unit": self.unit,
             "ours": [round(rate, 1) for rate in self.ours],
-            "by_hand": [round(rate, 1) for rate in self.theirs],
+            "baseline": [round(rate, 1) for rate in self.theirs],
             "ratio": round(self.ratio, 3),
             **self.notes,
             "machine": system.describe(),
@@ -70,33 +69,26 @@ def folder_batches(folder: Path, batch: int) -> Iterator[Tensor]:
     half = (0.5,) * _CHANNELS
     prepare = transforms.Compose([transforms.Resize(64), transforms.ToTensor(), transforms.Normalize(half, half)])
     images = datasets.ImageFolder(str(folder), prepare)
-    loader = torch.utils.data.DataLoader(images, batch, shuffle=True, num_workers=_WORKERS, drop_last=True)
+    loader = torch.utils.data.DataLoader(images, batch, shuffle=True, num_workers=2, drop_last=True)
     while True:
         yield from (batch for batch, _ in loader)
 
 
 def _generator() -> nn.Sequential:
-    def block(inner: int, outer: int, stride: int, padding: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for inner, outer, stride, padding in ((_LATENT, 512, 1, 0), (512, 256, 2, 1), (256, 128, 2, 1), (128, 64, 2, 1)):
         up = nn.ConvTranspose2d(inner, outer, 4, stride, padding, bias=False)
-        return [up, nn.BatchNorm2d(outer), nn.ReLU(True)]
-
-    return nn.Sequential(
-        *block(_LATENT, _WIDTH * 8, 1, 0),
-        *block(_WIDTH * 8, _WIDTH * 4, 2, 1),
-        *block(_WIDTH * 4, _WIDTH * 2, 2, 1),
-        *block(_WIDTH * 2, _WIDTH, 2, 1),
-        nn.ConvTranspose2d(_WIDTH, _CHANNELS, 4, 2, 1, bias=False),
-        nn.Tanh(),
-    )
+        layers += [up, nn.BatchNorm2d(outer), nn.ReLU(True)]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(64, _CHANNELS, 4, 2, 1, bias=False), nn.Tanh())
 
 
 def _discriminator(norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(_CHANNELS, _WIDTH, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
-    for i in (1, 2, 4):
-        layers.append(nn.Conv2d(_WIDTH * i, _WIDTH * i * 2, 4, 2, 1, bias=False))
-        layers += [nn.BatchNorm2d(_WIDTH * i * 2)] if norm else []
+    layers: list[nn.Module] = [nn.Conv2d(_CHANNELS, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    for inner in (64, 128, 256):
+        layers.append(nn.Conv2d(inner, inner * 2, 4, 2, 1, bias=False))
+        layers += [nn.BatchNorm2d(inner * 2)] if norm else []
         layers.append(nn.LeakyReLU(0.2, True))
-    return nn.Sequential(*layers, nn.Conv2d(_WIDTH * 8, 1, 4, 1, 0, bias=False), nn.Flatten(0))
+    return nn.Sequential(*layers, nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(0))
 
 
 def _setup(

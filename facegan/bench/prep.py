@@ -12,7 +12,7 @@ from typing import Any
 
 from facegan.bench.baseline import Bench, interleaved
 from facegan.config import PrepConfig
-from facegan.console import Console
+from facegan.console import Console, counted
 from facegan.errors import SourceError
 from facegan.faces.detect import silence_stderr
 from facegan.prep.prepare import prepare
@@ -24,18 +24,13 @@ _DRAWN = 1000
 def bench_prep(
     photos: Path | None,
     config: PrepConfig,
-    *,
     workers: int,
     limit: int | None,
+    scaling: bool,
     pairs: int,
-    scaling: bool = False,
     console: Console,
 ) -> Bench:
-    """
-    Args:
-        photos: a folder of JPEGs; None: drawn portraits.
-        scaling: also measure prep in one process.
-    """
+    """``photos``: a folder of JPEGs; None: drawn portraits. ``scaling``: also measure prep in one process."""
     with tempfile.TemporaryDirectory() as folder:
         if photos is None:
             from facegan.demo import write_portraits
@@ -61,8 +56,8 @@ def bench_prep(
             together, alone = interleaved(ours, lambda: ours(1), pairs, console)
             gain = statistics.median(a / b for a, b in zip(together, alone, strict=True))
             notes |= {f"in_{workers}_processes": together, "in_1_process": alone, "scaling": round(gain, 3)}
-    what = f"facegan prep --crop {config.crop} --detector {config.detector}, {len(paths):,} photographs, "
-    what += f"{workers} processes"
+    count = f"{counted(len(paths), 'photograph')}, {counted(workers, 'process')}"
+    what = f"facegan prep --crop {config.crop} --detector {config.detector}, {count}"
     return Bench(what, "decode, detect, square crop, resize, encode", "photos/s", *rates, notes)
 
 

@@ -1,4 +1,7 @@
-"""Our batches against webdataset's pipeline over the same shards, with as many workers as we use threads."""
+"""Our batches against webdataset's pipeline over the same shards, with as many workers as we use threads.
+
+``python -m facegan.bench.stream start|memory SHARDS BATCH`` measures in a fresh process and prints JSON.
+"""
 
 from __future__ import annotations
 
@@ -17,62 +20,48 @@ from typing import Any
 import numpy as np
 
 from facegan.bench.baseline import Bench, interleaved
-from facegan.console import Console
+from facegan.console import Console, print_json
 from facegan.errors import FaceganError
 from facegan.shards.format import DATASET_FILE, DatasetInfo, shard_name
 from facegan.stream import Batches, FaceShards
-from facegan.system import usable_cpus
+from facegan.system import kilobytes, proc_fields, usable_cpus
 
 _CACHED = 20  # times as many images from a cache, which is faster
+_CACHES = {"off": "decoded_each_time", "ram": "from_ram"}
 START_SAMPLES = 200_000
-_CACHE_VARIABLE = "XDG_CACHE_HOME"
+MEMORY_STEPS = 5_000
 
 
-def bench_stream(shards: Path, *, images: int, batch: int, workers: int | None, pairs: int, console: Console) -> Bench:
-    """First epochs against webdataset; other measurements are in the notes.
-
-    Raises:
-        DatasetError: ``shards`` is not a dataset.
-        FaceganError: an isolated process failed.
-    """
-    with _own_cache():
-        return _bench(shards, images, batch, workers or usable_cpus(), pairs, console)
-
-
-@contextlib.contextmanager
-def _own_cache() -> Iterator[None]:
-    """An empty user cache, so that the user's neither helps nor changes."""
-    before = os.environ.get(_CACHE_VARIABLE)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[_CACHE_VARIABLE] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop(_CACHE_VARIABLE)
-            if before is not None:
-                os.environ[_CACHE_VARIABLE] = before
-
-
-def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, console: Console) -> Bench:
-    faces, info = FaceShards(shards), DatasetInfo.read(shards)
-    urls = [str(shards / entry.name) for entry in info.split_shards("train")]
-    their_workers = min(workers, len(urls))  # webdataset gives each worker whole shards
-    # Untimed, as webdataset's start is: the first allocation of memory is slow.
-    _first_epochs(faces, 1, batch, workers)
-    rates = interleaved(
-        lambda: _first_epochs(faces, images, batch, workers),
-        lambda: _webdataset(urls, faces.channels, their_workers, images, batch),
-        pairs,
-        console,
-    )
-    kept = {kind: _later(faces, kind, images * (1 if kind == "off" else _CACHED), batch, workers) for kind in _KINDS}
-    by_hand = sorted(rates[1])[len(rates[1]) // 2]
+def bench_stream(shards: Path, images: int, batch: int, workers: int | None, pairs: int, console: Console) -> Bench:
+    """First epochs against webdataset; other measurements are in the notes."""
+    threads = workers or usable_cpus()
+    with _empty_cache():
+        faces, info = FaceShards(shards), DatasetInfo.read(shards)
+        urls = [str(shards / entry.name) for entry in info.split_shards("train")]
+        their_workers = min(threads, len(urls))  # webdataset gives each worker whole shards
+        # Untimed, as webdataset's start is: the first allocation of memory is slow.
+        _first_epochs(faces, 1, batch, threads)
+        rates = interleaved(
+            lambda: _first_epochs(faces, images, batch, threads),
+            lambda: _webdataset(urls, faces.channels, their_workers, images, batch),
+            pairs,
+            console,
+        )
+        kept = {
+            cache: _later(faces, cache, images * (1 if cache == "off" else _CACHED), batch, threads)
+            for cache in _CACHES
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            many = str(_repeat_shards(shards, Path(folder) / "many"))
+            _in_new_process("start", many, str(batch))  # makes the index
+            start = _in_new_process("start", many, str(batch))
+        memory = _in_new_process("memory", str(shards), str(batch))
     notes: dict[str, Any] = {
         "batch": batch,
-        **{f"{name}_images_per_second": round(kept[kind]) for kind, name in _KINDS.items()},
-        "from_ram_ratio": round(kept["ram"] / by_hand, 1),
-        **_isolated("start", shards, batch),
-        **_isolated("memory", shards, batch),
+        **{f"{name}_images_per_second": round(kept[cache]) for cache, name in _CACHES.items()},
+        "from_ram_ratio": round(kept["ram"] / sorted(rates[1])[len(rates[1]) // 2], 1),
+        **start,
+        **memory,
         "torch": metadata.version("torch"),
         "webdataset": metadata.version("webdataset"),
     }
@@ -80,27 +69,35 @@ def _bench(shards: Path, images: int, batch: int, workers: int, pairs: int, cons
     return Bench(what, f"webdataset's pipeline, {their_workers} workers", "images/s", *rates, notes)
 
 
-_KINDS = {"off": "decoded_each_time", "ram": "from_ram"}
+@contextlib.contextmanager
+def _empty_cache() -> Iterator[None]:
+    """The user's own cache neither helps nor changes; new processes inherit this one."""
+    variable = "XDG_CACHE_HOME"
+    before = os.environ.get(variable)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[variable] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop(variable)
+            os.environ |= {variable: before} if before is not None else {}
 
 
 def _first_epochs(faces: FaceShards, images: int, batch: int, workers: int) -> float:
     """Whole epochs, each with an empty cache."""
     done, start = 0, time.perf_counter()
     while done < images:
-        batches = faces.batches(batch, cache="ram", workers=workers)
-        done += _take(batches, len(faces))
-        batches.close()
+        with contextlib.closing(faces.batches(batch, cache="ram", workers=workers)) as batches:
+            done += _take(batches, len(faces))
     return done / (time.perf_counter() - start)
 
 
 def _later(faces: FaceShards, cache: str, images: int, batch: int, workers: int) -> float:
     """Images per second after the first epoch."""
-    batches = faces.batches(batch, cache=cache, workers=workers)
-    _take(batches, 1 if cache == "off" else len(faces) + batch)
-    start = time.perf_counter()
-    rate = _take(batches, images) / (time.perf_counter() - start)
-    batches.close()
-    return rate
+    with contextlib.closing(faces.batches(batch, cache=cache, workers=workers)) as batches:
+        _take(batches, 1 if cache == "off" else len(faces) + batch)
+        start = time.perf_counter()
+        return _take(batches, images) / (time.perf_counter() - start)
 
 
 def _take(batches: Batches, images: int) -> int:
@@ -110,22 +107,52 @@ def _take(batches: Batches, images: int) -> int:
     return done
 
 
-def _isolated(what: str, shards: Path, batch: int) -> dict[str, Any]:
-    """A measurement in its own process, with its own user cache."""
-    with tempfile.TemporaryDirectory() as cache:
-        if what == "start":
-            shards = _repeat_shards(shards, Path(cache) / "many")
-            _run_isolated(what, shards, batch, cache)  # makes the index
-        return _run_isolated(what, shards, batch, cache)
-
-
-def _run_isolated(what: str, shards: Path, batch: int, cache: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "facegan.bench.isolated", what, str(shards), str(batch)]
-    environment = {**os.environ, _CACHE_VARIABLE: cache}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def _in_new_process(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "facegan.bench.stream", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise FaceganError(f"Measuring {what} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        raise FaceganError(f"Measuring {arguments[0]} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     return json.loads(done.stdout)
+
+
+def _start(shards: str, batch: int) -> dict[str, Any]:
+    """Seconds from the imports to the first batch."""
+    begin = time.perf_counter()
+    faces = FaceShards(shards)
+    opened = time.perf_counter() - begin
+    with contextlib.closing(faces.batches(batch)) as batches:
+        next(batches)
+        seconds = time.perf_counter() - begin
+    return {
+        "start_samples": len(faces),
+        "start_open_seconds": round(opened, 3),
+        "start_to_first_batch_seconds": round(seconds, 3),
+    }
+
+
+def _memory(shards: str, batch: int) -> dict[str, Any]:
+    """Memory of a RAM cache, and its growth over `MEMORY_STEPS` batches."""
+    faces = FaceShards(shards)
+    with contextlib.closing(faces.batches(batch, cache="off")) as warm:
+        _take(warm, 20 * batch)
+    faces.release()
+    before = _resident()
+    with contextlib.closing(faces.batches(batch, cache="ram")) as batches:
+        _take(batches, 2 * len(faces) + 20 * batch)
+        filled = _resident()
+        _take(batches, MEMORY_STEPS * batch)
+        after = _resident()
+    return {
+        "ram_bytes_a_face": round((filled - before) / len(faces)),
+        "pixel_bytes_a_face": faces.size**2 * faces.channels,
+        "memory_steps": MEMORY_STEPS,
+        "memory_growth_percent": round(100 * (after / filled - 1), 3),
+    }
+
+
+def _resident() -> int:
+    """Resident bytes of this process, including mapped shards. Linux only."""
+    return kilobytes(proc_fields(Path("/proc/self/status"))["VmRSS"])
 
 
 def _repeat_shards(shards: Path, folder: Path) -> Path:
@@ -170,3 +197,7 @@ def _webdataset(urls: list[str], channels: int, workers: int, images: int, batch
     while done < images:
         done += len(next(loader)[0])
     return done / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    print_json({"start": _start, "memory": _memory}[sys.argv[1]](sys.argv[2], int(sys.argv[3])))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from facegan.bench.baseline import Bench
-from facegan.bench.roofline import work_of_an_image
+from facegan.bench.train import work_of_an_image
 from facegan.config import TrainConfig
 from facegan.training.trainer import Trainer, spec_of
 from tests.cli.run import facegan
