@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from facegan import system
@@ -46,10 +47,11 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Check everything that facegan depends on."""
+    is_new = sys.version_info >= (3, 11)
     return [
-        _python(),
+        Finding("Python", platform.python_version(), is_new, "" if is_new else "install Python 3.11 or newer"),
         *_hardware(),
-        *(_package(name) for name in _PACKAGES),
+        *map(_package, _PACKAGES),
         _opencv(),
         *(_library(name, package) for name, package in _LIBRARIES.items()),
         _mediapipe_loads(),
@@ -58,30 +60,23 @@ def examine() -> list[Finding]:
     ]
 
 
-def _python() -> Finding:
-    ok = sys.version_info >= (3, 11)
-    return Finding("Python", platform.python_version(), ok, "" if ok else "install Python 3.11 or newer")
-
-
-def _hardware() -> list[Finding]:
+def _hardware() -> Iterator[Finding]:
     found = f"{system.cpu_name()}, {system.usable_cpus()} of {os.cpu_count()} usable"
     if (quota := system.cpu_quota()) < system.affinity_cpus():
         found += f" (the control group's quota is {quota:g})"
+    yield Finding("CPU", found)
     memory = f"{human_bytes(system.memory_bytes())}, {human_bytes(system.available_bytes())} available"
-    workers = f"{system.prep_workers()}, of {human_bytes(system.PREP_WORKER_BYTES)} each"
-    return [Finding("CPU", found), Finding("memory", memory), Finding("workers of prep", workers), *_torch()]
-
-
-def _torch() -> list[Finding]:
+    yield Finding("memory", memory)
+    yield Finding("workers of prep", f"{system.prep_workers()}, of {human_bytes(system.PREP_WORKER_BYTES)} each")
     try:
         import torch
     except ImportError:
-        return [Finding("GPU", "unknown: torch does not import")]
-    threads = Finding("threads of training", str(torch.get_num_threads()))
-    if not torch.cuda.is_available():
-        return [threads, Finding("GPU", "none: training runs on the CPU")]
+        yield Finding("GPU", "unknown: torch does not import")
+        return
+    yield Finding("threads of training", str(torch.get_num_threads()))
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return [threads, Finding("GPU", f"{', '.join(names)} (CUDA {torch.version.cuda})")]
+    gpus = f"{', '.join(names)} (CUDA {torch.version.cuda})" if names else "none: training runs on the CPU"
+    yield Finding("GPU", gpus)
 
 
 def _package(name: str) -> Finding:
@@ -106,14 +101,13 @@ def _opencv() -> Finding:
 
 def _library(name: str, package: str) -> Finding:
     found = ctypes.util.find_library(name)
-    needed = platform.system() == "Linux"
-    if found or not needed:
+    if found or platform.system() != "Linux":
         return Finding(f"system library {package}", found or "not needed here")
-    return Finding(f"system library {package}", "not found", False, apt_command())
+    return Finding(f"system library {package}", "not found", False, _apt_command())
 
 
-def apt_command() -> str:
-    """The command that installs OpenCV's and MediaPipe's system libraries on Debian and its relatives."""
+def _apt_command() -> str:
+    """Installs OpenCV's and MediaPipe's system libraries on Debian and its relatives."""
     root = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo "
     return f"{root}apt-get install -y {' '.join(_LIBRARIES.values())}"
 
@@ -122,38 +116,30 @@ def _mediapipe_loads() -> Finding:
     """In a subprocess: a missing library may kill it by a signal."""
     code = "import cv2, mediapipe; from mediapipe.tasks.python import vision; vision.FaceDetectorOptions"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return Finding("cv2 and mediapipe import", "yes")
     why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return Finding("cv2 and mediapipe import", why, False, apt_command())
+    ok = done.returncode == 0
+    return Finding("cv2 and mediapipe import", "yes" if ok else why, ok, "" if ok else _apt_command())
 
 
-def _models() -> list[Finding]:
-    findings = []
+def _models() -> Iterator[Finding]:
     for model in known_models().values():
         what = f"detector model {model.name}"
         try:
             path = find_model(model)
+            # A missing model is not a fault: the first prep downloads it.
+            yield Finding(what, str(path or "not downloaded yet"), True, "" if path else "facegan models pull")
         except ModelError as error:
-            findings.append(Finding(what, str(error).splitlines()[0], False, "delete it, then: facegan models pull"))
-            continue
-        # A missing model is not a fault: the first prep downloads it.
-        findings.append(Finding(what, str(path or "not downloaded yet"), True, "" if path else "facegan models pull"))
-    return findings
+            yield Finding(what, str(error).splitlines()[0], False, "delete it, then: facegan models pull")
 
 
-def _extras() -> list[Finding]:
+def _extras() -> Iterator[Finding]:
     """Optional packages from facegan's own metadata. A missing one is not a fault."""
     try:
         requirements = importlib.metadata.requires("facegan") or []
     except importlib.metadata.PackageNotFoundError:  # run from source, not installed
-        return []
-    return [_extra(name, requirements) for name in _EXTRAS]
-
-
-def _extra(name: str, requirements: list[str]) -> Finding:
-    lines = [line for line in requirements if re.search(f"extra == ['\"]{name}['\"]", line)]
-    if all(_package(re.split(r"[^\w.-]", line)[0]).ok for line in lines):
-        return Finding(f"extra {name}", f"installed: {_EXTRAS[name]}")
-    remedy = f"{sys.executable} -m pip install 'facegan[{name}]'"
-    return Finding(f"extra {name}", f"not installed: {_EXTRAS[name]}", True, remedy)
+        return
+    for name, use in _EXTRAS.items():
+        lines = [line for line in requirements if re.search(f"extra == ['\"]{name}['\"]", line)]
+        ok = all(_package(re.split(r"[^\w.-]", line)[0]).ok for line in lines)
+        remedy = "" if ok else f"{sys.executable} -m pip install 'facegan[{name}]'"
+        yield Finding(f"extra {name}", f"{'installed' if ok else 'not installed'}: {use}", True, remedy)

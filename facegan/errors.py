@@ -18,7 +18,6 @@ FaceganError                1
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from facegan.console import shown
@@ -71,9 +70,6 @@ class DiskError(FaceganError):
         super().__init__(message)
         self.errno, self.need_bytes = errno, need_bytes
 
-    def __reduce__(self) -> tuple[type[DiskError], tuple[str, int | None, int | None]]:
-        return DiskError, (str(self), self.errno, self.need_bytes)  # pickled by worker processes
-
 
 class DamagedFile(FaceganError):
     """A file does not follow its format. ``why`` is the parser's reason."""
@@ -81,9 +77,6 @@ class DamagedFile(FaceganError):
     def __init__(self, message: str, why: str = "") -> None:
         super().__init__(message)
         self.why = why
-
-    def __reduce__(self) -> tuple[type[DamagedFile], tuple[str, str]]:
-        return DamagedFile, (str(self), self.why)
 
 
 class CheckpointError(FaceganError):
@@ -106,6 +99,8 @@ class Interrupted(FaceganError):
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
+    import difflib  # here, because most commands need none
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{shown(close[0])}'?" if close else ""
 

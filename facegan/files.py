@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 from facegan.console import Console
 from facegan.errors import DamagedFile, DiskError, FaceganError, SettingsError, SourceError
 
-_SHA256_BYTES = 32
 _LOCK = "lock"  # inside a staging folder
 TEMPORARY = ".partial"  # suffix of files being written; safe to delete once no process writes them
 
@@ -55,7 +54,6 @@ def disk_errors(path: Path, need_bytes: int | None = None) -> Iterator[None]:
 
 
 CACHE_LIMIT_VARIABLE = "FACEGAN_CACHE_GB"
-_CACHE_LIMIT_GB = 20.0
 
 
 def user_cache(name: str) -> Path:
@@ -66,16 +64,11 @@ def user_cache(name: str) -> Path:
 
 
 def cache_limit() -> int:
-    """Bytes that downloaded shards may take in the user cache.
-
-    Raises:
-        SettingsError: the environment variable is not a positive number.
-    """
-    text = os.environ.get(CACHE_LIMIT_VARIABLE) or str(_CACHE_LIMIT_GB)
-    try:
+    """Bytes that downloaded shards may take in the user cache."""
+    text = os.environ.get(CACHE_LIMIT_VARIABLE) or "20"
+    gigabytes = 0.0
+    with contextlib.suppress(ValueError):
         gigabytes = float(text)
-    except ValueError:
-        gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
         raise SettingsError(f"{CACHE_LIMIT_VARIABLE}={text} is invalid. Set a number of gigabytes above 0.")
     return int(gigabytes * 1e9)
@@ -85,9 +78,6 @@ def evict_lru(folder: Path, suffix: str, needed: int, limit: int, keep: Collecti
     """Delete the least recently used files of ``folder`` until ``needed`` more bytes fit, by the limit and on the disk.
 
     A process that has mapped a deleted file can still read it.
-
-    Raises:
-        DiskError: the disk itself is too full.
     """
     files = []
     for path in folder.glob(f"*{suffix}"):
@@ -95,11 +85,10 @@ def evict_lru(folder: Path, suffix: str, needed: int, limit: int, keep: Collecti
             stat = path.stat()
             files.append((stat.st_mtime_ns, stat.st_size, path))
     total = sum(size for _, size, _ in files) + needed
-    kept = set(keep)
     for _, size, path in sorted(files):
         if total <= limit and shutil.disk_usage(folder).free >= needed:
             break
-        if path not in kept:
+        if path not in keep:
             path.unlink(missing_ok=True)
             total -= size
     free = shutil.disk_usage(folder).free
@@ -124,7 +113,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.replace(path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise
 
 
@@ -148,18 +138,11 @@ def _temporary(path: Path) -> Path:
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at ``path`` complete and flushed to disk when the block succeeds, and else not at all."""
     refuse_folder(path)
-    temporary = _temporary(path)
     with disk_errors(path.parent):
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         fsync(path.parent)
 
 
@@ -172,19 +155,17 @@ def require_empty(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """A folder to fill that appears at ``path`` complete when the block succeeds, and else not at all.
-
-    Raises:
-        FaceganError: ``path`` exists and is not an empty folder.
-        DiskError: the disk is full or not writable.
-    """
+    """A folder to fill that appears at ``path`` complete when the block succeeds, and else not at all. ``path`` must
+    not exist, or be empty."""
     import filelock  # here: 0.1 s, and the build hook loads this module before anything is installed
 
     require_empty(path)
     target = Path(os.path.realpath(path))
     with disk_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target)
+        for abandoned in target.parent.glob(f".{glob.escape(target.name)}.*{TEMPORARY}"):  # those in use are locked
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(abandoned / _LOCK, timeout=0):
+                shutil.rmtree(abandoned, ignore_errors=True)
         staging = _temporary(target)
         (staging / "whole").mkdir(parents=True)
         try:
@@ -198,25 +179,11 @@ def atomic_dir(path: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Delete the staging folders of killed processes; those in use are locked."""
-    import filelock
-
-    for staging in target.parent.glob(f".{glob.escape(target.name)}.*{TEMPORARY}"):
-        with contextlib.suppress(filelock.Timeout), filelock.FileLock(staging / _LOCK, timeout=0):
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-class Busy(FaceganError):
-    """Another process holds a lock."""
-
-
 @contextlib.contextmanager
 def exclusive(lock: Path, busy: str) -> Iterator[None]:
-    """Hold a lock file. The system releases it when the process ends, however it ends.
+    """Hold a lock file, which the system releases when the process ends, however it ends; or raise FaceganError.
 
-    Raises:
-        Busy: ``busy``, and the process that the lock file names.
+    ``busy``: the error, to which the process that the lock file names is added.
     """
     import filelock
 
@@ -225,19 +192,16 @@ def exclusive(lock: Path, busy: str) -> Iterator[None]:
         try:
             held.acquire()
         except filelock.Timeout:
-            raise Busy(f"{busy} ({_holder(lock)}). Wait for it, or stop it.") from None
+            holder = "its process is unknown"
+            with contextlib.suppress(OSError):
+                holder = lock.read_text(encoding="utf-8").strip()
+            raise FaceganError(f"{busy} ({holder}). Wait for it, or stop it.") from None
     try:
         with contextlib.suppress(OSError):  # Windows lets nobody write into a locked file, or read it
             lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         held.release()
-
-
-def _holder(lock: Path) -> str:
-    with contextlib.suppress(OSError):
-        return lock.read_text(encoding="utf-8").strip()
-    return "its process is unknown"
 
 
 def fsync(path: Path) -> None:
@@ -300,20 +264,13 @@ def parse_toml(text: str, file: object) -> dict[str, Any]:
         return tomllib.loads(text)
 
 
-def read_tensors(
-    path: Path, framework: str = "pt", advice: str = "Take an undamaged copy."
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors (torch's for ``pt``, NumPy's for ``np``) and metadata of a safetensors file.
-
-    Raises:
-        DamagedFile: it is not a safetensors file.
-        OSError: it cannot be read.
-    """
+def read_tensors(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors (torch's for ``pt``, NumPy's for ``np``) and metadata of a safetensors file; or DamagedFile, OSError."""
     from safetensors import safe_open
 
     with path.open("rb"):  # safetensors calls every file that it cannot open missing or damaged
         pass
-    with parsing(path, advice), safe_open(path, framework) as opened:
+    with parsing(path), safe_open(path, framework) as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         _refuse_dtypes(tensors, "float4", "float8")
         return tensors, opened.metadata() or {}
@@ -350,10 +307,11 @@ def read_cached(path: Path) -> bytes | None:
         data = memoryview(path.read_bytes())
     except OSError:
         return None
-    if hashlib.sha256(data[:-_SHA256_BYTES]).digest() != data[-_SHA256_BYTES:]:
+    content, checksum = data[:-32], data[-32:]
+    if hashlib.sha256(content).digest() != checksum:
         Console().warn(f"{path} does not match its checksum; computing it again.")
         return None
-    return bytes(data[:-_SHA256_BYTES])
+    return bytes(content)
 
 
 def sha256_file(path: Path) -> str:
@@ -375,14 +333,10 @@ def files_below(
 ) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
     """Everything below a folder that is not a folder, unsorted, with its name below ``top``.
 
-    A link to a folder is followed unless the link is inside that folder: such a link is yielded like a file.
+    A link to a folder is followed unless the link is inside that folder: such a link is yielded like a file. Links
+    that multiply (to folders of links to folders of links) are a SourceError.
 
-    Args:
-        enters: whether to descend, given a folder's path and its name below ``top`` (empty, or with a final slash).
-
-    Raises:
-        SourceError: links multiply: they lead to folders of links to folders of links.
-        OSError: a folder cannot be read.
+    ``enters``: whether to descend, given a folder's path and its name below ``top`` (empty, or with a final slash).
     """
     above: frozenset[_Identity] = frozenset()
     if follow_links:
@@ -420,12 +374,9 @@ def _identity(status: os.stat_result) -> _Identity:
 
 def _is_folder_outside(link: os.DirEntry[bytes], above: frozenset[_Identity]) -> bool:
     """Whether a link leads to a folder that does not contain it."""
-    try:
-        if not link.is_dir():
-            return False
-        return _identity(link.stat()) not in above
-    except OSError:  # a link to itself, or into an unreadable folder
-        return False
+    with contextlib.suppress(OSError):  # a link to itself, or into an unreadable folder
+        return link.is_dir() and _identity(link.stat()) not in above
+    return False
 
 
 def packaged(folder: str) -> Path:

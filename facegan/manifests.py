@@ -13,8 +13,7 @@ from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.files import packaged, parse_toml
 
-_MODELS = "models"
-_NOT_DATASETS = (_MODELS, "web")  # `facegan.web` reads the latter
+_NOT_DATASETS = ("models", "web")  # `facegan.web` reads the latter
 _SAME_NAMES = 0.99  # share of a source's names that must belong to a known data set
 
 
@@ -62,45 +61,28 @@ class KnownSplit(_Entry):
 
 
 class KnownDataset(_Entry):
-    """A data set that facegan knows by name.
+    """A data set that facegan knows by name."""
 
-    Attributes:
-        name: the manifest's file name without ``.toml``.
-        people: whether they show people, whose consent matters.
-        file_name: a regular expression for file names, whose one group is the file number.
-        prep_split: the recommended ``facegan prep --split``.
-        torchvision: its class in ``torchvision.datasets``.
-        where: where to get it.
-        licence: the identifier on Hugging Face's hub; ``licence_name`` if that is ``other``.
-        terms: the authors' terms, in a sentence or two.
-        citation: as BibTeX.
-        splits: in the authors' order.
-    """
-
-    name: str
+    name: str  # the manifest's file name without .toml
     title: str
     photographs: int = Field(gt=0)
-    people: bool
-    file_name: str | None = None
-    prep_split: Literal["celeba", "source"]
-    torchvision: str
-    where: str
-    licence: Literal["other", "unknown", "mit", "cc-by-sa-3.0"]
+    people: bool  # whether they show people, whose consent matters
+    file_name: str | None = None  # a regular expression, whose one group is the file number
+    prep_split: Literal["celeba", "source"]  # the recommended facegan prep --split
+    torchvision: str  # its class in torchvision.datasets
+    where: str  # to get it
+    licence: Literal["other", "unknown", "mit", "cc-by-sa-3.0"]  # as on Hugging Face's hub; "other" has licence_name
     licence_name: str | None = Field(default=None, pattern=r"^[a-z0-9-]+$")
-    terms: str
-    citation: str = Field(pattern=r"(?s)^@\w+\{.*\}$")
-    splits: dict[Literal["train", "val", "test"], KnownSplit] = Field(min_length=1)
+    terms: str  # the authors', in a sentence or two
+    citation: str = Field(pattern=r"(?s)^@\w+\{.*\}$")  # BibTeX
+    splits: dict[Literal["train", "val", "test"], KnownSplit] = Field(min_length=1)  # in the authors' order
 
     def number(self, name: bytes) -> int | None:
         """The file number in the last part of a photograph's path; None if it is not in this data set."""
-        match = _pattern(self.file_name).fullmatch(name.rpartition(b"/")[2]) if self.file_name is not None else None
+        pattern = (self.file_name or "(?!)").encode()  # re caches compiled patterns
+        match = re.fullmatch(pattern, name.rpartition(b"/")[2])
         number = int(match[1]) if match else 0
         return number if 1 <= number <= self.photographs else None
-
-
-@functools.cache
-def _pattern(text: str) -> re.Pattern[bytes]:
-    return re.compile(text.encode())
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -110,17 +92,17 @@ def _read(name: str) -> dict[str, Any]:
 @functools.cache
 def known_models() -> dict[str, DetectorModel]:
     """Detector models by their short name (``short``, ``full``)."""
-    return {name: DetectorModel(name=name, **entry) for name, entry in _read(_MODELS)["models"].items()}
+    return {name: DetectorModel(name=name, **entry) for name, entry in _read("models")["models"].items()}
 
 
 @functools.cache
 def model_wheel() -> ModelWheel:
-    return ModelWheel(**_read(_MODELS)["wheel"])
+    return ModelWheel(**_read("models")["wheel"])
 
 
 @functools.cache
 def network_weights(name: Literal["inception", "clip"]) -> NetworkWeights:
-    return NetworkWeights(**_read(_MODELS)["networks"][name])
+    return NetworkWeights(**_read("models")["networks"][name])
 
 
 @functools.cache
@@ -134,22 +116,17 @@ def recognise(names: Iterable[bytes], count: int) -> KnownDataset | None:
     """The data set to which at least 99 % of the file names belong.
 
     Less than half of it, numbered from 1 without large gaps, could be anyone's photographs and is not recognised.
-
-    Args:
-        names: paths of photographs in a source; not read if there are more than any known data set has.
-        count: how many there are.
+    ``count``: of the names, which are not read if there are more than any known data set has.
     """
     numbered = [known for known in known_datasets().values() if known.file_name is not None]
     candidates = [known for known in numbered if 0 < count * _SAME_NAMES <= known.photographs]
     read = list(names) if candidates else []
-    return next((known for known in candidates if _is_named_like(known, read)), None)
-
-
-def _is_named_like(known: KnownDataset, names: list[bytes]) -> bool:
-    numbers = [number for name in names if (number := known.number(name)) is not None]
-    if len(names) - len(numbers) > len(names) * (1 - _SAME_NAMES):
-        return False
-    return len(names) >= known.photographs / 2 or len(names) <= max(numbers, default=0) / 2
+    for known in candidates:
+        numbers = [number for name in read if (number := known.number(name)) is not None]
+        is_large = len(read) >= known.photographs / 2 or len(read) <= max(numbers, default=0) / 2
+        if is_large and len(read) - len(numbers) <= len(read) * (1 - _SAME_NAMES):
+            return known
+    return None
 
 
 def completeness(known: KnownDataset, count: int) -> str:
@@ -158,20 +135,15 @@ def completeness(known: KnownDataset, count: int) -> str:
 
 
 def split_of(known: KnownDataset, name: bytes) -> str:
-    """The split of a photograph, by the file number in the last part of its path.
-
-    Raises:
-        SourceError: its name has no file number of this data set.
-    """
+    """The split of a photograph, by the file number in the last part of its path."""
     number = known.number(name)
     for split, files in known.splits.items():
         if number is not None and files.last is not None and number <= files.last:
             return split
     photo = shown(name.decode("utf-8", "backslashreplace"))
     if known.file_name is None:
-        raise SourceError(
-            f"The files of {known.title} are not numbered, so the name {photo} has no split. Use --split source."
-        )
+        why = f"The files of {known.title} are not numbered"
+        raise SourceError(f"{why}, so the name {photo} has no split. Use --split source.")
     raise SourceError(
         f"{photo} has no file number of {known.title} (1 to {known.photographs:,}), so it is in none of its splits.\n"
         f"Remove it from the source, or choose another --split."

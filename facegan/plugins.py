@@ -10,13 +10,11 @@ A name on the command line, or passed to a function, is consent to run its code.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +37,7 @@ def runs_code(value: object) -> bool:
 
 
 def refuse_untrusted(where: str, name: str, trust_code: Trust) -> None:
-    """
-    Args:
-        where: the file, or the setting in it, that names the code.
-
-    Raises:
-        SettingsError: the user did not trust this code.
-    """
+    """Raises SettingsError if the user did not trust this code; ``where``: the file, or its setting, that names it."""
     if name in trust_code if isinstance(trust_code, frozenset) else trust_code is True:
         return
     raise SettingsError(
@@ -86,16 +78,10 @@ def command_environment() -> dict[str, str]:
 
 
 def load_object(setting: str, name: str) -> Any:
-    """Import the object that a name refers to. This runs the user's code.
-
-    Args:
-        setting: the setting, for errors.
-
-    Raises:
-        SettingsError: it cannot be imported, or the module has no such name.
-    """
+    """Import the object that a name refers to, which runs the user's code; ``setting`` begins the error."""
     module_name, _, object_name = name.partition(":")
-    _see_current_folder()
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
         own: Any = importlib.import_module(module_name)
         for part in object_name.split("."):
@@ -103,7 +89,7 @@ def load_object(setting: str, name: str) -> Any:
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise SettingsError(
             f"{setting} {name} cannot be imported: {type(error).__name__}: {error}\n"
-            f"Its module must be installed, on PYTHONPATH, or a file in the current folder."
+            "Its module must be installed, on PYTHONPATH, or a file in the current folder."
         ) from error
     return own
 
@@ -116,25 +102,17 @@ def source_digests(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
 def source_digest(name: str) -> dict[str, str]:
     """Path and SHA-256 of the module's file; both empty if there is none. Runs no code: `importlib.util.find_spec`
     would import the parent packages."""
+    import hashlib
+    from importlib.machinery import PathFinder
+
+    first, *further = name.partition(":")[0].split(".")
     try:
-        spec = _found(name.partition(":")[0].split("."))
-        file = Path(spec.origin) if spec and spec.origin else None
-        data = file.read_bytes() if file else b""
+        finders = (finder.find_spec(first, None) for finder in sys.meta_path)
+        spec = next(filter(None, finders), None) or PathFinder.find_spec(first, [str(Path.cwd())])
+        for part in further:
+            spec = PathFinder.find_spec(part, list((spec and spec.submodule_search_locations) or []))
+        if spec and spec.origin:
+            return {"file": spec.origin, "sha256": hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}
     except Exception:  # importing the module will report what is wrong
-        return {"file": "", "sha256": ""}
-    return {"file": str(file or ""), "sha256": hashlib.sha256(data).hexdigest() if file else ""}
-
-
-def _found(parts: list[str]) -> ModuleSpec | None:
-    """The module's spec, without importing its parents."""
-    finders = (finder.find_spec(parts[0], None) for finder in sys.meta_path)
-    spec = next(filter(None, finders), None) or PathFinder.find_spec(parts[0], [str(Path.cwd())])
-    for part in parts[1:]:
-        spec = PathFinder.find_spec(part, list((spec and spec.submodule_search_locations) or []))
-    return spec
-
-
-def _see_current_folder() -> None:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+        pass
+    return {"file": "", "sha256": ""}

@@ -53,11 +53,7 @@ def without_query(text: str) -> str:
 
 
 def filesystem(url: str, **more: Any) -> tuple[Any, str]:
-    """fsspec's file system for a URL (with more settings for it), and the path in it.
-
-    Raises:
-        SourceError: fsspec does not know the protocol, or its package is not installed.
-    """
+    """fsspec's file system for a URL (with more settings for it), and the path in it."""
     import fsspec
     from fsspec.config import conf
 
@@ -125,7 +121,13 @@ def download(
         OSError: no progress for too long.
         Exception: whatever the protocol's library raises.
     """
+
+    def check_limit(received: int) -> None:
+        if limit_bytes is not None and received > limit_bytes:
+            raise RemoteUnavailable(f"the server sends more than {human_bytes(limit_bytes)}")
+
     transfer = _Transfer(fs, path, target)
+    transfer.start()
     size, since = -1, time.monotonic()
     window_bytes, window_start = 0, since
     try:
@@ -133,7 +135,7 @@ def download(
             if stopped and stopped.is_set():
                 raise RemoteUnavailable("stopped")
             now = max(transfer.received, target.stat().st_size if target.exists() else 0)
-            _check_limit(now, limit_bytes)
+            check_limit(now)
             if now != size:
                 size, since = now, time.monotonic()
             elif time.monotonic() - since > silence_seconds():
@@ -146,28 +148,23 @@ def download(
         transfer.abandoned = True
     if transfer.error:
         raise transfer.error
-    _check_limit(target.stat().st_size, limit_bytes)
+    check_limit(target.stat().st_size)
 
 
-def _check_limit(received: int, limit_bytes: int | None) -> None:
-    if limit_bytes is not None and received > limit_bytes:
-        raise RemoteUnavailable(f"the server sends more than {human_bytes(limit_bytes)}")
-
-
-class _Transfer:
+class _Transfer(threading.Thread):
     """``fs.get_file`` in a daemon thread."""
 
     def __init__(self, fs: Any, path: str, target: Path) -> None:
+        super().__init__(name="download", daemon=True)
         self.received, self.abandoned, self.ended = 0, False, threading.Event()
         self.error: BaseException | None = None
-        self._fs, self._path, self._target = fs, path, target
-        threading.Thread(target=self._run, name="download", daemon=True).start()
+        self._fs, self._path, self._file = fs, path, target
 
-    def _run(self) -> None:
+    def run(self) -> None:
         from fsspec.callbacks import Callback
 
         try:
-            self._fs.get_file(self._path, str(self._target), callback=Callback(hooks={"received": self._on_update}))
+            self._fs.get_file(self._path, str(self._file), callback=Callback(hooks={"received": self._on_update}))
         except BaseException as error:  # raised again by the thread that waits
             self.error = error
         finally:
@@ -180,12 +177,8 @@ class _Transfer:
 
 
 def retry(read: Callable[[], T]) -> T:
-    """Call ``read`` until it succeeds, a few times. Waits get longer and respect a server's Retry-After, up to the
-    timeout.
-
-    Raises:
-        RemoteUnavailable: the file is missing or forbidden, or every attempt failed.
-    """
+    """Call ``read`` until it succeeds, a few times, or raise `RemoteUnavailable`. Waits get longer and respect a
+    server's Retry-After, up to the timeout."""
     waits = (os.environ.get(RETRY_VARIABLE) or _WAITS_SECONDS).split(",")
     for wait in (*map(float, waits), None):
         try:
@@ -194,7 +187,8 @@ def retry(read: Callable[[], T]) -> T:
             raise
         except Exception as error:  # each protocol's library has its own errors, few of them OSErrors
             if wait is None or _is_final(error):
-                raise RemoteUnavailable(_error_text(error)) from error
+                text = f"{type(error).__name__}: {error}" + (f" ({error.__cause__!r})" if error.__cause__ else "")
+                raise RemoteUnavailable(text.splitlines()[0][:300]) from error
             time.sleep(max(wait, min(_retry_after_seconds(error), timeout_seconds())))
     raise AssertionError("unreachable code")
 
@@ -212,11 +206,6 @@ def _retry_after_seconds(error: Exception) -> float:
     """A busy server's ``Retry-After`` (RFC 9110, 10.2.3); 0 without one."""
     value = str((getattr(error, "headers", None) or {}).get("Retry-After", ""))
     return float(value) if value.isascii() and value.isdigit() else 0.0
-
-
-def _error_text(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}" + (f" ({error.__cause__!r})" if error.__cause__ else "")
-    return text.splitlines()[0][:300]
 
 
 @contextlib.contextmanager

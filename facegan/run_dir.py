@@ -5,11 +5,12 @@ Anyone may have edited these files: a value of an unexpected type is dropped, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from facegan.errors import CheckpointError, DamagedFile
 from facegan.files import parsing, read_json
@@ -40,37 +41,33 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _numbers(value: Any) -> dict[str, float]:
-    return {name: float(number) for name, number in _mapping(value).items() if is_number(number)}
-
-
-def _counts(value: Any) -> dict[str, int]:
-    return {name: count for name, count in _mapping(value).items() if count_of(count) is not None}
-
-
-def _texts(value: Any) -> dict[str, str]:
-    return {name: text for name, text in _mapping(value).items() if isinstance(text, str)}
-
-
 def count_of(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _valid(is_valid: Callable[[Any], bool]) -> BeforeValidator:
+    """Keeps the valid values of an object."""
+    return BeforeValidator(lambda value: {name: each for name, each in _mapping(value).items() if is_valid(each)})
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _lines(value: Any) -> tuple[str, ...]:
-    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+    return tuple(filter(_is_text, value)) if isinstance(value, list) else ()
 
 
 Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
-Text = Annotated[str, BeforeValidator(_text)]
+Text = Annotated[str, BeforeValidator(lambda value: value if _is_text(value) else "")]
+Texts = Annotated[dict[str, str], _valid(_is_text)]
+Numbers = Annotated[dict[str, float], _valid(is_number)]
 Count = Annotated[int | None, BeforeValidator(count_of)]
+Counts = Annotated[dict[str, int], _valid(lambda value: count_of(value) is not None)]
 
 
 class _Facts(BaseModel):
@@ -91,17 +88,17 @@ class RunFacts(_Facts):
 
     settings: Mapping = {}
     precision: Text = ""
-    parameters: Annotated[dict[str, int], BeforeValidator(_counts)] = {}
-    versions: Annotated[dict[str, str], BeforeValidator(_texts)] = {}
+    parameters: Counts = {}
+    versions: Texts = {}
     dataset: Annotated[DatasetFacts, BeforeValidator(_mapping)] = DatasetFacts()
 
 
 class Evaluation(_Facts):
     """The valid values of eval.json."""
 
-    metrics: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
-    floors: Annotated[dict[str, float], BeforeValidator(_numbers)] = {}
-    absent: Annotated[dict[str, str], BeforeValidator(_texts)] = {}
+    metrics: Numbers = {}
+    floors: Numbers = {}
+    absent: Texts = {}
     warnings: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
     measured: Mapping = {}
     protocol: Mapping = {}
@@ -133,24 +130,17 @@ class Best:
     """The lowest value of the metric so far, and the images of its checkpoint."""
 
     metric: str
-    value: float
-    images: int
+    value: Annotated[float, Field(ge=-1e300, le=1e300)]
+    images: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def read_best(run: Path) -> Best | None:
-    """The content of best.json; None if there was no evaluation.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
+    """The content of best.json; None if there was no evaluation, CheckpointError if it is damaged."""
     path = run / BEST
     try:
         values = read_json(path)
         with parsing(path):
-            best = Best(**values)
-            if not isinstance(best.metric, str) or not is_number(best.value) or count_of(best.images) is None:
-                raise ValueError("unexpected types")
-            return best
+            return TypeAdapter(Best).validate_python(values, strict=True)
     except FileNotFoundError:
         return None
     except (OSError, DamagedFile):

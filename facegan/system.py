@@ -86,9 +86,23 @@ def _numbers(group: Path, *names: str) -> list[float]:
         return []
 
 
+def proc_fields(path: Path) -> dict[str, str]:
+    """The ``name: value`` lines of a file in /proc, up to its first empty line; none if it cannot be read."""
+    try:
+        lines = path.read_text().partition("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def kilobytes(text: str) -> int:
+    """Bytes of ``"1024 kB"``."""
+    return int(text.split()[0]) * 1024
+
+
 def cpu_name() -> str:
     """The CPU's model, with family and model number, because virtual machines shorten the name."""
-    fields = _cpuinfo()
+    fields = proc_fields(_PROC / "cpuinfo")
     if "model name" not in fields:
         return platform.processor() or platform.machine()
     return f"{fields['model name']} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
@@ -96,26 +110,13 @@ def cpu_name() -> str:
 
 def cpu_flags() -> frozenset[str]:
     """Instruction sets as Linux names them; empty if /proc/cpuinfo does not exist."""
-    return frozenset(_cpuinfo().get("flags", "").split())
-
-
-def _cpuinfo() -> dict[str, str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
-    first = text.split("\n\n", 1)[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return frozenset(proc_fields(_PROC / "cpuinfo").get("flags", "").split())
 
 
 def memory_bytes(field: str = "MemTotal", proc: Path = _PROC) -> float:
     """A field of /proc/meminfo (``MemTotal``, ``MemAvailable``) in bytes; infinite if it cannot be read."""
-    try:
-        lines = (proc / "meminfo").read_text().splitlines()
-    except OSError:
-        return math.inf
-    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith(f"{field}:")), math.inf)
+    text = proc_fields(proc / "meminfo").get(field)
+    return kilobytes(text) if text else math.inf
 
 
 def available_bytes(proc: Path = _PROC) -> float:
@@ -125,12 +126,12 @@ def available_bytes(proc: Path = _PROC) -> float:
         for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             match _numbers(group, *names):
                 case [limit, taken]:
-                    free.append(max(0.0, limit - taken + _file_bytes(group)))
+                    free.append(max(0.0, limit - taken + _page_cache_bytes(group)))
     return min(free)
 
 
-def _file_bytes(group: Path) -> float:
-    """The page cache, which the kernel frees when processes need memory."""
+def _page_cache_bytes(group: Path) -> float:
+    """What the kernel frees when processes need memory."""
     stat: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -145,15 +146,13 @@ def prep_workers(proc: Path = _PROC) -> int:
 
 def peak_memory_bytes() -> int:
     """Peak resident memory of this process; 0 if unknown."""
+    if text := proc_fields(_PROC / "self/status").get("VmHWM"):
+        return kilobytes(text)
     try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:  # not Linux
-        try:
-            import resource  # POSIX only
-        except ImportError:
-            return 0
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+        import resource  # POSIX only
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def describe() -> dict[str, str | int]:
@@ -171,32 +170,19 @@ _KINDS = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(asked: str) -> torch.device:
-    """``auto`` is a GPU if there is one.
-
-    Raises:
-        DeviceError: there is no such device.
-    """
+    """``auto`` is a GPU if there is one; DeviceError if there is no such device."""
     import torch
 
     if asked == "auto":
-        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(found)
+        asked = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = asked.partition(":")
     if kind not in _KINDS or (index and not (kind == "cuda" and index.isdecimal())):
         raise DeviceError(f"--device {asked} is unknown. Choose auto, cpu, cuda, cuda:N or mps.{suggest(kind, _KINDS)}")
-    if kind == "cuda":
-        _check_cuda(asked, int(index or 0))
+    if kind == "cuda" and not torch.cuda.is_available():
+        built = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no NVIDIA GPU"
+        raise DeviceError(f"--device {asked} is unavailable: {built}. Use --device auto or --device cpu.")
+    if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
+        raise DeviceError(f"--device {asked} is unavailable: the GPUs are cuda:0 to cuda:{count - 1}.")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("--device mps is unavailable: this machine has no Apple GPU. Use --device auto.")
     return torch.device(asked)
-
-
-def _check_cuda(asked: str, index: int) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        built = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no NVIDIA GPU"
-        raise DeviceError(f"--device {asked} is unavailable: {built}. Use --device auto or --device cpu.")
-    if index >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise DeviceError(f"--device {asked} is unavailable: the GPUs are cuda:0 to cuda:{last}.")

@@ -27,12 +27,9 @@ class Bounds:
     """What a file may unpack to: ``max_ratio`` times its size, and always at least one photograph.
 
     Every check raises `DamagedSourceError`.
-
-    Attributes:
-        where: the file's name in messages.
     """
 
-    where: str
+    where: str  # the file's name in messages
     packed_bytes: int
     max_ratio: int = MAX_RATIO
     remedy: str = "If you trust it, raise the limit: --set prep.max_unpacked_ratio=N"
@@ -72,20 +69,13 @@ class Unpacking:
         self._free_bytes = shutil.disk_usage(folder).free * 9 // 10
 
     def add(self, count: int) -> None:
-        """
-        Raises:
-            DamagedSourceError: the file unpacks to more than it may.
-            DiskError: more than nine tenths of the free space is used.
-        """
+        """Raises DamagedSourceError beyond the file's bounds, DiskError beyond nine tenths of the free space."""
         self._done += count
         self._bounds.check_bytes(self._done)
         if self._done > self._free_bytes:
-            raise DiskError(
-                f"{self._bounds.where} does not fit on the disk when unpacked. Free some space, then run the same "
-                "command again.",
-                errno.ENOSPC,
-                self._done,
-            )
+            advice = "Free some space, then run the same command again."
+            text = f"{self._bounds.where} does not fit on the disk when unpacked. {advice}"
+            raise DiskError(text, errno.ENOSPC, self._done)
 
     def copy(self, plain: Any, out: BinaryIO) -> None:
         """Copy an open file to its end; raises as `add` does."""

@@ -14,7 +14,6 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,18 +29,13 @@ _NPM_OPTIONS = ("--silent", "--ignore-scripts", "--fetch-retries=1", "--fetch-re
 
 @dataclass(frozen=True)
 class WebPackage:
-    """A package of ``manifests/web.toml``.
-
-    Attributes:
-        sha256: of the tarball that ``npm pack`` downloads.
-        files: SHA-256 by path in the package.
-    """
+    """A package of ``manifests/web.toml``."""
 
     name: str
     version: str
     licence: str
-    sha256: str
-    files: dict[str, str]
+    sha256: str  # of the tarball that ``npm pack`` downloads
+    files: dict[str, str]  # SHA-256 by path in the package
 
     @property
     def tarball(self) -> str:
@@ -59,11 +53,7 @@ def cache_folder() -> Path:
 
 
 def web_files(package: WebPackage) -> dict[str, bytes]:
-    """The package's files by name without folders, from `VENDOR` or the user cache; downloaded once if in neither.
-
-    Raises:
-        WebPackageError: they are unavailable, or have wrong checksums.
-    """
+    """The package's files by name without folders, from `VENDOR` or the user cache; downloaded once if in neither."""
     cached = cache_folder() / f"{package.name}-{package.version}"
     folder = VENDOR if not missing_files(package, VENDOR) else cached
     vendor_files(package, folder)
@@ -72,20 +62,12 @@ def web_files(package: WebPackage) -> dict[str, bytes]:
 
 def missing_files(package: WebPackage, folder: Path) -> list[str]:
     """Files of the package that are not in ``folder``, or have wrong checksums."""
-
-    def is_valid(path: Path, sha256: str) -> bool:
-        return path.is_file() and sha256_file(path) == sha256
-
-    return [path for path, sha256 in package.files.items() if not is_valid(folder / Path(path).name, sha256)]
+    paths = {path: folder / Path(path).name for path in package.files}
+    return [name for name, path in paths.items() if not path.is_file() or sha256_file(path) != package.files[name]]
 
 
 def vendor_files(package: WebPackage, folder: Path) -> None:
-    """Put the package's files into ``folder``, from a tarball in ``$FACEGAN_WEB`` or npm, unless they are there.
-
-    Raises:
-        WebPackageError: they are unavailable, or have wrong checksums.
-        DiskError: ``folder`` cannot be written.
-    """
+    """Put the package's files into ``folder``, from a tarball in ``$FACEGAN_WEB`` or npm, unless they are there."""
     if not missing_files(package, folder):
         return
     mirror = os.environ.get("FACEGAN_WEB")
@@ -117,8 +99,9 @@ def _npm_pack(package: WebPackage, folder: Path) -> Path:
     for npm in npm_commands():
         command = [*npm, "pack", f"{package.name}@{package.version}", *_NPM_OPTIONS]
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                                  check=False, timeout=_TIMEOUT_SECONDS)  # fmt: skip
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT_SECONDS
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             why = str(error)
             continue
@@ -135,20 +118,16 @@ def _npm_pack(package: WebPackage, folder: Path) -> Path:
 def _unpack(package: WebPackage, tarball: Path) -> dict[str, bytes]:
     """Read member by member, so that nothing is written to paths in the archive."""
     _check_sha256(tarball, package.sha256, sha256_file(tarball))
+    files = dict.fromkeys(package.files, b"")
     with tarfile.open(tarball, "r:gz") as archive:
-        files = {path: _member(archive, f"package/{path}") for path in package.files}
+        for member in archive:
+            path = member.name.removeprefix("package/")
+            file = archive.extractfile(member) if path in files and member.size <= _MAX_BYTES else None
+            if file:
+                files[path] = file.read()
     for path, data in files.items():
         _check_sha256(tarball / path, package.files[path], hashlib.sha256(data).hexdigest())
     return files
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    with suppress(KeyError):
-        member = archive.getmember(name)
-        file = archive.extractfile(member) if member.isfile() and member.size <= _MAX_BYTES else None
-        if file is not None:
-            return file.read()
-    return b""
 
 
 def _check_sha256(path: Path, wanted: str, found: str) -> None:

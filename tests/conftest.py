@@ -108,7 +108,7 @@ def dataset_copy(dataset: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def celeba() -> Path:
-    """The tar of 8,050 real photographs, where it lies beside the repository."""
+    """The tar of 8,050 real photographs, where it is beside the repository."""
     path = SHARED / "data" / "img_align_celeba_1.tar"
     if not path.is_file():
         pytest.skip("needs the CelebA photographs beside the repository (../shared/data)")

@@ -85,14 +85,12 @@ def run(command: str, *more: str) -> Ended:
     "command",
     [
         "sample run/generator.safetensors --out x.png",
-        "sample run --dir x",
         "sample run --shards x",
         "sample run --interpolate x.gif",
         "sample run --training-progress x.png",
         "eval run --shards ds --n 16",
         "export run x",
         "compare run run --out x.png",
-        "compare run run --out x.html",
         "report run --explore --out x",
         "train --shards ds --run x --init run/generator.safetensors --images 16 --batch 16 --device cpu",
         "train --shards ds --run x --recipe train.toml",
@@ -110,7 +108,6 @@ def test_files_run_no_code(command: str) -> None:
     assert ended.stderr.partition("error: ")[2].count("\n") <= 2
 
 
-@pytest.mark.parametrize("trust", [[], ["--trust-code"]])
 @pytest.mark.parametrize(
     "command",
     [
@@ -120,40 +117,35 @@ def test_files_run_no_code(command: str) -> None:
         "export run x --dry-run",
         "report run --explore --out x --dry-run",
         "train --shards ds --run x --recipe train.toml --dry-run",
-        "train --shards ds --run x --set train.nets=evil:NETS --batch 16 --dry-run",
         "train --shards ds --run x --set train.loss=evil:LOSS --batch 16 --dry-run",
         "train --shards ds --run x --init run/generator.safetensors --batch 16 --set train.width=8"
         " --set train.latent=16 --dry-run",
         "train --run x --recipe pipe.toml --dry-run",
         "prep photos x --recipe evil.toml --dry-run",
         "run evil.toml --to x --dry-run",
-        "run train.toml --to x --set train.shards=ds --dry-run",
         "run pipe.toml --to x --dry-run",
         "recipes check evil.toml",
-        "recipes check pipe.toml",
-        "recipes show evil.toml",
+        "recipes show pipe.toml",
     ],
 )
-def test_checks_run_no_code(command: str, trust: list[str], portraits: Path) -> None:
-    if "recipes" in command and trust:
-        pytest.skip("it has nothing to trust")
+def test_checks_run_no_code(command: str, portraits: Path) -> None:
+    """Nor with trust."""
     shutil.copy(portraits / "000001.jpg", "photos")
-    ended = run(command, *trust)
-    assert (ended.code, ran()) == (0, False), ended.stderr
-    assert "evil:" in ended.stderr or PIPE in ended.stderr
-    assert "was not tried" in ended.stderr
-    assert "--trust-code" in ended.stderr
-    if trust or "recipes" in command:
-        return
-    names = json.loads(run(command, "--json").stdout)["not_tried"]
-    assert names
-    assert all(name in ended.stderr for name in names)
+    for more in ["--json"] if "recipes" in command else ["--json", "--trust-code"]:
+        ended = run(command, more)
+        assert (ended.code, ran()) == (0, False), ended.stderr
+        assert "evil:" in ended.stderr or PIPE in ended.stderr
+        assert "was not tried" in ended.stderr
+        assert "--trust-code" in ended.stderr
+        if more == "--json" and "recipes" not in command:
+            names = json.loads(ended.stdout)["not_tried"]
+            assert names
+            assert all(name in ended.stderr for name in names)
 
 
 def test_dry_run_runs_no_pipe() -> None:
     ended = facegan("train", "--shards", PIPE, "--images", "2ep", "--batch", "16", "--dry-run")
-    assert (ended.code, ran()) == (2, False)
-    assert f"--dry-run does not run {PIPE}" in ended.stderr
+    assert (ended.code, ran(), f"--dry-run does not run {PIPE}" in ended.stderr) == (2, False, True)
     ended = facegan("train", "--shards", PIPE, "--dry-run", "--json")
     assert (ended.code, ran(), json.loads(ended.stdout)["not_tried"]) == (0, False, [PIPE])
 
@@ -167,7 +159,6 @@ def test_dry_run_runs_no_pipe() -> None:
         "train --shards ds --run x --init run/generator.safetensors --images 16 --batch 16 --device cpu"
         " --set train.nets=evil:NETS --set train.norm=batch --set train.width=8 --set train.latent=16",
         "run train.toml --to x --set train.shards=ds --trust-code",
-        "run train.toml --to x --set train.shards=ds --set train.nets=evil:NETS",
     ],
 )
 def test_trusted_code_runs(command: str) -> None:
@@ -210,11 +201,6 @@ def test_library_takes_trust_code(here: Path) -> None:
     assert ran()
 
 
-def test_commands_in_files_are_escaped() -> None:
-    Path("pipe.toml").write_text(FROM_PIPE.replace("touch", "\\u001b[2Jtouch"))
-    assert "\x1b" not in run("train --recipe pipe.toml").stderr + run("recipes check pipe.toml").stderr
-
-
 def test_source_digest_imports_nothing(here: Path) -> None:
     """Whose code would run if they were imported."""
     for folder in ("package", "package/inner", "bare/inner"):
@@ -245,8 +231,7 @@ def test_current_folder_is_not_imported(command: str, here: Path, portraits: Pat
 
 def test_commands_have_the_users_environment(here: Path) -> None:
     (shard,) = (here / "ds").glob("*.tar")
-    ended = facegan(
-        "train", "--shards", f"pipe:env > said; cat {shard}", "--run", "x", "--images", "16", "--batch", "8"
-    )
+    pipe = f"pipe:env > said; cat {shard}"
+    ended = facegan("train", "--shards", pipe, "--run", "x", "--images", "16", "--batch", "8")
     assert ended.code == 0, ended.stderr
     assert "PYTHONSAFEPATH" not in Path("said").read_text()
