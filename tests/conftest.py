@@ -18,21 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOG_minloglevel", "3")
 os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "120"
-
+if not os.environ.get("FACEGAN_MODELS") and (SHARED / "models").is_dir():
+    os.environ["FACEGAN_MODELS"] = str(SHARED / "models")
 
 # A shell without job control starts background commands with SIGINT ignored, and CI may be such a command.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _models_folder() -> Iterator[None]:
-    """Detector models beside the repository serve where the user names none."""
-    before = os.environ.get("FACEGAN_MODELS")
-    if not before and (SHARED / "models").is_dir():
-        os.environ["FACEGAN_MODELS"] = str(SHARED / "models")
-    yield
-    if before is None:
-        os.environ.pop("FACEGAN_MODELS", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

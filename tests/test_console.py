@@ -31,6 +31,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@settings(max_examples=50)
 @given(TEXT)
 def test_shown_text_is_one_line_that_no_terminal_obeys(text: str) -> None:
     said = shown(text)
@@ -62,6 +63,7 @@ def test_each_writer_shows_what_it_is_given(text: str) -> None:
     assert not any(is_obeyed(c) and not "\udca0" <= c <= "\udcff" for c in "".join(written))
 
 
+@settings(max_examples=30)
 @given(st.recursive(TEXT, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2)))
 def test_json_stays_json_and_holds_no_controls(value: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from facegan import web
 from facegan.errors import WebPackageError
 from facegan.web import WebPackage, known_packages, missing_files, vendor_files, web_files
 
@@ -33,8 +34,7 @@ def packed(folder: Path, members: dict[str, bytes]) -> WebPackage:
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -80,6 +80,7 @@ def test_wrong_checksums_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_unavailable_package_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FACEGAN_WEB", raising=False)
+    monkeypatch.setattr(web, "npm_commands", lambda: [["false"], ["no-such-npm"]])
     package = WebPackage("toy", "1.0.0", "MIT", "0" * 64, {"a.js": "0" * 64})
     with pytest.raises(WebPackageError, match=r"toy 1\.0\.0 is needed, but unavailable(.|\n)*FACEGAN_WEB to a folder"):
         vendor_files(package, tmp_path / "out")
