@@ -77,7 +77,8 @@ def check(
     rows, lines = [], []
     for name, (problem, code) in found.items():
         rows.append({"recipe": name, "problem": problem, "not_tried": code, "ok": not problem})
-        lines += f"{name}: {problem or 'ok'}".replace("\n", "\n  ").split("\n")
+        first, *further = (problem or "ok").split("\n")
+        lines += [f"{name}: {first}", *(f"  {line}" for line in further)]
     flags.output({"ok": ok, "recipes": rows}, *lines)
     if not ok:
         raise typer.Exit(1)
