@@ -93,19 +93,14 @@ class FaceCrop:
     face: Face | None  # None without a detector
     quad: cropping.Quad  # starts at the crop's top left corner, however the photograph was rotated
     pixels: np.ndarray  # uint8 RGB, (size, size, 3); grey, (size, size, 1), if the dataset is
-    # Degrees clockwise by which the upright photograph (EXIF undone) was rotated to find the face. Face and quad are
-    # in pixels of the photograph before that.
+    # Degrees clockwise by which the upright photograph was rotated to find the face; face and quad precede that.
     rotation: int = 0
 
 
 def process_chunk(
     chunk: Chunk, config: PrepConfig, reader: Reader, detector: Detector, path: Path, temporary: Path
 ) -> ChunkResult:
-    """Write the chunk's shard to ``path`` (by way of ``temporary``), unflushed.
-
-    Raises:
-        ModelError: a model cannot be loaded, or a detector breaks its protocol.
-    """
+    """Write the chunk's shard to ``path`` (by way of ``temporary``), unflushed. `ModelError` passes."""
     result = ChunkResult()
     with ShardWriter(path, temporary) as shard:
         for item in chunk.items:
@@ -180,8 +175,15 @@ def _cut_faces(photo: Photo, config: PrepConfig, detector: Detector, row: PhotoR
     _note_scores(row, faces)
     if rotation:
         faces = [rotated_face(face, rotation, photo.width, photo.height) for face in faces]
+    if config.faces == "only" and len(faces) > 1:
+        raise Rejected("several_faces")
+    chosen = sorted(faces, key=lambda face: (-face.score, face.box))
+    if config.faces != "all":
+        # An upside-down face is often a false detection next to an upright one, so upright ones come first.
+        upright = [face for face in faces if face.anatomical]
+        chosen = [nearest_to_centre(upright or faces, *rotated_size(rotation, photo.width, photo.height))]
     cuts, rejections = [], []
-    for face in _chosen(faces, rotated_size(rotation, photo.width, photo.height), config):
+    for face in chosen:
         try:
             cuts.append(_cut(photo, face, rotation, config, shrink))
         except Rejected as rejected:
@@ -215,15 +217,6 @@ def _note_scores(row: PhotoRecord, faces: list[Face]) -> None:
 def _detection_shrink(photo: Photo) -> int:
     long_side = max(photo.width, photo.height)
     return next((shrink for shrink in (1, 2, 4) if long_side / shrink < _SMALL_SIDE), 8)
-
-
-def _chosen(faces: list[Face], size: tuple[int, int], config: PrepConfig) -> list[Face]:
-    if config.faces == "only" and len(faces) > 1:
-        raise Rejected("several_faces")
-    if config.faces == "all":
-        return sorted(faces, key=lambda face: (-face.score, face.box))
-    # An upside-down face is often a false detection next to an upright one, so upright ones come first.
-    return [nearest_to_centre([f for f in faces if f.anatomical] or faces, *size)]
 
 
 def _cut(photo: Photo, face: Face, rotation: int, config: PrepConfig, decoded: int) -> FaceCrop:

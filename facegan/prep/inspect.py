@@ -84,7 +84,9 @@ def _find(source: Source, root: str | None, path: str) -> Entry | None:
 def write_origin(out: Path, where: str, root: bytes) -> None:
     """Records in ``out`` where its photographs are, and the folder in it that paths are relative to."""
     is_absolute = is_url(where) or where.startswith("torchvision:")
-    _write_origin(out, where if is_absolute else str(Path(where).absolute()), readable_path(root))
+    source = where if is_absolute else str(Path(where).absolute())
+    record = json.dumps({"source": source, "root": readable_path(root)})  # ASCII: a path may not be UTF-8
+    write_bytes(make_folder(out / STATE_FOLDER) / ORIGIN_FILE, record.encode())
 
 
 def copy_origin(outs: Iterable[Path], new: Path) -> None:
@@ -92,12 +94,7 @@ def copy_origin(outs: Iterable[Path], new: Path) -> None:
     found = {_origin(out) for out in outs}
     origin = found.pop() if len(found) == 1 else None
     if origin is not None:
-        _write_origin(new, *origin)
-
-
-def _write_origin(out: Path, source: str, root: str) -> None:
-    record = json.dumps({"source": source, "root": root})  # ASCII: a path may not be UTF-8
-    write_bytes(make_folder(out / STATE_FOLDER) / ORIGIN_FILE, record.encode())
+        write_origin(new, origin[0], origin[1].encode())
 
 
 _PHOTO_PX = 640  # long side of the photograph as it is drawn

@@ -135,8 +135,7 @@ def list_photographs(inputs: Inputs) -> PhotoIndex:
 def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Console, threads: int) -> Plan:
     """The chunks to make: those of new photographs, or for a repair those of damaged shards.
 
-    Args:
-        threads: for the search for duplicates; 0 skips it.
+    ``threads`` search for duplicates; 0 skips that.
 
     Raises:
         DatasetError: the dataset has other settings, is damaged, or has a photograph that has changed since.
@@ -249,10 +248,7 @@ def _cut_chunks(index: PhotoIndex, shard_size: int, facts: list[dict[str, Any]])
 
 
 def _plan_chunk(number: int, split: str, photos: list[IndexedPhoto], facts: list[dict[str, Any]]) -> ChunkPlan:
-    """
-    Args:
-        facts: settings and versions, which decide the chunk's bytes together with the photographs.
-    """
+    """``facts``, settings and versions, decide the chunk's bytes together with the photographs."""
     digest = hashlib.sha256(json.dumps([*facts, SCHEMA.names], sort_keys=True).encode())
     for photo in photos:
         fields = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.is_duplicate, photo.attributes]

@@ -1,8 +1,4 @@
-"""`prepare`: from photographs to a dataset of faces.
-
-Plan, make the missing chunks, finish: committed chunks become numbered shards, and dataset.json, written last,
-completes the dataset.
-"""
+"""`prepare`: from photographs to a dataset of faces. Plan, make the missing chunks, finish."""
 
 from __future__ import annotations
 
@@ -33,7 +29,7 @@ from facegan.prep.messages import advice, announce_prep, warn_of_changed_bytes
 from facegan.prep.plan import ChunkPlan, Inputs, Plan, estimate, list_photographs, make_plan, repairable
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview, picture_bytes, read_rejects, with_rejects
 from facegan.prep.remote_store import open_read_only, open_store
-from facegan.prep.request import PrepareRequest
+from facegan.prep.request import PrepareRequest, StrPath
 from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, Journal, OutputStore, is_dataset_file
@@ -86,12 +82,7 @@ class PrepPlan:
 
 
 def prepare(
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    config: PrepConfig | None = None,
-    *,
-    console: Console | None = None,
-    **options: Any,
+    source: StrPath, out: StrPath, config: PrepConfig | None = None, *, console: Console | None = None, **options: Any
 ) -> PrepResult:
     """Photographs → a dataset of faces in WebDataset shards. Raises the errors of `run_prepare`.
 
@@ -100,9 +91,8 @@ def prepare(
     Args:
         source: a folder, archive, table or array of photographs, by path or URL.
         out: the dataset's folder, or a URL.
-        config: everything that decides the bytes of the dataset.
         console: shows progress; silent if None.
-        options: other fields of `PrepareRequest` (``limit``, ``workers``, ``repair``, …), and settings of `PrepConfig`.
+        options: settings of `PrepConfig` and `PhotosConfig`, and fields of `PrepareRequest` (``repair``, …).
     """
     return run_prepare(PrepareRequest.of(source, out, ({"settings": config} if config else {}) | options), console)
 
@@ -113,8 +103,6 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
     Raises:
         SourceError: there are no photographs.
         DatasetError: ``out`` holds something else, or was prepared with other settings.
-        ModelError: a detector model is missing or altered.
-        DiskError: ``out`` cannot be written.
         Interrupted: Ctrl-C; the same request resumes.
         SettingsError: settings conflict; or a script calls this outside ``if __name__ == "__main__":``.
     """

@@ -54,12 +54,7 @@ _PIECE_BYTES = 8 << 20
 
 @contextlib.contextmanager
 def open_store(out: str, force: bool) -> Iterator[OutputStore]:
-    """The store of the dataset at ``out``, a folder or URL, locked for writing.
-
-    Raises:
-        DatasetError: ``out`` contains something else, or is damaged.
-        FaceganError: another run is writing there, or the URL is unreachable.
-    """
+    """The store of the dataset at ``out``, a folder or URL, locked for writing."""
     busy = f"Another facegan prep is writing into {out}"
     if not is_url(out):
         store = OutputStore(Path(out))
@@ -207,7 +202,7 @@ class RemoteStore(OutputStore):
         for source in journal.files.values():
             if not source.endswith(".tar"):  # shards are there already
                 self._upload(source)
-        self._write_journal(journal)
+        self._objects.write(JOURNAL_FILE, json.dumps(vars(journal)).encode())
         self._carry_out()
         super().publish(journal)
 
@@ -226,13 +221,11 @@ class RemoteStore(OutputStore):
                 if name != DATASET_FILE and sizes.get(name) != sizes.get(source, -1):
                     raise DatasetError(f"{self.where}/{name} is not a copy of {source}. Run the same command again.")
             self._objects.copy(files[DATASET_FILE], DATASET_FILE)
-            self._write_journal(Journal({}, [], journal.clear))  # only clearing is left
+            only_clearing = Journal({}, [], journal.clear)
+            self._objects.write(JOURNAL_FILE, json.dumps(vars(only_clearing)).encode())
         left = (f"{STATE_FOLDER}/{journal.clear}/", f"{STATE_FOLDER}/{FINAL}/")
         self._objects.remove([name for name in self._objects.listing() if name.startswith(left)])
         self._objects.remove([JOURNAL_FILE])
-
-    def _write_journal(self, journal: Journal) -> None:
-        self._objects.write(JOURNAL_FILE, json.dumps(vars(journal)).encode())
 
     def _upload(self, name: str) -> None:
         self._objects.upload(name, self.folder / name)

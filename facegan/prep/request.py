@@ -22,6 +22,7 @@ from facegan.files import sha256_file
 from facegan.manifests import known_models
 from facegan.shards.format import GENERATED
 
+StrPath = str | os.PathLike[str]
 PHOTO_SECONDS = 60.0  # decoding and detecting take milliseconds; a photograph that takes longer hangs
 
 
@@ -29,8 +30,8 @@ PHOTO_SECONDS = 60.0  # decoding and detecting take milliseconds; a photograph t
 class PrepareRequest:
     """One run of prep: which photographs, into which dataset, by which settings, with which resources."""
 
-    source: str | os.PathLike[str]  # see `facegan.prep.sources.open_source`
-    out: str | os.PathLike[str]  # the dataset's folder, created if missing, or an fsspec URL (``s3://bucket/faces``)
+    source: StrPath  # see `facegan.prep.sources.open_source`
+    out: StrPath  # the dataset's folder, created if missing, or an fsspec URL (``s3://bucket/faces``)
     settings: PrepConfig = field(default_factory=PrepConfig)  # everything that decides the bytes of the dataset
     photos: PhotosConfig = field(default_factory=PhotosConfig)  # how the photographs are read, by how many processes
     repair: bool = False  # rebuild damaged shards and retry photographs that could not be fetched; add none
@@ -45,7 +46,7 @@ class PrepareRequest:
             raise SettingsError("--repair and --force exclude each other: one rebuilds the dataset, one deletes it.")
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str], out: str | os.PathLike[str], options: dict[str, Any]) -> Self:
+    def of(cls, source: StrPath, out: StrPath, options: dict[str, Any]) -> Self:
         """A request from fields of this class, of `PrepConfig` and of `PhotosConfig` (``size=32, workers=4``)."""
         values = {
             name: os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -107,9 +108,7 @@ _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillo
 def find_models(config: PrepConfig, model: str = "", fetch: bool = True) -> tuple[Path, ...]:
     """The detector models of a run, checked against the known checksums; empty unless the detector is MediaPipe's.
 
-    Args:
-        model: a file to use instead of the known ones.
-        fetch: download missing models and import a custom detector; otherwise return where the models will be.
+    ``fetch`` downloads missing models and imports a custom detector; without it the paths are where models will be.
     """
     if config.detector not in _MODELS_OF:
         if model:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -22,7 +21,7 @@ from facegan.faces.crop import grey
 from facegan.files import TEMPORARY, atomic_dir, parsing, require_empty, write_bytes
 from facegan.prep.inspect import copy_origin
 from facegan.prep.preview import draw_preview, picture_bytes
-from facegan.prep.request import short, with_defaults
+from facegan.prep.request import StrPath, short, with_defaults
 from facegan.shards.checksums import check_photos, check_shard, see_verify
 from facegan.shards.dataset import DatasetWriter
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, SPLITS, DatasetInfo
@@ -55,11 +54,7 @@ class SelectResult:
 
 
 def select(
-    outs: Sequence[str | os.PathLike[str]],
-    new: str | os.PathLike[str],
-    config: SelectConfig | None = None,
-    *,
-    console: Console | None = None,
+    outs: Sequence[StrPath], new: StrPath, config: SelectConfig | None = None, *, console: Console | None = None
 ) -> SelectResult:
     """Copies the matching faces into a new dataset, in the order of the datasets and of their rows.
 
@@ -93,11 +88,7 @@ def select(
 
 
 def plan_select(
-    outs: Sequence[str | os.PathLike[str]],
-    new: str | os.PathLike[str],
-    config: SelectConfig | None = None,
-    *,
-    console: Console | None = None,
+    outs: Sequence[StrPath], new: StrPath, config: SelectConfig | None = None, *, console: Console | None = None
 ) -> SelectResult:
     """Counts what `select` would take with the same arguments. Touches nothing; raises the same errors."""
     config = config or SelectConfig()

@@ -75,19 +75,13 @@ class Journal:
     @classmethod
     def parse(cls, data: bytes, where: str) -> Journal:
         """Raises DatasetError if it names anything but a dataset's files and state: it may come from elsewhere."""
-        try:
-            with parsing(where):
-                journal = cls(**parse_json(data, where))
-                names = [*journal.files, *journal.remove]
-                if (
-                    (DATASET_FILE in journal.files or not journal.files)
-                    and all(map(is_dataset_file, names))
-                    and all(map(_SOURCE.fullmatch, journal.files.values()))
-                    and journal.clear in (CHUNKS, REPAIRS)
-                ):
-                    return journal
-        except DamagedFile:
-            pass
+        with contextlib.suppress(DamagedFile), parsing(where):
+            journal = cls(**parse_json(data, where))
+            are_ours = all(map(is_dataset_file, [*journal.files, *journal.remove]))
+            is_whole = DATASET_FILE in journal.files or not journal.files
+            from_state = all(map(_SOURCE.fullmatch, journal.files.values())) and journal.clear in (CHUNKS, REPAIRS)
+            if are_ours and is_whole and from_state:
+                return journal
         raise DatasetError(f"{where} is damaged. Prepare the dataset again with --force.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -73,62 +73,10 @@ def ycck(picture: np.ndarray) -> bytes:
     return patched(data, data.index(b"Adobe") + 11, b"\x02")  # its transform byte: 2 stands for YCCK
 
 
-def _mean_blocks(picture: np.ndarray) -> np.ndarray:
-    """Grey means of 8 × 8 blocks, 0 … 1."""
-    height, width = (side // 8 for side in picture.shape[:2])
-    grey = picture[: height * 8, : width * 8].mean(axis=2)
-    return grey.reshape(height, 8, width, 8).mean(axis=(1, 3)) / 255
-
-
-def mosaic_jpeg(picture: np.ndarray, bits: int = 8, scans: int = 0) -> bytes:
-    """A grey JPEG of one mean a block, with samples of 8 or 12 bits; progressive with ``scans`` scans of nothing.
-
-    Every Huffman code has 5 bits, and is its symbol's number.
-    """
-    blocks = _mean_blocks(picture)
-    steps = np.diff(np.round((blocks * (2**bits - 1) - 2 ** (bits - 1)) * 8).astype(int).ravel(), prepend=0)
-    code = "".join(_dc_code(int(step)) + ("" if scans else "00000") for step in steps)
-    frame = struct.pack(">BHHBBBB", bits, blocks.shape[0] * 8, blocks.shape[1] * 8, 1, 1, 0x11, 0)
-    return b"".join(
-        [
-            SOI,
-            segment(DQT, b"\0" + b"\1" * 64),
-            segment(SOF2 if scans else 0xC1, frame),
-            segment(DHT, b"\0" + bytes([0, 0, 0, 0, 16, *[0] * 11]) + bytes(range(16))),
-            segment(DHT, b"\x10" + bytes([0, 0, 0, 0, 1, *[0] * 11]) + (b"\xe0" if scans else b"\0")),
-            segment(SOS, bytes([1, 1, 0, 0, 0 if scans else 63, 0])) + _stuffed(code),
-            *_empty_scans(scans),
-            EOI,
-        ]
-    )
-
-
-def _dc_code(step: int) -> str:
-    size = abs(step).bit_length()
-    value = step if step >= 0 else step + 2**size - 1
-    return f"{size:05b}" + (f"{value:0{size}b}" if size else "")
-
-
-def _stuffed(code: str) -> bytes:
-    """Bits → entropy-coded bytes: filled up with ones, a zero behind each 0xFF."""
-    code += "1" * (-len(code) % 8)
-    return int(code, 2).to_bytes(len(code) // 8, "big").replace(b"\xff", b"\xff\0")
-
-
-def _empty_scans(count: int) -> Iterator[bytes]:
-    """Scans that add nothing, all of them allowed: each coefficient from its highest bit down to its lowest."""
-    nothing = _stuffed("00000" + "0" * 14)  # symbol E0 and its bits: an end-of-band run of 2^14 blocks
-    for number in range(count):
-        coefficient, bit = 1 + number // 14 % 63, 13 - number % 14
-        approximation = bit if bit == 13 else (bit + 1) << 4 | bit
-        yield segment(SOS, bytes([1, 1, 0, coefficient, coefficient, approximation])) + nothing
-
-
-def arithmetic_jpeg(width: int = 64, height: int = 64) -> bytes:
-    """Arithmetic-coded progressive JPEG (T.81, SOF10) whose one scan is empty: its decoder reads zeros from there."""
-    frame = struct.pack(">BHHBBBB", 8, height, width, 1, 1, 0x11, 0)
-    scan = segment(SOS, bytes([1, 1, 0, 0, 0, 0]))
-    return SOI + segment(DQT, b"\0" + b"\x10" * 64) + segment(0xCA, frame) + scan + EOI
+def of_many_scans(progressive: bytes, count: int) -> bytes:
+    """A progressive JPEG with its last scan ``count`` times."""
+    last = progressive.rindex(b"\xff\xda")
+    return progressive[:last] + progressive[last:-2] * count + EOI
 
 
 def exif(*entries: tuple[int, int, int, bytes], next_ifd: int = 0, cut: int | None = None) -> bytes:
@@ -179,55 +127,6 @@ def zeros_deflated(count: int) -> bytes:
     block = bytes(1 << 20)
     parts = [packer.compress(block[: min(len(block), count - at)]) for at in range(0, count, len(block))]
     return b"".join(parts) + packer.flush()
-
-
-# TIFF 6.0.
-
-
-def tiff(width: int, height: int, data: Sequence[bytes], next_ifd: int = 0, **tags: int | tuple[int, ...]) -> bytes:
-    """A little-endian TIFF of uncompressed strips, or of tiles where ``tile`` names their side."""
-    tile = tags.pop("tile", 0)
-    numbers = {
-        "bits": 258,
-        "compression": 259,
-        "photometric": 262,
-        "samples": 277,
-        "rows": 278,
-        "planar": 284,
-        "format": 339,
-    }
-    fields: dict[int, tuple[int, ...]] = {256: (width,), 257: (height,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
-    fields |= {numbers[name]: value if isinstance(value, tuple) else (value,) for name, value in tags.items()}
-    fields |= {322: (int(str(tile)),), 323: (int(str(tile)),)} if tile else {}
-    offsets, counts = (324, 325) if tile else (273, 279)
-    fields |= {counts: tuple(map(len, data)), offsets: (0,) * len(data)}
-    at = 8 + 2 + 12 * len(fields) + 4
-    places = np.cumsum([at + sum(4 * len(v) for v in fields.values() if len(v) > 1), *map(len, data)])
-    fields[offsets] = tuple(map(int, places[:-1]))
-    ifd, longer = b"", b""
-    for number, values in sorted(fields.items()):
-        kind, code = (3, "H") if number in (258, 259, 262, 277, 339) else (4, "I")
-        packed = struct.pack(f"<{len(values)}{code}", *values)
-        if len(values) > 1:
-            padded = packed.ljust(4 * len(values), b"\0")
-            packed, longer = struct.pack("<I", at + len(longer)), longer + padded
-        ifd += struct.pack("<HHI", number, kind, len(values)) + packed.ljust(4, b"\0")
-    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + ifd + struct.pack("<I", next_ifd) + longer + b"".join(data)
-
-
-def packed_12_bits(grey: np.ndarray) -> bytes:
-    """Samples of 8 bits as those of 12, two in three bytes; rows of an even width."""
-    a, b = (grey.reshape(-1, 2).astype(int) * 4095 // 255).T
-    return np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], axis=1).astype(np.uint8).tobytes()
-
-
-def tiles(grey: np.ndarray, side: int) -> list[bytes]:
-    padded = np.pad(grey, [(0, -size % side) for size in grey.shape])
-    return [
-        padded[y : y + side, x : x + side].tobytes()
-        for y in range(0, padded.shape[0], side)
-        for x in range(0, padded.shape[1], side)
-    ]
 
 
 # Others.

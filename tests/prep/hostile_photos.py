@@ -107,22 +107,8 @@ def _stored_as(orientation: int) -> Callable[[np.ndarray], bytes]:
     return lambda picture: make(np.ascontiguousarray(stored(picture)))
 
 
-def _thumbnailed(picture: np.ndarray) -> bytes:
-    """Another picture as EXIF's thumbnail: tags 0x0201 and 0x0202 of a second directory."""
-    small = encoded(np.zeros((40, 40, 3), np.uint8), "JPEG")
-    first = by_hand.exif(by_hand.orientation_tag(1), next_ifd=26)
-    second = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((0x0201, 56), (0x0202, len(small))))
-    block = first + struct.pack("<H", 2) + second + bytes(4) + small
-    return by_hand.with_segments(jpeg(picture), by_hand.segment(0xE1, block))
-
-
-def _icc(payload: bytes, parts: int = 1) -> Callable[[np.ndarray], bytes]:
-    pieces = [payload[i::parts] for i in range(parts)]
-    blocks = [
-        by_hand.segment(0xE2, b"ICC_PROFILE\0" + bytes([number, parts]) + piece)
-        for number, piece in enumerate(pieces, 1)
-    ]
-    return lambda picture: by_hand.with_segments(jpeg(picture), *blocks)
+def _with_icc(picture: np.ndarray) -> bytes:
+    return by_hand.with_segments(jpeg(picture), by_hand.segment(0xE2, b"ICC_PROFILE\0\1\1no profile"))
 
 
 def _damaged_scan(picture: np.ndarray) -> bytes:
@@ -134,6 +120,12 @@ def _flipped(picture: np.ndarray) -> bytes:
     """A marker in the middle of the scan, where none may stand."""
     data = jpeg(picture)
     return patched(data, by_hand.in_scan(data, 0.5), b"\xff\xc0")
+
+
+def _of_12_bits(picture: np.ndarray) -> bytes:
+    data = jpeg(picture)
+    frame = next(start for marker, start, _ in by_hand.segments(data) if marker == by_hand.SOF)
+    return patched(data, frame + 4, b"\x0c")
 
 
 def _mpo(picture: np.ndarray) -> bytes:
@@ -155,22 +147,17 @@ JPEGS = [
     Kind("ycck.jpg", KEPT, by_hand.ycck),
     Kind("rgb not ycc.jpg", KEPT, lambda p: jpeg(p, keep_rgb=True)),
     Kind("restart markers.jpg", KEPT, lambda p: jpeg(p, restart_marker_rows=1)),
-    Kind("12 bits.jpg", UNREADABLE, lambda p: by_hand.mosaic_jpeg(larger(p), bits=12)),
-    Kind("arithmetic.jpg", NO_FACE, lambda p: by_hand.arithmetic_jpeg()),  # libjpeg-turbo reads it
-    Kind("many scans.jpg", KEPT, lambda p: by_hand.mosaic_jpeg(larger(p), scans=100)),
-    Kind("thousands of scans.jpg", UNREADABLE, lambda p: by_hand.mosaic_jpeg(larger(p), scans=3000)),
+    Kind("12 bits.jpg", UNREADABLE, _of_12_bits),
+    Kind("thousands of scans.jpg", UNREADABLE, lambda p: by_hand.of_many_scans(progressive(p), 3000)),
     Kind("cut behind SOI.jpg", UNREADABLE, just(SOI)),
     Kind("cut in APP0.jpg", UNREADABLE, _cut_jpeg(lambda data: by_hand.inside(data, APP0))),
     Kind("cut in SOS.jpg", UNREADABLE, _cut_jpeg(lambda data: by_hand.inside(data, SOS))),
     Kind("cut behind SOS.jpg", TRUNCATED, _cut_jpeg(lambda data: by_hand.in_scan(data, 0))),
     Kind("cut in the middle.jpg", TRUNCATED, _cut_jpeg(lambda data: by_hand.in_scan(data, 0.5))),
     Kind("cut progressive.jpg", TRUNCATED, _cut_jpeg(lambda data: len(data) // 2, progressive=True)),
-    Kind("cut cmyk.jpg", TRUNCATED, lambda p: jpeg(p, "CMYK")[:-800]),
     Kind("no EOI.jpg", KEPT, lambda p: jpeg(p)[:-2]),
     Kind("a film behind.jpg", KEPT, lambda p: jpeg(p) + b"\xff\xda" * 3000),  # as phones' moving photographs
     Kind("garbage between.jpg", KEPT, lambda p: by_hand.with_segments(jpeg(p), b"\0\0\0\0")),
-    Kind("garbage between, cut.jpg", TRUNCATED, lambda p: by_hand.with_segments(jpeg(p), bytes(4))[:-900]),
-    Kind("JFIF 9.jpg", KEPT, lambda p: patched(jpeg(p), 11, b"\x09")),
     Kind("comments.jpg", KEPT, lambda p: by_hand.with_segments(jpeg(p), *[by_hand.segment(0xFE, bytes(65000))] * 9)),
     Kind("damaged.jpg", UNREADABLE, _damaged_scan),
     Kind("a marker in the scan.jpg", UNREADABLE, _flipped),
@@ -181,17 +168,13 @@ JPEGS = [
     Kind("bomb.jpg", TOO_LARGE, lambda p: by_hand.jpeg_of_size(jpeg(p), 65000, 65000)),
     Kind("taller than its rows.jpg", TRUNCATED, lambda p: by_hand.jpeg_of_size(jpeg(p), 178, 2180)),
     Kind("thin.jpg", NO_FACE, lambda p: encoded(np.zeros((1, 20000, 3), np.uint8), "JPEG")),
-    Kind("thumbnail.jpg", KEPT, _thumbnailed),
     Kind("stereo.mpo", KEPT, _mpo),
     *[Kind(f"orientation {value}.jpg", KEPT, _stored_as(value)) for value in range(10)],
-    Kind("exif cut.jpg", KEPT, _with_exif(by_hand.orientation_tag(6), cut=14)),
     Kind("exif empty.jpg", KEPT, _with_exif(cut=0)),
     Kind("exif loops.jpg", KEPT, _with_exif((0x8769, 4, 1, struct.pack("<I", 8)), next_ifd=8)),
     Kind("exif far away.jpg", KEPT, _with_exif((0x0112, 3, 99, struct.pack("<I", 2**31)))),
-    Kind("exif endless.jpg", KEPT, _with_exif((0x0112, 3, 2**32 - 1, b"\6"))),
     Kind("icc.jpg", KEPT, lambda p: jpeg(p, icc_profile=srgb())),
-    Kind("icc broken.jpg", KEPT, _icc(b"no profile")),
-    Kind("icc in parts.jpg", KEPT, _icc(bytes(range(256)) * 2000, parts=9)),
+    Kind("icc broken.jpg", KEPT, _with_icc),
 ]  # fmt: skip
 
 
@@ -201,21 +184,6 @@ JPEGS = [
 def _rgb_png(p: np.ndarray, *before: bytes, after: bytes = b"", rows: list[bytes] | bytes | None = None) -> bytes:
     data = by_hand.lines(p) if rows is None else rows
     return png(data, p.shape[1], p.shape[0], 8, 2, *before, after=after)
-
-
-def _idat(p: np.ndarray) -> bytes:
-    return zlib.compress(b"".join(by_hand.lines(p)))
-
-
-def _pieces(p: np.ndarray) -> bytes:
-    """Image data in many chunks."""
-    data = _idat(p)
-    pieces = [data[i : i + 999] for i in range(0, len(data), 999)]
-    return _rgb_png(p, *[chunk(b"IDAT", piece) for piece in pieces[:-1]], rows=pieces[-1])
-
-
-def _damaged(data: bytes) -> bytes:
-    return patched(data, data.index(b"IDAT") + 2000, bytes(9))
 
 
 def _header_png(width: int, height: int, bits: int, colour: int, data: bytes) -> Callable[[np.ndarray], bytes]:
@@ -228,56 +196,31 @@ def _deflated(rows: list[bytes], zeros: int) -> bytes:
     return packed + b"".join(packer.compress(bytes(1 << 20)) for _ in range(zeros >> 20)) + packer.flush()
 
 
-def _with_text(png_file: bytes, size: int) -> bytes:
-    return png_file[:33] + chunk(b"zTXt", b"x\0\0" + by_hand.zeros_deflated(size)) + png_file[33:]
-
-
-def _interlaced_alpha(p: np.ndarray, missing: int = 0) -> bytes:
-    rgba = np.dstack([p, np.full(p.shape[:2], 255, np.uint8)])
-    return by_hand.interlaced(encoded(rgba, "PNG"), rgba, missing)
-
-
 PNGS = [
     Kind("plain.png", KEPT, as_file("PNG")),
-    Kind("16 bits grey.png", KEPT, lambda p: png(by_hand.lines(grey(p).astype(np.uint16) * 257), 178, 218, 16, 0)),
     Kind("16 bits.png", KEPT, lambda p: png(by_hand.lines(p.astype(np.uint16) * 257), 178, 218, 16, 2)),
     Kind("16 bits alpha.png", KEPT, lambda p: png(
         by_hand.lines(np.dstack([p, np.full(p.shape[:2], 255)]).astype(np.uint16) * 257), 178, 218, 16, 6)),
     Kind("palette.png", KEPT, lambda p: encoded(palette(p), "PNG")),
-    Kind("palette transparent.png", KEPT, lambda p: encoded(palette(p), "PNG", transparency=bytes([255] * 250))),
     Kind("alpha.png", KEPT, lambda p: with_alpha(p, "PNG", "RGBA")),
-    Kind("one colour transparent.png", KEPT, lambda p: encoded(p, "PNG", transparency=(1, 2, 3))),
     Kind("1 bit.png", KEPT, lambda p: encoded(larger(p, 8), "PNG", "1")),
     Kind("interlaced.png", KEPT, lambda p: by_hand.interlaced(encoded(p, "PNG"), p)),
     Kind("interlaced cut.png", TRUNCATED, lambda p: by_hand.interlaced(encoded(p, "PNG"), p, missing=60)),
-    Kind("interlaced alpha cut.png", TRUNCATED, lambda p: _interlaced_alpha(p, missing=60)),
     Kind("animated.png", KEPT, two_frames("PNG")),
     Kind("icc broken.png", KEPT, lambda p: _rgb_png(p, chunk(b"iCCP", b"x\0\0broken"))),
     Kind("exif broken.png", KEPT, lambda p: _rgb_png(p, chunk(b"eXIf", b"broken"))),
     Kind("text bomb.png", KEPT, lambda p: _rgb_png(p, chunk(b"zTXt", b"x\0\0" + by_hand.zeros_deflated(1 << 26)))),
-    Kind("text bomb alpha.png", KEPT, lambda p: _with_text(with_alpha(p, "PNG", "RGBA"), 1 << 26)),
-    Kind("pieces of IDAT.png", KEPT, _pieces),
     Kind("wrong CRC of IHDR.png", UNREADABLE, lambda p: patched(encoded(p, "PNG"), 29, b"\0\0\0\0")),
-    Kind("wrong CRC of IDAT.png", KEPT, lambda p: _rgb_png(p, rows=b"")[:33] + chunk(b"IDAT", _idat(p), 1)
-         + chunk(b"IEND", b"")),
-    Kind("damaged.png", UNREADABLE, lambda p: _damaged(encoded(p, "PNG"))),
     Kind("cut.png", TRUNCATED, cut("PNG", 0.5)),
-    Kind("cut alpha.png", TRUNCATED, cut("PNG", 0.5, "RGBA")),
     Kind("cut in IHDR.png", UNREADABLE, lambda p: encoded(p, "PNG")[:20]),
     Kind("no IEND.png", KEPT, lambda p: encoded(p, "PNG")[:-12]),
-    Kind("half an IEND alpha.png", KEPT, lambda p: with_alpha(p, "PNG", "RGBA")[:-9]),
-    Kind("half an IDAT.png", KEPT, lambda p: encoded(p, "PNG")[:-12] + b"\0\0\x99\x99IDAThalf"),
     Kind("no IDAT.png", TRUNCATED, lambda p: encoded(p, "PNG")[:33] + chunk(b"IEND", b"")),
     Kind("missing rows.png", TRUNCATED, lambda p: _rgb_png(p, rows=by_hand.lines(p)[:109])),
-    Kind("all rows missing.png", TRUNCATED, lambda p: _rgb_png(p, rows=[])),
     Kind("half a row missing.png", TRUNCATED, lambda p: _rgb_png(p, rows=zlib.compress(
         b"".join(by_hand.lines(p))[:-250]))),
-    Kind("rows to spare.png", KEPT, lambda p: _rgb_png(p, rows=by_hand.lines(p) * 2)),
-    Kind("a bomb behind the rows.png", KEPT, lambda p: _rgb_png(p, rows=_deflated(by_hand.lines(p), 1 << 26))),
     Kind("a bomb behind the rows alpha.png", KEPT, lambda p: png(_deflated(
         by_hand.lines(np.dstack([p, np.full(p.shape[:2], 255, np.uint8)])), 1 << 26), 178, 218, 8, 6)),
     Kind("no such filter.png", UNREADABLE, lambda p: _rgb_png(p, rows=by_hand.lines(p, b"\x09"))),
-    Kind("no palette.png", UNREADABLE, lambda p: png(by_hand.lines(grey(p)), 178, 218, 8, 3)),
     Kind("no width.png", UNREADABLE, _header_png(0, 218, 8, 2, zlib.compress(b"\0"))),
     Kind("1 pixel.png", NO_FACE, lambda p: encoded(p[:1, :1], "PNG")),
     Kind("thin.png", NO_FACE, lambda p: encoded(np.zeros((1, 20000, 3), np.uint8), "PNG")),
@@ -298,15 +241,9 @@ def _gif_of_size(data: bytes, width: int, height: int, screen: bool = True) -> b
     return patched(patched(data, 6, size) if screen else data, frame, size)
 
 
-def _planar(p: np.ndarray) -> bytes:
-    planes = [np.ascontiguousarray(p[..., i]).tobytes() for i in range(3)]
-    return by_hand.tiff(178, 218, planes, bits=(8, 8, 8), photometric=2, samples=3, planar=2, rows=218)
-
-
 OTHERS = [
     Kind("plain.gif", KEPT, lambda p: encoded(palette(p), "GIF")),
     Kind("animated.gif", KEPT, two_frames("GIF")),
-    Kind("transparent.gif", KEPT, lambda p: encoded(palette(p), "GIF", transparency=254)),
     Kind("cut.gif", TRUNCATED, lambda p: encoded(palette(p), "GIF")[:9000]),
     Kind("no end.gif", KEPT, lambda p: encoded(palette(p), "GIF")[:-1]),
     Kind("bomb.gif", TOO_LARGE, lambda p: _gif_of_size(encoded(palette(p), "GIF"), 65000, 65000)),
@@ -314,41 +251,24 @@ OTHERS = [
     Kind("plain.webp", KEPT, as_file("WEBP")),
     Kind("alpha.webp", KEPT, lambda p: with_alpha(p, "WEBP", "RGBA")),
     Kind("animated.webp", KEPT, two_frames("WEBP")),
-    Kind("exif loops.webp", KEPT, as_file("WEBP", exif=by_hand.exif((0x8769, 4, 1, b"\x08"), next_ifd=8))),
     Kind("cut.webp", TRUNCATED, cut("WEBP", 0.5)),
     Kind("bomb.webp", TOO_LARGE, just(by_hand.webp_header(16384, 16384))),
-    Kind("bomb of a canvas.webp", TOO_LARGE, just(by_hand.webp_header(2**24, 255))),
     Kind("plain.avif", KEPT, as_file("AVIF")),
     Kind("cut.avif", TRUNCATED, cut("AVIF", 0.5)),
     Kind("phone.heic", UNREADABLE, just(by_hand.heic())),
     Kind("plain.bmp", KEPT, as_file("BMP")),
     Kind("1 bit.bmp", KEPT, lambda p: encoded(larger(p, 8), "BMP", "1")),
-    Kind("from the top.bmp", KEPT, lambda p: by_hand.bmp_of_size(encoded(p[::-1], "BMP"), 178, -218)),
     Kind("cut.bmp", TRUNCATED, cut("BMP", 0.5)),
     Kind("bomb.bmp", TOO_LARGE, lambda p: by_hand.bmp_of_size(encoded(p, "BMP"), 2**30, 2**30)),
     Kind("plain.tif", KEPT, as_file("TIFF")),
-    Kind("lzw.tif", KEPT, as_file("TIFF", compression="tiff_lzw")),
-    Kind("jpeg inside.tif", KEPT, as_file("TIFF", compression="jpeg")),
     Kind("fax.tif", KEPT, lambda p: encoded(larger(p, 8), "TIFF", "1", compression="group4")),
     Kind("cmyk.tif", KEPT, as_file("TIFF", "CMYK")),
     Kind("16 bits.tif", KEPT, lambda p: encoded(Image.fromarray(grey(p).astype(np.uint16) * 257), "TIFF")),
-    Kind("12 bits.tif", KEPT, lambda p: by_hand.tiff(178, 218, [by_hand.packed_12_bits(grey(p))], bits=12, rows=218)),
-    Kind("tiles.tif", KEPT, lambda p: by_hand.tiff(178, 218, by_hand.tiles(grey(p), 64), tile=64)),
-    Kind("planes.tif", KEPT, lambda p: _planar(p)),
-    Kind("pages.tif", KEPT, two_frames("TIFF")),
-    Kind("floats.tif", UNREADABLE, lambda p: by_hand.tiff(
-        178, 218, [grey(p).astype("<f4").tobytes()], bits=32, format=3)),
-    Kind("pages in a circle.tif", KEPT, lambda p: by_hand.tiff(178, 218, [grey(p).tobytes()], next_ifd=8, rows=218)),
     Kind("cut.tif", TRUNCATED, cut("TIFF", 0.5)),
-    Kind("missing strip.tif", TRUNCATED, lambda p: by_hand.tiff(178, 218, [grey(p)[:100].tobytes()], rows=100)),
-    Kind("bomb.tif", TOO_LARGE, just(by_hand.tiff(2**31, 2**31, [bytes(100)]))),
-    Kind("a million samples.tif", UNREADABLE, just(by_hand.tiff(178, 218, [bytes(100)], samples=65535))),
     Kind("text.ppm", KEPT, lambda p: b"P3 178 218 255\n" + " ".join(map(str, p.ravel())).encode()),
     Kind("floats.pnm", UNREADABLE, lambda p: b"Pf\n178 218\n-1.0\n" + grey(p).astype("<f4").tobytes()),
     Kind("cut.ppm", TRUNCATED, cut("PPM", 0.5)),
     Kind("empty.jpg", UNREADABLE, just(b"")),
-    Kind("1 byte.png", UNREADABLE, just(b"\x89")),
-    Kind("postscript.jpg", UNREADABLE, just(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n%%EOF\n")),
     Kind("jpeg 2000.jpg", UNREADABLE, lambda p: encoded(p, "JPEG2000")),
     Kind("a png.jpg", KEPT, as_file("PNG")),
     Kind("a webp.jpg", KEPT, as_file("WEBP")),

@@ -15,13 +15,9 @@ from tests.faces.supersample import psnr
 from tests.prep.fake import FakeDetector, run_chunk
 
 NOT_READ = {
-    "broken_data_stream.png": "truncated",
-    "decompression_bomb.gif": "too_large",
-    "negative_size.ppm": "unreadable",
-    "truncated_image.png": "truncated",
-    "ultrahdr.jpg": "truncated",
-    "zero_width.gif": "unreadable",
-}
+    "broken_data_stream.png": "truncated", "decompression_bomb.gif": "too_large", "negative_size.ppm": "unreadable",
+    "truncated_image.png": "truncated", "ultrahdr.jpg": "truncated", "zero_width.gif": "unreadable",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

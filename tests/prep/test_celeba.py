@@ -7,14 +7,11 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from facegan.faces.decode import Photo
 from facegan.prep.prepare import prepare
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
-from tests.faces.supersample import psnr, supersampled
 from tests.prep.outputs import digest, rows
 from tests.process_tree import ProcessTree
 
@@ -85,16 +82,3 @@ def test_other_libraries_read_the_shards(made: Path, tmp_path: Path) -> None:
     assert table[0]["png"].size == (64, 64)
     assert table[0]["json"]["path"] == rows(made)[0]["path"]
     gc.collect()
-
-
-def test_crops_match_their_json(made: Path, celeba: Path) -> None:
-    from facegan import FaceShards
-
-    faces = FaceShards(made)
-    with tarfile.open(celeba) as tar:
-        for i in np.linspace(0, len(faces) - 1, 50).astype(int):
-            pixels, meta = faces[int(i)]
-            file = tar.extractfile(f"img_align_celeba/{meta['path']}")
-            assert file is not None
-            photo = Photo(file.read()).pixels()
-            assert psnr(pixels, supersampled(photo, np.array(meta["quad"]), 64)) >= 30

@@ -55,14 +55,6 @@ def test_changed_file_invalidates_chunk(tmp_path: Path) -> None:
     assert committed(tmp_path, 7, "inputs") is None
 
 
-def test_empty_chunk_has_no_shard(tmp_path: Path) -> None:
-    run(tmp_path)
-    done = run(tmp_path, faces=0)
-    assert done.shard is None
-    assert not (tmp_path / "000007.tar").exists()
-    assert committed(tmp_path, 7, "inputs") == done
-
-
 def test_rows_become_the_table(tmp_path: Path) -> None:
     run(tmp_path)
     table = in_shard(read_rows(rows_path(tmp_path, 7)), "train", "train-000002.tar")

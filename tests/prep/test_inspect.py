@@ -65,7 +65,6 @@ def test_original_is_read_from_its_new_folder(out: Path, photos: Path, tmp_path:
     data = (photos / "faces/2.jpg").read_bytes()
     for source in (photos, photos / "faces", photos.parent):
         assert read_original(out, "2.jpg", str(source)) == data
-    assert read_original(out, "2.jpg", str(tmp_path)) is None
     assert read_original(out, "2.jpg", str(tmp_path / "nowhere")) is None
 
 
@@ -141,8 +140,7 @@ def row_of(out: Path, name: str) -> dict[str, Any]:
 
 
 def test_rejected_photo_is_drawn_with_box(rejects: tuple[Path, Path], tmp_path: Path) -> None:
-    _, out = rejects
-    plot = tmp_path / "one.png"
+    out, plot = rejects[1], tmp_path / "one.png"
     done = facegan("inspect", out, "Äpfel\tт 漢.png", "--plot", plot, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     row = json.loads(done.stdout)
@@ -179,20 +177,6 @@ def test_moved_or_changed_reject_is_reported(rejects: tuple[Path, Path], tmp_pat
         draw_rejected(out, row, str(tmp_path), 0.5)
     shutil.copy(photos / "hills.png", tmp_path / "hills.png")
     assert draw_rejected(out, row, str(tmp_path), 0.5).shape[2] == 3
-
-
-def test_preview_names_rejects(rejects: tuple[Path, Path], tmp_path: Path) -> None:
-    """Another name changes the picture below the thumbnails, and nowhere else."""
-    photos, out = rejects
-    renamed = tmp_path / "photos"
-    shutil.copytree(photos, renamed)
-    (renamed / "hills.png").rename(renamed / "vales.png")
-    prepare(renamed, tmp_path / "out", PrepConfig(), workers=0)
-    before, after = (cv2.imread(str(folder / "preview.png")) for folder in (out, tmp_path / "out"))
-    assert before is not None
-    assert after is not None
-    changed = np.nonzero((before != after).any(axis=(1, 2)))[0]
-    assert 8 <= len(changed) < 20  # one line of text
 
 
 def test_text_is_legible_and_fitted() -> None:

@@ -46,9 +46,7 @@ def test_reasons_come_by_frequency() -> None:
         ("off_edge", {}, "more than 20% of the crop .* A higher --max-outside keeps more.$"),
         ("off_edge", {"margin": 1.5}, "smaller --margin"),
         ("blurry", {"min_sharpness": 40}, "less sharp than 40. A lower --min-sharpness"),
-        ("duplicate", {}, "--dedup off"),
         ("unreachable", {}, "--repair"),
-        ("crashed", {}, "--repair"),
     ],
 )
 def test_each_reason_has_a_remedy(reason: str, settings: dict, said: str) -> None:

@@ -89,11 +89,6 @@ def test_additions_and_repairs_stay_grey(idx: Path, out: Path, tmp_path: Path) -
         prepare(idx, copy, PLAIN)
 
 
-def test_only_one_or_three_channels() -> None:
-    with pytest.raises(SettingsError, match=r"--channels 2 is not available. Choose 1 or 3\."):
-        PrepConfig.of({"channels": 2})
-
-
 @pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_verify_finds_other_channels(tmp_path: Path, channels: int, image_format: str) -> None:

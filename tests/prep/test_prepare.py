@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -215,7 +213,6 @@ def test_other_settings_need_force(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "data"),
     [("photos.parquet", b"damaged"), ("dataset.json", b"damaged"),
-     (".facegan/journal.json", b'[["../victim.txt", "../moved.txt"]]'),
      (".facegan/journal.json", b'{"files": {"dataset.json": "../victim.txt"}, "remove": [], "clear": "chunks"}'),
      (".facegan/journal.json", b'{"files": {}, "remove": ["../victim.txt"], "clear": "chunks"}')],
 )  # fmt: skip
@@ -265,7 +262,7 @@ def test_invalid_models_are_refused(
     out, own = tmp_path / "out", tmp_path / "own.tflite"
     own.write_text("not a model")
     with pytest.raises(ModelError, match=r"own\.tflite"):
-        prepare(portraits, out, model=own, workers=1)
+        prepare(portraits, out, model=own, workers=0)
     fake = tmp_path / "models" / "face_detection_short_range.tflite"
     fake.parent.mkdir()
     fake.write_bytes(b"altered")
@@ -284,33 +281,19 @@ def test_unwritable_folder_is_named(tmp_path: Path) -> None:
         prepare(write_photos(tmp_path / "photos", 1), "/proc/facegan-test/out", TINY, workers=0)
 
 
-def test_prep_needs_no_torch(portraits: Path, models: Path, tmp_path: Path) -> None:
-    code = f"""
-import sys
-from facegan.prep.prepare import prepare
-kept = prepare({str(portraits)!r}, {str(tmp_path / "out")!r}, workers=0, limit=2).kept
-sys.exit(kept != 2 or "torch" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_cards_follow_the_dataset(tmp_path: Path) -> None:
     """They are rewritten by an addition, keep the terms of CelebA, and are replaced by --force."""
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for i in range(5):
         (photos / f"{170_000 + i:06d}.jpg").write_bytes(photo(178, 218, seed=i))
-    for count, more in ((5, "a.jpg"), (6, "b.jpg")):
-        prepare(photos, out, TINY, workers=0)
-        assert DatasetInfo.read(out).data_set == "celeba-aligned"
-        assert f"{count} of 202,599 photographs" in (out / "README.md").read_text(encoding="utf-8")
-        index = json.loads((out / "index-train.json").read_bytes())
-        timm = json.loads((out / "_info.json").read_bytes())
-        croissant = json.loads((out / "croissant.json").read_bytes())
-        tars = [file for file in croissant["distribution"] if file["encodingFormat"] == "application/x-tar"]
-        assert sum(shard["nsamples"] for shard in index["shardlist"]) == count
-        assert (timm["splits"]["train"]["num_samples"], len(tars)) == (count, len(list(out.glob("*.tar"))))
-        (photos / more).write_bytes(photo(178, 218, seed=99))
+    prepare(photos, out, TINY, workers=0, limit=4)
+    prepare(photos, out, TINY, workers=0)
+    assert DatasetInfo.read(out).data_set == "celeba-aligned"
+    assert "5 of 202,599 photographs" in (out / "README.md").read_text(encoding="utf-8")
+    index = json.loads((out / "index-train.json").read_bytes())
+    assert sum(shard["nsamples"] for shard in index["shardlist"]) == 5
+    assert json.loads((out / "_info.json").read_bytes())["splits"]["train"]["num_samples"] == 5
     (out / "index-val.json").write_text("stale")
     (out / "notes.md").write_text("mine")
     prepare(write_photos(tmp_path / "other", 2), out, TINY, force=True, workers=0)

@@ -21,7 +21,6 @@ from facegan.shards.images import decode_image
 from facegan.shards.inspect import extract
 from facegan.shards.query import Where
 from facegan.shards.verify import verify
-from facegan.stream import FaceShards
 from tests.cli.run import facegan
 from tests.shards.made import Made, flip, make_dataset, members
 
@@ -94,18 +93,13 @@ def test_samples_are_copied_byte_for_byte(out: Path, tmp_path: Path) -> None:
     assert new.stat().st_mode & 0o777 == out.stat().st_mode & 0o777
 
 
-def test_selection_is_reproducible_and_selectable(out: Path, dataset: Path, tmp_path: Path) -> None:
-    a, b = tmp_path / "a", tmp_path / "b"
-    for new in (a, b):
-        selected([out], new, where="score > 0.6")
-    assert {path.name: path.read_bytes() for path in a.iterdir()} == {
-        path.name: path.read_bytes() for path in b.iterdir()
-    }
-    assert selected([a], tmp_path / "c", where="score > 0.8") == ["07", "08", "09", "v1"]
-    faces = FaceShards(a)
-    assert (len(faces), faces[0][0].shape) == (8, (64, 64, 3))
-    select([dataset], tmp_path / "all")
-    assert DatasetInfo.read(tmp_path / "all").fingerprint == DatasetInfo.read(dataset).fingerprint
+def test_selection_is_reproducible_and_selectable(out: Path, tmp_path: Path) -> None:
+    files = []
+    for new in (tmp_path / "a", tmp_path / "b"):
+        select([out], new, SelectConfig(where="score > 0.6"))
+        files.append({path.name: path.read_bytes() for path in new.iterdir() if path.is_file()})
+    assert files[0] == files[1]
+    assert selected([tmp_path / "a"], tmp_path / "c", where="score > 0.8") == ["07", "08", "09", "v1"]
 
 
 def test_smaller_size_averages_faces(out: Path, tmp_path: Path) -> None:
@@ -187,14 +181,6 @@ def test_flipped_bits_are_found(out: Path, tmp_path: Path, name: str, at: int) -
     assert list(tmp_path.iterdir()) == [copy]
 
 
-def test_only_read_shards_are_compared(out: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(out, tmp_path / "copy")
-    flip(copy / "train-000001.tar", 700)
-    assert select([copy], tmp_path / "new", SelectConfig(limit=4)).samples == 4  # all of the first shard
-    with pytest.raises(DatasetError, match=r"train-000001.tar was altered"):
-        select([copy], tmp_path / "other", SelectConfig(limit=5))
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -220,12 +206,6 @@ def test_only_read_shards_are_compared(out: Path, tmp_path: Path) -> None:
 def test_invalid_conditions_are_refused(text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         Where(text)
-
-
-def test_condition_failing_on_a_row_is_reported(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"Could not convert string '00\.jpg'"):
-        select([out], tmp_path / "new", SelectConfig(where="path::int > 3"))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_select_command(out: Path, tmp_path: Path) -> None:

@@ -274,15 +274,3 @@ def test_disk_too_small_to_unpack_is_reported(portraits: Path, small_disk: Path,
     with pytest.raises(DiskError, match=rf"The disk of {out} is full \(1.5 MB are needed\)"):
         prepare(tmp_path / "photos.tar.gz", out, CONFIG, workers=0)
     assert not list((out / ".facegan").rglob("*.tar*"))
-
-
-@pytest.mark.slow
-def test_temporary_folder_too_small_is_reported(
-    portraits: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(small_disk))
-    with many(portraits, 500_000, tmp_path) as family:
-        code, errors = family.end(60)
-    assert code == 1, errors
-    assert f"the folder for temporary files, {small_disk} (" in errors
-    assert "TMPDIR=FOLDER" in errors
