@@ -177,7 +177,7 @@ def test_more_photos_than_bytes_are_refused(tmp_path: Path) -> None:
 
 def test_false_idx_headers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(3, 2, bytes(11))))
-    refused(tmp_path / "train-images-idx3-ubyte.gz", "is incomplete")
+    refused(tmp_path / "train-images-idx3-ubyte.gz", "is damaged")
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(3, 2, bytes(12)))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1)) + b"\x7f\xff\xff\xff")
     with pytest.raises(SourceError, match="2,147,483,647 labels for 3 photographs"):
