@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from facegan import system
 from facegan.config import PrepConfig
 from facegan.config.resources import count_or_none
@@ -34,8 +36,16 @@ from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.prep.storage import OutputStore
 from facegan.remote import MOST_REQUESTS, as_source_error, is_url
 from facegan.shards.checksums import check_photos, size_error
-from facegan.shards.format import PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, STATE_FOLDER, DatasetInfo, readable_path
-from facegan.shards.photos import SCHEMA, read_in_pieces, read_known
+from facegan.shards.format import (
+    DATASET_FILE,
+    PHOTO_SUFFIXES,
+    PHOTOS_FILE,
+    SPLITS,
+    STATE_FOLDER,
+    DatasetInfo,
+    readable_path,
+)
+from facegan.shards.photos import SCHEMA, read_columns
 
 _RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
 _HASHED_AT_ONCE = 2_000  # photographs
@@ -66,11 +76,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """A chunk to make: its photographs by first name and number, and the digest of its inputs."""
+    """A chunk to make: its photographs by first row and number, and the digest of its inputs."""
 
     number: int
     split: str
-    first: bytes
+    first: int
     photos: int
     bytes: int
     inputs: str
@@ -109,7 +119,7 @@ class Plan:
 
     def work(self, chunk: ChunkPlan) -> ChunkWork:
         if self.rebuild:
-            photos = self.index.photos_for_repair(chunk.number, chunk.split)
+            photos = self.index.photos_for_repair(chunk.split, chunk.first, chunk.photos)
         else:
             photos = self.index.photos(chunk.split, chunk.first, chunk.photos)
         items = (Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos)
@@ -121,7 +131,6 @@ def list_photographs(inputs: Inputs) -> PhotoIndex:
     """All photographs of the source; raises SourceError if it has none or cannot be reached."""
     index = PhotoIndex(inputs.source)
     if not len(index):
-        index.close()
         others = ", ".join(f"{count:,} {shown(suffix)}" for suffix, count in index.ignored.most_common(5))
         broken = index.ignored.names.get(BROKEN_LINK)
         raise SourceError(
@@ -168,12 +177,10 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
         or request.photos.limit is not None
         or not index.matches(existing.totals.photos, existing.fingerprint)
     ):
-        index.sort(request.photos.limit)
+        if request.photos.limit is not None:
+            index.limit(request.photos.limit)
         if existing:
-            index.add_existing(read_known(out / PHOTOS_FILE))
-        index.set_root(existing=existing is not None)
-        if existing:
-            index.exclude_existing()
+            index.set_known(read_columns(out / PHOTOS_FILE, ["path", "bytes"]))
             if changed := index.changed():
                 path, then, now = changed
                 raise DatasetError(
@@ -187,7 +194,9 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, as_source_error(where):
                 with source_errors(where):
                     readable = inputs.source.unpacked(Path(folder))
-                duplicates = _mark_duplicates(readable, index, threads, request.photos.fetch_ahead)
+                hashes = _hash_photos(readable, index, threads, request.photos.fetch_ahead)
+            known = read_columns(out / PHOTOS_FILE, ["sha256"])["sha256"].to_pylist() if existing else []
+            duplicates = index.mark_duplicates(hashes, (bytes.fromhex(text) for text in known if text))
     versions = library_versions()
     chunks = tuple(_cut_chunks(index, config.shard_size, [inputs.settings, {**versions, "source": " ".join(digests)}]))
     for entry in existing.shards if existing and chunks else ():
@@ -244,17 +253,17 @@ def _cut_chunks(index: PhotoIndex, shard_size: int, facts: list[dict[str, Any]])
     for split in SPLITS:
         photos = index.photos(split)
         while batch := list(itertools.islice(photos, shard_size)):
-            yield _plan_chunk(next(numbers), split, batch, facts)
+            yield _plan_chunk(next(numbers), batch[0].row, batch, facts)
 
 
-def _plan_chunk(number: int, split: str, photos: list[IndexedPhoto], facts: list[dict[str, Any]]) -> ChunkPlan:
+def _plan_chunk(number: int, first: int, photos: list[IndexedPhoto], facts: list[dict[str, Any]]) -> ChunkPlan:
     """``facts``, settings and versions, decide the chunk's bytes together with the photographs."""
     digest = hashlib.sha256(json.dumps([*facts, SCHEMA.names], sort_keys=True).encode())
     for photo in photos:
         fields = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.is_duplicate, photo.attributes]
         digest.update(json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape"))
     size = sum(photo.entry.size for photo in photos)
-    return ChunkPlan(number, split, photos[0].entry.name, len(photos), size, digest.hexdigest())
+    return ChunkPlan(number, photos[0].split, first, len(photos), size, digest.hexdigest())
 
 
 def _plan_repair(
@@ -268,9 +277,10 @@ def _plan_repair(
     sizes = [chunk.photos for chunk in existing.chunks]
     if sum(sizes) != existing.totals.photos:
         raise DatasetError(f"{out} was selected from other datasets and cannot be repaired. Select it again.")
-    index.sort()
-    index.add_existing(read_known(photos))
-    index.set_root(existing=True)
+    known = read_columns(photos, ["path", "bytes", "reason"])
+    if len(known) != sum(sizes):
+        raise DatasetError(f"{photos} has {len(known):,} rows; {DATASET_FILE} counts {sum(sizes):,} photographs.")
+    index.set_known(known)
     _set_attributes(index, inputs)
     damaged = set()
     for entry in existing.shards:
@@ -281,20 +291,20 @@ def _plan_repair(
             console.note(f"{entry.name} {'is missing' if is_missing else 'was altered'}. Rebuilding it.")
     versions = library_versions()
     rebuild: dict[int, ChunkPlan] = {}
-    for number, (chunk, table) in enumerate(zip(existing.chunks, read_in_pieces(photos, sizes), strict=True)):
-        reasons = table["reason"].to_pylist()
+    starts = itertools.accumulate(sizes, initial=0)
+    for number, (chunk, start) in enumerate(zip(existing.chunks, starts, strict=False)):
+        reasons = known["reason"].slice(start, chunk.photos).to_pylist()
         retried = sum(reason in _RETRIED for reason in reasons)
         if chunk.shard not in damaged and not retried:
             continue
         if retried:
             console.note(f"Retrying {retried:,} photographs of {chunk.shard or f'chunk {number}'}.")
-        rows = zip(table["path"].to_pylist(), [reason == "duplicate" for reason in reasons], strict=True)
-        if missing := index.select_for_repair(number, rows):
+        if missing := index.missing_for_repair(start, chunk.photos):
             raise DatasetError(
                 f"{shown(missing)} is missing from the source, and {chunk.shard or out} cannot be rebuilt without it."
             )
-        items = list(index.photos_for_repair(number, chunk.split))
-        rebuild[number] = _plan_chunk(number, chunk.split, items, [inputs.settings, versions])
+        items = list(index.photos_for_repair(chunk.split, start, chunk.photos))
+        rebuild[number] = _plan_chunk(number, start, items, [inputs.settings, versions])
     if not rebuild:
         console.note(f"{store.where} needs no repair.")
     return Plan(
@@ -374,19 +384,22 @@ def _by_source(path: bytes, part: str) -> str:
 # --dedup exact: every new photograph is read and hashed before the first chunk is made.
 
 
-def _mark_duplicates(source: Source, index: PhotoIndex, threads: int, fetch_ahead: int) -> int:
-    """Hash every new photograph (most of the time is the disk's or a network's), and mark those that came before."""
+def _hash_photos(source: Source, index: PhotoIndex, threads: int, fetch_ahead: int) -> np.ndarray:
+    """SHA-256 of every new photograph as [photographs in the index, 32] uint8; zeros where it is not new or unreadable.
+
+    Most of the time is the disk's or a network's.
+    """
     # Ctrl-C must not find this thread inside a future's lock, which it would leave locked: these queues are in C.
     todo: queue.SimpleQueue[list[IndexedPhoto] | None] = queue.SimpleQueue()
-    checksums: queue.SimpleQueue[tuple[bytes, str]] = queue.SimpleQueue()
-    stopped = threading.Event()
+    checksums: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+    stopped, digests = threading.Event(), np.zeros((len(index), 32), np.uint8)
 
     def work(reader: Reader) -> None:
         while (photos := todo.get()) is not None:
             schedule(reader, (photo.entry for photo in photos if photo.entry.size <= MAX_BYTES))
             for photo in photos:
                 if not stopped.is_set():
-                    checksums.put((photo.entry.name, _sha256(photo, reader)))
+                    checksums.put((photo.row, _sha256(photo, reader)))
         with contextlib.suppress(OSError):
             reader.close()
 
@@ -405,7 +418,9 @@ def _mark_duplicates(source: Source, index: PhotoIndex, threads: int, fetch_ahea
             while batch := list(itertools.islice(photos, _HASHED_AT_ONCE)):
                 for start in range(0, len(batch), at_once):
                     todo.put(batch[start : start + at_once])
-                index.set_checksums(checksums.get() for _ in batch)
+                for _ in batch:
+                    row, digest = checksums.get()
+                    digests[row] = np.frombuffer(digest, np.uint8)
     finally:
         stopped.set()
         for _ in pool:
@@ -413,14 +428,14 @@ def _mark_duplicates(source: Source, index: PhotoIndex, threads: int, fetch_ahea
         end = time.monotonic() + _LAST_SECONDS
         for thread in pool:
             thread.join(max(0.0, end - time.monotonic()))  # one that waits for a silent server ends with the process
-    return index.mark_duplicates()
+    return digests
 
 
-def _sha256(photo: IndexedPhoto, reader: Reader) -> str:
-    """Empty where the photograph cannot be read: its chunk finds out why."""
+def _sha256(photo: IndexedPhoto, reader: Reader) -> bytes:
+    """Zeros where the photograph cannot be read: its chunk finds out why."""
     if photo.entry.size > MAX_BYTES:
-        return ""
+        return bytes(32)
     try:
-        return hashlib.sha256(reader.read(photo.entry)).hexdigest()
+        return hashlib.sha256(reader.read(photo.entry)).digest()
     except Exception:
-        return ""
+        return bytes(32)

@@ -112,10 +112,10 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
     inputs = Inputs(request)
     with (
         open_store(os.fspath(request.out), request.force) as store,
-        contextlib.closing(list_photographs(inputs)) as index,
         disk_errors(store.folder),
         contextlib.ExitStack() as engine,  # closing it takes a while, and the end of the dataset need not wait for it
     ):
+        index = list_photographs(inputs)
         if request.force:
             (store.folder / JOURNAL_FILE).unlink(missing_ok=True)
         store.replay()
@@ -153,7 +153,8 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
 def plan_prepare(request: PrepareRequest) -> PrepPlan:
     """What `run_prepare` would do. Touches nothing; raises the same errors."""
     inputs = Inputs(request, is_dry=True)
-    with open_read_only(os.fspath(request.out)) as store, contextlib.closing(list_photographs(inputs)) as index:
+    index = list_photographs(inputs)
+    with open_read_only(os.fspath(request.out)) as store:
         plan = make_plan(inputs, index, store, Console(quiet=True), threads=0)
     seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), request.settings, inputs.workers)
     return PrepPlan(

@@ -74,10 +74,9 @@ def _holds_null(column: pa.Array) -> bool:
     return column.null_count > 0 or (pa.types.is_list(column.type) and column.flatten().null_count > 0)
 
 
-def read_known(path: Path) -> Iterator[tuple[str, int, str]]:
-    """Path, size in bytes and SHA-256 of every photograph in the dataset."""
-    for batch in read_batches(path, ["path", "bytes", "sha256"]):
-        yield from zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True)
+def read_columns(path: Path, columns: list[str]) -> pa.Table:
+    """Columns of every photograph in the dataset."""
+    return pa.Table.from_batches(read_batches(path, columns))
 
 
 def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:

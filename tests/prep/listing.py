@@ -41,12 +41,10 @@ class Listing:
 
     def __init__(self, where: Path | str, leave_out: Path | None = None) -> None:
         self.source = open_source(str(where), leave_out)
-        with contextlib.closing(PhotoIndex(self.source)) as index:
-            if len(index):
-                index.set_root(existing=False)
-            index.split_by(lambda path, part: "train")
-            self.entries: list[Entry] = [photo.entry for photo in index.photos("train")]
-            self.ignored = index.ignored
+        index = PhotoIndex(self.source)
+        index.split_by(lambda path, part: "train")
+        self.entries: list[Entry] = [photo.entry for photo in index.photos("train")]
+        self.ignored = index.ignored
 
     def read(self) -> dict[bytes, bytes]:
         with tempfile.TemporaryDirectory() as folder:
