@@ -20,7 +20,7 @@ from pathlib import Path
 from facegan.errors import WebPackageError
 from facegan.files import make_folder, packaged, parse_toml, sha256_file, user_cache, write_bytes
 
-VENDOR = Path(__file__).parent / "report" / "page" / "laid"  # filled when facegan is built
+VENDOR = Path(__file__).parent / "report" / "page" / "vendored"  # filled when facegan is built
 _MAX_BYTES = 64 << 20  # of one file
 _TIMEOUT_SECONDS = 600
 # npm would wait for minutes if there is no network.

@@ -20,8 +20,8 @@ def test_the_wheel_carries_its_data_and_works_elsewhere(tmp_path: Path) -> None:
     assert {"facegan/py.typed", "facegan/cli/app.py"} <= set(names)
     assert {f"facegan/_data/manifests/{name}.toml" for name in ("models", "celeba-aligned", "mnist")} <= set(names)
     assert {f"facegan/_data/pipelines/{name}.toml" for name in ("smoke", "own-photos")} <= set(names)
-    laid = {f"facegan/report/page/laid/{name}" for name in ("uPlot.iife.min.js", "uPlot.min.css", "LICENSE")}
-    assert laid | {f"facegan/report/page/{name}" for name in ("run.html", "page.css", "charts.js")} <= set(names)
+    vendored = {f"facegan/report/page/vendored/{name}" for name in ("uPlot.iife.min.js", "uPlot.min.css", "LICENSE")}
+    assert vendored | {f"facegan/report/page/{name}" for name in ("run.html", "page.css", "charts.js")} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "manifests/", "pipelines/"))]
     elsewhere = tmp_path / "elsewhere"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(elsewhere), str(wheel)]

@@ -40,7 +40,7 @@ def report(
     explore = ReportConfig.of(overrides).explore
     target = out or report_path(run, explore)
     check_report_path(target, explore)
-    from facegan.recipes.baseline import recipe_of_run
+    from facegan.recipes.recipe import recipe_of_run
     from facegan.report.runs import read_run
 
     read = read_run(run)

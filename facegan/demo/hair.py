@@ -26,10 +26,9 @@ def _hairline(s: Scene) -> Floats:
     """From image-left to image-right: (N, 2) head units."""
     p = s.person
     if p.style in ("parted", "swept", "bob"):
-        x = abs(p.parting)
-        drop = 0.12 if p.style == "parted" else 0.5
-        line = [(-0.99, drop), (-0.92, -0.2), (-0.76, -0.58), (-0.3, -0.76), (x - 0.07, -0.92), (x + 0.07, -0.92),
-                (0.66, -0.78), (0.87, -0.38), (0.95, 0.0), (0.99, drop)]  # fmt: skip
+        x, drop = abs(p.parting), 0.12 if p.style == "parted" else 0.5
+        line = [(-0.99, drop), (-0.92, -0.2), (-0.76, -0.58), (-0.3, -0.76), (x - 0.07, -0.92), (x + 0.07, -0.92)]
+        line += [(0.66, -0.78), (0.87, -0.38), (0.95, 0.0), (0.99, drop)]
         return open_curve(line if p.parting > 0 else mirrored(line))
     half = _HAIRLINES[_LINE_OF.get(p.style, "crop")]
     line = open_curve(np.concatenate([mirrored(half[1:]), half]))
@@ -57,8 +56,7 @@ def _combed(s: Scene, inner: Floats, outer: Floats, count: int) -> Floats:
     """Strands that run along a band of hair, between its inner and outer edge: (count, 19, 2) head units."""
     at = np.linspace(0, 1, 4)
     share = s.rng.uniform(0.02, 0.98, (count, 1)) + 0.12 * (at - 0.5) * s.rng.normal(size=(count, 1))
-    start, length = s.rng.uniform(0, 0.7, (count, 1)), s.rng.uniform(0.25, 0.6, (count, 1))
-    where = np.minimum(start + length * at, 1)
+    where = np.minimum(s.rng.uniform(0, 0.7, (count, 1)) + s.rng.uniform(0.25, 0.6, (count, 1)) * at, 1)
     low, high = resampled(inner, where), resampled(outer, where)
     return open_curve(low + (high - low) * share[..., None])
 
@@ -76,8 +74,7 @@ def _upwards(s: Scene, line: Floats, rim: Floats, count: int) -> Floats:
 
 def _ramp(x: Floats) -> Floats:
     """From 0 to 1, smoothly."""
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+    return (x := np.clip(x, 0, 1)) * x * (3 - 2 * x)
 
 
 def _fall(s: Scene) -> tuple[Floats, Floats]:
@@ -94,38 +91,34 @@ def _fall(s: Scene) -> tuple[Floats, Floats]:
 
 def _paint_strands(s: Scene, strands: Floats, within: Mask) -> None:
     dark = len(strands) * 5 // 9
-    s.canvas.shade(s.canvas.strokes(strands[:dark], s.px(0.026), s.px(0.016), within), _DARKER, 0.5)
-    s.canvas.shade(s.canvas.strokes(strands[dark:], s.px(0.02), s.px(0.014), within), _LIGHTER, 0.45)
+    s.shade(strands[:dark], 0.016, _DARKER, 0.5, within=within, stroke=0.026)
+    s.shade(strands[dark:], 0.014, _LIGHTER, 0.45, within=within, stroke=0.02)
 
 
 def paint_hair_behind(s: Scene) -> None:
     """Long hair behind the neck; an afro or a bun behind the skull."""
-    p, canvas = s.person, s.canvas
+    p = s.person
     if p.style in _FALLING:
         right, _ = _fall(s)
-        tip = right[-1] + [(-0.1, 0.05), (-0.5, 0.07)]
-        right = np.concatenate([right, tip])
-        edge = closed_curve(np.concatenate([_rim(s)[4:11], right, mirrored(right)]))
-        mask = canvas.shape(s.pose.place(edge, -0.1), s.px(0.02))
-        canvas.lay(mask, s.hair, gain=0.68)
-        right = right[1:8]
+        whole = np.concatenate([right, right[-1] + [(-0.1, 0.05), (-0.5, 0.07)]])
+        edge = closed_curve(np.concatenate([_rim(s)[4:11], whole, mirrored(whole)]))
+        mask = s.lay(s.pose.place(edge, -0.1), 0.02, s.hair, gain=0.68)
+        right = right[1:]
         inner = np.stack([np.full(len(right), 0.15), right[:, 1]], axis=1)
         strands = np.concatenate([_combed(s, inner, right, 18), _combed(s, inner, right, 18) * (-1, 1)])
         _paint_strands(s, s.pose.place(strands[s.rng.permutation(36)], -0.1), mask)
     elif p.style == "bun":
         x, y = 0.1 * p.parting, -1.43 - p.hair_volume
-        mask = canvas.shape(s.pose.place(ellipse(x, y, 0.36, 0.32), -0.2), s.px(0.02))
-        canvas.lay(mask, s.hair, gain=0.9)
+        mask = s.lay(s.pose.place(ellipse(x, y, 0.36, 0.32), -0.2), 0.02, s.hair, gain=0.9)
         rings = [ellipse(x + 0.03, y + 0.02, r, 0.8 * r, 0.4)[2:20] for r in (0.29, 0.22, 0.15, 0.08)]
-        turns = s.pose.place(np.stack(rings), -0.2)
-        canvas.shade(canvas.strokes(turns, s.px(0.022), s.px(0.016), mask), _DARKER, 0.5)
+        s.shade(s.pose.place(np.stack(rings), -0.2), 0.016, _DARKER, 0.5, within=mask, stroke=0.022)
     elif p.style == "afro":
         _paint_curls(s, 1.22 + 0.9 * p.hair_volume, 1.48 + 0.8 * p.hair_volume, -0.2, None)
 
 
 def _paint_curls(s: Scene, side: float, top: float, depth: float, line: Floats | None) -> None:
     """Curls around the skull, or over it and down to the hairline ``line``."""
-    canvas, count = s.canvas, 34 if line is None else 18
+    count = 34 if line is None else 18
     t = np.linspace(2 * math.pi, 0, count, endpoint=False) if line is None else np.linspace(math.pi, 0, count)
     radius = 1 + np.where(np.arange(count) % 2 == 0, 0.035, -0.012) + s.rng.normal(0, 0.012, count)
     cloud = np.stack([side * radius * np.cos(t), -0.2 - (top - 0.2) * radius * np.sin(t)], axis=1)
@@ -133,52 +126,44 @@ def _paint_curls(s: Scene, side: float, top: float, depth: float, line: Floats |
     if line is not None:
         wavy = line[::-4] + s.rng.uniform(-0.02, 0.03, (len(line[::-4]), 2))
         outline = np.concatenate([outline, s.on_face(wavy)])
-    mask = canvas.shape(closed_curve(outline), s.px(0.03))
-    canvas.lay(mask, s.hair, gain=0.85 if line is None else 1.0)
-    low, high = outline.min(axis=0), outline.max(axis=0)
-    centres = s.rng.uniform(low, high, (170, 2))
+    mask = s.lay(closed_curve(outline), 0.03, s.hair, gain=0.85 if line is None else 1.0)
+    centres = s.rng.uniform(outline.min(axis=0), outline.max(axis=0), (170, 2))
     turns = s.rng.uniform(0, 2 * math.pi, (170, 1)) + np.linspace(0, 4.2, 7)
     curls = centres[:, None] + np.stack([np.cos(turns), np.sin(turns)], axis=-1) * s.px(0.055)
-    canvas.shade(canvas.strokes(curls[:95], s.px(0.03), s.px(0.016), mask), _DARKER, 0.5)
-    canvas.shade(canvas.strokes(curls[95:], s.px(0.02), s.px(0.012), mask), (1.4, 1.36, 1.32), 0.4)
+    s.shade(curls[:95], 0.016, _DARKER, 0.5, within=mask, stroke=0.03)
+    s.shade(curls[95:], 0.012, (1.4, 1.36, 1.32), 0.4, within=mask, stroke=0.02)
 
 
 def paint_hair_before(s: Scene) -> None:
     """Hair over the skull, its shadow on the forehead, and locks next to the face."""
-    p, canvas = s.person, s.canvas
+    p = s.person
     if p.style == "bald":
         return
     line, rim = _hairline(s), _rim(s)
     outline = np.concatenate([open_curve(s.pose.place(rim)), s.on_face(line)[::-1]])
-    shadow = canvas.shape(np.add(outline, (-s.px(0.05) * s.light.x, s.px(0.06))), s.px(0.06), s.head)
-    canvas.shade(shadow, SHADOW, 0.65)
+    s.shade(np.add(outline, (-s.px(0.05) * s.light.x, s.px(0.06))), 0.06, SHADOW, 0.65)
     if p.style in ("curls", "afro"):
         _paint_curls(s, 1.06 + 0.3 * p.hair_volume, 1.36 + 0.6 * p.hair_volume, 0.0, line)
         return
-    mask = canvas.shape(outline, s.px(0.032 if p.style in ("crop", "receding") else 0.02))
-    canvas.lay(mask, s.hair, 0.92 if p.style in ("crop", "receding") else 1.0)
-    if p.style in ("crop", "quiff", "receding", "fringe", "bangs", "bun"):
-        strands = _upwards(s, line, rim, 64)
+    is_short = p.style in ("crop", "receding")
+    mask = s.lay(outline, 0.032 if is_short else 0.02, s.hair, 0.92 if is_short else 1.0)
+    if is_short or p.style in ("quiff", "fringe", "bangs", "bun"):
+        _paint_strands(s, _upwards(s, line, rim, 64), mask)
     else:
         band = _combed(s, line, rim, 54)
-        strands = 0.5 * (s.on_face(band) + s.pose.place(band))
-    _paint_strands(s, strands, mask)
-    if p.style in _FALLING:
-        for side in (-1, 1):
-            _paint_lock(s, side)
+        _paint_strands(s, 0.5 * (s.on_face(band) + s.pose.place(band)), mask)
+    for side in (-1, 1) if p.style in _FALLING else ():
+        _paint_lock(s, side)
 
 
 def _paint_lock(s: Scene, side: int) -> None:
     """Hair next to the cheek, in front of the ear."""
-    canvas = s.canvas
     outer, wave = _fall(s)
     y = outer[:, 1]
     inner = np.stack([0.8 + 0.13 * _ramp((y + 0.75) / 0.8) - 0.08 * _ramp((y - 0.4) / 0.6) + wave, y], axis=1)
     inner, outer = inner * (side, 1), outer * (side, 1)
     tip = (inner[-1:] + outer[-1:]) / 2 + (0, 0.06)
     points = s.pose.place(closed_curve(np.concatenate([inner, tip, outer[::-1]])), 0.08)
-    shadow = canvas.shape(np.add(points, (-side * s.px(0.05), s.px(0.02))), s.px(0.05), s.head)
-    canvas.shade(shadow, SHADOW, 0.55)
-    mask = canvas.shape(points, s.px(0.022))
-    canvas.lay(mask, s.hair)
+    s.shade(np.add(points, (-side * s.px(0.05), s.px(0.02))), 0.05, SHADOW, 0.55)
+    mask = s.lay(points, 0.022, s.hair)
     _paint_strands(s, s.pose.place(_combed(s, inner, outer, 24), 0.08), mask)

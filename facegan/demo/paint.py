@@ -17,26 +17,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
+Outlines = Floats | Sequence[Floats]  # one curve (N, 2), or several
 
 _FRACTION_BITS = 4  # OpenCV draws at 1/16 px
 _STEPS = 6  # segments between two points of a curve
 
 
-def _spline_basis() -> Floats:
-    """Catmull-Rom weights (Catmull and Rom 1974): (_STEPS, 4), of the point before, the two ends, the point after."""
-    t = np.arange(_STEPS) / _STEPS
-    return 0.5 * np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], axis=1)
-
-
-_BASIS = _spline_basis()
+# Catmull-Rom weights (Catmull and Rom 1974): (_STEPS, 4), of the point before, the two ends, the point after.
+_T = np.arange(_STEPS) / _STEPS
+_BASIS = 0.5 * np.stack(
+    [-_T + 2 * _T**2 - _T**3, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, _T**3 - _T**2], axis=1
+)
 
 
 def closed_curve(points: ArrayLike) -> Floats:
     """A smooth closed curve through (N, 2) points: (6 N, 2)."""
     p = np.asarray(points, float)
-    n = len(p)
-    around = np.arange(-1, n + 2) % n
-    return _spline(p[around])
+    return _spline(p[np.arange(-1, len(p) + 2) % len(p)])
 
 
 def open_curve(points: ArrayLike) -> Floats:
@@ -105,19 +102,14 @@ class Canvas:
         self.planes = planes
         self.height, self.width = planes.shape[1:]
 
-    def shape(self, points: Floats | Sequence[Floats], soft: float = 0.0, within: Mask | None = None) -> Mask:
-        """Filled outlines, their edges blurred by ``soft`` canvas pixels (a Gaussian's sigma), cut by ``within``."""
-        return self._draw([points] if isinstance(points, np.ndarray) else points, soft, within, None)
-
-    def strokes(
-        self, lines: Floats | Sequence[Floats], width: float, soft: float = 0.0, within: Mask | None = None
+    def shape(
+        self, outlines: Outlines, soft: float = 0.0, within: Mask | None = None, stroke: float | None = None
     ) -> Mask:
-        """Lines ``width`` canvas pixels wide."""
-        return self._draw(lines, soft, within, width)
+        """Filled outlines, or lines ``stroke`` canvas pixels wide, cut by ``within``.
 
-    def _draw(
-        self, outlines: Floats | Sequence[Floats], soft: float, within: Mask | None, stroke: float | None
-    ) -> Mask:
+        ``soft``: canvas pixels by which edges are blurred (a Gaussian's sigma).
+        """
+        outlines = [outlines] if isinstance(outlines, np.ndarray) and outlines.ndim == 2 else outlines
         # A wide blur hides a coarse mask, and costs a fraction on it.
         coarse = 1 if soft < 3 else 2 if soft < 7 else 4
         every = np.concatenate(outlines) if len(outlines) > 1 else outlines[0]

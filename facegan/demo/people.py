@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,83 +11,30 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facegan.demo.paint import Canvas, Floats, Mask, Pose, closed_curve, mirrored
+from facegan.demo.paint import Canvas, Floats, Mask, Outlines, Pose, closed_curve, mirrored
 
 Colour = NDArray[np.floating[Any]]  # (3,) red, green, blue, 0 … 255
 
-# From very light to very dark, about even in lightness.
-SKINS = np.array(
-    [
-        (246, 217, 197),
-        (240, 204, 178),
-        (232, 190, 156),
-        (214, 165, 128),
-        (190, 138, 100),
-        (160, 109, 76),
-        (128, 83, 57),
-        (99, 63, 45),
-        (76, 48, 37),
-    ],
-    float,
-)
-DARK_HAIR = np.array([(34, 27, 27), (52, 36, 30), (78, 50, 34), (30, 30, 38)], float)
-LIGHT_HAIR = np.array(
-    [(112, 72, 44), (146, 98, 56), (196, 152, 92), (226, 190, 130), (164, 78, 40), (132, 60, 40)], float
-)
-GREY_HAIR = np.array([(150, 148, 148), (196, 194, 192), (226, 224, 220)], float)
-DYED_HAIR = np.array([(190, 90, 130), (70, 110, 170), (120, 80, 160), (60, 140, 130)], float)
-IRISES = np.array([(70, 44, 28), (96, 62, 34), (110, 96, 52), (84, 118, 82), (80, 118, 160), (110, 128, 140)], float)
-CLOTHES = np.array(
-    [
-        (58, 74, 110), (150, 60, 62), (210, 200, 184), (64, 98, 84), (48, 48, 56), (214, 160, 80),
-        (120, 90, 130), (236, 236, 234), (90, 130, 160), (190, 120, 120), (116, 110, 84), (40, 62, 74),
-    ],
-    float,
-)  # fmt: skip
+
+def _palette(colours: str) -> Colour:
+    return np.array([[*bytes.fromhex(colour)] for colour in colours.split()], float)
+
+
+SKINS = _palette("f6d9c5 f0ccb2 e8be9c d6a580 be8a64 a06d4c 805339 633f2d 4c3025")  # from very light to very dark
+DARK_HAIR = _palette("221b1b 34241e 4e3222 1e1e26")
+LIGHT_HAIR = _palette("70482c 926238 c4985c e2be82 a44e28 843c28")
+GREY_HAIR, DYED_HAIR = _palette("969494 c4c2c0 e2e0dc"), _palette("be5a82 466eaa 7850a0 3c8c82")
+LIPSTICKS = _palette("b22c3a c45460 963246 ce6e6e")
+IRISES = _palette("462c1c 603e22 6e6034 547652 5076a0 6e808c")
+CLOTHES = _palette("3a4a6e 963c3e d2c8b8 406254 303038 d6a050 785a82 ececea 5a82a0 be7878 746e54 283e4a")
 
 SHORT_STYLES = ("crop", "quiff", "parted", "receding", "curls", "fringe", "bald")
 LONG_STYLES = ("long", "waves", "bob", "swept", "bangs", "bun", "afro")
+BEARDS = ("stubble", "full", "moustache", "goatee", "full", "stubble")
 
 SHADOW = (0.7, 0.58, 0.55)  # factors of skin in shadow: warmer as it gets darker
 DEEP = (0.42, 0.3, 0.3)
 _LIGHT_STEP = 8  # light changes slowly: it is computed for one canvas pixel in 8 × 8
-
-
-@dataclass(frozen=True)
-class Person:
-    """Lengths are head units (see `paint`), colours (3,) RGB in 0 … 255, other numbers 0 … 1 unless noted."""
-
-    skin: Colour
-    hair: Colour
-    iris: Colour
-    clothes: Colour
-    lips: Colour
-    style: str
-    hair_volume: float
-    hair_length: float  # how far below the eyes long hair ends
-    parting: float  # x of the parting
-    beard: str  # "", "stubble", "full", "moustache" or "goatee"
-    glasses: str  # "", "round" or "square"
-    softness: float  # 0 broad jaw and thick brows … 1 narrow jaw, thin brows, lashes
-    age: float
-    jaw: float
-    chin: float  # y of the chin
-    eye_x: float  # x of the eyes' centres
-    eye_width: float
-    eye_open: float
-    eye_tilt: float
-    brow_lift: float
-    nose_y: float  # y of the tip
-    nose_width: float
-    mouth_y: float
-    mouth_width: float
-    lip_full: float
-    smile: float  # −0.2 … 1
-    mouth_open: float  # 0: closed
-    gaze: float  # −1 … 1
-    freckles: bool
-    earrings: bool
-    neckline: str  # "crew", "vee" or "collar"
 
 
 def _mix(rng: np.random.Generator, palette: Colour) -> Colour:
@@ -109,52 +57,47 @@ def _hair_colour(rng: np.random.Generator, darkness: float, age: float) -> Colou
     return _pick(rng, DARK_HAIR if rng.random() < 0.2 + 1.1 * darkness else LIGHT_HAIR)
 
 
-def random_person(rng: np.random.Generator) -> Person:
-    softness = float(np.clip(rng.normal(0.25 if rng.random() < 0.5 else 0.8, 0.12), 0, 1))
-    age = float(rng.beta(1.3, 1.7))
-    skin = np.clip(_mix(rng, SKINS) * rng.uniform(0.97, 1.03, 3), 0, 255)
-    darkness = float(np.clip(1.15 - skin[1] / 215, 0, 1))
-    hair = np.clip(_hair_colour(rng, darkness, age), 0, 250)
-    styles = LONG_STYLES if rng.random() < 0.08 + 0.86 * softness else SHORT_STYLES
-    bare_lips = skin * (0.86, 0.64, 0.64)
-    lipstick = np.array([(178, 44, 58), (196, 84, 96), (150, 50, 70), (206, 110, 110)], float)[rng.integers(4)]
-    made_up = rng.uniform(0.25, 0.75) if softness > 0.6 and rng.random() < 0.5 else 0.0
-    beards = ("stubble", "full", "moustache", "goatee", "full", "stubble")
-    soft = softness - 0.5
-    mouth_open = float(rng.uniform(0.4, 1)) if rng.random() < 0.38 else 0.0
-    return Person(
-        skin=skin,
-        hair=hair,
-        iris=_pick(rng, IRISES[:2] if rng.random() < darkness * 1.2 else IRISES),
-        clothes=np.clip(_pick(rng, CLOTHES), 0, 250),
-        lips=bare_lips + (lipstick * (0.55 + 0.45 * skin[0] / 255) - bare_lips) * made_up,
-        style=str(rng.choice(styles)),
-        hair_volume=float(rng.uniform(0.05, 0.2)),
-        hair_length=float(rng.uniform(1.3, 2.5)),
-        parting=float(rng.uniform(0.15, 0.5) * rng.choice((-1, 1))),
-        beard=str(rng.choice(beards)) if softness < 0.45 and rng.random() < 0.5 else "",
-        glasses=str(rng.choice(("round", "square"))) if rng.random() < 0.14 else "",
-        softness=softness,
-        age=age,
-        jaw=float(rng.normal(0.94 - 0.1 * soft, 0.035)),
-        chin=float(rng.normal(1.37 - 0.06 * soft, 0.035)),
-        eye_x=float(rng.normal(0.415, 0.005)),
-        eye_width=float(rng.normal(0.207 + 0.016 * soft, 0.007)),
-        eye_open=float(rng.normal(0.114 + 0.014 * soft, 0.009)),
-        eye_tilt=float(rng.normal(0.008, 0.011)),
-        brow_lift=float(rng.normal(0.02 + 0.02 * soft, 0.016)),
-        nose_y=float(rng.normal(0.5, 0.011)),
-        nose_width=float(rng.normal(0.185 - 0.03 * soft + 0.03 * darkness, 0.014)),
-        mouth_y=float(rng.normal(0.883, 0.015)),
-        mouth_width=float(rng.normal(0.32, 0.022)),
-        lip_full=float(rng.normal(0.088 + 0.02 * soft + 0.02 * darkness, 0.01)),
-        smile=float(np.clip(rng.normal(0.5, 0.27) + 0.25 * (mouth_open > 0), -0.2, 1)),
-        mouth_open=mouth_open,
-        gaze=float(np.clip(rng.normal(0, 0.4), -1, 1)),
-        freckles=bool(rng.random() < 0.15 and darkness < 0.5),
-        earrings=bool(rng.random() < 0.45 and softness > 0.55),
-        neckline=str(rng.choice(("crew", "vee", "collar"))),
-    )
+class Person:
+    """A random person: lengths in head units (see `paint`), colours (3,) RGB in 0 … 255, others 0 … 1 unless noted."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        # 0: broad jaw and thick brows … 1: narrow jaw, thin brows, lashes
+        self.softness = float(np.clip(rng.normal(0.25 if rng.random() < 0.5 else 0.8, 0.12), 0, 1))
+        self.age = float(rng.beta(1.3, 1.7))
+        self.skin = np.clip(_mix(rng, SKINS) * rng.uniform(0.97, 1.03, 3), 0, 255)
+        darkness, soft = float(np.clip(1.15 - self.skin[1] / 215, 0, 1)), self.softness - 0.5
+        self.hair = np.clip(_hair_colour(rng, darkness, self.age), 0, 250)
+        styles = LONG_STYLES if rng.random() < 0.08 + 0.86 * self.softness else SHORT_STYLES
+        bare_lips = self.skin * (0.86, 0.64, 0.64)
+        lipstick = LIPSTICKS[rng.integers(4)]
+        made_up = rng.uniform(0.25, 0.75) if self.softness > 0.6 and rng.random() < 0.5 else 0.0
+        self.mouth_open = float(rng.uniform(0.4, 1)) if rng.random() < 0.38 else 0.0  # 0: closed
+        self.iris = _pick(rng, IRISES[:2] if rng.random() < darkness * 1.2 else IRISES)
+        self.clothes = np.clip(_pick(rng, CLOTHES), 0, 250)
+        self.lips = bare_lips + (lipstick * (0.55 + 0.45 * self.skin[0] / 255) - bare_lips) * made_up
+        self.style = str(rng.choice(styles))
+        self.hair_volume = float(rng.uniform(0.05, 0.2))
+        self.hair_length = float(rng.uniform(1.3, 2.5))  # how far below the eyes long hair ends
+        self.parting = float(rng.uniform(0.15, 0.5) * rng.choice((-1, 1)))  # its x
+        self.beard = str(rng.choice(BEARDS)) if self.softness < 0.45 and rng.random() < 0.5 else ""
+        self.glasses = str(rng.choice(("round", "square"))) if rng.random() < 0.14 else ""
+        self.jaw = float(rng.normal(0.94 - 0.1 * soft, 0.035))
+        self.chin = float(rng.normal(1.37 - 0.06 * soft, 0.035))  # its y
+        self.eye_x = float(rng.normal(0.415, 0.005))  # of the eyes' centres
+        self.eye_width = float(rng.normal(0.207 + 0.016 * soft, 0.007))
+        self.eye_open = float(rng.normal(0.114 + 0.014 * soft, 0.009))
+        self.eye_tilt = float(rng.normal(0.008, 0.011))
+        self.brow_lift = float(rng.normal(0.02 + 0.02 * soft, 0.016))
+        self.nose_y = float(rng.normal(0.5, 0.011))  # of the tip
+        self.nose_width = float(rng.normal(0.185 - 0.03 * soft + 0.03 * darkness, 0.014))
+        self.mouth_y = float(rng.normal(0.883, 0.015))
+        self.mouth_width = float(rng.normal(0.32, 0.022))
+        self.lip_full = float(rng.normal(0.088 + 0.02 * soft + 0.02 * darkness, 0.01))
+        self.smile = float(np.clip(rng.normal(0.5, 0.27) + 0.25 * (self.mouth_open > 0), -0.2, 1))  # −0.2 … 1
+        self.gaze = float(np.clip(rng.normal(0, 0.4), -1, 1))  # −1 … 1
+        self.freckles = bool(rng.random() < 0.15 and darkness < 0.5)
+        self.earrings = bool(rng.random() < 0.45 and self.softness > 0.55)
+        self.neckline = str(rng.choice(("crew", "vee", "collar")))
 
 
 @dataclass(frozen=True)
@@ -189,6 +132,37 @@ class Scene:
         """Points of the image-right half of the face, mirrored and as they are."""
         p = np.asarray(points, float)
         return [self.pose.on_face(p * (-1, 1), lift), self.pose.on_face(p, lift)]
+
+    def mask(self, outlines: Outlines, soft: float, within: Mask | None = None, stroke: float | None = None) -> Mask:
+        """As `Canvas.shape`, with lengths in head units."""
+        return self.canvas.shape(outlines, self.px(soft), within, None if stroke is None else self.px(stroke))
+
+    def shade(
+        self,
+        outlines: Outlines,
+        soft: float,
+        factor: ArrayLike,
+        opacity: float = 1.0,
+        within: Mask | None = None,
+        stroke: float | None = None,
+    ) -> None:
+        """Shade outlines, or lines ``stroke`` wide, on the head or within another mask."""
+        self.canvas.shade(self.mask(outlines, soft, within or self.head, stroke), factor, opacity)
+
+    def lay(
+        self,
+        outlines: Outlines,
+        soft: float,
+        colour: ArrayLike,
+        opacity: float = 1.0,
+        within: Mask | None = None,
+        stroke: float | None = None,
+        gain: float = 1.0,
+    ) -> Mask:
+        """Paint outlines, or lines ``stroke`` wide, anywhere or within a mask; returns where."""
+        mask = self.mask(outlines, soft, within, stroke)
+        self.canvas.lay(mask, colour, opacity, gain)
+        return mask
 
     def tone(self, red: float, green: float, blue: float) -> Colour:
         """The colour of the skin times a factor."""
@@ -233,8 +207,12 @@ def light_fields(
     band = np.exp(-(((v + 0.5 - 0.1 * light.y) / 0.16) ** 2) - ((u - 0.5 * light.x) / 0.55) ** 2)
     hair_shade = 0.2 + 0.85 * shade
     hair = [plane * hair_shade + (18 + 0.2 * plane) * band for plane in person.hair]
-    fields = np.empty((2, 3, height, width), np.float32)
-    for field, planes in zip(fields, (skin, hair), strict=True):
-        for to, plane in zip(field, planes, strict=True):
-            cv2.resize(plane.astype(np.float32), (width, height), to, interpolation=cv2.INTER_LINEAR)
-    return fields[0], fields[1]
+    return upscaled(skin, height, width), upscaled(hair, height, width)
+
+
+def upscaled(planes: Sequence[Floats], height: int, width: int) -> NDArray[np.float32]:
+    """(3, height, width) of coarse planes."""
+    large = np.empty((3, height, width), np.float32)
+    for to, plane in zip(large, planes, strict=True):
+        cv2.resize(plane.astype(np.float32), (width, height), to, interpolation=cv2.INTER_LINEAR)
+    return large

@@ -16,20 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facegan.demo.face import (
-    MOUTH_LIFT,
-    NOSE_LIFT,
-    model_face,
-    paint_beard,
-    paint_brows,
-    paint_eyes,
-    paint_glasses,
-    paint_mouth,
-    paint_nose,
-)
+from facegan.demo.face import MOUTH_LIFT, NOSE_LIFT, paint_face, paint_glasses
 from facegan.demo.hair import paint_hair_before, paint_hair_behind
 from facegan.demo.paint import Canvas, Pose, closed_curve, ellipse, mirrored, open_curve
-from facegan.demo.people import Light, Person, Scene, head_depth, head_outline, light_fields, random_person
+from facegan.demo.people import Light, Person, Scene, head_depth, head_outline, light_fields, upscaled
 from facegan.errors import SettingsError
 from facegan.files import disk_errors, make_folder
 from facegan.system import usable_cpus
@@ -61,17 +51,13 @@ class Portrait:
 
 
 def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT) -> Portrait:
-    """Portrait ``index`` of the endless sequence of ``seed``.
-
-    Raises:
-        SettingsError: less than 178 × 218 px, or a number outside 0 … 2**64 − 1.
-    """
+    """Portrait ``index`` of the endless sequence of ``seed``; from 178 × 218 px on, numbers below 2**64."""
     if width < MIN_WIDTH or height < MIN_HEIGHT:
         raise SettingsError(f"{width} × {height} px is too small. Use at least {MIN_WIDTH} × {MIN_HEIGHT}.")
     if not (0 <= seed < 2**64 and 0 <= index < 2**64):
         raise SettingsError(f"Seed {seed}, index {index}: both must be in 0 … 2**64 − 1.")
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
-    person, light = random_person(rng), _light(rng)
+    person, light = Person(rng), _light(rng)
     pose = _pose(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE)
     canvas = Canvas(_background(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE))
     skin, hair = light_fields(person, pose, light, canvas.height, canvas.width)
@@ -81,12 +67,7 @@ def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: 
     paint_hair_behind(scene)
     _paint_bust(scene)
     canvas.lay(head, skin)
-    model_face(scene)
-    paint_nose(scene)
-    paint_beard(scene)
-    paint_mouth(scene)
-    paint_eyes(scene)
-    paint_brows(scene)
+    paint_face(scene)
     paint_hair_before(scene)
     paint_glasses(scene)
     return Portrait(_finish(canvas, light, width, height), _keypoints(person, pose))
@@ -96,8 +77,7 @@ def draw_portraits(
     count: int, seed: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
 ) -> Iterator[Portrait]:
     """The first ``count`` portraits of ``seed``, in the order of `write_portraits`."""
-    for index in range(count):
-        yield draw_portrait(seed, index, width=width, height=height)
+    return (draw_portrait(seed, index, width=width, height=height) for index in range(count))
 
 
 def write_portraits(
@@ -106,10 +86,6 @@ def write_portraits(
     """Write 000001.jpg, … as JPEG of quality 95, 4:4:4, and return the paths in order.
 
     The bytes do not depend on the number of threads.
-
-    Raises:
-        SettingsError: as `draw_portrait`, or ``count`` is negative.
-        DiskError: ``folder`` cannot be written.
     """
     if count < 0:
         raise SettingsError(f"{count} portraits cannot be drawn. Use 0 or more.")
@@ -165,11 +141,8 @@ def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np
         blob = 1 / (1 + np.exp((np.hypot(x - cx, y - cy) / size - 1) * rng.uniform(4, 9)))
         small = small + blob * rng.normal(0, 26, (3, 1, 1)) + blob * rng.normal(8, 18)
     small = np.clip(small, 8, 248).astype(np.float32)
-    planes = np.empty((3, height, width), np.float32)
-    for plane, coarse in zip(planes, small, strict=True):
-        smooth = cv2.resize(coarse, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-        cv2.resize(smooth, (width, height), plane, interpolation=cv2.INTER_LINEAR)
-    return planes
+    smooth = [cv2.resize(plane, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) for plane in small]
+    return upscaled(smooth, height, width)
 
 
 def _paint_bust(s: Scene) -> None:
@@ -177,20 +150,20 @@ def _paint_bust(s: Scene) -> None:
     p, canvas = s.person, s.canvas
     flip = np.array([[[-1.0, 1.0]], [[1.0, 1.0]]])
     ear = closed_curve([(0.93, -0.12), (1.06, -0.16), (1.12, 0.0), (1.07, 0.22), (0.97, 0.4), (0.9, 0.3)])
-    ears = canvas.shape([*s.pose.place(ear * flip, -0.15)], s.px(0.015))
+    ears = s.mask([*s.pose.place(ear * flip, -0.15)], 0.015)
     canvas.lay(ears, s.skin, gain=0.92)
     fold = s.pose.place(open_curve([(1.0, -0.08), (1.06, 0.05), (1.0, 0.24)]) * flip, -0.15)
-    canvas.shade(canvas.strokes(fold, s.px(0.035), s.px(0.02), ears), (0.66, 0.52, 0.5), 0.7)
+    s.shade(fold, 0.02, (0.66, 0.52, 0.5), 0.7, within=ears, stroke=0.035)
     if p.earrings:
         stones = s.pose.place(ellipse(1.0, 0.44, 0.045, 0.05, count=12) * flip, -0.12)
-        canvas.lay(canvas.shape([*stones], s.px(0.012)), (236, 214, 150))
+        s.lay([*stones], 0.012, (236, 214, 150))
     body = Pose(s.pose.x, s.pose.y, s.pose.unit, s.pose.roll / 3, 0.0, 0.0)
     broad = 0.57 - 0.1 * p.softness
     half = [(broad * 0.94, 0.6), (broad, 1.3), (broad * 1.08, 1.62), (1.2, 1.95), (1.5, 2.4), (1.5, 4.0)]
-    neck = canvas.shape(body.place(closed_curve([*half, *mirrored(half)])), s.px(0.02))
+    neck = s.mask(body.place(closed_curve([*half, *mirrored(half)])), 0.02)
     canvas.lay(neck, s.tone(0.9, 0.86, 0.85))
     under_jaw = s.pose.place(head_outline(p) * (0.92, 1.0) + (0, 0.17), 0.2)
-    canvas.shade(canvas.shape(under_jaw, s.px(0.1), neck), (0.6, 0.48, 0.46), 0.8)
+    s.shade(under_jaw, 0.1, (0.6, 0.48, 0.46), 0.8, within=neck)
     drop = {"crew": 1.85, "vee": 2.3, "collar": 1.95}[p.neckline]
     wide = 2.35 - 0.45 * p.softness
     cloth = [(broad + 0.12, 1.58), (1.15, 1.8), (wide * 0.8, 2.05), (wide, 2.6), (wide + 0.2, 4.5)]
@@ -198,15 +171,15 @@ def _paint_bust(s: Scene) -> None:
     throat = open_curve([(-broad - 0.12, 1.58), (-broad * 0.62, (1.58 + drop) / 2 + 0.07), (0, drop),
                          (broad * 0.62, (1.58 + drop) / 2 + 0.07), (broad + 0.12, 1.58)])  # fmt: skip
     points = np.concatenate([throat, right[1:], right[::-1] * (-1, 1)])
-    mask = canvas.shape(body.place(points), s.px(0.02))
+    mask = s.mask(body.place(points), 0.02)
     canvas.lay(mask, p.clothes)
     shaded = closed_curve([(0.9, 1.5), (2.6, 1.6), (2.6, 5.5), (0.9, 5.5)]) * (1 if s.light.x < 0 else -1, 1)
-    canvas.shade(canvas.shape(body.place(shaded), s.px(0.5), mask), (0.66, 0.66, 0.7), 0.8)
+    s.shade(body.place(shaded), 0.5, (0.66, 0.66, 0.7), 0.8, within=mask)
     hem = body.place(np.add(throat, (0, 0.05)))
-    canvas.shade(canvas.strokes([hem], s.px(0.07), s.px(0.03), mask), (0.7, 0.7, 0.72), 0.7)
+    s.shade([hem], 0.03, (0.7, 0.7, 0.72), 0.7, within=mask, stroke=0.07)
     if p.neckline == "collar":
         flap = np.array([(0.1, 2.0), (broad, 1.5), (broad + 0.28, 1.62), (0.52, 2.32)])
-        canvas.lay(canvas.shape([*body.place(flap * flip)], s.px(0.025)), np.clip(p.clothes * 1.14 + 6, 0, 255))
+        s.lay([*body.place(flap * flip)], 0.025, np.clip(p.clothes * 1.14 + 6, 0, 255))
 
 
 def _finish(canvas: Canvas, light: Light, width: int, height: int) -> NDArray[np.uint8]:

@@ -14,15 +14,7 @@ _NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]{1,96}", re.ASCII)
 
 
 def check_login(name: str) -> str:
-    """The repository's full name; asks the Hub who is logged in, before anything is computed.
-
-    Args:
-        name: ``NAMESPACE/NAME``, or ``NAME`` in the user's own namespace.
-
-    Raises:
-        SettingsError: huggingface_hub is not installed, nobody is logged in, or the name is invalid.
-        ExportError: the Hub does not answer.
-    """
+    """The full name of ``NAMESPACE/NAME``, or of the user's own ``NAME``. Asks the Hub who is logged in."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise SettingsError("--push needs huggingface_hub. Install the extra: pip install 'facegan[hf]'")
     if not _NAME.fullmatch(name):
@@ -46,9 +38,6 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
     """Upload the files of an export (no other files of the folder) and return the repository's address.
 
     A new repository is private unless ``public``; an existing one keeps its visibility.
-
-    Raises:
-        ExportError: the Hub refuses or does not answer.
     """
     from huggingface_hub.utils import disable_progress_bars
 
@@ -75,6 +64,4 @@ def _hub() -> Any:
 
 def _hub_error(error: Exception, name: str) -> ExportError:
     text = str(error).strip().partition("\n")[0] or type(error).__name__
-    return ExportError(
-        f"The Hugging Face Hub did not accept {name}: {text}\nThe exported folder is complete. Try again later."
-    )
+    return ExportError(f"The Hugging Face Hub did not accept {name}: {text}\nTry again later.")

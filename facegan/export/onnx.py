@@ -19,8 +19,6 @@ from torch.export import ExportedProgram
 
 from facegan import __version__
 from facegan.errors import ExportError, SettingsError
-from facegan.export.torch_export import trace
-from facegan.files import write_bytes
 from facegan.nets import Generator, NetSpec
 from facegan.nets.random import latents
 from facegan.nets.spec import IMAGE_RANGE
@@ -35,21 +33,6 @@ _DEVIATION_BATCH = 16
 _GREY_LEVELS = 127.5  # grey levels per unit of the image range −1 … 1
 
 
-def write_onnx(generator: Generator, path: Path) -> None:
-    """Write the generator in eval mode, for any N: ``latents`` (N, Z) → ``images`` (N, C, H, W) in [−1, 1], float32.
-
-    The same weights and versions give the same bytes, without paths of this machine. The metadata entry ``facegan`` is
-    `describe` as JSON.
-
-    Raises:
-        SettingsError: the extra ``facegan[onnx]`` is not installed.
-        ExportError: the generator cannot be traced, or uses an operation that ONNX lacks.
-        DiskError: ``path`` cannot be written.
-    """
-    require_onnx()
-    write_bytes(path, onnx_bytes(trace(generator), generator))
-
-
 def require_onnx() -> None:
     """Raise SettingsError unless the extra ``facegan[onnx]`` is installed."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
@@ -58,26 +41,20 @@ def require_onnx() -> None:
 
 
 def onnx_bytes(program: ExportedProgram, generator: Generator) -> bytes:
-    """The float32 file of a generator's trace; raises ExportError as `write_onnx` does."""
+    """The trace of a generator in eval mode as float32 ONNX for any N: ``latents`` (N, Z) → ``images`` (N, C, H, W).
+
+    The same weights and versions give the same bytes, without paths of this machine. The metadata entry ``facegan`` is
+    `describe` as JSON. Raises ExportError if it uses an operation that ONNX lacks.
+    """
+    names: Any = {"input_names": ["latents"], "output_names": ["images"]}
     try:
-        exported = torch.onnx.export(
-            program,
-            (),
-            input_names=["latents"],
-            output_names=["images"],
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-        )
+        exported: Any = torch.onnx.export(program, (), **names, opset_version=OPSET, dynamo=True, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
         text = str(error).strip().partition("\n")[0]
         raise ExportError(
             f"The generator of train.nets = {generator.spec.name} cannot be written as ONNX: {text}\n"
             "facegan export works without --onnx; facegan report --explore needs ONNX."
         ) from error
-    if exported is None:  # only without dynamo
-        raise ExportError("torch.onnx returned no model.")
     model = exported.model_proto
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -145,10 +122,7 @@ def to_fp16(data: bytes) -> bytes:
 
 
 def to_int8(data: bytes, spec: NetSpec) -> bytes:
-    """The float32 file by static quantization (QDQ): int8 weights per channel, uint8 activations.
-
-    Activation ranges come from latents of a fixed seed. Latents and images stay float32.
-    """
+    """The float32 file by static quantization: int8 weights per channel, uint8 activations. Latents and images stay."""
     import onnx
 
     _, quantization = _onnxruntime_tools()
@@ -193,8 +167,7 @@ def _finish(model: Any, float32: bytes) -> bytes:
 def _onnxruntime_tools() -> tuple[Any, Any]:
     """``onnxruntime.transformers.float16`` and ``onnxruntime.quantization``.
 
-    The former's package adds its folder, whose modules have common names, to ``sys.path``; both are imported while it
-    is there, and the folder is removed again.
+    The former's package adds its folder, whose modules have common names, to ``sys.path``; it is removed again.
     """
     path = list(sys.path)
     try:

@@ -24,10 +24,7 @@ _BATCH = 2  # latents of the example input; a batch of 1 would be traced as a co
 def trace(generator: Generator) -> ExportedProgram:
     """The generator in eval mode on the CPU, for any batch size: latents (N, Z) → images (N, C, H, W), both float32.
 
-    The graph contains no file names or line numbers of this machine.
-
-    Raises:
-        ExportError: torch.export cannot trace its code, or the code depends on the batch size.
+    The graph contains no file names or line numbers of this machine. Raises ExportError if its code cannot be traced.
     """
     net = copy.deepcopy(generator).to("cpu").eval().requires_grad_(False)
     latents = torch.zeros(_BATCH, generator.spec.latent)
@@ -48,11 +45,7 @@ def trace(generator: Generator) -> ExportedProgram:
 
 
 def program_bytes(program: ExportedProgram) -> bytes:
-    """The ``.pt2`` file of a trace, without the example inputs, which torch would pickle.
-
-    Raises:
-        ExportError: the file would contain a pickle, as it does for tensor subclasses.
-    """
+    """The ``.pt2`` file of a trace, without the example inputs, which torch would pickle."""
     program.example_inputs = None
     buffer = io.BytesIO()
     torch.export.save(program, buffer)

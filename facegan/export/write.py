@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.export import card as cards
 from facegan.export import onnx, torch_export
-from facegan.export.provenance import Provenance, find_provenance
 from facegan.files import (
     TEMPORARY,
     disk_errors,
@@ -36,19 +35,11 @@ from facegan.sample.generate import grid, png_bytes, sample_images
 
 FORMAT = 1
 CONFIG_NAME = "config.json"  # written last: if it exists, the folder is complete
-NAMES = (
-    WEIGHTS_NAME,
-    torch_export.FILE_NAME,
-    onnx.FILE_NAME,
-    onnx.FP16_NAME,
-    onnx.INT8_NAME,
-    cards.PICTURE_NAME,
-    cards.FILE_NAME,
-    CONFIG_NAME,
-)
+_GRAPHS = (torch_export.FILE_NAME, onnx.FILE_NAME, onnx.FP16_NAME, onnx.INT8_NAME)
+NAMES = (WEIGHTS_NAME, *_GRAPHS, cards.PICTURE_NAME, cards.FILE_NAME, CONFIG_NAME)
 _FRONT_MATTER_BYTES = 4_096
 _LOCK, _STAGING = ".facegan-export.lock", f".export{TEMPORARY}"
-PutFile = Callable[[str, bytes], None]
+Deviations = dict[str, onnx.Deviation]
 
 
 @dataclass(frozen=True)
@@ -61,12 +52,9 @@ class Exported:
     differences: Mapping[str, onnx.Deviation]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "out": str(self.folder),
-            "generator": str(self.generator),
-            "files": dict(self.files),
-            "differences": {name: asdict(found) for name, found in self.differences.items()},
-        }
+        differences = {name: asdict(found) for name, found in self.differences.items()}
+        paths = {"out": str(self.folder), "generator": str(self.generator)}
+        return {**paths, "files": dict(self.files), "differences": differences}
 
     def rows(self) -> list[list[str]]:
         """Rows of a table for people: name, size, difference."""
@@ -76,14 +64,9 @@ class Exported:
 
 def plan_export(run: Path, folder: Path, config: ExportConfig) -> list[str]:
     """Names of the files that `export_generator` would write; raises what it raises first, and writes nothing."""
-    _check_folder(find_provenance(run), folder, config)
-    optional = {
-        torch_export.FILE_NAME: config.program,
-        onnx.FILE_NAME: config.with_onnx,
-        onnx.FP16_NAME: config.fp16,
-        onnx.INT8_NAME: config.int8,
-    }
-    return [name for name in NAMES if optional.get(name, True)]
+    _check_folder(cards.find_provenance(run), folder, config)
+    wanted = (True, config.program, config.with_onnx, config.fp16, config.int8, True, True, True)
+    return [name for name, is_wanted in zip(NAMES, wanted, strict=True) if is_wanted]
 
 
 def export_generator(
@@ -96,12 +79,9 @@ def export_generator(
 ) -> Exported:
     """Write a generator's weights, graphs, description, samples and model card into ``folder``.
 
-    Files of an earlier export are replaced or removed; other files stay. An interrupted export leaves no config.json,
-    and the same call completes it. The same generator, settings and versions give the same bytes. Nothing is pickled.
-
-    Args:
-        run: a run, one of its checkpoints, or a generator's file.
-        trust_code: as in `facegan.load_generator`.
+    ``run`` is a run, one of its checkpoints, or a generator's file. Files of an earlier export are replaced or removed;
+    other files stay. An interrupted export leaves no config.json, and the same call completes it. The same generator,
+    settings and versions give the same bytes. Nothing is pickled.
 
     Raises:
         CheckpointError: there is no generator, or it cannot be read.
@@ -111,30 +91,30 @@ def export_generator(
         DiskError: ``folder`` cannot be written.
     """
     config, console = config or ExportConfig(), console or Console(quiet=True)
-    provenance = find_provenance(run)
+    provenance = cards.find_provenance(run)
     _check_folder(provenance, folder, config)
     generator = load_generator(provenance.file, trust_code=trust_code)
     for sentence in provenance.missing:
         console.warn(sentence)
-    is_new = not folder.exists()
-    make_folder(folder)
+    is_new, staging = not folder.exists(), folder / _STAGING
     try:
+        make_folder(folder)
         with exclusive(folder / _LOCK, f"Another facegan export is at work in {folder}"), disk_errors(folder):
-            staging = folder / _STAGING
             try:
                 remove_partials(folder)
                 make_folder(staging)
-                exported = _write_files(staging, folder, provenance, generator, config)
-                _move_files(staging, folder, exported.files)
+                contents, differences = _contents(provenance, generator, config)
+                for name, data in contents.items():
+                    write_bytes(staging / name, data)
+                _move_files(staging, folder, contents)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
                 (folder / _LOCK).unlink(missing_ok=True)
-    except BaseException:
+    finally:
         if is_new:
-            with suppress(OSError):  # not empty any more
+            with suppress(OSError):  # it has files, unless the export failed
                 folder.rmdir()
-        raise
-    return exported
+    return Exported(folder, provenance.file, {name: len(data) for name, data in contents.items()}, differences)
 
 
 def is_export(folder: Path) -> bool:
@@ -142,14 +122,12 @@ def is_export(folder: Path) -> bool:
     config = read_facts(folder / CONFIG_NAME)
     if "facegan" in config and "latents" in config:
         return True
-    try:
-        with (folder / cards.FILE_NAME).open("rb") as file:
-            return cards.LIBRARY.encode() in file.read(_FRONT_MATTER_BYTES).splitlines()
-    except OSError:
-        return False
+    with suppress(OSError), (folder / cards.FILE_NAME).open("rb") as file:
+        return cards.LIBRARY.encode() in file.read(_FRONT_MATTER_BYTES).splitlines()
+    return False
 
 
-def _check_folder(provenance: Provenance, folder: Path, config: ExportConfig) -> None:
+def _check_folder(provenance: cards.Provenance, folder: Path, config: ExportConfig) -> None:
     if folder.resolve() == provenance.file.resolve().parent:
         raise SettingsError(f"{folder} contains the generator itself. Choose another folder for the export.")
     with disk_errors(folder):
@@ -163,58 +141,48 @@ def _check_folder(provenance: Provenance, folder: Path, config: ExportConfig) ->
         onnx.require_onnx()
 
 
-def _write_files(
-    staging: Path, folder: Path, provenance: Provenance, generator: Generator, config: ExportConfig
-) -> Exported:
-    files: dict[str, dict[str, Any]] = {}
-
-    def put(name: str, data: bytes) -> None:
-        write_bytes(staging / name, data)
-        files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-    def sizes() -> dict[str, int]:
-        return {name: files[name]["bytes"] for name in NAMES if name in files}
-
-    put(WEIGHTS_NAME, provenance.file.read_bytes())
-    differences = _write_graphs(generator, config, put)
-    put(cards.PICTURE_NAME, png_bytes(grid(sample_images(generator, config.samples, config.seed))))
-    card = cards.card(generator.spec, provenance, cards.CardFacts(sizes(), differences, config.samples))
-    put(cards.FILE_NAME, card.encode())
+def _contents(
+    provenance: cards.Provenance, generator: Generator, config: ExportConfig
+) -> tuple[dict[str, bytes], Deviations]:
+    """The files by name, in the order of `NAMES`, and how far each ONNX file is from PyTorch."""
+    graphs, differences = _graphs(generator, config)
+    picture = png_bytes(grid(sample_images(generator, config.samples, config.seed)))
+    files = {WEIGHTS_NAME: provenance.file.read_bytes(), **graphs, cards.PICTURE_NAME: picture}
+    facts = cards.CardFacts({name: len(data) for name, data in files.items()}, differences, config.samples)
+    files[cards.FILE_NAME] = cards.card(generator.spec, provenance, facts).encode()
     description: dict[str, Any] = {"format": FORMAT, **onnx.describe(generator), "nets": asdict(generator.spec)}
     if provenance.images is not None:
         description["images_trained"] = provenance.images
     if differences:
         description["onnx"] = {"opset": onnx.OPSET, "differences": {name: asdict(d) for name, d in differences.items()}}
-    description["files"] = {name: files[name] for name in NAMES if name in files}
-    put(CONFIG_NAME, (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode())
-    return Exported(folder, provenance.file, sizes(), differences)
+    description["files"] = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+    }
+    files[CONFIG_NAME] = (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode()
+    return files, differences
 
 
-def _write_graphs(generator: Generator, config: ExportConfig, put: PutFile) -> dict[str, onnx.Deviation]:
-    """The ONNX files and the program; returns how far each ONNX file is from PyTorch."""
+def _graphs(generator: Generator, config: ExportConfig) -> tuple[dict[str, bytes], Deviations]:
+    """The program and the ONNX files, and how far each ONNX file is from PyTorch."""
     if not (config.program or config.with_onnx):
-        return {}
-    program, files = torch_export.trace(generator), {}
+        return {}, {}
+    program, files = torch_export.trace(generator), dict[str, bytes]()
     if config.with_onnx:
         files[onnx.FILE_NAME] = onnx.onnx_bytes(program, generator)
     if config.fp16:
         files[onnx.FP16_NAME] = onnx.to_fp16(files[onnx.FILE_NAME])
     if config.int8:
         files[onnx.INT8_NAME] = onnx.to_int8(files[onnx.FILE_NAME], generator.spec)
-    for name, data in files.items():
-        put(name, data)
     differences = {name: onnx.deviation(data, generator, config.compared, config.seed) for name, data in files.items()}
     if config.program:
-        put(torch_export.FILE_NAME, torch_export.program_bytes(program))
-    return differences
+        files = {torch_export.FILE_NAME: torch_export.program_bytes(program), **files}
+    return files, differences
 
 
-def _move_files(staging: Path, folder: Path, files: Mapping[str, int]) -> None:
+def _move_files(staging: Path, folder: Path, names: Collection[str]) -> None:
     """Move the card first, by which a half-filled folder is recognized as ours, and config.json last."""
-    (folder / CONFIG_NAME).unlink(missing_ok=True)
-    for name in NAMES:
-        if name not in files:
-            (folder / name).unlink(missing_ok=True)
-    for name in sorted(files, key=lambda name: (name != cards.FILE_NAME, NAMES.index(name))):
+    for name in (CONFIG_NAME, *(set(NAMES) - set(names))):
+        (folder / name).unlink(missing_ok=True)
+    for name in sorted(names, key=lambda name: (name != cards.FILE_NAME, NAMES.index(name))):
         (staging / name).replace(folder / name)
     fsync(folder)

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import PydanticUndefined
 
 from facegan.config import METHODS, Settings, TrainConfig, defaults_of_nets
 from facegan.config.resources import PATHS, SECTIONS, FacesConfig, names_of
 from facegan.console import shown
-from facegan.errors import DamagedFile, SettingsError, one_of, suggest
-from facegan.files import atomic_write, disk_errors, packaged, parse_toml
+from facegan.errors import DamagedFile, FaceganError, SettingsError, one_of, suggest
+from facegan.files import make_folder, packaged, parse_toml, write_bytes
 from facegan.plugins import refuse_untrusted, runs_code
 from facegan.remote import is_url
+
+if TYPE_CHECKING:
+    from facegan.report.runs import Run
+    from facegan.report.sections import Baseline
 
 S = TypeVar("S", bound=Settings)
 Values = dict[str, dict[str, Any]]  # settings by section and name
 Lines = dict[tuple[str, str], int]
 
-MAX_BYTES = 1_000_000
+MAX_LENGTH = 1_000_000
 _FOLDER = "pipelines"
 _SOME_FACES = 1_000_000  # so that a length in epochs can be checked before the faces are counted
 _CODE = (("prep", "detector"), ("train", "shards"), ("train", "nets"), ("train", "loss"))  # may name code
@@ -36,11 +42,7 @@ def packaged_recipes() -> dict[str, Path]:
 
 
 def find_recipe(text: str) -> Path:
-    """The file of a recipe: a packaged one by name, any other by a path that ends in ``.toml``.
-
-    Raises:
-        SettingsError: it does not exist; with the closest name.
-    """
+    """The file of a recipe: a packaged one by name, any other by a path that ends in ``.toml``."""
     known = packaged_recipes()
     if text in known:
         return known[text]
@@ -58,61 +60,43 @@ def find_recipe(text: str) -> Path:
 
 
 def copy_recipe(name: str, file: Path) -> None:
-    """
-    Raises:
-        SettingsError: there is no such recipe, or ``file`` exists, or does not end in ``.toml``.
-        DiskError: ``file`` cannot be written.
-    """
+    """Raises SettingsError if there is no such recipe, or ``file`` exists or does not end in ``.toml``."""
     data = find_recipe(name).read_bytes()
     if file.suffix != ".toml":
-        raise SettingsError(
-            f"{file}: the name of a recipe ends in .toml. Call it {file.with_name(file.name + '.toml')}"
-        )
+        better = file.with_name(f"{file.name}.toml")
+        raise SettingsError(f"{file}: the name of a recipe ends in .toml. Call it {better}")
     if file.exists():
         raise SettingsError(f"{file} exists. Choose another name.")
-    with disk_errors(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as copy:
-        copy.write(data)
+    make_folder(file.parent)
+    write_bytes(file, data)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """
-    Attributes:
-        heading: the comment at the top.
-        values: settings as they are written, with ``--set`` over them.
-        lines: of the settings in the file, without those that ``--set`` overrides.
-    """
+    """A recipe with checked names; `read_recipe` has checked its values, too."""
 
     name: str
     file: Path
-    heading: str
-    values: Values
-    lines: Lines
+    heading: str  # the comment at the top
+    values: Values  # as they are written, with ``--set`` over them
+    lines: Lines  # of the settings that the file decides: without those that ``--set`` overrides
 
     @property
     def is_packaged(self) -> bool:
         return self.file.resolve().parent == packaged(_FOLDER).resolve()
 
     def settings(self, config: type[S]) -> S:
-        """
-        Raises:
-            SettingsError: a value is invalid; with its line.
-        """
+        """Raises SettingsError, which names the line of the invalid value."""
         with self.located(config.section):
-            values = self.values[config.section]
-            return config.of({name: value for name, value in values.items() if name in config.model_fields})
+            return config.of(self._values_of(config))
 
     def train(self, faces: int | None = None) -> TrainConfig:
-        """As `settings`.
-
-        Args:
-            faces: number of faces of an epoch; any if no length is given in epochs.
-        """
+        """As `settings`. ``faces``: of an epoch, for lengths in epochs."""
         with self.located("train"):
-            values = {name: value for name, value in self.values["train"].items() if name in TrainConfig.model_fields}
-            return TrainConfig.resolve(values, faces or _SOME_FACES)
+            return TrainConfig.resolve(self._values_of(TrainConfig), faces or _SOME_FACES)
+
+    def _values_of(self, config: type[Settings]) -> dict[str, Any]:
+        return {name: value for name, value in self.values[config.section].items() if name in config.model_fields}
 
     @property
     def in_epochs(self) -> tuple[str, ...]:
@@ -122,42 +106,28 @@ class Recipe:
     @property
     def code(self) -> dict[tuple[str, str], str]:
         """Modules and commands that the recipe names, by section and setting."""
-        named = {key: str(self.values.get(key[0], {}).get(key[1], "")) for key in _CODE}
+        named = {(section, name): str(self.values.get(section, {}).get(name, "")) for section, name in _CODE}
         return {key: value for key, value in named.items() if runs_code(value)}
 
     def refuse_untrusted(self, trust_code: bool, *sections: str) -> None:
-        """
-        Args:
-            sections: those that are used; all if none is named.
-
-        Raises:
-            SettingsError: the file names code, and no ``--set`` or option does.
-        """
+        """Raise SettingsError if the file names code in one of ``sections`` (all if none), and no option does."""
         for (section, name), value in self.code.items():
             if (section, name) in self.lines and section in (sections or SECTIONS):
                 refuse_untrusted(f"{self.line(section, name)}{section}.{name}", value, trust_code)
 
     def refuse_missing_files(self, *, need_source: bool = True) -> None:
-        """
-        Raises:
-            SettingsError: a file of this machine does not exist; with its line.
-        """
-        for section, names in PATHS.items():
-            for name in names:
-                path = str(self.values.get(section, {}).get(name, ""))
-                exempt = name == "source" and not need_source
-                if exempt or not is_local(path) or Path(path).exists():
-                    continue
-                near = suggest(Path(path).name, _siblings(Path(path)))
-                other = f" Name another with --set {section}.{name}=PATH." if self.is_packaged else ""
-                raise SettingsError(f"{self.line(section, name)}There is no {shown(path)}.{near}{other}")
+        """Raise SettingsError if a file of this machine does not exist."""
+        for section, name in ((section, name) for section, names in PATHS.items() for name in names):
+            path = str(self.values.get(section, {}).get(name, ""))
+            if (name == "source" and not need_source) or not is_local(path) or Path(path).exists():
+                continue
+            folder = Path(path).parent
+            near = suggest(Path(path).name, [other.name for other in folder.iterdir()] if folder.is_dir() else [])
+            other = f" Name another with --set {section}.{name}=PATH." if self.is_packaged else ""
+            raise SettingsError(f"{self.line(section, name)}There is no {shown(path)}.{near}{other}")
 
     def override(self, sets: Mapping[str, Mapping[str, Any]]) -> Recipe:
-        """The recipe with other values, by section.
-
-        Raises:
-            SettingsError: the recipe has no such section, or the section no such setting.
-        """
+        """The recipe with other values, by section; raises SettingsError if it has no such section or setting."""
         values, lines = dict(self.values), dict(self.lines)
         for section, given in sets.items():
             option = f"--set {section}.{next(iter(given), '')}"
@@ -190,11 +160,8 @@ class Recipe:
 def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) -> Recipe:
     """The recipe of a packaged name, or of a path to a ``.toml``, with all its settings checked.
 
-    Args:
-        sets: values over those of the file, by section.
-
-    Raises:
-        SettingsError: there is no such recipe, or it is invalid: the line, the rule, the closest name.
+    ``sets`` are values over those of the file, by section. A SettingsError names the line, the rule and the closest
+    name.
     """
     recipe = _parse(text).override(sets or {})
     for section, configs in SECTIONS.items():
@@ -208,25 +175,15 @@ def read_recipe(text: str, sets: Mapping[str, Mapping[str, Any]] | None = None) 
         for config in configs:
             recipe.train() if config is TrainConfig else recipe.settings(config)
     if "train" in recipe.values:
-        shards = recipe.settings(FacesConfig).shards
         with recipe.located("train"):
-            if shards and "prep" in recipe.values:
-                raise SettingsError(
-                    f"train.shards = {shown(shards)} cannot be used with [prep], which makes the dataset.\n"
-                    "Leave one of them out. The folder of the dataset of [prep] is prep.out."
-                )
-            if not shards and "prep" not in recipe.values:
-                raise SettingsError("[train] has no faces. Name a dataset with train.shards, or add a section [prep].")
+            if bool(recipe.settings(FacesConfig).shards) == ("prep" in recipe.values):
+                raise SettingsError("[train] needs one source of faces: either train.shards, or a section [prep].")
     return recipe
 
 
 @contextlib.contextmanager
 def open_section(text: str, section: str, overrides: Mapping[str, Any], trust_code: bool) -> Iterator[dict[str, Any]]:
-    """A section's settings by name, with ``overrides`` over them. Errors raised inside name the recipe's line.
-
-    Raises:
-        SettingsError: as `read_recipe`; or the recipe has no such section, or names code that is not trusted.
-    """
+    """A section's settings by name, with ``overrides`` over them. Errors raised inside name the recipe's line."""
     recipe = _parse(text)
     if section not in recipe.values:
         raise SettingsError(f"--recipe {text} has no section [{section}], which facegan {section} needs.")
@@ -238,21 +195,15 @@ def open_section(text: str, section: str, overrides: Mapping[str, Any], trust_co
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One setting of a recipe.
-
-    Attributes:
-        value: as it will be used; lengths in epochs as they are written.
-        default: that of the method or the nets, if they have one.
-        set: whether the recipe names it.
-    """
+    """One setting of a recipe."""
 
     section: str
     name: str
-    value: Any
-    default: Any
+    value: Any  # as it will be used; lengths in epochs as they are written
+    default: Any  # that of the method or the nets, if they have one
     unit: str
     meaning: str
-    set: bool
+    set: bool  # whether the recipe names it
 
     def __str__(self) -> str:
         default = "" if self.value == self.default else f"default {_text(self.default)}"
@@ -263,23 +214,18 @@ class SettingRow:
 def settings_table(recipe: Recipe) -> list[SettingRow]:
     """All settings of the recipe's sections."""
     rows = []
-    for section, configs in SECTIONS.items():
-        written = recipe.values.get(section)
-        if written is None:
-            continue
-        for config in configs:
-            settings = recipe.train() if config is TrainConfig else recipe.settings(config)
-            values, defaults = (
-                settings.model_dump(mode="json"),
-                {name: config.default(name) for name in config.model_fields},
-            )
-            if isinstance(settings, TrainConfig):
-                values |= {name: written[name] for name in recipe.in_epochs}
-                defaults |= {**defaults_of_nets(settings.nets), **METHODS[settings.method]}
-            for name, default in defaults.items():
-                default = None if default is PydanticUndefined else list(default) if default == () else default
-                unit, meaning = config.unit(name), config.describe(name)
-                rows.append(SettingRow(section, name, values[name], default, unit, meaning, name in written))
+    for config in (config for section, configs in SECTIONS.items() if section in recipe.values for config in configs):
+        section, written = config.section, recipe.values[config.section]
+        settings = recipe.train() if config is TrainConfig else recipe.settings(config)
+        values = settings.model_dump(mode="json")
+        defaults = {name: config.default(name) for name in config.model_fields}
+        if isinstance(settings, TrainConfig):
+            values |= {name: written[name] for name in recipe.in_epochs}
+            defaults |= {**defaults_of_nets(settings.nets), **METHODS[settings.method]}
+        for name, default in defaults.items():
+            default = None if default is PydanticUndefined else list(default) if default == () else default
+            unit, meaning = config.unit(name), config.describe(name)
+            rows.append(SettingRow(section, name, values[name], default, unit, meaning, name in written))
     return rows
 
 
@@ -289,6 +235,27 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def recipe_of_run(run: Run) -> Baseline | None:
+    """The settings of the recipe that the run's command names, as it is now; None if there is none or it is invalid."""
+    try:
+        words = iter(shlex.split(str(run.record.get("command", "")))[1:])
+        is_run = next(words, "") == "run"  # facegan run RECIPE; facegan train names it with --recipe
+        for word in words:
+            if word == "--recipe" or (is_run and not word.startswith("-")):
+                return baseline_of_recipe(read_recipe(next(words) if word == "--recipe" else word), run)
+            if word in ("--set", "--to"):
+                next(words)
+    except (FaceganError, ValueError, StopIteration):
+        pass
+    return None
+
+
+def baseline_of_recipe(recipe: Recipe, run: Run) -> Baseline:
+    from facegan.report.sections import Baseline
+
+    return Baseline(recipe.name, json.loads(recipe.train(run.record["dataset"]["faces"]).model_dump_json()))
 
 
 def is_local(path: str) -> bool:
@@ -307,8 +274,6 @@ def lines_of(text: str) -> Lines:
     found: Lines = {}
     section, piece, first = "", "", 0
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
-        if not piece and (not line.strip() or line.lstrip().startswith("#")):
-            continue
         first = first if piece else number
         piece += line + "\n"
         try:
@@ -316,20 +281,9 @@ def lines_of(text: str) -> Lines:
         except DamagedFile:
             continue
         if piece.lstrip().startswith("["):
-            section, below = next(iter(values.items()))
-            found.setdefault((section, ""), first)
-            values = {}
-            if isinstance(below, dict) and below:  # [train.adam]: what follows does not belong to [train]
-                found.setdefault((section, next(iter(below))), first)
-                section = f"{section}."
-        for name, value in values.items():
-            if section:
-                found.setdefault((section, name), first)
-            elif isinstance(value, dict):  # train.images = 64, before any heading
-                found.setdefault((name, ""), first)
-                found |= {(name, key): first for key in value if (name, key) not in found}
-            else:
-                found.setdefault(("", name), first)
+            section, values = next(iter(values)), {"": first}
+        for name in values:
+            found.setdefault((section, name), first)
         piece = ""
     return found
 
@@ -338,15 +292,11 @@ def _parse(text: str) -> Recipe:
     """The recipe with its names checked, but not its values."""
     file = find_recipe(text)
     try:
-        data = file.read_bytes()
+        written = file.read_bytes().decode("utf-8-sig", "replace")
     except OSError as error:
         raise SettingsError(f"{file} could not be read: {error.strerror or error}.") from None
-    try:
-        if len(data) > MAX_BYTES:
-            raise ValueError
-        written = data.decode("utf-8-sig")
-    except ValueError:
-        raise SettingsError(f"{file} is not a recipe. A recipe is a TOML file of a page or two.") from None
+    if len(written) > MAX_LENGTH or "\N{REPLACEMENT CHARACTER}" in written:
+        raise SettingsError(f"{file} is not a recipe. A recipe is a TOML file of a page or two.")
     try:
         values = parse_toml(written, file.name)
     except DamagedFile as error:
@@ -355,13 +305,15 @@ def _parse(text: str) -> Recipe:
         raise SettingsError(f"{file.name}{line}: invalid TOML: {shown(why)}.") from None
     if not values:
         raise SettingsError(f"{file.name} is empty. A recipe has a section [prep], [train], or both.")
-    lines = lines_of(written)
+    found, lines = lines_of(written), Lines()
     for section, settings in values.items():
-        line = f"{file.name}, line {lines.get(('', section)) or lines[section, '']}: "
+        lines[section, ""] = heading = found.get((section, "")) or found.get(("", section)) or 1
         if not isinstance(settings, dict):
-            raise SettingsError(f"{line}'{shown(section)}' is in no section. Put it below [prep] or [train].")
-        _refuse_section(section, line)
+            where = f"{file.name}, line {heading}"
+            raise SettingsError(f"{where}: '{shown(section)}' is in no section. Put it below [prep] or [train].")
+        _refuse_section(section, f"{file.name}, line {heading}: ")
         for name in settings:
+            lines[section, name] = found.get((section, name), heading)  # a dotted name has its section's line
             _refuse_name(section, name, f"{file.name}, line {lines[section, name]}: ")
     comment = itertools.takewhile(lambda line: line.startswith("#"), written.splitlines())
     heading = "\n".join(line.removeprefix("#").removeprefix(" ").rstrip() for line in comment)
@@ -381,7 +333,3 @@ def _refuse_name(section: str, name: str, where: str) -> None:
         raise SettingsError(
             f"{where}There is no setting '{shown(name)}' in [{section}].{other or suggest(name, known)}"
         )
-
-
-def _siblings(path: Path) -> list[str]:
-    return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -8,46 +8,37 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 from facegan import __version__
 from facegan.console import Console
-from facegan.errors import CheckpointError, DamagedFile, DatasetError, FaceganError, SettingsError
-from facegan.files import exclusive, make_folder, parsing, read_json, write_json
-from facegan.recipes.fingerprint import MISSING, size_and_time
+from facegan.errors import CheckpointError, DatasetError, FaceganError, SettingsError
+from facegan.files import exclusive, make_folder, write_json
 from facegan.recipes.recipe import Recipe, is_local, read_recipe
-from facegan.recipes.stages import Stage, refuse_unfit_nets, stages_of
+from facegan.recipes.stages import MISSING, Stage, refuse_unfit_nets, size_and_time, stages_of
+from facegan.run_dir import read_facts
 
-FORMAT = 1
 RECORD_FILE, _LOCK = ".facegan-run.json", ".facegan-run.lock"
 # Inputs that are digests, which mean nothing to people.
-_DIGESTS = ("photographs", "faces", "generator", "code of nets", "code of loss")
+_DIGESTS = ("photographs", "faces", "generator", "metrics", "code of nets", "code of loss")
 # Remedies in errors of prep and train that this command does not have.
 _OTHER_REMEDIES = ("--force", "--resume never")
+Records = dict[str, dict[str, Any]]  # by stage: version of facegan, inputs, outputs (size and time by name), result
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stage in the table at the end.
-
-    Attributes:
-        summary: of the result, or of the plan.
-        why: it is out of date; "" if it is not.
-        seconds: of this call.
-        result: plain values, as prep and train return them.
-    """
+    """A stage in the table at the end."""
 
     stage: str
     state: Literal["done", "up to date", "to do"]
-    summary: str
-    why: str
-    seconds: float
+    summary: str  # of the result, or of the plan
+    why: str  # it is out of date; "" if it is not
+    seconds: float  # of this call
     where: str
-    result: dict[str, Any]
+    result: dict[str, Any]  # plain values, as prep and train return them
 
 
 def run_recipe(
@@ -63,25 +54,19 @@ def run_recipe(
     A stage is up to date if its settings, the fingerprints of its inputs and its outputs are unchanged since this
     version of facegan ran it.
 
-    Args:
-        to: the output folder: ``faces``, ``run``, ``samples.png``, and the record of the stages.
-        command: recorded in run.json.
-        trust_code: modules and commands that files name may run; those of ``--set`` always may.
-
-    Raises:
-        SettingsError: the recipe cannot run: it names code that is not trusted, a file is missing, or its settings
-            differ from those of the work in ``to``.
-        FaceganError: whatever a stage raises.
+    ``to`` is the output folder: ``faces``, ``run``, ``samples.png``, and the record of the stages; ``command`` is for
+    run.json. ``trust_code``: modules and commands that files name may run; those of ``--set`` always may.
     """
     console, stages = console or Console(quiet=True), stages_of(recipe, to, trust_code)
     _refuse_many_processes(recipe, to)
-    if not _out_of_date(stages, records := read_records(to)):
+    todo = _out_of_date(stages, records := _read_records(to))
+    if not todo:
         return [_up_to_date(stage, records) for stage in stages]
     recipe.refuse_untrusted(trust_code)
-    _check(recipe, stages, to)
+    _check(recipe, to, "prep" in todo)
     make_folder(to)
     with exclusive(to / _LOCK, f"Another facegan run is at work in {to}"):
-        records, rows = read_records(to), []
+        records, rows = _read_records(to), []
         for number, stage in enumerate(stages, 1):
             why, inputs = _why(stage, records)
             if not why:
@@ -92,10 +77,9 @@ def run_recipe(
             with _remedy(stage):
                 result = stage.run(console, command or [])
             seconds = round(time.monotonic() - start, 1)
-            record = StageRecord(__version__, inputs, _outputs(stage), result, seconds)
-            records[stage.name] = replace(record, digest=record.digest_of())
-            done = {name: asdict(record) for name, record in records.items()}
-            write_json(to / RECORD_FILE, {"format": FORMAT, "recipe": recipe.name, "stages": done})
+            record = {"version": __version__, "inputs": inputs, "outputs": _outputs(stage), "result": result}
+            records[stage.name] = {**record, "seconds": seconds}
+            write_json(to / RECORD_FILE, {"recipe": recipe.name, "stages": records, "sha256": _sha256(records)})
             rows.append(Row(stage.name, "done", stage.summary(result), why, seconds, str(stage.where), result))
         return rows
 
@@ -103,11 +87,11 @@ def run_recipe(
 def plan_recipe(recipe: Recipe, to: Path) -> list[Row]:
     """What `run_recipe` would do. Touches nothing, and runs no code that the recipe names; raises what `run_recipe`
     would raise before it starts."""
-    stages, records, rows = stages_of(recipe, to), read_records(to), []
+    stages, records, rows = stages_of(recipe, to), _read_records(to), []
     _refuse_many_processes(recipe, to)
     todo = _out_of_date(stages, records)
     if todo:
-        _check(recipe, stages, to, try_code=False)
+        _check(recipe, to, "prep" in todo, try_code=False)
     for stage in stages:
         if stage.name in todo:
             with _remedy(stage):
@@ -134,62 +118,15 @@ def check_recipe(text: str) -> tuple[str, list[str]]:
     return "", list(recipe.code.values())
 
 
-@dataclass(frozen=True)
-class StageRecord:
-    """How a stage was done.
-
-    Attributes:
-        version: of facegan; another version runs the stage again.
-        outputs: size and time of each file.
-        digest: of all the others, so that an edited or truncated record is not believed.
-    """
-
-    version: str
-    inputs: dict[str, Any]
-    outputs: dict[str, list[int]]
-    result: dict[str, Any]
-    seconds: float
-    digest: str = ""
-
-    @classmethod
-    def of(
-        cls, inputs: dict[str, Any], outputs: dict[str, list[int]], result: dict[str, Any], seconds: float
-    ) -> StageRecord:
-        record = cls(__version__, inputs, outputs, result, seconds)
-        return replace(record, digest=record.digest_of())
-
-    def digest_of(self) -> str:
-        text = json.dumps([FORMAT, self.version, self.inputs, self.outputs, self.result], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def stale_reason(self, inputs: dict[str, Any], outputs: dict[str, list[int]]) -> str:
-        """Why the stage is out of date, in a few words; "" if it is not."""
-        if self.digest != self.digest_of():
-            return "its record is damaged"
-        if self.version != __version__:
-            return f"it was made by facegan {self.version}"
-        for name in {**inputs, **self.inputs}:
-            then, now = self.inputs.get(name), inputs.get(name)
-            if then != now:
-                return f"{name} changed" if name in _DIGESTS else f"{name} is {now}, and was {then}"
-        for name, status in outputs.items():
-            if self.outputs.get(name) != status:
-                return f"{name} has changed" if status else f"{name} is missing"
-        return ""
+def _read_records(folder: Path) -> Records:
+    """Without a record, or with an edited one, each stage runs again, and keeps finished work."""
+    record = read_facts(folder / RECORD_FILE)
+    records = record.get("stages", {})
+    return records if record.get("sha256") == _sha256(records) else {}
 
 
-Records = dict[str, StageRecord]
-_RECORDS = TypeAdapter(Records)
-
-
-def read_records(folder: Path) -> Records:
-    """The stages that were done, by name. Without a valid record each stage runs again, and keeps finished work."""
-    try:
-        record = read_json(folder / RECORD_FILE)
-        with parsing(folder / RECORD_FILE):
-            return _RECORDS.validate_python(record["stages"] if record["format"] == FORMAT else {})
-    except (OSError, DamagedFile):
-        return {}
+def _sha256(records: Records) -> str:
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
 def _out_of_date(stages: list[Stage], records: Records) -> dict[str, str]:
@@ -204,38 +141,37 @@ def _out_of_date(stages: list[Stage], records: Records) -> dict[str, str]:
 
 
 def _why(stage: Stage, records: Records) -> tuple[str, dict[str, Any]]:
-    """Why a stage is out of date, "" if it is not; and its inputs."""
+    """Why a stage is out of date, in a few words, "" if it is not; and its inputs."""
     record, inputs = records.get(stage.name), stage.inputs()
     if record is None:
         return "not done yet", inputs
-    try:
-        with parsing(RECORD_FILE):
-            stage.summary(record.result)
-    except DamagedFile:
-        return "its record is damaged", inputs
     if inputs.get("photographs") == MISSING:  # deleted photographs keep their faces
-        inputs["photographs"] = record.inputs.get("photographs")
-    return record.stale_reason(inputs, _outputs(stage)), inputs
+        inputs["photographs"] = record["inputs"].get("photographs")
+    if record["version"] != __version__:
+        return f"it was made by facegan {record['version']}", inputs
+    for name in {**inputs, **record["inputs"]}:
+        then, now = record["inputs"].get(name), inputs.get(name)
+        if then != now:
+            return f"{name} changed" if name in _DIGESTS else f"{name} is {now}, and was {then}", inputs
+    for name, status in _outputs(stage).items():
+        if record["outputs"].get(name) != status:
+            return f"{name} has changed" if status else f"{name} is missing", inputs
+    return "", inputs
 
 
 def _outputs(stage: Stage) -> dict[str, list[int]]:
-    return {path.name: size_and_time(path) or [] for path in stage.outputs()}
+    return {path.name: size_and_time(path) for path in stage.outputs()}
 
 
 def _up_to_date(stage: Stage, records: Records) -> Row:
-    result = records[stage.name].result
+    result = records[stage.name]["result"]
     return Row(stage.name, "up to date", stage.summary(result), "", 0.0, str(stage.where), result)
 
 
-def _check(recipe: Recipe, stages: list[Stage], to: Path, *, try_code: bool = True) -> None:
-    """
-    Raises:
-        SettingsError: a file is missing, the nets do not fit the faces, or ``to`` is among the photographs.
-    """
-    prep, records = next((stage for stage in stages if stage.name == "prep"), None), read_records(to)
-    prepared = prep is not None and prep.name in records and not _why(prep, records)[0]
-    recipe.refuse_missing_files(need_source=not prepared)
-    if prep is None:
+def _check(recipe: Recipe, to: Path, prepares: bool, *, try_code: bool = True) -> None:
+    """Raise SettingsError if a file is missing, the nets do not fit the faces, or ``to`` is among the photographs."""
+    recipe.refuse_missing_files(need_source=prepares)
+    if "prep" not in recipe.values:
         return
     source = str(recipe.values["prep"]["source"])
     if is_local(source) and Path(source).is_dir() and to.resolve().is_relative_to(Path(source).resolve()):
@@ -243,7 +179,7 @@ def _check(recipe: Recipe, stages: list[Stage], to: Path, *, try_code: bool = Tr
             f"{to} is in {source}, among the photographs: the training's pictures would be taken for photographs.\n"
             "Choose another folder with --to."
         )
-    if "train" in recipe.values and not prepared:
+    if "train" in recipe.values and prepares:
         refuse_unfit_nets(recipe, try_code)
 
 

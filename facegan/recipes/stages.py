@@ -5,72 +5,76 @@ Nothing heavy is imported before a stage has work to do: a run in which everythi
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
+import os
 import re
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from facegan.config import EvalConfig, ExportConfig, PrepConfig, SampleConfig
+from facegan.config import EvalConfig, ExportConfig, PrepConfig, SampleConfig, Settings
 from facegan.config.resources import EvalResources, FacesConfig, PhotosConfig, RecipePaths, ReportConfig, count_or_none
 from facegan.console import Console, human_seconds
-from facegan.errors import DamagedFile, DatasetError, SettingsError
-from facegan.files import human_bytes, parsing, read_json
+from facegan.errors import DatasetError, SettingsError, SourceError
+from facegan.files import files_below, human_bytes
 from facegan.plugins import PIPE, Trust, is_import_path, source_digests
-from facegan.recipes.fingerprint import fingerprint
-from facegan.recipes.recipe import Recipe, is_local, read_recipe
-from facegan.run_dir import BEST, CHECKPOINTS, EVALUATION, NEIGHBOURS, RECORD, report_path
+from facegan.recipes.recipe import Recipe, baseline_of_recipe, is_local, read_recipe
+from facegan.remote import is_url
+from facegan.run_dir import BEST, CHECKPOINTS, EVALUATION, NEIGHBOURS, RECORD, count_of, read_facts, report_path
 from facegan.shards.format import DATASET_FILE, DatasetInfo
 
 if TYPE_CHECKING:
     from facegan.prep.request import PrepareRequest
 
+Values = dict[str, Any]
 GENERATOR = "generator.safetensors"
 SAMPLES = 64
+MISSING = ""  # the fingerprint of a path with nothing there
 _METRICS_SHOWN = 3
 _MAX_PORTRAITS = 1_000_000
 _ON_THE_PAGE = (RECORD, "stats.jsonl", GENERATOR, EVALUATION, NEIGHBOURS)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A recipe and its output folder.
+class Stage(ABC):
+    """One stage of a recipe in its output folder ``to``, with the settings of its section.
 
-    Attributes:
-        trust_code: of modules and commands that files name.
+    ``trust_code``: modules and commands that files name may run.
     """
 
-    recipe: Recipe
-    to: Path
-    trust_code: bool = False
+    name: ClassVar[str]
+    config_class: ClassVar[type[Settings]]
+    makes: ClassVar[str]  # the folder or file that it makes, below ``to``
+    output: ClassVar[str] = ""  # the file in that folder which is written last
+
+    def __init__(self, recipe: Recipe, to: Path, trust_code: bool = False) -> None:
+        self.recipe, self.to, self.trained, self.trust_code = recipe, to, to / "run", trust_code
+        self.config: Any = recipe.settings(self.config_class)
 
     @property
-    def run(self) -> Path:
-        return self.to / "run"
+    def where(self) -> Path:
+        return self.to / self.makes
 
-    @property
-    def portraits(self) -> tuple[int, int] | None:
-        """Number and seed of portraits to draw as the source; None for photographs.
+    @abstractmethod
+    def inputs(self) -> Values:
+        """Everything that decides the result, as plain values by name."""
 
-        Raises:
-            SettingsError: ``portraits:`` without a number.
-        """
-        source = self.recipe.settings(RecipePaths).source
-        if not source.startswith("portraits:"):
-            return None
-        found = re.fullmatch(r"portraits:(\d{1,7})(?::(\d{1,18}))?", source, re.ASCII)
-        if not found or not 0 < int(found[1]) <= _MAX_PORTRAITS:
-            raise SettingsError(
-                f"{self.recipe.line('prep', 'source')}{source}: write portraits:N with a number from 1 to "
-                f"{_MAX_PORTRAITS:,}, or portraits:N:SEED."
-            )
-        return int(found[1]), int(found[2] or 0)
+    def outputs(self) -> list[Path]:
+        """Files that must stay as they are for the stage to be up to date."""
+        return [self.where / self.output]
 
-    @property
-    def source(self) -> str:
-        return str(self.to / "portraits") if self.portraits else self.recipe.settings(RecipePaths).source
+    @abstractmethod
+    def plan(self) -> str:
+        """What it would do, in a few words. Touches nothing; raises what `run` would raise before it starts."""
+
+    @abstractmethod
+    def run(self, console: Console, command: list[str]) -> Values:
+        """Returns the result as plain values."""
+
+    @abstractmethod
+    def summary(self, result: Values) -> str:
+        """The result in a few words."""
 
     @property
     def shards(self) -> str:
@@ -78,20 +82,20 @@ class Experiment:
             return self.recipe.settings(FacesConfig).shards
         return self.recipe.settings(RecipePaths).out or str(self.to / "faces")
 
+    def dataset(self) -> DatasetInfo | None:
+        """None for shards that are no dataset in a folder."""
+        folder = Path(self.shards)
+        return DatasetInfo.read(folder) if is_local(self.shards) and not folder.is_file() else None
+
     @property
     def generator(self) -> Path:
         """The best checkpoint of a run that was evaluated during training; else the run.
 
         Found without torch, which takes seconds to load: best.json and the names of checkpoints are plain.
         """
-        try:
-            with parsing(self.run / BEST):
-                images = int(read_json(self.run / BEST)["images"])
-        except (OSError, DamagedFile):
-            return self.run
-        checkpoint = self.run / CHECKPOINTS / f"{images:09d}"
-        evaluated = self.recipe.train().eval_every > 0
-        return checkpoint if evaluated and (checkpoint / GENERATOR).is_file() else self.run
+        images = count_of(read_facts(self.trained / BEST).get("images")) or 0
+        best = self.trained / CHECKPOINTS / f"{images:09d}"
+        return best if self.recipe.train().eval_every and (best / GENERATOR).is_file() else self.trained
 
     def generator_fingerprint(self) -> str:
         return fingerprint(str(self.generator / GENERATOR))
@@ -100,57 +104,278 @@ class Experiment:
     def trust_generator(self) -> Trust:
         return self.trust_code or frozenset({self.recipe.train().nets})
 
-    def dataset(self) -> DatasetInfo | None:
-        """None for shards that are no dataset in a folder."""
-        folder = Path(self.shards)
-        return DatasetInfo.read(folder) if is_local(self.shards) and not folder.is_file() else None
+
+class Prep(Stage):
+    """``[prep]``: photographs to faces."""
+
+    name, config_class, output = "prep", PrepConfig, DATASET_FILE
+    config: PrepConfig
+
+    def __init__(self, recipe: Recipe, to: Path, trust_code: bool = False) -> None:
+        super().__init__(recipe, to, trust_code)
+        self.photos, self.portraits = recipe.settings(PhotosConfig), _portraits(recipe)
+        self.named = self.source = recipe.settings(RecipePaths).source
+        if self.portraits:  # the folder may have more of them, of an earlier run
+            count, self.source = self.portraits[0], str(to / "portraits")
+            self.photos = self.photos.model_copy(update={"limit": min(count, self.photos.limit or count)})
+
+    @property
+    def where(self) -> Path:
+        return Path(self.shards)
+
+    def inputs(self) -> Values:
+        return {
+            "source": self.named,
+            "limit": self.photos.limit,
+            "photographs": self.named if self.portraits else fingerprint(self.source, leave_out=self.where),
+            **_fingerprints(self.photos.model_dump(include={"model", "attributes"})),
+            **self.config.model_dump(mode="json"),
+        }
+
+    def plan(self) -> str:
+        download = self.photos.download and self.source.startswith("torchvision:")
+        if download or self.portraits:
+            size = f"{self.config.size}×{self.config.size}"
+            return f"makes faces of {size} from {self.named}{', downloaded if needed' if download else ''}"
+        from facegan.prep.prepare import plan_prepare
+
+        plan = plan_prepare(self._request())
+        return (
+            f"{plan.photos:,} photographs, {plan.new:,} of them new: about {human_seconds(plan.about_seconds)}, "
+            f"about {human_bytes(plan.about_bytes)}"
+        )
+
+    def run(self, console: Console, command: list[str]) -> Values:
+        from facegan.prep.prepare import run_prepare
+
+        if self.portraits:
+            from facegan.demo import write_portraits
+
+            write_portraits(Path(self.source), *self.portraits)
+        return run_prepare(self._request(), console).to_json()
+
+    def _request(self) -> PrepareRequest:
+        from facegan.prep.request import PrepareRequest
+
+        return PrepareRequest(self.source, self.where, self.config, self.photos)
+
+    def summary(self, result: Values) -> str:
+        kept, count, faces = result["kept"], result["photos"], result["faces"]
+        return f"{kept:,} of {count:,} photographs kept, {faces:,} faces, {human_bytes(result['bytes'])}"
 
 
-@dataclass(frozen=True)
-class Stage:
-    """
-    Attributes:
-        where: the folder or file that it makes.
-        inputs: everything that decides its result, as plain values by name.
-        outputs: files that must stay as they are for it to be up to date.
-        plan: what it would do, in a few words. Touches nothing; raises what `run` would raise before it starts.
-        run: called with the console and the command; returns the result as plain values.
-        summary: of a result, in a few words.
-    """
+class Train(Stage):
+    """``[train]``: faces to a generator."""
 
-    name: str
-    where: Path
-    inputs: Callable[[], dict[str, Any]]
-    outputs: Callable[[], list[Path]]
-    plan: Callable[[], str]
-    run: Callable[[Console, list[str]], dict[str, Any]]
-    summary: Callable[[dict[str, Any]], str]
+    name, config_class, makes, output = "train", FacesConfig, "run", GENERATOR
+    config: FacesConfig
+
+    def inputs(self) -> Values:
+        """Without the settings of saving and logging, which change nothing of a finished training."""
+        info, count = self.dataset(), None
+        if self.recipe.in_epochs:
+            if info is None:
+                what = f"{self.shards} is not one. Use images or steps."
+                raise SettingsError(f"A length in epochs needs a dataset in a folder, and {what}")
+            count = sum(shard.samples for shard in info.split_shards(self.config.split))
+            if not count:
+                raise DatasetError(f"{self.shards} has no split '{self.config.split}', only {', '.join(info.splits)}.")
+        config = self.recipe.train(count)
+        code = source_digests({"nets": config.nets, "loss": config.loss})
+        return {
+            "shards": "" if info else self.shards,
+            "faces": _checksums(info, self.config.split) if info else fingerprint(self.shards),
+            "split": self.config.split,
+            "init": self.config.init,
+            **config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"})),
+            **{f"code of {name}": digest["sha256"] for name, digest in code.items()},
+        }
+
+    def plan(self) -> str:
+        """Faces that do not exist yet are not looked at, and a command is not run."""
+        exists = not is_local(self.shards) or (Path(self.shards) / DATASET_FILE).is_file()
+        if exists and not self.shards.startswith(PIPE):
+            from facegan.training import plan_train
+
+            device, init = self.config.device, self.config.init or None
+            with contextlib.closing(self._open_faces(Console(quiet=True))[0]) as faces:
+                plan_train(self.recipe.train(len(faces)), faces, self.where, device=device, init=init)
+        config, in_epochs = self.recipe.train(), "images" in self.recipe.in_epochs
+        length = self.recipe.values["train"]["images"] if in_epochs else f"{config.images:,} images"
+        return f"{config.method}, {length}, batch {config.batch}"
+
+    def run(self, console: Console, command: list[str]) -> Values:
+        from facegan.evaluate.during_training import training_measure
+        from facegan.training import train
+
+        faces, options = self._open_faces(console)
+        with contextlib.closing(faces):
+            config = self.recipe.train(len(faces))
+            return train(
+                config,
+                faces,
+                self.where,
+                device=self.config.device,
+                init=self.config.init or None,
+                console=console,
+                dataset=self.shards,
+                command=command,
+                measure=training_measure(config, faces, self.shards, options),
+                trust_code=self.trust_code,
+            ).to_json()
+
+    def _open_faces(self, console: Console) -> tuple[Any, Any]:
+        from facegan import stream
+
+        options = stream.StreamOptions(self.config.cache, count_or_none(self.config.workers))
+        return stream.open_faces(self.shards, self.config.split, options, console), options
+
+    def summary(self, result: Values) -> str:
+        losses, best = f"losses D {result['loss_d']:.2f}, G {result['loss_g']:.2f}", result.get("best")
+        found = f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
+        return found + (f", best {best['metric']} {best['value']:.3g} at {best['images']:,}" if best else "")
+
+
+class Sample(Stage):
+    """A grid of samples."""
+
+    name, config_class, makes = "sample", FacesConfig, "samples.png"
+    config: FacesConfig
+
+    def inputs(self) -> Values:
+        return {"generator": self.generator_fingerprint(), "samples": SAMPLES, "seed": 0}
+
+    def plan(self) -> str:
+        return f"draws {SAMPLES} samples"
+
+    def run(self, console: Console, command: list[str]) -> Values:
+        from facegan.sample import write_grid
+
+        device, trust = self.config.device, self.trust_generator
+        write_grid(self.generator, self.where, SampleConfig(n=SAMPLES), device=device, trust_code=trust)
+        return {"samples": SAMPLES}
+
+    def summary(self, result: Values) -> str:
+        return f"{result['samples']} samples"
+
+
+class Eval(Stage):
+    """``[eval]``: the generator against real faces, into the run's folder."""
+
+    name, config_class, makes = "eval", EvalConfig, f"run/{EVALUATION}"
+    config: EvalConfig
+
+    @property
+    def resources(self) -> EvalResources:
+        return self.recipe.settings(EvalResources)
+
+    def outputs(self) -> list[Path]:
+        return [self.where, *([self.trained / NEIGHBOURS] if self.config.neighbours else [])]
+
+    def inputs(self) -> Values:
+        info = self.dataset() if (Path(self.shards) / DATASET_FILE).is_file() else None
+        return {
+            "generator": self.generator_fingerprint(),
+            "faces": _checksums(info) if info else self.shards,
+            **_fingerprints(self.resources.model_dump(exclude={"device"})),
+            **self.config.model_dump(mode="json"),
+        }
+
+    def plan(self) -> str:
+        return f"{self.config.n:,} samples against real faces: {', '.join(self.config.asked)}"
+
+    def run(self, console: Console, command: list[str]) -> Values:
+        from facegan.evaluate.run import evaluate_run
+
+        place: Values = {"console": console, "out": self.trained, "trust_code": self.trust_generator}
+        return evaluate_run(self.generator, self.shards, self.config, self.resources, **place)[0]
+
+    def summary(self, result: Values) -> str:
+        metrics, floors = result["metrics"], result["floors"]
+        names = [name for name in self.config.asked if name in metrics][:_METRICS_SHOWN]
+        real = {name: f" (real {floors[name]:.3g})" if name in floors else "" for name in names}
+        return ", ".join(f"{name} {metrics[name]:.3g}{real[name]}" for name in names)
+
+
+class Export(Stage):
+    """``[export]``: the generator, with its card, which shows the metrics."""
+
+    name, config_class, makes, output = "export", ExportConfig, "export", "config.json"
+    config: ExportConfig
+
+    def inputs(self) -> Values:
+        metrics = fingerprint(str(self.trained / EVALUATION))
+        return {"generator": self.generator_fingerprint(), "metrics": metrics, **self.config.model_dump(mode="json")}
+
+    def plan(self) -> str:
+        if self.config.with_onnx:
+            from facegan.export.onnx import require_onnx
+
+            require_onnx()
+        return "writes the generator for other programs, with a model card"
+
+    def run(self, console: Console, command: list[str]) -> Values:
+        from facegan.export.write import export_generator
+
+        trust = self.trust_generator
+        return export_generator(self.generator, self.where, self.config, console=console, trust_code=trust).to_json()
+
+    def summary(self, result: Values) -> str:
+        return f"{len(result['files'])} files, {human_bytes(sum(result['files'].values()))}"
+
+
+class Report(Stage):
+    """``[report]``: one HTML file, or a folder with a latent explorer."""
+
+    name, config_class = "report", ReportConfig
+    config: ReportConfig
+
+    @property
+    def where(self) -> Path:
+        path = report_path(self.to, self.config.explore)
+        return path / "index.html" if self.config.explore else path
+
+    def inputs(self) -> Values:
+        files = {name: self.trained / name for name in _ON_THE_PAGE}
+        found = {name: fingerprint(str(file)) for name, file in files.items() if file.exists()}
+        return {"explore": self.config.explore} | found
+
+    def plan(self) -> str:
+        return "makes a page with a latent explorer" if self.config.explore else "makes a page"
+
+    def run(self, console: Console, command: list[str]) -> Values:
+        from facegan.report.runs import read_run
+
+        run = read_run(self.trained)
+        written = self.recipe.name if self.recipe.is_packaged else str(self.recipe.file)  # --set is a difference
+        baseline = baseline_of_recipe(read_recipe(written), run)
+        if self.config.explore:
+            from facegan.report.explorer import write_explorer
+
+            write_explorer(run, self.where.parent, baseline, trust_code=self.trust_generator)
+        else:
+            from facegan.report.write import write_report
+
+            write_report(run, self.where, baseline)
+        return {"bytes": self.where.stat().st_size}
+
+    def summary(self, result: Values) -> str:
+        return f"a page of {human_bytes(result['bytes'])}"
 
 
 def stages_of(recipe: Recipe, to: Path, trust_code: bool = False) -> list[Stage]:
-    """The stages of a recipe in their order.
-
-    Raises:
-        SettingsError: ``portraits:`` without a number.
-    """
-    experiment, stages = Experiment(recipe, to, trust_code), list[Stage]()
-    if "prep" in recipe.values:
-        stages += [_draw(experiment, *experiment.portraits)] if experiment.portraits else []
-        stages.append(_prep(experiment))
+    """The stages of a recipe in their order. Raises SettingsError for ``portraits:`` without a number."""
+    stages: list[type[Stage]] = [Prep] if "prep" in recipe.values else []
     if "train" in recipe.values:
-        stages += [_train(experiment), _sample(experiment)]
-        others = {"eval": _eval, "export": _export, "report": _report}  # the page shows the others' results
-        stages += [make(experiment) for section, make in others.items() if section in recipe.values]
-    return stages
+        others = (stage for stage in (Eval, Export, Report) if stage.name in recipe.values)
+        stages += [Train, Sample, *others]  # the page is last: it shows the results of the others
+    return [stage(recipe, to, trust_code) for stage in stages]
 
 
 def refuse_unfit_nets(recipe: Recipe, try_code: bool) -> None:
-    """
-    Args:
-        try_code: import the user's own nets, too.
+    """Raise SettingsError if the nets cannot make faces of [prep]'s size or channels, before hours of preparing them.
 
-    Raises:
-        SettingsError: the nets cannot make faces of [prep]'s size or channels; known before hours of preparing them.
+    ``try_code``: import the user's own nets, too.
     """
     from facegan.nets import find_pair
     from facegan.training.trainer import spec_of
@@ -162,269 +387,18 @@ def refuse_unfit_nets(recipe: Recipe, try_code: bool) -> None:
             find_pair(spec_of(config, prep.size, prep.channels))
 
 
-def _draw(experiment: Experiment, count: int, seed: int) -> Stage:
-    """``portraits:N``: drawn portraits as the source. A complete dataset no longer needs them."""
-    folder, dataset = Path(experiment.source), experiment.shards / Path(DATASET_FILE)
-
-    def run(console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.demo import write_portraits
-
-        write_portraits(folder, count, seed)
-        return {"portraits": count}
-
-    return Stage(
-        "draw",
-        folder,
-        inputs=lambda: {"portraits": count, "seed": seed},
-        outputs=lambda: [] if dataset.is_file() else [folder / f"{count:06d}.jpg"],
-        plan=lambda: f"draws {count:,} portraits",
-        run=run,
-        summary=lambda result: f"{result['portraits']:,} portraits",
-    )
-
-
-def _prep(experiment: Experiment) -> Stage:
-    """``[prep]``: photographs to faces."""
-    source, out, portraits = experiment.source, Path(experiment.shards), experiment.portraits
-    recipe = experiment.recipe
-    paths, photos = recipe.settings(RecipePaths), recipe.settings(PhotosConfig)
-    config = recipe.settings(PrepConfig)
-    if portraits:  # the folder may have more of them, of an earlier run
-        photos = photos.model_copy(update={"limit": min(portraits[0], photos.limit or portraits[0])})
-    side = f"{config.size}×{config.size}"
-
-    def inputs() -> dict[str, Any]:
-        found: dict[str, Any] = {"source": paths.source, "limit": photos.limit}
-        found["photographs"] = paths.source if portraits else fingerprint(source, leave_out=out)
-        return (
-            found | _fingerprints(photos.model_dump(include={"model", "attributes"})) | config.model_dump(mode="json")
+def _portraits(recipe: Recipe) -> tuple[int, int] | None:
+    """Number and seed of portraits to draw as the source; None for photographs."""
+    source = recipe.settings(RecipePaths).source
+    if not source.startswith("portraits:"):
+        return None
+    found = re.fullmatch(r"portraits:(\d{1,7})(?::(\d{1,18}))?", source, re.ASCII)
+    if not found or not 0 < int(found[1]) <= _MAX_PORTRAITS:
+        raise SettingsError(
+            f"{recipe.line('prep', 'source')}{source}: write portraits:N with a number from 1 to {_MAX_PORTRAITS:,}, "
+            "or portraits:N:SEED."
         )
-
-    def plan() -> str:
-        if portraits and not Path(source).is_dir():
-            return f"makes faces of {side} from the portraits"
-        if photos.download and source.startswith("torchvision:"):
-            return f"downloads {source.split(':')[1]} if needed, and makes faces of {side}"
-        from facegan.prep.prepare import plan_prepare
-
-        plan = plan_prepare(request())
-        return (
-            f"{plan.photos:,} photographs, {plan.new:,} of them new: about {human_seconds(plan.about_seconds)}, "
-            f"about {human_bytes(plan.about_bytes)}"
-        )
-
-    def run(console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.prep.prepare import run_prepare
-
-        return run_prepare(request(), console).to_json()
-
-    def request() -> PrepareRequest:
-        from facegan.prep.request import PrepareRequest
-
-        return PrepareRequest(source, out, config, photos)
-
-    def summary(result: dict[str, Any]) -> str:
-        kept, count, faces = result["kept"], result["photos"], result["faces"]
-        return f"{kept:,} of {count:,} photographs kept, {faces:,} faces, {human_bytes(result['bytes'])}"
-
-    return Stage("prep", out, inputs, lambda: [out / DATASET_FILE], plan, run, summary)
-
-
-def _train(experiment: Experiment) -> Stage:
-    """``[train]``: faces to a generator."""
-    recipe, shards, folder = experiment.recipe, experiment.shards, experiment.run
-    source = recipe.settings(FacesConfig)
-
-    def inputs() -> dict[str, Any]:
-        """Without the settings of saving and logging, which change nothing of a finished training."""
-        info, count = experiment.dataset(), None
-        if recipe.in_epochs:
-            if info is None:
-                raise SettingsError(
-                    f"A length in epochs needs a dataset in a folder, and {shards} is not one. Use images or steps."
-                )
-            count = sum(shard.samples for shard in info.split_shards(source.split))
-            if not count:
-                raise DatasetError(f"{shards} has no split '{source.split}', only {', '.join(info.splits)}.")
-        config = recipe.train(count)
-        settings = config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"}))
-        code = source_digests({"nets": config.nets, "loss": config.loss})
-        return {
-            **({"faces": _checksums(info, source.split)} if info else {"shards": shards, "faces": fingerprint(shards)}),
-            "split": source.split,
-            "init": source.init,
-            **settings,
-            **{f"code of {name}": digest["sha256"] for name, digest in code.items()},
-        }
-
-    def open_faces(console: Console) -> tuple[closing[Any], Any]:
-        from facegan import stream
-
-        options = stream.StreamOptions(source.cache, count_or_none(source.workers))
-        return closing(stream.open_faces(shards, source.split, options, console)), options
-
-    def plan() -> str:
-        """Faces that do not exist yet are not looked at, and a command is not run."""
-        exists = not is_local(shards) or (Path(shards) / DATASET_FILE).is_file()
-        if exists and not shards.startswith(PIPE):
-            from facegan.training import plan_train
-
-            with open_faces(Console(quiet=True))[0] as faces:
-                plan_train(recipe.train(len(faces)), faces, folder, device=source.device, init=source.init or None)
-        config = recipe.train()
-        length = recipe.values["train"].get("images") if "images" in recipe.in_epochs else f"{config.images:,} images"
-        return f"{config.method}, {length}, batch {config.batch}"
-
-    def run(console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.evaluate.during_training import training_measure
-        from facegan.training import train
-
-        opened, options = open_faces(console)
-        with opened as faces:
-            config = recipe.train(len(faces))
-            return train(
-                config,
-                faces,
-                folder,
-                device=source.device,
-                init=source.init or None,
-                console=console,
-                dataset=shards,
-                command=command,
-                measure=training_measure(config, faces, shards, options),
-                trust_code=experiment.trust_code,
-            ).to_json()
-
-    def summary(result: dict[str, Any]) -> str:
-        losses, best = f"losses D {result['loss_d']:.2f}, G {result['loss_g']:.2f}", result.get("best")
-        found = f"{result['images']:,} images, {losses}, {result['images_per_second']:,.0f} images/s"
-        return found + (f", best {best['metric']} {best['value']:.3g} at {best['images']:,}" if best else "")
-
-    return Stage("train", folder, inputs, lambda: [folder / GENERATOR], plan, run, summary)
-
-
-def _sample(experiment: Experiment) -> Stage:
-    """A grid of samples."""
-    picture, device = experiment.to / "samples.png", experiment.recipe.settings(FacesConfig).device
-
-    def run(console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.sample import write_grid
-
-        generator, trust = experiment.generator, experiment.trust_generator
-        write_grid(generator, picture, SampleConfig(n=SAMPLES), device=device, trust_code=trust)
-        return {"samples": SAMPLES}
-
-    return Stage(
-        "sample",
-        picture,
-        inputs=lambda: {"generator": experiment.generator_fingerprint(), "samples": SAMPLES, "seed": 0},
-        outputs=lambda: [picture],
-        plan=lambda: f"draws {SAMPLES} samples",
-        run=run,
-        summary=lambda result: f"{result['samples']} samples",
-    )
-
-
-def _eval(experiment: Experiment) -> Stage:
-    """``[eval]``: the generator against real faces, into the run's folder."""
-    file, shards = experiment.run / EVALUATION, experiment.shards
-    config, resources = experiment.recipe.settings(EvalConfig), experiment.recipe.settings(EvalResources)
-
-    def inputs() -> dict[str, Any]:
-        info = experiment.dataset() if (Path(shards) / DATASET_FILE).is_file() else None
-        found = {"generator": experiment.generator_fingerprint(), "faces": _checksums(info) if info else shards}
-        return found | _fingerprints(resources.model_dump(exclude={"device"})) | config.model_dump(mode="json")
-
-    def run(console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.evaluate.run import evaluate_run
-
-        out, trust = experiment.run, experiment.trust_generator
-        return evaluate_run(
-            experiment.generator, shards, config, resources, console=console, out=out, trust_code=trust
-        )[0]
-
-    def summary(result: dict[str, Any]) -> str:
-        metrics, floors = result["metrics"], result["floors"]
-        names = [name for name in config.asked if name in metrics][:_METRICS_SHOWN]
-        real = {name: f" (real {floors[name]:.3g})" if name in floors else "" for name in names}
-        return ", ".join(f"{name} {metrics[name]:.3g}{real[name]}" for name in names)
-
-    return Stage(
-        "eval",
-        file,
-        inputs,
-        outputs=lambda: [file, *([experiment.run / NEIGHBOURS] if config.neighbours else [])],
-        plan=lambda: f"{config.n:,} samples against real faces: {', '.join(config.asked)}",
-        run=run,
-        summary=summary,
-    )
-
-
-def _export(experiment: Experiment) -> Stage:
-    """``[export]``: the generator, with its card, which shows the metrics."""
-    folder, config = experiment.to / "export", experiment.recipe.settings(ExportConfig)
-
-    def inputs() -> dict[str, Any]:
-        found = {
-            "generator": experiment.generator_fingerprint(),
-            "figures": fingerprint(str(experiment.run / EVALUATION)),
-        }
-        return found | config.model_dump(mode="json")
-
-    def plan() -> str:
-        if config.with_onnx:
-            from facegan.export.onnx import require_onnx
-
-            require_onnx()
-        return "writes the generator for other programs, with a model card"
-
-    def run(console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.export.write import export_generator
-
-        generator, trust = experiment.generator, experiment.trust_generator
-        return export_generator(generator, folder, config, console=console, trust_code=trust).to_json()
-
-    def summary(result: dict[str, Any]) -> str:
-        return f"{len(result['files'])} files, {human_bytes(sum(result['files'].values()))}"
-
-    return Stage("export", folder, inputs, lambda: [folder / "config.json"], plan, run, summary)
-
-
-def _report(experiment: Experiment) -> Stage:
-    """``[report]``: one HTML file, or a folder with a latent explorer."""
-    recipe, explore = experiment.recipe, experiment.recipe.settings(ReportConfig).explore
-    path = report_path(experiment.to, explore)
-    page = path / "index.html" if explore else path
-
-    def inputs() -> dict[str, Any]:
-        files = {name: experiment.run / name for name in _ON_THE_PAGE}
-        return {"explore": explore} | {name: fingerprint(str(file)) for name, file in files.items() if file.exists()}
-
-    def run(console: Console, command: list[str]) -> dict[str, Any]:
-        from facegan.recipes.baseline import recipe_baseline
-        from facegan.report.runs import read_run
-        from facegan.report.write import write_report
-
-        trained = read_run(experiment.run)
-        written = read_recipe(recipe.name if recipe.is_packaged else str(recipe.file))  # --set is a difference
-        baseline = recipe_baseline(written, trained.record["dataset"]["faces"])
-        if explore:
-            from facegan.report.explorer import write_explorer
-
-            write_explorer(trained, path, baseline, trust_code=experiment.trust_generator)
-        else:
-            write_report(trained, page, baseline)
-        return {"bytes": page.stat().st_size}
-
-    return Stage(
-        "report",
-        page,
-        inputs,
-        outputs=lambda: [page],
-        plan=lambda: "makes a page with a latent explorer" if explore else "makes a page",
-        run=run,
-        summary=lambda result: f"a page of {human_bytes(result['bytes'])}",
-    )
+    return int(found[1]), int(found[2] or 0)
 
 
 def _checksums(info: DatasetInfo, split: str | None = None) -> str:
@@ -434,3 +408,49 @@ def _checksums(info: DatasetInfo, split: str | None = None) -> str:
 
 def _fingerprints(paths: dict[str, str]) -> dict[str, str]:
     return {name: f"{path} ({fingerprint(path)})" if path else "" for name, path in paths.items()}
+
+
+def fingerprint(path: str, leave_out: Path | None = None) -> str:
+    """Names, sizes and times of a file, a folder with everything below it, or a pattern of files; `MISSING` if none.
+
+    It changes with any file that is added, removed, renamed or rewritten; not with files at URLs or of
+    ``torchvision:``, nor with a file that is changed with its size and time kept. ``leave_out`` is a folder inside to
+    ignore: the dataset that is made from the others.
+    """
+    if is_local(path):
+        return _of_folder(path, leave_out) if Path(path).is_dir() else _of_file(path)
+    if is_url(path) or ":" in path.partition("/")[0]:
+        return "not looked at"
+    from braceexpand import braceexpand
+
+    with contextlib.suppress(ValueError):
+        files = [found for text in braceexpand(path) for found in sorted(glob.glob(text))]  # noqa: PTH207 - as given
+        return " ".join(map(_of_file, files))
+    return MISSING
+
+
+def size_and_time(path: str | Path) -> list[int]:
+    """Empty if there is no such file."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)  # noqa: PTH116
+        return [status.st_size, status.st_mtime_ns]
+    return []
+
+
+def _of_file(path: str) -> str:
+    found = size_and_time(path)
+    return f"{found[0]} bytes, {found[1]}" if found else MISSING
+
+
+def _of_folder(top: str, leave_out: Path | None) -> str:
+    """The digests are added up: files come in any order, and a million of them need not be sorted."""
+    ignored = os.fsencode(os.path.realpath(leave_out)) if leave_out else None
+    count = total = 0
+    with contextlib.suppress(OSError, SourceError):  # prep reports the problem
+        for name, entry in files_below(os.fsencode(top), lambda folder, _: os.path.realpath(folder) != ignored):
+            status = b""
+            with contextlib.suppress(OSError):  # a dangling link
+                status = b"%d %d" % (entry.stat().st_size, entry.stat().st_mtime_ns)
+            digest = hashlib.blake2b(name + b"\0" + status, digest_size=8).digest()
+            count, total = count + 1, total + int.from_bytes(digest) & (1 << 64) - 1
+    return f"{count} files, {total:016x}"

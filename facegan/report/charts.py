@@ -19,8 +19,7 @@ _PANELS = (
     ("Rate", "images per second, excluding saving and sampling", {"images_per_second": "images/s"}),
 )
 _SMALLER = "during training; smaller is better"
-_RANGES = {"d_accuracy": (0.0, 1.0)}
-_FROM_ZERO = ("images_per_second", "grad_g")
+_LIMITS = {"d_accuracy": (0.0, 1.0), "images_per_second": (0.0, None), "grad_g": (0.0, None)}
 _COMPARED = {
     "loss_g": "Generator’s loss",
     "loss_d": "Discriminator’s loss",
@@ -33,42 +32,25 @@ Points = tuple[list[int], list[float | None]]
 
 @dataclass(frozen=True)
 class Chart:
-    """One panel: curves over real images shown to the discriminator.
-
-    Attributes:
-        curves: label → values at ``x``.
-        real_vs_real: the value of real faces against real faces.
-        low, high: limits of the axis; None: from the values.
-        best: index of the best point.
-        colours: index of each curve's colour; empty: in order.
-    """
+    """One panel: curves over real images shown to the discriminator."""
 
     title: str
     note: str
     x: list[int]
-    curves: dict[str, list[float | None]]
-    real_vs_real: float | None = None
-    low: float | None = None
+    curves: dict[str, list[float | None]]  # label → values at ``x``
+    real_vs_real: float | None = None  # the value of real faces against real faces
+    low: float | None = None  # limits of the axis; None: from the values
     high: float | None = None
-    best: int | None = None
-    colours: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A finding of the monitor on the time line."""
-
-    images: int
-    kind: str
-    text: str
+    best: int | None = None  # index of the best point
+    colours: tuple[int, ...] = ()  # index of each curve's colour; empty: in order
 
 
 @dataclass(frozen=True)
 class Curves:
-    """All charts of a page, and the marks that each shows."""
+    """All charts of a page, and the findings of the monitor that each marks."""
 
     charts: list[Chart]
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[dict[str, Any]] = field(default_factory=list)
     thinned: int = 1  # rows of stats.jsonl in one point
 
     def to_json(self) -> dict[str, Any]:
@@ -78,70 +60,50 @@ class Curves:
 def curves_of(run: Run) -> Curves:
     """The curves of the training's rows and of its periodic evaluation."""
     charts = []
-    for title, note, names in _PANELS:
-        points = {
-            label: _thinned(run.rows, name) for name, label in names.items() if any(name in row for row in run.rows)
-        }
-        if points:
-            low, high = _limits(next(iter(names)))
-            charts.append(Chart(title, note, *_joined(points), low=low, high=high))
-    return Curves(
-        [*charts, *_measured(run)],
-        [Mark(row["images"], row["health"], row["text"]) for row in run.findings],
-        _step(run.rows),
-    )
+    for title, note, labels in _PANELS:
+        charts += _chart(title, note, {label: (run, name) for name, label in labels.items()}, ())
+    for name in (metrics := _wholes(run.measured)):
+        images, values = _values(run, name)
+        # Only the first metric selects the best checkpoint.
+        best = [row["images"] for row in run.measurements if row.get("best")] if name == metrics[0] else []
+        at = images.index(best[-1]) if best and best[-1] in images else None
+        real = _short(run.reference.get("floor", {}).get(name))
+        charts.append(Chart(name, _SMALLER, images, {name: values}, real, 0.0, best=at))
+        parts = {part: _values(run, part) for part in run.measured if part.startswith(f"{name}_")}
+        if parts:
+            charts.append(Chart(f"{name}, parts", _SMALLER, *_joined(parts), low=0.0))
+    marks = [{"images": row["images"], "kind": row["health"], "text": row["text"]} for row in run.findings]
+    return Curves(charts, marks, _step(run.rows))
 
 
 def compared_curves(runs: Sequence[Run]) -> Curves:
     """One chart per curve, with every run in it."""
-    names, charts = titles(runs), []
-    for curve, title in _COMPARED.items():
-        points = {
-            name: _thinned(run.rows, curve)
-            for name, run in zip(names, runs, strict=True)
-            if any(curve in row for row in run.rows)
-        }
-        if points:
-            low, high = _limits(curve)
-            colours = tuple(names.index(name) for name in points)
-            charts.append(Chart(title, "", *_joined(points), low=low, high=high, colours=colours))
-    for metric in _wholes(list(dict.fromkeys(name for run in runs for name in run.measured))):
-        points = {name: _values(run, metric) for name, run in zip(names, runs, strict=True) if metric in run.measured}
+    by_title, charts = dict(zip(titles(runs), runs, strict=True)), []
+    for name, title in _COMPARED.items():
+        charts += _chart(title, "", {label: (run, name) for label, run in by_title.items()}, list(by_title))
+    for metric in _wholes(dict.fromkeys(name for run in runs for name in run.measured)):
+        points = {label: _values(run, metric) for label, run in by_title.items() if metric in run.measured}
         values = {run.reference.get("floor", {}).get(metric) for run in runs if metric in run.measured}
-        real = values.pop() if len(values) == 1 else None
-        colours = tuple(names.index(name) for name in points)
-        charts.append(Chart(metric, _SMALLER, *_joined(points), real_vs_real=_short(real), low=0.0, colours=colours))
+        real = _short(values.pop()) if len(values) == 1 else None
+        colours = tuple(list(by_title).index(label) for label in points)
+        charts.append(Chart(metric, _SMALLER, *_joined(points), real_vs_real=real, low=0.0, colours=colours))
     return Curves(charts, thinned=max(_step(run.rows) for run in runs))
 
 
-def _limits(curve: str) -> tuple[float | None, float | None]:
-    low, high = _RANGES.get(curve, (None, None))
-    return (0.0 if curve in _FROM_ZERO else low), high
+def _chart(title: str, note: str, curves: Mapping[str, tuple[Run, str]], colours: Sequence[str]) -> list[Chart]:
+    """The panel of values in the training's rows, by label; none if no row has one. ``colours``: labels in order."""
+    known = {label: (run, name) for label, (run, name) in curves.items() if any(name in row for row in run.rows)}
+    if not known:
+        return []
+    points = {label: _thinned(run.rows, name) for label, (run, name) in known.items()}
+    low, high = _LIMITS.get(next(name for _, name in curves.values()), (None, None))
+    indexes = tuple(colours.index(label) for label in points) if colours else ()
+    return [Chart(title, note, *_joined(points), low=low, high=high, colours=indexes)]
 
 
-def _measured(run: Run) -> list[Chart]:
-    real: Mapping[str, float] = run.reference.get("floor", {})
-    charts = []
-    wholes = _wholes(list(run.measured))
-    for name in wholes:
-        images, values = _values(run, name)
-        # Only the first metric selects the best checkpoint.
-        best = [row["images"] for row in run.measurements if row.get("best")] if not charts else []
-        at = images.index(best[-1]) if best and best[-1] in images else None
-        charts.append(Chart(name, _SMALLER, images, {name: values}, _short(real.get(name)), 0.0, best=at))
-        parts = {part: _values(run, part) for part in run.measured if part not in wholes and _is_part(part, name)}
-        if parts:
-            charts.append(Chart(f"{name}, parts", _SMALLER, *_joined(parts), low=0.0))
-    return charts
-
-
-def _wholes(metrics: list[str]) -> list[str]:
+def _wholes(metrics: Mapping[str, Any]) -> list[str]:
     """Without parts of others, as ``swd_64`` is of ``swd``."""
-    return [name for name in metrics if not any(_is_part(name, other) for other in metrics)]
-
-
-def _is_part(name: str, whole: str) -> bool:
-    return name.startswith(f"{whole}_")
+    return [name for name in metrics if not any(name.startswith(f"{other}_") for other in metrics)]
 
 
 def _values(run: Run, metric: str) -> Points:

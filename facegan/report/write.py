@@ -53,22 +53,17 @@ def check_report_path(out: Path, explore: bool = False) -> None:
 
 
 def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
-    """One self-contained HTML file of a run, under 5 MB.
-
-    Args:
-        baseline: the settings to compare with; None: the method's defaults.
-
-    Raises:
-        WebPackageError: the chart library is unavailable.
-        DiskError: ``out`` cannot be written.
-    """
+    """One self-contained HTML file of a run, under 5 MB; ``baseline`` as in `run_page`."""
     make_folder(out.absolute().parent)
     write_bytes(out, run_page(run, baseline))
     return out
 
 
 def run_page(run: Run, baseline: Baseline | None = None, explorer: dict[str, Any] | None = None) -> bytes:
-    """The page of a run; ``explorer`` has the values for the latent explorer's script, None: a page without it."""
+    """The page of a run; raises WebPackageError if the chart library is unavailable.
+
+    ``baseline``: settings to compare with, by default the method's. ``explorer``: values for the latent explorer.
+    """
     grids, baseline = sample_grids(run.folder), baseline or baseline_of(run)
     return render(
         "run.html",
@@ -98,13 +93,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def write_comparison(runs: Sequence[Run], out: Path, seed: int = 0, *, trust_code: Trust = False) -> Path:
-    """One self-contained HTML file of several runs: differences, curves, and samples of equal latents.
-
-    Raises:
-        CheckpointError: a run has no readable generator.
-        WebPackageError: the chart library is unavailable.
-        DiskError: ``out`` cannot be written.
-    """
+    """One self-contained HTML file of several runs: differences, curves, and samples of equal latents."""
     names = titles(runs)
     page = render(
         "compare.html",

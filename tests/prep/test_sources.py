@@ -231,7 +231,7 @@ def test_broken_and_refused_links_are_reported(tmp_path: Path) -> None:
 def test_eval_and_recipes_follow_links(tmp_path: Path) -> None:
     """Recipes notice that a linked photograph changed; eval measures linked images."""
     from facegan.evaluate.target import image_files
-    from facegan.recipes.fingerprint import fingerprint
+    from facegan.recipes.stages import fingerprint
 
     photos = tmp_path / "photos"
     for folder in (photos, tmp_path / "blobs"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,14 @@ def test_swd_to_the_split_val(faces: Path, measured: Path) -> None:
     assert (reference["protocol"]["samples"], reference["protocol"]["faces"]) == (12, 12)
     assert reference["floor"]["swd"] > 0
     assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
-    with_batches = val.batches(count, seed=0)
-    real = next(with_batches)[:12]
-    with_batches.close()
+    with closing(val.batches(count, seed=0)) as batches:
+        real = next(batches)[:12]
     best = best_of(measured)
     generator = load_generator(measured / f"checkpoints/{best['images']:09d}")
     again = sliced_wasserstein(project(sample_images(generator, 12, 0)), project(real))
     assert again == next(row["measured"] for row in rows if row["images"] == best["images"])
     assert best == {"metric": "swd", "value": min(row["measured"]["swd"] for row in rows), "images": best["images"]}
-    log = (measured / "log.txt").read_text()
-    assert log.count("Measured every 8 images: the sliced Wasserstein distance (swd) of 12 samples to 12 faces") == 1
-    assert "of the split val. Real against real: swd " in log
+    assert (measured / "log.txt").read_text().count("of the split val. Real against real: swd ") == 1
 
 
 def test_evaluation_changes_no_weight(faces: Path, measured: Path, tmp_path: Path) -> None:
@@ -135,9 +133,6 @@ def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     assert (file.code, "--best needs a run" in file.stderr) == (2, True)
     nowhere = facegan("eval", tmp_path / "rum", *asked[2:], "--best")
     assert (nowhere.code, "Did you mean 'run'?" in nowhere.stderr) == (2, True)
-    (run / "best.json").unlink()
-    none = facegan(*asked, "--best")
-    assert (none.code, "has no best checkpoint" in none.stderr) == (1, True)
 
 
 def test_best_in_result_and_curves(faces: Path, measured: Path) -> None:
@@ -165,10 +160,8 @@ def test_recipe_uses_the_best(done: Experiment) -> None:
     reference = rows_of(done.to / "run", training=False)[0]
     assert reference["protocol"]["split"] == "train"  # there is no val
     evaluation = json.loads((done.to / "run/eval.json").read_text())  # of the same generator as the samples
-    assert (evaluation["measured"]["path"], evaluation["measured"]["images_trained"]) == (
-        str(checkpoint),
-        best["images"],
-    )
+    assert evaluation["measured"]["path"] == str(checkpoint)
+    assert evaluation["measured"]["images_trained"] == best["images"]
     again = facegan("run", done.recipe, "--to", done.to, "--json")
     assert {stage["state"] for stage in json.loads(again.stdout)["stages"]} == {"up to date"}
 
@@ -194,7 +187,6 @@ def test_first_metric_chooses_the_best(faces: Path, measured: Path, tmp_path: Pa
     [
         (("--set", "train.eval_n=64"), "train.eval_n has no effect without train.eval_every. Leave it out."),
         ((*MEASURED, "--set", "train.eval_metrics=fid"), "'fid' is not available during training."),
-        ((*MEASURED, "--set", "train.eval_metrics=coverage,swd"), "Start with swd or frechet_random."),
         (
             ("--eval-every", 8, "--set", "train.eval_n=4", "--set", "train.eval_metrics=swd,coverage"),
             "train.eval_n = 4: coverage needs 6 images.",

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegan.config import PrepConfig, TrainConfig
@@ -32,32 +32,24 @@ def written(folder: Path, text: str) -> str:
         (PREP + "\n\nsizze = 64\n", "mine.toml, line 5: There is no setting 'sizze' in [prep]. Did you mean 'size'?"),
         (PREP + "batch = 64\n", "mine.toml, line 3: There is no setting 'batch' in [prep]. It belongs in [train]."),
         (PREP + "size = 48\n", "mine.toml, line 3: --size 48 is not available. Choose 28, 32, 64 or 128"),
-        (PREP + 'crop = "alligned"\n', "mine.toml, line 3: --crop alligned is not available"),
-        (PREP + "limit = 0\n", "mine.toml, line 3: --limit 0 must be greater than 0."),
         (PREP + "workers = -1\n", "mine.toml, line 3: --workers -1 must be auto, or a whole number."),
         (PREP + 'out = "s3://b/out"\n', "mine.toml, line 3: prep.out = s3://b/out: a recipe writes its dataset"),
         (PREP + 'detector = "none"\n', "mine.toml, line 3: --crop aligned needs a face, and --detector none"),
         ("[prep]\nsize = 64\n", "mine.toml, line 1: [prep] needs a source"),
         ('[prep]\nsource = ""\n', "mine.toml, line 2: [prep] needs a source"),
-        ("[train]\nbatch = 4\n", "mine.toml, line 1: [train] has no faces. Name a dataset with train.shards"),
-        (PREP + '[train]\nshards = "out"\n', "mine.toml, line 4: train.shards = out cannot be used with [prep]"),
-        (PREP + '[train]\nmethod = "dcgn"\n', "mine.toml, line 4: --method dcgn is not available"),
+        ("[train]\nbatch = 4\n", "mine.toml, line 1: [train] needs one source of faces"),
+        (PREP + '[train]\nshards = "out"\n', "mine.toml, line 4: [train] needs one source of faces"),
         (PREP + '[train]\n\nimages = "5x"\n', "mine.toml, line 5: --images 5x is not a length. Write images"),
-        (PREP + '[train]\ndevice = "gpu"\n', "mine.toml, line 4: --device gpu is not available"),
-        (PREP + '[train]\nsplit = "best"\n', "mine.toml, line 4: --split best is not available. Choose train, val or"),
         (PREP + '[train]\nloss = "wgan-gp"\n', "mine.toml, line 3: train.norm = batch cannot be used with the loss"),
         (PREP + "[train]\ngp_weight = 1\n", "mine.toml, line 4: train.gp_weight has no effect with the loss"),
         (PREP + "[train]\nlr_g = nan\n", "mine.toml, line 4: --lr-g nan"),
         (PREP + "[train.adam]\nbeta1 = 0\n", "mine.toml, line 3: There is no setting 'adam' in [train]."),
         (PREP + "[[train]]\nbeta1 = 0\n", "mine.toml, line 3: 'train' is in no section"),
         (PREP + "[eval]\nn = 10\n", "mine.toml, line 3: [eval] needs the generator of a section [train]."),
-        (PREP + "[export]\n", "mine.toml, line 3: [export] needs the generator of a section [train]."),
         (PREP + "[train]\n[export]\nsamples = 0\n", "mine.toml, line 5: --samples 0 must be greater than 0."),
-        (PREP + "[report]\n", "mine.toml, line 3: [report] needs the generator of a section [train]."),
         (PREP + "[trian]\n", "mine.toml, line 3: There is no section [trian]. Choose prep, train"),
         ("# x\nsize = 64\n" + PREP, "mine.toml, line 2: 'size' is in no section"),
         (PREP + "size = \n", "mine.toml, line 3: invalid TOML"),
-        (PREP + "[prep]\n", "mine.toml, line 3: invalid TOML"),
         (PREP + 'a = """\n', "invalid TOML"),
     ],
 )
@@ -142,14 +134,6 @@ def test_show_lists_every_setting(name: str) -> None:
     assert all(f" {setting} " in text for _, setting in shown)
 
 
-def test_names_are_unique_in_sections() -> None:
-    for configs in SECTIONS.values():
-        names = [name for config in configs for name in config.model_fields]
-        assert len(set(names)) == len(names)
-        for config in configs:
-            assert set(config.options.split()) <= set(config.model_fields)
-
-
 NAME = st.text("abcdefghij_", min_size=1, max_size=6)
 VALUE = st.sampled_from(
     ["1", '"a # b"', "[1,\n  2, # [x]\n]", '"""\n[prep]\nx = 1\n"""', "'''\n# y\n'''", "[\n[1],\n\n[2]]", "true # z"]
@@ -157,6 +141,7 @@ VALUE = st.sampled_from(
 NOISE = st.lists(st.sampled_from(["", "# c = 1", "   ", "\t# [d]"]), max_size=2)
 
 
+@settings(max_examples=40)
 @given(
     st.dictionaries(
         NAME, st.tuples(NOISE, st.dictionaries(NAME, st.tuples(NOISE, VALUE), max_size=4)), min_size=1, max_size=3
@@ -177,12 +162,3 @@ def test_lines_of_settings(sections: dict, end: str) -> None:
     text = end.join(lines)
     assert set(tomllib.loads(text)) == set(sections)
     assert lines_of(text) == lines_by_name
-
-
-def test_lines_of_dotted_names() -> None:
-    assert lines_of("\nprep.size = 3\nprep.limit = 4\nx = 1\n") == {
-        ("prep", ""): 2,
-        ("prep", "size"): 2,
-        ("prep", "limit"): 3,
-        ("", "x"): 4,
-    }

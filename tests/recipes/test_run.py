@@ -59,11 +59,8 @@ def test_dry_run_touches_nothing(fresh: Experiment, done: Experiment) -> None:
     assert "10 photographs, 10 of them new" in ended.stdout
     assert "after prep" in ended.stdout
     before = done.files()
-    assert states(run(done, "--dry-run", "--json", "--set", "train.images=48")) == {
-        "prep": "up to date",
-        "train": "to do",
-        "sample": "to do",
-    }
+    planned = states(run(done, "--dry-run", "--json", "--set", "train.images=48"))
+    assert planned == {"prep": "up to date", "train": "to do", "sample": "to do"}
     refused = run(done, "--dry-run", "--set", "train.width=5")
     assert refused.code == 2
     assert "was started with width = 4; this command asks for width = 5" in refused.stderr
@@ -83,20 +80,14 @@ def test_new_photographs_are_added(done: Experiment, portraits: Path) -> None:
     assert now == {"prep": "up to date", "train": "done", "sample": "done"}
 
 
-def touched(path: Path) -> None:
-    os.utime(path, ns=(1, 1))
-
-
 @pytest.mark.parametrize(
     ("change", "prep"),
     [
-        (lambda photos: touched(photos / "000001.jpg"), "done"),
+        (lambda photos: os.utime(photos / "000001.jpg", ns=(1, 1)), "done"),
         (lambda photos: (photos / "notes.txt").write_text("x"), "done"),
-        (lambda photos: (photos / "000010.jpg").unlink(), "done"),
-        (lambda photos: shutil.rmtree(photos), "up to date"),
-        (lambda photos: None, "up to date"),
+        (shutil.rmtree, "up to date"),
     ],
-    ids=["a file written again", "one more file", "a file deleted", "all deleted", "nothing"],
+    ids=["a file written again", "one more file", "all deleted"],
 )
 def test_changed_photographs_are_noticed(change: Any, prep: str, done: Experiment) -> None:
     """prep finds the same faces, so the training is up to date. Deleted photographs keep their faces."""
@@ -112,19 +103,16 @@ def test_changed_photographs_are_noticed(change: Any, prep: str, done: Experimen
     [
         ("train.width=5", 2, "was started with width = 4; this command asks for width = 5", "run"),
         ("prep.size=64", 1, "was prepared with --size 32; this command asks for --size 64", "faces"),
-        ("prep.crop=squash", 1, "was prepared with --crop center178; this command asks for --crop squash", "faces"),
     ],
 )
 def test_other_settings_are_refused(setting: str, code: int, said: str, where: str, done: Experiment) -> None:
-    before = {path: path.read_bytes() for path in done.to.rglob("*") if path.is_file()}
+    before = done.files()
     ended = run(done, "--set", setting)
     assert (ended.code, ended.stdout) == (code, "")
     assert said in ended.stderr
     way_out = f"With facegan run: choose another folder with --to, or delete {done.to / where} and run it again."
     assert ended.stderr.rstrip().endswith(way_out)
-    assert {path: path.read_bytes() for path in before if "lock" not in path.name} == {
-        path: data for path, data in before.items() if "lock" not in path.name
-    }
+    assert done.files() == before
     assert states(run(done, "--json")) == UP_TO_DATE
 
 
@@ -136,7 +124,7 @@ def test_more_images_continue_the_run(done: Experiment) -> None:
     assert json.loads(ended.stdout)["stages"][1]["result"]["images"] == 48
 
 
-@pytest.mark.parametrize("lost", ["run/generator.safetensors", "samples.png", ".facegan-run.json", "record"])
+@pytest.mark.parametrize("lost", ["run/generator.safetensors", "samples.png", "record"])
 def test_lost_outputs_are_made_again(lost: str, done: Experiment) -> None:
     kept = (done.to / "run/generator.safetensors").read_bytes()
     if lost == "record":  # edited by hand
@@ -150,7 +138,7 @@ def test_lost_outputs_are_made_again(lost: str, done: Experiment) -> None:
     assert (done.to / "samples.png").is_file()
 
 
-@pytest.mark.parametrize("line", range(6, 24, 4))
+@pytest.mark.parametrize("line", range(7, 28, 7))
 def test_stopped_run_continues(line: int, fresh: Experiment) -> None:
     fresh.recipe.write_text(fresh.recipe.read_text().partition("[train]")[0])
     recipe = read_recipe(str(fresh.recipe))
@@ -207,22 +195,14 @@ def test_datasets_can_be_shared(done: Experiment, tmp_path: Path) -> None:
 
 def test_portraits_are_drawn_once(fresh: Experiment) -> None:
     sets = ("--json", "--set", "prep.source=portraits:8:3", "--set", "train.images=8")
-    assert states(run(fresh, *sets)) == dict.fromkeys(("draw", "prep", "train", "sample"), "done")
+    assert states(run(fresh, *sets)) == dict.fromkeys(UP_TO_DATE, "done")
     from facegan.demo import draw_portraits
     from facegan.demo.portraits import encode_jpeg
 
     drawn = [path.read_bytes() for path in sorted((fresh.to / "portraits").iterdir())]
     assert drawn == [encode_jpeg(portrait.pixels) for portrait in draw_portraits(8, 3)]
     shutil.rmtree(fresh.to / "portraits")
-    assert states(run(fresh, *sets)) == dict.fromkeys(("draw", "prep", "train", "sample"), "up to date")
-
-
-def test_fewer_portraits_than_before(fresh: Experiment) -> None:
-    fresh.recipe.write_text(fresh.recipe.read_text().partition("[train]")[0])
-    assert run(fresh, "--set", "prep.source=portraits:6").code == 0
-    ended = run(fresh, "--json", "--set", "prep.source=portraits:4", "--set", f"prep.out={fresh.to / 'four'}")
-    assert json.loads(ended.stdout)["stages"][1]["result"]["photos"] == 4
-    assert len(list((fresh.to / "portraits").iterdir())) == 6
+    assert states(run(fresh, *sets)) == UP_TO_DATE
 
 
 def test_impossible_runs_are_refused(fresh: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,12 +55,8 @@ def test_prep_uses_the_section(recipe: Path, portraits: Path, tmp_path: Path) ->
     prep = ("prep", portraits, tmp_path / "out", "--recipe", recipe)
     bare = plan(*prep)
     assert bare["photos"] == 7
-    assert {name: bare["settings"][name] for name in ("size", "crop", "detector", "format")} == {
-        "size": 32,
-        "crop": "center178",
-        "detector": "none",
-        "format": "jpg",
-    }
+    section = {"size": 32, "crop": "center178", "detector": "none", "format": "jpg"}
+    assert section.items() <= bare["settings"].items()
     assert plan(*prep, "--size", 64, "--limit", 9)["settings"]["size"] == 64  # also where it is the default
     assert plan(*prep, "--limit", 9)["photos"] == 9
     over = plan(*prep, "--size", 64, "--set", "prep.size=128", "--set", "prep.limit=2")
@@ -81,12 +77,7 @@ def test_train_uses_the_section(recipe: Path, done: Experiment, tmp_path: Path) 
     assert (bare["method"], bare["loss"], bare["lr_d"], bare["lr_g"]) == ("wgan-gp", "wgan-gp", 3e-4, 1e-4)
     assert (bare["batch"], bare["width"], bare["images"], bare["device"]) == (8, 4, 32, "cpu")  # 30, in rounds of 8
     beside = plan(*train, "--method", "dcgan", "--images", 64, "--no-graphs")
-    assert (beside["method"], beside["loss"], beside["images"], beside["graphs"]) == (
-        "dcgan",
-        "non-saturating",
-        64,
-        False,
-    )
+    assert (beside["loss"], beside["images"], beside["graphs"]) == ("non-saturating", 64, False)
     over = plan(*train, "--batch", 4, "--set", "train.batch=2", "--set", "train.images=2ep")
     assert (over["batch"], over["images"]) == (2, 20)
     named = plan("train", "--recipe", recipe, "--run", tmp_path / "run", "--set", f"train.shards={done.to / 'faces'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,8 @@ from facegan.errors import CheckpointError
 from facegan.report.runs import read_run, titles
 from facegan.report.write import differences
 from facegan.training.log import read_stats
-from tests.cli.run import facegan
+from tests.recipes.program import facegan
+from tests.report.conftest import add_rows
 from tests.training.toy import toy_train
 
 
@@ -45,14 +47,12 @@ def test_titles_are_different(runs: list[Path]) -> None:
 def test_command_prints_and_draws(runs: list[Path], tmp_path: Path) -> None:
     picture = tmp_path / "both.png"
     done = facegan("compare", *runs, "--out", picture)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
     assert lines["method"] == ["dcgan", "wgan-gp"]
     assert lines["health"] == ["healthy", "healthy"]
     assert str(picture) in done.stdout
-    drawn = cv2.imread(str(picture))
-    assert drawn is not None
-    assert min(drawn.shape[:2]) > 500
+    assert min(cv2.imread(str(picture)).shape[:2]) > 500  # pyright: ignore[reportOptionalMemberAccess]
     page = tmp_path / "both.html"
     made = json.loads(facegan("compare", *runs, "--out", page, "--json").stdout)
     assert made["out"] == str(page)
@@ -66,11 +66,9 @@ def test_smallest_measurements_are_compared(runs: list[Path], tmp_path: Path) ->
     run = tmp_path / "run"
     run.mkdir()
     for name in ("run.json", "stats.jsonl"):
-        (run / name).write_bytes((runs[0] / name).read_bytes())
-    with (run / "stats.jsonl").open("a") as file:
-        for value in (3.0, 2.0, None, 2.5):
-            file.write(json.dumps({"images": 64, "rounds": 4, "measured": {"fid": value}, "best": False}) + "\n")
-        file.write(json.dumps({"images": 64, "rounds": 4, "health": "collapse", "value": 0.1, "text": "x"}) + "\n")
+        shutil.copy(runs[0] / name, run)
+    add_rows(run, *({"measured": {"fid": value}, "best": False} for value in (3.0, 2.0, None, 2.5)))
+    add_rows(run, {"health": "collapse", "value": 0.1, "text": "x"})
     assert read_run(run).measured == {"fid": 2.0}
     assert read_run(run).figures()["health"] == ["collapse"]
 
@@ -79,6 +77,6 @@ def test_other_folders_are_errors(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"contains no run\.json. Name the folder of a run"):
         read_run(tmp_path)
     done = facegan("compare", runs[0], tmp_path / "nothing")
-    assert done.returncode == CheckpointError("").exit_code
+    assert done.code == 1
     assert "contains no run.json" in done.stderr
-    assert facegan("compare", runs[0], "--out", "x.jpg").returncode == 2
+    assert facegan("compare", runs[0], "--out", "x.jpg").code == 2

@@ -26,25 +26,18 @@ _EXPLORING = " 'wasm-unsafe-eval' 'self' file: blob:; connect-src blob: data:; w
 
 
 def render(template: str, scripts: tuple[str, ...], *, exploring: bool = False, **values: Any) -> bytes:
-    """The page of a template of this folder, with scripts of this folder that run after the chart library.
-
-    Raises:
-        WebPackageError: the chart library is unavailable.
-    """
+    """The page of a template of this folder, with scripts of this folder that run after the chart library."""
     library = web_files(known_packages()["uplot"])
     licence = library["LICENSE"].decode().strip()
     texts = [f"/* uPlot\n{licence}\n*/\n{library['uPlot.iife.min.js'].decode()}", *map(_own, scripts)]
     texts = [f"\n{text.strip()}\n" for text in texts]
-    checksums = " ".join(f"'sha256-{_base64_sha256(text)}'" for text in texts)
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    checksums = " ".join(f"'sha256-{digest}'" for digest in digests)
     policy = f"{_POLICY}; script-src {checksums}{_EXPLORING if exploring else ''}"
     styles = [library["uPlot.min.css"].decode(), _own("page.css")]
     page = _environment().get_template(template)
     text = page.render(policy=policy, scripts=texts, styles=styles, version=__version__, **values)
     return text.encode(errors="replace")  # file names may be invalid UTF-8
-
-
-def _base64_sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _own(name: str) -> str:
