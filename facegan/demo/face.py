@@ -127,12 +127,11 @@ def _paint_mouth(s: Scene) -> None:
         hole = s.lay(at(np.concatenate([upper_line, lower_line[::-1]])), 0.008, (70, 26, 28), within=s.head)
         teeth = across([(0.84 * w, y - 0.8 * curl), (0.6 * w, top + 0.62 * gap - 0.42 * curl), (0.0, top + 0.72 * gap)])
         s.lay(at(np.concatenate([upper_line, teeth[::-1]])), 0.01, (238, 232, 222), within=hole)
-    upper = s.mask(at(np.concatenate([across(up), upper_line[::-1]])), 0.014, s.head)
-    lower = s.mask(at(np.concatenate([lower_line, across(low)[::-1]])), 0.014, s.head)
-    canvas.lay(upper, p.lips * 0.86, 0.9)
-    canvas.lay(lower, p.lips * 1.04, 0.9)
+    upper, lower = np.concatenate([across(up), upper_line[::-1]]), np.concatenate([lower_line, across(low)[::-1]])
+    s.lay(at(upper), 0.014, p.lips * 0.86, 0.9, s.head)
+    lip = s.lay(at(lower), 0.014, p.lips * 1.04, 0.9, s.head)
     shine = ellipse(-0.25 * w * np.sign(-s.light.x), bottom + 0.55 * full, 0.3 * w, 0.22 * full)
-    s.shade(at(shine), 0.025, (1.25, 1.28, 1.28), 0.9, within=lower)
+    s.shade(at(shine), 0.025, (1.25, 1.28, 1.28), 0.9, within=lip)
     seam = [at(upper_line)] if gap == 0 else [at(upper_line), at(lower_line)]
     canvas.shade(s.mask(seam, 0.008, stroke=0.022), DEEP, 0.85 if gap == 0 else 0.45)
 

@@ -85,8 +85,7 @@ class Mask:
 
 
 def _blurred(sheet: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """Two box filters with the variance of a Gaussian, in a tenth of its time."""
-    # A box of width k has the variance (k² − 1) / 12; each of the two is odd.
+    """Two box filters with the variance of a Gaussian, in a tenth of its time: a box of width k has (k² − 1) / 12."""
     wide = int(math.sqrt(6 * sigma * sigma + 1) - 1) // 2 * 2 + 1
     for width in (wide, wide + 2 if 12 * sigma**2 > 2 * wide * wide + 2 * wide else wide):
         if width > 1:
@@ -100,7 +99,6 @@ class Canvas:
 
     def __init__(self, planes: NDArray[np.float32]) -> None:
         self.planes = planes
-        self.height, self.width = planes.shape[1:]
 
     def shape(
         self, outlines: Outlines, soft: float = 0.0, within: Mask | None = None, stroke: float | None = None
@@ -115,12 +113,10 @@ class Canvas:
         every = np.concatenate(outlines) if len(outlines) > 1 else outlines[0]
         margin = math.ceil(2.4 * soft + (stroke or 0) / 2) + 2
         (x0, y0), (x1, y1) = every.min(axis=0), every.max(axis=0)
-        left, top, right, bottom = 0, 0, self.width, self.height
-        if within is not None:
-            left, top = within.left, within.top
-            right, bottom = left + within.alpha.shape[1], top + within.alpha.shape[0]
+        left, top = (within.left, within.top) if within else (0, 0)
+        height, width = within.alpha.shape if within else self.planes.shape[1:]
         x0, y0 = max(math.floor(x0) - margin, left), max(math.floor(y0) - margin, top)
-        x1, y1 = min(math.ceil(x1) + margin, right), min(math.ceil(y1) + margin, bottom)
+        x1, y1 = min(math.ceil(x1) + margin, left + width), min(math.ceil(y1) + margin, top + height)
         if x1 <= x0 or y1 <= y0:
             return Mask(0, 0, np.zeros((0, 0), np.float32))
         sheet = np.zeros((-((y0 - y1) // coarse), -((x0 - x1) // coarse)), np.uint8)
@@ -136,15 +132,13 @@ class Canvas:
             sheet = cv2.resize(sheet, None, fx=coarse, fy=coarse, interpolation=cv2.INTER_LINEAR)
         alpha = sheet[: y1 - y0, : x1 - x0].astype(np.float32)
         alpha *= np.float32(1 / 255)
-        if within is not None:
+        if within:
             alpha *= within.alpha[y0 - top : y1 - top, x0 - left : x1 - left]
         return Mask(x0, y0, alpha)
 
     def lay(self, mask: Mask, colour: ArrayLike, opacity: float = 1.0, gain: float = 1.0) -> None:
         """Paint a colour (3,), or a field of colours (3, height, width) times ``gain``, where the mask is."""
         h, w = mask.alpha.shape
-        if h == 0:
-            return
         part = (slice(None), slice(mask.top, mask.top + h), slice(mask.left, mask.left + w))
         paint = np.asarray(colour, np.float32)
         paint = paint[part] if paint.ndim == 3 else paint[:, None, None]
@@ -156,8 +150,6 @@ class Canvas:
     def shade(self, mask: Mask, factor: ArrayLike, opacity: float = 1.0) -> None:
         """Multiply by a factor (3,) where the mask is: shadow below 1, light above 1."""
         h, w = mask.alpha.shape
-        if h == 0:
-            return
         gain = (np.asarray(factor, np.float32) - 1)[:, None, None] * np.float32(opacity)
         gain = gain * mask.alpha
         gain += 1
@@ -190,10 +182,5 @@ class Pose:
     def on_face(self, points: ArrayLike, lift: float = 0.0) -> Floats:
         """Points on the front of the head, an ellipsoid, ``lift`` head units above its skin."""
         p = np.asarray(points, float)
-        return self.place(p, face_depth(p) + lift)
-
-
-def face_depth(points: Floats) -> Floats:
-    """Head units from the head's axis to the skin: (…) for (…, 2) points."""
-    x, y = points[..., 0], points[..., 1]
-    return 0.85 * np.sqrt(np.clip(1 - (x / 1.1) ** 2 - ((y - 0.15) / 1.75) ** 2, 0.0, 1.0))
+        inside = 1 - (p[..., 0] / 1.1) ** 2 - ((p[..., 1] - 0.15) / 1.75) ** 2
+        return self.place(p, 0.85 * np.sqrt(np.clip(inside, 0.0, 1.0)) + lift)

@@ -39,9 +39,8 @@ _LIGHT_STEP = 8  # light changes slowly: it is computed for one canvas pixel in 
 
 def _mix(rng: np.random.Generator, palette: Colour) -> Colour:
     """A colour between two neighbours in a palette."""
-    at = rng.uniform(0, len(palette) - 1)
-    low = int(at)
-    return palette[low] + (palette[min(low + 1, len(palette) - 1)] - palette[low]) * (at - low)
+    part, low = math.modf(rng.uniform(0, len(palette) - 1))
+    return palette[int(low)] + (palette[min(int(low) + 1, len(palette) - 1)] - palette[int(low)]) * part
 
 
 def _pick(rng: np.random.Generator, palette: Colour) -> Colour:
@@ -172,17 +171,10 @@ class Scene:
 def head_outline(person: Person) -> Floats:
     """The skull and jaw as a closed curve in head units, (N, 2)."""
     j, c = person.jaw, person.chin
-    right = [
-        (0.0, -1.29), (0.45, -1.22), (0.8, -0.93), (0.96, -0.45), (0.975, 0.0),
-        (0.95 * (0.4 + 0.6 * j), 0.42), (0.8 * j, 0.8), (0.55 * j, c - 0.25), (0.25 * j, c - 0.04),
-    ]  # fmt: skip
+    skull = [(0.0, -1.29), (0.45, -1.22), (0.8, -0.93), (0.96, -0.45), (0.975, 0.0)]
+    jaw = [(0.95 * (0.4 + 0.6 * j), 0.42), (0.8 * j, 0.8), (0.55 * j, c - 0.25), (0.25 * j, c - 0.04)]
+    right = [*skull, *jaw]
     return closed_curve([*right, (0.0, c), *mirrored(right[1:])])
-
-
-def head_depth(points: Floats) -> Floats:
-    """Depth of the outline: the skull's rim is at 0, the chin in front."""
-    chin = np.clip((points[:, 1] - 0.3) / 1.1, 0, 1) ** 1.5
-    return 0.5 * chin * (1 - 0.5 * np.abs(points[:, 0]))
 
 
 def light_fields(
@@ -190,8 +182,7 @@ def light_fields(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Lit skin and lit hair, two (3, height, width) float32 fields: an ellipsoid with Lambertian reflectance, and skin
     that is warmer in shadow."""
-    grid_h, grid_w = -(-height // _LIGHT_STEP), -(-width // _LIGHT_STEP)
-    y, x = np.mgrid[0:grid_h, 0:grid_w] * _LIGHT_STEP + _LIGHT_STEP / 2
+    y, x = np.mgrid[0:height:_LIGHT_STEP, 0:width:_LIGHT_STEP] + _LIGHT_STEP / 2
     dx, dy = (x - pose.x) / pose.unit, (y - pose.y) / pose.unit
     c, s = math.cos(pose.roll), math.sin(pose.roll)
     u, v = (c * dx + s * dy) / 1.25, (c * dy - s * dx - 0.05) / 1.7

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from facegan.demo.face import MOUTH_LIFT, NOSE_LIFT, paint_face, paint_glasses
 from facegan.demo.hair import paint_hair_before, paint_hair_behind
 from facegan.demo.paint import Canvas, Pose, closed_curve, ellipse, mirrored, open_curve
-from facegan.demo.people import Light, Person, Scene, head_depth, head_outline, light_fields, upscaled
+from facegan.demo.people import Light, Person, Scene, head_outline, light_fields, upscaled
 from facegan.errors import SettingsError
 from facegan.files import disk_errors, make_folder
 from facegan.system import usable_cpus
@@ -60,9 +60,11 @@ def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: 
     person, light = Person(rng), _light(rng)
     pose = _pose(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE)
     canvas = Canvas(_background(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE))
-    skin, hair = light_fields(person, pose, light, canvas.height, canvas.width)
+    skin, hair = light_fields(person, pose, light, height * _SUPERSAMPLE, width * _SUPERSAMPLE)
     outline = head_outline(person)
-    head = canvas.shape(pose.place(outline, head_depth(outline)), pose.unit * 0.014)
+    chin = np.clip((outline[:, 1] - 0.3) / 1.1, 0, 1) ** 1.5  # in front of the skull's rim
+    depth = 0.5 * chin * (1 - 0.5 * np.abs(outline[:, 0]))
+    head = canvas.shape(pose.place(outline, depth), pose.unit * 0.014)
     scene = Scene(canvas, pose, person, light, rng, skin, hair, head)
     paint_hair_behind(scene)
     _paint_bust(scene)
@@ -147,39 +149,34 @@ def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np
 
 def _paint_bust(s: Scene) -> None:
     """Ears, neck and clothes. The shoulders lean a third of the way with the head."""
-    p, canvas = s.person, s.canvas
+    p = s.person
     flip = np.array([[[-1.0, 1.0]], [[1.0, 1.0]]])
     ear = closed_curve([(0.93, -0.12), (1.06, -0.16), (1.12, 0.0), (1.07, 0.22), (0.97, 0.4), (0.9, 0.3)])
-    ears = s.mask([*s.pose.place(ear * flip, -0.15)], 0.015)
-    canvas.lay(ears, s.skin, gain=0.92)
+    ears = s.lay(s.pose.place(ear * flip, -0.15), 0.015, s.skin, gain=0.92)
     fold = s.pose.place(open_curve([(1.0, -0.08), (1.06, 0.05), (1.0, 0.24)]) * flip, -0.15)
     s.shade(fold, 0.02, (0.66, 0.52, 0.5), 0.7, within=ears, stroke=0.035)
     if p.earrings:
-        stones = s.pose.place(ellipse(1.0, 0.44, 0.045, 0.05, count=12) * flip, -0.12)
-        s.lay([*stones], 0.012, (236, 214, 150))
+        stones = ellipse(1.0, 0.44, 0.045, 0.05, count=12) * flip
+        s.lay(s.pose.place(stones, -0.12), 0.012, (236, 214, 150))
     body = Pose(s.pose.x, s.pose.y, s.pose.unit, s.pose.roll / 3, 0.0, 0.0)
     broad = 0.57 - 0.1 * p.softness
     half = [(broad * 0.94, 0.6), (broad, 1.3), (broad * 1.08, 1.62), (1.2, 1.95), (1.5, 2.4), (1.5, 4.0)]
-    neck = s.mask(body.place(closed_curve([*half, *mirrored(half)])), 0.02)
-    canvas.lay(neck, s.tone(0.9, 0.86, 0.85))
+    neck = s.lay(body.place(closed_curve([*half, *mirrored(half)])), 0.02, s.tone(0.9, 0.86, 0.85))
     under_jaw = s.pose.place(head_outline(p) * (0.92, 1.0) + (0, 0.17), 0.2)
     s.shade(under_jaw, 0.1, (0.6, 0.48, 0.46), 0.8, within=neck)
     drop = {"crew": 1.85, "vee": 2.3, "collar": 1.95}[p.neckline]
     wide = 2.35 - 0.45 * p.softness
-    cloth = [(broad + 0.12, 1.58), (1.15, 1.8), (wide * 0.8, 2.05), (wide, 2.6), (wide + 0.2, 4.5)]
-    right = open_curve(cloth)
-    throat = open_curve([(-broad - 0.12, 1.58), (-broad * 0.62, (1.58 + drop) / 2 + 0.07), (0, drop),
-                         (broad * 0.62, (1.58 + drop) / 2 + 0.07), (broad + 0.12, 1.58)])  # fmt: skip
+    right = open_curve([(broad + 0.12, 1.58), (1.15, 1.8), (wide * 0.8, 2.05), (wide, 2.6), (wide + 0.2, 4.5)])
+    half = [(0, drop), (broad * 0.62, (1.58 + drop) / 2 + 0.07), (broad + 0.12, 1.58)]
+    throat = open_curve([*mirrored(half[1:]), *half])
     points = np.concatenate([throat, right[1:], right[::-1] * (-1, 1)])
-    mask = s.mask(body.place(points), 0.02)
-    canvas.lay(mask, p.clothes)
+    mask = s.lay(body.place(points), 0.02, p.clothes)
     shaded = closed_curve([(0.9, 1.5), (2.6, 1.6), (2.6, 5.5), (0.9, 5.5)]) * (1 if s.light.x < 0 else -1, 1)
     s.shade(body.place(shaded), 0.5, (0.66, 0.66, 0.7), 0.8, within=mask)
-    hem = body.place(np.add(throat, (0, 0.05)))
-    s.shade([hem], 0.03, (0.7, 0.7, 0.72), 0.7, within=mask, stroke=0.07)
+    s.shade(body.place(np.add(throat, (0, 0.05))), 0.03, (0.7, 0.7, 0.72), 0.7, within=mask, stroke=0.07)
     if p.neckline == "collar":
         flap = np.array([(0.1, 2.0), (broad, 1.5), (broad + 0.28, 1.62), (0.52, 2.32)])
-        s.lay([*body.place(flap * flip)], 0.025, np.clip(p.clothes * 1.14 + 6, 0, 255))
+        s.lay(body.place(flap * flip), 0.025, np.clip(p.clothes * 1.14 + 6, 0, 255))
 
 
 def _finish(canvas: Canvas, light: Light, width: int, height: int) -> NDArray[np.uint8]:

@@ -32,30 +32,26 @@ def hub_on_loopback() -> Iterator[Hub]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._answer(self._whoami() if self.path == "/api/whoami-v2" else None)
+            known = self.path == "/api/whoami-v2"
+            whoami = {"type": "user", "name": "somebody", "orgs": [], "auth": {"type": "access_token"}}
+            self._answer(whoami if known else None)
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer: dict[str, Any] | None = None
             if self.path == "/api/repos/create":
                 hub.created.append(json.loads(data))
-                self._answer({"url": f"{hub.url}/somebody/{hub.created[-1]['name']}"})
+                answer = {"url": f"{hub.url}/somebody/{hub.created[-1]['name']}"}
             elif self.path == "/api/validate-yaml":
-                self._answer({"errors": [], "warnings": []})
+                answer = {"errors": [], "warnings": []}
             elif "/preupload/" in self.path:
-                files = json.loads(data)["files"]
-                self._answer(
-                    {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
-                )
+                paths = [file["path"] for file in json.loads(data)["files"]]
+                answer = {"files": [{"path": it, "uploadMode": "regular", "shouldIgnore": False} for it in paths]}
             elif "/commit/" in self.path:
-                for entry in map(json.loads, data.splitlines()):
-                    if entry["key"] == "file":
-                        hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-                self._answer({"success": True, "commitOid": "0" * 40, "commitUrl": f"{hub.url}/a/b/commit/{'0' * 40}"})
-            else:
-                self._answer(None)
-
-        def _whoami(self) -> dict[str, Any]:
-            return {"type": "user", "name": "somebody", "orgs": [], "auth": {"type": "access_token"}}
+                files = [entry["value"] for entry in map(json.loads, data.splitlines()) if entry["key"] == "file"]
+                hub.files.update({file["path"]: base64.b64decode(file["content"]) for file in files})
+                answer = {"success": True, "commitOid": "0" * 40, "commitUrl": f"{hub.url}/a/b/commit/{'0' * 40}"}
+            self._answer(answer)
 
         def _answer(self, answer: dict[str, Any] | None) -> None:
             status = 200 if self.headers.get("Authorization") == f"Bearer {TOKEN}" else 401

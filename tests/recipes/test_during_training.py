@@ -135,15 +135,8 @@ def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     assert (nowhere.code, "Did you mean 'run'?" in nowhere.stderr) == (2, True)
 
 
-def test_best_in_result_and_curves(faces: Path, measured: Path) -> None:
-    from facegan.training.curves import draw_curves
-
-    rows = read_stats(measured)
-    record = json.loads(train(faces, measured, *MEASURED, "--json").stdout)
-    assert record["best"] == best_of(measured)
-    assert draw_curves(rows) != draw_curves([row for row in rows if "measured" not in row])
-    broken = [{**row, "measured": {"swd": None}, "best": False} if "measured" in row else row for row in rows]
-    assert draw_curves(broken)
+def test_best_in_result(faces: Path, measured: Path) -> None:
+    assert json.loads(train(faces, measured, *MEASURED, "--json").stdout)["best"] == best_of(measured)
 
 
 def test_recipe_uses_the_best(done: Experiment) -> None:

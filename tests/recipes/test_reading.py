@@ -107,10 +107,6 @@ def test_defaults_of_method_and_nets(tmp_path: Path) -> None:
     assert recipe.train() == TrainConfig.for_method("wgan-gp", lr_d=2e-4)
     rows = {row.name: (row.value, row.default, row.set) for row in settings_table(recipe)}
     assert (rows["lr_d"], rows["batch"]) == ((2e-4, 3e-4, True), (32, 32, False))
-    recipe = read_recipe(written(tmp_path, PREP + '[train]\nnets = "mlp"\nwidth = 8\n'))
-    rows = {row.name: (row.value, row.default, row.set) for row in settings_table(recipe)}
-    assert rows["latent_distribution"] == ("uniform01", "uniform01", False)
-    assert rows["width"] == (8, 128, True)
 
 
 @pytest.mark.parametrize("name", packaged_recipes())

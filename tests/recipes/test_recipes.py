@@ -6,12 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from facegan.nets import load_generator
 from facegan.recipes.recipe import packaged_recipes, read_recipe
-from facegan.training import sample_images
-from tests.digits import digits, write_mnist
+from tests.digits import write_mnist
 from tests.prep.cifar_files import write_cifar10
 from tests.recipes.program import facegan
 
@@ -23,15 +20,9 @@ def test_list_shows_headings() -> None:
     text = facegan("recipes", "list").stdout
     assert all(recipe["name"] in text and recipe["what"] in text for recipe in found)
 
-
-def test_check_needs_no_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ended = facegan("recipes", "check", "--json")
-    found = json.loads(ended.stdout)
-    assert (ended.code, found["ok"]) == (0, True)
-    assert {recipe["recipe"] for recipe in found["recipes"]} == set(packaged_recipes())
-    assert "smoke: ok\n" in facegan("recipes", "check").stdout
-    assert list(tmp_path.iterdir()) == []
+    checked = json.loads(facegan("recipes", "check", "--json").stdout)
+    assert checked["ok"]
+    assert {recipe["recipe"] for recipe in checked["recipes"]} == set(packaged_recipes())
 
 
 PHOTOS = '[prep]\nsource = "photos"\n'
@@ -105,22 +96,3 @@ def test_each_recipe_starts(name: str, tmp_path: Path, tiny_source: object) -> N
     assert run["dataset"]["channels"] == run["nets"]["channels"] == read_recipe(name).values["prep"].get("channels", 3)
     assert (tmp_path / "to/samples.png").is_file()
     assert stages["eval"]["metrics"]["swd"] > 0
-
-
-@pytest.mark.slow
-def test_mnist_mlp_draws_digits(tmp_path: Path) -> None:
-    """After 1,250 steps samples are closer to digits than the same pixels shuffled among the samples (43 and 64 grey
-    levels when this was written), and most digits are among the nearest."""
-    root = write_mnist(tmp_path / "root")
-    sets = {"prep.source": f"torchvision:MNIST:{root}", "train.images": "1250st", "train.precision": "fp32"}
-    words = [word for setting, value in sets.items() for word in ("--set", f"{setting}={value}")]
-    ended = facegan("run", "mnist-mlp", *words, "--to", tmp_path / "to", "--quiet")
-    assert ended.code == 0, ended.stderr
-    real, labels = digits()
-    reals = torch.from_numpy(real).flatten(1).float()
-    samples = sample_images(load_generator(tmp_path / "to/run"), 64).flatten(1).float()
-    order = torch.rand(samples.shape, generator=torch.Generator().manual_seed(0)).argsort(0)
-    near, nearest = torch.cdist(samples, reals).min(1)
-    mixed = torch.cdist(samples.gather(0, order), reals).min(1).values
-    assert near.mean() < 0.8 * mixed.mean()
-    assert len({labels[i] for i in nearest.tolist()}) >= 7

@@ -64,13 +64,6 @@ def test_prep_uses_the_section(recipe: Path, portraits: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_prep_equals_facegan_run(done: Experiment, tmp_path: Path) -> None:
-    ended = facegan("prep", done.photos, tmp_path / "out", "--recipe", done.recipe)
-    assert ended.code == 0, ended.stderr
-    ours, theirs = (json.loads((out / "dataset.json").read_text()) for out in (tmp_path / "out", done.to / "faces"))
-    assert ours["shards"] == theirs["shards"]
-
-
 def test_train_uses_the_section(recipe: Path, done: Experiment, tmp_path: Path) -> None:
     train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--recipe", recipe)
     bare = plan(*train)
@@ -86,8 +79,7 @@ def test_train_uses_the_section(recipe: Path, done: Experiment, tmp_path: Path) 
 
 def test_packaged_recipe_by_name(done: Experiment, tmp_path: Path) -> None:
     train = ("train", "--shards", done.to / "faces", "--run", tmp_path / "run", "--device", "cpu", "--batch", 2)
-    found = plan(*train, "--recipe", "celeba-wgan-gp-64")
-    assert (found["loss"], found["milestones"], found["images"]) == ("wgan-gp", [200_000, 1_600_000], 400_000)
+    assert plan(*train, "--recipe", "celeba-wgan-gp-64")["milestones"] == [200_000, 1_600_000]
     assert "Did you mean 'celeba-wgan-gp-64'?" in refused(*train, "--recipe", "celeba-wgan-gp")
 
 

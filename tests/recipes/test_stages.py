@@ -35,17 +35,6 @@ def test_eval_runs_when_out_of_date(done: Experiment) -> None:
     assert (other["state"], other["why"]) == ("done", "n is 4, and was 5")
 
 
-def test_eval_settings_and_files(done: Experiment) -> None:
-    add(done, EVAL)
-    shown = json.loads(facegan("recipes", "show", done.recipe, "--json").stdout)
-    settings = {row["name"]: row for row in shown["settings"] if row["section"] == "eval"}
-    assert (settings["n"]["value"], settings["n"]["default"], settings["n"]["unit"]) == (5, 10_000, "images")
-    assert settings["inception_weights"]["value"] == ""
-    add(done, 'statistics = "none.npz"\n')
-    ended = run(done)
-    assert (ended.code, "There is no none.npz." in ended.stderr) == (2, True)
-
-
 def test_export_follows_generator_and_metrics(done: Experiment, tmp_path: Path) -> None:
     add(done, "\n[export]\nsamples = 2\nprogram = false\n")
     assert states(run(done, "--dry-run", "--json")) == UP_TO_DATE | {"export": "to do"}

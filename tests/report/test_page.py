@@ -181,13 +181,3 @@ def test_warnings_are_on_the_time_line(chromium: Any, run: Path, tmp_path: Path)
         assert shown.text_content(".health").split() == ["1", "warning", "during", "training"]
         assert shown.locator(".findings li").all_text_contents() == [f"collapse at 64 images {text}"]
         assert shown.locator(".plot").first.evaluate(PIXELS) != plot
-
-
-def test_comparison_of_two_runs(chromium: Any, run: Path, toy_run: Path, tmp_path: Path) -> None:
-    file = write_comparison([read_run(toy_run), read_run(run)], tmp_path / "both.html")
-    with watching(chromium) as watched:
-        shown = watched.open(file)
-        assert shown.locator("figure img").count() == 2
-        assert shown.locator(".chart").first.locator(".legend button").count() == 2
-        first, second = (image.get_attribute("src") for image in shown.locator("figure img").all())
-        assert first == second  # the same generator and the same latents

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from facegan.export.card import CardFacts, card
-from facegan.export.card import Provenance
+from facegan.export.card import CardFacts, Provenance, card
 from facegan.nets import NetSpec
 from facegan.run_dir import Evaluation, RunFacts
 from facegan.shards.cards import readme
