@@ -43,20 +43,14 @@ def packaged_recipes() -> dict[str, Path]:
 
 def find_recipe(text: str) -> Path:
     """The file of a recipe: a packaged one by name, any other by a path that ends in ``.toml``."""
-    known = packaged_recipes()
-    if text in known:
-        return known[text]
-    path = Path(text)
-    if path.suffix != ".toml":
-        near = f" Did you mean {text}.toml?" if Path(f"{text}.toml").is_file() else suggest(text, known)
-        raise SettingsError(
-            f"There is no recipe '{shown(text)}'. Choose {one_of(known)},\nor name a file that ends in .toml.{near}"
-        )
-    if not path.is_file():
-        others = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        near = suggest(path.name, others) or suggest(path.stem, known)
-        raise SettingsError(f"There is no recipe {shown(path)}.{near}")
-    return path
+    known, path = packaged_recipes(), Path(text)
+    if text in known or (path.suffix == ".toml" and path.is_file()):
+        return known.get(text, path)
+    others = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+    near = suggest(path.name, [*known, *others])
+    raise SettingsError(
+        f"There is no recipe '{shown(text)}'. Choose {one_of(known)},\nor name a file that ends in .toml.{near}"
+    )
 
 
 def copy_recipe(name: str, file: Path) -> None:

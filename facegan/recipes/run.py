@@ -93,11 +93,11 @@ def plan_recipe(recipe: Recipe, to: Path) -> list[Row]:
     if todo:
         _check(recipe, to, "prep" in todo, try_code=False)
     for stage in stages:
-        if stage.name in todo:
-            with _remedy(stage):
-                rows.append(Row(stage.name, "to do", stage.plan(), todo[stage.name], 0.0, str(stage.where), {}))
-        else:
+        if stage.name not in todo:
             rows.append(_up_to_date(stage, records))
+            continue
+        with _remedy(stage):
+            rows.append(Row(stage.name, "to do", stage.plan(), todo[stage.name], 0.0, str(stage.where), {}))
     return rows
 
 

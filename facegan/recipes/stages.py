@@ -38,10 +38,7 @@ _ON_THE_PAGE = (RECORD, "stats.jsonl", GENERATOR, EVALUATION, NEIGHBOURS)
 
 
 class Stage(ABC):
-    """One stage of a recipe in its output folder ``to``, with the settings of its section.
-
-    ``trust_code``: modules and commands that files name may run.
-    """
+    """One stage of a recipe in its output folder ``to``; ``trust_code``: code that files name may run."""
 
     name: ClassVar[str]
     config_class: ClassVar[type[Settings]]
@@ -89,16 +86,10 @@ class Stage(ABC):
 
     @property
     def generator(self) -> Path:
-        """The best checkpoint of a run that was evaluated during training; else the run.
-
-        Found without torch, which takes seconds to load: best.json and the names of checkpoints are plain.
-        """
+        """The best checkpoint of a run that was evaluated during training; else the run. Found without torch."""
         images = count_of(read_facts(self.trained / BEST).get("images")) or 0
         best = self.trained / CHECKPOINTS / f"{images:09d}"
         return best if self.recipe.train().eval_every and (best / GENERATOR).is_file() else self.trained
-
-    def generator_fingerprint(self) -> str:
-        return fingerprint(str(self.generator / GENERATOR))
 
     @property
     def trust_generator(self) -> Trust:
@@ -243,7 +234,7 @@ class Sample(Stage):
     config: FacesConfig
 
     def inputs(self) -> Values:
-        return {"generator": self.generator_fingerprint(), "samples": SAMPLES, "seed": 0}
+        return {"generator": fingerprint(self.generator / GENERATOR), "samples": SAMPLES, "seed": 0}
 
     def plan(self) -> str:
         return f"draws {SAMPLES} samples"
@@ -265,19 +256,15 @@ class Eval(Stage):
     name, config_class, makes = "eval", EvalConfig, f"run/{EVALUATION}"
     config: EvalConfig
 
-    @property
-    def resources(self) -> EvalResources:
-        return self.recipe.settings(EvalResources)
-
     def outputs(self) -> list[Path]:
         return [self.where, *([self.trained / NEIGHBOURS] if self.config.neighbours else [])]
 
     def inputs(self) -> Values:
         info = self.dataset() if (Path(self.shards) / DATASET_FILE).is_file() else None
         return {
-            "generator": self.generator_fingerprint(),
+            "generator": fingerprint(self.generator / GENERATOR),
             "faces": _checksums(info) if info else self.shards,
-            **_fingerprints(self.resources.model_dump(exclude={"device"})),
+            **_fingerprints(self.recipe.settings(EvalResources).model_dump(exclude={"device"})),
             **self.config.model_dump(mode="json"),
         }
 
@@ -287,14 +274,14 @@ class Eval(Stage):
     def run(self, console: Console, command: list[str]) -> Values:
         from facegan.evaluate.run import evaluate_run
 
-        place: Values = {"console": console, "out": self.trained, "trust_code": self.trust_generator}
-        return evaluate_run(self.generator, self.shards, self.config, self.resources, **place)[0]
+        resources, trust = self.recipe.settings(EvalResources), self.trust_generator
+        place: Values = {"console": console, "out": self.trained, "trust_code": trust}
+        return evaluate_run(self.generator, self.shards, self.config, resources, **place)[0]
 
     def summary(self, result: Values) -> str:
-        metrics, floors = result["metrics"], result["floors"]
-        names = [name for name in self.config.asked if name in metrics][:_METRICS_SHOWN]
-        real = {name: f" (real {floors[name]:.3g})" if name in floors else "" for name in names}
-        return ", ".join(f"{name} {metrics[name]:.3g}{real[name]}" for name in names)
+        real = {name: f" (real {value:.3g})" for name, value in result["floors"].items()}
+        found = {name: result["metrics"][name] for name in self.config.asked if name in result["metrics"]}
+        return ", ".join(f"{name} {found[name]:.3g}{real.get(name, '')}" for name in [*found][:_METRICS_SHOWN])
 
 
 class Export(Stage):
@@ -304,8 +291,12 @@ class Export(Stage):
     config: ExportConfig
 
     def inputs(self) -> Values:
-        metrics = fingerprint(str(self.trained / EVALUATION))
-        return {"generator": self.generator_fingerprint(), "metrics": metrics, **self.config.model_dump(mode="json")}
+        metrics = fingerprint(self.trained / EVALUATION)
+        return {
+            "generator": fingerprint(self.generator / GENERATOR),
+            "metrics": metrics,
+            **self.config.model_dump(mode="json"),
+        }
 
     def plan(self) -> str:
         if self.config.with_onnx:
@@ -337,7 +328,7 @@ class Report(Stage):
 
     def inputs(self) -> Values:
         files = {name: self.trained / name for name in _ON_THE_PAGE}
-        found = {name: fingerprint(str(file)) for name, file in files.items() if file.exists()}
+        found = {name: fingerprint(file) for name, file in files.items() if file.exists()}
         return {"explore": self.config.explore} | found
 
     def plan(self) -> str:
@@ -410,14 +401,14 @@ def _fingerprints(paths: dict[str, str]) -> dict[str, str]:
     return {name: f"{path} ({fingerprint(path)})" if path else "" for name, path in paths.items()}
 
 
-def fingerprint(path: str, leave_out: Path | None = None) -> str:
+def fingerprint(path: str | Path, leave_out: Path | None = None) -> str:
     """Names, sizes and times of a file, a folder with everything below it, or a pattern of files; `MISSING` if none.
 
     It changes with any file that is added, removed, renamed or rewritten; not with files at URLs or of
     ``torchvision:``, nor with a file that is changed with its size and time kept. ``leave_out`` is a folder inside to
     ignore: the dataset that is made from the others.
     """
-    if is_local(path):
+    if is_local(path := str(path)):
         return _of_folder(path, leave_out) if Path(path).is_dir() else _of_file(path)
     if is_url(path) or ":" in path.partition("/")[0]:
         return "not looked at"
@@ -432,14 +423,13 @@ def fingerprint(path: str, leave_out: Path | None = None) -> str:
 def size_and_time(path: str | Path) -> list[int]:
     """Empty if there is no such file."""
     with contextlib.suppress(OSError):
-        status = os.stat(path)  # noqa: PTH116
+        status = Path(path).stat()
         return [status.st_size, status.st_mtime_ns]
     return []
 
 
 def _of_file(path: str) -> str:
-    found = size_and_time(path)
-    return f"{found[0]} bytes, {found[1]}" if found else MISSING
+    return " ".join(map(str, size_and_time(path)))
 
 
 def _of_folder(top: str, leave_out: Path | None) -> str:

@@ -70,16 +70,13 @@ def frames(grids: list[tuple[int, Path]], max_bytes: int = FRAMES_BYTES) -> list
 
 def newest(grids: list[tuple[int, Path]]) -> Frame | None:
     """The last readable grid."""
-    for images, path in reversed(grids):
-        pixels = _read(path, _NEWEST_SIDE)
-        if pixels is not None:
-            return Frame(images, _fitting(pixels, _NEWEST_BYTES))
-    return None
+    found = ((images, picture_file(path, _NEWEST_SIDE)) for images, path in reversed(grids))
+    return next((Frame(images, picture) for images, picture in found if picture), None)
 
 
-def picture_file(path: Path) -> Picture | None:
+def picture_file(path: Path, max_side: int = _MAX_SIDE) -> Picture | None:
     """A PNG of any size, or None if it is missing or unreadable."""
-    pixels = _read(path, _MAX_SIDE)
+    pixels = _read(path, max_side)
     return None if pixels is None else _fitting(pixels, _NEWEST_BYTES)
 
 

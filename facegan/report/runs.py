@@ -13,19 +13,6 @@ from facegan.training.log import STATS, numbered_stats, wrong_value
 from facegan.training.run_record import read_record
 
 
-def read_rows(run: Path) -> list[dict[str, Any]]:
-    """All rows, as `facegan.training.log` describes them; raises CheckpointError if one is damaged."""
-    rows = numbered_stats(run)
-    if rows and not rows[max(rows)]:  # left unfinished by a killed process
-        rows.popitem()
-    for number, row in rows.items():
-        if name := wrong_value(row) if row else "the row":
-            raise CheckpointError(
-                f"{run / STATS} is damaged in line {number}: {name} is invalid.\nUse an undamaged copy, or remove it."
-            )
-    return list(rows.values())
-
-
 @dataclass(frozen=True)
 class Run:
     """A run's folder, as its files describe it."""
@@ -70,7 +57,14 @@ class Run:
 def read_run(folder: str | Path) -> Run:
     """Raises CheckpointError if the folder is not a run, has no training rows yet, or is damaged."""
     folder = Path(folder)
-    record, rows = read_record(folder), read_rows(folder)
+    record, numbered = read_record(folder), numbered_stats(folder)
+    if numbered and not numbered[max(numbered)]:  # left unfinished by a killed process
+        numbered.popitem()
+    for number, row in numbered.items():
+        if name := wrong_value(row) if row else "the row":
+            where = f"{folder / STATS} is damaged in line {number}"
+            raise CheckpointError(f"{where}: {name} is invalid.\nUse an undamaged copy, or remove it.")
+    rows = list(numbered.values())
     training = [row for row in rows if "loss_g" in row]
     if record is None or not training:
         what = "contains no run.json" if record is None else "has no row of losses yet"

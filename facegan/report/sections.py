@@ -147,10 +147,8 @@ def settings_diff(run: Run, baseline: Baseline) -> list[Setting]:
     """All settings of the training, those that differ first."""
     found = []
     for name in TrainConfig.model_fields:
-        value = run.record["settings"].get(name, TrainConfig.default(name))
-        default = baseline.settings.get(name, TrainConfig.default(name))
-        differs = _plain(value) != _plain(default)
-        found.append(Setting(name, _text(value), _text(default), differs, TrainConfig.describe(name)))
+        value, default = {**run.settings, **run.record["settings"]}[name], baseline.settings[name]
+        found.append(Setting(name, _text(value), _text(default), value != default, TrainConfig.describe(name)))
     return sorted(found, key=lambda setting: not setting.differs)
 
 
@@ -163,7 +161,7 @@ def repeating_command(run: Run) -> str:
     words = ["facegan", "train", "--shards", shards, "--run", str(run.folder), "--method", str(settings["method"])]
     for name, value in {"nets": settings["nets"], **settings}.items():
         default = TrainConfig.default("nets") if name == "nets" else baseline.settings.get(name)
-        if name != "method" and _plain(value) != _plain(default):
+        if name != "method" and value != default:
             words += ["--set", f"train.{name}={_option(value)}"]
     return shlex.join(words)
 
@@ -172,10 +170,6 @@ def _option(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _text(value: Any) -> str:

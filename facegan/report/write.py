@@ -46,10 +46,9 @@ _HEALTH = {
 def check_report_path(out: Path, explore: bool = False) -> None:
     """Raise SettingsError unless a page is named .html and an explorer's folder is not."""
     is_page = out.suffix.lower() in (".html", ".htm")
-    if explore and is_page:
-        raise SettingsError(f"--out {out}: with --explore it is a folder. Remove {out.suffix}.")
-    if not explore and not is_page:
-        raise SettingsError(f"--out {out}: a page is an HTML file. Use a name that ends in .html.")
+    if explore == is_page:
+        rule = f"with --explore it is a folder. Remove {out.suffix}." if explore else "use a name that ends in .html."
+        raise SettingsError(f"--out {out}: {rule}")
 
 
 def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:

@@ -70,7 +70,7 @@ def test_binary_and_huge_files_are_refused(data: bytes, tmp_path: Path) -> None:
 def test_missing_recipes_suggest_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written(tmp_path, PREP)
-    for name, near in [("smokey", "'smoke'"), ("mine", "mine.toml"), ("mein.toml", "'mine.toml'")]:
+    for name, near in [("smokey", "'smoke'"), ("mine", "'mine.toml'"), ("mein.toml", "'mine.toml'")]:
         with pytest.raises(SettingsError, match=f"There is no recipe (.|\n)*Did you mean {near}") as caught:
             read_recipe(name)
         assert len(str(caught.value).splitlines()) <= 2

@@ -39,14 +39,6 @@ class Linear(Generator):
         return self.first(latents).unflatten(1, (1, 4, 4))
 
 
-def test_directions_of_a_linear_layer() -> None:
-    """Up to sampling, they are its right singular vectors, here the axes; the shares are squared singular values."""
-    steps, found = main_directions(Linear().eval(), 4)
-    shares = torch.tensor([25.0, 9, 4, 1]) / (25 + 9 + 4 + 1 + 0.25 + 0.01)
-    torch.testing.assert_close(torch.tensor(found), shares, atol=0.03, rtol=0)
-    torch.testing.assert_close(steps, torch.eye(6)[:4], atol=0.15, rtol=0)
-
-
 def test_directions_equal_regression_of_components() -> None:
     generator = Linear().eval()
     latents = sample_latents(SAMPLES, 6, 0).double().numpy()
@@ -177,13 +169,6 @@ def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None
         assert distribution != "uniform" or max(map(abs, dice)) <= 1
         assert np.abs(drawn(page, "#face") - by_torch(explored, dice)).max() <= MOST_LEVELS
     assert {url.partition(":")[0] for url in watched.requests} <= {"file", "data", "blob"}
-
-
-def test_explorer_fits_a_phone(chromium: Any, explored: Path) -> None:
-    with watching(chromium, width=375, scheme="dark") as watched:
-        page = watched.open(explored / "explorer/index.html")
-        page.wait_for_selector("[data-ready]")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
 def test_missing_script_is_named(chromium: Any, explored: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_wrong_arguments_are_errors(run: Path, tmp_path: Path) -> None:
         return ended.stderr
 
     assert "contains no run.json. Name the folder of a run" in refused(1, tmp_path)
-    assert "Use a name that ends in .html" in refused(2, run, "--out", tmp_path / "page.pdf")
+    assert "use a name that ends in .html" in refused(2, run, "--out", tmp_path / "page.pdf")
     assert "with --explore it is a folder" in refused(2, run, "--explore", "--out", tmp_path / "page.html")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/index.html").write_text("mine")
