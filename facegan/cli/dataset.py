@@ -120,7 +120,8 @@ def _inspect_one(out: Path, key: str, plot: Path | None, source: str | None, fla
     if sample:
         fields = {"key": sample.key, "split": sample.split, "shard": sample.shard, **sample.meta.model_dump()}
     else:
-        fields = {name: _rounded(value) for name, value in row.items()}
+        scores = [round(score, 4) for score in row["scores"]]  # they were written with 3 decimals, in single precision
+        fields = {**row, "scores": scores}
     if plot:
         from facegan.prep.inspect import draw_rejected, draw_sample
         from facegan.prep.preview import picture_bytes
@@ -169,11 +170,6 @@ def _counts(info: DatasetInfo) -> list[list[str]]:
         size = f"{counted(len(shards), 'shard')}, {human_bytes(sum(shard.bytes for shard in shards))}"
         rows.append([f"split {split}", f"{sum(shard.samples for shard in shards):,}", size])
     return rows
-
-
-def _rounded(value: Any) -> Any:
-    """Scores of photos.parquet, which has them in single precision, with the three decimals they were written with."""
-    return [round(each, 4) if isinstance(each, float) else each for each in value] if isinstance(value, list) else value
 
 
 def _text(value: Any, longest: int | None = None) -> str:

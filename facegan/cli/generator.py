@@ -155,10 +155,10 @@ def eval(
     record, found = evaluate_run(
         target, shards, config, resources, console=flags.console, out=out, trust_code=flags.trust_code
     )
-    table = ["metric", "value", "better", "real faces", "beside them", "what it is"], found.rows()
     picture = record.get("neighbours")
     saved = [f"{Path(picture).with_name(EVALUATION)}  (and look at {picture})"] if picture else []
-    flags.output(record, *saved, table=table)
+    columns = ["metric", "value", "better", "real faces", "beside them", "what it is"]
+    flags.output(record, *saved, table=(columns, found.rows()))
 
 
 @options(ExportConfig, flags="trust_code recipe sets json dry_run quiet")

@@ -32,9 +32,8 @@ def list_recipes(flags: Flags) -> None:
     """List the recipes that come with facegan."""
     from facegan.recipes.recipe import packaged_recipes, read_recipe
 
-    found = [(name, read_recipe(name).heading.partition("\n")[0]) for name in packaged_recipes()]
-    rows = [{"name": name, "what": what} for name, what in found]
-    flags.output({"recipes": rows}, table=(["name", "what"], [list(pair) for pair in found]))
+    rows = [{"name": name, "what": read_recipe(name).heading.partition("\n")[0]} for name in packaged_recipes()]
+    flags.output({"recipes": rows}, table=(["name", "what"], [list(row.values()) for row in rows]))
 
 
 @options()
@@ -161,11 +160,10 @@ def demo(
     seconds = time.monotonic() - start
     preview, losses = f"{rows['prep'].where}/preview.png", f"{rows['train'].where}/losses.png"
     grid, page = rows["sample"].where, rows["report"].where
-    found = {"folder": str(folder), "kept": prepared["kept"], "photos": prepared["photos"]}
-    found |= {"images": trained["images"], "seconds": round(seconds, 1)}
-    found |= {"pictures": [preview, grid, losses], "report": page}
+    facts = {name: prepared[name] for name in ("kept", "photos")} | {"images": trained["images"]}
+    pictures = {"pictures": [preview, grid, losses], "report": page}
     flags.output(
-        found,
+        {"folder": str(folder), **facts, "seconds": round(seconds, 1), **pictures},
         f"{prepared['kept']} of {prepared['photos']} portraits kept, {trained['images']:,} images trained, "
         f"{human_seconds(seconds)}. Everything is in {folder}. Open:",
         f"  {preview}   the detector's crops",
