@@ -130,8 +130,8 @@ class Best:
     """The lowest value of the metric so far, and the images of its checkpoint."""
 
     metric: str
-    value: Annotated[float, Field(ge=-1e300, le=1e300)]
-    images: Annotated[int, Field(ge=0, lt=2**63)]
+    value: Annotated[float, Field(ge=-1e300, le=1e300, strict=True)]
+    images: Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 
 def read_best(run: Path) -> Best | None:
@@ -140,7 +140,7 @@ def read_best(run: Path) -> Best | None:
     try:
         values = read_json(path)
         with parsing(path):
-            return TypeAdapter(Best).validate_python(values, strict=True)
+            return TypeAdapter(Best).validate_python(values)
     except FileNotFoundError:
         return None
     except (OSError, DamagedFile):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from facegan.bench.baseline import Bench, interleaved
-from facegan.console import Console, print_json
+from facegan.console import Console, counted, print_json
 from facegan.errors import FaceganError
 from facegan.shards.format import DATASET_FILE, DatasetInfo, shard_name
 from facegan.stream import Batches, FaceShards
@@ -66,7 +66,7 @@ def bench_stream(shards: Path, images: int, batch: int, workers: int | None, pai
         "webdataset": metadata.version("webdataset"),
     }
     what = f"batches of {batch} on the CPU, first epochs, {images:,} images or more of {faces.size}×{faces.size}"
-    return Bench(what, f"webdataset's pipeline, {their_workers} workers", "images/s", *rates, notes)
+    return Bench(what, f"webdataset's pipeline, {counted(their_workers, 'worker')}", "images/s", *rates, notes)
 
 
 @contextlib.contextmanager
