@@ -9,7 +9,6 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -112,15 +111,11 @@ def write_table(path: Path, groups: int = 2, **columns: list) -> Path:
     return path
 
 
-def test_hugging_face_images(tmp_path: Path) -> None:
+def test_hugging_face_tables(tmp_path: Path) -> None:
     images = [{"bytes": f"{i}".encode(), "path": f"{i}.png"} for i in range(5)]
-    write_table(tmp_path / "train-00000-of-00001.parquet", image=images, label=[3, 1, 4, 1, 5])
-    path = tmp_path / "train-00000-of-00001.parquet"
+    path = write_table(tmp_path / "train-00000-of-00001.parquet", image=images, label=[3, 1, 4, 1, 5])
     assert read_all(path) == {f"{i}.png".encode(): f"{i}".encode() for i in range(5)}
     assert labels_and_parts(path)[2] == (b"2.png", 4, "train")
-
-
-def test_unnamed_tables_of_several_splits(tmp_path: Path) -> None:
     for part in ("train", "validation", "test"):
         images = [{"bytes": f"{part}{i}".encode(), "path": None} for i in range(3)]
         write_table(tmp_path / f"{part}-00000-of-00001.parquet", image=images)
@@ -204,36 +199,13 @@ def test_mnists_idx_files(tmp_path: Path, packed: bool) -> None:
     tmp_path.mkdir()
     write_idx(tmp_path, "train", PICTURES[..., 0], [5, 0, 4, 1, 9], packed)
     write_idx(tmp_path, "t10k", PICTURES[:2, ..., 1], [7, 2], packed)
-    found = labels_and_parts(tmp_path)
-    assert [(label, part) for _, label, part in found] == [
-        (7, "test"),
-        (2, "test"),
-        *((n, "train") for n in (5, 0, 4, 1, 9)),
-    ]
+    found = [(label, part) for _, label, part in labels_and_parts(tmp_path)]
+    assert found == [(7, "test"), (2, "test"), *((n, "train") for n in (5, 0, 4, 1, 9))]
     assert (decoded(read_all(tmp_path)[b"test/000001.png"]) == PICTURES[1, ..., 1:2]).all()
     one = tmp_path / ("train-images-idx3-ubyte" + (".gz" if packed else ""))
     assert labels_and_parts(one)[0] == (b"000000.png", 5, "train")
     (tmp_path / "1.jpg").write_bytes(b"one")
     assert read_all(tmp_path) == {b"1.jpg": b"one"}  # arrays hide no photographs
-
-
-def test_remote_sources_read_as_local(tmp_path: Path) -> None:
-    """By fsspec's memory://, a file system without a network."""
-    memory = fsspec.filesystem("memory")
-    make_tar(tmp_path / "x.tar", as_members())
-    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1.jpg", b"one" * 100)
-    np.savez(tmp_path / "x.npz", images=PICTURES)
-    write_table(tmp_path / "x.parquet", image=[{"bytes": b"1", "path": "1.png"}])
-    (tmp_path / "x.tar.gz").write_bytes(gzip.compress((tmp_path / "x.tar").read_bytes()))
-    for name in ("x.tar", "x.tar.gz", "x.zip", "x.npz", "x.parquet"):
-        memory.pipe_file(f"/kinds/{name}", (tmp_path / name).read_bytes())
-        assert read_all(f"memory://kinds/{name}") == read_all(tmp_path / name), name
-    memory.pipe_file("/folder/a/1.jpg", b"one")
-    memory.pipe_file("/folder/notes.txt", b"x")
-    listing = Listing("memory://folder")
-    assert listing.read() == {b"a/1.jpg": b"one"}
-    assert dict(listing.ignored) == {".txt": 1}
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet"])

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import fsspec
 import numpy as np
@@ -61,10 +61,6 @@ def opened(where: Path | str, folder: Path, requests: int) -> Iterator[tuple[Rea
     with contextlib.closing(prefetching(listing.source.unpacked(folder).reader(), requests)) as reader:
         schedule(reader, listing.entries)
         yield reader, listing.entries
-
-
-def remote_reader(table: Path, folder: Path) -> Any:
-    return Listing(table).source.unpacked(folder).reader()
 
 
 def outcome(reader: Reader, entry: Entry) -> bytes | str:
@@ -254,12 +250,6 @@ def test_buffered_bytes_are_bounded() -> None:
             assert scripted.begun <= count + 5
     time.sleep(0.1)
     assert scripted.begun <= 11  # a closed reader begins nothing
-
-
-def test_unscheduled_photo_is_read(flaky: FlakyServer, tmp_path: Path) -> None:
-    with opened(table_of(tmp_path / "x.parquet", flaky), tmp_path / "room", 4) as (reader, entries):
-        schedule(reader, entries[:3])
-        assert [reader.read(entry) for entry in (entries[9], entries[0])] == [PHOTOS[NAMES[9]], PHOTOS[NAMES[0]]]
 
 
 @pytest.mark.parametrize(("number", "dedup"), [(signal.SIGTERM, "off"), (signal.SIGINT, "exact")])

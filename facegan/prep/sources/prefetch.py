@@ -110,8 +110,8 @@ class PrefetchingReader:
         while photo := self._next():
             try:
                 outcome: bytes | BaseException = photo.request(lambda count, photo=photo: self._grow(photo, count))
-            except BaseException as error:  # raised at the photograph's turn
-                outcome = _without_frames(error)
+            except BaseException as error:  # raised at the photograph's turn, without frames that keep partial bodies
+                outcome = error.with_traceback(None)
             self._finish(photo, outcome)
 
     def _next(self) -> _Photo | None:
@@ -173,12 +173,3 @@ class PrefetchingReader:
             self._is_closed = True
             self._has_work.notify_all()
         self._reader.close()
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Without tracebacks, whose frames would keep a partial body in memory."""
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error
