@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -44,14 +42,6 @@ def cluster() -> Iterator[Any]:
     cluster.workers = [cluster.add_node(num_cpus=1) for _ in range(2)]
     yield cluster
     cluster.shutdown()
-
-
-def test_local_cluster_gives_same_bytes(portraits: Path, dataset: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "facegan", "prep", portraits, tmp_path / "out", "--shard-size", "20"]
-    done = subprocess.run([*command, "--engine", "ray", "--workers", "1", "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert '"engine": "ray", "nodes": 1' in done.stdout
-    assert digest(tmp_path / "out") == digest(dataset)
 
 
 def test_nodes_prefetch_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
