@@ -49,10 +49,9 @@ class _WorkerProcess:
     """One process at a time, and its task."""
 
     def __init__(self, job: Job, cpu: int | None) -> None:
-        self._context = multiprocessing.get_context("spawn")
+        self._context, self._job, self._cpu = multiprocessing.get_context("spawn"), job, cpu
         # Shared without a lock, which a killed process could leave locked.
         self.photos_read: ctypes.c_int64 = self._context.RawValue(ctypes.c_int64)
-        self._job, self._cpu = job, cpu
         self.start()
 
     def start(self) -> None:
@@ -95,12 +94,11 @@ class LocalEngine:
 
     def __init__(self, job: Job, workers: int, on_progress: Callable[[int], None]) -> None:
         """``on_progress`` gets the number of photographs read of unfinished chunks, a few times a second."""
-        self.slots = workers
-        self._job, self._on_progress = job, on_progress
-        pinned = workers == affinity_cpus()  # under a quota the scheduler chooses the CPUs
+        self.slots, self._job, self._on_progress = workers, job, on_progress
         self._waiting: deque[_Task] = deque()
-        self._false_starts = 0
         self._workers: list[_WorkerProcess] = []
+        self._false_starts = 0
+        pinned = workers == affinity_cpus()  # under a quota the scheduler chooses the CPUs
         try:
             for number in range(workers):
                 self._workers.append(_WorkerProcess(job, number if pinned else None))

@@ -55,12 +55,6 @@ class RunStats:
         self.first, self.last = min(self.first, outcome.started), max(self.last, outcome.finished)
         self.peak_bytes = max(self.peak_bytes, outcome.peak_bytes)
 
-    def summary(self) -> str:
-        if not self.photos:
-            return ""
-        reasons = "".join(f", {count:,} {reason}" for reason, count in self.rejected.most_common(3))
-        return f"{self.kept / self.photos:.1%} kept{reasons}"
-
 
 def run_engine(
     plan: Plan, todo: list[ChunkPlan], store: OutputStore, job: Job, console: Console, deferred: contextlib.ExitStack
@@ -77,7 +71,8 @@ def run_engine(
         """Progress never goes back: photographs of a worker that died are counted once."""
         nonlocal shown
         now = max(shown, stats.photos + unfinished)
-        progress.advance(now - shown, stats.summary())
+        reasons = "".join(f", {count:,} {reason}" for reason, count in stats.rejected.most_common(3))
+        progress.advance(now - shown, f"{stats.kept / stats.photos:.1%} kept{reasons}" if stats.photos else "")
         shown = now
 
     unreachable = ""  # the first error: one fault often affects many photographs
@@ -161,12 +156,11 @@ def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutco
     def start(attempt: _ChunkAttempt) -> None:
         running[engine.submit(attempt.without_fatal_photos())] = attempt, None
 
-    def fill() -> None:
+    while True:
         while len(running) < 2 * engine.slots and (work := next(todo, None)) is not None:
             start(_ChunkAttempt(work))
-
-    fill()
-    while running:
+        if not running:
+            return
         for task in engine.wait():
             attempt, trial = running.pop(task)
             attempt.trials -= trial is not None
@@ -183,4 +177,3 @@ def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutco
                 if trial is not None:  # the last one: the fatal photographs are known
                     attempt.crash_count = 0
                 start(attempt)
-        fill()

@@ -23,7 +23,7 @@ from facegan.files import TEMPORARY
 from facegan.prep.chunk import entries_read
 from facegan.prep.commit import ChunkOutcome, ChunkWork, make_chunk
 from facegan.prep.request import PHOTO_SECONDS
-from facegan.prep.sources.base import Entry, Reader, Source, source_errors
+from facegan.prep.sources.base import Entry, Source, source_errors
 from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.remote import FETCH_AHEAD
 from facegan.system import peak_memory_bytes
@@ -44,62 +44,49 @@ class Job:
 
 
 class Worker:
-    """Makes one chunk after the other."""
-
-    def __init__(self, job: Job, on_photo: Callable[[int], None] = lambda count: None, has_alarm: bool = True) -> None:
-        """``on_photo`` gets the number of the current chunk's photographs that were read. The alarm ends the process
-        when a photograph hangs."""
-        self.job = job
-        with source_errors(job.source.where):
-            self._prefetching = prefetching(job.source.reader(), job.fetch_ahead)
-        self._reader = _WatchedReader(self._prefetching, job.photo_seconds if has_alarm else 0, on_photo)
-        self._detector = make_detector(job.config, job.models)
-
-    def make(self, work: ChunkWork, folder: Path | None = None) -> ChunkOutcome:
-        """Make a chunk in a folder (the job's), ready to be committed. No request and no alarm outlives the call."""
-        started = time.monotonic()
-        self._reader.count = 0
-        schedule(self._prefetching, entries_read(work.chunk))
-        try:
-            marker = make_chunk(folder or self.job.folder, work, self.job.config, self._reader, self._detector)
-        finally:
-            self._reader.set_alarm(0)
-            schedule(self._prefetching, ())
-        return ChunkOutcome(marker, started, time.monotonic(), peak_memory_bytes())
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._reader.close()
-        self._detector.close()
-
-
-class _WatchedReader:
-    """A reader that counts, and sets an alarm for the time between one read and the next.
+    """Makes one chunk after the other. As the reader of its photographs it counts them, and sets an alarm for the time
+    between one read and the next.
 
     The alarm ends the process as a crash in a decoder would, even inside a library call that never returns. It needs
     POSIX timers; without them hanging photographs are not detected.
     """
 
-    def __init__(self, reader: Reader, seconds: float, on_photo: Callable[[int], None]) -> None:
-        self._reader, self._on_photo = reader, on_photo
-        self._seconds = seconds if hasattr(signal, "setitimer") else 0
-        self.count = 0
+    def __init__(self, job: Job, on_photo: Callable[[int], None] = lambda count: None, has_alarm: bool = True) -> None:
+        """``on_photo`` gets the number of the current chunk's photographs that were read."""
+        self.job, self._on_photo, self._count = job, on_photo, 0
+        self._alarm_seconds = job.photo_seconds if has_alarm and hasattr(signal, "setitimer") else 0
+        with source_errors(job.source.where):
+            self._reader = prefetching(job.source.reader(), job.fetch_ahead)
+        self._detector = make_detector(job.config, job.models)
+
+    def make(self, work: ChunkWork, folder: Path | None = None) -> ChunkOutcome:
+        """Make a chunk in a folder (the job's), ready to be committed. No request and no alarm outlives the call."""
+        started, self._count = time.monotonic(), 0
+        schedule(self._reader, entries_read(work.chunk))
+        try:
+            marker = make_chunk(folder or self.job.folder, work, self.job.config, self, self._detector)
+        finally:
+            self._set_alarm(0)
+            schedule(self._reader, ())
+        return ChunkOutcome(marker, started, time.monotonic(), peak_memory_bytes())
 
     def read(self, entry: Entry) -> bytes:
-        self.set_alarm(0)
+        self._set_alarm(0)
         try:
             return self._reader.read(entry)
         finally:
-            self.count += 1
-            self._on_photo(self.count)
-            self.set_alarm(self._seconds)
+            self._count += 1
+            self._on_photo(self._count)
+            self._set_alarm(self._alarm_seconds)
 
-    def set_alarm(self, seconds: float) -> None:
-        if self._seconds:
+    def _set_alarm(self, seconds: float) -> None:
+        if self._alarm_seconds:
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def close(self) -> None:
-        self._reader.close()
+        with contextlib.suppress(OSError):
+            self._reader.close()
+        self._detector.close()
 
 
 def serve(connection: Connection, job: Job, cpu: int | None, photos_read: ctypes.c_int64) -> None:
