@@ -62,13 +62,6 @@ def test_patterns_join_archives(tmp_path: Path) -> None:
     assert len(read_all(tmp_path / "{00001.tar,b.tar.gz,c.zip}")) == 5
 
 
-def test_name_in_two_archives_is_an_error(tmp_path: Path) -> None:
-    for name in "ab":
-        make_tar(tmp_path / f"{name}.tar", [("1.jpg", b"one")])
-    with pytest.raises(SourceError, match=r"1\.jpg .*a\.tar.*b\.tar"):
-        Listing(tmp_path / "{a,b}.tar")
-
-
 @pytest.mark.parametrize("pattern", ["{a,b}.tar", "*.zip", "{a..", "{a,x}.rar"])
 def test_unmatched_patterns_are_errors(tmp_path: Path, pattern: str) -> None:
     make_tar(tmp_path / "a.tar", [("1.jpg", b"one")])
@@ -76,13 +69,6 @@ def test_unmatched_patterns_are_errors(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "x.rar").touch()
     with pytest.raises(SourceError, match=r"does not exist|No file matches|unbalanced|unknown format"):
         open_source(str(tmp_path / pattern))
-
-
-def test_folder_named_like_a_pattern(tmp_path: Path) -> None:
-    folder = tmp_path / "[photos] {a,b}*"
-    folder.mkdir()
-    (folder / "1.jpg").write_bytes(b"one")
-    assert read_all(folder) == {b"1.jpg": b"one"}
 
 
 def test_stylegan_labels_are_read(tmp_path: Path) -> None:
@@ -223,18 +209,6 @@ def test_other_array_is_not_the_same_source(tmp_path: Path, kind: str) -> None:
         with pytest.raises(DatasetError, match=r"from another source"):
             prepare(other, tmp_path / "out", config, workers=0)
     assert prepare(tmp_path / f"a.{kind}", tmp_path / "out", config, workers=0).photos == 5
-
-
-def test_vanished_archive_is_unavailable(tmp_path: Path) -> None:
-    for name in "ab":
-        make_tar(tmp_path / f"{name}.tar", [(f"{name}.jpg", b"one")])
-    source = open_source(str(tmp_path / "{a,b}.tar"))
-    entries = list(source.photos(Counter()))
-    (tmp_path / "b.tar").unlink()
-    with contextlib.closing(source.unpacked(tmp_path).reader()) as reader:
-        assert reader.read(entries[0]) == b"one"
-        with pytest.raises(FileNotFoundError):
-            reader.read(entries[1])
 
 
 def what_is_read(reader: Reader, entry: Entry) -> bytes | None:

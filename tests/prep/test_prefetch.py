@@ -8,7 +8,6 @@ import signal
 import tarfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -24,8 +23,7 @@ from hypothesis import strategies as st
 from facegan.config import PrepConfig
 from facegan.errors import SettingsError
 from facegan.prep.prepare import prepare
-from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry, MultiSource, OnBytes, Reader, Request
+from facegan.prep.sources.base import Entry, OnBytes, Reader, Request
 from facegan.prep.sources.prefetch import PrefetchingReader, prefetching, schedule
 from facegan.remote import MOST_REQUESTS, RemoteUnavailable, TooLarge
 from facegan.shards.format import DatasetInfo
@@ -141,21 +139,6 @@ def test_every_remote_source_is_prefetched(s3: str, tmp_path: Path, what: str) -
         assert {e.name.decode(): reader.read(e) for e in entries} == {
             name: PHOTOS[name] for name in (NAMES[::2] if what == "tars/0.tar" else NAMES)
         }
-
-
-def test_local_and_remote_archives_mix(flaky: FlakyServer, made: Path, tmp_path: Path) -> None:
-    parts = [tmp_path / "0.tar", tmp_path / "served" / "1.tar"]
-    parts[1].parent.mkdir()
-    for number, path in enumerate(parts):
-        with tarfile.open(path, "w") as tar:
-            for name in NAMES[number::2]:
-                tar.add(made / name, name)
-    flaky.folder = tmp_path / "served"
-    both = MultiSource("both", (open_source(str(parts[0])), open_source(f"{flaky.url}/1.tar")))
-    entries = sorted(both.photos(Counter()))
-    with contextlib.closing(prefetching(both.unpacked(tmp_path / "room").reader(), 4)) as reader:
-        schedule(reader, entries)
-        assert [reader.read(entry) for entry in entries] == list(PHOTOS.values())
 
 
 def test_local_sources_are_not_prefetched(made: Path, tmp_path: Path) -> None:

@@ -159,13 +159,6 @@ def test_archive_without_ranges_is_downloaded_once(
     assert not list((tmp_path / "out" / ".facegan").rglob(f"*{kind}"))
 
 
-@pytest.mark.parametrize("fault", ["503", "short"])
-def test_whole_download_is_retried(whole_only: FlakyServer, fault: str) -> None:
-    whole_only.faults["photos.zip"] = ["", fault, fault]
-    assert read_all(f"{whole_only.url}/photos.zip") == {name.encode(): data for name, data in PHOTOS.items()}
-    assert whole_only.asked["photos.zip"] == 4
-
-
 def test_downloaded_archive_is_closed_silently(whole_only: FlakyServer) -> None:
     code = "import sys; from facegan.prep.sources.remote import SourceFile as S; S.find(sys.argv[1]).open().close()"
     command = [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", code]
