@@ -115,8 +115,20 @@ class _Directory:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.size, offset, end = _find_end(file)
-        self._start = end - self.size
+        tail_start = max(0, file.seek(0, os.SEEK_END) - _MAX_COMMENT_BYTES - _END.size - _END64.size - _LOCATOR64_BYTES)
+        file.seek(tail_start)
+        tail = file.read()
+        end = tail.rfind(b"PK\5\6")
+        if end < 0 or len(tail) - end < _END.size:
+            raise zipfile.BadZipFile("no end of a directory")
+        *_, self.size, offset, _ = _END.unpack_from(tail, end)
+        locator64 = end - _LOCATOR64_BYTES
+        if locator64 >= _END64.size and tail[locator64:].startswith(b"PK\6\7"):
+            end = locator64 - _END64.size
+            signature, *_, self.size, offset = _END64.unpack_from(tail, end)
+            if signature != b"PK\6\6":
+                raise zipfile.BadZipFile("a damaged end of a large directory")
+        self._start = tail_start + end - self.size
         self._before = self._start - offset  # bytes before the archive, such as a self-extractor
         if self._start < 0 or self._before < 0:
             raise zipfile.BadZipFile("the directory does not fit into the file")
@@ -155,24 +167,6 @@ class _Directory:
                 return True
             left, before = left - len(data), data[-len(name) :]
         return False
-
-
-def _find_end(file: BinaryIO) -> tuple[int, int, int]:
-    """The directory's size, its offset as stored, and the offset of its end."""
-    tail_start = max(0, file.seek(0, os.SEEK_END) - _MAX_COMMENT_BYTES - _END.size - _END64.size - _LOCATOR64_BYTES)
-    file.seek(tail_start)
-    tail = file.read()
-    end = tail.rfind(b"PK\5\6")
-    if end < 0 or len(tail) - end < _END.size:
-        raise zipfile.BadZipFile("no end of a directory")
-    *_, directory_bytes, offset, _ = _END.unpack_from(tail, end)
-    locator64 = end - _LOCATOR64_BYTES
-    if locator64 >= _END64.size and tail[locator64:].startswith(b"PK\6\7"):
-        end = locator64 - _END64.size
-        signature, *_, directory_bytes, offset = _END64.unpack_from(tail, end)
-        if signature != b"PK\6\6":
-            raise zipfile.BadZipFile("a damaged end of a large directory")
-    return directory_bytes, offset, tail_start + end
 
 
 def _read_extra64(extra: bytes, numbers: list[int]) -> list[int]:
