@@ -104,9 +104,7 @@ def _connect(address: str | None, workers: int) -> Any:
     return ray
 
 
-# In the processes of the cluster.
-
-_workers: dict[str, Worker] = {}  # this process's, by the token of its run
+_workers: dict[str, Worker] = {}  # in a process of the cluster, by the token of its run
 
 
 def _make(packed: _Job, work: ChunkWork, is_trial: bool) -> _Result | None:

@@ -30,14 +30,13 @@ _TRIES = 2  # of a whole chunk before it is bisected, and again without its fata
 
 @dataclass
 class RunStats:
-    """Totals of the chunks that this run made, and the seconds when its first photograph was taken and its last file
-    was named."""
+    """Totals of the chunks that this run made."""
 
     photos: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    first: float = float("inf")
-    last: float = 0.0
+    first: float = float("inf")  # when the first photograph was taken, in seconds
+    last: float = 0.0  # when the last file was named
     no_decoder: int = 0
     peak_bytes: int = 0
     nodes: int = 1
