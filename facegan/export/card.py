@@ -71,7 +71,7 @@ def program_snippet(spec: NetSpec, count: int = 16) -> str:
 
 
 def _snippet(lines: str, draws: dict[LatentDistribution, str], spec: NetSpec, count: int = 16, file: str = "") -> str:
-    draw = draws[spec.law].format(shape=f"{count}, {spec.latent}", length=spec.latent)
+    draw = draws[spec.distribution].format(shape=f"{count}, {spec.latent}", length=spec.latent)
     images = f"({count}, {spec.channels}, {spec.size}, {spec.size}), in −1 … 1"
     return lines.format(draw=draw, images=images, file=file)
 

@@ -20,8 +20,8 @@ from torch.export import ExportedProgram
 from facegan import __version__
 from facegan.errors import ExportError, SettingsError
 from facegan.nets import Generator, NetSpec
+from facegan.nets.layers import IMAGE_RANGE
 from facegan.nets.random import latents
-from facegan.nets.spec import IMAGE_RANGE
 
 FILE_NAME, FP16_NAME, INT8_NAME = "generator.onnx", "generator-fp16.onnx", "generator-int8.onnx"
 OPSET = 23  # the newest that PyTorch's exporter declares; onnxruntime reads it since 1.22
@@ -73,7 +73,7 @@ def describe(generator: Generator) -> dict[str, Any]:
     spec = generator.spec
     return {
         "facegan": __version__,
-        "latents": {"shape": ["N", spec.latent], "dtype": "float32", "law": spec.law},
+        "latents": {"shape": ["N", spec.latent], "dtype": "float32", "law": spec.distribution},
         "images": {
             "shape": ["N", spec.channels, spec.size, spec.size],
             "dtype": "float32",
@@ -102,7 +102,7 @@ def deviation(data: bytes, generator: Generator, samples: int, seed: int) -> Dev
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     spec = generator.spec
-    draws = latents(samples, spec.latent, seed, "compared", 0, "cpu", spec.law)
+    draws = latents(samples, spec.latent, seed, "compared", 0, "cpu", spec.distribution)
     total = largest = 0.0
     for batch in draws.split(_DEVIATION_BATCH):
         (images,) = session.run(["images"], {"latents": batch.numpy()})
@@ -129,7 +129,7 @@ def to_int8(data: bytes, spec: NetSpec) -> bytes:
 
     class Calibration(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            draws = latents(_CALIBRATION_LATENTS, spec.latent, 0, "calibration", 0, "cpu", spec.law)
+            draws = latents(_CALIBRATION_LATENTS, spec.latent, 0, "calibration", 0, "cpu", spec.distribution)
             self.batches = iter(draws.split(_CALIBRATION_BATCH))
 
         def get_next(self) -> Any:

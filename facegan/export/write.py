@@ -150,7 +150,7 @@ def _contents(
     files = {WEIGHTS_NAME: provenance.file.read_bytes(), **graphs, cards.PICTURE_NAME: picture}
     facts = cards.CardFacts({name: len(data) for name, data in files.items()}, differences, config.samples)
     files[cards.FILE_NAME] = cards.card(generator.spec, provenance, facts).encode()
-    description: dict[str, Any] = {"format": FORMAT, **onnx.describe(generator), "nets": asdict(generator.spec)}
+    description: dict[str, Any] = {"format": FORMAT, **onnx.describe(generator), "nets": generator.spec.to_json()}
     if provenance.images is not None:
         description["images_trained"] = provenance.images
     if differences:

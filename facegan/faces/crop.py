@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import cmath
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,14 +17,11 @@ from facegan.faces.detect import Detector, Face, nearest_to_centre
 
 Quad = np.ndarray  # float64 (4, 2)
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
-_Polygon = list[tuple[float, float]]
 
 _BORDER = cv2.BORDER_REFLECT
 _WARP_LIMIT = 32_000  # OpenCV's warps store source coordinates in 16 bits
 _FEW_SIDES = 4  # of a photo larger than this many sides of the crop, only the neighbourhood of the crop is warped
-_LARGE_SIDE = 2048  # source pixels
 _FEW_VALUES = 1 << 18  # this many floats fit into a CPU's cache
-_OVERSAMPLING = 2  # a shrunk decode needs at least this many pixels per pixel of the crop, along a side
 
 
 def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
@@ -34,18 +31,20 @@ def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
     x = unit(e − rot90(m)) · max(2.0·|e|, 1.8·|m|) · margin, y = rot90(x), centre = midpoint + 0.1·m,
     corners = centre ± x ± y. Karras et al. 2019, "A Style-Based Generator Architecture for GANs", appendix.
     """
-    # Points as complex numbers, where rot90 is a multiplication by i, take a tenth of numpy's time.
-    left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
-    eye_to_eye = right - left
-    middle = (left + right) / 2
-    eye_to_mouth = mouth - middle
-    x = eye_to_eye - 1j * eye_to_mouth
+    middle, eye_to_eye, eye_to_mouth, x = _axes(face)
     x *= max(abs(eye_to_eye) * 2.0, abs(eye_to_mouth) * 1.8) * margin / (abs(x) or 1.0)
     y = 1j * x
     centre = middle + 0.1 * eye_to_mouth
     corners = (centre - x - y, centre - x + y, centre + x + y, centre + x - y)
     # Rounded as in the sample's JSON (1/256 px), so that the pixels follow from the JSON.
     return np.array([(round(c.real * 256) / 256, round(c.imag * 256) / 256) for c in corners])
+
+
+def _axes(face: Face) -> tuple[complex, complex, complex, complex]:
+    """The eyes' midpoint, e, m and e − rot90(m), complex: rot90 multiplies by i, in a tenth of numpy's time."""
+    left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
+    middle = (left + right) / 2
+    return middle, right - left, mouth - middle, right - left - 1j * (mouth - middle)
 
 
 def box_quad(face: Face, margin: float = 1.0) -> Quad:
@@ -69,42 +68,33 @@ def quad_side(quad: Quad) -> float:
 
 def outside_share(quad: Quad, width: int, height: int) -> float:
     """Share of the quadrilateral's area outside a width × height photo (Sutherland–Hodgman clipping)."""
-    whole = polygon = [(x, y) for x, y in quad.tolist()]
+    whole = polygon = quad.tolist()
     if all(0 <= x <= width and 0 <= y <= height for x, y in whole):
         return 0.0
-    for axis, limit in enumerate((width, height)):
-        polygon = _clip(polygon, axis, 0.0, keep_below=False)
-        polygon = _clip(polygon, axis, float(limit), keep_below=True)
+    for axis, sign, limit in ((0, 1, 0), (0, -1, -width), (1, 1, 0), (1, -1, -height)):  # keep sign · p[axis] ≥ limit
+        kept = []
+        for before, here in zip(polygon[-1:] + polygon[:-1], polygon, strict=True):
+            old, new = sign * before[axis], sign * here[axis]
+            if (old >= limit) != (new >= limit):
+                t = (limit - old) / (new - old)
+                kept.append((before[0] + t * (here[0] - before[0]), before[1] + t * (here[1] - before[1])))
+            if new >= limit:
+                kept.append(here)
+        polygon = kept
     return max(0.0, 1.0 - _area(polygon) / max(_area(whole), 1e-9))
 
 
-def _clip(polygon: _Polygon, axis: int, limit: float, keep_below: bool) -> _Polygon:
-    def inside(point: tuple[float, float]) -> bool:
-        return point[axis] <= limit if keep_below else point[axis] >= limit
-
-    kept: _Polygon = []
-    for before, here in zip([polygon[-1], *polygon[:-1]] if polygon else [], polygon, strict=True):
-        if inside(before) != inside(here):
-            t = (limit - before[axis]) / (here[axis] - before[axis])
-            kept.append((before[0] + t * (here[0] - before[0]), before[1] + t * (here[1] - before[1])))
-        if inside(here):
-            kept.append(here)
-    return kept
-
-
-def _area(polygon: _Polygon) -> float:
+def _area(polygon: list[tuple[float, float]]) -> float:
     pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
     return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)) / 2
 
 
 def crop_shrink(quad: Quad, size: int, decoded: int) -> int:
-    """The scale of the decode to crop from: the one made for detection if it has enough pixels, else 1.
-
-    A very large crop uses the smallest decode with enough pixels: its warp would need gigabytes.
-    """
+    """The scale of the decode to crop from: the one made for detection if it has enough pixels, else 1; for a very
+    large crop, whose warp would need gigabytes, the smallest with enough pixels."""
     side = quad_side(quad)
-    candidates = (8, 4, 2, decoded) if side > _LARGE_SIDE else (decoded,)
-    return next((shrink for shrink in candidates if side / shrink >= _OVERSAMPLING * size), 1)
+    candidates = (8, 4, 2, decoded) if side > 2048 else (decoded,)
+    return next((shrink for shrink in candidates if side / shrink >= 2 * size), 1)  # two pixels per pixel of the crop
 
 
 def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
@@ -114,21 +104,17 @@ def crop(rgb: np.ndarray, quad: Quad, size: int, shrink: int = 1) -> np.ndarray:
     (bilinear) at the next whole multiple of ``size`` and then averaged by area. Enlarging is Lanczos. Pixels outside
     the photo are reflected.
 
-    Args:
-        rgb: one pixel for ``shrink`` × ``shrink`` of the photograph.
-        quad: in pixels of the photograph.
+    ``quad`` is in pixels of the photograph; one pixel of ``rgb`` stands for ``shrink`` × ``shrink`` of them.
     """
     quad = quad / shrink
     side = quad_side(quad)
     if side < size:
         return _warp(rgb, quad, size, cv2.INTER_LANCZOS4)
     quarters = _quarter_turns(quad)
-    if quarters == 0:
-        return _resize_area(_cut(rgb, quad), (size, size))
-    if quarters is not None:
-        upright = _resize_area(_cut(rgb, np.roll(quad, -quarters, axis=0)), (size, size))
-        return np.ascontiguousarray(np.rot90(upright, quarters))
-    return _resize_area(_warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR), (size, size))
+    if quarters is None:
+        return _resize_area(_warp(rgb, quad, size * math.ceil(side / size), cv2.INTER_LINEAR), (size, size))
+    upright = _resize_area(_cut(rgb, np.roll(quad, -quarters, axis=0) if quarters else quad), (size, size))
+    return np.ascontiguousarray(np.rot90(upright, quarters)) if quarters else upright
 
 
 def _resize_area(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -158,10 +144,8 @@ def _warp(rgb: np.ndarray, quad: Quad, size: int, interpolation: int) -> np.ndar
     # OpenCV's coordinates are those of pixel centres: target pixel (0, 0) is half a step inside the corner.
     start_x, start_y = x0 + (across_x + down_x) / 2 - 0.5, y0 + (across_y + down_y) / 2 - 0.5
     matrix = np.array([(across_x, down_x, start_x), (across_y, down_y, start_y)])
-    flags = interpolation | cv2.WARP_INVERSE_MAP
-    # With four channels OpenCV uses vector instructions: the same pixels in half the time.
-    rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
-    warped = cv2.warpAffine(rgba, matrix, (size, size), flags=flags, borderMode=_BORDER)
+    rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)  # OpenCV has vector instructions for it: half the time
+    warped = cv2.warpAffine(rgba, matrix, (size, size), flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=_BORDER)
     return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
@@ -176,24 +160,20 @@ def _neighbourhood(rgb: np.ndarray, quad: Quad) -> tuple[np.ndarray, Quad]:
 def _cut(rgb: np.ndarray, quad: Quad) -> np.ndarray:
     (left, top), (right, bottom) = quad[0].astype(int), quad[2].astype(int)
     height, width = rgb.shape[:2]
-    inner = rgb[max(top, 0) : max(min(bottom, height), 0), max(left, 0) : max(min(right, width), 0)]
-    if inner.shape[:2] == (bottom - top, right - left):
-        return inner
-    rgb, moved = _neighbourhood(rgb, quad)  # instead of a copy of the whole photo
-    (left, top), (right, bottom) = moved[0].astype(int), moved[2].astype(int)
-    height, width = rgb.shape[:2]
-    padding = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
-    padded = cv2.copyMakeBorder(rgb, *padding, borderType=_BORDER)
-    top, left = top + padding[0], left + padding[2]
-    bottom, right = bottom + padding[0], right + padding[2]
-    return padded[top:bottom, left:right]
+    if left < 0 or top < 0 or right > width or bottom > height:
+        rgb, moved = _neighbourhood(rgb, quad)  # instead of a copy of the whole photo
+        (left, top), (right, bottom) = moved[0].astype(int), moved[2].astype(int)
+        height, width = rgb.shape[:2]
+        before, after = (max(-top, 0), max(-left, 0)), (max(bottom - height, 0), max(right - width, 0))
+        rgb = cv2.copyMakeBorder(rgb, before[0], after[0], before[1], after[1], borderType=_BORDER)
+        top, bottom, left, right = top + before[0], bottom + before[0], left + before[1], right + before[1]
+    return rgb[top:bottom, left:right]
 
 
 # Crops of the literature for CelebA's aligned photographs (178×218), without a detector
 
 
-@dataclass(frozen=True)
-class FixedCrop:
+class FixedCrop(NamedTuple):
     """A square of ``side`` source pixels whose centre is ``below`` pixels below the photograph's."""
 
     side: int
@@ -205,24 +185,15 @@ class FixedCrop:
         return self.side, self.side + max(0, 2 * self.below - 1)
 
 
-# With (x, y, side) on 178×218. Relative to the centre, they also fit photographs of other sizes.
+# With (x, y) on 178×218. Relative to the centre, they also fit photographs of other sizes.
 FIXED_CROPS = {
-    # (35, 55, 108): Radford et al. 2015, "Unsupervised Representation Learning with Deep Convolutional GANs", as in
-    # DCGAN-tensorflow
-    "dcgan108": FixedCrop(108),
-    # (25, 57, 128): Karras et al. 2017, "Progressive Growing of GANs", as in its dataset_tool: about (89, 121)
-    "pggan128": FixedCrop(128, below=12),
-    # (25, 50, 128): Berthelot et al. 2017, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", as in
-    # BEGAN-tensorflow
-    "began128": FixedCrop(128, below=5),
-    # (19, 39, 140): Song & Ermon 2019, "Generative Modeling by Estimating Gradients of the Data Distribution"
-    "ncsn140": FixedCrop(140),
-    # (15, 40, 148): Larsen et al. 2015, "Autoencoding beyond pixels using a learned similarity metric"
-    "vaegan148": FixedCrop(148, below=5),
-    # (9, 29, 160): Kurach et al. 2018, "A Large-Scale Study on Regularization and Normalization in GANs" (compare_gan)
-    "comparegan160": FixedCrop(160),
-    # (0, 20, 178): Choi et al. 2017, "StarGAN"; the largest centred square
-    "center178": FixedCrop(178),
+    "dcgan108": FixedCrop(108),  # (35, 55): Radford et al. 2015, DCGAN, arXiv:1511.06434
+    "pggan128": FixedCrop(128, below=12),  # (25, 57), about (89, 121): Karras et al. 2017, arXiv:1710.10196
+    "began128": FixedCrop(128, below=5),  # (25, 50): Berthelot et al. 2017, BEGAN, arXiv:1703.10717
+    "ncsn140": FixedCrop(140),  # (19, 39): Song & Ermon 2019, NCSN, arXiv:1907.05600
+    "vaegan148": FixedCrop(148, below=5),  # (15, 40): Larsen et al. 2015, VAE/GAN, arXiv:1512.09300
+    "comparegan160": FixedCrop(160),  # (9, 29): Kurach et al. 2018, compare_gan, arXiv:1807.04720
+    "center178": FixedCrop(178),  # (0, 20), the largest centred square: Choi et al. 2017, StarGAN, arXiv:1711.09020
 }
 SQUASH = "squash"  # the whole photo, stretched: Karras et al. 2020, ADA's dataset_tool without --transform
 
@@ -246,18 +217,14 @@ def crop_rectangle(rgb: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarr
 
 
 def grey(rgb: np.ndarray) -> np.ndarray:
-    """Luma of ITU-R BT.601, uint8 (height, width, 1): 0.299 R + 0.587 G + 0.114 B, rounded.
-
-    OpenCV's integer weights add up to a power of two, so grey pixels keep their values.
-    """
+    """Luma of ITU-R BT.601, uint8 (height, width, 1): 0.299 R + 0.587 G + 0.114 B; grey pixels keep their values."""
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None]
 
 
 def sharpness(rgb: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey image (0 … 255): the lower, the more blurred.
+    """Variance of the Laplacian (four neighbours, mirrored at the edges) of the grey image: low if blurred.
 
-    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study". The Laplacian has
-    four neighbours, mirrored at the edges. Everything but the last division is in integers.
+    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study".
     """
     laplacian = cv2.Laplacian(grey(rgb), cv2.CV_16S, ksize=1).astype(np.int64)
     count, total = laplacian.size, int(laplacian.sum())
@@ -268,9 +235,9 @@ def sharpness(rgb: np.ndarray) -> float:
 
 ROTATIONS = (90, 180, 270)  # in the order in which they are tried; the first of equal ones wins
 # BlazeFace also finds faces on their side or upside down, with lower scores and mostly with the keypoints of an upright
-# face: of 299 CelebA faces rotated by 180°, 281 had them in anatomical order, and 50 px off. So the order alone does
-# not decide. Scores among faces that lean at most 45° do: of 800 CelebA faces in all four rotations, 99.9 % were put
-# upright, and 75 % of the upright ones needed one look, for they score 0.9, which others do not.
+# face: of 299 CelebA faces rotated by 180°, 281 had them in anatomical order, and 50 px off. So scores decide, among
+# faces that lean at most 45°: of 800 CelebA faces in all four rotations, 99.9 % were put upright, and 75 % of the
+# upright ones needed one look, for they score 0.9, which others do not.
 _MAX_LEAN = math.pi / 4
 _SURE_SCORE = 0.9
 
@@ -278,14 +245,9 @@ _SURE_SCORE = 0.9
 def best_rotation(rgb: np.ndarray, found: list[Face], detector: Detector, min_score: float) -> tuple[list[Face], int]:
     """Find the rotation of a photograph in which its best face is upright.
 
-    If its best face as it is leans at most 45° and scores at least 0.9, that is 0°. Otherwise all rotations are tried:
-    the highest score among faces that lean at most 45° wins, then the smaller angle; 0° if there is no such face.
-
-    Args:
-        found: faces of ``rgb`` as it is.
-
-    Returns:
-        The faces in pixels of ``rgb`` as it is, and the degrees by which to rotate it.
+    If its best face as it is (of ``found``) leans at most 45° and scores at least 0.9, that is 0°. Otherwise all
+    rotations are tried: the highest score among faces that lean at most 45° wins, then the smaller angle; 0° if there
+    is no such face. Returns the faces in pixels of ``rgb`` as it is, and the degrees by which to rotate it.
     """
     height, width = rgb.shape[:2]
     best, faces, rotation = _upright_score(found, width, height), found, 0
@@ -304,14 +266,8 @@ def best_rotation(rgb: np.ndarray, found: list[Face], detector: Detector, min_sc
 
 def _upright_score(faces: list[Face], width: int, height: int) -> float:
     """Score of the best upright face; 0 if there is none."""
-    upright = [face for face in faces if face.anatomical and abs(_lean(face)) <= _MAX_LEAN]
+    upright = [face for face in faces if face.anatomical and abs(cmath.phase(_axes(face)[3])) <= _MAX_LEAN]
     return nearest_to_centre(upright, width, height).score if upright else 0.0
-
-
-def _lean(face: Face) -> float:
-    """The angle of e − rot90(m), as in `aligned_quad`, radians."""
-    left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
-    return cmath.phase(right - left - 1j * (mouth - (left + right) / 2))
 
 
 def rotated_size(degrees: int, width: int, height: int) -> tuple[int, int]:

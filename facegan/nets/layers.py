@@ -1,12 +1,13 @@
-"""Layers and initialisation that several pairs share: sequential nets, spectral normalisation, dropout, norms, Glorot.
+"""What pairs of nets share: their settings as a value, interfaces, layers and initialisation.
 
-N images, K values per image.
+N batch, C channels, H height, W width, Z length of a latent, K values per image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,46 +15,64 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facegan.nets.spec import Discriminator, Generator
+from facegan.config import LatentDistribution
+
+IMAGE_RANGE = (-1.0, 1.0)  # of generated images and of a discriminator's inputs
+SIZES = (28, 32, 64, 128)
 
 
-class SequentialGenerator(Generator):
-    """Layers in a row, initialised by `glorot`."""
+@dataclass(frozen=True)
+class NetSpec:
+    """Everything that determines the shapes of a generator and its discriminator."""
 
-    def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
+    name: str = "dcgan"
+    size: int = 64
+    channels: int = 3
+    latent: int = 100
+    width: int = 64
+    norm: str = "batch"  # inside the discriminator
+    distribution: LatentDistribution = "normal"  # of latents
 
-    def initialise(self, rng: torch.Generator) -> None:
-        glorot(self, rng)
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> NetSpec:
+        """From the fields of a file, where ``distribution`` is called ``law``."""
+        return cls(**{"distribution" if name == "law" else name: value for name, value in fields.items()})
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.layers(latents)
+    def to_json(self) -> dict[str, Any]:
+        """The fields of a file."""
+        return {"law" if name == "distribution" else name: value for name, value in asdict(self).items()}
 
-
-class SequentialDiscriminator(Discriminator):
-    """Layers in a row that end in one logit, initialised by `glorot`."""
-
-    def __init__(self, layers: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def initialise(self, rng: torch.Generator) -> None:
-        glorot(self, rng)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images).flatten()
+    def differences(self, other: NetSpec) -> list[str]:
+        """Fields of ``self`` that differ in ``other``, such as ``["width 64, not 32"]``."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{key} {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
 
 
-def norm_layers(norm: str, channels: int) -> list[nn.Module]:
-    """The layer after a convolution for a `NetSpec.norm`, if it needs one.
+class Net(nn.Module):
+    spec: NetSpec  # set by `make_generator` and `make_discriminator`
 
-    ``layer`` normalises all values of an image, with a scale and a shift per channel (Ba, Kiros & Hinton 2016,
-    arXiv:1607.06450, as in WGAN-GP's code): no image depends on another. ``spectral`` normalises weights instead.
-    """
-    if norm == "batch":
-        return [nn.BatchNorm2d(channels)]
-    return [nn.GroupNorm(1, channels)] if norm == "layer" else []
+    def initialise(self, rng: torch.Generator, /) -> None:
+        """Draw every weight from ``rng`` without touching the global random state. User-defined nets may omit it."""
+        raise NotImplementedError
+
+
+class Generator(Net):
+    """Maps latents, (N, Z) float, to images, (N, C, H, W) float in [−1, 1]."""
+
+
+class Discriminator(Net):
+    """Maps images, (N, C, H, W) float in [−1, 1], to logits, (N,) float: higher is more real."""
+
+
+def count_parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def base_resolution(size: int) -> tuple[int, int]:
+    """(side of the innermost layer, doublings from there to the pixels): ``(4, 4)`` for 64; ``(7, 2)`` for 28, which
+    has only two factors of 2."""
+    side = 7 if size % 8 else 4
+    return side, (size // side).bit_length() - 1
 
 
 @torch.no_grad()
@@ -69,8 +88,9 @@ def glorot(net: nn.Module, rng: torch.Generator) -> None:
             nn.init.xavier_uniform_(module.weight, generator=rng)
             if module.bias is not None:
                 module.bias.zero_()
-        if isinstance(module, SpectralConv2d | SpectralLinear):
-            module.initialise(rng)
+        if isinstance(module, _Spectral):
+            module.u.normal_(generator=rng)
+            module.u.div_(module.u.norm())
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm):
             module.weight.fill_(1.0)
             module.bias.zero_()
@@ -78,78 +98,85 @@ def glorot(net: nn.Module, rng: torch.Generator) -> None:
             module.reset_running_stats()
 
 
-class SpectralConv2d(nn.Conv2d):
-    """`nn.Conv2d` with zero padding and weights of spectral norm 1, see `_normalised`.
+class _Sequential(Net):
+    """Layers in a row."""
 
-    PyTorch's own parametrisation draws u when it is constructed, which a net on the meta device cannot do, and iterates
-    in the precision of the pass.
+    initialise = glorot
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor, /) -> Tensor:
+        return self.layers(inputs)
+
+
+class SequentialGenerator(_Sequential, Generator): ...
+
+
+class SequentialDiscriminator(_Sequential, Discriminator):
+    """The last layer gives one logit."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs).flatten()
+
+
+def norm_layers(norm: str, channels: int) -> list[nn.Module]:
+    """The layer after a convolution for a `NetSpec.norm`; ``spectral`` normalises weights instead.
+
+    ``layer`` normalises all values of an image, with a scale and a shift per channel (Ba, Kiros & Hinton 2016,
+    arXiv:1607.06450, as in WGAN-GP's code): no image depends on another.
     """
-
-    u: Tensor
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.register_buffer("u", torch.empty(self.out_channels))
-
-    def initialise(self, rng: torch.Generator) -> None:
-        _draw_unit(self.u, rng)
-
-    def forward(self, input: Tensor) -> Tensor:
-        weight = _normalised(self.weight, self.u, update=self.training)
-        return functional.conv2d(input, weight, self.bias, self.stride, self.padding)
+    if norm == "batch":
+        return [nn.BatchNorm2d(channels)]
+    return [nn.GroupNorm(1, channels)] if norm == "layer" else []
 
 
-class SpectralLinear(nn.Linear):
-    """`nn.Linear` with weights of spectral norm 1, see `_normalised`."""
-
-    u: Tensor
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.register_buffer("u", torch.empty(self.out_features))
-
-    def initialise(self, rng: torch.Generator) -> None:
-        _draw_unit(self.u, rng)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return functional.linear(input, _normalised(self.weight, self.u, update=self.training), self.bias)
-
-
-@torch.no_grad()
-def _draw_unit(u: Tensor, rng: torch.Generator) -> None:
-    u.normal_(generator=rng)
-    u.div_(u.norm())
-
-
-def _normalised(weight: Tensor, u: Tensor, *, update: bool) -> Tensor:
-    """Miyato et al. 2018, "Spectral normalization for generative adversarial networks" (arXiv:1802.05957), algorithm 1.
+class _Spectral(nn.Module):
+    """Weights of spectral norm 1: Miyato et al. 2018, "Spectral normalization for generative adversarial networks"
+    (arXiv:1802.05957), algorithm 1.
 
     With W the weight as a matrix, one row per output channel, and u a buffer that each training pass updates:
         v ← Wᵀu / ‖Wᵀu‖,   u ← Wv / ‖Wv‖,   W̄ = W / σ   with   σ = uᵀWv
-    Computed in float32 whatever the precision of the pass. σ's gradient goes through W alone: u and v are constants.
+    σ's gradient goes through W alone: u and v are constants. PyTorch's own parametrisation draws u when it is
+    constructed, which a net on the meta device cannot do, and iterates in the precision of the pass.
     """
-    with torch.autocast(weight.device.type, enabled=False):
-        matrix = weight.flatten(1)
-        with torch.no_grad():
-            v = functional.normalize(matrix.T @ u, dim=0)
-            left = functional.normalize(matrix @ v, dim=0) if update else u.clone()
-            if update:
-                u.copy_(left)
-        return weight / torch.dot(left, matrix @ v)
+
+    weight: Tensor
+    u: Tensor
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register_buffer("u", torch.empty(len(self.weight)))
+
+    def normalised(self) -> Tensor:
+        """W̄, in float32 whatever the precision of the pass."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            matrix = self.weight.flatten(1)
+            with torch.no_grad():
+                v = functional.normalize(matrix.T @ self.u, dim=0)
+                left = functional.normalize(matrix @ v, dim=0) if self.training else self.u.clone()
+                if self.training:
+                    self.u.copy_(left)
+            return self.weight / torch.dot(left, matrix @ v)
+
+
+class SpectralConv2d(_Spectral, nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.conv2d(input, self.normalised(), self.bias, self.stride, self.padding)
+
+
+class SpectralLinear(_Spectral, nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.normalised(), self.bias)
 
 
 class Dropout(nn.Module):
     """Dropout with masks drawn by the caller, see `drawn`: the net has no random state, so a training can be repeated,
     resumed and captured in a CUDA graph. In eval mode the identity.
 
-    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting" (JMLR 15):
+    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting" (JMLR 15), p the rate:
         y = m · x / (1 − p),   m = 0 with probability p, else 1, for each value of each image
-
-    Args:
-        rate: p.
-
-    Raises:
-        RuntimeError: called in training mode outside `drawn`.
     """
 
     def __init__(self, rate: float) -> None:
@@ -161,24 +188,15 @@ class Dropout(nn.Module):
         if not self.training:
             return values
         if self.uniform is None:
-            raise RuntimeError(
-                "This net has dropout. In training mode, call it within facegan.nets.drawn(net, draw), which draws\n"
-                "its masks; or use eval mode."
-            )
+            raise RuntimeError("This net has dropout: call it within facegan.nets.drawn(net, draw), or in eval mode.")
         kept = self.uniform(values[0].numel()).view(values.shape) >= self.rate
         return values * kept / (1 - self.rate)
-
-    def extra_repr(self) -> str:
-        return str(self.rate)
 
 
 @contextmanager
 def drawn(net: nn.Module, draw: Callable[[int, int], Tensor]) -> Iterator[None]:
-    """Passes of ``net`` within the block draw their dropout masks by ``draw``.
-
-    Args:
-        draw: (number of the dropout layer, K) → (N, K) uniform in [0, 1), for a pass of N images.
-    """
+    """Passes of ``net`` within the block draw their dropout masks by ``draw``: (number of the layer, K) → (N, K) in
+    [0, 1)."""
     layers = [module for module in net.modules() if isinstance(module, Dropout)]
     for number, layer in enumerate(layers):
         layer.uniform = partial(draw, number)

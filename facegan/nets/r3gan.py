@@ -5,8 +5,6 @@ Residual blocks with an inverted bottleneck of grouped convolutions, no norm, in
 (Zhang et al. 2019, "Fixup initialization", arXiv:1901.09321), bilinear resampling, and a learnt constant scaled by the
 latent. Sides up to 32 have 2·``width`` channels, 64 has ``width``, 128 half of it: the authors' 768, 384 and 192 at the
 default width of 384.
-
-N batch, C channels, H height, W width, Z length of a latent.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
+from facegan.nets.layers import Discriminator, Generator, NetSpec, base_resolution
 
 _SLOPE = 0.2
 _GAIN = (2 / (1 + _SLOPE**2)) ** 0.5  # keeps the variance after a LeakyReLU (He et al. 2015, arXiv:1502.01852)
@@ -47,7 +45,8 @@ class Block(nn.Module):
 
 
 class Resampling(nn.Module):
-    """Bilinear, by a fixed 4×4 kernel per channel, with zero padding.
+    """Bilinear doubling or halving, by a fixed 4×4 kernel per channel, with zero padding; a convolution 1×1 at the
+    smaller side if the channels change.
 
     `torch.nn.functional.interpolate` gives the same except at the border; its backward pass on CUDA is not
     deterministic.
@@ -55,41 +54,45 @@ class Resampling(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, *, up: bool) -> None:
         super().__init__()
-        # Constant, so not saved; filled by `initialise`, since nets are built on the meta device.
+        self.up = up
+        # Constant, so not saved; filled by `_initialise`, since nets are built on the meta device.
         self.register_buffer("kernel", torch.empty(1, 1, 4, 4), persistent=False)
         self.convolution = nn.Conv2d(before, after, 1, bias=False) if before != after else nn.Identity()
 
-    def initialise(self) -> None:
-        row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-        self.kernel.copy_(row[:, None] * row)
-
-    def _kernels(self, images: Tensor) -> Tensor:
-        return self.kernel.expand(images.shape[1], 1, 4, 4)
-
-
-class Doubling(Resampling):
-    """A convolution if the channels change, then (H, W) → (2H, 2W)."""
-
     def forward(self, images: Tensor) -> Tensor:
-        images = self.convolution(images)
-        return conv_transpose2d(images, 4 * self._kernels(images), stride=2, padding=1, groups=images.shape[1])
+        if self.up:
+            images = self.convolution(images)
+        channels = images.shape[1]
+        kernels = self.kernel.expand(channels, 1, 4, 4)
+        if self.up:
+            return conv_transpose2d(images, 4 * kernels, stride=2, padding=1, groups=channels)
+        return self.convolution(conv2d(images, kernels, stride=2, padding=1, groups=channels))
 
 
-class Halving(Resampling):
-    """(H, W) → (H/2, W/2), then a convolution if the channels change."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.convolution(conv2d(images, self._kernels(images), stride=2, padding=1, groups=images.shape[1]))
+@torch.no_grad()
+def _initialise(net: nn.Module, rng: torch.Generator) -> None:
+    """Weights N(0, 1 / f_in); in blocks, W₁ and W₂ times gain · L^(−1/4) for L blocks of three layers (Fixup's
+    L^(−1/(2m − 2)) for m layers), W₃ and biases 0."""
+    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    for module in net.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.weight.normal_(0.0, module.weight[0].numel() ** -0.5, generator=rng)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, Resampling):
+            row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+            module.kernel.copy_(row[:, None] * row)
+    for block in blocks:
+        for convolution in (block.expand, block.mix):
+            convolution.weight.mul_(_GAIN * len(blocks) ** -0.25)
+        block.contract.weight.zero_()
 
 
 class R3GANGenerator(Generator):
-    """A learnt constant scaled by the latent, two blocks per side, a convolution 1×1 to the channels.
-
-    (N, Z) → (N, C, H, W) in [−1, 1], by a tanh, which the authors' code lacks. Three channels, latent 64, width 384:
-    15,590,400 parameters at size 28, 20,732,160 at 32, 22,429,824 at 64, 22,910,016 at 128.
-    """
+    """A learnt constant scaled by the latent, two blocks per side, a convolution 1×1 to the channels, and a tanh, which
+    the authors' code lacks."""
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
@@ -99,7 +102,7 @@ class R3GANGenerator(Generator):
         self.first = nn.Linear(spec.latent, before, bias=False)
         layers = _blocks(before)
         for _, after in stages[1:]:
-            layers += [Doubling(before, after), *_blocks(after)]
+            layers += [Resampling(before, after, up=True), *_blocks(after)]
             before = after
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, spec.channels, 1, bias=False), nn.Tanh())
 
@@ -114,25 +117,20 @@ class R3GANGenerator(Generator):
 
 class R3GANDiscriminator(Discriminator):
     """The generator's mirror: a convolution 1×1 from the channels, two blocks per side, a depthwise convolution over
-    the whole image, and a fully connected layer to one logit.
+    the whole image, and a fully connected layer to one logit."""
 
-    (N, C, H, W) in [−1, 1] → (N,). Three channels, width 384: 15,542,016 parameters at size 28, 20,683,776 at 32,
-    22,381,440 at 64, 22,861,632 at 128.
-    """
+    initialise = _initialise
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         (_, before), *inner = reversed(_stages(spec.size, spec.width))
         layers: list[nn.Module] = [nn.Conv2d(spec.channels, before, 1, bias=False), *_blocks(before)]
         for _, after in inner:
-            layers += [Halving(before, after), *_blocks(after)]
+            layers += [Resampling(before, after, up=False), *_blocks(after)]
             before = after
         side, _ = base_resolution(spec.size)
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, before, side, groups=before, bias=False))
         self.last = nn.Linear(before, 1, bias=False)
-
-    def initialise(self, rng: torch.Generator) -> None:
-        _initialise(self, rng)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.last(self.layers(images).flatten(1)).flatten()
@@ -140,21 +138,3 @@ class R3GANDiscriminator(Discriminator):
 
 def _blocks(channels: int) -> list[nn.Module]:
     return [Block(channels) for _ in range(_BLOCKS)]
-
-
-@torch.no_grad()
-def _initialise(net: nn.Module, rng: torch.Generator) -> None:
-    """Weights N(0, 1 / f_in); in blocks, W₁ and W₂ times gain · L^(−1/4) for L blocks of three layers (Fixup's
-    L^(−1/(2m − 2)) for m layers), W₃ and biases 0."""
-    blocks = [module for module in net.modules() if isinstance(module, Block)]
-    for module in net.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.weight.normal_(0.0, module.weight[0].numel() ** -0.5, generator=rng)
-            if module.bias is not None:
-                module.bias.zero_()
-        elif isinstance(module, Resampling):
-            module.initialise()
-    for block in blocks:
-        for convolution in (block.expand, block.mix):
-            convolution.weight.mul_(_GAIN * len(blocks) ** -0.25)
-        block.contract.weight.zero_()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -40,24 +39,16 @@ def latents(
 ) -> Tensor:
     """float32 (count, length) on ``device``, by `named_generator`."""
     rng = named_generator(seed, purpose, counter, device)
-    return _distributed(
-        distribution,
-        lambda: torch.randn(count, length, generator=rng, device=device),
-        lambda: torch.rand(count, length, generator=rng, device=device),
-    )
+    draw = torch.rand if distribution.startswith("uniform") else torch.randn
+    return _distributed(draw(count, length, generator=rng, device=device), distribution)
 
 
-def _distributed(
-    distribution: LatentDistribution, normal: Callable[[], Tensor], uniform: Callable[[], Tensor]
-) -> Tensor:
-    """(N, Z): ``normal``; ``uniform`` in [−1, 1); ``uniform01`` in [0, 1); ``sphere``: uniform on the sphere of radius
-    √Z, which is within a few per cent of a normal draw's norm."""
-    if distribution == "uniform01":
-        return uniform()
-    if distribution == "uniform":
-        return uniform() * 2 - 1
-    draw = normal()
-    return draw if distribution == "normal" else normalize(draw, dim=1) * draw.shape[1] ** 0.5
+def _distributed(draw: Tensor, distribution: LatentDistribution) -> Tensor:
+    """Of a normal draw or one in [0, 1), (N, Z): ``uniform`` is in [−1, 1), ``uniform01`` in [0, 1), ``sphere`` uniform
+    on the sphere of radius √Z, which is within a few per cent of a normal draw's norm."""
+    if distribution == "sphere":
+        return normalize(draw, dim=1) * draw.shape[1] ** 0.5
+    return draw * 2 - 1 if distribution == "uniform" else draw
 
 
 # Counter-based numbers for training. A batch shared by ranks or micro-batches is drawn as if it were whole, and the
@@ -95,11 +86,8 @@ def counter_normal(seed: int, purpose: str, images: Tensor, columns: int) -> Ten
 
 def counter_latents(seed: int, purpose: str, images: Tensor, length: int, distribution: LatentDistribution) -> Tensor:
     """float32 (N, length)."""
-    return _distributed(
-        distribution,
-        lambda: counter_normal(seed, purpose, images, length),
-        lambda: counter_uniform(seed, purpose, images, length),
-    )
+    draw = counter_uniform if distribution.startswith("uniform") else counter_normal
+    return _distributed(draw(seed, purpose, images, length), distribution)
 
 
 def _high(bits: Tensor) -> Tensor:

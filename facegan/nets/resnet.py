@@ -3,22 +3,27 @@
 
 Sizes 28 and 32 use the paper's CIFAR-10 nets: 4·width channels throughout the generator, 2·width in the discriminator.
 Sizes 64 and 128 use its ImageNet nets: 16·width channels in the innermost layer, halved towards the pixels.
-
-N batch, C channels, H height, W width, Z length of a latent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
-from facegan.nets.layers import SpectralConv2d, SpectralLinear, glorot, norm_layers
-from facegan.nets.spec import Discriminator, Generator, NetSpec, base_resolution
+from facegan.nets.layers import (
+    Discriminator,
+    Generator,
+    NetSpec,
+    SpectralConv2d,
+    SpectralLinear,
+    base_resolution,
+    glorot,
+    norm_layers,
+)
 
-NORMS = ("spectral", "none", "layer")
 _RESIDUAL_GAIN = 2**0.5  # of the 3×3 convolutions in blocks, as in the authors' code
 
 
@@ -35,9 +40,7 @@ class UpBlock(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList([nn.BatchNorm2d(before), nn.BatchNorm2d(after)])
-        self.residual = nn.ModuleList(
-            [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.Conv2d(after, after, 3, padding=1, bias=False)]
-        )
+        self.residual = nn.ModuleList(nn.Conv2d(n, after, 3, padding=1, bias=False) for n in (before, after))
         self.shortcut = nn.Conv2d(before, after, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,33 +73,33 @@ class DownBlock(nn.Module):
         return avg_pool2d(inner, 2) + self.shortcut(avg_pool2d(images, 2))
 
 
+@torch.no_grad()
+def _initialise(net: nn.Module, rng: torch.Generator) -> None:
+    glorot(net, rng)
+    for block in net.modules():
+        if isinstance(block, UpBlock | DownBlock):
+            for conv in block.residual:
+                conv.get_parameter("weight").mul_(_RESIDUAL_GAIN)
+
+
 class ResNetGenerator(Generator):
     """Fully connected to the innermost layer, a residual block per doubling, batch norm, ReLU and a convolution 3×3
     with tanh.
-
-    (N, Z) → (N, C, H, W) in [−1, 1]. Three channels, latent 128, width 64: 4,118,019 parameters at size 28, 4,274,435
-    at 32, 12,217,795 at 64, 32,144,835 at 128.
     """
+
+    initialise = _initialise
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         side, doublings = base_resolution(spec.size)
         small = spec.size <= 32
-        before = spec.width * (4 if small else 16)
-        self.first = nn.Linear(spec.latent, side * side * before)
-        self.unflatten = nn.Unflatten(1, (before, side, side))
-        blocks: list[nn.Module] = []
-        for left in reversed(range(doublings)):
-            after = before if small else spec.width * 2**left
-            blocks.append(UpBlock(before, after))
-            before = after
-        self.blocks = nn.Sequential(*blocks)
-        self.last = nn.Sequential(
-            nn.BatchNorm2d(before), nn.ReLU(inplace=True), nn.Conv2d(before, spec.channels, 3, padding=1), nn.Tanh()
-        )
-
-    def initialise(self, rng: torch.Generator) -> None:
-        _initialise(self, rng)
+        widest = spec.width * (4 if small else 16)
+        widths = [widest] + [widest if small else spec.width * 2**left for left in reversed(range(doublings))]
+        self.first = nn.Linear(spec.latent, side * side * widest)
+        self.unflatten = nn.Unflatten(1, (widest, side, side))
+        self.blocks = nn.Sequential(*(UpBlock(before, after) for before, after in pairwise(widths)))
+        last = nn.Conv2d(widths[-1], spec.channels, 3, padding=1)
+        self.last = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True), last, nn.Tanh())
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.last(self.blocks(self.unflatten(self.first(latents))))
@@ -105,11 +108,12 @@ class ResNetGenerator(Generator):
 class ResNetDiscriminator(Discriminator):
     """Residual blocks, ReLU, the sum over the image, and a fully connected layer to one logit.
 
-    (N, C, H, W) in [−1, 1] → (N,). ``norm="spectral"`` is SNGAN's, in every layer; ``none`` and ``layer`` are for
+    ``norm="spectral"`` is SNGAN's, in every layer; ``none`` and ``layer`` are for
     losses with a penalty per sample. At 28 and 32 two blocks halve the side and two keep it; at 64 five halve it; at
-    128 five, and one keeps it. Three channels, width 64, spectral or none: 1,053,825 parameters at sizes 28 and 32,
-    10,141,441 at 64, 29,017,857 at 128.
+    128 five, and one keeps it.
     """
+
+    initialise = _initialise
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
@@ -118,26 +122,12 @@ class ResNetDiscriminator(Discriminator):
             widths, halving = [width * 2] * 4, 2
         else:
             widths, halving = [width * 2**block for block in range(5)] + [width * 16] * (spec.size > 64), 5
-        blocks: list[nn.Module] = []
-        before = spec.channels
-        for number, after in enumerate(widths):
-            blocks.append(DownBlock(before, after, norm, first=number == 0, halves=number < halving))
-            before = after
-        self.blocks = nn.Sequential(*blocks, *norm_layers(norm, before), nn.ReLU(inplace=True))
-        linear: Callable[[int, int], nn.Linear] = SpectralLinear if norm == "spectral" else nn.Linear
-        self.last = linear(before, 1)
-
-    def initialise(self, rng: torch.Generator) -> None:
-        _initialise(self, rng)
+        blocks = [
+            DownBlock(before, after, norm, first=number == 0, halves=number < halving)
+            for number, (before, after) in enumerate(pairwise([spec.channels, *widths]))
+        ]
+        self.blocks = nn.Sequential(*blocks, *norm_layers(norm, widths[-1]), nn.ReLU(inplace=True))
+        self.last = (SpectralLinear if norm == "spectral" else nn.Linear)(widths[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.last(self.blocks(images).sum(dim=(2, 3))).flatten()
-
-
-@torch.no_grad()
-def _initialise(net: nn.Module, rng: torch.Generator) -> None:
-    glorot(net, rng)
-    for block in net.modules():
-        if isinstance(block, UpBlock | DownBlock):
-            for conv in block.residual:
-                conv.get_parameter("weight").mul_(_RESIDUAL_GAIN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeGuard, get_args
 
@@ -15,8 +14,8 @@ from facegan.config import LatentDistribution
 from facegan.console import shown
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parse_json, read_tensors, write_bytes
+from facegan.nets.layers import IMAGE_RANGE, Generator, NetSpec
 from facegan.nets.registry import make_generator, meta_generator
-from facegan.nets.spec import IMAGE_RANGE, Generator, NetSpec
 from facegan.plugins import Trust, is_import_path, refuse_untrusted
 
 FORMAT = 1
@@ -26,7 +25,7 @@ _FIRST_FIELDS = {"name", "size", "channels", "latent", "width", "norm"}  # later
 
 def save_generator(path: Path, generator: Generator) -> None:
     """Write weights and spec. The same weights give the same bytes: they include no path, time or version."""
-    about = {"format": FORMAT, "spec": asdict(generator.spec), "image_range": list(IMAGE_RANGE)}
+    about = {"format": FORMAT, "spec": generator.spec.to_json(), "image_range": list(IMAGE_RANGE)}
     # One key, since safetensors writes several metadata keys in an order that changes from process to process.
     metadata = {"facegan": json.dumps(about, sort_keys=True)}
     write_bytes(path, save(plain_tensors(generator.state_dict()), metadata))
@@ -35,17 +34,15 @@ def save_generator(path: Path, generator: Generator) -> None:
 def load_generator(path: str | Path, device: torch.device | str = "cpu", *, trust_code: Trust = False) -> Generator:
     """The generator of a ``.safetensors`` file, a run folder or an export folder, in eval mode.
 
-    ``generator(latents)`` maps float32 (N, ``generator.spec.latent``), drawn from the distribution
-    ``generator.spec.law``, to float (N, channels, size, size) in [−1, 1]; an image depends on its own latent alone.
+    ``generator(latents)`` maps float32 (N, ``generator.spec.latent``) of ``generator.spec.distribution`` to float
+    (N, channels, size, size) in [−1, 1]; an image depends on its own latent alone.
 
-    Args:
-        trust_code: whether user-defined nets (``MODULE:NAME``) that the file names may be imported, which runs their
-            code; a frozenset allows these names alone.
+    ``trust_code``: whether user-defined nets (``MODULE:NAME``) that the file names may be imported, which runs their
+    code; a frozenset allows these names alone.
 
     Raises:
         SettingsError: the file names such nets, and they are not trusted.
-        CheckpointError: the file is missing, is not a generator of facegan, or has tensors that do not fit its spec or
-            are not finite.
+        CheckpointError: there is no generator of facegan in it, or its tensors do not fit its spec or are not finite.
     """
     file, tensors, spec = read_generator(path)
     if is_import_path(spec.name):
@@ -61,23 +58,14 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", *, trus
 
 
 def read_generator(path: str | Path) -> tuple[Path, dict[str, Tensor], NetSpec]:
-    """File, tensors and spec. No user code runs: tensors of user-defined nets are not checked.
-
-    Raises:
-        CheckpointError: as `load_generator`.
-    """
-    file = Path(path)
-    if file.is_dir():
-        file = file / FILE_NAME
-        if not file.exists():
-            raise CheckpointError(
-                f"{path} has no {FILE_NAME}: a run writes it with its first checkpoint.\n"
-                "Start `facegan train` with this --run again, or name another run."
-            )
+    """File, tensors and spec. No user code runs: tensors of user-defined nets are not checked."""
+    file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise CheckpointError(f"There is no {file}. Name a run folder, or a generator's .safetensors file.")
-    tensors, about = _read(file)
-    spec = _spec(file, about)
+        raise CheckpointError(
+            f"There is no {file}. Name a generator's .safetensors file, or a run folder:\n"
+            "a run writes it with its first checkpoint. Start `facegan train` with this --run again."
+        )
+    tensors, spec = _read(file)
     if not is_import_path(spec.name):
         try:  # compare shapes before anything is allocated: a damaged spec may need more than all memory
             expected = meta_generator(spec).state_dict()
@@ -93,10 +81,6 @@ def plain_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def require_same_tensors(what: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """
-    Raises:
-        CheckpointError: names the first tensor that is missing, unexpected or of another shape.
-    """
     for name in sorted(found.keys() | expected.keys()):
         theirs = list(found[name].shape) if name in found else "missing"
         ours = list(expected[name].shape) if name in expected else "no such tensor"
@@ -121,14 +105,13 @@ def _check_tensors(file: Path, found: dict[str, Tensor], expected: dict[str, Ten
             )
 
 
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(file: Path) -> tuple[dict[str, Tensor], NetSpec]:
     try:
         str(file).encode()
-    except UnicodeEncodeError:
-        raise CheckpointError(f"{file} cannot be read: its path must be valid UTF-8. Rename it.") from None
-    try:
         tensors, metadata = read_tensors(file)
         about = parse_json(metadata.get("facegan", "null"), file)
+    except UnicodeEncodeError:
+        raise CheckpointError(f"{file} cannot be read: its path must be valid UTF-8. Rename it.") from None
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}. Change its permissions or copy it.") from None
     except DamagedFile as error:
@@ -141,25 +124,18 @@ def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{file} has tensors but is not a generator of facegan: its metadata lacks 'facegan'.\n"
             f"Name a run folder, or the {FILE_NAME} inside it."
         )
-    return tensors, about
-
-
-def _spec(file: Path, about: dict[str, Any]) -> NetSpec:
-    if about.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file} has format {about.get('format')!r:.100}; this facegan reads format {FORMAT}. Update facegan."
-        )
-    spec = about.get("spec")
+    number, spec = about.get("format"), about.get("spec")
+    if number != FORMAT:
+        raise CheckpointError(f"{file} has format {number!r:.100}; this facegan reads format {FORMAT}. Update facegan.")
     if not is_spec(spec):
         raise CheckpointError(f"{file} has a spec that this facegan cannot read: {spec!s:.200}. Update facegan.")
-    return NetSpec(**spec)
+    return tensors, NetSpec.of(spec)
 
 
 def is_spec(spec: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a JSON value has valid fields of a `NetSpec`."""
-    known = {field.name for field in fields(NetSpec)}
-    if not isinstance(spec, dict) or not _FIRST_FIELDS <= spec.keys() <= known:
+    if not isinstance(spec, dict) or not _FIRST_FIELDS <= spec.keys() <= NetSpec().to_json().keys():
         return False
     numbers = all(type(spec[name]) is int and spec[name] > 0 for name in ("size", "channels", "latent", "width"))
     texts = isinstance(spec["name"], str) and isinstance(spec["norm"], str)
-    return numbers and texts and spec.get("law", NetSpec.law) in get_args(LatentDistribution)
+    return numbers and texts and spec.get("law", "normal") in get_args(LatentDistribution)

@@ -17,7 +17,7 @@ from facegan.config import PrepConfig
 from facegan.config.resources import PhotosConfig
 from facegan.console import shown
 from facegan.errors import DatasetError, ModelError, SettingsError, SourceError, suggest
-from facegan.faces.detect import cache_folder, check_detector, check_model, find_model, resolve_model
+from facegan.faces.detect import cache_folder, check_model, find_model, load_plugin, resolve_model
 from facegan.files import sha256_file
 from facegan.manifests import known_models
 from facegan.shards.format import GENERATED
@@ -113,8 +113,8 @@ def find_models(config: PrepConfig, model: str = "", fetch: bool = True) -> tupl
     if config.detector not in _MODELS_OF:
         if model:
             raise SettingsError(f"--model {model} is for MediaPipe. Leave it out with --detector {config.detector}.")
-        if fetch:
-            check_detector(config)
+        if fetch and ":" in config.detector:
+            load_plugin(config.detector)  # now, not in every worker
         return ()
     known, path = known_models(), Path(model)
     if not model:

@@ -73,13 +73,13 @@ def write_explorer(run: Run, out: Path, baseline: Baseline | None = None, *, tru
 def _page_data(generator: Generator) -> dict[str, Any]:
     """The values for the page's script."""
     spec, (steps, shares) = generator.spec, main_directions(generator)
-    faces = sample_latents(FACES, spec.latent, 0, distribution=spec.law)
+    faces = sample_latents(FACES, spec.latent, 0, distribution=spec.distribution)
     directions = zip(_rounded(steps), shares, strict=True)
     return {
         "size": spec.size,
         "channels": spec.channels,
         "latent": spec.latent,
-        "distribution": spec.law,
+        "distribution": spec.distribution,
         "faces": _rounded(faces),
         "directions": [{"step": step, "share": round(share, 4)} for step, share in directions],
     }
@@ -106,7 +106,7 @@ def main_directions(generator: Generator, count: int = 8) -> tuple[Tensor, list[
     least-squares fit of X by each of them is Uᵀ_k X / √N, the step of one unit. The latents are those of seed 0.
     """
     spec = generator.spec
-    latents = sample_latents(SAMPLES, spec.latent, _SEED, distribution=spec.law)
+    latents = sample_latents(SAMPLES, spec.latent, _SEED, distribution=spec.distribution)
     activations = _first_activations(generator, latents)
     activations -= activations.mean(dim=0)
     # U and S² are the eigenvectors and eigenvalues of Y Yᵀ, which is (N, N) however wide the layer is.

@@ -61,7 +61,7 @@ def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 
     """
     device, spec = next(generator.parameters()).device, generator.spec
     starts = range(first, first + count, batch)
-    draws = (sample_latents(min(batch, first + count - i), spec.latent, seed, i, spec.law) for i in starts)
+    draws = (sample_latents(min(batch, first + count - i), spec.latent, seed, i, spec.distribution) for i in starts)
     return torch.cat([to_uint8(generator(z.to(device))).cpu() for z in draws])
 
 
@@ -127,7 +127,7 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Laten
     Raises:
         SettingsError: a file of latents is missing, cannot be read, or does not fit the generator.
     """
-    length, distribution = spec.latent, spec.law
+    length, distribution = spec.latent, spec.distribution
     if seeds := config.seed_list:
         return Latents(len(seeds), lambda i: sample_latents(1, length, seeds[i], 0, distribution))
     if not config.latents:

@@ -104,7 +104,7 @@ def make_interpolation(config: SampleConfig, spec: NetSpec) -> Interpolation:
     if len(keyframes) < 2 * config.walks:
         raise SettingsError("--interpolate needs two faces or more per walk. Choose a larger --n.")
     visited = len(keyframes) // config.walks
-    between = slerp if spec.law in ("normal", "sphere") else torch.lerp
+    between = slerp if spec.distribution in ("normal", "sphere") else torch.lerp
 
     def row(number: int) -> Tensor:
         frame, walk = divmod(number, config.walks)

@@ -78,7 +78,17 @@ class Ema:
         net.train()
         device = next(net.parameters()).device
         for batch in range(STATISTICS_BATCHES if norms else 0):
-            net(latents(STATISTICS_BATCH, net.spec.latent, seed, "batch-norm statistics", batch, device, net.spec.law))
+            net(
+                latents(
+                    STATISTICS_BATCH,
+                    net.spec.latent,
+                    seed,
+                    "batch-norm statistics",
+                    batch,
+                    device,
+                    net.spec.distribution,
+                )
+            )
         return cast(Generator, net.eval())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,11 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
         raise CheckpointError(
             _mismatch(weights, trainer.spec, [net for net in different if net != "ema"] or different, own)
         )
-    distribution = weights.spec.get("law", trainer.spec.law)
-    if distribution != trainer.spec.law:
+    distribution = weights.spec.get("law", trainer.spec.distribution)
+    if distribution != trainer.spec.distribution:
         raise CheckpointError(
             f"--init {weights.path}: its generator was trained on {distribution} latents, and this run draws "
-            f"{trainer.spec.law} ones.\nSet train.latent_distribution={distribution}."
+            f"{trainer.spec.distribution} ones.\nSet train.latent_distribution={distribution}."
         )
     for net, tensors in weights.nets.items():
         own[net].load_state_dict(tensors)
@@ -90,7 +90,7 @@ def _of_generator(path: str | Path, file: Path, trust_code: Trust | None) -> Ini
     else:
         generator = load_generator(file, trust_code=trust_code)
         tensors, spec = generator.state_dict(), generator.spec
-    return InitWeights(str(path), file, None, {"generator": tensors, "ema": tensors}, asdict(spec))
+    return InitWeights(str(path), file, None, {"generator": tensors, "ema": tensors}, spec.to_json())
 
 
 def _of_folder(path: str | Path, folder: Path, trust_code: Trust | None) -> InitWeights:
@@ -121,7 +121,7 @@ def _first_other(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
 
 
 def _mismatch(weights: InitWeights, spec: NetSpec, nets: list[str], own: dict[str, nn.Module]) -> str:
-    ours = asdict(spec)
+    ours = spec.to_json()
     settings = [f"{key} {value}, not {ours.get(key)}" for key, value in weights.spec.items() if value != ours.get(key)]
     first = f"{nets[0]}.{_first_other(weights.nets[nets[0]], own[nets[0]].state_dict())}"
     which = f"its {' and its '.join(nets)} {'differ' if len(nets) > 1 else 'differs'}"

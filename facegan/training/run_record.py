@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def write_record(
         "own_code": source_digests({"nets": config.nets, "loss": config.loss}),
         "precision": trainer.precision,
         "device": str(trainer.device),
-        "nets": asdict(trainer.spec),
+        "nets": trainer.spec.to_json(),
         "parameters": {
             "generator": count_parameters(trainer.generator),
             "discriminator": count_parameters(trainer.discriminator),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -240,7 +240,7 @@ class Trainer:
             "counts": self.counts,
             "lr_scale": self.lr_scale,
             "scaler": {"generator": self.g.scaler.state_dict(), "discriminator": self.d.scaler.state_dict()},
-            "spec": asdict(self.spec),
+            "spec": self.spec.to_json(),
         }
 
     @torch.no_grad()
@@ -250,7 +250,7 @@ class Trainer:
         Raises:
             CheckpointError: they belong to other nets.
         """
-        differences = NetSpec(**scalars["spec"]).differences(self.spec)
+        differences = NetSpec.of(scalars["spec"]).differences(self.spec)
         if differences:
             raise CheckpointError(
                 f"{what} belongs to another architecture: it has {differences[0]}.\n"

@@ -25,9 +25,7 @@ from facegan.faces.crop import (
     outside_share,
     quad_side,
     rectangle_quad,
-    rotated_face,
     rotated_point,
-    rotated_quad,
     rotated_size,
     sharpness,
 )
@@ -64,7 +62,7 @@ def square(centre: tuple[float, float], side: float, degrees: float) -> np.ndarr
     return np.array([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 
-def test_aligned_quad_of_upright_and_long_faces() -> None:
+def test_quads_of_upright_and_long_faces() -> None:
     # |e| = 40, m = (0, 40): x points right, half a side is max(2·40, 1.8·40) = 80, the centre is 4 below the eyes.
     quad = aligned_quad(face((80, 100), (120, 100), (100, 140)))
     assert quad.tolist() == [[20, 24], [20, 184], [180, 184], [180, 24]]
@@ -72,11 +70,7 @@ def test_aligned_quad_of_upright_and_long_faces() -> None:
     twice = aligned_quad(face((80, 100), (120, 100), (100, 140)), margin=2.0)
     assert twice.mean(axis=0) == pytest.approx(quad.mean(axis=0))
     assert quad_side(twice) == pytest.approx(2 * quad_side(quad))
-
-
-def test_box_quad_is_on_whole_pixels() -> None:
-    quad = box_quad(face((0, 0), (1, 0), (0, 1)), 1.5)
-    assert quad.tolist() == [[0, 10], [0, 70], [60, 70], [60, 10]]
+    assert box_quad(face((0, 0), (1, 0), (0, 1)), 1.5).tolist() == [[0, 10], [0, 70], [60, 70], [60, 10]]
 
 
 @given(st.floats(-80, 80), st.floats(0.5, 2), st.floats(-50, 50), st.floats(-50, 50))
@@ -95,14 +89,9 @@ def test_aligned_quad_moves_with_the_face(degrees: float, scale: float, dx: floa
     assert np.abs(rotated - expected).max() < 0.02
 
 
-@pytest.mark.parametrize(
-    ("centre", "expected"), [((50, 50), 0.0), ((0, 50), 0.5), ((0, 0), 0.75), ((-50, 50), 1.0), ((100, 100), 0.75)]
-)
-def test_share_outside_the_photo(centre: tuple[float, float], expected: float) -> None:
-    assert outside_share(square(centre, 20, 0), 100, 100) == pytest.approx(expected)
-
-
-def test_share_outside_of_a_rotated_square() -> None:
+def test_share_outside_the_photo() -> None:
+    for centre, expected in [((50, 50), 0.0), ((0, 50), 0.5), ((0, 0), 0.75), ((-50, 50), 1.0), ((100, 100), 0.75)]:
+        assert outside_share(square(centre, 20, 0), 100, 100) == pytest.approx(expected)
     # A square on its tip, centred on the left edge, and one with its tip alone outside: a triangle of area h².
     assert outside_share(square((0, 50), 20, 45), 100, 100) == pytest.approx(0.5)
     side, height = 20.0, 3.0
@@ -110,35 +99,24 @@ def test_share_outside_of_a_rotated_square() -> None:
     assert outside_share(square((centre, 50), side, 45), 100, 100) == pytest.approx(height**2 / side**2)
 
 
-@pytest.mark.parametrize("degrees", [0, 7, 30, 45, 97, 180, 264])
-@pytest.mark.parametrize("side", [70.5, 129.0, 165.0, 240.0])
+@pytest.mark.parametrize("degrees", [0, 7, 45, 90, 264])
+@pytest.mark.parametrize("side", [70.5, 129.0, 240.0])
 def test_rotated_crop_does_not_alias(degrees: float, side: float) -> None:
     plate, quad = zone_plate(), square((128.0, 128.0), side, degrees)
     assert psnr(crop(plate, quad, 64), supersampled(plate, quad, 64)) >= 30
 
 
-@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-@pytest.mark.parametrize("side", [40, 108, 178])
+@pytest.mark.parametrize("degrees", DEGREES)
+@pytest.mark.parametrize("side", [40, 108])
 def test_crop_of_quarter_turns(degrees: int, side: int) -> None:
     plate = zone_plate()
     plate[:128, :, 0] //= 2
-    plate[:, :128, 1] //= 2
     quad = np.round(square((121.0, 133.0), side, degrees))
-    found = crop(plate, quad, 64)
-    assert psnr(found, supersampled(plate, quad, 64)) >= 30
     # The same pixels as from the image rotated by numpy, counter-clockwise.
-    x, y = 121.0 - 128, 133.0 - 128
-    back = complex(x, y) * 1j ** (-degrees // 90)
+    back = complex(121.0 - 128, 133.0 - 128) * 1j ** (-degrees // 90)
     upright = np.round(square((128 + back.real, 128 + back.imag), side, 0))
     by_numpy = crop(np.ascontiguousarray(np.rot90(plate, degrees // 90)), upright, 64)
-    assert np.abs(found.astype(int) - by_numpy).max() <= (0 if side >= 64 else 1)  # enlarging is a warp
-
-
-def test_upright_crop_is_the_mean_of_blocks() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
-    quad = np.array([(4, 8), (4, 72), (68, 72), (68, 8)], float)
-    blocks = picture[8:72, 4:68].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
-    assert np.abs(crop(picture, quad, 32).astype(float) - blocks).max() <= 0.51
+    assert np.abs(crop(plate, quad, 64).astype(int) - by_numpy).max() <= (0 if side >= 64 else 1)  # enlarging warps
 
 
 def test_pixels_outside_are_reflected() -> None:
@@ -174,36 +152,24 @@ def test_photo_wider_than_opencv_warps() -> None:
     assert middle[-3] > 180
 
 
-def test_settings_list_all_fixed_crops() -> None:
+def test_fixed_crops_are_those_of_the_papers() -> None:
     assert config.FIXED_CROPS == (*FIXED_CROPS, SQUASH) == tuple(PAPERS)
-
-
-@pytest.mark.parametrize("name", PAPERS)
-def test_fixed_crops_on_celeba(name: str) -> None:
-    x, y, width, height = PAPERS[name]
-    assert fixed_rectangle(name, *CELEBA) == (x, y, x + width, y + height)
+    for name, (x, y, width, height) in PAPERS.items():
+        assert fixed_rectangle(name, *CELEBA) == (x, y, x + width, y + height)
 
 
 @pytest.mark.parametrize("name", FIXED_CROPS)
-def test_fixed_crops_stay_relative_to_the_centre(name: str) -> None:
+def test_fixed_crops_in_other_sizes(name: str) -> None:
     side, below = FIXED_CROPS[name].side, FIXED_CROPS[name].below
-    rectangle = fixed_rectangle(name, 1024, 768)
-    assert rectangle is not None
-    left, top, right, bottom = rectangle
-    assert ((left + right) / 2, (top + bottom) / 2) == (512, 384 + below)
-    assert (right - left, bottom - top) == (side, side)
-
-
-@pytest.mark.parametrize("name", FIXED_CROPS)
-def test_fixed_crops_need_a_least_size(name: str) -> None:
+    left, top = (1024 - side) // 2, (768 - side) // 2 + below
+    assert fixed_rectangle(name, 1024, 768) == (left, top, left + side, top + side)
     width, height = FIXED_CROPS[name].least_size
     assert fixed_rectangle(name, width, height) is not None
-    assert fixed_rectangle(name, width - 1, height) is None
-    assert fixed_rectangle(name, width, height - 1) is None
+    assert fixed_rectangle(name, width - 1, height) is fixed_rectangle(name, width, height - 1) is None
 
 
-@pytest.mark.parametrize("size", [28, 64, 128])
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("size", [28, 64])
+@pytest.mark.parametrize("name", ["dcgan108", "began128", "center178", "squash"])
 def test_fixed_crop_does_not_alias(name: str, size: int) -> None:
     plate, rectangle = zone_plate(*CELEBA), fixed_rectangle(name, *CELEBA)
     assert rectangle is not None
@@ -211,11 +177,11 @@ def test_fixed_crop_does_not_alias(name: str, size: int) -> None:
     assert psnr(crop_rectangle(plate, rectangle, size), expected) >= 30
 
 
-@pytest.mark.parametrize("size", [(1003, 701), (640, 512), (64, 64)])  # fractional ratio, whole ratio, none
+@pytest.mark.parametrize("size", [(401, 283), (320, 256), (32, 32)])  # fractional ratio, whole ratio, none
 def test_squashing_averages_by_area(size: tuple[int, int]) -> None:
     plate = zone_plate(*size)
-    expected = supersampled(plate, rectangle_quad((0, 0, *size)), 64, factor=16)
-    assert psnr(crop_rectangle(plate, (0, 0, *size), 64), expected) >= 30
+    expected = supersampled(plate, rectangle_quad((0, 0, *size)), 32, factor=16)
+    assert psnr(crop_rectangle(plate, (0, 0, *size), 32), expected) >= 30
 
 
 def test_squashing_shrinks_one_side_and_enlarges_the_other() -> None:
@@ -228,13 +194,8 @@ def test_squashing_shrinks_one_side_and_enlarges_the_other() -> None:
     assert np.abs(found[:, 40:].astype(int) - 191).max() <= 5  # Lanczos rings
 
 
-@given(st.tuples(*[st.integers(0, 255)] * 3))
-def test_grey_is_the_luma_of_bt_601(colour: tuple[int, int, int]) -> None:
-    exact = np.dot((0.299, 0.587, 0.114), colour)
-    assert abs(int(grey(np.array([[colour]], np.uint8)).item()) - exact) <= 0.51  # integer weights
-
-
-def test_grey_pixels_keep_their_values() -> None:
+def test_grey_is_the_luma_of_bt_601() -> None:
+    assert np.abs(grey(NOISE)[..., 0] - NOISE @ (0.299, 0.587, 0.114)).max() <= 0.51  # integer weights
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     assert np.array_equal(grey(np.repeat(ramp, 3, axis=2)), ramp)
 
@@ -242,10 +203,6 @@ def test_grey_pixels_keep_their_values() -> None:
 def test_sharpness_is_the_variance_of_the_laplacian() -> None:
     luma = np.round(NOISE.astype(float) @ (0.299, 0.587, 0.114))
     assert sharpness(NOISE) == pytest.approx(ndimage.laplace(luma, mode="mirror").var(), rel=1e-3)
-    assert sharpness(NOISE) == sharpness(np.repeat(grey(NOISE), 3, axis=2))
-
-
-def test_blurring_lowers_the_sharpness() -> None:
     levels = [sharpness(NOISE), *(sharpness(cv2.GaussianBlur(NOISE, (0, 0), sigma)) for sigma in (1, 2, 4))]
     assert levels == sorted(levels, reverse=True)
     assert sharpness(np.full((64, 64, 3), 200, np.uint8)) == 0
@@ -259,16 +216,6 @@ def test_rotated_points_agree_with_numpy(degrees: int) -> None:
     x, y = rotated_point(7.5, 3.5, degrees, *SIZE)
     assert rotated[int(y), int(x)].all()
     assert rotated_size(degrees, *SIZE) == (rotated.shape[1], rotated.shape[0])
-
-
-@pytest.mark.parametrize("degrees", DEGREES)
-def test_rotating_back_is_the_inverse(degrees: int) -> None:
-    face, quad = face_at(12, 9, 8), np.array([(1.5, 2), (1.5, 8), (7.5, 8), (7.5, 2)])
-    back, size = (360 - degrees) % 360, rotated_size(degrees, *SIZE)
-    there = rotated_face(face, degrees, *SIZE)
-    assert rotated_face(there, back, *size).box == pytest.approx(face.box)
-    assert np.allclose(rotated_face(there, back, *size).keypoints, face.keypoints)
-    assert rotated_quad(rotated_quad(quad, degrees, *SIZE), back, *size).tolist() == quad.tolist()
 
 
 class Scripted:
@@ -288,44 +235,30 @@ class Scripted:
         pass
 
 
-def chosen(**given: list[Face]) -> tuple[list[Face], int, list[str]]:
-    rgb = np.zeros((200, 300, 3), np.uint8)
-    rgb[0, 0] = 255
-    detector = Scripted(**given)
-    faces, rotation = best_rotation(rgb, detector.detect(rgb, 0.5), detector, 0.5)
-    return faces, rotation, detector.seen
-
-
 def leaning(score: float) -> Face:
     """A face on its side: keypoints in anatomical order, but the eyes nearly above each other."""
     points = ((99.0, 70.0), (101.0, 110.0), (110.0, 90.0), (80.0, 95.0), (100.0, 60.0), (100.0, 120.0))
     return Face((70.0, 60.0, 60.0, 60.0), points, score)
 
 
-def test_sure_upright_face_needs_one_look() -> None:
-    faces, rotation, seen = chosen(at0=[face_at(150, 100, score=0.95)], at90=[face_at(100, 150, score=0.99)])
-    assert (len(faces), rotation, seen) == (1, 0, ["at0"])
-
-
-def test_rotation_of_best_upright_face_wins() -> None:
-    upright = face_at(100, 140, score=0.88)
-    faces, rotation, seen = chosen(
-        at0=[face_at(150, 100, score=0.7)], at90=[leaning(0.99)], at180=[], at270=[upright, leaning(0.9)]
-    )
-    assert (rotation, seen) == (270, ["at0", "at90", "at180", "at270"])
-    # 270° clockwise put the top edge on the left: x = width − y', y = x' is the inverse.
-    assert faces[0].box == (300 - 170, 70, 60, 60)
-    assert len(faces) == 2
+UPRIGHT, UPSIDE_DOWN = face_at(100, 100, score=0.8), face_at(150, 100, upside_down=True)
 
 
 @pytest.mark.parametrize(
-    ("same", "rotation"), [(["at0", "at90"], 0), (["at90", "at180", "at270"], 90), (["at180", "at270"], 180)]
+    ("given", "rotation", "looks"),
+    [
+        ({"at0": [face_at(150, 100, score=0.95)], "at90": [face_at(100, 150, score=0.99)]}, 0, 1),
+        ({"at0": [UPRIGHT], "at90": [leaning(0.99)], "at270": [face_at(100, 140, score=0.88), leaning(0.9)]}, 270, 4),
+        ({"at0": [UPRIGHT], "at90": [UPRIGHT]}, 0, 4),  # the smallest of equal ones
+        ({"at180": [UPRIGHT], "at270": [UPRIGHT]}, 180, 4),
+        ({"at0": [UPSIDE_DOWN], "at90": [leaning(0.9)]}, 0, 4),
+    ],
 )
-def test_smallest_of_equal_rotations_wins(same: list[str], rotation: int) -> None:
-    assert chosen(**{view: [face_at(100, 100, score=0.8)] for view in same})[1] == rotation
-
-
-def test_no_upright_face_no_rotation() -> None:
-    upside_down = face_at(150, 100, upside_down=True)
-    faces, rotation, _ = chosen(at0=[upside_down], at90=[leaning(0.9)])
-    assert (faces, rotation) == ([upside_down], 0)
+def test_rotation_of_best_upright_face(given: dict[str, list[Face]], rotation: int, looks: int) -> None:
+    rgb = np.zeros((200, 300, 3), np.uint8)
+    rgb[0, 0] = 255
+    detector = Scripted(**given)
+    faces, found = best_rotation(rgb, detector.detect(rgb, 0.5), detector, 0.5)
+    assert (found, detector.seen) == (rotation, ["at0", "at90", "at180", "at270"][:looks])
+    if rotation == 270:  # clockwise put the top edge on the left: x = width − y', y = x' is the inverse
+        assert [face.box for face in faces] == [(300 - 170, 70, 60, 60), (300 - 120, 70, 60, 60)]

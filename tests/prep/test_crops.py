@@ -192,7 +192,7 @@ def test_faces_without_a_place_are_dropped() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("FivePoints", "own_detectors:FivePoints returned a face with 5 keypoints"),
+        ("FivePoints", "own_detectors:FivePoints returned Face.* which is not a face: it has 5 keypoints"),
         ("Boxes", "which is not a face: 'tuple' object has no attribute 'box'"),
         ("Needy", "own_detectors:Needy could not be created: TypeError: .*'weights'"),
     ],
@@ -206,7 +206,7 @@ def test_invalid_detector_stops_the_run(tmp_path: Path, name: str, said: str) ->
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("own_detectors:Endless", "own_detectors:Endless has no close. It must be a class with"),
+        ("own_detectors:Endless", "own_detectors:Endless is not a detector. It must be a class with"),
         ("own_detectors:Midle", "cannot be imported: AttributeError: .*Midle"),
         ("not_there:Detector", "cannot be imported: ModuleNotFoundError: (.|\n)*a file in the current folder"),
     ],

@@ -202,7 +202,7 @@ def test_impossible_runs_are_refused(fresh: Experiment, monkeypatch: pytest.Monk
 def test_own_nets_are_inputs(done: Experiment) -> None:
     nets = done.recipe.with_name("own_nets_of_a_recipe.py")
     nets.write_text(
-        "from facegan.nets.mlp import MLPDiscriminator, MLPGenerator\nNETS = MLPGenerator, MLPDiscriminator\n"
+        "from facegan.nets.dcgan import MLPDiscriminator, MLPGenerator\nNETS = MLPGenerator, MLPDiscriminator\n"
     )
     options = ("--set", "train.nets=own_nets_of_a_recipe:NETS", "--to", done.to.with_name("own"), "--json")
     with contextlib.chdir(done.recipe.parent):

@@ -131,7 +131,7 @@ def click(button: str) -> str:
 
 def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None:
     generator = load_generator(explored)
-    distribution, latent = generator.spec.law, generator.spec.latent
+    distribution, latent = generator.spec.distribution, generator.spec.latent
     faces = sample_latents(FACES, latent, 0, distribution=distribution).numpy()
     steps, _ = main_directions(generator)
     with watching(chromium) as watched:

@@ -25,5 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a grey generator with uniform latents."""
     path = tmp_path_factory.mktemp("grey") / "generator.safetensors"
-    save_generator(path, make_generator(NetSpec("dcgan", size=32, channels=1, latent=16, width=4, law="uniform")))
+    save_generator(
+        path, make_generator(NetSpec("dcgan", size=32, channels=1, latent=16, width=4, distribution="uniform"))
+    )
     return path

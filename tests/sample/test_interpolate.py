@@ -68,10 +68,10 @@ def test_slerp_is_finite_and_meets_ends(length: int, t: float, scale: float) -> 
 
 @pytest.mark.parametrize("distribution", ["normal", "sphere", "uniform", "uniform01"])
 def test_interpolation_meets_keyframes_and_closes(distribution: str) -> None:
-    spec = NetSpec("dcgan", size=32, latent=16, width=4, law=distribution)  # pyright: ignore[reportArgumentType] - of four
+    spec = NetSpec("dcgan", size=32, latent=16, width=4, distribution=distribution)  # pyright: ignore[reportArgumentType] - of four
     walk = make_interpolation(SampleConfig(n=3, frames=8, walks=2), spec)
     frames = walk.rows(0, len(walk)).reshape(24, 2, 16)
-    faces = sample_latents(6, 16, 0, distribution=spec.law).reshape(2, 3, 16)
+    faces = sample_latents(6, 16, 0, distribution=spec.distribution).reshape(2, 3, 16)
     assert torch.equal(frames[::8].transpose(0, 1), faces)
     around = torch.cat([frames, frames[:1]])
     steps = (around[1:] - around[:-1]).norm(dim=2).reshape(3, 8, 2)

@@ -61,7 +61,7 @@ def test_statistics_of_linear_layers(name):
     net = toy_steps(toy_trainer(nets=name, width=4)).ema.generator(7)
     norm = net.get_submodule("layers.1")
     batches = [
-        net.get_submodule("layers.0")(latents(64, 16, 7, "batch-norm statistics", batch, CPU, net.spec.law))
+        net.get_submodule("layers.0")(latents(64, 16, 7, "batch-norm statistics", batch, CPU, net.spec.distribution))
         for batch in range(8)
     ]
     assert isinstance(norm, torch.nn.BatchNorm1d)

@@ -258,7 +258,7 @@ def test_latent_distribution_reaches_training_and_samples(distribution):
     else:
         assert z.min() >= (0 if distribution == "uniform01" else -1)
         assert z.max() < 1
-    assert t.ema.generator(0).spec.law == distribution
+    assert t.ema.generator(0).spec.distribution == distribution
     assert differ(t, toy_steps(toy_trainer()))
 
 
