@@ -67,7 +67,7 @@ def prep(
     if flags.dry_run:
         plan = plan_prepare(request)
         flags.output(
-            {**plan.to_json(), "not_tried": warn_not_tried([config.detector])},
+            {**vars(plan), "not_tried": warn_not_tried([config.detector])},
             f"{counted(plan.photos, 'photograph')} found, {plan.new:,} of them new, in {counted(plan.chunks, 'chunk')}:"
             f" about {human_seconds(plan.about_seconds)} with {counted(plan.workers, 'process')}, "
             f"about {human_bytes(plan.about_bytes)} in {plan.out}",

@@ -77,9 +77,6 @@ class PrepPlan:
     settings: dict[str, Any]
     out: str
 
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
 
 def prepare(
     source: StrPath, out: StrPath, config: PrepConfig | None = None, *, console: Console | None = None, **options: Any
@@ -222,11 +219,7 @@ def _make_chunks(plan: Plan, store: OutputStore, console: Console, engine: conte
 
 
 def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
-    """Makes the committed chunks of a plan part of the dataset.
-
-    Raises:
-        DatasetError: a shard that the preview shows was altered; nothing is published.
-    """
+    """Makes the committed chunks of a plan part of the dataset; none if a shard that the preview shows was altered."""
     out, final = store.folder, store.state / FINAL
     shutil.rmtree(final, ignore_errors=True)
     make_folder(final)  # for the files of the dataset besides its shards
@@ -248,16 +241,12 @@ def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
 
 
 class _Gathered:
-    """The shards, rows and rejected photographs of the future dataset, gathered while its rows pass.
-
-    Attributes:
-        files: the present path of each shard, by its final name.
-    """
+    """The shards, rows and rejected photographs of the future dataset, gathered while its rows pass."""
 
     def __init__(self, store: OutputStore, plan: Plan, writer: DatasetWriter) -> None:
         self._store, self._plan, self._writer = store, plan, writer
         self._folder = store.state / plan.chunks_folder
-        self.files: dict[str, Path] = {}
+        self.files: dict[str, Path] = {}  # the present path of each shard, by its final name
         self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the number of their chunk
         existing = len(plan.existing.chunks) if plan.existing else 0
         for number, reject in read_rejects(store.folder / PREVIEW_FILE):
