@@ -46,11 +46,7 @@ _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.PRe
 def write_explorer(run: Run, out: Path, baseline: Baseline | None = None, *, trust_code: Trust = False) -> Path:
     """Write ``explorer/`` and then ``index.html``, to be opened from disk, into the folder ``out``.
 
-    Raises:
-        CheckpointError: the run has no readable generator.
-        ExportError: the generator cannot be written as ONNX.
-        SettingsError: ``out`` is not an explorer, or the extra ``facegan[onnx]`` is not installed.
-        WebPackageError: the runtime or the chart library is unavailable.
+    Raises SettingsError if ``out`` is another folder, or the extra ``facegan[onnx]`` is not installed.
     """
     with disk_errors(out):
         is_used = out.exists() and (not out.is_dir() or any(path.name != FOLDER for path in out.iterdir()))
