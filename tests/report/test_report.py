@@ -74,7 +74,7 @@ def test_large_grids_fit_the_page(run: Path) -> None:
     (run / "samples").mkdir()
     rng = np.random.default_rng(0)
     for number in range(4):
-        noise = rng.integers(0, 256, (800, 800, 3), np.uint8)
+        noise = rng.integers(0, 256, (1042, 1042, 3), np.uint8)
         cv2.imwrite(str(run / f"{number}.png"), noise, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     for number in range(200):
         os.link(run / f"{number % 4}.png", run / "samples" / f"{number * 5_000:09d}.png")
