@@ -97,7 +97,7 @@ class Evaluation(_Facts):
     """The valid values of eval.json."""
 
     metrics: Numbers = {}
-    floors: Numbers = {}
+    real_vs_real: Numbers = Field({}, alias="floors")
     absent: Texts = {}
     warnings: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
     measured: Mapping = {}

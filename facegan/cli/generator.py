@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,24 +69,24 @@ def sample(
     if kind in ("interpolate", "training_progress") and target.suffix.lower() != ".png":
         sampling.check_animation(target, config.fps)
     run = sampling.best_of(run) if best else run
+    request = sampling.SampleRequest(run, config, device, flags.trust_code, flags.console)
     found = {"run": str(run), "seed": config.seed, "seeds": config.seeds, "latents": config.latents, "out": str(target)}
     if flags.dry_run:
-        count, nets = sampling.count_samples(run, kind, target, config)
+        count, nets = sampling.count_samples(request, kind, target)
         found |= {"n": count, "not_tried": warn_not_tried([nets])}
         flags.output(found, f"{counted(count, 'sample')} of {run} would be written to {target}")
         return
-    start, console = time.monotonic(), flags.console
-    load: dict[str, Any] = {"device": device, "trust_code": flags.trust_code}
+    start = time.monotonic()
     if kind == "out":
-        found["n"] = sampling.write_grid(run, target, config, **load)
+        found["n"] = sampling.write_grid(request, target)
     elif kind == "dir":
-        found["n"] = sampling.write_pictures(run, target, config, **load, console=console)
+        found["n"] = sampling.write_pictures(request, target)
     elif kind == "shards":
-        info = sampling.write_shards(run, target, config, **load, console=console)
+        info = sampling.write_shards(request, target)
         found |= {"n": info.totals.faces, "shards": len(info.shards), "bytes": info.totals.bytes}
     else:
         write = sampling.write_interpolation if kind == "interpolate" else sampling.write_progress
-        animation = write(run, target, config, **load, console=console)
+        animation = write(request, target)
         found |= {"n": animation.samples, "frames": animation.frames, "fps": animation.fps}
     flags.output(found | {"seconds": round(time.monotonic() - start, 2)}, target)
 
@@ -152,13 +152,10 @@ def eval(
         warn_not_tried(planned["not_tried"])
         flags.output(planned, *(f"{name} = {value}" for name, value in planned.items()))
         return
-    record, found = evaluate_run(
-        target, shards, config, resources, console=flags.console, out=out, trust_code=flags.trust_code
-    )
-    picture = record.get("neighbours")
-    saved = [f"{Path(picture).with_name(EVALUATION)}  (and look at {picture})"] if picture else []
+    found = evaluate_run(target, shards, config, resources, console=flags.console, out=out, trust_code=flags.trust_code)
+    saved = [f"{found.picture.with_name(EVALUATION)}  (and look at {found.picture})"] if found.picture else []
     columns = ["metric", "value", "better", "real faces", "beside them", "what it is"]
-    flags.output(record, *saved, table=(columns, found.rows()))
+    flags.output(found.to_json(), *saved, table=(columns, found.rows()))
 
 
 @options(ExportConfig, flags="trust_code recipe sets json dry_run quiet")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from facegan.config import METRIC_TABLE, TrainConfig, metric_of
 from facegan.errors import DatasetError
-from facegan.evaluate.extractors import Arrays, Extractor, Pairs, Patches, RandomNet
+from facegan.evaluate.extractors import Arrays, Extractor, light_extractors
+from facegan.evaluate.reference import read_first_faces
 from facegan.nets import Generator
 from facegan.sample.generate import sample_images
 from facegan.stream import FaceShards, StreamOptions, WebDatasetShards, open_faces
 
-_BATCH = 64
-REFERENCE_SPLIT = "val"  # if the dataset has it
+_REFERENCE_SPLIT = "val"  # if the dataset has it
 _TITLES = {"swd": "the sliced Wasserstein distance (swd)"}
 
 
@@ -29,14 +28,8 @@ def training_measure(
     if not config.eval_every:
         return None
     split = getattr(faces, "split", "train")
-    return DistanceToFaces(
-        shards,
-        REFERENCE_SPLIT if REFERENCE_SPLIT in getattr(faces, "splits", ()) else split,
-        config.eval_n,
-        config.seed,
-        metrics=tuple(config.eval_metrics.split(",")),
-        stream=replace(stream, cache="off", verify=False),
-    )
+    reference = _REFERENCE_SPLIT if _REFERENCE_SPLIT in getattr(faces, "splits", ()) else split
+    return DistanceToFaces(shards, reference, config, replace(stream, cache="off", verify=False))
 
 
 class DistanceToFaces:
@@ -46,33 +39,22 @@ class DistanceToFaces:
     random number of the training. Faces are read on first use: only the main process measures.
     """
 
-    def __init__(
-        self,
-        shards: str,
-        split: str,
-        samples: int,
-        seed: int,
-        *,
-        metrics: tuple[str, ...] = ("swd",),
-        stream: StreamOptions | None = None,
-    ) -> None:
-        self.shards, self.split, self.samples, self.seed, self.metrics = shards, split, samples, seed, metrics
+    def __init__(self, shards: str, split: str, config: TrainConfig, stream: StreamOptions) -> None:
+        self.shards, self.split, self.samples, self.seed = shards, split, config.eval_n, config.seed
+        self.metrics = tuple(config.eval_metrics.split(","))
         self._stream = stream
+        self._extractors = [each for each in light_extractors(self.seed) if {*each.metrics} & {*self.metrics}]
         self._images: Tensor | None = None  # uint8 (up to 2 · samples, C, S, S), dropped after the first measurement
         self._reference: dict[str, Arrays] = {}
 
     def __call__(self, generator: Generator) -> Mapping[str, float]:
         """The metrics in order, then their parts: ``swd``, the mean over levels, before ``swd_64``."""
-        extractors = self._extractors()
-        for extractor in extractors:
+        for extractor in self._extractors:
             if extractor.name not in self._reference:
                 self._reference[extractor.name] = extractor.extract(self._real()[: self.samples])
         self._images = None
         samples = sample_images(generator, self.samples, self.seed)
-        found: dict[str, float] = {}
-        for extractor in extractors:
-            found |= extractor.compare(extractor.extract(samples), self._reference[extractor.name], self.metrics)
-        return self._in_order(found)
+        return self._compare(lambda extractor: (extractor.extract(samples), self._reference[extractor.name]))
 
     def protocol(self) -> Mapping[str, Any]:
         """What the values depend on.
@@ -99,32 +81,30 @@ class DistanceToFaces:
         # With one metric, older runs resume with an equal protocol.
         return protocol if len(self.metrics) == 1 else {**protocol, "metrics": list(self.metrics)}
 
-    def floor(self) -> Mapping[str, float]:
-        """Real against real: the reference against as many other faces, or two halves if there are no others."""
+    def real_vs_real(self) -> Mapping[str, float]:
+        """The reference against as many other faces, or two halves of it if there are no others; empty if too few."""
         images = self._real()
         half = len(images) // 2
         if any(half < METRIC_TABLE[name].least_images for name in self.metrics):
             return {}
-        found: dict[str, float] = {}
-        for extractor in self._extractors():
+
+        def extract(extractor: Extractor) -> tuple[Arrays, Arrays]:
             first, second = (extractor.extract(part) for part in (images[:half], images[half : 2 * half]))
             if half == self.samples:
                 self._reference[extractor.name] = first
-            found |= extractor.compare(first, second, self.metrics)
-        return self._in_order(found)
+            return first, second
 
-    def _extractors(self) -> list[Extractor]:
-        extractors: list[Extractor] = [Patches(self.seed), RandomNet(), Pairs(self.seed)]
-        return [extractor for extractor in extractors if {*extractor.metrics} & {*self.metrics}]
+        return self._compare(extract)
 
-    def _in_order(self, found: Mapping[str, float]) -> dict[str, float]:
-        whole = {name: found[name] for name in self.metrics}
-        return whole | {name: value for name, value in found.items() if metric_of(name) in self.metrics}
+    def _compare(self, extract: Callable[[Extractor], tuple[Arrays, Arrays]]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for extractor in self._extractors:
+            found |= extractor.compare(*extract(extractor), self.metrics)
+        parts = {name: value for name, value in found.items() if metric_of(name) in self.metrics}
+        return {name: found[name] for name in self.metrics} | parts
 
     def _real(self) -> Tensor:
         if self._images is None:
             with closing(open_faces(self.shards, self.split, self._stream)) as faces:
-                count = min(2 * self.samples, len(faces))
-                with closing(faces.batches(_BATCH, seed=self.seed)) as batches:
-                    self._images = torch.cat([next(batches) for _ in range(-(-count // _BATCH))])[:count]
+                self._images = read_first_faces(faces, min(2 * self.samples, len(faces)), self.seed)
         return self._images

@@ -8,7 +8,6 @@ N images, D features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facegan.errors import DamagedFile, ModelError, SettingsError
+from facegan.errors import DamagedFile, ModelError
 from facegan.files import parsing
 
 KID_SUBSET, SCORE_PARTS = 1_000, 10
@@ -26,6 +25,7 @@ _DISTANCE_ROWS = 2_500
 _BLOCK = 4096  # rows held as float64 at once
 
 Rows = NDArray[np.float32]
+Gaussian = tuple[NDArray[np.float64], NDArray[np.float64]]  # mean (D,) and covariance (D, D)
 
 
 def fid(samples: Rows, reference: tuple[NDArray[Any], NDArray[Any]] | Rows) -> float:
@@ -95,32 +95,15 @@ def read_statistics(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
     return mu, sigma
 
 
-@dataclass(frozen=True, eq=False)
-class Gaussian:
-    """The mean (D,) and the covariance (D, D), both float64, of ``count`` images' features."""
-
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    count: int
-
-
 def statistics(features: NDArray[np.floating]) -> Gaussian:
-    """The Gaussian that fits (N, D) features, with the unbiased covariance (over N − 1).
-
-    Raises:
-        SettingsError: fewer than two images, or features that are not finite.
-    """
+    """The mean (D,) and the unbiased covariance (D, D), over N − 1, of features (N, D)."""
     count, width = features.shape
-    if count < 2:
-        raise SettingsError(f"The Fréchet distance needs features of at least 2 images, not of {count}.")
     mean = features.mean(axis=0, dtype=np.float64)
-    if not np.isfinite(mean).all():
-        raise SettingsError(f"The features of {count:,} images contain numbers that are not finite.")
     covariance = np.zeros((width, width))
     for first in range(0, count, _BLOCK):
         centred = features[first : first + _BLOCK] - mean
         covariance += centred.T @ centred
-    return Gaussian(mean, covariance / (count - 1), count)
+    return mean, covariance / (count - 1)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -129,16 +112,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     Heusel et al. 2017, section 3, after Dowson & Landau 1982, "The Fréchet distance between multivariate normal
     distributions". The trace of the root is the sum of the roots of the eigenvalues of √Σ_a Σ_b √Σ_a, which equal those
     of Σ_a Σ_b. This matrix is symmetric, so the result is exact for singular covariances (fewer images than features).
-
-    Raises:
-        SettingsError: the numbers of features differ.
     """
-    if a.mean.shape != b.mean.shape:
-        raise SettingsError(
-            f"The Fréchet distance needs features of one network, not {len(a.mean):,} and {len(b.mean):,} features."
-        )
-    values, vectors = np.linalg.eigh(a.covariance)
+    (mean_a, covariance_a), (mean_b, covariance_b) = a, b
+    values, vectors = np.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    shared = np.linalg.eigvalsh(root @ b.covariance @ root)
-    spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.sqrt(shared.clip(0)).sum()
-    return max(0.0, float(np.square(a.mean - b.mean).sum() + spread))
+    shared = np.linalg.eigvalsh(root @ covariance_b @ root)
+    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(shared.clip(0)).sum()
+    return max(0.0, float(np.square(mean_a - mean_b).sum() + spread))

@@ -10,13 +10,12 @@ Of 8,000 CelebA faces at 64 px against 8,089 others, 0.2 % count as copies (Cele
 200 of the faces themselves all do, also when shifted by a pixel, with noise of 16 levels, blurred by 2 px, or as JPEG
 of quality 50. A face that occurs ten times or more in the training set is not recognized.
 
-N samples, K training faces, C channels, S side. Training faces are uint8 (K, C, S, S), or blocks of them in order.
+N samples, C channels, S side. Training faces come in blocks, uint8 (n, C, S, S).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import cv2
 import numpy as np
@@ -25,93 +24,58 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from facegan.errors import SettingsError
 from facegan.evaluate.manifold import nearest
 from facegan.evaluate.random_net import random_features
 
 RATIO, COMPARED_WITH = 0.5, 10
 _SHARE_COMPARED_WITH = 20  # with few faces, the nearest twentieth
 _SMALL_SIDE = 8  # px
-_BLOCK = 512  # faces: 50 MB as float64 at 64 px
 _SHOWN = 3  # neighbours of each kind in the picture
 _MIN_SIDE, _GAP, _TITLE_HEIGHT = 64, 8, 20  # px
 
-_Embedding = Callable[[Tensor], NDArray[np.float32]]
 _Found = tuple[NDArray[np.float64], NDArray[np.int64]]  # distances and indices, both (N, count)
 
 
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """For each sample its nearest training faces, nearest first: indices int64 and distances float64 (N, count).
+def copy_rate(samples: Tensor, faces: Iterable[Tensor]) -> float:
+    """The share of samples, uint8 (N, C, S, S), that copy a training face, of at least `COMPARED_WITH`: 0 … 1."""
 
-    Pixel distances are root mean squares over pixels and channels, 0 … 255; feature distances are Euclidean, of
-    `facegan.evaluate.random_net`.
-    """
+    def small(images: Tensor) -> NDArray[np.float32]:
+        return adaptive_avg_pool2d(images.float(), _SMALL_SIDE).flatten(1).numpy()
 
-    pixel_indices: NDArray[np.int64]
-    pixel_distances: NDArray[np.float64]
-    feature_indices: NDArray[np.int64]
-    feature_distances: NDArray[np.float64]
-
-
-def neighbours(samples: Tensor, faces: Tensor | Iterable[Tensor], count: int = _SHOWN) -> Neighbours:
-    """The ``count`` nearest training faces of uint8 (N, C, S, S).
-
-    Raises:
-        SettingsError: no samples, fewer than ``count`` faces, or faces of another shape.
-    """
-    embeddings: tuple[_Embedding, ...] = (lambda images: images.flatten(1).float().numpy(), random_features)
-    ((pixel, pixel_indices), (feature, feature_indices)), total = _nearest(samples, faces, count, embeddings)
-    if total < count:
-        raise SettingsError(f"Showing the {count} nearest training faces needs {count} of them, not {total:,}.")
-    return Neighbours(pixel_indices, pixel / samples[0].numel() ** 0.5, feature_indices, feature)
-
-
-def copy_rate(samples: Tensor, faces: Tensor | Iterable[Tensor]) -> float:
-    """The share of samples, uint8 (N, C, S, S), that copy a training face: 0 … 1.
-
-    Raises:
-        SettingsError: no samples, fewer than two training faces, or faces of another shape.
-    """
-    both = torch.cat([samples, samples.flip(-1)])
-    ((distances, _),), total = _nearest(both, faces, COMPARED_WITH, (_small,))
-    if total < 2:
-        raise SettingsError(f"Finding copies needs many training faces, not {total}.")
+    ((distances, _),), total = _nearest(torch.cat([samples, samples.flip(-1)]), faces, COMPARED_WITH, small)
     other = min(COMPARED_WITH, max(2, total // _SHARE_COMPARED_WITH))
     copies = distances[:, 0] < RATIO * distances[:, other - 1]
     return float((copies[: len(samples)] | copies[len(samples) :]).mean())
 
 
-def neighbours_picture(samples: Tensor, faces: Tensor | Iterable[Tensor], found: Neighbours) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3): in two columns, a row per sample with its nearest faces in pixels, then in features.
-
-    Raises:
-        SettingsError: ``faces`` are fewer than those that ``found`` indexes.
+def neighbours_picture(samples: Tensor, faces: Iterable[Tensor]) -> NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3): in two columns, a row per sample with its nearest training faces in pixels (by the root mean
+    square), then in features of `facegan.evaluate.random_net`. Reads ``faces`` twice.
     """
-    indices = np.unique(np.concatenate([found.pixel_indices, found.feature_indices], axis=None))
-    chosen = _take(faces, indices)
+    found, _ = _nearest(samples, faces, _SHOWN, lambda images: images.flatten(1).float().numpy(), random_features)
+    (_, pixel), (_, feature) = found
+    indices, first, blocks = np.unique(np.concatenate([pixel, feature])), 0, list[Tensor]()
+    for block in faces:
+        here = indices[(indices >= first) & (indices < first + len(block))] - first
+        blocks.append(block[torch.from_numpy(here)])
+        first += len(block)
+    chosen = torch.cat(blocks)
     rows = [
-        [image[None], chosen[np.searchsorted(indices, pixel)], chosen[np.searchsorted(indices, feature)]]
-        for image, pixel, feature in zip(samples, found.pixel_indices, found.feature_indices, strict=True)
+        [image[None], chosen[np.searchsorted(indices, by_pixel)], chosen[np.searchsorted(indices, by_feature)]]
+        for image, by_pixel, by_feature in zip(samples, pixel, feature, strict=True)
     ]
     half = -(-len(rows) // 2)
     return np.concatenate([_column(part, half) for part in (rows[:half], rows[half:]) if part], axis=1)
 
 
 def _nearest(
-    samples: Tensor, faces: Tensor | Iterable[Tensor], count: int, embeddings: tuple[_Embedding, ...]
+    samples: Tensor, faces: Iterable[Tensor], count: int, *embeddings: Callable[[Tensor], NDArray[np.float32]]
 ) -> tuple[list[_Found], int]:
-    """By each embedding each sample's ``count`` nearest faces (fewer if there are fewer), and the number of faces."""
-    if not len(samples):
-        raise SettingsError("There are no samples whose nearest training faces could be found.")
+    """By each embedding each sample's ``count`` nearest faces, nearest first, and the number of faces."""
     embedded = [embed(samples) for embed in embeddings]
     best: list[_Found] = [(np.empty((len(samples), 0)), np.empty((len(samples), 0), np.int64)) for _ in embeddings]
     total = 0
-    for block in _blocks(faces):
-        if block.shape[1:] != samples.shape[1:]:
-            raise SettingsError(
-                f"Training faces and samples must have one shape, not {_shape(block)} and {_shape(samples)}."
-            )
+    for block in faces:
         for number, embed in enumerate(embeddings):
             distances, indices = nearest(embedded[number], embed(block), min(count, len(block)))
             distances = np.concatenate([best[number][0], distances], axis=1)
@@ -120,32 +84,6 @@ def _nearest(
             best[number] = np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
         total += len(block)
     return best, total
-
-
-def _blocks(faces: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
-    for part in [faces] if isinstance(faces, Tensor) else faces:
-        yield from part.split(_BLOCK) if len(part) else ()
-
-
-def _small(images: Tensor) -> NDArray[np.float32]:
-    return adaptive_avg_pool2d(images.float(), _SMALL_SIDE).flatten(1).numpy()
-
-
-def _shape(images: Tensor) -> str:
-    channels, height, width = images.shape[1:]
-    return f"{height}×{width} pixels in {channels} channel{'s' if channels > 1 else ''}"
-
-
-def _take(faces: Tensor | Iterable[Tensor], indices: NDArray[np.int64]) -> Tensor:
-    """uint8 (n, C, S, S): the faces of these ascending indices."""
-    chosen, first = [], 0
-    for block in _blocks(faces):
-        here = indices[(indices >= first) & (indices < first + len(block))] - first
-        chosen.append(block[torch.from_numpy(here)])
-        first += len(block)
-    if first <= indices[-1]:
-        raise SettingsError(f"There is no training face {indices[-1]:,}: there are only {first:,}.")
-    return torch.cat(chosen)
 
 
 def _column(rows: list[list[Tensor]], height: int) -> NDArray[np.uint8]:

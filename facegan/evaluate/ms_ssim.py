@@ -22,10 +22,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-from facegan.errors import SettingsError
 
 WINDOW, SIGMA = 11, 1.5
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -42,22 +39,12 @@ def scales(size: int) -> int:
 
 
 def ms_ssim_pairs(images: Tensor, pairs: int, seed: int) -> float:
-    """The mean MS-SSIM of random pairs of different images, uint8 (N, C, S, S) on the CPU: 0 … 1.
-
-    Raises:
-        SettingsError: no pairs, fewer than two images, or images below 11×11 pixels.
-    """
-    count, size = len(images), images.shape[-1]
-    if count < 2 or size < WINDOW or pairs < 1:
-        raise SettingsError(
-            f"MS-SSIM needs at least 1 pair, 2 images and {WINDOW}×{WINDOW} pixels, not {pairs:,} pairs of {count:,} "
-            f"images of {size}×{size}."
-        )
-    first, second = _draw(count, pairs, seed)
-    found = [
-        ms_ssim(images[first[at : at + _BLOCK]], images[second[at : at + _BLOCK]]) for at in range(0, pairs, _BLOCK)
-    ]
-    return float(torch.cat(found).double().mean())
+    """The mean MS-SSIM of random pairs of different images, uint8 (N, C, S, S) on the CPU with N > 1: 0 … 1."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    first = rng.integers(0, len(images), pairs)
+    second = (first + rng.integers(1, len(images), pairs)) % len(images)
+    blocks = (slice(at, at + _BLOCK) for at in range(0, pairs, _BLOCK))
+    return float(torch.cat([ms_ssim(images[first[rows]], images[second[rows]]) for rows in blocks]).double().mean())
 
 
 @torch.inference_mode()
@@ -98,10 +85,3 @@ def _window(size: int) -> Tensor:
     for i in range(len(matrix)):
         matrix[i, i : i + WINDOW] = weights / weights.sum()
     return torch.from_numpy(matrix)
-
-
-def _draw(count: int, pairs: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the two different images of each pair."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
-    first = rng.integers(0, count, pairs)
-    return first, (first + rng.integers(1, count, pairs)) % count

@@ -3,7 +3,7 @@
 A pickled file is loaded only if it is Inception's published one, by its SHA-256, and then with ``weights_only``, which
 accepts tensors and plain values. Any other weights must be a ``.safetensors``.
 
-N images, C channels, S side, D features.
+N images, C channels, S side, D numbers of an output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 import os
 import urllib.request
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,8 +57,6 @@ def find_weights(network: Network, file: str | Path | None, *, fetch: bool = Tru
         path = Path(file)
         if not path.is_file():
             raise ModelError(f"There is no {path}. --{network}-weights takes a file of {_NAMES[network]}'s weights.")
-        if known.file.endswith(".safetensors") and path.suffix != ".safetensors":
-            raise ModelError(f"{path} is not a .safetensors. --{network}-weights takes tensors alone, never code.")
         return _check(path, known)
     for path in (folder / known.file for folder in _folders()):
         if not path.is_file():
@@ -72,45 +69,23 @@ def find_weights(network: Network, file: str | Path | None, *, fetch: bool = Tru
     return _check(_download(network, known), known)
 
 
-def read_weights(weights: PretrainedWeights) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU.
-
-    Raises:
-        ModelError: the file contains anything else.
-    """
-    path = weights.path
-    try:
-        if path.suffix == ".safetensors":
-            return read_tensors(path)[0]
+def _read_weights(weights: PretrainedWeights) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU."""
+    if weights.path.suffix != ".safetensors":  # the published file
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how the file was pickled
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # about how it was pickled
+            return torch.load(weights.path, map_location="cpu", weights_only=True)
+    try:
+        return read_tensors(weights.path)[0]
     except DamagedFile as error:
-        raise ModelError(f"{path} contains no readable weights: {error.why}") from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{path} contains no readable weights: {first}") from None
-    except Exception:  # pickle.UnpicklingError, whose text says how to load the file unsafely, or any other
-        raise ModelError(
-            f"{path} contains more than tensors, or is damaged: nothing pickled is loaded.\n"
-            "Name the published file, or a .safetensors of its tensors."
-        ) from None
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
-    ):
-        raise ModelError(f"{path} does not contain tensors by name. Name the published file.")
-    return dict(tensors)
+        raise ModelError(f"{weights.path} contains no readable weights: {error.why}") from None
 
 
 def _check(path: Path, known: NetworkWeights) -> PretrainedWeights:
     sha256 = sha256_file(path)
-    if path.name == known.file and sha256 != known.sha256:
+    if sha256 != known.sha256 and (path.name == known.file or path.suffix != ".safetensors"):
         raise ModelError(
-            f"{path} is not {known.title}: its SHA-256 is {sha256},\nbut it must be {known.sha256}. Delete the file."
-        )
-    if path.suffix != ".safetensors" and sha256 != known.sha256:
-        raise ModelError(
-            f"{path} is not {known.title}: its SHA-256 is {sha256}.\n"
+            f"{path} is not {known.title}: its SHA-256 is {sha256}, and it must be {known.sha256}.\n"
             "No other pickled file is loaded. Name the published file, or a .safetensors of its tensors."
         )
     return PretrainedWeights(path, sha256, sha256 == known.sha256)
@@ -142,105 +117,90 @@ def _download(network: Network, known: NetworkWeights) -> Path:
     return target
 
 
-class PretrainedNet(ABC):
+@dataclass(frozen=True)
+class PretrainedNet:
     """A network of torch-fidelity's on a device.
 
-    Raises:
-        ModelError: the weights cannot be read, or belong to another network.
+    Attributes:
+        net: from uint8 (N, 3, S, S) to a tuple of outputs, which ``names`` are of.
+        side: images are enlarged to this many pixels, as TensorFlow 1 does it.
     """
 
-    def __init__(
-        self, weights: PretrainedWeights, device: str | torch.device = "cpu", console: Console | None = None
-    ) -> None:
-        self.weights, self.device, self.console = weights, torch.device(device), console or Console(quiet=True)
-        self._net = self._build(read_weights(weights)).to(self.device)
-
-    @abstractmethod
-    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
-        """A module from uint8 (N, 3, S, S) to a tuple of outputs."""
+    weights: PretrainedWeights
+    net: nn.Module
+    names: tuple[str, ...]
+    side: int
+    device: torch.device
+    console: Console
 
     @torch.inference_mode()
-    def _outputs(self, images: Tensor) -> list[NDArray[np.float32]]:
-        """uint8 (N, C, S, S) → each output for all images; grey is repeated to three channels."""
+    def outputs(self, images: Tensor) -> dict[str, NDArray[np.float32]]:
+        """uint8 (N, C, S, S) → each output for all images, (N, D); grey is repeated to three channels."""
         blocks: list[list[NDArray[np.float32]]] = []
         with self.console.progress(len(images), "images") as progress:
             for block in images.split(_BATCH):
-                outputs = self._net(block.expand(-1, 3, -1, -1).to(self.device))
+                outputs = self.net(block.expand(-1, 3, -1, -1).to(self.device))
                 blocks.append([output.cpu().numpy() for output in outputs])
                 progress.advance(len(block))
-        return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+        return dict(zip(self.names, map(np.concatenate, zip(*blocks, strict=True)), strict=True))
 
 
-class Inception(PretrainedNet):
-    """TensorFlow's Inception of 2015, by which published FIDs are measured.
+def load_inception(weights: PretrainedWeights, device: torch.device, console: Console) -> PretrainedNet:
+    """TensorFlow's Inception of 2015, by which published FIDs are measured: ``2048`` and ``logits_unbiased`` (N, 1008).
 
-    Images are enlarged to 299×299 as TensorFlow 1 does it, so features equal those of the ``fidelity`` command.
+    Features equal those of the ``fidelity`` command.
     """
+    saved = io.BytesIO()
+    torch.save(_read_weights(weights), saved)  # torch-fidelity unpickles without a check: it gets a file that we wrote
+    saved.seek(0)
+    with _no_import_warnings():
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
-        saved = io.BytesIO()
-        torch.save(tensors, saved)  # torch-fidelity unpickles without a check, so it gets a file that we wrote
-        saved.seek(0)
-        with _no_import_warnings():
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-            try:
-                return FeatureExtractorInceptionV3(INCEPTION, [POOL, LOGITS], feature_extractor_weights_path=saved)
-            except RuntimeError:
-                raise ModelError(
-                    f"{self.weights.path} contains the weights of another network than {INCEPTION}, which "
-                    "torch-fidelity converted.\nName the published file with --inception-weights."
-                ) from None
-
-    def features(self, images: Tensor) -> dict[str, NDArray[np.float32]]:
-        """uint8 (N, C, S, S) → ``2048`` (N, 2048) and ``logits_unbiased`` (N, 1008)."""
-        return dict(zip((POOL, LOGITS), self._outputs(images), strict=True))
+        try:
+            net = FeatureExtractorInceptionV3(INCEPTION, [POOL, LOGITS], feature_extractor_weights_path=saved)
+        except RuntimeError:
+            raise ModelError(
+                f"{weights.path} contains the weights of another network than {INCEPTION}, which torch-fidelity "
+                "converted.\nName the published file with --inception-weights."
+            ) from None
+    return PretrainedNet(weights, net.to(device), (POOL, LOGITS), 299, device, console)
 
 
-class Clip(PretrainedNet):
-    """CLIP's image network (Radford et al. 2021, arXiv:2103.00020), with weights rounded to 16 bits as published.
+def load_clip(weights: PretrainedWeights, device: torch.device, console: Console) -> PretrainedNet:
+    """CLIP's image network (Radford et al. 2021, arXiv:2103.00020), with weights rounded to 16 bits as published:
+    ``clip`` (N, D), D = 512 for the published network.
 
     Its features do not depend on ImageNet's classes, by which Inception judges faces (Kynkäänniemi et al. 2023,
     arXiv:2203.06026). torch-fidelity runs OpenAI's TorchScript file; we run no code of a file, and read OpenCLIP's
     ``.safetensors``, which has tensors of the same names and gives the same features.
-
-    Attributes:
-        side: images are enlarged to this many pixels.
     """
+    with _no_import_warnings():
+        from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+        from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP, VisionTransformer, build_model
 
-    side: int
+    tensors = _read_weights(weights)
 
-    def _build(self, tensors: dict[str, Tensor]) -> nn.Module:
-        with _no_import_warnings():
-            from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-            from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP, VisionTransformer, build_model
+    class FromTensors(FeatureExtractorCLIP):
+        def __init__(self) -> None:
+            FeatureExtractorBase.__init__(self, CLIP, ["clip"])  # FeatureExtractorCLIP's runs a file
+            self.feature_extractor_internal_dtype = torch.float32
+            self.model = build_model(dict(tensors), torch.float32)
+            self.resolution: int = self.model.visual.input_resolution
 
-        class FromTensors(FeatureExtractorCLIP):
-            def __init__(self) -> None:
-                FeatureExtractorBase.__init__(self, CLIP, ["clip"])  # FeatureExtractorCLIP's runs a file
-                self.feature_extractor_internal_dtype = torch.float32
-                self.model = build_model(dict(tensors), torch.float32)
-                self.resolution: int = self.model.visual.input_resolution
-
-        try:
-            if not all(tensor.numel() for tensor in tensors.values()):
-                raise ValueError("an empty tensor")
-            with torch.device("meta"):  # find a mismatch before memory is allocated
-                plan = build_model({name: tensor.to("meta") for name, tensor in tensors.items()}, torch.float32)
-            if not isinstance(plan.visual, VisionTransformer) or plan.visual.input_resolution < 1:
-                raise ValueError("a residual network, or one without pixels")
-        except (RuntimeError, LookupError, ArithmeticError, TypeError, ValueError, AssertionError):
-            raise ModelError(
-                f"{self.weights.path} contains the weights of another network than CLIP's vision transformer, with the "
-                "names that OpenAI and\nOpenCLIP use. Name the published file with --clip-weights."
-            ) from None
-        net = FromTensors()
-        self.side = net.resolution
-        return net
-
-    def features(self, images: Tensor) -> NDArray[np.float32]:
-        """uint8 (N, C, S, S) → (N, D), D = 512 for the published network."""
-        return self._outputs(images)[0]
+    try:
+        if not all(tensor.numel() for tensor in tensors.values()):
+            raise ValueError("an empty tensor")
+        with torch.device("meta"):  # find a mismatch before memory is allocated
+            plan = build_model({name: tensor.to("meta") for name, tensor in tensors.items()}, torch.float32)
+        if not isinstance(plan.visual, VisionTransformer) or plan.visual.input_resolution < 1:
+            raise ValueError("a residual network, or one without pixels")
+    except (RuntimeError, LookupError, ArithmeticError, TypeError, ValueError, AssertionError):
+        raise ModelError(
+            f"{weights.path} contains the weights of another network than CLIP's vision transformer, with the names "
+            "that OpenAI and\nOpenCLIP use. Name the published file with --clip-weights."
+        ) from None
+    net = FromTensors()
+    return PretrainedNet(weights, net.to(device), ("clip",), net.resolution, device, console)
 
 
 @contextmanager

@@ -30,27 +30,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv2d, relu
 
-from facegan.errors import SettingsError
-
 FEATURES, SEED, SCALE = 64, 0, 32
 RANDOM_NET = "facegan-random-1"  # another net needs another name: their values do not compare
 _WIDTHS = (32, 64, 128, 256)
-_MIN_SIDE = 16  # px: the last convolution still has positions to average over
 
 
 @torch.inference_mode()
 def random_features(images: Tensor, batch: int = 128) -> NDArray[np.float32]:
-    """uint8 (N, C, S, S) on the CPU, C 1 or 3 → float32 (N, 64). Each row depends on its image alone, up to rounding.
-
-    Raises:
-        SettingsError: other channels, or fewer than 16×16 pixels.
+    """uint8 (N, C, S, S) on the CPU, C 1 or 3, S ≥ 16 → float32 (N, 64). Each row depends on its image alone, up to
+    rounding.
     """
-    channels, size = images.shape[1], images.shape[-1]
-    if channels not in (1, 3) or size < _MIN_SIDE:
-        raise SettingsError(
-            f"Random features need 1 or 3 channels and {_MIN_SIDE}×{_MIN_SIDE} pixels; the images have {channels} "
-            f"channels and {size}×{size} pixels."
-        )
     *convolutions, projection = _weights()
     features = np.empty((len(images), FEATURES), np.float32)
     for first in range(0, len(images), batch):

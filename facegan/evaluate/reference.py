@@ -10,30 +10,26 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.errors import DiskError, SettingsError
 from facegan.evaluate.extractors import Arrays, Extractor
-from facegan.evaluate.memorization import COMPARED_WITH, copy_rate, neighbours, neighbours_picture
 from facegan.files import evict_lru, make_folder, mark_used, read_cached, user_cache, write_cached
 from facegan.remote import is_url
 from facegan.shards.format import DatasetInfo
 from facegan.stream import FaceShards
 from facegan.stream.remote import read_info
-from facegan.stream.webdataset import is_webdataset
+from facegan.stream.webdataset import WebDatasetShards, is_webdataset
 
-MIN_TRAINING_FACES = COMPARED_WITH  # fewer do not show whether a sample is a copy
-_CACHE_FORMAT, _CACHE_BYTES = 2, 2_000_000_000
-_BATCH = 64
-_BLOCK = 2_048  # training faces at a time
-_PREFERRED_SPLITS = ("test", "train")
+_CACHE_FORMAT, _CACHE_BYTES = 3, 2_000_000_000
+_BLOCK = 512  # training faces at a time: 50 MB as float64 at 64 px
 
 
 def open_split(shards: str, split: str) -> FaceShards:
@@ -50,13 +46,30 @@ def open_split(shards: str, split: str) -> FaceShards:
         )
     if split == "auto":
         splits = dataset_info(shards).splits
-        split = next((name for name in _PREFERRED_SPLITS if name in splits), splits[0] if splits else "train")
+        split = next((name for name in ("test", "train", *splits) if name in splits), "train")
     return FaceShards(shards, split, cache="off")
 
 
 def dataset_info(shards: str) -> DatasetInfo:
     """dataset.json of a folder or URL; raises DatasetError if there is none."""
     return read_info(shards) if is_url(shards) else DatasetInfo.read(Path(shards))
+
+
+def first_faces(
+    faces: FaceShards | WebDatasetShards, count: int, seed: int, block: int = 64
+) -> Iterator[tuple[int, Tensor]]:
+    """The first ``count`` faces of the stream by the seed, in blocks uint8 (n, C, S, S), each with its first number."""
+    with closing(faces.batches(block, seed=seed)) as batches:
+        for first in range(0, count, block):
+            yield first, next(batches)[: count - first]
+
+
+def read_first_faces(faces: FaceShards | WebDatasetShards, count: int, seed: int) -> Tensor:
+    """uint8 (count, C, S, S)."""
+    images = torch.empty((count, faces.channels, faces.size, faces.size), dtype=torch.uint8)
+    for first, block in first_faces(faces, count, seed):
+        images[first : first + len(block)] = block
+    return images
 
 
 class FeatureCache:
@@ -103,39 +116,32 @@ class ReferenceFaces:
     has 2 ``n`` faces, each half is as large as the reference.
 
     Attributes:
-        count: the number of faces.
-        reference, halves: their rows.
+        faces: the whole split.
+        half: the number of faces in each half.
+        reference: the rows that samples are compared with.
     """
 
     def __init__(self, faces: FaceShards, n: int, seed: int) -> None:
-        self._faces, self._seed = faces, seed
+        self.faces, self.seed = faces, seed
         self.count = min(2 * n, len(faces))
-        half = self.count // 2
+        self.half = self.count // 2
         self.reference = slice(0, min(n, self.count))
-        self.halves = (slice(0, half), slice(half, 2 * half))
-        self.size, self.channels, self.split = faces.size, faces.channels, faces.split
-        self.fingerprint = faces.fingerprint
         self.cache = FeatureCache({"faces": faces.content_key, "split": faces.split, "count": self.count, "seed": seed})
-        self._images: Tensor | None = None
         self._extracted: dict[tuple[str, int, int], Arrays] = {}
 
+    @cached_property
     def images(self) -> Tensor:
-        """uint8 (count, C, S, S), read on first use."""
-        if self._images is None:
-            faces = self._faces
-            self._images = torch.empty((self.count, faces.channels, faces.size, faces.size), dtype=torch.uint8)
-            for first, block in _batches(faces, self.count, self._seed):
-                self._images[first : first + len(block)] = block
-        return self._images
+        """uint8 (count, C, S, S)."""
+        return read_first_faces(self.faces, self.count, self.seed)
 
     def extract(self, extractor: Extractor, rows: slice) -> Arrays:
         """The extractor's arrays of these rows, from the cache if possible."""
         extracted = slice(0, self.count) if extractor.per_image else rows
         place = (extractor.name, extracted.start, extracted.stop)
         if place not in self._extracted:
-            key = {**extractor.key(), "rows": [extracted.start, extracted.stop]}
+            key = {**extractor.key, "rows": [extracted.start, extracted.stop]}
             self._extracted[place] = self.cache.get(
-                extractor.name, key, lambda: extractor.extract(self.images()[extracted])
+                extractor.name, key, lambda: extractor.extract(self.images[extracted])
             )
         arrays = self._extracted[place]
         return {name: array[rows] for name, array in arrays.items()} if extractor.per_image else arrays
@@ -144,20 +150,20 @@ class ReferenceFaces:
         """The metrics of one half against the other."""
 
         def compare() -> Arrays:
-            first, second = (self.extract(extractor, rows) for rows in self.halves)
-            found = extractor.compare(first, second, wanted)
-            return {name: np.array([value]) for name, value in found.items()}
+            halves = slice(0, self.half), slice(self.half, 2 * self.half)
+            first, second = (self.extract(extractor, rows) for rows in halves)
+            return {name: np.array([value]) for name, value in extractor.compare(first, second, wanted).items()}
 
-        key = {**extractor.key(), **extractor.settings(), "wanted": sorted(wanted)}
+        key = {**extractor.key, **extractor.settings, "wanted": sorted(wanted)}
         found = self.cache.get(f"{extractor.name}-real-vs-real", key, compare)
         return {name: float(value[0]) for name, value in found.items()}
 
 
 class TrainingFaces:
-    """The split train, or the measured split if the dataset has no train, read in blocks.
+    """The split train, or the measured split if the dataset has no train, in blocks uint8 (n, C, S, S).
 
     Args:
-        measured_split: the split that samples are compared with.
+        measured: the faces that samples are compared with.
         trained_on: fingerprint of the faces that the generator was trained on, "" if unknown.
 
     Attributes:
@@ -165,37 +171,13 @@ class TrainingFaces:
         is_other_dataset: the generator was trained on other faces than these.
     """
 
-    def __init__(self, shards: str, measured_split: str, trained_on: str) -> None:
-        self.split = "train" if "train" in dataset_info(shards).splits else measured_split
-        self._faces = FaceShards(shards, self.split, cache="off")
-        self.is_separate = self.split != measured_split
-        self.fingerprint = self._faces.content_key
-        self.is_other_dataset = bool(trained_on) and trained_on != self._faces.fingerprint
+    def __init__(self, shards: str, measured: FaceShards, trained_on: str) -> None:
+        self.is_separate = measured.split != "train" and "train" in measured.splits
+        self.faces = FaceShards(shards, "train", cache="off") if self.is_separate else measured
+        self.is_other_dataset = bool(trained_on) and trained_on != self.faces.fingerprint
 
     def __len__(self) -> int:
-        return len(self._faces)
+        return len(self.faces)
 
-    def copy_rate(self, samples: Tensor) -> float:
-        """`facegan.evaluate.memorization.copy_rate` of uint8 (N, C, S, S)."""
-        return copy_rate(samples, self._blocks())
-
-    def picture(self, samples: Tensor) -> NDArray[np.uint8]:
-        """`facegan.evaluate.memorization.neighbours_picture`: uint8 (H, W, 3)."""
-        return neighbours_picture(samples, self._blocks(), neighbours(samples, self._blocks()))
-
-    def _blocks(self) -> Iterator[Tensor]:
-        """All faces, each once, uint8 (up to 2,048, C, S, S); the same blocks each time."""
-        batches: list[Tensor] = []
-        for _, batch in _batches(self._faces, len(self._faces), seed=0):
-            batches.append(batch.contiguous())
-            if len(batches) * _BATCH >= _BLOCK:
-                yield torch.cat(batches)
-                batches = []
-        if batches:
-            yield torch.cat(batches)
-
-
-def _batches(faces: FaceShards, count: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    with closing(faces.batches(_BATCH, seed=seed)) as batches:
-        for first in range(0, count, _BATCH):
-            yield first, next(batches)[: count - first]
+    def __iter__(self) -> Iterator[Tensor]:
+        return (block for _, block in first_faces(self.faces, len(self.faces), seed=0, block=_BLOCK))

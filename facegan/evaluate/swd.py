@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -33,8 +32,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from facegan.errors import SettingsError
 
 PATCH, PATCHES, DIRECTIONS = 7, 128, 4 * 128
 SCALE = 1000
@@ -45,36 +42,17 @@ _SMALLEST = 14  # the paper ends at 16: the same for powers of 2, and 28 gets tw
 _BLOCK_IMAGES = 128  # 10 MB of patches and 34 MB of projections
 
 
-@dataclass(frozen=True)
-class Projections:
-    """A set of images: for each level's side the number of projections in each bin, int32 (`DIRECTIONS`, `BINS`)."""
-
-    images: int
-    channels: int
-    seed: int
-    counts: dict[int, NDArray[np.int32]]
-
-
 @torch.inference_mode()
-def project(images: Tensor, seed: int = 0) -> Projections:
-    """Project uint8 (N, C, S, S) on the CPU.
+def project(images: Tensor, seed: int = 0) -> dict[int, NDArray[np.int32]]:
+    """uint8 (N, C, S, S) on the CPU → for each level's side the projections in each bin, int32 (`DIRECTIONS`, `BINS`).
 
     Image i's patch positions follow from (seed, i) alone, so equal images in the same order have distance 0.
-
-    Raises:
-        SettingsError: no images, or images smaller than a patch.
     """
-    count, channels, size = images.shape[:3]
-    if not count or size < PATCH:
-        raise SettingsError(
-            f"The sliced Wasserstein distance needs images of at least {PATCH}×{PATCH} pixels, not {count:,} images of "
-            f"{size}×{size}."
-        )
-    sides = level_sizes(size)
+    sides = level_sizes(images.shape[-1])
     weights, shifts = _normalising_directions(images, sides, seed)
     counts = {side: np.zeros((DIRECTIONS, BINS), np.int32) for side in sides}
     # Reused for every block: allocating fresh memory takes longer than the product and the counting.
-    projected = torch.empty(DIRECTIONS, min(count, _BLOCK_IMAGES) * PATCHES)
+    projected = torch.empty(DIRECTIONS, min(len(images), _BLOCK_IMAGES) * PATCHES)
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         for side, patches in _patches(images, seed):
@@ -82,30 +60,17 @@ def project(images: Tensor, seed: int = 0) -> Projections:
             torch.addmm(shifts[side][:, None], weights[side], patches.T, out=block)
             parts = (np.array_split(each, threads) for each in (block.numpy(), counts[side]))
             list(pool.map(_count, *parts))
-    return Projections(count, channels, seed, counts)
+    return counts
 
 
-def sliced_wasserstein(a: Projections, b: Projections) -> dict[str, float]:
-    """``swd``, the mean over levels, and each level by its side: ``swd_64``, ``swd_32`` …; 0 for equal images.
-
-    Raises:
-        SettingsError: sizes, channels or seeds differ.
-    """
-    if (a.counts.keys(), a.channels, a.seed) != (b.counts.keys(), b.channels, b.seed):
-        raise SettingsError(
-            "The sliced Wasserstein distance needs equal sizes, channels and seeds, not "
-            f"({max(a.counts)} px, {a.channels} channels, seed {a.seed}) and "
-            f"({max(b.counts)} px, {b.channels} channels, seed {b.seed})."
-        )
+def sliced_wasserstein(a: dict[int, NDArray[np.int32]], b: dict[int, NDArray[np.int32]]) -> dict[str, float]:
+    """``swd``, the mean over levels, and each level by its side: ``swd_64``, ``swd_32`` …; 0 for equal images."""
     each = {}
-    for side in a.counts:
-        gaps = np.cumsum(_shares(a, side) - _shares(b, side), axis=1)
+    for side in a:
+        ours, theirs = (counts[side] / counts[side][0].sum() for counts in (a, b))
+        gaps = np.cumsum(ours - theirs, axis=1)
         each[f"swd_{side}"] = SCALE * STEP * float(np.abs(gaps).sum()) / DIRECTIONS
     return {"swd": sum(each.values()) / len(each), **each}
-
-
-def _shares(projections: Projections, side: int) -> NDArray[np.float64]:
-    return projections.counts[side] / (projections.images * PATCHES)
 
 
 def _count(projected: NDArray[np.float32], counts: NDArray[np.int32]) -> None:
@@ -203,38 +168,19 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
     """float32 (N, C, S, S) → details at each of `level_sizes`, and finally the smallest image."""
     levels = []
     for size in level_sizes(images.shape[-1])[:-1]:
-        smaller = shrink(images)
-        levels.append(images - enlarge(smaller, size))
+        shrinking, enlarging = _resampling(size)
+        smaller = shrinking @ (images @ shrinking.T)  # every other pixel of the filtered image
+        levels.append(images - enlarging @ (smaller @ enlarging.T))
         images = smaller
     return [*levels, images]
 
 
-def shrink(images: Tensor) -> Tensor:
-    """float32 (N, C, S, S) → (N, C, S/2, S/2): every other pixel of the filtered image."""
-    matrix = _shrinking(images.shape[-1])
-    return matrix @ (images @ matrix.T)
-
-
-def enlarge(images: Tensor, size: int) -> Tensor:
-    """float32 (N, C, S/2, S/2) → (N, C, S, S): zeros inserted between the pixels, then filtered."""
-    matrix = _enlarging(size)
-    return matrix @ (images @ matrix.T)
-
-
 @lru_cache(maxsize=16)
-def _shrinking(size: int) -> Tensor:
-    return _filtering(size)[::2].contiguous()
-
-
-@lru_cache(maxsize=16)
-def _enlarging(size: int) -> Tensor:
-    return 2 * _filtering(size)[:, ::2].contiguous()  # every other factor would meet a zero
-
-
-def _filtering(size: int) -> Tensor:
-    """(S, S): row i is the filter centred on pixel i."""
-    matrix = np.zeros((size, size), np.float32)
+def _resampling(size: int) -> tuple[Tensor, Tensor]:
+    """(S/2, S), which filters and halves, and (S, S/2), which inserts zeros between the pixels and filters."""
+    matrix = np.zeros((size, size), np.float32)  # row i is the filter centred on pixel i
     for i in range(size):
         for weight, j in zip(_FILTER, range(i - 2, i + 3), strict=True):
             matrix[i, size - 1 - abs(size - 1 - abs(j))] += weight  # mirrored at the edge pixel
-    return torch.from_numpy(matrix)
+    filtering = torch.from_numpy(matrix)
+    return filtering[::2].contiguous(), 2 * filtering[:, ::2].contiguous()

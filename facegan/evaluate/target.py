@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facegan.console import shown
+from facegan.config import EvalConfig
+from facegan.console import Console, shown
 from facegan.errors import CheckpointError, DatasetError, SettingsError, suggest
 from facegan.faces.crop import grey
 from facegan.faces.decode import Photo, Rejected
@@ -20,12 +20,13 @@ from facegan.files import files_below, human_bytes, sha256_file
 from facegan.nets import Generator
 from facegan.nets.weights import FILE_NAME
 from facegan.run_dir import CHECKPOINTS, RECORD, STATE, count_of, newest_images, read_facts, read_run
+from facegan.sample.generate import channels_last, sample_images
 from facegan.shards.format import has_photo_suffix
+from facegan.stream import FaceShards
 from facegan.system import available_bytes
 
 _MAX_FILE_BYTES = 100_000_000  # an image of 128×128 is smaller
-SampleFn = Callable[[Generator, int, int], Tensor]  # generator, number, seed → uint8 (N, C, S, S) on the CPU
-Kind = Literal["run", "checkpoint", "generator", "folder"]
+_BLOCK = 256  # samples per step of the progress bar
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,10 @@ class EvalTarget:
         trained_on: fingerprint of the training faces, "" if unknown.
     """
 
-    kind: Kind
+    kind: Literal["run", "checkpoint", "generator", "folder"]
     path: Path
     about: dict[str, Any]
     trained_on: str = ""
-
-    @property
-    def quantization(self) -> str:
-        """How its images are converted to 8 bits."""
-        return "as the files have it" if self.kind == "folder" else "round((x + 1) · 127.5), clipped to 0 … 255"
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "path": str(self.path), **self.about}
@@ -79,40 +75,33 @@ def find_target(path: Path) -> EvalTarget:
     return EvalTarget("folder", path, {"images": count})
 
 
-def _generator_target(kind: Kind, file: Path, folder: Path) -> EvalTarget:
-    about: dict[str, Any] = {}
+def _generator_target(kind: Literal["run", "checkpoint", "generator"], file: Path, folder: Path) -> EvalTarget:
     run = {"run": folder, "checkpoint": folder.parent.parent}.get(kind)
     facts = read_run(run) if run else None
-    if kind == "checkpoint":
-        images = read_facts(folder / STATE).get("images")
-    else:
-        images = newest_images(folder) if run else None
-    if count_of(images) is not None:
+    images = newest_images(folder) if kind == "run" else read_facts(folder / STATE).get("images")
+    about: dict[str, Any] = {}
+    if run and count_of(images) is not None:
         about["images_trained"] = images
     if facts and isinstance(facts.settings.get("method"), str):
         about["method"] = facts.settings["method"]
     about["generator_sha256"] = sha256_file(file)
-    trained_on = facts.dataset.fingerprint if facts else ""
-    return EvalTarget(kind, file if kind == "generator" else folder, about, trained_on)
+    return EvalTarget(kind, file if kind == "generator" else folder, about, facts.dataset.fingerprint if facts else "")
 
 
 def images_of(
-    target: EvalTarget, generator: Generator | None, n: int, seed: int, shape: tuple[int, int], sample: SampleFn
+    target: EvalTarget, generator: Generator | None, faces: FaceShards, config: EvalConfig, console: Console
 ) -> Tensor:
-    """uint8 (N, C, S, S): ``n`` samples, or up to ``n`` images of the folder.
-
-    Args:
-        shape: side and channels of the real faces.
+    """uint8 (N, C, S, S): ``config.n`` samples, or up to as many images of the folder.
 
     Raises:
-        SettingsError: the generator draws images of another shape, or ``n`` images do not fit in memory.
+        SettingsError: the generator draws images of another shape than the real faces', or they do not fit in memory.
         DatasetError: the folder's images cannot be read, or have another size.
     """
-    size, channels = shape
+    size, channels, n = faces.size, faces.channels, config.n
     if generator is None:
-        return read_images(choose_files(image_files(target.path), n, seed), size, channels)
+        return _read_images(_choose_files(image_files(target.path), n, config.seed), size, channels)
     spec = generator.spec
-    if (spec.size, spec.channels) != shape:
+    if (spec.size, spec.channels) != (size, channels):
         raise SettingsError(
             f"{target.path} draws {spec.size}×{spec.size} in {spec.channels} channels, but the real faces are "
             f"{size}×{size} in {channels}.\nName the faces that it was trained on, or similar ones, with --shards."
@@ -122,7 +111,13 @@ def images_of(
         raise SettingsError(
             f"--n {n:,} needs {human_bytes(needed)} of memory, and {human_bytes(free)} are free. Choose a smaller --n."
         )
-    return sample(generator, n, seed)
+    images = torch.empty((n, channels, size, size), dtype=torch.uint8)
+    with console.progress(n, "samples") as progress:
+        for first in range(0, n, _BLOCK):
+            block = sample_images(channels_last(generator), min(_BLOCK, n - first), config.seed, first)
+            images[first : first + len(block)] = block
+            progress.advance(len(block))
+    return images
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -139,23 +134,27 @@ def _is_hidden(name: bytes) -> bool:
     return name.rpartition(b"/")[2].startswith(b".")
 
 
-def choose_files(files: list[Path], n: int, seed: int) -> list[Path]:
+def _choose_files(files: list[Path], n: int, seed: int) -> list[Path]:
     """Up to ``n`` files, chosen by the seed: the first ones may all belong to one class."""
     if len(files) <= n:
         return files
-    chosen = np.random.default_rng(seed).choice(len(files), n, replace=False)
-    return [files[i] for i in sorted(chosen)]
+    return [files[i] for i in sorted(np.random.default_rng(seed).choice(len(files), n, replace=False))]
 
 
-def read_images(files: list[Path], size: int, channels: int) -> Tensor:
-    """uint8 (N, C, S, S). Nothing is resampled, because resampling changes metrics.
-
-    Raises:
-        DatasetError: a file cannot be read, or has another size.
-    """
+def _read_images(files: list[Path], size: int, channels: int) -> Tensor:
+    """uint8 (N, C, S, S). Nothing is resampled, because resampling changes metrics."""
     images = torch.empty((len(files), channels, size, size), dtype=torch.uint8)
     for i, path in enumerate(files):
-        pixels = _decode(path)
+        try:
+            if path.stat().st_size > _MAX_FILE_BYTES:
+                raise Rejected("too_large")
+            pixels = Photo(path.read_bytes()).pixels()
+        except Rejected as rejected:
+            raise DatasetError(
+                f"{shown(path)} cannot be read as an image: {rejected.reason}. Remove it from the folder."
+            ) from None
+        except OSError as error:
+            raise DatasetError(f"{shown(path)} cannot be read: {error.strerror or error}.") from None
         height, width = pixels.shape[:2]
         if (height, width) != (size, size):
             raise DatasetError(
@@ -165,18 +164,3 @@ def read_images(files: list[Path], size: int, channels: int) -> Tensor:
             )
         images[i] = torch.from_numpy(grey(pixels) if channels == 1 else pixels).permute(2, 0, 1)
     return images
-
-
-def _decode(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-        if len(data) > _MAX_FILE_BYTES:
-            raise Rejected("too_large")
-        return Photo(data).pixels()
-    except Rejected as rejected:
-        raise DatasetError(
-            f"{shown(path)} cannot be read as an image: {rejected.reason}. Remove it from the folder."
-        ) from None
-    except OSError as error:
-        raise DatasetError(f"{shown(path)} cannot be read: {error.strerror or error}.") from None

@@ -221,6 +221,6 @@ def _training(facts: run_dir.RunFacts) -> str:
 
 
 def _metrics(found: run_dir.Evaluation) -> str:
-    real = {name: f"{value:.4g}" for name, value in found.floors.items()}
+    real = {name: f"{value:.4g}" for name, value in found.real_vs_real.items()}
     rows = ((code(name), f"{value:.4g}", real.get(name, "")) for name, value in found.metrics.items())
     return markdown_table(["metric", "value", "real faces against real faces"], rows)

@@ -240,10 +240,10 @@ class Sample(Stage):
         return f"draws {SAMPLES} samples"
 
     def run(self, console: Console, command: list[str]) -> Values:
-        from facegan.sample import write_grid
+        from facegan.sample import SampleRequest, write_grid
 
         device, trust = self.config.device, self.trust_generator
-        write_grid(self.generator, self.where, SampleConfig(n=SAMPLES), device=device, trust_code=trust)
+        write_grid(SampleRequest(self.generator, SampleConfig(n=SAMPLES), device, trust), self.where)
         return {"samples": SAMPLES}
 
     def summary(self, result: Values) -> str:
@@ -276,7 +276,7 @@ class Eval(Stage):
 
         resources, trust = self.recipe.settings(EvalResources), self.trust_generator
         place: Values = {"console": console, "out": self.trained, "trust_code": trust}
-        return evaluate_run(self.generator, self.shards, self.config, resources, **place)[0]
+        return evaluate_run(self.generator, self.shards, self.config, resources, **place).to_json()
 
     def summary(self, result: Values) -> str:
         real = {name: f" (real {value:.3g})" for name, value in result["floors"].items()}

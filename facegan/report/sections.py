@@ -90,7 +90,7 @@ def metrics_section(run: Path) -> dict[str, Any]:
     return {
         "why": "",
         "metrics": [
-            MetricRow(name, value, found.floors.get(name), _what(name)) for name, value in found.metrics.items()
+            MetricRow(name, value, found.real_vs_real.get(name), _what(name)) for name, value in found.metrics.items()
         ],
         "skipped": list(found.absent.items()),
         "warnings": found.warnings,

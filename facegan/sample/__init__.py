@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facegan.config import SampleConfig
 from facegan.files import require_empty
 from facegan.nets.weights import read_generator
-from facegan.sample.dataset import write_shards
-from facegan.sample.generate import SAMPLES, Latents, best_of, checkpoints_of, make_latents
-from facegan.sample.images import refuse_large_picture, write_grid, write_pictures
-from facegan.sample.interpolate import (
-    PROGRESS_SAMPLES,
-    make_interpolation,
-    refuse_large_interpolation,
-    refuse_large_progress,
-    write_interpolation,
-    write_progress,
-)
+from facegan.sample.generate import SampleRequest, best_of, checkpoints_of, make_latents
+from facegan.sample.interpolate import make_interpolation, progress_latents, write_interpolation, write_progress
 from facegan.sample.video import Animation, check_animation
+from facegan.sample.write import grid_latents, write_grid, write_pictures, write_shards
 
 __all__ = [
     "Animation",
-    "Latents",
+    "SampleRequest",
     "best_of",
     "check_animation",
     "count_samples",
-    "make_latents",
     "write_grid",
     "write_interpolation",
     "write_pictures",
@@ -35,7 +25,7 @@ __all__ = [
 ]
 
 
-def count_samples(run: Path, kind: str, target: Path, config: SampleConfig) -> tuple[int, str]:
+def count_samples(request: SampleRequest, kind: str, target: Path) -> tuple[int, str]:
     """The number of samples that ``target`` would have, and the nets that would draw them. Writes nothing, and imports
     no user code.
 
@@ -47,16 +37,10 @@ def count_samples(run: Path, kind: str, target: Path, config: SampleConfig) -> t
     """
     if kind in ("dir", "shards"):
         require_empty(target)
-    progress = kind == "training_progress"
-    checkpoints = checkpoints_of(run) if progress else []
-    _, _, spec = read_generator(checkpoints[0][1] if progress else run)
+    checkpoints = checkpoints_of(request.run) if kind == "training_progress" else [request.run]
+    config, spec = request.config, read_generator(checkpoints[0])[2]
     if kind == "interpolate":
-        walk = make_interpolation(config, spec)
-        refuse_large_interpolation(walk, spec, target)
-        return walk.keyframes, spec.name
-    count = len(make_latents(config, spec, PROGRESS_SAMPLES if progress else SAMPLES))
-    if kind == "out":
-        refuse_large_picture(count, spec)
-    if progress:
-        refuse_large_progress(count, len(checkpoints), spec, target)
-    return count, spec.name
+        return make_interpolation(config, spec, target).keyframes, spec.name
+    if kind == "training_progress":
+        return progress_latents(config, spec, target, len(checkpoints)).count, spec.name
+    return (grid_latents if kind == "out" else make_latents)(config, spec).count, spec.name

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import zipfile
-from collections import deque
+from collections import abc, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.config import LatentDistribution, SampleConfig
+from facegan.console import Console
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parsing, read_tensors, write_bytes
 from facegan.nets import Generator, NetSpec, load_generator
@@ -36,12 +36,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SAMPLES = 64  # if the settings give no number
-GAP = 2  # pixels between the images of a grid
-_BACKGROUND = 255
+_GAP, _BACKGROUND = 2, 255  # pixels between the images of a grid, and their grey level
+_MOST_PIXELS = 178_956_970  # Pillow, and programs built on it, refuse larger pictures
+_MOST_WIDTH = 1_000_000  # libpng's limit
 _BATCH = 64
 _GPU_BATCH = 512  # at 64×64: about 600 MB of a DCGAN's activations, and enough work for any GPU
 _MOST_THREADS = 16
-_LATENT_SUFFIXES = (".npy", ".npz", ".safetensors")
 _LATENT_ARRAY = "latents"  # its name in files with several arrays
 _MOST_LATENT_BYTES = 8 << 30
 
@@ -54,14 +54,14 @@ def sample_latents(
 
 
 @torch.inference_mode()
-def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 0, batch: int = _BATCH) -> Tensor:
+def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 0) -> Tensor:
     """Samples ``first`` … ``first + count − 1`` of a seed: uint8 (count, C, H, W) on the CPU.
 
     ``generator`` must be in eval mode, so that an image depends on its latent alone.
     """
     device, spec = next(generator.parameters()).device, generator.spec
-    starts = range(first, first + count, batch)
-    draws = (sample_latents(min(batch, first + count - i), spec.latent, seed, i, spec.distribution) for i in starts)
+    starts = range(first, first + count, _BATCH)
+    draws = (sample_latents(min(_BATCH, first + count - i), spec.latent, seed, i, spec.distribution) for i in starts)
     return torch.cat([to_uint8(generator(z.to(device))).cpu() for z in draws])
 
 
@@ -80,10 +80,10 @@ def tile(images: Pixels, columns: int | None = None) -> Pixels:
     count, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
-    shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels)
+    shape = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels)
     picture = np.full(shape, _BACKGROUND, np.uint8)
     for i in range(count):
-        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
         picture[top : top + height, left : left + width] = images[i]
     return picture
 
@@ -103,19 +103,54 @@ def save_png(path: Path, picture: Pixels) -> None:
     write_bytes(path, png_bytes(picture))
 
 
+def refuse_large_picture(count: int, spec: NetSpec, columns: int | None = None) -> None:
+    """Raises SettingsError if one picture cannot hold so many samples; it is about square if ``columns`` is None."""
+    side = spec.size + _GAP
+    if count * side**2 > _MOST_PIXELS or (columns or 0) * side > _MOST_WIDTH:
+        most = min(_MOST_PIXELS // side**2, _MOST_WIDTH // side if columns else _MOST_PIXELS)
+        raise SettingsError(
+            f"{count:,} samples are too many for one picture: most programs open {_MOST_PIXELS // 10**6} "
+            f"megapixels,\n{most:,} samples of {spec.size}×{spec.size}. Choose a smaller --n, or --dir for PNGs."
+        )
+
+
 @dataclass(frozen=True)
-class Latents:
-    """Latents by number. A latent does not depend on which others are drawn.
+class SampleRequest:
+    """What samples are drawn from, and which.
 
     Attributes:
-        row: number → float32 (1, Z) on the CPU.
+        run: a run folder, a checkpoint or a generator's file.
+        trust_code: as for `facegan.load_generator`.
     """
+
+    run: Path
+    config: SampleConfig = field(default_factory=SampleConfig)
+    device: str = "auto"
+    trust_code: Trust = False
+    console: Console = field(default_factory=lambda: Console(quiet=True))
+
+    def load(self, path: Path | None = None) -> Generator:
+        """The generator of ``path`` (by default of the run), ready for `sample_batches`.
+
+        Raises:
+            CheckpointError: it is missing or cannot be read.
+            SettingsError: it names code that is not trusted.
+        """
+        device = choose_device(self.device)
+        return channels_last(load_generator(path or self.run, device, trust_code=self.trust_code))
+
+
+def channels_last(generator: Generator) -> Generator:
+    """The same generator in this memory format: a third faster on CPUs, and needed by tensor cores."""
+    return generator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - typed for 4-D only
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents by number; ``row`` gives one as float32 (1, Z) on the CPU, whichever others are drawn."""
 
     count: int
     row: Callable[[int], Tensor]
-
-    def __len__(self) -> int:
-        return self.count
 
     def rows(self, first: int, count: int) -> Tensor:
         return torch.cat([self.row(number) for number in range(first, first + count)])
@@ -132,7 +167,7 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Laten
         return Latents(len(seeds), lambda i: sample_latents(1, length, seeds[i], 0, distribution))
     if not config.latents:
         return Latents(config.n or n, lambda i: sample_latents(1, length, config.seed, i, distribution))
-    latents = read_latents(Path(config.latents), length)
+    latents = _read_latents(Path(config.latents), length)
     if config.n and config.n > len(latents):
         raise SettingsError(
             f"--n {config.n:,}: {config.latents} has only {len(latents):,} latents. Leave out --n to use all of them."
@@ -140,20 +175,13 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Laten
     return Latents(config.n or len(latents), lambda i: latents[i : i + 1])
 
 
-def read_latents(path: Path, length: int) -> Tensor:
-    """float32 (N, ``length``) from a file with one array, or with several of which one is named ``latents``. Nothing
-    pickled is loaded.
-
-    Raises:
-        SettingsError: the file cannot be read, or is not a finite float array (N, ``length``) with N > 0.
-    """
-    if path.suffix not in _LATENT_SUFFIXES:
-        raise SettingsError(f"--latents {path}: the file name must end in .npy, .npz or .safetensors.")
-    if not path.is_file():
-        raise SettingsError(f"--latents {path}: no such file.")
+def _read_latents(path: Path, length: int) -> Tensor:
+    """float32 (N, ``length``) from a file with one array, or one named ``latents``. Nothing pickled is loaded."""
     try:
         with parsing(path):
             arrays = _read_arrays(path)
+    except OSError as error:
+        raise SettingsError(f"--latents {path} cannot be read: {error.strerror}.") from None
     except DamagedFile as error:
         raise SettingsError(
             f"--latents {path} cannot be read ({error.why}).\nSave plain numbers with numpy.save or safetensors."
@@ -162,9 +190,8 @@ def read_latents(path: Path, length: int) -> Tensor:
     if array is None:
         raise SettingsError(f"--latents {path} has {len(arrays)} arrays. Name one of them '{_LATENT_ARRAY}'.")
     if array.ndim != 2 or array.shape[1] != length or not len(array) or array.dtype.kind != "f":
-        shape = "×".join(map(str, array.shape)) or "()"
         raise SettingsError(
-            f"--latents {path} has {array.dtype} of {shape}; this generator needs floats (N, {length})."
+            f"--latents {path} has {array.dtype} of {array.shape}; this generator needs floats (N, {length})."
         )
     with np.errstate(over="ignore"):  # reported below
         numbers = np.array(array, np.float32, order="C")
@@ -174,28 +201,19 @@ def read_latents(path: Path, length: int) -> Tensor:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".safetensors":
+        return read_tensors(path, "np")[0]
     if path.suffix == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a header cannot request all memory
-        if array.nbytes > _MOST_LATENT_BYTES:  # nor can a sparse file
-            raise ValueError("it has more than 8 GiB")
-        return {_LATENT_ARRAY: array}
-    if path.suffix == ".npz":
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MOST_LATENT_BYTES:
-                raise ValueError("it unpacks to more than 8 GiB")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    return read_tensors(path, "np")[0]
-
-
-def open_generator(run: Path, device: str, trust_code: Trust) -> Generator:
-    """The generator of a run, a checkpoint or a file on ``device``, ready for `sample_batches`."""
-    return channels_last(load_generator(run, choose_device(device), trust_code=trust_code))
-
-
-def channels_last(generator: Generator) -> Generator:
-    """The same generator in this memory format: a third faster on CPUs, and needed by tensor cores."""
-    return generator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - typed for 4-D only
+        arrays, unpacked_bytes = {_LATENT_ARRAY: array}, array.nbytes  # nor can a sparse file
+    elif path.suffix == ".npz":
+        arrays = np.load(path, allow_pickle=False)
+        unpacked_bytes = sum(entry.file_size for entry in arrays.zip.infolist())
+    else:
+        raise SettingsError(f"--latents {path}: the file name must end in .npy, .npz or .safetensors.")
+    if unpacked_bytes > _MOST_LATENT_BYTES:
+        raise ValueError("it has more than 8 GiB")
+    return dict(arrays)
 
 
 def best_of(run: Path) -> Path:
@@ -216,59 +234,48 @@ def best_of(run: Path) -> Path:
     return path
 
 
-def checkpoints_of(run: Path) -> list[tuple[int, Path]]:
-    """Images seen and folder of every checkpoint with a generator, oldest first.
-
-    Raises:
-        CheckpointError: there are fewer than two.
-    """
+def checkpoints_of(run: Path) -> list[Path]:
+    """Every checkpoint with a generator, oldest first; raises CheckpointError if there are fewer than two."""
     paths = [path for path in reversed(checkpoint_folders(run)) if (path / FILE_NAME).is_file()]
     if len(paths) < 2:
         raise CheckpointError(
             f"{run} has {'only one checkpoint' if paths else 'no checkpoints'}; --training-progress needs two.\n"
             "A run keeps the last --keep 3 and those at --set train.milestones=10k,50k,200k."
         )
-    return [(int(path.name), path) for path in paths]
+    return paths
 
 
 def sample_batches(generator: Generator, latents: Latents) -> Iterator[Pixels]:
-    """All images in order, uint8 (N, H, W, C) per batch; the batch size depends on the device and the image size alone.
+    """All images in order, uint8 (N, H, W, C) per batch; the batch size depends on the device and the image size alone,
+    because the last bits of a result may depend on it.
 
     While one batch is computed, the next latents are drawn and the previous pixels are copied from the GPU.
     """
-    device, count = next(generator.parameters()).device, len(latents)
-    batch = _batch_size(generator, device)
+    device, count = next(generator.parameters()).device, latents.count
+    batch = _BATCH if device.type == "cpu" else max(_BATCH, _GPU_BATCH * 64**2 // max(generator.spec.size, 64) ** 2)
 
     def draw(first: int) -> Tensor:
         return latents.rows(first, min(batch, count - first))
 
-    running = None
-    with in_threads(draw, range(0, count, batch), threads=1) as draws:
+    waiting: Callable[[], Pixels] | None = None
+    with contextlib.closing(in_threads(draw, range(0, count, batch), threads=1)) as draws:
         for z in draws:
             started = _start_batch(generator, z.to(device))
-            if running:
-                yield running()
-            running = started
-        if running:
-            yield running()
+            if waiting:
+                yield waiting()
+            waiting = started
+        if waiting:
+            yield waiting()
 
 
-def _batch_size(generator: Generator, device: torch.device) -> int:
-    """The same for every image: the last bits of a result may depend on it."""
-    if device.type == "cpu":
-        return _BATCH
-    return max(_BATCH, _GPU_BATCH * 64**2 // max(generator.spec.size, 64) ** 2)
-
-
+@torch.inference_mode()
 def _start_batch(generator: Generator, latents: Tensor) -> Callable[[], Pixels]:
     """Start a batch; the returned function waits for its pixels."""
-    with torch.inference_mode():
-        pixels = to_uint8(generator(latents)).permute(0, 2, 3, 1).contiguous()
-        host = pixels.to("cpu", non_blocking=pixels.is_cuda)  # torch uses pinned memory then
+    pixels = to_uint8(generator(latents)).permute(0, 2, 3, 1).contiguous()
+    host = pixels.to("cpu", non_blocking=pixels.is_cuda)  # torch uses pinned memory then
     if not pixels.is_cuda:
         return host.numpy
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(pixels.device))
+    done = torch.cuda.current_stream(pixels.device).record_event()
 
     def wait() -> Pixels:
         done.synchronize()
@@ -291,26 +298,21 @@ def rebatch(batches: Iterable[Pixels], size: int) -> Iterator[tuple[int, Pixels]
         yield first, np.concatenate(waiting)
 
 
-@contextlib.contextmanager
-def in_threads(do: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Iterator[Iterator[R]]:
+def in_threads(do: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> abc.Generator[R, None, None]:
     """``do`` for each item by threads, results in order; at most one item more than threads is in work.
 
-    The threads have ended when the block ends.
+    The threads have ended when this generator ends or is closed.
     """
     threads = threads or min(usable_cpus(), _MOST_THREADS)
     waiting: deque[Future[R]] = deque()
-
-    def results() -> Iterator[R]:
-        for item in items:
-            waiting.append(pool.submit(do, item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
     with ThreadPoolExecutor(threads, "sample") as pool:
         try:
-            yield results()
+            for item in items:
+                waiting.append(pool.submit(do, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

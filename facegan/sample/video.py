@@ -11,10 +11,10 @@ import itertools
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -59,13 +59,7 @@ def check_animation(out: Path, fps: float | None) -> None:
 
 
 def refuse_long_animation(frames: int, samples: int, spec: NetSpec) -> None:
-    """
-    Args:
-        samples: per frame.
-
-    Raises:
-        SettingsError: the frames do not fit in memory. GIF and WebP need all of them at once.
-    """
+    """Raises SettingsError if frames of so many samples do not fit in memory. GIF and WebP need all of them at once."""
     needed, free = _FRAME_COPIES * frames * samples * spec.size**2 * spec.channels, available_bytes()
     if needed > free:
         raise SettingsError(
@@ -76,12 +70,10 @@ def refuse_long_animation(frames: int, samples: int, spec: NetSpec) -> None:
 
 
 def write_animation(out: Path, frames: Iterator[Pixels], count: int, fps: float, console: Console) -> None:
-    """Write ``count`` frames, uint8 (H, W, C) of one size. GIF and WebP loop.
+    """Write ``count`` frames, uint8 (H, W, C) of one size, to a file that `check_animation` accepts. GIF and WebP loop.
 
     Raises:
-        SettingsError: as `check_animation`.
         FaceganError: ffmpeg fails.
-        DiskError: ``out`` cannot be written.
     """
     check_animation(out, fps)
     make_folder(out.absolute().parent)
@@ -95,26 +87,19 @@ def write_animation(out: Path, frames: Iterator[Pixels], count: int, fps: float,
         if out.suffix.lower() == ".mp4":
             _write_mp4(out.absolute(), counted(), fps)
         else:
-            encode: Callable[[list[Pixels], float], bytes] = _gif if out.suffix.lower() == ".gif" else _webp
-            write_bytes(out, encode(list(counted()), fps))
+            write_bytes(out, (_gif if out.suffix.lower() == ".gif" else _webp)(list(counted()), fps))
 
 
 def _gif(frames: list[Pixels], fps: float) -> bytes:
     """One palette for all frames and no dithering, which would flicker."""
     if frames[0].shape[2] == 1:  # 256 greys are exact
         pictures = [Image.fromarray(frame[..., 0]) for frame in frames]
-    else:
-        palette = _palette(frames)
+    else:  # 256 colours by median cut of evenly chosen pixels, refined by k-means
+        every = max(1, sum(frame.size // 3 for frame in frames) // _PALETTE_PIXELS)
+        chosen = np.concatenate([frame.reshape(-1, 3)[i % every :: every] for i, frame in enumerate(frames)])
+        palette = Image.fromarray(chosen[None]).quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1)
         pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     return _save(pictures, "GIF", duration=_durations(len(frames), fps, 10), optimize=False, disposal=1)
-
-
-def _palette(frames: list[Pixels]) -> Image.Image:
-    """256 colours by median cut of evenly chosen pixels, refined by k-means."""
-    total = sum(frame.size // 3 for frame in frames)
-    every = max(1, total // _PALETTE_PIXELS)
-    chosen = np.concatenate([frame.reshape(-1, 3)[i % every :: every] for i, frame in enumerate(frames)])
-    return Image.fromarray(chosen[None]).quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1)
 
 
 def _webp(frames: list[Pixels], fps: float) -> bytes:
@@ -135,11 +120,7 @@ def _save(pictures: list[Image.Image], format: str, **options: Any) -> bytes:
 
 
 def find_ffmpeg() -> str:
-    """The path of imageio-ffmpeg's program, or of the system's.
-
-    Raises:
-        SettingsError: neither is installed.
-    """
+    """The path of imageio-ffmpeg's program, or of the system's; raises SettingsError if neither is installed."""
     with contextlib.suppress(ImportError, RuntimeError):
         import imageio_ffmpeg
 
@@ -153,7 +134,6 @@ def find_ffmpeg() -> str:
 
 def _write_mp4(out: Path, frames: Iterator[Pixels], fps: float) -> None:
     """H.264 at constant quality, 4:2:0, which every player supports."""
-    ffmpeg = find_ffmpeg()
     first = next(frames)
     height, width, _ = _even_rgb(first).shape
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "pipe:0"]
@@ -161,35 +141,19 @@ def _write_mp4(out: Path, frames: Iterator[Pixels], fps: float) -> None:
     # Bit-exact: the file contains no encoder version and no time.
     exact = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart"]
     options = ["-nostdin", "-y", "-loglevel", "error", *source, *codec, *exact, "-f", "mp4"]
-    with atomic_path(out) as partial:
-        _run_ffmpeg([ffmpeg, *options, f"file:{partial}"], itertools.chain([first], frames))
-        fsync(partial)
-    fsync(out.parent)
-
-
-def _run_ffmpeg(command: list[str], frames: Iterator[Pixels]) -> None:
-    with tempfile.TemporaryFile() as errors:
+    with atomic_path(out) as partial, tempfile.TemporaryFile() as errors:
+        command = [find_ffmpeg(), *options, f"file:{partial}"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
-        try:
-            with contextlib.suppress(BrokenPipeError):  # the exit code says more
-                for frame in frames:
-                    if process.stdin:
-                        process.stdin.write(_even_rgb(frame).tobytes())
-                if process.stdin:
-                    process.stdin.close()
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            if process.stdin:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
-            process.wait()
-        if code:
+        with contextlib.suppress(BrokenPipeError), process:  # the exit code says more
+            for frame in itertools.chain([first], frames):
+                cast(IO[bytes], process.stdin).write(_even_rgb(frame).tobytes())
+        if process.returncode:
             errors.seek(0)
             lines = errors.read(10_000).decode(errors="replace").strip().splitlines()
-            raise FaceganError(f"ffmpeg failed with exit code {code}: {lines[-1] if lines else 'no message'}")
+            why = lines[-1] if lines else "no message"
+            raise FaceganError(f"ffmpeg failed with exit code {process.returncode}: {why}")
+        fsync(partial)
+    fsync(out.parent)
 
 
 def _even_rgb(frame: Pixels) -> Pixels:

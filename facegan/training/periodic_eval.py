@@ -28,7 +28,7 @@ class ReferenceMetric(Protocol):
         """
         ...
 
-    def floor(self) -> Mapping[str, float]:
+    def real_vs_real(self) -> Mapping[str, float]:
         """The metrics of real images against other real images."""
         ...
 
@@ -51,7 +51,7 @@ class PeriodicEval:
             return None
         protocol = dict(self.measure.protocol())
         before = [row["protocol"] for row in rows if "protocol" in row]
-        return None if before[-1:] == [protocol] else {"protocol": protocol, "floor": dict(self.measure.floor())}
+        return None if before[-1:] == [protocol] else {"protocol": protocol, "floor": dict(self.measure.real_vs_real())}
 
     def evaluate(
         self, generator: Generator, images: int, best: Best | None

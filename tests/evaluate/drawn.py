@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cache
 
 import cv2
 import numpy as np
@@ -10,12 +10,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from facegan.config import TrainConfig
 from facegan.demo import draw_portrait
-from facegan.nets import NetSpec, load_generator, make_generator
-from facegan.recipes.recipe import read_recipe
-from facegan.training import sample_images, train
-from tests.tensor_faces import TensorFaces
+from facegan.nets import NetSpec, make_generator
 
 SIDE = 140  # px of a portrait: the face and a little hair, as prep cuts it
 CENTRE = (125, 89)
@@ -23,10 +19,14 @@ CENTRE = (125, 89)
 
 def drawn_faces(count: int, size: int = 64, first: int = 0) -> Tensor:
     """uint8 (count, 3, size, size): portraits ``first`` and on, each another person."""
-    top, left = (middle - SIDE // 2 for middle in CENTRE)
-    numbers = range(first, first + count)
-    cut = [draw_portrait(0, number).pixels[top : top + SIDE, left : left + SIDE] for number in numbers]
+    cut = [drawn_face(number) for number in range(first, first + count)]
     return to_tensor([cv2.resize(each, (size, size), interpolation=cv2.INTER_AREA) for each in cut])
+
+
+@cache
+def drawn_face(number: int) -> np.ndarray:
+    top, left = (middle - SIDE // 2 for middle in CENTRE)
+    return draw_portrait(0, number).pixels[top : top + SIDE, left : left + SIDE].copy()
 
 
 def learnt(faces: Tensor, count: int, components: int = 24, seed: int = 0) -> Tensor:
@@ -37,15 +37,6 @@ def learnt(faces: Tensor, count: int, components: int = 24, seed: int = 0) -> Te
     latents = np.random.default_rng(seed).standard_normal((count, components)) / np.sqrt(len(faces))
     pixels = mean + latents * scales[:components] @ directions[:components]
     return torch.from_numpy(pixels.clip(0, 255).round().astype(np.uint8)).view(count, *faces.shape[1:])
-
-
-def trained(faces: Tensor, run: Path, count: int, steps: int) -> Tensor:
-    """Samples of a small DCGAN after this many steps of the recipe ``smoke``."""
-    images = 16 * steps
-    changes = {"images": images, "save_every": images, "sample_every": images, "log_every": images, "precision": "fp32"}
-    config = TrainConfig.of({**read_recipe("smoke").train().model_dump(), **changes})
-    train(config, TensorFaces(faces, "drawn faces"), run, device="cpu")
-    return sample_images(load_generator(run), count, 0)
 
 
 @torch.inference_mode()

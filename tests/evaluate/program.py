@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from facegan.stream import FaceShards
-from tests.recipes.program import Ended, facegan
+from tests.recipes.program import facegan
 
 
 def evaluated(*arguments: object) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def evaluated(*arguments: object) -> dict[str, Any]:
 
 def refused(*arguments: object) -> tuple[int, str]:
     """Exit code, and the error message without the notes before it."""
-    ended: Ended = facegan("eval", *arguments, "--device", "cpu")
+    ended = facegan("eval", *arguments, "--device", "cpu")
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
     return ended.code, ended.stderr[ended.stderr.index("error: ") :]
@@ -39,11 +39,10 @@ def fidelity(samples: Path, real: Path, network: str, weights: Path, *options: s
     return json.loads(done.stdout)
 
 
-def write_faces(folder: Path, shards: Path, split: str, first: int = 0, count: int | None = None) -> Path:
+def write_faces(folder: Path, shards: Path, split: str, count: int | None = None) -> Path:
     """Faces of a dataset as single PNGs."""
     faces = FaceShards(shards, split, cache="off")
-    last = len(faces) if count is None else first + count
-    return write_images(folder, np.stack([faces[i][0] for i in range(first, last)]))
+    return write_images(folder, np.stack([faces[i][0] for i in range(count or len(faces))]))
 
 
 def write_images(folder: Path, images: np.ndarray) -> Path:

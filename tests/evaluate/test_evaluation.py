@@ -5,31 +5,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from facegan.config import PrepConfig, metric_of
-from facegan.evaluate import project, sliced_wasserstein
+from facegan.evaluate.swd import project, sliced_wasserstein
 from facegan.nets import load_generator
 from facegan.prep.prepare import prepare
 from facegan.stream import FaceShards
 from facegan.training import sample_images
-from tests.cli.run import facegan as program
 from tests.evaluate.program import evaluated, refused, write_faces, write_images
 from tests.recipes.program import facegan
 
 LIGHT = "swd,frechet_random,density,coverage,ms_ssim,copied"
 
 
-def test_run_by_the_real_program(faces: Path, run: Path, tmp_path: Path) -> None:
+def test_run_gets_table_files_and_protocol(faces: Path, run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     half_written = copy / ".state.json.1.partial"  # by a training in progress
     half_written.write_text("")
-    done = program("eval", copy, "--shards", faces, "--n", 12, "--metrics", LIGHT, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
+    done = facegan("eval", copy, "--shards", faces, "--n", 12, "--metrics", LIGHT, "--device", "cpu")
+    assert done.code == 0, done.stderr
     found = json.loads((copy / "eval.json").read_text())
     assert found["measured"]["kind"] == "run"
     assert (found["measured"]["path"], found["measured"]["images_trained"]) == (str(copy), 16)
@@ -37,19 +38,16 @@ def test_run_by_the_real_program(faces: Path, run: Path, tmp_path: Path) -> None
     assert (protocol["samples"], protocol["faces"], protocol["floor_faces"]) == (12, 12, [10, 10])
     assert (protocol["split"], protocol["training_split"], protocol["training_faces"]) == ("test", "train", 31)
     assert (protocol["crop"], protocol["size"], protocol["seed"]) == ("center178", 32, 0)
-    assert (
-        {metric_of(name) for name in found["metrics"]}
-        == {*LIGHT.split(",")}
-        == {metric_of(name) for name in found["floors"]}
-    )
+    for part in ("metrics", "floors"):
+        assert {metric_of(name) for name in found[part]} == {*LIGHT.split(",")}
     assert found["absent"] == {}
     assert found["neighbours"] == str(copy / "neighbours.png")
-    picture = cv2.imread(found["neighbours"])
-    assert picture is not None
-    assert picture.shape[0] > 12 * 32
-    first, *_ = done.stdout.splitlines()
-    assert first.split()[:3] == ["metric", "value", "better"]
-    assert f"{found['metrics']['swd']:.4g}" in done.stdout
+    with Image.open(found["neighbours"]) as picture:
+        assert picture.height > 12 * 32
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
+    assert rows["metric"][:3] == ["metric", "value", "better"]
+    assert (rows["swd"][1:3], rows["swd"][5]) == ([f"{found['metrics']['swd']:.4g}", "less"], "×")
+    assert rows["ms_ssim"][2:4] == ["as", "real"]
     assert "Real faces: the split test" in done.stderr
     assert half_written.exists()
     # Its files do not change the run.
@@ -57,21 +55,16 @@ def test_run_by_the_real_program(faces: Path, run: Path, tmp_path: Path) -> None
 
 
 def test_swd_of_seeded_samples_and_faces(faces: Path, run: Path) -> None:
-    found = evaluated(run, "--shards", faces, "--n", 10, "--seed", 3, "--metrics", "swd", "--dry-run")
+    asked = ("--shards", faces, "--n", 10, "--seed", 3, "--metrics", "swd")
+    found = evaluated(run, *asked, "--dry-run")
     assert (found["split"], found["samples"], found["faces"], found["metrics"]) == ("test", 10, 10, ["swd"])
     assert not (run / "eval.json").exists()
-    generator = run / "generator.safetensors"
-    found = evaluated(generator, "--shards", faces, "--n", 10, "--seed", 3, "--metrics", "swd")
-    batches = FaceShards(faces, "test", cache="off").batches(20, seed=3)
-    real = next(batches)
-    batches.close()
-    samples = sample_images(load_generator(run), 10, 3)
-    assert {name: found["metrics"][name] for name in ("swd", "swd_32", "swd_16")} == pytest.approx(
-        sliced_wasserstein(project(samples, 3), project(real[:10].contiguous(), 3))
-    )
-    assert found["floors"]["swd"] == pytest.approx(
-        sliced_wasserstein(project(real[:10].contiguous(), 3), project(real[10:].contiguous(), 3))["swd"]
-    )
+    found = evaluated(run / "generator.safetensors", *asked)
+    with closing(FaceShards(faces, "test", cache="off").batches(20, seed=3)) as batches:
+        real, other = (project(part.contiguous(), 3) for part in next(batches).chunk(2))
+    samples = project(sample_images(load_generator(run), 10, 3), 3)
+    assert found["metrics"] == pytest.approx(sliced_wasserstein(samples, real))
+    assert found["floors"] == pytest.approx(sliced_wasserstein(real, other))
     assert (found["measured"]["kind"], "neighbours" in found) == ("generator", False)
 
 
@@ -86,28 +79,17 @@ def test_checkpoint_and_split(faces: Path, run: Path, tmp_path: Path) -> None:
     assert trained["floors"] == {}  # training faces are copies of themselves
 
 
-def test_dataset_without_test_split_uses_train(dataset: Path, tmp_path: Path) -> None:
-    folder = write_faces(tmp_path / "images", dataset, "train", count=8)
-    ended = facegan("eval", folder, "--shards", dataset, "--metrics", "swd", "--n", 8)
-    assert ended.code == 0
-    assert "Real faces: the split train (the dataset has no split test)" in ended.stderr
-
-
 def test_real_features_are_cached(faces: Path, run: Path, portraits: Path, tmp_path: Path) -> None:
     shards = Path(shutil.copytree(faces, tmp_path / "out"))
     asked = ("eval", run, "--shards", shards, "--n", 9, "--metrics", "swd,frechet_random", "--out", tmp_path / "a")
     first, again = facegan(*asked, "--json"), facegan(*asked, "--json")
-    assert "From the cache" not in first.stderr
-    assert (
-        "From the cache of real faces: patches, patches-real-vs-real, random-net, random-net-real-vs-real."
-        in again.stderr
-    )
+    cached = "patches, patches-real-vs-real, random-net, random-net-real-vs-real."
+    assert f"From the cache of real faces: {cached}" in again.stderr
     results = [json.loads(ended.stdout) for ended in (first, again)]
-    assert results[0]["metrics"] == results[1]["metrics"]
-    assert results[0]["floors"] == results[1]["floors"]
+    for part in ("metrics", "floors"):
+        assert results[0][part] == results[1][part]
     shutil.rmtree(shards)
-    config = PrepConfig(size=32, crop="squash", detector="none", split="0.5,0.1,0.4")
-    prepare(portraits, shards, config, workers=0)
+    prepare(portraits, shards, PrepConfig(size=32, crop="squash", detector="none", split="0.5,0.1,0.4"), workers=0)
     changed = facegan(*asked, "--json")
     assert "From the cache" not in changed.stderr
     assert json.loads(changed.stdout)["floors"] != results[0]["floors"]
@@ -124,13 +106,15 @@ def test_real_features_are_cached(faces: Path, run: Path, portraits: Path, tmp_p
 
 
 def test_detector_finds_faces_in_a_folder(dataset: Path, models: Path, tmp_path: Path) -> None:
-    folder = write_faces(tmp_path / "real", dataset, "train", count=10)
-    found = evaluated(folder, "--shards", dataset, "--metrics", "one_face,keypoints", "--set", "eval.neighbours=0")
+    """The dataset has no split test."""
+    asked = ("--shards", dataset, "--metrics", "one_face,keypoints", "--set", "eval.neighbours=0")
+    found = evaluated(write_faces(tmp_path / "real", dataset, "train", count=10), *asked)
     assert found["metrics"]["one_face"] >= 0.8
     assert found["floors"]["one_face"] >= 0.8
     assert found["protocol"]["detector"]["model"] == "short"
+    assert found["protocol"]["split"] == "train"
     noise = write_images(tmp_path / "noise", np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8))
-    found = evaluated(noise, "--shards", dataset, "--metrics", "one_face,keypoints", "--set", "eval.neighbours=0")
+    found = evaluated(noise, *asked)
     assert found["metrics"]["one_face"] == 0
     assert found["absent"] == {"keypoints": "a face was found in too few of the images"}
 
@@ -172,7 +156,7 @@ def test_recipe_options_and_set_are_merged(faces: Path, run: Path, tmp_path: Pat
     )
 
 
-def test_wrong_targets_are_errors(faces: Path, run: Path, tmp_path: Path) -> None:
+def test_wrong_targets_are_errors(faces: Path, dataset: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun/run.json").write_text("{}")
@@ -188,30 +172,15 @@ def test_wrong_targets_are_errors(faces: Path, run: Path, tmp_path: Path) -> Non
         ((other,), 1, "000000.png has 48×48 pixels, and the real faces have 32×32"),
         ((mixed,), 1, "000001.png has 40×32 pixels, and the real faces have 32×32"),
         ((broken,), 1, "000001.png cannot be read as an image: truncated. Remove it from the folder."),
-        ((run, "--metrics", "swd,fdi"), 2, "there is no metric 'fdi'. Choose auto, fid, kid"),
         ((run, "--split", "tset"), 2, "--split tset is not available. Choose auto, train, val or test."),
         ((run, "--metrics", "swd", "--out", "/proc/none"), 1, "/proc/none"),
+        ((run, "--shards", tmp_path / "a.tar"), 2, "facegan eval needs a dataset that facegan prep wrote."),
+        ((run, "--n", 10**12), 2, "--n 1,000,000,000,000 needs"),
+        ((run, "--shards", dataset), 2, "draws 32×32 in 3 channels, but the real faces are 64×64 in 3."),
     ]
     for arguments, expected, words in cases:
-        code, said = refused(*arguments, "--shards", faces, "--n", 4)
+        code, said = refused("--shards", faces, "--n", 4, *arguments)
         assert (code, words in said) == (expected, True), said
         assert said.count("\n") <= 3
     code, said = refused(run)
     assert (code, "facegan eval needs real faces" in said) == (2, True)
-    code, said = refused(run, "--shards", tmp_path / "a.tar")
-    assert (code, "facegan eval needs a dataset that facegan prep wrote." in said) == (2, True)
-    code, said = refused(run, "--shards", faces, "--n", 10**12)
-    assert (code, "--n 1,000,000,000,000 needs" in said) == (2, True), said
-
-
-def test_generator_of_another_size_is_refused(dataset: Path, run: Path) -> None:
-    code, said = refused(run / "generator.safetensors", "--shards", dataset, "--metrics", "swd", "--n", 4)
-    assert code == 2
-    assert "draws 32×32 in 3 channels, but the real faces are 64×64 in 3." in said
-
-
-def test_table_shows_which_way_is_better(faces: Path, run: Path, tmp_path: Path) -> None:
-    ended = facegan("eval", run, "--shards", faces, "--n", 8, "--metrics", "swd,ms_ssim", "--out", tmp_path / "out")
-    rows = {line.split()[0]: line.split() for line in ended.stdout.splitlines()[1:-1]}
-    assert (rows["swd"][2], rows["swd"][5]) == ("less", "×")
-    assert rows["ms_ssim"][2:4] == ["as", "real"]

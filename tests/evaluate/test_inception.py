@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from facegan.console import Console
 from facegan.errors import ModelError
-from facegan.evaluate.pretrained import Inception, PretrainedWeights, find_weights, read_weights
+from facegan.evaluate.pretrained import find_weights, load_inception
 from facegan.manifests import network_weights
-from tests.evaluate.bomb import Bomb
 from tests.evaluate.program import evaluated, fidelity, refused, write_faces
 
 ALL = "fid,kid,inception_score,precision,recall"
@@ -43,49 +42,18 @@ def test_metrics_equal_torch_fidelitys_program(faces: Path, random_weights: Path
     assert "random.safetensors is not the published Inception v3" in warned
 
 
-@pytest.mark.slow
-def test_small_split_limits_kid_subsets(faces: Path, random_weights: Path, tmp_path: Path) -> None:
-    """Without the slow covariance."""
-    samples = write_faces(tmp_path / "samples", faces, "train", count=10)
-    asked = (samples, "--shards", faces, "--split", "val", "--metrics", "kid,precision,recall", *NO_PICTURE)
-    found = evaluated(*asked, "--inception-weights", random_weights)
-    assert {*found["metrics"]} == {"kid", "kid_std", "precision", "recall"}
-    assert found["protocol"]["kid"]["subset_size"] == 9
-    assert {*found["floors"]} == {"kid", "precision", "recall"}
-
-
-def test_pickles_are_not_loaded(tmp_path: Path) -> None:
-    """Unless they are the published file; even then no code in one runs, and no error tells how to run it."""
-    bomb, path = Bomb(tmp_path / "went off"), tmp_path / "weights.pth"
-    torch.save({"weight": bomb}, path)
-    saved = path.read_bytes()
-    for data in (saved, pickle.dumps({"weight": bomb}), pickle.dumps({"x": Path}), b"", b"nonsense", saved[:-100]):
-        path.write_bytes(data)
-        with pytest.raises(ModelError, match=r"No other pickled file is loaded"):
-            find_weights("inception", path)
-        with pytest.raises(ModelError, match=r"weights\.pth contains") as error:
-            read_weights(PretrainedWeights(path, "", published=True))
-        assert "weights_only" not in str(error.value)
-    assert not (tmp_path / "went off").exists()
-    for values in ([torch.zeros(3)], {1: torch.zeros(2)}):
-        torch.save(values, path)
-        with pytest.raises(ModelError, match="does not contain tensors by name"):
-            read_weights(PretrainedWeights(path, "", published=True))
-
-
-def test_harmless_pickles_are_refused_without_the_published_checksum(tmp_path: Path) -> None:
-    path = tmp_path / "other.pth"
+def test_only_tensors_of_the_network_are_loaded(tmp_path: Path) -> None:
+    """A pickled file is refused by its checksum before it is read, whatever it contains."""
+    path, other = tmp_path / "other.pth", tmp_path / "other.safetensors"
     torch.save({"weight": torch.ones(3)}, path)
-    with pytest.raises(ModelError, match=r"SHA-256 is [0-9a-f]{64}\.\nNo other pickled file"):
+    with pytest.raises(ModelError, match=r"SHA-256 is [0-9a-f]{64}, and it must be .*\nNo other pickled file"):
         find_weights("inception", path)
-    assert torch.equal(read_weights(PretrainedWeights(path, "", published=True))["weight"], torch.ones(3))
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "other.safetensors"
-    save_file({"weight": torch.zeros(3)}, path)
+    save_file({"weight": torch.zeros(3)}, other)
     with pytest.raises(ModelError, match="weights of another network than inception-v3-compat"):
-        Inception(find_weights("inception", path))
+        load_inception(find_weights("inception", other), torch.device("cpu"), Console(quiet=True))
+    other.write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="contains no readable weights"):
+        load_inception(find_weights("inception", other), torch.device("cpu"), Console(quiet=True))
 
 
 def test_named_weights_must_be_usable(faces: Path, run: Path, tmp_path: Path, no_network: None) -> None:

@@ -8,9 +8,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from facegan.errors import SettingsError
-from facegan.evaluate import ms_ssim_pairs
-from facegan.evaluate.ms_ssim import SIGMA, WEIGHTS, _draw, ms_ssim, scales
+from facegan.evaluate.ms_ssim import SIGMA, WEIGHTS, ms_ssim, ms_ssim_pairs, scales
 from tests.evaluate.drawn import textures
 
 
@@ -54,33 +52,13 @@ def test_similarity_falls_from_1() -> None:
     assert found == sorted(found, reverse=True)
     assert found[-1] < 0.2
 
-
-def test_negatives_have_similarity_0() -> None:
-    a = textures(2, 64)
-    assert ms_ssim(a, 255 - a).tolist() == [0, 0]
+    assert ms_ssim(a[:2], 255 - a[:2]).tolist() == [0, 0]
 
 
-def test_pairs_are_uniform_and_seeded() -> None:
-    first, second = _draw(5, 20_000, 3)
-    assert (first != second).all()
-    shares = np.bincount(5 * first + second, minlength=25).reshape(5, 5) / 20_000
-    assert np.abs(shares[~np.eye(5, dtype=bool)] * 20 - 1).max() < 0.15  # all 20 pairs as often
-    images = textures(12)
-    assert ms_ssim_pairs(images, 300, 1) == ms_ssim_pairs(images, 300, 1) != ms_ssim_pairs(images, 300, 2)
-
-
-def test_mean_over_all_pairs() -> None:
+def test_mean_over_random_pairs() -> None:
     images = textures(4)
     every = [(i, j) for i in range(4) for j in range(4) if i != j]
     known = ms_ssim(images[[i for i, _ in every]], images[[j for _, j in every]]).mean()
     assert ms_ssim_pairs(images, 4000, 0) == pytest.approx(float(known), abs=0.005)
-
-
-def test_one_repeated_image_has_similarity_1() -> None:
-    assert ms_ssim_pairs(textures(1).expand(9, -1, -1, -1), 20, 0) == pytest.approx(1, abs=1e-5)
-
-
-def test_wrong_images_are_errors() -> None:
-    for images, pairs in ((textures(1), 5), (textures(3, 10), 5), (textures(3), 0)):
-        with pytest.raises(SettingsError, match="MS-SSIM needs at least 1 pair, 2 images and 11×11 pixels"):
-            ms_ssim_pairs(images, pairs, 0)
+    assert ms_ssim_pairs(images, 30, 1) == ms_ssim_pairs(images, 30, 1) != ms_ssim_pairs(images, 30, 2)
+    assert ms_ssim_pairs(images[:1].expand(9, -1, -1, -1), 20, 0) == pytest.approx(1, abs=1e-5)

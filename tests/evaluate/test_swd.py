@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 from torch import Tensor
 
-from facegan.errors import SettingsError
-from facegan.evaluate import Projections, project, sliced_wasserstein
-from facegan.evaluate.swd import BINS, DIRECTIONS, PATCH, PATCHES, SCALE, STEP, _corners, _directions, level_sizes
+from facegan.evaluate.swd import (
+    BINS,
+    DIRECTIONS,
+    PATCH,
+    SCALE,
+    STEP,
+    _corners,
+    _directions,
+    level_sizes,
+    project,
+    sliced_wasserstein,
+)
 from tests.evaluate.drawn import textures
 
 FILTER = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[None, None] / 256
@@ -60,26 +69,26 @@ def by_sorting(a: Tensor, b: Tensor, seed: int) -> dict[str, float]:
     return {"swd": float(np.mean(list(found.values()))), **found}
 
 
-@pytest.mark.parametrize(("size", "channels"), [(32, 3), (28, 1), (64, 1)])
+@pytest.mark.parametrize(("size", "channels"), [(28, 3), (64, 1)])
 def test_values_equal_the_papers_algorithm(size: int, channels: int) -> None:
-    a, b = textures(12, size, channels, 1), textures(12, size, channels, 2, blur=1.5)
+    a, b = textures(6, size, channels, 1), textures(6, size, channels, 2, blur=1.5)
     assert sliced_wasserstein(project(a, 5), project(b, 5)) == pytest.approx(by_sorting(a, b, 5), rel=2e-3)
 
 
-def test_level_sizes() -> None:
+def test_levels_halve_down_to_14() -> None:
     levels = {size: level_sizes(size) for size in (128, 64, 32, 28)}
     assert levels == {128: (128, 64, 32, 16), 64: (64, 32, 16), 32: (32, 16), 28: (28, 14)}
-    found = sliced_wasserstein(project(textures(2, 28)), project(textures(2, 28, seed=1)))
-    assert list(found) == ["swd", "swd_28", "swd_14"]
-    assert found["swd"] == pytest.approx((found["swd_28"] + found["swd_14"]) / 2)
 
 
 def test_distance_is_deterministic_and_symmetric() -> None:
-    a, b = textures(8), textures(8, seed=1)
-    assert set(sliced_wasserstein(project(a), project(a)).values()) == {0.0}
-    assert sliced_wasserstein(project(a, 3), project(b, 3)) == sliced_wasserstein(project(a, 3), project(b, 3))
-    assert sliced_wasserstein(project(a), project(b)) == sliced_wasserstein(project(b), project(a))
-    assert distance(a, b, 3) != distance(a, b, 4)
+    a, b = textures(8, 28), textures(8, 28, seed=1)
+    ours, theirs = project(a, 3), project(b, 3)
+    assert set(sliced_wasserstein(ours, project(a, 3)).values()) == {0.0}
+    found = sliced_wasserstein(ours, theirs)
+    assert found == sliced_wasserstein(theirs, ours)
+    assert list(found) == ["swd", "swd_28", "swd_14"]
+    assert found["swd"] == pytest.approx((found["swd_28"] + found["swd_14"]) / 2)
+    assert found["swd"] != distance(a, b, 4)
 
 
 def test_patch_positions_follow_image_index() -> None:
@@ -104,39 +113,15 @@ def test_constant_images_are_far_from_others() -> None:
     assert distance(plain, textures(8)) > 5 * distance(textures(8, seed=1), textures(8))
 
 
-def sets_of(*rows: dict[int, int]) -> list[Projections]:
-    """Sets whose projections fall into the same bins in every direction."""
-    sets = []
-    for row in rows:
-        counts = np.zeros((DIRECTIONS, BINS), np.int32)
-        for position, count in row.items():
-            counts[:, position] = count
-        sets.append(Projections(sum(row.values()) // PATCHES, 3, 0, {16: counts}))
-    return sets
-
-
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, BINS - 1), st.integers(0, BINS - 1)), min_size=1, max_size=8), st.integers(1, 3)
 )
 def test_level_distance_equals_scipys(pairs: list[tuple[int, int]], times: int) -> None:
     """Also for sets of different sizes."""
-    rows: list[dict[int, int]] = [{}, {}]
-    for places in pairs:
-        for row, place, factor in zip(rows, places, (1, times), strict=True):
-            row[place] = row.get(place, 0) + PATCHES * factor
-    a, b = sets_of(*rows)
-    known = [(np.array(list(row)) * STEP, list(row.values())) for row in rows]
-    w1 = stats.wasserstein_distance(known[0][0], known[1][0], known[0][1], known[1][1])
-    assert sliced_wasserstein(a, b)["swd"] == pytest.approx(SCALE * w1, abs=1e-6)
-
-
-def test_wrong_images_are_errors() -> None:
-    with pytest.raises(SettingsError, match="not 0 images of 32×32"):
-        project(torch.zeros(0, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(SettingsError, match="at least 7×7 pixels, not 2 images of 6×6"):
-        project(torch.zeros(2, 3, 6, 6, dtype=torch.uint8))
-    with pytest.raises(SettingsError, match=r"\(32 px, 3 channels, seed 0\) and \(28 px, 3 channels, seed 0\)"):
-        sliced_wasserstein(project(textures(1)), project(textures(1, 28)))
-    with pytest.raises(SettingsError, match="1 channels, seed 7"):
-        sliced_wasserstein(project(textures(1)), project(textures(1, channels=1), 7))
+    sets = []
+    for places, factor in zip(zip(*pairs, strict=True), (1, times), strict=True):
+        row = factor * np.bincount(places, minlength=BINS).astype(np.int32)
+        sets.append({16: np.broadcast_to(row, (DIRECTIONS, BINS))})  # the same in every direction
+    w1 = stats.wasserstein_distance(*(np.array(places) * STEP for places in zip(*pairs, strict=True)))
+    assert sliced_wasserstein(*sets)["swd"] == pytest.approx(SCALE * w1, abs=1e-6)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.evaluate import project, sliced_wasserstein
+from facegan.evaluate.swd import project, sliced_wasserstein
 from facegan.nets import load_generator
 from facegan.prep.prepare import prepare
 from facegan.stream import FaceShards

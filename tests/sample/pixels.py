@@ -1,4 +1,4 @@
-"""Images as arrays: drawn by hand, or read from files."""
+"""Requests, and images as arrays: drawn by hand, or read from files."""
 
 from pathlib import Path
 
@@ -6,8 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from facegan.config import SampleConfig
 from facegan.nets import load_generator
+from facegan.sample import SampleRequest
 from facegan.sample.generate import to_uint8
+
+
+def request(run: Path, **settings: object) -> SampleRequest:
+    return SampleRequest(run, SampleConfig.of(settings), "cpu")
 
 
 def images_of(run: Path, latents: torch.Tensor) -> np.ndarray:

@@ -71,7 +71,7 @@ def measures(folder: Path) -> dict[str, Any]:
             calls.append("protocol")
             return {"what": "how grey they are"}
 
-        def floor(self) -> dict[str, float]:
+        def real_vs_real(self) -> dict[str, float]:
             calls.append("floor")
             return {"grey": 0.0}
 
