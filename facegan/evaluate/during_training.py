@@ -33,7 +33,7 @@ def training_measure(
 
 
 class DistanceToFaces:
-    """A `facegan.training.periodic_eval.ReferenceMetric`.
+    """A `facegan.training.run_state.ReferenceMetric`.
 
     It compares the samples of the seed's latents with the first faces of the stream's order by the seed, and uses no
     random number of the training. Faces are read on first use: only the main process measures.

@@ -20,13 +20,10 @@ _SHIFT, _HOLE = 1 / 8, 1 / 2  # of the side
 
 
 def augment(images: Tensor, kinds: Sequence[str], random: Tensor) -> Tensor:
-    """DiffAugment.
+    """DiffAugment of float images in [−1, 1]; colours may leave it, as in the authors' code.
 
-    Args:
-        images: float (N, C, H, W) in [−1, 1]; colours may leave it, as in the authors' code.
-        kinds: of ``color``, ``translation``, ``cutout``; applied in this order.
-        random: float (N, 7) in [0, 1): brightness, saturation, contrast, shift down, shift right, the hole's row and
-            column.
+    ``kinds`` (``color``, ``translation``, ``cutout``) are applied in this order. ``random``: float (N, 7) in [0, 1):
+    brightness, saturation, contrast, shift down, shift right, the hole's row and column.
     """
     images = images.float()
     if "color" in kinds:
@@ -55,27 +52,25 @@ def _color(images: Tensor, random: Tensor) -> Tensor:
 
 def _translation(images: Tensor, random: Tensor) -> Tensor:
     """By up to an eighth of the side in whole pixels; pixels from outside are 0."""
-    height, width = images.shape[2:]
-    down = _whole(random[:, 0], 2 * _pixels(height, _SHIFT) + 1) - _pixels(height, _SHIFT)
-    right = _whole(random[:, 1], 2 * _pixels(width, _SHIFT) + 1) - _pixels(width, _SHIFT)
-    # Zeros around the image: indices outside it are clamped to them.
-    rows = (_counting(height, images) - down[:, None]).clamp(-1, height) + 1
-    columns = (_counting(width, images) - right[:, None]).clamp(-1, width) + 1
+    shifted = []
+    for axis, side in enumerate(images.shape[2:]):
+        most = _pixels(side, _SHIFT)
+        shift = _whole(random[:, axis], 2 * most + 1) - most
+        # Zeros around the image: indices outside it are clamped to them.
+        shifted.append((_counting(side, images) - shift[:, None]).clamp(-1, side) + 1)
     padded = functional.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)
     number = _counting(len(images), images)[:, None, None]
-    return padded[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return padded[number, shifted[0][:, :, None], shifted[1][:, None, :]].permute(0, 3, 1, 2)
 
 
 def _cutout(images: Tensor, random: Tensor) -> Tensor:
     """A square of half the side becomes 0, its centre anywhere in the image."""
-    inside = [
-        (_counting(side, images) - _whole(random[:, axis], side + 1 - hole % 2)[:, None] + hole // 2)
-        for axis, side in enumerate(images.shape[2:])
-        for hole in [_pixels(side, _HOLE)]
-    ]
-    in_hole = [(at >= 0) & (at < _pixels(side, _HOLE)) for at, side in zip(inside, images.shape[2:], strict=True)]
-    hole = in_hole[0][:, None, :, None] & in_hole[1][:, None, None, :]
-    return images.masked_fill(hole, 0)
+    inside = []
+    for axis, side in enumerate(images.shape[2:]):
+        hole = _pixels(side, _HOLE)
+        at = _counting(side, images) - _whole(random[:, axis], side + 1 - hole % 2)[:, None] + hole // 2
+        inside.append((at >= 0) & (at < hole))
+    return images.masked_fill(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0)
 
 
 def _pixels(side: int, share: float) -> int:

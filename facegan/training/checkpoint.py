@@ -11,12 +11,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from annotated_types import Predicate
+from pydantic import ConfigDict, Field, create_model
 from safetensors.torch import save
 from torch import Tensor
 
@@ -35,7 +37,7 @@ from facegan.files import (
 )
 from facegan.nets import Generator, save_generator
 from facegan.nets.weights import FILE_NAME, is_spec, plain_tensors
-from facegan.run_dir import STATE
+from facegan.run_dir import CHECKPOINTS, STATE, checkpoint_folders
 
 FORMAT = 2
 TENSORS = "state.safetensors"
@@ -46,76 +48,39 @@ class Damaged(Exception):
     """Why a checkpoint cannot be used."""
 
 
-def _valid_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    if not is_spec(spec):
-        raise ValueError("not a spec of nets")
-    return spec
-
-
 _Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Flag = Annotated[bool, Field(strict=True)]
+_Best = create_model("best", __config__=ConfigDict(extra="forbid"), metric=str, value=_Number, images=_Count)
+_File = create_model("file", bytes=_Count, sha256=str)
+_EarlierAt = tuple[Annotated[int, Field(strict=True, ge=-1, lt=2**62)], Annotated[int, Field(strict=True)]]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _File(_Part):
-    bytes: _Count
-    sha256: str
-
-
-class _Files(_Part):
-    tensors: _File = Field(alias=TENSORS)
-    generator: _File = Field(alias=FILE_NAME)
-
-
-class _Counts(_Part):
-    d: _Count
-    g: _Count
-    gp: _Count
-
-
-class _Scalers(_Part):
-    generator: dict[str, _Number]
-    discriminator: dict[str, _Number]
-
-
-class _Health(_Part):
-    real_diversity: _Number
-    stretch: list[tuple[_Number, _Number]]
-    lasting: list[str]
-    was_diverse: _Flag
-    earlier_at: tuple[Annotated[int, Field(strict=True, ge=-1, lt=2**62)], Annotated[int, Field(strict=True)]]
-
-
-class _Best(_Part):
-    model_config = ConfigDict(extra="forbid")
-
-    metric: str
-    value: _Number
-    images: _Count
-
-
-class _State(_Part):
-    """The entries of state.json that are read again."""
-
-    images: _Count
-    rounds: _Count
-    counts: _Counts
-    lr_scale: _Number
-    scaler: _Scalers
-    spec: Annotated[dict[str, Any], AfterValidator(_valid_spec)]
-    stream: dict[str, Any]
-    health: _Health
-    rolled_back: dict[str, Any] | None
-    best: _Best | None
-    seconds: _Number
-    logged_at: tuple[_Count, _Number]
-    log: dict[str, _Count]
-    scheduled: _Flag
-    files: _Files
+# The entries of state.json that are read again.
+_State = create_model(
+    STATE,
+    images=_Count,
+    rounds=_Count,
+    counts=create_model("counts", d=_Count, g=_Count, gp=_Count),
+    lr_scale=_Number,
+    scaler=create_model("scaler", generator=dict[str, _Number], discriminator=dict[str, _Number]),
+    spec=Annotated[dict[str, Any], Predicate(is_spec)],
+    stream=dict[str, Any],
+    health=create_model(
+        "health",
+        real_diversity=_Number,
+        stretch=list[tuple[_Number, _Number]],
+        lasting=list[str],
+        was_diverse=_Flag,
+        earlier_at=_EarlierAt,
+    ),
+    rolled_back=dict[str, Any] | None,
+    best=_Best | None,  # pyright: ignore[reportArgumentType] - as seen at run time
+    seconds=_Number,
+    logged_at=tuple[_Count, _Number],
+    log=dict[str, _Count],
+    scheduled=_Flag,
+    files=create_model("files", tensors=(_File, Field(alias=TENSORS)), generator=(_File, Field(alias=FILE_NAME))),
+)
 
 
 @dataclass(frozen=True)
@@ -135,39 +100,58 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointManager:
-    """``checkpoints/`` of a run: which checkpoint to resume from, to roll back to, and to keep."""
+    """The checkpoints of a run: which one to resume from, to roll back to, and to keep."""
 
-    folder: Path
+    run: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.run / CHECKPOINTS
 
     def path(self, images: int) -> Path:
         return self.folder / f"{images:09d}"
 
     def paths(self) -> list[Path]:
         """Folders of checkpoints, newest first."""
-        folders = [path for path in self.folder.glob("*") if path.name.isdecimal() and path.is_dir()]
-        return sorted(folders, key=lambda path: int(path.name), reverse=True)
+        return checkpoint_folders(self.run)
 
     def save(self, images: int, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
-        """Raises DiskError if it cannot be written; earlier checkpoints are unchanged."""
+        """Writes under a temporary name, flushes, renames. After a DiskError nothing of it is left."""
         remove_partials(make_folder(self.folder))
-        write_checkpoint(self.path(images), tensors, {"images": images, **state}, generator)
+        data = save(plain_tensors(tensors))
+        path = self.path(images)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+        with disk_errors(self.folder, need_bytes=len(data)):
+            try:
+                temporary.mkdir()
+                write_bytes(temporary / TENSORS, data)
+                save_generator(temporary / FILE_NAME, generator)
+                files = {TENSORS: _facts(data), FILE_NAME: _facts((temporary / FILE_NAME).read_bytes())}
+                about = {"format": FORMAT, "images": images, **state, "files": files}
+                write_json(temporary / STATE, {**about, "sha256": _checksum(about)})
+                replace_folder(temporary, path)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            fsync(self.folder)
 
     def prune(self, keep: int, milestones: Collection[int]) -> None:
         """Deletes all but the newest, the ``keep`` newest scheduled ones, and those at ``milestones``."""
         paths = self.paths()
         scheduled = [path for path in paths if _is_scheduled(path)]
         kept = {*paths[:1], *scheduled[:keep], *(self.path(images) for images in milestones)}
+        self._delete(path for path in paths if path not in kept)
+
+    def delete_after(self, images: int) -> None:
+        self._delete(path for path in self.paths() if int(path.name) > images)
+
+    def _delete(self, paths: Iterator[Path]) -> None:
         with disk_errors(self.folder):
             for path in paths:
-                if path not in kept:
-                    shutil.rmtree(path)
+                shutil.rmtree(path)
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
-        """The newest undamaged checkpoint. Damaged ones after it are renamed to ``*.damaged`` with a warning.
-
-        Raises:
-            CheckpointError: all checkpoints are damaged, or one has an unknown format.
-        """
+        """The newest undamaged checkpoint. Damaged ones after it are renamed to ``*.damaged`` with a warning."""
         self._finish_replacing()
         damaged: dict[Path, Damaged] = {}
         for path in self.paths():
@@ -193,19 +177,12 @@ class CheckpointManager:
 
     def latest_scheduled(self) -> Checkpoint | None:
         """The one to roll back to: it must not depend on when somebody pressed Ctrl-C."""
-        for path in self.paths():
+        for path in filter(_is_scheduled, self.paths()):
             try:
-                if _is_scheduled(path):
-                    return read_checkpoint(path)
+                return read_checkpoint(path)
             except Damaged:
                 continue
         return None
-
-    def delete_after(self, images: int) -> None:
-        with disk_errors(self.folder):
-            for path in self.paths():
-                if int(path.name) > images:
-                    shutil.rmtree(path)
 
     def _finish_replacing(self) -> None:
         """After a process that was killed between the two renames of `replace_folder`."""
@@ -215,30 +192,7 @@ class CheckpointManager:
                 if path.exists():
                     shutil.rmtree(old)
                 else:
-                    replace_folder(old, path)
-
-
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
-    """Writes under a temporary name, flushes, renames; replaces a checkpoint of the same name.
-
-    Raises:
-        DiskError: it cannot be written; nothing of it is left.
-    """
-    data = save(plain_tensors(tensors))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    with disk_errors(path.parent, need_bytes=len(data)):
-        try:
-            temporary.mkdir()
-            write_bytes(temporary / TENSORS, data)
-            save_generator(temporary / FILE_NAME, generator)
-            files = {TENSORS: _facts(data), FILE_NAME: _facts((temporary / FILE_NAME).read_bytes())}
-            about = {"format": FORMAT, **state, "files": files}
-            write_json(temporary / STATE, {**about, "sha256": _checksum(about)})
-            replace_folder(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        fsync(path.parent)
+                    old.rename(path)
 
 
 def replace_folder(new: Path, path: Path) -> None:
@@ -250,54 +204,44 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """
-    Raises:
-        Damaged: a file is missing or damaged.
-        CheckpointError: it has an unknown format.
-    """
+    """Raises Damaged where a file is missing or damaged, CheckpointError for an unknown format."""
     state = _read_state(path)
-    tensors: dict[str, Tensor] = {}
+    data = {}
     for name in (TENSORS, FILE_NAME):
         facts = state["files"][name]
-        try:
-            data = (path / name).read_bytes()
-        except FileNotFoundError:
-            raise Damaged(f"{name} is missing") from None
-        except OSError as error:
-            raise Damaged(f"{name} cannot be read: {error}") from None
-        if len(data) != facts["bytes"]:
-            raise Damaged(f"{name} has {len(data):,} bytes of {facts['bytes']:,}")
-        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        with _reading(name):
+            data[name] = (path / name).read_bytes()
+        if len(data[name]) != facts["bytes"]:
+            raise Damaged(f"{name} has {len(data[name]):,} bytes of {facts['bytes']:,}")
+        if _facts(data[name]) != facts:
             raise Damaged(f"{name} has another SHA-256")
-        if name == TENSORS:
-            try:
-                tensors = parse_tensors(data, path / name)
-            except DamagedFile as error:
-                raise Damaged(f"{name} cannot be read: {error.why}") from None
-    return Checkpoint(path, state["images"], state, tensors)
+    with _reading(TENSORS):
+        return Checkpoint(path, state["images"], state, parse_tensors(data[TENSORS], path / TENSORS))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    try:
+    with _reading(STATE):
         state = read_json(path / STATE)
-    except FileNotFoundError:
-        raise Damaged(f"{STATE} is missing") from None
-    except DamagedFile as error:
-        raise Damaged(f"{STATE} cannot be read: {error.why}") from None
-    except OSError as error:
-        raise Damaged(f"{STATE} cannot be read: {error.strerror}") from None
-    if not isinstance(state, dict):
-        raise Damaged(f"{STATE} is not a checkpoint's")
-    if isinstance(state.get("format"), int) and state["format"] != FORMAT:
-        raise CheckpointError(unknown_format(path, state["format"], FORMAT))
-    if state.pop("sha256", None) != _checksum(state):
+    found = state.get("format") if isinstance(state, dict) else None
+    if isinstance(found, int) and found != FORMAT:
+        raise CheckpointError(unknown_format(path, found, FORMAT))
+    if not isinstance(state, dict) or state.pop("sha256", None) != _checksum(state):
         raise Damaged(f"{STATE} has another SHA-256")
-    try:
-        with parsing(path / STATE):
-            _State.model_validate(state)
-    except DamagedFile as error:
-        raise Damaged(f"{STATE} is invalid: {error.why}") from None
+    with _reading(STATE), parsing(path / STATE):
+        _State.model_validate(state)
     return state
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turns what reading a file raises into `Damaged`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Damaged(f"{name} is missing") from None
+    except (OSError, DamagedFile) as error:
+        why = error.why if isinstance(error, DamagedFile) else error.strerror
+        raise Damaged(f"{name} cannot be read: {why}") from None
 
 
 def unknown_format(path: Path, found: object, known: int) -> str:

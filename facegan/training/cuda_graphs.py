@@ -48,20 +48,15 @@ class CudaGraphCache:
         """Captures the variant. Returns why it cannot be captured, or ""."""
         before, stream = Snapshot(self._step, self._state()), torch.cuda.current_stream(self._step.device)
         try:
-            self._warm_up(variant)  # an error here would occur without graphs as well
+            self._stream.wait_stream(stream)
+            with torch.cuda.stream(self._stream):
+                for _ in range(_WARM_UP_STEPS):
+                    self._step(variant)  # an error here would occur without graphs as well
+            stream.wait_stream(self._stream)
             return self._capture(variant)
         finally:
             torch.cuda.set_stream(stream)  # torch stays on the other stream where a capture fails at its end
             before.restore()
-
-    def replay(self, variant: StepVariant) -> None:
-        self._graphs[variant].replay()
-
-    def close(self) -> None:
-        """Frees the graphs and their memory; NCCL waits for those that contain all-reduces."""
-        for graph in self._graphs.values():
-            graph.reset()
-        self._graphs.clear()
 
     def _capture(self, variant: StepVariant) -> str:
         graph = torch.cuda.CUDAGraph()
@@ -76,12 +71,14 @@ class CudaGraphCache:
         self._graphs[variant] = graph
         return ""
 
-    def _warm_up(self, variant: StepVariant) -> None:
-        self._stream.wait_stream(torch.cuda.current_stream(self._step.device))
-        with torch.cuda.stream(self._stream):
-            for _ in range(_WARM_UP_STEPS):
-                self._step(variant)
-        torch.cuda.current_stream(self._step.device).wait_stream(self._stream)
+    def replay(self, variant: StepVariant) -> None:
+        self._graphs[variant].replay()
+
+    def close(self) -> None:
+        """Frees the graphs and their memory; NCCL waits for those that contain all-reduces."""
+        for graph in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
 
 
 class Snapshot:

@@ -16,20 +16,18 @@ _MARKS = {
     "collapse": ("collapse", "tab:brown"),
     "no_change": ("no change", "tab:gray"),
 }
-_PANELS = (
-    (
-        "loss",
-        {
-            "loss_g": "generator",
-            "loss_d": "discriminator",
-            "gp": "gradient penalty",
-            "convergence": "measure of convergence",
-            "k": "BEGAN's k",
-        },
-    ),
-    ("discriminator's mean logit", {"d_real": "real images", "d_fake": "fake images"}),
-    ("discriminator's accuracy", {"d_accuracy": "real and fake images"}),
-)
+_LOSSES = {
+    "loss_g": "generator",
+    "loss_d": "discriminator",
+    "gp": "gradient penalty",
+    "convergence": "measure of convergence",
+    "k": "BEGAN's k",
+}
+_PANELS = {
+    "loss": _LOSSES,
+    "discriminator's mean logit": {"d_real": "real images", "d_fake": "fake images"},
+    "discriminator's accuracy": {"d_accuracy": "real and fake images"},
+}
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:
@@ -37,15 +35,21 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     # The object API: pyplot would keep figures alive and pick a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     losses, marks = [row for row in rows if "loss_g" in row], [row for row in rows if "health" in row]
     measured = [row for row in rows if "measured" in row]
+    images = [row["images"] for row in losses]
     figure = Figure(figsize=(9, 10 if measured else 8), dpi=110, layout="constrained")
     heights = (3, 3, 2, 2) if measured else (3, 3, 2)
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    for axes, (label, names) in zip(panels[: len(_PANELS)], _PANELS, strict=True):
-        _curves(axes, losses, names, label)
+    for axes, (label, names) in zip(panels, _PANELS.items(), strict=False):
+        for name, title in names.items():
+            if name in losses[-1]:
+                values = [row.get(name, math.nan) for row in losses]
+                axes.plot(images, values, label=title, linewidth=1.2, marker="." * (len(losses) < 30))
+        _finish(axes, label)
         for row in marks:
             axes.axvline(row["images"], color=_MARKS[row["health"]][1], linestyle="--", linewidth=1)
     panels[len(_PANELS) - 1].set_ylim(-0.02, 1.02)
@@ -54,7 +58,12 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     panels[-1].set_xlabel("real images shown to the discriminator")
     panels[-1].xaxis.set_major_locator(MaxNLocator(6))
     panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _name_marks(panels[0], marks)
+    kinds = [mark for kind, mark in _MARKS.items() if any(row["health"] == kind for row in marks)]
+    if kinds:  # each once, in a legend above the curves
+        lines = [Line2D([], [], color=color, linestyle="--", linewidth=1, label=name) for name, color in kinds]
+        curves = panels[0].get_legend()
+        panels[0].legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=4)
+        panels[0].add_artist(curves)
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
     # A figure is full of reference cycles: those of fifty drawings filled 50 MB before Python collected them.
@@ -63,17 +72,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     return data.getvalue()
 
 
-def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label: str) -> None:
-    images = [row["images"] for row in rows]
-    for name, title in names.items():
-        if name in rows[-1]:
-            axes.plot(
-                images,
-                [row.get(name, math.nan) for row in rows],
-                label=title,
-                linewidth=1.2,
-                marker="." * (len(rows) < 30),
-            )
+def _finish(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
     if axes.get_lines():
@@ -83,34 +82,14 @@ def _curves(axes: Axes, rows: list[dict[str, Any]], names: dict[str, str], label
 def _measurements(axes: Axes, rows: list[dict[str, Any]], floors: list[dict[str, float]]) -> None:
     """The first metric, its best value so far, and its value for real images."""
     name = next(iter(rows[-1]["measured"]))
-    values = [(row["images"], row["measured"].get(name), row["best"]) for row in rows]
-    points = [(images, value, best) for images, value, best in values if value is not None]
-    axes.plot(
-        [images for images, _, _ in points], [value for _, value, _ in points], linewidth=1.2, marker=".", label=name
-    )
-    best = [(images, value) for images, value, best in points if best][-1:]
-    for images, value in best:
-        axes.plot(images, value, linestyle="", marker="o", fillstyle="none", color="black", label="best so far")
+    rows = [row for row in rows if row["measured"].get(name) is not None]
+    values = [row["measured"][name] for row in rows]
+    axes.plot([row["images"] for row in rows], values, linewidth=1.2, marker=".", label=name)
+    for row in [row for row in rows if row["best"]][-1:]:
+        best = row["images"], row["measured"][name]
+        axes.plot(*best, linestyle="", marker="o", fillstyle="none", color="black", label="best so far")
     if floors and name in floors[-1]:
         axes.axhline(floors[-1][name], color="tab:green", linestyle=":", linewidth=1, label="real images")
-    axes.set_ylabel("measured")
-    if all(value >= 0 for _, value, _ in points):
+    if all(value >= 0 for value in values):
         axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-
-
-def _name_marks(axes: Axes, marks: list[dict[str, Any]]) -> None:
-    """Each kind once, in a legend above the curves."""
-    from matplotlib.lines import Line2D
-
-    kinds = [kind for kind in _MARKS if any(row["health"] == kind for row in marks)]
-    if not kinds:
-        return
-    lines = [Line2D([], [], color=_MARKS[kind][1], linestyle="--", linewidth=1) for kind in kinds]
-    curves = axes.get_legend()
-    axes.legend(
-        lines, [_MARKS[kind][0] for kind in kinds], loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, ncols=4
-    )
-    if curves:
-        axes.add_artist(curves)
+    _finish(axes, "measured")

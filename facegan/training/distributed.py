@@ -58,18 +58,12 @@ class World:
             dist.barrier(group=self.cpu_group)
 
     def share(self, batch: int) -> int:
-        """Images of a batch that each process computes.
-
-        Raises:
-            SettingsError: the batch is not a multiple of the number of processes.
-        """
-        if batch % self.size:
-            down, up = batch // self.size * self.size, -(-batch // self.size) * self.size
-            raise SettingsError(
-                f"--batch {batch} cannot be shared evenly by {self.size} processes. "
-                f"Choose {f'{down} or {up}' if down else up}."
-            )
-        return batch // self.size
+        """Images of a batch that each process computes. Raises SettingsError if the shares are not equal."""
+        down, rest = divmod(batch, self.size)
+        if rest:
+            choices = " or ".join(str(share * self.size) for share in (down, down + 1) if share)
+            raise SettingsError(f"--batch {batch} cannot be shared evenly by {self.size} processes. Choose {choices}.")
+        return down
 
 
 SINGLE = World()
@@ -88,9 +82,8 @@ def is_main_process() -> bool:
 def local_device(device: str) -> str:
     """Under torchrun, ``auto`` and ``cuda`` mean this process's own GPU."""
     rank = os.environ.get("LOCAL_RANK")
-    if world_size() == 1 or rank is None or device not in ("auto", "cuda") or not torch.cuda.is_available():
-        return device
-    return f"cuda:{rank}"
+    own = world_size() > 1 and rank is not None and device in ("auto", "cuda") and torch.cuda.is_available()
+    return f"cuda:{rank}" if own else device
 
 
 @contextmanager
@@ -102,21 +95,20 @@ def init_distributed(device: torch.device) -> Iterator[World]:
     if world_size() == 1:
         yield SINGLE
         return
-    on_gpu = device.type == "cuda"
-    if on_gpu:
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
         atexit.register(dist.destroy_process_group)
     cpu_group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), cpu_group)
-    except Interrupted:
-        dist.destroy_process_group(cpu_group)
-        raise
-    except BaseException:
-        # Other processes may wait for this one in an all-reduce, and destroying NCCL's group would wait for them. This
-        # process ends at once instead, and torchrun ends the others.
-        atexit.unregister(dist.destroy_process_group)
+    except BaseException as error:
+        if isinstance(error, Interrupted):
+            dist.destroy_process_group(cpu_group)
+        else:
+            # Other processes may wait for this one in an all-reduce, and destroying NCCL's group would wait for them.
+            # This process ends at once instead, and torchrun ends the others.
+            atexit.unregister(dist.destroy_process_group)
         raise
     dist.destroy_process_group(cpu_group)

@@ -21,8 +21,7 @@ from facegan.system import memory_bytes
 from facegan.training.trainer import Trainer
 
 _CPU_BATCH = 16  # large enough to predict the rate of a whole batch within a fifth
-_GRID_IMAGES, _PNG_RATIO = 64, 0.8
-_EARLY_GRIDS = 4
+_GRID_IMAGES, _EARLY_GRIDS, _PNG_RATIO = 64, 4, 0.8
 _HOUR = 3600.0
 
 
@@ -76,23 +75,16 @@ class Estimate:
         free = "images" in self.trainer.config.free_on_resume
         if self.trainer.device.type != "cpu" or self.seconds <= _HOUR or (self.done and not free):
             return ""
-        hour = self.images_per_second * _HOUR
+        hour, end = (_two_digits(images + self.images_per_second * _HOUR) for images in (0, self.done))
+        short = f"{end // 1000}k" if end % 1000 == 0 else str(end)
         again = "" if free else " --resume never"  # the schedule depends on it
-        return (
-            f"On this CPU one hour is about {_two_digits(hour):,} images: "
-            f"add --images {_short(_two_digits(self.done + hour))}{again}."
-        )
+        return f"On this CPU one hour is about {hour:,} images: add --images {short}{again}."
 
 
 def _two_digits(images: float) -> int:
     """Rounded down to two digits; 1 at least."""
     step = 10 ** max(len(str(int(images))) - 2, 0)
     return max(int(images) // step * step, 1)
-
-
-def _short(images: int) -> str:
-    """As ``--images`` takes it: 470k, 9300."""
-    return f"{images // 1000}k" if images % 1000 == 0 else str(images)
 
 
 def _images_per_second(trainer: Trainer) -> float:
@@ -105,17 +97,16 @@ def _images_per_second(trainer: Trainer) -> float:
         _step(probe)
         start = time.perf_counter()
         _step(probe)
-        seconds = time.perf_counter() - start
-        images = world.size * probe.config.step_images
+        rate = world.size * probe.config.step_images / (time.perf_counter() - start)
     del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
     _free_gpu(trainer)
-    return images / seconds
+    return rate
 
 
 def _disk_bytes(trainer: Trainer, total_images: int) -> float:
     config, size = trainer.config, trainer.spec.size
-    checkpoint = sum(tensor.nbytes for tensor in trainer.tensors().values())
-    checkpoint += sum(parameter.nbytes for parameter in trainer.ema.net.parameters())  # its generator's file
+    tensors = [*trainer.tensors().values(), *trainer.ema.net.parameters()]  # the latter in the generator's file
+    checkpoint = sum(tensor.nbytes for tensor in tensors)
     kept = min(config.keep, total_images // config.save_every + 1) + 1  # one more while it is being written
     kept += len(config.milestones) + (config.eval_every > 0)  # the best
     # Each grid is in samples/ and in TensorBoard's file.
@@ -136,25 +127,21 @@ _MEMORY_ERRORS = (
 
 @contextmanager
 def explain_out_of_memory(trainer: Trainer) -> Iterator[None]:
-    """Turns an out-of-memory error into advice: the batch size that fits, found by trying.
-
-    Raises:
-        SettingsError: the batch is too large for the device.
-    """
+    """Turns an out-of-memory error into a SettingsError that names the batch size that fits, found by trying."""
     try:
         yield
         return
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        if not _is_about_memory(error):
-            raise
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled the memory
+    except (RuntimeError, MemoryError) as error:
+        _require_memory_error(error)
     raise SettingsError(_out_of_memory_message(trainer))
 
 
-def _is_about_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(words in str(error) for words in _MEMORY_ERRORS)
+def _require_memory_error(error: BaseException) -> None:
+    """Raises all others again."""
+    is_ours = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if not is_ours and not any(words in str(error) for words in _MEMORY_ERRORS):
+        raise error
+    traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled the memory
 
 
 def _out_of_memory_message(trainer: Trainer) -> str:
@@ -184,10 +171,8 @@ def _fits(trainer: Trainer, images: int) -> bool:
     try:
         with closing(_probe(trainer, batch=images, grad_accum_steps=1)) as probe:  # with CUDA graphs, too
             _step(probe)
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        if not _is_about_memory(error):
-            raise
-        traceback.clear_frames(error.__traceback__)
+    except (RuntimeError, MemoryError) as error:
+        _require_memory_error(error)
         return False
     return True
 

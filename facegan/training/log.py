@@ -27,13 +27,12 @@ seed) and ``floor`` ({metric: value} of real images against other real ones).
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import io
 import itertools
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -82,27 +81,24 @@ class AppendOnlyFile:
     def add(self, piece: bytes) -> None:
         """Raises DiskError if it cannot be written, and waits."""
         self._waiting.append(piece)
-        self.catch_up()
+        self._catch_up()
 
-    def catch_up(self) -> None:
-        """Writes what waits. Raises DiskError if it still cannot be written."""
-        if not self._waiting:
-            return
+    def _catch_up(self) -> None:
         data = b"".join(self._waiting)
         with disk_errors(self.path.parent, need_bytes=len(data)):
             try:
                 with self.path.open("ab") as file:
                     file.write(data)
             except OSError:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     os.truncate(self.path, self.length)  # half a piece
                 raise
         self._waiting.clear()
         self.length += len(data)
 
     def sync(self) -> None:
-        """Writes what waits and flushes to disk; raises as `catch_up`."""
-        self.catch_up()
+        """Writes what waits and flushes to disk; raises as `add`."""
+        self._catch_up()
         with disk_errors(self.path.parent), self.path.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -111,8 +107,7 @@ class TensorBoardWriter:
     """TensorBoard events of one start of a run. Every method raises DiskError as `AppendOnlyFile` does.
 
     torch's SummaryWriter takes three seconds to import, computes checksums of whole PNGs byte by byte in Python, and
-    writes from a thread that dies with a traceback when the disk is full once. Records, after TensorFlow's
-    record_writer.cc: a length (uint64), its checksum (uint32), the data, its checksum (uint32), all little-endian.
+    writes from a thread that dies with a traceback when the disk is full once.
     """
 
     def __init__(self, run: Path) -> None:
@@ -123,35 +118,26 @@ class TensorBoardWriter:
 
     def purge(self, step: int) -> None:
         """Hides events of ``step`` or later, here and in the files of earlier starts."""
-        start = _messages("event").SessionLog(status=_messages("event").SessionLog.START)
-        self._add(step=step, session_log=start)
+        self._add(step=step, session_log={"status": "START"})
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        of = _messages("summary").Summary
-        self._add(step=step, summary=of(value=[of.Value(tag=tag, simple_value=v) for tag, v in values.items()]))
+        points = [{"tag": tag, "simple_value": value} for tag, value in values.items()]
+        self._add(step=step, summary={"value": points})
 
     def picture(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
         """RGB uint8 (H, W, 3), or grey (H, W, 1)."""
-        of = _messages("summary").Summary
         height, width, channels = picture.shape
         _, data = cv2.imencode(".jpg", to_opencv(picture), (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
-        image = of.Image(height=height, width=width, colorspace=channels, encoded_image_string=data.tobytes())
-        self._add(step=step, summary=of(value=[of.Value(tag=name, image=image)]))
+        image = {"height": height, "width": width, "colorspace": channels, "encoded_image_string": data.tobytes()}
+        self._add(step=step, summary={"value": [{"tag": name, "image": image}]})
 
     def _add(self, **fields: Any) -> None:
-        self.file.add(_record(_messages("event").Event(wall_time=time.time(), **fields).SerializeToString()))
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-
-def _messages(kind: str) -> Any:
-    """TensorBoard's protocol buffers; their classes are created on import, unseen by type checkers."""
-    return importlib.import_module(f"tensorboard.compat.proto.{kind}_pb2")
-
-
-def _record(data: bytes) -> bytes:
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+        events: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")  # its classes are made on import
+        data = io.BytesIO()
+        RecordWriter(data).write(events.Event(wall_time=time.time(), **fields).SerializeToString())
+        self.file.add(data.getvalue())
 
 
 class RunLog:
@@ -159,32 +145,30 @@ class RunLog:
 
     Args:
         images: of the checkpoint to resume from. Later entries are cut away, so that a resumed run has the same logs
-            as an uninterrupted one. None starts from scratch.
+            as an uninterrupted one. -1 starts from scratch.
         lengths: `lengths` at that checkpoint.
     """
 
-    def __init__(
-        self, run: Path, console: Console, images: int | None = None, lengths: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, run: Path, console: Console, images: int = -1, lengths: Mapping[str, int] | None = None) -> None:
         self.run, self.console = run, console
         self.samples = make_folder(run / "samples")
         self._stats, self._text = AppendOnlyFile(run / STATS), AppendOnlyFile(run / TEXT)
-        self._text.cut((lengths or {}).get(TEXT) if images is not None else 0)
+        self._text.cut((lengths or {}).get(TEXT) if images >= 0 else 0)
         self._board = TensorBoardWriter(run)
         self._waiting_grids: dict[Path, bytes] = {}
         self._refused = False
         self._drawn_at, self._draw_seconds = -float("inf"), 0.0
-        self.cut_back(images, lengths)
+        self.cut_back(images, lengths or {})
 
-    def cut_back(self, images: int | None, lengths: Mapping[str, int] | None) -> None:
+    def cut_back(self, images: int, lengths: Mapping[str, int]) -> None:
         """Back to a checkpoint; log.txt keeps its lines."""
-        self._cut_rows(-1 if images is None else images, (lengths or {}).get(STATS))
+        self._cut_rows(images, lengths.get(STATS))
         for path in self.samples.glob("*.png"):
-            if path.stem.isdecimal() and int(path.stem) > (-1 if images is None else images):
+            if path.stem.isdecimal() and int(path.stem) > images:
                 path.unlink()
         self._waiting_grids.clear()
         with self._delayed():
-            self._board.purge(0 if images is None else images + 1)
+            self._board.purge(images + 1)
 
     def _cut_rows(self, images: int, length: int | None) -> None:
         """After the last row of so many images. Invalid lines before it stay: somebody may repair them by hand."""
@@ -195,7 +179,7 @@ class RunLog:
         for line in data.splitlines(keepends=True):
             read += len(line)
             row = _parse(line)
-            if row is None or wrong_value(row):
+            if not row or wrong_value(row):
                 continue
             if row["images"] > images or not line.endswith(b"\n"):
                 break
@@ -274,8 +258,7 @@ class RunLog:
         except DiskError as error:
             if not self._refused:
                 self._refused = True
-                reason = os.strerror(error.errno) if error.errno else str(error)
-                self.warn(f"{self.run} cannot be written ({reason}). Training continues; its logs wait.")
+                self.warn(f"{self.run} cannot be written ({reason_of(error)}). Training continues; its logs wait.")
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
@@ -287,15 +270,16 @@ def numbered_stats(run: Path) -> dict[int, dict[str, Any]]:
     """The same by line number, from 1; an invalid line is an empty row."""
     path = run / STATS
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return {number: _parse(line) or {} for number, line in enumerate(lines, 1) if line.strip()}
+    return {number: _parse(line) for number, line in enumerate(lines, 1) if line.strip()}
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> dict[str, Any]:
+    """A row; empty if it is invalid."""
     with suppress(DamagedFile):
         row = parse_json(line, STATS)
         if isinstance(row, dict) and isinstance(row.get("images"), int):
             return row
-    return None
+    return {}
 
 
 def wrong_value(row: dict[str, Any]) -> str:
@@ -319,16 +303,13 @@ def _non_number(values: dict[str, Any]) -> str:
 class NullLog(RunLog):
     """The log of all processes but the main one: prints and writes nothing."""
 
-    def __init__(self, run: Path) -> None:
-        self.run, self.console, self.rows = run, Console(quiet=True), []
+    def __init__(self) -> None:
+        self.rows = []
 
-    def cut_back(self, images: int | None, lengths: Mapping[str, int] | None) -> None: ...
-    def note(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def row(self, row: dict[str, Any]) -> None: ...
-    def grid(self, picture: NDArray[np.uint8], images: int) -> None: ...
-    def draw(self, *, now: bool = False) -> None: ...
-    def sync(self) -> None: ...
+    def _nothing(self, *_: object, **__: object) -> None: ...
 
-    def lengths(self) -> dict[str, int]:
-        return {}
+    cut_back = note = warn = row = close = _nothing
+
+
+def reason_of(error: DiskError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+from typing import Self
 
 import torch
 
@@ -20,10 +20,9 @@ from facegan.console import Progress
 from facegan.errors import Interrupted
 from facegan.files import human_bytes
 from facegan.sample.generate import grid, sample_images
-from facegan.training.monitor import first_not_finite, overflows
+from facegan.training.monitor import problem_of
 from facegan.training.optim import schedule_factor
-from facegan.training.periodic_eval import PeriodicEval
-from facegan.training.run_state import NotFinite, RunState
+from facegan.training.run_state import NotFinite, PeriodicEval, RunState
 
 GRID_IMAGES = 64
 EARLY_GRIDS = (500, 1_000, 2_000, 5_000)  # images; those below ``sample_every``
@@ -43,6 +42,9 @@ class TrainLoop:
     evaluation: PeriodicEval | None = None
     step_seconds: float = float("inf")  # of the last step; inf: unknown
 
+    def __post_init__(self) -> None:
+        self.trainer, self.config = self.state.trainer, self.state.trainer.config
+
     def run(self) -> None:
         """Trains to the end.
 
@@ -51,7 +53,7 @@ class TrainLoop:
             TrainingError: a loss or weight is not finite for the second time; nothing of it is saved.
             DiskError: the last checkpoint could not be saved.
         """
-        state, trainer = self.state, self.state.trainer
+        state, trainer = self.state, self.trainer
         if state.saved_at < 0:
             self.begin()
         if trainer.world.any(self.stop.signalled()):
@@ -68,77 +70,76 @@ class TrainLoop:
 
     def begin(self) -> None:
         """Shows real faces to the monitor, and saves the state before the first step, as a point to roll back to."""
-        state = self.state
-        position, faces = dict(state.reals.state_dict()), [next(state.reals).cpu()]
+        reals = self.state.reals
+        position, faces = dict(reals.state_dict()), [next(reals).cpu()]
         while sum(map(len, faces)) < GRID_IMAGES:
-            faces.append(next(state.reals).cpu())
-        state.reals.load_state_dict(position)
-        state.monitor.set_real(torch.cat(faces)[:GRID_IMAGES])
+            faces.append(next(reals).cpu())
+        reals.load_state_dict(position)
+        self.state.monitor.set_real(torch.cat(faces)[:GRID_IMAGES])
         self.sample()
         self.save(scheduled=True)
 
     def iterate(self) -> None:
         """One step, and all that is due after it."""
-        state, trainer, config = self.state, self.state.trainer, self.state.trainer.config
+        state, config = self.state, self.config
         if not self.train_step():
             self.interrupt()
         self.progress.advance(config.step_images)
-        last = trainer.steps == self.total_steps
+        last = self.trainer.steps == self.total_steps
         if last or self.due(config.log_every):
             self.write_row()
         if last or self.due(config.sample_every):
             self.sample(last=last)
         elif any(self.due(images, once=True) for images in EARLY_GRIDS if images < config.sample_every):
             self.sample(early=True)
-        evaluates = self.evaluation is not None and (last or self.due(self.evaluation.every_images))
-        is_best = evaluates and self.evaluate()
-        scheduled = self.due(config.save_every) or state.images in state.milestones()
+        is_best = (
+            self.evaluation and (last or self.due(self.evaluation.every_images)) and self.evaluate(self.evaluation)
+        )
+        scheduled = self.due(config.save_every) or state.images in state.milestones
         if last or scheduled or is_best:
             self.save(scheduled)
-        if not last and trainer.world.any(self.stop()):  # all stop at the same step
+        if not last and self.trainer.world.any(self.stop()):  # all stop at the same step
             self.interrupt()
 
     def train_step(self) -> bool:
         """False: a signal came, and the step, which takes long, was discarded. Several processes finish each step."""
-        state, trainer, start = self.state, self.state.trainer, time.monotonic()
+        trainer, start, finished = self.trainer, time.monotonic(), True
         no_graphs = trainer.no_graphs_reason
-        discards = self.step_seconds > _LONG_STEP and trainer.world.size == 1 and trainer.device.type != "cuda"
-        with self.stop.discarding(discards):
-            if discards:
-                finished = trainer.train_step_unless(self.stop.signalled, state.reals)
-            else:
-                finished = True
-                trainer.train_step(state.reals)
+        if self.step_seconds > _LONG_STEP and trainer.world.size == 1 and trainer.device.type != "cuda":
+            with self.stop.during("discardable step"):
+                finished = trainer.train_step_unless(self.stop.signalled, self.state.reals)
+        else:
+            trainer.train_step(self.state.reals)
         if trainer.no_graphs_reason != no_graphs:
-            state.log.warn(f"this training runs without CUDA graphs, and slower: {trainer.no_graphs_reason}.")
+            self.state.log.warn(f"this training runs without CUDA graphs, and slower: {trainer.no_graphs_reason}.")
         self.step_seconds = time.monotonic() - start
         return finished
 
     def save(self, scheduled: bool) -> bool:
-        with self.stop.saving():
+        with self.stop.during("save"):
             return self.state.save(scheduled)
 
     def due(self, images: int, *, once: bool = False) -> bool:
         """Whether the last step passed a multiple of ``images``, or the first one."""
         after = self.state.images
-        before = after - self.state.trainer.config.step_images
+        before = after - self.config.step_images
         return before < images <= after if once else after // images > before // images
 
     def write_row(self) -> None:
-        state, trainer = self.state, self.state.trainer
+        state, trainer = self.state, self.trainer
         means = trainer.means()
-        scale = min(net.scaler.get_scale() for net in (trainer.g, trainer.d))
-        problem = first_not_finite(means) or overflows(means, scale)
-        if problem:
+        if problem := problem_of(means, min(net.scaler.get_scale() for net in (trainer.g, trainer.d))):
             raise NotFinite(problem)
         images, seconds, (images_before, seconds_before) = state.images, state.clock.seconds, state.logged_at
         rate = (images - images_before) / max(seconds - seconds_before, 1e-9)
-        row = {"images": images, "rounds": trainer.steps, **means, "lr_scale": trainer.lr_scale}
+        row: dict[str, float] = {"images": images, "rounds": trainer.steps, **means, "lr_scale": trainer.lr_scale}
         row |= {"images_per_second": round(rate, 2), "seconds": round(seconds, 3)}
+        shown = [f"D {row['loss_d']:.3f}", f"G {row['loss_g']:.3f}", f"D right {row['d_accuracy']:.0%}"]
         if trainer.device.type == "cuda":
             row["gpu_bytes"] = torch.cuda.memory_reserved(trainer.device)
+            shown.append(human_bytes(row["gpu_bytes"]))
         state.log.row(row)
-        self.progress.advance(0, progress_text(row))
+        self.progress.advance(0, " · ".join(shown))
         trainer.clear_means()
         state.logged_at = images, seconds
         state.report(state.monitor.update(row))
@@ -148,7 +149,7 @@ class TrainLoop:
 
         Early grids are only for people: the monitor compares grids that are ``sample_every`` images apart.
         """
-        state, trainer, config = self.state, self.state.trainer, self.state.trainer.config
+        state, trainer, config = self.state, self.trainer, self.config
         if not trainer.world.is_main:
             return
         with state.clock.stopped():
@@ -161,22 +162,21 @@ class TrainLoop:
                 state.report(state.monitor.update_grid(samples, state.images, trainer.steps, rate))
             state.log.draw(now=last)
 
-    def evaluate(self) -> bool:
+    def evaluate(self, evaluation: PeriodicEval) -> bool:
         """Whether the generator is the best so far."""
-        state, trainer = self.state, self.state.trainer
-        if self.evaluation is None or not trainer.world.is_main:
-            return trainer.world.any(False)
-        with state.clock.stopped():
-            before = state.best
-            generator = trainer.ema.generator(trainer.config.seed)
-            values, state.best = self.evaluation.evaluate(generator, state.images, before)
-            is_best = state.best != before
-            state.log.row({"images": state.images, "rounds": trainer.steps, "measured": values, "best": is_best})
-            found = ", ".join(
-                f"{name} {value:.4g}" if value is not None else f"{name} not finite" for name, value in values.items()
-            )
-            state.log.note(f"{state.images:,} images: {found}{' (best so far)' if is_best else ''}")
-        return trainer.world.any(is_best)
+        state, trainer, before = self.state, self.trainer, self.state.best
+        if trainer.world.is_main:
+            with state.clock.stopped():
+                generator = trainer.ema.generator(self.config.seed)
+                values, state.best = evaluation.evaluate(generator, state.images, before)
+                is_best = state.best != before
+                state.log_row(measured=values, best=is_best)
+                found = ", ".join(
+                    f"{name} {value:.4g}" if value is not None else f"{name} not finite"
+                    for name, value in values.items()
+                )
+                state.log.note(f"{state.images:,} images: {found}{' (best so far)' if is_best else ''}")
+        return trainer.world.any(state.best != before)
 
     def interrupt(self) -> None:
         state = self.state
@@ -191,22 +191,12 @@ class TrainLoop:
         raise Interrupted(f"Stopped at {state.images:,} images and saved in {state.run}. The same command resumes it.")
 
 
-def progress_text(row: dict[str, Any]) -> str:
-    """A row in the progress bar."""
-    parts = [f"D {row['loss_d']:.3f}", f"G {row['loss_g']:.3f}", f"D right {row['d_accuracy']:.0%}"]
-    return " · ".join(parts + ([human_bytes(row["gpu_bytes"])] if "gpu_bytes" in row else []))
-
-
 class StopRequests:
     """Inside this context, Ctrl-C and SIGTERM set a flag that the loop reads, and print at once what will happen.
 
     Later signals change nothing within `PATIENCE` and during a save; after that, a signal does what it did before, and
-    everything since the last save is lost. Outside the main thread no signals arrive, and only ``also`` is called.
-
-    Args:
-        also: another reason to stop.
-        unsaved_images: images that a stop without a save would lose.
-        quiet: print nothing.
+    everything since the last save is lost: ``unsaved_images``. Outside the main thread no signals arrive, and only
+    ``also``, another reason to stop, is called.
     """
 
     def __init__(
@@ -214,7 +204,7 @@ class StopRequests:
     ) -> None:
         self._also, self._unsaved_images, self._quiet = also, unsaved_images, quiet
         self._since: float | None = None  # of the first signal
-        self._saving = self._discarding = False
+        self._doing = ""
         self._before: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> Self:
@@ -222,10 +212,10 @@ class StopRequests:
             self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore()
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType] - as signal.signal returned it
+        self._before = {}
 
     def __call__(self) -> bool:
         return self.signalled() or (self._also is not None and self._also())
@@ -234,37 +224,28 @@ class StopRequests:
         return self._since is not None
 
     @contextmanager
-    def saving(self) -> Iterator[None]:
-        """A save is always finished."""
-        self._saving = True
+    def during(self, what: str) -> Iterator[None]:
+        """A ``save``, which is always finished, or a ``discardable step``, which a signal discards."""
+        self._doing = what
         try:
             yield
         finally:
-            self._saving = False
-
-    @contextmanager
-    def discarding(self, discards: bool) -> Iterator[None]:
-        """Whether a signal discards the step inside, or lets it finish."""
-        self._discarding = discards
-        try:
-            yield
-        finally:
-            self._discarding = False
+            self._doing = ""
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now, images = time.monotonic(), self._unsaved_images()
         if self._since is None:
             self._since = now
-            when = "now, without this step," if self._discarding else "after this step"
+            when = "now, without this step," if self._doing == "discardable step" else "after this step"
             again = f"; press again after {PATIENCE:.0f} s to lose the last {images:,} images" if images else ""
             self._print(f"Stopping {when} and saving{again}.")
-        elif self._saving:
+        elif self._doing == "save":
             self._print("Finishing the save first.")
         elif now - self._since < PATIENCE:
             self._print("Stopping and saving. Please wait.")
         else:
             self._print(f"Stopping without saving: the last {images:,} images are lost.")
-            self._restore()
+            self.__exit__()
             signal.raise_signal(number)
 
     def _print(self, text: str) -> None:
@@ -275,8 +256,3 @@ class StopRequests:
             stderr = sys.__stderr__.fileno()
             start = "\r\x1b[K" if os.isatty(stderr) else ""  # over the progress bar, which is drawn again below
             os.write(stderr, f"{start}{text}\n".encode())
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # pyright: ignore[reportArgumentType] - as signal.signal returned it
-        self._before = {}

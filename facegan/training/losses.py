@@ -169,11 +169,7 @@ LOSSES = {
 
 
 def find_loss(name: str) -> Loss:
-    """One of facegan's losses, or a user's own (``MODULE:NAME``).
-
-    Raises:
-        SettingsError: the name is unknown; the user's own loss cannot be imported or is not a `Loss`.
-    """
+    """One of facegan's losses, or a user's own (``MODULE:NAME``)."""
     if name in LOSSES:
         return LOSSES[name]
     if not is_import_path(name):
@@ -188,37 +184,27 @@ def find_loss(name: str) -> Loss:
 
 
 def try_loss(name: str, loss: Loss) -> None:
-    """Calls both of its functions on four logits of each kind.
-
-    Raises:
-        SettingsError: one raises, returns no finite scalar, or does not depend on the logits.
-    """
+    """Calls both of its functions on four logits of each kind. Raises SettingsError where one does not work."""
     real = torch.tensor([-0.3, -0.2, -0.8, -0.1], requires_grad=True)
     fake = torch.tensor([-0.4, -0.9, -0.2, -0.5], requires_grad=True)
-    more: list[tuple[Tensor | float, ...]] = [(torch.tensor(0.3),)] if loss.autoencoder else [()]
+    k = (torch.tensor(0.3),) if loss.autoencoder else ()
+    trials = [("discriminator", (real, fake, *k)), ("generator", (fake, real) if loss.pairs else (fake,))]
     if loss.smooths:
-        more.append((0.1,))
-    for others in more:
-        _try(name, "discriminator", loss.discriminator, (real, fake, *others), real)
-    _try(name, "generator", loss.generator, (fake, real) if loss.pairs else (fake,), fake)
-
-
-def _try(
-    name: str, kind: str, function: Callable[..., Tensor], arguments: tuple[Tensor | float, ...], learns: Tensor
-) -> None:
-    what = f"train.loss = {name}: its {kind}'s function"
-    try:
-        result = function(*arguments)
-    except Exception as error:  # a user's code may raise anything
-        raise SettingsError(
-            f"{what} fails on {len(arguments)} arguments: {type(error).__name__}: {error}\n"
-            "help(facegan.training.Loss) explains the arguments of both functions."
-        ) from error
-    if not isinstance(result, Tensor) or result.shape != () or not result.isfinite():
-        shown = f"the shape {tuple(result.shape)}" if isinstance(result, Tensor) and result.ndim else result
-        raise SettingsError(f"{what} returns {shown}. It must return one finite number, a mean over the batch.")
-    if not result.requires_grad or torch.autograd.grad(result, learns, allow_unused=True)[0] is None:
-        raise SettingsError(f"{what} does not depend on the logits that it has to learn from.")
+        trials.insert(1, ("discriminator", (real, fake, 0.1)))
+    for kind, arguments in trials:
+        what = f"train.loss = {name}: its {kind}'s function"
+        try:
+            result = getattr(loss, kind)(*arguments)
+        except Exception as error:  # a user's code may raise anything
+            raise SettingsError(
+                f"{what} fails on {len(arguments)} arguments: {type(error).__name__}: {error}\n"
+                "help(facegan.training.Loss) explains the arguments of both functions."
+            ) from error
+        if not isinstance(result, Tensor) or result.shape != () or not result.isfinite():
+            shown = f"the shape {tuple(result.shape)}" if isinstance(result, Tensor) and result.ndim else result
+            raise SettingsError(f"{what} returns {shown}. It must return one finite number, a mean over the batch.")
+        if not result.requires_grad or torch.autograd.grad(result, arguments[0], allow_unused=True)[0] is None:
+            raise SettingsError(f"{what} does not depend on the logits that it has to learn from.")
 
 
 # Penalties on the discriminator's gradient with respect to the images. All are means over the batch without their
@@ -235,11 +221,7 @@ NORM_EPSILON = 1e-12
 # Gulrajani et al. 2017, "Improved training of Wasserstein GANs" (arXiv:1704.00028), equation 3, without λ:
 #   P = E (‖∇d(x̂)‖₂ − 1)²   with   x̂ = ε x + (1 − ε) x̃,   ε ~ U[0, 1) for each sample
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, epsilon: Tensor) -> Tensor:
-    """
-    Args:
-        real, fake: (N, C, H, W).
-        epsilon: (N, 1, 1, 1) in [0, 1).
-    """
+    """``epsilon``: (N, 1, 1, 1) in [0, 1)."""
     return (_norms(critic, epsilon * real.float() + (1 - epsilon) * fake.float()) - 1).square().mean()
 
 
@@ -247,11 +229,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, epsilon: Tensor
 # that of the authors' code:
 #   P = E (‖∇d(x + δ)‖₂ − 1)²   with   δ = ½ std(x) u,   u ~ U[0, 1) for each pixel, std over the whole batch
 def dragan(critic: Critic, real: Tensor, noise: Tensor) -> Tensor:
-    """
-    Args:
-        real: (N, C, H, W).
-        noise: u, of the same shape, in [0, 1).
-    """
+    """``noise``: u, of the shape of ``real``, in [0, 1)."""
     real = real.float()
     return (_norms(critic, real + 0.5 * real.std() * noise) - 1).square().mean()
 
@@ -260,7 +238,6 @@ def dragan(critic: Critic, real: Tensor, noise: Tensor) -> Tensor:
 # equation 9 (R1, at real images) and 10 (R2, at fake ones), without γ/2:
 #   P = E ‖∇d(x)‖₂²
 def squared_gradient(critic: Critic, images: Tensor) -> Tensor:
-    """``images``: (N, C, H, W)."""
     return _squares(critic, images).mean()
 
 

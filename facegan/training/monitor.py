@@ -45,10 +45,8 @@ class Finding:
 class Monitor:
     """Sees every row and every grid of a run. Its state is part of a checkpoint, so that a resumed run warns alike.
 
-    Args:
-        has_accuracy: D tells real from fake by the sign of its logits. A Wasserstein critic does not, and cannot be
-            too strong (Arjovsky et al. 2017, section 3).
-        grid_shape: of the grid's images, (N, C, H, W).
+    ``has_accuracy``: D tells real from fake by the sign of its logits. A Wasserstein critic does not, and cannot be too
+    strong (Arjovsky et al. 2017, section 3).
     """
 
     def __init__(self, has_accuracy: bool, grid_shape: tuple[int, ...]) -> None:
@@ -81,36 +79,30 @@ class Monitor:
 
     def update_grid(self, grid: Tensor, images: int, steps: int, rate: float = 1.0) -> list[Finding]:
         """``grid``: uint8 (N, C, H, W) of the same latents every time; ``rate``: the schedule's factor, 0 … 1."""
-        change = self._check_change(grid, images, steps) if rate >= MIN_RATE else []
-        return [*self._check_diversity(grid, images, steps), *change]
-
-    def _check_diversity(self, grid: Tensor, images: int, steps: int) -> list[Finding]:
-        if not self._real_diversity:
-            return []
-        share = diversity(grid) / self._real_diversity
-        failing = share < MIN_DIVERSITY and (self._was_diverse or steps >= GRACE_STEPS)
-        self._was_diverse = self._was_diverse or share >= MIN_DIVERSITY
-        text = (
-            f"the samples at {images:,} images look alike (mode collapse): the distance between them is {share:.0%} "
-            f"of that between real faces, and should be over {MIN_DIVERSITY:.0%}. "
-            "Try half the learning rates (--set train.lr_g=… train.lr_d=…), or --method wgan-gp, in another --run."
-        )
-        return self._report(Finding("collapse", share, text), failing, share >= MIN_DIVERSITY)
-
-    def _check_change(self, grid: Tensor, images: int, steps: int) -> list[Finding]:
+        findings: list[Finding] = []
+        if self._real_diversity:
+            share = diversity(grid) / self._real_diversity
+            failing = share < MIN_DIVERSITY and (self._was_diverse or steps >= GRACE_STEPS)
+            self._was_diverse = self._was_diverse or share >= MIN_DIVERSITY
+            text = (
+                f"the samples at {images:,} images look alike (mode collapse): the distance between them is "
+                f"{share:.0%} of that between real faces, and should be over {MIN_DIVERSITY:.0%}. "
+                "Try half the learning rates (--set train.lr_g=… train.lr_d=…), or --method wgan-gp, in another --run."
+            )
+            findings += self._report(Finding("collapse", share, text), failing, share >= MIN_DIVERSITY)
         images_before, steps_before = self._grid_at
-        if images_before >= 0 and steps - steps_before < CHANGE_STEPS:
-            return []
+        if rate < MIN_RATE or (images_before >= 0 and steps - steps_before < CHANGE_STEPS):
+            return findings
         change = mean_change(self._grid, grid)
         self._grid.copy_(grid)
         self._grid_at = images, steps
         if images_before < 0:
-            return []
+            return findings
         text = (
             f"the samples have not changed from {images_before:,} to {images:,} images ({change:.2f} of 255 grey "
             "levels): the generator has stopped learning. Try a larger --set train.lr_g=…, in another --run."
         )
-        return self._report(Finding("no_change", change, text), change < MIN_CHANGE, change >= MIN_CHANGE)
+        return findings + self._report(Finding("no_change", change, text), change < MIN_CHANGE, change >= MIN_CHANGE)
 
     def _report(self, finding: Finding, failing: bool, healthy: bool) -> list[Finding]:
         if healthy:
@@ -151,13 +143,11 @@ def mean_change(before: Tensor, after: Tensor) -> float:
     return (before.int() - after.int()).abs().double().mean().item()
 
 
-def overflows(means: Mapping[str, float], scale: float) -> str | None:
-    """The problem if fp16 steps are skipped although the loss is hardly scaled any more."""
-    if means.get("skipped") and scale < MIN_SCALE:
-        return f"fp16 gradients overflow at a loss scale of {scale:g}"
-    return None
-
-
-def first_not_finite(means: Mapping[str, float]) -> str | None:
-    """``"loss_d is nan"``: the first of a row's numbers that is not finite."""
-    return next((f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)), None)
+def problem_of(means: Mapping[str, float], scale: float) -> str | None:
+    """``"loss_d is nan"``: the first of a row's numbers that is not finite; or that fp16 steps are skipped although
+    the loss is hardly scaled any more."""
+    for name, value in means.items():
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    too_large = means.get("skipped") and scale < MIN_SCALE
+    return f"fp16 gradients overflow at a loss scale of {scale:g}" if too_large else None

@@ -1,32 +1,34 @@
-"""Optimizers whose state exists from the start, and the learning rates over a training.
+"""How weights change: optimizers, the learning rates over a training, and the generator's moving average.
 
-So a checkpoint always has the same tensors, a CUDA graph finds them at their addresses, and fused kernels find each
-moment in the memory layout of its weight.
+The optimizers' state exists from the start: a checkpoint always has the same tensors, a CUDA graph finds them at their
+addresses, and fused kernels find each moment in the memory layout of its weight.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from facegan.config import TrainConfig
+from facegan.nets import Generator
+from facegan.nets.random import latents
 from facegan.training.precision import Precision
 
+RAMP_UP = 0.05  # the half-life is at most this share of the images seen: early weights fade soon
+STATISTICS_BATCHES, STATISTICS_BATCH = 8, 64
 _ALIGNED = 32  # numbers: 128 bytes, for the vector loads of fused kernels
 
 
 def make_optimizer(net: nn.Module, learning_rate: float, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam, RMSProp or SGD: fused where the device has such kernels, and capturable as a CUDA graph on a GPU.
-
-    On a CUDA GPU the learning rate is a tensor there: a captured graph would keep a number forever.
-    """
+    """Adam, RMSProp or SGD: fused where the device has such kernels, and capturable as a CUDA graph on a GPU."""
     parameters = list(net.parameters())
     device = parameters[0].device
     on_gpu, fused = device.type == "cuda", device.type in ("cpu", "cuda")
-    rate = torch.tensor(learning_rate, device=device) if on_gpu else learning_rate
+    rate = torch.tensor(learning_rate, device=device) if on_gpu else learning_rate  # a graph would keep a number
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adam":
         # Kingma & Ba 2015, "Adam: a method for stochastic optimization" (arXiv:1412.6980)
@@ -83,16 +85,10 @@ class NetOptimizer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._one = torch.ones((), device=self.device)
         self.scaler.scale(self._one)  # creates the tensor of the scale, whose address a CUDA graph needs
-        self.gradient = torch.zeros(sum(_aligned(p) for p in net.parameters()), device=self.device)
-        for parameter, gradient in self._views():
-            parameter.grad = gradient
-
-    def _views(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        start = 0
-        for parameter in self.net.parameters():
-            flat = self.gradient[start : start + parameter.numel()]
-            yield parameter, flat.as_strided(parameter.shape, parameter.stride())  # in the layout of the weight
-            start += _aligned(parameter)
+        aligned = [-(-parameter.numel() // _ALIGNED) * _ALIGNED for parameter in net.parameters()]
+        self.gradient = torch.zeros(sum(aligned), device=self.device)
+        for parameter, flat in zip(net.parameters(), self.gradient.split(aligned), strict=True):
+            parameter.grad = flat.as_strided(parameter.shape, parameter.stride())  # in the layout of the weight
 
     def zero_grad(self) -> None:
         self.gradient.zero_()
@@ -136,5 +132,76 @@ class NetOptimizer:
         }
 
 
-def _aligned(parameter: nn.Parameter) -> int:
-    return -(-parameter.numel() // _ALIGNED) * _ALIGNED
+# Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN" (arXiv:1912.04958), as their code has it:
+#   θ̄ ← β θ̄ + (1 − β) θ,   β = ½^(B / h),   h = min(half-life, 0.05 · images seen),   B images per step
+def ema_beta(step_images: int, images_seen: int, half_life_images: float) -> float:
+    """β of one update; 0 (no average, only the latest weights) for a half-life of 0."""
+    half_life = min(half_life_images, RAMP_UP * images_seen)
+    return 0.5 ** (step_images / half_life) if half_life > 0 else 0.0
+
+
+class Ema:
+    """Averages a generator's parameters and batch-norm buffers, in float32.
+
+    ``net`` holds the averages. Draw samples from `generator`, never from ``net`` itself. With ``weight_on_device`` the
+    weight of an update is a tensor: a CUDA graph would keep a number forever.
+    """
+
+    def __init__(self, generator: Generator, half_life_images: float, *, weight_on_device: bool = False) -> None:
+        self.half_life_images = half_life_images
+        self.net = copy.deepcopy(generator).requires_grad_(False)
+        own, sources = ([*net.parameters(), *net.buffers()] for net in (self.net, generator))
+        self._averages, self._sources = ([t for t in ts if t.is_floating_point()] for ts in (own, sources))
+        self._counters, self._source_counters = ([t for t in ts if not t.is_floating_point()] for ts in (own, sources))
+        device = next(generator.parameters()).device
+        self._weight: float | Tensor = torch.ones((), device=device) if weight_on_device else 1.0
+
+    def set_decay(self, step_images: int, images_seen: int) -> None:
+        """Sets the weight of the next update; does not wait for the device."""
+        weight = 1 - ema_beta(step_images, images_seen, self.half_life_images)
+        if isinstance(self._weight, Tensor):
+            self._weight.fill_(weight)
+        else:
+            self._weight = weight
+
+    @torch.no_grad()
+    def update(self) -> None:
+        # One kernel over all tensors, as in torch's own optimizers; these functions have no public names.
+        kernels: Any = torch
+        if isinstance(self._weight, Tensor):  # _foreach_lerp_ takes no tensor
+            changes = kernels._foreach_sub(self._sources, self._averages)
+            kernels._foreach_mul_(changes, self._weight)
+            kernels._foreach_add_(self._averages, changes)
+        else:
+            kernels._foreach_lerp_(self._averages, self._sources, self._weight)
+        if self._counters:  # only nets with batch norm have some
+            kernels._foreach_copy_(self._counters, self._source_counters)
+
+    @torch.no_grad()
+    def generator(self, seed: int) -> Generator:
+        """A copy in eval mode with batch-norm statistics from fixed latents, which follow from ``seed``.
+
+        Averaged weights give other activations than the weights whose running statistics were averaged (Izmailov et
+        al. 2018, arXiv:1803.05407, section 3.2). On drawn discs at 32×32, pixels in eval mode differed from those under
+        batch statistics by 0.05 to 0.08 after 40 steps and by 0.006 to 0.014 after 240; with new statistics, by 0.002.
+        """
+        net = copy.deepcopy(self.net)
+        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over all batches
+        net.train()
+        device = next(net.parameters()).device
+        for batch in range(STATISTICS_BATCHES if norms else 0):
+            net(
+                latents(
+                    STATISTICS_BATCH,
+                    net.spec.latent,
+                    seed,
+                    "batch-norm statistics",
+                    batch,
+                    device,
+                    net.spec.distribution,
+                )
+            )
+        return cast(Generator, net.eval())

@@ -23,8 +23,7 @@ _backends_memory: Any = torch.utils.deterministic
 def choose_precision(wanted: str, device: torch.device) -> Precision:
     """``auto`` takes bf16 where the hardware has instructions for it, else fp32.
 
-    Raises:
-        SettingsError: fp16 without a CUDA GPU, bf16 on one that lacks it.
+    Raises SettingsError for fp16 without a CUDA GPU, and bf16 on one that lacks it.
     """
     if wanted == "auto":
         return "bf16" if _has_bf16(device) else "fp32"
@@ -49,9 +48,8 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 def gpu_math(device: torch.device, *, tf32: bool, deterministic: bool) -> Iterator[None]:
     """How an NVIDIA GPU computes inside this context; other devices do not change.
 
-    Args:
-        tf32: float32 convolutions and products may round their factors to 10 bits.
-        deterministic: use only kernels that give the same bits each time; otherwise search for the fastest.
+    With ``tf32``, float32 convolutions and products may round their factors to 10 bits. ``deterministic`` uses only
+    kernels that give the same bits each time; otherwise cuDNN searches for the fastest.
     """
     if device.type != "cuda":
         yield

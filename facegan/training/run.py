@@ -18,21 +18,19 @@ from facegan.errors import CheckpointError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
 from facegan.nets.weights import FILE_NAME
 from facegan.plugins import Trust, is_import_path
-from facegan.run_dir import Best, read_best
+from facegan.run_dir import CHECKPOINTS, Best, read_best
 from facegan.system import affinity_cpus, choose_device, usable_cpus
-from facegan.training.checkpoint import Checkpoint, CheckpointManager
+from facegan.training.checkpoint import CheckpointManager
 from facegan.training.distributed import World, init_distributed, local_device
 from facegan.training.estimate import Estimate, explain_out_of_memory
 from facegan.training.init import InitWeights, read_weights, start_from
 from facegan.training.log import NullLog, RunLog, read_stats
 from facegan.training.loop import GRID_IMAGES, StopRequests, TrainLoop
 from facegan.training.monitor import Monitor
-from facegan.training.periodic_eval import EVERY_IMAGES, PeriodicEval, write_best
-from facegan.training.request import TrainRequest
-from facegan.training.run_record import warn_altered_code, warn_other_machine, write_record
-from facegan.training.run_state import Clock, RunState
+from facegan.training.run_record import TrainRequest, warn_altered_code, warn_other_machine, write_record
+from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval, RunState
 from facegan.training.trainer import Faces, Trainer, spec_of
-from facegan.training.validate import RunPlan, validate_run
+from facegan.training.validate import validate_run
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,10 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
         train(TrainConfig.for_method("dcgan", images="4ep", faces=len(faces)), faces, "runs/mine", device="cpu")
 
     In a container with a CPU quota it lowers torch's number of threads to the quota, unless you chose another number.
-
-    Args:
-        config: what to train; ``images`` is rounded up to whole steps.
-        faces: square uint8 images, such as `facegan.FaceShards`.
-        options: other fields of `facegan.training.request.TrainRequest` (``device``, ``resume``, ``measure``, …).
+    ``options``: other fields of `facegan.training.run_record.TrainRequest` (``device``, ``resume``, ``measure``, …).
 
     Raises:
-        SettingsError: the settings cannot be used here, or differ from those of the run to resume.
-        DatasetError: the faces differ from those of the run to resume.
+        SettingsError, DatasetError: unusable here, or different from those of the run to resume.
         CheckpointError: the run's checkpoints, or the weights of ``init``, cannot be used.
         TrainingError: a loss or weight is not finite for the second time.
         DiskError: the run folder cannot be written at the start, or the last checkpoint could not be saved.
@@ -89,44 +82,56 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
             torch.cuda.set_device(device)  # for calls that name no device, such as the current stream
         world.barrier()  # all have read before the main process writes
         trainer = Trainer(config, spec_of(config, faces.size, faces.channels), device, plan.precision, world)
-        total_steps = -(-config.images // config.step_images)
-        total_images = total_steps * config.step_images
+        total_images = _total_images(config)
         with closing(trainer), _exclusive_run(request, world, console):
-            checkpoint = _newest_checkpoint(run, world, console) if record else None
+            if not world.is_main:
+                world.barrier()  # until the main process has renamed damaged checkpoints
+            checkpoint = CheckpointManager(run).newest(console.warn) if record else None
+            if world.is_main:
+                world.barrier()
             if checkpoint and checkpoint.images >= total_images:
                 console.note(_finished(run, checkpoint.images))
-                _restore_generator(run, checkpoint, world)
+                if world.is_main and not (run / FILE_NAME).exists():  # somebody deleted it
+                    write_bytes(run / FILE_NAME, (checkpoint.path / FILE_NAME).read_bytes())
                 return _result(run, checkpoint.images, started, None)
             trusted = request.trust_code or frozenset({config.nets})
             weights = None if checkpoint else _initial_weights(record, request.init, trusted)
             if weights:
                 start_from(trainer, weights)
+            images, lengths = (checkpoint.images, checkpoint.state["log"]) if checkpoint else (-1, None)
             share = {"rank": world.rank, "world_size": world.size} if world.size > 1 else {}
             with (
-                closing(_open_log(run, world, console, checkpoint)) as log,
+                closing(RunLog(run, console, images, lengths) if world.is_main else NullLog()) as log,
                 closing(faces.batches(config.batch, seed=config.seed, device=str(device), **share)) as reals,
                 explain_out_of_memory(trainer),
                 trainer.math(),
             ):
                 if record:
-                    warn_other_machine(record, device, world.size, log.warn)
+                    warn_other_machine(record, trainer, log.warn)
                 clock = Clock(device, checkpoint.state["seconds"] if checkpoint else 0.0)
-                state = RunState(run, trainer, reals, log, monitor_for(trainer), clock)
+                grid_shape = GRID_IMAGES, faces.channels, faces.size, faces.size
+                monitor = Monitor(not trainer.gan_step.loss.critic, grid_shape)
+                state = RunState(run, trainer, reals, log, monitor, clock)
                 if checkpoint:
                     state.load_checkpoint(checkpoint)
                     log.note(f"Resuming {run} from {checkpoint.images:,} images.")
                 if world.is_main:
                     if evaluation:
                         state.log_reference(evaluation)
-                    write_best(run, state.best)
+                    state.write_best()
                     write_record(request, trainer, reals, weights.record() if weights else None, record)
-                    _announce(state, plan, total_images)
+                    log.note(f"Run: {run} (sample grids: {run / 'samples'})")
+                    estimate = Estimate.of(trainer, trainer.images, total_images)
+                    for line in filter(None, (estimate.announcement(), estimate.advice())):
+                        log.note(line)
+                    for caution in [] if record else plan.cautions:
+                        log.warn(caution)
                 before_images, before_seconds = trainer.images, clock.seconds
                 with (
                     StopRequests(request.stop, state.unsaved_images, quiet=console.quiet) as stop,
                     console.progress(total_images, "images", trainer.images) as progress,
                 ):
-                    TrainLoop(state, total_steps, stop, progress, evaluation).run()
+                    TrainLoop(state, total_images // config.step_images, stop, progress, evaluation).run()
         rate = (trainer.images - before_images) / max(clock.seconds - before_seconds, 1e-9)
         return _result(run, trainer.images, started, rate)
 
@@ -138,7 +143,7 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
     """
     request = TrainRequest(config, faces, Path(run), **options)
     plan = validate_run(request, try_code=False)
-    checkpoints = CheckpointManager(request.run / "checkpoints").paths() if plan.record else []
+    checkpoints = CheckpointManager(request.run).paths() if plan.record else []
     weights = None if checkpoints else _initial_weights(plan.record, request.init, None)
     code = [name for name in (config.nets, config.loss) if is_import_path(name)]
     if weights and not code:
@@ -151,7 +156,7 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
         "from_images": int(checkpoints[0].name) if checkpoints else 0,
         "init": str(weights.file) if weights else "",
         **config.model_dump(),
-        "images": -(-config.images // config.step_images) * config.step_images,
+        "images": _total_images(config),
         "precision": plan.precision,
         "not_tried": code + [name for name in ([weights.spec["name"]] if weights else []) if is_import_path(name)],
     }
@@ -174,9 +179,9 @@ def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tupl
     return estimate.plan(run), estimate.advice()
 
 
-def monitor_for(trainer: Trainer) -> Monitor:
-    spec = trainer.spec
-    return Monitor(not trainer.gan_step.loss.critic, (GRID_IMAGES, spec.channels, spec.size, spec.size))
+def _total_images(config: TrainConfig) -> int:
+    """Whole steps."""
+    return -(-config.images // config.step_images) * config.step_images
 
 
 def _limit_threads() -> None:
@@ -189,11 +194,12 @@ def _limit_threads() -> None:
 
 def _periodic_eval(request: TrainRequest) -> PeriodicEval | None:
     """Raises SettingsError if the settings ask for evaluations, and there is no measure."""
-    every = request.config.eval_every
+    every = request.config.eval_every if request.eval_every is None else request.eval_every
+    if request.measure and request.eval_every is not None and every < 1:
+        raise SettingsError(f"eval_every {every} is not a number of images. Choose 1 or more.")
     if request.measure:
-        wanted = every or EVERY_IMAGES if request.eval_every is None else request.eval_every
-        return PeriodicEval(request.measure, wanted, request.best)
-    if every:
+        return PeriodicEval(request.measure, every or EVERY_IMAGES, request.best)
+    if request.config.eval_every:
         raise SettingsError(
             f"train.eval_every = {every} needs a measure. Pass facegan.train(..., measure=...).\n"
             "The command facegan train brings its own."
@@ -228,49 +234,14 @@ def _exclusive_run(request: TrainRequest, world: World, console: Console) -> Ite
         console.note(f"The old run in {run} is now in {renamed}.")
     make_folder(run)
     with exclusive(run / ".lock", locked):
-        for folder in (run, run / "samples", run / "checkpoints"):
+        for folder in (run, run / "samples", run / CHECKPOINTS):
             remove_partials(folder)
         world.barrier()
         yield
 
 
-def _newest_checkpoint(run: Path, world: World, console: Console) -> Checkpoint | None:
-    """The main process renames damaged checkpoints before the others look."""
-    checkpoints = CheckpointManager(run / "checkpoints")
-    if not world.is_main:
-        world.barrier()
-        return checkpoints.newest(lambda text: None)
-    checkpoint = checkpoints.newest(console.warn)
-    world.barrier()
-    return checkpoint
-
-
-def _open_log(run: Path, world: World, console: Console, checkpoint: Checkpoint | None) -> RunLog:
-    if not world.is_main:
-        return NullLog(run)
-    images, lengths = (checkpoint.images, checkpoint.state["log"]) if checkpoint else (None, None)
-    return RunLog(run, console, images, lengths)
-
-
-def _announce(state: RunState, plan: RunPlan, total_images: int) -> None:
-    log = state.log
-    log.note(f"Run: {state.run} (sample grids: {state.run / 'samples'})")
-    estimate = Estimate.of(state.trainer, state.images, total_images)
-    log.note(estimate.announcement())
-    if advice := estimate.advice():
-        log.note(advice)
-    for caution in [] if plan.record else plan.cautions:
-        log.warn(caution)
-
-
 def _finished(run: Path, images: int) -> str:
     return f"The run {run} is finished: it has {images:,} images. Use a larger --images to continue."
-
-
-def _restore_generator(run: Path, checkpoint: Checkpoint, world: World) -> None:
-    """Writes the generator of a finished run again if somebody deleted it."""
-    if world.is_main and not (run / FILE_NAME).exists():
-        write_bytes(run / FILE_NAME, (checkpoint.path / FILE_NAME).read_bytes())
 
 
 def _result(run: Path, images: int, started: float, rate: float | None) -> TrainResult:
@@ -287,7 +258,7 @@ def _result(run: Path, images: int, started: float, rate: float | None) -> Train
         images_per_second=(last.get("images_per_second") or 0.0) if rate is None else rate,
         loss_g=last["loss_g"],
         loss_d=last["loss_d"],
-        checkpoint=CheckpointManager(run / "checkpoints").path(images),
+        checkpoint=CheckpointManager(run).path(images),
         generator=run / FILE_NAME,
         best=read_best(run),
     )

@@ -1,4 +1,4 @@
-"""run.json: the record of a run, so that it can be repeated, and resumed only as the same training."""
+"""The arguments of a training, and run.json, their record: a run can be repeated, and resumed only as the same one."""
 
 from __future__ import annotations
 
@@ -6,88 +6,91 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from facegan.config import TrainConfig
-from facegan.console import shown
+from facegan.console import Console, shown
 from facegan.errors import CheckpointError, DamagedFile, DatasetError, SettingsError
 from facegan.files import disk_errors, read_json, write_json
 from facegan.nets import count_parameters
-from facegan.plugins import source_digests
-from facegan.run_dir import RECORD
+from facegan.plugins import Trust, source_digests
+from facegan.run_dir import CHECKPOINTS, RECORD
 from facegan.system import cpu_name
 from facegan.training.checkpoint import unknown_format
 from facegan.training.precision import Precision
-from facegan.training.request import TrainRequest
+from facegan.training.run_state import Measure
 from facegan.training.trainer import Batches, Faces, Trainer
 
 FORMAT = 1
 _PACKAGES = ("facegan", "torch", "numpy", "safetensors", "opencv-contrib-python")
 _OTHER_FOLDER = "Choose another --run folder, or --resume never to rename this one and start from scratch."
 
-
-class _Part(BaseModel):
-    """Entries of run.json that are read again; there may be others."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
+Resume = Literal["auto", "never"]
 
 
-class _Settings(_Part):
-    method: str
-    nets: str
+@dataclass(frozen=True)
+class TrainRequest:
+    """Settings, faces and run folder, and everything that changes no weight."""
+
+    config: TrainConfig  # ``images`` is rounded up to whole steps
+    faces: Faces  # square uint8 images, such as `facegan.FaceShards`
+    run: Path
+    device: str = "auto"  # or ``cpu``, ``cuda``, ``cuda:N``, ``mps``
+    resume: Resume = "auto"  # ``never`` renames an existing run folder and starts from scratch
+    init: str | Path | None = None  # weights to start a new run from: a generator's file, a checkpoint or a run
+    console: Console | None = None  # shows progress; silent if None
+    dataset: str = ""  # recorded in run.json, as is ``command``
+    command: Sequence[str] = ()
+    stop: Callable[[], bool] | None = None  # called after each step; True stops as Ctrl-C does
+    # Maps the generator (the moving average, in eval mode) to metrics. They become a row of stats.jsonl, and the best
+    # checkpoint is kept and named in best.json. A `run_state.ReferenceMetric` also says what it compares with.
+    measure: Measure | None = None
+    eval_every: int | None = None  # images between evaluations; None: the setting, or 50,000 where that is 0
+    best: str = ""  # the metric whose smallest value is best; "": the first that ``measure`` returns
+    # Whether the generator of ``init`` may have a user's own nets (`facegan.load_generator`); those of ``config`` may.
+    trust_code: Trust = False
 
 
-class _Parameters(_Part):
-    generator: int
-    discriminator: int
-
-
-class _Dataset(_Part):
-    path: str
-    fingerprint: str
-    faces: int = Field(ge=0, lt=2**63)
-    size: int = Field(ge=0, lt=2**31)
-    channels: int = Field(ge=1, le=4)
-
-
-class _SourceFile(_Part):
-    file: str
-    sha256: str
-
-
-class _Init(_Part):
-    path: str
-
-
-class _Record(_Part):
-    settings: _Settings
-    parameters: _Parameters
-    dataset: _Dataset
-    machine: dict[str, Any]
-    versions: dict[str, Any]
-    precision: str
-    device: str
-    resumed_at_images: list[int]
-    own_code: dict[str, _SourceFile]
-    init: _Init | None
-    command: str
+_part = partial(create_model, __config__=ConfigDict(strict=True))
+_File = _part("file", file=str, sha256=str)
+_Init = _part("init", path=str)
+# The entries of run.json that are read again; there may be others.
+_Record = _part(
+    RECORD,
+    settings=_part("settings", method=str, nets=str),
+    parameters=_part("parameters", generator=int, discriminator=int),
+    dataset=_part(
+        "dataset",
+        path=str,
+        fingerprint=str,
+        faces=Annotated[int, Field(ge=0, lt=2**63)],
+        size=Annotated[int, Field(ge=0, lt=2**31)],
+        channels=Annotated[int, Field(ge=1, le=4)],
+    ),
+    machine=dict[str, Any],
+    versions=dict[str, Any],
+    precision=str,
+    device=str,
+    resumed_at_images=list[int],
+    own_code=dict[str, _File],
+    init=_Init | None,  # pyright: ignore[reportArgumentType] - as seen at run time
+    command=str,
+)
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
-    """The record that an earlier start wrote, or None.
-
-    Raises:
-        CheckpointError: it is damaged, or there are checkpoints without it.
-    """
+    """The record that an earlier start wrote, or None. CheckpointError if it is damaged or lost."""
     path = run / RECORD
     if not path.exists():
-        if (run / "checkpoints").exists():
+        if (run / CHECKPOINTS).exists():
             raise CheckpointError(f"{run} holds checkpoints, but no {RECORD} with their settings.\n{_OTHER_FOLDER}")
         return None
     try:
@@ -98,36 +101,26 @@ def read_record(run: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{path} is not the record of a run: it is damaged, or not facegan's.\n{_OTHER_FOLDER}")
     if record.get("format") != FORMAT:
         raise CheckpointError(unknown_format(path, record.get("format"), FORMAT))
-    if wrong := _wrong_entry(record):
-        raise CheckpointError(
-            f"{path} is damaged: {wrong} is missing or has the wrong type. Restore an undamaged copy.\n{_OTHER_FOLDER}"
-        )
-    return record
-
-
-def _wrong_entry(record: dict[str, Any]) -> str:
-    """The first entry that is missing or has the wrong type, or ""."""
     try:
         _Record.model_validate(record)
     except ValidationError as error:
         location = error.errors(include_url=False, include_input=False)[0]["loc"]
-        return ".".join(str(part) for part in location if isinstance(part, str))[:100]
-    return ""
+        wrong = ".".join(part for part in location if isinstance(part, str))[:100]
+        raise CheckpointError(
+            f"{path} is damaged: {wrong} is missing or has the wrong type. Restore an undamaged copy.\n{_OTHER_FOLDER}"
+        ) from None
+    return record
 
 
 def write_record(
     request: TrainRequest, trainer: Trainer, reals: Batches, init: dict[str, Any] | None, before: dict[str, Any] | None
 ) -> None:
-    """
-    Args:
-        init: the origin of a new run's weights.
-        before: the record that an earlier start wrote.
-    """
+    """``init``: the origin of a new run's weights; ``before``: the record that an earlier start wrote."""
     config, faces = trainer.config, request.faces
     record = {
         "format": FORMAT,
         "settings": config.model_dump(mode="json"),
-        "own_code": source_digests({"nets": config.nets, "loss": config.loss}),
+        "own_code": _code_of(config),
         "precision": trainer.precision,
         "device": str(trainer.device),
         "nets": trainer.spec.to_json(),
@@ -143,7 +136,7 @@ def write_record(
             "channels": faces.channels,
         },
         "stream": dict(reals.describe()),
-        "machine": machine(trainer.device, trainer.world.size),
+        "machine": _machine(trainer),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "init": init or (before or {}).get("init"),
         "command": shlex.join(request.command),
@@ -159,10 +152,14 @@ def _absolute(dataset: str) -> str:
     return str(Path(dataset).absolute()) if is_folder else dataset
 
 
-def machine(device: torch.device, processes: int) -> dict[str, Any]:
+def _code_of(config: TrainConfig) -> dict[str, dict[str, str]]:
+    return source_digests({"nets": config.nets, "loss": config.loss})
+
+
+def _machine(trainer: Trainer) -> dict[str, Any]:
     """What the last bits of a result depend on."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "gpu": gpu, "processes": processes}
+    gpu = torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else ""
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "gpu": gpu, "processes": trainer.world.size}
 
 
 def _version(name: str) -> str:
@@ -172,14 +169,9 @@ def _version(name: str) -> str:
         return ""
 
 
-def require_same_run(
-    record: dict[str, Any], config: TrainConfig, precision: Precision, faces: Faces, run: Path
-) -> None:
-    """
-    Raises:
-        SettingsError: settings differ from the record's; names them with both values.
-        DatasetError: the faces differ.
-    """
+def require_same_run(record: dict[str, Any], request: TrainRequest, precision: Precision) -> None:
+    """Raises SettingsError or DatasetError where settings, faces or initial weights differ from the record's."""
+    config, faces, run = request.config, request.faces, request.run
     then = json.loads(TrainConfig().model_dump_json()) | record["settings"]
     now = config.model_dump(mode="json")
     # "auto" and its result are the same setting.
@@ -199,23 +191,17 @@ def require_same_run(
             f"The run {run} was started on other faces ({record['dataset']['faces']:,} then, {len(faces):,} now,\n"
             f"from {shown(record['dataset']['path'] or 'memory')}). {_OTHER_FOLDER}"
         )
-
-
-def require_same_init(record: dict[str, Any], init: str | Path | None, run: Path) -> None:
-    """Raises SettingsError if the run was started from other weights."""
-    then = (record.get("init") or {}).get("path")
-    if init is not None and str(init) != then:
+    init = (record.get("init") or {}).get("path")
+    if request.init is not None and str(request.init) != init:
         raise SettingsError(
-            f"The run {run} was started with {f'--init {shown(then)}' if then else 'no --init'}; this command asks for "
-            f"--init {init}.\n{_OTHER_FOLDER}"
+            f"The run {run} was started with {f'--init {shown(init)}' if init else 'no --init'}; this command asks for "
+            f"--init {request.init}.\n{_OTHER_FOLDER}"
         )
 
 
-def warn_other_machine(
-    record: dict[str, Any], device: torch.device, processes: int, warn: Callable[[str], None]
-) -> None:
-    then, now = record["machine"], machine(device, processes)
-    for key, value in now.items():
+def warn_other_machine(record: dict[str, Any], trainer: Trainer, warn: Callable[[str], None]) -> None:
+    then = record["machine"]
+    for key, value in _machine(trainer).items():
         if key in then and then[key] != value:
             warn(
                 f"this run was last trained with {key} {then[key] or '(none)'} and continues with "
@@ -226,7 +212,7 @@ def warn_other_machine(
 def warn_altered_code(record: dict[str, Any], config: TrainConfig, warn: Callable[[str], None]) -> None:
     """Warns if the source file of a user's own nets or loss has changed since the last start."""
     then = record["own_code"]
-    for setting, now in source_digests({"nets": config.nets, "loss": config.loss}).items():
+    for setting, now in _code_of(config).items():
         if setting in then and then[setting]["sha256"] != now["sha256"]:
             warn(
                 f"{now['file']} has changed since this run was last started (train.{setting} = "

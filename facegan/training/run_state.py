@@ -1,27 +1,66 @@
-"""The state of a run at one moment, and how it is saved and loaded."""
+"""The state of a run at one moment, how it is evaluated, saved and loaded, and which checkpoint is its best."""
 
 from __future__ import annotations
 
-import os
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from facegan.errors import DiskError, TrainingError
-from facegan.files import parsing
-from facegan.nets import save_generator
+from facegan.errors import DiskError, SettingsError, TrainingError
+from facegan.files import parsing, write_json
+from facegan.nets import Generator, save_generator
 from facegan.nets.weights import FILE_NAME
-from facegan.run_dir import Best
+from facegan.run_dir import BEST, Best
 from facegan.training.checkpoint import Checkpoint, CheckpointManager
-from facegan.training.log import RunLog
+from facegan.training.log import RunLog, reason_of
 from facegan.training.monitor import Finding, Monitor
-from facegan.training.periodic_eval import PeriodicEval, write_best
 from facegan.training.trainer import Batches, Trainer
+
+EVERY_IMAGES = 50_000  # between evaluations: the default with a measure and no train.eval_every
+Measure = Callable[[Generator], Mapping[str, float]]
+
+
+@runtime_checkable
+class ReferenceMetric(Protocol):
+    """A `Measure` that compares with a reference and can describe it. Only the main process calls it."""
+
+    def protocol(self) -> Mapping[str, Any]:
+        """All that the values depend on, before the first step; ``what`` is a phrase for people."""
+        ...
+
+    def real_vs_real(self) -> Mapping[str, float]:
+        """The metrics of real images against other real images."""
+        ...
+
+
+@dataclass(frozen=True)
+class PeriodicEval:
+    """What is measured, how often, and the metric whose smallest finite value is best."""
+
+    measure: Measure
+    every_images: int
+    metric: str = ""  # "": the first that ``measure`` returns
+
+    def evaluate(
+        self, generator: Generator, images: int, best: Best | None
+    ) -> tuple[dict[str, float | None], Best | None]:
+        """All values (None: not finite), and the best so far."""
+        values = {name: float(value) for name, value in self.measure(generator).items()}
+        metric = self.metric or next(iter(values), "")
+        if metric not in values:
+            raise SettingsError(
+                f"The best checkpoint is chosen by '{metric}', but measure returns {', '.join(values) or 'nothing'}."
+            )
+        value = values[metric]
+        if math.isfinite(value) and (best is None or best.metric != metric or value < best.value):
+            best = Best(metric, value, images)
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}, best
 
 
 class Clock:
@@ -70,21 +109,17 @@ class RunState:
     saved_at: int = -1  # images; -1: nothing is saved
     logged_at: tuple[int, float] = (0, 0.0)  # images, seconds
 
+    def __post_init__(self) -> None:
+        step = self.trainer.config.step_images
+        self.checkpoints = CheckpointManager(self.run)
+        self.milestones = {-(-images // step) * step for images in self.trainer.config.milestones}  # whole steps
+
     @property
     def images(self) -> int:
         return self.trainer.images
 
-    @property
-    def checkpoints(self) -> CheckpointManager:
-        return CheckpointManager(self.run / "checkpoints")
-
     def unsaved_images(self) -> int:
         return self.images - max(self.saved_at, 0)
-
-    def milestones(self) -> set[int]:
-        """The images of the steps that reach them."""
-        step = self.trainer.config.step_images
-        return {-(-images // step) * step for images in self.trainer.config.milestones}
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Restores everything but the clock. Raises CheckpointError if it belongs to other nets."""
@@ -99,40 +134,35 @@ class RunState:
         self.saved_at = checkpoint.images
         self.logged_at = state["logged_at"][0], state["logged_at"][1] + self.clock.seconds - state["seconds"]
 
+    def log_row(self, **values: Any) -> None:
+        self.log.row({"images": self.images, "rounds": self.trainer.steps, **values})
+
     def log_reference(self, evaluation: PeriodicEval) -> None:
         """Logs once per run what is measured, and the values of real images against real images."""
-        row = evaluation.reference_row(self.log.rows)
-        if row is None:
+        measure = evaluation.measure
+        if not isinstance(measure, ReferenceMetric):
             return
+        protocol = dict(measure.protocol())
+        if [row["protocol"] for row in self.log.rows if "protocol" in row][-1:] == [protocol]:
+            return
+        floor = dict(measure.real_vs_real())
         self.best = None  # its value belongs to another protocol
-        self.log.row({"images": self.images, "rounds": self.trainer.steps, **row})
-        real = ", ".join(f"{name} {value:.4g}" for name, value in row["floor"].items()) or "unknown (too few)"
-        what = row["protocol"].get("what", "")
+        self.log_row(protocol=protocol, floor=floor)
+        real = ", ".join(f"{name} {value:.4g}" for name, value in floor.items()) or "unknown (too few)"
+        what = protocol.get("what", "")
         self.log.note(f"Measured every {evaluation.every_images:,} images: {what}. Real against real: {real}.")
 
-    def scalars(self, scheduled: bool) -> dict[str, Any]:
-        """All that is not a tensor, as JSON values."""
-        return {
-            **self.trainer.scalars(),
-            "stream": dict(self.reals.state_dict()),
-            "health": self.monitor.scalars(),
-            "rolled_back": self.rolled_back,
-            "best": asdict(self.best) if self.best else None,
-            "seconds": self.clock.seconds,
-            "logged_at": self.logged_at,
-            "log": self.log.lengths(),
-            "scheduled": scheduled,
-            "settings": self.trainer.config.model_dump(mode="json"),
-        }
+    def write_best(self) -> None:
+        """Writes best.json, or removes it; DiskError where that fails."""
+        if self.best:
+            write_json(self.run / BEST, asdict(self.best))
+        else:
+            (self.run / BEST).unlink(missing_ok=True)
 
     def save(self, scheduled: bool) -> bool:
         """Writes a checkpoint, after everything before it is on disk. Returns whether it worked; the next save retries.
 
-        Args:
-            scheduled: due by the settings alone, and therefore a point to roll back to.
-
-        Raises:
-            NotFinite: names the tensor.
+        ``scheduled``: due by the settings alone, and therefore a point to roll back to. Raises NotFinite.
         """
         world = self.trainer.world
         with self.clock.stopped():
@@ -152,32 +182,51 @@ class RunState:
         try:
             self.log.sync()
             save_generator(self.run / FILE_NAME, generator)
-            self.checkpoints.save(self.images, tensors, self.scalars(scheduled), generator)
+            self.checkpoints.save(self.images, tensors, self._scalars(scheduled), generator)
         except DiskError as error:
-            self.log.warn(f"{name} could not be saved ({_reason(error)}). Training continues; the next save retries.")
+            why = reason_of(error)
+            self.log.warn(f"{name} could not be saved ({why}). Training continues; the next save retries.")
             self.best = self.best_saved
             return False
         try:
-            write_best(self.run, self.best)
-            kept = self.milestones() | ({self.best.images} if self.best else set())
+            self.write_best()
+            kept = self.milestones | ({self.best.images} if self.best else set())
             self.checkpoints.prune(self.trainer.config.keep, kept)
         except DiskError as error:
-            self.log.warn(f"{name} is saved, but best.json or old checkpoints are not up to date ({_reason(error)}).")
+            why = reason_of(error)
+            self.log.warn(f"{name} is saved, but best.json or old checkpoints are not up to date ({why}).")
         return True
 
-    def roll_back(self, problem: str) -> int:
-        """Once per run, to the last scheduled checkpoint, with half the learning rates. Returns the images there.
+    def _scalars(self, scheduled: bool) -> dict[str, Any]:
+        """All that is not a tensor, as JSON values."""
+        return {
+            **self.trainer.scalars(),
+            "stream": dict(self.reals.state_dict()),
+            "health": self.monitor.scalars(),
+            "rolled_back": self.rolled_back,
+            "best": asdict(self.best) if self.best else None,
+            "seconds": self.clock.seconds,
+            "logged_at": self.logged_at,
+            "log": self.log.lengths(),
+            "scheduled": scheduled,
+            "settings": self.trainer.config.model_dump(mode="json"),
+        }
 
-        Raises:
-            TrainingError: a second time, or without a checkpoint.
-        """
+    def roll_back(self, problem: str) -> int:
+        """Once per run, to the last scheduled checkpoint, with half the learning rates. Returns the images there."""
         at = self.images
         checkpoint = None if self.rolled_back else self.checkpoints.latest_scheduled()
         if checkpoint is None:
-            raise TrainingError(_divergence_message(problem, at, self.run, again=self.rolled_back is not None))
+            again = "again, after a roll-back to half the learning rates"
+            how = again if self.rolled_back else "and there is no checkpoint to return to"
+            raise TrainingError(
+                f"Training diverged at {at:,} images: {problem}, {how}. Nothing of it was saved.\n"
+                "Try smaller learning rates (--set train.lr_g=…, train.lr_d=…) or --precision fp32 in another --run "
+                f"folder;\n--init {self.run} starts from this run's last finite weights."
+            )
         self.load_checkpoint(checkpoint)
         self.trainer.world.barrier()  # all have read before the main process writes
-        self.trainer.halve_learning_rates()
+        self.trainer.lr_scale *= 0.5
         self.rolled_back = {"at_images": at, "to_images": checkpoint.images, "problem": problem}
         self.log.cut_back(checkpoint.images, checkpoint.state["log"])
         if self.trainer.world.is_main:
@@ -194,8 +243,7 @@ class RunState:
     def report(self, findings: list[Finding]) -> None:
         for finding in findings:
             self.log.warn(finding.text)
-            about = {"health": finding.kind, "value": finding.value, "text": finding.text}
-            self.log.row({"images": self.images, "rounds": self.trainer.steps, **about})
+            self.log_row(health=finding.kind, value=finding.value, text=finding.text)
 
     def unsaved_error(self) -> DiskError:
         newest = f"the newest has {self.saved_at:,} images" if self.saved_at >= 0 else "there is none"
@@ -205,20 +253,7 @@ class RunState:
         )
 
 
-def _reason(error: DiskError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
 def _first_not_finite(tensors: dict[str, torch.Tensor]) -> str:
     """``"generator.x is not finite"``: the first tensor with NaN or an infinity, or ""; waits for the device."""
     finite = torch.stack([tensor.isfinite().all().cpu() for tensor in tensors.values()]).tolist()
     return "" if all(finite) else f"{list(tensors)[finite.index(False)]} is not finite"
-
-
-def _divergence_message(problem: str, images: int, run: Path, *, again: bool) -> str:
-    how = "again, after a roll-back to half the learning rates" if again else "and there is no checkpoint to return to"
-    return (
-        f"Training diverged at {images:,} images: {problem}, {how}. Nothing of it was saved.\n"
-        "Try smaller learning rates (--set train.lr_g=…, train.lr_d=…) or --precision fp32 in another --run folder;\n"
-        f"--init {run} starts from this run's last finite weights."
-    )

@@ -19,9 +19,8 @@ from facegan.nets import drawn
 from facegan.nets import random as draws
 from facegan.training import augment
 from facegan.training.distributed import World
-from facegan.training.ema import Ema
 from facegan.training.losses import began_convergence, began_k, dragan, find_loss, gradient_penalty, squared_gradient
-from facegan.training.optim import NetOptimizer
+from facegan.training.optim import Ema, NetOptimizer
 from facegan.training.precision import Precision, autocast, float32_as
 
 # What is logged: from D's updates, from G's, and with BEGAN's loss.
@@ -58,29 +57,18 @@ class GanStep:
     """The tensors that a step works on, and the work."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        precision: Precision,
-        generator: NetOptimizer,
-        discriminator: NetOptimizer,
-        ema: Ema,
-        world: World,
+        self, config: TrainConfig, precision: Precision, g: NetOptimizer, d: NetOptimizer, ema: Ema, world: World
     ) -> None:
         self.config, self.world, self.ema = config, world, ema
         self.spec = spec = ema.net.spec
         self.precision: Precision = precision
-        self.g, self.d = generator, discriminator
-        self.device = generator.device
+        self.g, self.d, self.device = g, d, g.device
         self.loss = find_loss(config.loss)
         share = world.share(config.batch)
-        self.reals = [
-            torch.zeros((share, spec.channels, spec.size, spec.size), dtype=torch.uint8, device=self.device).contiguous(
-                memory_format=torch.channels_last
-            )
-            for _ in range(config.d_steps)
-        ]
-        # Or their indices into ``faces``, uint8 (F, H, W, C): all images.
-        self.indices = [torch.zeros(share, dtype=torch.int64, device=self.device) for _ in range(config.d_steps)]
+        shape = config.d_steps, share, spec.size, spec.size, spec.channels
+        self.reals = list(torch.zeros(shape, dtype=torch.uint8, device=self.device).permute(0, 1, 4, 2, 3))
+        # Or, unless it is None, their indices into ``faces``, uint8 (F, H, W, C): all images.
+        self.indices = list(torch.zeros(config.d_steps, share, dtype=torch.int64, device=self.device))
         self.faces: Tensor | None = None
         self.number = torch.zeros((), dtype=torch.int64, device=self.device)  # of the step
         self.part = share // config.grad_accum_steps  # images of a forward pass
@@ -99,23 +87,22 @@ class GanStep:
     def __call__(self, variant: StepVariant) -> None:
         fakes: Tensor | None = None
         for i, penalised in enumerate(variant.penalties):
-            fakes = self.update_discriminator(i, penalised, gathers=variant.gathers)
+            fakes = self.update_discriminator(i, penalised)
         for i in range(variant.g_steps):
-            self.update_generator(i, fakes, after_d=bool(variant.penalties), gathers=variant.gathers)
+            self.update_generator(i, fakes, after_d=bool(variant.penalties))
         self.ema.update()
 
-    def update_discriminator(self, i: int = 0, penalised: bool = False, *, gathers: bool = False) -> Tensor | None:
+    def update_discriminator(self, i: int = 0, penalised: bool = False) -> Tensor | None:
         """Real and fake images pass separately: batch norm sees one kind at a time.
 
-        Returns:
-            The fakes with their graph, (N, C, H, W), where G's update shares them; else None.
+        Returns the fakes with their graph, (N, C, H, W), where G's update shares them; else None.
         """
         config, shared = self.config, None
         self.d.zero_grad()
         logits: list[tuple[Tensor, Tensor]] = []
         for part in range(config.grad_accum_steps):
             images = self._images(i, config.d_steps, part)
-            real = self._real(i, part, images, gathers)
+            real = self._real(i, part, images)
             if self._same_fakes and config.grad_accum_steps == 1:
                 shared = self._generate("latents", images)
                 fake = shared.detach()
@@ -126,7 +113,8 @@ class GanStep:
             with autocast(self.device, self.precision):
                 real_logits = self._critic("reals", images)(real)
                 fake_logits = self._critic("fakes", images)(fake)
-            loss = self._loss_of_d(real_logits, fake_logits)
+            more = (self.k,) if self.loss.autoencoder else filter(None, (config.label_smoothing,))
+            loss = self.loss.discriminator(real_logits, fake_logits, *more)
             self.d.backward(loss * self.loss_scale)
             values = {
                 "loss_d": loss.detach(),
@@ -149,14 +137,10 @@ class GanStep:
             self._update_k(logits)
         return shared
 
-    def update_generator(
-        self, i: int = 0, fakes: Tensor | None = None, *, after_d: bool = True, gathers: bool = False
-    ) -> None:
+    def update_generator(self, i: int = 0, fakes: Tensor | None = None, *, after_d: bool = True) -> None:
         """D's weights are frozen: only the gradient that passes through D to the pixels is needed.
 
-        Args:
-            fakes: from D's update of this step, with their graph; None generates them.
-            after_d: D was updated in this step.
+        ``fakes`` are those of D's update of this step, ``after_d``, with their graph; None generates them.
         """
         config = self.config
         self.g.zero_grad()
@@ -164,15 +148,13 @@ class GanStep:
         try:
             for part in range(config.grad_accum_steps):
                 images = self._images(i, config.g_steps, part)
-                if fakes is None:
-                    fake = self._generate("latents" if self._same_fakes and after_d else "latents of G", images)
-                else:
-                    fake = fakes
+                purpose = "latents" if self._same_fakes and after_d else "latents of G"
+                fake = self._generate(purpose, images) if fakes is None else fakes
                 with autocast(self.device, self.precision):
                     logits = [self._critic("fakes of G", images)(self._for_d(fake, "augment fakes of G", images))]
                     if self.loss.pairs:  # the real images of D's updates in turn, as D saw them
                         j = i % config.d_steps
-                        real = self._real(j, part, self._images(j, config.d_steps, part), gathers)
+                        real = self._real(j, part, self._images(j, config.d_steps, part))
                         logits.append(self._critic("reals of G", images)(real))
                     loss = self.loss.generator(*logits)
                 self.g.backward(loss * self.loss_scale)
@@ -188,12 +170,12 @@ class GanStep:
         here = self._positions[part * self.part : (part + 1) * self.part]
         return (self.number * updates + i) * self.config.batch + here
 
-    def _real(self, i: int, part: int, images: Tensor, gathers: bool) -> Tensor:
+    def _real(self, i: int, part: int, images: Tensor) -> Tensor:
         here = slice(part * self.part, (part + 1) * self.part)
-        if gathers and self.faces is not None:
-            real = to_float(self.faces.index_select(0, self.indices[i][here]).permute(0, 3, 1, 2))
-        else:
+        if self.faces is None:
             real = to_float(self.reals[i][here])
+        else:
+            real = to_float(self.faces.index_select(0, self.indices[i][here]).permute(0, 3, 1, 2))
         if self.config.random_flip:
             real = augment.flip(real, draws.counter_uniform(self.config.seed, "flip", images, 1))
         return self._for_d(real, "augment reals", images)
@@ -222,13 +204,6 @@ class GanStep:
 
         return critic
 
-    def _loss_of_d(self, real: Tensor, fake: Tensor) -> Tensor:
-        if self.loss.autoencoder:
-            return self.loss.discriminator(real, fake, self.k)
-        if self.config.label_smoothing:
-            return self.loss.discriminator(real, fake, self.config.label_smoothing)
-        return self.loss.discriminator(real, fake)
-
     @torch.no_grad()
     def _update_k(self, logits: list[tuple[Tensor, Tensor]]) -> None:
         """BEGAN's k follows from the whole batch, of all processes."""
@@ -245,20 +220,18 @@ class GanStep:
         with float32_as("ieee", self.device):
             for name in config.regularisers:
                 weight = config.penalty_every * (config.gp_weight if name in ("gp", "dragan") else config.r1_gamma / 2)
-                penalty = self._penalty(name, real, fake, images)
+                critic = self._critic(name, images)
+                if name == "gp":
+                    epsilon = draws.counter_uniform(config.seed, "penalty", images, 1)[:, :, None, None]
+                    penalty = gradient_penalty(critic, real, fake, epsilon)
+                elif name == "dragan":
+                    noise = draws.counter_uniform(config.seed, "noise", images, real[0].numel()).reshape(real.shape)
+                    penalty = dragan(critic, real, noise)
+                else:
+                    penalty = squared_gradient(critic, real if name == "r1" else fake)
                 self.d.backward(weight * penalty * self.loss_scale)
                 plain, weighted = plain + penalty.detach(), weighted + weight * penalty.detach()
         return plain, weighted
-
-    def _penalty(self, name: str, real: Tensor, fake: Tensor, images: Tensor) -> Tensor:
-        critic = self._critic(name, images)
-        if name == "gp":
-            epsilon = draws.counter_uniform(self.config.seed, "penalty", images, 1)[:, :, None, None]
-            return gradient_penalty(critic, real, fake, epsilon)
-        if name == "dragan":
-            noise = draws.counter_uniform(self.config.seed, "noise", images, real[0].numel()).reshape(real.shape)
-            return dragan(critic, real, noise)
-        return squared_gradient(critic, real if name == "r1" else fake)
 
     @torch.no_grad()
     def _add(self, parts: int, **values: Tensor) -> None:

@@ -17,8 +17,7 @@ from facegan.nets import NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import require_same_tensors
 from facegan.training.cuda_graphs import CudaGraphCache, Snapshot, graphs_disabled_reason
 from facegan.training.distributed import SINGLE, World
-from facegan.training.ema import Ema
-from facegan.training.optim import NetOptimizer, schedule_factor, set_rate
+from facegan.training.optim import Ema, NetOptimizer, schedule_factor, set_rate
 from facegan.training.precision import Precision, gpu_math
 from facegan.training.step import TOTALS_G, GanStep, StepVariant
 
@@ -77,13 +76,7 @@ class Trainer:
     """The nets, their optimizers, their moving average, and the steps that change them.
 
     Random numbers follow from the seed and the images' numbers, so that this state and the position of the batches are
-    the whole state.
-
-    Args:
-        world: the processes that train together; each holds the whole state.
-
-    Raises:
-        SettingsError: the nets cannot be built, or the processes cannot share the batch evenly.
+    the whole state. Each of the processes that train together, ``world``, holds all of it.
     """
 
     def __init__(
@@ -108,7 +101,7 @@ class Trainer:
         self._graphs = None if self.no_graphs_reason else CudaGraphCache(self.gan_step, self.tensors)
         self.lr_scale = 1.0  # multiplies both learning rates; a roll-back halves it
         self.steps = 0
-        self.counts = _zero_counts()  # of what `GanStep.totals` adds up
+        self.counts = {"d": 0, "g": 0, "gp": 0}  # of what `GanStep.totals` adds up
 
     @property
     def images(self) -> int:
@@ -120,13 +113,21 @@ class Trainer:
 
         Does not wait for the device.
         """
-        faces = reals.faces if isinstance(reals, OnDeviceBatches) else None
-        variant = StepVariant.of(self.config, self.steps, gathers=faces is not None)
+        config, faces = self.config, reals.faces if isinstance(reals, OnDeviceBatches) else None
+        variant = StepVariant.of(config, self.steps, gathers=faces is not None)
         self._fetch(reals, faces, len(variant.penalties))
-        self._update_schedules()
+        factor = self.lr_scale * schedule_factor(config.schedule, self.images, config.images)
+        set_rate(self.g.optimizer, config.lr_g * factor)
+        set_rate(self.d.optimizer, config.lr_d * factor)
+        self.ema.set_decay(config.step_images, self.images + config.step_images)
+        self.gan_step.number.fill_(self.steps)
         with self.math():
             if self._graphs and not self._graphs.has(variant):
-                self._capture(self._graphs, variant)
+                # All processes or none: a capture's warm-up has all-reduces in which each has to take part.
+                reason = self._graphs.prepare(variant)
+                if self.world.any(bool(reason)):
+                    self.close()
+                    self.no_graphs_reason = reason or "another process could not capture them"
             if self._graphs:
                 self._graphs.replay(variant)
             else:
@@ -138,8 +139,7 @@ class Trainer:
     def train_step_unless(self, stop: Callable[[], bool], reals: Batches) -> bool:
         """As `train_step`, but calls ``stop`` at each layer: True discards the step and restores the state before it.
 
-        Returns:
-            Whether the step was finished.
+        Returns whether the step was finished.
         """
         before, position = Snapshot(self.gan_step, self.tensors()), dict(reals.state_dict())
         try:
@@ -162,33 +162,23 @@ class Trainer:
         self._graphs = None
 
     def _fetch(self, reals: Iterator[Tensor], faces: Tensor | None, batches: int) -> None:
-        step = self.gan_step
+        step, before = self.gan_step, self.gan_step.faces
+        step.faces = faces
         if isinstance(reals, OnDeviceBatches) and faces is not None:
-            if self._graphs and step.faces is not None and step.faces is not faces:
+            if self._graphs and before is not None and before is not faces:
                 self._graphs.close()  # they hold the address of the other images
-            step.faces = faces
             for buffer in step.indices[:batches]:
                 buffer.copy_(reals.numbers(), non_blocking=True)
         else:
             for buffer in step.reals[:batches]:
-                buffer.copy_(_checked(next(reals), buffer), non_blocking=True)
-
-    def _update_schedules(self) -> None:
-        factor = self.lr_scale * schedule_factor(self.config.schedule, self.images, self.config.images)
-        set_rate(self.g.optimizer, self.config.lr_g * factor)
-        set_rate(self.d.optimizer, self.config.lr_d * factor)
-        self.ema.set_decay(self.config.step_images, self.images + self.config.step_images)
-        self.gan_step.number.fill_(self.steps)
-
-    def _capture(self, graphs: CudaGraphCache, variant: StepVariant) -> None:
-        """All processes or none: a capture's warm-up has all-reduces in which each has to take part."""
-        reason = graphs.prepare(variant)
-        if self.world.any(bool(reason)):
-            self.close()
-            self.no_graphs_reason = reason or "another process could not capture them"
-
-    def halve_learning_rates(self) -> None:
-        self.lr_scale *= 0.5
+                batch = next(reals)
+                if batch.dtype != torch.uint8 or batch.shape != buffer.shape:
+                    nan = ", with NaN" if batch.is_floating_point() and bool(batch.isnan().any()) else ""
+                    raise DatasetError(
+                        f"A batch of faces is {str(batch.dtype).removeprefix('torch.')} {tuple(batch.shape)}{nan}; "
+                        f"it must be uint8 {tuple(buffer.shape)}."
+                    )
+                buffer.copy_(batch, non_blocking=True)
 
     def means(self) -> dict[str, float]:
         """Means since `clear_means`; waits for the device and for the other processes, which get the same.
@@ -217,7 +207,7 @@ class Trainer:
     def clear_means(self) -> None:
         self.gan_step.totals.zero_()
         self.gan_step.skipped.zero_()
-        self.counts = _zero_counts()
+        self.counts = dict.fromkeys(self.counts, 0)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state, by name; the tensors themselves, not copies."""
@@ -245,13 +235,8 @@ class Trainer:
 
     @torch.no_grad()
     def load(self, what: str, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-        """Loads `tensors` and `scalars` of another trainer; ``what`` names them in errors.
-
-        Raises:
-            CheckpointError: they belong to other nets.
-        """
-        differences = NetSpec.of(scalars["spec"]).differences(self.spec)
-        if differences:
+        """Loads `tensors` and `scalars` of another trainer; ``what`` names them in errors."""
+        if differences := NetSpec.of(scalars["spec"]).differences(self.spec):
             raise CheckpointError(
                 f"{what} belongs to another architecture: it has {differences[0]}.\n"
                 "Use the settings it was made with, or another --run folder."
@@ -296,17 +281,3 @@ def _ask_at_layers(stop: Callable[[], bool], *nets: nn.Module) -> Iterator[None]
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _zero_counts() -> dict[str, int]:
-    return {"d": 0, "g": 0, "gp": 0}
-
-
-def _checked(batch: Tensor, buffer: Tensor) -> Tensor:
-    """Raises DatasetError if the batch is not as `Batches` promises."""
-    if batch.dtype != torch.uint8:
-        nan = ", with NaN" if batch.is_floating_point() and bool(batch.isnan().any()) else ""
-        raise DatasetError(f"A batch of faces is {str(batch.dtype).removeprefix('torch.')}{nan}; it must be uint8.")
-    if batch.shape != buffer.shape:
-        raise DatasetError(f"A batch of faces has the shape {tuple(batch.shape)}; expected {tuple(buffer.shape)}.")
-    return batch

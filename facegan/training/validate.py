@@ -9,16 +9,15 @@ import torch
 
 from facegan.config import TrainConfig
 from facegan.config.train import PER_SAMPLE
-from facegan.errors import SettingsError, one_of
-from facegan.nets import PAIRS, NetSpec, Pair, find_pair
+from facegan.errors import SettingsError
+from facegan.nets import NetSpec, find_pair
 from facegan.nets.registry import smoke_test
 from facegan.plugins import is_import_path
 from facegan.system import choose_device
 from facegan.training.distributed import World, local_device, world_size
 from facegan.training.losses import find_loss, try_loss
 from facegan.training.precision import Precision, choose_precision
-from facegan.training.request import TrainRequest
-from facegan.training.run_record import read_record, require_same_init, require_same_run
+from facegan.training.run_record import TrainRequest, read_record, require_same_run
 from facegan.training.trainer import Faces, spec_of
 
 
@@ -33,14 +32,7 @@ class RunPlan:
 
 
 def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
-    """
-    Args:
-        try_code: import and try the user's own nets and loss.
-
-    Raises:
-        SettingsError, DeviceError: the settings do not go together, with these faces, or on this device.
-        CheckpointError, DatasetError, SettingsError: the run in the folder is another training.
-    """
+    """Raises the error of whatever does not go together. ``try_code``: import and try the user's own nets and loss."""
     config, faces = request.config, request.faces
     if request.resume not in ("auto", "never"):
         raise SettingsError(f"--resume {request.resume} is not available. Choose auto or never.")
@@ -55,82 +47,20 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     spec = spec_of(config, faces.size, faces.channels)
     own_nets, own_loss = is_import_path(config.nets), is_import_path(config.loss)
     if try_code or not own_nets:
-        pair = find_pair(spec)
+        is_autoencoder = find_pair(spec).autoencoder
         if try_code or not own_loss:
-            _check_loss_fits_nets(config, pair)
+            _check_loss_fits_nets(config, is_autoencoder)
     if try_code and own_loss:
-        try_plugin_loss(config)
+        _try_plugin_loss(config)
     if try_code and own_nets:
-        cautions += try_plugin_nets(config, spec)
+        cautions += _try_plugin_nets(config, spec)
     record = read_record(request.run) if request.resume == "auto" else None
     # "auto" is resolved once; a resumed run keeps the result, on any device that has it.
     wanted = record["precision"] if record and config.precision == "auto" else config.precision
     precision = choose_precision(wanted, device)
     if record:
-        require_same_run(record, config, precision, faces, request.run)
-        require_same_init(record, request.init, request.run)
+        require_same_run(record, request, precision)
     return RunPlan(device, precision, record, cautions)
-
-
-def try_plugin_nets(config: TrainConfig, spec: NetSpec) -> list[str]:
-    """Tries a user's own nets. Returns what is doubtful about them, as sentences.
-
-    Raises:
-        SettingsError: they cannot be built, return wrong shapes, or mix images despite a penalty per sample.
-    """
-    mixes = smoke_test(spec, replace(spec, width=config.width_d or spec.width))
-    if not mixes:
-        return []
-    per_sample = [name for name in config.regularisers if name in PER_SAMPLE]
-    if per_sample:
-        raise SettingsError(
-            f"The discriminator of train.nets = {config.nets} mixes the images of a batch, as batch norm does, but the "
-            f"penalty\n{per_sample[0]} is per sample (Gulrajani et al. 2017, section 4). "
-            "Remove that layer or the penalty."
-        )
-    if "dragan" in config.regularisers:
-        return [
-            f"the discriminator of train.nets = {config.nets} mixes the images of a batch, but the penalty dragan is "
-            "per sample. It was published like this (Kodali et al. 2017) and is cleaner without such a layer."
-        ]
-    return []
-
-
-def try_plugin_loss(config: TrainConfig) -> None:
-    """Tries a user's own loss.
-
-    Raises:
-        SettingsError: it is not a `Loss`, fails, or makes other settings idle or impossible.
-    """
-    loss = find_loss(config.loss)
-    try_loss(config.loss, loss)
-    if config.label_smoothing and not loss.smooths:
-        raise SettingsError(
-            f"train.label_smoothing changes nothing with the loss {config.loss}. Leave it out, or pass smooths=True to "
-            "your Loss."
-        )
-    if loss.pairs and config.g_warmup_images:
-        raise SettingsError(
-            f"train.g_warmup_images cannot be used with the loss {config.loss}: it pairs fake images with real ones."
-        )
-    for name in () if loss.autoencoder else ("began_gamma", "began_rate"):
-        if getattr(config, name) != config.default(name):
-            raise SettingsError(f"train.{name} changes nothing with the loss {config.loss}. Leave it out.")
-
-
-def _check_loss_fits_nets(config: TrainConfig, pair: Pair) -> None:
-    if pair.autoencoder == find_loss(config.loss).autoencoder:
-        return
-    if pair.autoencoder:
-        raise SettingsError(
-            f"train.loss = {config.loss} cannot be used with the nets '{config.nets}': their discriminator is an "
-            "autoencoder and\nreturns its error. Set train.loss=began, or choose other nets."
-        )
-    names = one_of(name for name, pair in PAIRS.items() if pair.autoencoder)
-    raise SettingsError(
-        f"train.loss = {config.loss} needs the error of an autoencoder; the discriminator of '{config.nets}' is not "
-        f"one.\nSet train.nets={names}, or choose another train.loss."
-    )
 
 
 def _check_batch(config: TrainConfig, faces: Faces) -> None:
@@ -146,3 +76,47 @@ def _check_batch(config: TrainConfig, faces: Faces) -> None:
         raise SettingsError(
             f"--batch {config.batch} is larger than the dataset ({len(faces):,} faces). Choose {len(faces)} or less."
         )
+
+
+def _check_loss_fits_nets(config: TrainConfig, is_autoencoder: bool) -> None:
+    if is_autoencoder == find_loss(config.loss).autoencoder:
+        return
+    change, keep = ("loss", "nets") if is_autoencoder else ("nets", "loss")
+    raise SettingsError(
+        f"train.loss = {config.loss} cannot be used with the nets '{config.nets}'.\n"
+        "The loss began needs the error of an autoencoder, and a discriminator that is one needs the loss began.\n"
+        f"Set train.{change}=began, or choose another train.{keep}."
+    )
+
+
+def _try_plugin_loss(config: TrainConfig) -> None:
+    """Raises SettingsError if it is not a `Loss`, fails, or makes other settings idle or impossible."""
+    loss = find_loss(config.loss)
+    try_loss(config.loss, loss)
+    if loss.pairs and config.g_warmup_images:
+        raise SettingsError(
+            f"train.g_warmup_images cannot be used with the loss {config.loss}: it pairs fake images with real ones."
+        )
+    idle = [] if loss.smooths else ["label_smoothing"]
+    idle += [] if loss.autoencoder else ["began_gamma", "began_rate"]
+    for name in idle:
+        if getattr(config, name) != config.default(name):
+            more = ", or pass smooths=True to your Loss" if name == "label_smoothing" else ""
+            raise SettingsError(f"train.{name} changes nothing with the loss {config.loss}. Leave it out{more}.")
+
+
+def _try_plugin_nets(config: TrainConfig, spec: NetSpec) -> list[str]:
+    """Returns what is doubtful about them, as sentences."""
+    if not smoke_test(spec, replace(spec, width=config.width_d or spec.width)):
+        return []
+    mixes = f"discriminator of train.nets = {config.nets} mixes the images of a batch,"
+    per_sample = [name for name in config.regularisers if name in PER_SAMPLE]
+    if per_sample:
+        raise SettingsError(
+            f"The {mixes} as batch norm does, but the penalty\n{per_sample[0]} is per sample "
+            "(Gulrajani et al. 2017, section 4). Remove that layer or the penalty."
+        )
+    if "dragan" not in config.regularisers:
+        return []
+    published = "It was published like this (Kodali et al. 2017) and is cleaner without such a layer."
+    return [f"the {mixes} but the penalty dragan is per sample. {published}"]

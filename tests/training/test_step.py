@@ -6,25 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from toy import (
-    CPU,
-    ToyFaces,
-    ToyOnDevice,
-    assert_equal_states,
-    copy_state,
-    inputs_of,
-    toy_config,
-    toy_steps,
-    toy_trainer,
-)
+from toy import ToyFaces, ToyOnDevice, assert_equal_states, copy_state, inputs_of, toy_config, toy_steps, toy_trainer
 
 from facegan.errors import DatasetError
 from facegan.nets import count_parameters, make_generator
-from facegan.sample.generate import to_uint8
 from facegan.training import precision
-from facegan.training.cuda_graphs import Snapshot
 from facegan.training.optim import NetOptimizer, schedule_factor
-from facegan.training.step import StepVariant, to_float
+from facegan.training.step import StepVariant
 from facegan.training.trainer import Trainer, spec_of
 
 
@@ -40,7 +28,7 @@ def differ(one: Trainer, other: Trainer) -> bool:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"random_flip": True, "augment": "color,translation,cutout"}, {"g_steps": 2}, {"nets": "mlp"}]
+    "given", [{"random_flip": True, "augment": "color,translation,cutout", "g_steps": 2}, {"nets": "mlp", "width": 4}]
 )
 def test_batch_in_parts_equals_batch(given):
     """Neither the critic nor G has batch statistics here."""
@@ -60,14 +48,12 @@ def test_batch_in_parts_equals_batch(given):
 )
 def test_gathered_batches_equal_copied_batches(method, given):
     copying, gathering = (toy_trainer(method, **given) for _ in range(2))
-    faces, batch = ToyFaces(), copying.config.batch
-    reals = ToyOnDevice(faces.images, batch, 0, "", given_batches=copying.config.d_steps)
-    theirs = faces.batches(batch)
-    for _ in range(3):
+    faces, batch, first = ToyFaces(), copying.config.batch, copying.config.d_steps
+    reals, theirs = ToyOnDevice(faces.images, batch, 0, "", given_batches=first), faces.batches(batch)
+    for _ in range(2):
         copying.train_step(theirs)
         gathering.train_step(reals)
-        assert (gathering.gan_step.faces is None) == (reals.position == copying.config.d_steps)
-    assert reals.position == theirs.position
+        assert (gathering.gan_step.faces is None) == (reals.position == first)
     assert_equal_states(copying, gathering)
 
 
@@ -159,26 +145,22 @@ def test_relativistic_generator_sees_ds_reals():
 @pytest.mark.parametrize(
     "given",
     [
-        {"loss": "minimax", "label_smoothing": 0.1},
-        {"loss": "max-likelihood"},
-        {"loss": "lsgan"},
+        {"loss": "minimax", "label_smoothing": 0.1, "optimizer": "rmsprop", "momentum": 0.5},
+        {"loss": "max-likelihood", "regulariser": "dragan"},
+        {"loss": "lsgan", "optimizer": "sgd", "momentum": 0.9},
         {"loss": "hinge", "regulariser": "r1,r2", "norm": "none"},
         {"loss": "wgan-gp", "regulariser": "r1", "norm": "none"},
         {"loss": "relativistic", "grad_accum_steps": 2},
-        {"regulariser": "dragan"},
-        {"optimizer": "rmsprop", "momentum": 0.5},
-        {"optimizer": "sgd", "momentum": 0.9},
     ],
 )
 def test_loaded_state_continues_to_the_bit(given):
     whole, first, second = (toy_trainer("dcgan", **{"lr_g": 1e-3, "lr_d": 1e-3, **given}) for _ in range(3))
-    toy_steps(whole, 4)
+    toy_steps(whole, 3)
     reals = ToyFaces().batches(16)
-    for t in (first, second):
-        if t is second:
-            copy_state(first, second)
-        for _ in range(2):
-            t.train_step(reals)
+    first.train_step(reals)
+    copy_state(first, second)
+    for _ in range(2):
+        second.train_step(reals)
     assert_equal_states(whole, second)
     row = second.means()
     assert all(math.isfinite(value) for value in row.values())
@@ -191,7 +173,7 @@ def test_learning_rates_follow_schedule_and_scale():
         assert schedule_factor("linear", done, 1000) == pytest.approx(linear)
         assert schedule_factor("constant", done, 1000) == 1
     t = toy_trainer(schedule="linear", images=64, lr_g=0.1, lr_d=0.2)
-    t.halve_learning_rates()
+    t.lr_scale = 0.5
     toy_steps(t, 2)
     other = toy_trainer(schedule="linear", images=64, lr_g=0.1, lr_d=0.2)
     copy_state(t, other)
@@ -203,12 +185,10 @@ def test_learning_rates_follow_schedule_and_scale():
 @pytest.mark.parametrize(
     ("given", "make"),
     [
-        ({"optimizer": "rmsprop"}, lambda p: torch.optim.RMSprop(p, 2e-4, alpha=0.999, foreach=False)),
         (
             {"optimizer": "rmsprop", "momentum": 0.5, "beta2": 0.9},
             lambda p: torch.optim.RMSprop(p, 2e-4, alpha=0.9, momentum=0.5, foreach=False),
         ),
-        ({"optimizer": "sgd"}, lambda p: torch.optim.SGD(p, 2e-4, foreach=False)),
         ({"optimizer": "sgd", "momentum": 0.9}, lambda p: torch.optim.SGD(p, 2e-4, momentum=0.9, foreach=False)),
         ({}, lambda p: torch.optim.Adam(p, 2e-4, (0.5, 0.999), foreach=False)),
     ],
@@ -247,94 +227,38 @@ def test_discriminator_sees_the_image_range():
     assert 0 < seen[1].abs().max() <= 0.5
 
 
-@pytest.mark.parametrize("distribution", ["uniform", "uniform01", "sphere"])
-def test_latent_distribution_reaches_training_and_samples(distribution):
-    t = toy_trainer(latent_distribution=distribution)
+def test_latent_distribution_reaches_training_and_samples():
+    t = toy_trainer(latent_distribution="sphere")
     seen = inputs_of(t.generator)
     toy_steps(t)
-    z = seen[0]
-    if distribution == "sphere":
-        torch.testing.assert_close(z.norm(dim=1), torch.full((16,), 4.0))
-    else:
-        assert z.min() >= (0 if distribution == "uniform01" else -1)
-        assert z.max() < 1
-    assert t.ema.generator(0).spec.distribution == distribution
-    assert differ(t, toy_steps(toy_trainer()))
+    torch.testing.assert_close(seen[0].norm(dim=1), torch.full((16,), 4.0))
+    assert t.ema.generator(0).spec.distribution == "sphere"
 
 
-def test_random_flip_mirrors_half_the_reals():
-    t = toy_trainer(random_flip=True)
+def test_flips_and_holes_reach_the_discriminator():
+    t = toy_trainer(random_flip=True, augment="cutout")
     seen = inputs_of(t.discriminator)
-    real = torch.zeros(16, 3, 32, 32, dtype=torch.uint8)
-    real[..., 0] = 255
+    real = torch.full((16, 3, 32, 32), 200, dtype=torch.uint8)
+    real[..., 16:] = 255
     for _ in range(8):
         t.train_step(iter([real]))
-    mirrored = torch.cat([images[:, 0, 0, 31] > 0 for images in seen[::3]])
+    mirrored = torch.cat([images.amax(dim=(1, 2)).argmax(dim=1) < 16 for images in seen[::3]])
     assert 40 < mirrored.sum() < 88  # of 128
-
-
-def test_augmentation_reaches_reals_and_fakes():
-    t = toy_trainer(augment="cutout")
-    seen = inputs_of(t.discriminator)
-    toy_steps(t)
     holes = [(images == 0).all(dim=1) for images in seen]
     assert all((hole.sum(dim=(1, 2)) >= 64).all() for hole in holes)
     assert not torch.equal(holes[1], holes[2])
 
 
-def test_seed_changes_the_weights():
-    assert differ(toy_steps(toy_trainer()), toy_steps(toy_trainer(seed=1)))
-
-
-def test_images_count_what_the_critic_saw():
-    t = toy_trainer("wgan-gp", batch=4, d_steps=5)
-    reals = ToyFaces().batches(4)
-    t.train_step(reals)
-    assert (t.images, reals.position) == (20, 5)
-
-
-def test_pixels_survive_the_round_trip():
-    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    floats = to_float(images)
-    assert (floats.min().item(), floats.max().item()) == (-1, 1)
-    assert torch.equal(to_uint8(floats), images)
-
-
 @pytest.mark.parametrize(
     ("batch", "sentence"),
     [
-        (torch.zeros(16, 3, 32, 32), "is float32; it must be uint8"),
-        (torch.full((16, 3, 32, 32), math.nan), "is float32, with NaN; it must be uint8"),
-        (torch.zeros(16, 3, 16, 16, dtype=torch.uint8), r"shape \(16, 3, 16, 16\); expected \(16, 3, 32, 32\)"),
+        (torch.full((16, 3, 32, 32), math.nan), r"is float32 \(16, 3, 32, 32\), with NaN; it must be uint8"),
+        (torch.zeros(16, 3, 16, 16, dtype=torch.uint8), r"\(16, 3, 16, 16\); it must be uint8 \(16, 3, 32, 32\)"),
     ],
 )
 def test_wrong_batches_are_refused(batch, sentence):
     with pytest.raises(DatasetError, match=sentence):
         toy_trainer().train_step(iter([batch]))
-
-
-def test_generators_update_leaves_ds_gradients():
-    t = toy_trainer()
-    t.gan_step.reals[0].copy_(next(ToyFaces().batches(16)))
-    t.gan_step.update_discriminator()
-    before = [p.grad.clone() for p in t.discriminator.parameters() if p.grad is not None]
-    t.gan_step.update_generator()
-    after = [p.grad for p in t.discriminator.parameters() if p.grad is not None]
-    assert before
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert all(p.requires_grad for p in t.discriminator.parameters())
-
-
-def test_discriminator_learns_again_after_failed_capture(monkeypatch):
-    t = toy_trainer()
-
-    def fails(*_, **__):
-        raise RuntimeError("capture")
-
-    monkeypatch.setattr(t.gan_step, "_add", fails)
-    with pytest.raises(RuntimeError, match="capture"):
-        t.gan_step.update_generator()
-    assert all(parameter.requires_grad for parameter in t.discriminator.parameters())
 
 
 def test_means_of_accuracy_and_gradient():
@@ -346,13 +270,6 @@ def test_means_of_accuracy_and_gradient():
     assert t.means()["grad_g"] == pytest.approx(torch.stack(norms).mean().item(), rel=1e-5)
     assert 0 <= t.means()["d_accuracy"] <= 1
     assert "skipped" not in t.means()
-
-
-@pytest.mark.parametrize("method", ["dcgan", "wgan-gp"])
-def test_bf16_steps_keep_float32_weights(method):
-    t = toy_steps(toy_trainer(method, "bf16"), 2)
-    assert all(math.isfinite(value) for value in t.means().values())
-    assert {p.dtype for p in t.generator.parameters()} == {torch.float32}
 
 
 def test_fp16_counts_skipped_updates():
@@ -383,21 +300,3 @@ def test_cuda_graphs_are_off_with_a_reason():
     for name, mode, capturable in cases:
         assert NetOptimizer(nets, 1e-4, toy_config(optimizer=name), mode).can_be_captured == capturable
         nets.zero_grad(set_to_none=True)
-
-
-@pytest.mark.parametrize("mode", ["fp32", "fp16"])
-def test_capture_warm_up_leaves_no_trace(mode):
-    config = toy_config("wgan-gp", batch=8)
-    t, same = (Trainer(config, spec_of(config, 32, 3), CPU, mode) for _ in range(2))
-    reals = list(itertools.islice(ToyFaces().batches(8), 10))
-    for one in (t, same):
-        one.train_step(iter(reals))
-    addresses = {name: tensor.data_ptr() for name, tensor in t.tensors().items()}
-    before = Snapshot(t.gan_step, t.tensors())
-    for _ in range(3):
-        t.gan_step(StepVariant.of(config, 1))
-    before.restore()
-    assert {name: tensor.data_ptr() for name, tensor in t.tensors().items()} == addresses
-    for one in (t, same):
-        one.train_step(iter(reals[5:]))
-    assert_equal_states(t, same)

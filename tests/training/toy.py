@@ -1,4 +1,4 @@
-"""Small faces in memory, and a run of them as a process of its own: ``python toy.py RUN METHOD SETTINGS PAUSE``."""
+"""Small faces in memory, and a run of them as a process of its own: ``python toy.py RUN SETTINGS``."""
 
 from __future__ import annotations
 
@@ -79,10 +79,8 @@ class ToyOnDevice(ToyBatches):
 class ToyFaces:
     """Discs of various colours before a dark or light ground: uint8 (3, 32, 32)."""
 
-    channels = 3
-
-    def __init__(self, count: int = 200, size: int = SIZE, seed: int = 0) -> None:
-        self.size, self.fingerprint = size, f"toy-{count}-{size}-{seed}"
+    def __init__(self, count: int = 200, size: int = SIZE, seed: int = 0, channels: int = 3) -> None:
+        self.size, self.channels, self.fingerprint = size, channels, f"toy-{count}-{size}-{seed}"
         rng = np.random.default_rng(seed)
         y, x = np.mgrid[:size, :size]
         images = np.empty((count, 3, size, size), np.uint8)
@@ -90,7 +88,7 @@ class ToyFaces:
             inside = np.hypot(y - size / 2 - rng.normal(0, 1), x - size / 2 - rng.normal(0, 1)) < size * 0.35
             skin, ground = rng.integers(140, 240, (3, 1, 1)), rng.integers(0, 60, (3, 1, 1))
             image[:] = np.where(inside, skin, ground)
-        self.images = torch.from_numpy(images)
+        self.images = torch.from_numpy(images[:, :channels])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -169,10 +167,6 @@ def steps_of(run: Path, curve: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    run, method, settings, pause = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), float(sys.argv[4])
-
-    def slowly() -> bool:
-        time.sleep(pause)  # so that the test's signal comes in the midst of the run
-        return False
-
-    train(toy_config(method, **settings), ToyFaces(), run, device="cpu", console=Console(quiet=True), stop=slowly)
+    torch.set_num_threads(1)
+    # Slowly, so that the test's signal comes in the midst of the run.
+    toy_run(Path(sys.argv[1]), toy_config(**json.loads(sys.argv[2])), stop=lambda: bool(time.sleep(0.02)))

@@ -1,5 +1,4 @@
-"""One process of several, which prints its results: ``two.py steps CASES``, ``runs FOLDER``,
-``measures FOLDER`` or ``fails``."""
+"""One process of several, which prints its results: ``two.py trains CASES FOLDER`` or ``two.py fails``."""
 
 from __future__ import annotations
 
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import ToyFaces, toy_config, toy_train
+from toy import ToyFaces, toy_config, toy_run
 
-from facegan.console import Console
 from facegan.errors import Interrupted
 from facegan.nets import Generator
-from facegan.training import sample_images, train
+from facegan.training import sample_images
 from facegan.training.distributed import World, init_distributed, world_size
 from facegan.training.trainer import Trainer, spec_of
 
@@ -41,25 +39,8 @@ def steps(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def runs(folder: Path) -> dict[str, Any]:
-    """A run; and one that the last process stops after three steps, and that is resumed."""
+    """A run with evaluations; and one that the last process stops after three steps, and that is resumed."""
     given: dict[str, Any] = {"nets": "began", "width": 4, "images": 160, "log_every": 64, "save_every": 32}
-    whole = toy_train(folder / "whole", **given)
-    calls: list[int] = []
-
-    def stop() -> bool:
-        calls.append(1)
-        return int(os.environ.get("RANK", "0")) == world_size() - 1 and len(calls) == 3
-
-    config = toy_config(**given)
-    with contextlib.suppress(Interrupted):
-        train(config, ToyFaces(), folder / "stopped", device="cpu", console=Console(quiet=True), stop=stop)
-    stopped_after = len(calls)
-    again = toy_train(folder / "stopped", **given)
-    return {"stopped_after": stopped_after, "images": [whole.images, again.images], "loss_g": again.loss_g}
-
-
-def measures(folder: Path) -> dict[str, Any]:
-    """A run with evaluations, and the calls of the measure in this process."""
     calls: list[str] = []
 
     class Measure:
@@ -75,9 +56,18 @@ def measures(folder: Path) -> dict[str, Any]:
             calls.append("floor")
             return {"grey": 0.0}
 
-    config = toy_config(images=64, save_every=64, eval_every=32)
-    result = train(config, ToyFaces(), folder / "run", device="cpu", console=Console(quiet=True), measure=Measure())
-    return {"calls": calls, "best": result.best.images if result.best else 0}
+    whole = toy_run(folder / "whole", toy_config(**given), measure=Measure(), eval_every=96)
+    steps: list[int] = []
+
+    def stop() -> bool:
+        steps.append(1)
+        return int(os.environ.get("RANK", "0")) == world_size() - 1 and len(steps) == 3
+
+    with contextlib.suppress(Interrupted):
+        toy_run(folder / "stopped", toy_config(**given), stop=stop)
+    again = toy_run(folder / "stopped", toy_config(**given))
+    best = whole.best.images if whole.best else 0
+    return {"stopped_after": len(steps), "images": [whole.images, again.images], "calls": calls, "best": best}
 
 
 def fails() -> None:
@@ -96,9 +86,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "fails":
         fails()
-    if sys.argv[1] in ("runs", "measures"):
-        answer = {"runs": runs, "measures": measures}[sys.argv[1]](Path(sys.argv[2]))
-    else:
-        with init_distributed(CPU) as world:
-            answer = {name: steps(world, *case) for name, case in json.loads(sys.argv[2]).items()}
-    sys.stdout.write(json.dumps(answer) + "\n")
+    with init_distributed(CPU) as world:
+        cases = {name: steps(world, *case) for name, case in json.loads(sys.argv[2]).items()}
+    sys.stdout.write(json.dumps({"cases": cases, **runs(Path(sys.argv[3]))}) + "\n")
