@@ -1,4 +1,4 @@
-"""Detectors of a user's own, as ``--detector tests.prep.detectors:NAME`` finds them: slow ones and crashing ones."""
+"""Detectors of a user's own, as ``--detector tests.prep.detectors:NAME`` finds them: slow, crashing and wrong ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
+from facegan.demo import Portrait
 from facegan.faces.detect import Face
 from facegan.system import peak_memory_bytes
 from tests.prep.fake import face_at
@@ -59,3 +63,69 @@ class Crashing(Centred):
         elif width == LEAVES:
             os._exit(0)
         return super().detect(rgb, min_score)
+
+
+class Numbers(Centred):
+    """Of NumPy's types."""
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Any]:
+        faces = super().detect(rgb, min_score)
+        return [Face(np.float32(f.box), np.float32(f.keypoints), np.float32(f.score)) for f in faces]
+
+
+class Nowhere(Centred):
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        return [Face((float("nan"), 0, 9, 9), f.keypoints, f.score) for f in super().detect(rgb, min_score)]
+
+
+class FivePoints(Centred):
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        return [Face(f.box, f.keypoints[:5], f.score) for f in super().detect(rgb, min_score)]
+
+
+class Boxes(Centred):
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Any]:
+        return [f.box for f in super().detect(rgb, min_score)]
+
+
+class Needy(Centred):
+    def __init__(self, weights: Path) -> None:
+        pass
+
+
+class Endless:
+    """Cannot be closed."""
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        return []
+
+
+_GRID = (8, 10)  # what is compared: mean greys of a grid this coarse
+_TOLERANCE = 12  # levels of 255; another picture, or this one turned, differs by 30 and more
+
+
+class PortraitDetector:
+    """Finds one face, and only in the portrait that it knows, upright and whole."""
+
+    def __init__(self, portrait: Portrait) -> None:
+        self._height, self._width = portrait.pixels.shape[:2]
+        self._known = _greys(portrait.pixels)
+        self._points = portrait.keypoints.array()
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        height, width = rgb.shape[:2]
+        same_shape = abs(height * self._width / (width * self._height) - 1) < 0.05
+        if not same_shape or np.abs(_greys(rgb) - self._known).mean() > _TOLERANCE:
+            return []
+        x, y = (self._points * (width / self._width, height / self._height)).T
+        side = 2.4 * (x[1] - x[0])
+        points = tuple((float(a), float(b)) for a, b in zip(x, y, strict=True))
+        box = (float(x[2] - side / 2), float(y[2] - side / 2), float(side), float(side))
+        return [Face(box, (*points, points[0], points[1]), 0.9)]
+
+    def close(self) -> None:
+        pass
+
+
+def _greys(rgb: np.ndarray) -> np.ndarray:
+    return cv2.resize(rgb, _GRID, interpolation=cv2.INTER_AREA).mean(axis=2)

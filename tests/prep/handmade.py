@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tarfile
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -123,13 +124,19 @@ def interlaced(png_file: bytes, picture: np.ndarray, missing: int = 0) -> bytes:
 
 def zeros_deflated(count: int) -> bytes:
     """A zlib stream of ``count`` zeros, made without holding them."""
-    packer = zlib.compressobj(9)
+    packer = zlib.compressobj(1)
     block = bytes(1 << 20)
     parts = [packer.compress(block[: min(len(block), count - at)]) for at in range(0, count, len(block))]
     return b"".join(parts) + packer.flush()
 
 
 # Others.
+
+
+def tar_header(name: str, size: int, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, link
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def heic() -> bytes:
@@ -143,7 +150,3 @@ def webp_header(width: int, height: int) -> bytes:
     canvas = bytes(4) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     body = b"WEBPVP8X" + struct.pack("<I", len(canvas)) + canvas
     return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def bmp_of_size(bmp: bytes, width: int, height: int) -> bytes:
-    return patched(bmp, 18, struct.pack("<ii", width, height))

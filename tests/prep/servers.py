@@ -16,6 +16,10 @@ from pathlib import Path
 from unittest import mock
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.prep.fake import photo
 
 FAST = {
     "FACEGAN_RETRY_SECONDS": "0.01,0.02,0.05",
@@ -64,8 +68,8 @@ class FlakyServer:
     (a few bytes now and then) and ``slow head`` (headers byte by byte).
     """
 
-    def __init__(self, folder: Path, ranges: bool = True, keeps_alive: bool = False) -> None:
-        self.folder, self.ranges = folder, ranges
+    def __init__(self, folder: Path, keeps_alive: bool = False) -> None:
+        self.folder, self.ranges = folder, True
         self.faults: dict[str, list[str]] = {}  # by file, those of its next requests in order
         self.always: dict[str, str] = {}  # by file, that of every later request
         self.waits: dict[str, float] = {}  # by file, seconds before it responds
@@ -200,3 +204,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+# Tables of the URLs of forty photographs.
+
+PHOTOS = {f"{number:02d}.jpg": photo(60, 60, seed=number) for number in range(40)}  # as `write_photos` names them
+NAMES = sorted(PHOTOS)
+
+
+def url_table(path: Path, urls: list[str | None], names: list[str] | None = None) -> Path:
+    pq.write_table(pa.table({"url": urls, "path": names or [f"{i:04d}.jpg" for i in range(len(urls))]}), path)
+    return path
+
+
+def table_of(path: Path, url: str, names: list[str] = NAMES) -> Path:
+    return url_table(path, [f"{url}/{name}" for name in names], names)

@@ -1,4 +1,4 @@
-"""The same promises on real photographs: 8,050 of CelebA, from a tar and a folder, with one worker and two, killed."""
+"""The same promises on real photographs: 8,050 of CelebA, from a tar and a folder, with one worker and two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from facegan.prep.prepare import prepare
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.prep.outputs import digest, rows
-from tests.process_tree import ProcessTree
 
 pytestmark = pytest.mark.slow
 
@@ -49,15 +48,6 @@ def test_nearly_all_photographs_are_kept(made: Path) -> None:
 def test_folder_gives_the_same_bytes(made: Path, unpacked: Path, tmp_path: Path) -> None:
     prepare(unpacked, tmp_path / "out", workers=1)
     assert digest(tmp_path / "out") == digest(made)
-
-
-def test_killed_run_resumes_to_same_bytes(made: Path, celeba: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with ProcessTree("-m", "facegan", "prep", celeba, out, "--workers", 1) as prep:
-        prep.wait_for(out / ".facegan" / "chunks" / "000004.json")
-    assert not (out / "dataset.json").exists()
-    prepare(celeba, out, workers=2)
-    assert digest(out) == digest(made)
 
 
 # webdataset and datasets leave files to the garbage collector.

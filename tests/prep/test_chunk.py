@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 
 from facegan.faces.detect import Face
 from facegan.shards.format import REASONS
-from facegan.shards.images import decode_image
-from facegan.shards.reader import Shard
 from tests.prep.fake import FakeDetector, Memory, bomb, face_at, noise, photo, run_chunk
+from tests.prep.outputs import samples
 
 GOOD = face_at(100, 90)
 
@@ -82,11 +80,6 @@ def test_all_reasons_are_provoked() -> None:
     assert {reason for reason, *_ in PROVOKED if reason} == set(REASONS) - of_the_run
 
 
-def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegan.faces.decode.MAX_PIXELS", 200 * 199)
-    assert reason_of(tmp_path, photo(), GOOD) == "too_large"
-
-
 def test_unreadable_file_is_unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self, entry) -> bytes:
         raise OSError("input/output error")
@@ -116,8 +109,7 @@ def test_all_faces_have_own_keys(tmp_path: Path) -> None:
 
 
 def metas(tmp_path: Path) -> list[dict]:
-    shard = Shard(tmp_path / "000000.tar")
-    return [json.loads(bytes(shard.read(sample.meta))) for sample in shard.samples if sample.meta]
+    return [meta for _, meta in samples(tmp_path / "000000.tar")]
 
 
 def test_row_and_json_describe_photo(tmp_path: Path) -> None:
@@ -127,15 +119,6 @@ def test_row_and_json_describe_photo(tmp_path: Path) -> None:
     assert row.sha256 == hashlib.sha256(data).hexdigest()
     found = metas(tmp_path)[0]
     assert [found[name] for name in ("path", "sha256", "width", "height")] == [row.path, row.sha256, 190, 210]
-
-
-@pytest.mark.parametrize(("size", "crop"), [(28, "aligned"), (32, "box"), (128, "aligned")])
-def test_sizes_and_crops(tmp_path: Path, size: int, crop: str) -> None:
-    run_chunk(tmp_path, {b"1.jpg": photo(400, 400)}, FakeDetector(face_at(200, 200, 100)), size=size, crop=crop)
-    shard = Shard(tmp_path / "000000.tar")
-    pixels = decode_image(shard.read(shard.samples[0].image))
-    assert pixels is not None
-    assert pixels.shape == (size, size, 3)
 
 
 def test_large_photos_are_detected_small(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import tarfile
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,26 +21,11 @@ from facegan.faces.detect import Detector, make_detector
 from facegan.prep.prepare import plan_prepare, prepare
 from facegan.prep.request import PrepareRequest, find_models
 from facegan.shards.format import DatasetInfo
-from facegan.shards.images import decode_image
-from facegan.shards.reader import Shard
 from facegan.shards.verify import verify
 from tests.faces.supersample import psnr, supersampled
 from tests.prep.fake import FakeDetector, face_at, photo, run_chunk
 from tests.prep.handmade import encoded
-
-
-def samples(shard_path: Path) -> list[tuple[np.ndarray, dict]]:
-    shard = Shard(shard_path)
-    found = []
-    for sample in shard.samples:
-        pixels = decode_image(shard.read(sample.image))
-        assert pixels is not None
-        assert sample.meta is not None
-        found.append((pixels, json.loads(bytes(shard.read(sample.meta)))))
-    return found
-
-
-# --- fixed crops -----------------------------------------------------------------------------------------------------
+from tests.prep.outputs import samples
 
 
 def test_dataset_without_a_detector(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,19 +50,6 @@ def test_fixed_crop_records_the_face(tmp_path: Path) -> None:
     (_, meta), = samples(tmp_path / "000000.tar")  # fmt: skip
     assert (meta["box"], len(meta["keypoints"]), meta["score"]) == ([40.0, 40.0, 40.0, 40.0], 6, 0.9)
     assert meta["quad"] == [[25, 57], [25, 185], [153, 185], [153, 57]]
-
-
-def test_fixed_crop_of_upright_photograph(tmp_path: Path) -> None:
-    image = Image.open(io.BytesIO(photo(218, 178, kind="PNG")))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "turned.png", exif=exif)
-    image.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
-    photos = {name: (tmp_path / name.decode()).read_bytes() for name in (b"turned.png", b"upright.png")}
-    run_chunk(tmp_path, photos, FakeDetector(), crop="center178", detector="none")
-    (turned, meta), (upright, _) = samples(tmp_path / "000000.tar")
-    assert np.array_equal(turned, upright)
-    assert (meta["width"], meta["height"], meta["turned"]) == (178, 218, 0)
 
 
 @pytest.mark.parametrize(
@@ -114,87 +85,31 @@ def test_dataset_older_than_settings_continues(dataset_copy: Path, portraits: Pa
         plan_prepare(PrepareRequest(portraits, dataset_copy, PrepConfig(shard_size=20, rotate="auto")))
 
 
-# --- detectors of one's own ------------------------------------------------------------------------------------------
-
-OWN = """
-from facegan.faces.detect import Face
-
-class Middle:
-    def detect(self, rgb, min_score):
-        height, width = rgb.shape[:2]
-        x, y = width / 2, height / 2
-        points = [(x - 20, y), (x + 20, y), (x, y + 20), (x, y + 40), (x - 40, y), (x + 40, y)]
-        return [Face((x - 50, y - 50, 100, 100), points, 0.7), Face((0, 0, 9, 9), points, 0.05)]
-
-    def close(self):
-        pass
-
-class Numbers(Middle):
-    def detect(self, rgb, min_score):
-        import numpy as np
-        return [Face(np.float32(f.box), np.float32(f.keypoints), np.float32(f.score)) for f in super().detect(rgb, 0)]
-
-class Nowhere(Middle):
-    def detect(self, rgb, min_score):
-        return [Face((float("nan"), 0, 9, 9), f.keypoints, f.score) for f in super().detect(rgb, 0)]
-
-class FivePoints(Middle):
-    def detect(self, rgb, min_score):
-        return [Face(f.box, f.keypoints[:5], f.score) for f in super().detect(rgb, min_score)]
-
-class Boxes(Middle):
-    def detect(self, rgb, min_score):
-        return [f.box for f in super().detect(rgb, min_score)]
-
-class Needy(Middle):
-    def __init__(self, weights):
-        pass
-
-class Endless:
-    def detect(self, rgb, min_score):
-        return []
-
-"""
+def own_config(name: str) -> PrepConfig:
+    return PrepConfig.of({"detector": f"tests.prep.detectors:{name}"})
 
 
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The current folder holds a module of detectors."""
-    import sys
-
-    (tmp_path / "own_detectors.py").write_text(textwrap.dedent(OWN))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    sys.modules.pop("own_detectors", None)
-
-
-def own_config(name: str, **settings) -> PrepConfig:
-    return PrepConfig.of({"detector": f"own_detectors:{name}", **settings})
-
-
-@pytest.mark.usefixtures("own")
 def test_dataset_with_own_detector(portraits: Path, tmp_path: Path) -> None:
-    assert prepare(portraits, tmp_path / "out", own_config("Numbers"), workers=1, limit=10).kept == 10
+    assert prepare(portraits, tmp_path / "out", own_config("Numbers"), workers=0, limit=10).kept == 10
     meta = FaceShards(tmp_path / "out")[0][1]
-    assert (meta["box"], meta["score"]) == ([39.0, 59.0, 100.0, 100.0], 0.7)
+    assert (meta["box"], meta["score"]) == ([66.75, 86.75, 44.5, 44.5], 0.9)
     assert DatasetInfo.read(tmp_path / "out").settings["models"] == []
-    with pytest.raises(DatasetError, match=r"prepared with --detector own_detectors:Numbers.*--detector mediapipe"):
+    with pytest.raises(
+        DatasetError, match=r"prepared with --detector tests.prep.detectors:Numbers.*--detector mediapipe"
+    ):
         plan_prepare(PrepareRequest(portraits, tmp_path / "out", PrepConfig()))
 
 
-@pytest.mark.usefixtures("own")
 def test_faces_without_a_place_are_dropped() -> None:
     assert make_detector(own_config("Nowhere"), ()).detect(np.zeros((200, 200, 3), np.uint8), 0.5) == []
 
 
-@pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("FivePoints", "own_detectors:FivePoints returned Face.* which is not a face: it has 5 keypoints"),
+        ("FivePoints", "detectors:FivePoints returned Face.* which is not a face: it has 5 keypoints"),
         ("Boxes", "which is not a face: 'tuple' object has no attribute 'box'"),
-        ("Needy", "own_detectors:Needy could not be created: TypeError: .*'weights'"),
+        ("Needy", "detectors:Needy could not be created: TypeError: .*'weights'"),
     ],
 )
 def test_invalid_detector_stops_the_run(tmp_path: Path, name: str, said: str) -> None:
@@ -202,12 +117,11 @@ def test_invalid_detector_stops_the_run(tmp_path: Path, name: str, said: str) ->
         run_chunk(tmp_path, {b"1.jpg": photo()}, make_detector(own_config(name), ()))
 
 
-@pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("own_detectors:Endless", "own_detectors:Endless is not a detector. It must be a class with"),
-        ("own_detectors:Midle", "cannot be imported: AttributeError: .*Midle"),
+        ("tests.prep.detectors:Endless", "detectors:Endless is not a detector. It must be a class with"),
+        ("tests.prep.detectors:Midle", "cannot be imported: AttributeError: .*Midle"),
         ("not_there:Detector", "cannot be imported: ModuleNotFoundError: (.|\n)*a file in the current folder"),
     ],
 )
@@ -216,8 +130,6 @@ def test_missing_detector_is_reported_first(portraits: Path, tmp_path: Path, nam
         prepare(portraits, tmp_path / "out", PrepConfig(detector=name), workers=1)
     assert not (tmp_path / "out").exists()
 
-
-# --- quarter turns ---------------------------------------------------------------------------------------------------
 
 TURNED = (0, 90, 180, 270)
 PORTRAITS = 4

@@ -22,7 +22,7 @@ from facegan.prep.preview import fitted, font, legible
 from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
 from facegan.shards.inspect import find_rejected, find_sample
-from tests.cli.run import facegan
+from tests.recipes.program import facegan
 from tests.recording import RecordingConsole
 
 
@@ -142,7 +142,7 @@ def row_of(out: Path, name: str) -> dict[str, Any]:
 def test_rejected_photo_is_drawn_with_box(rejects: tuple[Path, Path], tmp_path: Path) -> None:
     out, plot = rejects[1], tmp_path / "one.png"
     done = facegan("inspect", out, "Äpfel\tт 漢.png", "--plot", plot, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.stderr) == (0, "")
     row = json.loads(done.stdout)
     assert (row["outcome"], row["reason"], row["faces"], row["keys"]) == ("rejected", "no_face", 0, [])
     (score,) = row["scores"]

@@ -24,7 +24,7 @@ from facegan.prep.sources import open_source
 from facegan.prep.sources.base import listed
 from facegan.prep.sources.zip import _Directory
 
-FEW, MANY = 2_000, 12_000
+FEW, MANY = 500, 4_000
 
 
 def make_zip(folder: Path, count: int) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -33,12 +32,6 @@ class ListSource(Source):
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         yield from self.entries
-
-    def digests(self) -> tuple[str, ...]:
-        return ()
-
-    def unpacked(self, folder: Path) -> ListSource:
-        return self
 
     def reader(self) -> Reader:
         raise NotImplementedError

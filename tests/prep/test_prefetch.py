@@ -27,11 +27,10 @@ from facegan.prep.sources.base import Entry, OnBytes, Reader, Request
 from facegan.prep.sources.prefetch import PrefetchingReader, prefetching, schedule
 from facegan.remote import MOST_REQUESTS, RemoteUnavailable, TooLarge
 from facegan.shards.format import DatasetInfo
-from tests.cli.run import facegan
+from tests.prep.fake import write_photos
 from tests.prep.listing import Listing
 from tests.prep.outputs import digest, rows
-from tests.prep.servers import FAST, FlakyServer, s3_server
-from tests.prep.url_tables import NAMES, PHOTOS, table_of, url_table, write_photos
+from tests.prep.servers import FAST, NAMES, PHOTOS, FlakyServer, s3_server, table_of, url_table
 from tests.process_tree import ProcessTree
 
 CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=25)
@@ -39,7 +38,7 @@ CONFIG = PrepConfig(detector="none", crop="squash", size=28, shard_size=25)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photos(tmp_path_factory.mktemp("made"))
+    return write_photos(tmp_path_factory.mktemp("made"), 40)
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_dataset_does_not_depend_on_concurrency(
     flaky.waits = {name: chance.random() / 20 for name in NAMES}
     urls: list[str | None] = [f"{flaky.url}/{name}" for name in NAMES]
     urls[5], urls[6], urls[7], urls[8] = None, "file:///etc/hostname", f"{flaky.url}/none.jpg", "no URL"
-    always = {NAMES[9]: "404", NAMES[10]: "short", NAMES[11]: "503", NAMES[12]: "drop", NAMES[13]: "hang"}
+    always = {NAMES[9]: "404", NAMES[10]: "short", NAMES[11]: "503", NAMES[12]: "drop"}
     once = {NAMES[14]: "short", NAMES[15]: "429", NAMES[16]: "drop", NAMES[17]: "hang"}
     flaky.always = always
     table, found = url_table(tmp_path / "x.parquet", urls), {}
@@ -87,7 +86,7 @@ def test_dataset_does_not_depend_on_concurrency(
         found[requests] = digest(tmp_path / str(requests))
         assert not any(flaky.faults.values())
     reasons = {row["path"]: row["reason"] for row in rows(tmp_path / "64") if row["reason"]}
-    assert reasons == {f"{n:04d}.jpg": "unreachable" for n in (7, *range(9, 14))} | {
+    assert reasons == {f"{n:04d}.jpg": "unreachable" for n in (7, *range(9, 13))} | {
         f"{n:04d}.jpg": "unreadable" for n in (5, 6, 8)
     }
     assert found[1] == found[64]
@@ -97,7 +96,7 @@ def test_dataset_does_not_depend_on_concurrency(
 @pytest.mark.parametrize("requests", [1, 7])
 def test_concurrent_requests_are_bounded(flaky: FlakyServer, tmp_path: Path, requests: int) -> None:
     flaky.crowd = max(1, requests - 1)  # one is left to the reading thread
-    with opened(table_of(tmp_path / "x.parquet", flaky), tmp_path / "room", requests) as (reader, entries):
+    with opened(table_of(tmp_path / "x.parquet", flaky.url), tmp_path / "room", requests) as (reader, entries):
         assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES]
     assert flaky.crowd <= flaky.most_at_once <= requests
     assert flaky.connections <= requests  # connections are reused
@@ -126,7 +125,7 @@ def s3(made: Path) -> Iterator[str]:
         yield "s3://faces"
 
 
-@pytest.mark.parametrize("what", ["in", "tars/0.tar", "tars/{0,1}.tar", "table", "table of many kinds"])
+@pytest.mark.parametrize("what", ["in", "tars/0.tar", "tars/*.tar", "table", "table of many kinds"])
 def test_every_remote_source_is_prefetched(s3: str, tmp_path: Path, what: str) -> None:
     if what.startswith("table"):
         url_table(tmp_path / "x.parquet", [f"{s3}/in/{name}" for name in NAMES], NAMES)
@@ -242,7 +241,7 @@ def test_running_requests_do_not_block_exit(
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1000")
     flaky.waits = dict.fromkeys(NAMES[10:], 1000.0)
     flaky.crowd = 15
-    table = table_of(tmp_path / "x.parquet", flaky)
+    table = table_of(tmp_path / "x.parquet", flaky.url)
     options = "--detector none --crop squash --workers 1 --set prep.fetch_ahead=16 --dedup"
     with ProcessTree(
         "-W", "error", "-m", "facegan", "prep", table, tmp_path / "out", *options.split(), dedup
@@ -266,7 +265,7 @@ def test_retry_after_is_respected_and_bounded(
     """A server that asks for days is given no longer than a silent one."""
     monkeypatch.setenv("FACEGAN_TIMEOUT_SECONDS", "1")
     flaky.busy_until, flaky.busy_seconds = time.monotonic() + 0.9, asks_for
-    with opened(table_of(tmp_path / "x.parquet", flaky, NAMES[:12]), tmp_path / "room", 6) as (reader, entries):
+    with opened(table_of(tmp_path / "x.parquet", flaky.url, NAMES[:12]), tmp_path / "room", 6) as (reader, entries):
         assert [reader.read(entry) for entry in entries] == [PHOTOS[name] for name in NAMES[:12]]
 
 
@@ -274,5 +273,3 @@ def test_retry_after_is_respected_and_bounded(
 def test_invalid_fetch_ahead_is_refused(requests: int, made: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"--fetch-ahead {requests}"):
         prepare(made, tmp_path / "out", CONFIG, fetch_ahead=requests)
-    done = facegan("prep", made, tmp_path / "out", "--set", f"prep.fetch_ahead={requests}")
-    assert (done.returncode, f"--fetch-ahead {requests} must be" in done.stderr) == (2, True)

@@ -17,19 +17,15 @@ from facegan import FaceShards
 from facegan.config import PrepConfig
 from facegan.config.resources import PhotosConfig
 from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SettingsError
-from facegan.faces.decode import Photo
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.prepare import plan_prepare, prepare, run_prepare
 from facegan.prep.preview import picture_bytes, read_rejects, with_rejects
 from facegan.prep.request import PrepareRequest
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
-from tests.faces.supersample import psnr, supersampled
 from tests.prep.fake import TINY, photo, write_photos
 from tests.prep.outputs import digest, rows
 from tests.shards.made import flip
-
-CONFIG = PrepConfig(shard_size=20)
 
 
 def test_every_photograph_is_accounted_for(portraits: Path, tmp_path: Path, models: Path) -> None:
@@ -51,16 +47,17 @@ def test_every_photograph_is_accounted_for(portraits: Path, tmp_path: Path, mode
     assert verify(out).ok
 
 
-def test_workers_and_archives_give_same_bytes(dataset: Path, portraits: Path, tmp_path: Path, models: Path) -> None:
+def test_workers_and_archives_give_same_bytes(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 9)
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
-        tar.add(portraits, "some/where")
+        tar.add(photos, "some/where")
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        for path in sorted(portraits.iterdir(), reverse=True):
+        for path in sorted(photos.iterdir(), reverse=True):
             archive.write(path, f"else/{path.name}")
+    prepare(photos, tmp_path / "out", TINY, workers=0)
     for source, workers in ((tmp_path / "photos.tar", 1), (tmp_path / "photos.zip", 0)):
-        out = tmp_path / f"out-{Path(source).name}"
-        prepare(source, out, CONFIG, workers=workers)
-        assert digest(out) == digest(dataset)
+        prepare(source, tmp_path / f"out-{source.name}", TINY, workers=workers)
+        assert digest(tmp_path / f"out-{source.name}") == digest(tmp_path / "out")
 
 
 def test_eyes_match_the_crop_formula(dataset: Path) -> None:
@@ -87,14 +84,6 @@ def test_eyes_match_the_crop_formula(dataset: Path) -> None:
             found = np.linalg.solve(axes, np.array((eye.real, eye.imag)) - quad[0])
             errors.append(abs(complex(*found) - expected) * 64)
     assert max(errors) <= 1.5
-
-
-def test_crops_match_their_json(dataset: Path, portraits: Path) -> None:
-    faces = FaceShards(dataset)
-    for i in range(0, 60, 6):
-        pixels, meta = faces[i]
-        photo = Photo((portraits / meta["path"]).read_bytes()).pixels()
-        assert psnr(pixels, supersampled(photo, np.array(meta["quad"]), 64, factor=6)) >= 30
 
 
 def test_second_run_changes_nothing(dataset_copy: Path, portraits: Path) -> None:
@@ -228,12 +217,6 @@ def test_force_replaces_damaged_dataset(tmp_path: Path, file: str, data: bytes) 
     prepare(photos, out, TINY, workers=0, force=True)
     assert digest(out) == fresh
     assert victim.read_text() == "precious"
-
-
-def test_dry_run_touches_nothing(portraits: Path, tmp_path: Path, models: Path) -> None:
-    plan = plan_prepare(PrepareRequest(portraits, tmp_path / "out", CONFIG, PhotosConfig(limit=50)))
-    assert (plan.photos, plan.new, plan.chunks) == (50, 50, 3)
-    assert not (tmp_path / "out").exists()
 
 
 def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:

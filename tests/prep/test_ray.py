@@ -14,22 +14,18 @@ import pytest
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
 from facegan.prep.prepare import prepare
-from tests.prep.crashing_source import CrashingSource, prepare_crashing
+from tests.prep.fake import write_photos
+from tests.prep.odd_sources import CrashingSource, prepare_crashing
 from tests.prep.outputs import digest, reasons
-from tests.prep.servers import FAST, FlakyServer
-from tests.prep.url_tables import table_of, write_photos
+from tests.prep.servers import FAST, FlakyServer, table_of
 
 pytest.importorskip("ray", reason="needs Ray (the extra 'ray')")
 CONFIG = PrepConfig(shard_size=20)
 SMALL = PrepConfig(shard_size=4)
 
 # Ray's own: sockets and files that it leaves to the collector, and names it has deprecated for itself.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+IGNORED = ("ResourceWarning", "DeprecationWarning", "FutureWarning", "pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{name}") for name in IGNORED]
 
 
 @pytest.fixture
@@ -48,9 +44,8 @@ def test_nodes_prefetch_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
     config = PrepConfig(detector="none", crop="squash", size=28, shard_size=20)
-    (tmp_path / "photos").mkdir()
-    with FlakyServer(write_photos(tmp_path / "photos"), keeps_alive=True) as server:
-        table = table_of(tmp_path / "x.parquet", server)
+    with FlakyServer(write_photos(tmp_path / "photos", 40), keeps_alive=True) as server:
+        table = table_of(tmp_path / "x.parquet", server.url)
         prepare(table, tmp_path / "here", config, workers=0, fetch_ahead=1)
         server.crowd = 8
         prepare(table, tmp_path / "ray", config, engine="ray", workers=1, fetch_ahead=9)

@@ -93,7 +93,7 @@ def test_s3_dataset_equals_local_one(s3: str, photos: Path, local: Path, tmp_pat
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_run_resumes_on_another_machine(s3: str, tmp_path: Path, how: signal.Signals) -> None:
-    many, url = write_photos(tmp_path / "many", 160, side=40), f"{s3}/stopped-by-{how}"
+    many, url = write_photos(tmp_path / "many", 60, side=40), f"{s3}/stopped-by-{how}"
     settings = [f"--{name.replace('_', '-')}={getattr(CONFIG, name)}" for name in CONFIG.model_fields_set]
     command = [sys.executable, "-m", "facegan", "prep", str(many), url, *settings, "--workers=1", "--quiet"]
     run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)

