@@ -112,11 +112,11 @@ def inspect(
 
 def _inspect_one(out: Path, key: str, plot: Path | None, source: str | None, flags: Flags) -> None:
     from facegan.shards.format import DatasetInfo
-    from facegan.shards.inspect import find_rejected, find_sample
+    from facegan.shards.inspect import find_row, find_sample
 
     info = DatasetInfo.read(out)
-    row = find_rejected(out, key) or {}
-    sample = None if row else find_sample(out, info, key)
+    row = find_row(out, key)
+    sample = find_sample(out, info, key) if row["keys"] else None
     if sample:
         fields = {"key": sample.key, "split": sample.split, "shard": sample.shard, **sample.meta.model_dump()}
     else:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from facegan.config import PrepConfig
 from facegan.files import human_bytes, write_bytes, write_json
 from facegan.manifests import KnownDataset, completeness
-from facegan.shards.croissant import croissant
-from facegan.shards.format import GENERATED, REASONS, DatasetInfo, SampleMeta, ShardEntry
+from facegan.shards.format import GENERATED, IMAGE_FORMATS, PHOTOS_FILE, REASONS, DatasetInfo, SampleMeta, ShardEntry
+from facegan.shards.photos import COLUMNS
 
 _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
@@ -21,14 +23,8 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 def write_cards(folder: Path, info: DatasetInfo, known: KnownDataset | None) -> list[str]:
     """Write README.md, croissant.json, _info.json and an index-SPLIT.json for every split that has shards.
 
-    The bytes depend on the arguments alone.
-
-    Args:
-        info: dataset.json as it will be.
-        known: the data set of the photographs, if facegan knows it.
-
-    Returns:
-        The files' names.
+    The bytes depend on the arguments alone: dataset.json as it will be, and the photographs' data set if facegan knows
+    it. Returns the files' names.
     """
     write_bytes(folder / "README.md", readme(info, known).encode())
     tables = {"croissant.json": croissant(info, known), "_info.json": timm_info(info)}
@@ -40,34 +36,21 @@ def write_cards(folder: Path, info: DatasetInfo, known: KnownDataset | None) -> 
 
 def wids_index(info: DatasetInfo, split: str) -> dict[str, Any]:
     """index-SPLIT.json: wids-shard-index-v1, with URLs relative to the index."""
-    return {
-        "__kind__": "wids-shard-index-v1",
-        "wids_version": 1,
-        "name": f"faces-{split}",
-        "shardlist": [
-            {"url": shard.name, "nsamples": shard.samples, "filesize": shard.bytes, "md5sum": shard.md5}
-            for shard in info.split_shards(split)
-        ],
-    }
+    shards = [
+        {"url": shard.name, "nsamples": shard.samples, "filesize": shard.bytes, "md5sum": shard.md5}
+        for shard in info.split_shards(split)
+    ]
+    return {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": f"faces-{split}", "shardlist": shards}
 
 
 def timm_info(info: DatasetInfo) -> dict[str, Any]:
     """_info.json. Without ``alt_label``, the field of KEY.json with the class, timm silently reads no sample."""
     splits = {}
     for split in info.splits:
-        shards = info.split_shards(split)
-        splits[split] = {
-            "name": split,
-            "filenames": [shard.name for shard in shards],
-            "shard_lengths": [shard.samples for shard in shards],
-            "num_samples": _samples(shards),
-            "alt_label": "label",
-        }
+        names, lengths = zip(*((shard.name, shard.samples) for shard in info.split_shards(split)), strict=True)
+        splits[split] = {"name": split, "filenames": names, "shard_lengths": lengths}
+        splits[split] |= {"num_samples": sum(lengths), "alt_label": "label"}
     return {"splits": splits}
-
-
-def _samples(shards: Iterable[ShardEntry]) -> int:
-    return sum(shard.samples for shard in shards)
 
 
 # Markdown whose structure no value can change
@@ -141,6 +124,7 @@ _FIELDS_GENERATED = {
     "turned": "0",
     "label": "0",
 }
+_WRITTEN_AGAIN = "`facegan prep` writes this page, and writes it again when photographs are added.\n"
 _CONSENT = """\
 A face is personal data. Use these only if the people in the photographs agreed to it, or if the terms of the \
 photographs allow it. Keep those terms with the dataset, delete the face of anyone who asks for it, and label \
@@ -158,20 +142,20 @@ terms of those photographs may apply to its output: know them before you publish
 
 def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
     """The dataset card, with the YAML front matter that Hugging Face's hub and ``datasets`` read."""
-    size = text(info.settings["size"])
+    settings, title = info.settings, f"Faces of {known.title}" if known else "Faces"
+    terms = _TERMS_UNKNOWN
     if info.is_generated:
         title, fields, terms = "Generated faces", _FIELDS_GENERATED, _TERMS_GENERATED
-        settings = {name: value for name, value in info.settings.items() if name != GENERATED}
+        settings = {name: value for name, value in settings.items() if name != GENERATED}
         settings |= {name: value for name, value in info.settings[GENERATED].items() if value != ""}
         meanings = _MEANINGS_GENERATED
         same = "The same generator, latents and versions on the same kind of machine"
     else:
-        title = f"Faces of {known.title}" if known else "Faces"
         fields = {name: field.description or "" for name, field in SampleMeta.model_fields.items()}
-        terms = _terms(known)
-        settings = info.settings
         meanings = {name: field.description or "" for name, field in PrepConfig.model_fields.items()} | _MEANINGS
         same = "The same photographs, settings and versions on the same kind of CPU"
+    if known:
+        terms = f"{known.title}: {known.terms}\n\nSource: {known.where}\n\n```bibtex\n{known.citation}\n```\n"
     rows = ((code(name), code(value), meanings.get(name, "")) for name, value in settings.items())
     versions = ((text(name), text(version)) for name, version in info.versions.items())
     sections = {
@@ -185,6 +169,7 @@ def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
         "People": _CONSENT if not info.is_generated and (known is None or known.people) else "",
     }
     body = "".join(f"\n## {head}\n\n{section}" for head, section in sections.items() if section)
+    size = text(info.settings["size"])
     return f"---\n{_front_matter(info, known)}---\n\n# {title}, {size} × {size}\n\n{_about(info, known)}{body}"
 
 
@@ -198,29 +183,28 @@ def _front_matter(info: DatasetInfo, known: KnownDataset | None) -> str:
     if info.splits:
         lines += ["configs:", "- config_name: default", "  data_files:"]
         for split in info.splits:
-            lines += [f"  - split: {_HUB_SPLITS[split]}", f"    path: {json.dumps(f'{split}-*.tar')}"]
+            lines += [f"  - split: {_HUB_SPLITS[split]}", f'    path: "{split}-*.tar"']
     return "\n".join(lines) + "\n"
 
 
 def size_category(samples: int) -> str:
-    """The hub's name for a size: ``n<1K``, ``1K<n<10K``, … ``n>1T``."""
-    above = sum(samples >= 10 ** (3 + i) for i in range(len(_SIZES)))
-    if above == 0:
-        return f"n<{_SIZES[0]}"
-    return f"n>{_SIZES[-1]}" if above == len(_SIZES) else f"{_SIZES[above - 1]}<n<{_SIZES[above]}"
+    """The hub's name for a size: ``n<1K``, ``1K<n<10K``, …"""
+    digits = len(str(samples))
+    return "n<1K" if digits < 4 else f"{_SIZES[digits - 4]}<n<{_SIZES[digits - 3]}"
+
+
+def _samples(shards: Iterable[ShardEntry]) -> int:
+    return sum(shard.samples for shard in shards)
 
 
 def _about(info: DatasetInfo, known: KnownDataset | None) -> str:
     size, grey = text(info.settings["size"]), ", grey" if info.channels == 1 else ""
     faces = f"faces of {size} × {size} pixels{grey}"
     if info.is_generated:
-        drawn = "drawn by a generator of facegan (`facegan sample`).\nThey show nobody.\n"
-        return f"{_samples(info.shards):,} **generated** {faces}, {drawn}"
+        origin = "drawn by a generator of facegan (`facegan sample`).\nThey show nobody.\n"
+        return f"{_samples(info.shards):,} **generated** {faces}, {origin}"
     photographs = completeness(known, info.totals.photos) if known else f"{info.totals.photos:,} photographs"
-    return (
-        f"{_samples(info.shards):,} {faces}, cropped from {photographs}.\n"
-        "`facegan prep` writes this page, and writes it again when photographs are added.\n"
-    )
+    return f"{_samples(info.shards):,} {faces}, cropped from {photographs}.\n{_WRITTEN_AGAIN}"
 
 
 def _contents(info: DatasetInfo) -> str:
@@ -270,14 +254,111 @@ def _reading(info: DatasetInfo) -> str:
 
 def _braces(shards: list[ShardEntry]) -> str:
     """All shards of a split in the brace notation of shells and webdataset. They are numbered without gaps."""
-    first, last = shards[0].name, shards[-1].name
-    if first == last:
-        return first
-    start, _, number = first.removesuffix(".tar").rpartition("-")
-    return f"{start}-{{{number}..{last.removesuffix('.tar').rpartition('-')[2]}}}.tar"
+    (split, first), (_, last) = (shard.name.removesuffix(".tar").split("-") for shard in (shards[0], shards[-1]))
+    return f"{split}-{first}.tar" if first == last else f"{split}-{{{first}..{last}}}.tar"
 
 
-def _terms(known: KnownDataset | None) -> str:
-    if known is None:
-        return _TERMS_UNKNOWN
-    return f"{known.title}: {known.terms}\n\nSource: {known.where}\n\n```bibtex\n{known.citation}\n```\n"
+# croissant.json: ML Croissant 1.0 (Akhtar et al. 2024), as mlcroissant's own classes would write it.
+#
+# mlcroissant itself takes 0.65 s and 137 MB to import, too much for prep; a test compares the two. In mlcroissant 1.1.1
+# neither ``jsonPath`` on KEY.json nor a join of images with it works, so the faces have their key alone; the column
+# ``keys`` of the photographs leads from it to everything else.
+
+_NO_DATE = "1970-01-01"  # validators require a date; the tars' mtime, so that the same photographs give the same bytes
+_LICENCE_UNKNOWN = "Unknown: that of the photographs, whose origin facegan does not know."
+_LICENCE_GENERATED = "Unknown: the faces are generated; the terms of the training photographs may apply to them."
+_VOCABULARY = (
+    "@language @vocab citeAs column conformsTo cr rai data dataType dct equivalentProperty examples extract field "
+    "fileProperty fileObject fileSet format includes isLiveDataset jsonPath key md5 parentField path recordSet "
+    "references regex repeated replace samplingRate sc separator source subField transform"
+)
+_OTHER_TERMS = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "sc": "https://schema.org/",
+}
+_CONTEXT = {term: _OTHER_TERMS.get(term, f"cr:{term}") for term in _VOCABULARY.split()}
+
+
+def croissant(info: DatasetInfo, known: KnownDataset | None) -> dict[str, Any]:
+    """The dataset as JSON-LD: a FileObject per shard, and the record sets ``faces`` (if any) and ``photos``."""
+    digest = hashlib.sha256("".join([info.photos_sha256, *(shard.sha256 for shard in info.shards)]).encode())
+    files, records = [], []
+    for shard in info.shards:
+        about = {"contentUrl": shard.name, "encodingFormat": "application/x-tar", "sha256": shard.sha256}
+        files.append(_node("FileObject", shard.name, contentSize=f"{shard.bytes} B", **about))
+    if shards := [{"@id": shard.name} for shard in info.shards]:
+        suffix = info.settings["format"]
+        about = {"encodingFormat": IMAGE_FORMATS[suffix], "includes": f"*.{suffix}"}
+        files.append(_node("FileSet", "images", containedIn=shards[0] if len(shards) == 1 else shards, **about))
+        records.append(_faces(suffix))
+    about = {"contentUrl": PHOTOS_FILE, "encodingFormat": "application/x-parquet", "sha256": info.photos_sha256}
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "name": f"{known.name}-faces" if known else "generated-faces" if info.is_generated else "faces",
+        "description": _description(info, known),
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "citeAs": known.citation if known else _citation(info),
+        "datePublished": _NO_DATE,
+        "license": known.terms if known else _LICENCE_GENERATED if info.is_generated else _LICENCE_UNKNOWN,
+        "version": f"{info.format}.0.0+{digest.hexdigest()[:12]}",
+        "distribution": [*files, _node("FileObject", PHOTOS_FILE, **about)],
+        "recordSet": [*records, _photos()],
+    }
+
+
+def _node(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"@type": f"cr:{kind}", "@id": name, "name": name, **more}
+
+
+def _description(info: DatasetInfo, known: KnownDataset | None) -> str:
+    size, grey = info.settings["size"], ", grey" if info.channels == 1 else ""
+    of = f" of {known.title}" if known else ""
+    kind, origin = "", f"cropped from {info.totals.photos:,} photographs{of} by facegan prep"
+    if info.is_generated:
+        kind, origin = "generated ", "drawn by a generator of facegan. They show nobody"
+    return (
+        f"{info.totals.faces:,} {kind}faces of {size} × {size} pixels{grey}, {origin}. "
+        f"The files have no time stamps, so that the same input gives the same bytes: datePublished is {_NO_DATE}."
+    )
+
+
+def _citation(info: DatasetInfo) -> str:
+    made = f"Made by facegan {info.versions.get('facegan', '')}".rstrip()
+    title, source = "Faces cropped from photographs", f"photographs {info.fingerprint}"
+    if info.is_generated:
+        title, source = "Generated faces", f"generator {info.settings[GENERATED].get('generator', '')}"
+    return f"@misc{{faces, title = {{{title}}}, note = {{{made}, {source}}}}}"
+
+
+def _faces(suffix: str) -> dict[str, Any]:
+    images = {"fileSet": {"@id": "images"}}
+    pixels = images | {"extract": {"fileProperty": "content"}}
+    key = images | {"extract": {"fileProperty": "filename"}, "transform": {"regex": rf"^(.+)\.{suffix}$"}}
+    fields = [
+        _node("Field", "faces/key", description="the sample's key", dataType="sc:Text", source=key),
+        _node("Field", "faces/image", description="the face", dataType="sc:ImageObject", source=pixels),
+    ]
+    description = "Every face with its key, which encodes the photograph's path."
+    return _node("RecordSet", "faces", description=description, key={"@id": "faces/key"}, field=fields)
+
+
+def _photos() -> dict[str, Any]:
+    fields = []
+    for name, (kind, meaning) in COLUMNS.items():
+        is_list = pa.types.is_list(kind)
+        item = kind.value_type if is_list else kind
+        data_type = "Text" if pa.types.is_string(item) else "Float" if pa.types.is_floating(item) else "Integer"
+        more = {"description": meaning, "dataType": f"sc:{data_type}", **({"repeated": True} if is_list else {})}
+        source = {"fileObject": {"@id": PHOTOS_FILE}, "extract": {"column": name}}
+        fields.append(_node("Field", f"photos/{name}", **more, source=source))
+    description = "Every photograph that prep read, and its outcome."
+    return _node("RecordSet", "photos", description=description, key={"@id": "photos/path"}, field=fields)

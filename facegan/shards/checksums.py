@@ -18,31 +18,27 @@ FileStamp = tuple[str, int, int]  # SHA-256 in dataset.json, size, time of chang
 
 
 def check_shard(folder: Path, entry: ShardEntry, file: Path | None = None) -> None:
-    """Compare a shard's size, then its SHA-256.
+    """Compare a shard's size, then its SHA-256. Raises DatasetError if it is missing or altered.
 
     Args:
         file: where its bytes are, if not under its name in ``folder``.
-
-    Raises:
-        DatasetError: the shard is missing or altered.
     """
     if error := size_error(folder, entry, file):
         raise error
-    if sha256_file(file or folder / entry.name) != entry.sha256:
-        raise _altered(folder, f"The shard {folder / entry.name}")
+    _check_sha256(file or folder / entry.name, entry.sha256, f"The shard {folder / entry.name}", folder)
 
 
 def check_photos(folder: Path, info: DatasetInfo) -> None:
-    """Compare the SHA-256 of photos.parquet.
-
-    Raises:
-        DatasetError: it is missing or altered.
-    """
+    """Compare the SHA-256 of photos.parquet. Raises DatasetError if it is missing or altered."""
     path = folder / PHOTOS_FILE
     if not path.is_file():
-        raise DatasetError(f"{path} is missing. {see_verify(folder)}")
-    if sha256_file(path) != info.photos_sha256:
-        raise _altered(folder, str(path))
+        raise DatasetError(f"{path} is missing.\n{see_verify(folder)}")
+    _check_sha256(path, info.photos_sha256, str(path), folder)
+
+
+def _check_sha256(file: Path, sha256: str, shown: str, folder: Path) -> None:
+    if sha256_file(file) != sha256:
+        raise DatasetError(f"{shown} was altered: its SHA-256 differs from {DATASET_FILE}.\n{see_verify(folder)}")
 
 
 def size_error(folder: Path, entry: ShardEntry, file: Path | None = None) -> DatasetError | None:
@@ -51,7 +47,7 @@ def size_error(folder: Path, entry: ShardEntry, file: Path | None = None) -> Dat
     try:
         found = (file or path).stat().st_size
     except FileNotFoundError:
-        return DatasetError(f"The shard {path} is missing. {see_verify(folder)}")
+        return DatasetError(f"The shard {path} is missing.\n{see_verify(folder)}")
     if found == entry.bytes:
         return None
     how = "cut short" if found < entry.bytes else "altered"
@@ -59,10 +55,6 @@ def size_error(folder: Path, entry: ShardEntry, file: Path | None = None) -> Dat
         f"The shard {path} was {how}: it has {found:,} bytes, {DATASET_FILE} says {entry.bytes:,}.\n"
         f"{see_verify(folder)}"
     )
-
-
-def _altered(folder: Path, file: str) -> DatasetError:
-    return DatasetError(f"{file} was altered: its SHA-256 differs from {DATASET_FILE}.\n{see_verify(folder)}")
 
 
 def see_verify(folder: Path | str, deep: bool = False) -> str:
@@ -79,11 +71,7 @@ def file_stamp(folder: Path, entry: ShardEntry) -> FileStamp | None:
 
 
 def save_verified(folder: Path, stamps: Mapping[str, FileStamp | None]) -> None:
-    """Remember in the user cache which shards had the right checksum (None: it did not).
-
-    Args:
-        stamps: by shard, taken before it was read.
-    """
+    """Remember in the user cache each shard's stamp before its checksum was found right; None: it was wrong."""
     path = _verified_path(folder)
     with suppress(DiskError):  # the next training says that the shards were not checked
         make_folder(path.parent)

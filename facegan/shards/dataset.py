@@ -20,19 +20,14 @@ class DatasetWriter:
     """Collects the shards and rows of a dataset and writes its other files; prep, select and sample share it.
 
     Call `add_shard` for every shard and `write_photos` once, then `write` with the result of `info`.
-
-    Attributes:
-        shards: entries of dataset.json, in the order in which they were added.
-        chunks: for a repair, which must know how the photographs were cut.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shards: list[ShardEntry] = []
-        self.chunks: list[ChunkEntry] = []
+        self.chunks: list[ChunkEntry] = []  # for a repair, which must know how the photographs were cut
         self._named = Counter[str]()  # shards by split
-        self._counts = Counter[str]()
-        self._rejected = Counter[str]()
+        self._counts, self._rejected = Counter[str](), Counter[str]()
         self._fingerprint = Fingerprint()
 
     def new_name(self, split: str) -> str:
@@ -64,13 +59,7 @@ class DatasetWriter:
         source: tuple[str, ...] = (),
         ignored: dict[str, int] | None = None,
     ) -> DatasetInfo:
-        """dataset.json, once photos.parquet is written.
-
-        Args:
-            data_set: the known data set of the photographs, or nothing.
-            source: digests of the tables or arrays that the photographs came from.
-            ignored: files of the source that are not photographs, by suffix.
-        """
+        """dataset.json, once photos.parquet is written; ``ignored`` counts other files of the source by suffix."""
         return DatasetInfo(
             data_set=data_set,
             source=source,

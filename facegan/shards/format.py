@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from facegan.errors import DamagedFile, DatasetError, suggest
 from facegan.files import parsing
@@ -48,6 +49,7 @@ REASONS = {
 }
 
 _MAX_SHARD_BYTES = 1 << 42  # 4 TiB
+_SIZES = range(1, 4097)  # of a face, in pixels
 _SUFFIX_BYTES = frozenset(suffix.encode() for suffix in PHOTO_SUFFIXES)
 _KEY_ESCAPED = re.compile(rb"[^A-Za-z0-9_-]", re.DOTALL)
 _KEY_LIMIT, _KEY_CUT = 200, 160
@@ -76,11 +78,7 @@ def sample_key(path: bytes, face: int = 0) -> str:
 
 
 def key_path(key: str) -> bytes:
-    """The inverse of `sample_key`.
-
-    Raises:
-        ValueError: the key was cut (see `sample_key`) or is invalid.
-    """
+    """The inverse of `sample_key`. Raises ValueError if the key was cut or is invalid."""
     bare = re.sub(r"=f\d+$", "", key)
     if re.search(r"=h[0-9a-f]{16}$", bare) or not re.fullmatch(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})*", bare):
         raise ValueError(f"{key!r} does not contain a complete path")
@@ -119,29 +117,22 @@ class SampleRecord:
     sha256: str
     width: int
     height: int
-    quad: Sequence[Sequence[float]]
     box: Sequence[float] = ()
     keypoints: Sequence[Sequence[float]] = ()
     score: float = 0.0
+    quad: Sequence[Sequence[float]] = ()
     turned: int = 0
     label: int = 0
     attributes: dict[str, int] | None = None
 
     def to_json(self) -> bytes:
         """Every field is present and always has one type: readers infer their schema from the first few samples."""
-        fields = {
-            "path": self.path,
-            "sha256": self.sha256,
-            "width": self.width,
-            "height": self.height,
-            "box": [float(v) for v in self.box],
-            "keypoints": [[float(v) for v in point] for point in self.keypoints],
-            "score": float(self.score),
-            "quad": [[float(v) for v in point] for point in self.quad],
-            "turned": self.turned,
-            "label": self.label,
-        }
-        return _JSON.encode(fields | {"attributes": self.attributes} if self.attributes else fields).encode()
+        fields = dict(vars(self))
+        for name in ("box", "keypoints", "score", "quad"):
+            fields[name] = np.asarray(fields[name], float).tolist()
+        if not self.attributes:
+            del fields["attributes"]
+        return _JSON.encode(fields).encode()
 
 
 def _written_as_float(value: Any) -> Any:
@@ -188,6 +179,12 @@ class SampleMeta(BaseModel):
     )
     label: Annotated[int, Field(strict=True)] = Field(description="the class; 0 where the photographs have none")
 
+    @model_validator(mode="after")
+    def _refuse_null(self) -> Self:
+        if _holds_null(self.model_extra):
+            raise ValueError("a field is null")
+        return self
+
     @property
     def further(self) -> dict[str, str]:
         """Names and types of further fields: the same in every sample of a dataset."""
@@ -210,13 +207,16 @@ def meta_problem(error: ValidationError) -> str:
     return f"'{where}' is {first['input']!r:.60}: {rule}" if where else rule
 
 
-def holds_null(value: Any) -> bool:
+def _holds_null(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(map(holds_null, value.values()))
-    return value is None or (isinstance(value, list) and any(map(holds_null, value)))
+        return any(map(_holds_null, value.values()))
+    return value is None or (isinstance(value, list) and any(map(_holds_null, value)))
 
 
 # dataset.json
+
+
+_Split = Literal["train", "val", "test"]
 
 
 class Record(BaseModel):
@@ -224,10 +224,8 @@ class Record(BaseModel):
 
 
 class ShardEntry(Record):
-    """One shard."""
-
     name: str = Field(pattern=rf"^{SHARD_NAME.pattern}$")
-    split: Literal["train", "val", "test"]
+    split: _Split
     samples: int = Field(gt=0, le=_MAX_SHARD_BYTES)
     bytes: int = Field(gt=0, le=_MAX_SHARD_BYTES)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -237,7 +235,7 @@ class ShardEntry(Record):
 class ChunkEntry(Record):
     """How many consecutive photographs of photos.parquet went into one shard; "" if none was kept."""
 
-    split: Literal["train", "val", "test"]
+    split: _Split
     photos: int = Field(gt=0)
     shard: str
 
@@ -252,20 +250,14 @@ class Totals(Record):
 
 
 class DatasetInfo(Record):
-    """dataset.json. It is written last: if it exists, the dataset is complete.
-
-    Attributes:
-        data_set: name of the known data set of the photographs (`facegan.manifests`), or "".
-        source: digests of the tables or arrays that photographs without sizes came from.
-        fingerprint: of the photographs' paths and sizes.
-    """
+    """dataset.json. It is written last: if it exists, the dataset is complete."""
 
     format: Literal[1] = 1
-    data_set: str = ""
-    source: tuple[str, ...] = ()
+    data_set: str = ""  # name of the known data set of the photographs (`facegan.manifests`), or ""
+    source: tuple[str, ...] = ()  # digests of the tables or arrays that photographs without sizes came from
     settings: dict[str, Any]
     versions: dict[str, str]
-    fingerprint: str
+    fingerprint: str  # of the photographs' paths and sizes
     totals: Totals
     shards: tuple[ShardEntry, ...]
     chunks: tuple[ChunkEntry, ...] = ()
@@ -284,27 +276,32 @@ class DatasetInfo(Record):
         return bool(self.settings.get(GENERATED))
 
     @property
-    def channels(self) -> int:
-        """Channels of every face: 3 (RGB) or 1 (grey). Datasets written before this setting existed have 3.
+    def size(self) -> int:
+        """Of every face, in pixels."""
+        return self._setting("size", _SIZES)
 
-        Raises:
-            DatasetError: dataset.json has another value.
-        """
-        channels = self.settings.get("channels", 3)
-        if type(channels) is not int or channels not in (1, 3):
-            raise DatasetError(f"{DATASET_FILE} has {channels!r} channels. Only 1 and 3 are valid.")
-        return channels
+    @property
+    def image_format(self) -> str:
+        return self._setting("format", tuple(IMAGE_FORMATS))
+
+    @property
+    def channels(self) -> int:
+        """Of every face: 3 (RGB) or 1 (grey). Datasets written before this setting existed have 3."""
+        return self._setting("channels", (1, 3), 3)
+
+    def _setting(self, name: str, valid: Sequence[Any], default: Any = None) -> Any:
+        """Raises DatasetError if the setting has another value or type."""
+        value = self.settings.get(name, default)
+        if type(value) is not type(valid[0]) or value not in valid:
+            raise DatasetError(f"{DATASET_FILE} has an invalid setting: {name} is {value!r:.40}.")
+        return value
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read dataset.json.
-
-        Raises:
-            DatasetError: the file is missing or cannot be read.
-        """
+        """Raises DatasetError if dataset.json is missing or invalid."""
         path = folder / DATASET_FILE
         if not folder.is_dir():
-            near = suggest(folder.name, _sibling_folders(folder))
+            near = suggest(folder.name, (sibling.name for sibling in folder.parent.glob("*/")))
             raise DatasetError(f"There is no folder {folder}.{near} Make a dataset with: facegan prep PHOTOS {folder}")
         try:
             return cls.parse(path.read_bytes(), str(path))
@@ -315,37 +312,12 @@ class DatasetInfo(Record):
 
     @classmethod
     def parse(cls, data: bytes, path: str) -> Self:
-        """Parse the bytes of the dataset.json at ``path``.
-
-        Raises:
-            DatasetError: they are invalid.
-        """
+        """The dataset.json at ``path`` from its bytes. Raises DatasetError if they are invalid."""
         try:
             with parsing(path):
                 return cls.model_validate_json(data)
         except DamagedFile as error:
-            if other := _other_format(data):
-                raise DatasetError(
-                    f"{path} has format {other}, and this facegan reads format 1.\n"
-                    "Use the facegan that wrote it, or prepare again with: facegan prep … --force"
-                ) from None
             raise DatasetError(
-                f"{path} is damaged or of another version ({error.why}).\nRun facegan prep with --force to rebuild it."
+                f"{path} is damaged or of another version of facegan ({error.why}).\n"
+                "Run facegan prep with --force to rebuild it."
             ) from None
-
-
-def _other_format(data: bytes) -> str:
-    """The format version in a dataset.json; "" if it is ours or unknown."""
-    try:
-        with parsing(DATASET_FILE):
-            version = json.loads(data).get("format", 1)
-    except DamagedFile:
-        return ""
-    return "" if version == 1 else f"{version!r:.20}"
-
-
-def _sibling_folders(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.parent.iterdir() if path.is_dir()]
-    except OSError:
-        return []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -87,10 +88,8 @@ def decode_into(data: memoryview, out: np.ndarray) -> bool:
 
     JPEGs are decoded by simplejpeg, others by OpenCV; `StoredPNGs` reads what `encode_image` writes as PNG much faster.
     Releases the GIL.
-
-    Returns:
-        False if they are not an image of that size, or a coloured one for a grey ``out``. Then ``out`` is untouched, so
-        that threads sharing a cache never see half of a damaged image.
+    False if they are not an image of that size, or a coloured one for a grey ``out``. Then ``out`` is untouched, so
+    that threads sharing a cache never see half of a damaged image.
     """
     height, width, channels = out.shape
     if data[:3] == _JPEG_START:
@@ -116,12 +115,7 @@ def is_grey(rgb: np.ndarray) -> bool:
 
 
 def channels_problem(data: bytes, rgb: np.ndarray, channels: int) -> str:
-    """How an image's number of channels differs from ``channels`` (1 or 3); "" if it does not.
-
-    Args:
-        data: the file.
-        rgb: its pixels.
-    """
+    """How the channels of a file with pixels ``rgb`` differ from ``channels`` (1 or 3); "" if they do not."""
     if data[:8] == _PNG_SIGNATURE:
         found = next((n for n, colours in _PNG_COLOURS.items() if colours == data[_PNG_COLOUR_AT]), None)
     elif data[:3] == _JPEG_START:
@@ -150,18 +144,23 @@ class StoredPNGs:
         self._sum_at = len(png) - len(_END) - 4
 
     def decode(
-        self, tars: Iterable[tuple[memoryview, int]], extents: np.ndarray, out: np.ndarray, rows: np.ndarray
+        self,
+        open_tar: Callable[[int], memoryview],
+        tars: np.ndarray,
+        extents: np.ndarray,
+        out: np.ndarray,
+        rows: np.ndarray,
     ) -> np.ndarray:
         """Copy pixels into ``out``; rows of files of another kind or damaged ones stay untouched.
 
         Args:
-            tars: the memory of each tar, and how many of the files are in it.
-            extents: int64 (n, 2), offset and size of each file in bytes, tar by tar.
+            open_tar: gives the memory of a tar by its number.
+            tars: int64 (n,), the tar of each file, in groups.
+            extents: int64 (n, 2), offset and size of each file in bytes.
             out: uint8 (N, size, size, channels), contiguous.
             rows: int64 (n,), the index in ``out`` of each image.
 
-        Returns:
-            Which images were copied: bool (n,).
+        Returns which images were copied: bool (n,).
         """
         done = np.zeros(len(rows), bool)
         ours = (extents[:, 1] == self._bytes) & (extents[:, 0] % _BLOCK == 0)
@@ -169,34 +168,22 @@ class StoredPNGs:
             return done
         blocks = extents[:, :1] // _BLOCK + self._blocks
         files = np.empty((_BATCH, len(self._blocks), _BLOCK), np.uint8)
-        filled = begin = 0
-
-        def flush() -> None:
-            which = slice(begin - filled, begin)
-            pixels, valid = self._check(files[:filled])
-            valid &= ours[which]
-            into = out.reshape(len(out), self._rows, self._row - 1)
-            if valid.all():
-                into[rows[which]] = pixels
-            else:
-                into[rows[which][valid]] = pixels[valid]
-            done[which] = valid
-
-        for data, count in tars:
-            whole_blocks = len(data) // _BLOCK * _BLOCK
-            tar = np.frombuffer(data, np.uint8, whole_blocks).reshape(-1, _BLOCK) if whole_blocks else _NO_BLOCKS
-            end = begin + count
-            while begin < end:
-                more = min(_BATCH - filled, end - begin)
+        into = out.reshape(len(out), self._rows, self._row - 1)
+        for start in range(0, len(rows), _BATCH):
+            part, filled = slice(start, start + _BATCH), 0
+            for number, group in itertools.groupby(tars[part].tolist()):
+                data, end = open_tar(number), filled + sum(1 for _ in group)
+                whole = len(data) // _BLOCK * _BLOCK
+                tar = np.frombuffer(data, np.uint8, whole).reshape(-1, _BLOCK) if whole else _NO_BLOCKS
                 # mode="clip", since any other buffers ``out``: files of another kind, or beyond the tar's end, are
                 # read too, and refused by `_check`.
-                np.take(tar, blocks[begin : begin + more], axis=0, out=files[filled : filled + more], mode="clip")
-                filled, begin = filled + more, begin + more
-                if filled == _BATCH:
-                    flush()
-                    filled = 0
-        if filled:
-            flush()
+                np.take(tar, blocks[start + filled : start + end], axis=0, out=files[filled:end], mode="clip")
+                filled = end
+            pixels, valid = self._check(files[:filled])
+            valid &= ours[part]
+            done[part] = valid
+            copied = slice(None) if valid.all() else valid  # a mask copies once more
+            into[rows[part][copied]] = pixels[copied]
         return done
 
     def _check(self, files: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

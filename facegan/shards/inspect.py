@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import math
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,15 @@ import pyarrow as pa
 from facegan.console import Console, shown
 from facegan.errors import DatasetError
 from facegan.faces.crop import quad_side
-from facegan.files import atomic_dir
+from facegan.files import atomic_dir, make_folder
 from facegan.shards.checksums import check_shard, see_verify
 from facegan.shards.format import PHOTOS_FILE, DatasetInfo, SampleMeta, ShardEntry
 from facegan.shards.photos import read_batches
 from facegan.shards.reader import Shard
 from facegan.shards.verify import read_meta
 
-MAX_READ = 20_000  # samples whose JSON is read for the face sizes of a large dataset
+_MAX_READ = 20_000  # samples whose JSON is read for the face sizes of a large dataset
 _MAX_OPENED = 200  # shards read for them
-_SCORE_STEPS = 1000  # scores have three decimals
 _BINS = 20
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_=-]{1,230}\.(png|jpg|webp)")
 
@@ -43,67 +44,40 @@ class StoredSample:
     meta: SampleMeta
 
 
-def find_sample(folder: Path, info: DatasetInfo, wanted: str) -> StoredSample:
-    """A sample by its key, or the first one of a photograph by its path.
+def find_row(folder: Path, wanted: str) -> dict[str, Any]:
+    """The row of photos.parquet with this path or one of whose samples has this key; else DatasetError."""
+    example = ""
+    for batch in read_batches(folder / PHOTOS_FILE):
+        both = zip(batch.column("path").to_pylist(), batch.column("keys").to_pylist(), strict=True)
+        for number, (path, keys) in enumerate(both):
+            if wanted == path or wanted in keys:
+                return batch.slice(number, 1).to_pylist()[0]
+            example = example or (f" An example of its keys: {shown(keys[0])}" if keys else "")
+    raise DatasetError(f"{folder} has no sample and no photograph {shown(wanted)}.{example}")
 
-    Raises:
-        DatasetError: there is none, the photograph was rejected, or the dataset is damaged.
-    """
-    key, shard = _key_and_shard(folder / PHOTOS_FILE, wanted)
+
+def find_sample(folder: Path, info: DatasetInfo, wanted: str) -> StoredSample:
+    """A sample by its key, or the first one of a photograph by its path; else DatasetError."""
+    row = find_row(folder, wanted)
+    if not row["keys"]:
+        raise DatasetError(f"{shown(wanted)} has no face: it was rejected as {shown(row['reason'])}.")
+    key = wanted if wanted in row["keys"] else row["keys"][0]
     for entry in info.shards:
-        if entry.name == shard:
-            for sample in read_samples(folder, entry, keys={key}):
-                return sample
+        if entry.name == row["shard"] and (sample := next(read_samples(folder, entry, key=key), None)):
+            return sample
     raise DatasetError(
-        f"{folder / PHOTOS_FILE} lists {shown(key)} in {shown(shard)}, which does not contain it.\n{see_verify(folder)}"
+        f"{folder / PHOTOS_FILE} lists {shown(key)} in {shown(row['shard'])}, which does not contain it.\n"
+        f"{see_verify(folder)}"
     )
 
 
-def _key_and_shard(photos: Path, wanted: str) -> tuple[str, str]:
-    example = ""
-    for batch in read_batches(photos, ["path", "reason", "keys", "shard"]):
-        keys = batch.column("keys").flatten().to_pylist()
-        example = example or (keys[0] if keys else "")
-        if wanted not in keys and wanted not in batch.column("path").to_pylist():
-            continue
-        row = next(row for row in batch.to_pylist() if wanted in row["keys"] or wanted == row["path"])
-        if not row["keys"]:
-            raise DatasetError(f"{shown(wanted)} has no face: it was rejected as {shown(row['reason'])}.")
-        return (wanted if wanted in row["keys"] else row["keys"][0]), row["shard"]
-    like = f" An example of its keys: {shown(example)}" if example else ""
-    raise DatasetError(f"{photos.parent} has no sample and no photograph {shown(wanted)}.{like}")
-
-
-def find_rejected(folder: Path, wanted: str) -> dict[str, Any] | None:
-    """The row of the photograph at the path ``wanted`` if it was rejected.
-
-    Raises:
-        DatasetError: the table cannot be read.
-    """
-    for batch in read_batches(folder / PHOTOS_FILE):
-        paths = batch.column("path").to_pylist()
-        if wanted in paths:
-            row = batch.slice(paths.index(wanted), 1).to_pylist()[0]
-            return row if row["outcome"] == "rejected" else None
-    return None
-
-
 def read_samples(
-    folder: Path, entry: ShardEntry, *, keys: Collection[str] | None = None, numbers: list[int] | None = None
+    folder: Path, entry: ShardEntry, *, key: str | None = None, numbers: Iterable[int] | None = None
 ) -> Iterator[StoredSample]:
-    """The samples of one shard, in order.
-
-    Args:
-        keys: only these.
-        numbers: only those at these positions.
-
-    Raises:
-        DatasetError: the shard is damaged, or the JSON of a sample is invalid.
-    """
-    shard = Shard(folder / entry.name)
-    try:
+    """The samples of one shard, in order: all, the one with a key, or those at some positions."""
+    with contextlib.closing(Shard(folder / entry.name)) as shard:
         for sample in shard.samples if numbers is None else [shard.samples[i] for i in numbers if i < len(shard)]:
-            if keys is not None and sample.key not in keys:
+            if key not in (None, sample.key):
                 continue
             meta = read_meta(shard, sample)
             if isinstance(meta, str):
@@ -112,8 +86,6 @@ def read_samples(
                 )
             image = bytes(shard.read(sample.image))
             yield StoredSample(sample.key, entry.split, entry.name, sample.image.name, image, meta)
-    finally:
-        shard.close()
 
 
 # Histograms
@@ -138,24 +110,22 @@ class Histogram:
         part = f", {self.values:,} of {self.total:,} read" if self.values < self.total else f", {self.total:,} faces"
         return f"{self.title}: median {self.median:g}{part}"
 
-    def bars(self) -> list[tuple[str, int]]:
-        """Label and count of each bin from the first to the last that is not empty."""
-        digits = 2 if self.edges[-1] <= 1 else 0
-        first, end = self._filled
-        return [
-            (f"{self.edges[i]:.{digits}f} – {self.edges[i + 1]:.{digits}f}", self.counts[i]) for i in range(first, end)
-        ]
+    @property
+    def _filled(self) -> slice:
+        """From the first to the last bin that is not empty."""
+        filled = [i for i, count in enumerate(self.counts) if count]
+        return slice(filled[0], filled[-1] + 1)
 
     @property
     def limits(self) -> tuple[float, float]:
         """Outer edges of `bars`."""
-        first, end = self._filled
-        return self.edges[first], self.edges[end]
+        return self.edges[self._filled.start], self.edges[self._filled.stop]
 
-    @property
-    def _filled(self) -> tuple[int, int]:
-        filled = [i for i, count in enumerate(self.counts) if count]
-        return filled[0], filled[-1] + 1
+    def bars(self) -> list[tuple[str, int]]:
+        """Label and count of each bin from the first to the last that is not empty."""
+        digits = 2 if self.edges[-1] <= 1 else 0
+        labels = [f"{low:.{digits}f} – {high:.{digits}f}" for low, high in itertools.pairwise(self.edges)]
+        return list(zip(labels, self.counts, strict=True))[self._filled]
 
 
 def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Histogram]:
@@ -166,64 +136,51 @@ def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Hi
     histograms = {}
     for name, measure in (("scores", _scores), ("face_sizes", _face_sizes)):
         try:
-            histogram = measure(folder, info)
+            if histogram := measure(folder, info):
+                histograms[name] = histogram
         except DatasetError as error:
             console.warn(*str(error).split("\n"))
-            continue
-        if histogram:
-            histograms[name] = histogram
     return histograms
 
 
 def _scores(folder: Path, info: DatasetInfo) -> Histogram | None:
-    counts = np.zeros(_SCORE_STEPS + 1, np.int64)
+    scores = []
     for batch in read_batches(folder / PHOTOS_FILE, ["faces", "scores"]):
         found = batch.filter(pa.array(batch.column("faces").to_numpy() > 0))  # others are below --min-score
-        scores = found.column("scores").flatten().to_numpy(zero_copy_only=False)
-        steps = np.rint(np.nan_to_num(scores).clip(0, 1) * _SCORE_STEPS).astype(np.int64)
-        counts += np.bincount(steps, minlength=_SCORE_STEPS + 1)
-    total = int(counts.sum())
-    if total == 0:
-        return None
-    median = int(np.searchsorted(counts.cumsum(), (total + 1) // 2)) / _SCORE_STEPS
-    width = _SCORE_STEPS // _BINS
-    binned = counts[:-1].reshape(_BINS, width).sum(axis=1)
-    binned[-1] += counts[-1]
+        scores.append(found.column("scores").flatten().to_numpy(zero_copy_only=False))
+    values = np.nan_to_num(np.concatenate([np.zeros(0), *scores])).clip(0, 1).round(3)  # as they were written
     edges = [i / _BINS for i in range(_BINS + 1)]
-    return Histogram("score of the faces found", edges, binned.tolist(), median, total, total)
+    return _histogram("score of the faces found", edges, values, 3, len(values)) if len(values) else None
 
 
 def _face_sizes(folder: Path, info: DatasetInfo) -> Histogram | None:
-    sides = np.array(
-        [
-            quad_side(np.array(sample.meta.quad))
-            for entry, numbers in spread(info, MAX_READ, _MAX_OPENED)
-            for sample in read_samples(folder, entry, numbers=numbers)
-        ]
+    samples = (
+        sample
+        for entry, numbers in spread(info, _MAX_READ, _MAX_OPENED)
+        for sample in read_samples(folder, entry, numbers=numbers)
     )
+    sides = np.array([quad_side(np.array(sample.meta.quad)) for sample in samples])
     if not len(sides):
         return None
     edges = size_edges(float(sides.min()), float(sides.max()))
-    counts = np.histogram(sides, edges)[0].tolist()
-    median = round(float(np.median(sides)), 1)
-    return Histogram("side of the crop in source pixels", edges, counts, median, len(sides), info.totals.faces)
+    return _histogram("side of the crop in source pixels", edges, sides, 1, info.totals.faces)
+
+
+def _histogram(title: str, edges: list[float], values: np.ndarray, digits: int, total: int) -> Histogram:
+    counts, median = np.histogram(values, edges)[0].tolist(), round(float(np.median(values)), digits)
+    return Histogram(title, edges, counts, median, len(values), total)
 
 
 def spread(info: DatasetInfo, most: int, most_shards: int) -> list[tuple[ShardEntry, list[int]]]:
     """Shards and positions in them of at most ``most`` samples, spread evenly."""
     shards = list(info.shards)
-    total = sum(entry.samples for entry in shards)
-    if total > most:
+    if sum(entry.samples for entry in shards) > most:
         shards = shards[:: math.ceil(len(shards) / most_shards)]
-        total = sum(entry.samples for entry in shards)
+    *firsts, total = itertools.accumulate((entry.samples for entry in shards), initial=0)
     taken = min(total, most)
     wanted = np.arange(taken) * total // max(taken, 1)
-    positions, first = [], 0
-    for entry in shards:
-        inside = wanted[(wanted >= first) & (wanted < first + entry.samples)] - first
-        positions.append((entry, inside.tolist()))
-        first += entry.samples
-    return positions
+    parts = np.split(wanted, np.searchsorted(wanted, firsts[1:]))
+    return [(entry, (part - first).tolist()) for entry, first, part in zip(shards, firsts, parts, strict=False)]
 
 
 def size_edges(least: float, most: float) -> list[float]:
@@ -269,17 +226,9 @@ def draw_summary(info: DatasetInfo, histograms: dict[str, Histogram], image_form
 
 
 def extract(folder: Path, target: Path, console: Console | None = None) -> int:
-    """Write every face into ``target`` as KEY.png (or .jpg, .webp), with its bytes from the shards.
+    """Write every face into ``target`` as KEY.png (or .jpg, .webp), bytes as in the shards, and return how many.
 
     Several splits get a folder each, and so do classes if a label is not 0. ``target`` appears when it is complete.
-
-    Returns:
-        The number of faces.
-
-    Raises:
-        FaceganError: ``target`` is not empty.
-        DatasetError: the dataset is damaged.
-        DiskError: the disk is full or write-protected.
     """
     info = DatasetInfo.read(folder)
     written, labels = 0, set[int]()
@@ -288,7 +237,11 @@ def extract(folder: Path, target: Path, console: Console | None = None) -> int:
         for entry in info.shards:
             check_shard(folder, entry)
             for sample in read_samples(folder, entry):
-                _write(staging / sample.split / str(sample.meta.label), sample)
+                if not _SAFE_NAME.fullmatch(sample.name):  # in a dataset from elsewhere it might lead out of the folder
+                    raise DatasetError(f"{shown(sample.name)} in {sample.shard} is no file name that facegan writes.")
+                into = make_folder(staging / sample.split / str(sample.meta.label))
+                with (into / sample.name).open("xb") as file:
+                    file.write(sample.image)
                 labels.add(sample.meta.label)
                 written += 1
             progress.advance(entry.samples)
@@ -298,14 +251,6 @@ def extract(folder: Path, target: Path, console: Console | None = None) -> int:
         if len(info.splits) == 1:
             _replace_by_child(staging, info.splits[0])
     return written
-
-
-def _write(folder: Path, sample: StoredSample) -> None:
-    if not _SAFE_NAME.fullmatch(sample.name):  # in a dataset from elsewhere it might lead out of the folder
-        raise DatasetError(f"{shown(sample.name)} in {sample.shard} is not a file name that facegan writes.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / sample.name).open("xb") as file:
-        file.write(sample.image)
 
 
 def _replace_by_child(folder: Path, child: str) -> None:

@@ -42,14 +42,15 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = _BATC
     """Some columns (None: all) in batches of at most ``rows`` rows, in order.
 
     Read by this thread alone through a Python file: pyarrow's own paths must be UTF-8, and its threads, reading through
-    Python, sometimes outlive the interpreter and abort the process.
-
-    Raises:
-        DatasetError: the table cannot be read or has another schema.
+    Python, sometimes outlive the interpreter and abort the process. Raises DatasetError if the table is unreadable.
     """
     try:
         with path.open("rb") as file, parsing(path), pq.ParquetFile(file, pre_buffer=False) as table:
-            _require_columns(path, table)
+            if not table.schema_arrow.equals(SCHEMA):
+                wrong = ", ".join(sorted({*table.schema_arrow.names} ^ {*SCHEMA.names})) or "their types"
+                raise DatasetError(
+                    f"{path} has other columns ({wrong}) than this facegan writes. Prepare again with --force."
+                )
             for batch in table.iter_batches(rows, columns=columns, use_threads=False):
                 batch.validate(full=True)  # text is UTF-8, lists are within their array
                 if any(map(_holds_null, batch.columns)):
@@ -59,15 +60,6 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = _BATC
         raise DatasetError(f"{path} is missing.") from None
     except DamagedFile as error:
         raise DatasetError(f"{path} could not be read ({error.why}).") from None
-
-
-def _require_columns(path: Path, table: pq.ParquetFile) -> None:
-    if not table.schema_arrow.equals(SCHEMA):
-        names = set(table.schema_arrow.names)
-        wrong = [name for name in SCHEMA.names if name not in names] or sorted(names - {*SCHEMA.names}) or ["types"]
-        raise DatasetError(
-            f"{path} has other columns ({', '.join(wrong)}) than this facegan writes. Prepare again with --force."
-        )
 
 
 def _holds_null(column: pa.Array) -> bool:
@@ -80,25 +72,15 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
 
 
 def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:
-    """The table in pieces of the given numbers of rows.
-
-    Raises:
-        DatasetError: it cannot be read, or has another number of rows.
-    """
-    batches = read_batches(path)
-    pending = SCHEMA.empty_table()
+    """The table in pieces of the given numbers of rows. Raises DatasetError if it is unreadable or has others."""
+    batches, pending = read_batches(path), SCHEMA.empty_table()
     for size in sizes:
-        parts = [pending]
-        missing = size - len(pending)
-        while missing > 0:
-            batch = next(batches, None)
-            if batch is None:
+        while len(pending) < size:
+            if (batch := next(batches, None)) is None:
                 raise DatasetError(f"{path} has fewer rows than {DATASET_FILE} counts photographs.")
-            parts.append(pa.Table.from_batches([batch]))
-            missing -= len(batch)
-        together = pa.concat_tables(parts)
-        pending = together.slice(size)
-        yield together.slice(0, size)
+            pending = pa.concat_tables([pending, pa.Table.from_batches([batch])])
+        yield pending.slice(0, size)
+        pending = pending.slice(size)
     if len(pending) or next(batches, None) is not None:
         raise DatasetError(f"{path} has more rows than {DATASET_FILE} counts photographs.")
 

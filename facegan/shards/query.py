@@ -28,13 +28,10 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
 
 
 class Where:
-    """A condition on samples, checked when it is made.
+    """A condition on samples, checked when it is made: SettingsError if the text is not one.
 
     The text is parsed as one expression, so that it cannot end the query around it. It may not use other tables, nor
     functions whose results change.
-
-    Raises:
-        SettingsError: the text is not such an expression, or names an unknown column.
     """
 
     def __init__(self, text: str) -> None:
@@ -56,11 +53,7 @@ class Where:
             raise SettingsError(f"--where {self._shown} is {kind}, but must be true or false. Example: score > 0.8")
 
     def fits(self, samples: pa.Table) -> np.ndarray:
-        """Indices of the matching rows of ``samples`` (with schema `SAMPLES`), ascending.
-
-        Raises:
-            SettingsError: the condition cannot be evaluated for one of them.
-        """
+        """Indices of the matching rows of ``samples`` (schema `SAMPLES`), ascending. SettingsError if one has none."""
         try:
             found = self._relation(samples).filter(self._expression).project(_NUMBER).fetchall()
         except duckdb.Error as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import operator
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,7 @@ import numpy as np
 from facegan.errors import DatasetError
 from facegan.shards.format import IMAGE_FORMATS
 
-_BLOCK = 512
-MIN_MEMBER_BYTES = _BLOCK  # its header
+_BLOCK = tarfile.BLOCKSIZE
 _PAX, _REGULAR = ord("x"), (ord("0"), 0)  # types of members
 _MAX_PAX_BYTES = 1 << 20
 _IMAGE_SUFFIXES = frozenset({*IMAGE_FORMATS, "jpeg"})
@@ -61,12 +61,9 @@ class Shard:
         """All regular files of the tar, in its order."""
         headers: dict[int, bytes] = {}
         try:
-            members = _walk(self._map, self.path, headers)
-        except DatasetError:
-            _check_headers(self.path, headers)  # a damaged header before this offset is the cause
-            raise
-        _check_headers(self.path, headers)
-        return members
+            return _walk(self._map, self.path, headers)
+        finally:
+            _check_headers(self.path, headers)  # a damaged header is the cause of any other error
 
     def read(self, member: Member) -> memoryview:
         """A member's bytes, without a copy. Release all views before you close the shard."""
@@ -145,14 +142,9 @@ def _pair(members: list[Member]) -> list[Sample]:
     samples: list[Sample] = []
     split = ((*_split(member.name), member) for member in members)
     for key, group in itertools.groupby(split, operator.itemgetter(0)):
-        image = meta = None
-        for _, suffix, member in group:
-            if suffix in _IMAGE_SUFFIXES:
-                image = member
-            elif suffix == "json":
-                meta = member
-        if image is not None:
-            samples.append(Sample(key, image, meta))
+        files = {suffix: member for _, suffix, member in group}
+        if images := [member for suffix, member in files.items() if suffix in _IMAGE_SUFFIXES]:
+            samples.append(Sample(key, images[-1], files.get("json")))
     return samples
 
 

@@ -1,36 +1,36 @@
 """Check a dataset on disk against its dataset.json.
 
 Shards and photos.parquet are each read once, front to back, and compared by sums of hashes over their samples, in which
-order does not matter. Memory is that of one shard and some sixteen bytes a sample.
+order does not matter. Memory is that of one shard and some eighty bytes a sample.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
+import tarfile
 import zlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 from pydantic import ValidationError
 
 from facegan.console import Console, shown
 from facegan.errors import DamagedFile, DatasetError
 from facegan.faces.decode import Photo, Rejected, png_chunks
-from facegan.files import parse_json, sha256_file
-from facegan.shards.checksums import FileStamp, file_stamp
+from facegan.files import parse_json
+from facegan.shards.checksums import FileStamp, check_photos, check_shard, file_stamp
 from facegan.shards.format import (
     DATASET_FILE,
-    IMAGE_FORMATS,
     PHOTOS_FILE,
     REASONS,
     DatasetInfo,
     SampleMeta,
     ShardEntry,
-    holds_null,
     key_agrees,
     meta_problem,
     shard_name,
@@ -42,9 +42,10 @@ from facegan.shards.writer import tar_header
 
 _SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "jpg": b"\xff\xd8\xff", "webp": b"RIFF"}
 _SHARED_FIELDS = ("path", "sha256", "width", "height")  # in a sample's JSON and in its photograph's row
-_COMPARED_TOGETHER = 32  # shards that differ from photos.parquet, for each time that it is read again
+_MOST_COMPARED = 32  # shards that differ from photos.parquet and are compared with it sample by sample
 
-_Fields = tuple[str, str, int, int]  # values of _SHARED_FIELDS
+_Metas = list[tuple[Sample, SampleMeta | str]]  # a string is what is wrong with the JSON
+_Fields = list[tuple[str, list[Any]]]  # of each sample: its key and the values of _SHARED_FIELDS, none if invalid
 
 
 @dataclass(frozen=True)
@@ -69,60 +70,43 @@ class Verification:
         return not self.problems
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """Properties of every sample."""
-
-    size: int
-    image_format: str
-    channels: int
-
-    @classmethod
-    def of(cls, info: DatasetInfo) -> _Expected:
-        size, image_format = info.settings.get("size"), info.settings.get("format")
-        if type(size) is not int or size < 1 or image_format not in IMAGE_FORMATS:
-            raise DatasetError(f"{DATASET_FILE} has invalid settings: size {size!r}, format {image_format!r}.")
-        return cls(size, image_format, info.channels)
-
-
-@dataclass
-class _Contents:
-    """Contents of the readable shards."""
-
-    samples: int = 0
-    sums: dict[str, int] = field(default_factory=dict)  # by shard, over its samples' hashes
-    keys: list[np.ndarray] = field(default_factory=list)  # uint64, hashes of all keys
-
-
 def verify(folder: Path, console: Console | None = None, *, deep: bool = False) -> Verification:
     """Check every checksum and count of a dataset, and that dataset.json, tars and photos.parquet agree.
 
-    Args:
-        deep: also check that every sample decodes at the right size, that its JSON fits the schema and agrees with the
-            photograph's row, and that the tars contain nothing else. Damaged shards are read as far as possible.
-
-    Raises:
-        DatasetError: dataset.json itself is missing or cannot be read.
+    With ``deep``, also that every sample decodes at the right size, that its JSON fits the schema and agrees with the
+    photograph's row, and that the tars contain nothing else; damaged shards are read as far as possible. Raises
+    DatasetError if dataset.json itself cannot be read.
     """
     info = DatasetInfo.read(folder)
     problems = _check_list(folder, info)
-    expected = None
     if deep:
         try:
-            expected = _Expected.of(info)
+            _ = info.size, info.image_format, info.channels
         except DatasetError as error:
             problems.append(Problem(DATASET_FILE, str(error)))
-    contents, stamps = _Contents(), dict[str, FileStamp | None]()
+            deep = False
+    samples, sums, stamps = 0, dict[str, int](), dict[str, FileStamp | None]()
     with (console or Console(quiet=True)).progress(len(info.shards), "shards") as progress:
         for entry in info.shards:
             stamp = file_stamp(folder, entry)
-            lines = _check_shard(folder / entry.name, entry, expected, contents)
+            lines, fields = _check_shard(folder, entry, info if deep else None)
             problems += [Problem(entry.name, line) for line in lines]
             stamps[entry.name] = None if lines else stamp
+            if fields is not None:
+                samples += len(fields)
+                sums[entry.name] = sum(_hash64(key, *values) for key, values in fields)
             progress.advance(1)
-    problems += _repeated_keys(folder, contents)
-    problems += _check_photos(folder, info, contents, expected is not None)
-    return Verification(len(info.shards), contents.samples, tuple(problems), stamps)
+    try:
+        check_photos(folder, info)
+        problems += [Problem(PHOTOS_FILE, line) for line in _check_photos(folder, info, sums, deep)]
+    except DatasetError as error:
+        problems.append(Problem(PHOTOS_FILE, _first_line(error)))
+    return Verification(len(info.shards), samples, tuple(problems), stamps)
+
+
+def _first_line(error: DatasetError) -> str:
+    """Without the advice to run this check."""
+    return str(error).splitlines()[0]
 
 
 def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
@@ -132,12 +116,8 @@ def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
         for number, entry in enumerate(info.split_shards(split)):
             if entry.name != (name := shard_name(split, number)):
                 problems.append(Problem(entry.name, f"{DATASET_FILE} lists {entry.name} instead of {name}."))
-    listed = {entry.name for entry in info.shards}
-    problems += [
-        Problem(path.name, f"The shard {path} is not listed in {DATASET_FILE}.")
-        for path in sorted(folder.glob("*-*.tar"))
-        if path.name not in listed
-    ]
+    for name in sorted({path.name for path in folder.glob("*-*.tar")} - {entry.name for entry in info.shards}):
+        problems.append(Problem(name, f"The shard {folder / name} is not listed in {DATASET_FILE}."))
     totals = info.totals
     for unit, total, parts in (
         ("photographs", totals.photos, [totals.kept, *totals.rejected.values()]),
@@ -150,34 +130,26 @@ def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
     return problems
 
 
-def _check_shard(path: Path, entry: ShardEntry, expected: _Expected | None, contents: _Contents) -> list[str]:
-    """Problems of a shard. If it can be read, its samples are added to ``contents``."""
-    if not path.is_file():
-        return [f"The shard {path} is missing."]
+def _check_shard(folder: Path, entry: ShardEntry, deep: DatasetInfo | None) -> tuple[list[str], _Fields | None]:
+    """Problems of a shard, and its samples if it can be read; without ``deep`` their keys alone."""
     problems = []
-    size = path.stat().st_size
-    if size != entry.bytes:
-        problems.append(f"The shard {path} has {size:,} bytes; {DATASET_FILE} says {entry.bytes:,}.")
-    elif sha256_file(path) != entry.sha256:
-        problems.append(f"The shard {path} was altered: its SHA-256 differs from {DATASET_FILE}.")
-    if problems and expected is None:
-        return problems
     try:
-        shard = Shard(path)
+        check_shard(folder, entry)
     except DatasetError as error:
-        return [*problems, str(error)]
-    keys = [sample.key for sample in shard.samples]
-    if len(keys) != entry.samples:
-        problems.append(f"The shard {path} has {len(keys)} samples; {DATASET_FILE} says {entry.samples}.")
-    fields: dict[str, _Fields | None] = {}
-    if expected:
-        problems += _check_members(shard)
-        problems += _check_samples(shard, expected, fields)
-    shard.close()
-    contents.samples += len(keys)
-    contents.sums[entry.name] = sum(_hash64(key, *(fields.get(key) or ())) for key in keys)
-    contents.keys.append(np.array([_hash64(key) for key in keys], np.uint64))
-    return problems
+        problems.append(_first_line(error))
+        if deep is None or not (folder / entry.name).is_file():
+            return problems, None
+    try:
+        shard = Shard(folder / entry.name)
+    except DatasetError as error:
+        return [*problems, str(error)], None
+    with contextlib.closing(shard):
+        if len(shard) != entry.samples:
+            problems.append(f"The shard {shard.path} has {len(shard)} samples; {DATASET_FILE} says {entry.samples}.")
+        if deep is None:
+            return problems, [(sample.key, []) for sample in shard.samples]
+        metas = _read_metas(shard)
+        return [*problems, *_check_members(shard), *_check_samples(shard, metas, deep)], _fields(metas)
 
 
 def _hash64(*parts: object) -> int:
@@ -186,37 +158,15 @@ def _hash64(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
-def _repeated_keys(folder: Path, contents: _Contents) -> list[Problem]:
-    keys = np.sort(np.concatenate(contents.keys)) if contents.keys else np.zeros(0, np.uint64)
-    repeated = set(keys[1:][keys[1:] == keys[:-1]].tolist())
-    if not repeated:
-        return []
-    shards: defaultdict[str, list[str]] = defaultdict(list)
-    for name in contents.sums:
-        shard = Shard(folder / name)
-        for sample in shard.samples:
-            if _hash64(sample.key) in repeated:
-                shards[sample.key].append(name)
-        shard.close()
-    return [
-        Problem(names[-1], f"The key {shown(key)} occurs {len(names)} times: in {', '.join(names)}.")
-        for key, names in shards.items()
-        if len(names) > 1
-    ]
-
-
 # Samples (--deep)
 
 
-def _check_samples(shard: Shard, expected: _Expected, fields: dict[str, _Fields | None]) -> list[str]:
-    """Problems of the samples; fills ``fields`` by key (None: the JSON is invalid)."""
+def _check_samples(shard: Shard, metas: _Metas, info: DatasetInfo) -> list[str]:
     problems: list[str] = []
     further: dict[str, str] | None = None
-    for sample in shard.samples:
-        if problem := _image_problem(sample, bytes(shard.read(sample.image)), expected):
+    for sample, meta in metas:
+        if problem := _image_problem(sample, bytes(shard.read(sample.image)), info):
             problems.append(f"{_member(shard, sample.image.name)} {problem}.")
-        meta = read_meta(shard, sample)
-        fields[sample.key] = _shared_fields(meta)
         if isinstance(meta, str):
             problems.append(f"{_member(shard, f'{sample.key}.json')} {shown(meta)}.")
             continue
@@ -234,32 +184,24 @@ def _member(shard: Shard, name: str) -> str:
 
 def _check_members(shard: Shard) -> list[str]:
     """The tar must consist of its samples' members, with the headers that facegan writes, and zeros."""
-    problems = []
+    problems, at = [], 0
     of_samples = {member.offset for sample in shard.samples for member in (sample.image, sample.meta) if member}
-    at = 0
+    data = shard.read(Member("", 0, shard.path.stat().st_size)).tobytes()
     for member in shard.members():
         if member.offset not in of_samples:
             problems.append(f"{_member(shard, member.name)} belongs to no sample.")
         header = tar_header(member.name, member.size) if member.name.isascii() else b""
-        if at + len(header) != member.offset or _bytes(shard, at, len(header)) != header:
-            problems.append(f"{_member(shard, member.name)} has a header that facegan did not write.")
-        at = member.offset + member.size
-        padding = -member.size % 512
-        if any(_bytes(shard, at, padding)):
-            problems.append(f"{_member(shard, member.name)} has bytes after its end.")
-        at += padding
-    rest = _bytes(shard, at, shard.path.stat().st_size - at)
-    if rest.count(0) != len(rest):
+        end, padding = member.offset + member.size, -member.size % tarfile.BLOCKSIZE
+        if header != data[at : member.offset] or any(data[end : end + padding]):
+            problems.append(f"{_member(shard, member.name)} has a header or an end that facegan did not write.")
+        at = end + padding
+    if data.count(0, at) != len(data) - at:
         problems.append(f"The shard {shard.path} has data after its last sample.")
     return problems
 
 
-def _bytes(shard: Shard, offset: int, size: int) -> bytes:
-    return bytes(shard.read(Member("", offset, size)))
-
-
-def _image_problem(sample: Sample, data: bytes, expected: _Expected) -> str:
-    suffix, size = expected.image_format, expected.size
+def _image_problem(sample: Sample, data: bytes, info: DatasetInfo) -> str:
+    suffix, size = info.image_format, info.size
     if sample.image.name != f"{sample.key}.{suffix}" or not data.startswith(_SIGNATURES[suffix]):
         return f"is not a {suffix}"
     if suffix == "png" and not _png_checksums_hold(data):  # before libpng writes about it to stderr
@@ -268,8 +210,8 @@ def _image_problem(sample: Sample, data: bytes, expected: _Expected) -> str:
         photo = Photo(data)
         if (photo.width, photo.height) != (size, size):
             return f"has {photo.width}×{photo.height} pixels; {DATASET_FILE} says {size}×{size}"
-        if problem := channels_problem(data, photo.pixels(), expected.channels):
-            return f"{problem}; {DATASET_FILE} says {expected.channels}"
+        if problem := channels_problem(data, photo.pixels(), info.channels):
+            return f"{problem}; {DATASET_FILE} says {info.channels}"
     except Rejected as rejected:
         return f"cannot be decoded: {rejected.reason}"
     except Exception as error:  # three decoders raise anything about damaged bytes
@@ -279,12 +221,11 @@ def _image_problem(sample: Sample, data: bytes, expected: _Expected) -> str:
 
 def _png_checksums_hold(png: bytes) -> bool:
     """Check the CRC of each chunk up to IEND (W3C PNG, second edition, 5.3)."""
-    for kind, start, end in png_chunks(png):
-        if end > len(png) or struct.unpack_from(">I", png, end - 4)[0] != zlib.crc32(png[start + 4 : end - 4]):
-            return False
-        if kind == b"IEND":
-            return True
-    return False
+    chunks = list(png_chunks(png))
+    return any(name == b"IEND" for name, *_ in chunks) and all(
+        end <= len(png) and struct.unpack_from(">I", png, end - 4)[0] == zlib.crc32(png[start + 4 : end - 4])
+        for _, start, end in chunks
+    )
 
 
 def read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
@@ -292,45 +233,41 @@ def read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
     if sample.meta is None:
         return "is missing"
     try:
-        fields = parse_json(bytes(shard.read(sample.meta)), sample.key)
-        meta = SampleMeta.model_validate(fields)
+        return SampleMeta.model_validate(parse_json(bytes(shard.read(sample.meta)), sample.key))
     except ValidationError as error:
         return f"does not fit the schema: {meta_problem(error)}"
     except DamagedFile as error:
         return f"is not JSON: {error.why}"
-    return "does not fit the schema: a field is null" if holds_null(fields) else meta
 
 
-def _shared_fields(meta: SampleMeta | str) -> _Fields | None:
-    return None if isinstance(meta, str) else (meta.path, meta.sha256, meta.width, meta.height)
+def _read_metas(shard: Shard) -> _Metas:
+    return [(sample, read_meta(shard, sample)) for sample in shard.samples]
+
+
+def _fields(metas: _Metas) -> _Fields:
+    return [(s.key, [] if isinstance(m, str) else [getattr(m, name) for name in _SHARED_FIELDS]) for s, m in metas]
 
 
 # photos.parquet
 
 
-def _check_photos(folder: Path, info: DatasetInfo, contents: _Contents, deep: bool) -> list[Problem]:
-    path = folder / PHOTOS_FILE
-    if not path.is_file():
-        return [Problem(PHOTOS_FILE, f"{path} is missing.")]
-    if sha256_file(path) != info.photos_sha256:
-        return [Problem(PHOTOS_FILE, f"{path} was altered: its SHA-256 differs from {DATASET_FILE}.")]
-    sums: defaultdict[str, int] = defaultdict(int)  # by shard, over its samples' hashes
+def _check_photos(folder: Path, info: DatasetInfo, in_shards: dict[str, int], deep: bool) -> list[str]:
+    """Problems of the table, compared with dataset.json and the sums of hashes of the samples in each shard."""
+    path, totals = folder / PHOTOS_FILE, info.totals
+    sums, known = defaultdict[str, int](int), set[int]()  # sums as in_shards, hashes of all keys
     outcomes, reasons, lines = Counter[str](), Counter[str](), list[str]()
     shared = _SHARED_FIELDS if deep else ()
-    try:
-        for batch in read_batches(path, ["path", *shared[1:], "outcome", "reason", "keys", "shard"]):
-            for row in batch.to_pylist():
-                outcomes[row["outcome"]] += 1
-                if row["reason"]:
-                    reasons[row["reason"]] += 1
-                values = [row[name] for name in shared]
-                for key in row["keys"]:
-                    sums[row["shard"]] += _hash64(key, *values)
-                if contradiction := _contradiction(row):
-                    lines.append(f"{path} contradicts itself about {shown(contradiction)}.")
-    except DatasetError as error:
-        return [Problem(PHOTOS_FILE, str(error))]
-    totals = info.totals
+    for batch in read_batches(path, [*_SHARED_FIELDS, "outcome", "reason", "keys", "shard"]):
+        for row in batch.to_pylist():
+            outcomes[row["outcome"]] += 1
+            if row["reason"]:
+                reasons[row["reason"]] += 1
+            for key in row["keys"]:
+                sums[row["shard"]] += _hash64(key, *(row[name] for name in shared))
+                if (number := _hash64(key)) in known:
+                    lines.append(f"{path} has the key {shown(key)} twice.")
+                known.add(number)
+            lines += _contradiction(row, path)
     if outcomes.total() != totals.photos or outcomes["kept"] != totals.kept:
         lines.append(
             f"{path} has {outcomes.total()} photographs, {outcomes['kept']} of them kept; "
@@ -338,53 +275,43 @@ def _check_photos(folder: Path, info: DatasetInfo, contents: _Contents, deep: bo
         )
     if reasons != Counter(totals.rejected):
         lines.append(f"{path} and {DATASET_FILE} have different counts of rejection reasons.")
-    listed = {entry.name for entry in info.shards}
-    lines += [f"{path} has samples in the shard {shown(name)}, which is not listed." for name in sums.keys() - listed]
-    problems = [Problem(PHOTOS_FILE, line) for line in lines]
-    differ = [name for name in contents.sums if sums.get(name, 0) != contents.sums[name]]
-    if not deep:
-        return problems + [Problem(PHOTOS_FILE, f"{path} and the shard {name} have different keys.") for name in differ]
-    for start in range(0, len(differ), _COMPARED_TOGETHER):
-        problems += _compare(folder, differ[start : start + _COMPARED_TOGETHER])
-    return problems
+    for name in sums.keys() - {entry.name for entry in info.shards}:
+        lines.append(f"{path} has samples in the shard {shown(name)}, which is not listed.")
+    for number, name in enumerate(name for name, total in in_shards.items() if sums.get(name, 0) != total):
+        if deep and number < _MOST_COMPARED:
+            lines += _compare(folder, name)
+        else:
+            lines.append(f"{path} and the shard {name} have different samples.")
+    return lines
 
 
-def _contradiction(row: dict[str, Any]) -> str:
+def _contradiction(row: dict[str, Any], path: Path) -> list[str]:
     kept, keys = row["outcome"] == "kept", row["keys"]
     if kept == bool(keys) and kept == bool(row["shard"]) and kept != (row["reason"] in REASONS):
-        return ""
-    reason, shard = row["reason"] or "no reason", row["shard"] or "no shard"
-    return f"{row['path']}: {row['outcome']}, {reason}, {len(keys)} samples in {shard}"
+        return []
+    where = f"{row['path']}: {row['outcome']}, {row['reason'] or 'no reason'}"
+    found = f"{len(keys)} samples in {row['shard'] or 'no shard'}"
+    return [f"{path} contradicts itself about {shown(f'{where}, {found}')}."]
 
 
-def _compare(folder: Path, names: list[str]) -> list[Problem]:
-    """Differences between the samples of some shards and photos.parquet."""
-    samples: dict[str, dict[str, _Fields | None]] = {}
-    for name in names:
-        shard = Shard(folder / name)
-        samples[name] = {sample.key: _shared_fields(read_meta(shard, sample)) for sample in shard.samples}
-        shard.close()
-    problems: dict[str, list[str]] = {name: [] for name in names}
-    missing = {name: set(keys) for name, keys in samples.items()}
+def _compare(folder: Path, name: str) -> list[str]:
+    """Differences between a shard's samples and photos.parquet."""
+    with contextlib.closing(Shard(folder / name)) as shard:
+        samples = dict(_fields(_read_metas(shard)))
+    rows = {}
     for batch in read_batches(folder / PHOTOS_FILE, [*_SHARED_FIELDS, "keys", "shard"]):
-        if samples.keys().isdisjoint(batch.column("shard").to_pylist()):
-            continue
-        for row in batch.to_pylist():
-            if (name := row["shard"]) not in samples:
-                continue
-            row_values = [row[column] for column in _SHARED_FIELDS]
-            for key in row["keys"]:
-                missing[name].discard(key)
-                if key not in samples[name]:
-                    problems[name].append(f"{shown(key)} is in {PHOTOS_FILE}, but not in {folder / name}.")
-                    continue
-                problems[name] += [
-                    f"{shown(key)} in {folder / name} has {column} {shown(ours)}; {PHOTOS_FILE} says {shown(theirs)}."
-                    for column, ours, theirs in zip(
-                        _SHARED_FIELDS, samples[name][key] or row_values, row_values, strict=True
-                    )
-                    if ours != theirs
-                ]
-    for name, keys in missing.items():
-        problems[name] += [f"{shown(key)} in {folder / name} is not in {PHOTOS_FILE}." for key in sorted(keys)]
-    return [Problem(name, line) for name, lines in problems.items() for line in lines]
+        here = batch.filter(pa.array([shard == name for shard in batch.column("shard").to_pylist()]))
+        rows |= {key: [row[column] for column in _SHARED_FIELDS] for row in here.to_pylist() for key in row["keys"]}
+    problems = []
+    for key in sorted(samples.keys() | rows.keys()):
+        if key not in samples:
+            problems.append(f"{shown(key)} is in {PHOTOS_FILE}, but not in {shard.path}.")
+        elif key not in rows:
+            problems.append(f"{shown(key)} in {shard.path} is not in {PHOTOS_FILE}.")
+        else:
+            problems += [
+                f"{shown(key)} in {shard.path} has {column} {shown(ours)}; {PHOTOS_FILE} says {shown(theirs)}."
+                for column, ours, theirs in zip(_SHARED_FIELDS, samples[key] or rows[key], rows[key], strict=True)
+                if ours != theirs
+            ]
+    return problems

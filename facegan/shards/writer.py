@@ -39,21 +39,16 @@ class ShardWriter:
         self._file = temporary.open("wb")
 
     def add(self, key: str, image_format: str, image: bytes, meta: bytes) -> None:
-        parts = (tar_header(f"{key}.{image_format}", len(image)), image, _padding(len(image), tarfile.BLOCKSIZE),
-                 tar_header(f"{key}.json", len(meta)), meta, _padding(len(meta), tarfile.BLOCKSIZE))  # fmt: skip
-        self._write(b"".join(parts))
+        for suffix, data in ((image_format, image), ("json", meta)):
+            self._write(tar_header(f"{key}.{suffix}", len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
         self._samples += 1
 
     def commit(self, flushed: bool = True) -> ShardStats | None:
-        """Finish the shard; None if it has no samples: an empty tar breaks other readers.
-
-        Args:
-            flushed: the shard survives a power cut from now on.
-        """
-        if self._samples == 0:
+        """Finish the shard; None if it has no samples. Once ``flushed``, it survives a power cut."""
+        if self._samples == 0:  # other readers fail on an empty tar
             return None
-        end = bytes(2 * tarfile.BLOCKSIZE)
-        self._write(end + _padding(self._bytes + len(end), tarfile.RECORDSIZE))
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -(self._bytes + end) % tarfile.RECORDSIZE))
         self._file.flush()
         if flushed:
             os.fsync(self._file.fileno())
@@ -76,10 +71,6 @@ class ShardWriter:
         with disk_errors(self._path.parent):
             self._file.close()
             self._temporary.unlink(missing_ok=True)
-
-
-def _padding(size: int, block: int) -> bytes:
-    return bytes(-size % block)
 
 
 def tar_header(name: str, size: int) -> bytes:

@@ -19,10 +19,6 @@ def open_faces(
     """A dataset's folder or URL; or ``pipe:COMMAND``, tar files, URLs of tar files, with ``{000..009}`` for several.
 
     A remote dataset that does not fit in the user cache is streamed by webdataset.
-
-    Raises:
-        SettingsError: an option that has no effect on shards that facegan did not make.
-        DatasetError: the shards are missing, damaged or unavailable.
     """
     options, console = options or StreamOptions(), console or Console(quiet=True)
     if not is_webdataset(shards):
@@ -31,15 +27,7 @@ def open_faces(
             if (entries := info.split_shards(split)) and not fits_in_cache(entries):
                 urls = [f"{shards.rstrip('/')}/{entry.name}" for entry in entries]
                 return WebDatasetShards(shards, options, console, info.channels, urls)
-        return FaceShards(
-            shards,
-            split,
-            verify=options.verify,
-            skip_broken=options.skip_broken,
-            cache=options.cache,
-            workers=options.workers,
-            console=console,
-        )
+        return FaceShards(shards, split, **vars(options), console=console)
     if split != "train":
         raise SettingsError(f"--split {split}: only datasets of facegan prep have splits. Name that split's tar files.")
     if options.verify:

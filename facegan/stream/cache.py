@@ -21,7 +21,7 @@ from facegan.files import human_bytes
 from facegan.system import available_bytes
 
 CACHES = ("auto", "gpu", "ram", "off")
-_GPU_SHARE, _RAM_SHARE = 4, 2  # `auto` uses at most one part in so many of the free memory
+_PARTS = {"gpu": 4, "ram": 2}  # `auto` uses at most one part in so many of the free memory
 _LEAST = 128  # faces per task: threads that synchronise more often wait for each other
 _BACKGROUND = 512  # faces per task that fills a cache
 _WHERE = {"gpu": "on the GPU", "ram": "in memory"}
@@ -50,38 +50,14 @@ class Images(Protocol):
         ...
 
 
-class ImageProvider(Protocol):
-    """One thread calls its methods."""
-
-    def schedule(self, indices: np.ndarray) -> Callable[[], torch.Tensor]:
-        """Start a batch. The returned function waits for it and returns it as uint8 NHWC on the device."""
-        ...
-
-    def fill_cache_step(self) -> None:
-        """Called between two batches: fill a part of the cache."""
-        ...
-
-    @property
-    def faces(self) -> torch.Tensor | None:
-        """All faces, uint8 (F, H, W, C) on the device, once they are there."""
-        ...
-
-    def close(self) -> None: ...
-
-
 def open_provider(
     images: Images, cache: str, device: torch.device, processes: int, workers: int, console: Console
-) -> tuple[str, ImageProvider]:
-    """Choose a cache, report it, and return its name and the provider.
-
-    Raises:
-        SettingsError: see `choose_cache`.
-    """
+) -> tuple[str, HostProvider | DeviceProvider]:
+    """Choose a cache, report it, and return its name and the provider. Raises SettingsError as `choose_cache` does."""
     failed = ""
     for name, why in choose_cache(images, cache, device, processes):
         threads = ThreadPoolExecutor(workers, "decode")
         try:
-            provider: ImageProvider
             if name == "gpu":
                 provider = DeviceProvider(images, device, threads, workers)
             else:
@@ -89,15 +65,10 @@ def open_provider(
                 provider = HostProvider(images, memory, device, threads, workers)
         except (MemoryError, torch.OutOfMemoryError) as error:  # there was enough a moment ago
             threads.shutdown()
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            failed = f"{name} failed: {reason}"
-            if cache != "auto":
-                size = human_bytes(decoded_bytes(images))
-                raise SettingsError(
-                    f"--cache {name} needs {size}, which could not be allocated ({reason}).\n"
-                    "Choose another --cache, or auto, which takes what fits."
-                ) from None
-            continue
+            failed = f"{name} failed: {(str(error).splitlines() or [type(error).__name__])[0].rstrip('.')}"
+            if cache == "auto":
+                continue
+            raise SettingsError(f"--cache {failed}.\nChoose another --cache, or auto, which takes what fits.") from None
         what = f"are kept {_WHERE[name]}, decoded once" if name in _WHERE else "are decoded each time"
         console.note(f"Faces {what}: {failed or why}. (cache {name}, {workers} threads)")
         return name, provider
@@ -105,10 +76,7 @@ def open_provider(
 
 
 def check_cache(cache: str) -> None:
-    """
-    Raises:
-        SettingsError: unknown name.
-    """
+    """Raises SettingsError for an unknown name."""
     if cache not in CACHES:
         raise SettingsError(f"--cache {cache} is not available. Choose {one_of(CACHES)}.{suggest(cache, CACHES)}")
 
@@ -123,51 +91,32 @@ def choose_cache(images: Images, cache: str, device: torch.device, processes: in
         SettingsError: unknown cache, not possible on this device, or not enough free memory.
     """
     check_cache(cache)
-    if cache != "auto":
-        _require_fit(images, cache, device, processes)
-        return [(cache, f"as --cache {cache} says")]
-    needed = decoded_bytes(images)
-    size, options = human_bytes(needed), []
-    if device.type == "cuda" and needed * _GPU_SHARE <= (free := _free_on_gpu(device)):
-        options.append(("gpu", f"{size} of {human_bytes(free)} free there"))
-    free = available_bytes()
-    if needed * processes * _RAM_SHARE <= free:
-        options.append(("ram", f"{_times(processes)}{size} of {human_bytes(free)} free"))
-    return [*options, ("off", f"{_times(processes)}{size} are too much for the free memory")]
-
-
-def decoded_bytes(images: Images) -> int:
-    return len(images) * images.size**2 * images.channels
+    if cache == "gpu" and device.type != "cuda":
+        raise SettingsError(f"--cache gpu needs a GPU, and the device is {device}. Choose auto, ram or off.")
+    size, options = len(images) * images.size**2 * images.channels, []
+    all_copies = f"{processes} times {human_bytes(size)}" if processes > 1 else human_bytes(size)
+    for name in ("gpu", "ram"):
+        if cache not in ("auto", name) or (name == "gpu" and device.type != "cuda"):
+            continue
+        free = torch.cuda.mem_get_info(device)[0] if name == "gpu" else available_bytes()
+        copies, needed = (1, human_bytes(size)) if name == "gpu" else (processes, all_copies)
+        if size * copies * (_PARTS[name] if cache == "auto" else 1) <= free:
+            options.append((name, f"{needed} of {human_bytes(free)} free"))
+        elif cache == name:
+            raise SettingsError(
+                f"--cache {name} needs {needed} {_WHERE[name]}; {human_bytes(free)} are free.\n"
+                "Choose another --cache, or auto, which takes what fits."
+            )
+    if cache in ("auto", "off"):
+        reason = "as --cache off says" if cache == "off" else f"{all_copies} are too much for the free memory"
+        options.append(("off", reason))
+    return options
 
 
 def local_processes(world_size: int) -> int:
     """How many of the training's processes run on this machine, as torchrun says."""
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
     return min(int(local), world_size) if local.isdigit() and int(local) else world_size
-
-
-def _require_fit(images: Images, cache: str, device: torch.device, processes: int) -> None:
-    needed = decoded_bytes(images)
-    if cache == "gpu" and device.type != "cuda":
-        raise SettingsError(f"--cache gpu needs a GPU, and the device is {device}. Choose auto, ram or off.")
-    if cache == "gpu" and needed > (free := _free_on_gpu(device)):
-        raise SettingsError(
-            f"--cache gpu needs {human_bytes(needed)} of GPU memory; {human_bytes(free)} are free.\n"
-            "Choose ram, off, or auto, which takes what fits."
-        )
-    if cache == "ram" and needed * processes > (free := available_bytes()):
-        raise SettingsError(
-            f"--cache ram needs {_times(processes)}{human_bytes(needed)} of memory; {human_bytes(free)} are free.\n"
-            "Choose off, or auto, which takes what fits."
-        )
-
-
-def _times(processes: int) -> str:
-    return f"{processes} times " if processes > 1 else ""
-
-
-def _free_on_gpu(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0]
 
 
 class HostProvider:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,12 @@ from facegan.shards.checksums import (
     see_verify,
     size_error,
 )
-from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.shards.format import DatasetInfo
 from facegan.shards.images import StoredPNGs, decode_into
 from facegan.stream.cache import check_cache
-from facegan.stream.index import MmapPool, dataset_offsets, shard_stats
+from facegan.stream.index import dataset_offsets, most_maps, shard_stats
 from facegan.stream.loader import Batches, RankSlice, StreamOptions
 from facegan.stream.remote import RemoteShards, read_info
-
-_LARGEST_SIZE = 4096  # pixels
 
 
 class DamagedImage(DatasetError):
@@ -87,26 +87,26 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         if not self._entries:
             has = f"it has {one_of(info.splits)}" if info.splits else "it has no faces at all"
             raise DatasetError(f"{self.path} has no split '{split}': {has}.")
-        self.size, self.channels = _size_of_faces(info, self.path), info.channels
-        self.fingerprint = _fingerprint(self._entries, self.channels)
-        self.counts = np.array([entry.samples for entry in self._entries], np.int64)
-        self._ends = np.cumsum(self.counts)
-        self._replacements = Replacements(self.counts, self.console)
-        self._remote: RemoteShards | None = None
-        if is_url(self.path):
-            self._remote = RemoteShards(self.path, self._entries, self.console)
+        self.size, self.channels = info.size, info.channels
+        # Of the shards' bytes, and of the channels unless they are three: a WebP does not say that it is grey.
+        text = "".join(entry.sha256 for entry in self._entries) + ("" if self.channels == 3 else f" {self.channels}")
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        self._counts = np.array([entry.samples for entry in self._entries], np.int64)
+        self._ends = np.cumsum(self._counts)
+        self._remote = RemoteShards(self.path, self._entries, self.console) if is_url(self.path) else None
+        self._replacements = Replacements(self._counts, self.console)
+        if self._remote:
             self._paths, index_name = self._remote.paths, self.fingerprint
-            self._leave_out_all({number: str(error) for number, error in self._remote.download().items()})
+            self._leave_out(self._remote.download())
         else:
-            self._paths = [Path(self.path) / entry.name for entry in self._entries]
-            index_name = f"{self.fingerprint} {Path(self.path).resolve()}"
-            self._leave_out_all(
-                {n: str(e) for n, entry in enumerate(self._entries) if (e := size_error(Path(self.path), entry))}
-            )
+            folder = Path(self.path)
+            self._paths = [folder / entry.name for entry in self._entries]
+            index_name = f"{self.fingerprint} {folder.resolve()}"
+            self._leave_out({n: e for n, entry in enumerate(self._entries) if (e := size_error(folder, entry))})
         intact = [number for number in range(len(self._entries)) if not self._replacements.has(number)]
         self._offsets, altered = dataset_offsets(self._paths, self._entries, intact, index_name, self.console)
-        self._leave_out_all({number: str(error) for number, error in altered.items()})
-        self._maps = MmapPool(self._open)
+        self._leave_out(altered)
+        self._map = functools.lru_cache(most_maps())(self._open)
         self._stored = StoredPNGs(self.size, self.channels)
         if verify and not self._remote:
             self._verify()
@@ -127,7 +127,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                             check_shard(folder, entry)
                             stamps[entry.name] = stamp
                         except DatasetError as error:
-                            self._leave_out(DamagedImage(str(error), shard=number))
+                            self._leave_out({number: error})
                     progress.advance(1)
         finally:
             save_verified(folder, stamps)
@@ -141,7 +141,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         index %= len(self)
         pixels = self.pixels(index)
         at, size = self._offsets[index, 2:].tolist()
-        data = self._maps.get(int(np.searchsorted(self._ends, index, "right")))
+        data = self._map(int(np.searchsorted(self._ends, index, "right")))
         return pixels, parse_json(bytes(data[at : at + size]), f"{self.path}: face {index}") if size else {}
 
     def pixels(self, index: int) -> np.ndarray:
@@ -166,53 +166,51 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                 self._read(self._replacements.remap(indices), out, np.arange(len(indices)) if rows is None else rows)
                 return
             except DamagedImage as damaged:
-                self._leave_out(damaged)
+                self._replace(damaged)
 
     def _read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
         shards = np.searchsorted(self._ends, indices, "right")
         order = np.argsort(shards, kind="stable")
         indices, shards, rows = indices[order], shards[order], rows[order]
-        numbers, counts = np.unique(shards, return_counts=True)
-        tars = (
-            (self._maps.get(number), count) for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
-        )
-        done = self._stored.decode(tars, self._offsets[indices, :2], out, rows)
-        for left in np.flatnonzero(~done).tolist():
-            self._read_one(int(indices[left]), int(shards[left]), out[rows[left]])
+        done = self._stored.decode(self._map, shards, self._offsets[indices, :2], out, rows)
+        for left in np.flatnonzero(~done).tolist():  # not a PNG as prep writes it, or a damaged one
+            index, shard = int(indices[left]), int(shards[left])
+            at, size = self._offsets[index, :2].tolist()
+            if not decode_into(self._map(shard)[at : at + size], out[rows[left]]):
+                number = index - int(self._ends[shard] - self._counts[shard])
+                grey = "grey " if self.channels == 1 else ""
+                raise DamagedImage(
+                    f"Sample {number} of {self._where(shard)} is not a complete {grey}image of {self.size}×{self.size} "
+                    f"pixels.\n{see_verify(self.path, deep=True)}",
+                    shard=shard,
+                    index=index,
+                )
 
-    def _read_one(self, index: int, shard: int, out: np.ndarray) -> None:
-        """An image that is not a PNG as prep writes it, or a damaged one."""
-        at, size = self._offsets[index, :2].tolist()
-        if not decode_into(self._maps.get(shard)[at : at + size], out):
-            number = index - int(self._ends[shard] - self.counts[shard])
-            grey = "grey " if self.channels == 1 else ""
-            raise DamagedImage(
-                f"Sample {number} of {self._where(shard)} is not a complete {grey}image of {self.size}×{self.size} "
-                f"pixels.\n{see_verify(self.path, deep=True)}",
-                shard=shard,
-                index=index,
-            )
-
-    def _open(self, number: int) -> mmap.mmap:
+    def _open(self, number: int) -> memoryview:
         path = self._paths[number]
-        if self._remote and not path.exists():  # another run needed its room in the user cache
+        if self._remote and not path.exists():  # another run needed its space in the user cache
             try:
                 self._remote.restore(number)
             except DatasetError as error:
                 raise DamagedImage(str(error), shard=number) from None
         try:
             with path.open("rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (FileNotFoundError, ValueError):  # ValueError: the file is empty
             raise DamagedImage(
                 f"The shard {self._where(number)} is missing. It existed when the dataset was opened.", shard=number
             ) from None
+        except OSError as error:
+            if error.errno != errno.EMFILE or not self._map.cache_info().currsize:
+                raise
+            self.release()  # other code in this process needs more descriptors than we left to it
+            return self._open(number)
 
-    def _leave_out_all(self, wrong: dict[int, str]) -> None:
-        for number in sorted(wrong):
-            self._leave_out(DamagedImage(wrong[number], shard=number))
+    def _leave_out(self, damaged: Mapping[int, DatasetError]) -> None:
+        for number, error in sorted(damaged.items()):
+            self._replace(DamagedImage(str(error), shard=number))
 
-    def _leave_out(self, damaged: DamagedImage) -> None:
+    def _replace(self, damaged: DamagedImage) -> None:
         if not self.options.skip_broken:
             raise DatasetError(str(damaged)) from None
         self._replacements.add(damaged)
@@ -234,8 +232,10 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         return self._replacements.count
 
     def release(self) -> None:
-        """Unmap the shards: they are not needed for now."""
-        self._maps.clear()
+        """Unmap the shards. Further reads map them again."""
+        self._map.cache_clear()
+
+    close = release
 
     def batches(
         self,
@@ -249,15 +249,13 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     ) -> Batches:
         """An endless iterator of uint8 (batch_size / world_size, channels, size, size) tensors on ``device``.
 
-        What it gives is a pure function of (dataset, seed, position), see `Batches`. ``state_dict`` and
-        ``load_state_dict`` get and set the position.
+        A batch is a pure function of (dataset, seed, position), see `Batches`.
 
         Args:
             batch_size: images of all processes together.
             seed: of the order; each epoch is one permutation of all faces.
-            cache: where decoded faces stay: ``auto``, ``gpu``, ``ram``, ``off``; None: the dataset's default.
+            cache, workers: see `StreamOptions`; None: the dataset's default.
             rank, world_size: this process, from 0, and how many divide each batch evenly.
-            workers: decoding threads; None: the dataset's default.
 
         Raises:
             SettingsError: a batch that ranks cannot divide evenly; an unknown cache, or one that does not fit.
@@ -266,12 +264,10 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         ranks = RankSlice(rank, world_size)
         return Batches(self, batch_size, seed, torch.device(device), ranks, options, self.console)
 
-    def close(self) -> None:
-        """Unmap the shards. Further reads map them again."""
-        self.release()
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self.split, self.options.skip_broken, self.options.cache, self.options.workers)
+        """For a DataLoader's worker process, which opens the dataset again."""
+        about = {"skip_broken": self.options.skip_broken, "cache": self.options.cache, "workers": self.options.workers}
+        return functools.partial(FaceShards, **about), (self.path, self.split)
 
 
 class Replacements:
@@ -283,76 +279,40 @@ class Replacements:
     def __init__(self, counts: np.ndarray, console: Console) -> None:
         self._counts, self._console = counts, console
         self._starts = np.cumsum(counts) - counts
-        self._shards = np.zeros(len(counts), bool)  # damaged
-        self._faces: frozenset[int] = frozenset()  # damaged
+        self._shards, self._faces = np.zeros(len(counts), bool), np.zeros(counts.sum(), bool)  # damaged
+        self._instead: np.ndarray | None = None  # the face to read instead of each
         self._lock = threading.Lock()  # taken by `add` alone
 
     @property
     def count(self) -> int:
         """Damaged faces, including all faces of damaged shards."""
-        single = sum(not self._shards[self._shard_of(index)] for index in self._faces)
-        return int(self._counts[self._shards].sum()) + single
+        return int(self._faces.sum())
 
     def has(self, shard: int) -> bool:
         return bool(self._shards[shard])
 
     def add(self, damaged: DamagedImage) -> None:
-        """
-        Raises:
-            DatasetError: nothing intact is left.
-        """
+        """Raises DatasetError if nothing intact is left."""
+        first, count = damaged.index, 1
+        if first is None:
+            first, count = int(self._starts[damaged.shard]), int(self._counts[damaged.shard])
         with self._lock:
-            if damaged.index is None:
-                new = not self._shards[damaged.shard]
-                self._shards[damaged.shard] = True
-                left_out = f"its {self._counts[damaged.shard]:,} faces are"
-            else:
-                new = damaged.index not in self._faces
-                self._faces |= {damaged.index}
-                left_out = "this face is"
-            nothing_left = self._shards.all() or len(self._faces) == self._counts.sum()
-        if nothing_left:
-            raise DatasetError(f"Every shard is damaged. The last one: {damaged}")
-        if new:
+            is_new = not self._faces[first : first + count].all()
+            self._faces[first : first + count] = True
+            self._shards[damaged.shard] |= damaged.index is None
+            intact = np.flatnonzero(~self._faces)
+            if not len(intact):
+                raise DatasetError(f"Every face is damaged. The last one: {damaged}")
+            wanted = np.arange(len(self._faces))
+            for shard in np.flatnonzero(self._shards):
+                other = next(s for s in np.roll(np.arange(len(self._shards)), -shard) if not self._shards[s])
+                inside = np.arange(self._counts[shard])
+                wanted[self._starts[shard] + inside] = self._starts[other] + inside % self._counts[other]
+            self._instead = intact[np.searchsorted(intact, wanted) % len(intact)]
+        if is_new:
+            left_out = f"its {count:,} faces are" if damaged.index is None else "this face is"
             self._console.warn(f"{str(damaged).splitlines()[0]} With --skip-broken {left_out} left out.")
 
     def remap(self, indices: np.ndarray) -> np.ndarray:
         """The faces to read instead of these."""
-        if not (self._shards.any() or self._faces):
-            return indices
-        return np.array([self._next_intact(int(index)) for index in indices], np.int64)
-
-    def _next_intact(self, index: int) -> int:
-        faces = self._faces
-        for _ in range(len(faces) + 1):
-            shard = self._shard_of(index)
-            if self._shards[shard]:
-                within = index - self._starts[shard]
-                while self._shards[shard]:
-                    shard = (shard + 1) % len(self._counts)
-                index = int(self._starts[shard] + within % self._counts[shard])
-            if index not in faces:
-                return index
-            index = (index + 1) % int(self._counts.sum())
-        raise DatasetError("Every image is damaged.")
-
-    def _shard_of(self, index: int) -> int:
-        return int(np.searchsorted(self._starts, index, "right")) - 1
-
-
-def _size_of_faces(info: DatasetInfo, where: str) -> int:
-    size = info.settings.get("size")
-    if not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
-        raise DatasetError(f"{where}: {DATASET_FILE} has no valid size of faces ({size!r}).")
-    return size
-
-
-def _fingerprint(entries: Sequence[ShardEntry], channels: int) -> str:
-    """Of the shards' bytes, and of the number of channels unless it is three: a WebP does not say that it is grey."""
-    text = "".join(entry.sha256 for entry in entries) + ("" if channels == 3 else f" {channels}")
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _reopen(path: str, split: str, skip_broken: bool, cache: str, workers: int | None) -> FaceShards:
-    """In a DataLoader's worker process."""
-    return FaceShards(path, split, skip_broken=skip_broken, cache=cache, workers=workers)
+        return indices if self._instead is None else self._instead[indices]

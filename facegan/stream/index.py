@@ -1,16 +1,10 @@
-"""Where every image and its JSON are inside the shards: arrays, kept in the user cache between runs; and the shards
-themselves, memory-mapped."""
+"""Where every image and its JSON are inside the shards: arrays, kept in the user cache between runs."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import mmap
-import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +12,7 @@ import numpy as np
 from facegan.console import Console
 from facegan.errors import DatasetError, DiskError
 from facegan.files import evict_lru, make_folder, read_cached, user_cache, write_cached
+from facegan.shards.checksums import see_verify
 from facegan.shards.format import DATASET_FILE, ShardEntry
 from facegan.shards.reader import Shard
 
@@ -29,20 +24,16 @@ _MOST_MAPS = 4096
 def shard_offsets(path: Path, entry: ShardEntry) -> np.ndarray:
     """int64 (samples, 4), see `COLUMNS`, by one pass over the tar's headers.
 
-    Raises:
-        DatasetError: the shard is missing, damaged, or holds another number of samples than dataset.json says.
+    Raises DatasetError if the shard is missing, damaged, or has another number of samples than dataset.json says.
     """
-    shard = Shard(path)
-    try:
+    with closing(Shard(path)) as shard:
         rows = [
             (s.image.offset, s.image.size, *((s.meta.offset, s.meta.size) if s.meta else (0, 0))) for s in shard.samples
         ]
-    finally:
-        shard.close()
     if len(rows) != entry.samples:
         raise DatasetError(
             f"The shard {path} was altered: it holds {len(rows)} samples, {DATASET_FILE} says {entry.samples}.\n"
-            f"See what is wrong: facegan verify {path.parent}"
+            f"{see_verify(path.parent)}"
         )
     return np.array(rows, np.int64).reshape(-1, COLUMNS)
 
@@ -56,7 +47,6 @@ def dataset_offsets(
     again and must give the same offsets.
 
     Args:
-        paths: the file of each shard.
         usable: numbers of the shards that exist with their right size; the others' offsets stay zero.
         name: of the index in the user cache.
 
@@ -79,13 +69,16 @@ def dataset_offsets(
                 if known_stats[number].any() and (offsets[inside] != known[inside]).any():
                     raise DatasetError(
                         f"The shard {paths[number]} was altered: its samples have moved since it was indexed.\n"
-                        f"See what is wrong: facegan verify {paths[number].parent}"
+                        f"{see_verify(paths[number].parent)}"
                     )
             except DatasetError as error:
                 wrong[number] = error
                 stats[number], offsets[inside] = known_stats[number], known[inside]
             progress.advance(1)
-    _save(cached, stats, offsets)
+    data = stats.tobytes() + offsets.tobytes()
+    with suppress(DiskError):  # then the next run indexes again
+        evict_lru(make_folder(cached.parent), ".index", len(data), _CACHE_BYTES)
+        write_cached(cached, data)
     return offsets, wrong
 
 
@@ -105,73 +98,18 @@ def _load(path: Path, entries: Sequence[ShardEntry]) -> tuple[np.ndarray, np.nda
     numbers = np.frombuffer(read_cached(path) or b"", np.int64)
     if len(numbers) == 2 * shards + COLUMNS * samples:
         stats, offsets = numbers[: 2 * shards].reshape(-1, 2), numbers[2 * shards :].reshape(-1, COLUMNS)
-        if _are_inside(offsets, entries):
+        lengths = np.repeat([entry.bytes for entry in entries], [entry.samples for entry in entries])[:, None]
+        inside = (offsets >= 0) & (offsets <= lengths)
+        if inside.all() and (offsets[:, 0::2] + offsets[:, 1::2] <= lengths).all():
             return stats, offsets
     return np.zeros((shards, 2), np.int64), np.zeros((samples, COLUMNS), np.int64)
 
 
-def _are_inside(offsets: np.ndarray, entries: Sequence[ShardEntry]) -> bool:
-    lengths = np.repeat([entry.bytes for entry in entries], [entry.samples for entry in entries])
-    ends = np.maximum(offsets[:, 0] + offsets[:, 1], offsets[:, 2] + offsets[:, 3])
-    return bool((offsets >= 0).all() and (offsets <= lengths[:, None]).all() and (ends <= lengths).all())
-
-
-def _save(path: Path, stats: np.ndarray, offsets: np.ndarray) -> None:
-    data = stats.tobytes() + offsets.tobytes()
-    with suppress(DiskError):  # then the next run indexes again
-        evict_lru(make_folder(path.parent), ".index", len(data), _CACHE_BYTES)
-        write_cached(path, data)
-
-
-class MmapPool:
-    """Memory maps of shards by number. Beyond a limit the least recently used one is closed.
-
-    Each map holds a file descriptor, of which a process may have a thousand or so.
-    """
-
-    def __init__(self, open_shard: Callable[[int], mmap.mmap]) -> None:
-        self._open_shard = open_shard
-        self._most = min(_MOST_MAPS, max(2, _descriptor_limit() // 2))
-        self._maps: OrderedDict[int, memoryview] = OrderedDict()
-        self._lock, self._process = threading.Lock(), os.getpid()
-
-    def get(self, number: int) -> memoryview:
-        if self._process != os.getpid():  # a forked DataLoader worker: a thread of the parent may have held the lock
-            self._lock, self._process = threading.Lock(), os.getpid()
-        with self._lock:
-            if number in self._maps:
-                self._maps.move_to_end(number)
-                return self._maps[number]
-        while True:
-            try:
-                data = memoryview(self._open_shard(number))
-                break
-            except OSError as error:
-                if error.errno != errno.EMFILE or not self._close_half():
-                    raise
-        with self._lock:
-            self._maps[number] = data
-            while len(self._maps) > self._most:
-                self._maps.popitem(last=False)  # closed once nobody reads from it
-        return data
-
-    def _close_half(self) -> bool:
-        """Other code in this process needs descriptors, too. Returns whether there was one to close."""
-        with self._lock:
-            count = -(-len(self._maps) // 2)
-            for _ in range(count):
-                self._maps.popitem(last=False)
-        return count > 0
-
-    def clear(self) -> None:
-        with self._lock:
-            self._maps.clear()
-
-
-def _descriptor_limit() -> int:
+def most_maps() -> int:
+    """How many shards may be memory-mapped: each map holds a file descriptor, and other code needs some, too."""
     try:
         import resource  # POSIX only
     except ImportError:
-        return 512  # the C runtime's limit on Windows
+        return 256  # half the limit of the C runtime on Windows
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2 * _MOST_MAPS if soft == resource.RLIM_INFINITY else soft
+    return _MOST_MAPS if soft == resource.RLIM_INFINITY else min(_MOST_MAPS, max(2, soft // 2))

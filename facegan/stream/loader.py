@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from facegan.console import Console
@@ -43,10 +44,7 @@ class RankSlice:
     world_size: int = 1
 
     def of(self, batch_size: int) -> slice:
-        """
-        Raises:
-            SettingsError: the batch cannot be divided so.
-        """
+        """Raises SettingsError if the batch cannot be divided so."""
         if batch_size < 1 or not 0 <= self.rank < self.world_size:
             raise SettingsError(
                 "The batch size must be positive, and 0 <= rank < world_size "
@@ -64,11 +62,7 @@ class Batches:
     The sequence of samples is one exact permutation per epoch, concatenated without end. Global batch b is its items
     b·B … (b+1)·B − 1; rank r of W takes the r-th slice. Threads, caches and timing change nothing of it.
 
-    Args:
-        batch_size: B, of all ranks together; it may exceed the dataset.
-
-    Attributes:
-        cache: the cache that ``auto`` chose.
+    B, the batch size of all ranks together, may exceed the dataset. ``cache`` is the cache that ``auto`` chose.
 
     Raises:
         SettingsError: a batch that ranks cannot divide evenly; an unknown cache, or one that does not fit.
@@ -98,8 +92,9 @@ class Batches:
 
     def __next__(self) -> torch.Tensor:
         position = self._position
-        for ahead in range(_AHEAD + 1):
-            self._schedule(position + ahead * self._batch_size)
+        for start in range(position, position + (_AHEAD + 1) * self._batch_size, self._batch_size):
+            if start not in self._scheduled:
+                self._scheduled[start] = self._provider.schedule(self._indices(start))
         batch = self._scheduled.pop(position)()
         self._position += self._batch_size
         self._provider.fill_cache_step()
@@ -114,25 +109,19 @@ class Batches:
         """The next batch as indices into `faces`, int64 (N,) on the host. Call it instead of `next` to gather the batch
         yourself."""
         self._scheduled.clear()
-        numbers = torch.from_numpy(self._sampler.at(self._position, self._batch_size)[self._slice])
+        numbers = torch.from_numpy(self._indices(self._position))
         self._position += self._batch_size
         return numbers.pin_memory() if self._device.type == "cuda" else numbers
 
-    def _schedule(self, position: int) -> None:
-        if position not in self._scheduled:
-            indices = self._sampler.at(position, self._batch_size)[self._slice]
-            self._scheduled[position] = self._provider.schedule(indices)
+    def _indices(self, position: int) -> np.ndarray:
+        return self._sampler.at(position, self._batch_size)[self._slice]
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the sequence, and the dataset's fingerprint."""
         return {"position": self._position, "fingerprint": self._images.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another iterator over the same dataset stopped.
-
-        Raises:
-            DatasetError: it was another dataset.
-        """
+        """Continue where another iterator over the same dataset stopped. Raises DatasetError if it was another one."""
         if state["fingerprint"] != self._images.fingerprint:
             raise DatasetError("This is not the dataset of the saved position: its faces differ.")
         self._position = saved_position(state)

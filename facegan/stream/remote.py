@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tarfile
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -28,21 +29,13 @@ from facegan.files import (
 )
 from facegan.remote import RemoteUnavailable, download, filesystem, retry, silence_seconds
 from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
-from facegan.shards.reader import MIN_MEMBER_BYTES
-from facegan.stream.index import COLUMNS
-from facegan.system import available_bytes
 
 _CONNECTIONS = 8
 _MOST_INFO_BYTES = 256 << 20  # of dataset.json: a million shards
 
 
 def read_info(url: str) -> DatasetInfo:
-    """dataset.json behind a URL.
-
-    Raises:
-        DatasetError: it is missing, unavailable or damaged.
-        SourceError: a protocol that fsspec does not know, or whose package is not installed.
-    """
+    """dataset.json behind a URL. Raises DatasetError if it is missing, unavailable or damaged."""
     fs, top = filesystem(url)
     where = f"{url.rstrip('/')}/{DATASET_FILE}"
 
@@ -68,19 +61,21 @@ def fits_in_cache(entries: Sequence[ShardEntry]) -> bool:
 
 
 class RemoteShards:
-    """Shards behind a URL, as files of the user cache named after their SHA-256.
-
-    Attributes:
-        paths: the local file of each shard, which exists after `download`.
+    """Shards behind a URL, as files ``paths`` of the user cache, named after their SHA-256.
 
     Raises:
         SettingsError: they do not fit in the user cache.
-        DatasetError: dataset.json claims more samples than its shards or this machine's memory can hold.
+        DatasetError: dataset.json claims more samples than its shards can hold.
     """
 
     def __init__(self, url: str, entries: Sequence[ShardEntry], console: Console) -> None:
         self.url, self._entries, self._console = url.rstrip("/"), entries, console
-        _require_plausible(entries, url)
+        for entry in entries:
+            if entry.samples * tarfile.BLOCKSIZE > entry.bytes:
+                raise DatasetError(
+                    f"{url}: {entry.name} cannot hold {entry.samples:,} samples in {entry.bytes:,} bytes, as its "
+                    f"{DATASET_FILE} says.\nPrepare it again with --force."
+                )
         if not fits_in_cache(entries):
             size = sum(entry.bytes for entry in entries)
             raise SettingsError(
@@ -95,12 +90,11 @@ class RemoteShards:
         return f"{self.url}/{self._entries[number].name}"
 
     def download(self) -> dict[int, DatasetError]:
-        """Download what is missing and compare every checksum.
-
-        Returns:
-            the shards that are unavailable, by number.
-        """
-        self._remove_abandoned()
+        """Download what is missing and compare every checksum. Returns what is unavailable by shard number."""
+        for partial in self._folder.glob(f".*{TEMPORARY}"):  # of killed processes: nobody holds their lock
+            shard = partial.name.removeprefix(".").partition(".")[0]
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(self._folder / f"{shard}.lock", timeout=0):
+                partial.unlink(missing_ok=True)
         self._make_room(range(len(self._entries)))
         stopped, failed = threading.Event(), {}
         threads = ThreadPoolExecutor(_CONNECTIONS, "download")
@@ -124,11 +118,7 @@ class RemoteShards:
         self.fetch(number)
 
     def fetch(self, number: int, stopped: threading.Event | None = None) -> None:
-        """Make a shard's file exist with the right checksum.
-
-        Raises:
-            DatasetError: it is unavailable, or has another checksum.
-        """
+        """Make a shard's file exist with the right checksum, or raise DatasetError."""
         path = self.paths[number]
         lock = filelock.FileLock(path.with_suffix(".lock"))
         try:  # another process may be downloading it; files appear complete, so ours cannot hurt if it is stuck
@@ -152,13 +142,6 @@ class RemoteShards:
         needed = sum(self._entries[number].bytes for number in numbers if not self.paths[number].exists())
         evict_lru(self._folder, ".tar", needed, cache_limit(), keep=self.paths)
 
-    def _remove_abandoned(self) -> None:
-        """Half-written files of killed processes: nobody holds their lock."""
-        for partial in self._folder.glob(f".*{TEMPORARY}"):
-            shard = partial.name.removeprefix(".").partition(".")[0]
-            with contextlib.suppress(filelock.Timeout), filelock.FileLock(self._folder / f"{shard}.lock", timeout=0):
-                partial.unlink(missing_ok=True)
-
     def _download(self, number: int, stopped: threading.Event | None) -> None:
         entry = self._entries[number]
         fs, top = filesystem(self.url)
@@ -173,19 +156,3 @@ def _is_right(path: Path, entry: ShardEntry) -> bool:
         return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
     except FileNotFoundError:
         return False
-
-
-def _require_plausible(entries: Sequence[ShardEntry], where: str) -> None:
-    for entry in entries:
-        if entry.samples * MIN_MEMBER_BYTES > entry.bytes:
-            raise DatasetError(
-                f"{where}: {entry.name} cannot hold {entry.samples:,} samples in {entry.bytes:,} bytes, as its "
-                f"{DATASET_FILE} says.\nPrepare it again with --force."
-            )
-    faces = sum(entry.samples for entry in entries)
-    needed, free = faces * COLUMNS * 8, available_bytes()
-    if needed > free:
-        raise DatasetError(
-            f"{where}: the index of its {faces:,} faces needs {human_bytes(needed)} of memory; {human_bytes(free)} are "
-            "free.\nUse a machine with more memory, or a dataset with fewer faces."
-        )

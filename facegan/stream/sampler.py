@@ -19,11 +19,7 @@ _CHUNK = 1 << 14  # positions computed together: computing them batch by batch w
 
 
 def saved_position(state: Mapping[str, Any]) -> int:
-    """The position in a stream's saved state.
-
-    Raises:
-        DatasetError: the state has none.
-    """
+    """The position in a stream's saved state. Raises DatasetError if it has none."""
     position = state.get("position")
     if type(position) is not int or not 0 <= position < 1 << 62:
         raise DatasetError(f"The saved position in the stream must be a whole number (got {position!r:.40}).")
@@ -31,12 +27,7 @@ def saved_position(state: Mapping[str, Any]) -> int:
 
 
 class Sampler:
-    """The endless sequence of samples.
-
-    Args:
-        samples: number of samples in the dataset.
-        seed: 0 … 2⁶³ − 1.
-    """
+    """The endless sequence of the samples 0 … ``samples`` − 1, for a seed of 0 … 2⁶³ − 1."""
 
     def __init__(self, samples: int, seed: int) -> None:
         self._samples, self._seed = samples, seed
@@ -46,29 +37,19 @@ class Sampler:
     def at(self, start: int, count: int) -> np.ndarray:
         """int64 (count,): the samples at positions ``start`` … ``start + count − 1``."""
         first, last = start // self._chunk, (start + count - 1) // self._chunk
-        self._computed = {
-            chunk: self._computed[chunk] if chunk in self._computed else self._compute(chunk)
-            for chunk in range(first, last + 1)
-        }
-        samples = self._computed[first] if first == last else np.concatenate(list(self._computed.values()))
+        chunks = {}
+        for chunk in range(first, last + 1):
+            if (known := self._computed.get(chunk)) is None:
+                positions = np.arange(chunk * self._chunk, (chunk + 1) * self._chunk, dtype=np.int64)
+                known = sample_at(positions, self._samples, self._seed)
+            chunks[chunk] = known
+        self._computed = chunks
+        samples = chunks[first] if first == last else np.concatenate(list(chunks.values()))
         return samples[start - first * self._chunk :][:count]
-
-    def _compute(self, chunk: int) -> np.ndarray:
-        positions = np.arange(chunk * self._chunk, (chunk + 1) * self._chunk, dtype=np.int64)
-        return sample_at(positions, self._samples, self._seed)
 
 
 def sample_at(positions: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """The sample at each position of the endless sequence.
-
-    Args:
-        positions: int64 (n,), 0 and up; position p belongs to epoch p // samples.
-        samples: number of samples in the dataset.
-        seed: 0 … 2⁶³ − 1.
-
-    Returns:
-        int64 (n,), each in 0 … samples − 1.
-    """
+    """The sample at each of some positions, both int64 (n,). Position p belongs to epoch p // samples."""
     epochs, offsets = np.divmod(positions, samples)
     indices = np.empty_like(offsets)
     for epoch in np.unique(epochs):
@@ -82,9 +63,8 @@ def _permute(offsets: np.ndarray, samples: int, keys: np.ndarray) -> np.ndarray:
     mask = (_U64(1) << half) - _U64(1)
     values = offsets.astype(_U64)
     outside = np.ones(len(values), bool)
-    while (
-        outside.any()
-    ):  # the network permutes 0 … 4^half − 1: walk until below `samples`, four steps at most on average
+    # The network permutes 0 … 4^half − 1: walk until below `samples`, four steps at most on average.
+    while outside.any():
         values[outside] = _feistel(values[outside], half, mask, keys)
         outside = values >= samples
     return values.astype(np.int64)

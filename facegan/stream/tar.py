@@ -105,10 +105,7 @@ class _Pipe:
         self.close = weakref.finalize(self, _kill, self._process)  # also when this process exits
 
     def read(self, size: int) -> bytes:
-        """
-        Raises:
-            OSError: the command failed, printed nothing for too long, or the stream was closed.
-        """
+        """Raises OSError if the command failed, printed nothing for too long, or the stream was closed."""
         data, since, patience = b"", time.monotonic(), _SILENCE * timeout_seconds()
         while len(data) < min(size, _TAR_BLOCK):  # what is there, for the command may pause
             if select.select([self._output], [], [], 0.1)[0]:

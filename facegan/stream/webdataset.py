@@ -33,10 +33,6 @@ _TAR = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 _SHUFFLE_BUFFER, _AHEAD = 2000, 4  # faces, batches
 
 
-class StreamClosed(FaceganError):
-    """The stream was closed."""
-
-
 def is_webdataset(shards: str) -> bool:
     """Whether this names tar files or a command, rather than a dataset of facegan."""
     return shards.startswith(PIPE) or bool(_TAR.search(without_query(shards)))
@@ -49,10 +45,6 @@ class WebDatasetShards:
         shards: a shell runs a command: it must come from the user.
         channels: 3 (RGB) or 1.
         urls: the tar files, if ``shards`` is a dataset.
-
-    Raises:
-        DatasetError: a shard cannot be read or has no images, or its images are not squares.
-        SettingsError: unbalanced braces, or an option that has no effect here.
     """
 
     def __init__(
@@ -93,11 +85,7 @@ class WebDatasetShards:
         return self._count
 
     def samples(self, urls: list[str], stopped: threading.Event) -> Generator[tuple[str, bytes], None, None]:
-        """Name and bytes of each image.
-
-        Raises:
-            DatasetError: a shard cannot be read.
-        """
+        """Name and bytes of each image."""
         from webdataset.tariterators import group_by_keys
 
         for url in urls:
@@ -110,10 +98,7 @@ class WebDatasetShards:
                 self.skip(f"{url} cannot be read: {str(error.args[0]) if error.args else error!r}")
 
     def skip(self, why: str) -> None:
-        """
-        Raises:
-            DatasetError: without ``skip_broken``.
-        """
+        """Raises DatasetError without ``skip_broken``."""
         if not self.options.skip_broken:
             raise DatasetError(why) from None
         self.skipped += 1
@@ -153,7 +138,7 @@ class WebDatasetBatches:
             self._thread.start()
         while self._error is None or self._stopped.is_set():
             if self._stopped.is_set():
-                raise StreamClosed("The stream was closed.")
+                raise FaceganError("The stream was closed.")
             with contextlib.suppress(queue.Empty):
                 batch = self._ready.get(timeout=0.1)
                 if isinstance(batch, np.ndarray):
@@ -200,11 +185,7 @@ class WebDatasetBatches:
         return {"position": self._position, "fingerprint": self._faces.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after as many images, with other faces than a run that never stopped. Call it before `next`.
-
-        Raises:
-            DatasetError: they were other shards.
-        """
+        """Continue after as many images, with other faces than a run that never stopped. Call it before `next`."""
         if state["fingerprint"] != self._faces.fingerprint:
             raise DatasetError("These are not the shards of the saved position.")
         self._position = saved_position(state)
@@ -213,7 +194,7 @@ class WebDatasetBatches:
         return {"cache": self.cache, "workers": 1, "skipped": self._faces.skipped}
 
     def close(self) -> None:
-        """From any thread; one that waits for a batch gets `StreamClosed`."""
+        """From any thread; one that waits for a batch gets an error."""
         self._stopped.set()
         if self._thread:
             self._thread.join(5)

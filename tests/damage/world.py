@@ -18,9 +18,39 @@ import pyarrow.parquet as pq
 
 from facegan.cli.app import _run
 
-TRAIN = ("--batch", 4, "--precision", "fp32", "--workers", 1, "--save-every", 8, "--sample-every", 8, "--log-every", 4)
-TINY = ("--set", "train.width=4", "--set", "train.latent=4")
-PREP = ("--crop", "squash", "--detector", "none", "--size", 32, "--shard-size", 6, "--workers", 1)
+TRAIN = (
+    "--batch 4 --precision fp32 --workers 1 --save-every 8 --sample-every 8 --log-every 4 "
+    "--set train.width=4 --set train.latent=4"
+)
+TOML = """# Tiny.
+#
+# Paper: none.
+
+[prep]
+source = "{photos}"
+size = 32
+crop = "squash"
+detector = "none"
+
+[train]
+method = "dcgan"
+width = 4
+latent = 4
+batch = 4
+images = 8
+precision = "fp32"
+save_every = 8
+sample_every = 8
+eval_every = 8
+eval_n = 4
+
+[eval]
+n = 4
+metrics = "swd"
+
+[report]
+"""
+PREP = "--crop squash --detector none --size 32 --shard-size 6 --workers 1"
 
 
 def call(*arguments: object) -> tuple[int, str]:
@@ -47,7 +77,7 @@ def make_world(top: Path) -> Path:
     labels = [[f"{number % 2}/{number:03d}.png", number % 2] for number in range(12)]
     (photos / "dataset.json").write_text(json.dumps({"labels": labels}))
     _make_sources(top / "sources", photos, pixels)
-    done("prep", photos, top / "out", *PREP)
+    done("prep", photos, top / "out", *PREP.split())
     _make_unfinished(top, photos)
     _make_run(top)
     _make_others(top, random)
@@ -80,11 +110,11 @@ def _make_unfinished(top: Path, photos: Path) -> None:
     moments = {"unfinished": "facegan.prep.prepare.finish", "moving": "facegan.prep.storage.Journal.parse"}
     for name, where in moments.items():
         with patch(where, side_effect=KeyboardInterrupt):
-            assert call("prep", photos, top / name, *PREP)[0] == 130
+            assert call("prep", photos, top / name, *PREP.split())[0] == 130
 
 
 def _make_run(top: Path) -> None:
-    done("train", "--shards", top / "out", "--run", top / "run", *TRAIN, *TINY, "--images", 16,
+    done("train", "--shards", top / "out", "--run", top / "run", *TRAIN.split(), "--images", 16,
          "--eval-every", 8, "--set", "train.eval_n=4")  # fmt: skip
     done("eval", top / "run", "--shards", top / "out", "--metrics", "swd", "--n", 4, "--set", "eval.neighbours=2")
     shutil.copytree(top / "run", top / "other")
@@ -100,34 +130,5 @@ def _make_others(top: Path, random: np.random.Generator) -> None:
     np.save(folder / "latents.npy", latents)
     np.savez(folder / "latents.npz", latents=latents, other=latents)
     save_file({"latents": latents, "other": latents}, folder / "latents.safetensors")
-    (folder / "tiny.toml").write_text(
-        f"""# Tiny.
-#
-# Paper: none.
-
-[prep]
-source = "{top / "photos"}"
-size = 32
-crop = "squash"
-detector = "none"
-
-[train]
-method = "dcgan"
-width = 4
-latent = 4
-batch = 4
-images = 8
-precision = "fp32"
-save_every = 8
-sample_every = 8
-eval_every = 8
-eval_n = 4
-
-[eval]
-n = 4
-metrics = "swd"
-
-[report]
-"""
-    )
+    (folder / "tiny.toml").write_text(TOML.format(photos=top / "photos"))
     done("run", folder / "tiny.toml", "--to", top / "experiment")

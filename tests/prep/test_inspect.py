@@ -7,7 +7,6 @@ import re
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ from facegan.prep.prepare import prepare
 from facegan.prep.preview import fitted, font, legible
 from facegan.shards.format import DatasetInfo
 from facegan.shards.images import decode_image
-from facegan.shards.inspect import find_rejected, find_sample
+from facegan.shards.inspect import find_row, find_sample
 from tests.recipes.program import facegan
 from tests.recording import RecordingConsole
 
@@ -133,12 +132,6 @@ def rejects(tmp_path_factory: pytest.TempPathFactory, models: Path) -> tuple[Pat
     return photos, out
 
 
-def row_of(out: Path, name: str) -> dict[str, Any]:
-    row = find_rejected(out, name)
-    assert row is not None
-    return row
-
-
 def test_rejected_photo_is_drawn_with_box(rejects: tuple[Path, Path], tmp_path: Path) -> None:
     out, plot = rejects[1], tmp_path / "one.png"
     done = facegan("inspect", out, "Äpfel\tт 漢.png", "--plot", plot, "--json")
@@ -164,12 +157,12 @@ def test_rejected_photo_is_drawn_with_box(rejects: tuple[Path, Path], tmp_path: 
 )  # fmt: skip
 def test_undecodable_photo_is_not_drawn(rejects: tuple[Path, Path], name: str, said: str) -> None:
     with pytest.raises(DatasetError, match=re.escape(said)):
-        draw_rejected(rejects[1], row_of(rejects[1], name), None, 0.5)
+        draw_rejected(rejects[1], find_row(rejects[1], name), None, 0.5)
 
 
 def test_moved_or_changed_reject_is_reported(rejects: tuple[Path, Path], tmp_path: Path) -> None:
     photos, out = rejects
-    row = row_of(out, "hills.png")
+    row = find_row(out, "hills.png")
     with pytest.raises(DatasetError, match=re.escape(f"hills.png is not in {tmp_path}")):
         draw_rejected(out, row, str(tmp_path), 0.5)
     shutil.copy(photos / "none.png", tmp_path / "hills.png")

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.shards.made import make_dataset
-from tests.shards.two_splits import PHOTOS
+from tests.shards.made import PHOTOS, make_dataset
 
 
 @pytest.fixture(scope="session")
 def two_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`PHOTOS` with cards. Not to be written to."""
-    return make_dataset(tmp_path_factory.mktemp("two_splits") / "out", PHOTOS, cards=True)
+    """`PHOTOS`. Not to be written to."""
+    return make_dataset(tmp_path_factory.mktemp("two_splits") / "out", PHOTOS)
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,10 @@ import pyarrow as pa
 
 from facegan.config import PrepConfig
 from facegan.files import make_folder, sha256_file, write_json
-from facegan.manifests import KnownDataset
-from facegan.shards.cards import write_cards
-from facegan.shards.format import (
-    DATASET_FILE,
-    PHOTOS_FILE,
-    SPLITS,
-    DatasetInfo,
-    SampleRecord,
-    ShardEntry,
-    Totals,
-    sample_key,
-    shard_name,
-)
+from facegan.shards.dataset import DatasetWriter
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, SPLITS, SampleRecord, sample_key
 from facegan.shards.images import encode_image
-from facegan.shards.photos import SCHEMA, write_photos
+from facegan.shards.photos import SCHEMA
 from facegan.shards.writer import ShardWriter
 
 
@@ -79,65 +68,37 @@ class Made:
         ).to_json()
 
     def row(self, shard: str) -> dict[str, Any]:
+        fields = {
+            name: getattr(self, name) for name in ("path", "sha256", "width", "height", "reason", "scores", "keys")
+        }
         return {
-            "path": self.path,
+            **fields,
             "bytes": 1000 + len(self.path),
-            "sha256": self.sha256,
-            "width": self.width,
-            "height": self.height,
             "outcome": "rejected" if self.reason else "kept",
-            "reason": self.reason,
             "faces": len(self.scores) if self.found is None else self.found,
-            "scores": self.scores,
             "box": [30.0, 40.0, 50.0, 60.0] if self.scores else [],
-            "keys": self.keys,
             "split": self.split,
             "shard": shard if self.keys else "",
         }
 
 
-def make_dataset(
-    out: Path, photos: list[Made], *, known: KnownDataset | None = None, cards: bool = False, **settings: Any
-) -> Path:
+def make_dataset(out: Path, photos: list[Made], *, data_set: str = "", **settings: Any) -> Path:
     """Chunks of ``shard_size`` photographs, split by split, as facegan prep would have written them."""
     config = PrepConfig.of({"shard_size": 4, **settings})
-    make_folder(out)
-    entries, rows = [], []
+    writer, rows = DatasetWriter(make_folder(out)), []
     for split in SPLITS:
-        inside = [photo for photo in photos if photo.split == split]
-        number = 0
-        for start in range(0, len(inside), config.shard_size):
-            chunk = inside[start : start + config.shard_size]
-            name = shard_name(split, number)
+        inside, name = iter([photo for photo in photos if photo.split == split]), ""
+        while chunk := list(itertools.islice(inside, config.shard_size)):
+            name = writer.new_name(split) if any(photo.keys for photo in chunk) else name
             with ShardWriter(out / name, out / ".partial") as shard:
                 for photo in chunk:
                     for face, key in enumerate(photo.keys):
                         shard.add(key, config.format, photo.image(face, config), photo.meta(face))
-                written = shard.commit()
-            if written:
-                entries.append(ShardEntry.model_validate({"name": name, "split": split, **vars(written)}))
-                number += 1
+                if stats := shard.commit():
+                    writer.add_shard(name, split, vars(stats))
             rows += [photo.row(name) for photo in chunk]
-    write_photos(out / PHOTOS_FILE, [pa.Table.from_pylist(rows, schema=SCHEMA)])
-    info = DatasetInfo(
-        data_set=known.name if known else "",
-        settings={**config.model_dump(), "models": ["0" * 64]},
-        versions={"facegan": "1"},
-        fingerprint=hashlib.sha256("".join(photo.sha256 for photo in photos).encode()).hexdigest(),
-        totals=Totals(
-            photos=len(photos),
-            kept=sum(not photo.reason for photo in photos),
-            rejected=dict(Counter(photo.reason for photo in photos if photo.reason)),
-            ignored={},
-            faces=sum(entry.samples for entry in entries),
-            bytes=sum(entry.bytes for entry in entries),
-        ),
-        shards=tuple(entries),
-        photos_sha256=sha256_file(out / PHOTOS_FILE),
-    )
-    write_json(out / DATASET_FILE, info.model_dump(mode="json"))
-    if cards:
-        write_cards(out, info, known)
+    writer.write_photos([pa.Table.from_pylist(rows, schema=SCHEMA)])
+    writer.write(writer.info({**config.model_dump(), "models": ["0" * 64]}, {"facegan": "1"}, data_set))
     return out
 
 
@@ -172,3 +133,27 @@ def rewrite(shard: Path, files: dict[str, bytes]) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+
+
+# A dataset of two splits, and readers of its text files
+
+TRAIN = [Made(f"{i:06d}.jpg", label=(i - 1) % 3) for i in range(1, 6)]  # in shards of 4 and 1
+VAL = [Made(f"{i:06d}.jpg", label=(i - 1) % 3, split="val") for i in range(6, 10)]
+PHOTOS = [*TRAIN, *VAL, Made("000010.jpg", reason="no_face", scores=[], split="val")]
+
+
+def json_of(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def front_matter(readme: str) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(readme.split("---\n")[1])
+
+
+def readme_code(out: Path, tool: str) -> str:
+    """The lines of README.md that open the dataset with a tool, with the path of ``out`` filled in."""
+    blocks = (out / "README.md").read_text(encoding="utf-8").split("```python\n")[1:]
+    (code,) = (block.split("```")[0] for block in blocks if block.startswith(f"import {tool}\n"))
+    return code.replace('"/path/to/out', '"out').replace('"out', f'"{out}')

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from facegan.console import Console, print_bars
 from facegan.errors import DatasetError, FaceganError
 from facegan.shards.format import DatasetInfo, ShardEntry
 from facegan.shards.inspect import draw_summary, extract, find_sample, size_edges, spread, summarise
-from tests.cli.run import facegan
+from tests.recipes.program import facegan
 from tests.shards.made import Made, make_dataset, members, reseal, rewrite
 
 PHOTOS = [
@@ -46,6 +45,7 @@ def test_histograms_count_every_face(out: Path) -> None:
     assert scores.bars()[0] == ("0.15 – 0.20", 1)
     assert dict(scores.bars())["0.70 – 0.75"] == 3
     assert scores.bars()[-1] == ("0.95 – 1.00", 1)
+    assert (scores.limits, scores.headline) == ((0.15, 1.0), "score of the faces found: median 0.7, 7 faces")
     assert (sum(sizes.counts), sizes.values, sizes.total, sizes.median) == (6, 6, 6, 54.8)
     assert sizes.edges[0] <= 40
     assert sizes.edges[-1] >= 60
@@ -69,61 +69,51 @@ def test_edges_are_few_and_ordered(least: float, ratio: float) -> None:
     assert 2 <= len(edges) <= 36
 
 
-@pytest.mark.parametrize(
-    ("shards", "most", "most_shards"), [(3, 100, 10), (3, 7, 10), (50, 40, 8), (1, 1, 1), (0, 5, 5)]
-)
+@pytest.mark.parametrize(("shards", "most", "most_shards"), [(3, 100, 10), (3, 7, 10), (50, 40, 8), (0, 5, 5)])
 def test_samples_are_spread_evenly(shards: int, most: int, most_shards: int) -> None:
-    entries = [
-        ShardEntry(name=f"train-{i:06d}.tar", split="train", samples=10, bytes=1, sha256="0" * 64, md5="0" * 32)
-        for i in range(shards)
-    ]
-    info = DatasetInfo.model_construct(shards=tuple(entries))
-    positions = spread(info, most, most_shards)
-    assert sum(len(numbers) for _, numbers in positions) == min(most, 10 * shards)
-    assert len(positions) <= max(most_shards, 1)
-    counts = [len(numbers) for _, numbers in positions]
+    info = DatasetInfo.model_construct(shards=(ShardEntry.model_construct(samples=10),) * shards)
+    positions = [numbers for _, numbers in spread(info, most, most_shards)]
+    counts = [len(numbers) for numbers in positions]
+    assert sum(counts) == min(most, 10 * shards)
+    assert len(counts) <= most_shards
     assert not counts or max(counts) - min(counts) <= 1
-    assert all(0 <= i < 10 for _, numbers in positions for i in numbers)
+    assert all(0 <= i < 10 for numbers in positions for i in numbers)
 
 
-def test_summary_is_drawn_without_pyplot(out: Path) -> None:
+def test_summary_is_drawn_without_pyplot(out: Path, tmp_path: Path) -> None:
     info = DatasetInfo.read(out)
-    png = draw_summary(info, summarise(out, info, Console(quiet=True)), "png")
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    assert picture.shape == (400, 1500, 3)
     assert draw_summary(info, {}, "jpeg")[:2] == b"\xff\xd8"
     script = (
-        "import sys\nfrom pathlib import Path\nfrom facegan.console import Console\n"
-        "from facegan.shards.format import DatasetInfo\nfrom facegan.shards.inspect import draw_summary, summarise\n"
-        "out = Path(sys.argv[1])\ninfo = DatasetInfo.read(out)\n"
-        "draw_summary(info, summarise(out, info, Console()), 'png')\n"
-        "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
+        "import sys\nfrom facegan.cli.app import main\ntry: main()\n"
+        "finally: print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
+    command = [sys.executable, "-c", script, "inspect", str(out), "--plot", str(tmp_path / "a.png"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    assert picture is not None
+    assert picture.shape == (400, 1500, 3)
 
 
-def test_inspect_prints_bars_and_json(out: Path, tmp_path: Path) -> None:
-    done = facegan("inspect", out, "--plot", tmp_path / "a.png", PYTHONIOENCODING="utf-8")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_inspect_prints_bars_and_json(out: Path) -> None:
+    done = facegan("inspect", out)
+    assert (done.code, done.stderr) == (0, "")
     assert "rejected: off_edge" in done.stdout
-    assert "score of the faces found: median 0.7, 7 faces" in done.stdout
-    assert f"0.70 – 0.75  {'█' * 40}  3" in done.stdout
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    assert f"0.70 – 0.75  {'#' * 40}  3" in done.stdout
     found = json.loads(facegan("inspect", out, "--json").stdout)
     histograms = found.pop("histograms")
     assert found == json.loads((out / "dataset.json").read_text())
-    assert set(histograms) == {"scores", "face_sizes"}
     assert set(histograms["scores"]) == {"edges", "counts", "median", "values", "total"}
 
 
-def test_bars_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("encoding", "block"), [("ascii", "#"), ("utf-8", "█")])
+def test_bars_of_each_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str, block: str) -> None:
     written = io.BytesIO()
-    file = io.TextIOWrapper(written, encoding="ascii")
+    file = io.TextIOWrapper(written, encoding=encoding)
     monkeypatch.setattr("sys.stdout", file)
     print_bars("title", [("a", 4), ("bb", 1), ("c", 0)], width=4)
-    assert written.getvalue().decode().splitlines() == ["", "title", " a  ####  4", "bb  #     1", " c        0"]
+    lines = ["", "title", f" a  {block * 4}  4", f"bb  {block}     1", " c        0"]
+    assert written.getvalue().decode(encoding).splitlines() == lines
 
 
 def test_sample_by_key_and_path(out: Path) -> None:
@@ -135,19 +125,24 @@ def test_sample_by_key_and_path(out: Path) -> None:
         find_sample(out, info, "e.jpg")
     with pytest.raises(DatasetError, match=r"has no sample and no photograph x"):
         find_sample(out, info, "x")
-    done = facegan("inspect", out, "c=f1", "--json")
-    fields = json.loads(done.stdout)
+    fields = json.loads(facegan("inspect", out, "c=f1", "--json").stdout)
     assert list(fields)[:5] == ["key", "split", "shard", "path", "sha256"]
     assert (fields["shard"], fields["score"], fields["label"]) == ("train-000000.tar", 0.7, 0)
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+
+
 def test_extract_by_split_and_class(out: Path, tmp_path: Path) -> None:
     assert extract(out, tmp_path / "faces") == 6
-    files = {str(path.relative_to(tmp_path / "faces")): path for path in (tmp_path / "faces").rglob("*.*")}
+    files = files_of(tmp_path / "faces")
     assert set(files) == {
-        "train/0/a.png", "train/0/b.png", "train/0/c.png", "train/0/c=f1.png", "train/3/d=2Epng.png", "val/0/v.png",
-    }  # fmt: skip
-    assert files["val/0/v.png"].read_bytes() == members(out / "val-000000.tar")["v.png"]
+        *(f"train/0/{key}.png" for key in ("a", "b", "c", "c=f1")),
+        "train/3/d=2Epng.png",
+        "val/0/v.png",
+    }
+    assert files["val/0/v.png"] == members(out / "val-000000.tar")["v.png"]
 
 
 @pytest.mark.parametrize(
@@ -162,8 +157,7 @@ def test_extract_uses_few_folders(photos: list[Made], files: set[str], tmp_path:
     made = make_dataset(tmp_path / "out", photos, size=32, format="jpg")
     done = facegan("inspect", made, "--extract", tmp_path / "faces", "--json")
     assert json.loads(done.stdout) == {"faces": 2, "out": str(tmp_path / "faces")}
-    found = {str(path.relative_to(tmp_path / "faces")) for path in (tmp_path / "faces").rglob("*.*")}
-    assert found == files
+    assert set(files_of(tmp_path / "faces")) == files
     assert {path.name for path in tmp_path.iterdir()} == {"out", "faces"}
 
 
@@ -176,7 +170,7 @@ def test_extract_writes_all_or_nothing(out: Path, tmp_path: Path) -> None:
     files = members(copy / "val-000000.tar")
     rewrite(copy / "val-000000.tar", {"../../v.png": files["v.png"], "../../v.json": files["v.json"]})
     reseal(copy)
-    with pytest.raises(DatasetError, match="is not a file name that facegan writes"):
+    with pytest.raises(DatasetError, match="is no file name that facegan writes"):
         extract(copy, tmp_path / "new")
     assert {path.name for path in tmp_path.iterdir()} == {"faces", "copy"}
 
@@ -201,5 +195,5 @@ def test_full_disk_is_one_sentence(out: Path, tmp_path: Path) -> None:
 )
 def test_useless_options_are_refused(out: Path, arguments: list[str], message: str) -> None:
     done = facegan("inspect", out, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.code, done.stdout) == (2, "")
     assert message in done.stderr

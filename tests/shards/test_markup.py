@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from facegan.export.card import CardFacts, Provenance, card
 from facegan.nets import NetSpec
 from facegan.run_dir import Evaluation, RunFacts
-from facegan.shards.cards import readme
-from facegan.shards.croissant import croissant
+from facegan.shards.cards import croissant, readme
 from facegan.shards.format import DatasetInfo, Totals
 
 MARKUP = (
@@ -73,7 +71,7 @@ def dataset(text: str, name: str) -> DatasetInfo:
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(HOSTILE, HOSTILE.filter(lambda name: name not in ("crop", "detector", "split", "size", "format")))
 def test_the_card_of_a_dataset(text: str, name: str) -> None:
     assert shape(readme(dataset(text, name), None)) == shape(readme(dataset("a", "b"), None))
@@ -100,28 +98,13 @@ def model_card(text: str, name: str) -> str:
     return card(NetSpec(name=text), origin, CardFacts({"generator.safetensors": 3}, {}, 4))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(HOSTILE, HOSTILE)
 def test_the_card_of_a_model(text: str, name: str) -> None:
-    if len({text, name, "split", "method", "loss"}) < 5:
-        return
+    assume(len({text, name, "split", "method", "loss"}) == 5)
     (elements, front), (expected, plain) = shape(model_card(text, name)), shape(model_card("a", "b"))
     assert elements == expected
     assert front.keys() == plain.keys()
     assert front["license"] == "unknown"
     assert all(isinstance(tag, str) for tag in front["tags"])
     assert [result.keys() for result in front["model-index"]] == [result.keys() for result in plain["model-index"]]
-
-
-@pytest.mark.parametrize(
-    "value", [None, 3, "x", [], {}, [1], True, 10**400, 1e308], ids=lambda value: type(value).__name__
-)
-def test_a_record_of_another_shape_gives_a_card_all_the_same(value: Any) -> None:
-    for names in ("settings", "dataset", "precision", "parameters", "versions"):
-        measured = Evaluation.model_validate({"metrics": {"swd": 1.0}, "protocol": value})
-        origin = Provenance(Path("g"), RunFacts.model_validate({names: value}), None, evaluation=measured)
-        assert card(NetSpec(), origin, CardFacts({}, {}, 4)).startswith("---\nlicense: unknown\n")
-    for names in ("floors", "warnings", "protocol", "metrics"):
-        evaluation = {"metrics": {"swd": value}, names: value if names != "metrics" else {"swd": value}}
-        origin = Provenance(Path("g"), RunFacts(), None, evaluation=Evaluation.model_validate(evaluation))
-        assert card(NetSpec(), origin, CardFacts({}, {}, 4))

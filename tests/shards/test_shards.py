@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegan.errors import DatasetError
@@ -25,17 +25,7 @@ def write(path: Path, keys: list[str]) -> ShardStats | None:
         return shard.commit()
 
 
-def test_headers_have_only_names_and_sizes(tmp_path: Path) -> None:
-    write(tmp_path / "a.tar", ["one", "two"])
-    with tarfile.open(tmp_path / "a.tar", "r:") as tar:
-        members = tar.getmembers()
-    assert [member.name for member in members] == ["one.png", "one.json", "two.png", "two.json"]
-    for member in members:
-        assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
-        assert (member.mode, member.type) == (0o644, tarfile.REGTYPE)
-    assert (tmp_path / "a.tar").read_bytes()[257:265] == b"ustar\x0000"
-
-
+@settings(max_examples=50, deadline=None)
 @given(
     st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=150), st.integers(0, 8**11 - 1)
 )

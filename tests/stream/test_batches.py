@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import tarfile
 from pathlib import Path
@@ -10,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from facegan import FaceShards
 from facegan.errors import DatasetError, SettingsError
+from facegan.stream import open_faces
+from tests.shards.made import Made, flip, make_dataset
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +39,6 @@ def test_face_equals_its_tar_member(faces: FaceShards, dataset: Path) -> None:
         faces[60]
 
 
-def test_dataloader_accepts_dataset(faces: FaceShards) -> None:
-    loader = DataLoader(faces, batch_size=4, collate_fn=lambda rows: np.stack([pixels for pixels, _ in rows]))
-    assert next(iter(loader)).shape == (4, 64, 64, 3)
-
-
 def test_dataset_can_be_pickled(faces: FaceShards) -> None:
     copy = pickle.loads(pickle.dumps(faces))  # noqa: S301 - our own object, as a DataLoader's workers get it
     assert np.array_equal(copy[7][0], faces[7][0])
@@ -57,31 +54,72 @@ def test_batches_have_form_and_position(faces: FaceShards) -> None:
 
 
 def test_invalid_requests_are_refused(faces: FaceShards) -> None:
-    with pytest.raises(SettingsError, match="must be positive, and 0 <= rank < world_size"):
-        faces.batches(8, rank=2, world_size=2)
-    with pytest.raises(SettingsError, match="must be positive, and 0 <= rank < world_size"):
-        faces.batches(0)
-    with pytest.raises(SettingsError, match="cannot be divided evenly by 3"):
-        faces.batches(8, world_size=3)
-    with pytest.raises(SettingsError, match="Did you mean 'ram'"):
-        faces.batches(8, cache="rom")
-
-
-def test_other_dataset_is_refused(faces: FaceShards) -> None:
+    for options, said in (
+        ({"batch_size": 8, "rank": 2, "world_size": 2}, "must be positive, and 0 <= rank < world_size"),
+        ({"batch_size": 0}, "must be positive, and 0 <= rank < world_size"),
+        ({"batch_size": 8, "world_size": 3}, "cannot be divided evenly by 3"),
+        ({"batch_size": 8, "cache": "rom"}, "Did you mean 'ram'"),
+        ({"batch_size": 8, "cache": "gpu"}, "--cache gpu needs a GPU, and the device is cpu"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            faces.batches(**options)
     with pytest.raises(DatasetError, match="not the dataset of the saved position"):
         faces.batches(8).load_state_dict({"position": 0, "fingerprint": "other"})
 
 
-def test_damaged_shards_are_noticed_at_open(dataset_copy: Path) -> None:
-    shard = dataset_copy / "train-000001.tar"
-    shard.write_bytes(shard.read_bytes()[:-1024])
-    with pytest.raises(DatasetError, match="was cut short"):
-        FaceShards(dataset_copy)
-    shard.unlink()
-    with pytest.raises(DatasetError, match="is missing"):
-        FaceShards(dataset_copy)
+# Grey faces: batches of one channel from every cache and for every rank
+
+PHOTOS = [Made(f"{i:02d}.jpg") for i in range(20)]
 
 
-def test_missing_split_is_named(dataset: Path) -> None:
-    with pytest.raises(DatasetError, match="has no split 'val': it has train"):
-        FaceShards(dataset, split="val")
+@pytest.fixture(scope="module", params=["png", "jpg", "webp"])
+def grey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("grey") / "out"
+    return make_dataset(out, PHOTOS, size=28, channels=1, format=request.param)
+
+
+@pytest.mark.parametrize("kind", ["off", "ram"])
+def test_grey_batches_of_caches_and_ranks(grey: Path, cache: Path, kind: str) -> None:
+    faces = FaceShards(grey)
+    known = np.stack([faces.pixels(i) for i in range(len(faces))])
+    whole = faces.batches(8, seed=2, cache=kind)
+    taken = [next(whole) for _ in range(5)]
+    whole.close()
+    assert all(batch.shape == (8, 1, 28, 28) and batch.dtype == torch.uint8 for batch in taken)
+    assert faces.channels == 1
+    first_epoch = torch.cat(taken)[:20].permute(0, 2, 3, 1).numpy()
+    assert sorted(face.tobytes() for face in first_epoch) == sorted(face.tobytes() for face in known)
+    for rank in range(2):
+        mine = FaceShards(grey).batches(8, seed=2, cache=kind, rank=rank, world_size=2)
+        for batch in taken:
+            assert torch.equal(next(mine), batch[4 * rank : 4 * rank + 4])
+        mine.close()
+
+
+def test_grey_webp_has_its_own_fingerprint(tmp_path: Path, cache: Path) -> None:
+    """Its bytes do not determine the number of channels."""
+    folder = make_dataset(tmp_path / "out", PHOTOS[:4], size=28, channels=1, format="webp")
+    as_grey = FaceShards(folder)
+    info = json.loads((folder / "dataset.json").read_text())
+    info["settings"]["channels"] = 3
+    (folder / "dataset.json").write_text(json.dumps(info))
+    in_colours = FaceShards(folder)
+    assert (as_grey.channels, in_colours.channels) == (1, 3)
+    assert np.array_equal(np.repeat(as_grey[0][0], 3, axis=2), in_colours[0][0])
+    assert as_grey.fingerprint != in_colours.fingerprint
+
+
+def test_streams_without_dataset_are_rgb(grey: Path) -> None:
+    faces = open_faces(f"pipe:cat {grey}/train-*.tar")
+    batches = faces.batches(6)
+    batch = next(batches)
+    batches.close()
+    assert (faces.channels, batch.shape) == (3, (6, 3, 28, 28))
+    assert torch.equal(batch[:, 0], batch[:, 1])
+
+
+def test_damaged_grey_face_is_reported(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "out", PHOTOS[:2], size=28, channels=1)
+    flip(folder / "train-000000.tar", 512)
+    with pytest.raises(DatasetError, match="is not a complete grey image of 28×28 pixels"):
+        FaceShards(folder)[0]

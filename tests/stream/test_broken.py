@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from facegan.errors import DatasetError
 from facegan.shards.images import decode_into, encode_image
 from facegan.stream import FaceShards
 from tests.recording import RecordingConsole
-from tests.shards.made import members, reseal, rewrite
+from tests.shards.made import Made, make_dataset, members, reseal, rewrite
 
 Numbers = Callable[[torch.Tensor], list[int]]
 
@@ -58,8 +59,6 @@ def test_damaged_image_is_named_or_skipped(copy: Path, numbers: Numbers, how: st
     faces = FaceShards(copy)
     with pytest.raises(DatasetError, match=r"Sample 2 of .*train-000001.tar is not a complete image of 28×28 pixels"):
         epoch(faces, numbers)
-    with pytest.raises(DatasetError, match="Sample 2 of"):
-        faces[8]
     heard = RecordingConsole()
     for kind in ("off", "ram"):
         faces = FaceShards(copy, skip_broken=True, console=heard)
@@ -70,12 +69,12 @@ def test_damaged_image_is_named_or_skipped(copy: Path, numbers: Numbers, how: st
     assert heard.warnings[0].endswith("With --skip-broken this face is left out.")
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-def test_failed_decoding_leaves_output_untouched(how: str) -> None:
+def test_failed_decoding_leaves_output_untouched() -> None:
     """A cache's memory is shared: another thread may have stored a replacement there, or be copying it."""
     out = np.full((28, 28, 3), 7, np.uint8)
-    assert not decode_into(memoryview(DAMAGE[how](encode_image(PICTURE[:28, :28], "png"))), out)
-    assert (out == 7).all()
+    for change in DAMAGE.values():
+        assert not decode_into(memoryview(change(encode_image(PICTURE[:28, :28], "png"))), out)
+        assert (out == 7).all()
 
 
 @pytest.mark.parametrize("how", ["gone", "cut"])
@@ -98,7 +97,7 @@ def test_missing_or_truncated_local_shard(copy: Path, numbers: Numbers, how: str
 def test_no_intact_shard_is_left(copy: Path) -> None:
     for shard in copy.glob("*.tar"):
         shard.unlink()
-    with pytest.raises(DatasetError, match="Every shard is damaged"):
+    with pytest.raises(DatasetError, match="Every face is damaged"):
         FaceShards(copy, skip_broken=True)
 
 
@@ -106,10 +105,6 @@ def test_no_intact_shard_is_left(copy: Path) -> None:
 @pytest.mark.parametrize("size", [28, 128])
 def test_formats_decode_as_opencv_does(tmp_path: Path, image_format: str, size: int) -> None:
     """Our own PNGs are copied, not decoded: another reader must see the same pixels."""
-    import cv2
-
-    from tests.shards.made import Made, make_dataset
-
     out = make_dataset(tmp_path / "out", [Made(f"{i}.jpg") for i in range(5)], size=size, format=image_format)
     faces = FaceShards(out)
     files = {**members(out / "train-000000.tar"), **members(out / "train-000001.tar")}

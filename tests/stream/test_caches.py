@@ -11,7 +11,7 @@ import torch
 
 from facegan.errors import SettingsError
 from facegan.stream import Batches, FaceShards
-from facegan.stream.cache import DeviceProvider, MemoryCache
+from facegan.stream.cache import DeviceProvider
 from facegan.stream.sampler import Sampler
 from tests.recording import RecordingConsole
 
@@ -44,11 +44,6 @@ def test_auto_reports_its_choice(made: Path) -> None:
     assert batches.cache == "ram"
     assert batches.describe() == {"cache": "ram", "workers": batches.describe()["workers"], "skipped": 0}
     assert "Faces are kept in memory, decoded once: 70.6 kB of" in heard.notes[-1]
-
-
-def test_gpu_cache_needs_a_gpu(made: Path) -> None:
-    with pytest.raises(SettingsError, match="--cache gpu needs a GPU, and the device is cpu"):
-        FaceShards(made).batches(8, cache="gpu")
 
 
 def test_device_cache_gives_same_batches(made: Path) -> None:
@@ -86,27 +81,12 @@ def test_complete_device_cache_gives_numbers(made: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("kind", ["gpu", "ram", "off"])
-def test_gpu_gives_same_batches(made: Path, kind: str) -> None:
+def test_gpu_gives_same_batches(made: Path) -> None:
     plain = take(FaceShards(made).batches(8, seed=5, cache="off"), 12)
-    there = take(FaceShards(made).batches(8, seed=5, cache=kind, device="cuda"), 12)
-    assert all(batch.is_cuda for batch in there)
-    assert same([batch.cpu() for batch in there], plain)
-
-
-def test_memory_cache_has_little_overhead(made: Path) -> None:
-    faces = FaceShards(made)
-    kept = MemoryCache(faces)
-    kept.fill(np.arange(len(faces)))
-    pixels = 28 * 28 * 3
-    assert pixels <= (kept.faces.nbytes + kept.filled.nbytes) / len(faces) < 1.1 * pixels
-
-
-def test_cache_beyond_free_memory_is_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegan.stream.cache.available_bytes", lambda: 50_000.0)
-    said = "--cache ram needs 70.6 kB of memory; 50.0 kB are free.\nChoose off, or auto"
-    with pytest.raises(SettingsError, match=said):
-        FaceShards(made).batches(8, cache="ram")
+    for kind in ("gpu", "ram", "off"):
+        there = take(FaceShards(made).batches(8, seed=5, cache=kind, device="cuda"), 12)
+        assert all(batch.is_cuda for batch in there)
+        assert same([batch.cpu() for batch in there], plain)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +100,14 @@ def test_only_local_processes_share_memory(made: Path, monkeypatch, here: str, t
     assert ("times" in heard.notes[-1]) == ("times" in times)
 
 
-def test_auto_avoids_scarce_memory(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facegan.stream.cache.available_bytes", lambda: 100_000.0)
+def test_scarce_memory_is_left_free(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = RecordingConsole()
+    monkeypatch.setattr("facegan.stream.cache.available_bytes", lambda: 100_000.0)
     assert FaceShards(made, console=heard).batches(8).cache == "off"
     assert "70.6 kB are too much for the free memory" in heard.notes[-1]
+    monkeypatch.setattr("facegan.stream.cache.available_bytes", lambda: 50_000.0)
+    with pytest.raises(SettingsError, match=r"--cache ram needs 70.6 kB in memory; 50.0 kB are free"):
+        FaceShards(made).batches(8, cache="ram")
 
 
 def test_auto_survives_a_failed_allocation(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +116,7 @@ def test_auto_survives_a_failed_allocation(made: Path, monkeypatch: pytest.Monke
 
     heard, plain = RecordingConsole(), take(FaceShards(made).batches(8, cache="off"), 12)
     monkeypatch.setattr("facegan.stream.cache.MemoryCache", full)
-    with pytest.raises(SettingsError, match=r"--cache ram needs 70.6 kB, which could not be allocated \(MemoryError\)"):
+    with pytest.raises(SettingsError, match="--cache ram failed: MemoryError"):
         FaceShards(made).batches(8, cache="ram")
     batches = FaceShards(made, console=heard).batches(8)
     assert batches.cache == "off"

@@ -12,7 +12,7 @@ import pytest
 from facegan.errors import DatasetError
 from facegan.files import read_cached, write_cached
 from facegan.stream import FaceShards
-from tests.shards.made import members, rewrite
+from tests.shards.made import Made, flip, make_dataset, members, rewrite
 
 
 @pytest.fixture
@@ -34,15 +34,7 @@ def test_index_is_built_once(made: Path, cache: Path, monkeypatch: pytest.Monkey
     assert index_file(cache).suffix == ".index"
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: b"",
-        lambda data: data[: len(data) // 2],
-        lambda data: b"no index at all",
-        lambda data: data[:300] + bytes([data[300] ^ 255]) + data[301:],
-    ],
-)
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: data[::-1]])
 def test_damaged_index_is_rebuilt(made: Path, cache: Path, damage, capsys: pytest.CaptureFixture[str]) -> None:
     first = FaceShards(made)[29][1]
     path = index_file(cache)
@@ -53,14 +45,14 @@ def test_damaged_index_is_rebuilt(made: Path, cache: Path, damage, capsys: pytes
     assert capsys.readouterr().err.count("does not match its checksum") == 1
 
 
-@pytest.mark.parametrize("bad", [-1, 2**62, 2**63 - 1])
-def test_index_pointing_outside_is_rebuilt(made: Path, cache: Path, bad: int) -> None:
+def test_index_pointing_outside_is_rebuilt(made: Path, cache: Path) -> None:
     first = FaceShards(made)[4][1]
     path = index_file(cache)
-    numbers = np.frombuffer(read_cached(path) or b"", np.int64).copy()
-    numbers[-4 * 26 :][:4] = bad  # of sample 4 of 30
-    write_cached(path, numbers.tobytes())
-    assert FaceShards(made)[4][1] == first
+    for bad in (-1, 2**62, 2**63 - 1):
+        numbers = np.frombuffer(read_cached(path) or b"", np.int64).copy()
+        numbers[-4 * 26 :][:4] = bad  # of sample 4 of 30
+        write_cached(path, numbers.tobytes())
+        assert FaceShards(made)[4][1] == first
 
 
 def test_unwritable_cache_folder_is_no_error(made: Path, tmp_path: Path, monkeypatch) -> None:
@@ -78,30 +70,19 @@ def test_touched_shard_is_accepted(copy: Path, cache: Path) -> None:
 def test_altered_shard_of_same_size(copy: Path, cache: Path) -> None:
     FaceShards(copy)
     shard = copy / "train-000001.tar"
-    files, size = members(shard), shard.stat().st_size
-    rewrite(shard, dict(reversed(files.items())))
-    with shard.open("r+b") as file:
-        file.truncate(size)
-    with pytest.raises(DatasetError, match="its samples have moved"):
-        FaceShards(copy)
-
-
-def test_fewer_samples_in_same_size(copy: Path, cache: Path) -> None:
-    shard = copy / "train-000001.tar"
-    files, size = members(shard), shard.stat().st_size
-    rewrite(shard, dict(list(files.items())[:-2]))
-    with shard.open("r+b") as file:
-        file.truncate(size)
-    with pytest.raises(DatasetError, match=r"was altered: it holds 6 samples, dataset.json says 7"):
-        FaceShards(copy)
+    files, size = list(members(shard).items()), shard.stat().st_size
+    for changed, said in ((files[::-1], "its samples have moved"), (files[:-2], "it holds 6 samples")):
+        rewrite(shard, dict(changed))
+        os.truncate(shard, size)
+        with pytest.raises(DatasetError, match=said):
+            FaceShards(copy)
 
 
 def test_verify_compares_checksums(copy: Path, cache: Path) -> None:
     FaceShards(copy, verify=True)
     shard = copy / "train-000002.tar"
-    stat, data = shard.stat(), bytearray(shard.read_bytes())
-    data[700] ^= 1
-    shard.write_bytes(data)
+    stat = shard.stat()
+    flip(shard, 700)
     os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     FaceShards(copy)
     with pytest.raises(DatasetError, match=r"train-000002.tar was altered: its SHA-256 differs from dataset.json"):
@@ -111,13 +92,10 @@ def test_verify_compares_checksums(copy: Path, cache: Path) -> None:
 def test_more_shards_than_open_files(tmp_path: Path, cache: Path) -> None:
     import resource
 
-    from tests.shards.made import Made, make_dataset
-
     out = make_dataset(tmp_path / "many", [Made(f"{i:03d}.jpg") for i in range(200)], size=28, shard_size=1)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     others = [os.open(out, os.O_RDONLY) for _ in range(80)]  # more than half of what is allowed is in use
-    limit = max(150, max(others) + 30)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(150, max(others) + 30), before[1]))
     try:
         batches = FaceShards(out).batches(50, cache="off")
         for _ in range(12):

@@ -14,7 +14,7 @@ from facegan.stream import FaceShards
 
 Numbers = Callable[[torch.Tensor], list[int]]
 
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 caches = st.sampled_from(["off", "ram"])
 seeds = st.integers(0, 2**63 - 1)
 
