@@ -16,24 +16,18 @@ import pytest
 
 def write_idx(folder: Path, part: str, pictures: np.ndarray, labels: list[int], packed: bool) -> None:
     """Pictures, uint8 (N, H, W), and labels as MNIST's files have them (LeCun, "THE MNIST DATABASE")."""
-    for kind, data in (
-        ("images-idx3", struct.pack(">4B3i", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes()),
-        ("labels-idx1", struct.pack(">4Bi", 0, 0, 8, 1, len(labels)) + bytes(labels)),
-    ):
+    images = struct.pack(">4B3i", 0, 0, 8, 3, *pictures.shape) + pictures.tobytes()
+    classes = struct.pack(">4Bi", 0, 0, 8, 1, len(labels)) + bytes(labels)
+    for kind, data in (("images-idx3", images), ("labels-idx1", classes)):
         name = f"{part}-{kind}-ubyte" + (".gz" if packed else "")
         (folder / name).write_bytes(gzip.compress(data) if packed else data)
 
 
-def digits() -> tuple[np.ndarray, list[int]]:
-    """uint8 (1797, 28, 28), white on black, and which digits they are."""
-    found = pytest.importorskip("sklearn.datasets").load_digits()
-    large = [cv2.resize(small * 255 / 16, (28, 28), interpolation=cv2.INTER_CUBIC) for small in found.images]
-    return np.rint(np.clip(large, 0, 255)).astype(np.uint8), found.target.tolist()
-
-
 def write_mnist(root: Path, name: str = "MNIST", train: int = 1617, test: int = 180) -> Path:
     """The first digits as those for training and the last as those for tests, in torchvision's ``root``."""
-    pictures, labels = digits()
+    found = pytest.importorskip("sklearn.datasets").load_digits()
+    large = [cv2.resize(small * 255 / 16, (28, 28), interpolation=cv2.INTER_CUBIC) for small in found.images]
+    pictures, labels = np.rint(np.clip(large, 0, 255)).astype(np.uint8), found.target.tolist()
     raw = root / name / "raw"
     raw.mkdir(parents=True)
     write_idx(raw, "train", pictures[:train], labels[:train], packed=False)

@@ -21,14 +21,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def python(*arguments: str, cwd: Path) -> str:
     """What ``python`` prints."""
-    ended = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    command, environment = [sys.executable, *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -63,12 +57,13 @@ def section(heading: str) -> str:
 
 
 def test_your_own_nets_and_losses(tmp_path: Path, dataset: Path) -> None:
-    blocks = re.findall(r"\n\n((?:    .+\n)+)", section("Your own nets and losses"))
-    nets, commands = map(textwrap.dedent, blocks)
-    loss = re.findall(
-        r"\n\n((?:    .+\n)+)", (ROOT / "docs/training.md").read_text().partition("## Your own loss\n")[2]
-    )[0]
-    (tmp_path / "mine.py").write_text(nets + textwrap.dedent(loss))
+    pages = (
+        section("Your own nets and losses"),
+        (ROOT / "docs/training.md").read_text().partition("## Your own loss\n")[2],
+    )
+    blocks = [re.findall(r"\n\n((?:    .+\n)+)", page) for page in pages]
+    nets, commands, loss = map(textwrap.dedent, [*blocks[0], blocks[1][0]])
+    (tmp_path / "mine.py").write_text(nets + loss)
     shutil.copytree(dataset, tmp_path / "out")
     train, sample = (shlex.split(command)[1:] for command in commands.splitlines())
     for arguments in [[*train, "--set", "train.loss=mine:LOSS"], sample]:

@@ -3,11 +3,9 @@
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from facegan.config import TrainConfig
-from facegan.config.base import images_of, in_epochs
+from facegan.config.base import images_of
 from facegan.errors import SettingsError
 
 
@@ -28,20 +26,20 @@ def test_invalid_lengths_are_refused(text):
         images_of(text, "--images", 128, 100)
 
 
-@given(st.integers(1, 10**12), st.integers(1, 10**6), st.integers(1, 10**6))
-def test_units_of_lengths_agree(count, step_images, faces):
-    assert images_of(str(count), "x", step_images, faces) == count
-    assert images_of(f"{count % 1000}st", "x", step_images, faces) == count % 1000 * step_images
-    assert images_of(f"{count % 1000}ep", "x", step_images, faces) == count % 1000 * faces
-
-
 def test_settings_accept_lengths():
     config = TrainConfig.for_method(
-        "wgan-gp", 1000, batch=64, d_steps=5, images="3ep", save_every="2st", ema_images="1k", sample_every="500"
+        "dcgan",
+        1000,
+        batch="64",
+        d_steps=5,
+        images="3ep",
+        save_every="2st",
+        ema_images="1k",
+        milestones="20k, 3st,2ep, 7",
     )
-    assert (config.images, config.save_every, config.ema_images, config.sample_every) == (3000, 640, 1000, 500)
-    assert TrainConfig.of({"images": "10st", "batch": "32", "d_steps": 2}).images == 640
-    assert TrainConfig.of(config.model_dump()) == config
+    assert (config.images, config.save_every, config.ema_images) == (3000, 640, 1000)
+    assert config.milestones == (20_000, 960, 2000, 7)
+    assert TrainConfig.of(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize(
@@ -66,22 +64,12 @@ def test_settings_accept_lengths():
         ({"optimizer": "adamw"}, r"Choose adam, rmsprop or sgd\. Did you mean 'adam'\?"),
         ({"image_range": 0}, "--image-range 0 must be greater than 0"),
         ({"images": "5ep"}, "--images 5ep: the length of an epoch is unknown without a dataset"),
-        ({"save_every": "5x"}, "--save-every 5x is not a length"),
-        ({"images": "0"}, "--images 0 must be greater than 0"),
         ({"milestones": "20k,5x"}, r"train.milestones 5x is not a length"),
     ],
 )
 def test_settings_that_exclude_each_other(given, message):
     with pytest.raises(SettingsError, match=message):
         TrainConfig.of(given)
-
-
-def test_milestones_are_lengths():
-    config = TrainConfig.for_method("dcgan", faces=100, batch=10, milestones="20k, 3st,2ep, 7")
-    assert config.milestones == (20_000, 30, 200, 7)
-    assert TrainConfig.of(config.model_dump()) == config
-    assert TrainConfig.of(config.model_dump(mode="json")) == config
-    assert in_epochs("20k,2ep,7")
 
 
 def test_values_that_follow_from_others():

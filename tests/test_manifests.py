@@ -11,13 +11,10 @@ import pytest
 
 from facegan.errors import SourceError
 from facegan.files import packaged
-from facegan.manifests import KnownDataset, known_datasets, known_models, model_wheel, recognise, split_of
+from facegan.manifests import KnownDataset, known_datasets, known_models, recognise, split_of
 from tests.conftest import SHARED
 
-
-@pytest.fixture(scope="module")
-def celeba_facts() -> KnownDataset:
-    return known_datasets()["celeba-aligned"]
+CELEBA = known_datasets()["celeba-aligned"]
 
 
 def names_of(numbers: Any) -> list[bytes]:
@@ -29,17 +26,16 @@ def test_every_manifest_fits_its_schema() -> None:
     assert files == {*known_datasets(), "models", "web"}
     assert set(known_datasets()) == {"celeba-aligned", "cifar-10", "fashion-mnist", "mnist"}
     assert {name: model.input_px for name, model in known_models().items()} == {"short": 128, "full": 192}
-    assert model_wheel().requirement == "mediapipe==0.10.21"
 
 
-def test_celeba_splits_are_official(celeba_facts: KnownDataset) -> None:
+def test_celeba_splits_are_official() -> None:
     path = SHARED / "data" / "list_eval_partition.txt.gz"
     if not path.is_file():
         pytest.skip("needs CelebA's list of splits beside the repository (../shared/data)")
     with gzip.open(path, "rb") as file:
         lines = [line.split() for line in file]
-    assert len(lines) == celeba_facts.photographs
-    assert all(("train", "val", "test")[int(part)] == split_of(celeba_facts, name) for name, part in lines)
+    assert len(lines) == CELEBA.photographs
+    assert all(("train", "val", "test")[int(part)] == split_of(CELEBA, name) for name, part in lines)
 
 
 @pytest.mark.parametrize("known", known_datasets().values(), ids=lambda known: known.name)
@@ -64,11 +60,11 @@ def test_manifest_is_consistent(known: KnownDataset) -> None:
         random.Random(0).sample(range(1, 202_600), 100),
     ],
 )
-def test_celeba_is_recognised_by_names(numbers: Any, celeba_facts: KnownDataset) -> None:
+def test_celeba_is_recognised_by_names(numbers: Any) -> None:
     names = names_of(numbers)
-    assert recognise(iter(names), len(names)) is celeba_facts
+    assert recognise(iter(names), len(names)) is CELEBA
     few_others = [*names, *(b"notes-%d.jpg" % i for i in range(len(names) // 120))]
-    assert recognise(few_others, len(few_others)) is celeba_facts
+    assert recognise(few_others, len(few_others)) is CELEBA
 
 
 @pytest.mark.parametrize(
@@ -76,8 +72,6 @@ def test_celeba_is_recognised_by_names(numbers: Any, celeba_facts: KnownDataset)
     [
         [],
         [b"%06d.jpg" % i for i in range(1, 5001)],  # anyone's, numbered
-        [b"%06d.jpg" % i for i in range(300_000, 300_100)],
-        [b"%05d.jpg" % i for i in range(1, 60_000, 7)],
         [b"%06d.png" % i for i in range(1, 60_000, 7)],
         [*names_of(range(1, 202_600, 13)), *(b"a%d.jpg" % i for i in range(400))],
         [b"\xff\n.jpg", b"000001.jpg\n", b"/", b""],
@@ -87,20 +81,14 @@ def test_other_names_are_not_recognised(names: list[bytes]) -> None:
     assert recognise(names, len(names)) is None
 
 
-def test_larger_sources_are_not_read() -> None:
-    names = iter(names_of([1, 2, 3]))
-    assert recognise(names, 1_000_000) is None
-    assert len(list(names)) == 3
-
-
-def test_split_by_file_number(celeba_facts: KnownDataset) -> None:
+def test_split_by_file_number() -> None:
     at = {1: "train", 162_770: "train", 162_771: "val", 182_637: "val", 182_638: "test", 202_599: "test"}
-    assert {number: split_of(celeba_facts, b"a/%06d.jpg" % number) for number in at} == at
+    assert {number: split_of(CELEBA, b"a/%06d.jpg" % number) for number in at} == at
 
 
 @pytest.mark.parametrize("name", [b"000000.jpg", b"202600.jpg", b"portrait.jpg", b"caf\xe9.jpg"])
-def test_photograph_without_number_is_an_error(name: bytes, celeba_facts: KnownDataset) -> None:
+def test_photograph_without_number_is_an_error(name: bytes) -> None:
     with pytest.raises(SourceError, match=r"has no file number of CelebA aligned \(1 to 202,599\)"):
-        split_of(celeba_facts, name)
+        split_of(CELEBA, name)
     with pytest.raises(SourceError, match=r"MNIST are not numbered.*--split source"):
         split_of(known_datasets()["mnist"], name)

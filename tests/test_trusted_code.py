@@ -57,23 +57,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder: ``ds``, ``run``, and the code that they came with, which leaves the file ``RAN``."""
-    before = list(sys.path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     (tmp_path / "photos").mkdir()
-    (tmp_path / "evil.py").write_text(EVIL)
-    (tmp_path / "evil.toml").write_text(RECIPE)
-    (tmp_path / "train.toml").write_text(RECIPE.partition("\n\n")[2])
-    (tmp_path / "pipe.toml").write_text(FROM_PIPE)
+    texts = {"evil.py": EVIL, "evil.toml": RECIPE, "train.toml": RECIPE.partition("\n\n")[2], "pipe.toml": FROM_PIPE}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
     yield tmp_path
     sys.modules.pop("evil", None)
-    sys.path[:] = before
 
 
 def ran() -> bool:
     there = Path("RAN").exists()
-    assert there or "evil" not in sys.modules
-    assert there or str(Path.cwd()) not in sys.path
+    assert there or ("evil" not in sys.modules and str(Path.cwd()) not in sys.path)
     return there
 
 
@@ -85,8 +82,6 @@ def run(command: str, *more: str) -> Ended:
     "command",
     [
         "sample run/generator.safetensors --out x.png",
-        "sample run --shards x",
-        "sample run --interpolate x.gif",
         "sample run --training-progress x.png",
         "eval run --shards ds --n 16",
         "export run x",
@@ -94,7 +89,6 @@ def run(command: str, *more: str) -> Ended:
         "report run --explore --out x",
         "train --shards ds --run x --init run/generator.safetensors --images 16 --batch 16 --device cpu",
         "train --shards ds --run x --recipe train.toml",
-        "train --run x --recipe pipe.toml",
         "prep photos x --recipe evil.toml",
         "run train.toml --to x --set train.shards=ds",
         "run pipe.toml --to x",
@@ -112,17 +106,14 @@ def test_files_run_no_code(command: str) -> None:
     "command",
     [
         "sample run --out x.png --dry-run",
-        "sample run --training-progress x.png --dry-run",
         "eval run --shards ds --n 16 --dry-run",
         "export run x --dry-run",
         "report run --explore --out x --dry-run",
-        "train --shards ds --run x --recipe train.toml --dry-run",
         "train --shards ds --run x --set train.loss=evil:LOSS --batch 16 --dry-run",
         "train --shards ds --run x --init run/generator.safetensors --batch 16 --set train.width=8"
         " --set train.latent=16 --dry-run",
         "train --run x --recipe pipe.toml --dry-run",
         "prep photos x --recipe evil.toml --dry-run",
-        "run evil.toml --to x --dry-run",
         "run pipe.toml --to x --dry-run",
         "recipes check evil.toml",
         "recipes show pipe.toml",
@@ -131,30 +122,26 @@ def test_files_run_no_code(command: str) -> None:
 def test_checks_run_no_code(command: str, portraits: Path) -> None:
     """Nor with trust."""
     shutil.copy(portraits / "000001.jpg", "photos")
-    for more in ["--json"] if "recipes" in command else ["--json", "--trust-code"]:
-        ended = run(command, more)
+    for more in [[]] if "recipes" in command else [[], ["--trust-code"]]:
+        ended = run(command, "--json", *more)
         assert (ended.code, ran()) == (0, False), ended.stderr
-        assert "evil:" in ended.stderr or PIPE in ended.stderr
         assert "was not tried" in ended.stderr
         assert "--trust-code" in ended.stderr
-        if more == "--json" and "recipes" not in command:
-            names = json.loads(ended.stdout)["not_tried"]
-            assert names
-            assert all(name in ended.stderr for name in names)
+        found = json.loads(ended.stdout)
+        names = found["not_tried"] if "not_tried" in found else found["recipes"][0]["not_tried"]
+        assert names
+        assert all(name in ended.stderr for name in names)
 
 
 def test_dry_run_runs_no_pipe() -> None:
     ended = facegan("train", "--shards", PIPE, "--images", "2ep", "--batch", "16", "--dry-run")
     assert (ended.code, ran(), f"--dry-run does not run {PIPE}" in ended.stderr) == (2, False, True)
-    ended = facegan("train", "--shards", PIPE, "--dry-run", "--json")
-    assert (ended.code, ran(), json.loads(ended.stdout)["not_tried"]) == (0, False, [PIPE])
 
 
 @pytest.mark.parametrize(
     "command",
     [
         "sample run --out x.png --n 4 --device cpu --trust-code",
-        "train --shards ds --run x --recipe train.toml --trust-code",
         "train --shards ds --run x --recipe train.toml --set train.nets=evil:NETS",
         "train --shards ds --run x --init run/generator.safetensors --images 16 --batch 16 --device cpu"
         " --set train.nets=evil:NETS --set train.norm=batch --set train.width=8 --set train.latent=16",
@@ -192,11 +179,11 @@ def test_library_takes_trust_code(here: Path) -> None:
         load_generator("run")
     with pytest.raises(SettingsError, match="evil:NETS"):
         load_generator("run", trust_code=frozenset({"mine:NETS"}))
+    init = here / "run/generator.safetensors"
     with pytest.raises(SettingsError, match="evil:NETS"):
-        train(toy_config(images=16), ToyFaces(), here / "x", device="cpu", init=here / "run/generator.safetensors")
+        train(toy_config(images=16), ToyFaces(), here / "x", device="cpu", init=init)
     assert not ran()
     assert load_generator("run", trust_code=frozenset({"evil:NETS"})).spec.name == "evil:NETS"
-    init = here / "run/generator.safetensors"
     train(toy_config(images=16), ToyFaces(), here / "x", device="cpu", init=init, trust_code=True)
     assert ran()
 

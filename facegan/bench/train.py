@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from facegan.bench import baseline
 from facegan.bench.baseline import Bench, interleaved
 from facegan.config import TrainConfig
-from facegan.console import Console
+from facegan.console import Console, counted
 from facegan.errors import SettingsError
 from facegan.shards.inspect import extract
 from facegan.stream import FaceShards
@@ -109,7 +109,8 @@ def _data(
         if (faces.size, faces.channels) != (_SIZE, _CHANNELS) or len(faces) < config.batch:
             raise SettingsError(
                 f"The tutorial's loop needs at least --batch {config.batch} faces of {_SIZE}×{_SIZE} in colour.\n"
-                f"{shards} has {len(faces):,} faces of {faces.size}×{faces.size} in {faces.channels} channels."
+                f"{shards} has {counted(len(faces), 'face')} of {faces.size}×{faces.size} with "
+                f"{counted(faces.channels, 'channel')}."
             )
         console.note(f"writing the {len(faces):,} faces as a folder of images for the tutorial's loop")
         extract(shards, Path(folder) / "images" / "faces", console)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from facegan.bench.baseline import Bench
 
 Pairs = Annotated[
-    int, typer.Option("--pairs", min=1, help="Number of alternating pairs of measurements; the ratio is their median.")
+    int,
+    typer.Option(
+        "--pairs", min=1, help="Number of alternating pairs of measurements; the reported ratio is the median."
+    ),
 ]
 
 
@@ -80,12 +83,12 @@ def bench_train(
     overrides: Overrides,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps per measurement.")] = 4,
     roofline: Annotated[
-        bool, typer.Option("--roofline", help="Also measure the device's limits, and print the shares of them.")
+        bool, typer.Option("--roofline", help="Also measure the device's limits, and print the share reached.")
     ] = False,
     pairs: Pairs = 3,
 ) -> None:
     """Images per second: training steps against a plain fp32 loop, on a random batch of 64×64 or on --shards."""
-    source, config = FacesConfig.pop_from(overrides), TrainConfig.resolve(overrides)
+    source, config = FacesConfig.pop_from(overrides), TrainConfig.of(overrides)
     from facegan.bench.train import bench_train as run
 
     shards = Path(source.shards) if source.shards else None

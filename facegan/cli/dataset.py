@@ -28,7 +28,7 @@ def verify(
         bool, typer.Option("--deep", help="Also decode every face, check its JSON, and compare it with photos.parquet.")
     ] = False,
 ) -> None:
-    """Check every checksum and count of a dataset. The exit code is 1 if there is a problem.
+    """Check every checksum and count of a dataset. One line per problem; exit code 1 if there are any.
 
     Example: facegan verify out/ --deep
     """
@@ -52,10 +52,10 @@ def verify(
 def select(
     flags: Flags,
     outs: Annotated[list[Path], typer.Argument(metavar="OUT", help="Datasets of facegan prep or select.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="The new dataset's folder, missing or empty.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The new dataset's folder; it must be missing or empty.")],
     overrides: Overrides,
 ) -> None:
-    """Make a dataset of some faces of one or several others, without detecting again.
+    """Make a dataset from selected faces of other datasets, without detecting again.
 
     Example: facegan select out/ best/ --where "score > 0.9 and width >= 178" --limit 10000
     """

@@ -44,14 +44,16 @@ def sample(
     ] = None,
     training_progress: Annotated[
         Path | None,
-        typer.Option(help="The same samples by each checkpoint of RUN: .gif, .webp, .mp4; or .png with a row each."),
+        typer.Option(
+            help="The same latents at each checkpoint of RUN: .gif, .webp, .mp4; or a .png with one row per checkpoint."
+        ),
     ] = None,
     best: Best = False,
     device: Device = "auto",
 ) -> None:
     """Draw samples: a grid, single images, a dataset, or an animation.
 
-    The same generator and seed give the same samples, whatever their number.
+    The same generator and seed give the same samples for any --n.
 
     Example: facegan sample runs/dcgan-out --interpolate walk.mp4 --n 8 --walks 9
     """
@@ -129,8 +131,8 @@ def eval(
 ) -> None:
     """Measure how close a generator's samples, or a folder's images, are to real faces.
 
-    Every value comes with that of real faces against real faces. An unavailable metric is skipped, with the reason.
-    For a run the result is saved as eval.json, with the samples' nearest faces as neighbours.png.
+    Every value comes with a reference: the same metric between real faces. An unavailable metric is skipped, with
+    the reason. For a run the result is saved as eval.json, with the samples' nearest faces as neighbours.png.
 
     Example: facegan eval runs/dcgan-out --shards out/ --n 2000
     """
@@ -170,14 +172,14 @@ def export(
         typer.Option(
             "--push",
             metavar="NAMESPACE/NAME",
-            help="Upload it to the Hugging Face Hub with your login; a new repository is private.",
+            help="Upload to the Hugging Face Hub with your login; new repositories are private.",
         ),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository of --push public.")] = False,
 ) -> None:
     """Write a generator for other programs: weights, graphs, samples, and a model card.
 
-    The card says how to draw without facegan, names the training data and its terms, and lists the metrics.
+    The card says how to sample without facegan, names the training data and its terms, and lists the metrics.
 
     Example: facegan export runs/dcgan-out generator/ --onnx
     """

@@ -55,7 +55,7 @@ def pull(
 def doctor(flags: Flags) -> None:
     """Show what is installed, the hardware, the detector models, and what is missing.
 
-    With the command that installs what is missing. The exit code is 1 if facegan needs it.
+    Each missing package comes with the command that installs it. The exit code is 1 if facegan needs it.
 
     Example: facegan doctor --json
     """

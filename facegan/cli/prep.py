@@ -39,7 +39,7 @@ def prep(
     PHOTOS is a folder, a .tar(.gz) or .zip, a .parquet with a column of images or URLs, a .npz, .npy or idx file, or
     several of them ('laion/{00000..00099}.tar'); by path or URL (s3://, https://, hf://); or torchvision:NAME.
 
-    After Ctrl-C or a crash the same command continues; with new photographs it adds them.
+    After Ctrl-C or a crash the same command continues; new photographs are added.
     OUT/photos.parquet records what became of each photograph.
 
     Example: facegan prep photos/ out/ --size 64 --split 0.9,0.05,0.05

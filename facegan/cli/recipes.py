@@ -65,7 +65,7 @@ def check(
 ) -> None:
     """Validate recipes without running them. Print a line for each; the exit code is 1 if one is invalid.
 
-    Modules and commands that a recipe names are not run.
+    Code that a recipe names is not run.
     """
     from facegan.recipes.recipe import packaged_recipes
     from facegan.recipes.run import check_recipe

@@ -28,7 +28,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Make a page of a run: samples, dataset, curves, warnings, metrics, settings.
+    """Write a page about a run: samples, dataset, curves, warnings, metrics, settings.
 
     The page is one HTML file under 5 MB that needs no network. It shows photographs of the dataset, so the dataset's
     terms apply to it. With --explore the trained generator runs in the page (needs facegan[onnx]), opened from disk.

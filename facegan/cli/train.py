@@ -57,7 +57,7 @@ def train(
                 raise SettingsError(f"{why} Use images instead.")
             with closing(open_faces(source.shards, source.split, replace(stream, verify=False))) as faces:
                 count = len(faces)
-        config = TrainConfig.resolve(values, count)
+        config = TrainConfig.of(values, faces=count)
     run = run or Path("runs") / f"{config.method}-{_name(source.shards)}"
     if not_run:
         code = list(filter(runs_code, (source.shards, config.nets, config.loss)))

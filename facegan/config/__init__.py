@@ -1,7 +1,7 @@
 """Settings: frozen objects that check themselves. Help texts, defaults and rules stand here and nowhere else."""
 
 from facegan.config.base import Positive, Settings, choices_of
-from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS, EvalConfig, Metric, better_of, metric_of
+from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS, EvalConfig, Metric, metric_of
 from facegan.config.prep import DETECTORS, FIXED_CROPS, PrepConfig, SelectConfig
 from facegan.config.sample import ExportConfig, SampleConfig
 from facegan.config.train import LENGTHS, METHODS, NETS, LatentDistribution, Loss, Nets, TrainConfig, defaults_of_nets
@@ -26,7 +26,6 @@ __all__ = [
     "SelectConfig",
     "Settings",
     "TrainConfig",
-    "better_of",
     "choices_of",
     "defaults_of_nets",
     "metric_of",

@@ -9,14 +9,12 @@ from pydantic import AfterValidator
 
 from facegan.config.base import Positive, Seed, Settings, names_among, setting
 
-# The metrics of `facegan eval`: what each measures, which direction is better, and what it needs.
-
-Better = Literal["less", "more", "as real"]  # "as real": best where it equals the value of real faces
+Better = Literal["lower", "higher", "close to real"]  # "close to real": best where it equals the value of real faces
 
 
 @dataclass(frozen=True)
 class Metric:
-    """``what``: a few words for people. ``least_images``: minimum on each side."""
+    """A metric of `facegan eval`. ``what``: a few words for people. ``least_images``: minimum on each side."""
 
     name: str
     better: Better
@@ -25,30 +23,25 @@ class Metric:
 
 
 _ALL = (
-    Metric("fid", "less", "Fréchet distance of Inception features"),
-    Metric("kid", "less", "kernel distance of Inception features"),
-    Metric("inception_score", "as real", "Inception Score, made for ImageNet's classes", least_images=10),
-    Metric("precision", "more", "share of samples among real faces (Inception)", least_images=4),
-    Metric("recall", "more", "share of real faces among samples (Inception)", least_images=4),
-    Metric("fid_clip", "less", "Fréchet distance of CLIP's features"),
-    Metric("kid_clip", "less", "kernel distance of CLIP's features"),
-    Metric("swd", "less", "sliced Wasserstein distance of patches, × 1000", least_images=1),
-    Metric("frechet_random", "less", "Fréchet distance of a random net's features"),
-    Metric("density", "as real", "how many real faces are near a sample", least_images=6),
-    Metric("coverage", "more", "share of real faces with a sample nearby", least_images=6),
-    Metric("ms_ssim", "as real", "similarity of random pairs of samples"),
-    Metric("one_face", "more", "share of images with exactly one detected face", least_images=1),
-    Metric("keypoints", "less", "distance between positions of eyes, noses, mouths"),
-    Metric("copied", "less", "share that copies a training face", least_images=1),
+    Metric("fid", "lower", "Fréchet distance of Inception features"),
+    Metric("kid", "lower", "kernel distance of Inception features"),
+    Metric("inception_score", "close to real", "Inception Score, made for ImageNet's classes", least_images=10),
+    Metric("precision", "higher", "share of samples among real faces (Inception)", least_images=4),
+    Metric("recall", "higher", "share of real faces among samples (Inception)", least_images=4),
+    Metric("fid_clip", "lower", "Fréchet distance of CLIP's features"),
+    Metric("kid_clip", "lower", "kernel distance of CLIP's features"),
+    Metric("swd", "lower", "sliced Wasserstein distance of patches, × 1000", least_images=1),
+    Metric("frechet_random", "lower", "Fréchet distance of a random net's features"),
+    Metric("density", "close to real", "how many real faces are near a sample", least_images=6),
+    Metric("coverage", "higher", "share of real faces with a sample nearby", least_images=6),
+    Metric("ms_ssim", "close to real", "similarity of random pairs of samples"),
+    Metric("one_face", "higher", "share of images with exactly one detected face", least_images=1),
+    Metric("keypoints", "lower", "distance between positions of eyes, noses, mouths"),
+    Metric("copied", "lower", "share that copies a training face", least_images=1),
 )
 METRIC_TABLE: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 # Metrics available during training: they take seconds and need no downloaded weights.
 TRAINING_METRICS: tuple[str, ...] = ("swd", "frechet_random", "density", "coverage", "ms_ssim")
-
-
-def better_of(name: str) -> Better:
-    """The better direction of a value; a part of a metric (``swd_64``) has that of the metric; KeyError if unknown."""
-    return METRIC_TABLE[metric_of(name)].better
 
 
 def metric_of(name: str) -> str:

@@ -38,7 +38,7 @@ class PrepConfig(Settings):
     crop: Literal["aligned", "box"] | FixedCrop = setting(
         "aligned",
         "aligned: upright by eyes and mouth (FFHQ); box: the detector's square; squash: the whole photo, resized; "
-        "the others: fixed crops of papers on CelebA's 178×218, about the centre of any photo",
+        "the others: fixed crops from papers, for CelebA's 178×218; centred on photos of other sizes",
     )
     margin: float = setting(1.0, "scale of the crop about its centre", "×", gt=0, le=10)
     detector: Annotated[Detector | str, known_or_own("--detector", DETECTORS, "detector as MODULE:CLASS")] = setting(
@@ -53,9 +53,14 @@ class PrepConfig(Settings):
     faces: Literal["best", "only", "all"] = setting(
         "best", "best: the highest score near the centre; only: photos with exactly one face; all: every face"
     )
-    min_face: NotNegative = setting(0, "minimum side of a crop in the photo; less is too_small; 0: off", "px")
+    min_face: NotNegative = setting(
+        0, "minimum side of a crop in the photo; smaller ones are rejected as too_small; 0: off", "px"
+    )
     min_sharpness: float = setting(
-        0.0, "minimum variance of the Laplacian of the grey crop; less is blurry; 0: off", "grey levels²", ge=0
+        0.0,
+        "minimum variance of the Laplacian of the grey crop; lower is rejected as blurry; 0: off",
+        "grey levels²",
+        ge=0,
     )
     max_outside: Fraction = setting(0.2, "maximum share of a crop outside the photo", "share of 1")
     dedup: Literal["off", "exact"] = setting("off", "exact: keep the first, by path, of photos with equal bytes")
@@ -104,7 +109,7 @@ class PrepConfig(Settings):
         if not self.crop_is_fixed:
             return {}
         moving, detector = "--crop aligned or box", "another --detector"
-        idle: dict[str, str] = dict.fromkeys(("margin", "rotate", "max_outside"), moving)
+        idle = dict.fromkeys(("margin", "rotate", "max_outside"), moving)
         if self.crop != "squash":
             idle["min_face"] = moving
         if self.faces == "all":  # a fixed crop is the same for every face of a photograph

@@ -12,38 +12,31 @@ from facegan.config.evaluate import EvalConfig
 from facegan.config.prep import PrepConfig
 from facegan.config.sample import ExportConfig
 from facegan.config.train import TrainConfig
-from facegan.remote import FETCH_AHEAD, MOST_REQUESTS, is_url
+from facegan.remote import FETCH_AHEAD, MOST_REQUESTS
 from facegan.unpack import MAX_RATIO
 
 
-def _workers(least: int, rule: str) -> AfterValidator:
+def _matching(pattern: str, problem: str) -> AfterValidator:
+    """Accepts values of a pattern; ``problem``: the error, with ``{}`` for the value."""
+
     def check(value: str) -> str:
-        if value != "auto" and (not (value.isascii() and value.isdigit()) or int(value) < least):
-            raise ValueError(f"--workers {value} must be auto, or a whole number{rule}.")
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(problem.format(value))
         return value
 
     return AfterValidator(check)
 
 
-def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value, re.ASCII):
-        raise ValueError(f"--device {value} is not available. Choose auto, cpu, cuda, cuda:N or mps.")
-    return value
-
-
-def _local(value: str) -> str:
-    if is_url(value):
-        raise ValueError(
-            f"prep.out = {value}: a recipe writes its dataset to a folder of this machine.\n"
-            "Run facegan prep for a dataset at a URL, and name it as train.shards in a recipe without [prep]."
-        )
-    return value
-
-
-Processes = Annotated[str, Field(coerce_numbers_to_str=True), _workers(0, "")]
-Threads = Annotated[str, Field(coerce_numbers_to_str=True), _workers(1, " from 1 up")]
-Device = Annotated[str, AfterValidator(_device)]
-_DEVICE = "auto, cpu, cuda, cuda:N or mps; changes last bits only"
+_WORKERS = "--workers {} must be auto, or a whole number"
+_UNKNOWN_DEVICE = "--device {} is not available. Choose auto, cpu, cuda, cuda:N or mps."
+_REMOTE = (
+    "prep.out = {}: a recipe writes its dataset to a folder of this machine.\n"
+    "Run facegan prep for a dataset at a URL, and name it as train.shards in a recipe without [prep]."
+)
+Processes = Annotated[str, Field(coerce_numbers_to_str=True), _matching(r"auto|\d+", f"{_WORKERS}.")]
+Threads = Annotated[str, Field(coerce_numbers_to_str=True), _matching(r"auto|0*[1-9]\d*", f"{_WORKERS} of at least 1.")]
+Device = Annotated[str, _matching(r"auto|cpu|mps|cuda(:\d+)?", _UNKNOWN_DEVICE)]
+_DEVICE = "auto, cpu, cuda, cuda:N or mps; results differ in the last bits only"
 
 
 def count_or_none(workers: str) -> int | None:
@@ -57,22 +50,24 @@ class PhotosConfig(Settings):
     section: ClassVar[str] = "prep"
     options: ClassVar[str] = "model limit attributes download follow_links workers"
 
-    limit: Positive | None = setting(None, "only the first N photographs, by name", "photographs")
+    limit: Positive | None = setting(None, "use only the first N photographs, sorted by name", "photographs")
     model: str = setting("", "your own detector model, a .tflite file", "path")
-    attributes: str = setting("", "CelebA's list_attr_celeba.txt, for the JSON", "path")
+    attributes: str = setting("", "add the attributes of CelebA's list_attr_celeba.txt to the JSON", "path")
     download: bool = setting(False, "download missing files of torchvision:NAME")
     follow_links: bool = setting(True, "follow symbolic links in a folder")
     max_unpacked_ratio: Positive = setting(
         MAX_RATIO,
         "an archive, array or table that unpacks to more than this many times its size, and to more than 512 MiB, is "
-        "refused; photographs reach 3; changes no result",
+        "refused; photographs reach 3; does not change the result",
     )
     workers: Processes = setting(
-        "auto", "auto (all CPUs, if memory allows) or a number; 0: in this process; changes no result", "processes"
+        "auto",
+        "auto (all CPUs, if memory allows) or a number; 0: in this process; does not change the result",
+        "processes",
     )
     fetch_ahead: int = setting(
         FETCH_AHEAD,
-        "photographs at URLs that a process requests at once; changes no result",
+        "photographs at URLs that a process requests at once; does not change the result",
         "photographs",
         ge=1,
         le=MOST_REQUESTS,
@@ -90,7 +85,7 @@ class RecipePaths(Settings):
         "torchvision:NAME; or portraits:N[:SEED], drawn into the experiment's folder",
         "path or URL",
     )
-    out: Annotated[str, AfterValidator(_local)] = setting(
+    out: Annotated[str, _matching(r"(?!.*://).*", _REMOTE)] = setting(
         "", "the dataset's folder if it is not DIR/faces: several recipes can share one"
     )
 
@@ -102,14 +97,17 @@ class FacesConfig(Settings):
 
     shards: str = setting(
         "",
-        "a dataset of facegan prep: its folder or URL; or tar files, or pipe:COMMAND; in recipes without [prep]",
+        "a dataset that facegan prep wrote: its folder or URL; or tar files, or pipe:COMMAND; in a recipe, only "
+        "without [prep]",
         "path or URL",
     )
     split: Literal["train", "val", "test"] = setting("train", "part of the dataset")
     init: str = setting("", "trained weights to start from: a generator's file, a checkpoint or a run", "path")
     device: Device = setting("auto", _DEVICE)
-    cache: Literal["auto", "gpu", "ram", "off"] = setting("auto", "where decoded faces are kept; changes no result")
-    workers: Threads = setting("auto", "auto (all CPUs) or a number; changes no result", "threads")
+    cache: Literal["auto", "gpu", "ram", "off"] = setting(
+        "auto", "where decoded faces are kept; does not change the result"
+    )
+    workers: Threads = setting("auto", "auto (all CPUs) or a number; does not change the result", "threads")
 
 
 class EvalResources(Settings):
@@ -138,7 +136,9 @@ class ReportConfig(Settings):
 
     section: ClassVar[str] = "report"
 
-    explore: bool = setting(False, "write a folder whose page draws new faces, not one file; needs facegan[onnx]")
+    explore: bool = setting(
+        False, "write a folder with a page that draws new faces, instead of one file; needs facegan[onnx]"
+    )
 
 
 SECTIONS: dict[str, tuple[type[Settings], ...]] = {

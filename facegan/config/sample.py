@@ -81,8 +81,8 @@ class ExportConfig(Settings):
     options: ClassVar[str] = "onnx fp16 int8"
 
     onnx: bool = setting(False, "write generator.onnx: float32, any batch size")
-    fp16: bool = setting(False, "write generator-fp16.onnx too, half the size")
-    int8: bool = setting(False, "write generator-int8.onnx too, a quarter of the size")
+    fp16: bool = setting(False, "also write generator-fp16.onnx, half the size")
+    int8: bool = setting(False, "also write generator-int8.onnx, a quarter of the size")
     program: bool = setting(True, "write generator.pt2, a torch.export program")
     samples: int = setting(64, "faces in samples.png", "images", gt=0, le=10_000)
     compared: int = setting(64, "samples on which ONNX files are compared with PyTorch", "images", gt=0, le=100_000)

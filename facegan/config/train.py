@@ -73,9 +73,9 @@ def _some_of(setting: str, known: tuple[str, ...]) -> AfterValidator:
 def _eval_metrics(text: str) -> str:
     """Metrics in the given order: the lowest value of the first is the best."""
     names = names_among(text, TRAINING_METRICS, "train.eval_metrics =", "'{}' is not available during training")
-    if not names or METRIC_TABLE[names[0]].better != "less":
-        first = one_of(name for name in TRAINING_METRICS if METRIC_TABLE[name].better == "less")
-        rule = "the first must be a metric of which less is better"
+    if not names or METRIC_TABLE[names[0]].better != "lower":
+        first = one_of(name for name in TRAINING_METRICS if METRIC_TABLE[name].better == "lower")
+        rule = "the first must be a metric whose lower values are better"
         raise ValueError(f"train.eval_metrics = {text}: {rule}. Start with {first}.")
     return ",".join(names)
 
@@ -84,9 +84,9 @@ AUGMENTATIONS = ("color", "translation", "cutout")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
 PER_SAMPLE = ("gp", "r1", "r2")  # dragan is one too, and was published with batch norm
 CROSS_ENTROPY = ("non-saturating", "minimax", "max-likelihood")
+_EVERY = ("save_every", "sample_every", "log_every", "eval_every")
 # Settings that are lengths. They count images, whatever the batch size and the number of GPUs.
-LENGTHS = ("images", "d_warmup_images", "g_warmup_images", "ema_images")
-LENGTHS += ("save_every", "sample_every", "log_every", "eval_every")
+LENGTHS = ("images", "d_warmup_images", "g_warmup_images", "ema_images", *_EVERY)
 _OWN_NETS = known_or_own("train.nets =", choices_of(Nets), "pair (facegan.nets.Pair) as MODULE:NAME")
 _OWN_LOSS = known_or_own("train.loss =", choices_of(Loss), "loss (facegan.training.Loss) as MODULE:NAME")
 Rate = Annotated[float, Field(gt=0)]
@@ -101,10 +101,7 @@ class TrainConfig(Settings):
         "method images batch precision seed save_every sample_every log_every eval_every keep deterministic graphs"
     )
     # Settings that may change when a run resumes: they change no weight.
-    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
-        *("images", "save_every", "sample_every", "log_every", "eval_every"),
-        *("eval_n", "eval_metrics", "keep", "milestones"),
-    )
+    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = ("images", *_EVERY, "eval_n", "eval_metrics", "keep", "milestones")
 
     method: Method = setting("dcgan", "nets, loss and schedule by name")
     nets: Annotated[Nets | str, _OWN_NETS] = setting(
@@ -169,9 +166,11 @@ class TrainConfig(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "auto: bf16 if the device supports it, else fp32; gradient penalties are always fp32"
     )
-    tf32: bool = setting(True, "use TF32 for fp32 on GPUs that have it; never in WGAN-GP's penalty")
+    tf32: bool = setting(
+        True, "use TF32 for fp32 matrix products on GPUs that support it, except in gradient penalties"
+    )
     deterministic: bool = setting(False, "use only GPU kernels that give the same bits each time")
-    graphs: bool = setting(True, "record steps as CUDA graphs and replay them, on NVIDIA GPUs")
+    graphs: bool = setting(True, "capture steps as CUDA graphs (NVIDIA GPUs)")
     seed: Seed = setting(0, "seed of all random numbers")
     save_every: Positive = setting(50_000, "images between checkpoints", "images")
     sample_every: Positive = setting(
@@ -188,17 +187,12 @@ class TrainConfig(Settings):
         "first is the best",
     )
     keep: Positive = setting(3, "number of latest checkpoints to keep", "checkpoints")
-    milestones: tuple[Positive, ...] = setting((), "lengths (20k,5M) whose checkpoints are kept for good", "images")
+    milestones: tuple[Positive, ...] = setting((), "images (20k,5M) whose checkpoints are never pruned", "images")
 
     @classmethod
     def for_method(cls, method: str, faces: int | None = None, **given: Any) -> Self:
         """Settings of a method; lengths in epochs need the number of faces."""
         return cls.of({"method": method, **given}, faces=faces)
-
-    @classmethod
-    def resolve(cls, values: Mapping[str, Any], faces: int | None = None) -> Self:
-        """Settings from values as a command or a recipe has them."""
-        return cls.of(values, faces=faces)
 
     @staticmethod
     def lengths_in_epochs(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -266,18 +260,14 @@ class TrainConfig(Settings):
         per_sample = [name for name in self.regularisers if name in PER_SAMPLE]
         if per_sample and self.norm == "batch":
             what = "loss wgan-gp" if self.loss == "wgan-gp" else f"regulariser {per_sample[0]}"
-            why = "its penalty is per sample, and batch\nnormalisation mixes the samples"
-            source = "(Gulrajani et al. 2017, section 4)"
-            yield f"train.norm = batch cannot be used with the {what}: {why} {source}. Set train.norm=none."
+            why = "its penalty is per sample, and batch\nnormalisation mixes them (Gulrajani et al. 2017, section 4)"
+            yield f"train.norm = batch cannot be used with the {what}: {why}. Set train.norm=none."
         if self.loss == "wgan-gp" and "gp" in self.regulariser.split(","):
             yield "train.regulariser = gp is part of the loss wgan-gp. Leave it out."
         if self.loss == "relativistic" and self.g_warmup_images:
             yield "train.g_warmup_images cannot be used with the loss relativistic: G's loss needs real images."
-        if (
-            self.sync_batchnorm
-            and "dragan" in self.regularisers
-            and (self.norm == "batch" or is_import_path(self.nets))
-        ):
+        is_normalised = self.norm == "batch" or is_import_path(self.nets)
+        if self.sync_batchnorm and "dragan" in self.regularisers and is_normalised:
             why = "train.sync_batchnorm has no second derivative, which the regulariser dragan needs."
             yield f"{why}\nLeave one of them out, or set train.norm=none."
         if self.batch % self.grad_accum_steps:

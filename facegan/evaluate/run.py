@@ -108,9 +108,9 @@ def _compare(name: str, value: float, real: float) -> str:
     """``4.1 ×`` or ``87 %`` of the value of real faces, or the difference from it."""
     better = METRIC_TABLE[name].better
     # The kernel distance of real faces varies about 0, so a factor would mean nothing.
-    if better == "less" and real > 0 and name not in ("kid", "kid_clip", "copied"):
+    if better == "lower" and real > 0 and name not in ("kid", "kid_clip", "copied"):
         return f"{value / real:,.1f} ×"
-    if better == "more" and real > 0:
+    if better == "higher" and real > 0:
         return f"{100 * value / real:.0f} %"
     return f"{value - real:+.3g}"
 
@@ -313,9 +313,9 @@ class _Evaluator:
             least = METRIC_TABLE[name].least_images
             why = ""
             if fewest < least:
-                why = f"it needs {least:,} samples and {least:,} real faces, and there are {fewest:,}"
+                why = f"it needs {least:,} samples and {least:,} real faces, but there are only {fewest:,}"
             elif name == "copied" and len(self.training) < _MIN_TRAINING_FACES:
-                why = f"it needs {_MIN_TRAINING_FACES} training faces, and there are {len(self.training)}"
+                why = f"it needs {_MIN_TRAINING_FACES} training faces, but there are only {len(self.training)}"
             if why and self.config.by_name:
                 raise SettingsError(f"--metrics {name}: {why}. Leave it out, or use more images.")
             if why:

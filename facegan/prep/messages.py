@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from facegan.config import PrepConfig
-from facegan.console import Console, human_seconds
+from facegan.console import Console, counted, human_seconds
 from facegan.faces.crop import FIXED_CROPS
 from facegan.faces.decode import MAX_PIXELS
 from facegan.files import human_bytes
@@ -25,7 +25,7 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
     config, workers = plan.inputs.request.settings, plan.inputs.workers
     new = sum(chunk.photos for chunk in todo)
     ignored = ", ".join(f"{count:,} {suffix}" for suffix, count in plan.ignored.items())
-    console.note(f"{plan.found:,} photographs found" + (f" (ignored {ignored})" if ignored else ""))
+    console.note(f"{counted(plan.found, 'photograph')} found" + (f" (ignored {ignored})" if ignored else ""))
     if known := known_datasets().get(plan.data_set):
         split = f"; recommended: --split {known.prep_split}" if config.split == "none" else ""
         console.note(f"{completeness(known, plan.found)}{split}.")
@@ -36,14 +36,17 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
     if new:
         seconds, size = estimate(new, sum(chunk.bytes for chunk in todo), config, workers)
         console.note(
-            f"{new:,} to prepare with {workers} processes: "
+            f"{new:,} to prepare with {counted(workers, 'process')}: "
             f"about {human_seconds(seconds)}, about {human_bytes(size)} of disk."
         )
     if config.dedup == "off" and shares(config.split):
         console.warn("--split by shares without --dedup exact may put copies of a photograph into different splits.")
     count, first = plan.missing
     if count:
-        console.warn(f"{count:,} photographs of the dataset are not in the source (first: {first}). Their faces stay.")
+        gone = counted(count, "photograph")
+        console.warn(
+            f"Not in the source any more: {gone} of the dataset (first: {first}). The dataset keeps its faces."
+        )
     if plan.existing and (old := plan.existing.versions) != plan.versions:
         changed = ", ".join(f"{k} {old.get(k)} → {v}" for k, v in plan.versions.items() if old.get(k) != v)
         console.warn(f"The dataset was started with other versions ({changed}). New faces may differ slightly.")
@@ -74,7 +77,7 @@ def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig, table: 
         return []
     reasons = sorted((reason for reason in rejected if rejected[reason]), key=lambda reason: -rejected[reason])
     named = [reason for reason in reasons if rejected[reason] >= total * _ADVICE_SHARE]
-    sentences = [f"{total:,} of {photos:,} photographs were rejected ({total / photos:.1%})."]
+    sentences = [f"Rejected: {total:,} of {counted(photos, 'photograph')} ({total / photos:.1%})."]
     sentences += [f"{rejected[reason]:,} {reason}: {_remedy(reason, config, table)}" for reason in named]
     if not _OF_THE_SOURCE.issuperset(named):
         sentences.append("To change settings use another OUT, or add --force to delete this one and prepare again.")

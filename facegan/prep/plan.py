@@ -21,7 +21,7 @@ import numpy as np
 from facegan import system
 from facegan.config import PrepConfig
 from facegan.config.resources import count_or_none
-from facegan.console import Console, shown
+from facegan.console import Console, counted, shown
 from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.files import sha256_file
 from facegan.manifests import known_datasets, known_models, recognise, split_of
@@ -298,7 +298,7 @@ def _plan_repair(
         if chunk.shard not in damaged and not retried:
             continue
         if retried:
-            console.note(f"Retrying {retried:,} photographs of {chunk.shard or f'chunk {number}'}.")
+            console.note(f"Retrying {counted(retried, 'photograph')} of {chunk.shard or f'chunk {number}'}.")
         if missing := index.missing_for_repair(start, chunk.photos):
             raise DatasetError(
                 f"{shown(missing)} is missing from the source, and {chunk.shard or out} cannot be rebuilt without it."

@@ -87,7 +87,7 @@ class Recipe:
     def train(self, faces: int | None = None) -> TrainConfig:
         """As `settings`. ``faces``: of an epoch, for lengths in epochs."""
         with self.located("train"):
-            return TrainConfig.resolve(self._values_of(TrainConfig), faces or _SOME_FACES)
+            return TrainConfig.of(self._values_of(TrainConfig), faces=faces or _SOME_FACES)
 
     def _values_of(self, config: type[Settings]) -> dict[str, Any]:
         return {name: value for name, value in self.values[config.section].items() if name in config.model_fields}

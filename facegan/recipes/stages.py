@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from facegan.config import EvalConfig, ExportConfig, PrepConfig, SampleConfig, Settings
 from facegan.config.resources import EvalResources, FacesConfig, PhotosConfig, RecipePaths, ReportConfig, count_or_none
-from facegan.console import Console, human_seconds
+from facegan.console import Console, counted, human_seconds
 from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.files import files_below, human_bytes
 from facegan.plugins import PIPE, Trust, is_import_path, source_digests
@@ -132,8 +132,8 @@ class Prep(Stage):
 
         plan = plan_prepare(self._request())
         return (
-            f"{plan.photos:,} photographs, {plan.new:,} of them new: about {human_seconds(plan.about_seconds)}, "
-            f"about {human_bytes(plan.about_bytes)}"
+            f"{counted(plan.photos, 'photograph')}, {plan.new:,} of them new: "
+            f"about {human_seconds(plan.about_seconds)}, about {human_bytes(plan.about_bytes)}"
         )
 
     def run(self, console: Console, command: list[str]) -> Values:
@@ -152,7 +152,9 @@ class Prep(Stage):
 
     def summary(self, result: Values) -> str:
         kept, count, faces = result["kept"], result["photos"], result["faces"]
-        return f"{kept:,} of {count:,} photographs kept, {faces:,} faces, {human_bytes(result['bytes'])}"
+        return (
+            f"{kept:,} of {counted(count, 'photograph')} kept, {counted(faces, 'face')}, {human_bytes(result['bytes'])}"
+        )
 
 
 class Train(Stage):

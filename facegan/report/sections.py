@@ -22,7 +22,11 @@ from facegan.shards.format import DATASET_FILE, PREVIEW_FILE, REASONS, DatasetIn
 
 _SETTINGS = ("size", "channels", "crop", "margin", "detector", "faces", "min_score", "split")
 _NOT_EVALUATED = "This run has not been evaluated. Do it with"
-_BETTER = {"less": "less is better", "more": "more is better", "as real": "best near the value of real faces"}
+_BETTER = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "close to real": "best near the value of real faces",
+}
 
 
 def dataset_section(run: Run) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_settings_in_recipes(said: Callable[..., str], tmp_path: Path) -> None:
         f"[{name}]\nx = 1\n",
         f"{name} = 1\n",
         f"[train]\nshards = {name}\nmethod = {name}\n",
-        f"[prep]\nsource = 'x'\n[train]\nshards = {name}\n",
+        f"[prep]\nsource = 'x'\nsize = {name}\n",
         f"[train]\nshards = 'x'\nimages = {name}\n",
     ):
         recipe.write_text(text)

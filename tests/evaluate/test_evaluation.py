@@ -46,7 +46,7 @@ def test_run_gets_table_files_and_protocol(faces: Path, run: Path, tmp_path: Pat
         assert picture.height > 12 * 32
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
     assert rows["metric"][:3] == ["metric", "value", "better"]
-    assert (rows["swd"][1:3], rows["swd"][5]) == ([f"{found['metrics']['swd']:.4g}", "less"], "×")
+    assert (rows["swd"][1:3], rows["swd"][5]) == ([f"{found['metrics']['swd']:.4g}", "lower"], "×")
     assert rows["ms_ssim"][2:4] == ["as", "real"]
     assert "Real faces: the split test" in done.stderr
     assert half_written.exists()
@@ -131,10 +131,10 @@ def test_too_few_images_skip_a_metric(faces: Path, tmp_path: Path, models: Path)
     folder = write_faces(tmp_path / "images", faces, "train", count=4)
     code, said = refused(folder, "--shards", faces, "--metrics", "swd,coverage")
     assert code == 2
-    assert "--metrics coverage: it needs 6 samples and 6 real faces, and there are 4." in said
+    assert "--metrics coverage: it needs 6 samples and 6 real faces, but there are only 4." in said
     ended = facegan("eval", folder, "--shards", faces, "--recipe", _recipe(tmp_path, "n = 4"), "--json", "--quiet")
     found = json.loads(ended.stdout)
-    assert found["absent"]["density"] == "it needs 6 samples and 6 real faces, and there are 4"
+    assert found["absent"]["density"] == "it needs 6 samples and 6 real faces, but there are only 4"
     assert found["metrics"]["swd"] > 0
 
 

@@ -22,7 +22,7 @@ def test_up_to_five_percent_is_silent(rejected: dict[str, int], photos: int) -> 
 def test_reasons_come_by_frequency() -> None:
     """Rare ones are left out; all together have one sentence each."""
     said = advice({"truncated": 3, "off_edge": 40, "low_score": 100, "no_face": 100}, 2000, PrepConfig(min_score=0.8))
-    assert said[0] == "243 of 2,000 photographs were rejected (12.2%)."
+    assert said[0] == "Rejected: 243 of 2,000 photographs (12.2%)."
     assert [sentence.split(":")[0] for sentence in said[1:-1]] == ["100 low_score", "100 no_face", "40 off_edge"]
     assert "--force" in said[-1]
     assert len(advice(dict.fromkeys(REASONS, 1), 13, PrepConfig())) == 1 + len(REASONS) + 1

@@ -189,7 +189,7 @@ def test_repair_fetches_unavailable_photos(flaky: FlakyServer, undisturbed: dict
     assert [row["path"] for row in rows(out) if row["reason"] == "unreachable"] == ["01.jpg", "02.jpg", "11.jpg"]
     warnings = [text for text in heard.warnings if "unreachable" in text]
     assert warnings[0].startswith("unreachable: 01.jpg: ClientResponseError: 503")
-    assert warnings[1] == "3 photographs are unreachable. Run the same command with --repair to retry them."
+    assert warnings[1] == "Unreachable: 3 photographs. Run the same command with --repair to retry."
     flaky.always.clear()
     result = prepare(table, out, CONFIG, workers=0, repair=True)
     assert result.rejected == {}

@@ -107,7 +107,7 @@ def test_training_from_a_pipe(faces32: Path, tmp_path: Path) -> None:
         (lambda out: (out / "dataset.json").unlink(), [], 1, "it is not a dataset of facegan prep"),
         (None, ["--split", "val"], 1, "has no split 'val': it has train"),
         (None, ["--cache", "rom"], 2, "--cache rom is not available. Choose auto, gpu, ram or off."),
-        (None, ["--workers", "0"], 2, "--workers 0 must be auto, or a whole number from 1 up."),
+        (None, ["--workers", "0"], 2, "--workers 0 must be auto, or a whole number of at least 1."),
         (None, ["--batch", "21"], 2, "--batch 21 is larger than the dataset (20 faces)"),
     ],
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from facegan.console import Console
+from facegan.console import Console, counted
 from facegan.errors import FaceganError, Interrupted
 from facegan.prep.chunk import Item
 from facegan.prep.commit import ChunkOutcome, ChunkWork
@@ -93,16 +93,16 @@ def run_engine(
             stats.nodes = len(engine.nodes) if isinstance(engine, RayEngine) else 1
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped. {done_before + stats.photos:,} of {plan.new:,} photographs are done. "
+            f"Stopped. Done: {done_before + stats.photos:,} of {counted(plan.new, 'photograph')}. "
             f"Run the same command to continue."
         ) from None
     if unreachable:
-        count = stats.rejected["unreachable"]
-        console.warn(f"{count:,} photographs are unreachable. Run the same command with --repair to retry them.")
+        count = counted(stats.rejected["unreachable"], "photograph")
+        console.warn(f"Unreachable: {count}. Run the same command with --repair to retry.")
     if stats.no_decoder:
         console.warn(
-            f"{stats.no_decoder:,} photographs are HEIC, which no installed library decodes: they are unreadable. "
-            "Convert them to JPEG under new names and prepare again."
+            f"HEIC, which no installed library decodes: {counted(stats.no_decoder, 'photograph')}, counted as "
+            "unreadable. Convert to JPEG under new names and prepare again."
         )
     return stats
 
