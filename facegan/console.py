@@ -125,8 +125,7 @@ class Console:
 class _Lines(Progress):
     """A line every ten seconds: for logs, CI and pipes. The last one if the work took long enough to matter."""
 
-    every_seconds = 10.0
-    worth_seconds = 2.0
+    every_seconds, worth_seconds = 10.0, 2.0
 
     def __init__(self, total: int, unit: str, done: int) -> None:
         super().__init__(total, unit, done)
@@ -154,13 +153,8 @@ class _Bar(Progress):
 
         # rich's own codes must not be escaped, so it writes below the guard.
         self.screen = RichConsole(file=sys.__stderr__ if isinstance(sys.stderr, _Escaping) else sys.stderr)
-        _Bar.live = Live(
-            get_renderable=self._line,
-            console=self.screen,
-            refresh_per_second=5,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        ours: Any = {"redirect_stdout": False, "redirect_stderr": False}
+        _Bar.live = Live(get_renderable=self._line, console=self.screen, refresh_per_second=5, **ours)
         _Bar.live.start()
         return self
 
@@ -234,7 +228,7 @@ def print_json(value: Any) -> None:
 def print_wrapped(*lines: str, hanging: int = 0) -> None:
     """Print text on stdout; on a terminal, wrap it at words and indent continuation lines by ``hanging``."""
     for line in map(_line, lines):
-        width = _columns() - 1 if sys.stdout.isatty() else len(line) + 1
+        width = _room() if sys.stdout.isatty() else len(line) + 1
         start = " " * (len(line) - len(line.lstrip()))
         print("\n".join(_wrap(line.strip(), width, start, start + " " * hanging)), flush=True)
 
@@ -248,7 +242,7 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
 
     table = [[_line(cell) for cell in row] for row in (columns, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-    room = _columns() - 1 if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
+    room = _room() if sys.stdout.isatty() else sum(widths) + 2 * len(widths)
     starts = [sum(widths[:number]) + 2 * number for number in range(len(widths))]
     fitting = [number for number, width in enumerate(widths) if starts[number] + min(width, _EXPLANATION) <= room]
     last = max(fitting, default=0)
@@ -267,8 +261,8 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     print("\n".join(lines if sys.stdout.isatty() else (f" {line}" for line in lines)), flush=True)
 
 
-def _columns() -> int:
-    return max(shutil.get_terminal_size().columns, 20)
+def _room() -> int:
+    return max(shutil.get_terminal_size().columns, 20) - 1
 
 
 def _wrap(text: str, width: int, first: str = "", further: str = "") -> list[str]:
@@ -277,14 +271,8 @@ def _wrap(text: str, width: int, first: str = "", further: str = "") -> list[str
         return [first + text]
     import textwrap
 
-    return textwrap.wrap(
-        text,
-        max(width, 1),
-        initial_indent=first,
-        subsequent_indent=further,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [first]
+    whole: Any = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, max(width, 1), initial_indent=first, subsequent_indent=further, **whole) or [first]
 
 
 def print_bars(title: str, rows: list[tuple[str, int]], width: int = 40) -> None:

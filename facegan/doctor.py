@@ -65,8 +65,8 @@ def _hardware() -> Iterator[Finding]:
     if (quota := system.cpu_quota()) < system.affinity_cpus():
         found += f" (the control group's quota is {quota:g})"
     yield Finding("CPU", found)
-    memory = f"{human_bytes(system.memory_bytes())}, {human_bytes(system.available_bytes())} available"
-    yield Finding("memory", memory)
+    free = human_bytes(system.available_bytes())
+    yield Finding("memory", f"{human_bytes(system.memory_bytes())}, {free} available")
     yield Finding("workers of prep", f"{system.prep_workers()}, of {human_bytes(system.PREP_WORKER_BYTES)} each")
     try:
         import torch
@@ -100,10 +100,8 @@ def _opencv() -> Finding:
 
 
 def _library(name: str, package: str) -> Finding:
-    found = ctypes.util.find_library(name)
-    if found or platform.system() != "Linux":
-        return Finding(f"system library {package}", found or "not needed here")
-    return Finding(f"system library {package}", "not found", False, _apt_command())
+    found = ctypes.util.find_library(name) or ("not needed here" if platform.system() != "Linux" else "")
+    return Finding(f"system library {package}", found or "not found", bool(found), "" if found else _apt_command())
 
 
 def _apt_command() -> str:

@@ -21,15 +21,18 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
 
 
-class DetectorModel(_Entry):
-    """One model of ``manifests/models.toml``."""
-
-    name: str
-    file: str = Field(pattern=r"^[\w.-]+\.tflite$")
+class _Weights(_Entry):
     title: str
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     licence: str
+
+
+class DetectorModel(_Weights):
+    """One model of ``manifests/models.toml``."""
+
+    name: str
+    file: str = Field(pattern=r"^[\w.-]+\.tflite$")
     input_px: int = Field(gt=0)
 
 
@@ -41,14 +44,10 @@ class ModelWheel(_Entry):
     folder: str
 
 
-class NetworkWeights(_Entry):
+class NetworkWeights(_Weights):
     """The published weights of a network for metrics."""
 
     file: str = Field(pattern=r"^[\w.-]+\.(pth|safetensors)$")
-    title: str
-    bytes: int = Field(gt=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    licence: str
     url: str = Field(pattern=r"^https://")
 
 
@@ -142,9 +141,6 @@ def split_of(known: KnownDataset, name: bytes) -> str:
             return split
     photo = shown(name.decode("utf-8", "backslashreplace"))
     if known.file_name is None:
-        why = f"The files of {known.title} are not numbered"
-        raise SourceError(f"{why}, so the name {photo} has no split. Use --split source.")
-    raise SourceError(
-        f"{photo} has no file number of {known.title} (1 to {known.photographs:,}), so it is in none of its splits.\n"
-        f"Remove it from the source, or choose another --split."
-    )
+        raise SourceError(f"The files of {known.title} are not numbered: {photo} has no split. Use --split source.")
+    why = f"{photo} has no file number of {known.title} (1 to {known.photographs:,}), so it is in none of its splits."
+    raise SourceError(f"{why}\nRemove it from the source, or choose another --split.")

@@ -63,9 +63,8 @@ def filesystem(url: str, **more: Any) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **{**_options(protocol), **more, **given})
     except ImportError as error:
         extra = protocol.replace("https", "http")
-        raise SourceError(
-            f"{url} needs a package that is not installed ({error}): pip install 'facegan[{extra}]'"
-        ) from None
+        why = f"{url} needs a package that is not installed ({error})"
+        raise SourceError(f"{why}: pip install 'facegan[{extra}]'") from None
     except ValueError as error:
         raise SourceError(f"{url}: {error}") from None
     if protocol in _S3:
@@ -77,9 +76,8 @@ def _options(protocol: str) -> dict[str, Any]:
     """Timeouts for silent connections: by default the libraries wait for minutes, or forever."""
     seconds = timeout_seconds()
     if protocol in _S3:
-        retries = {"max_attempts": 0}
-        patience = {"connect_timeout": seconds, "read_timeout": seconds, "retries": retries}
-        return {"config_kwargs": {**patience, "max_pool_connections": MOST_REQUESTS}}
+        once = {"retries": {"max_attempts": 0}, "max_pool_connections": MOST_REQUESTS}
+        return {"config_kwargs": {"connect_timeout": seconds, "read_timeout": seconds, **once}}
     if protocol in ("http", "https"):
         import aiohttp
 
@@ -100,10 +98,8 @@ def slow_seconds() -> float:
 
 
 def too_slow() -> RemoteUnavailable:
-    return RemoteUnavailable(
-        f"less than {SLOWEST_BYTES:,} bytes a second came for {slow_seconds():g} seconds "
-        f"({TIMEOUT_VARIABLE} is a quarter of it)"
-    )
+    limit = f"{slow_seconds():g} seconds ({TIMEOUT_VARIABLE} is a quarter of it)"
+    return RemoteUnavailable(f"less than {SLOWEST_BYTES:,} bytes a second came for {limit}")
 
 
 def silence_seconds() -> float:
@@ -116,10 +112,8 @@ def download(
 ) -> None:
     """Download one file to ``target`` (overwritten), in a thread that can be abandoned if its library never returns.
 
-    Raises:
-        RemoteUnavailable: more than ``limit_bytes`` came, too slowly, or ``stopped`` was set. Retrying cannot help.
-        OSError: no progress for too long.
-        Exception: whatever the protocol's library raises.
+    Raises RemoteUnavailable, where retrying cannot help, if more than ``limit_bytes`` came, or too slowly, or
+    ``stopped`` was set; OSError without progress for too long; and whatever the protocol's library raises.
     """
 
     def check_limit(received: int) -> None:

@@ -41,10 +41,9 @@ class Bounds:
     def check_bytes(self, unpacked: int) -> None:
         """Refuse more unpacked bytes than `max_bytes`."""
         if unpacked > self.max_bytes:
-            raise DamagedSourceError(
-                f"{self.where} ({human_bytes(self.packed_bytes)}) unpacks to {human_bytes(unpacked)} or more: over "
-                f"{self.max_ratio:,} times its size,\nwhile photographs reach 3 times. {self.remedy}"
-            )
+            much = f"{human_bytes(unpacked)} or more: over {self.max_ratio:,} times its size"
+            what = f"{self.where} ({human_bytes(self.packed_bytes)}) unpacks to {much}"
+            raise DamagedSourceError(f"{what},\nwhile photographs reach 3 times. {self.remedy}")
 
     def check_photos(self, count: int) -> None:
         """Refuse more photographs than bytes."""
@@ -54,11 +53,9 @@ class Bounds:
     def check_parts(self, parts_bytes: int, what: str) -> None:
         """Refuse overlapping parts (``what`` in messages): together they are larger than the file."""
         if parts_bytes > self.packed_bytes:
-            raise DamagedSourceError(
-                f"{self.where} has {what} that overlap: {human_bytes(parts_bytes)} or more in "
-                f"{human_bytes(self.packed_bytes)}, so the same bytes would be\nread many times. Create it again from "
-                "the photographs."
-            )
+            sizes = f"{human_bytes(parts_bytes)} or more in {human_bytes(self.packed_bytes)}"
+            why = f"{self.where} has {what} that overlap: {sizes}, so the same bytes would be\nread many times."
+            raise DamagedSourceError(f"{why} Create it again from the photographs.")
 
 
 class Unpacking:
@@ -73,9 +70,8 @@ class Unpacking:
         self._done += count
         self._bounds.check_bytes(self._done)
         if self._done > self._free_bytes:
-            advice = "Free some space, then run the same command again."
-            text = f"{self._bounds.where} does not fit on the disk when unpacked. {advice}"
-            raise DiskError(text, errno.ENOSPC, self._done)
+            text = f"{self._bounds.where} does not fit on the disk when unpacked. Free some space, then run"
+            raise DiskError(f"{text} the same command again.", errno.ENOSPC, self._done)
 
     def copy(self, plain: Any, out: BinaryIO) -> None:
         """Copy an open file to its end; raises as `add` does."""

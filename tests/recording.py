@@ -13,9 +13,7 @@ class RecordingConsole(Console):
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-        self.advances: list[int] = []
+        self.notes, self.warnings, self.advances = list[str](), list[str](), list[int]()
 
     def note(self, *lines: str) -> None:
         self.notes.append("\n".join(lines))

@@ -86,9 +86,9 @@ def test_split_by_file_number() -> None:
     assert {number: split_of(CELEBA, b"a/%06d.jpg" % number) for number in at} == at
 
 
-@pytest.mark.parametrize("name", [b"000000.jpg", b"202600.jpg", b"portrait.jpg", b"caf\xe9.jpg"])
-def test_photograph_without_number_is_an_error(name: bytes) -> None:
-    with pytest.raises(SourceError, match=r"has no file number of CelebA aligned \(1 to 202,599\)"):
-        split_of(CELEBA, name)
+def test_photograph_without_number_is_an_error() -> None:
+    for name in (b"000000.jpg", b"202600.jpg", b"portrait.jpg", b"caf\xe9.jpg"):
+        with pytest.raises(SourceError, match=r"has no file number of CelebA aligned \(1 to 202,599\)"):
+            split_of(CELEBA, name)
     with pytest.raises(SourceError, match=r"MNIST are not numbered.*--split source"):
         split_of(known_datasets()["mnist"], name)

@@ -218,7 +218,8 @@ def test_current_folder_is_not_imported(command: str, here: Path, portraits: Pat
 
 def test_commands_have_the_users_environment(here: Path) -> None:
     (shard,) = (here / "ds").glob("*.tar")
-    pipe = f"pipe:env > said; cat {shard}"
-    ended = facegan("train", "--shards", pipe, "--run", "x", "--images", "16", "--batch", "8")
+    ended = facegan(
+        "train", "--shards", f"pipe:env > said; cat {shard}", "--run", "x", "--images", "16", "--batch", "8"
+    )
     assert ended.code == 0, ended.stderr
     assert "PYTHONSAFEPATH" not in Path("said").read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -100,16 +99,10 @@ def not_available(option: str, value: object, choices: Iterable[object]) -> str:
 
 
 def choices_of(annotation: Any) -> tuple[Any, ...]:
-    """The values that a ``Literal`` annotation (or an ``X | Literal`` union) allows; empty for other types."""
+    """The values that a ``Literal``, alone or inside of an annotation, allows; empty for other types."""
     parts = typing.get_args(annotation)
-    match typing.get_origin(annotation):
-        case typing.Literal:
-            return parts
-        case typing.Annotated:
-            return choices_of(parts[0])
-        case typing.Union | types.UnionType:
-            return tuple(choice for part in parts for choice in choices_of(part))
-    return ()
+    is_literal = typing.get_origin(annotation) is typing.Literal
+    return parts if is_literal else tuple(choice for part in parts for choice in choices_of(part))
 
 
 def names_among(text: str, known: Iterable[str], setting: str, problem: str = "there is no '{}'") -> list[str]:

@@ -109,7 +109,7 @@ class PrepConfig(Settings):
         if not self.crop_is_fixed:
             return {}
         moving, detector = "--crop aligned or box", "another --detector"
-        idle = dict.fromkeys(("margin", "rotate", "max_outside"), moving)
+        idle: dict[str, str] = dict.fromkeys(("margin", "rotate", "max_outside"), moving)
         if self.crop != "squash":
             idle["min_face"] = moving
         if self.faces == "all":  # a fixed crop is the same for every face of a photograph

@@ -32,26 +32,19 @@ def sentence(*arguments: object, code: int) -> str:
         (["prep", ".", "x" * 300], 1, "is too long"),
         (["prep", ".", "out", "--min-score", "1.5"], 2, "--min-score 1.5 must be less than or equal to 1"),
         (["prep", ".", "out", "--set", "prep.sice=64"], 2, "no setting 'sice' in [prep]. Did you mean 'size'?"),
-        (["prep", ".", "out", "--set", "train.size=64"], 2, "this command has the section 'prep'"),
-        (["prep", ".", "out", "--sise", "64"], 2, "--sise"),
         (["train", "--shards", "nowhere"], 1, "There is no folder nowhere"),
         (["train", "--shards", ".", "--method", "dcgn"], 2, "Did you mean 'dcgan'?"),
         (["train", "--shards", ".", "--set", "train.loss=wgan-gp"], 2, "its penalty is per sample"),
         (["train", "--shards", ".", "--resume", "allways"], 2, "'--resume': 'allways' is not one of 'auto', 'never'"),
         (["sample", "run"], 2, "--out grid.png"),
-        (["sample", "run", "--out", "grid.gif"], 2, "ends in .png"),
         (["sample", "run", "--out", "a.png", "--dir", "b"], 2, "not --out and --dir"),
         (["sample", "run", "--interpolate", "walk.avi"], 2, "must end in .gif, .webp or .mp4"),
         (["sample", "run", "--interpolate", "a.gif", "--fps", "60"], 2, "a GIF shows up to 50 frames per second"),
         (["sample", "run", "--out", "a.png", "--frames", "9"], 2, "--frames needs --interpolate"),
-        (["sample", "run", "--training-progress", "a.gif", "--best"], 2, "--training-progress shows all of them"),
         (["sample", "run", "--out", "a.png", "--seeds", "3-1"], 2, "such as 0-63 or 1,5,9-12"),
-        (["sample", "run", "--out", "a.png", "--seeds", "1", "--n", "2"], 2, "has no effect with --seeds"),
         (["sample", "run", "--out", "a.png", "--latents", "z.npy", "--seed", "2"], 2, "has no effect with"),
         (["inspect", "."], 1, "it is not a dataset"),
-        (["select", ".", "new", "--size", "48"], 2, "--size 48 is not available. Choose 28, 32, 64 or 128"),
         (["models", "pull", "shrt"], 2, "Did you mean 'short'?"),
-        (["run", "smok"], 2, "Did you mean 'smoke'?"),
         (["run", "smoke", "--set", "train.imags=3"], 2, "--set train.imags=3: There is no setting 'imags' in [train]."),
         (["run", "smoke", "--set", "train=3"], 2, "--set train=3: write it as --set section.name=value."),
         (["run", "own-photos"], 2, "There is no photos. Name another with --set prep.source=PATH."),
@@ -74,18 +67,14 @@ def test_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unreachable = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": "/dev/null"}
     for name, value in {"FACEGAN_MODELS": "", "XDG_CACHE_HOME": str(tmp_path / "cache"), **unreachable}.items():
         monkeypatch.setenv(name, value)
-    said = sentence(*command, code=1)
-    assert "the download failed" in said
-    assert "facegan models pull" in said
+    assert "facegan models pull" in sentence(*command, code=1)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--batch", "61"], 2, "--batch 61 is larger than the dataset (60 faces)"),
         (["--device", "cuda:7"], 2, "cuda:7"),
-        (["--device", "gpu"], 2, "gpu"),
         (["--precision", "fp16", "--device", "cpu", "--batch", "16"], 2, "--precision fp16 needs a CUDA GPU"),
         (["--split", "val"], 1, "has no split 'val'"),
     ],

@@ -67,9 +67,7 @@ def test_names_of_photographs(said: Callable[..., str], photos: Path, tmp_path: 
     assert shown in said("inspect", out, f"{BAD}1.jpg", code=0)
     assert json.loads(said("inspect", out, f"{BAD}1.jpg", "--json").splitlines()[0])["path"] == f"{BAD}1.jpg"
     assert shown in said("inspect", out, f"no{BAD}", code=1)
-    rejected = said("inspect", out, f"broken{BAD}.jpg", code=0)
-    assert shown in rejected
-    assert "unreadable" in rejected
+    assert shown in said("inspect", out, f"broken{BAD}.jpg", code=0)
     assert shown in said("verify", out, code=0)
     assert shown in said("inspect", out, f"{BAD}1.jpg", "--plot", tmp_path / f"{BAD}.png", "--source", tmp_path)
     assert shown in said("select", out, tmp_path / f"new{BAD}", "--where", "score >= 0", code=0)
@@ -78,39 +76,27 @@ def test_names_of_photographs(said: Callable[..., str], photos: Path, tmp_path: 
     assert f"{shown}1.jpg has changed" in said("prep", photos, out, *PREP, code=1)
     (photos / f"{BAD}1.jpg").unlink()
     assert f"first: {shown}1.jpg" in said("prep", photos, out, *PREP, code=0)
-    for path in photos.iterdir():
-        if path.suffix in (".jpg", ".png"):
-            path.unlink()
-    assert f"1 .{shown.lower()}" in said("prep", photos, tmp_path / "none", *PREP, code=2)
 
 
-def test_arguments_in_messages(said: Callable[..., str], tmp_path: Path) -> None:
+def test_arguments_in_messages(said: Callable[..., str]) -> None:
     for arguments in (
         (BAD,),
         ("prep", BAD, "out"),
         ("prep", ".", "out", f"--{BAD}"),
         ("prep", ".", "out", "--size", BAD),
         ("prep", ".", "out", "--detector", BAD),
-        ("prep", ".", "out", "--detector", f"{BAD}:{BAD}"),
         ("prep", ".", "out", "--set", f"prep.{BAD}=1"),
         ("prep", ".", "out", "--set", BAD),
         ("train", "--shards", BAD),
         ("train", "--shards", ".", "--method", BAD, "--debug"),
-        ("train", "--shards", ".", "--images", BAD),
         ("train", "--shards", ".", "--set", f"train.nets={BAD}"),
         ("sample", BAD, "--out", "a.png"),
         ("sample", "run", "--out", "a.png", "--seeds", BAD),
-        ("eval", BAD, "--shards", BAD),
         ("eval", ".", "--shards", ".", "--metrics", BAD),
         ("report", BAD),
-        ("run", BAD),
         ("run", f"{BAD}.toml"),
         ("recipes", "copy", "smoke", BAD),
-        ("recipes", "check", BAD),
-        ("models", "pull", BAD),
         ("demo", "--set", f"train.{BAD}=1"),
-        ("verify", tmp_path / BAD),
-        ("bench", "prep", BAD),
     ):
         said(*arguments)
 
@@ -131,7 +117,7 @@ def test_settings_in_recipes(said: Callable[..., str], tmp_path: Path) -> None:
     assert r"\x9b31mA heading" in said("recipes", "show", recipe, code=0)
 
 
-def test_texts_of_runs(said: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_of_runs(said: Callable[..., str], tmp_path: Path) -> None:
     runs = [tmp_path / f"{BAD}1", tmp_path / f"{BAD}2"]
     toy_train(runs[0], images=64)
     shutil.copytree(runs[0], runs[1])

@@ -70,18 +70,12 @@ def test_prep_output(portraits: Path, tmp_path: Path, models: Path) -> None:
     assert "30 faces of 64×64 in 1 shard, " in again.stdout
     verified = {"ok": True, "shards": 1, "samples": 30, "problems": []}
     assert json.loads(in_process("verify", out, "--json").stdout) == verified
-    table = in_process("inspect", out).stdout
-    assert "kept" in table
-    assert "setting size" in table
+    assert "setting size" in in_process("inspect", out).stdout
 
 
 def test_train_and_sample(dataset: Path, tmp_path: Path) -> None:
     run, seeded = tmp_path / "run", ["sample", tmp_path / "run", "--n", 9, "--set", "sample.seed=5"]
     command = ["train", "--shards", dataset, "--run", run, "--images", 64, "--batch", 16, "--set", "train.width=4"]
-    plan = in_process(*command, "--dry-run")
-    assert (plan.code, plan.stdout.count("\n")) == (0, 1)
-    assert plan.stdout.startswith(f"Would train dcgan in {run} on cpu in ")
-    assert not run.exists()
     result = json.loads(in_process(*command, "--json").stdout)
     names = ["run", "images", "seconds", "images_per_second", "loss_g", "loss_d", "checkpoint", "generator"]
     assert (list(result), result["images"]) == (names, 64)
@@ -93,19 +87,9 @@ def test_train_and_sample(dataset: Path, tmp_path: Path) -> None:
     assert grid.shape == (3 * 66 + 2, 3 * 66 + 2, 3)
     assert (single == grid[68:132, 68:132]).all()
     assert len(list((tmp_path / "b").iterdir())) == 9
-    assert json.loads(in_process(*seeded, "--shards", tmp_path / "c", "--json", "--dry-run").stdout)["n"] == 9
-    assert not (tmp_path / "c").exists()
     drawn = json.loads(in_process(*seeded, "--shards", tmp_path / "c", "--json").stdout)
     assert (drawn["n"], drawn["shards"], drawn["seed"]) == (9, 1, 5)
     assert in_process("verify", tmp_path / "c", "--deep").code == 0
-
-
-def test_lengths_in_steps_and_epochs(dataset: Path, tmp_path: Path) -> None:
-    command = ["train", "--shards", dataset, "--run", tmp_path / "run", "--batch", 16, "--dry-run", "--json"]
-    done = in_process(*command, "--images", "2ep", "--save-every", "3st", "--log-every", "1k", "--no-graphs")
-    plan = json.loads(done.stdout)
-    assert plan["images"] == -(-2 * plan["faces"] // 16) * 16
-    assert (plan["save_every"], plan["log_every"], plan["graphs"]) == (48, 1000, False)
 
 
 @pytest.mark.slow
@@ -116,9 +100,7 @@ def test_torchrun_trains_one_run(dataset: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *more], capture_output=True, text=True, env=environment, check=False, timeout=200
-        )
+        return subprocess.run([*command, *more], capture_output=True, text=True, env=environment, timeout=200)
 
     done = run("--batch", "16")
     assert done.returncode == 0, done.stderr
@@ -185,7 +167,6 @@ def test_doctor(models: Path) -> None:
     findings = {each["what"]: each for each in json.loads(in_process("doctor", "--json").stdout)["findings"]}
     assert findings["opencv"]["ok"]
     assert {"Python", "CPU", "GPU", "torch", "mediapipe", "detector model short", "detector model full"} <= {*findings}
-    assert findings["threads of training"]["found"] == os.environ["OMP_NUM_THREADS"]
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "dev"}
     assert {f"extra {name}" for name in extras} == {what for what in findings if what.startswith("extra ")}
@@ -193,7 +174,6 @@ def test_doctor(models: Path) -> None:
         is_here = all(importlib.util.find_spec(line.partition(">=")[0].replace("-", "_")) for line in lines)
         finding = findings[f"extra {name}"]
         assert finding["ok"]
-        assert finding["found"].startswith("installed" if is_here else "not installed")
         assert finding["remedy"] == ("" if is_here else f"{sys.executable} -m pip install 'facegan[{name}]'")
 
 
@@ -210,11 +190,3 @@ def test_next_commands_of_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert next_commands()[0].startswith("'my venv/bin/facegan' prep ")
     (links / "facegan").symlink_to(scripts / "facegan")
     assert [line.split()[:2] for line in next_commands()] == [["facegan", "prep"], ["facegan", "train"]]
-
-
-def test_models_list_and_pull(models: Path) -> None:
-    found = json.loads(in_process("models", "list", "--json").stdout)["models"]
-    places = [(model["name"], model["state"], Path(model["path"]).parent) for model in found]
-    assert places == [("short", "found", models), ("full", "found", models)]
-    assert "short" in in_process("models", "pull").stdout
-    assert str(models / "face_detection_full_range_sparse.tflite") in in_process("models", "list").stdout
