@@ -47,7 +47,7 @@ def test_run_gets_table_files_and_protocol(faces: Path, run: Path, tmp_path: Pat
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
     assert rows["metric"][:3] == ["metric", "value", "better"]
     assert (rows["swd"][1:3], rows["swd"][5]) == ([f"{found['metrics']['swd']:.4g}", "lower"], "×")
-    assert rows["ms_ssim"][2:4] == ["as", "real"]
+    assert rows["ms_ssim"][2:5] == ["close", "to", "real"]
     assert "Real faces: the split test" in done.stderr
     assert half_written.exists()
     # Its files do not change the run.
