@@ -85,7 +85,7 @@ class RecipePaths(Settings):
         "torchvision:NAME; or portraits:N[:SEED], drawn into the experiment's folder",
         "path or URL",
     )
-    out: Annotated[str, _matching(r"(?!.*://).*", _REMOTE)] = setting(
+    out: Annotated[str, _matching(r"(?s)(?!.*://).*", _REMOTE)] = setting(
         "", "the dataset's folder if it is not DIR/faces: several recipes can share one"
     )
 
