@@ -69,8 +69,8 @@ class Numbers(Centred):
     """Of NumPy's types."""
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Any]:
-        faces = super().detect(rgb, min_score)
-        return [Face(np.float32(f.box), np.float32(f.keypoints), np.float32(f.score)) for f in faces]
+        number: Any = np.float32
+        return [Face(number(f.box), number(f.keypoints), number(f.score)) for f in super().detect(rgb, min_score)]
 
 
 class Nowhere(Centred):

@@ -146,11 +146,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name = self.path.partition("?")[0].lstrip("/")
         path = self.served.folder / name
         fault = "" if head else self.served.fault(name)
+        if fault:
+            self.close_connection = True
         if fault == "hang":
             self.served.closing.wait(5)
         if fault in ("hang", "drop"):
             self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
             return
         if fault == "endless":
             self._send_forever(name)
@@ -192,7 +193,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):
             while not self.served.closing.is_set():
                 self.served.sent[name] += self.wfile.write(bytes(10_000))
-        self.close_connection = True
 
     def _send_slowly(self, data: bytes) -> None:
         with contextlib.suppress(ConnectionError):
@@ -200,7 +200,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(data[at : at + 10])
                 if self.served.closing.wait(0.1):
                     break
-        self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -127,9 +126,3 @@ def test_large_photos_are_detected_small(tmp_path: Path) -> None:
     assert detector.seen == [(401, 601, 3)]
     assert (row.width, row.height) == (2401, 1601)
     assert metas(tmp_path)[0]["box"] == [960.0, 560.0, 480.0, 480.0]
-
-
-def test_samples_are_adjacent_in_tar(tmp_path: Path) -> None:
-    run_chunk(tmp_path, {b"%d.jpg" % i: photo(seed=i) for i in range(3)}, FakeDetector(GOOD))
-    with tarfile.open(tmp_path / "000000.tar") as tar:
-        assert tar.getnames() == [f"{i}.{kind}" for i in range(3) for kind in ("png", "json")]

@@ -21,7 +21,7 @@ from facegan.errors import DatasetError, SourceError
 from facegan.prep.prepare import prepare
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import Entry, Reader
-from facegan.prep.sources.parquet import CopiedTable, Table
+from facegan.prep.sources.parquet import Table
 from facegan.shards.images import decode_image, encode_image
 from tests.digits import write_idx
 from tests.prep.listing import Listing, as_members, make_tar, read_all
@@ -255,14 +255,17 @@ def shuffled_table(path: Path, count: int = 60, groups: int = 10) -> Path:
 def test_unsorted_rows_and_large_groups_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = open_source(str(shuffled_table(tmp_path / "x.parquet")))
     copy = table.unpacked(tmp_path)
-    assert isinstance(copy, CopiedTable)
+    assert isinstance(copy, Table)
+    assert copy.folder
     entries = sorted(table.photos(Counter()))
     with contextlib.closing(copy.reader()) as reader:
         assert [reader.read(entry) for entry in entries] == [entry.name * 100 for entry in entries]
     monkeypatch.setattr("facegan.prep.sources.parquet._MAX_GROUP_BYTES", 5_000)
     images = [{"bytes": bytes([i]) * 100, "path": f"{i:03d}.png"} for i in range(100)]
     path = write_table(tmp_path / "large.parquet", 1, image=images)
-    assert isinstance(open_source(str(path)).unpacked(tmp_path), CopiedTable)
+    large = open_source(str(path)).unpacked(tmp_path)
+    assert isinstance(large, Table)
+    assert large.folder
     assert read_all(path) == {image["path"].encode(): image["bytes"] for image in images}
 
 

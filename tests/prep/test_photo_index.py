@@ -89,13 +89,6 @@ def test_photograph_outside_the_root_is_refused() -> None:
         make_index(Entry(b"a/1.jpg", 1), Entry(b"z.jpg", 1)).set_known(known(("1.jpg", 1)))
 
 
-def test_limit_takes_first_names() -> None:
-    index = make_index(*(Entry(b"%d.jpg" % i, 1) for i in (3, 1, 2)))
-    index.limit(2)
-    index.split_by(lambda path, part: "train")
-    assert paths(index) == [b"1.jpg", b"2.jpg"]
-
-
 def test_name_in_two_archives_is_refused() -> None:
     members = (
         ListSource((Entry(b"1.jpg", 1), Entry(b"1.jpg", 2)), "a.zip"),

@@ -40,6 +40,7 @@ def cluster() -> Iterator[Any]:
     cluster.shutdown()
 
 
+@pytest.mark.slow  # starting Ray takes ten seconds
 def test_nodes_prefetch_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)

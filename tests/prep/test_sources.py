@@ -187,20 +187,3 @@ def test_broken_and_refused_links_are_reported(tmp_path: Path) -> None:
     assert read_original(tmp_path / "out", "1.jpg") == photo(40, 40, seed=1)
     with pytest.raises(SourceError, match="no photographs, only 5 link"):
         prepare(photos, tmp_path / "none", config, workers=0, follow_links=False)
-
-
-def test_eval_and_recipes_follow_links(tmp_path: Path) -> None:
-    """Recipes notice that a linked photograph changed; eval measures linked images."""
-    from facegan.evaluate.target import image_files
-    from facegan.recipes.stages import fingerprint
-
-    photos = tmp_path / "photos"
-    for folder in (photos, tmp_path / "blobs"):
-        folder.mkdir()
-    (tmp_path / "blobs" / "1.png").write_bytes(b"one")
-    for name, target in (("folder", "../blobs"), ("loop", "."), (".hidden", "../blobs")):
-        (photos / name).symlink_to(target)
-    before = fingerprint(str(photos))
-    assert image_files(photos) == [photos / "folder" / "1.png"]
-    (tmp_path / "blobs" / "1.png").write_bytes(b"longer")
-    assert fingerprint(str(photos)) != before

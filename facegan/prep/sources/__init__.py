@@ -29,13 +29,8 @@ def open_source(
     follow_links: bool = True,
     max_unpacked_ratio: int = MAX_RATIO,
 ) -> Source:
-    """The source at a path, an fsspec URL, a pattern of several files, or ``torchvision:NAME``.
-
-    Args:
-        leave_out: a folder inside the source that holds no photographs (the dataset being written).
-        download: whether torchvision may download missing files.
-        max_unpacked_ratio: of the unpacked bytes of an archive, array or table to its own.
-    """
+    """The source at a path, an fsspec URL, a pattern of several files, or ``torchvision:NAME``. ``leave_out`` is a
+    folder inside it that holds no photographs, ``max_unpacked_ratio`` that of a file's unpacked bytes to its own."""
     with source_errors(text):
         if text.startswith("torchvision:"):
             from facegan.prep.sources.torchvision import open_torchvision

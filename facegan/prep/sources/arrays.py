@@ -22,7 +22,7 @@ import numpy as np
 from facegan.console import shown
 from facegan.errors import DamagedSourceError, SourceError
 from facegan.files import atomic_write
-from facegan.prep.sources.base import Entry, Source
+from facegan.prep.sources.base import Entry, Reader, Source
 from facegan.prep.sources.remote import SourceFile
 from facegan.remote import is_url
 from facegan.shards.images import encode_image
@@ -75,16 +75,16 @@ class Arrays(Source):
         return ArraysReader([_mapped(array.file.where) for array in self.arrays])
 
 
-class ArraysReader:
-    def __init__(self, arrays: list[np.ndarray]) -> None:
-        self._arrays = arrays
+@dataclass
+class ArraysReader(Reader):
+    arrays: list[np.ndarray]
 
     def read(self, entry: Entry) -> bytes:
         number, row = entry.locator
-        return encode_image(_rgb(np.asarray(self._arrays[number][row])), "png")
+        return encode_image(_rgb(np.asarray(self.arrays[number][row])), "png")
 
     def close(self) -> None:
-        self._arrays.clear()
+        self.arrays.clear()
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

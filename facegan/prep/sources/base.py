@@ -67,17 +67,13 @@ class Source(ABC):
 
 
 class Reader(Protocol):
-    """Reads photographs of one source in one process.
-
-    Raises:
-        RemoteUnavailable, OSError: the bytes are unavailable now, perhaps not later.
-        TooLarge: a photograph has more than `MAX_BYTES`.
-        DAMAGED: they are damaged.
-    """
+    """Reads photographs of one source in one process. Raises RemoteUnavailable or OSError if the bytes are unavailable
+    now, perhaps not later; TooLarge above `MAX_BYTES`; one of `DAMAGED` if they are damaged."""
 
     def read(self, entry: Entry) -> bytes: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        return
 
 
 # Called with the bytes that a photograph has or has sent so far; raises `TooLarge` to stop.
@@ -92,7 +88,6 @@ class RemoteReader(Reader, Protocol):
 
     def request(self, entry: Entry) -> Request | None:
         """How to fetch it; None if only `read` can. Raises what `read` would."""
-        ...
 
 
 class Ignored(Counter[str]):
@@ -140,12 +135,9 @@ def common_folder(first: bytes, last: bytes) -> bytes:
 
 def read_labels(file: Any, where: str) -> dict[bytes, int]:
     """Name → label from StyleGAN's ``{"labels": [["00000/img00000000.png", 6], …]}`` (NVlabs, dataset_tool.py); empty
-    if the file is something else, or its labels are null or vectors.
+    if the file is something else, or its labels are null or vectors. Raises SourceError if it is too large.
 
     Pairs are matched one by one: parsed as a whole, those of a million photographs would take 200 MB more.
-
-    Raises:
-        SourceError: the file is too large to be read at once.
     """
     data = file.read(_MAX_LABELS_BYTES + 1)
     if len(data) > _MAX_LABELS_BYTES:
@@ -209,7 +201,7 @@ class MultiSource(Source):
         return (RemoteMultiReader if some_are_remote else MultiReader)(self.members)
 
 
-class MultiReader:
+class MultiReader(Reader):
     """Opens each archive at its first read and keeps a few open."""
 
     _max_open = 16

@@ -34,31 +34,28 @@ class Folder(Source):
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         labels = self._labels()
-        for name, entry in self._files():  # a million times: no unnecessary call
-            if not self.follow_links and entry.is_symlink():
-                ignored["link"] += 1
-                continue
-            try:
-                if not is_photo(name) and not entry.is_symlink():
-                    ignored[suffix(name)] += 1
+        try:  # a million times: no unnecessary call
+            for name, entry in files_below(os.fsencode(self.where), self._enters, self.follow_links):
+                if not self.follow_links and entry.is_symlink():
+                    ignored["link"] += 1
                     continue
-                status = entry.stat()
-                mode, size = status.st_mode, status.st_size
-            except OSError:  # a missing or looping target, or a file deleted meanwhile
-                ignore(ignored, BROKEN_LINK if entry.is_symlink() else "special", name)
-                continue
-            if stat.S_ISDIR(mode):
-                ignored["looping link"] += 1
-            elif not is_photo(name):
-                ignored[suffix(name)] += 1
-            elif not stat.S_ISREG(mode):
-                ignored["special"] += 1
-            else:  # an Entry, in a third of the time that its constructor takes
-                yield tuple.__new__(Entry, (name, size, (), labels.get(name, 0) if labels else 0, ""))
-
-    def _files(self) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
-        try:
-            yield from files_below(os.fsencode(self.where), self._enters, self.follow_links)
+                try:
+                    if not is_photo(name) and not entry.is_symlink():
+                        ignored[suffix(name)] += 1
+                        continue
+                    status = entry.stat()
+                    mode, size = status.st_mode, status.st_size
+                except OSError:  # a missing or looping target, or a file deleted meanwhile
+                    ignore(ignored, BROKEN_LINK if entry.is_symlink() else "special", name)
+                    continue
+                if stat.S_ISDIR(mode):
+                    ignored["looping link"] += 1
+                elif not is_photo(name):
+                    ignored[suffix(name)] += 1
+                elif not stat.S_ISREG(mode):
+                    ignored["special"] += 1
+                else:  # an Entry, in a third of the time that its constructor takes
+                    yield tuple.__new__(Entry, (name, size, (), labels.get(name, 0) if labels else 0, ""))
         except PermissionError as error:
             raise SourceError(f"This user may not read the folder {os.fsdecode(error.filename)}.") from None
 

@@ -11,7 +11,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ _URL_COLUMNS = ("url", "URL", "image_url", "img_url")
 _NAME_COLUMNS = ("path", "file_name", "filename", "key", "__key__", "name")
 _LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 _SPLIT_FILE = re.compile(r"^(train|validation|valid|val|test)(?![a-z])")  # train-00000-of-00002.parquet
+_SPLITS = {"validation": "val", "valid": "val"}
 _MAX_OPEN_GROUPS = 3  # row groups in memory
 _MAX_GROUP_BYTES = 1 << 26  # of images, in a row group that is read whole
 _BUFFER_BYTES = 1 << 20
@@ -47,13 +48,15 @@ class Table(Source):
 
     where: str
     files: tuple[SourceFile, ...]
+    folder: Path | None = None  # of its copies, if its rows are in an order that needs them
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         columns = self._columns()
         named = self._has_unique_names(columns)
-        parts = [_split_of(source.name) for source in self.files]
+        parts = [_SPLIT_FILE.match(source.name) for source in self.files]
+        splits = [_SPLITS.get(part[1], part[1]) if part else "" for part in parts]
         for count, (number, row, name, label) in enumerate(self._rows(columns, named)):
-            yield Entry(name or b"%09d.jpg" % count, 0, (number, row), label, parts[number])
+            yield Entry(name or b"%09d.jpg" % count, 0, (number, row), label, splits[number])
 
     def _columns(self) -> Columns:
         with self.files[0].open() as file:
@@ -123,8 +126,9 @@ class Table(Source):
         open_groups = np.cumsum([-step for _, step in sorted(bounds)])
         return bool(open_groups.max(initial=0) <= _MAX_OPEN_GROUPS)
 
-    def copied(self, folder: Path) -> CopiedTable:
-        """Copy images into ``folder``, in the tables' order and about as much at a time as they store together."""
+    def copied(self, folder: Path) -> Table:
+        """Images (or URLs) of each table concatenated in one file, and their places in another: random access. They
+        are copied in the tables' order, about as much at a time as they store together."""
         columns = self._columns()
         for number, source in enumerate(self.files):
             places, at = array("q"), 0
@@ -138,24 +142,12 @@ class Table(Source):
                         out.write(image)
                         at += size
             np.save(folder / f"{number:05d}.npy", np.asarray(places).reshape(-1, 2))
-        return CopiedTable(self.where, self.files, folder, bool(columns.url))
+        return replace(self, folder=folder)
 
     def reader(self) -> Reader:
         columns = self._columns()
-        reader = TableReader(self.files, columns)
+        reader = CopiedTableReader(self.folder) if self.folder else TableReader(self.files, columns)
         return UrlReader(reader) if columns.url else reader
-
-
-@dataclass(frozen=True)
-class CopiedTable(Table):
-    """Images (or URLs) of tables, concatenated in one file per table, and their places in another: random access."""
-
-    folder: Path
-    has_urls: bool
-
-    def reader(self) -> Reader:
-        reader = CopiedTableReader(self.folder)
-        return UrlReader(reader) if self.has_urls else reader
 
 
 @dataclass(frozen=True)
@@ -179,10 +171,8 @@ def find_columns(schema: pa.Schema, where: str) -> Columns:
     def first(names: tuple[str, ...], fits: Any) -> str:
         return next((name for name in names if name in schema.names and fits(schema.field(name).type)), "")
 
-    def is_text(kind: pa.DataType) -> bool:
-        return kind in (pa.string(), pa.large_string())
-
     label = first(_LABEL_COLUMNS, pa.types.is_integer)
+    is_text = (pa.string(), pa.large_string()).__contains__
     for field in schema:
         if pa.types.is_struct(field.type) and {"bytes", "path"} <= {inner.name for inner in field.type}:
             return Columns(image=field.name, nested=True, name=f"{field.name}.path", label=label)
@@ -201,11 +191,6 @@ def find_columns(schema: pa.Schema, where: str) -> Columns:
 def _photo_name(name: str) -> bytes:
     raw = name.encode("utf-8", "surrogateescape").lstrip(b"/")
     return raw if is_photo(raw) else raw + b".jpg"
-
-
-def _split_of(file: str) -> str:
-    found = _SPLIT_FILE.match(file)
-    return {"validation": "val", "valid": "val"}.get(found[1], found[1]) if found else ""
 
 
 def _open_parquet(file: Any) -> pq.ParquetFile:

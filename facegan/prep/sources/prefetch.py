@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from facegan.prep.sources.base import Entry, Reader, RemoteReader, Request
@@ -32,17 +34,16 @@ def schedule(reader: Reader, entries: Iterable[Entry]) -> None:
         reader.schedule(entries)
 
 
+@dataclass(eq=False, slots=True)
 class _Photo:
-    """A scheduled photograph; ``outcome`` is its bytes or the error to raise, ``counted`` its bytes in the budget."""
+    """A scheduled photograph."""
 
-    __slots__ = ("counted", "entry", "is_due", "outcome", "request", "state")
-
-    def __init__(self, entry: Entry, request: Request | None) -> None:
-        self.entry = entry
-        self.request: Any = request
-        self.state = _WAITING if request else _AT_ITS_TURN
-        self.outcome: bytes | BaseException = b""
-        self.is_due, self.counted = False, 0
+    entry: Entry
+    request: Any  # a Request, or None
+    state: int
+    outcome: bytes | BaseException = b""  # its bytes, or the error to raise
+    is_due: bool = False
+    counted: int = 0  # bytes in the budget
 
 
 class PrefetchingReader:
@@ -65,7 +66,8 @@ class PrefetchingReader:
 
     def schedule(self, entries: Iterable[Entry]) -> None:
         """Replace the schedule; photographs of the previous one that were not read are dropped."""
-        photos = [_Photo(entry, self._request(entry)) for entry in entries]
+        requests = ((entry, self._request(entry)) for entry in entries)
+        photos = [_Photo(entry, request, _WAITING if request else _AT_ITS_TURN) for entry, request in requests]
         with self._has_work:
             for photo in self._scheduled:
                 self._drop(photo)
@@ -109,7 +111,7 @@ class PrefetchingReader:
     def _work(self) -> None:
         while photo := self._next():
             try:
-                outcome: bytes | BaseException = photo.request(lambda count, photo=photo: self._grow(photo, count))
+                outcome: bytes | BaseException = photo.request(functools.partial(self._grow, photo))
             except BaseException as error:  # raised at the photograph's turn, without frames that keep partial bodies
                 outcome = error.with_traceback(None)
             self._finish(photo, outcome)

@@ -185,7 +185,7 @@ def is_public(address: str) -> bool:
     return host in _UNICAST and host.is_global and not host.sixtofour and not is_isatap
 
 
-class UrlReader:
+class UrlReader(Reader):
     """A `RemoteReader` of the photographs whose URLs ``urls`` reads."""
 
     def __init__(self, urls: Reader) -> None:
@@ -201,7 +201,7 @@ class UrlReader:
         self._urls.close()
 
 
-class ObjectReader:
+class ObjectReader(Reader):
     """A `RemoteReader` of the objects below a URL, or of an archive's members if entries have an offset in it."""
 
     def __init__(self, where: str) -> None:
@@ -223,9 +223,6 @@ class ObjectReader:
         if on_bytes:
             on_bytes(size)
         return read_range(fs, path, start, start + size)
-
-    def close(self) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -290,6 +287,8 @@ class SourceFile:
 
 def _open_ranges(url: str) -> BinaryIO:
     """Raises NoRanges if the server does not support ranges or does not know the file's size."""
+    from fsspec.spec import AbstractBufferedFile
+
     fs, path = filesystem(url)
     fs.invalidate_cache()
     size = retry(lambda: _file_size(fs, path))
@@ -297,7 +296,13 @@ def _open_ranges(url: str) -> BinaryIO:
         raise NoRanges("its server does not report its size")
     if is_http(url) and size > 1:
         read_range(fs, path, 0, 1)
-    return io.BufferedReader(_RangeReader(size, functools.partial(read_range, fs, path)), _BUFFER_BYTES)
+
+    class Ranges(AbstractBufferedFile):
+        def _fetch_range(self, start: int, end: int) -> bytes:
+            return read_range(fs, path, start, min(end, size))
+
+    file: Any = Ranges(fs, path, size=size, cache_type="none")
+    return io.BufferedReader(file, _BUFFER_BYTES)
 
 
 def _download(url: str) -> BinaryIO:
@@ -315,27 +320,3 @@ def _download(url: str) -> BinaryIO:
         with disk_errors(folder.parent):
             retry(lambda: download(fs, path, folder / "file", size or free))
         return (folder / "file").open("rb")
-
-
-class _RangeReader(io.RawIOBase):
-    """A file of ``size`` bytes from a function that reads a range."""
-
-    def __init__(self, size: int, read_part: Callable[[int, int], bytes]) -> None:
-        super().__init__()
-        self._size, self._read_part, self._at = size, read_part, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._read_part(self._at, min(self._at + len(buffer), self._size))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)

@@ -61,15 +61,15 @@ def _open_mnist(text: str, root: Path, download: bool) -> Arrays:
     for file, md5 in published.resources:
         if (raw / file.removesuffix(".gz")).is_file() or check_integrity(raw / file, md5):
             continue
-        errors: list[Exception] = []
+        reason: Exception = RuntimeError(f"{file} is missing")
         for mirror in published.mirrors if download else ():
             try:
                 download_and_extract_archive(f"{mirror}{file}", str(raw), filename=file, md5=md5)
                 break
             except (RuntimeError, OSError) as error:
-                errors.append(error)
+                reason = error
         else:
-            raise errors[0] if errors else RuntimeError(f"{file} is missing")
+            raise reason
     return replace(open_idx_folder(raw), where=text)
 
 
