@@ -110,7 +110,7 @@ def test_truncated_shard(dataset_copy: Path, tmp_path: Path) -> None:
     assert "was cut short" in sentence("train", "--shards", dataset_copy, "--run", tmp_path / "run", code=1)
     done = facegan("verify", dataset_copy)
     assert (done.code, done.stderr) == (1, "")
-    assert "train-000000.tar has" in done.stdout
+    assert "train-000000.tar" in done.stdout
 
 
 def test_debug_shows_the_traceback(dataset_copy: Path) -> None:
