@@ -1,5 +1,5 @@
 """Drawn portraits: the photographs of `facegan demo`, and ground truth for tests."""
 
-from facegan.demo.portraits import Keypoints, Portrait, draw_portrait, draw_portraits, write_portraits
+from facegan.demo.portraits import Portrait, draw_portrait, write_portraits
 
-__all__ = ["Keypoints", "Portrait", "draw_portrait", "draw_portraits", "write_portraits"]
+__all__ = ["Portrait", "draw_portrait", "write_portraits"]

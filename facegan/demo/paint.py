@@ -21,8 +21,6 @@ Outlines = Floats | Sequence[Floats]  # one curve (N, 2), or several
 
 _FRACTION_BITS = 4  # OpenCV draws at 1/16 px
 _STEPS = 6  # segments between two points of a curve
-
-
 # Catmull-Rom weights (Catmull and Rom 1974): (_STEPS, 4), of the point before, the two ends, the point after.
 _T = np.arange(_STEPS) / _STEPS
 _BASIS = 0.5 * np.stack(
@@ -84,34 +82,21 @@ class Mask:
     alpha: NDArray[np.float32]
 
 
-def _blurred(sheet: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """Two box filters with the variance of a Gaussian, in a tenth of its time: a box of width k has (k² − 1) / 12."""
-    wide = int(math.sqrt(6 * sigma * sigma + 1) - 1) // 2 * 2 + 1
-    for width in (wide, wide + 2 if 12 * sigma**2 > 2 * wide * wide + 2 * wide else wide):
-        if width > 1:
-            blurred = cv2.blur(sheet, (width, width), borderType=cv2.BORDER_REPLICATE)
-            sheet = blurred.astype(np.uint8, copy=False)
-    return sheet
-
-
+@dataclass(frozen=True)
 class Canvas:
     """``planes``: (3, height, width) float32, red, green, blue, 0 … 255. Planar, as NumPy blends planes fastest."""
 
-    def __init__(self, planes: NDArray[np.float32]) -> None:
-        self.planes = planes
+    planes: NDArray[np.float32]
+    unit: float = 1.0  # canvas pixels in the unit of ``soft`` and ``stroke``
 
-    def shape(
-        self, outlines: Outlines, soft: float = 0.0, within: Mask | None = None, stroke: float | None = None
-    ) -> Mask:
-        """Filled outlines, or lines ``stroke`` canvas pixels wide, cut by ``within``.
-
-        ``soft``: canvas pixels by which edges are blurred (a Gaussian's sigma).
-        """
+    def shape(self, outlines: Outlines, soft: float = 0.0, within: Mask | None = None, stroke: float = 0.0) -> Mask:
+        """Filled outlines, or lines ``stroke`` wide, cut by ``within``; ``soft`` is the sigma of a Gaussian blur."""
+        soft, stroke = soft * self.unit, stroke * self.unit
         outlines = [outlines] if isinstance(outlines, np.ndarray) and outlines.ndim == 2 else outlines
         # A wide blur hides a coarse mask, and costs a fraction on it.
         coarse = 1 if soft < 3 else 2 if soft < 7 else 4
         every = np.concatenate(outlines) if len(outlines) > 1 else outlines[0]
-        margin = math.ceil(2.4 * soft + (stroke or 0) / 2) + 2
+        margin = math.ceil(2.4 * soft + stroke / 2) + 2
         (x0, y0), (x1, y1) = every.min(axis=0), every.max(axis=0)
         left, top = (within.left, within.top) if within else (0, 0)
         height, width = within.alpha.shape if within else self.planes.shape[1:]
@@ -123,11 +108,16 @@ class Canvas:
         # OpenCV's whole numbers are pixel centres, so .5 comes off.
         zoom, offset = 2**_FRACTION_BITS / coarse, 2**_FRACTION_BITS / 2
         grid = [np.rint((p - (x0, y0)) * zoom - offset).astype(np.int32) for p in outlines]
-        if stroke is None:
-            cv2.fillPoly(sheet, grid, 255, cv2.LINE_AA, _FRACTION_BITS)
-        else:
+        if stroke:
             cv2.polylines(sheet, grid, False, 255, max(1, round(stroke / coarse)), cv2.LINE_AA, _FRACTION_BITS)
-        sheet = _blurred(sheet, soft / coarse)
+        else:
+            cv2.fillPoly(sheet, grid, 255, cv2.LINE_AA, _FRACTION_BITS)
+        # Two box filters with the variance of a Gaussian, in a tenth of its time: a box of width k has (k² − 1) / 12.
+        sigma = soft / coarse
+        wide = int(math.sqrt(6 * sigma * sigma + 1) - 1) // 2 * 2 + 1
+        for box in (wide, wide + 2 if 12 * sigma**2 > 2 * wide * wide + 2 * wide else wide):
+            if box > 1:
+                cv2.blur(sheet, (box, box), sheet, borderType=cv2.BORDER_REPLICATE)
         if coarse > 1:
             sheet = cv2.resize(sheet, None, fx=coarse, fy=coarse, interpolation=cv2.INTER_LINEAR)
         alpha = sheet[: y1 - y0, : x1 - x0].astype(np.float32)
@@ -179,8 +169,8 @@ class Pose:
         flat = p @ np.array([[c * x, s * x], [-s * y, c * y]]) + (self.x, self.y)
         return flat + np.asarray(depth, float)[..., None] * (c * forth_x - s * forth_y, s * forth_x + c * forth_y)
 
-    def on_face(self, points: ArrayLike, lift: float = 0.0) -> Floats:
+    def on_face(self, points: ArrayLike, lift: ArrayLike = 0.0) -> Floats:
         """Points on the front of the head, an ellipsoid, ``lift`` head units above its skin."""
         p = np.asarray(points, float)
         inside = 1 - (p[..., 0] / 1.1) ** 2 - ((p[..., 1] - 0.15) / 1.75) ** 2
-        return self.place(p, 0.85 * np.sqrt(np.clip(inside, 0.0, 1.0)) + lift)
+        return self.place(p, 0.85 * np.sqrt(np.clip(inside, 0.0, 1.0)) + np.asarray(lift))

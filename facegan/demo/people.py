@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from facegan.demo.paint import Canvas, Floats, Mask, Outlines, Pose, closed_curve, mirrored
 
 Colour = NDArray[np.floating[Any]]  # (3,) red, green, blue, 0 … 255
+Field = NDArray[np.float32]  # colours (3, height, width) of the canvas
 
 
 def _palette(colours: str) -> Colour:
@@ -37,12 +38,6 @@ DEEP = (0.42, 0.3, 0.3)
 _LIGHT_STEP = 8  # light changes slowly: it is computed for one canvas pixel in 8 × 8
 
 
-def _mix(rng: np.random.Generator, palette: Colour) -> Colour:
-    """A colour between two neighbours in a palette."""
-    part, low = math.modf(rng.uniform(0, len(palette) - 1))
-    return palette[int(low)] + (palette[min(int(low) + 1, len(palette) - 1)] - palette[int(low)]) * part
-
-
 def _pick(rng: np.random.Generator, palette: Colour) -> Colour:
     return palette[rng.integers(len(palette))] * rng.uniform(0.9, 1.08)
 
@@ -63,7 +58,9 @@ class Person:
         # 0: broad jaw and thick brows … 1: narrow jaw, thin brows, lashes
         self.softness = float(np.clip(rng.normal(0.25 if rng.random() < 0.5 else 0.8, 0.12), 0, 1))
         self.age = float(rng.beta(1.3, 1.7))
-        self.skin = np.clip(_mix(rng, SKINS) * rng.uniform(0.97, 1.03, 3), 0, 255)
+        part, low = math.modf(rng.uniform(0, len(SKINS) - 1))
+        light, dark = SKINS[int(low)], SKINS[min(int(low) + 1, len(SKINS) - 1)]
+        self.skin = np.clip((light + (dark - light) * part) * rng.uniform(0.97, 1.03, 3), 0, 255)
         darkness, soft = float(np.clip(1.15 - self.skin[1] / 215, 0, 1)), self.softness - 0.5
         self.hair = np.clip(_hair_colour(rng, darkness, self.age), 0, 250)
         styles = LONG_STYLES if rng.random() < 0.08 + 0.86 * self.softness else SHORT_STYLES
@@ -99,14 +96,13 @@ class Person:
         self.neckline = str(rng.choice(("crew", "vee", "collar")))
 
 
-@dataclass(frozen=True)
 class Light:
-    """``x``, ``y``: direction of the light, −1 … 1, image-right and down; ``ambient`` 0 … 1; ``tint`` (3,) ≈ 1."""
+    """``x``, ``y``: its direction, −1 … 1, image-right and down; ``ambient`` 0 … 1; ``tint`` (3,) ≈ 1."""
 
-    x: float
-    y: float
-    ambient: float
-    tint: Colour
+    def __init__(self, rng: np.random.Generator) -> None:
+        warmth = rng.normal(0, 0.035)
+        self.tint = rng.uniform(0.86, 1.06) * np.array([1 + warmth, 1.0, 1 - 1.2 * warmth])
+        self.x, self.y, self.ambient = rng.uniform((-0.75, -0.65, 0.42), (0.75, -0.05, 0.66)).tolist()
 
 
 @dataclass(frozen=True)
@@ -116,13 +112,9 @@ class Scene:
     person: Person
     light: Light
     rng: np.random.Generator
-    skin: NDArray[np.float32]  # (3, height, width): lit skin
-    hair: NDArray[np.float32]  # (3, height, width): lit hair
+    skin: Field  # lit
+    hair: Field  # lit
     head: Mask  # the face with its forehead and bald skull
-
-    def px(self, length: float) -> float:
-        """Head units as canvas pixels."""
-        return length * self.pose.unit
 
     def on_face(self, points: ArrayLike, lift: float = 0.0) -> Floats:
         return self.pose.on_face(points, lift)
@@ -132,21 +124,17 @@ class Scene:
         p = np.asarray(points, float)
         return [self.pose.on_face(p * (-1, 1), lift), self.pose.on_face(p, lift)]
 
-    def mask(self, outlines: Outlines, soft: float, within: Mask | None = None, stroke: float | None = None) -> Mask:
-        """As `Canvas.shape`, with lengths in head units."""
-        return self.canvas.shape(outlines, self.px(soft), within, None if stroke is None else self.px(stroke))
-
     def shade(
         self,
         outlines: Outlines,
         soft: float,
         factor: ArrayLike,
-        opacity: float = 1.0,
+        opacity: float,
         within: Mask | None = None,
-        stroke: float | None = None,
+        stroke: float = 0.0,
     ) -> None:
         """Shade outlines, or lines ``stroke`` wide, on the head or within another mask."""
-        self.canvas.shade(self.mask(outlines, soft, within or self.head, stroke), factor, opacity)
+        self.canvas.shade(self.canvas.shape(outlines, soft, within or self.head, stroke), factor, opacity)
 
     def lay(
         self,
@@ -155,11 +143,11 @@ class Scene:
         colour: ArrayLike,
         opacity: float = 1.0,
         within: Mask | None = None,
-        stroke: float | None = None,
+        stroke: float = 0.0,
         gain: float = 1.0,
     ) -> Mask:
         """Paint outlines, or lines ``stroke`` wide, anywhere or within a mask; returns where."""
-        mask = self.mask(outlines, soft, within, stroke)
+        mask = self.canvas.shape(outlines, soft, within, stroke)
         self.canvas.lay(mask, colour, opacity, gain)
         return mask
 
@@ -177,32 +165,27 @@ def head_outline(person: Person) -> Floats:
     return closed_curve([*right, (0.0, c), *mirrored(right[1:])])
 
 
-def light_fields(
-    person: Person, pose: Pose, light: Light, height: int, width: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Lit skin and lit hair, two (3, height, width) float32 fields: an ellipsoid with Lambertian reflectance, and skin
-    that is warmer in shadow."""
+def light_fields(person: Person, pose: Pose, light: Light, width: int, height: int) -> tuple[Field, Field]:
+    """Lit skin and lit hair: an ellipsoid with Lambertian reflectance, and skin that is warmer in shadow."""
     y, x = np.mgrid[0:height:_LIGHT_STEP, 0:width:_LIGHT_STEP] + _LIGHT_STEP / 2
     dx, dy = (x - pose.x) / pose.unit, (y - pose.y) / pose.unit
     c, s = math.cos(pose.roll), math.sin(pose.roll)
     u, v = (c * dx + s * dy) / 1.25, (c * dy - s * dx - 0.05) / 1.7
     normal_x, normal_y = c * u - s * v, s * u + c * v
     normal_z = np.sqrt(np.clip(1 - u**2 - v**2, 0.06, 1))
-    length = math.sqrt(light.x**2 + light.y**2 + 1)
-    lambert = np.clip((normal_x * light.x + normal_y * light.y + normal_z) / length, 0, 1.2)
+    lambert = (normal_x * light.x + normal_y * light.y + normal_z) / math.sqrt(light.x**2 + light.y**2 + 1)
+    lambert = np.clip(lambert, 0, 1.2)
     shade = light.ambient + (1.06 - light.ambient) * lambert
     skin = [person.skin[k] * shade**gamma for k, gamma in enumerate((0.85, 1.1, 1.2))]
     gloss = np.clip(lambert - 0.84, 0, None) * 0.9
     skin = [plane + (255 - plane) * gloss for plane in skin]
     # A band of gloss across the crown, towards the light.
     band = np.exp(-(((v + 0.5 - 0.1 * light.y) / 0.16) ** 2) - ((u - 0.5 * light.x) / 0.55) ** 2)
-    hair_shade = 0.2 + 0.85 * shade
-    hair = [plane * hair_shade + (18 + 0.2 * plane) * band for plane in person.hair]
-    return upscaled(skin, height, width), upscaled(hair, height, width)
+    hair = [plane * (0.2 + 0.85 * shade) + (18 + 0.2 * plane) * band for plane in person.hair]
+    return upscaled(skin, width, height), upscaled(hair, width, height)
 
 
-def upscaled(planes: Sequence[Floats], height: int, width: int) -> NDArray[np.float32]:
-    """(3, height, width) of coarse planes."""
+def upscaled(planes: Sequence[Floats], width: int, height: int) -> Field:
     large = np.empty((3, height, width), np.float32)
     for to, plane in zip(large, planes, strict=True):
         cv2.resize(plane.astype(np.float32), (width, height), to, interpolation=cv2.INTER_LINEAR)

@@ -7,7 +7,6 @@ painted with soft shapes at twice the size. No photograph is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facegan.demo.face import MOUTH_LIFT, NOSE_LIFT, paint_face, paint_glasses
-from facegan.demo.hair import paint_hair_before, paint_hair_behind
+from facegan.demo.features import MOUTH_LIFT, NOSE_LIFT, paint_features, paint_hair_behind
 from facegan.demo.paint import Canvas, Pose, closed_curve, ellipse, mirrored, open_curve
-from facegan.demo.people import Light, Person, Scene, head_outline, light_fields, upscaled
+from facegan.demo.people import Field, Light, Person, Scene, head_outline, light_fields, upscaled
 from facegan.errors import SettingsError
 from facegan.files import disk_errors, make_folder
 from facegan.system import usable_cpus
@@ -29,91 +27,51 @@ _SUPERSAMPLE = 2
 
 
 @dataclass(frozen=True)
-class Keypoints:
-    """Positions (x, y) in pixels of the picture: its left and top edges are 0.0, pixel centres .5."""
-
-    left_eye: tuple[float, float]  # image-left
-    right_eye: tuple[float, float]  # image-right
-    nose: tuple[float, float]
-    mouth: tuple[float, float]
-
-    def array(self) -> NDArray[np.float64]:
-        """(4, 2) float64: image-left eye, image-right eye, nose tip, mouth centre, as MediaPipe orders them."""
-        return np.array([self.left_eye, self.right_eye, self.nose, self.mouth])
-
-
-@dataclass(frozen=True)
 class Portrait:
-    """``pixels``: (height, width, 3) uint8, RGB. ``keypoints``: where the features were drawn."""
+    """A picture and its keypoints in pixels, the left and top edges being 0.0 and pixel centres .5."""
 
-    pixels: NDArray[np.uint8]
-    keypoints: Keypoints
+    pixels: NDArray[np.uint8]  # (height, width, 3) RGB
+    keypoints: NDArray[np.float64]  # (4, 2): image-left eye, image-right eye, nose tip, mouth centre, as MediaPipe's
 
 
 def draw_portrait(seed: int, index: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT) -> Portrait:
     """Portrait ``index`` of the endless sequence of ``seed``; from 178 × 218 px on, numbers below 2**64."""
     if width < MIN_WIDTH or height < MIN_HEIGHT:
         raise SettingsError(f"{width} × {height} px is too small. Use at least {MIN_WIDTH} × {MIN_HEIGHT}.")
-    if not (0 <= seed < 2**64 and 0 <= index < 2**64):
-        raise SettingsError(f"Seed {seed}, index {index}: both must be in 0 … 2**64 − 1.")
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
-    person, light = Person(rng), _light(rng)
-    pose = _pose(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE)
-    canvas = Canvas(_background(rng, width * _SUPERSAMPLE, height * _SUPERSAMPLE))
-    skin, hair = light_fields(person, pose, light, height * _SUPERSAMPLE, width * _SUPERSAMPLE)
+    person, light = Person(rng), Light(rng)
+    large = width * _SUPERSAMPLE, height * _SUPERSAMPLE
+    pose = _pose(rng, *large)
+    canvas = Canvas(_background(rng, *large), pose.unit)
+    skin, hair = light_fields(person, pose, light, *large)
     outline = head_outline(person)
     chin = np.clip((outline[:, 1] - 0.3) / 1.1, 0, 1) ** 1.5  # in front of the skull's rim
     depth = 0.5 * chin * (1 - 0.5 * np.abs(outline[:, 0]))
-    head = canvas.shape(pose.place(outline, depth), pose.unit * 0.014)
+    head = canvas.shape(pose.place(outline, depth), 0.014)
     scene = Scene(canvas, pose, person, light, rng, skin, hair, head)
     paint_hair_behind(scene)
     _paint_bust(scene)
     canvas.lay(head, skin)
-    paint_face(scene)
-    paint_hair_before(scene)
-    paint_glasses(scene)
-    return Portrait(_finish(canvas, light, width, height), _keypoints(person, pose))
+    paint_features(scene)
+    features = [(-person.eye_x, 0.0), (person.eye_x, 0.0), (0.0, person.nose_y), (0.0, person.mouth_y + 0.01)]
+    keypoints = pose.on_face(features, [0.0, 0.0, NOSE_LIFT, MOUTH_LIFT]) / _SUPERSAMPLE
+    return Portrait(_finish(canvas, light, width, height), keypoints)
 
 
-def draw_portraits(
-    count: int, seed: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
-) -> Iterator[Portrait]:
-    """The first ``count`` portraits of ``seed``, in the order of `write_portraits`."""
-    return (draw_portrait(seed, index, width=width, height=height) for index in range(count))
-
-
-def write_portraits(
-    folder: Path, count: int, seed: int = 0, *, width: int = MIN_WIDTH, height: int = MIN_HEIGHT
-) -> list[Path]:
-    """Write 000001.jpg, … as JPEG of quality 95, 4:4:4, and return the paths in order.
-
-    The bytes do not depend on the number of threads.
-    """
-    if count < 0:
-        raise SettingsError(f"{count} portraits cannot be drawn. Use 0 or more.")
+def write_portraits(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """Write 000001.jpg, … as JPEG of quality 95, 4:4:4, and return the paths in order; threads change no byte."""
     make_folder(folder)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
     def write(index: int) -> Path:
         path = folder / f"{index + 1:06d}.jpg"
+        data = cv2.imencode(".jpg", draw_portrait(seed, index).pixels[:, :, ::-1], options)[1]
         with disk_errors(folder):
-            path.write_bytes(encode_jpeg(draw_portrait(seed, index, width=width, height=height).pixels))
+            path.write_bytes(data.tobytes())
         return path
 
     with ThreadPoolExecutor(min(4, usable_cpus())) as pool:
         return list(pool.map(write, range(count)))
-
-
-def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """(H, W, 3) uint8 RGB as JPEG of quality 95 without chroma subsampling."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    return cv2.imencode(".jpg", pixels[:, :, ::-1], options)[1].tobytes()
-
-
-def _light(rng: np.random.Generator) -> Light:
-    warmth = rng.normal(0, 0.035)
-    tint = rng.uniform(0.86, 1.06) * np.array([1 + warmth, 1.0, 1 - 1.2 * warmth])
-    x, y, ambient = rng.uniform((-0.75, -0.65, 0.42), (0.75, -0.05, 0.66))
-    return Light(float(x), float(y), float(ambient), tint)
 
 
 def _pose(rng: np.random.Generator, width: int, height: int) -> Pose:
@@ -129,8 +87,8 @@ def _pose(rng: np.random.Generator, width: int, height: int) -> Pose:
     )
 
 
-def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
-    """A gradient with lights out of focus: (3, height, width)."""
+def _background(rng: np.random.Generator, width: int, height: int) -> Field:
+    """A gradient with lights out of focus."""
     rows, columns = 28, 23
     y, x = np.mgrid[0:rows, 0:columns] / (rows - 1)
     hue, angle = rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi)
@@ -144,7 +102,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np
         small = small + blob * rng.normal(0, 26, (3, 1, 1)) + blob * rng.normal(8, 18)
     small = np.clip(small, 8, 248).astype(np.float32)
     smooth = [cv2.resize(plane, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) for plane in small]
-    return upscaled(smooth, height, width)
+    return upscaled(smooth, width, height)
 
 
 def _paint_bust(s: Scene) -> None:
@@ -184,16 +142,6 @@ def _finish(canvas: Canvas, light: Light, width: int, height: int) -> NDArray[np
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     fall = 1 + np.float32(0.09 * light.x) * x + np.float32(0.09 * light.y) * y
-    planes = []
-    for plane, tint in zip(canvas.planes, light.tint, strict=True):
-        small = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
-        planes.append(np.clip(small * fall * np.float32(tint) + np.float32(0.5), 0, 255).astype(np.uint8))
-    return np.dstack(planes)
-
-
-def _keypoints(person: Person, pose: Pose) -> Keypoints:
-    eyes = pose.on_face([(-person.eye_x, 0.0), (person.eye_x, 0.0)])
-    nose = pose.on_face([(0.0, person.nose_y)], NOSE_LIFT)
-    mouth = pose.on_face([(0.0, person.mouth_y + 0.01)], MOUTH_LIFT)
-    x = np.concatenate([eyes, nose, mouth]) / _SUPERSAMPLE
-    return Keypoints(*((float(a), float(b)) for a, b in x))
+    small = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in canvas.planes])
+    lit = small * fall * light.tint.astype(np.float32)[:, None, None] + np.float32(0.5)
+    return np.dstack(list(np.clip(lit, 0, 255).astype(np.uint8)))

@@ -27,7 +27,7 @@ def test_faces_are_found_where_drawn(models: Path, capfd: pytest.CaptureFixture[
     indices = np.flatnonzero(~np.isnan(found).any((1, 2)))
     assert len(indices) >= 38
     corner = np.array(CENTRE[::-1]) - SIDE // 2
-    drawn = [(draw_portrait(0, int(index)).keypoints.array() - corner) / SIDE for index in indices]
+    drawn = [(draw_portrait(0, int(index)).keypoints - corner) / SIDE for index in indices]
     off = np.linalg.norm(found[indices, :4] - np.array(drawn), axis=2)
     assert np.median(off) < 0.03
     assert capfd.readouterr().err == ""

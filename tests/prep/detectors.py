@@ -110,7 +110,7 @@ class PortraitDetector:
     def __init__(self, portrait: Portrait) -> None:
         self._height, self._width = portrait.pixels.shape[:2]
         self._known = _greys(portrait.pixels)
-        self._points = portrait.keypoints.array()
+        self._points = portrait.keypoints
 
     def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
         height, width = rgb.shape[:2]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from facegan import FaceShards
 from facegan.config import PrepConfig
-from facegan.demo import Portrait, draw_portrait, draw_portraits
+from facegan.demo import Portrait, draw_portrait
 from facegan.errors import DatasetError, ModelError, SettingsError
 from facegan.faces.detect import Detector, make_detector
 from facegan.prep.prepare import plan_prepare, prepare
@@ -144,7 +144,7 @@ def detector(models: Path) -> Iterator[Detector]:
 
 @pytest.fixture(scope="module")
 def drawn() -> list[Portrait]:
-    return list(draw_portraits(PORTRAITS, 3))
+    return [draw_portrait(3, index) for index in range(PORTRAITS)]
 
 
 @pytest.fixture(scope="module", params=["aligned", "box"])
@@ -177,7 +177,7 @@ def test_json_is_in_pixels_of_the_photograph(turned_portraits: dict, drawn: list
         assert (meta["height"], meta["width"]) == source.shape[:2]
         assert psnr(pixels, supersampled(source, np.array(meta["quad"]), 64, factor=4)) >= 30
         height, width = portrait.pixels.shape[:2]
-        x, y = portrait.keypoints.left_eye
+        x, y = portrait.keypoints[0]
         true_eye = np.array(
             {0: (x, y), 90: (y, width - x), 180: (width - x, height - y), 270: (height - y, x)}[degrees]
         )

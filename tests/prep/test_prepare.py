@@ -72,7 +72,7 @@ def test_eyes_match_the_crop_formula(dataset: Path) -> None:
     faces, errors = FaceShards(dataset), []
     for i in range(20):
         meta = faces[i][1]
-        truth = draw_portrait(0, int(Path(meta["path"]).stem) - 1).keypoints.array()
+        truth = draw_portrait(0, int(Path(meta["path"]).stem) - 1).keypoints
         left, right, _, mouth = (complex(x, y) for x, y in truth)
         e, m = right - left, mouth - (left + right) / 2
         axis = e - 1j * m  # rot90 is a multiplication by i

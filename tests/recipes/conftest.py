@@ -13,10 +13,6 @@ import pytest
 from tests.recipes.program import Ended, facegan
 
 TINY = """\
-# Ten portraits, four channels.
-#
-# For tests.
-
 [prep]
 source = "{photos}"
 crop = "center178"
@@ -36,14 +32,11 @@ device = "cpu"
 
 @dataclass(frozen=True)
 class Experiment:
-    """A recipe, its photographs, and the folder that it was run in."""
-
     photos: Path
     recipe: Path
     to: Path
 
     def files(self) -> dict[Path, bytes]:
-        """The content of every file in the folder but locks."""
         return {path: path.read_bytes() for path in self.to.rglob("*") if path.is_file() and "lock" not in path.name}
 
 
@@ -55,7 +48,6 @@ def run(experiment: Experiment, *options: object) -> Ended:
 
 
 def stages_of(ended: Ended) -> dict[str, dict[str, Any]]:
-    """The stages of ``--json`` by name."""
     assert ended.code == 0, ended.stderr
     return {stage["stage"]: stage for stage in json.loads(ended.stdout)["stages"]}
 
@@ -81,16 +73,15 @@ def fresh(tmp_path: Path, portraits: Path) -> Experiment:
 
 
 @pytest.fixture(scope="session")
-def _done(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Experiment:
+def first_run(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> tuple[Experiment, Ended]:
+    """Read-only: use `done`."""
     experiment = prepared(tmp_path_factory.mktemp("experiment") / "done", portraits)
-    assert states(run(experiment, "--json")) == dict.fromkeys(UP_TO_DATE, "done")
-    return experiment
+    return experiment, run(experiment)
 
 
 @pytest.fixture
-def done(_done: Experiment, tmp_path: Path) -> Experiment:
-    """A copy of an experiment that was run; its photographs are its own."""
-    shutil.copytree(_done.recipe.parent, tmp_path / "copy")
-    copy = Experiment(*(tmp_path / "copy" / path.name for path in (_done.photos, _done.recipe, _done.to)))
-    copy.recipe.write_text(TINY.format(photos=_done.photos))
-    return copy
+def done(first_run: tuple[Experiment, Ended], tmp_path: Path) -> Experiment:
+    """A copy of an experiment that was run; its recipe names the original photographs."""
+    original = first_run[0]
+    shutil.copytree(original.recipe.parent, tmp_path / "copy")
+    return Experiment(*(tmp_path / "copy" / path.name for path in (original.photos, original.recipe, original.to)))

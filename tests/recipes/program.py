@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import signal
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from facegan.cli.app import main
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     code: int
     stdout: str
     stderr: str

@@ -21,7 +21,7 @@ from tests.recipes.conftest import Experiment
 from tests.recipes.program import Ended, facegan
 
 SMALL = ("--device", "cpu", "--batch", 4, "--set", "train.width=4", "--set", "train.precision=fp32", "--log-every", 8)
-MEASURED = ("--eval-every", "2st", "--set", "train.eval_n=12", "--images", 40, "--save-every", 24)
+MEASURED = ("--eval-every", "2st", "--set", "train.eval_n=8", "--images", 24, "--save-every", 16)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Path:
     """40 faces of 32 pixels in the split train, 20 in val."""
     out = tmp_path_factory.mktemp("faces") / "out"
     config = PrepConfig(size=32, crop="center178", detector="none", split="0.67,0.33,0")
-    prepare(portraits, out, config, workers=1)
+    prepare(portraits, out, config, workers=0)
     return out
 
 
@@ -41,7 +41,7 @@ def train(faces: Path, run: Path, *options: object, code: int = 0) -> Ended:
 
 @pytest.fixture(scope="module")
 def measured(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 40 images, evaluated every 8. Read only."""
+    """A run of 24 images, evaluated every 8. Read only."""
     run = tmp_path_factory.mktemp("runs") / "measured"
     train(faces, run, *MEASURED)
     return run
@@ -62,14 +62,14 @@ def test_swd_to_the_split_val(faces: Path, measured: Path) -> None:
     val = FaceShards(faces, "val", cache="off")
     count = len(val)
     assert reference["protocol"]["split"] == "val"
-    assert (reference["protocol"]["samples"], reference["protocol"]["faces"]) == (12, 12)
+    assert (reference["protocol"]["samples"], reference["protocol"]["faces"]) == (8, 8)
     assert reference["floor"]["swd"] > 0
-    assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
+    assert [row["images"] for row in rows] == [8, 16, 24]
     with closing(val.batches(count, seed=0)) as batches:
-        real = next(batches)[:12]
+        real = next(batches)[:8]
     best = best_of(measured)
     generator = load_generator(measured / f"checkpoints/{best['images']:09d}")
-    again = sliced_wasserstein(project(sample_images(generator, 12, 0)), project(real))
+    again = sliced_wasserstein(project(sample_images(generator, 8, 0)), project(real))
     assert again == next(row["measured"] for row in rows if row["images"] == best["images"])
     assert best == {"metric": "swd", "value": min(row["measured"]["swd"] for row in rows), "images": best["images"]}
     assert (measured / "log.txt").read_text().count("of the split val. Real against real: swd ") == 1
@@ -77,19 +77,10 @@ def test_swd_to_the_split_val(faces: Path, measured: Path) -> None:
 
 def test_evaluation_changes_no_weight(faces: Path, measured: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(faces, run, "--images", 40, "--save-every", 24)
+    train(faces, run, "--images", 24, "--save-every", 16)
     assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
     assert rows_of(run, training=True) == rows_of(measured, training=True)
     assert not (run / "best.json").exists()
-
-
-def test_resume_equals_uninterrupted(faces: Path, measured: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train(faces, run, *MEASURED[:-4], "--images", 16, "--save-every", 24)
-    train(faces, run, *MEASURED)
-    assert rows_of(run, training=False) == rows_of(measured, training=False)
-    assert best_of(run) == best_of(measured)
-    assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
 
 
 def test_other_settings_restart_the_best(faces: Path, tmp_path: Path) -> None:
@@ -100,7 +91,7 @@ def test_other_settings_restart_the_best(faces: Path, tmp_path: Path) -> None:
     # With fewer faces all distances grow: old values are not comparable.
     train(faces, run, "--eval-every", "2st", "--set", "train.eval_n=3", "--images", 24)
     rows = rows_of(run, training=False)
-    assert [(row["images"], row["protocol"]["samples"]) for row in rows if "floor" in row] == [(8, 12), (16, 3)]
+    assert [(row["images"], row["protocol"]["samples"]) for row in rows if "floor" in row] == [(8, 8), (16, 3)]
     assert best_of(run)["images"] == 24
     assert [row["best"] for row in rows if "measured" in row] == [True, True]
 
@@ -112,15 +103,13 @@ def test_sample_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     assert (tmp_path / "best.png").read_bytes() == (tmp_path / "same.png").read_bytes()
     copy = Path(shutil.copytree(measured, tmp_path / "copy"))
     shutil.rmtree(copy / best.relative_to(measured))
-    gone = facegan("sample", copy, "--best", "--out", tmp_path / "none.png")
-    assert (gone.code, "is missing. Leave out --best for the newest." in gone.stderr) == (1, True)
-    (copy / "best.json").unlink()
-    none = facegan("sample", copy, "--best", "--out", tmp_path / "none.png")
-    assert (none.code, "has no best checkpoint" in none.stderr) == (1, True)
+    for message in ("is missing. Leave out --best for the newest.", "has no best checkpoint"):
+        none = facegan("sample", copy, "--best", "--out", tmp_path / "none.png")
+        assert (none.code, message in none.stderr) == (1, True)
+        (copy / "best.json").unlink(missing_ok=True)
 
 
 def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
-    """The result is the run's, and is saved in its folder."""
     run = Path(shutil.copytree(measured, tmp_path / "run"))
     best = f"{run}/checkpoints/{best_of(run)['images']:09d}"
     asked = ("eval", run, "--shards", faces, "--n", 12, "--metrics", "swd", "--device", "cpu")
@@ -129,14 +118,9 @@ def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     assert (record["measured"]["kind"], record["measured"]["path"]) == ("checkpoint", best)
     assert (run / "neighbours.png").is_file()
     assert not (Path(best) / "eval.json").exists()
-    file = facegan("eval", run / "generator.safetensors", *asked[2:], "--best")
-    assert (file.code, "--best needs a run" in file.stderr) == (2, True)
-    nowhere = facegan("eval", tmp_path / "rum", *asked[2:], "--best")
-    assert (nowhere.code, "Did you mean 'run'?" in nowhere.stderr) == (2, True)
-
-
-def test_best_in_result(faces: Path, measured: Path) -> None:
-    assert json.loads(train(faces, measured, *MEASURED, "--json").stdout)["best"] == best_of(measured)
+    for path, message in ((run / "generator.safetensors", "--best needs a run"), (tmp_path / "rum", "mean 'run'?")):
+        ended = facegan("eval", path, *asked[2:], "--best")
+        assert (ended.code, message in ended.stderr) == (2, True)
 
 
 def test_recipe_uses_the_best(done: Experiment) -> None:
@@ -159,15 +143,16 @@ def test_recipe_uses_the_best(done: Experiment) -> None:
     assert {stage["state"] for stage in json.loads(again.stdout)["stages"]} == {"up to date"}
 
 
-def test_first_metric_chooses_the_best(faces: Path, measured: Path, tmp_path: Path) -> None:
+def test_first_metric_chooses_the_best_and_resumes(faces: Path, measured: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     several = (*MEASURED, "--set", "train.eval_metrics=frechet_random,swd,coverage,density,ms_ssim")
-    train(faces, run, *several[:-6], "--images", 16, "--save-every", 24, *several[-2:])
-    train(faces, run, *several)
+    train(faces, run, *several[:-6], "--images", 16, "--save-every", 16, *several[-2:])
+    printed = json.loads(train(faces, run, *several, "--json").stdout)
     reference, *rows = rows_of(run, training=False)
     assert reference["protocol"]["metrics"] == ["frechet_random", "swd", "coverage", "density", "ms_ssim"]
-    assert [row["images"] for row in rows] == [8, 16, 24, 32, 40]
+    assert [row["images"] for row in rows] == [8, 16, 24]
     assert list(rows[0]["measured"])[:5] == reference["protocol"]["metrics"]
+    assert printed["best"] == best_of(run)
     assert best_of(run)["metric"] == "frechet_random"
     assert best_of(run)["value"] == min(row["measured"]["frechet_random"] for row in rows)
     assert (run / "generator.safetensors").read_bytes() == (measured / "generator.safetensors").read_bytes()
@@ -175,18 +160,12 @@ def test_first_metric_chooses_the_best(faces: Path, measured: Path, tmp_path: Pa
     assert [row["measured"]["swd"] for row in rows] == alone
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_invalid_settings_are_refused(faces: Path, tmp_path: Path) -> None:
+    for options, message in [
         (("--set", "train.eval_n=64"), "train.eval_n has no effect without train.eval_every. Leave it out."),
         ((*MEASURED, "--set", "train.eval_metrics=fid"), "'fid' is not available during training."),
-        (
-            ("--eval-every", 8, "--set", "train.eval_n=4", "--set", "train.eval_metrics=swd,coverage"),
-            "train.eval_n = 4: coverage needs 6 images.",
-        ),
+        ((*MEASURED, "--set", "train.eval_metrics=swd,coverage", "--set", "train.eval_n=4"), "coverage needs 6 images"),
         (("--eval-every", "often"), "--eval-every often is not a length."),
-    ],
-)
-def test_invalid_settings_are_refused(options: tuple[object, ...], message: str, faces: Path, tmp_path: Path) -> None:
-    assert message in train(faces, tmp_path / "run", *options, code=2).stderr
+    ]:
+        assert message in train(faces, tmp_path / "run", *options, code=2).stderr
     assert not (tmp_path / "run").exists()

@@ -9,31 +9,29 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from facegan.files import exclusive
 from facegan.recipes.recipe import read_recipe
-from facegan.recipes.run import run_recipe
+from facegan.recipes.run import RECORD_FILE, run_recipe
 from tests.recipes.conftest import UP_TO_DATE, Experiment, run, states
-from tests.recipes.program import facegan
+from tests.recipes.program import Ended, facegan
 from tests.stopping import stopped_at_line
 
 
-def test_first_run_does_everything(fresh: Experiment) -> None:
-    ended = run(fresh)
+def test_first_run_does_everything(first_run: tuple[Experiment, Ended]) -> None:
+    experiment, ended = first_run
     assert ended.code == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["stage", "prep", "train", "sample"]
     assert "10 of 10 photographs kept, 10 faces" in lines[1]
     assert "24 images, losses D " in lines[2]
-    assert lines[3].rstrip().endswith(str(fresh.to / "samples.png"))
+    assert lines[3].rstrip().endswith(str(experiment.to / "samples.png"))
     assert "1 of 3: prep, into " in ended.stderr
-    assert {"faces", "run", "samples.png", ".facegan-run.json"} <= {path.name for path in fresh.to.iterdir()}
-    record = json.loads((fresh.to / "run/run.json").read_text())
+    record = json.loads((experiment.to / "run/run.json").read_text())
     assert (record["settings"]["width"], record["dataset"]["faces"]) == (4, 10)
-    assert facegan("verify", fresh.to / "faces").code == 0
+    assert facegan("verify", experiment.to / "faces").code == 0
 
 
 def test_second_run_does_nothing(done: Experiment) -> None:
@@ -59,9 +57,6 @@ def test_dry_run_touches_nothing(fresh: Experiment, done: Experiment) -> None:
     before = done.files()
     planned = states(run(done, "--dry-run", "--json", "--set", "train.images=48"))
     assert planned == {"prep": "up to date", "train": "to do", "sample": "to do"}
-    refused = run(done, "--dry-run", "--set", "train.width=5")
-    assert refused.code == 2
-    assert "was started with width = 4; this command asks for width = 5" in refused.stderr
     assert done.files() == before
 
 
@@ -72,28 +67,23 @@ def test_new_photographs_are_added(done: Experiment, portraits: Path) -> None:
     ended = run(done, "--set", f"prep.source={done.photos}")
     assert ended.code == 1
     assert f"The run {done.to / 'run'} was started on other faces (10 then, 11 now," in ended.stderr
-    assert f"or delete {done.to / 'run'} and run it again." in ended.stderr
     shutil.rmtree(done.to / "run")
     now = states(run(done, "--json", "--set", f"prep.source={done.photos}"))
     assert now == {"prep": "up to date", "train": "done", "sample": "done"}
 
 
-@pytest.mark.parametrize(
-    ("change", "prep"),
-    [
-        (lambda photos: os.utime(photos / "000001.jpg", ns=(1, 1)), "done"),
-        (lambda photos: (photos / "notes.txt").write_text("x"), "done"),
-        (shutil.rmtree, "up to date"),
-    ],
-    ids=["a file written again", "one more file", "all deleted"],
-)
-def test_changed_photographs_are_noticed(change: Any, prep: str, done: Experiment) -> None:
+def test_changed_photographs_are_noticed(done: Experiment) -> None:
     """prep finds the same faces, so the training is up to date. Deleted photographs keep their faces."""
     sets = ("--set", f"prep.source={done.photos}", "--json")
     run(done, *sets)
-    change(done.photos)
-    assert states(run(done, *sets)) == {**UP_TO_DATE, "prep": prep}
-    assert states(run(done, *sets)) == UP_TO_DATE
+    for change, prep in [
+        (lambda photos: os.utime(photos / "000001.jpg", ns=(1, 1)), "done"),
+        (lambda photos: (photos / "notes.txt").write_text("x"), "done"),
+        (shutil.rmtree, "up to date"),
+    ]:
+        change(done.photos)
+        assert states(run(done, *sets)) == {**UP_TO_DATE, "prep": prep}
+        assert states(run(done, *sets)) == UP_TO_DATE
 
 
 @pytest.mark.parametrize(
@@ -105,13 +95,13 @@ def test_changed_photographs_are_noticed(change: Any, prep: str, done: Experimen
 )
 def test_other_settings_are_refused(setting: str, code: int, said: str, where: str, done: Experiment) -> None:
     before = done.files()
-    ended = run(done, "--set", setting)
-    assert (ended.code, ended.stdout) == (code, "")
-    assert said in ended.stderr
-    way_out = f"With facegan run: choose another folder with --to, or delete {done.to / where} and run it again."
-    assert ended.stderr.rstrip().endswith(way_out)
+    for options in ((), ("--dry-run",)):
+        ended = run(done, "--set", setting, *options)
+        assert (ended.code, ended.stdout) == (code, "")
+        assert said in ended.stderr
+        way_out = f"With facegan run: choose another folder with --to, or delete {done.to / where} and run it again."
+        assert ended.stderr.rstrip().endswith(way_out)
     assert done.files() == before
-    assert states(run(done, "--json")) == UP_TO_DATE
 
 
 def test_more_images_continue_the_run(done: Experiment) -> None:
@@ -122,18 +112,17 @@ def test_more_images_continue_the_run(done: Experiment) -> None:
     assert json.loads(ended.stdout)["stages"][1]["result"]["images"] == 48
 
 
-@pytest.mark.parametrize("lost", ["run/generator.safetensors", "samples.png", "record"])
-def test_lost_outputs_are_made_again(lost: str, done: Experiment) -> None:
-    kept = (done.to / "run/generator.safetensors").read_bytes()
-    if lost == "record":  # edited by hand
-        path = done.to / ".facegan-run.json"
-        path.write_text(path.read_text().replace('"kept": 10', '"kept": 11'))
-    else:
-        (done.to / lost).unlink()
-    assert "done" in states(run(done, "--json")).values()
-    assert states(run(done, "--json")) == UP_TO_DATE
-    assert (done.to / "run/generator.safetensors").read_bytes() == kept
-    assert (done.to / "samples.png").is_file()
+def test_lost_outputs_are_made_again(done: Experiment) -> None:
+    generator, samples, record = (done.to / name for name in ("run/generator.safetensors", "samples.png", RECORD_FILE))
+    kept = generator.read_bytes()
+    for lost in (generator, samples, record):
+        if lost == record:  # edited by hand
+            record.write_text(record.read_text().replace('"kept": 10', '"kept": 11'))
+        else:
+            lost.unlink()
+        assert "done" in states(run(done, "--json")).values()
+        assert states(run(done, "--json")) == UP_TO_DATE
+        assert (generator.read_bytes(), samples.is_file()) == (kept, True)
 
 
 @pytest.mark.parametrize("line", [7, 21])
@@ -147,12 +136,11 @@ def test_stopped_run_continues(line: int, fresh: Experiment) -> None:
     assert facegan("verify", fresh.to / "faces").code == 0
 
 
-def test_two_runs_at_once(fresh: Experiment, done: Experiment) -> None:
+def test_two_runs_at_once(done: Experiment) -> None:
     with exclusive(done.to / ".facegan-run.lock", ""):
         ended = run(done, "--set", "train.images=48")
         assert states(run(done, "--json")) == UP_TO_DATE  # which needs no lock
-    assert ended.code == 1
-    assert f"Another facegan run is at work in {done.to}" in ended.stderr
+    assert (ended.code, f"Another facegan run is at work in {done.to}" in ended.stderr) == (1, True)
 
 
 def test_datasets_can_be_shared(done: Experiment, tmp_path: Path) -> None:
@@ -179,23 +167,20 @@ def test_portraits_are_drawn_once(fresh: Experiment) -> None:
 
 
 def test_impossible_runs_are_refused(fresh: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside = facegan("run", fresh.recipe, "--to", fresh.photos / "runs")
-    assert inside.code == 2
-    assert "among the photographs" in inside.stderr
-    gone = run(fresh, "--set", "train.init=nowhere")
-    assert (gone.code, gone.stderr) == (2, "error: There is no nowhere.\n")
-    small = run(fresh, "--set", "prep.size=28")
-    assert small.code == 2
-    assert "The nets 'dcgan' support 32, 64 or 128 pixels, not 28" in small.stderr
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    many = run(fresh)
-    assert many.code == 2
-    assert "facegan run is a single process" in many.stderr
-    monkeypatch.delenv("WORLD_SIZE")
+    def refused(*arguments: object) -> str:
+        ended = facegan("run", *arguments)
+        assert ended.code == 2
+        return ended.stderr
+
+    tiny = (fresh.recipe, "--to", fresh.to)
+    assert "among the photographs" in refused(fresh.recipe, "--to", fresh.photos / "runs")
+    assert refused(*tiny, "--set", "train.init=nowhere") == "error: There is no nowhere.\n"
+    assert "The nets 'dcgan' support 32, 64 or 128 pixels, not 28" in refused(*tiny, "--set", "prep.size=28")
     monkeypatch.chdir(fresh.recipe.parent)
-    celeba = facegan("run", "celeba-dcgan-64")
-    assert celeba.code == 2
-    assert "celeba-dcgan-64.toml, line 17: There is no img_align_celeba.zip. Name another with --set" in celeba.stderr
+    celeba = refused("celeba-dcgan-64")
+    assert "celeba-dcgan-64.toml, line 17: There is no img_align_celeba.zip. Name another with --set" in celeba
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "facegan run is a single process" in refused(*tiny)
     assert sorted(path.name for path in fresh.recipe.parent.iterdir()) == ["photos", "tiny.toml"]
 
 

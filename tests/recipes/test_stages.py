@@ -47,9 +47,7 @@ def test_export_follows_generator_and_metrics(done: Experiment, tmp_path: Path) 
     (done.to / "run" / "eval.json").write_text(json.dumps({"metrics": {"swd": 12.5}}))
     assert states(run(done, "--json")) == UP_TO_DATE | {"export": "done"}
     assert "| `swd` | 12.5 |" in (out / "README.md").read_text()
-    add(done, "onnx = true\n")
-    options = ("--recipe", done.recipe, "--set", "export.onnx=false", "--dry-run")
-    ended = facegan("export", done.to / "run", tmp_path / "export", *options)
+    ended = facegan("export", done.to / "run", tmp_path / "export", "--recipe", done.recipe, "--dry-run")
     assert ended.stdout.startswith("generator.safetensors, samples.png, README.md, config.json of ")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.training.toy import toy_train
 
+SLIDE = "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }"
 _PATIENCE_MS = 180_000  # a machine may be busy
 
 
@@ -42,8 +43,6 @@ def add_rows(run: Path, *rows: dict[str, Any]) -> None:
 
 
 class Watched:
-    """A page, its requests, and its forbidden actions."""
-
     def __init__(self, page: Any) -> None:
         self.page, self.requests, self.complaints = page, [], []
         page.set_default_timeout(_PATIENCE_MS)
@@ -67,9 +66,7 @@ class Watched:
 
     def set(self, slider: str, value: float) -> None:
         """Set the value and fire its event, as a hand would."""
-        self.page.eval_on_selector(
-            slider, "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", value
-        )
+        self.page.eval_on_selector(slider, SLIDE, value)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from facegan.report.explorer import FACES, SAMPLES, main_directions, write_explo
 from facegan.report.runs import read_run
 from facegan.sample.generate import sample_latents, to_uint8
 from facegan.web import known_packages, web_files
-from tests.report.conftest import watching
+from tests.report.conftest import SLIDE, watching
 from tests.training.toy import ToyFaces, toy_train
 
 MOST_LEVELS = 2  # of 255
@@ -70,63 +70,43 @@ def runtime() -> None:
         pytest.skip(f"no runtime: {error}")
 
 
-class Grey(ToyFaces):
-    channels = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.images = self.images[:, :1]
-
-
 @pytest.fixture(scope="module", params=["colours", "grey"])
 def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runtime: None) -> Path:
     """A run with an explorer: a DCGAN with normal latents, or a grey MLP with uniform ones."""
     run = tmp_path_factory.mktemp("explored") / request.param
     if request.param == "colours":
-        toy_train(run, images=96)
+        toy_train(run, images=32)
     else:
-        toy_train(run, faces=Grey(), nets="mlp", norm="none", latent_distribution="uniform", images=96)
+        faces = ToyFaces()
+        faces.channels, faces.images = 1, faces.images[:, :1]
+        toy_train(run, faces=faces, nets="mlp", norm="none", latent_distribution="uniform", images=32)
     write_explorer(read_run(run), run / "explorer")
     return run
 
 
-def drawn(page: Any, selector: str) -> np.ndarray:
-    """The pixels of a canvas, (H, W, 3)."""
-    width, data = page.eval_on_selector(
-        selector,
-        """canvas => {
-          // A copy: the browser warns when the page's own canvas is read often.
-          const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
-          copy.drawImage(canvas, 0, 0);
-          return [canvas.width, [...copy.getImageData(0, 0, canvas.width, canvas.height).data]];
-        }""",
-    )
-    return np.array(data).reshape(width, width, 4)[..., :3]
+DRAWN = """canvas => {
+  // A copy: the browser warns when the page's own canvas is read often.
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  return [canvas.width, [...copy.getImageData(0, 0, canvas.width, canvas.height).data]];
+}"""
 
 
-def by_torch(run: Path, latent: Any) -> np.ndarray:
+def assert_drawn(page: Any, run: Path, latent: Any, selector: str = "#face") -> None:
+    """The canvas shows what PyTorch draws."""
+    width, data = page.eval_on_selector(selector, DRAWN)
     with torch.inference_mode():
         image = to_uint8(load_generator(run)(torch.as_tensor(latent, dtype=torch.float32)[None]))[0]
-    return image.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(int)
+    expected = image.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(np.array(data).reshape(width, width, 4)[..., :3] - expected).max() <= MOST_LEVELS
 
 
-def settled(page: Any, change: str) -> list[float]:
-    """The latent of the large face after the change is drawn."""
+def settled(page: Any, selector: str, value: float | None = None) -> list[float]:
+    """The latent of the large face after a click on a button, or a new value of a slider, is drawn."""
     before = page.get_attribute("#face", "data-drawn")
-    page.evaluate(change)
+    page.eval_on_selector(selector, "button => button.click()" if value is None else SLIDE, value)
     page.wait_for_selector(f"#face[data-drawn]:not([data-drawn={json.dumps(before)}])")
     return json.loads(page.get_attribute("#face", "data-drawn"))
-
-
-def move(slider: str, value: float) -> str:
-    return (
-        f"() => {{ const slider = document.querySelector({json.dumps(slider)}); slider.value = {value};"
-        " slider.dispatchEvent(new Event('input')); }"
-    )
-
-
-def click(button: str) -> str:
-    return f"() => document.querySelector({json.dumps(button)}).click()"
 
 
 def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None:
@@ -138,22 +118,21 @@ def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None
         page = watched.open(explored / "explorer/index.html")
         page.wait_for_selector("[data-ready]")
         for number in (0, 5, FACES - 1):
-            shown = drawn(page, f"[data-face='{number}'] canvas")
-            assert np.abs(shown - by_torch(explored, faces[number])).max() <= MOST_LEVELS
+            assert_drawn(page, explored, faces[number], f"[data-face='{number}'] canvas")
 
-        first = settled(page, click("[data-face='3']"))
+        first = settled(page, "[data-face='3']")
         np.testing.assert_allclose(first, faces[3], atol=1e-6)
-        assert np.abs(drawn(page, "#face") - by_torch(explored, faces[3])).max() <= MOST_LEVELS
+        assert_drawn(page, explored, faces[3])
 
-        moved = settled(page, move("[data-direction='1']", 2))
+        moved = settled(page, "[data-direction='1']", 2)
         wanted = faces[3] + 2 * steps[1].numpy()
         wanted = wanted.clip(-1, 1) if distribution == "uniform" else wanted
         np.testing.assert_allclose(moved, wanted, atol=1e-5)
-        assert np.abs(drawn(page, "#face") - by_torch(explored, moved)).max() <= MOST_LEVELS
-        np.testing.assert_allclose(settled(page, click("#reset")), faces[3], atol=1e-6)
+        assert_drawn(page, explored, moved)
+        np.testing.assert_allclose(settled(page, "#reset"), faces[3], atol=1e-6)
 
-        settled(page, click("[data-face='7']"))
-        half = np.array(settled(page, move("#between", 0.5)))
+        settled(page, "[data-face='7']")
+        half = np.array(settled(page, "#between", 0.5))
         if distribution == "uniform":
             np.testing.assert_allclose(half, (faces[3] + faces[7]) / 2, atol=1e-6)
         else:  # on the arc, as far from one as from the other
@@ -162,12 +141,12 @@ def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None
             assert float(plane[1][0]) < 1e-9
             assert plane[0][0] == pytest.approx(plane[0][1], abs=1e-6)
             assert min(angles) > 0.6
-        assert np.abs(drawn(page, "#face") - by_torch(explored, half)).max() <= MOST_LEVELS
+        assert_drawn(page, explored, half)
 
-        dice = settled(page, click("#dice"))
+        dice = settled(page, "#dice")
         assert len(dice) == latent
         assert distribution != "uniform" or max(map(abs, dice)) <= 1
-        assert np.abs(drawn(page, "#face") - by_torch(explored, dice)).max() <= MOST_LEVELS
+        assert_drawn(page, explored, dice)
     assert {url.partition(":")[0] for url in watched.requests} <= {"file", "data", "blob"}
 
 

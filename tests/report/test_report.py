@@ -1,4 +1,4 @@
-"""``facegan report``: the page's content, the command's output, and errors."""
+"""``facegan report`` and ``facegan compare``: pages, printed differences, and errors, also of damaged runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import os
 import re
 import shlex
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,17 @@ import numpy as np
 import pytest
 
 from facegan.config import TrainConfig
+from facegan.errors import CheckpointError
 from facegan.report.charts import MAX_POINTS, compared_curves, curves_of
 from facegan.report.pictures import MAX_FRAMES
-from facegan.report.runs import read_run, title
+from facegan.report.runs import read_run, title, titles
 from facegan.report.sections import baseline_of, dataset_section, metrics_section, repeating_command, settings_diff
-from facegan.report.write import write_report
+from facegan.report.write import differences, write_report
 from facegan.stream import FaceShards
+from facegan.training.log import read_stats
 from tests.recipes.program import facegan
 from tests.report.conftest import add_rows, edit_record
+from tests.training.toy import toy_train
 
 MOST_BYTES = 5_000_000
 
@@ -69,7 +74,6 @@ def test_wrong_arguments_are_errors(run: Path, tmp_path: Path) -> None:
 
 
 def test_large_grids_fit_the_page(run: Path) -> None:
-    """Noise compresses worst."""
     shutil.rmtree(run / "samples")
     (run / "samples").mkdir()
     rng = np.random.default_rng(0)
@@ -206,7 +210,109 @@ def test_periodic_evaluation_has_curves(run: Path) -> None:
     assert (chart.real_vs_real, chart.best) == (5.0, 1)
 
 
-def test_title_of_a_recipes_run(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "smoke").mkdir()
-    assert title(read_run(run)) == "discs"
-    assert title(read_run(run.rename(tmp_path / "smoke/run"))) == "smoke/run"
+def test_damaged_rows_are_named(run: Path) -> None:
+    """Only the last row may be unfinished, as a killed process leaves it."""
+    whole = read_run(run).rows
+    lines = (run / "stats.jsonl").read_text().splitlines()
+    (run / "stats.jsonl").write_text("\n".join([*lines[:2], "", *lines[2:], '{"images": 9']))
+    assert read_run(run).rows == whole
+    (run / "stats.jsonl").write_text("\n".join([*lines[:2], "", lines[2][:-5], *lines[3:]]))
+    with pytest.raises(CheckpointError, match="in line 4: the row is invalid"):
+        read_run(run)
+    wrong = json.dumps({**json.loads(lines[2]), "loss_d": "much"})
+    (run / "stats.jsonl").write_text("\n".join(["", *lines[:2], "", wrong, *lines[3:]]))
+    with pytest.raises(CheckpointError, match="in line 5: loss_d is invalid"):
+        read_run(run)
+
+
+def test_damaged_record_is_named(run: Path) -> None:
+    edit_record(run, dataset={"faces": "many"})
+    for command in ("report", "compare"):
+        found = facegan(command, run, "--json")
+        assert (found.code, found.stdout) == (1, "")
+        assert "run.json is damaged: dataset.faces is missing or has the wrong type" in found.stderr
+
+
+def test_huge_grids_are_left_out(run: Path) -> None:
+    for number, side in ((384, 20_000), (448, 2**31 - 1)):
+        header = struct.pack(">I4sIIBBBBB", 13, b"IHDR", side, side, 8, 2, 0, 0, 0)
+        png = b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", zlib.crc32(header[4:])) + b"\0" * 20
+        (run / f"samples/{number:09d}.png").write_bytes(png)
+    assert "after 320 images" in write_report(read_run(run), run / "report.html").read_text()
+
+
+def test_folder_name_that_is_not_utf8(run: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(run.parent) + b"/\xff<b>'\n\xf0\x9f\x98\x80"))
+    run.rename(odd)
+    for command in ("report", "compare"):
+        found = facegan(command, odd, "--json")
+        assert found.code == 0, found.stderr
+        assert isinstance(json.loads(found.stdout), dict)
+    page = (odd / "report.html").read_bytes().decode()
+    assert "<b>" not in page.partition("<title>")[2].partition("</title>")[0]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    top = tmp_path_factory.mktemp("runs")
+    toy_train(top / "a/run", images=64, lr_g=1e-3)
+    toy_train(top / "b/run", "wgan-gp", images=64, batch=8)
+    return [top / "a/run", top / "b/run"]
+
+
+def test_differences_and_figures(runs: list[Path]) -> None:
+    read = [read_run(folder) for folder in runs]
+    found = differences(read)
+    assert found["method"] == ["dcgan", "wgan-gp"]
+    assert found["lr_g"] == [1e-3, 1e-4]
+    assert found["batch"] == [16, 8]
+    assert not {"seed", "width", "images", "precision", "dataset"} & found.keys()
+    last = [row for row in read_stats(runs[0]) if "loss_g" in row][-1]
+    assert read[0].figures()["loss_g"] == last["loss_g"]
+    assert read[0].images_per_second == pytest.approx(64 / last["seconds"])
+    assert differences([read[0], read[0]]) == {}
+
+
+def test_titles_are_different(runs: list[Path], tmp_path: Path) -> None:
+    first, second = (read_run(folder) for folder in runs)
+    assert titles([first, second]) == ["a/run", "b/run"]
+    assert titles([first]) == ["run"]
+    assert (title(first), title(dataclasses.replace(first, folder=tmp_path / "discs"))) == ("a/run", "discs")
+
+
+def test_command_prints_and_draws(runs: list[Path], tmp_path: Path) -> None:
+    picture = tmp_path / "both.png"
+    done = facegan("compare", *runs, "--out", picture)
+    assert done.code == 0, done.stderr
+    lines = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
+    assert lines["method"] == ["dcgan", "wgan-gp"]
+    assert lines["health"] == ["healthy", "healthy"]
+    assert str(picture) in done.stdout
+    assert min(cv2.imread(str(picture)).shape[:2]) > 500  # pyright: ignore[reportOptionalMemberAccess]
+    page = tmp_path / "both.html"
+    made = json.loads(facegan("compare", *runs, "--out", page, "--json").stdout)
+    assert made["out"] == str(page)
+    assert "data:image/webp" in page.read_text()
+    again = json.loads(facegan("compare", *runs, "--json").stdout)
+    assert [run["run"] for run in again["runs"]] == [str(folder) for folder in runs]
+    assert again["differences"]["method"] == ["dcgan", "wgan-gp"]
+
+
+def test_smallest_measurements_are_compared(runs: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("run.json", "stats.jsonl"):
+        shutil.copy(runs[0] / name, run)
+    add_rows(run, *({"measured": {"fid": value}, "best": False} for value in (3.0, 2.0, None, 2.5)))
+    add_rows(run, {"health": "collapse", "value": 0.1, "text": "x"})
+    assert read_run(run).measured == {"fid": 2.0}
+    assert read_run(run).figures()["health"] == ["collapse"]
+
+
+def test_other_folders_are_errors(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"contains no run\.json. Name the folder of a run"):
+        read_run(tmp_path)
+    done = facegan("compare", runs[0], tmp_path / "nothing")
+    assert done.code == 1
+    assert "contains no run.json" in done.stderr
+    assert facegan("compare", runs[0], "--out", "x.jpg").code == 2
