@@ -43,7 +43,6 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every file, with an evaluation that contains Markdown."""
     sha256 = hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest()
     evaluation = {
         "measured": {"kind": "run", "generator_sha256": sha256},
@@ -87,23 +86,13 @@ def test_no_file_has_pickles_or_paths(exported: Path, run: Path, dataset: Path) 
         assert not any(str(place).encode() in data for place in (run, dataset, Path.cwd(), Path.home())), name
 
 
-NO_FACEGAN = """\
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "facegan":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocked())
-"""
-
-
 def test_card_snippets_run_without_facegan(exported: Path) -> None:
     snippets = [part.partition("```")[0] for part in (exported / "README.md").read_text().split("```python\n")[1:3]]
     assert len([line for line in snippets[0].splitlines() if line.strip()]) <= 5
-    end = "\nprint(tuple(images.shape), bool(abs(images).max() <= 1), 'facegan' in sys.modules)\n"
-    command = [sys.executable, "-c", NO_FACEGAN + end.join([*snippets, ""])]
+    end = "\nprint(tuple(images.shape), bool(abs(images).max() <= 1))\n"
+    command = [sys.executable, "-c", "import sys\nsys.modules['facegan'] = None\n" + end.join([*snippets, ""])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=exported, timeout=240)
-    assert (done.returncode, done.stdout) == (0, "(16, 3, 64, 64) True False\n" * 2), done.stderr
+    assert (done.returncode, done.stdout) == (0, "(16, 3, 64, 64) True\n" * 2), done.stderr
 
 
 def test_hub_reads_the_card(exported: Path) -> None:
@@ -127,7 +116,6 @@ def test_card_states_terms_of_known_data_set(dataset: Path, tmp_path: Path, monk
     train = ("train", "--shards", "faces", "--run", "run", "--batch", 4, "--set", "train.width=4")
     monkeypatch.chdir(tmp_path)
     assert program(*train, "--images", 8, "--precision", "fp32").code == 0
-    assert json.loads(Path("run/run.json").read_bytes())["dataset"]["path"] == str(tmp_path / "faces")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     ended = program("export", "../run", "out", *SMALL)
@@ -141,6 +129,9 @@ def test_card_states_terms_of_known_data_set(dataset: Path, tmp_path: Path, monk
 
 def test_export_again_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     out, options = tmp_path / "out", ("--set", "export.samples=2")
+    planned = program("export", run, out, "--int8", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["files"] == [name for name in NAMES if name != "generator-fp16.onnx"]
+    assert not out.exists()
     assert program("export", run, out, *options).code == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for name in ("mine.txt", "generator-int8.onnx"):  # the second: of an earlier export with more options
@@ -152,12 +143,6 @@ def test_export_again_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     assert after == before | {"mine.txt": b"mine"}
 
 
-def test_dry_run_writes_nothing(run: Path, tmp_path: Path) -> None:
-    ended = program("export", run, tmp_path / "out", "--int8", "--dry-run", "--json")
-    assert json.loads(ended.stdout)["files"] == [name for name in NAMES if name != "generator-fp16.onnx"]
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -167,7 +152,6 @@ def test_dry_run_writes_nothing(run: Path, tmp_path: Path) -> None:
         (("RUN", "TMP/file"), 1, "TMP/file"),
         (("RUN", "TMP/out", "--public"), 2, "--public"),
         (("RUN", "TMP/out", "--best"), 1, "best"),
-        (("RUN", "TMP/out", "--set", "export.sample=1"), 2, "Did you mean 'samples'?"),
         (("RUN", "TMP/out", "--set", "export.samples=0"), 2, "samples"),
         (("RUN", "TMP/out", "--set", f"export.compared={10**9}"), 2, "compared"),
         (("RUN", "TMP/out", "--push", "a/b/c"), 2, "Use NAMESPACE/NAME"),
@@ -213,7 +197,6 @@ def test_full_disk_leaves_no_folder(small_disk: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "generator.safetensors"])
 def test_foreign_files_are_not_overwritten(name: str, run: Path, tmp_path: Path) -> None:
-    """Broken links neither; and a checkpoint is not exported over its run's own generator."""
     (tmp_path / name).write_text('{"mine": "facegan"}')
     with pytest.raises(SettingsError, match=f"contains {name}, which facegan export did not write"):
         export_generator(run, tmp_path, SMALL_CONFIG)
@@ -230,8 +213,11 @@ def test_foreign_files_are_not_overwritten(name: str, run: Path, tmp_path: Path)
 
 
 def test_killed_export_is_completed(run: Path, tmp_path: Path) -> None:
-    """After a kill at any line of the last steps, config.json exists only if all files do."""
+    """After a kill at any line of the last steps, config.json exists only if all files do; before them, no file."""
     out, names = tmp_path / "out", {"generator.safetensors", "samples.png", "README.md", "config.json"}
+    with stopped_at_line(write._contents, 1), pytest.raises(KeyboardInterrupt):
+        export_generator(run, out, SMALL_CONFIG)
+    assert not out.exists()
     for line in range(12):
         with stopped_at_line(write._move_files, line), contextlib.suppress(KeyboardInterrupt):
             export_generator(run, out, SMALL_CONFIG)
@@ -240,13 +226,3 @@ def test_killed_export_is_completed(run: Path, tmp_path: Path) -> None:
         assert "config.json" not in left or left == names
     export_generator(run, out, SMALL_CONFIG)
     assert {path.name for path in out.iterdir()} == names
-
-
-def test_kill_before_the_first_file_leaves_nothing(run: Path, tmp_path: Path) -> None:
-    new, old = tmp_path / "new", tmp_path / "old"
-    old.mkdir()
-    for out in (new, old):
-        with stopped_at_line(write._contents, 1), pytest.raises(KeyboardInterrupt):
-            export_generator(run, out, SMALL_CONFIG)
-    assert [path.name for path in tmp_path.iterdir()] == ["old"]
-    assert not list(old.iterdir())

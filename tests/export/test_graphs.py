@@ -1,18 +1,63 @@
-"""``generator.pt2``: draws what the generator draws, and contains no pickle."""
+"""``generator.pt2`` and ONNX files: they draw what PyTorch draws, describe themselves, and contain no pickle."""
 
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 from facegan.errors import ExportError
 from facegan.export.card import program_snippet
+from facegan.export.onnx import OPSET, onnx_bytes
 from facegan.export.torch_export import pickled_members, program_bytes, trace
-from facegan.nets import Generator, NetSpec
+from facegan.nets import PAIRS, Generator, NetSpec
 from tests.export.tiny_generators import LATENT, tiny_generator
+
+# Every pair once, every size and either number of channels at least once.
+FAST = {("dcgan", 64, 3), ("dcgan-fc", 28, 1), ("dcgan-pool", 32, 3), ("mnist-conv", 28, 1), ("mlp", 28, 3)}
+FAST |= {("began", 32, 1), ("resnet", 32, 3), ("r3gan", 32, 3)}
+KINDS = [(name, size, c) for name, pair in PAIRS.items() for size in pair.sizes for c in pair.channels]
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(it, marks=[] if it in FAST else pytest.mark.slow) for it in KINDS], ids=str
+)
+def test_onnxruntime_draws_what_pytorch_draws(kind: tuple[str, int, int]) -> None:
+    generator = tiny_generator(*kind)
+    data = onnx_bytes(trace(generator), generator)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    for count in (1, 5):
+        latents = torch.randn(count, LATENT, generator=torch.Generator().manual_seed(count))
+        expected = generator(latents).numpy()
+        (images,) = session.run(["images"], {"latents": latents.numpy()})
+        assert isinstance(images, np.ndarray)
+        assert (images.dtype, images.shape) == (np.float32, expected.shape)
+        assert expected.std() > 0.01, "a blank image would agree with anything"
+        assert np.abs(images - expected).max() < 1e-4
+
+
+def test_file_describes_itself_but_no_machine() -> None:
+    generator = tiny_generator("dcgan", 32, 3)
+    data = onnx_bytes(trace(generator), generator)
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+    (latents,), (images,) = model.graph.input, model.graph.output
+    assert [dim.dim_param or dim.dim_value for dim in latents.type.tensor_type.shape.dim] == ["N", LATENT]
+    assert [dim.dim_param or dim.dim_value for dim in images.type.tensor_type.shape.dim] == ["N", 3, 32, 32]
+    description = json.loads({entry.key: entry.value for entry in model.metadata_props}["facegan"])
+    assert description["latents"] == {"shape": ["N", LATENT], "dtype": "float32", "law": "normal"}
+    assert description["images"]["range"] == [-1.0, 1.0]
+    for word in (b".py", str(Path.home()).encode(), str(Path.cwd()).encode(), b"site-packages"):
+        assert word not in data
+    assert onnx_bytes(trace(generator), generator) == data
 
 
 class Own(Generator):
