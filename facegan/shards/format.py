@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from facegan.errors import DamagedFile, DatasetError, suggest
+from facegan.errors import DamagedFile, DatasetError, one_of, suggest
 from facegan.files import parsing
 
 DATASET_FILE = "dataset.json"
@@ -293,7 +293,8 @@ class DatasetInfo(Record):
         """Raises DatasetError if the setting has another value or type."""
         value = self.settings.get(name, default)
         if type(value) is not type(valid[0]) or value not in valid:
-            raise DatasetError(f"{DATASET_FILE} has an invalid setting: {name} is {value!r:.40}.")
+            rule = f"{valid[0]} to {valid[-1]}" if isinstance(valid, range) else one_of(valid)
+            raise DatasetError(f"{DATASET_FILE} has an invalid setting: {name} is {value!r:.40}, not {rule}.")
         return value
 
     @classmethod
