@@ -85,7 +85,7 @@ class PhotoIndex:
         found = Fingerprint()
         sizes = self._entries["size"]
         for number, paths in enumerate(self._path_batches()):
-            found.add_photos(zip(paths, sizes.slice(number * _BATCH, _BATCH).to_pylist(), strict=True))
+            found.add(paths, sizes.slice(number * _BATCH, _BATCH).to_pylist())
         return str(found) == fingerprint
 
     def limit(self, count: int) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from facegan.config import PrepConfig
 from facegan.files import human_bytes, write_bytes, write_json
 from facegan.manifests import KnownDataset, completeness
-from facegan.shards.format import GENERATED, IMAGE_FORMATS, PHOTOS_FILE, REASONS, DatasetInfo, SampleMeta, ShardEntry
+from facegan.shards.format import GENERATED, IMAGE_FORMATS, PHOTOS_FILE, REASONS, DatasetInfo, SampleMeta
 from facegan.shards.photos import COLUMNS
 
 _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -178,7 +178,7 @@ def _front_matter(info: DatasetInfo, known: KnownDataset | None) -> str:
     if known and known.licence_name:
         lines.append(f"license_name: {known.licence_name}")
     lines += ["task_categories:", "- unconditional-image-generation"]
-    lines += ["size_categories:", f"- {size_category(_samples(info.shards))}"]
+    lines += ["size_categories:", f"- {size_category(info.totals.faces)}"]
     lines += ["tags:", "- webdataset", *(["- synthetic"] if info.is_generated else [])]
     if info.splits:
         lines += ["configs:", "- config_name: default", "  data_files:"]
@@ -193,26 +193,22 @@ def size_category(samples: int) -> str:
     return "n<1K" if digits < 4 else f"{_SIZES[digits - 4]}<n<{_SIZES[digits - 3]}"
 
 
-def _samples(shards: Iterable[ShardEntry]) -> int:
-    return sum(shard.samples for shard in shards)
-
-
 def _about(info: DatasetInfo, known: KnownDataset | None) -> str:
     size, grey = text(info.settings["size"]), ", grey" if info.channels == 1 else ""
     faces = f"faces of {size} × {size} pixels{grey}"
     if info.is_generated:
         origin = "drawn by a generator of facegan (`facegan sample`).\nThey show nobody.\n"
-        return f"{_samples(info.shards):,} **generated** {faces}, {origin}"
+        return f"{info.totals.faces:,} **generated** {faces}, {origin}"
     photographs = completeness(known, info.totals.photos) if known else f"{info.totals.photos:,} photographs"
-    return f"{_samples(info.shards):,} {faces}, cropped from {photographs}.\n{_WRITTEN_AGAIN}"
+    return f"{info.totals.faces:,} {faces}, cropped from {photographs}.\n{_WRITTEN_AGAIN}"
 
 
 def _contents(info: DatasetInfo) -> str:
     rows = []
     for split in info.splits:
         shards = info.split_shards(split)
-        size = human_bytes(sum(shard.bytes for shard in shards))
-        rows.append((split, _HUB_SPLITS[split], f"{len(shards):,}", f"{_samples(shards):,}", size))
+        faces, size = sum(shard.samples for shard in shards), human_bytes(sum(shard.bytes for shard in shards))
+        rows.append((split, _HUB_SPLITS[split], f"{len(shards):,}", f"{faces:,}", size))
     image = code(f"KEY.{info.settings['format']}")
     item, row, sheet = "photograph", "photograph, kept or rejected", "faces, and rejects with their reasons"
     if info.is_generated:
@@ -243,19 +239,15 @@ def _outcomes(info: DatasetInfo) -> str:
 def _reading(info: DatasetInfo) -> str:
     if not info.splits:
         return "The dataset has no faces.\n"
-    split = info.splits[0]
-    names = {"split": split, "hub_split": _HUB_SPLITS[split], "shards": _braces(info.split_shards(split))}
+    split, shards = info.splits[0], info.split_shards(info.splits[0])
+    first, last = (shards[at].name[len(split) + 1 : -len(".tar")] for at in (0, -1))  # numbered without gaps
+    numbers = first if first == last else f"{{{first}..{last}}}"
+    names = {"split": split, "hub_split": _HUB_SPLITS[split], "shards": f"{split}-{numbers}.tar"}
     blocks = (
         f"{tool}{note and f' ({note})'}:\n\n```python\nimport {module}\n\n{line.format(**names)}\n```\n"
         for tool, note, module, line in _READERS
     )
     return "`out` is this folder.\n\n" + "\n".join(blocks)
-
-
-def _braces(shards: list[ShardEntry]) -> str:
-    """All shards of a split in the brace notation of shells and webdataset. They are numbered without gaps."""
-    (split, first), (_, last) = (shard.name.removesuffix(".tar").split("-") for shard in (shards[0], shards[-1]))
-    return f"{split}-{first}.tar" if first == last else f"{split}-{{{first}..{last}}}.tar"
 
 
 # croissant.json: ML Croissant 1.0 (Akhtar et al. 2024), as mlcroissant's own classes would write it.

@@ -18,11 +18,7 @@ FileStamp = tuple[str, int, int]  # SHA-256 in dataset.json, size, time of chang
 
 
 def check_shard(folder: Path, entry: ShardEntry, file: Path | None = None) -> None:
-    """Compare a shard's size, then its SHA-256. Raises DatasetError if it is missing or altered.
-
-    Args:
-        file: where its bytes are, if not under its name in ``folder``.
-    """
+    """Compare the size and SHA-256 of a shard, or of ``file``. Raises DatasetError if it is missing or altered."""
     if error := size_error(folder, entry, file):
         raise error
     _check_sha256(file or folder / entry.name, entry.sha256, f"The shard {folder / entry.name}", folder)
@@ -72,26 +68,23 @@ def file_stamp(folder: Path, entry: ShardEntry) -> FileStamp | None:
 
 def save_verified(folder: Path, stamps: Mapping[str, FileStamp | None]) -> None:
     """Remember in the user cache each shard's stamp before its checksum was found right; None: it was wrong."""
-    path = _verified_path(folder)
+    path, known = _verified(folder)
     with suppress(DiskError):  # the next training says that the shards were not checked
         make_folder(path.parent)
-        write_json(path, {**_verified(path), **stamps})
+        write_json(path, {**known, **stamps})
 
 
 def are_verified(folder: Path, entries: Iterable[ShardEntry]) -> bool:
     """Whether all shards are unchanged since their checksums were last compared on this machine."""
-    stamps = _verified(_verified_path(folder))
+    _, stamps = _verified(folder)
     return all(stamps.get(entry.name) == list(file_stamp(folder, entry) or ()) for entry in entries)
 
 
-def _verified(path: Path) -> dict[str, list]:
-    with suppress(OSError, DamagedFile):
-        found = read_json(path)
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-def _verified_path(folder: Path) -> Path:
+def _verified(folder: Path) -> tuple[Path, dict[str, list]]:
+    """The file in the user cache, and the stamps in it by shard."""
     name = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:32]
-    return user_cache("verified") / f"{name}.json"
+    path = user_cache("verified") / f"{name}.json"
+    with suppress(OSError, DamagedFile):
+        if isinstance(found := read_json(path), dict):
+            return path, found
+    return path, {}

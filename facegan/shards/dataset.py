@@ -27,7 +27,7 @@ class DatasetWriter:
         self.shards: list[ShardEntry] = []
         self.chunks: list[ChunkEntry] = []  # for a repair, which must know how the photographs were cut
         self._named = Counter[str]()  # shards by split
-        self._counts, self._rejected = Counter[str](), Counter[str]()
+        self._counts, self._rejected = Counter(photos=0, kept=0, faces=0), Counter[str]()
         self._fingerprint = Fingerprint()
 
     def new_name(self, split: str) -> str:
@@ -48,7 +48,7 @@ class DatasetWriter:
             kept, faces, rejected = photo_counts(table)
             self._counts.update(photos=len(table), kept=kept, faces=faces)
             self._rejected.update(rejected)
-            self._fingerprint.add(table)
+            self._fingerprint.add(table["path"].to_pylist(), table["bytes"].to_pylist())
             yield table
 
     def info(
@@ -67,11 +67,9 @@ class DatasetWriter:
             versions=versions,
             fingerprint=str(self._fingerprint),
             totals=Totals(
-                photos=self._counts["photos"],
-                kept=self._counts["kept"],
+                **self._counts,
                 rejected=dict(sorted(self._rejected.items())),
                 ignored=ignored or {},
-                faces=self._counts["faces"],
                 bytes=sum(entry.bytes for entry in self.shards),
             ),
             shards=tuple(self.shards),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
 import zlib
@@ -27,13 +28,8 @@ _BATCH = 64  # files copied together: they stay in a core's cache
 
 
 def encode_image(pixels: np.ndarray, image_format: str) -> bytes:
-    """Encode as uncompressed PNG, JPEG of quality 95 and 4:4:4, or lossless WebP.
-
-    WebP has no grey: its files store the channel three times, in as many bytes as once.
-
-    Args:
-        pixels: uint8 (height, width, 3), RGB, or (height, width, 1), grey.
-    """
+    """uint8 (height, width, 3), RGB, or (height, width, 1), grey → uncompressed PNG, JPEG of quality 95 and 4:4:4, or
+    lossless WebP. WebP has no grey: its files store the channel three times, in as many bytes as once."""
     grey = pixels.shape[2] == 1
     if image_format == "png":
         return _uncompressed_png(pixels)
@@ -76,10 +72,8 @@ def _claimed_pixels(data: bytes | memoryview) -> int:
     if data[:8] == _PNG_SIGNATURE and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
     elif data[:3] == _JPEG_START:
-        try:
+        with contextlib.suppress(ValueError, KeyError):  # KeyError: no colour space
             height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
-        except (ValueError, KeyError):  # KeyError: no colour space
-            return 0
     return int(width) * int(height)
 
 
@@ -151,7 +145,7 @@ class StoredPNGs:
         out: np.ndarray,
         rows: np.ndarray,
     ) -> np.ndarray:
-        """Copy pixels into ``out``; rows of files of another kind or damaged ones stay untouched.
+        """Copy pixels into ``out`` and return of which files: bool (n,). Rows of other or damaged ones stay untouched.
 
         Args:
             open_tar: gives the memory of a tar by its number.
@@ -159,8 +153,6 @@ class StoredPNGs:
             extents: int64 (n, 2), offset and size of each file in bytes.
             out: uint8 (N, size, size, channels), contiguous.
             rows: int64 (n,), the index in ``out`` of each image.
-
-        Returns which images were copied: bool (n,).
         """
         done = np.zeros(len(rows), bool)
         ours = (extents[:, 1] == self._bytes) & (extents[:, 0] % _BLOCK == 0)

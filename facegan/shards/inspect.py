@@ -7,7 +7,6 @@ import io
 import itertools
 import math
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,27 +233,21 @@ def extract(folder: Path, target: Path, console: Console | None = None) -> int:
     written, labels = 0, set[int]()
     bar = (console or Console(quiet=True)).progress(info.totals.faces, "faces")
     with atomic_dir(target) as staging, bar as progress:
+        tops = {split: staging / split if len(info.splits) > 1 else staging for split in info.splits}
         for entry in info.shards:
             check_shard(folder, entry)
             for sample in read_samples(folder, entry):
                 if not _SAFE_NAME.fullmatch(sample.name):  # in a dataset from elsewhere it might lead out of the folder
                     raise DatasetError(f"{shown(sample.name)} in {sample.shard} is no file name that facegan writes.")
-                into = make_folder(staging / sample.split / str(sample.meta.label))
+                into = make_folder(tops[sample.split] / str(sample.meta.label))
                 with (into / sample.name).open("xb") as file:
                     file.write(sample.image)
                 labels.add(sample.meta.label)
                 written += 1
             progress.advance(entry.samples)
         if labels <= {0}:
-            for split in info.splits:
-                _replace_by_child(staging / split, "0")
-        if len(info.splits) == 1:
-            _replace_by_child(staging, info.splits[0])
+            for top in tops.values():  # its only folder takes its place
+                aside = (top / "0").rename(top.with_name(f"{top.name}.lifted"))
+                top.rmdir()
+                aside.rename(top)
     return written
-
-
-def _replace_by_child(folder: Path, child: str) -> None:
-    aside = folder.with_name(f"{folder.name}.lifted")
-    (folder / child).rename(aside)
-    shutil.rmtree(folder)
-    aside.rename(folder)

@@ -100,11 +100,8 @@ class Fingerprint:
     def __init__(self) -> None:
         self._sum = 0
 
-    def add(self, rows: pa.Table) -> None:
-        self.add_photos(zip(rows["path"].to_pylist(), rows["bytes"].to_pylist(), strict=True))
-
-    def add_photos(self, photos: Iterable[tuple[str, int]]) -> None:
-        sha256, number = hashlib.sha256, int.from_bytes
+    def add(self, paths: Iterable[str], sizes: Iterable[int]) -> None:
+        sha256, number, photos = hashlib.sha256, int.from_bytes, zip(paths, sizes, strict=True)
         self._sum += sum(number(sha256(f"{path}\0{size}".encode()).digest()) for path, size in photos)
 
     def __str__(self) -> str:

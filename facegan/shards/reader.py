@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import mmap
-import operator
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -39,8 +38,7 @@ class Sample(NamedTuple):
 class Shard:
     """A local shard, memory-mapped. ``samples`` are in the order of the tar.
 
-    Raises:
-        DatasetError: the file is missing, damaged, cut short or not a tar.
+    Raises DatasetError if the file is missing, damaged, cut short or not a tar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,9 +69,6 @@ class Shard:
 
     def close(self) -> None:
         self._map.close()
-
-    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
-        return Shard, (self.path,)  # a loader's worker process maps the file again
 
 
 def _walk(data: mmap.mmap, path: Path, headers: dict[int, bytes]) -> list[Member]:
@@ -140,15 +135,13 @@ def _pax_path(records: bytes) -> str | None:
 def _pair(members: list[Member]) -> list[Sample]:
     """Consecutive members whose names agree up to the first dot are one sample (webdataset's rule)."""
     samples: list[Sample] = []
-    split = ((*_split(member.name), member) for member in members)
-    for key, group in itertools.groupby(split, operator.itemgetter(0)):
-        files = {suffix: member for _, suffix, member in group}
+    for key, group in itertools.groupby(members, lambda member: _key(member.name)):
+        files = {member.name[len(key) + 1 :].lower(): member for member in group}
         if images := [member for suffix, member in files.items() if suffix in _IMAGE_SUFFIXES]:
             samples.append(Sample(key, images[-1], files.get("json")))
     return samples
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Key and lower-case suffix."""
+def _key(name: str) -> str:
     dot = name.find(".", name.rfind("/") + 1)
-    return (name[:dot], name[dot + 1 :].lower()) if dot >= 0 else (name, "")
+    return name[:dot] if dot >= 0 else name

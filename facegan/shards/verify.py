@@ -100,13 +100,8 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
         check_photos(folder, info)
         problems += [Problem(PHOTOS_FILE, line) for line in _check_photos(folder, info, sums, deep)]
     except DatasetError as error:
-        problems.append(Problem(PHOTOS_FILE, _first_line(error)))
+        problems.append(Problem(PHOTOS_FILE, str(error).splitlines()[0]))
     return Verification(len(info.shards), samples, tuple(problems), stamps)
-
-
-def _first_line(error: DatasetError) -> str:
-    """Without the advice to run this check."""
-    return str(error).splitlines()[0]
 
 
 def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
@@ -136,7 +131,7 @@ def _check_shard(folder: Path, entry: ShardEntry, deep: DatasetInfo | None) -> t
     try:
         check_shard(folder, entry)
     except DatasetError as error:
-        problems.append(_first_line(error))
+        problems.append(str(error).splitlines()[0])  # the second line advises to run this check
         if deep is None or not (folder / entry.name).is_file():
             return problems, None
     try:
@@ -148,7 +143,7 @@ def _check_shard(folder: Path, entry: ShardEntry, deep: DatasetInfo | None) -> t
             problems.append(f"The shard {shard.path} has {len(shard)} samples; {DATASET_FILE} says {entry.samples}.")
         if deep is None:
             return problems, [(sample.key, []) for sample in shard.samples]
-        metas = _read_metas(shard)
+        metas = [(sample, read_meta(shard, sample)) for sample in shard.samples]
         return [*problems, *_check_members(shard), *_check_samples(shard, metas, deep)], _fields(metas)
 
 
@@ -240,10 +235,6 @@ def read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
         return f"is not JSON: {error.why}"
 
 
-def _read_metas(shard: Shard) -> _Metas:
-    return [(sample, read_meta(shard, sample)) for sample in shard.samples]
-
-
 def _fields(metas: _Metas) -> _Fields:
     return [(s.key, [] if isinstance(m, str) else [getattr(m, name) for name in _SHARED_FIELDS]) for s, m in metas]
 
@@ -297,7 +288,7 @@ def _contradiction(row: dict[str, Any], path: Path) -> list[str]:
 def _compare(folder: Path, name: str) -> list[str]:
     """Differences between a shard's samples and photos.parquet."""
     with contextlib.closing(Shard(folder / name)) as shard:
-        samples = dict(_fields(_read_metas(shard)))
+        samples = dict(_fields([(sample, read_meta(shard, sample)) for sample in shard.samples]))
     rows = {}
     for batch in read_batches(folder / PHOTOS_FILE, [*_SHARED_FIELDS, "keys", "shard"]):
         here = batch.filter(pa.array([shard == name for shard in batch.column("shard").to_pylist()]))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from facegan.console import Console
-from facegan.errors import SettingsError, one_of, suggest
+from facegan.errors import SettingsError
 from facegan.files import human_bytes
 from facegan.system import available_bytes
 
@@ -28,26 +28,20 @@ _WHERE = {"gpu": "on the GPU", "ram": "in memory"}
 
 
 class Images(Protocol):
-    """Decoded images by number, all of one size."""
+    """Decoded images by number, all of one size: what caches need of `FaceShards`."""
 
     size: int
     channels: int
     fingerprint: str
 
     @property
-    def skipped(self) -> int:
-        """Damaged images that others replace."""
-        ...
+    def skipped(self) -> int: ...
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """Image ``indices[k]`` → ``out[rows[k]]``; without ``rows``, ``out[k]``."""
-        ...
+    def read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None: ...
 
-    def release(self) -> None:
-        """Unmap the shards: they are not needed for now."""
-        ...
+    def release(self) -> None: ...
 
 
 def open_provider(
@@ -75,22 +69,11 @@ def open_provider(
     raise AssertionError("cache 'off' always works")
 
 
-def check_cache(cache: str) -> None:
-    """Raises SettingsError for an unknown name."""
-    if cache not in CACHES:
-        raise SettingsError(f"--cache {cache} is not available. Choose {one_of(CACHES)}.{suggest(cache, CACHES)}")
-
-
 def choose_cache(images: Images, cache: str, device: torch.device, processes: int) -> list[tuple[str, str]]:
-    """Caches to try in order, each with its reason.
+    """Caches to try in order, each with its reason; each of ``processes`` on this machine keeps its own copy.
 
-    Args:
-        processes: how many processes on this machine keep the faces, each its own copy.
-
-    Raises:
-        SettingsError: unknown cache, not possible on this device, or not enough free memory.
+    Raises SettingsError if the cache is not possible on this device, or larger than the free memory.
     """
-    check_cache(cache)
     if cache == "gpu" and device.type != "cuda":
         raise SettingsError(f"--cache gpu needs a GPU, and the device is {device}. Choose auto, ram or off.")
     size, options = len(images) * images.size**2 * images.channels, []
@@ -233,15 +216,10 @@ class DeviceProvider:
 
 
 def _read_by(
-    threads: ThreadPoolExecutor,
-    read: Callable[[np.ndarray, np.ndarray], None],
-    indices: np.ndarray,
-    out: np.ndarray,
-    share: int,
+    threads: ThreadPoolExecutor, read: Callable[..., None], indices: np.ndarray, out: np.ndarray, share: int
 ) -> list[Future[None]]:
-    return [
-        threads.submit(read, indices[at : at + share], out[at : at + share]) for at in range(0, len(indices), share)
-    ]
+    parts = (slice(at, at + share) for at in range(0, len(indices), share))
+    return [threads.submit(read, indices[part], out[part]) for part in parts]
 
 
 def _empty(images: Images, count: int, pinned: bool = False, device: torch.device | None = None) -> torch.Tensor:
@@ -257,7 +235,6 @@ class MemoryCache:
         self.faces = np.empty((len(images), images.size, images.size, images.channels), np.uint8)
         self.filled = np.zeros(len(images), bool)
         self.complete = False
-        self._left = len(images)
         self._lock = threading.Lock()
 
     def read(self, indices: np.ndarray, out: np.ndarray) -> None:
@@ -272,10 +249,9 @@ class MemoryCache:
             return
         self._images.read(missing, self.faces, missing)
         with self._lock:
-            self._left -= int((~self.filled[np.unique(missing)]).sum())  # another thread may have filled some
             self.filled[missing] = True
-            completed = self._left == 0 and not self.complete
-            self.complete = self._left == 0
+            completed = not self.complete and bool(self.filled.all())
+            self.complete |= completed
         if completed:
             self._images.release()
 

@@ -20,18 +20,9 @@ from facegan.console import Console
 from facegan.errors import DatasetError, one_of
 from facegan.files import parse_json
 from facegan.remote import is_url
-from facegan.shards.checksums import (
-    FileStamp,
-    are_verified,
-    check_shard,
-    file_stamp,
-    save_verified,
-    see_verify,
-    size_error,
-)
+from facegan.shards.checksums import are_verified, check_shard, file_stamp, save_verified, see_verify, size_error
 from facegan.shards.format import DatasetInfo
 from facegan.shards.images import StoredPNGs, decode_into
-from facegan.stream.cache import check_cache
 from facegan.stream.index import dataset_offsets, most_maps, shard_stats
 from facegan.stream.loader import Batches, RankSlice, StreamOptions
 from facegan.stream.remote import RemoteShards, read_info
@@ -55,15 +46,11 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         path: a folder that ``facegan prep`` wrote, or its URL (``s3://``, ``https://``, ``gs://``, ``hf://``). A
             remote dataset is downloaded whole into the user cache and checked.
         split: ``train``, ``val`` or ``test``.
-        verify: compare the SHA-256 of every shard first. Those of downloaded shards are always compared.
-        skip_broken: a missing or damaged shard or image does not end the run: it is counted and reported, and batches
-            take a face of the next intact shard instead.
-        cache, workers: defaults of `batches`.
+        verify, skip_broken, cache, workers: see `facegan.stream.StreamOptions`; the last two are defaults of `batches`.
         console: for progress and warnings.
 
-    Raises:
-        DatasetError: the dataset, the split or a shard is missing, cut short or altered.
-        SettingsError: a remote dataset does not fit in the user cache.
+    Raises DatasetError if the dataset, the split or a shard is missing, cut short or altered; SettingsError if a remote
+    dataset does not fit in the user cache.
     """
 
     def __init__(
@@ -77,7 +64,6 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         workers: int | None = None,
         console: Console | None = None,
     ) -> None:
-        check_cache(cache)
         self.path, self.split = os.fspath(path), split
         self.options = StreamOptions(cache, workers, skip_broken, verify)
         self.console = console or Console(quiet=True)
@@ -103,7 +89,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             self._paths = [folder / entry.name for entry in self._entries]
             index_name = f"{self.fingerprint} {folder.resolve()}"
             self._leave_out({n: e for n, entry in enumerate(self._entries) if (e := size_error(folder, entry))})
-        intact = [number for number in range(len(self._entries)) if not self._replacements.has(number)]
+        intact = [number for number in range(len(self._entries)) if not self._replacements.shards[number]]
         self._offsets, altered = dataset_offsets(self._paths, self._entries, intact, index_name, self.console)
         self._leave_out(altered)
         self._map = functools.lru_cache(most_maps())(self._open)
@@ -117,11 +103,11 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             )
 
     def _verify(self) -> None:
-        folder, stamps = Path(self.path), dict[str, FileStamp | None]()
+        folder, stamps = Path(self.path), dict[str, Any]()
         try:
             with self.console.progress(len(self._entries), "shards verified") as progress:
                 for number, entry in enumerate(self._entries):
-                    if not self._replacements.has(number):
+                    if not self._replacements.shards[number]:
                         stamp, stamps[entry.name] = file_stamp(folder, entry), None
                         try:
                             check_shard(folder, entry)
@@ -158,8 +144,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             out: uint8 (N, size, size, channels), contiguous.
             rows: int64 (n,), where in ``out`` each image goes; 0 … n − 1 if None.
 
-        Raises:
-            DatasetError: a shard cannot be read or an image cannot be decoded; with ``skip_broken`` none can.
+        Raises DatasetError if a shard cannot be read or an image cannot be decoded; with ``skip_broken``, if none can.
         """
         while True:
             try:
@@ -229,7 +214,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
     @property
     def skipped(self) -> int:
         """Faces that others replace."""
-        return self._replacements.count
+        return int(self._replacements.faces.sum())
 
     def release(self) -> None:
         """Unmap the shards. Further reads map them again."""
@@ -256,9 +241,6 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             seed: of the order; each epoch is one permutation of all faces.
             cache, workers: see `StreamOptions`; None: the dataset's default.
             rank, world_size: this process, from 0, and how many divide each batch evenly.
-
-        Raises:
-            SettingsError: a batch that ranks cannot divide evenly; an unknown cache, or one that does not fit.
         """
         options = StreamOptions(cache or self.options.cache, workers or self.options.workers)
         ranks = RankSlice(rank, world_size)
@@ -279,17 +261,9 @@ class Replacements:
     def __init__(self, counts: np.ndarray, console: Console) -> None:
         self._counts, self._console = counts, console
         self._starts = np.cumsum(counts) - counts
-        self._shards, self._faces = np.zeros(len(counts), bool), np.zeros(counts.sum(), bool)  # damaged
+        self.shards, self.faces = np.zeros(len(counts), bool), np.zeros(counts.sum(), bool)  # which are damaged
         self._instead: np.ndarray | None = None  # the face to read instead of each
         self._lock = threading.Lock()  # taken by `add` alone
-
-    @property
-    def count(self) -> int:
-        """Damaged faces, including all faces of damaged shards."""
-        return int(self._faces.sum())
-
-    def has(self, shard: int) -> bool:
-        return bool(self._shards[shard])
 
     def add(self, damaged: DamagedImage) -> None:
         """Raises DatasetError if nothing intact is left."""
@@ -297,15 +271,15 @@ class Replacements:
         if first is None:
             first, count = int(self._starts[damaged.shard]), int(self._counts[damaged.shard])
         with self._lock:
-            is_new = not self._faces[first : first + count].all()
-            self._faces[first : first + count] = True
-            self._shards[damaged.shard] |= damaged.index is None
-            intact = np.flatnonzero(~self._faces)
+            is_new = not self.faces[first : first + count].all()
+            self.faces[first : first + count] = True
+            self.shards[damaged.shard] |= damaged.index is None
+            intact = np.flatnonzero(~self.faces)
             if not len(intact):
                 raise DatasetError(f"Every face is damaged. The last one: {damaged}")
-            wanted = np.arange(len(self._faces))
-            for shard in np.flatnonzero(self._shards):
-                other = next(s for s in np.roll(np.arange(len(self._shards)), -shard) if not self._shards[s])
+            wanted = np.arange(len(self.faces))
+            for shard in np.flatnonzero(self.shards):
+                other = next(s for s in np.roll(np.arange(len(self.shards)), -shard) if not self.shards[s])
                 inside = np.arange(self._counts[shard])
                 wanted[self._starts[shard] + inside] = self._starts[other] + inside % self._counts[other]
             self._instead = intact[np.searchsorted(intact, wanted) % len(intact)]

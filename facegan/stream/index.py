@@ -46,12 +46,11 @@ def dataset_offsets(
     A shard with the size and modification time of the cached index was not altered. One that only looks newer is read
     again and must give the same offsets.
 
+    Returns int64 (samples, 4), and what is wrong, by shard number.
+
     Args:
         usable: numbers of the shards that exist with their right size; the others' offsets stay zero.
         name: of the index in the user cache.
-
-    Returns:
-        int64 (samples, 4), and what is wrong, by shard number.
     """
     ends = np.cumsum([entry.samples for entry in entries])
     stats = shard_stats(paths, usable)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from facegan.console import Console
-from facegan.errors import DatasetError, SettingsError
-from facegan.stream.cache import Images, local_processes, open_provider
+from facegan.errors import DatasetError, SettingsError, one_of, suggest
+from facegan.stream.cache import CACHES, Images, local_processes, open_provider
 from facegan.stream.sampler import Sampler, saved_position
 from facegan.system import usable_cpus
 
@@ -35,6 +35,11 @@ class StreamOptions:
     skip_broken: bool = False
     verify: bool = False
 
+    def __post_init__(self) -> None:
+        if self.cache not in CACHES:
+            hint = suggest(self.cache, CACHES)
+            raise SettingsError(f"--cache {self.cache} is not available. Choose {one_of(CACHES)}.{hint}")
+
 
 @dataclass(frozen=True)
 class RankSlice:
@@ -46,10 +51,8 @@ class RankSlice:
     def of(self, batch_size: int) -> slice:
         """Raises SettingsError if the batch cannot be divided so."""
         if batch_size < 1 or not 0 <= self.rank < self.world_size:
-            raise SettingsError(
-                "The batch size must be positive, and 0 <= rank < world_size "
-                f"(got batch size {batch_size}, rank {self.rank}, world_size {self.world_size})."
-            )
+            got = f"{batch_size}, rank {self.rank}, world_size {self.world_size}"
+            raise SettingsError(f"A batch must be positive, and 0 <= rank < world_size (got a batch of {got}).")
         if batch_size % self.world_size:
             raise SettingsError(f"A batch of {batch_size} cannot be divided evenly by {self.world_size} processes.")
         share = batch_size // self.world_size
@@ -62,10 +65,8 @@ class Batches:
     The sequence of samples is one exact permutation per epoch, concatenated without end. Global batch b is its items
     b·B … (b+1)·B − 1; rank r of W takes the r-th slice. Threads, caches and timing change nothing of it.
 
-    B, the batch size of all ranks together, may exceed the dataset. ``cache`` is the cache that ``auto`` chose.
-
-    Raises:
-        SettingsError: a batch that ranks cannot divide evenly; an unknown cache, or one that does not fit.
+    B, the batch size of all ranks together, may exceed the dataset. ``cache`` is the cache that ``auto`` chose. Raises
+    SettingsError if ranks cannot divide a batch evenly, or a cache is unknown or does not fit.
     """
 
     def __init__(

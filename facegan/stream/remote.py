@@ -63,9 +63,7 @@ def fits_in_cache(entries: Sequence[ShardEntry]) -> bool:
 class RemoteShards:
     """Shards behind a URL, as files ``paths`` of the user cache, named after their SHA-256.
 
-    Raises:
-        SettingsError: they do not fit in the user cache.
-        DatasetError: dataset.json claims more samples than its shards can hold.
+    Raises SettingsError if they do not fit there, DatasetError if they cannot hold the samples in dataset.json.
     """
 
     def __init__(self, url: str, entries: Sequence[ShardEntry], console: Console) -> None:

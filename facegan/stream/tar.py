@@ -28,15 +28,13 @@ from facegan.unpack import MAX_PHOTO_BYTES, BoundedFile, Bounds
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by their first bytes
-_TAR_BLOCK = 512  # bytes
 _SILENCE = 10  # times the connection timeout: a command may have something to prepare
 
 
 def tar_images(url: str, stopped: threading.Event) -> Generator[dict[str, Any], None, None]:
     """``fname`` and ``data`` of each image, as webdataset's ``group_by_keys`` expects them.
 
-    Args:
-        stopped: set from another thread, it ends the wait for a command or a server.
+    ``stopped``, set from another thread, ends the wait for a command or a server.
     """
     with _open(url, stopped) as stream:
         packed = _CountedReader(stream)
@@ -47,16 +45,13 @@ def tar_images(url: str, stopped: threading.Event) -> Generator[dict[str, Any], 
         )
         with tarfile.open(fileobj=cast(BinaryIO, plain), mode="r|") as archive:
             for member in archive:
-                if member.isreg() and not member.issparse() and _is_image(member.name):
+                is_image = member.name.rpartition(".")[2].lower() in IMAGE_SUFFIXES and not _META.match(member.name)
+                if is_image and member.isreg() and not member.issparse():
                     if member.size > MAX_PHOTO_BYTES:
                         raise ValueError(f"{member.name} has {human_bytes(member.size)}")
                     data = cast(IO[bytes], archive.extractfile(member)).read()
                     yield {"fname": member.name, "data": data, "__url__": url}
                 cast(Any, archive).members = []  # tarfile would keep them all
-
-
-def _is_image(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in IMAGE_SUFFIXES and not _META.match(name)
 
 
 @contextlib.contextmanager
@@ -107,7 +102,7 @@ class _Pipe:
     def read(self, size: int) -> bytes:
         """Raises OSError if the command failed, printed nothing for too long, or the stream was closed."""
         data, since, patience = b"", time.monotonic(), _SILENCE * timeout_seconds()
-        while len(data) < min(size, _TAR_BLOCK):  # what is there, for the command may pause
+        while len(data) < min(size, tarfile.BLOCKSIZE):  # what is there, for the command may pause
             if select.select([self._output], [], [], 0.1)[0]:
                 piece, since = os.read(self._output.fileno(), size - len(data)), time.monotonic()
                 data += piece

@@ -41,10 +41,7 @@ def is_webdataset(shards: str) -> bool:
 class WebDatasetShards:
     """Square images of one size from tar files, URLs of such (``{000..009}`` for several), or ``pipe:COMMAND``.
 
-    Args:
-        shards: a shell runs a command: it must come from the user.
-        channels: 3 (RGB) or 1.
-        urls: the tar files, if ``shards`` is a dataset.
+    A shell runs the command: it must come from the user. ``urls`` are the tar files if ``shards`` is a dataset.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.damage.cases import CASES, RESUME, Case, attempt, filled, problem_of, seal_state, seal_tensors
-from tests.damage.world import PREP, call, make_world
+from tests.damage.cases import CASES, RESUME, Case, attempt, filled, problem_of, seal_tensors
+from tests.damage.world import call, make_world
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -50,41 +50,22 @@ def without_header(file: Path) -> None:
     seal_tensors(file)
 
 
-def state(**values: object) -> Callable[[Path], None]:
-    def write(file: Path) -> None:
-        changed(**values)(file)
-        seal_state(file)
-
-    return write
-
-
-def loss_of_another_type(file: Path) -> None:
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text("".join(json.dumps({**line, "loss_g": [[]]}) + "\n" for line in lines))
-
-
 CHECKPOINT = "checkpoints/000000016"
 
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [
-        (f"{CHECKPOINT}/state.safetensors", without_header),
-        (f"{CHECKPOINT}/state.json", lambda file: file.write_text("[" * 100_000)),
-        (f"{CHECKPOINT}/state.json", state(spec={"name": [1]})),
-        ("stats.jsonl", loss_of_another_type),
-    ],
+    [("state.safetensors", without_header), ("state.json", lambda file: file.write_text("[" * 100_000))],
 )
 def test_training_resumes_from_an_older_checkpoint(
     name: str, damage: Callable[[Path], None], world: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(world / "run", tmp_path / "run"))
-    damage(run / name)
+    damage(run / CHECKPOINT / name)
     code, said = call(*filled(RESUME, world, run))
     assert code == 0, said
-    if name.startswith(CHECKPOINT):
-        assert f"the checkpoint {run / CHECKPOINT} is damaged" in said
-        assert f"Resuming {run} from 8 images" in said
+    assert f"the checkpoint {run / CHECKPOINT} is damaged" in said
+    assert f"Resuming {run} from 8 images" in said
 
 
 @pytest.mark.parametrize(
@@ -110,32 +91,3 @@ def test_values_of_other_types_are_ignored(
     else:
         assert "run.json is" in said
         assert "--resume never" in said
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("plain.npy", lambda data: data[:10] + b"{'descr': (" + data[21:]),
-        ("train-labels-idx1-ubyte", lambda data: b"x" + data[1:]),
-        ("labelled.npz", lambda data: data[: len(data) // 2]),
-        ("rows.parquet", lambda data: data[:-9] + b"\xff" + data[-8:]),
-    ],
-)
-def test_damaged_source_is_named(name: str, damage: Callable[[bytes], bytes], world: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(world / "sources", tmp_path / "sources"))
-    (folder / name).write_bytes(damage((folder / name).read_bytes()))
-    source = folder / name.replace("labels-idx1", "images-idx3")
-    code, said = call("prep", source, tmp_path / "new", *PREP.split())
-    assert code in (1, 2), said
-    assert problem_of(code, said) == ""
-    assert str(folder) in said
-
-
-def test_invalid_stream_position_is_named(world: Path, tmp_path: Path) -> None:
-    """The checkpoint's checksums match."""
-    run = Path(shutil.copytree(world / "run", tmp_path / "run"))
-    for file in (run / "checkpoints").glob("*/state.json"):
-        state(stream={"position": -1, "fingerprint": json.loads(file.read_text())["stream"]["fingerprint"]})(file)
-    code, said = call(*filled(RESUME, world, run))
-    assert (code, problem_of(code, said)) == (1, "")
-    assert "position" in said

@@ -58,7 +58,7 @@ def test_entries_are_sorted_and_unique(entries: list[Entry], batch: int) -> None
     names = sorted(last)
     root = common_folder(names[0], names[-1]) if names else b""
     fingerprint = Fingerprint()
-    fingerprint.add_photos((readable_path(name[len(root) :]), last[name].size) for name in names)
+    fingerprint.add((readable_path(name[len(root) :]) for name in names), (last[name].size for name in names))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(photo_index, "_BATCH", batch)
         index = make_index(*entries)

@@ -127,8 +127,8 @@ def members(shard: Path) -> dict[str, bytes]:
 
 
 def rewrite(shard: Path, files: dict[str, bytes]) -> None:
-    """Write the tar with tarfile, with headers like ours."""
-    with tarfile.open(shard, "w") as tar:
+    """Write the tar with tarfile, with headers like ours; compressed if it is a .gz."""
+    with tarfile.open(shard, "w:gz" if shard.suffix == ".gz" else "w") as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -152,8 +152,10 @@ def front_matter(readme: str) -> dict[str, Any]:
     return yaml.safe_load(readme.split("---\n")[1])
 
 
-def readme_code(out: Path, tool: str) -> str:
-    """The lines of README.md that open the dataset with a tool, with the path of ``out`` filled in."""
+def opened(out: Path, tool: str) -> dict[str, Any]:
+    """The variables that README.md's lines for a tool define."""
     blocks = (out / "README.md").read_text(encoding="utf-8").split("```python\n")[1:]
     (code,) = (block.split("```")[0] for block in blocks if block.startswith(f"import {tool}\n"))
-    return code.replace('"/path/to/out', '"out').replace('"out', f'"{out}')
+    names: dict[str, Any] = {}
+    exec(code.replace('"/path/to/out', '"out').replace('"out', f'"{out}'), names)  # noqa: S102 # of our own README
+    return names

@@ -13,7 +13,7 @@ import pytest
 from facegan.manifests import known_datasets
 from facegan.shards.cards import size_category, write_cards
 from facegan.shards.format import CARD_NAME, DatasetInfo
-from tests.shards.made import PHOTOS, TRAIN, VAL, Made, front_matter, json_of, make_dataset
+from tests.shards.made import PHOTOS, TRAIN, VAL, Made, front_matter, json_of, make_dataset, opened
 
 CARDS = ["README.md", "croissant.json", "_info.json", "index-train.json", "index-val.json"]
 
@@ -117,15 +117,19 @@ def test_mlcroissant_writes_the_same_croissant(
 
 @_mlcroissant
 @pytest.mark.parametrize("image_format", ["png", "webp"])
-def test_mlcroissant_reads_both_record_sets(tmp_path: Path, image_format: str, croissant_cache: None) -> None:
-    import mlcroissant as mlc
+def test_mlcroissant_reads_both_record_sets(tmp_path: Path, image_format: str, monkeypatch) -> None:
+    from etils import epath
+    from mlcroissant._src.operation_graph.operations import extract
 
+    # It reads $CROISSANT_CACHE when it is imported.
+    monkeypatch.setattr(extract, "EXTRACT_PATH", epath.Path(tmp_path / "croissant"))
     out = make_dataset(tmp_path / "out", PHOTOS, format=image_format)
-    read = mlc.Dataset(str(out / "croissant.json"))
-    faces = {record["faces/key"].decode(): np.asarray(record["faces/image"]) for record in read.records("faces")}
+    names = opened(out, "mlcroissant")
+    faces = {record["faces/key"].decode(): np.asarray(record["faces/image"]) for record in names["records"]}
     assert sorted(faces) == [photo.keys[0] for photo in PHOTOS[:-1]]
     assert all(np.array_equal(faces[photo.keys[0]], photo.pixels()) for photo in PHOTOS[:-1])
-    rows = [{key.removeprefix("photos/"): _text(value) for key, value in row.items()} for row in read.records("photos")]
+    photos = names["mlcroissant"].Dataset(str(out / "croissant.json")).records("photos")
+    rows = [{key.removeprefix("photos/"): _text(value) for key, value in row.items()} for row in photos]
     assert rows == pq.read_table(out / "photos.parquet").to_pylist()
 
 

@@ -21,7 +21,7 @@ from facegan.errors import DatasetError
 from facegan.shards.verify import verify
 from tests.damage.harm import harm_bytes
 from tests.recipes.program import facegan
-from tests.shards.made import Made, flip, make_dataset, members, reseal, rewrite
+from tests.shards.made import Made, flip, json_of, make_dataset, members, reseal, rewrite
 
 PHOTOS = [
     Made("a.jpg"),
@@ -48,12 +48,6 @@ def lines(out: Path, deep: bool = True) -> list[str]:
     assert found.ok is (not found.problems)
     assert all("\n" not in problem.problem for problem in found.problems)
     return [problem.problem for problem in found.problems]
-
-
-def change_info(out: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    info = json.loads((out / "dataset.json").read_text())
-    change(info)
-    (out / "dataset.json").write_text(json.dumps(info))
 
 
 def change_row(out: Path, number: int, **values: object) -> None:
@@ -92,24 +86,25 @@ def test_altered_cut_missing_and_unlisted_shards(out: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:-1])
     gone.unlink()
     (out / "train-000007.tar").write_bytes(b"")
+    flip(out / "photos.parquet", 50)
     text = "\n".join(lines(out, deep=False))
-    for problem in (f"{flipped} was altered", f"{cut} was cut short", f"{gone} is missing", "7.tar is not listed"):
+    for problem in (
+        f"{flipped} was altered",
+        f"{cut} was cut short",
+        f"{gone} is missing",
+        "7.tar is not listed",
+        "parquet was altered",
+    ):
         assert problem in text
-
-
-def test_altered_or_missing_table(out: Path) -> None:
-    path = out / "photos.parquet"
-    path.write_bytes(path.read_bytes() + b"x")
-    assert f"{path} was altered" in lines(out, deep=False)[0]
-    path.unlink()
-    assert lines(out, deep=False) == [f"{path} is missing."]
 
 
 def test_table_and_counts_that_disagree(out: Path) -> None:
     path = out / "photos.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     reseal(out)
-    change_info(out, lambda info: info["shards"][0].update(samples=7))
+    info = json_of(out / "dataset.json")
+    info["shards"][0]["samples"] = 7
+    (out / "dataset.json").write_text(json.dumps(info))
     text = "\n".join(lines(out, deep=False))
     for problem in ("has 5 photographs", "have different samples", "has 4 samples; dataset.json says 7"):
         assert problem in text
@@ -121,7 +116,6 @@ def test_table_and_counts_that_disagree(out: Path) -> None:
         ({"label": "gone"}, "'label' is missing"),
         ({"label": True}, "'label' is True"),
         ({"score": 1}, "'score' is 1: it must be written as a decimal number"),
-        ({"score": 1.5}, "'score' is 1.5"),
         ({"width": "178"}, "'width' is '178'"),
         ({"keypoints": [[1.0, 2.0]]}, "'keypoints' is [[1.0, 2.0]]: it has 1 entries instead of 6"),
         ({"attributes": {"smiling": None}}, "a field is null"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from facegan import FaceShards
 from facegan.errors import DatasetError, SettingsError
 from facegan.stream import open_faces
-from tests.shards.made import Made, flip, make_dataset
+from tests.shards.made import Made, flip, make_dataset, members
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,8 @@ def test_face_equals_its_tar_member(faces: FaceShards, dataset: Path) -> None:
     pixels, meta = faces[25]
     assert (pixels.shape, pixels.dtype) == ((64, 64, 3), np.uint8)
     assert meta["path"] == "000026.jpg"
-    with tarfile.open(dataset / "train-000001.tar") as tar:
-        file = tar.extractfile("000026.png")
-        assert file is not None
-        stored = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+    png = members(dataset / "train-000001.tar")["000026.png"]
+    stored = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert stored is not None
     assert np.array_equal(pixels, stored[..., ::-1])
     assert np.array_equal(faces[-1][0], faces[59][0])
@@ -54,6 +52,7 @@ def test_batches_have_form_and_position(faces: FaceShards) -> None:
 
 
 def test_invalid_requests_are_refused(faces: FaceShards) -> None:
+    options: dict[str, Any]
     for options, said in (
         ({"batch_size": 8, "rank": 2, "world_size": 2}, "must be positive, and 0 <= rank < world_size"),
         ({"batch_size": 0}, "must be positive, and 0 <= rank < world_size"),
@@ -63,8 +62,12 @@ def test_invalid_requests_are_refused(faces: FaceShards) -> None:
     ):
         with pytest.raises(SettingsError, match=said):
             faces.batches(**options)
-    with pytest.raises(DatasetError, match="not the dataset of the saved position"):
-        faces.batches(8).load_state_dict({"position": 0, "fingerprint": "other"})
+    for state, said in (
+        ({"position": 0, "fingerprint": "other"}, "not the dataset of the saved position"),
+        ({"position": -1, "fingerprint": faces.fingerprint}, "must be a whole number"),
+    ):
+        with pytest.raises(DatasetError, match=said):
+            faces.batches(8).load_state_dict(state)
 
 
 # Grey faces: batches of one channel from every cache and for every rank

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,7 @@ from facegan.errors import DatasetError
 from facegan.shards.images import decode_into, encode_image
 from facegan.stream import FaceShards
 from tests.recording import RecordingConsole
-from tests.shards.made import Made, make_dataset, members, reseal, rewrite
+from tests.shards.made import members, reseal, rewrite
 
 Numbers = Callable[[torch.Tensor], list[int]]
 
@@ -99,20 +98,6 @@ def test_no_intact_shard_is_left(copy: Path) -> None:
         shard.unlink()
     with pytest.raises(DatasetError, match="Every face is damaged"):
         FaceShards(copy, skip_broken=True)
-
-
-@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
-@pytest.mark.parametrize("size", [28, 128])
-def test_formats_decode_as_opencv_does(tmp_path: Path, image_format: str, size: int) -> None:
-    """Our own PNGs are copied, not decoded: another reader must see the same pixels."""
-    out = make_dataset(tmp_path / "out", [Made(f"{i}.jpg") for i in range(5)], size=size, format=image_format)
-    faces = FaceShards(out)
-    files = {**members(out / "train-000000.tar"), **members(out / "train-000001.tar")}
-    images = [data for name, data in files.items() if name.endswith(image_format)]
-    for i, data in enumerate(images):
-        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        assert stored is not None
-        assert np.array_equal(faces.pixels(i), stored[..., ::-1])
 
 
 def test_shard_deleted_during_a_run(copy: Path, numbers: Numbers) -> None:

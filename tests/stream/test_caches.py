@@ -5,14 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from facegan.errors import SettingsError
 from facegan.stream import Batches, FaceShards
 from facegan.stream.cache import DeviceProvider
-from facegan.stream.sampler import Sampler
 from tests.recording import RecordingConsole
 
 
@@ -37,32 +35,8 @@ def test_buffers_in_use_are_never_reused(made: Path) -> None:
     batches.close()
 
 
-def test_auto_reports_its_choice(made: Path) -> None:
-    heard = RecordingConsole()
-    batches = FaceShards(made, console=heard).batches(8)
-    batches.close()
-    assert batches.cache == "ram"
-    assert batches.describe() == {"cache": "ram", "workers": batches.describe()["workers"], "skipped": 0}
-    assert "Faces are kept in memory, decoded once: 70.6 kB of" in heard.notes[-1]
-
-
-def test_device_cache_gives_same_batches(made: Path) -> None:
-    """With the CPU in place of a GPU."""
-    faces, order = FaceShards(made), Sampler(30, 5)
-    provider = DeviceProvider(faces, torch.device("cpu"), ThreadPoolExecutor(2), 2)
-    wanted = [order.at(8 * i, 8) for i in range(12)]
-    waiting = [provider.schedule(indices) for indices in wanted]
-    for indices, finish in zip(wanted, waiting, strict=True):
-        batch = finish()
-        provider.fill_cache_step()
-        assert np.array_equal(batch.numpy(), np.stack([faces.pixels(int(i)) for i in indices]))
-    provider.fill_cache_step()
-    provider.fill_cache_step()
-    assert provider.schedule(wanted[0])().shape == (8, 28, 28, 3)
-    provider.close()
-
-
-def test_complete_device_cache_gives_numbers(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_cache_gives_same_batches(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the CPU in place of a GPU; once all faces are there, also by their numbers."""
     faces = FaceShards(made)
     provider = DeviceProvider(faces, torch.device("cpu"), ThreadPoolExecutor(2), 2)
     plain = take(FaceShards(made).batches(8, seed=5, cache="off"), 20)
@@ -90,7 +64,7 @@ def test_gpu_gives_same_batches(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "times"), [("2", "2 times 70.6 kB"), ("", "8 times 70.6 kB"), ("1", "in memory, deco")]
+    ("here", "times"), [("2", "2 times 70.6 kB"), ("", "8 times 70.6 kB"), ("1", "in memory, decoded once: 70.6 kB of")]
 )
 def test_only_local_processes_share_memory(made: Path, monkeypatch, here: str, times: str) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", here)

@@ -71,11 +71,7 @@ def test_unchecked_shards_are_reported(faces32: Path, tmp_path: Path, cache: Pat
     assert says()
     path.write_bytes(data)
     check(0)
-    shutil.copytree(shards, tmp_path / "copy")
-    shutil.rmtree(shards)
-    (tmp_path / "copy").rename(shards)
-    assert says()
-    check(0)
+    assert not says()
     for file in (cache / "verified").iterdir():
         file.write_text("[damaged")
     assert says()
@@ -127,7 +123,6 @@ def test_unusable_datasets_are_refused(
         ("http://127.0.0.1:9/faces", 1, "http://127.0.0.1:9/faces/dataset.json is unavailable"),
         ("gopher://faces", 2, "gopher"),
         ("pipe:exit 3", 1, "pipe:exit 3"),
-        ("nothing-{0..2}.tar", 1, "nothing-0.tar cannot be read"),
     ],
 )
 def test_unavailable_shards_are_named(tmp_path: Path, shards: str, code: int, said: str, monkeypatch) -> None:

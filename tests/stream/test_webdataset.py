@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from facegan.errors import DatasetError, FaceganError, SettingsError
 from facegan.stream import FaceShards, StreamOptions, WebDatasetShards, open_faces
 from tests.prep.servers import FAST, FlakyServer
 from tests.recording import RecordingConsole
+from tests.shards.made import rewrite
 
 SIZE = 24
 
@@ -30,12 +29,11 @@ def picture(number: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
 
 
 def shard(path: Path, pictures: dict[str, np.ndarray | bytes]) -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
-        for name, pixels in pictures.items():
-            data = pixels if isinstance(pixels, bytes) else cv2.imencode(Path(name).suffix, pixels)[1].tobytes()
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    encoded = {
+        name: pixels if isinstance(pixels, bytes) else cv2.imencode(Path(name).suffix, pixels)[1].tobytes()
+        for name, pixels in pictures.items()
+    }
+    rewrite(path, encoded)
     return path
 
 
