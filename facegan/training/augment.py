@@ -54,12 +54,12 @@ def _translation(images: Tensor, random: Tensor) -> Tensor:
     """By up to an eighth of the side in whole pixels; pixels from outside are 0."""
     shifted = []
     for axis, side in enumerate(images.shape[2:]):
-        most = _pixels(side, _SHIFT)
+        most = int(side * _SHIFT + 0.5)
         shift = _whole(random[:, axis], 2 * most + 1) - most
         # Zeros around the image: indices outside it are clamped to them.
-        shifted.append((_counting(side, images) - shift[:, None]).clamp(-1, side) + 1)
+        shifted.append((torch.arange(side, device=images.device) - shift[:, None]).clamp(-1, side) + 1)
     padded = functional.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)
-    number = _counting(len(images), images)[:, None, None]
+    number = torch.arange(len(images), device=images.device)[:, None, None]
     return padded[number, shifted[0][:, :, None], shifted[1][:, None, :]].permute(0, 3, 1, 2)
 
 
@@ -67,20 +67,13 @@ def _cutout(images: Tensor, random: Tensor) -> Tensor:
     """A square of half the side becomes 0, its centre anywhere in the image."""
     inside = []
     for axis, side in enumerate(images.shape[2:]):
-        hole = _pixels(side, _HOLE)
-        at = _counting(side, images) - _whole(random[:, axis], side + 1 - hole % 2)[:, None] + hole // 2
+        hole = int(side * _HOLE + 0.5)
+        start = _whole(random[:, axis], side + 1 - hole % 2) - hole // 2
+        at = torch.arange(side, device=images.device) - start[:, None]
         inside.append((at >= 0) & (at < hole))
     return images.masked_fill(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0)
-
-
-def _pixels(side: int, share: float) -> int:
-    return int(side * share + 0.5)
 
 
 def _whole(random: Tensor, count: int) -> Tensor:
     """[0, 1) → int64 0 … count − 1."""
     return (random * count).long()
-
-
-def _counting(count: int, like: Tensor) -> Tensor:
-    return torch.arange(count, device=like.device)

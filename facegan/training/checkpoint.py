@@ -111,10 +111,6 @@ class CheckpointManager:
     def path(self, images: int) -> Path:
         return self.folder / f"{images:09d}"
 
-    def paths(self) -> list[Path]:
-        """Folders of checkpoints, newest first."""
-        return checkpoint_folders(self.run)
-
     def save(self, images: int, tensors: dict[str, Tensor], state: dict[str, Any], generator: Generator) -> None:
         """Writes under a temporary name, flushes, renames. After a DiskError nothing of it is left."""
         remove_partials(make_folder(self.folder))
@@ -137,13 +133,13 @@ class CheckpointManager:
 
     def prune(self, keep: int, milestones: Collection[int]) -> None:
         """Deletes all but the newest, the ``keep`` newest scheduled ones, and those at ``milestones``."""
-        paths = self.paths()
+        paths = checkpoint_folders(self.run)
         scheduled = [path for path in paths if _is_scheduled(path)]
         kept = {*paths[:1], *scheduled[:keep], *(self.path(images) for images in milestones)}
         self._delete(path for path in paths if path not in kept)
 
     def delete_after(self, images: int) -> None:
-        self._delete(path for path in self.paths() if int(path.name) > images)
+        self._delete(path for path in checkpoint_folders(self.run) if int(path.name) > images)
 
     def _delete(self, paths: Iterator[Path]) -> None:
         with disk_errors(self.folder):
@@ -152,9 +148,15 @@ class CheckpointManager:
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest undamaged checkpoint. Damaged ones after it are renamed to ``*.damaged`` with a warning."""
-        self._finish_replacing()
+        for old in self.folder.glob(f"*{REPLACED}"):  # a process was killed within `replace_folder`
+            path = old.with_name(old.name.removesuffix(REPLACED))
+            with disk_errors(self.folder):
+                if path.exists():
+                    shutil.rmtree(old)
+                else:
+                    old.rename(path)
         damaged: dict[Path, Damaged] = {}
-        for path in self.paths():
+        for path in checkpoint_folders(self.run):
             try:
                 checkpoint = read_checkpoint(path)
             except Damaged as problem:
@@ -177,22 +179,12 @@ class CheckpointManager:
 
     def latest_scheduled(self) -> Checkpoint | None:
         """The one to roll back to: it must not depend on when somebody pressed Ctrl-C."""
-        for path in filter(_is_scheduled, self.paths()):
+        for path in filter(_is_scheduled, checkpoint_folders(self.run)):
             try:
                 return read_checkpoint(path)
             except Damaged:
                 continue
         return None
-
-    def _finish_replacing(self) -> None:
-        """After a process that was killed between the two renames of `replace_folder`."""
-        for old in self.folder.glob(f"*{REPLACED}"):
-            path = old.with_name(old.name.removesuffix(REPLACED))
-            with disk_errors(self.folder):
-                if path.exists():
-                    shutil.rmtree(old)
-                else:
-                    old.rename(path)
 
 
 def replace_folder(new: Path, path: Path) -> None:
@@ -208,13 +200,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state = _read_state(path)
     data = {}
     for name in (TENSORS, FILE_NAME):
-        facts = state["files"][name]
         with _reading(name):
             data[name] = (path / name).read_bytes()
-        if len(data[name]) != facts["bytes"]:
-            raise Damaged(f"{name} has {len(data[name]):,} bytes of {facts['bytes']:,}")
-        if _facts(data[name]) != facts:
-            raise Damaged(f"{name} has another SHA-256")
+        if _facts(data[name]) != state["files"][name]:
+            raise Damaged(f"{name} has another size or SHA-256")
     with _reading(TENSORS):
         return Checkpoint(path, state["images"], state, parse_tensors(data[TENSORS], path / TENSORS))
 

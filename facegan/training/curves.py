@@ -16,15 +16,14 @@ _MARKS = {
     "collapse": ("collapse", "tab:brown"),
     "no_change": ("no change", "tab:gray"),
 }
-_LOSSES = {
-    "loss_g": "generator",
-    "loss_d": "discriminator",
-    "gp": "gradient penalty",
-    "convergence": "measure of convergence",
-    "k": "BEGAN's k",
-}
 _PANELS = {
-    "loss": _LOSSES,
+    "loss": {
+        "loss_g": "generator",
+        "loss_d": "discriminator",
+        "gp": "gradient penalty",
+        "convergence": "measure of convergence",
+        "k": "BEGAN's k",
+    },
     "discriminator's mean logit": {"d_real": "real images", "d_fake": "fake images"},
     "discriminator's accuracy": {"d_accuracy": "real and fake images"},
 }

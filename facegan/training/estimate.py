@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import re
 import time
 import traceback
 from collections.abc import Iterator
@@ -99,7 +100,8 @@ def _images_per_second(trainer: Trainer) -> float:
         _step(probe)
         rate = world.size * probe.config.step_images / (time.perf_counter() - start)
     del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
-    _free_gpu(trainer)
+    gc.collect()
+    torch.cuda.empty_cache()
     return rate
 
 
@@ -115,14 +117,7 @@ def _disk_bytes(trainer: Trainer, total_images: int) -> float:
 
 
 # Errors of CUDA, PyTorch's CPU allocator and oneDNN; then of cuBLAS and cuDNN, which have memory of their own.
-_MEMORY_ERRORS = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "could not create a memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
+_MEMORY_ERRORS = "(out of|not enough|can't allocate|could not create a) memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED"
 
 
 @contextmanager
@@ -133,18 +128,6 @@ def explain_out_of_memory(trainer: Trainer) -> Iterator[None]:
         return
     except (RuntimeError, MemoryError) as error:
         _require_memory_error(error)
-    raise SettingsError(_out_of_memory_message(trainer))
-
-
-def _require_memory_error(error: BaseException) -> None:
-    """Raises all others again."""
-    is_ours = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if not is_ours and not any(words in str(error) for words in _MEMORY_ERRORS):
-        raise error
-    traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled the memory
-
-
-def _out_of_memory_message(trainer: Trainer) -> str:
     trainer.close()  # the memory of its CUDA graphs
     config, processes, device = trainer.config, trainer.world.size, trainer.device
     memory = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory_bytes()
@@ -154,20 +137,30 @@ def _out_of_memory_message(trainer: Trainer) -> str:
     halves = (part >> shift for shift in range(1, part.bit_length()))
     fits = next((images for images in halves if _fits(trainer, images)), None)
     if fits is None:
-        return f"{problem}, nor does a single image.\nUse narrower nets (--set train.width=…) or another --device."
+        raise SettingsError(
+            f"{problem}, nor does a single image.\nUse narrower nets (--set train.width=…) or another --device."
+        )
     steps = next(
         n for n in itertools.count(2) if config.batch % (n * processes) == 0 and config.batch // n // processes <= fits
     )
-    return (
+    raise SettingsError(
         f"{problem}; {fits * processes} images at once do.\n"
         f"Start again (--resume never) with --batch {fits * processes * config.grad_accum_steps}, or with "
         f"--set train.grad_accum_steps={steps} to compute the same batch in parts."
     )
 
 
+def _require_memory_error(error: BaseException) -> None:
+    """Raises all others again."""
+    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not re.search(_MEMORY_ERRORS, str(error)):
+        raise error
+    traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled the memory
+
+
 def _fits(trainer: Trainer, images: int) -> bool:
     """Whether a step of so many images succeeds, on throw-away nets."""
-    _free_gpu(trainer)
+    gc.collect()
+    torch.cuda.empty_cache()
     try:
         with closing(_probe(trainer, batch=images, grad_accum_steps=1)) as probe:  # with CUDA graphs, too
             _step(probe)
@@ -189,9 +182,3 @@ def _step(probe: Trainer) -> None:
     shape = (config.batch, spec.channels, spec.size, spec.size)
     probe.train_step(itertools.repeat(torch.full(shape, 127, dtype=torch.uint8, device=probe.device)))
     probe.means()  # waits for the device
-
-
-def _free_gpu(trainer: Trainer) -> None:
-    gc.collect()
-    if trainer.device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -14,8 +14,8 @@ from facegan.files import sha256_file
 from facegan.nets import NetSpec, load_generator
 from facegan.nets.weights import FILE_NAME, read_generator
 from facegan.plugins import Trust
-from facegan.run_dir import STATE
-from facegan.training.checkpoint import TENSORS, CheckpointManager, Damaged, read_checkpoint
+from facegan.run_dir import STATE, checkpoint_folders
+from facegan.training.checkpoint import TENSORS, Damaged, read_checkpoint
 from facegan.training.trainer import Trainer
 
 
@@ -41,24 +41,22 @@ def read_weights(path: str | Path, trust_code: Trust | None = False) -> InitWeig
     ``trust_code`` as for `load_generator`; None reads the tensors of a user's own nets without building them.
     """
     source = Path(path)
-    checkpoints = [source] if (source / STATE).exists() else CheckpointManager(source).paths()
+    checkpoints = [source] if (source / STATE).exists() else checkpoint_folders(source)
     if checkpoints:
-        weights = _of_checkpoint(path, checkpoints[0])
+        folder = checkpoints[0]
+        try:
+            checkpoint = read_checkpoint(folder)
+        except Damaged as problem:
+            raise CheckpointError(f"--init {path}: {folder} is damaged ({problem}). Name another.") from None
+        nets = {net: checkpoint.part(net) for net in ("generator", "ema", "discriminator")}
+        return InitWeights(str(path), folder, checkpoint.images, nets, checkpoint.state["spec"])
+    file = source / FILE_NAME if source.is_dir() else source
+    if trust_code is None:
+        _, tensors, spec = read_generator(file)
     else:
-        file = source / FILE_NAME if source.is_dir() else source
-        if trust_code is None:
-            _, tensors, spec = read_generator(file)
-        else:
-            generator = load_generator(file, trust_code=trust_code)
-            tensors, spec = generator.state_dict(), generator.spec
-        weights = InitWeights(str(path), file, None, {"generator": tensors, "ema": tensors}, spec.to_json())
-    for net, tensors in weights.nets.items():
-        for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
-                raise CheckpointError(
-                    f"--init {path}: {net}.{name} holds numbers that are not finite. Use an earlier checkpoint."
-                )
-    return weights
+        generator = load_generator(file, trust_code=trust_code)
+        tensors, spec = generator.state_dict(), generator.spec
+    return InitWeights(str(path), file, None, {"generator": tensors, "ema": tensors}, spec.to_json())
 
 
 def start_from(trainer: Trainer, weights: InitWeights) -> None:
@@ -80,15 +78,6 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
         )
     for net, tensors in weights.nets.items():
         nets[net].load_state_dict(tensors)
-
-
-def _of_checkpoint(path: str | Path, folder: Path) -> InitWeights:
-    try:
-        checkpoint = read_checkpoint(folder)
-    except Damaged as problem:
-        raise CheckpointError(f"--init {path}: the checkpoint {folder} is damaged ({problem}). Name another.") from None
-    nets = {net: checkpoint.part(net) for net in ("generator", "ema", "discriminator")}
-    return InitWeights(str(path), folder, checkpoint.images, nets, checkpoint.state["spec"])
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import itertools
 import json
 import os
 import socket
@@ -112,8 +111,7 @@ class TensorBoardWriter:
 
     def __init__(self, run: Path) -> None:
         start = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        name = next(name for i in itertools.count() if not (run / (name := f"{start}.{i}")).exists())
-        self.file = AppendOnlyFile(run / name)
+        self.file = AppendOnlyFile(run / f"{start}.{time.time_ns()}")
         self._add(file_version="brain.Event:2")
 
     def purge(self, step: int) -> None:
@@ -143,10 +141,8 @@ class TensorBoardWriter:
 class RunLog:
     """All logs of a run. A full disk causes one warning and delays the log; it never ends the run.
 
-    Args:
-        images: of the checkpoint to resume from. Later entries are cut away, so that a resumed run has the same logs
-            as an uninterrupted one. -1 starts from scratch.
-        lengths: `lengths` at that checkpoint.
+    ``images`` and ``lengths`` are those of the checkpoint to resume from. Later entries are cut away, so that a resumed
+    run has the same logs as an uninterrupted one. -1 starts from scratch.
     """
 
     def __init__(self, run: Path, console: Console, images: int = -1, lengths: Mapping[str, int] | None = None) -> None:

@@ -28,7 +28,6 @@ GRID_IMAGES = 64
 EARLY_GRIDS = (500, 1_000, 2_000, 5_000)  # images; those below ``sample_every``
 PATIENCE = 10.0  # seconds after the first signal in which further signals lose nothing
 _LONG_STEP = 2.0  # seconds; a stop does not wait for longer steps
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -46,13 +45,7 @@ class TrainLoop:
         self.trainer, self.config = self.state.trainer, self.state.trainer.config
 
     def run(self) -> None:
-        """Trains to the end.
-
-        Raises:
-            Interrupted: a stop was requested; everything is saved.
-            TrainingError: a loss or weight is not finite for the second time; nothing of it is saved.
-            DiskError: the last checkpoint could not be saved.
-        """
+        """Trains to the end. Raises Interrupted, TrainingError and DiskError as `facegan.train` does."""
         state, trainer = self.state, self.trainer
         if state.saved_at < 0:
             self.begin()
@@ -81,7 +74,8 @@ class TrainLoop:
 
     def iterate(self) -> None:
         """One step, and all that is due after it."""
-        state, config = self.state, self.config
+        state, config, evaluation = self.state, self.config, self.evaluation
+        before = state.images
         if not self.train_step():
             self.interrupt()
         self.progress.advance(config.step_images)
@@ -90,11 +84,9 @@ class TrainLoop:
             self.write_row()
         if last or self.due(config.sample_every):
             self.sample(last=last)
-        elif any(self.due(images, once=True) for images in EARLY_GRIDS if images < config.sample_every):
+        elif any(before < images <= state.images for images in EARLY_GRIDS if images < config.sample_every):
             self.sample(early=True)
-        is_best = (
-            self.evaluation and (last or self.due(self.evaluation.every_images)) and self.evaluate(self.evaluation)
-        )
+        is_best = evaluation and (last or self.due(evaluation.every_images)) and self.evaluate(evaluation)
         scheduled = self.due(config.save_every) or state.images in state.milestones
         if last or scheduled or is_best:
             self.save(scheduled)
@@ -119,11 +111,9 @@ class TrainLoop:
         with self.stop.during("save"):
             return self.state.save(scheduled)
 
-    def due(self, images: int, *, once: bool = False) -> bool:
-        """Whether the last step passed a multiple of ``images``, or the first one."""
-        after = self.state.images
-        before = after - self.config.step_images
-        return before < images <= after if once else after // images > before // images
+    def due(self, images: int) -> bool:
+        """Whether the last step reached or passed a multiple of ``images``."""
+        return self.state.images // images > (self.state.images - self.config.step_images) // images
 
     def write_row(self) -> None:
         state, trainer = self.state, self.trainer
@@ -171,10 +161,8 @@ class TrainLoop:
                 values, state.best = evaluation.evaluate(generator, state.images, before)
                 is_best = state.best != before
                 state.log_row(measured=values, best=is_best)
-                found = ", ".join(
-                    f"{name} {value:.4g}" if value is not None else f"{name} not finite"
-                    for name, value in values.items()
-                )
+                shown = {name: "not finite" if value is None else f"{value:.4g}" for name, value in values.items()}
+                found = ", ".join(f"{name} {value}" for name, value in shown.items())
                 state.log.note(f"{state.images:,} images: {found}{' (best so far)' if is_best else ''}")
         return trainer.world.any(state.best != before)
 
@@ -209,7 +197,8 @@ class StopRequests:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:

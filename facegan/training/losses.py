@@ -138,7 +138,7 @@ class Loss:
     Attributes:
         discriminator: (logits of real images, logits of fake images) → loss.
         generator: fake → loss; with ``pairs``, (fake, real) → loss.
-        accuracy: (real, fake) → 0 … 1, for the log; `rank_accuracy` for a ``critic``, whose d has no threshold.
+        accuracy: (real, fake) → 0 … 1, for the log; `rank_accuracy` for a critic, whose d has no threshold.
         smooths: ``discriminator`` takes one-sided label smoothing as a third argument if it is not 0.
         autoencoder: d is the negative error of an autoencoder, and ``discriminator`` takes BEGAN's k, a scalar tensor.
     """
@@ -149,10 +149,6 @@ class Loss:
     pairs: bool = False
     smooths: bool = False
     autoencoder: bool = False
-
-    @property
-    def critic(self) -> bool:
-        return self.accuracy is rank_accuracy
 
 
 LOSSES = {
@@ -176,10 +172,7 @@ def find_loss(name: str) -> Loss:
         raise SettingsError(f"There is no loss '{name}'. Choose {one_of(LOSSES)}.{suggest(name, LOSSES)}")
     loss = load_object("train.loss =", name)
     if not isinstance(loss, Loss):
-        raise SettingsError(
-            f"train.loss = {name} is a {type(loss).__name__}. It must be a\n"
-            "facegan.training.Loss(DISCRIMINATOR, GENERATOR), two functions of logits."
-        )
+        raise SettingsError(f"train.loss = {name} is a {type(loss).__name__}. It must be a facegan.training.Loss.")
     return loss
 
 

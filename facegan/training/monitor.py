@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-
-Kind = Literal["rolled_back", "d_too_strong", "collapse", "no_change"]
 
 # The first grids look alike in every run. With DCGAN and WGAN-GP of a quarter of the usual width, batch 32, on CelebA
 # faces at 64×64, the diversity fell from 0.14 to 0.06 before it exceeded 0.3, after 400 and 220 steps.
@@ -37,7 +35,7 @@ MIN_SCALE = 1.0  # of a GradScaler: gradients that overflow even then are themse
 class Finding:
     """One failure mode, reported once for as long as it lasts."""
 
-    kind: Kind
+    kind: str  # ``rolled_back``, ``d_too_strong``, ``collapse`` or ``no_change``
     value: float
     text: str  # one line: what is wrong, and what to try
 
@@ -144,8 +142,7 @@ def mean_change(before: Tensor, after: Tensor) -> float:
 
 
 def problem_of(means: Mapping[str, float], scale: float) -> str | None:
-    """``"loss_d is nan"``: the first of a row's numbers that is not finite; or that fp16 steps are skipped although
-    the loss is hardly scaled any more."""
+    """``"loss_d is nan"``: the first number of a row that is not finite; or that fp16 overflows at a small scale."""
     for name, value in means.items():
         if not math.isfinite(value):
             return f"{name} is {value}"

@@ -90,9 +90,6 @@ class NetOptimizer:
         for parameter, flat in zip(net.parameters(), self.gradient.split(aligned), strict=True):
             parameter.grad = flat.as_strided(parameter.shape, parameter.stride())  # in the layout of the weight
 
-    def zero_grad(self) -> None:
-        self.gradient.zero_()
-
     def backward(self, loss: Tensor) -> None:
         """Adds the loss's gradient."""
         self.scaler.scale(loss).backward()
@@ -111,12 +108,6 @@ class NetOptimizer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return self.scaler.scale(self._one) < before  # it lowers the scale then, and only then
-
-    @torch.no_grad()
-    def clip(self, bound: float) -> None:
-        """Clamps every weight to ±``bound``."""
-        for parameter in self.net.parameters():
-            parameter.clamp_(-bound, bound)
 
     @property
     def can_be_captured(self) -> bool:
@@ -191,17 +182,8 @@ class Ema:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over all batches
         net.train()
-        device = next(net.parameters()).device
+        spec, device = net.spec, next(net.parameters()).device
         for batch in range(STATISTICS_BATCHES if norms else 0):
-            net(
-                latents(
-                    STATISTICS_BATCH,
-                    net.spec.latent,
-                    seed,
-                    "batch-norm statistics",
-                    batch,
-                    device,
-                    net.spec.distribution,
-                )
-            )
+            purpose = "batch-norm statistics"
+            net(latents(STATISTICS_BATCH, spec.latent, seed, purpose, batch, device, spec.distribution))
         return cast(Generator, net.eval())

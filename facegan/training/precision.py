@@ -17,7 +17,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # torch creates these flags at run time, unseen by type checkers.
 _backends: Any = torch.backends
-_backends_memory: Any = torch.utils.deterministic
+_memory: Any = torch.utils.deterministic
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
@@ -56,17 +56,17 @@ def gpu_math(device: torch.device, *, tf32: bool, deterministic: bool) -> Iterat
         return
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it allocates its workspace
-    cudnn, memory = _backends.cudnn, _backends_memory
-    before = cudnn.benchmark, memory.fill_uninitialized_memory
+    cudnn = _backends.cudnn
+    before = cudnn.benchmark, _memory.fill_uninitialized_memory
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic)
-    memory.fill_uninitialized_memory = False  # nothing here reads memory before writing it
+    _memory.fill_uninitialized_memory = False  # nothing here reads memory before writing it
     try:
         with float32_as("tf32" if tf32 else "ieee", device):
             yield
     finally:
-        cudnn.benchmark, memory.fill_uninitialized_memory = before
+        cudnn.benchmark, _memory.fill_uninitialized_memory = before
         torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
 
 

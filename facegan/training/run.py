@@ -18,14 +18,15 @@ from facegan.errors import CheckpointError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
 from facegan.nets.weights import FILE_NAME
 from facegan.plugins import Trust, is_import_path
-from facegan.run_dir import CHECKPOINTS, Best, read_best
+from facegan.run_dir import CHECKPOINTS, Best, checkpoint_folders, read_best
 from facegan.system import affinity_cpus, choose_device, usable_cpus
 from facegan.training.checkpoint import CheckpointManager
 from facegan.training.distributed import World, init_distributed, local_device
 from facegan.training.estimate import Estimate, explain_out_of_memory
 from facegan.training.init import InitWeights, read_weights, start_from
-from facegan.training.log import NullLog, RunLog, read_stats
+from facegan.training.log import STATS, NullLog, RunLog, read_stats
 from facegan.training.loop import GRID_IMAGES, StopRequests, TrainLoop
+from facegan.training.losses import rank_accuracy
 from facegan.training.monitor import Monitor
 from facegan.training.run_record import TrainRequest, warn_altered_code, warn_other_machine, write_record
 from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval, RunState
@@ -109,8 +110,8 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
                 if record:
                     warn_other_machine(record, trainer, log.warn)
                 clock = Clock(device, checkpoint.state["seconds"] if checkpoint else 0.0)
-                grid_shape = GRID_IMAGES, faces.channels, faces.size, faces.size
-                monitor = Monitor(not trainer.gan_step.loss.critic, grid_shape)
+                has_accuracy = trainer.gan_step.loss.accuracy is not rank_accuracy
+                monitor = Monitor(has_accuracy, (GRID_IMAGES, faces.channels, faces.size, faces.size))
                 state = RunState(run, trainer, reals, log, monitor, clock)
                 if checkpoint:
                     state.load_checkpoint(checkpoint)
@@ -143,7 +144,7 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
     """
     request = TrainRequest(config, faces, Path(run), **options)
     plan = validate_run(request, try_code=False)
-    checkpoints = CheckpointManager(request.run).paths() if plan.record else []
+    checkpoints = checkpoint_folders(request.run) if plan.record else []
     weights = None if checkpoints else _initial_weights(plan.record, request.init, None)
     code = [name for name in (config.nets, config.loss) if is_import_path(name)]
     if weights and not code:
@@ -200,10 +201,7 @@ def _periodic_eval(request: TrainRequest) -> PeriodicEval | None:
     if request.measure:
         return PeriodicEval(request.measure, every or EVERY_IMAGES, request.best)
     if request.config.eval_every:
-        raise SettingsError(
-            f"train.eval_every = {every} needs a measure. Pass facegan.train(..., measure=...).\n"
-            "The command facegan train brings its own."
-        )
+        raise SettingsError(f"train.eval_every = {every} needs a measure. Pass facegan.train(..., measure=...).")
     return None
 
 
@@ -247,9 +245,7 @@ def _finished(run: Path, images: int) -> str:
 def _result(run: Path, images: int, started: float, rate: float | None) -> TrainResult:
     rows = [row for row in read_stats(run) if "loss_g" in row]
     if not rows:
-        raise CheckpointError(
-            f"{run} is trained, but its stats.jsonl is missing. Restore a copy, or start again with --resume never."
-        )
+        raise CheckpointError(f"{run / STATS} is missing. Restore a copy, or start again with --resume never.")
     last = rows[-1]
     return TrainResult(
         run=run,

@@ -33,8 +33,6 @@ FORMAT = 1
 _PACKAGES = ("facegan", "torch", "numpy", "safetensors", "opencv-contrib-python")
 _OTHER_FOLDER = "Choose another --run folder, or --resume never to rename this one and start from scratch."
 
-Resume = Literal["auto", "never"]
-
 
 @dataclass(frozen=True)
 class TrainRequest:
@@ -44,7 +42,7 @@ class TrainRequest:
     faces: Faces  # square uint8 images, such as `facegan.FaceShards`
     run: Path
     device: str = "auto"  # or ``cpu``, ``cuda``, ``cuda:N``, ``mps``
-    resume: Resume = "auto"  # ``never`` renames an existing run folder and starts from scratch
+    resume: Literal["auto", "never"] = "auto"  # ``never`` renames an existing run folder and starts from scratch
     init: str | Path | None = None  # weights to start a new run from: a generator's file, a checkpoint or a run
     console: Console | None = None  # shows progress; silent if None
     dataset: str = ""  # recorded in run.json, as is ``command``
@@ -60,6 +58,7 @@ class TrainRequest:
 
 
 _part = partial(create_model, __config__=ConfigDict(strict=True))
+_Count = Annotated[int, Field(ge=0, lt=2**31)]
 _File = _part("file", file=str, sha256=str)
 _Init = _part("init", path=str)
 # The entries of run.json that are read again; there may be others.
@@ -67,14 +66,7 @@ _Record = _part(
     RECORD,
     settings=_part("settings", method=str, nets=str),
     parameters=_part("parameters", generator=int, discriminator=int),
-    dataset=_part(
-        "dataset",
-        path=str,
-        fingerprint=str,
-        faces=Annotated[int, Field(ge=0, lt=2**63)],
-        size=Annotated[int, Field(ge=0, lt=2**31)],
-        channels=Annotated[int, Field(ge=1, le=4)],
-    ),
+    dataset=_part("dataset", path=str, fingerprint=str, faces=_Count, size=_Count, channels=_Count),
     machine=dict[str, Any],
     versions=dict[str, Any],
     precision=str,
@@ -104,11 +96,8 @@ def read_record(run: Path) -> dict[str, Any] | None:
     try:
         _Record.model_validate(record)
     except ValidationError as error:
-        location = error.errors(include_url=False, include_input=False)[0]["loc"]
-        wrong = ".".join(part for part in location if isinstance(part, str))[:100]
-        raise CheckpointError(
-            f"{path} is damaged: {wrong} is missing or has the wrong type. Restore an undamaged copy.\n{_OTHER_FOLDER}"
-        ) from None
+        name = ".".join(map(str, error.errors()[0]["loc"]))[:100]
+        raise CheckpointError(f"{path} is damaged: {name} is missing or has the wrong type.\n{_OTHER_FOLDER}") from None
     return record
 
 
@@ -120,14 +109,11 @@ def write_record(
     record = {
         "format": FORMAT,
         "settings": config.model_dump(mode="json"),
-        "own_code": _code_of(config),
+        "own_code": source_digests({"nets": config.nets, "loss": config.loss}),
         "precision": trainer.precision,
         "device": str(trainer.device),
         "nets": trainer.spec.to_json(),
-        "parameters": {
-            "generator": count_parameters(trainer.generator),
-            "discriminator": count_parameters(trainer.discriminator),
-        },
+        "parameters": {net: count_parameters(getattr(trainer, net)) for net in ("generator", "discriminator")},
         "dataset": {
             "path": _absolute(request.dataset),
             "fingerprint": faces.fingerprint,
@@ -150,10 +136,6 @@ def _absolute(dataset: str) -> str:
     """A folder's absolute path, so that export and report find it from any folder; a URL or command unchanged."""
     is_folder = os.path.isdir(dataset)  # noqa: PTH112 - Path.is_dir raises where a command is too long for a name
     return str(Path(dataset).absolute()) if is_folder else dataset
-
-
-def _code_of(config: TrainConfig) -> dict[str, dict[str, str]]:
-    return source_digests({"nets": config.nets, "loss": config.loss})
 
 
 def _machine(trainer: Trainer) -> dict[str, Any]:
@@ -212,7 +194,7 @@ def warn_other_machine(record: dict[str, Any], trainer: Trainer, warn: Callable[
 def warn_altered_code(record: dict[str, Any], config: TrainConfig, warn: Callable[[str], None]) -> None:
     """Warns if the source file of a user's own nets or loss has changed since the last start."""
     then = record["own_code"]
-    for setting, now in _code_of(config).items():
+    for setting, now in source_digests({"nets": config.nets, "loss": config.loss}).items():
         if setting in then and then[setting]["sha256"] != now["sha256"]:
             warn(
                 f"{now['file']} has changed since this run was last started (train.{setting} = "

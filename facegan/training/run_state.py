@@ -168,7 +168,8 @@ class RunState:
         with self.clock.stopped():
             self.trainer.share_totals()
             tensors = {**self.trainer.tensors(), **self.monitor.tensors()}
-            problem = _first_not_finite(tensors)
+            finite = torch.stack([tensor.isfinite().all().cpu() for tensor in tensors.values()]).tolist()
+            problem = "" if all(finite) else f"{list(tensors)[finite.index(False)]} is not finite"
             if world.any(bool(problem)):
                 raise NotFinite(problem or "a weight in another process is not finite")
             saved = world.any(world.is_main and self._write(tensors, scheduled))
@@ -181,11 +182,23 @@ class RunState:
         name = f"the checkpoint at {self.images:,} images"
         try:
             self.log.sync()
+            state = {
+                **self.trainer.scalars(),
+                "stream": dict(self.reals.state_dict()),
+                "health": self.monitor.scalars(),
+                "rolled_back": self.rolled_back,
+                "best": asdict(self.best) if self.best else None,
+                "seconds": self.clock.seconds,
+                "logged_at": self.logged_at,
+                "log": self.log.lengths(),
+                "scheduled": scheduled,
+                "settings": self.trainer.config.model_dump(mode="json"),
+            }
             save_generator(self.run / FILE_NAME, generator)
-            self.checkpoints.save(self.images, tensors, self._scalars(scheduled), generator)
+            self.checkpoints.save(self.images, tensors, state, generator)
         except DiskError as error:
-            why = reason_of(error)
-            self.log.warn(f"{name} could not be saved ({why}). Training continues; the next save retries.")
+            problem = f"{name} could not be saved ({reason_of(error)})"
+            self.log.warn(f"{problem}. Training continues; the next save retries.")
             self.best = self.best_saved
             return False
         try:
@@ -193,24 +206,8 @@ class RunState:
             kept = self.milestones | ({self.best.images} if self.best else set())
             self.checkpoints.prune(self.trainer.config.keep, kept)
         except DiskError as error:
-            why = reason_of(error)
-            self.log.warn(f"{name} is saved, but best.json or old checkpoints are not up to date ({why}).")
+            self.log.warn(f"{name} is saved, but best.json or old checkpoints are not up to date ({reason_of(error)}).")
         return True
-
-    def _scalars(self, scheduled: bool) -> dict[str, Any]:
-        """All that is not a tensor, as JSON values."""
-        return {
-            **self.trainer.scalars(),
-            "stream": dict(self.reals.state_dict()),
-            "health": self.monitor.scalars(),
-            "rolled_back": self.rolled_back,
-            "best": asdict(self.best) if self.best else None,
-            "seconds": self.clock.seconds,
-            "logged_at": self.logged_at,
-            "log": self.log.lengths(),
-            "scheduled": scheduled,
-            "settings": self.trainer.config.model_dump(mode="json"),
-        }
 
     def roll_back(self, problem: str) -> int:
         """Once per run, to the last scheduled checkpoint, with half the learning rates. Returns the images there."""
@@ -251,9 +248,3 @@ class RunState:
             f"The checkpoint at {self.images:,} images could not be saved; {newest}.\n"
             f"Free disk space for {self.run}, then start the same command again."
         )
-
-
-def _first_not_finite(tensors: dict[str, torch.Tensor]) -> str:
-    """``"generator.x is not finite"``: the first tensor with NaN or an infinity, or ""; waits for the device."""
-    finite = torch.stack([tensor.isfinite().all().cpu() for tensor in tensors.values()]).tolist()
-    return "" if all(finite) else f"{list(tensors)[finite.index(False)]} is not finite"

@@ -29,11 +29,6 @@ TOTALS_G = ("loss_g", "grad_g")
 TOTALS_BEGAN = ("k", "convergence")
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (N, C, H, W) → float32 in [−1, 1], channels last."""
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
-
-
 @dataclass(frozen=True)
 class StepVariant:
     """The work of a step; steps of one variant differ only in the contents of their tensors."""
@@ -98,7 +93,7 @@ class GanStep:
         Returns the fakes with their graph, (N, C, H, W), where G's update shares them; else None.
         """
         config, shared = self.config, None
-        self.d.zero_grad()
+        self.d.gradient.zero_()
         logits: list[tuple[Tensor, Tensor]] = []
         for part in range(config.grad_accum_steps):
             images = self._images(i, config.d_steps, part)
@@ -132,7 +127,9 @@ class GanStep:
         self.world.sum_(self.d.gradient)
         self.skipped += self.d.step()
         if config.weight_clip:
-            self.d.clip(config.weight_clip)
+            with torch.no_grad():
+                for weight in self.d.net.parameters():
+                    weight.clamp_(-config.weight_clip, config.weight_clip)
         if self.loss.autoencoder:
             self._update_k(logits)
         return shared
@@ -143,7 +140,7 @@ class GanStep:
         ``fakes`` are those of D's update of this step, ``after_d``, with their graph; None generates them.
         """
         config = self.config
-        self.g.zero_grad()
+        self.g.gradient.zero_()
         self.d.net.requires_grad_(False)
         try:
             for part in range(config.grad_accum_steps):
@@ -173,9 +170,10 @@ class GanStep:
     def _real(self, i: int, part: int, images: Tensor) -> Tensor:
         here = slice(part * self.part, (part + 1) * self.part)
         if self.faces is None:
-            real = to_float(self.reals[i][here])
+            pixels = self.reals[i][here]
         else:
-            real = to_float(self.faces.index_select(0, self.indices[i][here]).permute(0, 3, 1, 2))
+            pixels = self.faces.index_select(0, self.indices[i][here]).permute(0, 3, 1, 2)
+        real = pixels.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)  # in [−1, 1]
         if self.config.random_flip:
             real = augment.flip(real, draws.counter_uniform(self.config.seed, "flip", images, 1))
         return self._for_d(real, "augment reals", images)

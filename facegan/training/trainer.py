@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, DatasetError
-from facegan.files import parsing
 from facegan.nets import NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import require_same_tensors
 from facegan.training.cuda_graphs import CudaGraphCache, Snapshot, graphs_disabled_reason
@@ -252,9 +251,8 @@ class Trainer:
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
         self.steps, self.counts, self.lr_scale = scalars["rounds"], dict(scalars["counts"]), scalars["lr_scale"]
-        with parsing(what, "Name an earlier checkpoint by --init in another --run folder."):
-            self.g.scaler.load_state_dict(scalars["scaler"]["generator"])
-            self.d.scaler.load_state_dict(scalars["scaler"]["discriminator"])
+        self.g.scaler.load_state_dict(scalars["scaler"]["generator"])
+        self.d.scaler.load_state_dict(scalars["scaler"]["discriminator"])
 
 
 class _Discarded(Exception):

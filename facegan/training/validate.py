@@ -39,17 +39,19 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     device = choose_device(local_device(request.device))
     _check_batch(config, faces)
     if config.sync_batchnorm and world_size() > 1 and device.type != "cuda":
-        raise SettingsError(
-            f"train.sync_batchnorm needs CUDA GPUs for several processes, and the device is {device}.\n"
-            "Leave it out, train in a single process, or use nets without batch norm."
-        )
+        raise SettingsError(f"train.sync_batchnorm needs CUDA GPUs, and this device is {device}. Leave it out.")
     cautions = [config.caution] if config.caution else []
     spec = spec_of(config, faces.size, faces.channels)
     own_nets, own_loss = is_import_path(config.nets), is_import_path(config.loss)
     if try_code or not own_nets:
-        is_autoencoder = find_pair(spec).autoencoder
-        if try_code or not own_loss:
-            _check_loss_fits_nets(config, is_autoencoder)
+        autoencoder = find_pair(spec).autoencoder
+        if (try_code or not own_loss) and autoencoder != find_loss(config.loss).autoencoder:
+            change, keep = ("loss", "nets") if autoencoder else ("nets", "loss")
+            raise SettingsError(
+                f"train.loss = {config.loss} cannot be used with the nets '{config.nets}'.\n"
+                "The loss began and a discriminator that is an autoencoder need each other.\n"
+                f"Set train.{change}=began, or choose another train.{keep}."
+            )
     if try_code and own_loss:
         _try_plugin_loss(config)
     if try_code and own_nets:
@@ -76,17 +78,6 @@ def _check_batch(config: TrainConfig, faces: Faces) -> None:
         raise SettingsError(
             f"--batch {config.batch} is larger than the dataset ({len(faces):,} faces). Choose {len(faces)} or less."
         )
-
-
-def _check_loss_fits_nets(config: TrainConfig, is_autoencoder: bool) -> None:
-    if is_autoencoder == find_loss(config.loss).autoencoder:
-        return
-    change, keep = ("loss", "nets") if is_autoencoder else ("nets", "loss")
-    raise SettingsError(
-        f"train.loss = {config.loss} cannot be used with the nets '{config.nets}'.\n"
-        "The loss began needs the error of an autoencoder, and a discriminator that is one needs the loss began.\n"
-        f"Set train.{change}=began, or choose another train.{keep}."
-    )
 
 
 def _try_plugin_loss(config: TrainConfig) -> None:

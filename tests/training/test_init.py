@@ -115,14 +115,12 @@ def test_unusable_weights_are_refused(trained, tmp_path):
     name = next(name for name in tensors if name.endswith("weight"))
     tensors[name][0].fill_(float("inf"))
     save_file(tensors, file, metadata)
-    with pytest.raises(
-        CheckpointError, match=rf"{file} cannot be used: its tensor {name} has values that are not finite"
-    ):
+    with pytest.raises(CheckpointError, match=rf"{file} cannot be used: its tensor {name} has values"):
         start(tmp_path / "run", file)
     with pytest.raises(CheckpointError, match=r"There is no .*nothing"):
         start(tmp_path / "run", tmp_path / "nothing")
     damaged = Path(shutil.copytree(trained / "checkpoints/000000320", tmp_path / "damaged"))
     (damaged / "state.safetensors").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"damaged is damaged \(state\.safetensors has 1 bytes of"):
+    with pytest.raises(CheckpointError, match=r"damaged is damaged \(state\.safetensors has another size"):
         start(tmp_path / "run", damaged)
     assert not (tmp_path / "run/run.json").exists()

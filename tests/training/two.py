@@ -22,12 +22,10 @@ CPU = torch.device("cpu")
 
 
 def steps(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Rows and weights after a few steps."""
-    frozen = given.pop("freeze_norms", False)
+    """Rows and weights after a few steps without batch statistics in G."""
     config = toy_config(method, **{"batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, **given})
     trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
-    if frozen:  # no batch statistics in G
-        trainer.generator.eval()
+    trainer.generator.eval()
     reals = ToyFaces().batches(config.batch, rank=world.rank, world_size=world.size)
     rows = []
     for _ in range(3):
