@@ -15,8 +15,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Predicate
+from pydantic import ConfigDict, Field, create_model
 from safetensors.torch import save
 from torch import Tensor
 
@@ -27,13 +29,14 @@ from facegan.files import (
     fsync,
     make_folder,
     parse_tensors,
+    parsing,
     read_json,
     remove_partials,
     write_bytes,
     write_json,
 )
 from facegan.nets import Generator, save_generator
-from facegan.nets.weights import FILE_NAME, plain_tensors
+from facegan.nets.weights import FILE_NAME, is_spec, plain_tensors
 from facegan.run_dir import CHECKPOINTS, STATE, checkpoint_folders
 
 FORMAT = 2
@@ -43,6 +46,41 @@ REPLACED = ".replaced"  # suffix of a checkpoint while a newer one of the same i
 
 class Damaged(Exception):
     """Why a checkpoint cannot be used."""
+
+
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Flag = Annotated[bool, Field(strict=True)]
+_Best = create_model("best", __config__=ConfigDict(extra="forbid"), metric=str, value=_Number, images=_Count)
+_File = create_model("file", bytes=_Count, sha256=str)
+_EarlierAt = tuple[Annotated[int, Field(strict=True, ge=-1, lt=2**62)], Annotated[int, Field(strict=True)]]
+
+# The entries of state.json that are read again.
+_State = create_model(
+    STATE,
+    images=_Count,
+    rounds=_Count,
+    counts=create_model("counts", d=_Count, g=_Count, gp=_Count),
+    lr_scale=_Number,
+    scaler=create_model("scaler", generator=dict[str, _Number], discriminator=dict[str, _Number]),
+    spec=Annotated[dict[str, Any], Predicate(is_spec)],
+    stream=dict[str, Any],
+    health=create_model(
+        "health",
+        real_diversity=_Number,
+        stretch=list[tuple[_Number, _Number]],
+        lasting=list[str],
+        was_diverse=_Flag,
+        earlier_at=_EarlierAt,
+    ),
+    rolled_back=dict[str, Any] | None,
+    best=_Best | None,  # pyright: ignore[reportArgumentType] - as seen at run time
+    seconds=_Number,
+    logged_at=tuple[_Count, _Number],
+    log=dict[str, _Count],
+    scheduled=_Flag,
+    files=create_model("files", tensors=(_File, Field(alias=TENSORS)), generator=(_File, Field(alias=FILE_NAME))),
+)
 
 
 @dataclass(frozen=True)
@@ -178,6 +216,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(unknown_format(path, found, FORMAT))
     if not isinstance(state, dict) or state.pop("sha256", None) != _checksum(state):
         raise Damaged(f"{STATE} has another SHA-256")
+    with _reading(STATE), parsing(path / STATE):
+        _State.model_validate(state)
     return state
 
 
