@@ -28,6 +28,15 @@ Detector = Literal["mediapipe", "mediapipe-short", "mediapipe-full", "none"]
 DETECTORS: tuple[str, ...] = typing.get_args(Detector)
 
 
+def _margin(value: object) -> float | str:
+    try:
+        if value == "auto" or 0 < float(str(value)) <= 10:
+            return "auto" if value == "auto" else float(str(value))
+    except ValueError:
+        pass
+    raise ValueError(f"--margin {value} must be auto, or a number greater than 0 and at most 10.")
+
+
 class PrepConfig(Settings):
     """Everything that decides which bytes ``facegan prep`` writes."""
 
@@ -40,7 +49,9 @@ class PrepConfig(Settings):
         "aligned: upright by eyes and mouth (FFHQ); box: the detector's square; squash: the whole photo, resized; "
         "the others: fixed crops from papers, for CelebA's 178×218; centred on photos of other sizes",
     )
-    margin: float = setting(1.0, "scale of the crop about its centre", "×", gt=0, le=10)
+    margin: Annotated[float | str, BeforeValidator(_margin)] = setting(
+        "auto", "scale of the crop about its centre; auto: 1, or less where photos are cut tightly around faces", "×"
+    )
     detector: Annotated[Detector | str, known_or_own("--detector", DETECTORS, "detector as MODULE:CLASS")] = setting(
         "mediapipe",
         "mediapipe: short range, then full range if short finds no face; none: for fixed crops; MODULE:CLASS: your "
@@ -76,6 +87,9 @@ class PrepConfig(Settings):
         "size crop margin detector rotate min_score faces min_face min_sharpness "
         "max_outside dedup split format shard_size"
     )
+
+    def with_margin(self, margin: float) -> Self:
+        return self.model_copy(update={"margin": margin})
 
     @property
     def crop_is_fixed(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from facegan.config.base import Positive, Settings, setting
+from facegan.config.base import Fraction, Positive, Settings, setting
 from facegan.config.evaluate import EvalConfig
 from facegan.config.prep import PrepConfig
 from facegan.config.sample import ExportConfig
@@ -48,7 +48,7 @@ class PhotosConfig(Settings):
     """How ``facegan prep`` reads photographs."""
 
     section: ClassVar[str] = "prep"
-    options: ClassVar[str] = "model limit attributes download follow_links workers"
+    options: ClassVar[str] = "model limit attributes download follow_links workers min_yield"
 
     limit: Positive | None = setting(None, "use only the first N photographs, sorted by name", "photographs")
     model: str = setting("", "your own detector model, a .tflite file", "path")
@@ -71,6 +71,9 @@ class PhotosConfig(Settings):
         "photographs",
         ge=1,
         le=MOST_REQUESTS,
+    )
+    min_yield: Fraction = setting(
+        0.2, "stop before a run that would keep a smaller share of its photographs; 0: never", "share of 1"
     )
 
 

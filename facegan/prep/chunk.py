@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from facegan.errors import ModelError
 from facegan.faces import crop as cropping
 from facegan.faces.crop import best_rotation, rotated_face, rotated_size
 from facegan.faces.decode import Photo, Rejected
-from facegan.faces.detect import Detector, Face, look_again, nearest_to_centre
+from facegan.faces.detect import Detector, Face, SecondLook, look_again, nearest_to_centre
 from facegan.prep.request import attribute_values
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
 from facegan.remote import RemoteUnavailable, TooLarge
@@ -45,6 +46,14 @@ class Chunk:
     number: int
     items: tuple[Item, ...]
     attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Photographs to be looked at: which of these settings would keep them?"""
+
+    items: tuple[Item, ...]
+    configs: tuple[PrepConfig, ...]
 
 
 @dataclass
@@ -141,6 +150,49 @@ def process_chunk(
     return result
 
 
+def survey_photo(item: Item, configs: tuple[PrepConfig, ...], reader: Reader, detector: Detector) -> tuple[str, ...]:
+    """Why each of the settings would reject a photograph; "" where it would be kept. Detects once for each score."""
+    try:
+        photo = Photo(_read(reader, item.entry))
+    except Rejected as rejected:
+        return (rejected.reason,) * len(configs)
+    once, reasons = _DetectsOnce(detector), []
+    for config in configs:
+        try:
+            _cut_faces(photo, config, once, PhotoRecord("", 0))
+            reasons.append("")
+        except Rejected as rejected:
+            reasons.append(rejected.reason)
+        except ModelError:
+            raise
+        except Exception:  # as in `process_chunk`
+            reasons.append("crashed")
+    return tuple(reasons)
+
+
+class _DetectsOnce:
+    """A detector that remembers its answers for one photograph."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._found: dict[tuple[int, float | None], tuple[np.ndarray, Any]] = {}  # pixels are held: their id is the key
+
+    def detect(self, rgb: np.ndarray, min_score: float) -> list[Face]:
+        return self._once(rgb, min_score, lambda: self._detector.detect(rgb, min_score))
+
+    def look_again(self, rgb: np.ndarray) -> SecondLook:
+        return self._once(rgb, None, lambda: look_again(self._detector, rgb))
+
+    def _once(self, rgb: np.ndarray, min_score: float | None, look: Callable[[], Any]) -> Any:
+        key = (id(rgb), min_score)
+        if key not in self._found:
+            self._found[key] = rgb, look()
+        return self._found[key][1]
+
+    def close(self) -> None:
+        pass
+
+
 def entries_read(chunk: Chunk) -> list[Entry]:
     """The entries that `process_chunk` reads, in its order."""
     return [item.entry for item in chunk.items if item.preset_reason != "crashed" and item.entry.size <= MAX_BYTES]
@@ -226,7 +278,7 @@ def _cut(photo: Photo, face: Face, rotation: int, config: PrepConfig, decoded: i
     if config.crop_is_fixed:
         return _cut_fixed(photo, face, config)
     make_quad = cropping.aligned_quad if config.crop == "aligned" else cropping.box_quad
-    quad = make_quad(face, config.margin)
+    quad = make_quad(face, float(config.margin))
     if rotation:  # back into the photograph before its rotation
         back, size = 360 - rotation, rotated_size(rotation, photo.width, photo.height)
         face, quad = rotated_face(face, back, *size), cropping.rotated_quad(quad, back, *size)

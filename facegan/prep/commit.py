@@ -28,10 +28,11 @@ CHUNKS, REPAIRS = "chunks", "repairs"  # folders in .facegan; numbers start at 0
 
 @dataclass(frozen=True)
 class ChunkWork:
-    """A chunk, and the digest of everything that decides its bytes."""
+    """A chunk, the digest of everything that decides its bytes, and its settings."""
 
     chunk: Chunk
     inputs: str
+    config: PrepConfig
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ def _uncommitted_marker_path(folder: Path, number: int) -> Path:
     return folder / f".{number:06d}.marker{TEMPORARY}"
 
 
-def make_chunk(folder: Path, work: ChunkWork, config: PrepConfig, reader: Reader, detector: Detector) -> ChunkMarker:
+def make_chunk(folder: Path, work: ChunkWork, reader: Reader, detector: Detector) -> ChunkMarker:
     """Make a chunk in ``folder``, ready to be committed. It replaces files of an earlier run."""
     number = work.chunk.number
     shard = shard_path(folder, number)
     with disk_errors(folder):
         marker_path(folder, number).unlink(missing_ok=True)  # a marker never refers to other files
         temporary = folder / f".{number:06d}.{os.getpid()}{TEMPORARY}"
-        result = process_chunk(work.chunk, config, reader, detector, shard, temporary)
+        result = process_chunk(work.chunk, work.config, reader, detector, shard, temporary)
         if result.shard is None:
             shard.unlink(missing_ok=True)
     rows = "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in result.rows).encode()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from facegan import system
 from facegan.config import PrepConfig
 from facegan.console import Console, counted, human_seconds
 from facegan.faces.crop import FIXED_CROPS
@@ -22,7 +23,7 @@ _OF_THE_SOURCE = frozenset({"unreadable", "truncated", "too_large", "unreachable
 
 
 def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
-    config, workers = plan.inputs.request.settings, plan.inputs.workers
+    config, workers = plan.inputs.config, plan.inputs.workers
     new = sum(chunk.photos for chunk in todo)
     ignored = ", ".join(f"{count:,} {suffix}" for suffix, count in plan.ignored.items())
     console.note(f"{counted(plan.found, 'photograph')} found" + (f" (ignored {ignored})" if ignored else ""))
@@ -38,6 +39,13 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
         console.note(
             f"{new:,} to prepare with {counted(workers, 'process')}: "
             f"about {human_seconds(seconds)}, about {human_bytes(size)} of disk."
+        )
+    request = plan.inputs.request
+    is_limited = request.photos.workers == "auto" and request.ray_address is None and workers < system.usable_cpus()
+    if is_limited and len(todo) > workers:
+        console.note(
+            f"Memory limits the workers: each takes up to {human_bytes(system.PREP_WORKER_BYTES)}, and "
+            f"{human_bytes(system.available_bytes())} are available. --workers N sets another number."
         )
     if config.dedup == "off" and shares(config.split):
         console.warn("--split by shares without --dedup exact may put copies of a photograph into different splits.")
@@ -86,7 +94,7 @@ def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig, table: 
 
 def _remedy(reason: str, config: PrepConfig, table: Path | None) -> str:
     """What these settings mean by the reason, and what would change it."""
-    smaller = ", and so does a smaller --margin" if config.margin > 1 else ""
+    smaller = ", and so does a smaller --margin" if float(config.margin) > 1 else ""
     match reason:
         case "too_small" if config.crop in FIXED_CROPS:
             width, height = FIXED_CROPS[config.crop].least_size

@@ -187,6 +187,12 @@ class PhotoIndex:
         rows = first + np.flatnonzero(self._is_new[first:] & (self._split[first:] == SPLITS.index(split)))
         return self._photos(rows[:count], split)
 
+    def sample(self, count: int) -> Iterator[IndexedPhoto]:
+        """New photographs, no duplicates, evenly spaced by name."""
+        rows = np.flatnonzero(self._is_new & ~self._is_duplicate)
+        count = min(count, len(rows))
+        return self._photos(rows[np.arange(count) * len(rows) // max(1, count)], "")
+
     def missing_for_repair(self, first: int, count: int) -> str:
         """The first of these known photographs that the source no longer has, or an empty string."""
         missing = np.flatnonzero(self._rows_of_known(first, count) < 0)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,21 @@ class Inputs:
         self.attributes = Attributes(Path(photos.attributes)) if photos.attributes else None
         known = {model.file: model.sha256 for model in known_models().values()}  # checked, or to be downloaded
         models = [known.get(model.name) or sha256_file(model) for model in self.models]
-        attributes = self.attributes.sha256 if self.attributes else ""
-        # As dataset.json stores them.
-        self.settings = {**request.settings.model_dump(), "models": models, "attributes": attributes}
+        self._files = {"models": models, "attributes": self.attributes.sha256 if self.attributes else ""}
+        self.config = request.settings
+        if self.config.margin == "auto":  # until the dataset or a preflight says more
+            self.use_margin(1.0)
         workers = count_or_none(photos.workers)
         self.workers = system.prep_workers() if workers is None else workers  # 0: this process
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As dataset.json stores them."""
+        return {**self.config.model_dump(), **self._files}
+
+    def use_margin(self, margin: float) -> None:
+        """In place of ``auto``."""
+        self.config = self.config.with_margin(margin)
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,10 @@ class Plan:
         """Folder in ``.facegan`` where chunks are committed. A repair keeps apart from an unfinished addition."""
         return REPAIRS if self.rebuild else CHUNKS
 
+    def sample(self, count: int) -> list[Item]:
+        """New photographs that are evenly spaced by name."""
+        return [Item(photo.path, photo.entry) for photo in self.index.sample(count)]
+
     def work(self, chunk: ChunkPlan) -> ChunkWork:
         if self.rebuild:
             photos = self.index.photos_for_repair(chunk.split, chunk.first, chunk.photos)
@@ -124,7 +138,7 @@ class Plan:
             photos = self.index.photos(chunk.split, chunk.first, chunk.photos)
         items = (Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos)
         names = self.inputs.attributes.names if self.inputs.attributes else ()
-        return ChunkWork(Chunk(chunk.number, tuple(items), names), chunk.inputs)
+        return ChunkWork(Chunk(chunk.number, tuple(items), names), chunk.inputs, self.inputs.config)
 
 
 def list_photographs(inputs: Inputs) -> PhotoIndex:
@@ -154,6 +168,9 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
     existing = None if request.force else store.existing()
     started_with = existing.settings if existing else store.stored_settings()
     if started_with and not request.force:
+        margin = started_with.get("margin")
+        if request.settings.margin == "auto" and isinstance(margin, float | int) and 0 < margin <= 10:
+            inputs.use_margin(margin)
         check_settings(started_with, inputs.settings, store.folder)
     if not request.repair:
         return _plan_additions(inputs, index, store.folder, existing, threads)
@@ -163,7 +180,7 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
 
 
 def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: DatasetInfo | None, threads: int) -> Plan:
-    request, config = inputs.request, inputs.request.settings
+    request, config = inputs.request, inputs.config
     if existing:
         try:
             check_photos(out, existing)
@@ -198,7 +215,7 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
             known = read_columns(out / PHOTOS_FILE, ["sha256"])["sha256"].to_pylist() if existing else []
             duplicates = index.mark_duplicates(hashes, (bytes.fromhex(text) for text in known if text))
     versions = library_versions()
-    chunks = tuple(_cut_chunks(index, config.shard_size, [inputs.settings, {**versions, "source": " ".join(digests)}]))
+    chunks = tuple(_cut_chunks(inputs, index, versions, digests))
     for entry in existing.shards if existing and chunks else ():
         if error := size_error(out, entry):  # the preview may need it; its SHA-256 is compared then
             raise repairable(error)
@@ -247,9 +264,18 @@ def _recognised(where: str, index: PhotoIndex) -> str:
     return found.name if found else ""
 
 
-def _cut_chunks(index: PhotoIndex, shard_size: int, facts: list[dict[str, Any]]) -> Iterator[ChunkPlan]:
+def with_margin(plan: Plan, margin: float) -> Plan:
+    """The plan of additions with another margin."""
+    plan.inputs.use_margin(margin)
+    return replace(plan, chunks=tuple(_cut_chunks(plan.inputs, plan.index, plan.versions, plan.source_digests)))
+
+
+def _cut_chunks(
+    inputs: Inputs, index: PhotoIndex, versions: dict[str, str], digests: tuple[str, ...]
+) -> Iterator[ChunkPlan]:
     """Cut the sorted photographs of each split into chunks of ``shard_size``."""
-    numbers = itertools.count()
+    numbers, shard_size = itertools.count(), inputs.config.shard_size
+    facts = [inputs.settings, {**versions, "source": " ".join(digests)}]
     for split in SPLITS:
         photos = index.photos(split)
         while batch := list(itertools.islice(photos, shard_size)):

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,23 +15,24 @@ from typing import Any
 
 import pyarrow as pa
 
-from facegan import system
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
 from facegan.errors import DatasetError
-from facegan.files import disk_errors, human_bytes, make_folder, parsing, remove_partials, write_bytes, write_json
+from facegan.files import disk_errors, make_folder, parsing, remove_partials, write_bytes, write_json
+from facegan.plugins import runs_code
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.commit import CHUNKS, REPAIRS, committed, marker_path, rows_path, shard_path
-from facegan.prep.engines.local import exit_if_reimported
-from facegan.prep.engines.scheduler import RunStats, run_engine
+from facegan.prep.engines.local import InlineEngine, exit_if_reimported
+from facegan.prep.engines.scheduler import RunStats, open_engine, run_engine
 from facegan.prep.engines.worker import Job
 from facegan.prep.inspect import write_origin
 from facegan.prep.messages import advice, announce_prep, warn_of_changed_bytes
-from facegan.prep.plan import ChunkPlan, Inputs, Plan, estimate, list_photographs, make_plan, repairable
+from facegan.prep.plan import ChunkPlan, Inputs, Plan, estimate, list_photographs, make_plan, repairable, with_margin
+from facegan.prep.preflight import Forecast, announce, forecast, needs_forecast, require_yield
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview, picture_bytes, read_rejects, with_rejects
 from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import PrepareRequest, StrPath
-from facegan.prep.sources.base import source_errors
+from facegan.prep.sources.base import Source, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, Journal, OutputStore, is_dataset_file
 from facegan.shards.checksums import check_shard
@@ -57,6 +59,7 @@ class PrepResult:
     nodes: int
     workers: int
     out: str
+    preflight: dict[str, Any] | None = None  # see `facegan.prep.preflight.Forecast`; None if the run had none
     worker_peak_bytes: int = 0  # the largest memory of one worker
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class PrepPlan:
     workers: int
     settings: dict[str, Any]
     out: str
+    preflight: dict[str, Any] | None = None
 
 
 def prepare(
@@ -117,8 +121,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
             (store.folder / JOURNAL_FILE).unlink(missing_ok=True)
         store.replay()
         plan = make_plan(inputs, index, store, console, threads=max(1, inputs.workers))
-        _clear(plan, store)
-        stats = _make_chunks(plan, store, console, engine)
+        plan, stats, expected = _make_chunks(plan, store, console, engine)
         info = plan.existing
         if info is None or plan.todo:
             # The table and the journal's files grow with the dataset.
@@ -131,7 +134,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         if broken := index.ignored.names.get(BROKEN_LINK):
             count = index.ignored[BROKEN_LINK]
             console.warn(f"{count:,} broken links were ignored (first: {', '.join(map(shown, broken))}).")
-        for sentence in advice(info.totals.rejected, info.totals.photos, request.settings, store.folder / PHOTOS_FILE):
+        for sentence in advice(info.totals.rejected, info.totals.photos, inputs.config, store.folder / PHOTOS_FILE):
             console.warn(sentence)
     return PrepResult(
         **info.totals.model_dump(),
@@ -143,6 +146,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         nodes=stats.nodes,
         workers=inputs.workers,
         out=store.where,
+        preflight=expected.to_json() if expected else None,
         worker_peak_bytes=stats.peak_bytes,
     )
 
@@ -153,7 +157,16 @@ def plan_prepare(request: PrepareRequest) -> PrepPlan:
     index = list_photographs(inputs)
     with open_read_only(os.fspath(request.out)) as store:
         plan = make_plan(inputs, index, store, Console(quiet=True), threads=0)
-    seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), request.settings, inputs.workers)
+        todo = _uncommitted(plan, store)
+    expected = None
+    # A dry run runs no code of the user's, and fetches no models.
+    if needs_forecast(plan, todo) and not runs_code(inputs.config.detector) and all(map(Path.is_file, inputs.models)):
+        with tempfile.TemporaryDirectory() as folder, source_errors(inputs.source.where):
+            readable = inputs.source.unpacked(Path(folder))
+            with contextlib.closing(InlineEngine(_job(inputs, readable, Path(folder)))) as engine:
+                expected = forecast(engine, plan, inputs.workers)
+        plan = with_margin(plan, expected.margin)
+    seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), inputs.config, inputs.workers)
     return PrepPlan(
         photos=plan.found,
         new=plan.new,
@@ -164,6 +177,7 @@ def plan_prepare(request: PrepareRequest) -> PrepPlan:
         workers=inputs.workers,
         settings=inputs.settings,
         out=os.fspath(request.out),
+        preflight=expected.to_json() if expected else None,
     )
 
 
@@ -182,7 +196,6 @@ def _clear(plan: Plan, store: OutputStore) -> None:
             for path in out.iterdir():
                 if is_dataset_file(path.name):
                     path.unlink()
-        shutil.rmtree(state / UNPACKED, ignore_errors=True)  # left by a run that was killed
         chunks = make_folder(state / plan.chunks_folder)
         write_json(out / SETTINGS_FILE, settings)
         for folder in (out, state, chunks):
@@ -190,30 +203,53 @@ def _clear(plan: Plan, store: OutputStore) -> None:
     store.sync_cleared()
 
 
-def _make_chunks(plan: Plan, store: OutputStore, console: Console, engine: contextlib.ExitStack) -> RunStats:
-    """Makes the chunks of the plan that are not committed yet."""
-    inputs, request, chunks = plan.inputs, plan.inputs.request, store.state / plan.chunks_folder
-    todo = [chunk for chunk in plan.todo if committed(chunks, chunk.number, chunk.inputs) is None]
-    announce_prep(plan, todo, console)
-    is_limited = (
-        request.photos.workers == "auto" and request.ray_address is None and inputs.workers < system.usable_cpus()
-    )
-    if is_limited and len(todo) > inputs.workers:
-        console.note(
-            f"Memory limits the workers: each takes up to {human_bytes(system.PREP_WORKER_BYTES)}, and "
-            f"{human_bytes(system.available_bytes())} are available. --workers N sets another number."
-        )
+def _uncommitted(plan: Plan, store: OutputStore) -> list[ChunkPlan]:
+    chunks = store.state / plan.chunks_folder
+    return [chunk for chunk in plan.todo if committed(chunks, chunk.number, chunk.inputs) is None]
+
+
+def _job(inputs: Inputs, readable: Source, chunks: Path) -> Job:
+    request = inputs.request
+    return Job(inputs.config, readable, inputs.models, chunks, request.photo_seconds, request.photos.fetch_ahead)
+
+
+def _make_chunks(
+    plan: Plan, store: OutputStore, console: Console, deferred: contextlib.ExitStack
+) -> tuple[Plan, RunStats, Forecast | None]:
+    """Makes the chunks of the plan that are not committed yet, after a look at some photographs.
+
+    ``deferred`` closes the engine. That takes a while, and the end of the dataset need not wait for it.
+
+    Returns:
+        The plan, with the margin that was chosen.
+    """
+    inputs, request = plan.inputs, plan.inputs.request
+    todo = _uncommitted(plan, store)
     if not todo:
-        return RunStats()
-    face_bytes = estimate(sum(chunk.photos for chunk in todo), 0, request.settings, 1)[1]
+        _clear(plan, store)
+        announce_prep(plan, todo, console)
+        return plan, RunStats(), None
+    face_bytes = estimate(sum(chunk.photos for chunk in todo), 0, inputs.config, 1)[1]
     needed = face_bytes + sum(chunk.bytes for chunk in plan.todo)
-    unpacked = store.state / UNPACKED
+    unpacked, expected = store.state / UNPACKED, None
+    shutil.rmtree(unpacked, ignore_errors=True)  # left by a run that was killed
     try:
         with disk_errors(store.folder, needed), source_errors(inputs.source.where):
             readable = inputs.source.unpacked(make_folder(unpacked))
-        job = Job(request.settings, readable, inputs.models, chunks, request.photo_seconds, request.photos.fetch_ahead)
         with disk_errors(store.folder, face_bytes):
-            return run_engine(plan, todo, store, job, console, engine)
+            job = _job(inputs, readable, store.state / plan.chunks_folder)
+            engine = open_engine(inputs, job, len(todo), console)
+            deferred.callback(engine.close)
+            if needs_forecast(plan, todo):
+                expected = forecast(engine, plan, inputs.workers)
+                require_yield(expected, request.photos.min_yield)
+                plan = with_margin(plan, expected.margin)
+                todo = list(plan.todo)
+            _clear(plan, store)
+            announce_prep(plan, todo, console)
+            if expected:
+                announce(expected, plan, console)
+            return plan, run_engine(engine, plan, todo, store, console), expected
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 

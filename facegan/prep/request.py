@@ -145,7 +145,7 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """A dataset's settings, completed by those that are newer than the dataset."""
     defaults = {name: PrepConfig.default(name) for name in PrepConfig.model_fields}
-    return {**defaults, "attributes": ""} | settings
+    return {**defaults, "margin": 1.0, "attributes": ""} | settings
 
 
 def short(value: Any) -> str:

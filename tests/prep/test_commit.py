@@ -19,12 +19,14 @@ from tests.prep.fake import write_photos as write_jpegs
 from tests.shards.made import flip, reseal
 
 PHOTOS = {b"1.jpg": photo(), b"2.jpg": b"bad", 'ü "3".jpg'.encode(): photo(seed=3), b"\xff4.jpg": b""}
-WORK = ChunkWork(Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs")
+WORK = ChunkWork(
+    Chunk(7, tuple(Item(name, Entry(name, len(data))) for name, data in PHOTOS.items())), "inputs", PrepConfig()
+)
 
 
 def run(folder: Path, faces: int = 1) -> ChunkMarker:
     detector = FakeDetector(*[face_at(100, 90)] * faces)
-    done = make_chunk(folder, WORK, PrepConfig(), Memory(PHOTOS), detector)
+    done = make_chunk(folder, WORK, Memory(PHOTOS), detector)
     commit(folder, done)
     return done
 
@@ -34,7 +36,7 @@ def test_only_committed_chunks_count(tmp_path: Path) -> None:
     assert committed(tmp_path, 7, "inputs") == done
     assert (done.photos, done.kept, done.faces, done.rejected) == (4, 2, 2, {"unreadable": 2})
     assert committed(tmp_path, 7, "others") is None
-    make_chunk(tmp_path, WORK, PrepConfig(), Memory(PHOTOS), FakeDetector(face_at(100, 90)))
+    make_chunk(tmp_path, WORK, Memory(PHOTOS), FakeDetector(face_at(100, 90)))
     assert committed(tmp_path, 7, "inputs") is None
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from facegan.errors import FaceganError, SettingsError
 from facegan.files import remove_partials
-from facegan.prep.commit import ChunkOutcome, ChunkWork
+from facegan.prep.chunk import Survey
+from facegan.prep.commit import ChunkWork
 from facegan.prep.engines.worker import READY, Job, Worker, serve
 from facegan.system import affinity_cpus
 
@@ -26,6 +27,8 @@ _MOST_FALSE_STARTS = 8  # processes in a row that end before they are ready
 _REIMPORTED = 81  # exit code of a worker process that met `facegan.prepare` while it imported the user's script
 _PROCESS_NAME = "facegan prep worker"
 _POLL_SECONDS = 0.25  # between reports of progress
+
+OnProgress = Callable[[int], None]
 
 
 def exit_if_reimported() -> None:
@@ -40,9 +43,9 @@ class WorkerDied(Exception):
 
 @dataclass(eq=False)
 class _Task:
-    work: ChunkWork
+    work: ChunkWork | Survey
     is_trial: bool
-    result: ChunkOutcome | Exception | None = None
+    result: Any = None  # of the worker, or an exception
 
 
 class _WorkerProcess:
@@ -92,9 +95,8 @@ def _without_interrupts() -> Iterator[None]:
 class LocalEngine:
     """Makes chunks in ``workers`` processes, each with a detector of its own."""
 
-    def __init__(self, job: Job, workers: int, on_progress: Callable[[int], None]) -> None:
-        """``on_progress`` gets the number of photographs read of unfinished chunks, a few times a second."""
-        self.slots, self._job, self._on_progress = workers, job, on_progress
+    def __init__(self, job: Job, workers: int) -> None:
+        self.slots, self._job = workers, job
         self._waiting: deque[_Task] = deque()
         self._workers: list[_WorkerProcess] = []
         self._false_starts = 0
@@ -106,7 +108,7 @@ class LocalEngine:
             self.close()
             raise
 
-    def submit(self, work: ChunkWork, is_trial: bool = False) -> _Task:
+    def submit(self, work: ChunkWork | Survey, is_trial: bool = False) -> _Task:
         task = _Task(work, is_trial)
         self._waiting.append(task)
         self._dispatch()
@@ -120,13 +122,17 @@ class LocalEngine:
                 with contextlib.suppress(OSError):  # it died while idle: its connection reports that
                     worker.connection.send((worker.task.work, worker.task.is_trial))
 
-    def wait(self) -> list[_Task]:
-        """Wait until at least one task has ended; raises FaceganError if worker processes cannot start."""
+    def wait(self, on_progress: OnProgress | None = None) -> list[_Task]:
+        """Wait until at least one task has ended; raises FaceganError if worker processes cannot start.
+
+        ``on_progress`` gets the number of photographs read of unfinished chunks, a few times a second.
+        """
         while True:
             by_connection: dict[Any, _WorkerProcess] = {worker.connection: worker for worker in self._workers}
             ready = connection.wait(list(by_connection), _POLL_SECONDS)
             ended = [task for one in ready if (task := self._receive(by_connection[one]))]
-            self._on_progress(sum(w.photos_read.value for w in self._workers if w.task and not w.task.is_trial))
+            if on_progress:
+                on_progress(sum(w.photos_read.value for w in self._workers if w.task and not w.task.is_trial))
             self._dispatch()
             if ended:
                 return ended
@@ -162,8 +168,8 @@ class LocalEngine:
             raise message
         return task
 
-    def result(self, task: Any) -> ChunkOutcome | None:
-        """Raises WorkerDied if its process ended."""
+    def result(self, task: Any) -> Any:
+        """A `ChunkOutcome`, None after a trial, or the answer to a `Survey`. Raises WorkerDied if its process ended."""
         if isinstance(task.result, Exception):
             raise task.result
         return task.result
@@ -180,19 +186,24 @@ class InlineEngine:
 
     slots = 1
 
-    def __init__(self, job: Job, on_progress: Callable[[int], None]) -> None:
-        self._worker = Worker(job, on_progress, has_alarm=False)
-        self._waiting: list[ChunkWork] = []
+    def __init__(self, job: Job) -> None:
+        self._worker = Worker(job, has_alarm=False)
+        self._waiting: deque[_Task] = deque()
 
-    def submit(self, work: ChunkWork, is_trial: bool = False) -> ChunkWork:
-        self._waiting.append(work)
-        return work
+    def submit(self, work: ChunkWork | Survey, is_trial: bool = False) -> _Task:
+        self._waiting.append(_Task(work, is_trial))
+        return self._waiting[-1]
 
-    def wait(self) -> list[ChunkWork]:
-        return [self._waiting.pop(0)]
+    def wait(self, on_progress: OnProgress | None = None) -> list[_Task]:
+        task, worker = self._waiting.popleft(), self._worker
+        if isinstance(task.work, Survey):
+            task.result = worker.survey(task.work)
+        else:
+            task.result = worker.make(task.work, on_photo=on_progress)
+        return [task]
 
-    def result(self, task: Any) -> ChunkOutcome:
-        return self._worker.make(task)
+    def result(self, task: Any) -> Any:
+        return task.result
 
     def close(self) -> None:
         self._worker.close()

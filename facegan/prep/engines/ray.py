@@ -15,19 +15,28 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from facegan.console import Console
 from facegan.errors import FaceganError, SettingsError
 from facegan.faces.detect import cache_folder
 from facegan.files import make_folder, remove_partials, write_bytes
+from facegan.prep.chunk import Survey
 from facegan.prep.commit import ChunkOutcome, ChunkWork, import_chunk, rows_path, shard_path
-from facegan.prep.engines.local import WorkerDied
+from facegan.prep.engines.local import OnProgress, WorkerDied
 from facegan.prep.engines.worker import Job, Worker, prepare_process
 from facegan.system import cpu_name
 
 _Job = tuple[Job, tuple[bytes, ...], str]  # as it travels: with the contents of its models, and a token of the run
-_Result = tuple[ChunkOutcome, str, bytes | None, bytes]  # with the name of the CPU, and the chunk's shard and rows
+
+
+class _Made(NamedTuple):
+    """A chunk as it travels."""
+
+    outcome: ChunkOutcome
+    cpu: str
+    shard: bytes | None
+    rows: bytes
 
 
 class RayEngine:
@@ -44,28 +53,28 @@ class RayEngine:
         self._make = self._ray.remote(num_cpus=1, max_retries=0)(_make)  # `run_chunks` retries
         self._running: set[Any] = set()
 
-    def submit(self, work: ChunkWork, is_trial: bool = False) -> Any:
+    def submit(self, work: ChunkWork | Survey, is_trial: bool = False) -> Any:
         task = self._make.remote(self._job, work, is_trial)
         self._running.add(task)
         return task
 
-    def wait(self) -> list[Any]:
+    def wait(self, on_progress: OnProgress | None = None) -> list[Any]:
         return self._ray.wait(list(self._running), num_returns=1)[0]
 
-    def result(self, task: Any) -> ChunkOutcome | None:
-        """Raises WorkerDied if its process or its node ended."""
+    def result(self, task: Any) -> Any:
+        """As `LocalEngine.result`. Raises WorkerDied if its process or its node ended."""
         from ray import exceptions as errors
 
         lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
         self._running.discard(task)
         try:
-            result: _Result | None = self._ray.get(task)
+            result = self._ray.get(task)
         except lost as error:
             raise WorkerDied(str(error).splitlines()[0]) from None
         except errors.RayTaskError as error:
             raise error.as_instanceof_cause() from None
-        if result is None:
-            return None
+        if not isinstance(result, _Made):
+            return result
         outcome, cpu, shard, rows = result
         import_chunk(self._folder, outcome.chunk, shard, rows)
         self.nodes.add(outcome.node)
@@ -107,7 +116,7 @@ def _connect(address: str | None, workers: int) -> Any:
 _workers: dict[str, Worker] = {}  # in a process of the cluster, by the token of its run
 
 
-def _make(packed: _Job, work: ChunkWork, is_trial: bool) -> _Result | None:
+def _make(packed: _Job, work: ChunkWork | Survey, is_trial: bool) -> Any:
     import ray
 
     job, models, token = packed
@@ -115,6 +124,8 @@ def _make(packed: _Job, work: ChunkWork, is_trial: bool) -> _Result | None:
         prepare_process()
         _workers.clear()
         _workers[token] = Worker(replace(job, models=tuple(map(_cached_model, job.models, models))))
+    if isinstance(work, Survey):
+        return _workers[token].survey(work)
     with tempfile.TemporaryDirectory() as name:
         folder, number = Path(name), work.chunk.number
         outcome = _workers[token].make(work, folder)
@@ -123,7 +134,7 @@ def _make(packed: _Job, work: ChunkWork, is_trial: bool) -> _Result | None:
         shard = shard_path(folder, number).read_bytes() if outcome.chunk.shard else None
         rows = rows_path(folder, number).read_bytes()
     node = ray.get_runtime_context().get_node_id()
-    return replace(outcome, node=node), cpu_name(), shard, rows
+    return _Made(replace(outcome, node=node), cpu_name(), shard, rows)
 
 
 def _cached_model(path: Path, data: bytes) -> Path:

@@ -6,7 +6,6 @@ is tried once more, then bisected until the fatal photographs are found. Then th
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,10 @@ from facegan.console import Console, counted
 from facegan.errors import FaceganError, Interrupted
 from facegan.prep.chunk import Item
 from facegan.prep.commit import ChunkOutcome, ChunkWork
-from facegan.prep.engines.local import InlineEngine, LocalEngine, WorkerDied
+from facegan.prep.engines.local import InlineEngine, LocalEngine, OnProgress, WorkerDied
 from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.worker import Job
-from facegan.prep.plan import ChunkPlan, Plan
+from facegan.prep.plan import ChunkPlan, Inputs, Plan
 from facegan.prep.storage import OutputStore
 
 # Each has ``slots``, and submits tasks, waits until some have ended, and gives their results or raises their errors.
@@ -55,14 +54,16 @@ class RunStats:
         self.peak_bytes = max(self.peak_bytes, outcome.peak_bytes)
 
 
-def run_engine(
-    plan: Plan, todo: list[ChunkPlan], store: OutputStore, job: Job, console: Console, deferred: contextlib.ExitStack
-) -> RunStats:
-    """Make and commit the chunks ``todo`` of a plan, with progress and warnings; raises Interrupted at Ctrl-C.
+def open_engine(inputs: Inputs, job: Job, chunks: int, console: Console) -> Engine:
+    """The engine for so many chunks; to be closed."""
+    if inputs.request.engine == "ray":
+        return RayEngine(job, inputs.request.ray_address, inputs.workers, console)
+    return LocalEngine(job, min(inputs.workers, chunks)) if inputs.workers else InlineEngine(job)
 
-    ``deferred`` closes the engine later: that takes a while, and the end of the dataset need not wait for it.
-    """
-    stats, request, workers = RunStats(), plan.inputs.request, plan.inputs.workers
+
+def run_engine(engine: Engine, plan: Plan, todo: list[ChunkPlan], store: OutputStore, console: Console) -> RunStats:
+    """Make and commit the chunks ``todo`` of a plan, with progress and warnings; raises Interrupted at Ctrl-C."""
+    stats, folder = RunStats(), store.state / plan.chunks_folder
     done_before = plan.new - sum(chunk.photos for chunk in todo)
     shown = 0
 
@@ -77,12 +78,7 @@ def run_engine(
     unreachable = ""  # the first error: one fault often affects many photographs
     try:
         with console.progress(plan.new, "photographs", done=done_before) as progress:
-            if request.engine == "ray":
-                engine: Engine = RayEngine(job, request.ray_address, workers, console)
-            else:
-                engine = LocalEngine(job, min(workers, len(todo)), show) if workers else InlineEngine(job, show)
-            deferred.callback(engine.close)
-            for outcome in store.commit_all(run_chunks(engine, map(plan.work, todo)), job.folder):
+            for outcome in store.commit_all(run_chunks(engine, map(plan.work, todo), show), folder):
                 stats.add(outcome)
                 for crash in outcome.chunk.crashes:
                     console.warn(f"crashed on {crash}")
@@ -148,7 +144,9 @@ def _with_items(work: ChunkWork, items: tuple[Item, ...]) -> ChunkWork:
     return replace(work, chunk=replace(work.chunk, items=items))
 
 
-def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutcome]:
+def run_chunks(
+    engine: Engine, todo: Iterator[ChunkWork], on_progress: OnProgress | None = None
+) -> Iterator[ChunkOutcome]:
     """Yield each chunk as it is made. ``todo`` is read only as far as the engine has use for it."""
     running: dict[Any, tuple[_ChunkAttempt, ChunkWork | None]] = {}  # task → its chunk, and the part on trial
 
@@ -160,7 +158,7 @@ def run_chunks(engine: Engine, todo: Iterator[ChunkWork]) -> Iterator[ChunkOutco
             start(_ChunkAttempt(work))
         if not running:
             return
-        for task in engine.wait():
+        for task in engine.wait(on_progress):
             attempt, trial = running.pop(task)
             attempt.trials -= trial is not None
             try:

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,7 +20,7 @@ from facegan.config import PrepConfig
 from facegan.errors import FaceganError
 from facegan.faces.detect import make_detector, silence_stderr
 from facegan.files import TEMPORARY
-from facegan.prep.chunk import entries_read
+from facegan.prep.chunk import Survey, entries_read, survey_photo
 from facegan.prep.commit import ChunkOutcome, ChunkWork, make_chunk
 from facegan.prep.request import PHOTO_SECONDS
 from facegan.prep.sources.base import Entry, Source, source_errors
@@ -51,24 +51,43 @@ class Worker:
     POSIX timers; without them hanging photographs are not detected.
     """
 
-    def __init__(self, job: Job, on_photo: Callable[[int], None] = lambda count: None, has_alarm: bool = True) -> None:
-        """``on_photo`` gets the number of the current chunk's photographs that were read."""
-        self.job, self._on_photo, self._count = job, on_photo, 0
+    def __init__(self, job: Job, has_alarm: bool = True) -> None:
+        self.job, self._count = job, 0
+        self._on_photo: Callable[[int], None] | None = None
         self._alarm_seconds = job.photo_seconds if has_alarm and hasattr(signal, "setitimer") else 0
         with source_errors(job.source.where):
             self._reader = prefetching(job.source.reader(), job.fetch_ahead)
         self._detector = make_detector(job.config, job.models)
 
-    def make(self, work: ChunkWork, folder: Path | None = None) -> ChunkOutcome:
-        """Make a chunk in a folder (the job's), ready to be committed. No request and no alarm outlives the call."""
-        started, self._count = time.monotonic(), 0
-        schedule(self._reader, entries_read(work.chunk))
+    def make(
+        self, work: ChunkWork, folder: Path | None = None, on_photo: Callable[[int], None] | None = None
+    ) -> ChunkOutcome:
+        """Make a chunk in a folder (the job's), ready to be committed.
+
+        ``on_photo`` gets the number of its photographs that were read.
+        """
+        started = time.monotonic()
+        with self._reading(entries_read(work.chunk), on_photo):
+            marker = make_chunk(folder or self.job.folder, work, self, self._detector)
+        return ChunkOutcome(marker, started, time.monotonic(), peak_memory_bytes())
+
+    def survey(self, survey: Survey) -> tuple[list[tuple[str, ...]], float]:
+        """`survey_photo` of each photograph, and the seconds that they took."""
+        started = time.monotonic()
+        with self._reading([item.entry for item in survey.items], None):
+            reasons = [survey_photo(item, survey.configs, self, self._detector) for item in survey.items]
+        return reasons, time.monotonic() - started
+
+    @contextlib.contextmanager
+    def _reading(self, entries: list[Entry], on_photo: Callable[[int], None] | None) -> Iterator[None]:
+        """Photographs are read inside. No request and no alarm outlives it."""
+        self._count, self._on_photo = 0, on_photo
+        schedule(self._reader, entries)
         try:
-            marker = make_chunk(folder or self.job.folder, work, self.job.config, self, self._detector)
+            yield
         finally:
             self._set_alarm(0)
             schedule(self._reader, ())
-        return ChunkOutcome(marker, started, time.monotonic(), peak_memory_bytes())
 
     def read(self, entry: Entry) -> bytes:
         self._set_alarm(0)
@@ -76,7 +95,8 @@ class Worker:
             return self._reader.read(entry)
         finally:
             self._count += 1
-            self._on_photo(self._count)
+            if self._on_photo:
+                self._on_photo(self._count)
             self._set_alarm(self._alarm_seconds)
 
     def _set_alarm(self, seconds: float) -> None:
@@ -107,7 +127,7 @@ def serve(connection: Connection, job: Job, cpu: int | None, photos_read: ctypes
 
     try:
         prepare_process()
-        worker = Worker(job, show)
+        worker = Worker(job)
         silence_stderr()
         gc.freeze()  # what is loaded by now stays: the collector can skip it
     except Exception as error:
@@ -122,14 +142,16 @@ def serve(connection: Connection, job: Job, cpu: int | None, photos_read: ctypes
             os._exit(0)
         photos_read.value = 0
         try:
-            if is_trial:  # only to see if the process survives it
+            if isinstance(work, Survey):
+                connection.send(worker.survey(work))
+            elif is_trial:  # only to see if the process survives it
                 with tempfile.TemporaryDirectory(TEMPORARY, ".trial", job.folder) as folder:
                     worker.make(work, Path(folder))
                 connection.send(None)
             else:
                 # Without thumbnails, which the marker on disk has: a message this small is written at once, even by a
                 # process that is being killed.
-                outcome = worker.make(work)
+                outcome = worker.make(work, on_photo=show)
                 connection.send(replace(outcome, chunk=replace(outcome.chunk, rejects=[])))
         except SystemExit:  # a library that calls sys.exit has crashed
             os._exit(1)

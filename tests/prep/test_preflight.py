@@ -1,0 +1,93 @@
+"""The look at a few photographs before a run, and --margin auto."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from facegan.config import PrepConfig
+from facegan.errors import DatasetError
+from facegan.prep import preflight
+from facegan.prep.prepare import PrepResult, prepare
+from tests.recipes.program import facegan
+from tests.prep.fake import photo
+from tests.prep.outputs import digest
+
+CLOSE = PrepConfig(size=28, detector="tests.prep.detectors:Close")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """201 photographs from 60 to 78 pixels wide, the sides even but for the widest."""
+    folder = tmp_path_factory.mktemp("close")
+    by_side = {side: photo(side, side) for side in range(60, 80)}
+    for i in range(201):
+        (folder / f"{i:03d}.jpg").write_bytes(by_side[60 + 2 * (i % 10) + (i % 10 == 9)])
+    return folder
+
+
+def run(photos: Path, out: Path, **options: object) -> PrepResult:
+    return prepare(photos, out, CLOSE, workers=0, **options)
+
+
+def outside(side: int, margin: float) -> float:
+    """Share of the crop of `Close`'s face outside a square photograph, as rectangles."""
+    crop = 1.6 * 54 * margin
+    middle = side / 2 - 0.06 * 54
+    visible = min(side, middle + crop / 2) - max(0, middle - crop / 2)
+    return 1 - min(side, crop) * visible / crop**2
+
+
+def test_margin_auto_is_the_largest_that_fits(photos: Path, tmp_path: Path) -> None:
+    result = run(photos, tmp_path / "auto", min_score=0.4)
+    expected = max(m for m in preflight.MARGINS if all(outside(side, m) <= 0.2 for side in range(60, 80)))
+    assert result.preflight is not None
+    assert 0.5 < expected < 0.8
+    assert (result.preflight["margin"], result.kept) == (expected, 201)
+    given = run(photos, tmp_path / "given", min_score=0.4, margin=expected)
+    assert given.preflight is not None
+    assert digest(tmp_path / "auto") == digest(tmp_path / "given")
+
+
+def test_additions_use_the_recorded_margin(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "out", limit=5)
+    run(photos, tmp_path / "out", min_yield=0)
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["settings"]["margin"] == 1
+
+
+def test_low_yield_stops_before_writing(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"(?s)Only 0 of 128 .*off_edge.*--min-yield 0.2.*Nothing .*--crop box +90%"):
+        run(photos, tmp_path / "out", margin=1.2, max_outside=0.0)
+    assert not (tmp_path / "out").exists()
+    assert run(photos, tmp_path / "out", margin=1.2, max_outside=0.0, min_yield=0).kept == 0
+
+
+def test_alternatives_keep_what_they_promise(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all photographs are looked at, the shares are exact."""
+    monkeypatch.setattr(preflight, "PHOTOS", 1000)
+    found = run(photos, tmp_path / "out", margin=0.9, min_yield=0).preflight
+    assert found is not None
+    assert {one["options"] for one in found["alternatives"]} == {
+        "--margin 0.75", "--crop box", "--max-outside 0.5", "--min-score 0.3"
+    }  # fmt: skip
+    assert found["alternatives"] == sorted(found["alternatives"], key=lambda one: -one["share"])
+    for number, one in enumerate(found["alternatives"]):
+        name, value = one["options"].removeprefix("--").split()
+        changed = {"margin": 0.9} | {name.replace("-", "_"): value}
+        kept = run(photos, tmp_path / f"{number}", **(changed | ({"margin": 1} if name == "crop" else {}))).kept
+        assert one["share"] == pytest.approx(kept / 201, abs=1e-4)
+
+
+def test_few_photographs_need_no_look(photos: Path, tmp_path: Path) -> None:
+    assert run(photos, tmp_path / "out", limit=200).preflight is None
+
+
+def test_dry_run_has_the_same_facts(photos: Path, tmp_path: Path) -> None:
+    given = [str(photos), str(tmp_path / "out"), "--detector", "none", "--crop", "dcgan108", "--size", "28", "--json"]
+    found = json.loads(facegan("prep", *given, "--dry-run").stdout)["preflight"]
+    assert (found["kept"], found["rejected"]) == (0, {"too_small": 128})
+    assert found["alternatives"] == [{"options": "--crop squash", "share": 1}]
+    real = json.loads(facegan("prep", *given, "--min-yield", "0", "--workers", "0").stdout)["preflight"]
+    assert {**real, "about_seconds": 0} == {**found, "about_seconds": 0}
