@@ -31,6 +31,7 @@ _EXTRAS = {
     "hf": "hf:// URLs, export --push",
     "onnx": "export --onnx, report --explore",
     "video": "sample to .mp4",
+    "heic": "HEIC photographs",
 }
 _LIBRARIES = {"GL": "libgl1", "glib-2.0": "libglib2.0-0", "EGL": "libegl1", "GLESv2": "libgles2"}
 

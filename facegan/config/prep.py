@@ -88,6 +88,11 @@ class PrepConfig(Settings):
         "max_outside dedup split format shard_size"
     )
 
+    @property
+    def scale(self) -> float:
+        """The margin as a number: 1 for ``auto``, until a run has chosen one."""
+        return 1.0 if self.margin == "auto" else float(self.margin)
+
     def with_margin(self, margin: float) -> Self:
         return self.model_copy(update={"margin": margin})
 

@@ -1,13 +1,14 @@
 """Bytes of a photograph → upright RGB pixels, or the reason for its rejection.
 
-JPEGs are decoded by libjpeg-turbo (simplejpeg), grey and RGB PNGs by OpenCV, everything else by Pillow; the size is
-read from the header first. EXIF orientation is applied. Grey and palette become RGB, alpha is composited over white,
-16-bit values are divided by 257 (above 50 megapixels the lower byte is dropped), animations give their first frame,
-ICC profiles are ignored. A photograph that lacks rows is truncated.
+JPEGs are decoded by libjpeg-turbo (simplejpeg), grey and RGB PNGs by OpenCV, HEIC by pillow-heif, everything else by
+Pillow; the size is read from the header first. EXIF orientation is applied. Grey and palette become RGB, alpha is
+composited over white, 16-bit values are divided by 257 (above 50 megapixels the lower byte is dropped), animations give
+their first frame, ICC profiles are ignored. A photograph that lacks rows is truncated.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import struct
@@ -71,7 +72,7 @@ class Photo:
         self._data = data
         self._decoded: dict[int, np.ndarray] = {}
         self._is_simple_jpeg, width, height = _header(data)
-        is_heavy = data[:4] == b"RIFF" or _brands(data).startswith((b"avi", b"mif1"))  # WebP, AVIF
+        is_heavy = data[:4] == b"RIFF" or _brands(data).startswith((b"avi", b"mif1")) or _is_heic(data)  # WebP, AVIF
         if width * height > (_MAX_PIXELS_HEAVY if is_heavy else MAX_PIXELS):
             raise Rejected("too_large")
         if width == 0 or height == 0 or (data[:2] == b"\xff\xd8" and _has_too_many_scans(data)):
@@ -129,12 +130,14 @@ def _pillow(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large sizes and of bad EXIF
-            return Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+            is_heic = _is_heic(data) and decodes_heic()
+            return Image.open(io.BytesIO(data), formats=("HEIF",) if is_heic else _PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
         raise Rejected("too_large") from error
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, …
-        heic = b"hei" in _brands(data) or b"hev" in _brands(data)
-        raise Rejected("truncated" if _is_cut(data) and not heic else "unreadable", no_decoder=heic) from error
+        no_decoder = _is_heic(data) and not decodes_heic()
+        reason = "truncated" if _is_cut(data) and not no_decoder else "unreadable"
+        raise Rejected(reason, no_decoder=no_decoder) from error
 
 
 def _orientation(data: bytes) -> int:
@@ -313,7 +316,7 @@ def _decode_other(data: bytes) -> np.ndarray:
         except Rejected:
             raise
         except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, …
-            truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
+            truncated = "truncated" in str(error).lower() or isinstance(error, EOFError) or _is_cut(data)
             raise Rejected("truncated" if truncated else "unreadable") from error
 
 
@@ -360,6 +363,22 @@ def _is_cut(data: bytes) -> bool:
         return at > len(data)
     order = {b"II*\0": "<I", b"MM\0*": ">I"}.get(data[:4])  # of the first directory's offset
     return order is not None and (len(data) < 8 or struct.unpack_from(order, data, 4)[0] >= len(data))
+
+
+def _is_heic(data: bytes) -> bool:
+    return b"hei" in _brands(data) or b"hev" in _brands(data)
+
+
+@functools.cache
+def decodes_heic() -> bool:
+    """Whether pillow-heif (the extra ``heic``) is installed. It rotates photographs itself."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _brands(data: bytes) -> bytes:

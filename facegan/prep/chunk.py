@@ -278,7 +278,7 @@ def _cut(photo: Photo, face: Face, rotation: int, config: PrepConfig, decoded: i
     if config.crop_is_fixed:
         return _cut_fixed(photo, face, config)
     make_quad = cropping.aligned_quad if config.crop == "aligned" else cropping.box_quad
-    quad = make_quad(face, float(config.margin))
+    quad = make_quad(face, config.scale)
     if rotation:  # back into the photograph before its rotation
         back, size = 360 - rotation, rotated_size(rotation, photo.width, photo.height)
         face, quad = rotated_face(face, back, *size), cropping.rotated_quad(quad, back, *size)

@@ -11,9 +11,10 @@ from facegan import system
 from facegan.config import PrepConfig
 from facegan.console import Console, counted, human_seconds
 from facegan.faces.crop import FIXED_CROPS
-from facegan.faces.decode import MAX_PIXELS
+from facegan.faces.decode import MAX_PIXELS, decodes_heic
 from facegan.files import human_bytes
 from facegan.manifests import completeness, known_datasets
+from facegan.prep.commit import ChunkMarker
 from facegan.prep.plan import ChunkPlan, Plan, estimate, shares
 from facegan.shards.format import DatasetInfo
 from facegan.shards.photos import read_batches
@@ -47,6 +48,9 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
             f"Memory limits the workers: each takes up to {human_bytes(system.PREP_WORKER_BYTES)}, and "
             f"{human_bytes(system.available_bytes())} are available. --workers N sets another number."
         )
+    heic = 0 if decodes_heic() else sum(name.lower().endswith((b".heic", b".heif")) for name in plan.index.names())
+    if heic and new:
+        console.warn(f"Not decoded: {counted(heic, 'HEIC file')}. Stop, run: pip install 'facegan[heic]', start again.")
     if config.dedup == "off" and shares(config.split):
         console.warn("--split by shares without --dedup exact may put copies of a photograph into different splits.")
     count, first = plan.missing
@@ -92,9 +96,18 @@ def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig, table: 
     return sentences
 
 
+def warning_of_chunk(chunk: ChunkMarker, config: PrepConfig) -> str:
+    """While the run continues: this chunk was mostly rejected, and which option would change that."""
+    total, reason = sum(chunk.rejected.values()), max(chunk.rejected, key=lambda reason: chunk.rejected[reason])
+    return (
+        f"Chunk {chunk.number}: {total:,} of {counted(chunk.photos, 'photograph')} rejected, "
+        f"{chunk.rejected[reason]:,} {reason}: {_remedy(reason, config, None)}"
+    )
+
+
 def _remedy(reason: str, config: PrepConfig, table: Path | None) -> str:
     """What these settings mean by the reason, and what would change it."""
-    smaller = ", and so does a smaller --margin" if float(config.margin) > 1 else ""
+    smaller = ", and so does a smaller --margin" if config.scale > 1 else ""
     match reason:
         case "too_small" if config.crop in FIXED_CROPS:
             width, height = FIXED_CROPS[config.crop].least_size

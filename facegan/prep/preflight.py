@@ -76,7 +76,7 @@ def forecast(engine: Engine, plan: Plan, workers: int) -> Forecast:
         photos=len(found),
         kept=found.count(""),
         rejected=dict(Counter(filter(None, found)).most_common()),
-        margin=float(config.margin),
+        margin=config.scale,
         about_seconds=round(seconds / len(items) * plan.new / max(1, workers), 1),
         alternatives=tuple(alternatives),
     )
@@ -164,7 +164,7 @@ def _others(config: PrepConfig) -> dict[str, PrepConfig]:
     if config.crop_is_fixed:
         changes += [{"crop": "squash"}] if config.crop != "squash" else []
     else:
-        changes += [{"margin": margin} for margin in MARGINS if margin < float(config.margin)]
+        changes += [{"margin": margin} for margin in MARGINS if margin < config.scale]
         changes += [{"crop": "box", "margin": 1.0}] if config.crop == "aligned" else []
         changes += [{"max_outside": 0.5}] if config.max_outside < 0.5 else []
         changes += [{"rotate": "auto"}] if config.rotate == "none" else []

@@ -17,6 +17,7 @@ from facegan.config import PrepConfig
 from facegan.config.resources import PhotosConfig
 from facegan.console import shown
 from facegan.errors import DatasetError, ModelError, SettingsError, SourceError, suggest
+from facegan.faces.decode import decodes_heic
 from facegan.faces.detect import cache_folder, check_model, find_model, load_plugin, resolve_model
 from facegan.files import sha256_file
 from facegan.manifests import known_models
@@ -155,4 +156,5 @@ def short(value: Any) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decide bytes."""
-    return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+    names = (*_VERSIONS_OF, "pillow-heif") if decodes_heic() else _VERSIONS_OF
+    return {name: importlib.metadata.version(name) for name in names}

@@ -10,9 +10,10 @@ import pytest
 import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from facegan.faces.decode import Photo, Rejected
+from facegan.faces import decode
+from facegan.faces.decode import Photo, Rejected, decodes_heic
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (255, 255, 255)
 
@@ -72,6 +73,24 @@ def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     photo = Photo(encoded(stored, kind, exif=exif(orientation)))
     assert (photo.width, photo.height) == (64, 48)
     assert near(photo.pixels(), quarters())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_upright(orientation: int) -> None:
+    """Encoders and decoders of HEIC turn EXIF's orientation into rotations of the image itself."""
+    assert decodes_heic()  # with Pillow
+    before = Image.open(io.BytesIO(encoded(quarters(), "JPEG", exif=exif(orientation))))
+    photo = Photo(encoded(before, "HEIF", quality=90, exif=exif(orientation).tobytes()))
+    assert near(photo.pixels(), np.asarray(ImageOps.exif_transpose(before)))
+
+
+def test_heic_without_decoder_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decodes_heic()
+    data = encoded(quarters(), "HEIF")
+    monkeypatch.setattr(decode, "decodes_heic", lambda: False)
+    with pytest.raises(Rejected, match="unreadable") as caught:
+        Photo(data)
+    assert caught.value.no_decoder
 
 
 def test_grey_palette_and_cmyk_become_rgb() -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
+from facegan.faces.decode import decodes_heic
 from tests.prep import handmade as by_hand
 from tests.prep.handmade import APP0, DHT, DQT, SOI, SOS, chunk, encoded, patched, png
 
@@ -228,6 +229,11 @@ def _gif_of_size(data: bytes, width: int, height: int, screen: bool = True) -> b
     return patched(patched(data, 6, size) if screen else data, frame, size)
 
 
+def heic(picture: np.ndarray) -> bytes:
+    assert decodes_heic()  # with Pillow
+    return encoded(picture, "HEIF", quality=90)
+
+
 OTHERS = [
     Kind("plain.gif", KEPT, lambda p: encoded(palette(p), "GIF")),
     Kind("animated.gif", KEPT, two_frames("GIF")),
@@ -242,7 +248,9 @@ OTHERS = [
     Kind("bomb.webp", TOO_LARGE, just(by_hand.webp_header(16384, 16384))),
     Kind("plain.avif", KEPT, as_file("AVIF")),
     Kind("cut.avif", TRUNCATED, half("AVIF")),
-    Kind("phone.heic", UNREADABLE, just(by_hand.heic())),
+    Kind("plain.heic", KEPT, heic),
+    Kind("cut.heic", TRUNCATED, lambda p: heic(p)[:3000]),
+    Kind("brand alone.heic", UNREADABLE, just(by_hand.heic())),
     Kind("plain.bmp", KEPT, as_file("BMP")),
     Kind("1 bit.bmp", KEPT, lambda p: encoded(larger(p, 8), "BMP", "1")),
     Kind("cut.bmp", TRUNCATED, half("BMP")),

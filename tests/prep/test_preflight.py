@@ -11,9 +11,10 @@ from facegan.config import PrepConfig
 from facegan.errors import DatasetError
 from facegan.prep import preflight
 from facegan.prep.prepare import PrepResult, prepare
-from tests.recipes.program import facegan
 from tests.prep.fake import photo
 from tests.prep.outputs import digest
+from tests.recipes.program import facegan
+from tests.recording import RecordingConsole
 
 CLOSE = PrepConfig(size=28, detector="tests.prep.detectors:Close")
 
@@ -91,3 +92,13 @@ def test_dry_run_has_the_same_facts(photos: Path, tmp_path: Path) -> None:
     assert found["alternatives"] == [{"options": "--crop squash", "share": 1}]
     real = json.loads(facegan("prep", *given, "--min-yield", "0", "--workers", "0").stdout)["preflight"]
     assert {**real, "about_seconds": 0} == {**found, "about_seconds": 0}
+
+
+def test_bad_chunk_is_reported_at_once(photos: Path, tmp_path: Path) -> None:
+    console = RecordingConsole()
+    run(photos, tmp_path / "out", margin=1.2, max_outside=0.0, min_yield=0, shard_size=50, console=console)
+    early = [warning for warning in console.warnings if warning.startswith("Chunk")]
+    assert early == [
+        "Chunk 0: 50 of 50 photographs rejected, 50 off_edge: more than 0% of the crop is outside the photograph. "
+        "A higher --max-outside keeps more, and so does a smaller --margin."
+    ]

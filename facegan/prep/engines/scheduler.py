@@ -18,6 +18,7 @@ from facegan.prep.commit import ChunkOutcome, ChunkWork
 from facegan.prep.engines.local import InlineEngine, LocalEngine, OnProgress, WorkerDied
 from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.worker import Job
+from facegan.prep.messages import warning_of_chunk
 from facegan.prep.plan import ChunkPlan, Inputs, Plan
 from facegan.prep.storage import OutputStore
 
@@ -75,13 +76,16 @@ def run_engine(engine: Engine, plan: Plan, todo: list[ChunkPlan], store: OutputS
         progress.advance(now - shown, f"{stats.kept / stats.photos:.1%} kept{reasons}" if stats.photos else "")
         shown = now
 
-    unreachable = ""  # the first error: one fault often affects many photographs
+    warned, unreachable = False, ""  # the first error: one fault often affects many photographs
     try:
         with console.progress(plan.new, "photographs", done=done_before) as progress:
             for outcome in store.commit_all(run_chunks(engine, map(plan.work, todo), show), folder):
                 stats.add(outcome)
                 for crash in outcome.chunk.crashes:
                     console.warn(f"crashed on {crash}")
+                if not warned and sum(outcome.chunk.rejected.values()) > outcome.chunk.photos / 2:
+                    warned = True
+                    console.warn(warning_of_chunk(outcome.chunk, plan.inputs.config))
                 if outcome.chunk.unreachable and not unreachable:
                     unreachable = outcome.chunk.unreachable
                     console.warn(f"unreachable: {unreachable}")
@@ -98,7 +102,7 @@ def run_engine(engine: Engine, plan: Plan, todo: list[ChunkPlan], store: OutputS
     if stats.no_decoder:
         console.warn(
             f"HEIC, which no installed library decodes: {counted(stats.no_decoder, 'photograph')}, counted as "
-            "unreadable. Convert to JPEG under new names and prepare again."
+            "unreadable. Run: pip install 'facegan[heic]', then prepare again with --force."
         )
     return stats
 
