@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
-import queue
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from facegan import system
 from facegan.config import PrepConfig
@@ -27,14 +21,14 @@ from facegan.files import sha256_file
 from facegan.manifests import known_datasets, known_models, recognise, split_of
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
+from facegan.prep.dedup import hash_photos
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import MAX_BYTES, Reader, Source, source_errors
+from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
-from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.prep.storage import OutputStore
-from facegan.remote import MOST_REQUESTS, as_source_error, is_url
+from facegan.remote import as_source_error, is_url
 from facegan.shards.checksums import check_photos, size_error
 from facegan.shards.format import (
     DATASET_FILE,
@@ -48,8 +42,6 @@ from facegan.shards.format import (
 from facegan.shards.photos import SCHEMA, read_columns
 
 _RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
-_HASHED_AT_ONCE = 2_000  # photographs
-_LAST_SECONDS = 1.0  # that an interrupted search for duplicates waits for reads in progress
 
 
 class Inputs:
@@ -211,7 +203,7 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, as_source_error(where):
                 with source_errors(where):
                     readable = inputs.source.unpacked(Path(folder))
-                hashes = _hash_photos(readable, index, threads, request.photos.fetch_ahead)
+                hashes = hash_photos(readable, index, threads, request.photos.fetch_ahead)
             known = read_columns(out / PHOTOS_FILE, ["sha256"])["sha256"].to_pylist() if existing else []
             duplicates = index.mark_duplicates(hashes, (bytes.fromhex(text) for text in known if text))
     versions = library_versions()
@@ -405,63 +397,3 @@ def _by_source(path: bytes, part: str) -> str:
             f"Choose shares, such as --split 0.9,0.05,0.05."
         )
     return part
-
-
-# --dedup exact: every new photograph is read and hashed before the first chunk is made.
-
-
-def _hash_photos(source: Source, index: PhotoIndex, threads: int, fetch_ahead: int) -> np.ndarray:
-    """SHA-256 of every new photograph as [photographs in the index, 32] uint8; zeros where it is not new or unreadable.
-
-    Most of the time is the disk's or a network's.
-    """
-    # Ctrl-C must not find this thread inside a future's lock, which it would leave locked: these queues are in C.
-    todo: queue.SimpleQueue[list[IndexedPhoto] | None] = queue.SimpleQueue()
-    checksums: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
-    stopped, digests = threading.Event(), np.zeros((len(index), 32), np.uint8)
-
-    def work(reader: Reader) -> None:
-        while (photos := todo.get()) is not None:
-            schedule(reader, (photo.entry for photo in photos if photo.entry.size <= MAX_BYTES))
-            for photo in photos:
-                if not stopped.is_set():
-                    checksums.put((photo.row, _sha256(photo, reader)))
-        with contextlib.suppress(OSError):
-            reader.close()
-
-    readers, at_once = [source.reader()], 1
-    prefetched = prefetching(readers[0], min(threads * fetch_ahead, MOST_REQUESTS))
-    if prefetched is not readers[0]:  # it has threads of its own, which need to know many photographs in advance
-        readers, at_once = [prefetched], _HASHED_AT_ONCE
-    else:
-        readers += [source.reader() for _ in range(threads - 1)]
-    pool = [threading.Thread(target=work, args=(reader,), daemon=True) for reader in readers]
-    for thread in pool:
-        thread.start()
-    try:
-        for split in SPLITS:
-            photos = index.photos(split)
-            while batch := list(itertools.islice(photos, _HASHED_AT_ONCE)):
-                for start in range(0, len(batch), at_once):
-                    todo.put(batch[start : start + at_once])
-                for _ in batch:
-                    row, digest = checksums.get()
-                    digests[row] = np.frombuffer(digest, np.uint8)
-    finally:
-        stopped.set()
-        for _ in pool:
-            todo.put(None)
-        end = time.monotonic() + _LAST_SECONDS
-        for thread in pool:
-            thread.join(max(0.0, end - time.monotonic()))  # one that waits for a silent server ends with the process
-    return digests
-
-
-def _sha256(photo: IndexedPhoto, reader: Reader) -> bytes:
-    """Zeros where the photograph cannot be read: its chunk finds out why."""
-    if photo.entry.size > MAX_BYTES:
-        return bytes(32)
-    try:
-        return hashlib.sha256(reader.read(photo.entry)).digest()
-    except Exception:
-        return bytes(32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(photos: Path, out: Path, **options: object) -> PrepResult:
+def run(photos: Path, out: Path, **options: Any) -> PrepResult:
     return prepare(photos, out, CLOSE, workers=0, **options)
 
 
