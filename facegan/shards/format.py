@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from facegan.errors import DamagedFile, DatasetError, one_of, suggest
@@ -129,10 +128,14 @@ class SampleRecord:
         """Every field is present and always has one type: readers infer their schema from the first few samples."""
         fields = dict(vars(self))
         for name in ("box", "keypoints", "score", "quad"):
-            fields[name] = np.asarray(fields[name], float).tolist()
+            fields[name] = _floats(fields[name])
         if not self.attributes:
             del fields["attributes"]
         return _JSON.encode(fields).encode()
+
+
+def _floats(value: Any) -> Any:
+    return list(map(_floats, value)) if isinstance(value, Sequence) else float(value)
 
 
 def _written_as_float(value: Any) -> Any:

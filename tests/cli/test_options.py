@@ -32,7 +32,7 @@ RECIPE = " --trust-code --recipe" + WORK
 OPTIONS = {
     "prep": "--size --crop --margin --detector --rotate --model --min-score --faces --min-face --min-sharpness"
     " --max-outside --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair"
-    " --force --attributes --no-source-paths --no-follow-links" + RECIPE,
+    " --force --attributes --no-source-paths --no-follow-links --min-yield" + RECIPE,
     "inspect": "--plot --source --extract --json --quiet --debug",
     "verify": "--deep --json --quiet --debug",
     "select": "--where --limit --split --size" + WORK,

@@ -92,7 +92,7 @@ def test_second_run_changes_nothing(dataset_copy: Path, portraits: Path) -> None
     assert digest(dataset_copy) == before
     assert (result.photos, result.kept, result.photos_per_second) == (60, 60, 0.0)
     names = "photos kept rejected ignored faces shards bytes seconds work_seconds photos_per_second"
-    assert list(result.to_json()) == [*names.split(), "engine", "nodes", "workers", "out"]
+    assert list(result.to_json()) == [*names.split(), "engine", "nodes", "workers", "out", "preflight"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_addition_refuses_damaged_dataset(tmp_path: Path) -> None:
         assert digest(out) == damaged
         flip(out / name, 700)
     (out / "train-000000.tar").unlink()
-    with pytest.raises(DatasetError, match=r"train-000000.tar is missing.*facegan verify .*\n.*--repair"):
+    with pytest.raises(DatasetError, match=r"(?s)train-000000.tar is missing.*facegan verify .*--repair"):
         plan_prepare(PrepareRequest(photos, out, TINY))
     prepare(photos, out, TINY, workers=0, repair=True)
     assert digest(out) == whole
