@@ -106,8 +106,9 @@ class SecondLook(NamedTuple):
 
 def look_again(detector: Detector, rgb: np.ndarray) -> SecondLook:
     """Look for faces below ``min_score``. For detectors other than MediaPipe's the score alone decides."""
-    if not isinstance(detector, PluginDetector) and hasattr(detector, "look_again"):
-        return detector.look_again(rgb)
+    again = None if isinstance(detector, PluginDetector) else getattr(detector, "look_again", None)
+    if again:
+        return again(rgb)
     best = max(detector.detect(rgb, _LEAST_SCORE), key=lambda face: face.score, default=None)
     return SecondLook(best, best is not None and best.score >= LOOK_AGAIN_SCORE)
 

@@ -136,7 +136,7 @@ def test_completion(shell: str) -> None:
     script = facegan("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert (script.returncode, script.stderr) == (0, "")
     assert f"complete_{shell}" in script.stdout
-    asked = {"COMP_WORDS": "facegan sa", "COMP_CWORD": "1"}  # bash; and the others
+    asked: dict[str, Any] = {"COMP_WORDS": "facegan sa", "COMP_CWORD": "1"}  # bash; and the others
     asked |= {"_TYPER_COMPLETE_ARGS": "facegan sa", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     answer = facegan(_FACEGAN_COMPLETE=f"complete_{shell}", **asked)
     assert "sample" in answer.stdout, answer.stderr
