@@ -225,9 +225,9 @@ def _make_chunks(
     """
     inputs, request = plan.inputs, plan.inputs.request
     todo = _uncommitted(plan, store)
+    announce_prep(plan, todo, console)
     if not todo:
         _clear(plan, store)
-        announce_prep(plan, todo, console)
         return plan, RunStats(), None
     face_bytes = estimate(sum(chunk.photos for chunk in todo), 0, inputs.config, 1)[1]
     needed = face_bytes + sum(chunk.bytes for chunk in plan.todo)
@@ -243,12 +243,10 @@ def _make_chunks(
             if needs_forecast(plan, todo):
                 expected = forecast(engine, plan, inputs.workers)
                 require_yield(expected, request.photos.min_yield)
+                announce(expected, plan, console)
                 plan = with_margin(plan, expected.margin)
                 todo = list(plan.todo)
             _clear(plan, store)
-            announce_prep(plan, todo, console)
-            if expected:
-                announce(expected, plan, console)
             return plan, run_engine(engine, plan, todo, store, console), expected
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
