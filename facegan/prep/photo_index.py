@@ -59,7 +59,7 @@ class PhotoIndex:
         self._is_duplicate = np.zeros(count, bool)
         self._split = np.full(count, -1, np.int8)
         self._attributes = np.zeros(count, np.int64)
-        self._known = pa.table({"path": pa.array([], pa.string()), "bytes": pa.array([], pa.int64())})
+        self._known = pa.Table.from_batches([], pa.schema({"path": pa.string(), "bytes": pa.int64()}))
         self._known_row = np.full(count, -1, np.int64)  # of each photograph in the dataset's table
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class PhotoIndex:
         return itertools.chain.from_iterable(self._name_batches())
 
     def _name_batches(self, step: int = 1) -> Iterator[list[bytes]]:
-        names = self._names.take(pa.array(range(0, len(self), step))) if step > 1 else self._names
+        names = self._names.take(_int64(np.arange(0, len(self), step))) if step > 1 else self._names
         return (names.slice(start, _BATCH).to_pylist() for start in range(0, len(names), _BATCH))
 
     def _path_batches(self) -> Iterator[list[str]]:
@@ -139,8 +139,8 @@ class PhotoIndex:
         """Number of known photographs that the source no longer has, and the first of them."""
         is_missing = np.ones(len(self._known), bool)
         is_missing[self._known_row[self._known_row >= 0]] = False
-        paths = self._known["path"].filter(pa.array(is_missing))
-        return len(paths), min(paths.to_pylist(), default="")
+        paths = self._known["path"].take(_int64(np.flatnonzero(is_missing))).to_pylist()
+        return len(paths), min(paths, default="")
 
     def split_by(self, split_of: Callable[[bytes, str], str]) -> None:
         """Give every new photograph its split, by its path and the source's part; raises as ``split_of`` does."""
@@ -214,7 +214,7 @@ class PhotoIndex:
     def _photos(self, rows: np.ndarray, split: str) -> Iterator[IndexedPhoto]:
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
-            columns = {name: column.take(pa.array(some)).to_pylist() for name, column in self._entries.items()}
+            columns = {name: column.take(_int64(some)).to_pylist() for name, column in self._entries.items()}
             others = (columns.get(name, itertools.repeat(None, len(some))) for name in _OTHERS)
             states = self._is_duplicate[some].tolist(), self._attributes[some].tolist()
             fields = zip(some.tolist(), columns["name"], columns["size"], *others, *states, strict=True)
@@ -262,14 +262,15 @@ def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:
         pa.large_binary(), len(sizes), [None, pa.py_buffer(ends), pa.py_buffer(names)]
     )
     order = pc.call_function("array_sort_indices", [unsorted])  # stable
-    found = {"name": unsorted.take(order), "size": pa.array(sizes, pa.int64()).take(order)}
+    found = {"name": unsorted.take(order), "size": _int64(np.frombuffer(sizes, np.int64)).take(order)}
     for name, column_type in _OTHERS.items():
         if any(chunk.type == column_type for chunk in others[name]):
             column = pa.chunked_array([chunk.cast(column_type) for chunk in others.pop(name)]).combine_chunks()
             found[name] = column.take(order)
-    repeats = np.flatnonzero(
-        pc.call_function("equal", [found["name"][:-1], found["name"][1:]]).to_numpy(zero_copy_only=False)
-    )
+    if len(order) < 2:
+        return found
+    repeated = pc.call_function("equal", [found["name"][:-1], found["name"][1:]]).cast(pa.uint8())
+    repeats = np.flatnonzero(np.frombuffer(repeated.buffers()[1], np.uint8, len(repeated)))
     if not len(repeats):
         return found
     if isinstance(source, MultiSource):
@@ -283,6 +284,11 @@ def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:
     is_last = np.ones(len(order), bool)
     is_last[repeats] = False
     return {name: column.filter(pa.array(is_last)) for name, column in found.items()}
+
+
+def _int64(values: np.ndarray) -> pa.Array:
+    """As ``pa.array``, which loads pandas (42 MB) where that is installed."""
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values, np.int64))])
 
 
 def _folders(name: bytes) -> Iterator[bytes]:

@@ -65,6 +65,7 @@ class PrepareRequest:
         return cls(source, out, settings, photos, **values)
 
 
+_SHOWN = 100  # characters of a setting in messages
 _MAX_ATTRIBUTES = 62  # bits of a 64-bit integer
 
 
@@ -137,7 +138,7 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     old = with_defaults(old)
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name) != new.get(name):
-            option = f"--{shown(name).replace('_', '-').replace('models', 'model')} "
+            option = f"--{short(name).replace('_', '-').replace('models', 'model')} "
             option = "--set prep.channels=" if name == "channels" else option
             before, now = (f"{option}{short(settings.get(name))}" for settings in (old, new))
             raise DatasetError(f"{out} was prepared with {before}; this command asks for {now}.\n{advice}")
@@ -151,7 +152,8 @@ def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
 
 def short(value: Any) -> str:
     """A setting's value for messages, checksums cut short."""
-    return shown(", ".join(str(item)[:12] for item in value) if isinstance(value, list) else value)
+    text = shown(", ".join(str(item)[:12] for item in value) if isinstance(value, list) else value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def library_versions() -> dict[str, str]:
