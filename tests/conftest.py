@@ -21,8 +21,12 @@ os.environ["COLUMNS"] = "120"
 if not os.environ.get("FACEGAN_MODELS") and (SHARED / "models").is_dir():
     os.environ["FACEGAN_MODELS"] = str(SHARED / "models")
 
+
 # A shell without job control starts background commands with SIGINT ignored, and CI may be such a command.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# The program, called within this process, changes it too.
+@pytest.fixture(autouse=True)
+def _interruptible() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,7 +55,7 @@ def test_readme_has_counts_settings_and_terms(readme: str) -> None:
         "9 faces of 64 × 64 pixels, cropped from 10 photographs",
         "| val | validation | 1 | 4 |",
         "| `no_face` | 1 | no face found |",
-        "| `margin` | `1.0` | scale of the crop about its centre |",
+        "| `margin` | `auto` | scale of the crop about its centre; auto: ",
         "| facegan | 1 |",
         "facegan does not know the origin of these photographs",
         "A face is personal data",
