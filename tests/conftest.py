@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -20,6 +21,11 @@ os.environ["NO_COLOR"] = "1"
 os.environ["COLUMNS"] = "120"
 if not os.environ.get("FACEGAN_MODELS") and (SHARED / "models").is_dir():
     os.environ["FACEGAN_MODELS"] = str(SHARED / "models")
+
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("facegan", deadline=None)
+hypothesis.settings.load_profile("facegan")
 
 
 # A shell without job control starts background commands with SIGINT ignored, and CI may be such a command.
