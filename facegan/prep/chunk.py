@@ -152,22 +152,27 @@ def process_chunk(
 
 def survey_photo(item: Item, configs: tuple[PrepConfig, ...], reader: Reader, detector: Detector) -> tuple[str, ...]:
     """Why each of the settings would reject a photograph; "" where it would be kept. Detects once for each score."""
+    once = _DetectsOnce(detector)
     try:
         photo = Photo(_read(reader, item.entry))
-    except Rejected as rejected:
-        return (rejected.reason,) * len(configs)
-    once, reasons = _DetectsOnce(detector), []
-    for config in configs:
+    except Exception as error:
+        return (_reason(error),) * len(configs)
+
+    def reason(config: PrepConfig) -> str:
         try:
             _cut_faces(photo, config, once, PhotoRecord("", 0))
-            reasons.append("")
-        except Rejected as rejected:
-            reasons.append(rejected.reason)
-        except ModelError:
-            raise
-        except Exception:  # as in `process_chunk`
-            reasons.append("crashed")
-    return tuple(reasons)
+        except Exception as error:
+            return _reason(error)
+        return ""
+
+    return tuple(map(reason, configs))
+
+
+def _reason(error: Exception) -> str:
+    """As `process_chunk` has it: a decoder's surprise costs one photograph, never the run."""
+    if isinstance(error, ModelError):
+        raise error
+    return error.reason if isinstance(error, Rejected) else "crashed"
 
 
 class _DetectsOnce:

@@ -57,7 +57,9 @@ class Forecast:
 
 def forecast(engine: Engine, plan: Plan, workers: int) -> Forecast:
     """Look at photographs of the plan that are evenly spaced by name, with its detector and an engine ready for it."""
-    config, chooses = plan.inputs.config, plan.inputs.request.settings.margin == "auto" and plan.existing is None
+    config = plan.inputs.config
+    # The margin of a dataset, or of a run that was killed before its first chunk, stays.
+    chooses = plan.inputs.request.settings.margin == "auto" and plan.existing is None and config.scale == 1
     items = plan.sample(PHOTOS)
     reasons, seconds = _survey(engine, items, [config])
     found = [reason for (reason,) in reasons]
@@ -83,8 +85,8 @@ def forecast(engine: Engine, plan: Plan, workers: int) -> Forecast:
 
 
 def needs_forecast(plan: Plan, todo: list[ChunkPlan]) -> bool:
-    """Before many photographs, unless an earlier run has begun with them."""
-    return not plan.rebuild and plan.new > MIN_NEW and len(todo) == len(plan.todo)
+    """Before many photographs, copies not counted, unless an earlier run has begun with them."""
+    return not plan.rebuild and plan.new - plan.duplicates > MIN_NEW and len(todo) == len(plan.todo)
 
 
 def announce(found: Forecast, plan: Plan, console: Console) -> None:
@@ -169,15 +171,14 @@ def _others(config: PrepConfig) -> dict[str, PrepConfig]:
         changes += [{"max_outside": 0.5}] if config.max_outside < 0.5 else []
         changes += [{"rotate": "auto"}] if config.rotate == "none" else []
     if config.detector != "none":
-        changes += [{"min_score": score} for score in (0.3,) if score < config.min_score]
+        changes += [{"min_score": 0.3}] if config.min_score > 0.3 else []
         changes += [{"faces": "best"}] if config.faces == "only" else []
     changes += [{"min_face": 0}] if config.min_face else []
     found = {}
     for change in changes:
         given = {name: value for name, value in change.items() if len(change) == 1 or name != "margin"}
-        found[" ".join(f"{option_of(name)} {value}" for name, value in given.items())] = config.model_copy(
-            update=change
-        )
+        options = " ".join(f"{option_of(name)} {value}" for name, value in given.items())
+        found[options] = config.model_copy(update=change)
     return found
 
 

@@ -186,7 +186,7 @@ def _clear(plan: Plan, store: OutputStore) -> None:
     request, settings = plan.inputs.request, plan.inputs.settings
     out, state = store.folder, store.state
     with disk_errors(out):
-        if request.force and ((out / DATASET_FILE).exists() or store.stored_settings() != settings):
+        if _starts_over(plan, store):
             (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it the rest is not a dataset
             shutil.rmtree(state / CHUNKS, ignore_errors=True)
             shutil.rmtree(state / REPAIRS, ignore_errors=True)
@@ -203,7 +203,15 @@ def _clear(plan: Plan, store: OutputStore) -> None:
     store.sync_cleared()
 
 
+def _starts_over(plan: Plan, store: OutputStore) -> bool:
+    """Whether finished chunks are deleted by ``--force``, which else continues a run that was started with it."""
+    exists = (store.folder / DATASET_FILE).exists()
+    return plan.inputs.request.force and (exists or store.stored_settings() != plan.inputs.settings)
+
+
 def _uncommitted(plan: Plan, store: OutputStore) -> list[ChunkPlan]:
+    if _starts_over(plan, store):
+        return list(plan.todo)
     chunks = store.state / plan.chunks_folder
     return [chunk for chunk in plan.todo if committed(chunks, chunk.number, chunk.inputs) is None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError
-from facegan.prep import preflight
+from facegan.faces.decode import Photo
+from facegan.prep import chunk, preflight
+from facegan.prep import prepare as prepare_module
 from facegan.prep.prepare import PrepResult, prepare
+from facegan.shards.verify import verify
 from tests.prep.fake import photo
 from tests.prep.outputs import digest
 from tests.recipes.program import facegan
@@ -103,3 +107,47 @@ def test_bad_chunk_is_reported_at_once(photos: Path, tmp_path: Path) -> None:
         "Chunk 0: 50 of 50 photographs rejected, 50 off_edge: more than 0% of the crop is outside the photograph. "
         "A higher --max-outside keeps more, and so does a smaller --margin."
     ]
+
+
+def test_copies_alone_need_no_look(photos: Path, tmp_path: Path) -> None:
+    """More than 200 new photographs, all of which the dataset has under other names."""
+    source = tmp_path / "photos"
+    shutil.copytree(photos, source / "a")
+    run(source / "a", tmp_path / "out", limit=200, dedup="exact", min_score=0.4)
+    shutil.copytree(photos, source / "a/more")
+    assert run(source / "a", tmp_path / "out", dedup="exact", min_score=0.4).preflight is None
+
+
+def test_crash_of_a_decoder_is_one_photograph(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Surprising(Photo):
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            if self.width == 60:
+                raise ZeroDivisionError
+
+    monkeypatch.setattr(chunk, "Photo", Surprising)
+    result = run(photos, tmp_path / "out", min_score=0.4, margin=0.5)
+    assert result.preflight is not None
+    assert set(result.preflight["rejected"]) == {"crashed"}
+    assert result.rejected == {"crashed": 21}
+
+
+def test_force_makes_chunks_of_an_unfinished_addition_again(photos: Path, tmp_path: Path) -> None:
+    """They are the whole of the new dataset, and are deleted with the old one."""
+    source, out = tmp_path / "photos", tmp_path / "out"
+    (source / "a").mkdir(parents=True)
+    for path in sorted(photos.iterdir())[:4]:
+        shutil.copy(path, source / "a")
+    run(source, out, limit=2, shard_size=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare_module, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(source, out, shard_size=2)
+    for path in sorted((source / "a").iterdir())[:2]:
+        path.unlink()
+    assert run(source, out, shard_size=2, force=True).photos == 2
+    assert verify(out, deep=True).ok
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
