@@ -190,3 +190,13 @@ def test_next_commands_of_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert next_commands()[0].startswith("'my venv/bin/facegan' prep ")
     (links / "facegan").symlink_to(scripts / "facegan")
     assert [line.split()[:2] for line in next_commands()] == [["facegan", "prep"], ["facegan", "train"]]
+
+
+def test_models_list_and_pull(models: Path) -> None:
+    found = json.loads(in_process("models", "list", "--json").stdout)["models"]
+    assert [(model["name"], model["state"], Path(model["path"]).parent) for model in found] == [
+        ("short", "found", models),
+        ("full", "found", models),
+    ]
+    assert "short" in in_process("models", "pull").stdout
+    assert "face_detection_full_range_sparse.tflite" in in_process("models", "list").stdout

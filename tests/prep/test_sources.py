@@ -187,3 +187,20 @@ def test_broken_and_refused_links_are_reported(tmp_path: Path) -> None:
     assert read_original(tmp_path / "out", "1.jpg") == photo(40, 40, seed=1)
     with pytest.raises(SourceError, match="no photographs, only 5 link"):
         prepare(photos, tmp_path / "none", config, workers=0, follow_links=False)
+
+
+def test_eval_and_recipes_follow_links(tmp_path: Path) -> None:
+    """Recipes notice that a linked photograph changed; eval measures linked images."""
+    from facegan.evaluate.target import image_files
+    from facegan.recipes.stages import fingerprint
+
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1.png").write_bytes(b"one")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "folder").symlink_to("../blobs")
+    (tmp_path / "photos" / "loop").symlink_to(".")
+    (tmp_path / "photos" / ".hidden").symlink_to("../blobs")
+    before = fingerprint(str(tmp_path / "photos"))
+    assert image_files(tmp_path / "photos") == [tmp_path / "photos/folder/1.png"]
+    (tmp_path / "blobs" / "1.png").write_bytes(b"longer")
+    assert fingerprint(str(tmp_path / "photos")) != before
