@@ -77,6 +77,8 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
             f"{trainer.spec.distribution} ones.\nSet train.latent_distribution={distribution}."
         )
     for net, tensors in weights.nets.items():
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise CheckpointError(f"--init {weights.path}: its {net} has values that are not finite. Name another.")
         nets[net].load_state_dict(tensors)
 
 

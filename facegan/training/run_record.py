@@ -66,7 +66,9 @@ _Record = _part(
     RECORD,
     settings=_part("settings", method=str, nets=str),
     parameters=_part("parameters", generator=int, discriminator=int),
-    dataset=_part("dataset", path=str, fingerprint=str, faces=_Count, size=_Count, channels=_Count),
+    dataset=_part(
+        "dataset", path=str, fingerprint=str, faces=_Count, size=_Count, channels=Annotated[int, Field(ge=1, le=4)]
+    ),
     machine=dict[str, Any],
     versions=dict[str, Any],
     precision=str,

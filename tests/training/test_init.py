@@ -17,6 +17,7 @@ from toy import ToyFaces, toy_config, toy_run, toy_train
 from facegan.errors import CheckpointError, Interrupted, SettingsError
 from facegan.nets import load_generator
 from facegan.training import TrainResult, plan_train
+from tests.damage.cases import seal_tensors
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,16 @@ def test_unusable_weights_are_refused(trained, tmp_path):
     with pytest.raises(CheckpointError, match=r"damaged is damaged \(state\.safetensors has another size"):
         start(tmp_path / "run", damaged)
     assert not (tmp_path / "run/run.json").exists()
+
+
+def test_forged_checkpoint_with_nan_is_refused(trained, tmp_path):
+    """Its checksums are right, so only the values can tell."""
+    folder = shutil.copytree(trained / "checkpoints/000000160", tmp_path / "forged")
+    tensors = load_file(folder / "state.safetensors")
+    next(t for name, t in tensors.items() if name.startswith("discriminator.") and t.is_floating_point())[:1] = (
+        torch.nan
+    )
+    save_file(tensors, folder / "state.safetensors")
+    seal_tensors(folder / "state.safetensors")
+    with pytest.raises(CheckpointError, match="its discriminator has values that are not finite"):
+        start(tmp_path / "new", folder)
