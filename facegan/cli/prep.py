@@ -65,7 +65,7 @@ def prep(
         note_source=not no_source_paths,
     )
     if flags.dry_run:
-        plan = plan_prepare(request)
+        plan = plan_prepare(request, flags.console)
         flags.output(
             {**vars(plan), "not_tried": warn_not_tried([config.detector])},
             f"{counted(plan.photos, 'photograph')} found, {plan.new:,} of them new, in {counted(plan.chunks, 'chunk')}:"

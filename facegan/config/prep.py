@@ -76,7 +76,9 @@ class PrepConfig(Settings):
     max_outside: Fraction = setting(0.2, "maximum share of a crop outside the photo", "share of 1")
     dedup: Literal["off", "exact"] = setting("off", "exact: keep the first, by path, of photos with equal bytes")
     split: str = setting(
-        "none", "none; celeba: by CelebA's numbers; source: the source's own; or shares: 0.9,0.05,0.05"
+        "auto",
+        "auto: source, if it has CelebA's list_eval_partition, else none; celeba: by CelebA's numbers; source: the "
+        "source's own; or shares: 0.9,0.05,0.05",
     )
     format: Literal["png", "jpg", "webp"] = setting(
         "png", "png: uncompressed, lossless; jpg: quality 95, 4:4:4; webp: lossless"
@@ -115,7 +117,7 @@ class PrepConfig(Settings):
                     f"{option_of(name)} {value} has no effect with --detector {self.detector} and the fixed "
                     f"--crop {self.crop}.\nLeave it out, or choose {remedy}."
                 )
-        names = ("none", "celeba", "source")
+        names = ("auto", "none", "celeba", "source")
         if self.split not in names and not any(character.isdigit() for character in self.split):
             raise ValueError(
                 f"--split {self.split} is not available. Choose {one_of(names)}, or shares such as 0.9,0.05,0.05."

@@ -36,6 +36,7 @@ _REMOTE = (
 Processes = Annotated[str, Field(coerce_numbers_to_str=True), _matching(r"auto|\d+", f"{_WORKERS}.")]
 Threads = Annotated[str, Field(coerce_numbers_to_str=True), _matching(r"auto|0*[1-9]\d*", f"{_WORKERS} of at least 1.")]
 Device = Annotated[str, _matching(r"auto|cpu|mps|cuda(:\d+)?", _UNKNOWN_DEVICE)]
+NO_ATTRIBUTES = "none"  # even if the source has a list of them
 _DEVICE = "auto, cpu, cuda, cuda:N or mps; results differ in the last bits only"
 
 
@@ -52,7 +53,9 @@ class PhotosConfig(Settings):
 
     limit: Positive | None = setting(None, "use only the first N photographs, sorted by name", "photographs")
     model: str = setting("", "your own detector model, a .tflite file", "path")
-    attributes: str = setting("", "add the attributes of CelebA's list_attr_celeba.txt to the JSON", "path")
+    attributes: str = setting(
+        "", "CelebA's list_attr_celeba.txt or .csv, for the JSON; none; by default the source's", "path"
+    )
     download: bool = setting(False, "download missing files of torchvision:NAME")
     follow_links: bool = setting(True, "follow symbolic links in a folder")
     max_unpacked_ratio: Positive = setting(

@@ -6,7 +6,7 @@ import itertools
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -152,16 +152,26 @@ class PhotoIndex:
         """Set the photographs' attributes, given by the last part of their names.
 
         Returns:
-            The first new photograph without attributes, or an empty string.
+            The first new photograph without attributes, or an empty string. If there is one, nothing is set.
         """
+        found, missing = self._listed(rows)
+        if not missing:
+            self._attributes[:] = [bits or 0 for bits in found]
+        return missing
+
+    def set_parts(self, rows: Iterable[tuple[bytes, str]]) -> str:
+        """Set the source's split of the photographs, as `set_attributes` does."""
+        found, missing = self._listed(rows)
+        if not missing:
+            self._entries["part"] = pa.array(found, pa.string())
+        return missing
+
+    def _listed(self, rows: Iterable[tuple[bytes, Any]]) -> tuple[list[Any], str]:
+        """What a list has for each photograph, None if nothing, and the first new one that it lacks."""
         by_file = dict(rows)
-        missing = None
-        for row, name in enumerate(self.names()):
-            bits = by_file.get(name.rpartition(b"/")[2])
-            self._attributes[row] = bits or 0
-            if bits is None and missing is None and self._is_new[row]:
-                missing = name
-        return "" if missing is None else readable_path(missing)
+        found = [by_file.get(name.rpartition(b"/")[2]) for name in self.names()]
+        missing = next((row for row in np.flatnonzero(self._is_new).tolist() if found[row] is None), None)
+        return found, "" if missing is None else readable_path(self._names[missing].as_py())
 
     def mark_duplicates(self, digests: np.ndarray, known: Iterable[bytes]) -> int:
         """Mark new photographs with the bytes of another one: in the dataset, or with a smaller name.

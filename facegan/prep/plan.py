@@ -14,7 +14,7 @@ from typing import Any
 
 from facegan import system
 from facegan.config import PrepConfig
-from facegan.config.resources import count_or_none
+from facegan.config.resources import NO_ATTRIBUTES, count_or_none
 from facegan.console import Console, counted, shown
 from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.files import sha256_file
@@ -22,6 +22,7 @@ from facegan.manifests import known_datasets, known_models, recognise, split_of
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import hash_photos
+from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
 from facegan.prep.sources import open_source
@@ -56,13 +57,17 @@ class Inputs:
             os.fspath(request.source), out, download, photos.follow_links, photos.max_unpacked_ratio
         )
         self.models = find_models(request.settings, photos.model, fetch=not is_dry)
-        self.attributes = Attributes(Path(photos.attributes)) if photos.attributes else None
+        is_given = photos.attributes not in ("", NO_ATTRIBUTES)
+        self.attributes = Attributes(photos.attributes, Path(photos.attributes).open) if is_given else None
+        self.lists, self.from_lists = Lists(), list[str]()  # the latter: settings that they decide
         known = {model.file: model.sha256 for model in known_models().values()}  # checked, or to be downloaded
         models = [known.get(model.name) or sha256_file(model) for model in self.models]
         self._files = {"models": models, "attributes": self.attributes.sha256 if self.attributes else ""}
         self.config = request.settings
         if self.config.margin == "auto":  # until the dataset or a preflight says more
             self.use_margin(1.0)
+        if self.config.split == "auto":  # until a list in the source says more
+            self.config = self.config.model_copy(update={"split": "none"})
         workers = count_or_none(photos.workers)
         self.workers = system.prep_workers() if workers is None else workers  # 0: this process
 
@@ -70,6 +75,17 @@ class Inputs:
     def settings(self) -> dict[str, Any]:
         """As dataset.json stores them."""
         return {**self.config.model_dump(), **self._files}
+
+    def use_lists(self, index: PhotoIndex) -> None:
+        """CelebA's lists in the source decide the attributes and the split that the request leaves open."""
+        wanted = [] if self.request.photos.attributes else [ATTRIBUTES]
+        wanted += [SPLIT] if self.request.settings.split in ("auto", "source") else []
+        self.lists = Lists.use(self.source, index, wanted)
+        self._files["attributes"] = self._files["attributes"] or self.lists.sha256
+        self.from_lists = ["attributes"] if ATTRIBUTES in self.lists.options else []
+        if self.request.settings.split == "auto" and SPLIT in self.lists.options:
+            self.from_lists.append("split")
+            self.config = self.config.model_copy(update={"split": "source"})
 
     def use_margin(self, margin: float) -> None:
         """In place of ``auto``."""
@@ -129,7 +145,7 @@ class Plan:
         else:
             photos = self.index.photos(chunk.split, chunk.first, chunk.photos)
         items = (Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos)
-        names = self.inputs.attributes.names if self.inputs.attributes else ()
+        names = (self.inputs.attributes or self.inputs.lists).names
         return ChunkWork(Chunk(chunk.number, tuple(items), names), chunk.inputs, self.inputs.config)
 
 
@@ -157,13 +173,18 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
         SourceError: a new photograph is outside the folder that the first prep fixed, or has no split or attributes.
     """
     request = inputs.request
+    if request.photos.limit is not None:
+        index.limit(request.photos.limit)
+    inputs.use_lists(index)
+    for path, use in inputs.lists.uses.items():
+        console.note(f"Found {path} in the source, {use}.")
     existing = None if request.force else store.existing()
     started_with = existing.settings if existing else store.stored_settings()
     if started_with and not request.force:
         margin = started_with.get("margin")
         if request.settings.margin == "auto" and isinstance(margin, float | int) and 0 < margin <= 10:
             inputs.use_margin(margin)
-        check_settings(started_with, inputs.settings, store.folder)
+        check_settings(started_with, inputs.settings, store.folder, inputs.from_lists)
     if not request.repair:
         return _plan_additions(inputs, index, store.folder, existing, threads)
     if existing is None:
@@ -186,8 +207,6 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
         or request.photos.limit is not None
         or not index.matches(existing.totals.photos, existing.fingerprint)
     ):
-        if request.photos.limit is not None:
-            index.limit(request.photos.limit)
         if existing:
             index.set_known(read_columns(out / PHOTOS_FILE, ["path", "bytes"]))
             if changed := index.changed():
@@ -243,9 +262,8 @@ def _source_digests(inputs: Inputs, out: Path, existing: DatasetInfo | None) -> 
 def _set_attributes(index: PhotoIndex, inputs: Inputs) -> None:
     attributes = inputs.attributes
     if attributes and (missing := index.set_attributes(attributes.rows())):
-        raise SourceError(
-            f"{attributes.path} has no attributes of {shown(missing)}. With --attributes every photograph needs a line."
-        )
+        why = f"{attributes.where} has no attributes of {shown(missing)}."
+        raise SourceError(f"{why} With --attributes every photograph needs a line.")
 
 
 def _recognised(where: str, index: PhotoIndex) -> str:

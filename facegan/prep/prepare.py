@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
-from facegan.errors import DatasetError
+from facegan.errors import DatasetError, Interrupted
 from facegan.files import disk_errors, make_folder, parsing, remove_partials, write_bytes, write_json
 from facegan.plugins import runs_code
 from facegan.prep.chunk import Thumbnail
@@ -60,6 +60,7 @@ class PrepResult:
     workers: int
     out: str
     preflight: dict[str, Any] | None = None  # see `facegan.prep.preflight.Forecast`; None if the run had none
+    lists: dict[str, str] = field(default_factory=dict)  # see `facegan.prep.lists.Lists.uses`
     worker_peak_bytes: int = 0  # the largest memory of one worker
 
     def to_json(self) -> dict[str, Any]:
@@ -80,6 +81,7 @@ class PrepPlan:
     settings: dict[str, Any]
     out: str
     preflight: dict[str, Any] | None = None
+    lists: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -116,12 +118,15 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         disk_errors(store.folder),
         contextlib.ExitStack() as engine,  # closing it takes a while, and the end of the dataset need not wait for it
     ):
-        index = list_photographs(inputs)
-        if request.force:
-            (store.folder / JOURNAL_FILE).unlink(missing_ok=True)
-        store.replay()
-        plan = make_plan(inputs, index, store, console, threads=max(1, inputs.workers))
-        plan, stats, expected = _make_chunks(plan, store, console, engine)
+        try:
+            index = list_photographs(inputs)
+            if request.force:
+                (store.folder / JOURNAL_FILE).unlink(missing_ok=True)
+            store.replay()
+            plan = make_plan(inputs, index, store, console, threads=max(1, inputs.workers))
+            plan, stats, expected = _make_chunks(plan, store, console, engine)
+        except KeyboardInterrupt:  # at the first chunk and later it is `Interrupted`
+            raise Interrupted("Stopped before anything was written. Run the same command to start again.") from None
         info = plan.existing
         if info is None or plan.todo:
             # The table and the journal's files grow with the dataset.
@@ -147,16 +152,17 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         workers=inputs.workers,
         out=store.where,
         preflight=expected.to_json() if expected else None,
+        lists=inputs.lists.uses,
         worker_peak_bytes=stats.peak_bytes,
     )
 
 
-def plan_prepare(request: PrepareRequest) -> PrepPlan:
+def plan_prepare(request: PrepareRequest, console: Console | None = None) -> PrepPlan:
     """What `run_prepare` would do. Touches nothing; raises the same errors."""
     inputs = Inputs(request, is_dry=True)
     index = list_photographs(inputs)
     with open_read_only(os.fspath(request.out)) as store:
-        plan = make_plan(inputs, index, store, Console(quiet=True), threads=0)
+        plan = make_plan(inputs, index, store, console or Console(quiet=True), threads=0)
         todo = _uncommitted(plan, store)
     expected = None
     # A dry run runs no code of the user's, and fetches no models.
@@ -178,6 +184,7 @@ def plan_prepare(request: PrepareRequest) -> PrepPlan:
         settings=inputs.settings,
         out=os.fspath(request.out),
         preflight=expected.to_json() if expected else None,
+        lists=inputs.lists.uses,
     )
 
 

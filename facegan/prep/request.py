@@ -6,9 +6,10 @@ A dataset is continued only with the settings it was started with; `check_settin
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,7 +20,6 @@ from facegan.console import shown
 from facegan.errors import DatasetError, ModelError, SettingsError, SourceError, suggest
 from facegan.faces.decode import decodes_heic
 from facegan.faces.detect import cache_folder, check_model, find_model, load_plugin, resolve_model
-from facegan.files import sha256_file
 from facegan.manifests import known_models
 from facegan.shards.format import GENERATED
 
@@ -66,35 +66,41 @@ class PrepareRequest:
 
 
 _SHOWN = 100  # characters of a setting in messages
+_ATTRIBUTES_FILE = "list_attr_celeba.txt or .csv"
 _MAX_ATTRIBUTES = 62  # bits of a 64-bit integer
 
 
 class Attributes:
-    """CelebA's list_attr_celeba.txt (Liu et al. 2015, "Deep Learning Face Attributes in the Wild").
+    """CelebA's list_attr_celeba.txt (Liu et al. 2015, "Deep Learning Face Attributes in the Wild"), or Kaggle's .csv.
 
-    Its first line is the number of photographs, its second the attributes' names; each other line is a photograph's
-    file name and 1 or −1 for each attribute. Another file raises SourceError.
+    The text's first line is the number of photographs, its second the attributes' names. The CSV's first line has the
+    names, after one for the photographs. Each other line is a photograph's file name and 1 or −1 for each attribute.
+    ``open`` opens the list, ``where`` names it in messages. Another file raises SourceError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, where: str, open: Callable[..., Any]) -> None:
         try:
-            with path.open("rb") as file:
-                count, names = file.readline(1000), file.readline(10_000).decode().split()
+            with open("rb") as file:
+                first = file.readline(10_000).decode("utf-8-sig").strip()
+                self._comma = b"," if "," in first else None
+                names = first.split(",")[1:] if self._comma else file.readline(10_000).decode().split()
+                file.seek(0)
+                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"{path} cannot be read ({error}). --attributes takes list_attr_celeba.txt.") from None
-        if not count.strip().isdigit() or not 0 < len(names) <= _MAX_ATTRIBUTES:
-            raise SourceError(f"{path} is not a list of attributes. --attributes takes CelebA's list_attr_celeba.txt.")
-        self.path, self.names, self.sha256 = path, tuple(names), sha256_file(path)
+            raise SourceError(f"{where} cannot be read ({error}). --attributes takes {_ATTRIBUTES_FILE}.") from None
+        if not (self._comma or first.isdigit()) or not 0 < len(names) <= _MAX_ATTRIBUTES:
+            raise SourceError(f"{where} is not a list of attributes. --attributes takes CelebA's {_ATTRIBUTES_FILE}.")
+        self.where, self.names, self._open = where, tuple(names), open
 
     def rows(self) -> Iterator[tuple[bytes, int]]:
         """File name, and its attributes as bits, the first one lowest."""
-        with self.path.open("rb") as file:
+        with self._open("rb") as file:
             for number, line in enumerate(file, 1):
-                if number < 3 or not line.strip():
+                if number < (2 if self._comma else 3) or not line.strip():
                     continue
-                name, *values = line.split()
+                name, *values = line.strip().split(self._comma)
                 if len(values) != len(self.names) or set(values) - {b"1", b"-1"}:
-                    raise SourceError(f"Line {number} of {self.path} must have {len(self.names)} values of 1 or -1.")
+                    raise SourceError(f"Line {number} of {self.where} must have {len(self.names)} values of 1 or -1.")
                 yield name, sum(1 << i for i, value in enumerate(values) if value == b"1")
 
 
@@ -130,8 +136,9 @@ def find_models(config: PrepConfig, model: str = "", fetch: bool = True) -> tupl
     return (path,)
 
 
-def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    """Raises DatasetError if a setting differs: it names the first one, both values, and the way out."""
+def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path, from_lists: Collection[str] = ()) -> None:
+    """Raises DatasetError if a setting differs: it names the first one, both values, and the way out. ``from_lists``
+    are settings that lists in the source decided."""
     advice = "Use another OUT, or add --force to delete it and prepare again."
     if old.get(GENERATED):
         raise DatasetError(f"{out} contains faces from facegan sample, not photographs.\n{advice}")
@@ -140,14 +147,17 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
         if old.get(name) != new.get(name):
             option = f"--{short(name).replace('_', '-').replace('models', 'model')} "
             option = "--set prep.channels=" if name == "channels" else option
-            before, now = (f"{option}{short(settings.get(name))}" for settings in (old, new))
+            before, now = (f"{option}{short(settings.get(name)) or 'none'}" for settings in (old, new))
+            if name in from_lists:
+                without = " ".join(f"--{setting} none" for setting in from_lists)
+                advice += f"\nLists in the source decide this. {without} leaves them out."
             raise DatasetError(f"{out} was prepared with {before}; this command asks for {now}.\n{advice}")
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """A dataset's settings, completed by those that are newer than the dataset."""
     defaults = {name: PrepConfig.default(name) for name in PrepConfig.model_fields}
-    return {**defaults, "margin": 1.0, "attributes": ""} | settings
+    return {**defaults, "margin": 1.0, "split": "none", "attributes": ""} | settings
 
 
 def short(value: Any) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic_core import PydanticUndefined
 
 from facegan.config import METHODS, Settings, TrainConfig, defaults_of_nets
-from facegan.config.resources import PATHS, SECTIONS, FacesConfig, names_of
+from facegan.config.resources import NO_ATTRIBUTES, PATHS, SECTIONS, FacesConfig, names_of
 from facegan.console import shown
 from facegan.errors import DamagedFile, FaceganError, SettingsError, one_of, suggest
 from facegan.files import make_folder, packaged, parse_toml, write_bytes
@@ -113,7 +113,8 @@ class Recipe:
         """Raise SettingsError if a file of this machine does not exist."""
         for section, name in ((section, name) for section, names in PATHS.items() for name in names):
             path = str(self.values.get(section, {}).get(name, ""))
-            if (name == "source" and not need_source) or not is_local(path) or Path(path).exists():
+            is_idle = (name == "source" and not need_source) or (name == "attributes" and path == NO_ATTRIBUTES)
+            if is_idle or not is_local(path) or Path(path).exists():
                 continue
             folder = Path(path).parent
             near = suggest(Path(path).name, [other.name for other in folder.iterdir()] if folder.is_dir() else [])

@@ -99,6 +99,7 @@ _READERS = (
      'records = mlcroissant.Dataset("out/croissant.json").records("faces")'),
 )  # fmt: skip
 _MEANINGS = {
+    "split": "none; celeba: by CelebA's numbers; source: the source's own; or shares: 0.9,0.05,0.05",
     "models": "SHA-256 of each of the detector's models",
     "attributes": "SHA-256 of the list of attributes, if there was one",
 }

@@ -120,5 +120,7 @@ def test_repair_selects_in_old_order() -> None:
 def test_last_attributes_of_a_name_count() -> None:
     index = make_index(*(Entry(b"a/%d.jpg" % i, i) for i in range(3)))
     index.split_by(lambda path, part: "train")
-    assert index.set_attributes([(b"0.jpg", 1), (b"1.jpg", 2), (b"0.jpg", 4)]) == "a/2.jpg"
+    assert index.set_attributes([(b"0.jpg", 1), (b"1.jpg", 2)]) == "a/2.jpg"  # and nothing is set
+    assert [photo.attributes for photo in index.photos("train")] == [0, 0, 0]
+    assert index.set_attributes([(b"0.jpg", 1), (b"1.jpg", 2), (b"0.jpg", 4), (b"2.jpg", 0)]) == ""
     assert [photo.attributes for photo in index.photos("train")] == [4, 2, 0]

@@ -92,7 +92,7 @@ def test_second_run_changes_nothing(dataset_copy: Path, portraits: Path) -> None
     assert digest(dataset_copy) == before
     assert (result.photos, result.kept, result.photos_per_second) == (60, 60, 0.0)
     names = "photos kept rejected ignored faces shards bytes seconds work_seconds photos_per_second"
-    assert list(result.to_json()) == [*names.split(), "engine", "nodes", "workers", "out", "preflight"]
+    assert list(result.to_json()) == [*names.split(), "engine", "nodes", "workers", "out", "preflight", "lists"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from facegan.errors import DamagedFile, DamagedSourceError, SourceError
 from facegan.files import human_bytes, parsing
 from facegan.remote import as_source_error, is_url
-from facegan.shards.format import has_photo_suffix, readable_path
+from facegan.shards.format import SPLITS, has_photo_suffix, readable_path
 from facegan.unpack import MAX_PHOTO_BYTES
 
 MAX_BYTES = MAX_PHOTO_BYTES
@@ -28,6 +28,9 @@ _MAX_LABELS_BYTES = 64 << 20  # two million photographs
 _LABELS_START = re.compile(rb'"labels"\s*:\s*\[')
 _LABEL = re.compile(rb'\s*\[\s*"((?:[^"\\]|\\.)*)"\s*,\s*(-?\d{1,18})\s*\]\s*([,\]])')
 _NAMES_KEPT = 3
+# CelebA's attributes and split, as Kaggle and torchvision have them.
+ATTRIBUTES_FILES = b"list_attr_celeba.csv", b"list_attr_celeba.txt"
+SPLIT_FILES = b"list_eval_partition.csv", b"list_eval_partition.txt"
 
 # What reading raises for a damaged file, and for an encrypted zip member or one with an unknown compression.
 DAMAGED = (EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
@@ -91,11 +94,12 @@ class RemoteReader(Reader, Protocol):
 
 
 class Ignored(Counter[str]):
-    """Counts of files that are not photographs, by suffix or kind, with the first names of some kinds."""
+    """Counts of files that are not photographs, by suffix or kind; the first names of some kinds; CelebA's lists."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: dict[str, list[str]] = {}
+        self.lists: dict[bytes, Entry] = {}  # by name
 
 
 def ignore(ignored: Counter[str], kind: str, name: bytes) -> None:
@@ -104,6 +108,13 @@ def ignore(ignored: Counter[str], kind: str, name: bytes) -> None:
     if isinstance(ignored, Ignored):
         names = ignored.names.setdefault(kind, [])
         names[:] = sorted([*names, repr(readable_path(name))[1:-1]])[:_NAMES_KEPT]  # without control characters
+
+
+def skip(ignored: Counter[str], entry: Entry) -> None:
+    """Count a file that is not a photograph by its suffix; keep a list of CelebA's."""
+    ignored[suffix(entry.name)] += 1
+    if isinstance(ignored, Ignored) and entry.name.rpartition(b"/")[2] in ATTRIBUTES_FILES + SPLIT_FILES:
+        ignored.lists[entry.name] = entry
 
 
 def is_photo(name: bytes) -> bool:
@@ -154,6 +165,17 @@ def read_labels(file: Any, where: str) -> dict[bytes, int]:
         if after == b"]":
             return labels
     return {}
+
+
+def read_split(lines: Iterable[bytes], where: str) -> Iterator[tuple[bytes, str]]:
+    """File name and split from CelebA's list_eval_partition: ``000001.jpg 0``, or with a comma and a first line of
+    names. Raises SourceError for other lines."""
+    for number, line in enumerate(lines, 1):
+        name, _, part = line.strip().replace(b",", b" ").rpartition(b" ")
+        if name and part in (b"0", b"1", b"2"):
+            yield name.strip(), SPLITS[int(part)]
+        elif number > 1 and (name or part):
+            raise SourceError(f"Line {number} of {where} must have a file name and 0, 1 or 2 (train, val, test).")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from facegan.errors import SourceError
 from facegan.files import files_below
-from facegan.prep.sources.base import LABELS_FILE, MAX_BYTES, Entry, Source, ignore, is_photo, read_labels, suffix
+from facegan.prep.sources.base import LABELS_FILE, MAX_BYTES, Entry, Source, ignore, is_photo, read_labels, skip
 from facegan.prep.sources.remote import ObjectReader, SourceFile
 from facegan.remote import filesystem, retry
 from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, STATE_FOLDER
@@ -40,8 +40,8 @@ class Folder(Source):
                     ignored["link"] += 1
                     continue
                 try:
-                    if not is_photo(name) and not entry.is_symlink():
-                        ignored[suffix(name)] += 1
+                    if not is_photo(name) and entry.is_file(follow_symlinks=False):
+                        skip(ignored, Entry(name, 0))
                         continue
                     status = entry.stat()
                     mode, size = status.st_mode, status.st_size
@@ -50,10 +50,10 @@ class Folder(Source):
                     continue
                 if stat.S_ISDIR(mode):
                     ignored["looping link"] += 1
-                elif not is_photo(name):
-                    ignored[suffix(name)] += 1
                 elif not stat.S_ISREG(mode):
                     ignored["special"] += 1
+                elif not is_photo(name):
+                    skip(ignored, Entry(name, size))
                 else:  # an Entry, in a third of the time that its constructor takes
                     yield tuple.__new__(Entry, (name, size, (), labels.get(name, 0) if labels else 0, ""))
         except PermissionError as error:
@@ -124,7 +124,7 @@ class RemoteFolder(Source):
                 if is_photo(name):
                     yield Entry(name, size, label=labels.get(name, 0))
                 else:
-                    ignored[suffix(name)] += 1
+                    skip(ignored, Entry(name, size))
 
     def _labels(self) -> dict[bytes, int]:
         with SourceFile.find(f"{self.where.rstrip('/')}/{LABELS_FILE}").open() as file:

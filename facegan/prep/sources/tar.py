@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from facegan.files import atomic_write
-from facegan.prep.sources.base import MAX_BYTES, Entry, Source, archive_path, is_photo, suffix
+from facegan.prep.sources.base import MAX_BYTES, Entry, Source, archive_path, is_photo, skip
 from facegan.prep.sources.remote import ObjectReader, SourceFile
 from facegan.remote import is_url
 from facegan.unpack import BoundedFile, Unpacking
@@ -58,7 +58,7 @@ def _photos(file: BoundedFile, ignored: Counter[str]) -> Iterator[Entry]:
         elif is_photo(name):
             yield Entry(name, size, (offset,))
         else:
-            ignored[suffix(name)] += 1
+            skip(ignored, Entry(name, size, (offset,)))
     if not links:
         return
     found: dict[bytes, tuple[int, int]] = {}
@@ -69,11 +69,12 @@ def _photos(file: BoundedFile, ignored: Counter[str]) -> Iterator[Entry]:
     for name, target in links.items():
         if target not in found:
             ignored["link"] += 1
-        elif is_photo(name):
-            size, offset = found[target]
+            continue
+        size, offset = found[target]
+        if is_photo(name):
             yield Entry(name, size, (offset,))
         else:
-            ignored[suffix(name)] += 1
+            skip(ignored, Entry(name, size, (offset,)))
 
 
 def _members(file: Any, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int, bytes | None]]:

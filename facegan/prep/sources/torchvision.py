@@ -19,7 +19,7 @@ import numpy as np
 from facegan.errors import SourceError, one_of, suggest
 from facegan.files import user_cache
 from facegan.prep.sources.arrays import Arrays, PhotoArray, open_idx_folder
-from facegan.prep.sources.base import Entry, Reader, Source
+from facegan.prep.sources.base import Entry, Reader, Source, read_split
 from facegan.prep.sources.folder import Folder
 from facegan.prep.sources.remote import SourceFile
 
@@ -124,9 +124,8 @@ class CelebA(Source):
     folder: str
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
-        names = ("train", "val", "test")
-        partition = (Path(self.folder).parent / "list_eval_partition.txt").read_bytes()
-        parts = {name: names[int(number)] for name, number in map(bytes.split, partition.splitlines())}
+        partition = Path(self.folder).parent / "list_eval_partition.txt"
+        parts = dict(read_split(partition.read_bytes().splitlines(), str(partition)))
         for entry in Folder(self.folder).photos(ignored):
             yield entry._replace(part=parts.get(entry.name, ""))
 

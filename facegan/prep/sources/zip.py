@@ -25,7 +25,7 @@ from facegan.prep.sources.base import (
     archive_path,
     is_photo,
     read_labels,
-    suffix,
+    skip,
 )
 from facegan.prep.sources.remote import SourceFile
 
@@ -62,7 +62,7 @@ class Zip(Source):
                 if stat.S_ISLNK(member.mode):
                     ignored["link"] += 1  # its bytes are the target's name
                 elif not is_photo(name):
-                    ignored[suffix(name)] += 1
+                    skip(ignored, Entry(name, member.size, member.locator))
                 else:
                     if member.size <= MAX_BYTES:
                         total += member.size

@@ -1,0 +1,73 @@
+"""CelebA's lists in a source, as Kaggle and torchvision have them: attributes and split of its photographs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from facegan.console import shown
+from facegan.errors import SourceError
+from facegan.files import human_bytes
+from facegan.prep.photo_index import PhotoIndex
+from facegan.prep.request import Attributes
+from facegan.prep.sources.base import ATTRIBUTES_FILES, MultiSource, Source, read_split, source_errors
+from facegan.shards.format import readable_path
+
+ATTRIBUTES, SPLIT = "--attributes", "--split source"  # options that a list can stand for
+_MAX_BYTES = 64 << 20  # CelebA's own have up to 27 MB
+
+
+@dataclass
+class Lists:
+    """Which lists of a source a run uses."""
+
+    uses: dict[str, str] = field(default_factory=dict)  # path in the source → "used as …", or "not used: …" and why
+    options: set[str] = field(default_factory=set)  # that they stand for
+    names: tuple[str, ...] = ()  # of the attributes
+    sha256: str = ""  # of the list of attributes
+
+    @classmethod
+    def use(cls, source: Source, index: PhotoIndex, wanted: Collection[str]) -> Lists:
+        """Gives the photographs of an index the attributes and parts that lists in its source have for them.
+
+        A list is used if it has a line for every new photograph; of several, the one nearest to the top. Lists in
+        several archives are not looked for. Raises SourceError if the source cannot be read.
+
+        Args:
+            wanted: ``ATTRIBUTES``, ``SPLIT`` or both.
+        """
+        lists, found = cls(), sorted(index.ignored.lists.values(), key=lambda e: (e.name.count(b"/"), e.name))
+        if not found or not wanted or isinstance(source, MultiSource):
+            return lists
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            source_errors(source.where),
+            contextlib.closing(source.unpacked(Path(folder)).reader()) as reader,
+        ):
+            for entry in found:
+                option = ATTRIBUTES if entry.name.endswith(ATTRIBUTES_FILES) else SPLIT
+                if option in wanted and option not in lists.options:
+                    path = shown(readable_path(entry.name))
+                    try:
+                        if entry.size > _MAX_BYTES:
+                            raise SourceError(f"it has more than {human_bytes(_MAX_BYTES)}.")
+                        lists._take(option, path, reader.read(entry), index)
+                        lists.uses[path] = f"used as with {option}"
+                    except (SourceError, OSError) as error:
+                        lists.uses[path] = f"not used: {str(error).rstrip('.')}"
+        return lists
+
+    def _take(self, option: str, path: str, data: bytes, index: PhotoIndex) -> None:
+        """Raises SourceError if the list is damaged or lacks a photograph."""
+        attributes = Attributes(path, lambda _: io.BytesIO(data)) if option == ATTRIBUTES else None
+        rows = io.BytesIO(data)
+        missing = index.set_attributes(attributes.rows()) if attributes else index.set_parts(read_split(rows, path))
+        if missing:
+            raise SourceError(f"it has no line for {shown(missing)}.")
+        self.options.add(option)
+        if attributes:
+            self.names, self.sha256 = attributes.names, attributes.sha256
