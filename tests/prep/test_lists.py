@@ -27,15 +27,11 @@ NAMES = [f"{number:06d}.jpg" for number in range(1, 61)]
 def write_lists(folder: Path, names: list[str], comma: str = ",", end: str = "\r\n") -> None:
     """Of every photograph: Bald every third, Smiling the others; a fourth of them val, a fourth test."""
     suffix, attributes = ("csv", "image_id,Bald,Smiling") if comma == "," else ("txt", f"{len(names)}{end}Bald Smiling")
-    lines = [
-        attributes,
-        *(comma.join([name, *(("-1", "1") if i % 3 else ("1", "-1"))]) for i, name in enumerate(names)),
-    ]
-    (folder / f"list_attr_celeba.{suffix}").write_bytes((end.join(lines) + end).encode())
-    parts = ["image_id,partition"] * (comma == ",") + [
-        f"{name}{comma}{max(0, i % 4 - 1)}" for i, name in enumerate(names)
-    ]
-    (folder / f"list_eval_partition.{suffix}").write_bytes((end.join(parts) + end).encode())
+    lines = [comma.join([name, *(("-1", "1") if i % 3 else ("1", "-1"))]) for i, name in enumerate(names)]
+    (folder / f"list_attr_celeba.{suffix}").write_bytes((end.join([attributes, *lines]) + end).encode())
+    parts = [f"{name}{comma}{max(0, i % 4 - 1)}" for i, name in enumerate(names)]
+    header = ["image_id,partition"] if comma == "," else []
+    (folder / f"list_eval_partition.{suffix}").write_bytes((end.join(header + parts) + end).encode())
 
 
 @pytest.fixture
@@ -44,14 +40,8 @@ def archive(portraits: Path, tmp_path: Path) -> Path:
     shutil.copytree(portraits, folder / inner)
     write_lists(folder, NAMES)
     (folder / "__MACOSX").mkdir()
-    left = (
-        "__MACOSX/._000001.jpg",
-        f"{inner}/._2.jpg",
-        ".DS_Store",
-        f"{inner}/Thumbs.db",
-        "__MACOSX/._list_attr_celeba.csv",
-    )
-    for name in left:
+    mac = ("__MACOSX/._000001.jpg", "__MACOSX/._list_attr_celeba.csv", ".DS_Store")
+    for name in (*mac, f"{inner}/._2.jpg", f"{inner}/Thumbs.db"):
         (folder / name).write_bytes(b"x")
     return folder
 
@@ -124,8 +114,6 @@ def test_additions_need_the_same_lists(archive: Path, tmp_path: Path) -> None:
 def test_interrupted_look_writes_nothing(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare_module, "needs_forecast", lambda *_: True)
     monkeypatch.setattr(prepare_module, "forecast", stop)
-    done = facegan(
-        "prep", str(archive), str(tmp_path / "out"), "--workers", "0", "--detector", "none", "--crop", "squash"
-    )
+    done = facegan("prep", archive, tmp_path / "out", "--workers", 0, "--detector", "none", "--crop", "squash")
     assert (done.code, (tmp_path / "out").exists()) == (130, False)
     assert done.stderr.endswith("Stopped before anything was written. Run the same command to start again.\n")
