@@ -137,7 +137,7 @@ def _inspect_one(out: Path, key: str, plot: Path | None, source: str | None, fla
 
 def _inspect_all(out: Path, plot: Path | None, flags: Flags) -> None:
     from facegan.shards.format import DatasetInfo
-    from facegan.shards.inspect import draw_summary, summarise
+    from facegan.shards.inspect import MEASURES, draw_summary, summarise
 
     info = DatasetInfo.read(out)
     histograms = summarise(out, info, flags.console)
@@ -148,8 +148,13 @@ def _inspect_all(out: Path, plot: Path | None, flags: Flags) -> None:
         print_json({**info.model_dump(mode="json"), "histograms": drawn})
         return
     print_table([str(out), "", ""], _counts(info))
-    for histogram in histograms.values():
-        print_bars(histogram.headline, histogram.bars())
+    for name, histogram in histograms.items():
+        if name not in MEASURES:
+            print_bars(histogram.headline, histogram.bars())
+    measured = [(name, histograms[name]) for name in MEASURES if name in histograms]
+    if measured:
+        table = [[MEASURES[name], *(f"{value:g}" for value in histogram.quantiles)] for name, histogram in measured]
+        print_table(["of the faces", "5 %", "median", "95 %"], table)
     print_result("")
     settings = [[f"setting {name}", _text(value, 12)] for name, value in info.settings.items()]
     versions = [[f"version of {name}", version] for name, version in info.versions.items()]

@@ -69,9 +69,15 @@ class PrepConfig(Settings):
     )
     min_sharpness: float = setting(
         0.0,
-        "minimum variance of the Laplacian of the grey crop; lower is rejected as blurry; 0: off",
+        "minimum variance of the Laplacian of the grey aligned crop at 64 × 64; lower is rejected as blurry; 0: off",
         "grey levels²",
         ge=0,
+    )
+    min_brightness: float = setting(
+        0.0, "minimum mean of the grey crop; a lower one is rejected as dark; 0: off", "0 to 255", ge=0, le=255
+    )
+    max_yaw: float = setting(
+        90.0, "maximum angle by which a face may look aside, else it is turned_away; 90: off", "degrees", ge=0, le=90
     )
     max_outside: Fraction = setting(0.2, "maximum share of a crop outside the photo", "share of 1")
     dedup: Literal["off", "exact"] = setting("off", "exact: keep the first, by path, of photos with equal bytes")
@@ -87,7 +93,7 @@ class PrepConfig(Settings):
 
     options: ClassVar[str] = (
         "size crop margin detector rotate min_score faces min_face min_sharpness "
-        "max_outside dedup split format shard_size"
+        "min_brightness max_yaw max_outside dedup split format shard_size"
     )
 
     @property
@@ -136,7 +142,7 @@ class PrepConfig(Settings):
         if self.faces == "all":  # a fixed crop is the same for every face of a photograph
             idle["faces"] = moving
         if self.detector == "none":
-            idle |= {"min_score": detector, "faces": detector}
+            idle |= dict.fromkeys(("min_score", "faces", "min_brightness", "max_yaw"), detector)
         return idle
 
 

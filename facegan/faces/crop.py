@@ -6,14 +6,13 @@ left, bottom left, bottom right, top right. Images are RGB uint8 (height, width,
 
 from __future__ import annotations
 
-import cmath
 import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from facegan.faces.detect import Detector, Face, nearest_to_centre
+from facegan.faces.detect import Face
 
 Quad = np.ndarray  # float64 (4, 2)
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
@@ -31,7 +30,7 @@ def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
     x = unit(e − rot90(m)) · max(2.0·|e|, 1.8·|m|) · margin, y = rot90(x), centre = midpoint + 0.1·m,
     corners = centre ± x ± y. Karras et al. 2019, "A Style-Based Generator Architecture for GANs", appendix.
     """
-    middle, eye_to_eye, eye_to_mouth, x = _axes(face)
+    middle, eye_to_eye, eye_to_mouth, x = face_axes(face)
     x *= max(abs(eye_to_eye) * 2.0, abs(eye_to_mouth) * 1.8) * margin / (abs(x) or 1.0)
     y = 1j * x
     centre = middle + 0.1 * eye_to_mouth
@@ -40,7 +39,7 @@ def aligned_quad(face: Face, margin: float = 1.0) -> Quad:
     return np.array([(round(c.real * 256) / 256, round(c.imag * 256) / 256) for c in corners])
 
 
-def _axes(face: Face) -> tuple[complex, complex, complex, complex]:
+def face_axes(face: Face) -> tuple[complex, complex, complex, complex]:
     """The eyes' midpoint, e, m and e − rot90(m), complex: rot90 multiplies by i, in a tenth of numpy's time."""
     left, right, _, mouth = (complex(*point) for point in face.keypoints[:4])
     middle = (left + right) / 2
@@ -226,48 +225,15 @@ def sharpness(rgb: np.ndarray) -> float:
 
     Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy: a comparative study".
     """
-    laplacian = cv2.Laplacian(grey(rgb), cv2.CV_16S, ksize=1).astype(np.int64)
-    count, total = laplacian.size, int(laplacian.sum())
-    return (count * int((laplacian * laplacian).sum()) - total * total) / count**2
+    return sharpness_of_grey(grey(rgb))
+
+
+def sharpness_of_grey(luma: np.ndarray) -> float:
+    # Sums of integers: exact, whatever their order.
+    return float(cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S, ksize=1))[1][0, 0]) ** 2
 
 
 # Photographs on their side or upside down. Degrees are clockwise: 0, 90, 180 or 270
-
-ROTATIONS = (90, 180, 270)  # in the order in which they are tried; the first of equal ones wins
-# BlazeFace also finds faces on their side or upside down, with lower scores and mostly with the keypoints of an upright
-# face: of 299 CelebA faces rotated by 180°, 281 had them in anatomical order, and 50 px off. So scores decide, among
-# faces that lean at most 45°: of 800 CelebA faces in all four rotations, 99.9 % were put upright, and 75 % of the
-# upright ones needed one look, for they score 0.9, which others do not.
-_MAX_LEAN = math.pi / 4
-_SURE_SCORE = 0.9
-
-
-def best_rotation(rgb: np.ndarray, found: list[Face], detector: Detector, min_score: float) -> tuple[list[Face], int]:
-    """Find the rotation of a photograph in which its best face is upright.
-
-    If its best face as it is (of ``found``) leans at most 45° and scores at least 0.9, that is 0°. Otherwise all
-    rotations are tried: the highest score among faces that lean at most 45° wins, then the smaller angle; 0° if there
-    is no such face. Returns the faces in pixels of ``rgb`` as it is, and the degrees by which to rotate it.
-    """
-    height, width = rgb.shape[:2]
-    best, faces, rotation = _upright_score(found, width, height), found, 0
-    if best >= _SURE_SCORE:
-        return found, 0
-    for degrees in ROTATIONS:
-        rotated = np.ascontiguousarray(np.rot90(rgb, -degrees // 90))  # numpy turns counter-clockwise
-        size = rotated.shape[1], rotated.shape[0]
-        candidates = detector.detect(rotated, min_score)
-        score = _upright_score(candidates, *size)
-        if score > best:
-            best, rotation = score, degrees
-            faces = [rotated_face(face, 360 - degrees, *size) for face in candidates]
-    return faces, rotation
-
-
-def _upright_score(faces: list[Face], width: int, height: int) -> float:
-    """Score of the best upright face; 0 if there is none."""
-    upright = [face for face in faces if face.anatomical and abs(cmath.phase(_axes(face)[3])) <= _MAX_LEAN]
-    return nearest_to_centre(upright, width, height).score if upright else 0.0
 
 
 def rotated_size(degrees: int, width: int, height: int) -> tuple[int, int]:

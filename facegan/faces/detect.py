@@ -14,7 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -33,7 +33,7 @@ KEYPOINTS = ("image-left eye", "image-right eye", "nose", "mouth", "image-left e
 # of the rejected show a face, 53 % of those that score 0.3 to 0.4 do, and 62 % from 0.4 to 0.5. Two models that agree
 # on its position, in the image and in its mirror image, are right in 51 of 56 (BENCHMARKS.md).
 LOOK_AGAIN_SCORE = 0.3  # the least score of each of these four detections
-_SURE_SCORE = 0.5  # enough from one model alone: the default --min-score
+SURE_SCORE = 0.5  # enough from one model alone: the default --min-score
 _LEAST_SCORE = 0.01  # the best score is recorded down to here
 _SAME_PLACE = 0.3  # least intersection over union of two boxes
 
@@ -61,6 +61,15 @@ class Face:
         (left_x, left_y), (right_x, right_y), _, (_, mouth_y) = self.keypoints[:4]
         return left_x < right_x and (left_y + right_y) / 2 < mouth_y
 
+    def overlap(self, other: Face) -> float:
+        """Intersection over union of the two boxes."""
+        (x, y, width, height), (left, top, across, down) = self.box, other.box
+        shared_width = min(x + width, left + across) - max(x, left)
+        shared_height = min(y + height, top + down) - max(y, top)
+        shared = max(shared_width, 0.0) * max(shared_height, 0.0)
+        union = width * height + across * down - shared
+        return shared / union if union > 0 else 0.0
+
 
 def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
     """The face with the highest score × (1 − d / 2), d its box's distance from the centre, 1 in a corner."""
@@ -83,8 +92,8 @@ class Detector(Protocol):
     def close(self) -> None: ...
 
 
-def make_detector(config: PrepConfig, models: Sequence[Path]) -> Detector:
-    """The detector of these settings, ready for its first photograph; ``models`` are MediaPipe's files.
+def make_detector(config: PrepConfig, models: Sequence[Path], is_needed: bool = True) -> Detector:
+    """The detector of these settings; ``models`` are MediaPipe's files, the first of them loaded if it ``is_needed``.
 
     Raises:
         SettingsError, ModelError: a plugin or a model cannot be loaded.
@@ -92,16 +101,20 @@ def make_detector(config: PrepConfig, models: Sequence[Path]) -> Detector:
     if ":" in config.detector:
         return PluginDetector(config.detector)
     detector = MediaPipeDetector(list(models))
-    if models:
-        detector.load(config.min_score)
+    if models and is_needed:
+        detector.load(SURE_SCORE)
     return detector
 
 
 class SecondLook(NamedTuple):
-    """The best face of an image however low its score, and whether people would see it."""
+    """The faces of an image however low their scores, and whether people would see the best one."""
 
-    best: Face | None
+    faces: list[Face]
     is_face: bool
+
+    @property
+    def best(self) -> Face | None:
+        return max(self.faces, key=lambda face: face.score, default=None)
 
 
 def look_again(detector: Detector, rgb: np.ndarray) -> SecondLook:
@@ -109,8 +122,8 @@ def look_again(detector: Detector, rgb: np.ndarray) -> SecondLook:
     again = None if isinstance(detector, PluginDetector) else getattr(detector, "look_again", None)
     if again:
         return again(rgb)
-    best = max(detector.detect(rgb, _LEAST_SCORE), key=lambda face: face.score, default=None)
-    return SecondLook(best, best is not None and best.score >= LOOK_AGAIN_SCORE)
+    faces = detector.detect(rgb, _LEAST_SCORE)
+    return SecondLook(faces, any(face.score >= LOOK_AGAIN_SCORE for face in faces))
 
 
 class MediaPipeDetector:
@@ -130,15 +143,16 @@ class MediaPipeDetector:
     def look_again(self, rgb: np.ndarray) -> SecondLook:
         """See `LOOK_AGAIN_SCORE`. A single model must be sure, since no other can agree with it."""
         looks = [self._run(model, rgb, _LEAST_SCORE) for model in self._models]
-        best = max(itertools.chain(*looks), key=lambda face: face.score, default=None)
-        if best is None or best.score >= _SURE_SCORE:
-            return SecondLook(best, best is not None)
-        if len(looks) < 2 or not all(_found_at(best.box, look) for look in looks):
-            return SecondLook(best, is_face=False)
+        faces = max(looks, key=lambda look: max((face.score for face in look), default=0.0))
+        best = SecondLook(faces, False).best
+        if best is None or best.score >= SURE_SCORE:
+            return SecondLook(faces, best is not None)
+        if len(looks) < 2 or not all(_found_at(best, look) for look in looks):
+            return SecondLook(faces, is_face=False)
         x, y, width, height = best.box
-        mirrored = (rgb.shape[1] - x - width, y, width, height)
+        mirrored = replace(best, box=(rgb.shape[1] - x - width, y, width, height))
         flipped = (self._run(model, rgb[:, ::-1], _LEAST_SCORE) for model in self._models)
-        return SecondLook(best, all(_found_at(mirrored, look) for look in flipped))
+        return SecondLook(faces, all(_found_at(mirrored, look) for look in flipped))
 
     def load(self, min_score: float, model: Path | None = None) -> Any:
         """MediaPipe's detector for ``model`` (the first), loaded at the first call."""
@@ -170,17 +184,8 @@ class MediaPipeDetector:
         self.close()
 
 
-def _found_at(box: Box, faces: list[Face]) -> bool:
-    return any(face.score >= LOOK_AGAIN_SCORE and _overlap(face.box, box) >= _SAME_PLACE for face in faces)
-
-
-def _overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    union = a[2] * a[3] + b[2] * b[3] - shared
-    return shared / union if union > 0 else 0.0
+def _found_at(best: Face, faces: list[Face]) -> bool:
+    return any(face.score >= LOOK_AGAIN_SCORE and face.overlap(best) >= _SAME_PLACE for face in faces)
 
 
 def _load(model: Path, min_score: float) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +128,8 @@ def _remedy(reason: str, config: PrepConfig, table: Path | None) -> str:
         "off_edge": f"more than {config.max_outside:.0%} of the crop is outside the photograph. "
         f"A higher --max-outside keeps more{smaller}.",
         "blurry": f"less sharp than {config.min_sharpness:g}. A lower --min-sharpness keeps more.",
+        "dark": f"their brightness is below {config.min_brightness:g}. A lower --min-brightness keeps more.",
+        "turned_away": f"they look more than {config.max_yaw:g}° aside. A higher --max-yaw keeps more.",
         "duplicate": "another photograph has the same bytes. --dedup off keeps them.",
         "unreachable": "they could not be fetched. --repair tries them again.",
         "crashed": "a decoder or detector failed on them. --repair tries them again.",
@@ -152,8 +153,7 @@ def _remedy_low_score(config: PrepConfig, table: Path | None) -> str:
     for batch in read_batches(table, ["reason", "scores"]):
         for reason, scores in zip(batch["reason"].to_pylist(), batch["scores"].to_pylist(), strict=True):
             if scores and reason in best:
-                # The table's scores are rounded to thousandths: 0.35 may have been 0.3495.
-                best[reason][math.floor((max(scores) - 0.0005) * 100)] += 1
+                best[reason][round(max(scores) * 1000) // 10] += 1
     for score in sorted(best["low_score"]):
         faces, others = (sum(n for at, n in counts.items() if at >= score) for counts in best.values())
         # The lowest at which nine of ten have a face; with --faces only it may find several in a photograph.

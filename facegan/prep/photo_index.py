@@ -16,7 +16,7 @@ from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.prep.sources.base import Entry, Ignored, MultiSource, Source, common_folder, listed
 from facegan.shards.format import SPLITS, readable_path
-from facegan.shards.photos import Fingerprint
+from facegan.shards.photos import Fingerprint, int64_array
 
 _BATCH = 5_000  # photographs that are Python objects at a time
 _VOTERS = 1000  # photographs that vote for the folder below which paths are stored
@@ -70,7 +70,7 @@ class PhotoIndex:
         return itertools.chain.from_iterable(self._name_batches())
 
     def _name_batches(self, step: int = 1) -> Iterator[list[bytes]]:
-        names = self._names.take(_int64(np.arange(0, len(self), step))) if step > 1 else self._names
+        names = self._names.take(int64_array(np.arange(0, len(self), step))) if step > 1 else self._names
         return (names.slice(start, _BATCH).to_pylist() for start in range(0, len(names), _BATCH))
 
     def _path_batches(self) -> Iterator[list[str]]:
@@ -101,7 +101,7 @@ class PhotoIndex:
         Raises:
             SourceError: a photograph is outside the folder below which the dataset's paths are stored.
         """
-        lookup = _PathLookup(known["path"])
+        lookup = PathLookup(known["path"])
         votes = self._votes(lookup, max(1, len(self) // _VOTERS)) or self._votes(lookup, 1)
         if votes:
             self.root = max(sorted(votes), key=votes.__getitem__)
@@ -110,7 +110,7 @@ class PhotoIndex:
         self._known_row = np.concatenate([lookup.rows(paths) for paths in self._path_batches()])
         self._is_new &= self._known_row < 0
 
-    def _votes(self, known: _PathLookup, step: int) -> Counter[bytes]:
+    def _votes(self, known: PathLookup, step: int) -> Counter[bytes]:
         """Folders below which every step-th photograph has a known path, with the number of such photographs."""
         votes: Counter[bytes] = Counter()
         for names in self._name_batches(step):
@@ -139,7 +139,7 @@ class PhotoIndex:
         """Number of known photographs that the source no longer has, and the first of them."""
         is_missing = np.ones(len(self._known), bool)
         is_missing[self._known_row[self._known_row >= 0]] = False
-        paths = self._known["path"].take(_int64(np.flatnonzero(is_missing))).to_pylist()
+        paths = self._known["path"].take(int64_array(np.flatnonzero(is_missing))).to_pylist()
         return len(paths), min(paths, default="")
 
     def split_by(self, split_of: Callable[[bytes, str], str]) -> None:
@@ -224,7 +224,7 @@ class PhotoIndex:
     def _photos(self, rows: np.ndarray, split: str) -> Iterator[IndexedPhoto]:
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
-            columns = {name: column.take(_int64(some)).to_pylist() for name, column in self._entries.items()}
+            columns = {name: column.take(int64_array(some)).to_pylist() for name, column in self._entries.items()}
             others = (columns.get(name, itertools.repeat(None, len(some))) for name in _OTHERS)
             states = self._is_duplicate[some].tolist(), self._attributes[some].tolist()
             fields = zip(some.tolist(), columns["name"], columns["size"], *others, *states, strict=True)
@@ -233,7 +233,7 @@ class PhotoIndex:
                 yield IndexedPhoto(row, name[len(self.root) :], entry, split, *state)
 
 
-class _PathLookup:
+class PathLookup:
     """Finds rows by path.
 
     It holds 16 bytes per path, with a hash of 64 bits: two of a million paths share one in one of 20 million runs.
@@ -272,7 +272,7 @@ def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:
         pa.large_binary(), len(sizes), [None, pa.py_buffer(ends), pa.py_buffer(names)]
     )
     order = pc.call_function("array_sort_indices", [unsorted])  # stable
-    found = {"name": unsorted.take(order), "size": _int64(np.frombuffer(sizes, np.int64)).take(order)}
+    found = {"name": unsorted.take(order), "size": int64_array(np.frombuffer(sizes, np.int64)).take(order)}
     for name, column_type in _OTHERS.items():
         if any(chunk.type == column_type for chunk in others[name]):
             column = pa.chunked_array([chunk.cast(column_type) for chunk in others.pop(name)]).combine_chunks()
@@ -294,11 +294,6 @@ def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:
     is_last = np.ones(len(order), bool)
     is_last[repeats] = False
     return {name: column.filter(pa.array(is_last)) for name, column in found.items()}
-
-
-def _int64(values: np.ndarray) -> pa.Array:
-    """As ``pa.array``, which loads pandas (42 MB) where that is installed."""
-    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values, np.int64))])
 
 
 def _folders(name: bytes) -> Iterator[bytes]:

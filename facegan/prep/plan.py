@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from facegan.prep.dedup import hash_photos
 from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
+from facegan.prep.reuse import KnownDetections, open_detections
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
@@ -87,6 +88,12 @@ class Inputs:
             self.from_lists.append("split")
             self.config = self.config.model_copy(update={"split": "source"})
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Everything besides the photographs and --rotate that decides what a detector finds."""
+        versions = {name: version for name, version in library_versions().items() if name != "pyarrow"}
+        return {"detector": self.config.detector, "models": self._files["models"], "cpu": system.cpu_name()} | versions
+
     def use_margin(self, margin: float) -> None:
         """In place of ``auto``."""
         self.config = self.config.with_margin(margin)
@@ -120,6 +127,7 @@ class Plan:
     rebuild: dict[int, ChunkPlan] = field(default_factory=dict)  # chunks that a repair makes again, by position
     duplicates: int = 0  # new photographs with the bytes of another one
     missing: tuple[int, str] = (0, "")  # photographs of the dataset that the source no longer has, and the first
+    known: KnownDetections | None = None  # of --detections
 
     @property
     def new(self) -> int:
@@ -137,16 +145,22 @@ class Plan:
 
     def sample(self, count: int) -> list[Item]:
         """New photographs that are evenly spaced by name."""
-        return [Item(photo.path, photo.entry) for photo in self.index.sample(count)]
+        return self._items(self.index.sample(count))
 
     def work(self, chunk: ChunkPlan) -> ChunkWork:
         if self.rebuild:
             photos = self.index.photos_for_repair(chunk.split, chunk.first, chunk.photos)
         else:
             photos = self.index.photos(chunk.split, chunk.first, chunk.photos)
-        items = (Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos)
         names = (self.inputs.attributes or self.inputs.lists).names
-        return ChunkWork(Chunk(chunk.number, tuple(items), names), chunk.inputs, self.inputs.config)
+        return ChunkWork(Chunk(chunk.number, tuple(self._items(photos)), names), chunk.inputs, self.inputs.config)
+
+    def _items(self, photos: Iterable[IndexedPhoto]) -> list[Item]:
+        items = [Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos]
+        if self.known is None:
+            return items
+        known = self.known.of([readable_path(item.path) for item in items])
+        return [item._replace(known=faces) for item, faces in zip(items, known, strict=True)]
 
 
 def list_photographs(inputs: Inputs) -> PhotoIndex:
@@ -185,11 +199,12 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
         if request.settings.margin == "auto" and isinstance(margin, float | int) and 0 < margin <= 10:
             inputs.use_margin(margin)
         check_settings(started_with, inputs.settings, store.folder, inputs.from_lists)
+    known = open_detections(request.photos.detections, store.folder, inputs.origin)
     if not request.repair:
-        return _plan_additions(inputs, index, store.folder, existing, threads)
+        return replace(_plan_additions(inputs, index, store.folder, existing, threads), known=known)
     if existing is None:
         raise DatasetError(f"{store.folder} has no dataset to repair. Leave out --repair.")
-    return _plan_repair(inputs, index, store, existing, console)
+    return replace(_plan_repair(inputs, index, store, existing, console), known=known)
 
 
 def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: DatasetInfo | None, threads: int) -> Plan:

@@ -32,12 +32,14 @@ from facegan.prep.preflight import Forecast, announce, forecast, needs_forecast,
 from facegan.prep.preview import REJECTS_SHOWN, draw_preview, picture_bytes, read_rejects, with_rejects
 from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import PrepareRequest, StrPath
+from facegan.prep.reuse import KEPT, keep_detections
 from facegan.prep.sources.base import Source, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, Journal, OutputStore, is_dataset_file
 from facegan.shards.checksums import check_shard
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo
+from facegan.shards.detections import IN_CHUNK, DetectionsReader, of_chunk, read_origins
+from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo
 from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_rows
 
 
@@ -169,7 +171,7 @@ def plan_prepare(request: PrepareRequest, console: Console | None = None) -> Pre
     if needs_forecast(plan, todo) and not runs_code(inputs.config.detector) and all(map(Path.is_file, inputs.models)):
         with tempfile.TemporaryDirectory() as folder, source_errors(inputs.source.where):
             readable = inputs.source.unpacked(Path(folder))
-            with contextlib.closing(InlineEngine(_job(inputs, readable, Path(folder)))) as engine:
+            with contextlib.closing(InlineEngine(_job(plan, readable, Path(folder)))) as engine:
                 expected = forecast(engine, plan, inputs.workers)
         plan = with_margin(plan, expected.margin)
     seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), inputs.config, inputs.workers)
@@ -194,6 +196,8 @@ def _clear(plan: Plan, store: OutputStore) -> None:
     out, state = store.folder, store.state
     with disk_errors(out):
         if _starts_over(plan, store):
+            if request.photos.detections and (out / DATASET_FILE).exists():
+                keep_detections(out, store.state)
             (out / DATASET_FILE).unlink(missing_ok=True)  # first: without it the rest is not a dataset
             shutil.rmtree(state / CHUNKS, ignore_errors=True)
             shutil.rmtree(state / REPAIRS, ignore_errors=True)
@@ -223,9 +227,10 @@ def _uncommitted(plan: Plan, store: OutputStore) -> list[ChunkPlan]:
     return [chunk for chunk in plan.todo if committed(chunks, chunk.number, chunk.inputs) is None]
 
 
-def _job(inputs: Inputs, readable: Source, chunks: Path) -> Job:
-    request = inputs.request
-    return Job(inputs.config, readable, inputs.models, chunks, request.photo_seconds, request.photos.fetch_ahead)
+def _job(plan: Plan, readable: Source, chunks: Path) -> Job:
+    inputs, request = plan.inputs, plan.inputs.request
+    photos, reuses = request.photos, plan.known is not None
+    return Job(inputs.config, readable, inputs.models, chunks, request.photo_seconds, photos.fetch_ahead, reuses)
 
 
 def _make_chunks(
@@ -252,7 +257,7 @@ def _make_chunks(
         with disk_errors(store.folder, needed), source_errors(inputs.source.where):
             readable = inputs.source.unpacked(make_folder(unpacked))
         with disk_errors(store.folder, face_bytes):
-            job = _job(inputs, readable, store.state / plan.chunks_folder)
+            job = _job(plan, readable, store.state / plan.chunks_folder)
             engine = open_engine(inputs, job, len(todo), console)
             deferred.callback(engine.close)
             if needs_forecast(plan, todo):
@@ -276,7 +281,7 @@ def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
         write_origin(out, plan.inputs.source.where, plan.index.root)
     writer = DatasetWriter(final)
     gathered = _Gathered(store, plan, writer)
-    writer.write_photos(gathered.tables())
+    writer.write_tables(gathered.tables(), gathered.origins())
     info = writer.info(plan.inputs.settings, plan.versions, plan.data_set, plan.source_digests, plan.ignored)
     write_bytes(final / PREVIEW_FILE, gathered.preview(info))
     writer.write(info)
@@ -286,6 +291,7 @@ def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
             files[name] = store.name(store.stage(path, name) if path.parent == out else path)
     stale = {path.name for path in out.iterdir() if is_dataset_file(path.name)} - {*files, *gathered.files}
     store.publish(Journal(files, sorted(stale), plan.chunks_folder))
+    shutil.rmtree(store.state / KEPT, ignore_errors=True)
     return info
 
 
@@ -302,13 +308,21 @@ class _Gathered:
             if number < existing and number not in plan.rebuild:
                 self._rejects.setdefault(reject.reason, []).append((number, reject))
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows of photos.parquet, one table per chunk: those of the existing dataset, then the new ones."""
+    def origins(self) -> list[dict[str, Any]]:
+        """Of the detections: see `facegan.shards.detections`."""
+        file, new = self._store.folder / DETECTIONS_FILE, self._plan.inputs.origin
+        before = read_origins(file) if self._plan.existing and file.is_file() else []
+        return before if new in before or not self._plan.todo else [*before, new]
+
+    def tables(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """The rows of photos.parquet and of detections.parquet, chunk by chunk: of the existing dataset, then new."""
         existing, out = self._plan.existing, self._store.folder
         if existing:
             entries = {entry.name: entry for entry in existing.shards}
             tables = read_in_pieces(out / PHOTOS_FILE, [chunk.photos for chunk in existing.chunks])
+            detections = DetectionsReader(out / DETECTIONS_FILE)
             for number, (chunk, table) in enumerate(zip(existing.chunks, tables, strict=True)):
+                known = detections.take(table["path"].to_pylist())
                 if number in self._plan.rebuild:
                     yield self._made(self._plan.rebuild[number])
                     continue
@@ -316,16 +330,16 @@ class _Gathered:
                 if chunk.shard:
                     name = self._add_shard(chunk.split, entries[chunk.shard].model_dump(), out / chunk.shard)
                 self._writer.chunks.append(ChunkEntry(split=chunk.split, photos=chunk.photos, shard=name))
-                yield table if name == chunk.shard else in_shard(table, chunk.split, name)
+                yield table if name == chunk.shard else in_shard(table, chunk.split, name), known
         yield from map(self._made, self._plan.chunks)
 
-    def _made(self, chunk: ChunkPlan) -> pa.Table:
+    def _made(self, chunk: ChunkPlan) -> tuple[pa.Table, pa.Table]:
         marker = committed(self._folder, chunk.number, chunk.inputs)
         if marker is None:
             raise DatasetError(
                 f"Chunk {chunk.number} of {self._store.folder} was altered during the run. Run prep again."
             )
-        rows = read_rows(rows_path(self._folder, chunk.number))
+        rows = read_rows(rows_path(self._folder, chunk.number), IN_CHUNK)
         with parsing(marker_path(self._folder, chunk.number), "Delete it and run facegan prep again."):
             if (len(rows), *photo_counts(rows)) != (marker.photos, marker.kept, marker.faces, marker.rejected):
                 raise ValueError("its counts differ from its rows")
@@ -339,7 +353,7 @@ class _Gathered:
                 name = self._add_shard(chunk.split, vars(marker.shard), shard_path(self._folder, chunk.number))
             entry = {"split": chunk.split, "photos": marker.photos, "shard": name}
             self._writer.chunks.append(ChunkEntry.model_validate(entry))
-            return in_shard(rows, chunk.split, name)
+            return in_shard(rows, chunk.split, name), of_chunk(rows)
 
     def _add_shard(self, split: str, stats: dict, path: Path) -> str:
         name = self._writer.new_name(split)

@@ -41,11 +41,12 @@ from facegan.prep.storage import (
 )
 from facegan.remote import RemoteUnavailable, filesystem, is_url, retry
 from facegan.shards.checksums import see_verify
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
+from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
 LOCK_FILE = f"{STATE_FOLDER}/lock"
 _STATE_FILES = (SETTINGS_FILE, f"{STATE_FOLDER}/{ORIGIN_FILE}")
-_READ = (DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE)  # downloaded into the mirror, for an addition or a repair
+# Downloaded into the mirror, for an addition or a repair.
+_READ = (DATASET_FILE, PHOTOS_FILE, DETECTIONS_FILE, PREVIEW_FILE)
 _CHUNK_FILE = re.compile(rf"{CHUNK_PATTERN}\.(tar|json|jsonl)")
 _UPLOADS = 8  # concurrent chunks
 _THREADS = 16  # for requests of small files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -16,15 +15,17 @@ import pyarrow as pa
 
 from facegan.config import SelectConfig
 from facegan.console import Console, Progress, shown
-from facegan.errors import DamagedFile, DatasetError, SettingsError, one_of
+from facegan.errors import DatasetError, SettingsError, one_of
 from facegan.faces.crop import grey
-from facegan.files import TEMPORARY, atomic_dir, parsing, require_empty, write_bytes
+from facegan.files import TEMPORARY, atomic_dir, require_empty, write_bytes
 from facegan.prep.inspect import copy_origin
 from facegan.prep.preview import draw_preview, picture_bytes
 from facegan.prep.request import StrPath, short, with_defaults
-from facegan.shards.checksums import check_photos, check_shard, see_verify
+from facegan.shards.checksums import check_detections, check_photos, check_shard, see_verify
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, PREVIEW_FILE, SPLITS, DatasetInfo
+from facegan.shards.detections import MEASURES, DetectionsReader, read_origins
+from facegan.shards.detections import SCHEMA as DETECTIONS
+from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, SPLITS, DatasetInfo
 from facegan.shards.images import decode_image, encode_image
 from facegan.shards.photos import SCHEMA, read_batches
 from facegan.shards.query import SAMPLES, Where
@@ -32,6 +33,7 @@ from facegan.shards.reader import Sample, Shard
 from facegan.shards.writer import ShardWriter
 
 SELECTED = "selected"  # entry of dataset.json's settings: the condition, and the datasets it was applied to
+_MEASURES = frozenset(column.name for column in MEASURES)
 _FURTHER_FACE = re.compile(r"=f([0-9]{1,9})$")
 _CONVERSIONS = {  # settings that may differ between datasets if select converts all faces
     "size": "Choose one size with --size",
@@ -72,7 +74,7 @@ def select(
     with atomic_dir(new) as folder, _progress(sources, console) as progress, ExitStack() as stack:
         writer = DatasetWriter(folder)
         selections = select_samples(sources, config, progress)
-        writer.write_photos(_copied(selections, writer, settings, stack))
+        writer.write_tables(_copied(selections, writer, settings, stack), _origins(sources))
         if not writer.shards:
             where = f" matches --where {config.where}" if config.where else " is left"
             raise DatasetError(f"No face{where}: nothing was written.")
@@ -146,6 +148,15 @@ def _versions(sources: list[SourceDataset]) -> dict[str, str]:
     }
 
 
+def _origins(sources: list[SourceDataset]) -> list[dict[str, Any]]:
+    origins: list[dict[str, Any]] = []
+    for source in sources:
+        if source.info.detections_sha256:
+            found = read_origins(source.folder / DETECTIONS_FILE)
+            origins += [origin for origin in found if origin not in origins]
+    return origins
+
+
 class SourceDataset:
     """A dataset to select from. Keeps the last shard open; checks each shard's checksum once."""
 
@@ -178,16 +189,6 @@ class SourceDataset:
         self._samples = {sample.key: sample for sample in self._shard.samples}
         return self._shard
 
-    def score(self, row: dict[str, Any], key: str) -> float:
-        """The sample's own score. A row has those of all faces found, and some may have given no sample."""
-        if len(set(row["scores"])) <= 1:
-            return round(float(row["scores"][0]), 3) if row["scores"] else 0.0
-        try:
-            with parsing(shard := row["shard"]):
-                return float(json.loads(self.read(shard, key)[1])["score"])
-        except DamagedFile:
-            raise self._damaged(f"{shown(key)}.json in {self.folder / row['shard']} has no score") from None
-
     def _damaged(self, problem: str) -> DatasetError:
         return DatasetError(f"{problem}.\n{see_verify(self.folder)}")
 
@@ -204,6 +205,7 @@ class Selection:
     source: SourceDataset
     row: dict[str, Any]
     keys: list[str]
+    detections: pa.Table = field(default_factory=DETECTIONS.empty_table)  # rows of all its faces
 
     def read(self) -> list[tuple[bytes, bytes]]:
         """Image and JSON of each sample."""
@@ -217,11 +219,18 @@ def select_samples(sources: list[SourceDataset], config: SelectConfig, progress:
     left = config.limit
     for source in sources:
         check_photos(source.folder, source.info)
+        check_detections(source.folder, source.info)
+        if where and where.columns & _MEASURES - {"score"} and not source.info.detections_sha256:
+            raise DatasetError(f"{source.folder} has no {DETECTIONS_FILE}, which --where {where.text} needs.")
+        detections = DetectionsReader(source.folder / DETECTIONS_FILE)
         for batch in read_batches(source.folder / PHOTOS_FILE):
-            for found in _matching(source, batch, config.splits or list(SPLITS), where):
+            of_batch = detections.take(batch["path"].to_pylist())
+            places = _places(of_batch)
+            for found in _matching(source, batch, of_batch, config.splits or list(SPLITS), where):
                 if len(sources) > 1 and not _is_new(found, seen):
                     continue
-                yield Selection(source, found.row, found.keys[:left])
+                faces = of_batch.slice(*places.get(found.row["path"], (0, 0)))
+                yield Selection(source, found.row, found.keys[:left], faces)
                 if left is not None:
                     left -= len(found.keys[:left])
                 if left == 0:
@@ -230,8 +239,17 @@ def select_samples(sources: list[SourceDataset], config: SelectConfig, progress:
         source.close()
 
 
+def _places(detections: pa.Table) -> dict[str, tuple[int, int]]:
+    """First row and number of rows of each photograph."""
+    places: dict[str, tuple[int, int]] = {}
+    for row, path in enumerate(detections["path"].to_pylist()):
+        first, count = places.get(path, (row, 0))
+        places[path] = first, count + 1
+    return places
+
+
 def _matching(
-    source: SourceDataset, batch: pa.RecordBatch, splits: list[str], where: Where | None
+    source: SourceDataset, batch: pa.RecordBatch, detections: pa.Table, splits: list[str], where: Where | None
 ) -> Iterator[Selection]:
     wanted = [
         bool(keys) and split in splits
@@ -244,11 +262,12 @@ def _matching(
         return
     parents = np.repeat(np.arange(len(rows)), [len(row["keys"]) for row in rows])
     keys = [key for row in rows for key in row["keys"]]
-    has_score = "score" in where.columns  # reading it may open shards
+    of_key = {key: row for row, key in enumerate(detections["key"].to_pylist()) if key}
+    measured = pa.array([of_key.get(key) for key in keys], pa.int64())  # null without a detector
     of_sample = {
         "key": keys,
         "face": [int(further[1]) if (further := _FURTHER_FACE.search(key)) else 0 for key in keys],
-        "score": [source.score(rows[i], key) if has_score else 0.0 for i, key in zip(parents, keys, strict=True)],
+        **{column.name: detections[column.name].take(measured).fill_null(0) for column in MEASURES},
     }
     spread = table.take(pa.array(parents))
     columns = {**of_sample, **{name: spread[name] for name in SCHEMA.names}}
@@ -282,19 +301,23 @@ class _NewShard:
     writer: ShardWriter
     samples: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    detections: list[pa.Table] = field(default_factory=list)
 
 
 def _copied(
     selections: Iterator[Selection], dataset: DatasetWriter, settings: dict[str, Any], stack: ExitStack
-) -> Iterator[pa.Table]:
+) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Copies samples into new shards, one per split at a time, and yields the rows of each once it is written."""
     writing: dict[str, _NewShard] = {}
 
-    def close(shard: _NewShard) -> pa.Table:
+    def close(shard: _NewShard) -> tuple[pa.Table, pa.Table]:
         stats = shard.writer.commit()
         if stats is not None:
             dataset.add_shard(shard.name, shard.split, vars(stats))
-        return pa.Table.from_pylist(shard.rows, schema=SCHEMA)
+        detections, taken = pa.concat_tables(shard.detections), {key for row in shard.rows for key in row["keys"]}
+        keys = pa.array([key if key in taken else "" for key in detections["key"].to_pylist()], pa.string())
+        detections = detections.set_column(detections.column_names.index("key"), "key", keys)
+        return pa.Table.from_pylist(shard.rows, schema=SCHEMA), detections
 
     for selection in selections:
         split = selection.row["split"]
@@ -311,6 +334,7 @@ def _copied(
             shard.writer.add(key, settings["format"], _converted(image, settings, key, selection.source), meta)
         shard.samples += len(selection.keys)
         shard.rows.append({**selection.row, "keys": selection.keys, "shard": shard.name})
+        shard.detections.append(selection.detections)
     yield from (close(writing[split]) for split in SPLITS if split in writing)
 
 

@@ -24,6 +24,7 @@ from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, comm
 from facegan.shards.format import (
     CARD_NAME,
     DATASET_FILE,
+    DETECTIONS_FILE,
     PHOTOS_FILE,
     PREVIEW_FILE,
     SHARD_NAME,
@@ -42,7 +43,7 @@ _FLUSHES = 4  # concurrent: a disk is slow, and workers continue meanwhile
 
 
 def is_dataset_file(name: str) -> bool:
-    return name in (PHOTOS_FILE, PREVIEW_FILE, DATASET_FILE) or bool(_SHARD_OR_CARD.fullmatch(name))
+    return name in (PHOTOS_FILE, DETECTIONS_FILE, PREVIEW_FILE, DATASET_FILE) or bool(_SHARD_OR_CARD.fullmatch(name))
 
 
 def require_dataset_folder(out: Path) -> None:

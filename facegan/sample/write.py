@@ -111,7 +111,7 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
                 writer.add_shard(name, _SPLIT, vars(stats))
                 rows.append(table)
                 progress.advance(stats.samples)
-        writer.write_photos(rows)
+        writer.write_tables((table, None) for table in rows)
         settings = {
             "size": generator.spec.size,
             "channels": generator.spec.channels,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from facegan.errors import DamagedFile, DatasetError, DiskError
 from facegan.files import make_folder, read_json, sha256_file, user_cache, write_json
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
+from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
 
 FileStamp = tuple[str, int, int]  # SHA-256 in dataset.json, size, time of change in ns
 
@@ -26,10 +26,19 @@ def check_shard(folder: Path, entry: ShardEntry, file: Path | None = None) -> No
 
 def check_photos(folder: Path, info: DatasetInfo) -> None:
     """Compare the SHA-256 of photos.parquet. Raises DatasetError if it is missing or altered."""
-    path = folder / PHOTOS_FILE
-    if not path.is_file():
-        raise DatasetError(f"{path} is missing.\n{see_verify(folder)}")
-    _check_sha256(path, info.photos_sha256, str(path), folder)
+    _check_table(folder, PHOTOS_FILE, info.photos_sha256)
+
+
+def check_detections(folder: Path, info: DatasetInfo) -> None:
+    """As `check_photos`. Passes if the dataset has no detections."""
+    if info.detections_sha256:
+        _check_table(folder, DETECTIONS_FILE, info.detections_sha256)
+
+
+def _check_table(folder: Path, name: str, sha256: str) -> None:
+    if not (folder / name).is_file():
+        raise DatasetError(f"{folder / name} is missing.\n{see_verify(folder)}")
+    _check_sha256(folder / name, sha256, str(folder / name), folder)
 
 
 def _check_sha256(file: Path, sha256: str, shown: str, folder: Path) -> None:

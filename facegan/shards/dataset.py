@@ -1,9 +1,9 @@
-"""The one writer of a dataset's tables: photos.parquet, the cards and, last, dataset.json."""
+"""The one writer of a dataset's tables: photos.parquet, detections.parquet, the cards and, last, dataset.json."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,24 @@ import pyarrow as pa
 from facegan.files import sha256_file, write_json
 from facegan.manifests import known_datasets
 from facegan.shards.cards import write_cards
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, ChunkEntry, DatasetInfo, ShardEntry, Totals, shard_name
-from facegan.shards.photos import Fingerprint, photo_counts, write_photos
+from facegan.shards.detections import with_origins
+from facegan.shards.format import (
+    DATASET_FILE,
+    DETECTIONS_FILE,
+    PHOTOS_FILE,
+    ChunkEntry,
+    DatasetInfo,
+    ShardEntry,
+    Totals,
+    shard_name,
+)
+from facegan.shards.photos import Fingerprint, TableWriter, photo_counts
 
 
 class DatasetWriter:
     """Collects the shards and rows of a dataset and writes its other files; prep, select and sample share it.
 
-    Call `add_shard` for every shard and `write_photos` once, then `write` with the result of `info`.
+    Call `add_shard` for every shard and `write_tables` once, then `write` with the result of `info`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,17 +49,25 @@ class DatasetWriter:
         """Adds a shard with the fields of its `ShardStats`."""
         self.shards.append(ShardEntry.model_validate({**stats, "name": name, "split": split}))
 
-    def write_photos(self, tables: Iterable[pa.Table]) -> None:
-        """Writes photos.parquet, and counts the rows as they pass."""
-        write_photos(self.folder / PHOTOS_FILE, self._counted(tables))
+    def write_tables(
+        self, tables: Iterable[tuple[pa.Table, pa.Table | None]], origins: Iterable[dict[str, Any]] = ()
+    ) -> None:
+        """Writes photos.parquet and, if there are any, detections.parquet; counts the rows as they pass.
 
-    def _counted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        for table in tables:
-            kept, faces, rejected = photo_counts(table)
-            self._counts.update(photos=len(table), kept=kept, faces=faces)
-            self._rejected.update(rejected)
-            self._fingerprint.add(table["path"].to_pylist(), table["bytes"].to_pylist())
-            yield table
+        Args:
+            tables: rows of photos.parquet and those of detections.parquet for the same photographs.
+            origins: see `facegan.shards.detections.with_origins`.
+        """
+        detections_writer = TableWriter(self.folder / DETECTIONS_FILE, with_origins(origins))
+        with TableWriter(self.folder / PHOTOS_FILE) as photos_writer, detections_writer:
+            for photos, detections in tables:
+                kept, faces, rejected = photo_counts(photos)
+                self._counts.update(photos=len(photos), kept=kept, faces=faces)
+                self._rejected.update(rejected)
+                self._fingerprint.add(photos["path"].to_pylist(), photos["bytes"].to_pylist())
+                photos_writer.add(photos)
+                if detections is not None:
+                    detections_writer.add(detections)
 
     def info(
         self,
@@ -59,7 +77,8 @@ class DatasetWriter:
         source: tuple[str, ...] = (),
         ignored: dict[str, int] | None = None,
     ) -> DatasetInfo:
-        """dataset.json, once photos.parquet is written; ``ignored`` counts other files of the source by suffix."""
+        """dataset.json, once the tables are written; ``ignored`` counts other files of the source by suffix."""
+        detections = self.folder / DETECTIONS_FILE
         return DatasetInfo(
             data_set=data_set,
             source=source,
@@ -75,6 +94,7 @@ class DatasetWriter:
             shards=tuple(self.shards),
             chunks=tuple(self.chunks),
             photos_sha256=sha256_file(self.folder / PHOTOS_FILE),
+            detections_sha256=sha256_file(detections) if detections.is_file() else "",
         )
 
     def write(self, info: DatasetInfo) -> None:

@@ -17,6 +17,7 @@ from facegan.files import parsing
 
 DATASET_FILE = "dataset.json"
 PHOTOS_FILE = "photos.parquet"
+DETECTIONS_FILE = "detections.parquet"
 PREVIEW_FILE = "preview.png"
 STATE_FOLDER = ".facegan"
 GENERATED = "generated"  # entry of dataset.json's settings that describes the generator of a dataset of samples
@@ -42,6 +43,8 @@ REASONS = {
     "several_faces": "more than one face, with --faces only",
     "off_edge": "too much of the crop is outside the photograph",
     "blurry": "the face is blurred",
+    "dark": "the face is too dark",
+    "turned_away": "the face looks too far aside",
     "duplicate": "the same file as another photograph",
     "unreachable": "the photograph could not be fetched",
     "crashed": "a fault of the program",
@@ -265,6 +268,7 @@ class DatasetInfo(Record):
     shards: tuple[ShardEntry, ...]
     chunks: tuple[ChunkEntry, ...] = ()
     photos_sha256: str
+    detections_sha256: str = ""  # empty if no face was looked for
 
     def split_shards(self, split: str) -> list[ShardEntry]:
         return [shard for shard in self.shards if shard.split == split]

@@ -20,7 +20,8 @@ from facegan.errors import DatasetError
 from facegan.faces.crop import quad_side
 from facegan.files import atomic_dir, make_folder
 from facegan.shards.checksums import check_shard, see_verify
-from facegan.shards.format import PHOTOS_FILE, DatasetInfo, SampleMeta, ShardEntry
+from facegan.shards.detections import read_detections
+from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, DatasetInfo, SampleMeta, ShardEntry
 from facegan.shards.photos import read_batches
 from facegan.shards.reader import Shard
 from facegan.shards.verify import read_meta
@@ -28,6 +29,17 @@ from facegan.shards.verify import read_meta
 _MAX_READ = 20_000  # samples whose JSON is read for the face sizes of a large dataset
 _MAX_OPENED = 200  # shards read for them
 _BINS = 20
+_ACROSS = 3  # diagrams in a row
+# Columns of detections.parquet, with headings.
+MEASURES = {
+    "outside": "share of the aligned crop outside the photograph",
+    "sharpness": "sharpness (variance of the Laplacian)",
+    "brightness": "brightness (0 to 255)",
+    "contrast": "contrast (standard deviation of grey)",
+    "yaw": "yaw in degrees",
+    "pitch": "pitch in degrees",
+    "roll": "roll in degrees",
+}
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_=-]{1,230}\.(png|jpg|webp)")
 
 
@@ -100,6 +112,7 @@ class Histogram:
     median: float
     values: int
     total: int
+    quantiles: tuple[float, float, float]  # at 5, 50 and 95 %
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "title"}
@@ -128,7 +141,8 @@ class Histogram:
 
 
 def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Histogram]:
-    """``scores`` of all faces found, from photos.parquet; ``face_sizes`` of the samples, from their JSON.
+    """``scores`` of all faces found, from photos.parquet; ``face_sizes`` of the samples, from their JSON; and each of
+    their `MEASURES`, from detections.parquet.
 
     Empty ones are left out, and, with a warning, those that cannot be read.
     """
@@ -139,7 +153,7 @@ def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Hi
                 histograms[name] = histogram
         except DatasetError as error:
             console.warn(*str(error).split("\n"))
-    return histograms
+    return histograms | _measured(folder, info)
 
 
 def _scores(folder: Path, info: DatasetInfo) -> Histogram | None:
@@ -165,9 +179,23 @@ def _face_sizes(folder: Path, info: DatasetInfo) -> Histogram | None:
     return _histogram("side of the crop in source pixels", edges, sides, 1, info.totals.faces)
 
 
+def _measured(folder: Path, info: DatasetInfo) -> dict[str, Histogram]:
+    if not info.detections_sha256:
+        return {}
+    tables = [pa.Table.from_batches([batch]) for batch in read_detections(folder / DETECTIONS_FILE)]
+    of_samples = pa.concat_tables([table.filter(pa.array(map(bool, table["key"].to_pylist()))) for table in tables])
+    found = {}
+    for name in MEASURES if len(of_samples) else ():
+        values = of_samples[name].to_numpy()
+        edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-3), _BINS + 1).round(6).tolist()
+        found[name] = _histogram(MEASURES[name], edges, values, 3, len(values))
+    return found
+
+
 def _histogram(title: str, edges: list[float], values: np.ndarray, digits: int, total: int) -> Histogram:
     counts, median = np.histogram(values, edges)[0].tolist(), round(float(np.median(values)), digits)
-    return Histogram(title, edges, counts, median, len(values), total)
+    low, middle, high = (round(float(value), digits) for value in np.quantile(values, (0.05, 0.5, 0.95)))
+    return Histogram(title, edges, counts, median, len(values), total, (low, middle, high))
 
 
 def spread(info: DatasetInfo, most: int, most_shards: int) -> list[tuple[ShardEntry, list[int]]]:
@@ -194,16 +222,20 @@ def size_edges(least: float, most: float) -> list[float]:
 
 
 def draw_summary(info: DatasetInfo, histograms: dict[str, Histogram], image_format: str) -> bytes:
-    """The rejection reasons and the histograms, side by side as a picture."""
+    """The rejection reasons and the histograms as one picture."""
     # Without pyplot, which keeps figures alive and chooses a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rejected = {reason: count for reason, count in info.totals.rejected.items() if count}
-    figure = Figure(figsize=(5 * (len(histograms) + 1), 4), dpi=100, layout="constrained")
+    across = min(_ACROSS, len(histograms) + 1)
+    down = math.ceil((len(histograms) + 1) / across)
+    figure = Figure(figsize=(5 * across, 4 * down), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(histograms) + 1, squeeze=False)[0]
-    for axis, histogram in zip(axes[1:], histograms.values(), strict=True):
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis in axes[len(histograms) + 1 :]:
+        axis.set_axis_off()
+    for axis, histogram in zip(axes[1:], histograms.values(), strict=False):
         axis.stairs(histogram.counts, histogram.edges, fill=True)
         axis.set_xlim(histogram.limits)
         axis.set_title(histogram.headline, fontsize=9)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +40,9 @@ _ROWS_A_GROUP = 50_000
 _BATCH_ROWS = 10_000
 
 
-def read_batches(path: Path, columns: list[str] | None = None, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    path: Path, columns: list[str] | None = None, rows: int = _BATCH_ROWS, schema: pa.Schema = SCHEMA
+) -> Iterator[pa.RecordBatch]:
     """Some columns (None: all) in batches of at most ``rows`` rows, in order.
 
     Read by this thread alone through a Python file: pyarrow's own paths must be UTF-8, and its threads, reading through
@@ -46,8 +50,8 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = _BATC
     """
     try:
         with path.open("rb") as file, parsing(path), pq.ParquetFile(file, pre_buffer=False) as table:
-            if not table.schema_arrow.equals(SCHEMA):
-                wrong = ", ".join(sorted({*table.schema_arrow.names} ^ {*SCHEMA.names})) or "their types"
+            if not table.schema_arrow.equals(schema):
+                wrong = ", ".join(sorted({*table.schema_arrow.names} ^ {*schema.names})) or "their types"
                 raise DatasetError(
                     f"{path} has other columns ({wrong}) than this facegan writes. Prepare again with --force."
                 )
@@ -108,8 +112,8 @@ class Fingerprint:
         return f"{self._sum % (1 << 256):064x}"
 
 
-def read_rows(path: Path) -> pa.Table:
-    """A chunk's rows: a JSON object a line, without split and shard.
+def read_rows(path: Path, *further: pa.Field) -> pa.Table:
+    """A chunk's rows: a JSON object a line, without split and shard, and with further columns.
 
     Parsed by pyarrow: a million rows as Python objects would take a minute.
     """
@@ -118,7 +122,7 @@ def read_rows(path: Path) -> pa.Table:
         rows = pj.read_json(
             pa.BufferReader(data),
             pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            pj.ParseOptions(explicit_schema=_CHUNK_SCHEMA, unexpected_field_behavior="error"),
+            pj.ParseOptions(explicit_schema=pa.schema([*_CHUNK_SCHEMA, *further]), unexpected_field_behavior="error"),
         )
         if any(_holds_null(chunk) for column in rows.columns for chunk in column.chunks):
             raise ValueError("a field is missing")
@@ -135,25 +139,50 @@ def in_shard(rows: pa.Table, split: str, shard: str) -> pa.Table:
     return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)])
 
 
+def int64_array(values: np.ndarray) -> pa.Array:
+    """As ``pa.array``, which loads pandas (42 MB) where that is installed."""
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values, np.int64))])
+
+
 def _text(text: str, where: np.ndarray) -> pa.Array:
-    """``text`` in some rows, "" in the others, without `pa.array`, which imports pandas if it is installed."""
+    """``text`` in some rows, "" in the others; see `int64_array`."""
     raw = text.encode()
     ends = np.concatenate([[0], where.cumsum() * len(raw)]).astype(np.int32)
     return pa.Array.from_buffers(pa.string(), len(where), [None, pa.py_buffer(ends), pa.py_buffer(raw * where.sum())])
 
 
-def write_photos(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write all rows in row groups of one size, so that the bytes depend on the rows alone."""
-    with atomic_write(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        pending: list[pa.Table] = []
-        rows = 0  # counted as they come: a million tables may have a row each
-        for table in tables:
-            pending.append(table)
-            rows += len(table)
-            while rows >= _ROWS_A_GROUP:
-                together = pa.concat_tables(pending)
-                writer.write_table(together.slice(0, _ROWS_A_GROUP).combine_chunks())
-                pending = [together.slice(_ROWS_A_GROUP)]
-                rows -= _ROWS_A_GROUP
-        if rows:
-            writer.write_table(pa.concat_tables(pending).combine_chunks())
+class TableWriter:
+    """Writes rows in row groups of one size, so that the bytes depend on the rows alone. The file is there at the end.
+
+    It is written when the context ends without an error, if there are rows.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
+        self._path, self._schema = path, schema
+        self._stack = contextlib.ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
+        self._rows = 0  # counted as they come: a million tables may have a row each
+
+    def add(self, table: pa.Table) -> None:
+        self._pending.append(table)
+        self._rows += len(table)
+        while self._rows >= _ROWS_A_GROUP:
+            together = pa.concat_tables(self._pending)
+            self._write(together.slice(0, _ROWS_A_GROUP))
+            self._pending = [together.slice(_ROWS_A_GROUP)]
+            self._rows -= _ROWS_A_GROUP
+
+    def _write(self, table: pa.Table) -> None:
+        if self._writer is None:
+            file = self._stack.enter_context(atomic_write(self._path))
+            self._writer = self._stack.enter_context(pq.ParquetWriter(file, self._schema, compression="zstd"))
+        self._writer.write_table(table.combine_chunks().cast(self._schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None and self._rows:
+            self._write(pa.concat_tables(self._pending))
+        self._stack.__exit__(kind, *error)

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from facegan.errors import SettingsError
+from facegan.shards.detections import MEASURES
 from facegan.shards.photos import SCHEMA
 
-# One row per sample: its own columns, and those of photos.parquet.
-SAMPLES = pa.schema([("key", pa.string()), ("face", pa.int32()), ("score", pa.float64()), *SCHEMA])
+# One row per sample: its own columns, those of its detection, and those of photos.parquet.
+SAMPLES = pa.schema([("key", pa.string()), ("face", pa.int32()), *MEASURES, *SCHEMA])
 _NUMBER = "__number"
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",

@@ -23,9 +23,11 @@ from facegan.console import Console, shown
 from facegan.errors import DamagedFile, DatasetError
 from facegan.faces.decode import Photo, Rejected, png_chunks
 from facegan.files import parse_json
-from facegan.shards.checksums import FileStamp, check_photos, check_shard, file_stamp
+from facegan.shards.checksums import FileStamp, check_detections, check_photos, check_shard, file_stamp
+from facegan.shards.detections import read_detections
 from facegan.shards.format import (
     DATASET_FILE,
+    DETECTIONS_FILE,
     PHOTOS_FILE,
     REASONS,
     DatasetInfo,
@@ -101,6 +103,7 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
         problems += [Problem(PHOTOS_FILE, line) for line in _check_photos(folder, info, sums, deep)]
     except DatasetError as error:
         problems.append(Problem(PHOTOS_FILE, str(error).splitlines()[0]))
+    problems += [Problem(DETECTIONS_FILE, line) for line in _check_detections(folder, info, deep)]
     return Verification(len(info.shards), samples, tuple(problems), stamps)
 
 
@@ -274,6 +277,22 @@ def _check_photos(folder: Path, info: DatasetInfo, in_shards: dict[str, int], de
         else:
             lines.append(f"{path} and the shard {name} have different samples.")
     return lines
+
+
+def _check_detections(folder: Path, info: DatasetInfo, deep: bool) -> list[str]:
+    """Problems of the table; with ``deep`` also samples of which no detection, or several, say that they are theirs."""
+    if not info.detections_sha256:
+        return []
+    try:
+        check_detections(folder, info)
+        batches = read_batches(folder / PHOTOS_FILE, ["keys"]) if deep else ()
+        left = Counter(_hash64(key) for batch in batches for keys in batch["keys"].to_pylist() for key in keys)
+        for batch in read_detections(folder / DETECTIONS_FILE) if deep else ():
+            left.subtract(_hash64(key) for key in batch["key"].to_pylist() if key)
+    except DatasetError as error:
+        return [str(error).splitlines()[0]]
+    wrong = sum(map(bool, left.values()))
+    return [f"{folder / DETECTIONS_FILE} and {PHOTOS_FILE} disagree about {wrong:,} samples."] if wrong else []
 
 
 def _contradiction(row: dict[str, Any], path: Path) -> list[str]:

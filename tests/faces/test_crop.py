@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from facegan import config
+from facegan.config import PrepConfig
 from facegan.faces.crop import (
     FIXED_CROPS,
     SQUASH,
     aligned_quad,
-    best_rotation,
     box_quad,
     crop,
     crop_rectangle,
@@ -30,6 +30,7 @@ from facegan.faces.crop import (
     sharpness,
 )
 from facegan.faces.detect import Face
+from facegan.faces.find import find
 from tests.faces.supersample import psnr, supersampled, zone_plate
 from tests.prep.fake import face_at
 
@@ -258,7 +259,7 @@ def test_rotation_of_best_upright_face(given: dict[str, list[Face]], rotation: i
     rgb = np.zeros((200, 300, 3), np.uint8)
     rgb[0, 0] = 255
     detector = Scripted(**given)
-    faces, found = best_rotation(rgb, detector.detect(rgb, 0.5), detector, 0.5)
-    assert (found, detector.seen) == (rotation, ["at0", "at90", "at180", "at270"][:looks])
+    found = find(rgb, 1, (300, 200), detector, PrepConfig(rotate="auto"))
+    assert (found.rotation, detector.seen[:4]) == (rotation, ["at0", "at90", "at180", "at270"][:looks])
     if rotation == 270:  # clockwise put the top edge on the left: x = width − y', y = x' is the inverse
-        assert [face.box for face in faces] == [(300 - 170, 70, 60, 60), (300 - 120, 70, 60, 60)]
+        assert [face.box for face in found.faces] == [(300 - 170, 70, 60, 60), (300 - 120, 70, 60, 60)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.prep.fake import FakeDetector, Memory, bomb, face_at, noise, photo, r
 from tests.prep.outputs import samples
 
 GOOD = face_at(100, 90)
+# The tip of the nose 0.6 · 24 · sin 30° px beside its base: 30° to the right.
+TURNED = replace(GOOD, keypoints=(*GOOD.keypoints[:2], (107.2, 98.4), *GOOD.keypoints[3:]))
 
 
 def reason_of(tmp_path: Path, data: bytes, *faces: Face, **config) -> str:
@@ -45,6 +48,9 @@ PROVOKED: list[tuple[str, bytes, list[Face], dict]] = [
     ("blurry", photo(), [GOOD], {"min_sharpness": 100}),
     ("", noise(), [GOOD], {"min_sharpness": 100}),
     ("blurry", photo(), [], {**FACELESS, "crop": "dcgan108", "min_sharpness": 100}),
+    ("dark", photo(), [GOOD], {"min_brightness": 250}),
+    ("turned_away", photo(), [TURNED], {"max_yaw": 20}),
+    ("", photo(), [TURNED], {"max_yaw": 45}),
     ("crashed", photo(), [Face((70, 60, 60, 60), (), 0.9)], {}),  # a detector that gives no keypoints
 ]
 

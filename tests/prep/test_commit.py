@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +14,8 @@ from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import ChunkMarker, ChunkWork, commit, committed, make_chunk, rows_path
 from facegan.prep.prepare import prepare
 from facegan.prep.sources.base import Entry
-from facegan.shards.photos import SCHEMA, in_shard, read_batches, read_in_pieces, read_rows, write_photos
+from facegan.shards.detections import IN_CHUNK
+from facegan.shards.photos import SCHEMA, TableWriter, in_shard, read_batches, read_in_pieces, read_rows
 from tests.prep.fake import TINY, FakeDetector, Memory, face_at, photo
 from tests.prep.fake import write_photos as write_jpegs
 from tests.shards.made import flip, reseal
@@ -59,7 +61,7 @@ def test_changed_file_invalidates_chunk(tmp_path: Path) -> None:
 
 def test_rows_become_the_table(tmp_path: Path) -> None:
     run(tmp_path)
-    table = in_shard(read_rows(rows_path(tmp_path, 7)), "train", "train-000002.tar")
+    table = in_shard(read_rows(rows_path(tmp_path, 7), IN_CHUNK), "train", "train-000002.tar")
     assert table.schema == SCHEMA
     rows = table.to_pylist()
     assert [row["path"] for row in rows] == ["1.jpg", "2.jpg", 'ü "3".jpg', "\\xff4.jpg"]
@@ -72,18 +74,24 @@ def test_rows_become_the_table(tmp_path: Path) -> None:
 def test_row_groups_depend_on_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facegan.shards.photos._ROWS_A_GROUP", 3)
     run(tmp_path)
-    tables = [in_shard(read_rows(rows_path(tmp_path, 7)), "train", f"train-{i:06d}.tar") for i in range(5)]
-    write_photos(tmp_path / "whole", tables)
+    rows = read_rows(rows_path(tmp_path, 7), IN_CHUNK)
+    write(tmp_path / "whole", [in_shard(rows, "train", f"train-{i:06d}.tar") for i in range(5)])
     pieces = list(read_in_pieces(tmp_path / "whole", [1, 6, 13]))
     assert [len(piece) for piece in pieces] == [1, 6, 13]
-    write_photos(tmp_path / "again", pieces)
+    write(tmp_path / "again", pieces)
     assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()
     assert sum(len(batch) for batch in read_batches(tmp_path / "again")) == 20
     for wrong in ([19], [21]):
         with pytest.raises(DatasetError, match=r"fewer rows|more rows"):
             list(read_in_pieces(tmp_path / "whole", wrong))
-    write_photos(tmp_path / "none", [])
-    assert list(read_batches(tmp_path / "none")) == []
+    write(tmp_path / "none", [])
+    assert not (tmp_path / "none").exists()
+
+
+def write(path: Path, tables: list[pa.Table]) -> None:
+    with TableWriter(path) as writer:
+        for table in tables:
+            writer.add(table)
 
 
 @pytest.mark.parametrize("repair", [False, True])

@@ -60,7 +60,7 @@ def test_each_reason_has_a_remedy(reason: str, settings: dict, said: str) -> Non
 @pytest.mark.parametrize(
     ("faint", "none", "said"),
     [
-        ([0.4] * 20, [0.1] * 20, "--min-score 0.39 would keep 20 of them."),
+        ([0.4] * 20, [0.1] * 20, "--min-score 0.4 would keep 20 of them."),
         ([0.401, 0.49], [], "--min-score 0.4 would keep 2 of them."),
         ([0.455] * 19 + [0.31], [0.46, 0.4, 0.35], "0.45 would keep 19 of them, and 1 of no_face"),
         ([0.4] * 8, [0.41], "also keeps pictures without a face."),

@@ -184,7 +184,7 @@ def test_flipped_bits_are_found(out: Path, tmp_path: Path, name: str, at: int) -
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("scor > 0.8", 'Referenced column "scor" not found.*\nThe columns are key, face, score, path'),
+        ("scor > 0.8", 'Referenced column "scor" not found.*\nThe columns are key, face, score, side, .*, path'),
         ("score", "is DOUBLE, but must be true or false"),
         ("true; DROP TABLE samples", "more than one statement"),
         ("true ORDER BY key", "not an expression list"),

@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from facegan.config import PrepConfig
+from facegan.faces.measure import Measures
 from facegan.files import make_folder, sha256_file, write_json
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, SPLITS, SampleRecord, sample_key
+from facegan.shards.detections import SCHEMA as DETECTIONS
+from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, SPLITS, SampleRecord, sample_key
 from facegan.shards.images import encode_image
 from facegan.shards.photos import SCHEMA
 from facegan.shards.writer import ShardWriter
@@ -81,11 +83,20 @@ class Made:
             "shard": shard if self.keys else "",
         }
 
+    def detections(self) -> list[dict[str, Any]]:
+        box, points = [30.0, 40.0, 50.0, 60.0], [50.0, 60, 80, 60, 65, 75, 65, 90, 40, 65, 90, 65]
+        return [
+            {"path": self.path, "sha256": self.sha256, "index": number, "key": key, "detector": "mediapipe"}
+            | {"rotation": 0, "faint": False, "is_face": True, "box": box, "keypoints": points, "score": score}
+            | vars(Measures(self.side, 0.0, 0.0, yaw=number * 10.0, pitch=1.0, roll=2.0, sharpness=self.width * 2.0))
+            for number, (key, score) in enumerate(zip(self.keys, self.scores, strict=False))
+        ]
+
 
 def make_dataset(out: Path, photos: list[Made], *, data_set: str = "", **settings: Any) -> Path:
     """Chunks of ``shard_size`` photographs, split by split, as facegan prep would have written them."""
     config = PrepConfig.of({"shard_size": 4, **settings})
-    writer, rows = DatasetWriter(make_folder(out)), []
+    writer, rows, detections = DatasetWriter(make_folder(out)), [], []
     for split in SPLITS:
         inside, name = iter([photo for photo in photos if photo.split == split]), ""
         while chunk := list(itertools.islice(inside, config.shard_size)):
@@ -97,7 +108,9 @@ def make_dataset(out: Path, photos: list[Made], *, data_set: str = "", **setting
                 if stats := shard.commit():
                     writer.add_shard(name, split, vars(stats))
             rows += [photo.row(name) for photo in chunk]
-    writer.write_photos([pa.Table.from_pylist(rows, schema=SCHEMA)])
+            detections += [row for photo in chunk for row in photo.detections()]
+    tables = pa.Table.from_pylist(rows, schema=SCHEMA), pa.Table.from_pylist(detections, schema=DETECTIONS)
+    writer.write_tables([tables], [{"detector": "mediapipe"}])
     writer.write(writer.info({**config.model_dump(), "models": ["0" * 64]}, {"facegan": "1"}, data_set))
     return out
 
@@ -110,6 +123,7 @@ def reseal(out: Path) -> None:
         entry["bytes"], entry["sha256"] = path.stat().st_size, sha256_file(path)
     info["totals"]["bytes"] = sum(entry["bytes"] for entry in info["shards"])
     info["photos_sha256"] = sha256_file(out / PHOTOS_FILE)
+    info["detections_sha256"] = sha256_file(out / DETECTIONS_FILE) if (out / DETECTIONS_FILE).is_file() else ""
     write_json(out / DATASET_FILE, info)
 
 

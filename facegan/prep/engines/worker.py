@@ -41,6 +41,7 @@ class Job:
     folder: Path  # where chunks are committed
     photo_seconds: float = PHOTO_SECONDS  # a photograph that takes longer, reading not included, hangs
     fetch_ahead: int = FETCH_AHEAD
+    reuses: bool = False  # most faces are known from an earlier run, so the detector is loaded when it is needed
 
 
 class Worker:
@@ -57,7 +58,7 @@ class Worker:
         self._alarm_seconds = job.photo_seconds if has_alarm and hasattr(signal, "setitimer") else 0
         with source_errors(job.source.where):
             self._reader = prefetching(job.source.reader(), job.fetch_ahead)
-        self._detector = make_detector(job.config, job.models)
+        self._detector = make_detector(job.config, job.models, is_needed=not job.reuses)
 
     def make(
         self, work: ChunkWork, folder: Path | None = None, on_photo: Callable[[int], None] | None = None
