@@ -146,27 +146,28 @@ def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Hi
 
     Empty ones are left out, and, with a warning, those that cannot be read.
     """
-    histograms = {}
-    for name, measure in (("scores", _scores), ("face_sizes", _face_sizes)):
+    histograms: dict[str, Histogram] = {}
+    for measure in (_scores, _face_sizes, _measured):
         try:
-            if histogram := measure(folder, info):
-                histograms[name] = histogram
+            histograms |= measure(folder, info)
         except DatasetError as error:
             console.warn(*str(error).split("\n"))
-    return histograms | _measured(folder, info)
+    return histograms
 
 
-def _scores(folder: Path, info: DatasetInfo) -> Histogram | None:
+def _scores(folder: Path, info: DatasetInfo) -> dict[str, Histogram]:
     scores = []
     for batch in read_batches(folder / PHOTOS_FILE, ["faces", "scores"]):
         found = batch.filter(pa.array(batch.column("faces").to_numpy() > 0))  # others are below --min-score
         scores.append(found.column("scores").flatten().to_numpy(zero_copy_only=False))
     values = np.nan_to_num(np.concatenate([np.zeros(0), *scores])).clip(0, 1).round(3)  # as they were written
     edges = [i / _BINS for i in range(_BINS + 1)]
-    return _histogram("score of the faces found", edges, values, 3, len(values)) if len(values) else None
+    if not len(values):
+        return {}
+    return {"scores": _histogram("score of the faces found", edges, values, 3, len(values))}
 
 
-def _face_sizes(folder: Path, info: DatasetInfo) -> Histogram | None:
+def _face_sizes(folder: Path, info: DatasetInfo) -> dict[str, Histogram]:
     samples = (
         sample
         for entry, numbers in spread(info, _MAX_READ, _MAX_OPENED)
@@ -174,9 +175,9 @@ def _face_sizes(folder: Path, info: DatasetInfo) -> Histogram | None:
     )
     sides = np.array([quad_side(np.array(sample.meta.quad)) for sample in samples])
     if not len(sides):
-        return None
+        return {}
     edges = size_edges(float(sides.min()), float(sides.max()))
-    return _histogram("side of the crop in source pixels", edges, sides, 1, info.totals.faces)
+    return {"face_sizes": _histogram("side of the crop in source pixels", edges, sides, 1, info.totals.faces)}
 
 
 def _measured(folder: Path, info: DatasetInfo) -> dict[str, Histogram]:

@@ -103,7 +103,8 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
         problems += [Problem(PHOTOS_FILE, line) for line in _check_photos(folder, info, sums, deep)]
     except DatasetError as error:
         problems.append(Problem(PHOTOS_FILE, str(error).splitlines()[0]))
-    problems += [Problem(DETECTIONS_FILE, line) for line in _check_detections(folder, info, deep)]
+    compares = deep and all(problem.shard != PHOTOS_FILE for problem in problems)
+    problems += [Problem(DETECTIONS_FILE, line) for line in _check_detections(folder, info, compares)]
     return Verification(len(info.shards), samples, tuple(problems), stamps)
 
 
@@ -279,15 +280,15 @@ def _check_photos(folder: Path, info: DatasetInfo, in_shards: dict[str, int], de
     return lines
 
 
-def _check_detections(folder: Path, info: DatasetInfo, deep: bool) -> list[str]:
-    """Problems of the table; with ``deep`` also samples of which no detection, or several, say that they are theirs."""
+def _check_detections(folder: Path, info: DatasetInfo, compares: bool) -> list[str]:
+    """Problems of the table; if it ``compares`` with photos.parquet, also samples without exactly one detection."""
     if not info.detections_sha256:
         return []
     try:
         check_detections(folder, info)
-        batches = read_batches(folder / PHOTOS_FILE, ["keys"]) if deep else ()
+        batches = read_batches(folder / PHOTOS_FILE, ["keys"]) if compares else ()
         left = Counter(_hash64(key) for batch in batches for keys in batch["keys"].to_pylist() for key in keys)
-        for batch in read_detections(folder / DETECTIONS_FILE) if deep else ():
+        for batch in read_detections(folder / DETECTIONS_FILE) if compares else ():
             left.subtract(_hash64(key) for key in batch["key"].to_pylist() if key)
     except DatasetError as error:
         return [str(error).splitlines()[0]]

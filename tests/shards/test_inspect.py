@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from facegan.console import Console, print_bars
 from facegan.errors import DatasetError, FaceganError
 from facegan.shards.format import DatasetInfo, ShardEntry
-from facegan.shards.inspect import draw_summary, extract, find_sample, size_edges, spread, summarise
+from facegan.shards.inspect import MEASURES, draw_summary, extract, find_sample, size_edges, spread, summarise
 from tests.recipes.program import facegan
 from tests.shards.made import Made, make_dataset, members, reseal, rewrite
 
@@ -54,9 +54,10 @@ def test_histograms_count_every_face(out: Path) -> None:
 def test_unreadable_files_are_warned_of(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = shutil.copytree(out, tmp_path / "copy")
     (copy / "photos.parquet").unlink()
-    assert set(summarise(copy, DatasetInfo.read(copy), Console(quiet=True))) == {"face_sizes"}
+    assert set(summarise(copy, DatasetInfo.read(copy), Console(quiet=True))) == {"face_sizes", *MEASURES}
     assert "photos.parquet is missing" in capsys.readouterr().err
     (copy / "train-000000.tar").unlink()
+    (copy / "detections.parquet").unlink()
     assert summarise(copy, DatasetInfo.read(copy), Console(quiet=True)) == {}
 
 
@@ -92,7 +93,7 @@ def test_summary_is_drawn_without_pyplot(out: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False False"
     picture = cv2.imread(str(tmp_path / "a.png"))
     assert picture is not None
-    assert picture.shape == (400, 1500, 3)
+    assert picture.shape == (1600, 1500, 3)
 
 
 def test_inspect_prints_bars_and_json(out: Path) -> None:
@@ -103,7 +104,7 @@ def test_inspect_prints_bars_and_json(out: Path) -> None:
     found = json.loads(facegan("inspect", out, "--json").stdout)
     histograms = found.pop("histograms")
     assert found == json.loads((out / "dataset.json").read_text())
-    assert set(histograms["scores"]) == {"edges", "counts", "median", "values", "total"}
+    assert set(histograms["scores"]) == {"edges", "counts", "median", "values", "total", "quantiles"}
 
 
 @pytest.mark.parametrize(("encoding", "block"), [("ascii", "#"), ("utf-8", "█")])
