@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -33,6 +36,34 @@ hypothesis.settings.load_profile("facegan")
 @pytest.fixture(autouse=True)
 def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector can skip its million objects."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves() -> Iterator[None]:
+    """losses.png is a dot: drawing it takes longer than the rest of a toy run. `curves` draws."""
+    if "torch" not in sys.modules:  # prep tests alone load no torch
+        yield
+        return
+    from facegan.sample.generate import png_bytes
+    from facegan.training import log
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "draw_curves", lambda rows: png_bytes(np.zeros((1, 1, 3), np.uint8)))
+        yield
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """losses.png is drawn."""
+    from facegan.training import curves, log
+
+    monkeypatch.setattr(log, "draw_curves", curves.draw_curves)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -99,9 +99,10 @@ def _images_per_second(trainer: Trainer) -> float:
         start = time.perf_counter()
         _step(probe)
         rate = world.size * probe.config.step_images / (time.perf_counter() - start)
-    del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
-    gc.collect()
-    torch.cuda.empty_cache()
+    if not on_cpu:
+        del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
+        gc.collect()
+        torch.cuda.empty_cache()
     return rate
 
 

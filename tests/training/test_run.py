@@ -31,7 +31,7 @@ def read_png(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_run_folder_contents(tmp_path, capsys):
+def test_run_folder_contents(tmp_path, capsys, curves):
     run = tmp_path / "run"
     config = toy_config(images=330)
     result = facegan.train(config, ToyFaces(), run, device="cpu", dataset="out/", command=["facegan", "train"])
