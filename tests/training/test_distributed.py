@@ -7,11 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import two
 from torch import nn
 from toy import ToyFaces, toy_config
 
@@ -31,32 +33,26 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def processes(size: int, *arguments: str) -> list[subprocess.Popen[str]]:
-    """As torchrun starts them, by the environment alone."""
-    base = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if size > 1:
-        base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
-    return [
+def two_processes(*arguments: str) -> list[tuple[str, str]]:
+    """Output and errors of both, started by the environment alone as torchrun does. They end with a failure."""
+    base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    children = [
         subprocess.Popen(
             [sys.executable, str(PROGRAM), *arguments],
-            env=base | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {}),
+            env=base | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(size)
+        for rank in range(2)
     ]
-
-
-def answers(size: int, *arguments: str) -> list[Any]:
-    children = processes(size, *arguments)
     try:
-        output = [child.communicate(timeout=300) for child in children]
+        ended = [child.communicate(timeout=300) for child in children]
     finally:
         for child in children:
             child.kill()
-    assert all(child.returncode == 0 for child in children), output
-    return [json.loads(out.splitlines()[-1]) for out, _ in output]
+    assert all(child.returncode for child in children), ended
+    return ended
 
 
 CASES = {
@@ -70,17 +66,26 @@ CASES = {
 }
 
 
+@dataclass(frozen=True)
+class Trained:
+    folder: Path
+    answers: list[Any]  # of one process, and of each of two
+    errors: list[str]  # of the two
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """The folder, and the answers of one process and of each of two: starting them takes longer than the steps."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """All at once: starting processes takes longer than their steps."""
     folder = tmp_path_factory.mktemp("distributed")
-    one, two = (answers(size, "trains", json.dumps(CASES), str(folder / str(size))) for size in (1, 2))
-    return folder, [*one, *two]
+    alone = json.loads(json.dumps(two.trains(World(0, 1), CASES, folder / "1")))
+    ended = two_processes(json.dumps(CASES), str(folder / "2"))
+    answers = [json.loads(out.splitlines()[-1]) for out, _ in ended]
+    return Trained(folder, [alone, *answers], [errors for _, errors in ended])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(trained, case):
-    alone, first, second = (output["cases"][case] for output in trained[1])
+    alone, first, second = (output["cases"][case] for output in trained.answers)
     assert first == second  # both hold the same weights, and the same means
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
         assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
@@ -93,34 +98,28 @@ def losses(run: Path) -> list[dict[str, float]]:
 
 
 def test_two_processes_stop_and_resume(trained):
-    folder, (_, first, second) = trained
+    _, first, second = trained.answers
     for answer in (first, second):
-        assert (answer["stopped_after"], answer["images"]) == (3, [160, 160])
-    whole, stopped = folder / "2/whole", folder / "2/stopped"
+        assert (answer["stopped_after"], answer["images"]) == (3, [96, 96])
+    whole, stopped = trained.folder / "2/whole", trained.folder / "2/stopped"
     assert (whole / "generator.safetensors").read_bytes() == (stopped / "generator.safetensors").read_bytes()
     assert losses(whole) == losses(stopped)
-    assert sorted(path.name for path in (stopped / "checkpoints").iterdir()) == ["000000096", "000000128", "000000160"]
-    for row, expected in zip(losses(whole), losses(folder / "1/whole"), strict=True):
+    assert sorted(path.name for path in (stopped / "checkpoints").iterdir()) == ["000000032", "000000064", "000000096"]
+    for row, expected in zip(losses(whole), losses(trained.folder / "1/whole"), strict=True):
         assert row == pytest.approx(expected, rel=5e-3, abs=5e-3)
 
 
 def test_only_the_main_process_evaluates(trained) -> None:
-    folder, (_, first, second) = trained
+    _, first, second = trained.answers
     assert first["calls"] == ["protocol", "floor", "value", "value"]
     assert second["calls"] == []
     assert first["best"] == second["best"] != 0
-    assert (folder / f"2/whole/checkpoints/{first['best']:09d}").is_dir()
+    assert (trained.folder / f"2/whole/checkpoints/{first['best']:09d}").is_dir()
 
 
-def test_failing_process_ends_the_others():
-    children = processes(2, "fails")
-    try:
-        errors = [child.communicate(timeout=300)[1] for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    assert all(child.returncode for child in children)
-    assert "this process is to fail" in errors[1]
+def test_failing_process_ends_the_others(trained):
+    assert "this process is to fail" in trained.errors[1]
+    assert all("Traceback" in errors for errors in trained.errors)
 
 
 def test_batch_that_cannot_be_shared():

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from toy import steps_of, toy_config, toy_run, toy_train, weights, without_times
 
-from facegan.errors import DiskError
+from facegan.errors import DiskError, Interrupted
 from facegan.training.checkpoint import CheckpointManager, replace_folder
 from facegan.training.log import read_stats
 from tests.stopping import stopped_at_line
 
-GIVEN: dict[str, Any] = {"width": 4, "batch": 8, "images": 480, "save_every": 96, "log_every": 16, "keep": 2}
+GIVEN: dict[str, Any] = {"width": 4, "batch": 8, "images": 240, "save_every": 48, "log_every": 16, "keep": 2}
 
 
 def interrupt(run: Path, images: int, number: int) -> None:
@@ -40,15 +40,18 @@ def interrupt(run: Path, images: int, number: int) -> None:
 def test_killed_and_stopped_anytime(tmp_path, seed):
     whole = toy_train(tmp_path / "whole", **GIVEN).run
     run, rng = tmp_path / "run", random.Random(seed)
-    anytime = [(rng.randrange(480), rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])) for _ in range(5)]
-    for images, number in anytime if seed else [(200, signal.SIGKILL), (300, signal.SIGTERM)]:
+    anytime = [(rng.randrange(240), rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])) for _ in range(5)]
+    for images, number in anytime if seed else [(100, signal.SIGKILL)]:
         interrupt(run, images, number)
+    if not seed:
+        with pytest.raises(Interrupted):
+            toy_run(run, toy_config(**GIVEN), stop=lambda: signal.raise_signal(signal.SIGTERM) is not None)
     toy_train(run, **GIVEN)
     assert weights(run) == weights(whole)
     assert without_times(run) == without_times(whole)
     for name in ("samples", "checkpoints"):
         assert sorted(p.name for p in (run / name).iterdir()) == sorted(p.name for p in (whole / name).iterdir())
-    for file in [*(whole / "samples").iterdir(), whole / "checkpoints/000000480/state.safetensors"]:
+    for file in [*(whole / "samples").iterdir(), whole / "checkpoints/000000240/state.safetensors"]:
         assert (run / file.relative_to(whole)).read_bytes() == file.read_bytes()
     assert steps_of(run, "loss_g") == steps_of(whole, "loss_g")
     assert not list(run.rglob("*.partial"))

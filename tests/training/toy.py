@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.training import TrainResult, train
+from facegan.training import TrainResult, log, train
 from facegan.training.log import read_stats
 from facegan.training.precision import Precision
 from facegan.training.trainer import Trainer, spec_of
@@ -168,5 +168,6 @@ def steps_of(run: Path, curve: str) -> list[int]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    log.draw_curves = lambda rows: b""  # as in tests/conftest.py
     # Slowly, so that the test's signal comes in the midst of the run.
     toy_run(Path(sys.argv[1]), toy_config(**json.loads(sys.argv[2])), stop=lambda: bool(time.sleep(0.02)))

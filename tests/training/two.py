@@ -1,4 +1,4 @@
-"""One process of several, which prints its results: ``two.py trains CASES FOLDER`` or ``two.py fails``."""
+"""One process of several, which prints its results, and whose last one fails then: ``two.py CASES FOLDER``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toy import ToyFaces, toy_config, toy_run
 
 from facegan.errors import Interrupted
 from facegan.nets import Generator
-from facegan.training import sample_images
+from facegan.training import log, sample_images
 from facegan.training.distributed import World, init_distributed, world_size
 from facegan.training.trainer import Trainer, spec_of
 
@@ -38,7 +38,7 @@ def steps(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def runs(folder: Path) -> dict[str, Any]:
     """A run with evaluations; and one that the last process stops after three steps, and that is resumed."""
-    given: dict[str, Any] = {"nets": "began", "width": 4, "images": 160, "log_every": 64, "save_every": 32}
+    given: dict[str, Any] = {"nets": "began", "width": 4, "images": 96, "log_every": 64, "save_every": 32}
     calls: list[str] = []
 
     class Measure:
@@ -54,7 +54,7 @@ def runs(folder: Path) -> dict[str, Any]:
             calls.append("floor")
             return {"grey": 0.0}
 
-    whole = toy_run(folder / "whole", toy_config(**given), measure=Measure(), eval_every=96)
+    whole = toy_run(folder / "whole", toy_config(**given), measure=Measure(), eval_every=64)
     steps: list[int] = []
 
     def stop() -> bool:
@@ -68,22 +68,25 @@ def runs(folder: Path) -> dict[str, Any]:
     return {"stopped_after": len(steps), "images": [whole.images, again.images], "calls": calls, "best": best}
 
 
-def fails() -> None:
+def trains(world: World, cases: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {"cases": {name: steps(world, *case) for name, case in cases.items()}, **runs(folder)}
+
+
+def fails(world: World) -> None:
     """The last process fails in its second step, in which the others wait for it."""
-    with init_distributed(CPU) as world:
-        config = toy_config(batch=16)
-        trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
-        reals = ToyFaces().batches(config.batch, rank=world.rank, world_size=world.size)
-        trainer.train_step(reals)
-        if world.rank == world.size - 1:
-            raise ValueError("this process is to fail")
-        trainer.train_step(reals)
+    config = toy_config(batch=16)
+    trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
+    reals = ToyFaces().batches(config.batch, rank=world.rank, world_size=world.size)
+    trainer.train_step(reals)
+    if world.rank == world.size - 1:
+        raise ValueError("this process is to fail")
+    trainer.train_step(reals)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "fails":
-        fails()
+    log.draw_curves = lambda rows: b""  # as in tests/conftest.py
     with init_distributed(CPU) as world:
-        cases = {name: steps(world, *case) for name, case in json.loads(sys.argv[2]).items()}
-    sys.stdout.write(json.dumps({"cases": cases, **runs(Path(sys.argv[3]))}) + "\n")
+        sys.stdout.write(json.dumps(trains(world, json.loads(sys.argv[1]), Path(sys.argv[2]))) + "\n")
+        sys.stdout.flush()
+        fails(world)
