@@ -59,6 +59,12 @@ def rectangle_quad(rectangle: Rectangle) -> Quad:
     return np.array([(left, top), (left, bottom), (right, bottom), (right, top)], np.float64)
 
 
+def face_quad(face: Face, crop: str, margin: float, rotation: int, size: tuple[int, int]) -> Quad:
+    """The ``aligned`` or ``box`` crop of an upright face, in a photograph of ``size`` that was rotated to find it."""
+    quad = aligned_quad(face, margin) if crop == "aligned" else box_quad(face, margin)
+    return rotated_quad(quad, 360 - rotation, *rotated_size(rotation, *size)) if rotation else quad
+
+
 def quad_side(quad: Quad) -> float:
     """Length of a side, source pixels."""
     (x0, y0), _, _, (x3, y3) = quad.tolist()

@@ -72,14 +72,16 @@ class Face:
 
 
 def nearest_to_centre(faces: list[Face], width: int, height: int) -> Face:
-    """The face with the highest score × (1 − d / 2), d its box's distance from the centre, 1 in a corner."""
+    """The face with the highest `central_score`."""
+    # The first of equals: MediaPipe's order is fixed.
+    return max(faces, key=lambda face: central_score(face, width, height))
 
-    def weight(face: Face) -> float:
-        x, y, w, h = face.box
-        distance = math.hypot((x + w / 2) / width - 0.5, (y + h / 2) / height - 0.5) / math.sqrt(0.5)
-        return face.score * (1 - min(distance, 1.0) / 2)
 
-    return max(faces, key=weight)  # the first of equals: MediaPipe's order is fixed
+def central_score(face: Face, width: int, height: int) -> float:
+    """Score × (1 − d / 2), d the distance of the box from the centre, 1 in a corner."""
+    x, y, w, h = face.box
+    distance = math.hypot((x + w / 2) / width - 0.5, (y + h / 2) / height - 0.5) / math.sqrt(0.5)
+    return face.score * (1 - min(distance, 1.0) / 2)
 
 
 class Detector(Protocol):

@@ -158,8 +158,7 @@ class PhotoFaces:
             raise Rejected("bad_keypoints")
         if config.crop_is_fixed:
             return self._cut_fixed(face, config)
-        make_quad = cropping.aligned_quad if config.crop == "aligned" else cropping.box_quad
-        quad = self._in_photo(make_quad(rotated, config.scale))
+        quad = self._quad(rotated, config.crop, config.scale)
         if cropping.outside_share(quad, *self._size) > config.max_outside:
             raise Rejected("off_edge")
         if config.min_face and cropping.quad_side(quad) < config.min_face:
@@ -193,7 +192,7 @@ class PhotoFaces:
     def _measured(self, face: Face) -> Measures:
         if face not in self._measures:
             rotated = self._rotated(face)
-            quad = self._in_photo(cropping.aligned_quad(rotated))
+            quad = self._quad(rotated, "aligned", 1)
             outside = cropping.outside_share(quad, *self._size)
             if cropping.quad_side(quad) >= 1 and outside <= _MEASURED_OUTSIDE:
                 self._crops[face] = self._pixels(quad, SIZE)
@@ -209,12 +208,8 @@ class PhotoFaces:
         """In pixels of the photograph as rotated."""
         return rotated_face(face, self.found.rotation, *self._size) if self.found.rotation else face
 
-    def _in_photo(self, quad: cropping.Quad) -> cropping.Quad:
-        """From the photograph as rotated back to it as it is."""
-        rotation = self.found.rotation
-        if not rotation:
-            return quad
-        return cropping.rotated_quad(quad, 360 - rotation, *rotated_size(rotation, *self._size))
+    def _quad(self, rotated: Face, crop: str, margin: float) -> cropping.Quad:
+        return cropping.face_quad(rotated, crop, margin, self.found.rotation, self._size)
 
 
 def _note_scores(row: PhotoRecord, faces: list[Face]) -> None:

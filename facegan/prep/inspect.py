@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from facegan.faces.detect import KEYPOINTS
 from facegan.files import make_folder, read_json, write_bytes
 from facegan.prep.preview import fitted, font
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import Entry, Source, source_errors
+from facegan.prep.sources.base import DAMAGED, Entry, Source, source_errors
 from facegan.prep.sources.folder import Folder
 from facegan.prep.sources.parquet import Table
 from facegan.remote import is_url
@@ -40,24 +40,28 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
 
     ``source`` is where the photographs are now, if they have moved since prep; below, too.
     """
-    origin, root = (source, None) if source else _origin(out) or (None, None)
+    return dict(read_originals(out, [path], source)).get(path)
+
+
+def read_originals(out: Path, paths: Collection[str], source: str | None = None) -> Iterator[tuple[str, bytes]]:
+    """Paths and files of the photographs that are still there, as `read_original` finds them, one after the other."""
+    origin, root = (source, None) if source else origin_of(out) or (None, None)
     if origin is None:
-        return None
-    try:
-        with source_errors(origin), tempfile.TemporaryDirectory() as folder:
-            opened = open_source(origin)
-            entry = _find(opened, root, path)
-            if entry is None:
-                return None
-            # Unpacking a table pays for many photographs, not for one.
-            readable = opened if isinstance(opened, Table) else opened.unpacked(Path(folder))
-            with contextlib.closing(readable.reader()) as reader:
-                return reader.read(entry)
-    except (SourceError, OSError):
-        return None
+        return
+    with contextlib.suppress(SourceError, OSError), source_errors(origin), tempfile.TemporaryDirectory() as folder:
+        opened = open_source(origin)
+        if not (entries := _find(opened, root, paths)):
+            return
+        # Unpacking a table pays for thousands of photographs, not for some.
+        readable = opened if isinstance(opened, Table) else opened.unpacked(Path(folder))
+        with contextlib.closing(readable.reader()) as reader:
+            for path, entry in entries.items():
+                with contextlib.suppress(SourceError, OSError, *DAMAGED):
+                    yield path, reader.read(entry)
 
 
-def _origin(out: Path) -> tuple[str, str] | None:
+def origin_of(out: Path) -> tuple[str, str] | None:
+    """Where the photographs of a dataset were: path or URL, and the folder in it; None if it was not recorded."""
     try:
         found = read_json(out / STATE_FOLDER / ORIGIN_FILE)
     except (OSError, DamagedFile):
@@ -66,19 +70,21 @@ def _origin(out: Path) -> tuple[str, str] | None:
     return (source, root) if isinstance(source, str) and isinstance(root, str) else None
 
 
-def _find(source: Source, root: str | None, path: str) -> Entry | None:
-    """The photograph at ``path`` below ``root``; if that is None, the one with the shortest name that ends so."""
-    name = (root or "") + path
-    if isinstance(source, Folder) and ".." not in Path(name).parts and not Path(name).is_absolute():
+def _find(source: Source, root: str | None, paths: Collection[str]) -> dict[str, Entry]:
+    """The photographs at ``paths`` below ``root``; if that is None, those with the shortest names that end so."""
+    found = dict[str, Entry]()
+    for path in paths if isinstance(source, Folder) else ():
+        name = (root or "") + path
         file = Path(source.where) / name  # found without listing the folder; links are followed, as by prep
-        if file.is_file():
-            return Entry(os.fsencode(name), file.stat().st_size)
-    names = ((readable_path(entry.name), entry) for entry in source.photos(Counter()))
-    if root is not None:
-        found = [entry for other, entry in names if other == name]
-        return found[-1] if found else None  # of two with the same name the later one counts
-    found = [entry for other, entry in names if f"/{other}".endswith(f"/{path}")]
-    return min(found, key=lambda entry: len(entry.name), default=None)
+        if ".." not in Path(name).parts and not Path(name).is_absolute() and file.is_file():
+            found[path] = Entry(os.fsencode(name), file.stat().st_size)
+    if left := {path: (root or "") + path for path in paths if path not in found}:
+        names = {readable_path(entry.name): entry for entry in source.photos(Counter())}  # a later one counts
+        for path, name in left.items():
+            ends = [name] if root is not None else [other for other in names if f"/{other}".endswith(f"/{name}")]
+            known = [names[other] for other in ends if other in names]
+            found |= {path: min(known, key=lambda entry: len(entry.name))} if known else {}
+    return found
 
 
 def write_origin(out: Path, where: str, root: bytes) -> None:
@@ -91,7 +97,7 @@ def write_origin(out: Path, where: str, root: bytes) -> None:
 
 def copy_origin(outs: Iterable[Path], new: Path) -> None:
     """Records in a dataset selected from others where their photographs are, if all are in one source."""
-    found = {_origin(out) for out in outs}
+    found = {origin_of(out) for out in outs}
     origin = found.pop() if len(found) == 1 else None
     if origin is not None:
         write_origin(new, origin[0], origin[1].encode())
