@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,6 +28,26 @@ class KnownFaces(NamedTuple):
     found: Found
     measures: dict[Face, Measures]
     config: PrepConfig
+
+
+class ToMeasure(NamedTuple):
+    """The arguments of `measure`."""
+
+    face: Face
+    quad: cropping.Quad
+    outside: tuple[float, float]
+    pixels: np.ndarray | None
+
+
+class Detection(NamedTuple):
+    """A row of detections.parquet that lacks the measures. To take them later, many at a time, halves their cost: each
+    needs functions of OpenCV that MediaPipe has driven out of the CPU's caches."""
+
+    row: dict[str, Any]
+    measures: Measures | ToMeasure
+
+    def complete(self) -> None:
+        self.row.update(vars(self.measures if isinstance(self.measures, Measures) else measure(*self.measures)))
 
 
 @dataclass
@@ -79,7 +100,7 @@ class PhotoFaces:
         self._photo, self._shrink = photo, detection_shrink(photo)
         self._size = photo.width, photo.height
         self._measures: dict[Face, Measures] = {}
-        self._crops: dict[Face, np.ndarray] = {}  # that were measured
+        self._to_measures: dict[Face, ToMeasure] = {}
         self.found = Found()
         if config.detector == "none":
             return
@@ -118,12 +139,12 @@ class PhotoFaces:
             raise rejections[0]
         return cuts
 
-    def detections(self, config: PrepConfig) -> list[dict[str, Any]]:
+    def detections(self, config: PrepConfig) -> Iterator[Detection]:
         """The rows of detections.parquet, still without the keys of samples."""
         found = self.found
         faint = [face for face in found.faint if face.score >= LEAST_SCORE]
-        return [
-            {
+        for number, face in enumerate((*found.faces, *faint)):
+            row = {
                 "index": number,
                 "key": "",
                 "detector": config.detector,
@@ -133,10 +154,9 @@ class PhotoFaces:
                 "box": face.box,
                 "keypoints": list(itertools.chain(*face.keypoints)),
                 "score": face.score,
-                **vars(self._measured(face)),
             }
-            for number, face in enumerate((*found.faces, *faint))
-        ]
+            known = self._measures.get(face)
+            yield Detection(row, known or self._to_measure(face))
 
     def _not_found(self, config: PrepConfig, row: PhotoRecord) -> Rejected:
         """Why no face is good enough. ``low_score`` promises a sample at a lower --min-score, so the face must pass."""
@@ -158,14 +178,15 @@ class PhotoFaces:
             raise Rejected("bad_keypoints")
         if config.crop_is_fixed:
             return self._cut_fixed(face, config)
-        quad = self._quad(rotated, config.crop, config.scale)
+        is_measured = (config.crop, config.scale, config.size) == ("aligned", 1, SIZE)
+        made = self._to_measures.get(face) if is_measured else None
+        quad = made.quad if made else self._quad(rotated, config.crop, config.scale)
         if cropping.outside_share(quad, *self._size) > config.max_outside:
             raise Rejected("off_edge")
         if config.min_face and cropping.quad_side(quad) < config.min_face:
             raise Rejected("too_small")
         self._check_thresholds(face, config)
-        is_measured = (config.crop, config.scale, config.size) == ("aligned", 1, SIZE)
-        pixels = self._crops[face] if is_measured and face in self._crops else self._pixels(quad, config.size)
+        pixels = made.pixels if made and made.pixels is not None else self._pixels(quad, config.size)
         return FaceCrop(face, quad, _in_channels(pixels, config), self.found.rotation)
 
     def _cut_fixed(self, face: Face | None, config: PrepConfig) -> FaceCrop:
@@ -191,14 +212,19 @@ class PhotoFaces:
 
     def _measured(self, face: Face) -> Measures:
         if face not in self._measures:
+            self._measures[face] = measure(*self._to_measure(face))
+        return self._measures[face]
+
+    def _to_measure(self, face: Face) -> ToMeasure:
+        if face not in self._to_measures:
             rotated = self._rotated(face)
             quad = self._quad(rotated, "aligned", 1)
             outside = cropping.outside_share(quad, *self._size)
-            if cropping.quad_side(quad) >= 1 and outside <= _MEASURED_OUTSIDE:
-                self._crops[face] = self._pixels(quad, SIZE)
             outside_box = cropping.outside_share(cropping.box_quad(face), *self._size)
-            self._measures[face] = measure(rotated, quad, (outside, outside_box), self._crops.get(face))
-        return self._measures[face]
+            has_pixels = cropping.quad_side(quad) >= 1 and outside <= _MEASURED_OUTSIDE
+            pixels = self._pixels(quad, SIZE) if has_pixels else None
+            self._to_measures[face] = ToMeasure(rotated, quad, (outside, outside_box), pixels)
+        return self._to_measures[face]
 
     def _pixels(self, quad: cropping.Quad, size: int) -> np.ndarray:
         shrink = cropping.crop_shrink(quad, size, self._shrink)

@@ -31,7 +31,7 @@ from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.storage import OutputStore
 from facegan.remote import as_source_error, is_url
-from facegan.shards.checksums import check_photos, size_error
+from facegan.shards.checksums import check_detections, check_photos, size_error
 from facegan.shards.format import (
     DATASET_FILE,
     PHOTO_SUFFIXES,
@@ -212,6 +212,7 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
     if existing:
         try:
             check_photos(out, existing)
+            check_detections(out, existing)
         except DatasetError as error:
             raise DatasetError(
                 f"{error}\nNothing can be added without it. Add --force to prepare the dataset from scratch."

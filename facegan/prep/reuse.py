@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from facegan.config import PrepConfig
@@ -21,12 +24,14 @@ from facegan.prep.photo_index import PathLookup
 from facegan.prep.request import with_defaults
 from facegan.remote import is_url
 from facegan.shards.checksums import check_detections
-from facegan.shards.detections import MEASURES, read_detections, read_origins
+from facegan.shards.detections import read_detections, read_origins
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, STATE_FOLDER, DatasetInfo
+from facegan.shards.photos import int64_array
 
 KEPT = "detections"  # folder in .facegan, for the detections of a dataset that is prepared again
 _DECISIVE = ("detector", "rotate", "min_score", "faces")  # settings that decide what is found
-_MEASURES = [column.name for column in MEASURES if column.name != "score"]
+_READ = ("sha256", "box", "keypoints", "score", "faint", "is_face", "rotation")
+_MEASURES = [field.name for field in dataclasses.fields(Measures)]
 
 
 def open_detections(asked: str, out: Path, origin: dict[str, Any]) -> KnownDetections | None:
@@ -74,25 +79,32 @@ class KnownDetections:
         self._config = PrepConfig.of({name: settings.get(name) for name in _DECISIVE})
         self._rows = pa.Table.from_batches(read_detections(folder / DETECTIONS_FILE))
         paths = self._rows["path"].to_pylist()
-        self._first = [row for row, path in enumerate(paths) if row == 0 or path != paths[row - 1]]
-        self._lookup = PathLookup(pa.chunked_array([self._rows["path"].take(pa.array(self._first))]))
-        self._first.append(len(paths))
+        firsts = [row for row, path in enumerate(paths) if row == 0 or path != paths[row - 1]]
+        self._lookup = PathLookup(self._rows["path"].take(int64_array(np.array(firsts))))
+        self._bounds = np.array([*firsts, len(paths)])
 
     def of(self, paths: Sequence[str]) -> list[KnownFaces | None]:
         """None for a photograph in which no face was found: it is looked at again."""
-        return [self._known(number) if number >= 0 else None for number in self._lookup.rows(list(paths)).tolist()]
+        numbers = self._lookup.rows(list(paths))
+        found = numbers[numbers >= 0]
+        rows = [np.arange(*self._bounds[number : number + 2]) for number in found.tolist()]
+        table = self._rows.take(int64_array(np.concatenate([np.zeros(0, np.int64), *rows])))
+        columns = {name: table[name].to_pylist() for name in (*_READ, *_MEASURES)}
+        measures = map(Measures, *(columns.pop(name) for name in _MEASURES))
+        faces = zip(*columns.values(), measures, strict=True)
+        of_photos = iter([self._known(list(itertools.islice(faces, len(part)))) for part in rows])
+        return [next(of_photos) if number >= 0 else None for number in numbers.tolist()]
 
-    def _known(self, number: int) -> KnownFaces:
-        rows = self._rows.slice(self._first[number], self._first[number + 1] - self._first[number]).to_pylist()
-        faces, faint, measures = list[Face](), list[Face](), dict[Face, Measures]()
-        for row in rows:
-            x, y, width, height = row["box"]
-            points = tuple(zip(row["keypoints"][::2], row["keypoints"][1::2], strict=True))
-            face = Face((x, y, width, height), points, row["score"])
-            (faint if row["faint"] else faces).append(face)
-            measures[face] = Measures(**{name: row[name] for name in _MEASURES})
-        found = Found(tuple(faces), tuple(faint), not faces and rows[0]["is_face"], rows[0]["rotation"])
-        return KnownFaces(rows[0]["sha256"], found, measures, self._config)
+    def _known(self, rows: list[tuple[Any, ...]]) -> KnownFaces:
+        sure, faint, measures = list[Face](), list[Face](), dict[Face, Measures]()
+        for _, box, points, score, is_faint, _, _, measured in rows:
+            face = Face(tuple(box), tuple(zip(points[::2], points[1::2], strict=True)), score)
+            (faint if is_faint else sure).append(face)
+            measures[face] = measured
+        sha256, *_, is_face, rotation, _ = rows[0]
+        return KnownFaces(
+            sha256, Found(tuple(sure), tuple(faint), not sure and is_face, rotation), measures, self._config
+        )
 
 
 def _require_origin(folder: Path, origin: dict[str, Any]) -> None:

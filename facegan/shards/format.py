@@ -130,15 +130,12 @@ class SampleRecord:
     def to_json(self) -> bytes:
         """Every field is present and always has one type: readers infer their schema from the first few samples."""
         fields = dict(vars(self))
-        for name in ("box", "keypoints", "score", "quad"):
-            fields[name] = _floats(fields[name])
+        fields["box"], fields["score"] = list(map(float, self.box)), float(self.score)
+        for name in ("keypoints", "quad"):
+            fields[name] = [[float(x), float(y)] for x, y in fields[name]]
         if not self.attributes:
             del fields["attributes"]
         return _JSON.encode(fields).encode()
-
-
-def _floats(value: Any) -> Any:
-    return list(map(_floats, value)) if isinstance(value, Sequence) else float(value)
 
 
 def _written_as_float(value: Any) -> Any:

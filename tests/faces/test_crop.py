@@ -263,3 +263,13 @@ def test_rotation_of_best_upright_face(given: dict[str, list[Face]], rotation: i
     assert (found.rotation, detector.seen[:4]) == (rotation, ["at0", "at90", "at180", "at270"][:looks])
     if rotation == 270:  # clockwise put the top edge on the left: x = width − y', y = x' is the inverse
         assert [face.box for face in found.faces] == [(300 - 170, 70, 60, 60), (300 - 120, 70, 60, 60)]
+
+
+def test_thirds_are_averaged_by_area() -> None:
+    """All sums of nine bytes, by a path of their own."""
+    sums = np.arange(48 * 48) % (9 * 255 + 1)
+    blocks = np.clip(sums[:, None] - 255 * np.arange(9), 0, 255).astype(np.uint8).reshape(48, 48, 3, 3)
+    rgb = np.repeat(blocks.transpose(0, 2, 1, 3).reshape(144, 144)[..., None], 3, axis=2)
+    found = crop(rgb, rectangle_quad((0, 0, 144, 144)), 48)
+    assert np.array_equal(found[..., 0].ravel(), np.round(sums / 9))
+    assert np.array_equal(found, cv2.resize(rgb, (48, 48), interpolation=cv2.INTER_AREA))

@@ -194,6 +194,8 @@ def test_altered_detections_are_found(photos: Path, out: Path, tmp_path: Path) -
             use()
     (damaged / "detections.parquet").unlink()
     assert not verify(damaged).ok
+    with pytest.raises(DatasetError, match=r"detections\.parquet is missing.*\n.*\n.*--force"):
+        run(photos, damaged)
 
 
 def test_select_by_measures(out: Path, tmp_path: Path) -> None:
