@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from facegan.config import SelectConfig
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError, Interrupted, SettingsError
 from facegan.faces.measure import perceptual_hash
 from facegan.files import sha256_file
-from facegan.prep.prepare import PrepResult, prepare
+from facegan.prep.prepare import PrepResult, _clear, prepare
 from facegan.prep.select import select
 from facegan.shards.detections import SCHEMA, read_detections
 from facegan.shards.format import sample_key
@@ -25,6 +25,7 @@ from facegan.shards.verify import verify
 from tests.prep.outputs import samples
 from tests.recipes.program import facegan
 from tests.shards.made import flip
+from tests.stopping import stopped_at_line
 
 BASE: dict[str, Any] = {"size": 64, "split": "0.7,0.3", "shard_size": 9}
 
@@ -214,3 +215,21 @@ def test_inspect_shows_measures(out: Path) -> None:
     shown = json.loads(facegan("inspect", out, "--json").stdout)["histograms"]
     assert {"scores", "face_sizes", "sharpness", "brightness", "contrast", "yaw", "pitch", "roll"} <= shown.keys()
     assert sum(shown["yaw"]["counts"]) == len([row for row in rows(out) if row["key"]])
+
+
+@pytest.mark.parametrize("deleted", [[], ["detections.parquet", "train-000000.tar"]])
+def test_killed_rerun_needs_no_detector(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: list[str]
+) -> None:
+    few, out = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(photos, few, ignore=lambda _, names: [name for name in names if name > "03.jpg"])
+    run(few, out)
+    run(few, tmp_path / "fresh", crop="box")
+    with stopped_at_line(_clear, 9), pytest.raises(Interrupted):  # after its first deletions
+        run(few, out, detections=out, force=True, crop="box")
+    assert not (out / "dataset.json").exists()
+    for name in deleted:  # as by a kill a little later
+        (out / name).unlink(missing_ok=True)
+    monkeypatch.setattr("facegan.faces.detect.MediaPipeDetector.load", None)  # it must not be called
+    run(few, out, detections=out, force=True, crop="box")
+    assert files(out) == files(tmp_path / "fresh")
