@@ -44,6 +44,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else DuckDB reports leaks at the end
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_curves() -> Iterator[None]:
     """losses.png is a dot: drawing it takes longer than the rest of a toy run. `curves` draws."""
