@@ -10,7 +10,7 @@ import typer
 
 from facegan.cli.options import Flags, Overrides, options
 from facegan.config import SelectConfig
-from facegan.console import counted, print_bars, print_json, print_result, print_table
+from facegan.console import counted, print_bars, print_json, print_result, print_table, shown
 from facegan.errors import SettingsError
 from facegan.files import human_bytes, write_bytes
 
@@ -25,10 +25,12 @@ def verify(
     flags: Flags,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that facegan prep wrote.")],
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also decode every face, check its JSON, and compare it with photos.parquet.")
+        bool, typer.Option("--deep", help="Also decode every face, compare its JSON with photos.parquet, list leaks.")
     ] = False,
 ) -> None:
     """Check every checksum and count of a dataset. One line per problem; exit code 1 if there are any.
+
+    Leaks are what several splits share: files, near-duplicates, people (--identity). They are noted, not counted.
 
     Example: facegan verify out/ --deep
     """
@@ -43,7 +45,11 @@ def verify(
         checked = "all checksums match, every face decodes" if deep else "all checksums match"
         counts = f"{counted(found.shards, 'shard')}, {counted(found.samples, 'sample')}"
         lines = [f"{out} is complete: {counts}, {checked}."]
-    flags.output({"ok": found.ok, "shards": found.shards, "samples": found.samples, "problems": problems}, *lines)
+    leaks = [{"kind": leak.kind, "count": leak.count, "first": list(leak.first)} for leak in found.leaks]
+    for leak in found.leaks:
+        lines.append(f"Leak: {leak.text}: {leak.count:,} (first: {' and '.join(map(shown, leak.first))}).")
+    result = {"ok": found.ok, "shards": found.shards, "samples": found.samples, "problems": problems}
+    flags.output(result | ({"leaks": leaks} if deep else {}), *lines)
     if not found.ok:
         raise typer.Exit(1)
 

@@ -26,6 +26,10 @@ FixedCrop = Literal["dcgan108", "pggan128", "began128", "ncsn140", "vaegan148", 
 FIXED_CROPS: tuple[str, ...] = typing.get_args(FixedCrop)
 Detector = Literal["mediapipe", "mediapipe-short", "mediapipe-full", "none"]
 DETECTORS: tuple[str, ...] = typing.get_args(Detector)
+# Of 29 pairs among 16,089 faces of CelebA whose hashes differ in at most 3 bits, 22 are one picture; of 28 that differ
+# in 4 bits, three are (BENCHMARKS.md).
+NEAR_BITS = 3
+_MOST_BITS = 8
 
 
 def _margin(value: object) -> float | str:
@@ -35,6 +39,16 @@ def _margin(value: object) -> float | str:
     except ValueError:
         pass
     raise ValueError(f"--margin {value} must be auto, or a number greater than 0 and at most 10.")
+
+
+def _dedup(value: object) -> str:
+    """``near`` with its number of bits, which are recorded."""
+    name, _, bits = str(value).partition(":")
+    if value in ("off", "exact"):
+        return str(value)
+    if name == "near" and (bits in map(str, range(_MOST_BITS + 1)) or value == "near"):
+        return f"near:{bits or NEAR_BITS}"
+    raise ValueError(f"--dedup {value} must be off, exact, near or near:BITS with 0 to {_MOST_BITS} bits.")
 
 
 class PrepConfig(Settings):
@@ -80,7 +94,11 @@ class PrepConfig(Settings):
         90.0, "maximum angle by which a face may look aside, else it is turned_away; 90: off", "degrees", ge=0, le=90
     )
     max_outside: Fraction = setting(0.2, "maximum share of a crop outside the photo", "share of 1")
-    dedup: Literal["off", "exact"] = setting("off", "exact: keep the first, by path, of photos with equal bytes")
+    dedup: Annotated[str, BeforeValidator(_dedup)] = setting(
+        "off",
+        "exact: keep the first, by path, of photos with equal bytes; near: also the largest of those whose faces' "
+        f"hashes differ in at most {NEAR_BITS} of 64 bits; near:BITS: in at most BITS",
+    )
     split: str = setting(
         "auto",
         "auto: source, if it has CelebA's list_eval_partition, else none; celeba: by CelebA's numbers; source: the "
@@ -105,6 +123,11 @@ class PrepConfig(Settings):
         return self.model_copy(update={"margin": margin})
 
     @property
+    def near_bits(self) -> int | None:
+        """By how many bits the hashes of near-duplicates differ at most; None without --dedup near."""
+        return int(self.dedup.partition(":")[2]) if ":" in self.dedup else None
+
+    @property
     def crop_is_fixed(self) -> bool:
         """The crop follows from the photograph's size alone."""
         return self.crop in FIXED_CROPS
@@ -123,6 +146,12 @@ class PrepConfig(Settings):
                     f"{option_of(name)} {value} has no effect with --detector {self.detector} and the fixed "
                     f"--crop {self.crop}.\nLeave it out, or choose {remedy}."
                 )
+        if self.near_bits is not None and (self.faces == "all" or self.detector == "none"):
+            why = "--faces all keeps several" if self.faces == "all" else "--detector none finds none"
+            raise ValueError(
+                f"--dedup near compares one face of each photograph; {why}.\n"
+                f"Choose --dedup exact, or {'--faces best' if self.faces == 'all' else 'another --detector'}."
+            )
         names = ("auto", "none", "celeba", "source")
         if self.split not in names and not any(character.isdigit() for character in self.split):
             raise ValueError(

@@ -49,12 +49,17 @@ class PhotosConfig(Settings):
     """How ``facegan prep`` reads photographs."""
 
     section: ClassVar[str] = "prep"
-    options: ClassVar[str] = "model limit attributes detections download follow_links workers min_yield"
+    options: ClassVar[str] = "model limit attributes identity detections download follow_links workers min_yield"
 
     limit: Positive | None = setting(None, "use only the first N photographs, sorted by name", "photographs")
     model: str = setting("", "your own detector model, a .tflite file", "path")
     attributes: str = setting(
         "", "CelebA's list_attr_celeba.txt or .csv, for the JSON; none; by default the source's", "path"
+    )
+    identity: str = setting(
+        "",
+        "identity_CelebA.txt, or a CSV of path and person: recorded; --split by shares keeps a person together",
+        "path",
     )
     detections: str = setting(
         "", "a dataset of these photographs whose detections are used instead of detecting again; same result", "path"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 
 from facegan.config import PrepConfig
 from facegan.errors import ModelError
@@ -20,11 +21,11 @@ from facegan.prep.request import attribute_values
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
 from facegan.remote import RemoteUnavailable, TooLarge
 from facegan.shards.format import SampleRecord, readable_path, sample_key
-from facegan.shards.images import encode_image
+from facegan.shards.images import decode_image, encode_image
 from facegan.shards.writer import ShardStats, ShardWriter
 
 _MEASURED_AT_ONCE = 64  # faces, of 12 KB each
-_SHOWN_REJECTS = 3  # thumbnails per reason that a chunk keeps for the preview
+SHOWN_REJECTS = 3  # thumbnails per reason that a chunk keeps for the preview
 _THUMBNAIL_PX = 96
 
 
@@ -33,9 +34,11 @@ class Item(NamedTuple):
 
     path: bytes  # in the dataset
     entry: Entry
-    preset_reason: str = ""  # why it is rejected, decided before the chunk is made: ``duplicate`` or ``crashed``
+    preset_reason: str = ""  # decided before: ``duplicate`` or ``crashed``; in a repair, ``near_duplicate``
     attributes: int = 0  # as bits; the chunk has their names
     known: KnownFaces | None = None
+    duplicate_of: str = ""  # path of the photograph that it repeats
+    identity: str = ""  # the person
 
     def known_faces(self, sha256: str) -> KnownFaces | None:
         """None if they are those of another file that had this path."""
@@ -91,6 +94,7 @@ def process_chunk(
             if len(to_complete) >= _MEASURED_AT_ONCE:
                 _complete(to_complete)
             row = PhotoRecord(readable_path(item.path), item.entry.size)
+            row.duplicate_of, row.identity = item.duplicate_of, item.identity
             result.rows.append(row)
             photo, samples = None, []
             try:
@@ -101,7 +105,7 @@ def process_chunk(
                 row.sha256 = hashlib.sha256(data).hexdigest()
                 photo = Photo(data)
                 row.width, row.height = photo.width, photo.height
-                if item.preset_reason:
+                if item.preset_reason == "duplicate":
                     raise Rejected(item.preset_reason)
                 attributes = attribute_values(chunk.attributes, item.attributes)
                 faces = PhotoFaces(photo, config, detector, item.known_faces(row.sha256))
@@ -110,14 +114,18 @@ def process_chunk(
                 to_complete += detections
                 for cut in faces.cut(config, row):
                     samples.append((cut, encode_image(cut.pixels, config.format), _meta(row, cut, item, attributes)))
+                if item.preset_reason:  # its row has what was found
+                    raise Rejected(item.preset_reason)
             except Rejected as rejected:
                 row.reason = rejected.reason
                 result.no_decoder += rejected.no_decoder
                 if row.reason == "unreachable":
                     result.unreachable = result.unreachable or f"{row.path}: {rejected.__cause__}"
-                if sum(reject.reason == row.reason for reject in result.rejects) < _SHOWN_REJECTS:
+                if sum(reject.reason == row.reason for reject in result.rejects) < SHOWN_REJECTS:
                     score = max(row.scores, default=None)
-                    result.rejects.append(Thumbnail(row.path, row.reason, _thumbnail(photo), score))
+                    picture = face_thumbnail(samples[0][1]) if samples else _thumbnail(photo)
+                    result.rejects.append(Thumbnail(row.path, row.reason, picture, score))
+                samples = []
             except ModelError:
                 raise
             except Exception as error:  # a decoder's surprise costs one photograph, never the run
@@ -211,6 +219,16 @@ def _thumbnail(photo: Photo | None) -> str:
         pixels = photo.pixels(detection_shrink(photo))
     except (Rejected, cv2.error):
         return ""
+    return _small_png(pixels)
+
+
+def face_thumbnail(image: bytes) -> str:
+    """Of a near-duplicate its face, as a sample's image has it."""
+    pixels = decode_image(image)
+    return "" if pixels is None else _small_png(pixels)
+
+
+def _small_png(pixels: np.ndarray) -> str:
     scale = _THUMBNAIL_PX / max(pixels.shape[:2])
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -65,6 +65,8 @@ class PhotoRecord:
     scores: list[float] = field(default_factory=list)
     box: list[float] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    duplicate_of: str = ""
+    identity: str = ""
     detections: list[dict[str, Any]] = field(default_factory=list)
 
     def set_key(self, face: Face, key: str) -> None:

@@ -1,4 +1,4 @@
-"""``--dedup exact``: every new photograph is read and hashed before the first chunk is made."""
+"""``--dedup``: new photographs are read and hashed before the first chunk is made, faces are compared at the end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import threading
 import time
 
 import numpy as np
+import pyarrow as pa
 
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.sources.base import MAX_BYTES, Reader, Source
 from facegan.prep.sources.prefetch import prefetching, schedule
 from facegan.remote import MOST_REQUESTS
+from facegan.shards.duplicates import first_within, kept_among
 from facegan.shards.format import SPLITS
 
 _BATCH = 2_000  # photographs
@@ -76,3 +78,44 @@ def _sha256(photo: IndexedPhoto, reader: Reader) -> bytes:
         return hashlib.sha256(reader.read(photo.entry)).digest()
     except Exception:
         return bytes(32)
+
+
+# --dedup near: once all faces are measured.
+
+
+def comparable(detections: pa.Table) -> pa.Table:
+    """Of the faces that became samples path, side, sharpness and hash, where that could be measured."""
+    pairs = zip(detections["key"].to_pylist(), detections["hash"].to_pylist(), strict=True)
+    rows = pa.array([row for row, (key, face_hash) in enumerate(pairs) if key and face_hash], pa.int64())
+    return detections.select(["path", "side", "sharpness", "hash"]).take(rows)
+
+
+def near_duplicates(known: pa.Table, new: pa.Table, bits: int) -> dict[str, str]:
+    """Which new photographs are near-duplicates, by path, and of which that is kept.
+
+    Those of the dataset are kept, as far as they are. A new one is compared with them, then with new ones that are kept
+    already: the largest comes first, then the sharpest, then the first by path. Both tables are of `comparable`.
+    """
+    new = new.sort_by([("side", "descending"), ("sharpness", "descending"), ("path", "ascending")])
+    hashes, paths = new["hash"].to_numpy(), new["path"]
+    of_known = first_within(hashes, known["hash"].to_numpy(), bits)
+    others = np.flatnonzero(of_known < 0)
+    of_new = others[kept_among(hashes[others], bits)]
+    found = {paths[row].as_py(): known["path"][of_known[row]].as_py() for row in np.flatnonzero(of_known >= 0).tolist()}
+    changed = np.flatnonzero(of_new != others).tolist()
+    return found | {paths[int(others[row])].as_py(): paths[int(of_new[row])].as_py() for row in changed}
+
+
+def without_samples(rows: pa.Table, detections: pa.Table, duplicates: dict[str, str]) -> tuple[pa.Table, pa.Table]:
+    """A chunk's rows and detections, in which these photographs (see `near_duplicates`) have no samples."""
+    values = {"outcome": "rejected", "reason": "near_duplicate", "keys": [], "key": ""}
+
+    def changed(table: pa.Table, *names: str) -> pa.Table:
+        of = [duplicates.get(path) for path in table["path"].to_pylist()]
+        for name in names:
+            column, old = table.schema.field(name), table[name].to_pylist()
+            new = [a if path is None else values.get(name, path) for a, path in zip(old, of, strict=True)]
+            table = table.set_column(table.column_names.index(name), column, pa.array(new, column.type))
+        return table
+
+    return changed(rows, "outcome", "reason", "keys", "duplicate_of"), changed(detections, "key")

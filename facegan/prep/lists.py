@@ -1,8 +1,9 @@
-"""CelebA's lists in a source, as Kaggle and torchvision have them: attributes and split of its photographs."""
+"""Lists about photographs: CelebA's of attributes and of the split, found in a source, and that of --identity."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import tempfile
 from collections.abc import Collection
@@ -15,7 +16,7 @@ from facegan.files import human_bytes
 from facegan.prep.photo_index import PhotoIndex
 from facegan.prep.request import Attributes
 from facegan.prep.sources.base import ATTRIBUTES_FILES, MultiSource, Source, read_split, source_errors
-from facegan.shards.format import readable_path
+from facegan.shards.format import has_photo_suffix, readable_path
 
 ATTRIBUTES, SPLIT = "--attributes", "--split source"  # options that a list can stand for
 _MAX_BYTES = 64 << 20  # CelebA's own have up to 27 MB
@@ -71,3 +72,28 @@ class Lists:
         self.options.add(option)
         if attributes:
             self.names, self.sha256 = attributes.names, attributes.sha256
+
+
+def read_identities(where: str) -> dict[bytes, str]:
+    """Paths or file names, and whom they show: CelebA's identity_CelebA.txt (``000001.jpg 2880``), or a CSV of both.
+
+    A first line without a photograph names the columns; an empty person is unknown. Raises SourceError for other files.
+    """
+    try:
+        lines = Path(where).read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+        rows = list(csv.reader(lines)) if "," in lines[0] else [line.rsplit(maxsplit=1) for line in lines]
+    except (OSError, csv.Error) as error:
+        why = f"{where} cannot be read ({error})"
+        raise SourceError(f"{why}. --identity takes identity_CelebA.txt, or a CSV of path and person.") from None
+    found: dict[bytes, str] = {}
+    for number, row in enumerate(rows, 1):
+        path, person = (
+            part.strip().encode("utf-8", "surrogateescape") for part in (row if len(row) == 2 else ("", ""))
+        )
+        if not row or (number == 1 and path and not has_photo_suffix(path)):
+            continue
+        if not path:
+            raise SourceError(f"Line {number} of {where} must have a path and a person.")
+        if found.setdefault(path, readable_path(person)) != readable_path(person):
+            raise SourceError(f"Line {number} of {where} has another person for {shown(readable_path(path))}.")
+    return found

@@ -51,7 +51,9 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
     if heic and new:
         console.warn(f"Not decoded: {counted(heic, 'HEIC file')}. Stop, run: pip install 'facegan[heic]', start again.")
     if config.dedup == "off" and shares(config.split):
-        console.warn("--split by shares without --dedup exact may put copies of a photograph into different splits.")
+        console.warn(
+            "--split by shares without --dedup exact or near may put copies of a photograph into different splits."
+        )
     count, first = plan.missing
     if count:
         gone = counted(count, "photograph")
@@ -131,6 +133,8 @@ def _remedy(reason: str, config: PrepConfig, table: Path | None) -> str:
         "dark": f"their brightness is below {config.min_brightness:g}. A lower --min-brightness keeps more.",
         "turned_away": f"they look more than {config.max_yaw:g}° aside. A higher --max-yaw keeps more.",
         "duplicate": "another photograph has the same bytes. --dedup off keeps them.",
+        "near_duplicate": f"their hashes differ from that of a face kept in at most {config.near_bits} bits. Fewer "
+        "(--dedup near:BITS) or --dedup exact keeps more.",
         "unreachable": "they could not be fetched. --repair tries them again.",
         "crashed": "a decoder or detector failed on them. --repair tries them again.",
     }[reason]

@@ -30,8 +30,10 @@ class IndexedPhoto(NamedTuple):
     path: bytes
     entry: Entry
     split: str
-    is_duplicate: bool  # it has the bytes of a photograph before it
     attributes: int  # as bits, see `facegan.prep.request`
+    identity: str = ""  # the person, if known
+    reason: str = ""  # ``duplicate``, or, in a repair, ``near_duplicate``
+    duplicate_of: str = ""  # path in the dataset of the photograph that it repeats
 
 
 class PhotoIndex:
@@ -56,7 +58,7 @@ class PhotoIndex:
         count = len(self._names)
         self.root = common_folder(self._names[0].as_py(), self._names[-1].as_py()) if count else b""
         self._is_new = np.ones(count, bool)
-        self._is_duplicate = np.zeros(count, bool)
+        self._duplicate_of = np.full(count, -1)  # row here; from ``count`` on: ``count`` + row of the dataset's table
         self._split = np.full(count, -1, np.int8)
         self._attributes = np.zeros(count, np.int64)
         self._known = pa.Table.from_batches([], pa.schema({"path": pa.string(), "bytes": pa.int64()}))
@@ -96,7 +98,7 @@ class PhotoIndex:
         """Photographs that the dataset accounts for already are not new.
 
         Args:
-            known: columns ``path`` and ``bytes`` of photos.parquet, for a repair also ``reason``.
+            known: columns ``path`` and ``bytes`` of photos.parquet, for a repair also those that decide its items.
 
         Raises:
             SourceError: a photograph is outside the folder below which the dataset's paths are stored.
@@ -142,11 +144,15 @@ class PhotoIndex:
         paths = self._known["path"].take(int64_array(np.flatnonzero(is_missing))).to_pylist()
         return len(paths), min(paths, default="")
 
-    def split_by(self, split_of: Callable[[bytes, str], str]) -> None:
-        """Give every new photograph its split, by its path and the source's part; raises as ``split_of`` does."""
+    def split_by(self, split_of: Callable[[bytes, str], str], by_identity: bool = False) -> None:
+        """Give every new photograph its split, by its path and the source's part; raises as ``split_of`` does.
+
+        ``by_identity``: by its person in place of its path, where that is known.
+        """
         numbers = {split: number for number, split in enumerate(SPLITS)}
         for photo in self._photos(np.flatnonzero(self._is_new), ""):
-            self._split[photo.row] = numbers[split_of(photo.path, photo.entry.part)]
+            key = photo.identity.encode() if by_identity and photo.identity else photo.path
+            self._split[photo.row] = numbers[split_of(key, photo.entry.part)]
 
     def set_attributes(self, rows: Iterable[tuple[bytes, int]]) -> str:
         """Set the photographs' attributes, given by the last part of their names.
@@ -166,31 +172,40 @@ class PhotoIndex:
             self._entries["part"] = pa.array(found, pa.string())
         return missing
 
+    def set_identities(self, rows: Iterable[tuple[bytes, str]]) -> str:
+        """Set who the photographs show, as `set_attributes` does; "" is nobody known."""
+        found, missing = self._listed(rows)
+        if not missing:
+            self._entries["identity"] = pa.array((person or "" for person in found), pa.string())
+        return missing
+
     def _listed(self, rows: Iterable[tuple[bytes, Any]]) -> tuple[list[Any], str]:
-        """What a list has for each photograph, None if nothing, and the first new one that it lacks."""
-        by_file = dict(rows)
-        found = [by_file.get(name.rpartition(b"/")[2]) for name in self.names()]
+        """What a list has for each photograph, by its path or file name, None if nothing, and the first new one that
+        it lacks."""
+        by_file, below = dict(rows), len(self.root)
+        found = [by_file.get(name[below:], by_file.get(name.rpartition(b"/")[2])) for name in self.names()]
         missing = next((row for row in np.flatnonzero(self._is_new).tolist() if found[row] is None), None)
         return found, "" if missing is None else readable_path(self._names[missing].as_py())
 
-    def mark_duplicates(self, digests: np.ndarray, known: Iterable[bytes]) -> int:
+    def mark_duplicates(self, digests: np.ndarray, known: Iterable[bytes | None]) -> int:
         """Mark new photographs with the bytes of another one: in the dataset, or with a smaller name.
 
         Args:
             digests: [photographs, 32] uint8, the SHA-256 of each new photograph; zeros where it is unknown.
-            known: SHA-256 of the photographs in the dataset.
+            known: SHA-256 of each photograph in the dataset; None where it is unknown or itself a duplicate.
 
         Returns:
             Their number.
         """
         rows = np.flatnonzero(self._is_new & digests.any(axis=1))
         values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(rows), [None, pa.py_buffer(digests[rows])])
-        firsts = np.unique(values.dictionary_encode().indices.to_numpy(), return_index=True)[1]
-        is_known = pc.call_function("is_in", [values], pc.SetLookupOptions(pa.array(known, pa.binary(32))))
-        is_duplicate = is_known.to_numpy(zero_copy_only=False)
-        is_duplicate |= ~np.isin(np.arange(len(rows)), firsts)
-        self._is_duplicate[rows] = is_duplicate
-        return int(is_duplicate.sum())
+        numbers = values.dictionary_encode().indices.to_numpy()
+        first = rows[np.unique(numbers, return_index=True)[1][numbers]]
+        found = pc.call_function("index_in", [values], pc.SetLookupOptions(pa.array(known, pa.binary(32))))
+        of_known = found.fill_null(-1).to_numpy()
+        of = np.where(of_known >= 0, len(self) + of_known, np.where(first == rows, -1, first))
+        self._duplicate_of[rows] = of
+        return int((of >= 0).sum())
 
     def photos(self, split: str, first: int = 0, count: int | None = None) -> Iterator[IndexedPhoto]:
         """New photographs of a split from a row on, sorted by name."""
@@ -199,7 +214,7 @@ class PhotoIndex:
 
     def sample(self, count: int) -> Iterator[IndexedPhoto]:
         """New photographs, no duplicates, evenly spaced by name."""
-        rows = np.flatnonzero(self._is_new & ~self._is_duplicate)
+        rows = np.flatnonzero(self._is_new & (self._duplicate_of < 0))
         count = min(count, len(rows))
         return self._photos(rows[np.arange(count) * len(rows) // max(1, count)], "")
 
@@ -210,9 +225,10 @@ class PhotoIndex:
 
     def photos_for_repair(self, split: str, first: int, count: int) -> Iterator[IndexedPhoto]:
         """Known photographs in the order of the dataset's table, all of which the source has."""
-        reasons = self._known["reason"].slice(first, count).to_pylist()
-        for photo, reason in zip(self._photos(self._rows_of_known(first, count), split), reasons, strict=True):
-            yield photo._replace(is_duplicate=reason == "duplicate")
+        known = self._known.slice(first, count).select(["reason", "duplicate_of", "identity"]).to_pylist()
+        for photo, row in zip(self._photos(self._rows_of_known(first, count), split), known, strict=True):
+            reason = row["reason"] if row["reason"] in ("duplicate", "near_duplicate") else ""
+            yield photo._replace(identity=row["identity"], reason=reason, duplicate_of=row["duplicate_of"])
 
     def _rows_of_known(self, first: int, count: int) -> np.ndarray:
         """Rows in this index of rows in the dataset's table; −1 where the source has none."""
@@ -226,11 +242,19 @@ class PhotoIndex:
             some = rows[start : start + _BATCH]
             columns = {name: column.take(int64_array(some)).to_pylist() for name, column in self._entries.items()}
             others = (columns.get(name, itertools.repeat(None, len(some))) for name in _OTHERS)
-            states = self._is_duplicate[some].tolist(), self._attributes[some].tolist()
+            people = columns.get("identity", [""] * len(some))
+            states = self._attributes[some].tolist(), people, self._duplicate_of[some].tolist()
             fields = zip(some.tolist(), columns["name"], columns["size"], *others, *states, strict=True)
-            for row, name, size, locator, label, part, *state in fields:
+            for row, name, size, locator, label, part, bits, person, of in fields:
                 entry = Entry(name, size, tuple(locator or ()), label or 0, part or "")
-                yield IndexedPhoto(row, name[len(self.root) :], entry, split, *state)
+                photo = IndexedPhoto(row, name[len(self.root) :], entry, split, bits, person)
+                yield photo if of < 0 else photo._replace(reason="duplicate", duplicate_of=self._path(of))
+
+    def _path(self, number: int) -> str:
+        """In the dataset, of a row here or, from the number of rows on, of one in the dataset's table."""
+        if number < len(self):
+            return readable_path(self._names[number].as_py()[len(self.root) :])
+        return self._known["path"][number - len(self)].as_py()
 
 
 class PathLookup:

@@ -22,7 +22,7 @@ from facegan.manifests import known_datasets, known_models, recognise, split_of
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import hash_photos
-from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists
+from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists, read_identities
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
 from facegan.prep.reuse import KnownDetections, open_detections
@@ -60,10 +60,13 @@ class Inputs:
         self.models = find_models(request.settings, photos.model, fetch=not is_dry)
         is_given = photos.attributes not in ("", NO_ATTRIBUTES)
         self.attributes = Attributes(photos.attributes, Path(photos.attributes).open) if is_given else None
+        self.identities = read_identities(photos.identity) if photos.identity else {}
         self.lists, self.from_lists = Lists(), list[str]()  # the latter: settings that they decide
         known = {model.file: model.sha256 for model in known_models().values()}  # checked, or to be downloaded
         models = [known.get(model.name) or sha256_file(model) for model in self.models]
         self._files = {"models": models, "attributes": self.attributes.sha256 if self.attributes else ""}
+        # Not its checksum: photographs that are added need further lines.
+        self._files |= {"identity": "FILE"} if photos.identity else {}
         self.config = request.settings
         if self.config.margin == "auto":  # until the dataset or a preflight says more
             self.use_margin(1.0)
@@ -156,7 +159,10 @@ class Plan:
         return ChunkWork(Chunk(chunk.number, tuple(self._items(photos)), names), chunk.inputs, self.inputs.config)
 
     def _items(self, photos: Iterable[IndexedPhoto]) -> list[Item]:
-        items = [Item(p.path, p.entry, "duplicate" if p.is_duplicate else "", p.attributes) for p in photos]
+        items = [
+            Item(p.path, p.entry, p.reason, p.attributes, duplicate_of=p.duplicate_of, identity=p.identity)
+            for p in photos
+        ]
         if self.known is None:
             return items
         known = self.known.of([readable_path(item.path) for item in items])
@@ -231,16 +237,19 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
                     f"{shown(path)} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
                     f"Restore it, rename the new one, or add --force to delete {out} and prepare again."
                 )
-        index.split_by(splitter(config.split))
-        _set_attributes(index, inputs)
-        if config.dedup == "exact" and threads:
+        _set_lists(index, inputs)
+        index.split_by(splitter(config.split), by_identity=shares(config.split) is not None)
+        if config.dedup != "off" and threads:
             where = inputs.source.where
             with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, as_source_error(where):
                 with source_errors(where):
                     readable = inputs.source.unpacked(Path(folder))
                 hashes = hash_photos(readable, index, threads, request.photos.fetch_ahead)
-            known = read_columns(out / PHOTOS_FILE, ["sha256"])["sha256"].to_pylist() if existing else []
-            duplicates = index.mark_duplicates(hashes, (bytes.fromhex(text) for text in known if text))
+            known = read_columns(out / PHOTOS_FILE, ["sha256", "reason"]).to_pylist() if existing else []
+            originals = (
+                None if row["reason"] == "duplicate" else bytes.fromhex(row["sha256"]) or None for row in known
+            )
+            duplicates = index.mark_duplicates(hashes, originals)
     versions = library_versions()
     chunks = tuple(_cut_chunks(inputs, index, versions, digests))
     for entry in existing.shards if existing and chunks else ():
@@ -275,11 +284,17 @@ def _source_digests(inputs: Inputs, out: Path, existing: DatasetInfo | None) -> 
     return digests
 
 
-def _set_attributes(index: PhotoIndex, inputs: Inputs) -> None:
+def _set_lists(index: PhotoIndex, inputs: Inputs) -> None:
+    """Attributes and persons."""
     attributes = inputs.attributes
     if attributes and (missing := index.set_attributes(attributes.rows())):
         why = f"{attributes.where} has no attributes of {shown(missing)}."
         raise SourceError(f"{why} With --attributes every photograph needs a line.")
+    if inputs.identities and (missing := index.set_identities(inputs.identities.items())):
+        raise SourceError(
+            f"{inputs.request.photos.identity} has no line for {shown(missing)}. With --identity every photograph\n"
+            "needs one; leave the person empty where it is unknown."
+        )
 
 
 def _recognised(where: str, index: PhotoIndex) -> str:
@@ -312,7 +327,8 @@ def _plan_chunk(number: int, first: int, photos: list[IndexedPhoto], facts: list
     """``facts``, settings and versions, decide the chunk's bytes together with the photographs."""
     digest = hashlib.sha256(json.dumps([*facts, SCHEMA.names], sort_keys=True).encode())
     for photo in photos:
-        fields = [readable_path(photo.path), photo.entry.size, photo.entry.label, photo.is_duplicate, photo.attributes]
+        fields = [readable_path(photo.path), photo.entry.size, photo.entry.label]
+        fields += [photo.attributes, photo.identity, photo.reason, photo.duplicate_of]
         digest.update(json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogateescape"))
     size = sum(photo.entry.size for photo in photos)
     return ChunkPlan(number, photos[0].split, first, len(photos), size, digest.hexdigest())
@@ -329,11 +345,11 @@ def _plan_repair(
     sizes = [chunk.photos for chunk in existing.chunks]
     if sum(sizes) != existing.totals.photos:
         raise DatasetError(f"{out} was selected from other datasets and cannot be repaired. Select it again.")
-    known = read_columns(photos, ["path", "bytes", "reason"])
+    known = read_columns(photos, ["path", "bytes", "reason", "duplicate_of", "identity"])
     if len(known) != sum(sizes):
         raise DatasetError(f"{photos} has {len(known):,} rows; {DATASET_FILE} counts {sum(sizes):,} photographs.")
     index.set_known(known)
-    _set_attributes(index, inputs)
+    _set_lists(index, inputs)
     damaged = set()
     for entry in existing.shards:
         path = out / entry.name
@@ -386,7 +402,7 @@ def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> t
     return seconds, int(new * (config.size**2 * bytes_per_pixel * config.channels / 3 + tar))
 
 
-# --split: by CelebA's own numbers, by the source's own parts, or by a hash of the path.
+# --split: by CelebA's own numbers, by the source's own parts, or by a hash of the path or of the person.
 
 
 def shares(setting: str) -> tuple[float, ...] | None:

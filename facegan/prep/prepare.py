@@ -18,10 +18,11 @@ import pyarrow as pa
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
 from facegan.errors import DatasetError, Interrupted
-from facegan.files import disk_errors, make_folder, parsing, remove_partials, write_bytes, write_json
+from facegan.files import TEMPORARY, disk_errors, make_folder, parsing, remove_partials, write_bytes, write_json
 from facegan.plugins import runs_code
-from facegan.prep.chunk import Thumbnail
+from facegan.prep.chunk import SHOWN_REJECTS, Thumbnail, face_thumbnail
 from facegan.prep.commit import CHUNKS, REPAIRS, committed, marker_path, rows_path, shard_path
+from facegan.prep.dedup import comparable, near_duplicates, without_samples
 from facegan.prep.engines.local import InlineEngine, exit_if_reimported
 from facegan.prep.engines.scheduler import RunStats, open_engine, run_engine
 from facegan.prep.engines.worker import Job
@@ -38,9 +39,12 @@ from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, Journal, OutputStore, is_dataset_file
 from facegan.shards.checksums import check_shard
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.detections import IN_CHUNK, DetectionsReader, of_chunk, read_origins
+from facegan.shards.detections import IN_CHUNK, DetectionsReader, of_chunk, read_detections, read_origins
+from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo
 from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_rows
+from facegan.shards.reader import Shard
+from facegan.shards.writer import ShardWriter
 
 
 @dataclass(frozen=True)
@@ -303,6 +307,7 @@ class _Gathered:
         self._folder = store.state / plan.chunks_folder
         self.files: dict[str, Path] = {}  # the present path of each shard, by its final name
         self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the number of their chunk
+        self._near = self._near_duplicates()
         existing = len(plan.existing.chunks) if plan.existing else 0
         for number, reject in read_rejects(store.folder / PREVIEW_FILE):
             if number < existing and number not in plan.rebuild:
@@ -313,6 +318,25 @@ class _Gathered:
         file, new = self._store.folder / DETECTIONS_FILE, self._plan.inputs.origin
         before = read_origins(file) if self._plan.existing and file.is_file() else []
         return before if new in before or not self._plan.todo else [*before, new]
+
+    def _near_duplicates(self) -> dict[str, str]:
+        """Of the photographs that the chunks kept: path, and path of the one that is kept instead."""
+        bits, out = self._plan.inputs.config.near_bits, self._store.folder
+        if bits is None or not self._plan.todo:
+            return {}
+        known = [comparable(DETECTIONS.empty_table())]
+        if self._plan.existing and (out / DETECTIONS_FILE).is_file():
+            batches = read_detections(out / DETECTIONS_FILE)
+            known += [comparable(pa.Table.from_batches([batch])) for batch in batches]
+        new = [comparable(of_chunk(self._rows(chunk.number))) for chunk in self._plan.todo]
+        before = pa.concat_tables(known)
+        if self._plan.rebuild:  # most are the dataset's own
+            paths = set(before["path"].to_pylist())
+            new = [table.filter(pa.array([p not in paths for p in table["path"].to_pylist()])) for table in new]
+        return near_duplicates(before, pa.concat_tables(new), bits)
+
+    def _rows(self, chunk: int) -> pa.Table:
+        return read_rows(rows_path(self._folder, chunk), IN_CHUNK)
 
     def tables(self) -> Iterator[tuple[pa.Table, pa.Table]]:
         """The rows of photos.parquet and of detections.parquet, chunk by chunk: of the existing dataset, then new."""
@@ -339,21 +363,59 @@ class _Gathered:
             raise DatasetError(
                 f"Chunk {chunk.number} of {self._store.folder} was altered during the run. Run prep again."
             )
-        rows = read_rows(rows_path(self._folder, chunk.number), IN_CHUNK)
+        rows = self._rows(chunk.number)
         with parsing(marker_path(self._folder, chunk.number), "Delete it and run facegan prep again."):
             if (len(rows), *photo_counts(rows)) != (marker.photos, marker.kept, marker.faces, marker.rejected):
                 raise ValueError("its counts differ from its rows")
-            for reject in marker.rejects:
-                of_reason = self._rejects.setdefault(reject.reason, [])
-                of_reason.append((len(self._writer.chunks), reject))
-                of_reason.sort(key=lambda numbered: numbered[0])
-                del of_reason[REJECTS_SHOWN:]
-            name = ""
-            if marker.shard:
+            self._show(marker.rejects)
+            has_duplicates, name = not self._near.keys().isdisjoint(rows["path"].to_pylist()), ""
+            if marker.shard and not has_duplicates:
                 name = self._add_shard(chunk.split, vars(marker.shard), shard_path(self._folder, chunk.number))
-            entry = {"split": chunk.split, "photos": marker.photos, "shard": name}
-            self._writer.chunks.append(ChunkEntry.model_validate(entry))
-            return in_shard(rows, chunk.split, name), of_chunk(rows)
+        detections = of_chunk(rows)
+        if has_duplicates:
+            rows, detections, name = self._without_duplicates(chunk, rows, detections)
+        entry = {"split": chunk.split, "photos": marker.photos, "shard": name}
+        self._writer.chunks.append(ChunkEntry.model_validate(entry))
+        return in_shard(rows, chunk.split, name), detections
+
+    def _without_duplicates(
+        self, chunk: ChunkPlan, rows: pa.Table, detections: pa.Table
+    ) -> tuple[pa.Table, pa.Table, str]:
+        """A chunk's tables without the samples of near-duplicates, and the name of its new shard, "" if none."""
+        columns = (rows[name].to_pylist() for name in ("path", "scores", "keys"))
+        of_key = {
+            key: (path, round(max(scores), 3)) for path, scores, keys in zip(*columns, strict=True) for key in keys
+        }
+        rows, detections = without_samples(rows, detections, self._near)
+        keys = set(itertools.chain.from_iterable(rows["keys"].to_pylist()))
+        name, rejects = self._writer.new_name(chunk.split) if keys else "", list[Thumbnail]()
+        new, old = self._writer.folder / (name or "none"), shard_path(self._folder, chunk.number)
+        with (
+            self._store.open_shard(old) as file,
+            contextlib.closing(Shard(file)) as shard,
+            ShardWriter(new, new.with_name(f".{new.name}{TEMPORARY}")) as writer,
+        ):
+            for sample in shard.samples:
+                members = [bytes(shard.read(member)) for member in (sample.image, sample.meta) if member]
+                if sample.key in keys:
+                    writer.add(sample.key, self._plan.inputs.config.format, *members)
+                elif len(rejects) < SHOWN_REJECTS:
+                    path, score = of_key[sample.key]
+                    rejects.append(Thumbnail(path, "near_duplicate", face_thumbnail(members[0]), score))
+            stats = writer.commit()
+        self._show(rejects)
+        if stats:
+            self._store.add(new)
+            self._writer.add_shard(name, chunk.split, vars(stats))
+            self.files[name] = new
+        return rows, detections, name
+
+    def _show(self, rejects: list[Thumbnail]) -> None:
+        for reject in rejects:
+            of_reason = self._rejects.setdefault(reject.reason, [])
+            of_reason.append((len(self._writer.chunks), reject))
+            of_reason.sort(key=lambda numbered: numbered[0])
+            del of_reason[REJECTS_SHOWN:]
 
     def _add_shard(self, split: str, stats: dict, path: Path) -> str:
         name = self._writer.new_name(split)

@@ -190,6 +190,10 @@ class RemoteStore(OutputStore):
     def sha256(self, shard: Path) -> str:
         return self._objects.sha256(self.name(shard))
 
+    def add(self, shard: Path) -> None:
+        self._upload(self.name(shard))
+        _sparse_placeholder(shard, shard.stat().st_size)
+
     def stage(self, shard: Path, name: str) -> Path:
         staged = super().stage(shard, name)
         self._objects.copy(self.name(shard), self.name(staged))

@@ -144,10 +144,10 @@ def check_settings(old: dict[str, Any], new: dict[str, Any], out: Path, from_lis
         raise DatasetError(f"{out} contains faces from facegan sample, not photographs.\n{advice}")
     old = with_defaults(old)
     for name in [*new, *(name for name in old if name not in new)]:
-        if old.get(name) != new.get(name):
+        if old.get(name, "") != new.get(name, ""):
             option = f"--{short(name).replace('_', '-').replace('models', 'model')} "
             option = "--set prep.channels=" if name == "channels" else option
-            before, now = (f"{option}{short(settings.get(name)) or 'none'}" for settings in (old, new))
+            before, now = (f"{option}{short(settings.get(name, '')) or 'none'}" for settings in (old, new))
             if name in from_lists:
                 without = " ".join(f"--{setting} none" for setting in from_lists)
                 advice += f"\nLists in the source decide this. {without} leaves them out."

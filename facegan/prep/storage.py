@@ -115,6 +115,9 @@ class OutputStore:
     def sha256(self, shard: Path) -> str:
         return sha256_file(shard)
 
+    def add(self, shard: Path) -> None:
+        """Called once a new shard is complete in ``.facegan/final``."""
+
     def stage(self, shard: Path, name: str) -> Path:
         """Copies a shard of the dataset to ``.facegan/final``: it gets a new name, and another one its old name."""
         target = self.state / FINAL / name

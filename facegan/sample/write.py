@@ -141,7 +141,7 @@ def _write_shard(folder: Path, shard: str, images: Pixels, names: list[str]) -> 
             about = {"path": path, "sha256": sha256, "width": width, "height": height}
             writer.add(key, _FORMAT, image, SampleRecord(**about, quad=quad).to_json())
             row = {**about, "bytes": len(image), "outcome": "kept", "reason": "", "faces": 0, "scores": [], "box": []}
-            rows.append({**row, "keys": [key], "split": _SPLIT, "shard": shard})
+            rows.append({**row, "keys": [key], "duplicate_of": "", "identity": "", "split": _SPLIT, "shard": shard})
         stats = writer.commit(flushed=False)  # atomic_dir flushes all files together
     if stats is None:
         raise ValueError("a shard of no images")

@@ -46,6 +46,7 @@ REASONS = {
     "dark": "the face is too dark",
     "turned_away": "the face looks too far aside",
     "duplicate": "the same file as another photograph",
+    "near_duplicate": "nearly the same face as one that is kept, with --dedup near",
     "unreachable": "the photograph could not be fetched",
     "crashed": "a fault of the program",
 }

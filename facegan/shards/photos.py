@@ -31,6 +31,8 @@ COLUMNS = {
     "scores": (pa.list_(pa.float32()), "the detector's score of each face; if none was found, the best score"),
     "box": (pa.list_(pa.float32()), "[x, y, width, height] of the best face, in pixels of the upright photograph"),
     "keys": (pa.list_(pa.string()), "keys of the photograph's samples"),
+    "duplicate_of": (pa.string(), "path of the photograph that a duplicate or near_duplicate repeats; else empty"),
+    "identity": (pa.string(), "the person, from the list of --identity; empty if unknown"),
     "split": (pa.string(), "train, val or test"),
     "shard": (pa.string(), "the file with its samples; empty if it has none"),
 }

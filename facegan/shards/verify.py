@@ -25,6 +25,7 @@ from facegan.faces.decode import Photo, Rejected, png_chunks
 from facegan.files import parse_json
 from facegan.shards.checksums import FileStamp, check_detections, check_photos, check_shard, file_stamp
 from facegan.shards.detections import read_detections
+from facegan.shards.duplicates import Leak, find_leaks
 from facegan.shards.format import (
     DATASET_FILE,
     DETECTIONS_FILE,
@@ -60,12 +61,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of `verify`; ``stamps`` are for `save_verified`."""
+    """The result of `verify`; ``stamps`` are for `save_verified`. Leaks are no problems: a source's own split may have
+    some, as CelebA's does."""
 
     shards: int
     samples: int
     problems: tuple[Problem, ...]
     stamps: dict[str, FileStamp | None]
+    leaks: tuple[Leak, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -76,8 +79,8 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
     """Check every checksum and count of a dataset, and that dataset.json, tars and photos.parquet agree.
 
     With ``deep``, also that every sample decodes at the right size, that its JSON fits the schema and agrees with the
-    photograph's row, and that the tars contain nothing else; damaged shards are read as far as possible. Raises
-    DatasetError if dataset.json itself cannot be read.
+    photograph's row, and that the tars contain nothing else; damaged shards are read as far as possible. Leaks between
+    splits are looked for, too. Raises DatasetError if dataset.json itself cannot be read.
     """
     info = DatasetInfo.read(folder)
     problems = _check_list(folder, info)
@@ -105,7 +108,9 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
         problems.append(Problem(PHOTOS_FILE, str(error).splitlines()[0]))
     compares = deep and all(problem.shard != PHOTOS_FILE for problem in problems)
     problems += [Problem(DETECTIONS_FILE, line) for line in _check_detections(folder, info, compares)]
-    return Verification(len(info.shards), samples, tuple(problems), stamps)
+    compares = compares and all(problem.shard != DETECTIONS_FILE for problem in problems)
+    leaks = find_leaks(folder, info) if compares and len(info.splits) > 1 else ()
+    return Verification(len(info.shards), samples, tuple(problems), stamps, tuple(leaks))
 
 
 def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:

@@ -31,7 +31,7 @@ RECIPE = " --trust-code --recipe" + WORK
 # Every command and its options.
 OPTIONS = {
     "prep": "--size --crop --margin --detector --rotate --model --min-score --faces --min-face --min-sharpness"
-    " --min-brightness --max-yaw --detections"
+    " --min-brightness --max-yaw --detections --identity"
     " --max-outside --dedup --split --format --shard-size --workers --engine --ray-address --limit --download --repair"
     " --force --attributes --no-source-paths --no-follow-links --min-yield" + RECIPE,
     "inspect": "--plot --source --extract --json --quiet --debug",

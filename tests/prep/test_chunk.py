@@ -81,7 +81,7 @@ def test_rejected_photo_keeps_best_score(tmp_path: Path, reason: str, face: Face
 
 
 def test_all_reasons_are_provoked() -> None:
-    of_the_run = {"duplicate", "unreachable"}  # found before the chunks, or by the source
+    of_the_run = {"duplicate", "near_duplicate", "unreachable"}  # found before the chunks, or by the source
     assert {reason for reason, *_ in PROVOKED if reason} == set(REASONS) - of_the_run
 
 

@@ -44,7 +44,8 @@ def make_index(*entries: Entry) -> PhotoIndex:
 def known(*rows: tuple[str, int]) -> pa.Table:
     paths, sizes = zip(*rows, strict=True)
     reasons = ["duplicate" if path == "0.jpg" else "" for path in paths]
-    return pa.table({"path": paths, "bytes": sizes, "reason": reasons})
+    of = ["9.jpg" if reason else "" for reason in reasons]
+    return pa.table({"path": paths, "bytes": sizes, "reason": reasons, "duplicate_of": of, "identity": paths})
 
 
 def paths(index: PhotoIndex, split: str = "train") -> list[bytes]:
@@ -100,20 +101,22 @@ def test_name_in_two_archives_is_refused() -> None:
 
 def test_first_of_equal_bytes_is_kept() -> None:
     index = make_index(*(Entry(b"%d.jpg" % i, 1) for i in range(6)))
+    index.set_known(known(("first.jpg", 1), ("x.jpg", 1)))
     index.limit(5)
     index.split_by(lambda path, part: "train")
     digests = np.zeros((6, 32), np.uint8)
     digests[:, -1] = [1, 0, 0, 2, 2, 2]
-    assert index.mark_duplicates(digests, [bytes(31) + b"\1"]) == 2
-    assert [photo.path for photo in index.photos("train") if photo.is_duplicate] == [b"0.jpg", b"4.jpg"]
+    assert index.mark_duplicates(digests, [None, bytes(31) + b"\1"]) == 2
+    found = {photo.path: photo.duplicate_of for photo in index.photos("train") if photo.reason == "duplicate"}
+    assert found == {b"0.jpg": "x.jpg", b"4.jpg": "3.jpg"}
 
 
 def test_repair_selects_in_old_order() -> None:
     index = make_index(*(Entry(b"a/%d.jpg" % i, i) for i in range(4)))
     index.set_known(known(("1.jpg", 1), ("2.jpg", 2), ("0.jpg", 0), ("9.jpg", 9)))
     assert index.missing_for_repair(1, 2) == ""
-    found = [(photo.path, photo.split, photo.is_duplicate) for photo in index.photos_for_repair("val", 1, 2)]
-    assert found == [(b"2.jpg", "val", False), (b"0.jpg", "val", True)]
+    found = [(photo.path, photo.split, photo.duplicate_of) for photo in index.photos_for_repair("val", 1, 2)]
+    assert found == [(b"2.jpg", "val", ""), (b"0.jpg", "val", "9.jpg")]
     assert index.missing_for_repair(2, 2) == "9.jpg"
 
 

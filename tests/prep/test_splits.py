@@ -96,10 +96,12 @@ def test_dedup_keeps_first_of_equals(photos: Path, tmp_path: Path) -> None:
     assert sorted(found) == ["000009.jpg", "162775.jpg", "182640.jpg"]
     assert found["162775.jpg"]["sha256"] == next(row["sha256"] for row in rows(out) if row["path"] == "000005.jpg")
     assert found["162775.jpg"]["width"] == 178
+    assert {row["duplicate_of"] for row in found.values()} == {"000003.jpg", "000005.jpg"}
     # Earlier additions win.
     shutil.copyfile(photos / "000012.jpg", photos / "000099.jpg")
     result = prepare(photos, out, config, workers=0)
     assert result.rejected == {"duplicate": 4}
+    assert rows(out)[-1]["duplicate_of"] == "000012.jpg"
     assert verify(out).ok
 
 
@@ -117,6 +119,52 @@ def test_hash_split_without_dedup_warns(portraits: Path, tmp_path: Path) -> None
     config = PrepConfig.of({**FAST, "split": "0.5,0.5"})
     prepare(portraits, tmp_path / "out", config, console=console, workers=0, limit=4)
     assert any("--dedup exact" in warning for warning in console.warnings)
+
+
+def test_identity_keeps_people_in_one_split(portraits: Path, tmp_path: Path) -> None:
+    """In CelebA's layout and as a CSV; additions may bring a longer list."""
+    names = sorted(path.name for path in portraits.iterdir())
+    people = {name: f"P{number // 4}" for number, name in enumerate(names)}
+    celeba, table = tmp_path / "identity_CelebA.txt", tmp_path / "people.csv"
+    celeba.write_text("".join(f"{name} {person}\n" for name, person in people.items() if name <= "000040.jpg"))
+    table.write_text('path,person\r\n"nobody, here.jpg",x\r\n' + "".join(f"{n}, {p}\r\n" for n, p in people.items()))
+    out, config = tmp_path / "out", PrepConfig.of({**FAST, "split": "0.5,0.3,0.2"})
+    prepare(portraits, out, config, workers=0, limit=40, identity=celeba)
+    prepare(portraits, out, config, workers=0, identity=table)
+    assert {row["path"]: row["identity"] for row in rows(out)} == people
+    assert len({(row["identity"], row["split"]) for row in rows(out)}) == 15
+    assert verify(out, deep=True).leaks == ()
+    (out / "train-000000.tar").unlink()
+    prepare(portraits, out, config, workers=0, identity=table, repair=True)
+    assert verify(out, deep=True).ok
+    with pytest.raises(DatasetError, match="with --identity FILE; this command asks for --identity none"):
+        prepare(portraits, out, config, workers=0)
+    prepare(portraits, tmp_path / "by-path", config, workers=0)
+    assert verify(tmp_path / "by-path", deep=True).leaks == ()  # nothing is known of people
+
+
+def test_unknown_people_go_by_path(portraits: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "people.csv"
+    listed.write_text("".join(f"{path.name},\n" for path in portraits.iterdir()))
+    config = PrepConfig.of({**FAST, "split": "0.5,0.5"})
+    prepare(portraits, tmp_path / "out", config, workers=0, identity=listed, limit=20)
+    assert {row["split"] for row in rows(tmp_path / "out")} == {"train", "val"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, r"cannot be read .* a CSV of path and person"),
+        ("000001.jpg\n", "Line 1 of .* must have a path and a person"),
+        ("000001.jpg 1\n000001.jpg 2\n", r"Line 2 of .* another person for 000001\.jpg"),
+        ("000001.jpg 1\n", r"no line for 000002\.jpg"),
+    ],
+)
+def test_invalid_identities_are_refused(photos: Path, tmp_path: Path, text: str | None, said: str) -> None:
+    if text:
+        (tmp_path / "people").write_text(text)
+    with pytest.raises(SourceError, match=said):
+        prepare(photos, tmp_path / "out", PrepConfig.of(FAST), identity=tmp_path / "people")
 
 
 def write_attributes(path: Path, names: list[str], wrong: str = "") -> Path:

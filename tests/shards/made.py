@@ -38,6 +38,9 @@ class Made:
     split: str = "train"
     side: float = 100.0  # of the crop
     look: int = 0
+    content: str = ""  # equal for equal files; by default that of the path
+    hash: int = 0
+    identity: str = ""
     found: int | None = None  # faces above --min-score; None: all of ``scores``
 
     @property
@@ -46,7 +49,7 @@ class Made:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(f"{self.path} {self.look}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.content or self.path} {self.look}".encode()).hexdigest()
 
     def pixels(self, face: int = 0, size: int = 64, channels: int = 3) -> np.ndarray:
         rng = np.random.default_rng(int(self.sha256[:8], 16) + face)
@@ -79,6 +82,8 @@ class Made:
             "outcome": "rejected" if self.reason else "kept",
             "faces": len(self.scores) if self.found is None else self.found,
             "box": [30.0, 40.0, 50.0, 60.0] if self.scores else [],
+            "duplicate_of": "",
+            "identity": self.identity,
             "split": self.split,
             "shard": shard if self.keys else "",
         }
@@ -89,6 +94,7 @@ class Made:
             {"path": self.path, "sha256": self.sha256, "index": number, "key": key, "detector": "mediapipe"}
             | {"rotation": 0, "faint": False, "is_face": True, "box": box, "keypoints": points, "score": score}
             | vars(Measures(self.side, 0.0, 0.0, yaw=number * 10.0, pitch=1.0, roll=2.0, sharpness=self.width * 2.0))
+            | {"hash": self.hash}
             for number, (key, score) in enumerate(zip(self.keys, self.scores, strict=False))
         ]
 

@@ -237,3 +237,22 @@ def test_random_damage_is_reported(whole: Path, tmp_path: Path, file: str, seed:
         assert file == "dataset.json"
         return
     assert found or data == before or sealed or file == "dataset.json"
+
+
+def test_leaks_between_splits_are_noted(tmp_path: Path) -> None:
+    photos = [
+        Made("a.jpg", hash=0b111, identity="ann"),
+        Made("b.jpg", hash=1 << 63, identity="ann"),
+        Made("v.jpg", hash=0b1, identity="bob", split="val"),
+        Made("w.jpg", hash=0b11 << 62, identity="ann", split="val"),
+        Made("x.jpg", hash=1, identity="eve", split="test", content="a.jpg"),
+        Made("y.jpg", hash=1, identity="ann", reason="blurry", scores=[], split="test"),
+    ]
+    out = make_dataset(tmp_path / "out", photos, size=32)
+    found = {leak.kind: (leak.count, leak.first) for leak in verify(out, deep=True).leaks}
+    equal = {"bytes": (1, ("a.jpg", "x.jpg"))}
+    assert found == equal | {"near": (2, ("a.jpg", "v.jpg")), "identity": (1, ("a.jpg", "w.jpg"))}
+    assert verify(out).leaks == ()
+    result = facegan("verify", out, "--deep")
+    assert result.code == 0
+    assert "Leak: near-duplicates (3 bits) in several splits: 2 (first: a.jpg and v.jpg).\n" in result.stdout
