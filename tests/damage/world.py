@@ -31,6 +31,7 @@ source = "{photos}"
 size = 32
 crop = "squash"
 detector = "none"
+workers = 0
 
 [train]
 method = "dcgan"
@@ -50,7 +51,7 @@ metrics = "swd"
 
 [report]
 """
-PREP = "--crop squash --detector none --size 32 --shard-size 6 --workers 1"
+PREP = "--crop squash --detector none --size 32 --shard-size 6 --workers 0"
 
 
 def call(*arguments: object) -> tuple[int, str]:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from facegan.nets import save_generator
 from tests.cli.run import facegan
 from tests.export.tiny_generators import tiny_generator
+from tests.recipes.program import facegan as in_process
 
 TOKEN = "hf_" + "a" * 34
 
@@ -85,12 +85,10 @@ def hub_on_loopback() -> Iterator[Hub]:
         server.server_close()
 
 
-def push(folder: Path, name: str, url: str, token: str = TOKEN) -> CompletedProcess[str]:
+def arguments(folder: Path, name: str) -> tuple[object, ...]:
     save_generator(folder / "lone.safetensors", tiny_generator("mlp", 28, 1))
     options = ("--set", "export.program=false", "--set", "export.samples=1", "--json")
-    variables = {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HOME": str(folder / "home")}
-    arguments = ("export", folder / "lone.safetensors", folder / "out", "--push", name, *options)
-    return facegan(*arguments, cwd=None, **variables)
+    return ("export", folder / "lone.safetensors", folder / "out", "--push", name, *options)
 
 
 def test_only_exported_files_are_uploaded(tmp_path: Path) -> None:
@@ -98,7 +96,8 @@ def test_only_exported_files_are_uploaded(tmp_path: Path) -> None:
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     with hub_on_loopback() as hub:
-        ended = push(tmp_path, "faces", hub.url)
+        variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        ended = facegan(*arguments(tmp_path, "faces"), **variables)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["pushed"] == f"{hub.url}/somebody/faces"
     (created,) = hub.created
@@ -115,10 +114,16 @@ def test_only_exported_files_are_uploaded(tmp_path: Path) -> None:
         (TOKEN, 1, "did not accept somebody/faces"),
     ],
 )
-def test_login_is_checked_before_work(tmp_path: Path, token: str, code: int, message: str) -> None:
+def test_login_is_checked_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str, code: int, message: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "home/token"))
     with hub_on_loopback() as hub:
-        ended = push(tmp_path, "somebody/faces", "http://127.0.0.1:9" if token == TOKEN else hub.url, token)
-    assert (ended.returncode, hub.created) == (code, [])
+        url = "http://127.0.0.1:9" if token == TOKEN else hub.url
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        ended = in_process(*arguments(tmp_path, "somebody/faces"))
+    assert (ended.code, hub.created) == (code, [])
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "out").exists()
