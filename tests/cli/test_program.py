@@ -98,17 +98,12 @@ def test_torchrun_trains_one_run(dataset: Path, tmp_path: Path) -> None:
     arguments = ["train", "--shards", dataset, "--run", tmp_path / "run", "--set", "train.width=4", "--images", "4st"]
     command = [*torchrun, "-m", "--", "facegan", *map(str, arguments), "--device", "cpu", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *more], capture_output=True, text=True, env=environment, timeout=200)
-
-    done = run("--batch", "16")
+    done = subprocess.run(
+        [*command, "--batch", "16"], capture_output=True, text=True, env=environment, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 64
     assert "2 processes, cpu" in (tmp_path / "run/log.txt").read_text()
-    odd = run("--batch", "15", "--resume", "never")
-    assert odd.returncode != 0
-    assert "--batch 15 cannot be shared evenly by 2 processes. Choose 14 or 16." in odd.stderr
 
 
 def interrupted(arguments: list[object], started: Callable[[], bool], number: signal.Signals) -> str:

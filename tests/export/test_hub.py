@@ -97,7 +97,7 @@ def test_only_exported_files_are_uploaded(tmp_path: Path) -> None:
     (out / "mine.txt").write_text("mine")
     with hub_on_loopback() as hub:
         variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
-        ended = facegan(*arguments(tmp_path, "faces"), **variables)
+        ended = facegan(*arguments(tmp_path, "faces"), cwd=None, **variables)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["pushed"] == f"{hub.url}/somebody/faces"
     (created,) = hub.created

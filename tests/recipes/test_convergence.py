@@ -200,7 +200,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_pairs_and_losses_without_a_recipe_learn(name: str, tmp_path: Path) -> None:
     nets = name.split()[0]
-    over: dict[str, Any] = {"images": "120st"} if nets == "resnet" else {}
+    over: dict[str, Any] = {"images": "100st", "width": 4} if nets == "resnet" else {}
     size = 28 if nets in ("mlp", "mnist-conv") else 64
     config = TrainConfig.of({"nets": nets, **OTHERS[name]})
     found = learn(config, size, 1, tmp_path, seed=SEEDS.get(name, 0), **over)

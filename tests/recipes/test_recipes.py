@@ -86,7 +86,11 @@ def test_each_recipe_starts(name: str, tmp_path: Path, tiny_source: object) -> N
     tiny |= {} if "torchvision" in str(tiny_source) else {"prep.limit": 16}
     tiny |= {"eval.n": 4, "eval.metrics": "ms_ssim", "eval.neighbours": 0, "eval.device": "cpu"}
     tiny |= {"train.images": "2st", "train.width": 4, "train.batch": 4, "train.device": "cpu"}
-    tiny |= {"train.eval_n": 4, "train.eval_metrics": "frechet_random"} if "eval_every" in read_recipe(name).values["train"] else {}
+    tiny |= (
+        {"train.eval_n": 4, "train.eval_metrics": "frechet_random"}
+        if "eval_every" in read_recipe(name).values["train"]
+        else {}
+    )
     sets = [word for setting, value in tiny.items() for word in ("--set", f"{setting}={value}")]
     ended = facegan("run", name, *sets, "--to", tmp_path / "to", "--json")
     assert ended.code == 0, ended.stderr

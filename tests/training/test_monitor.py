@@ -39,17 +39,16 @@ def test_diversity_and_change_by_hand():
     assert mean_change(images, images.flip(0)) == pytest.approx(np.abs(pixels - pixels[::-1]).mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize("grace", [60, pytest.param(monitor.GRACE_STEPS, marks=pytest.mark.slow)])
-def test_exploding_generator_collapses(tmp_path, capsys, monkeypatch, grace):
+def test_exploding_generator_collapses(tmp_path, capsys, monkeypatch):
     """Steps this large drive every pixel to the end of tanh, where no gradient gets through.
 
     Which end depends on the CPU's rounding, and with it whether samples are alike: seed 0 shows all three on CPUs with
     AVX-512, seed 1 on those without.
     """
-    monkeypatch.setattr(monitor, "GRACE_STEPS", grace)
+    monkeypatch.setattr(monitor, "GRACE_STEPS", 60)
     run = tmp_path / "run"
     seed = 0 if "avx512f" in cpu_flags() else 1
-    toy_train(run, images=16 * (grace + 140), lr_g=50.0, seed=seed, **SMALL)
+    toy_train(run, images=16 * 200, lr_g=50.0, seed=seed, **SMALL)
     assert set(findings(run)) == {"collapse", "d_too_strong", "no_change"}
     output = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(output) == len(findings(run))
