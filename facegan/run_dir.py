@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from facegan.errors import CheckpointError, DamagedFile
+from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parsing, read_json
 
 RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # each checkpoint has a state
@@ -21,8 +21,16 @@ _MOST_BYTES = 10_000_000
 
 
 def report_path(folder: Path, explore: bool) -> Path:
-    """The page of a run; with ``explore`` the folder of a page that draws new faces."""
+    """The page of a run or a dataset; with ``explore`` the folder of a page that draws new faces."""
     return folder / ("explorer" if explore else "report.html")
+
+
+def check_report_path(out: Path, explore: bool = False) -> None:
+    """Raise SettingsError unless a page is named .html and an explorer's folder is not."""
+    is_page = out.suffix.lower() in (".html", ".htm")
+    if explore == is_page:
+        rule = f"with --explore it is a folder. Remove {out.suffix}." if explore else "use a name that ends in .html."
+        raise SettingsError(f"--out {out}: {rule}")
 
 
 def newest_images(run: Path) -> int | None:

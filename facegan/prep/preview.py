@@ -49,7 +49,7 @@ def draw_preview(
         files: path of every shard by its name.
         open_shard: see `facegan.prep.storage.OutputStore`.
     """
-    faces = _spread_faces(info, files, open_shard)
+    faces = spread_faces(info, files, open_shard)
     side = _COLUMNS * (_FACE_PX + 2) - 2
     reject_width = _MARGIN_PX * 2 + _REJECT_COLUMNS * (_CELL_PX + _GAP_PX) if rejects else 0
     rows = math.ceil(len(rejects) / _REJECT_COLUMNS)
@@ -97,9 +97,12 @@ def _thumbnail(png: str) -> np.ndarray | None:
     return pixels if pixels is not None and max(pixels.shape[:2]) <= _CELL_PX else None
 
 
-def _spread_faces(
-    info: DatasetInfo, files: Mapping[str, Path], open_shard: Callable[[Path], AbstractContextManager[Path]]
+def spread_faces(
+    info: DatasetInfo,
+    files: Mapping[str, Path],
+    open_shard: Callable[[Path], AbstractContextManager[Path]] = contextlib.nullcontext,
 ) -> list[np.ndarray]:
+    """64 faces as RGB uint8, fewer of a small dataset; as `draw_preview`."""
     faces = []
     for entry, numbers in spread(info, _FACES, len(info.shards)):
         if numbers:

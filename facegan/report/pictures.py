@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from facegan.sample.generate import to_opencv
 
 MAX_FRAMES = 40
 FRAMES_BYTES = 3_400_000  # of all grids of a run; the page has 5 MB
@@ -52,20 +51,20 @@ def frames(grids: list[tuple[int, Path]], max_bytes: int = FRAMES_BYTES) -> list
 
     To fit ``max_bytes`` they are encoded at a lower quality, and finally there are fewer.
     """
-    read = [(images, _read(path, _FRAME_SIDE)) for images, path in _spread(grids, MAX_FRAMES)]
+    read = [(images, _read(path, _FRAME_SIDE)) for images, path in spread_evenly(grids, MAX_FRAMES)]
     chosen = [(images, pixels) for images, pixels in read if pixels is not None]
     quality, one = _QUALITIES[0], 1.0  # the best quality that fits (or the lowest), and the length of a picture
     for quality in _QUALITIES:
-        some = [len(picture_of(pixels, quality).src) for _, pixels in _spread(chosen, _PROBED)]
+        some = [len(picture_of(pixels, quality).src) for _, pixels in spread_evenly(chosen, _PROBED)]
         one = _MARGIN * sum(some) / max(len(some), 1) + 1
         if one * len(chosen) <= max_bytes:
             break
-    chosen = _spread(chosen, max(int(max_bytes / one), 2))
+    chosen = spread_evenly(chosen, max(int(max_bytes / one), 2))
     while True:
         found = [Frame(images, picture_of(pixels, quality)) for images, pixels in chosen]
         if sum(len(frame.picture.src) for frame in found) <= max_bytes or len(chosen) <= 2:
             return found
-        chosen = _spread(chosen, max(len(chosen) * 3 // 4, 2))
+        chosen = spread_evenly(chosen, max(len(chosen) * 3 // 4, 2))
 
 
 def newest(grids: list[tuple[int, Path]]) -> Frame | None:
@@ -77,25 +76,25 @@ def newest(grids: list[tuple[int, Path]]) -> Frame | None:
 def picture_file(path: Path, max_side: int = _MAX_SIDE) -> Picture | None:
     """A PNG of any size, or None if it is missing or unreadable."""
     pixels = _read(path, max_side)
-    return None if pixels is None else _fitting(pixels, _NEWEST_BYTES)
+    return None if pixels is None else fitting(pixels, _NEWEST_BYTES)
 
 
 def picture_of(pixels: NDArray[np.uint8], quality: int = 90) -> Picture:
     """RGB uint8 (H, W, 3) or grey (H, W, 1)."""
-    stored = to_opencv(pixels)
-    stored = stored if stored.shape[2] == 3 else np.repeat(stored, 3, axis=2)  # WebP has no grey
+    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_GRAY2BGR)  # no grey in WebP
     _, data = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, quality])
     text = base64.b64encode(data.tobytes()).decode()
     return Picture(f"data:image/webp;base64,{text}", stored.shape[1], stored.shape[0])
 
 
-def _fitting(pixels: NDArray[np.uint8], max_bytes: int) -> Picture:
-    for quality in (92, *_QUALITIES):
+def fitting(pixels: NDArray[np.uint8], max_bytes: int, qualities: Sequence[int] = (92, *_QUALITIES)) -> Picture:
+    """In the first quality in which its text has at most so many bytes; if none is enough, half as large."""
+    for quality in qualities:
         picture = picture_of(pixels, quality)
         if len(picture.src) <= max_bytes:
             return picture
     smaller = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return _fitting(smaller.reshape(*smaller.shape[:2], pixels.shape[2]).astype(np.uint8), max_bytes)
+    return fitting(smaller.reshape(*smaller.shape[:2], pixels.shape[2]).astype(np.uint8), max_bytes, qualities)
 
 
 def _read(path: Path, max_side: int) -> NDArray[np.uint8] | None:
@@ -118,7 +117,8 @@ def _read(path: Path, max_side: int) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(stored[..., ::-1]).astype(np.uint8)
 
 
-def _spread(items: list[T], count: int) -> list[T]:
+def spread_evenly(items: list[T], count: int) -> list[T]:
+    """At most so many, with the first and the last."""
     if len(items) <= count:
         return items
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from facegan.config import METHODS, METRIC_TABLE, TrainConfig, defaults_of_nets
+from facegan.config import METHODS, METRIC_TABLE, Settings, TrainConfig, defaults_of_nets
 from facegan.errors import DatasetError
 from facegan.manifests import completeness, known_datasets
 from facegan.remote import is_url
 from facegan.report.pictures import picture_file
-from facegan.report.runs import Run
 from facegan.run_dir import EVALUATION, NEIGHBOURS, read_evaluation
 from facegan.shards.format import DATASET_FILE, PREVIEW_FILE, REASONS, DatasetInfo
+
+if TYPE_CHECKING:
+    from facegan.report.runs import Run
 
 _SETTINGS = ("size", "channels", "crop", "margin", "detector", "faces", "min_score", "split")
 _NOT_EVALUATED = "This run has not been evaluated. Do it with"
@@ -40,22 +42,25 @@ def dataset_section(run: Run) -> dict[str, Any]:
     facts |= {"name": Path(path).name or "faces in memory", "channels": record.get("channels", 3)}
     if info is None:
         return {**facts, "why": why, "terms": "", "preview": None}
-    known, rejected = known_datasets().get(info.data_set), info.totals.rejected
+    known = known_datasets().get(info.data_set)
     return {
         **facts,
         "why": "",
         "photos": info.totals.photos,
         "kept": info.totals.kept,
-        "rejected": [
-            (reason, REASONS.get(reason, ""), rejected[reason])
-            for reason in sorted(rejected, key=lambda reason: (rejected[reason], reason), reverse=True)
-            if rejected[reason]
-        ],
+        "rejected": reasons_of(info),
         "settings": {name: info.settings[name] for name in _SETTINGS if name in info.settings},
         "of": completeness(known, info.totals.photos) if known else "",
         "terms": known.terms if known else "",
         "preview": picture_file(Path(path) / PREVIEW_FILE),
     }
+
+
+def reasons_of(info: DatasetInfo) -> list[tuple[str, str, int]]:
+    """Why photographs were rejected, what that means, and how many, the most frequent first."""
+    rejected = info.totals.rejected
+    order = sorted(rejected, key=lambda reason: (rejected[reason], reason), reverse=True)
+    return [(reason, REASONS.get(reason, ""), rejected[reason]) for reason in order if rejected[reason]]
 
 
 def _read_dataset(path: str) -> tuple[DatasetInfo | None, str]:
@@ -149,10 +154,15 @@ def baseline_of(run: Run) -> Baseline:
 
 def settings_diff(run: Run, baseline: Baseline) -> list[Setting]:
     """All settings of the training, those that differ first."""
+    return compared_settings(TrainConfig, {**run.settings, **run.record["settings"]}, baseline.settings)
+
+
+def compared_settings(config: type[Settings], values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Setting]:
+    """All settings of a class, those that differ first."""
     found = []
-    for name in TrainConfig.model_fields:
-        value, default = {**run.settings, **run.record["settings"]}[name], baseline.settings[name]
-        found.append(Setting(name, _text(value), _text(default), value != default, TrainConfig.describe(name)))
+    for name in config.model_fields:
+        value, default = values[name], defaults[name]
+        found.append(Setting(name, _text(value), _text(default), value != default, config.describe(name)))
     return sorted(found, key=lambda setting: not setting.differs)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facegan.console import shown
-from facegan.errors import SettingsError
 from facegan.files import make_folder, write_bytes
 from facegan.nets import load_generator
 from facegan.nets.weights import FILE_NAME
@@ -43,14 +42,6 @@ _HEALTH = {
 }
 
 
-def check_report_path(out: Path, explore: bool = False) -> None:
-    """Raise SettingsError unless a page is named .html and an explorer's folder is not."""
-    is_page = out.suffix.lower() in (".html", ".htm")
-    if explore == is_page:
-        rule = f"with --explore it is a folder. Remove {out.suffix}." if explore else "use a name that ends in .html."
-        raise SettingsError(f"--out {out}: {rule}")
-
-
 def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
     """One self-contained HTML file of a run, under 5 MB; ``baseline`` as in `run_page`."""
     make_folder(out.absolute().parent)
@@ -66,7 +57,7 @@ def run_page(run: Run, baseline: Baseline | None = None, explorer: dict[str, Any
     grids, baseline = sample_grids(run.folder), baseline or baseline_of(run)
     return render(
         "run.html",
-        ("page.js", "charts.js", "grids.js", *(("explorer.js",) if explorer else ())),
+        ("page.js", "plots.js", "charts.js", "grids.js", *(("explorer.js",) if explorer else ())),
         exploring=explorer is not None,
         title=title(run),
         run=run,
@@ -96,7 +87,7 @@ def write_comparison(runs: Sequence[Run], out: Path, seed: int = 0, *, trust_cod
     names = titles(runs)
     page = render(
         "compare.html",
-        ("page.js", "charts.js"),
+        ("page.js", "plots.js", "charts.js"),
         title=" · ".join(names) if len(runs) < 4 else f"{len(runs)} runs",
         names=names,
         runs=runs,

@@ -3,15 +3,13 @@
   const data = JSON.parse(document.getElementById("curves").textContent);
   const place = document.getElementById("charts"), controls = document.getElementById("chart-controls");
   const smoothing = document.getElementById("smoothing"), range = document.getElementById("range");
-  const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+  const { compact, colour, number, axis } = plots;
   const first = Math.min(0, ...data.charts.map((chart) => chart.x[0]));
   const last = Math.max(...data.charts.map((chart) => chart.x[chart.x.length - 1]), first + 1);
   let shown = [first, last];
-  const plots = [];
+  const drawn = [];
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const tint = (chart, i) => (chart.colours[i] ?? i) % 8;
-  const number = (value) => value == null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(4));
 
   // An exponential mean with bias correction, as in TensorBoard.
   const smooth = (values, weight) => {
@@ -32,7 +30,7 @@
     const width = Math.max(Math.min(high - low, last - first), (last - first) / 5000);
     low = Math.max(first, Math.min(low, last - width));
     shown = [low, low + width];
-    for (const { plot } of plots) plot.setScale("x", { min: shown[0], max: shown[1] });
+    for (const { plot } of drawn) plot.setScale("x", { min: shown[0], max: shown[1] });
     const whole = shown[0] === first && shown[1] === last;
     range.textContent = `${whole ? "All: " : ""}${shown.map((x) => Math.round(x).toLocaleString("en")).join(" – ")} images`;
   };
@@ -92,7 +90,7 @@
       button.addEventListener("click", () => {
         const on = button.getAttribute("aria-pressed") !== "true";
         button.setAttribute("aria-pressed", String(on));
-        const { plot } = plots.find((drawn) => drawn.chart === chart);
+        const { plot } = drawn.find((one) => one.chart === chart);
         plot.setSeries(i + 1, { show: on });
         plot.setSeries(i + 1 + labels.length, { show: on && smoothing.valueAsNumber > 0 });
       });
@@ -118,16 +116,15 @@
     box.append(head, ...(chart.note ? [note] : []), paper, legend.list);
     place.append(box);
     const showValues = (at) => legend.values.forEach((value, i) => {
-      const curve = plots.find((drawn) => drawn.chart === chart)?.plot.data[i + 1] ?? dataOf(chart)[i + 1];
+      const curve = drawn.find((one) => one.chart === chart)?.plot.data[i + 1] ?? dataOf(chart)[i + 1];
       value.textContent = number(at == null ? curve.findLast((v) => v != null) : curve[at]);
     });
-    const axis = { stroke: () => colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: () => colour("--line"), width: 1 }, ticks: { show: false } };
     const series = (i, faint) => ({
       label: labels[i], stroke: () => colour(`--c${tint(chart, i)}`), width: faint ? 1 : 1.75, alpha: faint ? 0.28 : 1, spanGaps: true,
       points: { show: few && !faint, size: 5, fill: () => colour(`--c${tint(chart, i)}`) }, show: !faint,
     });
-    const plot = new uPlot({
-      width: Math.max(paper.clientWidth, 200), height: 230, legend: { show: false }, padding: [12, 22, 0, 0],
+    const plot = plots.draw(paper, 230, {
+      padding: [12, 22, 0, 0],
       cursor: { sync: { key: "images" }, drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: {
         x: { time: false, range: () => shown },
@@ -138,7 +135,7 @@
           return [chart.low ?? low - room, chart.high ?? high + room];
         } },
       },
-      axes: [{ ...axis, size: 28, values: (_, ticks) => ticks.map((tick) => compact.format(tick)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => Math.abs(tick) >= 1e4 ? compact.format(tick) : String(+tick.toPrecision(6))) }],
+      axes: [{ ...axis, size: 28, values: (_, ticks) => ticks.map((tick) => compact.format(tick)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(plots.short) }],
       series: [{}, ...labels.map((_, i) => series(i, false)), ...labels.map((_, i) => series(i, true))],
       hooks: {
         draw: [(u) => drawMarks(u, chart)],
@@ -149,18 +146,14 @@
         }],
         ready: [(u) => u.over.addEventListener("dblclick", () => show(first, last))],
       },
-    }, dataOf(chart), paper);
-    plots.push({ plot, chart, legend, paper, showValues });
+    }, dataOf(chart));
+    drawn.push({ plot, chart, legend, showValues });
     showValues(null);
-    new ResizeObserver(() => {
-      const width = Math.floor(paper.clientWidth);
-      if (width && width !== plot.width) plot.setSize({ width, height: 230 });
-    }).observe(paper);
   }
 
   const change = () => {
     document.getElementById("smoothing-value").textContent = smoothing.valueAsNumber ? smoothing.value : "none";
-    for (const { plot, chart, legend, showValues } of plots) {
+    for (const { plot, chart, legend, showValues } of drawn) {
       const count = Object.keys(chart.curves).length;
       plot.setData(dataOf(chart), false);
       for (let i = 0; i < count; i++) plot.setSeries(i + 1 + count, { show: smoothing.valueAsNumber > 0 && legend.isOn(i) });
@@ -177,7 +170,6 @@
     if (way === "right") show(low + width / 4, high + width / 4);
     if (way === "all") show(first, last);
   });
-  document.addEventListener("colours", () => plots.forEach(({ plot }) => plot.redraw(false)));
   smoothing.value = data.charts.some((chart) => chart.x.length > 100) ? 0.6 : 0;
   controls.hidden = false;
   change();

@@ -114,19 +114,18 @@
     document.head.append(tag);
   });
   const bytes = (name) => {
-    const decoded = Uint8Array.from(atob(self.facegan[name]), (letter) => letter.charCodeAt(0));
+    const found = decoded(self.facegan[name]);
     delete self.facegan[name];
-    return decoded;
+    return found;
   };
-  const unpacked = async (name) => new Response(new Blob([bytes(name)]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 
   const load = async () => {
     for (const name of ["runtime", "module", "program", "generator"]) await script(name);
-    const module = new Blob([await unpacked("module")], { type: "text/javascript" });
+    const module = new Blob([await unpacked(bytes("module"))], { type: "text/javascript" });
     ort.env.wasm.numThreads = 1; // more need shared memory, which pages from disk lack
     ort.env.wasm.proxy = false;
     ort.env.wasm.wasmPaths = { mjs: URL.createObjectURL(module) };
-    ort.env.wasm.wasmBinary = await unpacked("program");
+    ort.env.wasm.wasmBinary = await unpacked(bytes("program"));
     session = await ort.InferenceSession.create(bytes("generator"), { executionProviders: ["wasm"] });
     document.getElementById("explorer-body").hidden = false;
     status.textContent = "The generator of this run draws every face in your browser.";

@@ -1,4 +1,6 @@
 "use strict";
+const decoded = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+const unpacked = (bytes) => new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 (() => {
   // Colours follow the system unless the reader chooses. Some browsers store nothing for files.
   const root = document.documentElement;
