@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("generator", "Draw samples: a grid, single images, a dataset, or an animation."),
     "eval": ("generator", "Measure how close a generator's samples, or a folder's images, are to real faces."),
     "export": ("generator", "Write a generator for other programs: weights, graphs, samples, and a model card."),
-    "report": ("report", "Write a page about a run: samples, dataset, curves, warnings, metrics, settings."),
+    "report": ("report", "Write a page about a run (samples, curves, warnings, metrics, settings) or about a dataset."),
     "compare": ("report", "Show runs side by side: the settings that differ, rates, losses, findings, metrics."),
     "run": ("recipes", "Run the stages of a recipe that are out of date: photographs → faces → generator → samples."),
     "recipes": ("recipes", "List, show, check and copy recipes: whole experiments as TOML files."),

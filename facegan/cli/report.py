@@ -1,57 +1,64 @@
-"""``facegan report`` and ``compare``: a page of one run, and several runs side by side."""
+"""``facegan report`` and ``compare``: a page of a run or a dataset, and several runs side by side."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from facegan.cli.options import Flags, Overrides, options, warn_not_tried
 from facegan.config.resources import ReportConfig
+from facegan.console import counted
 from facegan.errors import SettingsError
-from facegan.run_dir import report_path
+from facegan.run_dir import RECORD, check_report_path, report_path
+from facegan.shards.format import DATASET_FILE, DatasetInfo
 
 
 @options(ReportConfig, flags="trust_code json dry_run quiet")
 def report(
     flags: Flags,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN|OUT", help="The folder of a run, or of a dataset.")],
     overrides: Overrides,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             help="The page, a name that ends in .html; with --explore a folder. "
-            "[default: RUN/report.html, or RUN/explorer]",
+            "[default: RUN/report.html, OUT/report.html, or RUN/explorer]",
         ),
     ] = None,
 ) -> None:
-    """Write a page about a run: samples, dataset, curves, warnings, metrics, settings.
+    """Write a page about a run (samples, curves, warnings, metrics, settings) or about a dataset.
 
-    The page is one HTML file under 5 MB that needs no network. It shows photographs of the dataset, so the dataset's
-    terms apply to it. With --explore the trained generator runs in the page (needs facegan[onnx]), opened from disk.
+    The page is one HTML file that needs no network. It shows photographs of the dataset, so the dataset's terms apply
+    to it. That of a dataset shows what prep rejected, and what other thresholds would keep. With --explore the trained
+    generator runs in the page (needs facegan[onnx]), opened from disk.
 
     Example: facegan report runs/dcgan-out --explore
     """
-    from facegan.report.write import check_report_path, write_report
-
     explore = ReportConfig.of(overrides).explore
-    target = out or report_path(run, explore)
+    target = out or report_path(folder, explore)
     check_report_path(target, explore)
+    if (folder / DATASET_FILE).is_file() and not (folder / RECORD).exists():
+        if explore:
+            raise SettingsError(f"--explore draws new faces with a trained generator, and {folder} is a dataset.")
+        _report_dataset(folder, target, flags)
+        return
     from facegan.recipes.recipe import recipe_of_run
     from facegan.report.runs import read_run
+    from facegan.report.write import write_report
 
-    read = read_run(run)
+    read = read_run(folder)
     if flags.dry_run:
         code: list[str] = []
         if explore:
             from facegan.nets.weights import read_generator
 
-            code = warn_not_tried([read_generator(run)[2].name])
-        what = f"A page of {run} with {read.last['images']:,} images would be written to {target}"
-        flags.output({"run": str(run), "out": str(target), "explore": explore, "not_tried": code}, what)
+            code = warn_not_tried([read_generator(folder)[2].name])
+        what = f"A page of {folder} with {read.last['images']:,} images would be written to {target}"
+        flags.output({"run": str(folder), "out": str(target), "explore": explore, "not_tried": code}, what)
         return
     if explore:
         from facegan.report.explorer import write_explorer
@@ -60,7 +67,20 @@ def report(
         page = write_explorer(read, target, recipe_of_run(read), trust_code=flags.trust_code)
     else:
         page = write_report(read, target, recipe_of_run(read))
-    flags.output({"run": str(run), "out": str(page), "bytes": page.stat().st_size, "explore": explore}, page)
+    flags.output({"run": str(folder), "out": str(page), "bytes": page.stat().st_size, "explore": explore}, page)
+
+
+def _report_dataset(folder: Path, target: Path, flags: Flags) -> None:
+    from facegan.report.dataset import write_dataset_page
+
+    found: dict[str, Any] = {"dataset": str(folder), "out": str(target)}
+    if flags.dry_run:
+        photos = DatasetInfo.read(folder).totals.photos
+        what = f"A page of {folder} with {counted(photos, 'photograph')} would be written to {target}"
+        flags.output(found | {"photos": photos}, what)
+        return
+    page = write_dataset_page(folder, target)
+    flags.output(found | {"bytes": page.stat().st_size}, page)
 
 
 @options(flags="trust_code json")

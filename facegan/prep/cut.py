@@ -115,6 +115,8 @@ class PhotoFaces:
     def cut(self, config: PrepConfig, row: PhotoRecord) -> list[FaceCrop]:
         """The faces that become samples, best first; one fixed crop without a detector. The row notes what was found.
 
+        The page of a dataset decides in the same way: facegan/report/page/thresholds.js.
+
         Raises `Rejected` as the best face is, if all are.
         """
         if config.detector == "none":
