@@ -27,11 +27,11 @@ export {copy} {new}"""
 _START = f"""{RESUME}
 train --shards {{world}}/out --run {{new}} {TRAIN} --images 24 --init {{copy}}/checkpoints/000000016
 export {{copy}}/checkpoints/000000016 {{new}}
-eval {{copy}}/checkpoints/000000016 --shards {{world}}/out --metrics swd --n 4"""
+eval {{copy}}/checkpoints/000000016 --shards {{world}}/out --metrics ms_ssim --n 4"""
 _DRAW = f"""sample {{copy}} --out {{new}}.png
 export {{copy}} {{new}}
 train --shards {{world}}/out --run {{new}} {TRAIN} --images 24 --init {{copy}}
-eval {{copy}}/generator.safetensors --shards {{world}}/out --metrics swd --n 4
+eval {{copy}}/generator.safetensors --shards {{world}}/out --metrics ms_ssim --n 4
 compare {{copy}} {{world}}/other"""
 _DATASET = f"""verify {{copy}}
 verify {{copy}} --deep --json
@@ -43,7 +43,7 @@ select {{copy}} {{new}} --where width>3
 prep {{world}}/photos {{copy}} {PREP}
 prep {{world}}/photos {{copy}} {PREP} --repair
 train --shards {{copy}} --run {{new}} {TRAIN} --images 8
-eval {{world}}/run --shards {{copy}} --metrics swd --n 4"""
+eval {{world}}/run --shards {{copy}} --metrics ms_ssim --n 4"""
 _PREPARED = f"""prep {{world}}/photos {{copy}} {PREP}
 prep {{world}}/photos {{copy}} {PREP} --dry-run
 inspect {{copy}} 0=2F000=2Epng --extract {{new}}

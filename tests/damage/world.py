@@ -44,10 +44,11 @@ save_every = 8
 sample_every = 8
 eval_every = 8
 eval_n = 4
+eval_metrics = "frechet_random"
 
 [eval]
 n = 4
-metrics = "swd"
+metrics = "ms_ssim"
 
 [report]
 """
@@ -116,8 +117,8 @@ def _make_unfinished(top: Path, photos: Path) -> None:
 
 def _make_run(top: Path) -> None:
     done("train", "--shards", top / "out", "--run", top / "run", *TRAIN.split(), "--images", 16,
-         "--eval-every", 8, "--set", "train.eval_n=4")  # fmt: skip
-    done("eval", top / "run", "--shards", top / "out", "--metrics", "swd", "--n", 4, "--set", "eval.neighbours=2")
+         "--eval-every", 8, "--set", "train.eval_n=4", "--set", "train.eval_metrics=frechet_random")  # fmt: skip
+    done("eval", top / "run", "--shards", top / "out", "--metrics", "ms_ssim", "--n", 4, "--set", "eval.neighbours=2")
     shutil.copytree(top / "run", top / "other")
     done("export", top / "run", top / "exported")
 

@@ -31,7 +31,7 @@ COVERED = 0.05  # a mode counts as covered from this share of the samples on
 # What a few hundred steps need: narrow nets, high rates, short lengths.
 WIDTHS = {"dcgan": 16, "dcgan-fc": 16, "dcgan-pool": 8, "mnist-conv": 16, "mlp": 64, "resnet": 8, "began": 16}
 WIDTHS |= {"r3gan": 8}
-STEPS, MORE_STEPS = 400, {"mlp": 600, "began": 600}
+STEPS, MORE_STEPS = 400, {"mlp": 600}
 RATE, RATES = 2e-3, {"mlp": 5e-4}
 
 
@@ -108,7 +108,7 @@ def short_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     """
     width = min(config.width, WIDTHS.get(config.nets, config.width))
     d_steps = config.d_steps if config.loss in ("wgan", "wgan-gp") else 1
-    batch = min(config.batch, 16 if d_steps > 1 or config.nets == "r3gan" else 32)
+    batch = min(config.batch, 16 if d_steps > 1 or config.nets in ("r3gan", "began") else 32)
     faster = min(max(RATES.get(config.nets, RATE) / config.lr_g, 1.0), 20.0)
     images = MORE_STEPS.get(config.nets, STEPS) * batch * d_steps
     changes: dict[str, Any] = {
@@ -130,7 +130,7 @@ def short_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
         **dict.fromkeys(("save_every", "sample_every", "log_every"), images),
     }
     if config.nets == "began":  # a code of 64 numbers reconstructs mixtures of four modes as well as the modes
-        changes |= {"latent": 4, "d_warmup_images": 100 * batch * d_steps}
+        changes |= {"latent": 4, "d_warmup_images": 200 * batch * d_steps}
     return TrainConfig.of({**config.model_dump(), **changes, **over})
 
 

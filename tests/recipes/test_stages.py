@@ -9,7 +9,7 @@ import facegan as library
 from tests.recipes.conftest import UP_TO_DATE, Experiment, run, stages_of, states
 from tests.recipes.program import facegan
 
-EVAL = '\n[eval]\nn = 5\nmetrics = "swd,ms_ssim"\nneighbours = 4\ndevice = "cpu"\n'
+EVAL = '\n[eval]\nn = 5\nmetrics = "frechet_random,ms_ssim"\nneighbours = 4\ndevice = "cpu"\n'
 
 
 def add(done: Experiment, text: str) -> None:
@@ -20,12 +20,12 @@ def test_eval_runs_when_out_of_date(done: Experiment) -> None:
     add(done, EVAL)
     planned = stages_of(run(done, "--dry-run", "--json"))
     assert (planned["train"]["state"], planned["eval"]["state"]) == ("up to date", "to do")
-    assert planned["eval"]["summary"] == "5 samples against real faces: swd, ms_ssim"
+    assert planned["eval"]["summary"] == "5 samples against real faces: frechet_random, ms_ssim"
     first = stages_of(run(done, "--json"))
     assert {name: stage["state"] for name, stage in first.items()} == UP_TO_DATE | {"eval": "done"}
     record = json.loads((done.to / "run/eval.json").read_text())
     assert record == first["eval"]["result"]
-    assert first["eval"]["summary"].startswith(f"swd {record['metrics']['swd']:.3g} (real ")
+    assert first["eval"]["summary"].startswith(f"frechet_random {record['metrics']['frechet_random']:.3g} (real ")
     assert states(run(done, "--json"))["eval"] == "up to date"
     (done.to / "run/neighbours.png").unlink()
     again = stages_of(run(done, "--json"))["eval"]
