@@ -18,10 +18,19 @@ import pyarrow as pa
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
 from facegan.errors import DatasetError, Interrupted
-from facegan.files import TEMPORARY, disk_errors, make_folder, parsing, remove_partials, write_bytes, write_json
+from facegan.files import (
+    TEMPORARY,
+    disk_errors,
+    make_folder,
+    parsing,
+    remove_partials,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
 from facegan.plugins import runs_code
 from facegan.prep.chunk import SHOWN_REJECTS, Thumbnail, face_thumbnail
-from facegan.prep.commit import CHUNKS, REPAIRS, committed, marker_path, rows_path, shard_path
+from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, committed, marker_path, rows_path, shard_path
 from facegan.prep.dedup import comparable, near_duplicates, without_samples
 from facegan.prep.engines.local import InlineEngine, exit_if_reimported
 from facegan.prep.engines.scheduler import RunStats, open_engine, run_engine
@@ -373,13 +382,13 @@ class _Gathered:
                 name = self._add_shard(chunk.split, vars(marker.shard), shard_path(self._folder, chunk.number))
         detections = of_chunk(rows)
         if has_duplicates:
-            rows, detections, name = self._without_duplicates(chunk, rows, detections)
+            rows, detections, name = self._without_duplicates(marker, chunk.split, rows, detections)
         entry = {"split": chunk.split, "photos": marker.photos, "shard": name}
         self._writer.chunks.append(ChunkEntry.model_validate(entry))
         return in_shard(rows, chunk.split, name), detections
 
     def _without_duplicates(
-        self, chunk: ChunkPlan, rows: pa.Table, detections: pa.Table
+        self, marker: ChunkMarker, split: str, rows: pa.Table, detections: pa.Table
     ) -> tuple[pa.Table, pa.Table, str]:
         """A chunk's tables without the samples of near-duplicates, and the name of its new shard, "" if none."""
         columns = (rows[name].to_pylist() for name in ("path", "scores", "keys"))
@@ -388,13 +397,15 @@ class _Gathered:
         }
         rows, detections = without_samples(rows, detections, self._near)
         keys = set(itertools.chain.from_iterable(rows["keys"].to_pylist()))
-        name, rejects = self._writer.new_name(chunk.split) if keys else "", list[Thumbnail]()
-        new, old = self._writer.folder / (name or "none"), shard_path(self._folder, chunk.number)
+        name, rejects = self._writer.new_name(split) if keys else "", list[Thumbnail]()
+        new, old = self._writer.folder / (name or "none"), shard_path(self._folder, marker.number)
         with (
             self._store.open_shard(old) as file,
             contextlib.closing(Shard(file)) as shard,
             ShardWriter(new, new.with_name(f".{new.name}{TEMPORARY}")) as writer,
         ):
+            if marker.shard is None or sha256_file(file) != marker.shard.sha256:
+                raise DatasetError(f"{old} was altered. Delete it and run prep again.")
             for sample in shard.samples:
                 members = [bytes(shard.read(member)) for member in (sample.image, sample.meta) if member]
                 if sample.key in keys:
@@ -406,7 +417,7 @@ class _Gathered:
         self._show(rejects)
         if stats:
             self._store.add(new)
-            self._writer.add_shard(name, chunk.split, vars(stats))
+            self._writer.add_shard(name, split, vars(stats))
             self.files[name] = new
         return rows, detections, name
 

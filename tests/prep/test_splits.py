@@ -139,16 +139,10 @@ def test_identity_keeps_people_in_one_split(portraits: Path, tmp_path: Path) -> 
     assert verify(out, deep=True).ok
     with pytest.raises(DatasetError, match="with --identity FILE; this command asks for --identity none"):
         prepare(portraits, out, config, workers=0)
-    prepare(portraits, tmp_path / "by-path", config, workers=0)
-    assert verify(tmp_path / "by-path", deep=True).leaks == ()  # nothing is known of people
-
-
-def test_unknown_people_go_by_path(portraits: Path, tmp_path: Path) -> None:
-    listed = tmp_path / "people.csv"
-    listed.write_text("".join(f"{path.name},\n" for path in portraits.iterdir()))
-    config = PrepConfig.of({**FAST, "split": "0.5,0.5"})
-    prepare(portraits, tmp_path / "out", config, workers=0, identity=listed, limit=20)
-    assert {row["split"] for row in rows(tmp_path / "out")} == {"train", "val"}
+    celeba.write_text("".join(f"{name},\n" for name in names))  # nobody is known
+    prepare(portraits, tmp_path / "by-path", config, workers=0, identity=celeba)
+    assert verify(tmp_path / "by-path", deep=True).leaks == ()
+    assert len({row["split"] for row in rows(tmp_path / "by-path")}) == 3
 
 
 @pytest.mark.parametrize(
