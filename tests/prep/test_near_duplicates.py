@@ -19,7 +19,6 @@ from facegan.errors import SettingsError
 from facegan.files import sha256_file
 from facegan.prep.dedup import near_duplicates
 from facegan.prep.prepare import prepare
-from facegan.shards.detections import read_detections
 from facegan.shards.duplicates import first_within, kept_among
 from facegan.shards.verify import verify
 from tests.prep.outputs import digest, rows
@@ -61,9 +60,6 @@ def test_largest_of_near_duplicates_is_kept(out: Path) -> None:
     ((path, (reason, of)),) = found.items()
     assert ({path, of}, reason) == ({"05.jpg", "05-bright.png"}, "near_duplicate")
     assert of in kept
-    measured = {row["path"]: row for batch in read_detections(out / "detections.parquet") for row in batch.to_pylist()}
-    assert measured["large-02.png"]["key"]
-    assert not measured["02.jpg"]["key"]
     assert verify(out, deep=True).ok
     assert PrepConfig(dedup="near").dedup == "near:3"  # as dataset.json has it
 
@@ -91,7 +87,7 @@ def test_failed_comparison_is_repeated(
     assert digest(tmp_path / "out") == digest(out)
 
 
-def test_addition_yields_to_what_is_there(photos: Path, out: Path, tmp_path: Path) -> None:
+def test_addition_yields_to_what_is_there(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, few := tmp_path / "photos", ignore=shutil.ignore_patterns("large*", "*bright*"))
     prepare(few, tmp_path / "out", **BASE)
     before = {path.name: sha256_file(path) for path in (tmp_path / "out").glob("*.tar")}
@@ -102,7 +98,6 @@ def test_addition_yields_to_what_is_there(photos: Path, out: Path, tmp_path: Pat
     assert found["05-bright.png"] == ("near_duplicate", "05.jpg")
     assert {path.name: sha256_file(path) for path in (tmp_path / "out").glob("*.tar")} == before
     assert verify(tmp_path / "out", deep=True).ok
-    assert prepare(few, tmp_path / "out", **BASE).kept == 10
 
 
 @pytest.mark.parametrize(
