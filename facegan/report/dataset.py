@@ -6,7 +6,7 @@ import itertools
 import shlex
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,46 +38,36 @@ _MOST_READ, _MOST_OPENED = 20_000, 200  # samples whose attributes are read, and
 _MOSAIC, _MOSAIC_PX = 8, 128  # faces in a row; the largest that they are shown
 
 
-class Shown(NamedTuple):
-    """A photograph of a gallery; ``picture`` is None if the photograph is gone or cannot be decoded."""
-
-    picture: Picture | None
-    path: str
-    text: str
-
-
 def write_dataset_page(folder: Path, out: Path) -> Path:
     """One self-contained HTML file of a dataset, under 8 MB.
 
     Raises DatasetError if it is not a dataset, or is damaged; WebPackageError if the chart library is unavailable.
     """
-    page = _page(folder)
-    make_folder(out.absolute().parent)
-    write_bytes(out, page)
-    return out
-
-
-def _page(folder: Path) -> bytes:
     info = DatasetInfo.read(folder)
     check_photos(folder, info)
     check_detections(folder, info)
-    photos, why = pa.Table.from_batches(read_batches(folder / PHOTOS_FILE)), _why_no_table(info)
-    table, faces = (why, []) if why else _faces(folder, _config(info), photos)
+    photos = pa.Table.from_batches(read_batches(folder / PHOTOS_FILE))
+    table, faces, crops = _why_no_table(info), list[Row](), dict[int, Picture]()
+    if not table:
+        detections = pa.Table.from_batches(read_detections(folder / DETECTIONS_FILE))
+        table = face_table(detections, photos, _config(info))
+        faces = [] if isinstance(table, str) else _faces(table, photos, detections)
+        crops = sample_pictures(folder, faces)
     rejected, pairs = _rejected(photos), _pairs(photos)
-    rows = sorted({*itertools.chain(*rejected.values(), *pairs)})
-    by_row = dict(zip(rows, _rows(photos, rows), strict=True))
-    without = [face for face in faces if not face["key"]]
-    pictures, crops = photo_pictures(folder, [*by_row.values()], without, _config(info) if without else None)
+    chosen = sorted({*itertools.chain(*rejected.values(), *pairs)})
+    rows = dict(zip(chosen, _rows(photos, np.array(chosen, int)), strict=True))
+    cropped = [face for face in faces if not face["key"]]
+    pictures, others = photo_pictures(folder, [*rows.values()], cropped, _config(info) if cropped else None)
     is_gone, pictures = bool(rows) and not pictures, preview_pictures(folder) | pictures
-    crops |= sample_pictures(folder, [face for face in faces if face["key"]])
+    gallery = "" if isinstance(table, str) else _gallery(table, faces, crops | others)
 
-    def show(row: int) -> Shown:
-        photo = by_row[row]
-        score = f"score {max(photo['scores']):.2f}" if photo["scores"] else ""
-        return Shown(pictures.get(photo["path"]), shown(photo["path"]), score)
+    def show(row: int) -> dict[str, Any]:
+        path, scores = rows[row]["path"], rows[row]["scores"]
+        text = f"score {max(scores):.2f}" if scores else ""
+        return {"path": shown(path), "text": text, "picture": pictures.get(path)}
 
     known, origin = known_datasets().get(info.data_set), origin_of(folder)
-    return render(
+    page = render(
         "dataset.html",
         ("page.js", "plots.js", "thresholds.js"),
         title=folder.resolve().name or str(folder),
@@ -91,9 +81,8 @@ def _page(folder: Path) -> bytes:
         mosaic=_mosaic(folder, info),
         reasons=reasons_of(info),
         outcomes=[(reason, meaning, info.totals.rejected.get(reason, 0)) for reason, meaning in REASONS.items()],
-        why=table if isinstance(table, str) else "",
-        table=None if isinstance(table, str) else table.to_json() | _gallery(table, faces, crops),
-        command=None if isinstance(table, str) else _command(folder, info, origin),
+        table=gallery and {**gallery, "command": _command(folder, info, origin)},
+        why=table,
         rejected={reason: [show(row) for row in some] for reason, some in rejected.items()},
         is_gone=is_gone,
         copies=[(photos["reason"][copy].as_py(), show(kept), show(copy)) for kept, copy in pairs],
@@ -101,16 +90,17 @@ def _page(folder: Path) -> bytes:
         settings=[] if info.is_generated else compared_settings(PrepConfig, _values(info), with_defaults({})),
         generated=info.settings.get(GENERATED),
     )
+    make_folder(out.absolute().parent)
+    write_bytes(out, page)
+    return out
 
 
-def _why_no_table(info: DatasetInfo) -> str:
+def _why_no_table(info: DatasetInfo) -> FaceTable | str:
     if info.is_generated:
         return "A generator drew these faces: there are no photographs to decide about."
-    if not info.detections_sha256:
-        return "No faces were looked for, so there are no thresholds to try."
     if SELECTED in info.settings:
         return "These faces were selected from another dataset. Its page has the thresholds."
-    return ""
+    return "" if info.detections_sha256 else "No faces were looked for, so there are no thresholds to try."
 
 
 def _values(info: DatasetInfo) -> dict[str, Any]:
@@ -120,22 +110,19 @@ def _values(info: DatasetInfo) -> dict[str, Any]:
 
 def _config(info: DatasetInfo) -> PrepConfig:
     values = _values(info)
-    return PrepConfig.of(values) if values["crop"] in ("aligned", "box") else PrepConfig.of(values | {"margin": "auto"})
+    return PrepConfig.of(values | ({} if values["crop"] in ("aligned", "box") else {"margin": "auto"}))
 
 
-def _rows(table: pa.Table, rows: Any) -> list[Row]:
-    return table.take(pa.array(rows, pa.int64())).to_pylist()
+def _rows(table: pa.Table, rows: np.ndarray) -> list[Row]:
+    return table.take(pa.array(rows)).to_pylist()
 
 
-def _faces(folder: Path, config: PrepConfig, photos: pa.Table) -> tuple[FaceTable | str, list[Row]]:
-    """The table of the thresholds, or why there is none; and those of its faces that are shown."""
-    detections = pa.Table.from_batches(read_detections(folder / DETECTIONS_FILE))
-    table = face_table(detections, photos, config)
-    if isinstance(table, str):
-        return table, []
-    shown_faces = sorted({face for pool in table.pools for face in pool})
-    both = zip(_rows(photos, table.photos[shown_faces]), _rows(detections, table.rows[shown_faces]), strict=True)
-    return table, [{**photo, **face, "face": number} for number, (photo, face) in zip(shown_faces, both, strict=True)]
+def _faces(table: FaceTable, photos: pa.Table, detections: pa.Table) -> list[Row]:
+    """The faces that are shown at thresholds."""
+    chosen = sorted({face for pool in table.pools for face in pool})
+    found = table.found[chosen]
+    both = zip(chosen, _rows(photos, found["photo"]), _rows(detections, found["row"]), strict=True)
+    return [{**photo, **face, "face": number} for number, photo, face in both]
 
 
 def _rejected(photos: pa.Table) -> dict[str, list[int]]:
@@ -149,32 +136,24 @@ def _rejected(photos: pa.Table) -> dict[str, list[int]]:
 
 def _pairs(photos: pa.Table) -> list[tuple[int, int]]:
     """Rows of photographs and of their copies."""
-    reasons, sums, paths = (photos[name].to_pylist() for name in ("reason", "sha256", "path"))
-    first = {sums[row]: row for row in range(len(sums) - 1, -1, -1) if reasons[row] != "duplicate"}
-    originals = sums
-    if "duplicate_of" in photos.column_names:
-        first |= {path: row for row, path in enumerate(paths)}
-        originals = [path or sha256 for path, sha256 in zip(photos["duplicate_of"].to_pylist(), sums, strict=True)]
+    row = {path: number for number, path in enumerate(photos["path"].to_pylist())}
+    both = list(zip(photos["reason"].to_pylist(), photos["duplicate_of"].to_pylist(), strict=True))
     pairs = list[tuple[int, int]]()
     for name in _COPIES:
-        copies = [row for row, reason in enumerate(reasons) if reason == name]
-        found = [(first.get(originals[row]), row) for row in copies]
-        pairs += spread_evenly([(kept, row) for kept, row in found if kept is not None], _PAIRS)
+        found = [(row[of], copy) for copy, (reason, of) in enumerate(both) if reason == name and of in row]
+        pairs += spread_evenly(found, _PAIRS)
     return pairs
 
 
 def _gallery(table: FaceTable, faces: list[Row], crops: dict[int, Picture]) -> dict[str, Any]:
-    """The pictures of faces, and for each threshold the faces that have one, by ascending value."""
-    names, pictures, number = [threshold.measure for threshold in table.thresholds], [], dict[int, int]()
+    """What the page's script needs: the table, pictures of faces, and which of them to show for each threshold."""
+    pictures, number = [], dict[int, int]()
     for face in (face for face in faces if face["face"] in crops):
         number[face["face"]] = len(pictures)
-        values = zip(names, table.values[:, face["face"]], strict=True)
-        text = ", ".join(f"{name} {value:.3g}" for name, value in values)
-        pictures.append({"src": crops[face["face"]].src, "text": f"{shown(face['path'])}: {text}"})
-    return {
-        "pictures": pictures,
-        "pools": [[[face, number[face]] for face in pool if face in number] for pool in table.pools],
-    }
+        values = ", ".join(f"{name} {table.found[name][face['face']]:.3g}" for name in table.measures)
+        pictures.append({"src": crops[face["face"]].src, "text": f"{shown(face['path'])}: {values}"})
+    pools = [[[face, number[face]] for face in pool if face in number] for pool in table.pools]
+    return {**table.data, "pictures": pictures, "pools": pools}
 
 
 def _mosaic(folder: Path, info: DatasetInfo) -> Picture | None:
@@ -190,7 +169,7 @@ def _mosaic(folder: Path, info: DatasetInfo) -> Picture | None:
 
 def _command(folder: Path, info: DatasetInfo, origin: tuple[str, str] | None) -> dict[str, str]:
     """``facegan prep`` with the settings of this dataset, without its thresholds, which go between the two parts."""
-    words = ["facegan", "prep", origin[0] if origin else "PHOTOS", _free_name(folder.absolute())]
+    words = ["facegan", "prep", origin[0] if origin else "PHOTOS", f"{folder.absolute()}-2"]
     for name, value in _config(info).model_dump().items():
         if name not in THRESHOLDS and value != PrepConfig.default(name):
             text = str(value).removesuffix(".0")
@@ -198,11 +177,6 @@ def _command(folder: Path, info: DatasetInfo, origin: tuple[str, str] | None) ->
     if not {*info.settings.get("models", ())} <= {model.sha256 for model in known_models().values()}:
         words += ["--model", "FILE"]
     return {"head": shlex.join(words), "tail": shlex.join(["--detections", str(folder.absolute())])}
-
-
-def _free_name(folder: Path) -> str:
-    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
-    return str(next(name for name in names if not name.exists()))
 
 
 def _attributes(folder: Path, info: DatasetInfo) -> dict[str, Any] | None:

@@ -71,9 +71,9 @@ def preview_pictures(folder: Path) -> dict[str, Picture]:
 
 
 def sample_pictures(folder: Path, faces: Sequence[Row]) -> dict[int, Picture]:
-    """Faces of samples by number."""
+    """Those of the faces that became samples, by number."""
     wanted, pictures = defaultdict[str, dict[str, int]](dict), dict[int, Picture]()
-    for face in faces:
+    for face in (face for face in faces if face["key"]):
         wanted[face["shard"]][face["key"]] = face["face"]
     for name, rows in wanted.items():
         with contextlib.closing(Shard(folder / name)) as shard:

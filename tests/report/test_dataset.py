@@ -34,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "only": {"faces": "only", "min_score": 0.3, "rotate": "auto", "max_outside": 0.123, "channels": 1},
     "fixed": {"crop": "dcgan108", "min_brightness": 30},
     "squash": {"crop": "squash", "min_face": 100},
+    "near": {"dedup": "near:8"},
 }
 
 
@@ -88,7 +89,7 @@ def counted(totals: dict[str, Any]) -> dict[str, int]:
     return {name: count for name, count in {"": totals["kept"], **totals["rejected"]}.items() if count}
 
 
-TRIES = {"best": 30, "all": 5, "sure": 3, "only": 5, "fixed": 3, "squash": 3}
+TRIES = {"best": 30, "all": 5, "sure": 3, "only": 5, "fixed": 3, "squash": 3, "near": 5}
 
 
 @pytest.mark.parametrize("name", TRIES)

@@ -9,6 +9,7 @@
   const raw = await unpacked(decoded(data.packed));
   const faces = new Uint16Array(raw, 0, data.photos), flags = new Uint8Array(raw, 2 * data.photos, data.faces);
   const steps = thresholds.map((_, t) => new Uint8Array(raw, 2 * data.photos + (1 + t) * data.faces, data.faces));
+  const near = new Set(data.near.map(([face]) => face));
   const BAD_KEYPOINTS = 1, FAINT = 2, BEST = 4, NOBODY = 8;
 
   // As facegan.prep.cut.PhotoFaces decides: change both. The first threshold is that of the score.
@@ -22,6 +23,7 @@
   const decide = (examine) => {
     const low = thresholds[0].steps[at[0]] < 0.5, found = { "": 0, no_face: data.without, ...data.fixed };
     const add = (reason) => { found[reason] = (found[reason] ?? 0) + 1; };
+    const waiting = new Set(); // kept unless they are near-duplicates
     let samples = 0;
     for (let photo = 0, face = 0; photo < data.photos; photo++) {
       const first = face, end = face + faces[photo];
@@ -35,21 +37,26 @@
         if (!passes(0, face) || (flags[face] & FAINT && !faint)) continue;
         if (chosen++ && choice !== "all") continue;
         const reason = verdict(face);
-        if (choice === "only") best = face; else examine(face, reason);
+        best = face;
+        if (choice === "all") examine(face, reason);
         if (!reason) samples++;
         outcome = reason && outcome !== null ? outcome : reason;
       }
-      if (choice === "only" && chosen) {
-        if (chosen > 1) { samples -= outcome ? 0 : 1; outcome = "several_faces"; }
-        examine(best, outcome);
-      }
-      if (!chosen) {
-        outcome = flags[best] & NOBODY ? "no_face" : verdict(best) || "low_score";
-        examine(best, outcome);
-      }
+      if (choice === "only" && chosen > 1) outcome = "several_faces";
+      if (!chosen) outcome = flags[best] & NOBODY ? "no_face" : verdict(best) || "low_score";
+      if (!outcome && near.has(best)) { waiting.add(best); continue; }
+      if (choice !== "all" || !chosen) examine(best, outcome);
       add(outcome);
     }
-    return { found, samples };
+    const preferred = new Set();
+    for (const [face, ...before] of data.near) {
+      if (!waiting.has(face)) continue;
+      const outcome = before.some((other) => preferred.has(other)) ? "near_duplicate" : "";
+      if (!outcome) preferred.add(face);
+      examine(face, outcome);
+      add(outcome);
+    }
+    return { found, samples: choice === "all" ? samples : found[""] };
   };
 
   const place = document.getElementById("thresholds"), show = (id, text) => { document.getElementById(id).textContent = text; };
@@ -152,7 +159,7 @@
       row.lastElementChild.textContent = whole(after);
       row.lastElementChild.className = before === after ? "n" : "n changed";
     }
-    const moved = thresholds.map(({ option, steps, default: usual }, t) => steps[at[t]] === usual ? "" : ` ${option} ${steps[at[t]]}`);
+    const moved = thresholds.map(({ option, steps, usual }, t) => steps[at[t]] === usual ? "" : ` ${option} ${steps[at[t]]}`);
     show("command", `${data.command.head}${moved.join("")} ${data.command.tail}`);
     document.getElementById("reset").disabled = thresholds.every(({ start }, t) => at[t] === start);
     wanted ||= requestAnimationFrame(draw);
