@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from facegan.nets import load_generator
+    from facegan.prep.forget import forget
     from facegan.prep.prepare import prepare
     from facegan.stream import FaceShards
     from facegan.training.run import train
@@ -21,11 +22,12 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "FaceShards": "facegan.stream",
+    "forget": "facegan.prep.forget",
     "load_generator": "facegan.nets",
     "prepare": "facegan.prep.prepare",
     "train": "facegan.training.run",
 }
-__all__ = ["FaceShards", "__version__", "load_generator", "prepare", "train"]
+__all__ = ["FaceShards", "__version__", "forget", "load_generator", "prepare", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Check every checksum and count of a dataset. One line per problem; exit code 1 if there are any.",
     ),
     "select": ("dataset", "Make a dataset from selected faces of other datasets, without detecting again."),
+    "forget": ("dataset", "Take photographs out of a dataset, as if prep had left them out from the start."),
     "train": ("train", "Train a GAN on a dataset: samples, curves and checkpoints go into the run's folder."),
     "sample": ("generator", "Draw samples: a grid, single images, a dataset, or an animation."),
     "eval": ("generator", "Measure how close a generator's samples, or a folder's images, are to real faces."),

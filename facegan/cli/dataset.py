@@ -1,4 +1,4 @@
-"""``facegan verify``, ``inspect`` and ``select``: commands on a prepared dataset."""
+"""``facegan verify``, ``inspect``, ``select`` and ``forget``: commands on a prepared dataset."""
 
 from __future__ import annotations
 
@@ -76,6 +76,39 @@ def select(
         f"{new}  (look at {new}/preview.png, then: facegan train --shards {new})",
     ]
     flags.output(result.to_json(), *([f"{what} would be written to {new}"] if flags.dry_run else lines))
+
+
+@options(flags="json dry_run quiet")
+def forget(
+    flags: Flags,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A dataset's folder or URL.")],
+    path: Annotated[
+        list[str] | None, typer.Option("--path", metavar="PATH", help="A photograph, as in photos.parquet; repeatable.")
+    ] = None,
+    paths_from: Annotated[
+        Path | None, typer.Option("--paths-from", metavar="FILE", help="Photographs by path, one a line.")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="DIR", help="Name runs, samples and exports in DIR made from them.")
+    ] = None,
+) -> None:
+    """Take photographs out of a dataset, as if prep had left them out from the start.
+
+    Their faces, rows and previews go; only shards concerned are written again. A salted digest of each path stays in
+    OUT/.facegan, so that prep does not add the photograph again. After an interruption the same command finishes.
+
+    Example: facegan forget out/ --path 000042.jpg --runs runs/
+    """
+    from facegan.prep.forget import forget as take_out
+    from facegan.prep.suppression import read_paths
+
+    paths = [*(path or []), *(read_paths(paths_from, "--paths-from") if paths_from else ())]
+    found = take_out(out, paths, runs or "", dry_run=flags.dry_run, console=flags.console)
+    what = f"{counted(found.photos, 'photograph')} with {counted(found.faces, 'face')}"
+    would, shards = "would be " if flags.dry_run else "", counted(len(found.shards), "shard")
+    line = f"{what} {would}taken out of {out}, {shards} {would}written again" if found.photos else "forgotten before"
+    table = (["made with them", ""], [list(made.values()) for made in found.made]) if found.made else None
+    flags.output(vars(found), line, table=table)
 
 
 @options(flags="json quiet")

@@ -49,9 +49,14 @@ class PhotosConfig(Settings):
     """How ``facegan prep`` reads photographs."""
 
     section: ClassVar[str] = "prep"
-    options: ClassVar[str] = "model limit attributes identity detections download follow_links workers min_yield"
+    options: ClassVar[str] = (
+        "model limit exclude attributes identity detections download follow_links workers min_yield"
+    )
 
     limit: Positive | None = setting(None, "use only the first N photographs, sorted by name", "photographs")
+    exclude: str = setting(
+        "", "photographs to leave out: a file with their paths, one a line, as in photos.parquet", "path"
+    )
     model: str = setting("", "your own detector model, a .tflite file", "path")
     attributes: str = setting(
         "", "CelebA's list_attr_celeba.txt or .csv, for the JSON; none; by default the source's", "path"

@@ -123,7 +123,7 @@ def process_chunk(
                     result.unreachable = result.unreachable or f"{row.path}: {rejected.__cause__}"
                 if sum(reject.reason == row.reason for reject in result.rejects) < SHOWN_REJECTS:
                     score = max(row.scores, default=None)
-                    picture = face_thumbnail(samples[0][1]) if samples else _thumbnail(photo)
+                    picture = face_thumbnail(samples[0][1]) if samples else thumbnail(photo)
                     result.rejects.append(Thumbnail(row.path, row.reason, picture, score))
                 samples = []
             except ModelError:
@@ -212,7 +212,8 @@ def _meta(row: PhotoRecord, cut: FaceCrop, item: Item, attributes: dict[str, int
     ).to_json()
 
 
-def _thumbnail(photo: Photo | None) -> str:
+def thumbnail(photo: Photo | None) -> str:
+    """As a `Thumbnail` has it."""
     if photo is None:
         return ""
     try:

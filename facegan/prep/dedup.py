@@ -53,7 +53,7 @@ def hash_photos(source: Source, index: PhotoIndex, threads: int, fetch_ahead: in
         thread.start()
     try:
         for split in SPLITS:
-            photos = index.photos(split)
+            photos = index.photos(split, with_left_out=True)
             while batch := list(itertools.islice(photos, _BATCH)):
                 for start in range(0, len(batch), at_once):
                     todo.put(batch[start : start + at_once])

@@ -32,6 +32,8 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
         console.note(f"{completeness(known, plan.found)}{split}.")
     if plan.found > new:
         console.note(f"{plan.found - new:,} of them are finished already.")
+    if left_out := plan.index.left_out:
+        console.note(f"{left_out:,} more are left out, by --exclude or facegan forget.")
     if plan.duplicates:
         console.note(f"{plan.duplicates:,} are duplicates: they have the bytes of an earlier photograph.")
     if new:

@@ -32,6 +32,7 @@ class IndexedPhoto(NamedTuple):
     split: str
     attributes: int  # as bits, see `facegan.prep.request`
     identity: str = ""  # the person, if known
+    is_left_out: bool = False  # it keeps its place among the others, but is not prepared
     reason: str = ""  # ``duplicate``, or, in a repair, ``near_duplicate``
     duplicate_of: str = ""  # path in the dataset of the photograph that it repeats
 
@@ -59,6 +60,7 @@ class PhotoIndex:
         self.root = common_folder(self._names[0].as_py(), self._names[-1].as_py()) if count else b""
         self._is_new = np.ones(count, bool)
         self._duplicate_of = np.full(count, -1)  # row here; from ``count`` on: ``count`` + row of the dataset's table
+        self._is_left_out = np.zeros(count, bool)
         self._split = np.full(count, -1, np.int8)
         self._attributes = np.zeros(count, np.int64)
         self._known = pa.Table.from_batches([], pa.schema({"path": pa.string(), "bytes": pa.int64()}))
@@ -93,6 +95,21 @@ class PhotoIndex:
     def limit(self, count: int) -> None:
         """Only the first photographs by name are new."""
         self._is_new[count:] = False
+
+    @property
+    def left_out(self) -> int:
+        """Photographs of `leave_out`."""
+        return int(self._is_left_out.sum())
+
+    def leave_out(self, is_left_out: Callable[[str], bool], *, keeps_place: bool = True) -> list[str]:
+        """Leave new photographs out by their paths, and return these. With their place, splits are cut into chunks, and
+        copies are marked, as if they were there: taking them out later gives the same dataset."""
+        left_out = []
+        for row, path in enumerate(itertools.chain.from_iterable(self._path_batches())):
+            if self._is_new[row] and is_left_out(path):
+                self._is_left_out[row], self._is_new[row] = True, keeps_place
+                left_out.append(path)
+        return left_out
 
     def set_known(self, known: pa.Table) -> None:
         """Photographs that the dataset accounts for already are not new.
@@ -207,9 +224,12 @@ class PhotoIndex:
         self._duplicate_of[rows] = of
         return int((of >= 0).sum())
 
-    def photos(self, split: str, first: int = 0, count: int | None = None) -> Iterator[IndexedPhoto]:
+    def photos(
+        self, split: str, first: int = 0, count: int | None = None, *, with_left_out: bool = False
+    ) -> Iterator[IndexedPhoto]:
         """New photographs of a split from a row on, sorted by name."""
-        rows = first + np.flatnonzero(self._is_new[first:] & (self._split[first:] == SPLITS.index(split)))
+        is_wanted = self._is_new if with_left_out else self._is_new & ~self._is_left_out
+        rows = first + np.flatnonzero(is_wanted[first:] & (self._split[first:] == SPLITS.index(split)))
         return self._photos(rows[:count], split)
 
     def sample(self, count: int) -> Iterator[IndexedPhoto]:
@@ -243,17 +263,18 @@ class PhotoIndex:
             columns = {name: column.take(int64_array(some)).to_pylist() for name, column in self._entries.items()}
             others = (columns.get(name, itertools.repeat(None, len(some))) for name in _OTHERS)
             people = columns.get("identity", [""] * len(some))
-            states = self._attributes[some].tolist(), people, self._duplicate_of[some].tolist()
-            fields = zip(some.tolist(), columns["name"], columns["size"], *others, *states, strict=True)
-            for row, name, size, locator, label, part, bits, person, of in fields:
+            states = self._attributes[some].tolist(), people, self._is_left_out[some].tolist()
+            others = (*others, *states, self._duplicate_of[some].tolist())
+            fields = zip(some.tolist(), columns["name"], columns["size"], *others, strict=True)
+            for row, name, size, locator, label, part, *state, of in fields:
                 entry = Entry(name, size, tuple(locator or ()), label or 0, part or "")
-                photo = IndexedPhoto(row, name[len(self.root) :], entry, split, bits, person)
+                photo = IndexedPhoto(row, name[len(self.root) :], entry, split, *state)
                 yield photo if of < 0 else photo._replace(reason="duplicate", duplicate_of=self._path(of))
 
     def _path(self, number: int) -> str:
-        """In the dataset, of a row here or, from the number of rows on, of one in the dataset's table."""
+        """In the dataset, of a row here or, from the number of rows on, of one in its table; "" if it is left out."""
         if number < len(self):
-            return readable_path(self._names[number].as_py()[len(self.root) :])
+            return "" if self._is_left_out[number] else readable_path(self._names[number].as_py()[len(self.root) :])
         return self._known["path"][number - len(self)].as_py()
 
 

@@ -30,6 +30,7 @@ from facegan.prep.sources import open_source
 from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.storage import OutputStore
+from facegan.prep.suppression import Suppression, read_paths
 from facegan.remote import as_source_error, is_url
 from facegan.shards.checksums import check_detections, check_photos, size_error
 from facegan.shards.format import (
@@ -61,6 +62,7 @@ class Inputs:
         is_given = photos.attributes not in ("", NO_ATTRIBUTES)
         self.attributes = Attributes(photos.attributes, Path(photos.attributes).open) if is_given else None
         self.identities = read_identities(photos.identity) if photos.identity else {}
+        self.excluded = read_paths(photos.exclude, "--exclude") if photos.exclude else frozenset[str]()
         self.lists, self.from_lists = Lists(), list[str]()  # the latter: settings that they decide
         known = {model.file: model.sha256 for model in known_models().values()}  # checked, or to be downloaded
         models = [known.get(model.name) or sha256_file(model) for model in self.models]
@@ -131,6 +133,7 @@ class Plan:
     duplicates: int = 0  # new photographs with the bytes of another one
     missing: tuple[int, str] = (0, "")  # photographs of the dataset that the source no longer has, and the first
     known: KnownDetections | None = None  # of --detections
+    left_out: tuple[str, ...] = ()  # photographs that this run leaves out, and later ones will
 
     @property
     def new(self) -> int:
@@ -207,7 +210,17 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
         check_settings(started_with, inputs.settings, store.folder, inputs.from_lists)
     known = open_detections(request.photos.detections, store.folder, inputs.origin)
     if not request.repair:
-        return replace(_plan_additions(inputs, index, store.folder, existing, threads), known=known)
+        plan = _plan_additions(inputs, index, store.folder, existing, threads)
+        if existing is None and not plan.chunks:
+            raise SourceError(f"Every photograph of {inputs.source.where} is left out, by --exclude or facegan forget.")
+        suppressed = Suppression.read(store.folder).adding(plan.left_out)
+        if others := sorted(path for path in inputs.excluded if path not in suppressed):
+            names = f"{counted(len(others), 'path')} (first: {shown(others[0])})"
+            console.warn(
+                f"--exclude had no effect on {names}: not in the source, or in {store.where} already.",
+                f"Write paths as in {PHOTOS_FILE}. To take photographs out of the dataset use facegan forget.",
+            )
+        return replace(plan, known=known)
     if existing is None:
         raise DatasetError(f"{store.folder} has no dataset to repair. Leave out --repair.")
     return replace(_plan_repair(inputs, index, store, existing, console), known=known)
@@ -223,7 +236,7 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
             raise DatasetError(
                 f"{error}\nNothing can be added without it. Add --force to prepare the dataset from scratch."
             ) from None
-    digests, duplicates = _source_digests(inputs, out, existing), 0
+    digests, duplicates, left_out = _source_digests(inputs, out, existing), 0, list[str]()
     if (
         existing is None
         or request.photos.limit is not None
@@ -237,6 +250,11 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
                     f"{shown(path)} has changed since it was added to {out}: {then:,} bytes then, {now:,} now.\n"
                     f"Restore it, rename the new one, or add --force to delete {out} and prepare again."
                 )
+        suppressed = Suppression.read(out)
+        if existing and suppressed.digests:  # they had their place in an earlier run
+            index.leave_out(suppressed.__contains__, keeps_place=False)
+        if inputs.excluded or suppressed.digests:
+            left_out = index.leave_out(lambda path: path in inputs.excluded or path in suppressed)
         _set_lists(index, inputs)
         index.split_by(splitter(config.split), by_identity=shares(config.split) is not None)
         if config.dedup != "off" and threads:
@@ -260,13 +278,14 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
         index,
         existing,
         versions,
-        found=min(len(index), request.photos.limit or len(index)),
+        found=min(len(index), request.photos.limit or len(index)) - index.left_out,
         ignored=dict(sorted(index.ignored.items())),
         data_set=existing.data_set if existing else _recognised(inputs.source.where, index),
         source_digests=digests,
         chunks=chunks,
         duplicates=duplicates,
         missing=index.missing(),
+        left_out=tuple(left_out),
     )
 
 
@@ -314,13 +333,14 @@ def with_margin(plan: Plan, margin: float) -> Plan:
 def _cut_chunks(
     inputs: Inputs, index: PhotoIndex, versions: dict[str, str], digests: tuple[str, ...]
 ) -> Iterator[ChunkPlan]:
-    """Cut the sorted photographs of each split into chunks of ``shard_size``."""
+    """Cut the sorted photographs of each split into chunks of ``shard_size``, then drop those that are left out."""
     numbers, shard_size = itertools.count(), inputs.config.shard_size
     facts = [inputs.settings, {**versions, "source": " ".join(digests)}]
     for split in SPLITS:
-        photos = index.photos(split)
+        photos = index.photos(split, with_left_out=True)
         while batch := list(itertools.islice(photos, shard_size)):
-            yield _plan_chunk(next(numbers), batch[0].row, batch, facts)
+            if stay := [photo for photo in batch if not photo.is_left_out]:
+                yield _plan_chunk(next(numbers), stay[0].row, stay, facts)
 
 
 def _plan_chunk(number: int, first: int, photos: list[IndexedPhoto], facts: list[dict[str, Any]]) -> ChunkPlan:

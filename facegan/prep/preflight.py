@@ -86,7 +86,8 @@ def forecast(engine: Engine, plan: Plan, workers: int) -> Forecast:
 
 def needs_forecast(plan: Plan, todo: list[ChunkPlan]) -> bool:
     """Before many photographs, copies not counted, unless an earlier run has begun with them."""
-    return not plan.rebuild and plan.new - plan.duplicates > MIN_NEW and len(todo) == len(plan.todo)
+    new = plan.new + len(plan.left_out) - plan.duplicates  # those left out are looked at: they keep their place
+    return not plan.rebuild and new > MIN_NEW and len(todo) == len(plan.todo)
 
 
 def announce(found: Forecast, plan: Plan, console: Console) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 import tempfile
@@ -39,13 +38,14 @@ from facegan.prep.inspect import write_origin
 from facegan.prep.messages import advice, announce_prep, warn_of_changed_bytes
 from facegan.prep.plan import ChunkPlan, Inputs, Plan, estimate, list_photographs, make_plan, repairable, with_margin
 from facegan.prep.preflight import Forecast, announce, forecast, needs_forecast, require_yield
-from facegan.prep.preview import REJECTS_SHOWN, draw_preview, picture_bytes, read_rejects, with_rejects
+from facegan.prep.preview import REJECTS_SHOWN, Rejects, preview_png, read_rejects
 from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import PrepareRequest, StrPath
 from facegan.prep.reuse import KEPT, keep_detections
 from facegan.prep.sources.base import Source, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
-from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, Journal, OutputStore, is_dataset_file
+from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, OutputStore, is_dataset_file
+from facegan.prep.suppression import Suppression
 from facegan.shards.checksums import check_shard
 from facegan.shards.dataset import DatasetWriter
 from facegan.shards.detections import IN_CHUNK, DetectionsReader, of_chunk, read_detections, read_origins
@@ -143,7 +143,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         except KeyboardInterrupt:  # at the first chunk and later it is `Interrupted`
             raise Interrupted("Stopped before anything was written. Run the same command to start again.") from None
         info = plan.existing
-        if info is None or plan.todo:
+        if info is None or plan.todo or plan.left_out:
             # The table and the journal's files grow with the dataset.
             about_bytes = 2_000_000 + 250 * (plan.new + (info.totals.photos if info else 0))
             with disk_errors(store.folder, about_bytes):
@@ -298,12 +298,9 @@ def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
     info = writer.info(plan.inputs.settings, plan.versions, plan.data_set, plan.source_digests, plan.ignored)
     write_bytes(final / PREVIEW_FILE, gathered.preview(info))
     writer.write(info)
-    files = {path.name: store.name(path) for path in final.iterdir()}
-    for name, path in gathered.files.items():
-        if path != out / name:
-            files[name] = store.name(store.stage(path, name) if path.parent == out else path)
-    stale = {path.name for path in out.iterdir() if is_dataset_file(path.name)} - {*files, *gathered.files}
-    store.publish(Journal(files, sorted(stale), plan.chunks_folder))
+    if plan.left_out:
+        Suppression.read(out).adding(plan.left_out).write(final)
+    store.assemble(gathered.files, plan.chunks_folder)
     shutil.rmtree(store.state / KEPT, ignore_errors=True)
     return info
 
@@ -315,7 +312,7 @@ class _Gathered:
         self._store, self._plan, self._writer = store, plan, writer
         self._folder = store.state / plan.chunks_folder
         self.files: dict[str, Path] = {}  # the present path of each shard, by its final name
-        self._rejects: dict[str, list[tuple[int, Thumbnail]]] = {}  # by reason, with the number of their chunk
+        self._rejects: Rejects = {}
         self._near = self._near_duplicates()
         existing = len(plan.existing.chunks) if plan.existing else 0
         for number, reject in read_rejects(store.folder / PREVIEW_FILE):
@@ -435,11 +432,7 @@ class _Gathered:
         return name
 
     def preview(self, info: DatasetInfo) -> bytes:
-        rejects = [self._rejects[reason] for reason in sorted(self._rejects)]
-        # The first of each reason, then the second of each, …
-        in_turn = [numbered[1] for rank in itertools.zip_longest(*rejects) for numbered in rank if numbered]
-        sheet = draw_preview(info, self.files, in_turn[:REJECTS_SHOWN], self._checked_shard)
-        return with_rejects(picture_bytes(sheet), itertools.chain(*rejects))
+        return preview_png(info, self.files, self._rejects, self._checked_shard)
 
     @contextlib.contextmanager
     def _checked_shard(self, path: Path) -> Iterator[Path]:

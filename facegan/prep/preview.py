@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import importlib.metadata
+import itertools
 import json
 import math
 import struct
@@ -34,6 +35,8 @@ _COLUMNS = 8
 _FACES = _COLUMNS * _COLUMNS
 _REJECT_COLUMNS = 3
 _FACE_PX, _CELL_PX, _LABEL_PX, _GAP_PX, _MARGIN_PX, _HEAD_PX = 64, 96, 34, 14, 16, 40
+OpenShard = Callable[[Path], AbstractContextManager[Path]]
+Rejects = dict[str, list[tuple[int, Thumbnail]]]  # by reason, with the number of their chunk
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 
 
@@ -41,7 +44,7 @@ def draw_preview(
     info: DatasetInfo,
     files: Mapping[str, Path],
     rejects: Sequence[Thumbnail] = (),
-    open_shard: Callable[[Path], AbstractContextManager[Path]] = contextlib.nullcontext,
+    open_shard: OpenShard = contextlib.nullcontext,
 ) -> np.ndarray:
     """The contact sheet as RGB uint8: faces spread evenly over a dataset, and rejected photographs.
 
@@ -73,6 +76,15 @@ def draw_preview(
     return np.asarray(sheet)
 
 
+def preview_png(info: DatasetInfo, files: Mapping[str, Path], rejects: Rejects, open_shard: OpenShard) -> bytes:
+    """preview.png; arguments as for `draw_preview`, but for all the rejects that it carries."""
+    by_reason = [rejects[reason] for reason in sorted(rejects)]
+    # The first of each reason, then the second of each, …
+    in_turn = [numbered[1] for rank in itertools.zip_longest(*by_reason) for numbered in rank if numbered]
+    sheet = draw_preview(info, files, in_turn[:REJECTS_SHOWN], open_shard)
+    return with_rejects(picture_bytes(sheet), itertools.chain(*by_reason))
+
+
 def _draw_reject(sheet: Image.Image, reject: Thumbnail, x: int, y: int) -> None:
     draw, pixels = ImageDraw.Draw(sheet), _thumbnail(reject.png)
     if pixels is not None:
@@ -98,9 +110,7 @@ def _thumbnail(png: str) -> np.ndarray | None:
 
 
 def spread_faces(
-    info: DatasetInfo,
-    files: Mapping[str, Path],
-    open_shard: Callable[[Path], AbstractContextManager[Path]] = contextlib.nullcontext,
+    info: DatasetInfo, files: Mapping[str, Path], open_shard: OpenShard = contextlib.nullcontext
 ) -> list[np.ndarray]:
     """64 faces as RGB uint8, fewer of a small dataset; as `draw_preview`."""
     faces = []

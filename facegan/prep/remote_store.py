@@ -39,12 +39,13 @@ from facegan.prep.storage import (
     is_dataset_file,
     require_dataset_folder,
 )
+from facegan.prep.suppression import SUPPRESSED_FILE
 from facegan.remote import RemoteUnavailable, filesystem, is_url, retry
 from facegan.shards.checksums import see_verify
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, STATE_FOLDER
 
 LOCK_FILE = f"{STATE_FOLDER}/lock"
-_STATE_FILES = (SETTINGS_FILE, f"{STATE_FOLDER}/{ORIGIN_FILE}")
+_STATE_FILES = (SETTINGS_FILE, f"{STATE_FOLDER}/{ORIGIN_FILE}", SUPPRESSED_FILE)
 # Downloaded into the mirror, for an addition or a repair.
 _READ = (DATASET_FILE, PHOTOS_FILE, DETECTIONS_FILE, PREVIEW_FILE)
 _CHUNK_FILE = re.compile(rf"{CHUNK_PATTERN}\.(tar|json|jsonl)")

@@ -18,6 +18,7 @@ from facegan.console import Console, Progress, shown
 from facegan.errors import DatasetError, SettingsError, one_of
 from facegan.faces.crop import grey
 from facegan.files import TEMPORARY, atomic_dir, require_empty, write_bytes
+from facegan.lineage import SELECTED
 from facegan.prep.inspect import copy_origin
 from facegan.prep.preview import draw_preview, picture_bytes
 from facegan.prep.request import StrPath, short, with_defaults
@@ -32,7 +33,6 @@ from facegan.shards.query import SAMPLES, Where
 from facegan.shards.reader import Sample, Shard
 from facegan.shards.writer import ShardWriter
 
-SELECTED = "selected"  # entry of dataset.json's settings: the condition, and the datasets it was applied to
 _MEASURES = frozenset(column.name for column in MEASURES)
 _FURTHER_FACE = re.compile(r"=f([0-9]{1,9})$")
 _CONVERSIONS = {  # settings that may differ between datasets if select converts all faces

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from facegan.errors import DamagedFile, DatasetError
 from facegan.files import disk_errors, fsync, parse_json, parsing, read_json, sha256_file, write_json
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit
+from facegan.prep.suppression import SUPPRESSED_FILE
 from facegan.shards.format import (
     CARD_NAME,
     DATASET_FILE,
@@ -78,7 +79,7 @@ class Journal:
         """Raises DatasetError if it names anything but a dataset's files and state: it may come from elsewhere."""
         with contextlib.suppress(DamagedFile), parsing(where):
             journal = cls(**parse_json(data, where))
-            are_ours = all(map(is_dataset_file, [*journal.files, *journal.remove]))
+            are_ours = all(map(is_dataset_file, [*(journal.files.keys() - {SUPPRESSED_FILE}), *journal.remove]))
             is_whole = DATASET_FILE in journal.files or not journal.files
             from_state = all(map(_SOURCE.fullmatch, journal.files.values())) and journal.clear in (CHUNKS, REPAIRS)
             if are_ours and is_whole and from_state:
@@ -126,6 +127,20 @@ class OutputStore:
         except OSError:  # a file system without links
             shutil.copyfile(shard, target)
         return target
+
+    def assemble(self, shards: Mapping[str, Path], clear: str) -> None:
+        """Makes the folder the dataset of the files in ``.facegan/final`` and of these shards, by their names.
+
+        ``clear``: the folder of chunks that is not needed any more.
+        """
+        paths = {path.name: path for path in (self.state / FINAL).iterdir()}
+        names = {name: name if is_dataset_file(name) else f"{STATE_FOLDER}/{name}" for name in paths}
+        files = {names[name]: self.name(path) for name, path in paths.items()}
+        for name, path in shards.items():
+            if path != self.folder / name:
+                files[name] = self.name(self.stage(path, name) if path.parent == self.folder else path)
+        stale = {path.name for path in self.folder.iterdir() if is_dataset_file(path.name)} - {*files, *shards}
+        self.publish(Journal(files, sorted(stale), clear))
 
     def publish(self, journal: Journal) -> None:
         """Makes the folder the dataset that the journal describes."""

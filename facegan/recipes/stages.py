@@ -119,7 +119,7 @@ class Prep(Stage):
             "source": self.named,
             "limit": self.photos.limit,
             "photographs": self.named if self.portraits else fingerprint(self.source, leave_out=self.where),
-            **_fingerprints(self.photos.model_dump(include={"model", "attributes", "identity"})),
+            **_fingerprints(self.photos.model_dump(include={"model", "attributes", "identity", "exclude"})),
             **self.config.model_dump(mode="json"),
         }
 

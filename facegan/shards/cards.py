@@ -128,8 +128,9 @@ _FIELDS_GENERATED = {
 _WRITTEN_AGAIN = "`facegan prep` writes this page, and writes it again when photographs are added.\n"
 _CONSENT = """\
 A face is personal data. Use these only if the people in the photographs agreed to it, or if the terms of the \
-photographs allow it. Keep those terms with the dataset, delete the face of anyone who asks for it, and label \
-generated faces as generated. A generator trained on few people can reproduce their likenesses.
+photographs allow it. Keep those terms with the dataset, delete the face of anyone who asks for it \
+(`facegan forget out --path PHOTOGRAPH`), and label generated faces as generated. A generator trained on few people \
+can reproduce their likenesses.
 """
 _TERMS_UNKNOWN = """\
 facegan does not know the origin of these photographs, so it cannot state their terms of use. If you publish this \

@@ -74,9 +74,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             has = f"it has {one_of(info.splits)}" if info.splits else "it has no faces at all"
             raise DatasetError(f"{self.path} has no split '{split}': {has}.")
         self.size, self.channels = info.size, info.channels
-        # Of the shards' bytes, and of the channels unless they are three: a WebP does not say that it is grey.
-        text = "".join(entry.sha256 for entry in self._entries) + ("" if self.channels == 3 else f" {self.channels}")
-        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        self.fingerprint = info.faces_fingerprints(split)[-1]
         self._counts = np.array([entry.samples for entry in self._entries], np.int64)
         self._ends = np.cumsum(self._counts)
         self._remote = RemoteShards(self.path, self._entries, self.console) if is_url(self.path) else None

@@ -41,7 +41,7 @@ def test_import_is_light() -> None:
     import facegan
 
     assert loaded_by("import facegan") & (HEAVY | {"pydantic", "rich", "typer"}) == set()
-    assert facegan.__all__ == ["FaceShards", "__version__", "load_generator", "prepare", "train"]
+    assert facegan.__all__ == ["FaceShards", "__version__", "forget", "load_generator", "prepare", "train"]
     assert all(callable(getattr(facegan, name)) for name in facegan.__all__ if name != "__version__")
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = facegan.nonsense
