@@ -54,9 +54,7 @@ class PhotosConfig(Settings):
     )
 
     limit: Positive | None = setting(None, "use only the first N photographs, sorted by name", "photographs")
-    exclude: str = setting(
-        "", "photographs to leave out: a file with their paths, one a line, as in photos.parquet", "path"
-    )
+    exclude: str = setting("", "a file with the paths of photographs to leave out, one a line", "path")
     model: str = setting("", "your own detector model, a .tflite file", "path")
     attributes: str = setting(
         "", "CelebA's list_attr_celeba.txt or .csv, for the JSON; none; by default the source's", "path"

@@ -185,7 +185,10 @@ class _Removal:
 
     def _add_rejects(self, number: int, table: pa.Table, thumbnails: dict[str, Thumbnail]) -> None:
         """The rejects of a chunk that prep would show: the next of the same reason replace those that are forgotten."""
-        replaced = {reject.reason for reject in thumbnails.values() if reject.path in self.rows} - {"crashed", "near_duplicate"}
+        replaced = {reject.reason for reject in thumbnails.values() if reject.path in self.rows} - {
+            "crashed",
+            "near_duplicate",
+        }
         for row in table.select(["path", "sha256", "reason", "scores"]).to_pylist():
             if not row["reason"]:
                 continue
