@@ -129,7 +129,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, portraits: Path, models: P
     from facegan.prep.prepare import prepare
 
     out = tmp_path_factory.mktemp("dataset") / "out"
-    prepare(portraits, out, PrepConfig(shard_size=20), workers=2)
+    prepare(portraits, out, PrepConfig(shard_size=20), workers=0)
     return out
 
 

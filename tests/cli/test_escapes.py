@@ -19,7 +19,7 @@ from tests.test_console import is_obeyed
 from tests.training.toy import toy_train
 
 BAD = "a\x1b]0;T\x07\x1b[31m\x9b2J\u202e\nerror: forged\r"
-PREP = ("--crop", "squash", "--detector", "none", "--size", "32", "--workers", "1")
+PREP = ("--crop", "squash", "--detector", "none", "--size", "32", "--workers", "0")
 
 
 @pytest.fixture

@@ -101,6 +101,7 @@ def test_stopped_run_resumes_on_another_machine(s3: str, tmp_path: Path, how: si
     while not any(name.endswith(".json") and "/chunks/" in name for name in names(url)):
         assert run.poll() is None
         assert time.monotonic() < end
+        time.sleep(0.1)
     run.send_signal(how)
     assert run.wait(10) == (130 if how == signal.SIGINT else -how)
     found = names(url)

@@ -90,7 +90,7 @@ def test_invalid_shares_are_refused(text: str) -> None:
 def test_dedup_keeps_first_of_equals(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = PrepConfig.of({**FAST, "split": "celeba", "dedup": "exact"})
-    result = prepare(photos, out, config, workers=1)
+    result = prepare(photos, out, config, workers=0)
     assert result.rejected == {"duplicate": 3}
     found = {row["path"]: row for row in rows(out) if row["reason"]}
     assert sorted(found) == ["000009.jpg", "162775.jpg", "182640.jpg"]

@@ -31,7 +31,7 @@ def interrupt(run: Path, images: int, number: int) -> None:
     command = [sys.executable, str(Path(__file__).with_name("toy.py")), str(run), json.dumps(GIVEN)]
     child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     while max((row["images"] for row in read_stats(run)), default=0) < images and child.poll() is None:
-        time.sleep(0.01)
+        time.sleep(0.02)
     child.send_signal(number)
     child.wait(60)
 
