@@ -89,12 +89,17 @@ class _Removal:
         check_detections(self._out, self._info)
         self.rows: set[str] = set()  # paths that the dataset has
         self.keys: dict[str, set[str]] = {}  # of their samples, by shard
-        for batch in read_batches(self._out / PHOTOS_FILE, ["path", "keys", "shard"]):
-            for path, keys, shard in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        for batch in read_batches(self._out / PHOTOS_FILE, ["path", "reason", "keys", "duplicate_of", "shard"]):
+            for path, reason, keys, of, shard in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if path in wanted:
                     self.rows.add(path)
                     if keys:
                         self.keys.setdefault(shard, set()).update(keys)
+                elif reason == "near_duplicate" and of in wanted:
+                    raise DatasetError(
+                        f"{shown(path)} is a near-duplicate of {shown(of)} and has no face of its own: forget both.\n"
+                        f"To keep it, prepare again: --force --detections {store.where} --exclude FILE"
+                    )
         if unknown := sorted(path for path in wanted - self.rows if path not in self._suppression):
             others = f" (nor {len(unknown) - 1:,} others)" if len(unknown) > 1 else ""
             rule = f"Write paths as in {PHOTOS_FILE}. Nothing was changed."

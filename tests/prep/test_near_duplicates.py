@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facegan.config import PrepConfig
-from facegan.errors import SettingsError
+from facegan.errors import DatasetError, SettingsError
 from facegan.files import sha256_file
 from facegan.prep.dedup import near_duplicates
+from facegan.prep.forget import forget
 from facegan.prep.prepare import prepare
 from facegan.shards.duplicates import first_within, kept_among
 from facegan.shards.verify import verify
@@ -98,6 +99,19 @@ def test_addition_yields_to_what_is_there(photos: Path, tmp_path: Path) -> None:
     assert found["05-bright.png"] == ("near_duplicate", "05.jpg")
     assert {path.name: sha256_file(path) for path in (tmp_path / "out").glob("*.tar")} == before
     assert verify(tmp_path / "out", deep=True).ok
+
+
+def test_near_duplicates_are_forgotten_together(photos: Path, out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, some := tmp_path / "some")
+    with pytest.raises(DatasetError, match=r"02\.jpg is a near-duplicate of large-02\.png .*: forget both"):
+        forget(some, ["large-02.png"])
+    assert digest(some) == digest(out)
+    forget(some, ["03.jpg"])
+    forget(some, ["02.jpg", "large-02.png", "07.jpg"])
+    (tmp_path / "list").write_text("02.jpg\nlarge-02.png\n07.jpg\n03.jpg\n")
+    prepare(photos, tmp_path / "new", **BASE, exclude=tmp_path / "list")
+    assert digest(some) == digest(tmp_path / "new")
+    assert verify(some, deep=True).ok
 
 
 @pytest.mark.parametrize(
