@@ -17,6 +17,7 @@ from facegan.files import parsing, read_json
 
 RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # each checkpoint has a state
 EVALUATION, NEIGHBOURS, BEST = "eval.json", "neighbours.png", "best.json"
+DATASET_PAGE = "dataset.html"  # beside the page of a recipe's run
 _MOST_BYTES = 10_000_000
 
 

@@ -13,6 +13,7 @@ import typer
 
 from facegan.cli.options import Flags, Group, by_section, completion, options, recipe_names, warn_not_tried
 from facegan.console import human_seconds, print_json, print_result, print_wrapped
+from facegan.run_dir import DATASET_PAGE
 
 if TYPE_CHECKING:
     from facegan.recipes.run import Row
@@ -159,9 +160,9 @@ def demo(
     prepared, trained = rows["prep"].result, rows["train"].result
     seconds = time.monotonic() - start
     preview, losses = f"{rows['prep'].where}/preview.png", f"{rows['train'].where}/losses.png"
-    grid, page = rows["sample"].where, rows["report"].where
+    grid, page, photographs = rows["sample"].where, rows["report"].where, folder / DATASET_PAGE
     facts = {name: prepared[name] for name in ("kept", "photos")} | {"images": trained["images"]}
-    pictures = {"pictures": [preview, grid, losses], "report": page}
+    pictures = {"pictures": [preview, grid, losses], "report": page, "dataset": str(photographs)}
     flags.output(
         {"folder": str(folder), **facts, "seconds": round(seconds, 1), **pictures},
         f"{prepared['kept']} of {prepared['photos']} portraits kept, {trained['images']:,} images trained, "
@@ -170,6 +171,7 @@ def demo(
         f"  {grid}   faces drawn by the generator",
         f"  {losses}   the training's losses",
         f"  {page}   all of it, as a page",
+        f"  {photographs}   the portraits, and what other thresholds would keep",
         "Next, with your own photographs:",
         *(f"  {line}" for line in next_commands()),
     )

@@ -86,7 +86,7 @@ def preview_png(info: DatasetInfo, files: Mapping[str, Path], rejects: Rejects, 
 
 
 def _draw_reject(sheet: Image.Image, reject: Thumbnail, x: int, y: int) -> None:
-    draw, pixels = ImageDraw.Draw(sheet), _thumbnail(reject.png)
+    draw, pixels = ImageDraw.Draw(sheet), thumbnail_pixels(reject.png)
     if pixels is not None:
         picture = Image.fromarray(pixels)
         sheet.paste(picture, (x + (_CELL_PX - picture.width) // 2, y + (_CELL_PX - picture.height) // 2))
@@ -99,7 +99,7 @@ def _draw_reject(sheet: Image.Image, reject: Thumbnail, x: int, y: int) -> None:
     draw.text((x, y + _CELL_PX + 17), fitted(name, width, 11, keep_end=True), _FAINT, font(11))
 
 
-def _thumbnail(png: str) -> np.ndarray | None:
+def thumbnail_pixels(png: str) -> np.ndarray | None:
     """None if the photograph could not be decoded, or the chunk or preview was altered."""
     try:
         data = base64.b64decode(png)

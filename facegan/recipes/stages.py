@@ -22,7 +22,17 @@ from facegan.files import files_below, human_bytes
 from facegan.plugins import PIPE, Trust, is_import_path, source_digests
 from facegan.recipes.recipe import Recipe, baseline_of_recipe, is_local, read_recipe
 from facegan.remote import is_url
-from facegan.run_dir import BEST, CHECKPOINTS, EVALUATION, NEIGHBOURS, RECORD, count_of, read_facts, report_path
+from facegan.run_dir import (
+    BEST,
+    CHECKPOINTS,
+    DATASET_PAGE,
+    EVALUATION,
+    NEIGHBOURS,
+    RECORD,
+    count_of,
+    read_facts,
+    report_path,
+)
 from facegan.shards.format import DATASET_FILE, DatasetInfo
 
 if TYPE_CHECKING:
@@ -318,7 +328,7 @@ class Export(Stage):
 
 
 class Report(Stage):
-    """``[report]``: one HTML file, or a folder with a latent explorer."""
+    """``[report]``: one HTML file, or a folder with a latent explorer; and the page of the dataset."""
 
     name, config_class = "report", ReportConfig
     config: ReportConfig
@@ -328,8 +338,11 @@ class Report(Stage):
         path = report_path(self.to, self.config.explore)
         return path / "index.html" if self.config.explore else path
 
+    def outputs(self) -> list[Path]:
+        return [self.where, *([self.to / DATASET_PAGE] if self.dataset() else [])]
+
     def inputs(self) -> Values:
-        files = {name: self.trained / name for name in _ON_THE_PAGE}
+        files = {name: self.trained / name for name in _ON_THE_PAGE} | {"faces": Path(self.shards) / DATASET_FILE}
         found = {name: fingerprint(file) for name, file in files.items() if file.exists()}
         return {"explore": self.config.explore} | found
 
@@ -339,6 +352,10 @@ class Report(Stage):
     def run(self, console: Console, command: list[str]) -> Values:
         from facegan.report.runs import read_run
 
+        if self.dataset():
+            from facegan.report.dataset import write_dataset_page
+
+            write_dataset_page(Path(self.shards), self.to / DATASET_PAGE)
         run = read_run(self.trained)
         written = self.recipe.name if self.recipe.is_packaged else str(self.recipe.file)  # --set is a difference
         baseline = baseline_of_recipe(read_recipe(written), run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 from collections import defaultdict
@@ -18,7 +17,7 @@ from facegan.faces import crop as cropping
 from facegan.faces.decode import Photo, Rejected
 from facegan.prep.cut import detection_shrink
 from facegan.prep.inspect import origin_of, read_originals
-from facegan.prep.preview import read_rejects
+from facegan.prep.preview import read_rejects, thumbnail_pixels
 from facegan.remote import is_url
 from facegan.report.pictures import Picture, fitting
 from facegan.report.thresholds import upright_face
@@ -65,8 +64,8 @@ def preview_pictures(folder: Path) -> dict[str, Picture]:
     """The few rejected photographs by path that the preview has."""
     pictures = dict[str, Picture]()
     for _, reject in read_rejects(folder / PREVIEW_FILE):
-        pixels = decode_image(base64.b64decode(reject.png)) if reject.png else None
-        pictures |= {reject.path: _picture(pixels)} if pixels is not None else {}
+        if (pixels := thumbnail_pixels(reject.png)) is not None:
+            pictures[reject.path] = _picture(pixels)
     return pictures
 
 

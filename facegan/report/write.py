@@ -29,6 +29,7 @@ from facegan.report.sections import (
     repeating_command,
     settings_diff,
 )
+from facegan.run_dir import DATASET_PAGE
 from facegan.sample.generate import grid, sample_images
 
 SAMPLES, COLUMNS = 16, 4  # of each run in a comparison
@@ -43,13 +44,20 @@ _HEALTH = {
 
 
 def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
-    """One self-contained HTML file of a run, under 5 MB; ``baseline`` as in `run_page`."""
+    """One self-contained HTML file of a run, under 5 MB, with a link to its dataset's page if that is beside it.
+
+    ``baseline`` as in `run_page`.
+    """
     make_folder(out.absolute().parent)
-    write_bytes(out, run_page(run, baseline))
+    write_bytes(
+        out, run_page(run, baseline, dataset_page=DATASET_PAGE if out.with_name(DATASET_PAGE).is_file() else "")
+    )
     return out
 
 
-def run_page(run: Run, baseline: Baseline | None = None, explorer: dict[str, Any] | None = None) -> bytes:
+def run_page(
+    run: Run, baseline: Baseline | None = None, explorer: dict[str, Any] | None = None, dataset_page: str = ""
+) -> bytes:
     """The page of a run; raises WebPackageError if the chart library is unavailable.
 
     ``baseline``: settings to compare with, by default the method's. ``explorer``: values for the latent explorer.
@@ -63,6 +71,7 @@ def run_page(run: Run, baseline: Baseline | None = None, explorer: dict[str, Any
         run=run,
         newest=newest(grids),
         dataset=dataset_section(run),
+        dataset_page=dataset_page,
         curves=curves_of(run),
         health=_HEALTH,
         grids=len(grids),

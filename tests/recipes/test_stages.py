@@ -56,6 +56,8 @@ def test_report_follows_the_run(done: Experiment) -> None:
     assert states(run(done, "--dry-run", "--json")) == {**UP_TO_DATE, "report": "to do"}
     assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "done"}
     assert "recipe tiny" in (done.to / "report.html").read_text()
+    assert 'href="dataset.html"' in (done.to / "report.html").read_text()
+    assert "What became of the photographs" in (done.to / "dataset.html").read_text()
     assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "up to date"}
     (done.to / "run/eval.json").write_text('{"metrics": {"swd": 12.5}}')
     assert states(run(done, "--json")) == {**UP_TO_DATE, "report": "done"}
