@@ -17,13 +17,13 @@ from facegan.files import parsing, read_json
 
 RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # each checkpoint has a state
 EVALUATION, NEIGHBOURS, BEST = "eval.json", "neighbours.png", "best.json"
-DATASET_PAGE = "dataset.html"  # beside the page of a recipe's run
+REPORT, DATASET_PAGE = "report.html", "dataset.html"  # the latter beside the report of a recipe's run
 _MOST_BYTES = 10_000_000
 
 
 def report_path(folder: Path, explore: bool) -> Path:
     """The page of a run or a dataset; with ``explore`` the folder of a page that draws new faces."""
-    return folder / ("explorer" if explore else "report.html")
+    return folder / ("explorer" if explore else REPORT)
 
 
 def check_report_path(out: Path, explore: bool = False) -> None:

@@ -22,6 +22,7 @@ from facegan.errors import DamagedFile, DatasetError
 from facegan.files import disk_errors, fsync, parse_json, parsing, read_json, sha256_file, write_json
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, ChunkOutcome, commit
 from facegan.prep.suppression import SUPPRESSED_FILE
+from facegan.run_dir import REPORT
 from facegan.shards.format import (
     CARD_NAME,
     DATASET_FILE,
@@ -44,7 +45,10 @@ _FLUSHES = 4  # concurrent: a disk is slow, and workers continue meanwhile
 
 
 def is_dataset_file(name: str) -> bool:
-    return name in (PHOTOS_FILE, DETECTIONS_FILE, PREVIEW_FILE, DATASET_FILE) or bool(_SHARD_OR_CARD.fullmatch(name))
+    """Also of a report, which goes when the dataset changes: it shows photographs."""
+    return name in (PHOTOS_FILE, DETECTIONS_FILE, PREVIEW_FILE, DATASET_FILE, REPORT) or bool(
+        _SHARD_OR_CARD.fullmatch(name)
+    )
 
 
 def require_dataset_folder(out: Path) -> None:

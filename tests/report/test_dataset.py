@@ -174,6 +174,8 @@ def test_page_without_thresholds_or_photographs(photos: Path, made: dict[str, Pa
     assert "facegan prep PHOTOS" in text
     assert text.count("<img") > 5  # those of preview.png
     assert "is a dataset" in facegan("report", moved, "--explore").stderr
+    assert facegan("forget", moved, "--path", "01.jpg").code == 0
+    assert not (moved / "report.html").exists()  # it may show that photograph
 
 
 @pytest.mark.slow
