@@ -106,7 +106,11 @@ def forget(
     found = take_out(out, paths, runs or "", dry_run=flags.dry_run, console=flags.console)
     what = f"{counted(found.photos, 'photograph')} with {counted(found.faces, 'face')}"
     would, shards = "would be " if flags.dry_run else "", counted(len(found.shards), "shard")
-    line = f"{what} {would}taken out of {out}, {shards} {would}written again" if found.photos else "forgotten before"
+    line = (
+        f"{what} {would}taken out of {out}, {shards} {would}written again"
+        if found.photos
+        else f"{out} has forgotten them before"
+    )
     table = (["made with them", ""], [list(made.values()) for made in found.made]) if found.made else None
     flags.output(vars(found), line, table=table)
 

@@ -251,10 +251,13 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
                     f"Restore it, rename the new one, or add --force to delete {out} and prepare again."
                 )
         suppressed = Suppression.read(out)
-        if existing and suppressed.digests:  # they had their place in an earlier run
+        if existing and suppressed:  # they had their place in an earlier run
             index.leave_out(suppressed.__contains__, keeps_place=False)
-        if inputs.excluded or suppressed.digests:
-            left_out = index.leave_out(lambda path: path in inputs.excluded or path in suppressed)
+        lists = [inputs.excluded, suppressed]
+        if request.photos.detections:
+            lists.append(Suppression.read(Path(request.photos.detections)))
+        if any(lists):
+            left_out = index.leave_out(lambda path: any(path in each for each in lists))
         _set_lists(index, inputs)
         index.split_by(splitter(config.split), by_identity=shares(config.split) is not None)
         if config.dedup != "off" and threads:

@@ -24,7 +24,8 @@ def read_paths(file: str | Path, option: str) -> frozenset[str]:
     try:
         return frozenset(Path(file).read_text(encoding="utf-8-sig").split("\n")) - {""}
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{option} {file} cannot be read ({error}). Write one path a line, in UTF-8.") from None
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{option} {file} cannot be read ({why}). Write one path a line, in UTF-8.") from None
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ class Suppression:
         with parsing(path, _ADVICE):
             return TypeAdapter(cls).validate_json(path.read_bytes())
 
+    def __len__(self) -> int:
+        return len(self.digests)
+
     def __contains__(self, text: str) -> bool:
-        return bool(self.digests) and self._digest(text) in self.digests
+        return self._digest(text) in self.digests
 
     def adding(self, texts: Iterable[str]) -> Suppression:
         return Suppression(self.salt, self.digests.union(map(self._digest, texts)))

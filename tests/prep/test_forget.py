@@ -109,6 +109,8 @@ def test_forgotten_equals_excluded(photos: Path, out: Path, copy: Path, tmp_path
     for settings in more:  # whatever follows, they stay out
         prepare(photos, copy, **BASE, **settings)
         assert digest(copy) == digest(tmp_path / "new")
+    prepare(photos, tmp_path / "third", **BASE, detections=copy)
+    assert digest(tmp_path / "third") == digest(tmp_path / "new")
     assert forget(copy, paths).photos == 0
 
 
