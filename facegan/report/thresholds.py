@@ -25,6 +25,7 @@ from facegan.shards.duplicates import first_within
 _BAD_KEYPOINTS, _FAINT, _BEST, _NOBODY = 1, 2, 4, 8  # flags of a face; the last: people would not see it
 _MOST_BYTES = 3_500_000  # of the packed table; the page has 8 MB
 _STEPS, _TICKS = 100, 12  # of a scale that is finer where values are small; of an axis at most
+_ROUNDS = [part * 10**power for power in range(6) for part in (1, 2, 5)]
 _MOST_NEAR = 300_000  # numbers of faces
 _NEAREST, _SPREAD = 8, 30  # faces shown around a threshold on each side, and where it might be moved to
 _FACE = np.dtype(
@@ -178,10 +179,11 @@ def _threshold(kind: _Kind, values: np.ndarray, config: PrepConfig) -> dict[str,
     if kind.setting == "min_face":  # has no effect with a fixed crop, for which a photograph may yet be too small
         steps = [] if config.crop_is_fixed and config.crop != "squash" else [round(step) for step in steps]
     steps, ticks = sorted({*steps, own}), list[tuple[float, float]]()
-    for value in (0, *(round(part * 10**power, 2) for power in range(-2, 6) for part in (1, 2, 5))):
+    rounds = [20 * kind.step * i for i in range(8)] if kind.step else [0, *_ROUNDS]
+    for value in rounds:
         at = round(float(np.interp(value, steps, range(len(steps)))), 2)
         if steps[0] <= value <= steps[-1] and (not ticks or at - ticks[-1][0] >= len(steps) / _TICKS):
-            ticks.append((at, value))
+            ticks.append((at, round(value, 1)))
     return {
         **{"option": option_of(kind.setting), "title": kind.title, "reason": kind.reason, "note": note},
         **{"is_minimum": kind.setting.startswith("min"), "usual": PrepConfig.default(kind.setting)},

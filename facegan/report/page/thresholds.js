@@ -69,7 +69,7 @@
   const original = decide(() => {}).found;
   let all, kept, wanted = 0;
 
-  const charts = thresholds.map((threshold, t) => {
+  const updates = thresholds.map((threshold, t) => {
     const size = threshold.steps.length, value = () => threshold.steps[at[t]];
     if (size < 2) return null; // a threshold that has no effect with this crop
     const make = (name, parent, values = {}) => {
@@ -89,7 +89,6 @@
     });
     const text = make("p", box, { className: "hint picked", textContent: threshold.note });
     const slider = make("input", paper, { type: "range", id: label.htmlFor, min: 0, max: size - 1, step: 1, value: at[t] });
-    slider.dataset.option = threshold.option;
     const low = steps[t].includes(0) ? -1 : 0, high = steps[t].includes(size) ? size : size - 1;
     let most = 1;
     const plot = plots.draw(paper, 150, {
@@ -103,10 +102,11 @@
         stroke: "transparent", width: 0, fill: () => plots.colour(name), points: { show: false }, paths: uPlot.paths.bars({ size: [0.84, 60] }),
       }))],
       hooks: {
-        draw: [(u) => { // bars that are cut off have their number
+        draw: [(u) => { // a bar that is cut off has its number
+          const top = u.data[1].indexOf(Math.max(...u.data[1]));
           u.ctx.save();
           Object.assign(u.ctx, { fillStyle: plots.colour("--soft"), textAlign: "left", font: `${11 * devicePixelRatio}px system-ui, sans-serif` });
-          u.data[1].forEach((bar, i) => { if (bar > most) u.ctx.fillText(`↑ ${plots.compact.format(bar)}`, u.valToPos(u.data[0][i], "x", true), u.bbox.top - 4 * devicePixelRatio); });
+          if (u.data[1][top] > most) u.ctx.fillText(`↑ ${plots.compact.format(u.data[1][top])}`, u.valToPos(top - 0.5, "x", true), u.bbox.top - 4 * devicePixelRatio);
           u.ctx.restore();
           const half = 14, left = u.valToPos(0, "x");
           slider.style.cssText = `left: ${u.over.offsetLeft + left - half}px; width: ${u.valToPos(size - 1, "x") - left + 2 * half}px; top: ${u.over.offsetTop}px; height: ${u.over.offsetHeight}px`;
@@ -134,11 +134,11 @@
       const above = fair.filter(([face]) => passes(t, face) === isMinimum[t]);
       [below, above].forEach((some, i) => sides[i].replaceChildren(...some.slice(0, 8).map(([, picture]) => pictures[picture].cloneNode())));
     };
-    return { update, slider };
+    return update;
   });
 
   let now = null;
-  const draw = () => { wanted = 0; charts.forEach((chart) => chart?.update()); };
+  const draw = () => { wanted = 0; updates.forEach((update) => update?.()); };
   const recount = () => {
     all = thresholds.map(({ steps }) => new Uint32Array(steps.length + 1));
     kept = all.map((bars) => new Uint32Array(bars.length));
@@ -150,7 +150,7 @@
     });
     const change = now.found[""] - original[""], total = Object.values(now.found).reduce((sum, some) => sum + some, 0);
     show("kept", whole(now.found[""]));
-    show("share", `of ${whole(total)} kept, ${(100 * now.found[""] / total).toFixed(1)} %${choice === "all" ? `, ${whole(now.samples)} faces` : ""}`);
+    show("share", `of ${whole(total)} kept, ${(100 * now.found[""] / total).toFixed(1)}\u00a0%${choice === "all" ? `, ${whole(now.samples)} faces` : ""}`);
     show("change", change ? `${change > 0 ? "+" : "−"}${whole(Math.abs(change))}` : "");
     document.getElementById("share-bar").style.width = `${100 * now.found[""] / total}%`;
     for (const row of document.querySelectorAll("[data-reason]")) {
