@@ -21,6 +21,7 @@ from facegan.prep.inspect import origin_of
 from facegan.prep.preview import spread_faces
 from facegan.prep.request import with_defaults
 from facegan.prep.select import SELECTED
+from facegan.prep.suppression import Suppression
 from facegan.report.page import render
 from facegan.report.pictures import Picture, picture_of, spread_evenly
 from facegan.report.sections import compared_settings, reasons_of
@@ -174,8 +175,12 @@ def _command(folder: Path, info: DatasetInfo, origin: tuple[str, str] | None) ->
         if name not in THRESHOLDS and value != PrepConfig.default(name):
             text = str(value).removesuffix(".0")
             words += [option_of(name), text] if name in PrepConfig.options.split() else ["--set", f"prep.{name}={text}"]
-    if not {*info.settings.get("models", ())} <= {model.sha256 for model in known_models().values()}:
-        words += ["--model", "FILE"]
+    files = {  # that are not recorded
+        "--model": not {*info.settings.get("models", ())} <= {model.sha256 for model in known_models().values()},
+        "--identity": info.settings.get("identity"),
+        "--exclude": Suppression.read(folder),
+    }
+    words += itertools.chain.from_iterable((option, "FILE") for option, is_needed in files.items() if is_needed)
     return {"head": shlex.join(words), "tail": shlex.join(["--detections", str(folder.absolute())])}
 
 

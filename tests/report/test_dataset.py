@@ -176,6 +176,8 @@ def test_page_without_thresholds_or_photographs(photos: Path, made: dict[str, Pa
     assert "is a dataset" in facegan("report", moved, "--explore").stderr
     assert facegan("forget", moved, "--path", "01.jpg").code == 0
     assert not (moved / "report.html").exists()  # it may show that photograph
+    assert facegan("report", moved).code == 0
+    assert "--exclude FILE" in (moved / "report.html").read_text()
 
 
 @pytest.mark.slow
