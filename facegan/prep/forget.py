@@ -16,7 +16,7 @@ import pyarrow as pa
 from facegan.console import Console, counted, shown
 from facegan.errors import DatasetError, SettingsError
 from facegan.faces.decode import Photo, Rejected
-from facegan.files import TEMPORARY, disk_errors, make_folder, write_bytes
+from facegan.files import disk_errors, make_folder, write_bytes
 from facegan.lineage import made_from
 from facegan.prep.chunk import SHOWN_REJECTS, Thumbnail, thumbnail
 from facegan.prep.commit import REPAIRS
@@ -32,8 +32,7 @@ from facegan.shards.dataset import DatasetWriter
 from facegan.shards.detections import DetectionsReader, read_origins
 from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo, ShardEntry
 from facegan.shards.photos import read_batches, read_in_pieces
-from facegan.shards.reader import Shard
-from facegan.shards.writer import ShardWriter
+from facegan.shards.writer import copy_shard
 
 
 @dataclass(frozen=True)
@@ -140,23 +139,18 @@ class _Removal:
 
     def _keep_shard(self, entry: ShardEntry, writer: DatasetWriter) -> None:
         """With its remaining samples, unless it has none."""
-        keys, stats = self.keys.get(entry.name, set()), entry.model_dump()
+        keys, stats = self.keys.get(entry.name, set()), entry
         if len(keys) == entry.samples:
             return
         name, path = writer.new_name(entry.split), self._out / entry.name
         if keys:
-            with self._checked(path) as file, contextlib.closing(Shard(file)) as shard:
-                path, image_format = self._final / name, self._info.image_format
-                with ShardWriter(path, path.with_name(f".{name}{TEMPORARY}")) as new:
-                    for sample in shard.samples:
-                        if sample.key not in keys and sample.meta:
-                            image, meta = bytes(shard.read(sample.image)), bytes(shard.read(sample.meta))
-                            new.add(sample.key, image_format, image, meta)
-                    stats = vars(new.commit())
-            if stats["samples"] != entry.samples - len(keys):
+            with self._checked(path) as file:
+                path = self._final / name
+                stats, dropped = copy_shard(file, path, lambda key: key not in keys)
+            if stats is None or dropped.keys() != keys:
                 raise DatasetError(f"{entry.name} and {PHOTOS_FILE} disagree.\n{see_verify(self._out, deep=True)}")
             self._store.add(path)
-        writer.add_shard(name, entry.split, stats)
+        writer.add_shard(name, entry.split, vars(stats))
         self._names[entry.name], self._files[name] = name, path
 
     @contextlib.contextmanager

@@ -18,16 +18,7 @@ import pyarrow as pa
 from facegan.config import PrepConfig
 from facegan.console import Console, shown
 from facegan.errors import DatasetError, Interrupted
-from facegan.files import (
-    TEMPORARY,
-    disk_errors,
-    make_folder,
-    parsing,
-    remove_partials,
-    sha256_file,
-    write_bytes,
-    write_json,
-)
+from facegan.files import disk_errors, make_folder, parsing, remove_partials, sha256_file, write_bytes, write_json
 from facegan.plugins import runs_code
 from facegan.prep.chunk import SHOWN_REJECTS, Thumbnail, face_thumbnail
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkMarker, committed, marker_path, rows_path, shard_path
@@ -53,8 +44,7 @@ from facegan.shards.detections import IN_CHUNK, DetectionsReader, of_chunk, read
 from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo
 from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_rows
-from facegan.shards.reader import Shard
-from facegan.shards.writer import ShardWriter
+from facegan.shards.writer import copy_shard
 
 
 @dataclass(frozen=True)
@@ -395,24 +385,15 @@ class _Gathered:
         }
         rows, detections = without_samples(rows, detections, self._near)
         keys = set(itertools.chain.from_iterable(rows["keys"].to_pylist()))
-        name, rejects = self._writer.new_name(split) if keys else "", list[Thumbnail]()
+        name = self._writer.new_name(split) if keys else ""
         new, old = self._writer.folder / (name or "none"), shard_path(self._folder, marker.number)
-        with (
-            self._store.open_shard(old) as file,
-            contextlib.closing(Shard(file)) as shard,
-            ShardWriter(new, new.with_name(f".{new.name}{TEMPORARY}")) as writer,
-        ):
+        with self._store.open_shard(old) as file:
             if marker.shard is None or sha256_file(file) != marker.shard.sha256:
                 raise DatasetError(f"{old} was altered. Delete it and run prep again.")
-            for sample in shard.samples:
-                members = [bytes(shard.read(member)) for member in (sample.image, sample.meta) if member]
-                if sample.key in keys:
-                    writer.add(sample.key, self._plan.inputs.config.format, *members)
-                elif len(rejects) < SHOWN_REJECTS:
-                    path, score = of_key[sample.key]
-                    rejects.append(Thumbnail(path, "near_duplicate", face_thumbnail(members[0]), score))
-            stats = writer.commit()
-        self._show(rejects)
+            stats, others = copy_shard(file, new, keys.__contains__)
+        faces = ((*of_key[key], face_thumbnail(image)) for key, image in others.items())
+        some = itertools.islice(faces, SHOWN_REJECTS)
+        self._show([Thumbnail(path, "near_duplicate", png, score) for path, score, png in some])
         if stats:
             self._store.add(new)
             self._writer.add_shard(name, split, vars(stats))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from facegan.files import disk_errors, fsync
+from facegan.files import TEMPORARY, disk_errors, fsync
+from facegan.shards.reader import Shard
 
 # The end of every header: regular file, no link, ustar and its version, no owners, device or prefix (POSIX.1-1988).
 _TAIL = b"0" + bytes(100) + b"ustar\x0000" + bytes(247)
@@ -71,6 +74,19 @@ class ShardWriter:
         with disk_errors(self._path.parent):
             self._file.close()
             self._temporary.unlink(missing_ok=True)
+
+
+def copy_shard(file: Path, new: Path, is_wanted: Callable[[str], bool]) -> tuple[ShardStats | None, dict[str, bytes]]:
+    """Copies the samples whose keys are wanted into a new shard, if there are any; returns the others' images, too."""
+    others: dict[str, bytes] = {}
+    with contextlib.closing(Shard(file)) as shard, ShardWriter(new, new.with_name(f".{new.name}{TEMPORARY}")) as writer:
+        for sample in shard.samples:
+            image, suffix = bytes(shard.read(sample.image)), sample.image.name.rpartition(".")[2]
+            if sample.meta and is_wanted(sample.key):
+                writer.add(sample.key, suffix, image, bytes(shard.read(sample.meta)))
+            else:
+                others[sample.key] = image
+        return writer.commit(), others
 
 
 def tar_header(name: str, size: int) -> bytes:
