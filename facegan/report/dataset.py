@@ -83,7 +83,7 @@ def write_dataset_page(folder: Path, out: Path) -> Path:
         reasons=reasons_of(info),
         outcomes=[(reason, meaning, info.totals.rejected.get(reason, 0)) for reason, meaning in REASONS.items()],
         table=gallery and {**gallery, "command": _command(folder, info, origin)},
-        why=table,
+        why=table if isinstance(table, str) else "",
         rejected={reason: [show(row) for row in some] for reason, some in rejected.items()},
         is_gone=is_gone,
         copies=[(photos["reason"][copy].as_py(), show(kept), show(copy)) for kept, copy in pairs],
@@ -101,7 +101,7 @@ def _why_no_table(info: DatasetInfo) -> FaceTable | str:
         return "A generator drew these faces: there are no photographs to decide about."
     if SELECTED in info.settings:
         return "These faces were selected from another dataset. Its page has the thresholds."
-    return "" if info.detections_sha256 else "No faces were looked for, so there are no thresholds to try."
+    return "" if info.detections_sha256 else "No faces were found or looked for, so there are no thresholds to try."
 
 
 def _values(info: DatasetInfo) -> dict[str, Any]:

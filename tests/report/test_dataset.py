@@ -71,8 +71,7 @@ def made(photos: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Datasets of them by `SETTINGS`, each with its page."""
     outs = {name: tmp_path_factory.mktemp("decided") / name for name in SETTINGS}
     for name, out in outs.items():
-        first = outs["best"]
-        known = {"detections": first} if (first / "dataset.json").exists() else {}
+        known = {} if name == "best" else {"detections": outs["best"]}
         prepare(photos, out, workers=0, **known, **SETTINGS[name])
         ended = facegan("report", out)
         assert (ended.code, ended.stdout) == (0, f"{out / 'report.html'}\n"), ended.stderr
@@ -123,7 +122,7 @@ def test_sliders_obey_mouse_and_keys(chromium: Any, made: dict[str, Path]) -> No
         slider.focus()
         shown.keyboard.press("ArrowRight")
         assert "--min-score 0.51" in command.text_content()
-        assert slider.get_attribute("aria-valuetext").startswith("0.51: ")
+        shown.wait_for_selector("[aria-valuetext^='0.51: ']")
         across = slider.bounding_box()["width"] - 28
         slider.hover(position={"x": 14 + across * 41 / 90, "y": 60})  # waits until the page has scrolled
         box = slider.bounding_box()
@@ -139,29 +138,22 @@ def test_sliders_obey_mouse_and_keys(chromium: Any, made: dict[str, Path]) -> No
         assert "--min-score" not in command.text_content()
 
 
-def test_dataset_page_fits_a_phone(chromium: Any, made: dict[str, Path]) -> None:
+def test_page_fits_a_phone_with_hostile_names(chromium: Any, made: dict[str, Path]) -> None:
     for scheme in ("light", "dark"):
         with watching(chromium, width=375, scheme=scheme) as watched:
             shown = opened(watched, made["best"])
             assert shown.evaluate("document.documentElement.scrollWidth") <= 375
             assert {place: ratio for place, ratio in shown.evaluate(CONTRAST).items() if ratio < 4.5} == {}
             assert shown.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-
-
-def test_hostile_names_stay_text(chromium: Any, made: dict[str, Path]) -> None:
-    with watching(chromium) as watched:
-        shown = opened(watched, made["best"])
-        assert NAME in shown.text_content("main")
-        assert shown.locator("img[src=x]").count() == 0
-        assert [f"{NAME}.png"] == shown.eval_on_selector_all(
-            "figure[title*=onerror]", "all => all.map(one => one.title)"
-        )
+            assert f"{NAME}.jpg" in shown.text_content("main")  # and was not run
+            assert shown.locator("figure[title*=onerror]").get_attribute("title") == f"{NAME}.png"
+            assert shown.locator("img[src=x]").count() == 0
 
 
 def test_page_without_thresholds_or_photographs(photos: Path, made: dict[str, Path], tmp_path: Path) -> None:
     prepare(photos, tmp_path / "squashed", workers=0, detector="none", crop="squash")
     assert facegan("select", made["best"], tmp_path / "few", "--limit", "5").code == 0
-    for name, why in (("squashed", "No faces were looked for"), ("few", "were selected from another dataset")):
+    for name, why in (("squashed", "No faces were found or looked for"), ("few", "were selected from another dataset")):
         page = tmp_path / f"{name}.html"
         assert facegan("report", tmp_path / name, "--out", page).code == 0
         assert why in page.read_text()
