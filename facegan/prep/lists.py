@@ -1,22 +1,24 @@
-"""Lists about photographs: CelebA's of attributes and of the split, found in a source, and that of --identity."""
+"""Lists about photographs, CelebA's of attributes and of the split and that of --identity; and the rules of --split."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from facegan.console import shown
-from facegan.errors import SourceError
+from facegan.errors import SettingsError, SourceError
 from facegan.files import human_bytes
+from facegan.manifests import known_datasets, split_of
 from facegan.prep.photo_index import PhotoIndex
 from facegan.prep.request import Attributes
 from facegan.prep.sources.base import ATTRIBUTES_FILES, MultiSource, Source, read_split, source_errors
-from facegan.shards.format import has_photo_suffix, readable_path
+from facegan.shards.format import SPLITS, has_photo_suffix, readable_path
 
 ATTRIBUTES, SPLIT = "--attributes", "--split source"  # options that a list can stand for
 _MAX_BYTES = 64 << 20  # CelebA's own have up to 27 MB
@@ -97,3 +99,50 @@ def read_identities(where: str) -> dict[bytes, str]:
         if found.setdefault(path, readable_path(person)) != readable_path(person):
             raise SourceError(f"Line {number} of {where} has another person for {shown(readable_path(path))}.")
     return found
+
+
+# --split: by CelebA's own numbers, by the source's own parts, or by a hash of the path or of the person.
+
+
+def shares(setting: str) -> tuple[float, ...] | None:
+    """``"0.9,0.05,0.05"`` → shares of train, val and test; None for a split by name."""
+    if not any(character.isdigit() for character in setting):
+        return None
+    try:
+        found = tuple(float(part) for part in setting.split(","))
+    except ValueError:
+        found = ()
+    if not 2 <= len(found) <= 3 or not all(0 <= share <= 1 for share in found) or abs(sum(found) - 1) > 1e-6:
+        raise SettingsError(f"--split {setting} is invalid. Shares are two or three numbers of sum 1: 0.9,0.05,0.05.")
+    return found
+
+
+def splitter(setting: str) -> Callable[[bytes, str], str]:
+    """The rule behind ``--split``: path in the dataset, the source's own part → split."""
+    parts = shares(setting)
+    if parts is not None:
+        return lambda path, _: by_hash(path, parts)
+    if setting == "source":
+        return _by_source
+    if setting == "celeba":
+        return lambda path, _: split_of(known_datasets()["celeba-aligned"], path)
+    return lambda path, _: "train"
+
+
+def by_hash(path: bytes, parts: tuple[float, ...]) -> str:
+    """The path's SHA-256 as a number in [0, 1), compared with the cumulated shares. Other photographs do not matter."""
+    at = int.from_bytes(hashlib.sha256(path).digest()[:8]) / 2**64
+    for split, part in zip(SPLITS, parts, strict=False):
+        if at < part:
+            return split
+        at -= part
+    return SPLITS[len(parts) - 1]
+
+
+def _by_source(path: bytes, part: str) -> str:
+    if part not in SPLITS:
+        raise SourceError(
+            f"--split source: the source does not say if {shown(readable_path(path))} is for train, val or test.\n"
+            f"Choose shares, such as --split 0.9,0.05,0.05."
+        )
+    return part

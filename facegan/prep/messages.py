@@ -14,7 +14,8 @@ from facegan.faces.decode import MAX_PIXELS, decodes_heic
 from facegan.files import human_bytes
 from facegan.manifests import completeness, known_datasets
 from facegan.prep.commit import ChunkMarker
-from facegan.prep.plan import ChunkPlan, Plan, estimate, shares
+from facegan.prep.lists import shares
+from facegan.prep.plan import ChunkPlan, Plan, estimate
 from facegan.shards.format import DatasetInfo
 from facegan.shards.photos import read_batches
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from facegan import system
 from facegan.config import PrepConfig
 from facegan.config.resources import NO_ATTRIBUTES, count_or_none
 from facegan.console import Console, counted, shown
-from facegan.errors import DatasetError, SettingsError, SourceError
+from facegan.errors import DatasetError, SourceError
 from facegan.files import sha256_file
-from facegan.manifests import known_datasets, known_models, recognise, split_of
+from facegan.manifests import known_datasets, known_models, recognise
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import hash_photos
-from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists, read_identities
+from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists, read_identities, shares, splitter
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
 from facegan.prep.reuse import KnownDetections, open_detections
@@ -423,50 +423,3 @@ def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> t
     photo_seconds = 0.0004 if config.detector == "none" else 0.003
     seconds = (new * photo_seconds + source_bytes * 1e-8) / max(1, workers) + 2.0
     return seconds, int(new * (config.size**2 * bytes_per_pixel * config.channels / 3 + tar))
-
-
-# --split: by CelebA's own numbers, by the source's own parts, or by a hash of the path or of the person.
-
-
-def shares(setting: str) -> tuple[float, ...] | None:
-    """``"0.9,0.05,0.05"`` → shares of train, val and test; None for a split by name."""
-    if not any(character.isdigit() for character in setting):
-        return None
-    try:
-        found = tuple(float(part) for part in setting.split(","))
-    except ValueError:
-        found = ()
-    if not 2 <= len(found) <= 3 or not all(0 <= share <= 1 for share in found) or abs(sum(found) - 1) > 1e-6:
-        raise SettingsError(f"--split {setting} is invalid. Shares are two or three numbers of sum 1: 0.9,0.05,0.05.")
-    return found
-
-
-def splitter(setting: str) -> Callable[[bytes, str], str]:
-    """The rule behind ``--split``: path in the dataset, the source's own part → split."""
-    parts = shares(setting)
-    if parts is not None:
-        return lambda path, _: by_hash(path, parts)
-    if setting == "source":
-        return _by_source
-    if setting == "celeba":
-        return lambda path, _: split_of(known_datasets()["celeba-aligned"], path)
-    return lambda path, _: "train"
-
-
-def by_hash(path: bytes, parts: tuple[float, ...]) -> str:
-    """The path's SHA-256 as a number in [0, 1), compared with the cumulated shares. Other photographs do not matter."""
-    at = int.from_bytes(hashlib.sha256(path).digest()[:8]) / 2**64
-    for split, part in zip(SPLITS, parts, strict=False):
-        if at < part:
-            return split
-        at -= part
-    return SPLITS[len(parts) - 1]
-
-
-def _by_source(path: bytes, part: str) -> str:
-    if part not in SPLITS:
-        raise SourceError(
-            f"--split source: the source does not say if {shown(readable_path(path))} is for train, val or test.\n"
-            f"Choose shares, such as --split 0.9,0.05,0.05."
-        )
-    return part

@@ -1,10 +1,13 @@
-"""A recipe: a whole experiment as one flat TOML file, read and checked."""
+"""A recipe: a whole experiment as one flat TOML file, read and checked; fingerprints of the files that it names."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import itertools
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -17,8 +20,8 @@ from pydantic_core import PydanticUndefined
 from facegan.config import METHODS, Settings, TrainConfig, defaults_of_nets
 from facegan.config.resources import NO_ATTRIBUTES, PATHS, SECTIONS, FacesConfig, names_of
 from facegan.console import shown
-from facegan.errors import DamagedFile, FaceganError, SettingsError, one_of, suggest
-from facegan.files import make_folder, packaged, parse_toml, write_bytes
+from facegan.errors import DamagedFile, FaceganError, SettingsError, SourceError, one_of, suggest
+from facegan.files import files_below, make_folder, packaged, parse_toml, write_bytes
 from facegan.plugins import refuse_untrusted, runs_code
 from facegan.remote import is_url
 
@@ -30,6 +33,7 @@ S = TypeVar("S", bound=Settings)
 Values = dict[str, dict[str, Any]]  # settings by section and name
 Lines = dict[tuple[str, str], int]
 
+MISSING = ""  # the fingerprint of a path with nothing there
 MAX_LENGTH = 1_000_000
 _FOLDER = "pipelines"
 _SOME_FACES = 1_000_000  # so that a length in epochs can be checked before the faces are counted
@@ -328,3 +332,48 @@ def _refuse_name(section: str, name: str, where: str) -> None:
         raise SettingsError(
             f"{where}There is no setting '{shown(name)}' in [{section}].{other or suggest(name, known)}"
         )
+
+
+def fingerprint(path: str | Path, leave_out: Path | None = None) -> str:
+    """Names, sizes and times of a file, a folder with everything below it, or a pattern of files; `MISSING` if none.
+
+    It changes with any file that is added, removed, renamed or rewritten; not with files at URLs or of
+    ``torchvision:``, nor with a file that is changed with its size and time kept. ``leave_out`` is a folder inside to
+    ignore: the dataset that is made from the others.
+    """
+    if is_local(path := str(path)):
+        return _of_folder(path, leave_out) if Path(path).is_dir() else _of_file(path)
+    if is_url(path) or ":" in path.partition("/")[0]:
+        return "not looked at"
+    from braceexpand import braceexpand
+
+    with contextlib.suppress(ValueError):
+        files = [found for text in braceexpand(path) for found in sorted(glob.glob(text))]  # noqa: PTH207 - as given
+        return " ".join(map(_of_file, files))
+    return MISSING
+
+
+def size_and_time(path: str | Path) -> list[int]:
+    """Empty if there is no such file."""
+    with contextlib.suppress(OSError):
+        status = Path(path).stat()
+        return [status.st_size, status.st_mtime_ns]
+    return []
+
+
+def _of_file(path: str) -> str:
+    return " ".join(map(str, size_and_time(path)))
+
+
+def _of_folder(top: str, leave_out: Path | None) -> str:
+    """The digests are added up: files come in any order, and a million of them need not be sorted."""
+    ignored = os.fsencode(os.path.realpath(leave_out)) if leave_out else None
+    count = total = 0
+    with contextlib.suppress(OSError, SourceError):  # prep reports the problem
+        for name, entry in files_below(os.fsencode(top), lambda folder, _: os.path.realpath(folder) != ignored):
+            status = b""
+            with contextlib.suppress(OSError):  # a dangling link
+                status = b"%d %d" % (entry.stat().st_size, entry.stat().st_mtime_ns)
+            digest = hashlib.blake2b(name + b"\0" + status, digest_size=8).digest()
+            count, total = count + 1, total + int.from_bytes(digest) & (1 << 64) - 1
+    return f"{count} files, {total:016x}"

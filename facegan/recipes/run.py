@@ -16,8 +16,8 @@ from facegan import __version__
 from facegan.console import Console
 from facegan.errors import CheckpointError, DatasetError, FaceganError, SettingsError
 from facegan.files import exclusive, make_folder, write_json
-from facegan.recipes.recipe import Recipe, is_local, read_recipe
-from facegan.recipes.stages import MISSING, Stage, refuse_unfit_nets, size_and_time, stages_of
+from facegan.recipes.recipe import MISSING, Recipe, is_local, read_recipe, size_and_time
+from facegan.recipes.stages import Stage, refuse_unfit_nets, stages_of
 from facegan.run_dir import read_facts
 
 RECORD_FILE, _LOCK = ".facegan-run.json", ".facegan-run.lock"

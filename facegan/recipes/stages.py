@@ -6,9 +6,7 @@ Nothing heavy is imported before a stage has work to do: a run in which everythi
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
-import os
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -17,11 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from facegan.config import EvalConfig, ExportConfig, PrepConfig, SampleConfig, Settings
 from facegan.config.resources import EvalResources, FacesConfig, PhotosConfig, RecipePaths, ReportConfig, count_or_none
 from facegan.console import Console, counted, human_seconds
-from facegan.errors import DatasetError, SettingsError, SourceError
-from facegan.files import files_below, human_bytes
+from facegan.errors import DatasetError, SettingsError
+from facegan.files import human_bytes
 from facegan.plugins import PIPE, Trust, is_import_path, source_digests
-from facegan.recipes.recipe import Recipe, baseline_of_recipe, is_local, read_recipe
-from facegan.remote import is_url
+from facegan.recipes.recipe import Recipe, baseline_of_recipe, fingerprint, is_local, read_recipe
 from facegan.run_dir import (
     BEST,
     CHECKPOINTS,
@@ -41,7 +38,6 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 GENERATOR = "generator.safetensors"
 SAMPLES = 64
-MISSING = ""  # the fingerprint of a path with nothing there
 _METRICS_SHOWN = 3
 _MAX_PORTRAITS = 1_000_000
 _ON_THE_PAGE = (RECORD, "stats.jsonl", GENERATOR, EVALUATION, NEIGHBOURS)
@@ -418,48 +414,3 @@ def _checksums(info: DatasetInfo, split: str | None = None) -> str:
 
 def _fingerprints(paths: dict[str, str]) -> dict[str, str]:
     return {name: f"{path} ({fingerprint(path)})" if path else "" for name, path in paths.items()}
-
-
-def fingerprint(path: str | Path, leave_out: Path | None = None) -> str:
-    """Names, sizes and times of a file, a folder with everything below it, or a pattern of files; `MISSING` if none.
-
-    It changes with any file that is added, removed, renamed or rewritten; not with files at URLs or of
-    ``torchvision:``, nor with a file that is changed with its size and time kept. ``leave_out`` is a folder inside to
-    ignore: the dataset that is made from the others.
-    """
-    if is_local(path := str(path)):
-        return _of_folder(path, leave_out) if Path(path).is_dir() else _of_file(path)
-    if is_url(path) or ":" in path.partition("/")[0]:
-        return "not looked at"
-    from braceexpand import braceexpand
-
-    with contextlib.suppress(ValueError):
-        files = [found for text in braceexpand(path) for found in sorted(glob.glob(text))]  # noqa: PTH207 - as given
-        return " ".join(map(_of_file, files))
-    return MISSING
-
-
-def size_and_time(path: str | Path) -> list[int]:
-    """Empty if there is no such file."""
-    with contextlib.suppress(OSError):
-        status = Path(path).stat()
-        return [status.st_size, status.st_mtime_ns]
-    return []
-
-
-def _of_file(path: str) -> str:
-    return " ".join(map(str, size_and_time(path)))
-
-
-def _of_folder(top: str, leave_out: Path | None) -> str:
-    """The digests are added up: files come in any order, and a million of them need not be sorted."""
-    ignored = os.fsencode(os.path.realpath(leave_out)) if leave_out else None
-    count = total = 0
-    with contextlib.suppress(OSError, SourceError):  # prep reports the problem
-        for name, entry in files_below(os.fsencode(top), lambda folder, _: os.path.realpath(folder) != ignored):
-            status = b""
-            with contextlib.suppress(OSError):  # a dangling link
-                status = b"%d %d" % (entry.stat().st_size, entry.stat().st_mtime_ns)
-            digest = hashlib.blake2b(name + b"\0" + status, digest_size=8).digest()
-            count, total = count + 1, total + int.from_bytes(digest) & (1 << 64) - 1
-    return f"{count} files, {total:016x}"

@@ -192,7 +192,7 @@ def test_broken_and_refused_links_are_reported(tmp_path: Path) -> None:
 def test_eval_and_recipes_follow_links(tmp_path: Path) -> None:
     """Recipes notice that a linked photograph changed; eval measures linked images."""
     from facegan.evaluate.target import image_files
-    from facegan.recipes.stages import fingerprint
+    from facegan.recipes.recipe import fingerprint
 
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "1.png").write_bytes(b"one")

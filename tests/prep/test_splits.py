@@ -11,7 +11,7 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.errors import DatasetError, SettingsError, SourceError
-from facegan.prep.plan import by_hash, shares, splitter
+from facegan.prep.lists import by_hash, shares, splitter
 from facegan.prep.prepare import prepare
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
