@@ -1,1 +1,1 @@
-"""Pages of a run, and of several runs."""
+"""Pages of a run, of several runs, and of a dataset."""

@@ -23,10 +23,10 @@ from facegan.faces.find import LEAST_SCORE
 from facegan.shards.duplicates import first_within
 
 _BAD_KEYPOINTS, _FAINT, _BEST, _NOBODY = 1, 2, 4, 8  # flags of a face; the last: people would not see it
-_MOST_BYTES = 3_500_000  # of the packed table; the page has 8 MB
+_MOST_BYTES = 2_800_000  # of the packed table; the page has 8 MB
 _STEPS, _TICKS = 100, 12  # of a scale that is finer where values are small; of an axis at most
 _ROUNDS = [part * 10**power for power in range(6) for part in (1, 2, 5)]
-_MOST_NEAR = 300_000  # numbers of faces
+_MOST_NEAR = 100_000  # numbers of faces
 _NEAREST, _SPREAD = 8, 30  # faces shown around a threshold on each side, and where it might be moved to
 _FACE = np.dtype(
     [(name, float) for name in ("score", "outside", "side", "sharpness", "brightness", "yaw", "central", *"xywh")]

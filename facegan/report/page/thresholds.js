@@ -96,7 +96,7 @@
       scales: { x: { time: false, range: () => [low, high] }, y: { range: () => [0, most] } },
       axes: [
         { ...plots.axis, size: 24, splits: () => threshold.ticks.map((tick) => tick[0]), values: () => threshold.ticks.map((tick) => plots.short(tick[1])) },
-        { ...plots.axis, size: 48, gap: 10, space: 40, values: (_, ticks) => ticks.map(plots.short) },
+        { ...plots.axis, size: 48, gap: 10, space: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4], values: (_, ticks) => ticks.map(plots.short) },
       ],
       series: [{}, ...["--c1", "--c0"].map((name) => ({
         stroke: "transparent", width: 0, fill: () => plots.colour(name), points: { show: false }, paths: uPlot.paths.bars({ size: [0.84, 60] }),
