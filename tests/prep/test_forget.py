@@ -96,7 +96,7 @@ def test_forgotten_equals_excluded(photos: Path, out: Path, copy: Path, tmp_path
     }[chosen]
     before = {path.name: path.stat().st_ino for path in copy.glob("*.tar")}
     found = forget(copy, paths)
-    assert digest(copy) == without(photos, tmp_path / "new", paths) != digest(out)
+    assert digest(copy) == without(photos, tmp_path / "new", paths, **BASE, detections=out) != digest(out)
     assert verify(copy, deep=True).ok
     assert found.photos == len(paths)
     kept = {path.stat().st_ino for path in copy.glob("*.tar")}
@@ -114,24 +114,25 @@ def test_forgotten_equals_excluded(photos: Path, out: Path, copy: Path, tmp_path
     assert forget(copy, paths).photos == 0
 
 
-def test_additions_keep_forgotten_photos_out(photos: Path, tmp_path: Path) -> None:
+def test_additions_keep_forgotten_photos_out(photos: Path, out: Path, tmp_path: Path) -> None:
+    known: dict[str, Any] = {**BASE, "detections": out}
     some, paths = shutil.copytree(photos, tmp_path / "photos"), [FIRST, "b/03.jpg", "b/none03.png", "b/none16.png"]
     later = ["b/03.jpg", "b/04.jpg", "b/none16.png", "b/none17.png"]  # in the second run
     for path in later:
         (some / path).unlink()
     ways = [tmp_path / "forgotten", tmp_path / "excluded", tmp_path / "between"]
     for way in ways:
-        without(some, way, paths if way == ways[1] else [])
+        without(some, way, paths if way == ways[1] else [], **(BASE if way == ways[1] else known))
     forget(ways[2], [paths[0], paths[2]])
     for path in later:
         shutil.copy(photos / path, some / path)
     for way in ways:
-        without(some, way, [] if way == ways[0] else paths)
+        without(some, way, [] if way == ways[0] else paths, **known)
     forget(ways[0], paths)
     assert digest(ways[0]) == digest(ways[1]) == digest(ways[2])
     shutil.copy(photos / FIRST, some / "b" / "x.jpg")
     for way in ways:  # the list is not needed again
-        prepare(some, way, **BASE)
+        prepare(some, way, **known)
         (way / "train-000000.tar").write_bytes(b"damaged")
         prepare(some, way, **BASE, repair=True)
         assert verify(way, deep=True).ok

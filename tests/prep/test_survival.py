@@ -217,6 +217,7 @@ def test_interrupted_run_stops_within_three_seconds(
         assert time.monotonic() - start < 3
         assert "Traceback" not in errors
         assert "fault" not in errors
+        assert moment != "work" or "Run the same command to continue" in errors
     assert not (out / "dataset.json").exists()
     if moment in ("work", "finish"):
         prepare(photos, out, CONFIG, workers=0)
