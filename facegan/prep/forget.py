@@ -24,6 +24,7 @@ from facegan.prep.inspect import read_original
 from facegan.prep.preview import REJECTS_SHOWN, Rejects, preview_png, read_rejects
 from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import StrPath
+from facegan.prep.reuse import KEPT
 from facegan.prep.storage import FINAL, UNPACKED, OutputStore
 from facegan.prep.suppression import Suppression
 from facegan.remote import is_url
@@ -95,9 +96,10 @@ class _Removal:
                     if keys:
                         self.keys.setdefault(shard, set()).update(keys)
                 elif reason == "near_duplicate" and of in wanted:
+                    known = "" if is_url(store.where) else f" --detections {store.where}"
                     raise DatasetError(
                         f"{shown(path)} is a near-duplicate of {shown(of)} and has no face of its own: forget both.\n"
-                        f"To keep it, prepare again: --force --detections {store.where} --exclude FILE"
+                        f"To keep it, prepare again: --force{known} --exclude FILE"
                     )
         if unknown := sorted(path for path in wanted - self.rows if path not in self._suppression):
             others = f" (nor {len(unknown) - 1:,} others)" if len(unknown) > 1 else ""
@@ -121,7 +123,7 @@ class _Removal:
 
     def carry_out(self, console: Console) -> None:
         out, info, store = self._out, self._info, self._store
-        for name in (FINAL, REPAIRS, UNPACKED):  # killed runs may have left the photographs there
+        for name in (FINAL, REPAIRS, UNPACKED, KEPT):  # killed runs may have left the photographs there
             shutil.rmtree(store.state / name, ignore_errors=True)
         writer = DatasetWriter(make_folder(self._final))
         for entry in info.shards:

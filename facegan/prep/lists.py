@@ -98,6 +98,8 @@ def read_identities(where: str) -> dict[bytes, str]:
             raise SourceError(f"Line {number} of {where} must have a path and a person.")
         if found.setdefault(path, readable_path(person)) != readable_path(person):
             raise SourceError(f"Line {number} of {where} has another person for {shown(readable_path(path))}.")
+    if not found:
+        raise SourceError(f"{where} names no photograph. --identity takes identity_CelebA.txt, or a CSV of both.")
     return found
 
 

@@ -201,7 +201,8 @@ class PhotoIndex:
         it lacks."""
         by_file, below = dict(rows), len(self.root)
         found = [by_file.get(name[below:], by_file.get(name.rpartition(b"/")[2])) for name in self.names()]
-        missing = next((row for row in np.flatnonzero(self._is_new).tolist() if found[row] is None), None)
+        wanted = np.flatnonzero(self._is_new & ~self._is_left_out).tolist()
+        missing = next((row for row in wanted if found[row] is None), None)
         return found, "" if missing is None else readable_path(self._names[missing].as_py())
 
     def mark_duplicates(self, digests: np.ndarray, known: Iterable[bytes | None]) -> int:

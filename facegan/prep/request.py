@@ -45,6 +45,8 @@ class PrepareRequest:
     def __post_init__(self) -> None:
         if self.repair and self.force:
             raise SettingsError("--repair and --force exclude each other: one rebuilds the dataset, one deletes it.")
+        if self.repair and self.photos.exclude:
+            raise SettingsError("--exclude has no effect with --repair, which adds none. Use facegan forget.")
 
     @classmethod
     def of(cls, source: StrPath, out: StrPath, options: dict[str, Any]) -> Self:

@@ -59,7 +59,8 @@ def write_dataset_page(folder: Path, out: Path) -> Path:
     rows = dict(zip(chosen, _rows(photos, np.array(chosen, int)), strict=True))
     cropped = [face for face in faces if not face["key"]]
     pictures, others = photo_pictures(folder, [*rows.values()], cropped, _config(info) if cropped else None)
-    is_gone, pictures = bool(rows) and not pictures, preview_pictures(folder) | pictures
+    decoded = [row for row in rows.values() if row["width"]]
+    is_gone, pictures = bool(decoded) and not pictures, preview_pictures(folder) | pictures
     gallery = "" if isinstance(table, str) else _gallery(table, faces, crops | others)
 
     def show(row: int) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def write_dataset_page(folder: Path, out: Path) -> Path:
     page = render(
         "dataset.html",
         ("page.js", "plots.js", "thresholds.js"),
-        title=folder.resolve().name or str(folder),
+        title=shown(folder.resolve().name or str(folder)),
         info=info,
         folder=shown(folder),
         splits={split: sum(entry.samples for entry in info.split_shards(split)) for split in info.splits},

@@ -253,3 +253,9 @@ def test_runs_and_what_they_made_are_named(tiny: Path, tmp_path: Path) -> None:
     assert forget(copy, ["07.jpg"]).faces == 0
     with pytest.raises(DatasetError, match="faces from facegan sample"):
         forget(runs / "drawn", ["03.jpg"])
+
+
+def test_repair_excludes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "paths").write_text("1.jpg\n")
+    with pytest.raises(SettingsError, match="--exclude has no effect with --repair"):
+        prepare(tmp_path, tmp_path / "out", exclude=tmp_path / "paths", repair=True)

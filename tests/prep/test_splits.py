@@ -152,6 +152,7 @@ def test_identity_keeps_people_in_one_split(portraits: Path, tmp_path: Path) -> 
         ("000001.jpg\n", "Line 1 of .* must have a path and a person"),
         ("000001.jpg 1\n000001.jpg 2\n", r"Line 2 of .* another person for 000001\.jpg"),
         ("000001.jpg 1\n", r"no line for 000002\.jpg"),
+        ("path,person\n", "names no photograph"),
     ],
 )
 def test_invalid_identities_are_refused(photos: Path, tmp_path: Path, text: str | None, said: str) -> None:
