@@ -59,11 +59,13 @@ def test_your_own_nets_and_losses(tmp_path: Path, dataset: Path, monkeypatch: py
     shutil.copytree(dataset, tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])  # for an installed `facegan` as well
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # another test's
     train, sample = (shlex.split(command)[1:] for command in commands.splitlines())
     for arguments in [[*train, "--set", "train.loss=mine:LOSS", "--images", "64"], sample]:
         ended = facegan(*arguments)
         assert ended.code == 0, ended.stderr
     assert (tmp_path / "mine.png").stat().st_size > 1000
+    del sys.modules["mine"]
 
 
 def test_as_a_library(
