@@ -9,6 +9,7 @@ their first frame, ICC profiles are ignored. A photograph that lacks rows is tru
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import re
 import struct
@@ -370,8 +371,13 @@ def _is_heic(data: bytes) -> bool:
 
 
 @functools.cache
+def heic_is_installed() -> bool:
+    """Whether pillow-heif (the extra ``heic``) is there. It is not loaded: that takes 3 MB."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
 def decodes_heic() -> bool:
-    """Whether pillow-heif (the extra ``heic``) is installed. It rotates photographs itself."""
+    """Whether HEIC can be decoded. pillow-heif rotates photographs itself."""
     try:
         import pillow_heif
     except ImportError:

@@ -35,7 +35,7 @@ KEYPOINTS = ("image-left eye", "image-right eye", "nose", "mouth", "image-left e
 LOOK_AGAIN_SCORE = 0.3  # the least score of each of these four detections
 SURE_SCORE = 0.5  # enough from one model alone: the default --min-score
 _LEAST_SCORE = 0.01  # the best score is recorded down to here
-_SAME_PLACE = 0.3  # least intersection over union of two boxes
+SAME_PLACE = 0.3  # least intersection over union of two boxes
 
 Box = tuple[float, float, float, float]  # x, y, width, height
 
@@ -187,7 +187,7 @@ class MediaPipeDetector:
 
 
 def _found_at(best: Face, faces: list[Face]) -> bool:
-    return any(face.score >= LOOK_AGAIN_SCORE and face.overlap(best) >= _SAME_PLACE for face in faces)
+    return any(face.score >= LOOK_AGAIN_SCORE and face.overlap(best) >= SAME_PLACE for face in faces)
 
 
 def _load(model: Path, min_score: float) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from facegan.config import PrepConfig
 from facegan.faces.crop import face_axes, rotated_face, rotated_size
-from facegan.faces.detect import SURE_SCORE, Detector, Face, PluginDetector, look_again, nearest_to_centre
+from facegan.faces.detect import SAME_PLACE, SURE_SCORE, Detector, Face, PluginDetector, look_again, nearest_to_centre
 
 LEAST_SCORE = 0.1  # of a detection that is written down
 
@@ -27,7 +27,6 @@ LEAST_SCORE = 0.1  # of a detection that is written down
 ROTATIONS = (90, 180, 270)  # in the order in which they are tried; the first of equal ones wins
 _MAX_LEAN = math.pi / 4
 _UPRIGHT_SCORE = 0.9
-_SAME_PLACE = 0.3  # intersection over union from which a faint face is a sure one again
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def find(rgb: np.ndarray, shrink: int, size: tuple[int, int], detector: Detector
     faint = _upright(second.faces, rotation, rgb, shrink)
     if not faces:
         return Found((), faint, second.is_face)
-    others = tuple(face for face in faint if all(face.overlap(sure) < _SAME_PLACE for sure in faces))
+    others = tuple(face for face in faint if all(face.overlap(sure) < SAME_PLACE for sure in faces))
     return Found(faces, others, rotation=rotation)
 
 

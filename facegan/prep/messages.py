@@ -10,7 +10,7 @@ from facegan import system
 from facegan.config import PrepConfig
 from facegan.console import Console, counted, human_seconds
 from facegan.faces.crop import FIXED_CROPS
-from facegan.faces.decode import MAX_PIXELS, decodes_heic
+from facegan.faces.decode import MAX_PIXELS, heic_is_installed
 from facegan.files import human_bytes
 from facegan.manifests import completeness, known_datasets
 from facegan.prep.commit import ChunkMarker
@@ -50,7 +50,7 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
             f"Memory limits the workers: each takes up to {human_bytes(system.PREP_WORKER_BYTES)}, and "
             f"{human_bytes(system.available_bytes())} are available. --workers N sets another number."
         )
-    heic = 0 if decodes_heic() else sum(name.lower().endswith((b".heic", b".heif")) for name in plan.index.names())
+    heic = 0 if heic_is_installed() else sum(name.lower().endswith((b".heic", b".heif")) for name in plan.index.names())
     if heic and new:
         console.warn(f"Not decoded: {counted(heic, 'HEIC file')}. Stop, run: pip install 'facegan[heic]', start again.")
     if config.dedup == "off" and shares(config.split):

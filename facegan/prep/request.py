@@ -18,7 +18,7 @@ from facegan.config import PrepConfig
 from facegan.config.resources import PhotosConfig
 from facegan.console import shown
 from facegan.errors import DatasetError, ModelError, SettingsError, SourceError, suggest
-from facegan.faces.decode import decodes_heic
+from facegan.faces.decode import heic_is_installed
 from facegan.faces.detect import cache_folder, check_model, find_model, load_plugin, resolve_model
 from facegan.manifests import known_models
 from facegan.shards.format import GENERATED
@@ -170,5 +170,5 @@ def short(value: Any) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decide bytes."""
-    names = (*_VERSIONS_OF, "pillow-heif") if decodes_heic() else _VERSIONS_OF
+    names = (*_VERSIONS_OF, "pillow-heif") if heic_is_installed() else _VERSIONS_OF
     return {name: importlib.metadata.version(name) for name in names}

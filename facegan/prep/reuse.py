@@ -21,7 +21,7 @@ from facegan.faces.measure import Measures
 from facegan.files import make_folder, write_bytes
 from facegan.prep.cut import KnownFaces
 from facegan.prep.photo_index import PathLookup
-from facegan.prep.request import with_defaults
+from facegan.prep.request import short, with_defaults
 from facegan.remote import is_url
 from facegan.shards.checksums import check_detections
 from facegan.shards.detections import read_detections, read_origins
@@ -111,12 +111,8 @@ def _require_origin(folder: Path, origin: dict[str, Any]) -> None:
     for found in read_origins(folder / DETECTIONS_FILE):
         for name in [*origin, *(name for name in found if name not in origin)]:
             if found.get(name) != origin.get(name):
-                then, now = (_short(facts.get(name)) for facts in (found, origin))
+                then, now = (short(facts.get(name) or "none") for facts in (found, origin))
                 raise DatasetError(
                     f"Faces of {folder} were detected with {name} {then}; now it is {now}: they could differ.\n"
                     "Leave out --detections to detect again."
                 )
-
-
-def _short(value: Any) -> str:
-    return ", ".join(str(item)[:12] for item in value) if isinstance(value, list) else str(value or "none")

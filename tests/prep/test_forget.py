@@ -23,6 +23,7 @@ from facegan.files import sha256_file
 from facegan.prep.forget import _Removal, forget
 from facegan.prep.prepare import plan_prepare, prepare
 from facegan.prep.request import PrepareRequest
+from facegan.prep.reuse import keep_detections
 from facegan.prep.select import select
 from facegan.prep.storage import OutputStore
 from facegan.shards.format import DatasetInfo
@@ -259,3 +260,18 @@ def test_repair_excludes_nothing(tmp_path: Path) -> None:
     (tmp_path / "paths").write_text("1.jpg\n")
     with pytest.raises(SettingsError, match="--exclude has no effect with --repair"):
         prepare(tmp_path, tmp_path / "out", exclude=tmp_path / "paths", repair=True)
+
+
+def test_excluded_photo_needs_no_line(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    (tmp_path / "people").write_text("00.jpg 1\n02.jpg 2\n")
+    (tmp_path / "paths").write_text("01.jpg\n")
+    found = prepare(photos, tmp_path / "out", TINY, workers=0, identity=tmp_path / "people", exclude=tmp_path / "paths")
+    assert (found.photos, found.kept) == (2, 2)
+
+
+def test_kept_detections_are_forgotten(out: Path, copy: Path) -> None:
+    """A rerun with --force and its own detections may have been killed when it had just copied them."""
+    keep_detections(copy, copy / ".facegan")
+    forget(copy, [FIRST])
+    assert not (copy / ".facegan" / "detections").exists()

@@ -51,8 +51,8 @@ def runs(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int,
 def test_memory_is_bounded(runs: dict[int, tuple[dict, dict]]) -> None:
     few, many = runs[3_000], runs[15_000]
     assert [found["kept"] for found in (*few, *many)] == [3_000, 3_000, 15_000, 15_000]
-    # A million took 257 MB: libraries and allocator differ by some megabytes from machine to machine.
-    assert few[0]["parent"] < 185e6
+    # At most 300 MB for a million (257 were measured), with the buffers below.
+    assert few[0]["parent"] < 175e6
     assert few[1]["parent"] < 150e6
     assert many[0]["worker"] - few[0]["worker"] < 10e6
     # Buffers that fill up once take 25 MB; each photograph may take 120 bytes more.

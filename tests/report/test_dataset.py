@@ -174,6 +174,15 @@ def test_page_without_thresholds_or_photographs(photos: Path, made: dict[str, Pa
     assert "--exclude FILE" in (moved / "report.html").read_text()
 
 
+def test_undecodable_photograph_is_not_gone(portraits: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(portraits / "000001.jpg", tmp_path / "photos")
+    (tmp_path / "photos" / "torn.jpg").write_bytes(b"no photograph")
+    prepare(tmp_path / "photos", tmp_path / "out", workers=0)
+    assert facegan("report", tmp_path / "out").code == 0
+    assert "no longer where prep found them" not in (tmp_path / "out" / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_page_of_many_photographs_is_bounded(dataset: Path, tmp_path: Path) -> None:
     """Each of 200,000 rows has the sample of one of 60 photographs."""
