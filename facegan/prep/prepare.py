@@ -286,6 +286,7 @@ def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
     writer = DatasetWriter(final)
     gathered = _Gathered(store, plan, writer)
     writer.write_tables(gathered.tables(), gathered.origins())
+    pa.default_memory_pool().release_unused()  # 10 MB, before the preview takes as many
     info = writer.info(plan.inputs.settings, plan.versions, plan.data_set, plan.source_digests, plan.ignored)
     write_bytes(final / PREVIEW_FILE, gathered.preview(info))
     writer.write(info)
