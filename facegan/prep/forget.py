@@ -35,6 +35,8 @@ from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, Ch
 from facegan.shards.photos import read_batches, read_in_pieces
 from facegan.shards.writer import copy_shard
 
+_COPIES_SHOWN = 10  # in a message
+
 
 @dataclass(frozen=True)
 class Forgotten:
@@ -89,18 +91,22 @@ class _Removal:
         check_detections(self._out, self._info)
         self.rows: set[str] = set()  # paths that the dataset has
         self.keys: dict[str, set[str]] = {}  # of their samples, by shard
+        copies = list[str]()
         for batch in read_batches(self._out / PHOTOS_FILE, ["path", "reason", "keys", "duplicate_of", "shard"]):
             for path, reason, keys, of, shard in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if path in wanted:
                     self.rows.add(path)
                     if keys:
                         self.keys.setdefault(shard, set()).update(keys)
-                elif reason == "near_duplicate" and of in wanted:
-                    known = "" if is_url(store.where) else f" --detections {store.where}"
-                    raise DatasetError(
-                        f"{shown(path)} is a near-duplicate of {shown(of)} and has no face of its own: forget both.\n"
-                        f"To keep it, prepare again: --force{known} --exclude FILE"
-                    )
+                elif of in wanted:
+                    copies.append(f"{shown(path)} is a {reason.replace('_', '-')} of {shown(of)}")
+        if copies:
+            known = "" if is_url(store.where) else f" --detections {store.where}"
+            more = [f"and {len(copies) - _COPIES_SHOWN:,} more"] if len(copies) > _COPIES_SHOWN else []
+            raise DatasetError(
+                "\n".join([*copies[:_COPIES_SHOWN], *more])
+                + f"\nForget both. To keep a copy, prepare again: --force{known} --exclude FILE"
+            )
         if unknown := sorted(path for path in wanted - self.rows if path not in self._suppression):
             others = f" (nor {len(unknown) - 1:,} others)" if len(unknown) > 1 else ""
             rule = f"Write paths as in {PHOTOS_FILE}. Nothing was changed."
@@ -168,7 +174,6 @@ class _Removal:
         """The remaining rows of photos.parquet and detections.parquet by chunk; all at once if they were selected."""
         detections, chunks = DetectionsReader(self._out / DETECTIONS_FILE), self._info.chunks
         thumbnails = {reject.path: reject for _, reject in read_rejects(self._out / PREVIEW_FILE)}
-        changes = {"shard": self._names, "duplicate_of": dict.fromkeys(self.rows, "")}
         sizes = [chunk.photos for chunk in chunks] or [self._info.totals.photos]
         for number, piece in enumerate(read_in_pieces(self._out / PHOTOS_FILE, sizes)):
             table, faces = map(self._remaining, (piece, detections.take(piece["path"].to_pylist())))
@@ -176,10 +181,8 @@ class _Removal:
                 self._add_rejects(len(writer.chunks), table, thumbnails)
                 shard = self._names.get(chunks[number].shard, "")
                 writer.chunks.append(ChunkEntry(split=chunks[number].split, photos=len(table), shard=shard))
-            for name, new in changes.items():
-                values = pa.array([new.get(value, value) for value in table[name].to_pylist()], pa.string())
-                table = table.set_column(table.column_names.index(name), name, values)
-            yield table, faces
+            shards = pa.array([self._names[name] for name in table["shard"].to_pylist()], pa.string())
+            yield table.set_column(table.column_names.index("shard"), "shard", shards), faces
 
     def _remaining(self, table: pa.Table) -> pa.Table:
         return table.filter(pa.array([path not in self.rows for path in table["path"].to_pylist()], pa.bool_()))

@@ -10,12 +10,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
+from pydantic import TypeAdapter, ValidationError
 
+from facegan.config.resources import NO_ATTRIBUTES
 from facegan.console import Console, shown
 from facegan.errors import DamagedFile, DatasetError, SourceError
 from facegan.faces.decode import Photo, Rejected
@@ -32,7 +34,15 @@ from facegan.shards.format import STATE_FOLDER, readable_path
 from facegan.shards.images import decode_image
 from facegan.shards.inspect import StoredSample
 
-ORIGIN_FILE = "source.json"  # {"source": path or URL, "root": the folder in it that paths are relative to}
+ORIGIN_FILE = "source.json"  # the fields of `Origin`
+
+
+class Origin(NamedTuple):
+    """Where the photographs of a dataset were."""
+
+    source: str  # path or URL
+    root: str  # the folder in it that paths are relative to
+    files: tuple[tuple[str, str], ...] = ()  # settings of prep that name a file, and its path
 
 
 def read_original(out: Path, path: str, source: str | None = None) -> bytes | None:
@@ -45,7 +55,8 @@ def read_original(out: Path, path: str, source: str | None = None) -> bytes | No
 
 def read_originals(out: Path, paths: Collection[str], source: str | None = None) -> Iterator[tuple[str, bytes]]:
     """Paths and files of the photographs that are still there, as `read_original` finds them, one after the other."""
-    origin, root = (source, None) if source else origin_of(out) or (None, None)
+    recorded = None if source else origin_of(out)
+    origin, root = (recorded.source, recorded.root) if recorded else (source, None)
     if origin is None:
         return
     with contextlib.suppress(SourceError, OSError), source_errors(origin), tempfile.TemporaryDirectory() as folder:
@@ -60,14 +71,12 @@ def read_originals(out: Path, paths: Collection[str], source: str | None = None)
                     yield path, reader.read(entry)
 
 
-def origin_of(out: Path) -> tuple[str, str] | None:
-    """Where the photographs of a dataset were: path or URL, and the folder in it; None if it was not recorded."""
+def origin_of(out: Path) -> Origin | None:
+    """None if it was not recorded."""
     try:
-        found = read_json(out / STATE_FOLDER / ORIGIN_FILE)
-    except (OSError, DamagedFile):
+        return TypeAdapter(Origin).validate_python(read_json(out / STATE_FOLDER / ORIGIN_FILE))
+    except (OSError, DamagedFile, ValidationError):
         return None
-    source, root = (found.get("source"), found.get("root")) if isinstance(found, dict) else (None, None)
-    return (source, root) if isinstance(source, str) and isinstance(root, str) else None
 
 
 def _find(source: Source, root: str | None, paths: Collection[str]) -> dict[str, Entry]:
@@ -87,20 +96,21 @@ def _find(source: Source, root: str | None, paths: Collection[str]) -> dict[str,
     return found
 
 
-def write_origin(out: Path, where: str, root: bytes) -> None:
-    """Records in ``out`` where its photographs are, and the folder in it that paths are relative to."""
-    is_absolute = is_url(where) or where.startswith("torchvision:")
-    source = where if is_absolute else str(Path(where).absolute())
-    record = json.dumps({"source": source, "root": readable_path(root)})  # ASCII: a path may not be UTF-8
+def write_origin(out: Path, origin: Origin) -> None:
+    """Records in ``out`` where its photographs and the files about them are."""
+    is_absolute = is_url(origin.source) or origin.source.startswith("torchvision:")
+    source = origin.source if is_absolute else str(Path(origin.source).absolute())
+    files = [(name, path if path == NO_ATTRIBUTES else str(Path(path).absolute())) for name, path in origin.files]
+    record = json.dumps({"source": source, "root": origin.root, "files": files})  # ASCII: a path may not be UTF-8
     write_bytes(make_folder(out / STATE_FOLDER) / ORIGIN_FILE, record.encode())
 
 
 def copy_origin(outs: Iterable[Path], new: Path) -> None:
     """Records in a dataset selected from others where their photographs are, if all are in one source."""
-    found = {origin_of(out) for out in outs}
+    found = {origin and origin._replace(files=()) for origin in map(origin_of, outs)}
     origin = found.pop() if len(found) == 1 else None
-    if origin is not None:
-        write_origin(new, origin[0], origin[1].encode())
+    if origin:
+        write_origin(new, origin)
 
 
 _PHOTO_PX = 640  # long side of the photograph as it is drawn

@@ -206,7 +206,7 @@ class PhotoIndex:
         return found, "" if missing is None else readable_path(self._names[missing].as_py())
 
     def mark_duplicates(self, digests: np.ndarray, known: Iterable[bytes | None]) -> int:
-        """Mark new photographs with the bytes of another one: in the dataset, or with a smaller name.
+        """Mark new photographs with the bytes of another one: in the dataset, or with a smaller name and not left out.
 
         Args:
             digests: [photographs, 32] uint8, the SHA-256 of each new photograph; zeros where it is unknown.
@@ -216,6 +216,7 @@ class PhotoIndex:
             Their number.
         """
         rows = np.flatnonzero(self._is_new & digests.any(axis=1))
+        rows = rows[np.argsort(self._is_left_out[rows], kind="stable")]  # a copy of one that is left out may be kept
         values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(rows), [None, pa.py_buffer(digests[rows])])
         numbers = values.dictionary_encode().indices.to_numpy()
         first = rows[np.unique(numbers, return_index=True)[1][numbers]]
@@ -273,9 +274,9 @@ class PhotoIndex:
                 yield photo if of < 0 else photo._replace(reason="duplicate", duplicate_of=self._path(of))
 
     def _path(self, number: int) -> str:
-        """In the dataset, of a row here or, from the number of rows on, of one in its table; "" if it is left out."""
+        """In the dataset, of a row here or, from the number of rows on, of one in its table."""
         if number < len(self):
-            return "" if self._is_left_out[number] else readable_path(self._names[number].as_py()[len(self.root) :])
+            return readable_path(self._names[number].as_py()[len(self.root) :])
         return self._known["path"][number - len(self)].as_py()
 
 

@@ -22,6 +22,7 @@ from facegan.manifests import known_datasets, known_models, recognise
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import hash_photos
+from facegan.prep.inspect import Origin
 from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists, read_identities, shares, splitter
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
@@ -148,6 +149,13 @@ class Plan:
     def chunks_folder(self) -> str:
         """Folder in ``.facegan`` where chunks are committed. A repair keeps apart from an unfinished addition."""
         return REPAIRS if self.rebuild else CHUNKS
+
+    @property
+    def origin(self) -> Origin:
+        """Where the photographs and the files about them are."""
+        photos = self.inputs.request.photos
+        files = [(name, getattr(photos, name)) for name in ("model", "attributes", "identity") if getattr(photos, name)]
+        return Origin(self.inputs.source.where, readable_path(self.index.root), tuple(files))
 
     def sample(self, count: int) -> list[Item]:
         """New photographs that are evenly spaced by name."""

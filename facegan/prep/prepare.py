@@ -282,7 +282,7 @@ def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
     shutil.rmtree(final, ignore_errors=True)
     make_folder(final)  # for the files of the dataset besides its shards
     if plan.inputs.request.note_source:
-        write_origin(out, plan.inputs.source.where, plan.index.root)
+        write_origin(out, plan.origin)
     writer = DatasetWriter(final)
     gathered = _Gathered(store, plan, writer)
     writer.write_tables(gathered.tables(), gathered.origins())

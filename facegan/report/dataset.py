@@ -17,11 +17,10 @@ from facegan.config.base import option_of
 from facegan.console import shown
 from facegan.files import human_bytes, make_folder, write_bytes
 from facegan.manifests import completeness, known_datasets, known_models
-from facegan.prep.inspect import origin_of
+from facegan.prep.inspect import Origin, origin_of
 from facegan.prep.preview import spread_faces
 from facegan.prep.request import with_defaults
 from facegan.prep.select import SELECTED
-from facegan.prep.suppression import Suppression
 from facegan.report.page import render
 from facegan.report.pictures import Picture, picture_of, spread_evenly
 from facegan.report.sections import compared_settings, reasons_of
@@ -77,7 +76,7 @@ def write_dataset_page(folder: Path, out: Path) -> Path:
         folder=shown(folder),
         splits={split: sum(entry.samples for entry in info.split_shards(split)) for split in info.splits},
         disk=human_bytes(info.totals.bytes),
-        source=shown(origin[0]) if origin else "",
+        source=shown(origin.source) if origin else "",
         of=completeness(known, info.totals.photos) if known else "",
         terms=known.terms if known else "",
         mosaic=_mosaic(folder, info),
@@ -169,19 +168,21 @@ def _mosaic(folder: Path, info: DatasetInfo) -> Picture | None:
     return picture_of(np.vstack([np.hstack(list(row)) for row in rows]), 85)
 
 
-def _command(folder: Path, info: DatasetInfo, origin: tuple[str, str] | None) -> dict[str, str]:
+def _command(folder: Path, info: DatasetInfo, origin: Origin | None) -> dict[str, str]:
     """``facegan prep`` with the settings of this dataset, without its thresholds, which go between the two parts."""
-    words = ["facegan", "prep", origin[0] if origin else "PHOTOS", f"{folder.absolute()}-2"]
+    words = ["facegan", "prep", origin.source if origin else "PHOTOS", f"{folder.absolute()}-2"]
     for name, value in _config(info).model_dump().items():
         if name not in THRESHOLDS and value != PrepConfig.default(name):
             text = str(value).removesuffix(".0")
             words += [option_of(name), text] if name in PrepConfig.options.split() else ["--set", f"prep.{name}={text}"]
-    files = {  # that are not recorded
-        "--model": not {*info.settings.get("models", ())} <= {model.sha256 for model in known_models().values()},
-        "--identity": info.settings.get("identity"),
-        "--exclude": Suppression.read(folder),
-    }
-    words += itertools.chain.from_iterable((option, "FILE") for option, is_needed in files.items() if is_needed)
+    files = dict(origin.files) if origin else {}
+    known = {"", *(model.sha256 for model in known_models().values())}
+    for name, is_needed in (
+        ("model", not known.issuperset(info.settings.get("models", ()))),
+        ("attributes", info.settings.get("attributes") and not origin),  # a list in the source needs no option
+        ("identity", info.settings.get("identity")),
+    ):
+        words += [option_of(name), files.get(name, "FILE")] if is_needed or name in files else []
     return {"head": shlex.join(words), "tail": shlex.join(["--detections", str(folder.absolute())])}
 
 

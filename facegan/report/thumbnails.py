@@ -47,7 +47,7 @@ def photo_pictures(
     pictures, crops = dict[str, Picture](), dict[int, Picture]()
     origin = origin_of(folder)
     paths = [path for path, photo in by_path.items() if photo["reason"] not in ("crashed", "unreachable")]
-    for path, data in read_originals(folder, paths) if origin and not is_url(origin[0]) else ():
+    for path, data in read_originals(folder, paths) if origin and not is_url(origin.source) else ():
         with contextlib.suppress(Rejected, cv2.error):
             if hashlib.sha256(data).hexdigest() != by_path[path]["sha256"]:
                 continue

@@ -123,7 +123,7 @@ def test_login_is_checked_before_work(
         url = "http://127.0.0.1:9" if token == TOKEN else hub.url
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
         ended = in_process(*arguments(tmp_path, "somebody/faces"))
-    assert (ended.code, hub.created) == (code, [])
+    assert (ended.code, hub.created) == (code, []), ended.stderr
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "out").exists()

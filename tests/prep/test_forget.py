@@ -82,16 +82,17 @@ def without(photos: Path, out: Path, paths: Sequence[str], **options: Any) -> di
     return digest(out)
 
 
-@pytest.mark.parametrize("chosen", ["first", "faces", "rejects", "copied", "chunk", "shard", "most", "tenth"])
+@pytest.mark.parametrize("chosen", ["first", "faces", "rejects", "copied", "copy", "chunk", "shard", "most", "tenth"])
 def test_forgotten_equals_excluded(photos: Path, out: Path, copy: Path, tmp_path: Path, chosen: str) -> None:
     chunk = list(reasons(out))[: DatasetInfo.read(out).chunks[0].photos]
     paths = {
         "first": [FIRST],
         "faces": ["b/05.jpg", "b/two.png"],
         "rejects": ["b/none00.png", "b/none01.png", "b/none07.png", "b/torn.jpg"],
-        "copied": ["b/02.jpg"],  # its copy stays a duplicate
-        "chunk": chunk,
-        "shard": [path for path in chunk if not reasons(out)[path]],
+        "copied": ["b/02.jpg", "b/copy.jpg"],
+        "copy": ["b/copy.jpg"],
+        "chunk": sorted({*chunk, "b/copy.jpg"}),
+        "shard": [path for path in chunk if not reasons(out)[path]] + ["b/copy.jpg"],
         "most": [path for path in reasons(out) if path not in ("b/10.jpg", "b/none17.png")],
         "tenth": list(reasons(out))[::10],
     }[chosen]
@@ -142,6 +143,11 @@ def test_additions_keep_forgotten_photos_out(photos: Path, out: Path, tmp_path: 
     assert (plan.photos, plan.new) == (len(reasons(ways[0])), 0)
 
 
+def test_copy_of_excluded_photo_is_kept(photos: Path, out: Path, tmp_path: Path) -> None:
+    without(photos, tmp_path / "new", ["b/02.jpg"], **BASE, detections=out)
+    assert reasons(tmp_path / "new")["b/copy.jpg"] == ""
+
+
 def test_left_out_photos_keep_their_place(tmp_path: Path) -> None:
     """A run of 201 photographs is looked at first, also if one of them is left out."""
     photos = write_photos(tmp_path / "photos", 201, side=30)
@@ -155,6 +161,11 @@ def test_unknown_paths_change_nothing(
 ) -> None:
     before, everything = digest(copy), list(reasons(copy))
     for folder, paths, problem in (
+        (
+            copy,
+            ["b/02.jpg"],
+            r"^b/copy\.jpg is a duplicate of b/02\.jpg\nForget both.*--force --detections .* --exclude",
+        ),
         (copy, ["b/05.jpg", "x.jpg", "01.jpg"], r"has no photograph 01\.jpg \(nor 1 others\)\.\n.*Nothing was changed"),
         (copy, everything, "all photographs of"),
         (tmp_path / "missing", ["a"], "There is no folder"),
