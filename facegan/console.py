@@ -138,7 +138,7 @@ class _Lines(Progress):
 
     def print(self) -> None:
         self.printed, self.said = time.monotonic(), self.done
-        _print_message("", [" · ".join(filter(None, [*self.facts(" of "), self.note]))])
+        _print_message("", [" · ".join(part for part in (*self.facts(" of "), self.note) if part)])
 
 
 class _Bar(Progress):

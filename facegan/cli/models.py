@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ def list_models(flags: Flags) -> None:
     from facegan.faces.detect import cache_folder, find_model
     from facegan.manifests import known_models
 
-    rows = []
+    rows = list[dict[str, Any]]()
     for model in known_models().values():
         try:
             path = find_model(model)

@@ -91,8 +91,8 @@ class Person:
         self.lip_full = float(rng.normal(0.088 + 0.02 * soft + 0.02 * darkness, 0.01))
         self.smile = float(np.clip(rng.normal(0.5, 0.27) + 0.25 * (self.mouth_open > 0), -0.2, 1))  # −0.2 … 1
         self.gaze = float(np.clip(rng.normal(0, 0.4), -1, 1))  # −1 … 1
-        self.freckles = bool(rng.random() < 0.15 and darkness < 0.5)
-        self.earrings = bool(rng.random() < 0.45 and self.softness > 0.55)
+        self.freckles = rng.random() < 0.15 and darkness < 0.5
+        self.earrings = rng.random() < 0.45 and self.softness > 0.55
         self.neckline = str(rng.choice(("crew", "vee", "collar")))
 
 

@@ -191,7 +191,7 @@ def _template() -> Template:
         "quoted": lambda value: json.dumps(markdown_text(value), ensure_ascii=False),
     }
     names = {"library": LIBRARY, "picture": PICTURE_NAME, "program": PROGRAM_NAME}
-    environment.globals |= {"version": __version__, **names}
+    environment.globals |= {"version": __version__, **names}  # pyrefly: ignore[bad-assignment] - values may be text
     return environment.get_template("card.md")
 
 

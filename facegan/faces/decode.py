@@ -382,7 +382,7 @@ def decodes_heic() -> bool:
         import pillow_heif
     except ImportError:
         return False
-    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.options.DECODE_THREADS = 1  # pyrefly: ignore[bad-assignment] - its default is taken for a literal
     pillow_heif.register_heif_opener()
     return True
 

@@ -111,10 +111,10 @@ def meta_generator(spec: NetSpec) -> Generator:
 def _make(spec: NetSpec, build: Callable[[NetSpec], nn.Module], seed: int, kind: str) -> nn.Module:
     rng = named_generator(seed, f"initial {kind}")
     if is_import_path(spec.name):
-        net: Any = _build_plugin(spec, build, rng, kind)
+        net = cast(Net, _build_plugin(spec, build, rng, kind))  # any module can have a spec
     else:
         with torch.device("meta"):  # draw nothing twice, and nothing from the global random state
-            net = build(spec)
+            net = cast(Net, build(spec))
         net.to_empty(device="cpu")
         net.initialise(rng)
     net.spec = spec

@@ -142,7 +142,7 @@ class SampleRequest:
 
 def channels_last(generator: Generator) -> Generator:
     """The same generator in this memory format: a third faster on CPUs, and needed by tensor cores."""
-    return generator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - typed for 4-D only
+    return generator.to(memory_format=torch.channels_last)  # pyrefly: ignore - typed for 4-D only
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,11 @@ def wids_index(info: DatasetInfo, split: str) -> dict[str, Any]:
 
 def timm_info(info: DatasetInfo) -> dict[str, Any]:
     """_info.json. Without ``alt_label``, the field of KEY.json with the class, timm silently reads no sample."""
-    splits = {}
+    splits = dict[str, dict[str, Any]]()
     for split in info.splits:
         names, lengths = zip(*((shard.name, shard.samples) for shard in info.split_shards(split)), strict=True)
-        splits[split] = {"name": split, "filenames": names, "shard_lengths": lengths}
-        splits[split] |= {"num_samples": sum(lengths), "alt_label": "label"}
+        about = {"num_samples": sum(lengths), "alt_label": "label"}
+        splits[split] = {"name": split, "filenames": names, "shard_lengths": lengths, **about}
     return {"splits": splits}
 
 

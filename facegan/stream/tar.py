@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -27,7 +27,11 @@ from facegan.unpack import MAX_PHOTO_BYTES, BoundedFile, Bounds
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by their first bytes
+_OPENERS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}  # by their first bytes
 _SILENCE = 10  # times the connection timeout: a command may have something to prepare
 
 
@@ -97,7 +101,10 @@ class _Pipe:
             ["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True, env=command_environment()
         )
         self._output, self._stopped = cast(IO[bytes], self._process.stdout), stopped
-        self.close = weakref.finalize(self, _kill, self._process)  # also when this process exits
+        self._end = weakref.finalize(self, _kill, self._process)  # also when this process exits
+
+    def close(self) -> None:
+        self._end()
 
     def read(self, size: int) -> bytes:
         """Raises OSError if the command failed, printed nothing for too long, or the stream was closed."""

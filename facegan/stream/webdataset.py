@@ -15,7 +15,7 @@ import random
 import re
 import threading
 from collections.abc import Generator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ class WebDatasetBatches:
         share = ranks.of(batch_size)
         self._faces, self._batch_size, self._seed, self._device, self._ranks = faces, batch_size, seed, device, ranks
         self._share, self._position = share.stop - share.start, 0
-        self._stopped, self._error = threading.Event(), None
+        self._stopped, self._error = threading.Event(), cast(Exception | None, None)
         self._ready: queue.Queue[np.ndarray | Exception] = queue.Queue(_AHEAD)
         self._thread: threading.Thread | None = None
 

@@ -74,7 +74,7 @@ _State = create_model(
         earlier_at=_EarlierAt,
     ),
     rolled_back=dict[str, Any] | None,
-    best=_Best | None,  # pyright: ignore[reportArgumentType] - as seen at run time
+    best=_Best | None,  # pyrefly: ignore - as seen at run time
     seconds=_Number,
     logged_at=tuple[_Count, _Number],
     log=dict[str, _Count],

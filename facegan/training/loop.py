@@ -203,7 +203,7 @@ class StopRequests:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # pyright: ignore[reportArgumentType] - as signal.signal returned it
+            signal.signal(number, handler)  # pyrefly: ignore - as signal.signal returned it
         self._before = {}
 
     def __call__(self) -> bool:

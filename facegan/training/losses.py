@@ -181,9 +181,9 @@ def try_loss(name: str, loss: Loss) -> None:
     real = torch.tensor([-0.3, -0.2, -0.8, -0.1], requires_grad=True)
     fake = torch.tensor([-0.4, -0.9, -0.2, -0.5], requires_grad=True)
     k = (torch.tensor(0.3),) if loss.autoencoder else ()
-    trials = [("discriminator", (real, fake, *k)), ("generator", (fake, real) if loss.pairs else (fake,))]
-    if loss.smooths:
-        trials.insert(1, ("discriminator", (real, fake, 0.1)))
+    smoothed = [("discriminator", (real, fake, 0.1))] if loss.smooths else []
+    of_g = (fake, real) if loss.pairs else (fake,)
+    trials = [("discriminator", (real, fake, *k)), *smoothed, ("generator", of_g)]
     for kind, arguments in trials:
         what = f"train.loss = {name}: its {kind}'s function"
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -186,4 +186,4 @@ class Ema:
         for batch in range(STATISTICS_BATCHES if norms else 0):
             purpose = "batch-norm statistics"
             net(latents(STATISTICS_BATCH, spec.latent, seed, purpose, batch, device, spec.distribution))
-        return cast(Generator, net.eval())
+        return net.eval()

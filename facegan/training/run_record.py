@@ -75,7 +75,7 @@ _Record = _part(
     device=str,
     resumed_at_images=list[int],
     own_code=dict[str, _File],
-    init=_Init | None,  # pyright: ignore[reportArgumentType] - as seen at run time
+    init=_Init | None,  # pyrefly: ignore - as seen at run time
     command=str,
 )
 

@@ -24,7 +24,6 @@ from facegan.remote import RemoteUnavailable
 class CrashingSource(Source):
     """A folder with faults."""
 
-    where: str
     fatal: frozenset[bytes] = frozenset()  # names of photographs that kill their reader
     once: Path = Path("/nonexistent")  # while it exists, the next read deletes it and kills the reader
     offline: frozenset[bytes] = frozenset()  # names that cannot be read while `is_offline` exists
@@ -70,7 +69,6 @@ class SyntheticSource(Source):
     """``count`` unsorted names of a few portraits. Creates ``signs/listed`` after the last, ``signs/read`` at the first
     read."""
 
-    where: str
     count: int
     signs: Path
 

@@ -28,7 +28,6 @@ ENTRIES = st.lists(st.builds(Entry, NAMES, st.integers(0, 2**62), LOCATORS, st.i
 @dataclass(frozen=True)
 class ListSource(Source):
     entries: tuple[Entry, ...]
-    where: str = "a list"
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         yield from self.entries
@@ -38,7 +37,7 @@ class ListSource(Source):
 
 
 def make_index(*entries: Entry) -> PhotoIndex:
-    return PhotoIndex(ListSource(entries))
+    return PhotoIndex(ListSource("a list", entries))
 
 
 def known(*rows: tuple[str, int]) -> pa.Table:
@@ -92,8 +91,8 @@ def test_photograph_outside_the_root_is_refused() -> None:
 
 def test_name_in_two_archives_is_refused() -> None:
     members = (
-        ListSource((Entry(b"1.jpg", 1), Entry(b"1.jpg", 2)), "a.zip"),
-        ListSource((Entry(b"1.jpg", 1),), "b.zip"),
+        ListSource("a.zip", (Entry(b"1.jpg", 1), Entry(b"1.jpg", 2))),
+        ListSource("b.zip", (Entry(b"1.jpg", 1),)),
     )
     with pytest.raises(SourceError, match=r"1\.jpg is in a\.zip and in b\.zip"):
         PhotoIndex(MultiSource("*.zip", members))

@@ -36,7 +36,7 @@ def run(photos: Path, out: Path) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def runs(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[dict, dict]]:
+def runs(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict]]:
     """What a run of so many photographs took, and what a second start took that found nothing to do."""
     found = {}
     for count in (3_000, 15_000):
@@ -44,7 +44,7 @@ def runs(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int,
         photos.mkdir()
         for i in range(count):
             (photos / f"{i:07d}.jpg").hardlink_to(portraits / f"{i % 60 + 1:06d}.jpg")
-        found[count] = tuple(run(photos, photos.parent / "out") for _ in range(2))
+        found[count] = [run(photos, photos.parent / "out") for _ in range(2)]
     return found
 
 

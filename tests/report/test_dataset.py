@@ -74,7 +74,7 @@ def made(photos: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Datasets of them by `SETTINGS`, each with its page."""
     outs = {name: tmp_path_factory.mktemp("decided") / name for name in SETTINGS}
     for name, out in outs.items():
-        known = {} if name == "best" else {"detections": outs["best"]}
+        known: dict[str, Any] = {} if name == "best" else {"detections": outs["best"]}
         prepare(photos, out, workers=0, **known, **SETTINGS[name])
         ended = facegan("report", out)
         assert (ended.code, ended.stdout) == (0, f"{out / 'report.html'}\n"), ended.stderr

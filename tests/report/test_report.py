@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError
@@ -288,7 +289,8 @@ def test_command_prints_and_draws(runs: list[Path], tmp_path: Path) -> None:
     assert lines["method"] == ["dcgan", "wgan-gp"]
     assert lines["health"] == ["healthy", "healthy"]
     assert str(picture) in done.stdout
-    assert min(cv2.imread(str(picture)).shape[:2]) > 500  # pyright: ignore[reportOptionalMemberAccess]
+    with Image.open(picture) as drawn:
+        assert min(drawn.size) > 500
     page = tmp_path / "both.html"
     made = json.loads(facegan("compare", *runs, "--out", page, "--json").stdout)
     assert made["out"] == str(page)

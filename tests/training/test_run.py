@@ -55,7 +55,7 @@ def test_run_folder_contents(tmp_path, capsys, curves):
     events = EventAccumulator(str(run)).Reload()
     assert [event.step for event in events.Scalars("loss_g")] == [row["images"] for row in rows]
     assert events.Tags()["images"] == ["samples"]
-    assert {*events.Tags()["scalars"]} == {*values.split()} - {"seconds"}
+    assert {*events.scalars.Keys()} == {*values.split()} - {"seconds"}
 
     record = json.loads((run / "run.json").read_text())
     assert record["settings"] == toy_config(images=330).model_dump(mode="json")

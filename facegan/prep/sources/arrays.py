@@ -52,7 +52,6 @@ class Arrays(Source):
     A photograph is named after its index, below its split if there are several arrays: ``train/000007.png``.
     """
 
-    where: str
     arrays: tuple[PhotoArray, ...]
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:

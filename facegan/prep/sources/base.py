@@ -46,6 +46,7 @@ class Entry(NamedTuple):
     part: str = ""  # the source's split (train, val, test); empty if it has none
 
 
+@dataclass(frozen=True)
 class Source(ABC):
     """Photographs with stable names; small and picklable. ``where`` is the user's name for it."""
 
@@ -198,7 +199,6 @@ def listed(source: Source, ignored: Counter[str]) -> Iterator[Entry]:
 class MultiSource(Source):
     """Several archives as one source (``laion/{00000..00099}.tar``). Names must differ between archives."""
 
-    where: str
     members: tuple[Source, ...]
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:

@@ -28,7 +28,6 @@ _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would convert 
 class Folder(Source):
     """All files below a folder, links followed. A link has its own name and suffix, and its target's bytes and size."""
 
-    where: str
     leave_out: Path | None = None  # a folder inside that holds no photographs: the dataset being written
     follow_links: bool = True
 
@@ -55,7 +54,7 @@ class Folder(Source):
                 elif not is_photo(name):
                     skip(ignored, Entry(name, size))
                 else:  # an Entry, in a third of the time that its constructor takes
-                    yield tuple.__new__(Entry, (name, size, (), labels.get(name, 0) if labels else 0, ""))
+                    yield tuple.__new__(Entry, (name, size, (), labels.get(name, 0) if labels else 0, ""))  # pyrefly: ignore[bad-specialization] - a tuple
         except PermissionError as error:
             raise SourceError(f"This user may not read the folder {os.fsdecode(error.filename)}.") from None
 
@@ -100,8 +99,6 @@ class FolderReader:
 @dataclass(frozen=True)
 class RemoteFolder(Source):
     """All objects below an fsspec URL (``s3://bucket/photos``, ``hf://datasets/…``, ``memory://photos``)."""
-
-    where: str
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
         pages, inside = [], f"/{STATE_FOLDER}/"  # names and sizes, compressed to about 15 bytes each

@@ -46,7 +46,6 @@ class Table(Source):
     the split.
     """
 
-    where: str
     files: tuple[SourceFile, ...]
     folder: Path | None = None  # of its copies, if its rows are in an order that needs them
 

@@ -23,7 +23,6 @@ from facegan.unpack import BoundedFile, Unpacking
 class Tar(Source):
     """Files of a tar, with links inside it resolved. Of a repeated name the last member counts."""
 
-    where: str
     file: SourceFile
     is_gzipped: bool = False  # it has no random access, so it is unpacked to a plain tar before photographs are read
 

@@ -93,7 +93,6 @@ def _open_celeba(text: str, root: Path, download: bool) -> CelebA:
 class CIFAR10(Source):
     """CIFAR-10 as torchvision's data sets, by split. Unpacking saves their arrays."""
 
-    where: str
     splits: dict[str, Any]
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:
@@ -120,7 +119,6 @@ class CIFAR10(Source):
 class CelebA(Source):
     """CelebA's aligned photographs with its split."""
 
-    where: str
     folder: str
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:

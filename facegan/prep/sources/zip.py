@@ -45,7 +45,6 @@ _HEADER_BYTES = 30  # of a member, before its name
 class Zip(Source):
     """Files of a zip, with StyleGAN's labels if it holds them. Of a repeated name the last member counts."""
 
-    where: str
     file: SourceFile
 
     def photos(self, ignored: Counter[str]) -> Iterator[Entry]:

@@ -44,6 +44,10 @@ def _own(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
+def _frame_json(frame: Any) -> dict[str, Any]:
+    return {"images": frame.images, "src": frame.picture.src}
+
+
 @functools.cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -57,6 +61,6 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # curves keep their order
     environment.filters["seconds"] = human_seconds
-    environment.filters["frame_json"] = lambda frame: {"images": frame.images, "src": frame.picture.src}
+    environment.filters["frame_json"] = _frame_json
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return environment
