@@ -4,9 +4,20 @@ from facegan.config.base import Positive, Settings, choices_of
 from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS, EvalConfig, Metric, metric_of
 from facegan.config.prep import DETECTORS, FIXED_CROPS, PrepConfig, SelectConfig
 from facegan.config.sample import ExportConfig, SampleConfig
-from facegan.config.train import LENGTHS, METHODS, NETS, LatentDistribution, Loss, Nets, TrainConfig, defaults_of_nets
+from facegan.config.train import (
+    CONDITIONAL_NETS,
+    LENGTHS,
+    METHODS,
+    NETS,
+    LatentDistribution,
+    Loss,
+    Nets,
+    TrainConfig,
+    defaults_of_nets,
+)
 
 __all__ = [
+    "CONDITIONAL_NETS",
     "DETECTORS",
     "FIXED_CROPS",
     "LENGTHS",

@@ -54,6 +54,8 @@ NETS: dict[str, dict[str, Any]] = {
     "r3gan": {"width": 384, "norm": "none", "latent": 64},
 }
 
+CONDITIONAL_NETS = ("dcgan", "dcgan-fc", "resnet", "r3gan")  # their discriminators have `Discriminator.features`
+
 
 def defaults_of_nets(name: str) -> dict[str, Any]:
     """Settings of a pair of nets that differ from the defaults. facegan cannot choose the norm of a user's own pair."""

@@ -90,6 +90,7 @@ class DCGANDiscriminator(SequentialDiscriminator):
             convolution = nn.Conv2d(before, after, 4, 2, 1, bias=spec.norm == "none")
             layers += [convolution, *norm_layers(spec.norm, after), _leaky()]
         super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, bias=False))
+        self.pooled = widths[-1]
 
 
 class DCGANFCGenerator(SequentialGenerator):
@@ -119,6 +120,8 @@ class DCGANFCDiscriminator(SequentialDiscriminator):
     A norm follows each convolution but the first; one with batch norm has no bias.
     """
 
+    head_layers = 2
+
     def __init__(self, spec: NetSpec) -> None:
         side, halvings = base_resolution(spec.size)
         widths = _widths(spec.width, halvings)
@@ -127,6 +130,7 @@ class DCGANFCDiscriminator(SequentialDiscriminator):
             convolution = nn.Conv2d(before, after, 5, 2, 2, bias=spec.norm != "batch")
             layers += [convolution, *norm_layers(spec.norm, after), _leaky()]
         super().__init__(*layers, nn.Flatten(), nn.Linear(widths[-1] * side * side, 1))
+        self.pooled = widths[-1]
 
 
 class DCGANPoolGenerator(SequentialGenerator):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facegan.config import LatentDistribution
+from facegan.nets.condition import Condition
 
 IMAGE_RANGE = (-1.0, 1.0)  # of generated images and of a discriminator's inputs
 SIZES = (28, 32, 64, 128)
@@ -32,20 +33,29 @@ class NetSpec:
     width: int = 64
     norm: str = "batch"  # inside the discriminator
     distribution: LatentDistribution = "normal"  # of latents
+    condition: Condition | None = None
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that the generator maps to an image: its latent and, beside it, its condition."""
+        return self.latent + (self.condition.length if self.condition else 0)
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> NetSpec:
-        """From the fields of a file, where ``distribution`` is called ``law``."""
-        return cls(**{"distribution" if name == "law" else name: value for name, value in fields.items()})
+        """From the fields of a file, where ``distribution`` is called ``law``; ValueError for an invalid condition."""
+        values = {"distribution" if name == "law" else name: value for name, value in fields.items()}
+        return cls(**values | ({"condition": Condition.of(values["condition"])} if "condition" in values else {}))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of a file."""
-        return {"law" if name == "distribution" else name: value for name, value in asdict(self).items()}
+        """The fields of a file, which has a condition only if there is one."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "condition"}
+        values["law"] = values.pop("distribution")
+        return values | ({"condition": self.condition.to_json()} if self.condition else {})
 
     def differences(self, other: NetSpec) -> list[str]:
         """Fields of ``self`` that differ in ``other``, such as ``["width 64, not 32"]``."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{key} {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return [f"{name} {mine or 'none'}, not {theirs or 'none'}" for name, mine, theirs in pairs if mine != theirs]
 
 
 class Net(nn.Module):
@@ -61,7 +71,20 @@ class Generator(Net):
 
 
 class Discriminator(Net):
-    """Maps images, (N, C, H, W) float in [−1, 1], to logits, (N,) float: higher is more real."""
+    """Maps images, (N, C, H, W) float in [−1, 1], to logits, (N,) float: higher is more real.
+
+    Those of pairs that can be conditional do so in two steps, and know P, the number of `features`.
+    """
+
+    pooled: int  # P
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, P) or (N, P, height, width): what the last layer sees."""
+        raise NotImplementedError
+
+    def head(self, features: Tensor) -> Tensor:
+        """The last layer: (N,)."""
+        raise NotImplementedError
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -117,8 +140,16 @@ class SequentialGenerator(_Sequential, Generator): ...
 class SequentialDiscriminator(_Sequential, Discriminator):
     """The last layer gives one logit."""
 
+    head_layers = 1
+
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layers(inputs).flatten()
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.layers[: -self.head_layers](images)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.layers[-self.head_layers :](features).flatten()
 
 
 def norm_layers(norm: str, channels: int) -> list[nn.Module]:

@@ -131,9 +131,16 @@ class R3GANDiscriminator(Discriminator):
         side, _ = base_resolution(spec.size)
         self.layers = nn.Sequential(*layers, nn.Conv2d(before, before, side, groups=before, bias=False))
         self.last = nn.Linear(before, 1, bias=False)
+        self.pooled = before
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten(1)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.last(features).flatten()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.last(self.layers(images).flatten(1)).flatten()
+        return self.head(self.features(images))
 
 
 def _blocks(channels: int) -> list[nn.Module]:

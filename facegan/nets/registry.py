@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from facegan.config import CONDITIONAL_NETS
 from facegan.console import shown
 from facegan.errors import SettingsError, one_of, suggest
 from facegan.nets import dcgan, r3gan, resnet
+from facegan.nets.conditional import ConditionalDiscriminator, ConditionalGenerator
 from facegan.nets.layers import SIZES, Discriminator, Generator, Net, NetSpec, drawn
 from facegan.nets.random import latents, named_generator
 from facegan.plugins import is_import_path, load_object
@@ -53,8 +56,10 @@ def find_pair(spec: NetSpec) -> Pair:
     """The pair that a spec names: one of `PAIRS`, or ``MODULE:NAME``, a `Pair` or a tuple of two.
 
     Raises:
-        SettingsError: there is no such pair, or it does not support the size, the channels or the norm.
+        SettingsError: there is no such pair, or it does not support the size, the channels, the norm or a condition.
     """
+    if spec.condition and spec.name not in CONDITIONAL_NETS:
+        raise SettingsError(f"The nets '{shown(spec.name)}' support no condition. {one_of(CONDITIONAL_NETS)} do.")
     if spec.name not in PAIRS and not is_import_path(spec.name):
         known = f"choose {one_of(PAIRS)}.{suggest(spec.name, PAIRS)}"
         raise SettingsError(f"There are no nets '{shown(spec.name)}': {known}")
@@ -88,11 +93,23 @@ def make_generator(spec: NetSpec, seed: int = 0) -> Generator:
     Raises:
         SettingsError: as `find_pair`; or a user's net cannot be built.
     """
-    return cast(Generator, _make(spec, find_pair(spec).generator, seed, "generator"))
+    return cast(Generator, _make(spec, partial(_build_generator, find_pair(spec)), seed, "generator"))
 
 
 def make_discriminator(spec: NetSpec, seed: int = 0) -> Discriminator:
-    return cast(Discriminator, _make(spec, find_pair(spec).discriminator, seed, "discriminator"))
+    return cast(Discriminator, _make(spec, partial(_build_discriminator, find_pair(spec)), seed, "discriminator"))
+
+
+def _build_generator(pair: Pair, spec: NetSpec) -> nn.Module:
+    if not spec.condition:
+        return pair.generator(spec)
+    inner = pair.generator(replace(spec, latent=2 * spec.latent, condition=None))
+    return ConditionalGenerator(spec, cast(Generator, inner))
+
+
+def _build_discriminator(pair: Pair, spec: NetSpec) -> nn.Module:
+    net = pair.discriminator(spec)
+    return ConditionalDiscriminator(spec, cast(Discriminator, net)) if spec.condition else net
 
 
 def meta_generator(spec: NetSpec) -> Generator:
@@ -100,7 +117,7 @@ def meta_generator(spec: NetSpec) -> Generator:
     pair = find_pair(spec)
     try:
         with torch.device("meta"):
-            return cast(Generator, pair.generator(spec))
+            return cast(Generator, _build_generator(pair, spec))
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # sizes that torch cannot represent
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise SettingsError(

@@ -128,6 +128,13 @@ class ResNetDiscriminator(Discriminator):
         ]
         self.blocks = nn.Sequential(*blocks, *norm_layers(norm, widths[-1]), nn.ReLU(inplace=True))
         self.last = (SpectralLinear if norm == "spectral" else nn.Linear)(widths[-1], 1)
+        self.pooled = widths[-1]
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.blocks(images).sum(dim=(2, 3))
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.last(features).flatten()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.last(self.blocks(images).sum(dim=(2, 3))).flatten()
+        return self.head(self.features(images))

@@ -14,6 +14,7 @@ from facegan.config import LatentDistribution
 from facegan.console import shown
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parse_json, read_tensors, write_bytes
+from facegan.nets.condition import Condition
 from facegan.nets.layers import IMAGE_RANGE, Generator, NetSpec
 from facegan.nets.registry import make_generator, meta_generator
 from facegan.plugins import Trust, is_import_path, refuse_untrusted
@@ -35,7 +36,8 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu", *, trus
     """The generator of a ``.safetensors`` file, a run folder or an export folder, in eval mode.
 
     ``generator(latents)`` maps float32 (N, ``generator.spec.latent``) of ``generator.spec.distribution`` to float
-    (N, channels, size, size) in [−1, 1]; an image depends on its own latent alone.
+    (N, channels, size, size) in [−1, 1]; an image depends on its own latent alone. One with a ``spec.condition`` takes
+    that as a second argument: −1 or 1 for each of its names, or one-hot for its classes.
 
     ``trust_code``: whether user-defined nets (``MODULE:NAME``) that the file names may be imported, which runs their
     code; a frozenset allows these names alone.
@@ -134,8 +136,13 @@ def _read(file: Path) -> tuple[dict[str, Tensor], NetSpec]:
 
 def is_spec(spec: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a JSON value has valid fields of a `NetSpec`."""
-    if not isinstance(spec, dict) or not _FIRST_FIELDS <= spec.keys() <= NetSpec().to_json().keys():
+    if not isinstance(spec, dict) or not _FIRST_FIELDS <= spec.keys() <= {*NetSpec().to_json(), "condition"}:
         return False
+    if "condition" in spec:
+        try:
+            Condition.of(spec["condition"])
+        except ValueError:
+            return False
     numbers = all(type(spec[name]) is int and spec[name] > 0 for name in ("size", "channels", "latent", "width"))
     texts = isinstance(spec["name"], str) and isinstance(spec["norm"], str)
     return numbers and texts and spec.get("law", "normal") in get_args(LatentDistribution)
