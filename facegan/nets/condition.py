@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,7 @@ from torch import Tensor
 
 from facegan.console import shown
 from facegan.errors import SettingsError, one_of, suggest
-from facegan.nets.random import counter_words, latents
-
-if TYPE_CHECKING:
-    from facegan.nets.layers import NetSpec
+from facegan.nets.random import counter_words
 
 MOST_ATTRIBUTES, MOST_CLASSES = 8, 1_000
 _MOST_FACES, _LONGEST_NAME = 2**31, 200
@@ -142,12 +139,3 @@ class Condition:
                 key = tuple((row | dict(values)).values())
                 together[key] = together.get(key, 0) + count
         return replace(self, table=tuple(together), counts=tuple(together.values()))
-
-
-def draw_inputs(
-    spec: NetSpec, count: int, seed: int, purpose: str, counter: int = 0, device: torch.device | str = "cpu"
-) -> Tensor:
-    """What a generator maps to ``count`` images, float32 (count, Z + K): latents and, side by side, conditions."""
-    z = latents(count, spec.latent, seed, purpose, counter, device, spec.distribution)
-    images = torch.arange(counter * count, (counter + 1) * count, device=device)
-    return torch.cat([z, spec.condition.draw(seed, purpose, images)], 1) if spec.condition else z

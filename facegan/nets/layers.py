@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from facegan.config import LatentDistribution
 from facegan.nets.condition import Condition
+from facegan.nets.random import latents
 
 IMAGE_RANGE = (-1.0, 1.0)  # of generated images and of a discriminator's inputs
 SIZES = (28, 32, 64, 128)
@@ -44,7 +45,9 @@ class NetSpec:
     def of(cls, fields: dict[str, Any]) -> NetSpec:
         """From the fields of a file, where ``distribution`` is called ``law``; ValueError for an invalid condition."""
         values = {"distribution" if name == "law" else name: value for name, value in fields.items()}
-        return cls(**values | ({"condition": Condition.of(values["condition"])} if "condition" in values else {}))
+        if "condition" in values:
+            values["condition"] = Condition.of(values["condition"])
+        return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
         """The fields of a file, which has a condition only if there is one."""
@@ -56,6 +59,15 @@ class NetSpec:
         """Fields of ``self`` that differ in ``other``, such as ``["width 64, not 32"]``."""
         pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return [f"{name} {mine or 'none'}, not {theirs or 'none'}" for name, mine, theirs in pairs if mine != theirs]
+
+
+def draw_inputs(
+    spec: NetSpec, count: int, seed: int, purpose: str, counter: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """What a generator maps to ``count`` images, float32 (count, Z + K): latents and, side by side, conditions."""
+    z = latents(count, spec.latent, seed, purpose, counter, device, spec.distribution)
+    images = torch.arange(counter * count, (counter + 1) * count, device=device)
+    return torch.cat([z, spec.condition.draw(seed, purpose, images)], 1) if spec.condition else z
 
 
 class Net(nn.Module):

@@ -10,8 +10,16 @@ from safetensors.torch import save_file
 
 from facegan.config import CONDITIONAL_NETS
 from facegan.errors import CheckpointError, SettingsError
-from facegan.nets import PAIRS, Condition, NetSpec, load_generator, make_discriminator, make_generator, save_generator
-from facegan.nets.condition import draw_inputs
+from facegan.nets import (
+    PAIRS,
+    Condition,
+    NetSpec,
+    draw_inputs,
+    load_generator,
+    make_discriminator,
+    make_generator,
+    save_generator,
+)
 
 BINARY = Condition(("Eyeglasses", "Male"), 0, ((-1, -1), (-1, 1), (1, 1)), (50, 30, 20))
 CLASSES = Condition(("digit",), 4, ((0,), (2,), (3,)), (10, 20, 70))
