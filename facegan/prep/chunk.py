@@ -17,7 +17,6 @@ from facegan.faces.decode import Photo, Rejected
 from facegan.faces.detect import Detector
 from facegan.faces.find import looks_everywhere
 from facegan.prep.cut import Detection, FaceCrop, KnownFaces, PhotoFaces, PhotoRecord, detection_shrink
-from facegan.prep.request import attribute_values
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
 from facegan.remote import RemoteUnavailable, TooLarge
 from facegan.shards.format import SampleRecord, readable_path, sample_key
@@ -35,7 +34,7 @@ class Item(NamedTuple):
     path: bytes  # in the dataset
     entry: Entry
     preset_reason: str = ""  # decided before: ``duplicate`` or ``crashed``; in a repair, ``near_duplicate``
-    attributes: int = 0  # as bits; the chunk has their names
+    attributes: tuple[int | float, ...] = ()  # the chunk has their names
     known: KnownFaces | None = None
     duplicate_of: str = ""  # path of the photograph that it repeats
     identity: str = ""  # the person
@@ -107,7 +106,7 @@ def process_chunk(
                 row.width, row.height = photo.width, photo.height
                 if item.preset_reason == "duplicate":
                     raise Rejected(item.preset_reason)
-                attributes = attribute_values(chunk.attributes, item.attributes)
+                attributes = dict(zip(chunk.attributes, item.attributes, strict=True))
                 faces = PhotoFaces(photo, config, detector, item.known_faces(row.sha256))
                 detections = list(faces.detections(config))
                 row.detections = [detection.row for detection in detections]
@@ -195,7 +194,7 @@ def _read(reader: Reader, entry: Entry) -> bytes:
     raise Rejected("too_large")
 
 
-def _meta(row: PhotoRecord, cut: FaceCrop, item: Item, attributes: dict[str, int]) -> bytes:
+def _meta(row: PhotoRecord, cut: FaceCrop, item: Item, attributes: dict[str, int | float]) -> bytes:
     face = cut.face
     return SampleRecord(
         path=row.path,

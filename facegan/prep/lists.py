@@ -15,8 +15,8 @@ from facegan.console import shown
 from facegan.errors import SettingsError, SourceError
 from facegan.files import human_bytes
 from facegan.manifests import known_datasets, split_of
+from facegan.prep.attributes import AttributeList
 from facegan.prep.photo_index import PhotoIndex
-from facegan.prep.request import Attributes
 from facegan.prep.sources.base import ATTRIBUTES_FILES, MultiSource, Source, read_split, source_errors
 from facegan.shards.format import SPLITS, has_photo_suffix, readable_path
 
@@ -30,7 +30,6 @@ class Lists:
 
     uses: dict[str, str] = field(default_factory=dict)  # path in the source → "used as …", or "not used: …" and why
     options: set[str] = field(default_factory=set)  # that they stand for
-    names: tuple[str, ...] = ()  # of the attributes
     sha256: str = ""  # of the list of attributes
 
     @classmethod
@@ -66,14 +65,15 @@ class Lists:
 
     def _take(self, option: str, path: str, data: bytes, index: PhotoIndex) -> None:
         """Raises SourceError if the list is damaged or lacks a photograph."""
-        attributes = Attributes(path, lambda _: io.BytesIO(data)) if option == ATTRIBUTES else None
         rows = io.BytesIO(data)
-        missing = index.set_attributes(attributes.rows()) if attributes else index.set_parts(read_split(rows, path))
+        if attributes := AttributeList.read(path, rows) if option == ATTRIBUTES else None:
+            missing = index.set_attributes(attributes)[1]
+        else:
+            missing = index.set_parts(read_split(rows, path))
         if missing:
             raise SourceError(f"it has no line for {shown(missing)}.")
         self.options.add(option)
-        if attributes:
-            self.names, self.sha256 = attributes.names, attributes.sha256
+        self.sha256 = attributes.sha256 if attributes else self.sha256
 
 
 def read_identities(where: str) -> dict[bytes, str]:

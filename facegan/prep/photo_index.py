@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 
 from facegan.console import shown
 from facegan.errors import SourceError
+from facegan.prep.attributes import AttributeList, json_values
 from facegan.prep.sources.base import Entry, Ignored, MultiSource, Source, common_folder, listed
-from facegan.shards.format import SPLITS, readable_path
-from facegan.shards.photos import Fingerprint, int64_array
+from facegan.shards.format import SPLITS, readable_path, sample_key
+from facegan.shards.photos import Fingerprint, attribute_fields, int64_array
 
 _BATCH = 5_000  # photographs that are Python objects at a time
 _VOTERS = 1000  # photographs that vote for the folder below which paths are stored
@@ -30,7 +31,7 @@ class IndexedPhoto(NamedTuple):
     path: bytes
     entry: Entry
     split: str
-    attributes: int  # as bits, see `facegan.prep.request`
+    attributes: tuple[int | float, ...]  # as KEY.json has them, in the order of the index's columns
     identity: str = ""  # the person, if known
     is_left_out: bool = False  # it keeps its place among the others, but is not prepared
     reason: str = ""  # ``duplicate``, or, in a repair, ``near_duplicate``
@@ -44,6 +45,7 @@ class PhotoIndex:
 
     Attributes:
         ignored: files that are not photographs, by suffix.
+        attributes: a typed column for each, with rows that the photographs share.
         root: the folder below which paths are stored: the deepest common one, or the one that an existing dataset has.
             It follows from the paths alone: an archive and a folder of the same photographs give the same dataset.
     """
@@ -62,7 +64,8 @@ class PhotoIndex:
         self._duplicate_of = np.full(count, -1)  # row here; from ``count`` on: ``count`` + row of the dataset's table
         self._is_left_out = np.zeros(count, bool)
         self._split = np.full(count, -1, np.int8)
-        self._attributes = np.zeros(count, np.int64)
+        self.attributes = pa.table({})
+        self._attributes_row = np.full(count, -1)
         self._known = pa.Table.from_batches([], pa.schema({"path": pa.string(), "bytes": pa.int64()}))
         self._known_row = np.full(count, -1, np.int64)  # of each photograph in the dataset's table
 
@@ -116,6 +119,7 @@ class PhotoIndex:
 
         Args:
             known: columns ``path`` and ``bytes`` of photos.parquet, for a repair also those that decide its items.
+                Attributes in it count, whatever a list has.
 
         Raises:
             SourceError: a photograph is outside the folder below which the dataset's paths are stored.
@@ -128,6 +132,8 @@ class PhotoIndex:
         self._known = known
         self._known_row = np.concatenate([lookup.rows(paths) for paths in self._path_batches()])
         self._is_new &= self._known_row < 0
+        if fields := attribute_fields(known.schema):
+            self.attributes, self._attributes_row = known.select([field.name for field in fields]), self._known_row
 
     def _votes(self, known: PathLookup, step: int) -> Counter[bytes]:
         """Folders below which every step-th photograph has a known path, with the number of such photographs."""
@@ -171,26 +177,43 @@ class PhotoIndex:
             key = photo.identity.encode() if by_identity and photo.identity else photo.path
             self._split[photo.row] = numbers[split_of(key, photo.entry.part)]
 
-    def set_attributes(self, rows: Iterable[tuple[bytes, int]]) -> str:
-        """Set the photographs' attributes, given by the last part of their names.
+    def set_attributes(self, attributes: AttributeList) -> tuple[int, str]:
+        """Set the photographs' attributes, which a list has by their path or, below that, file name or key.
 
         Returns:
-            The first new photograph without attributes, or an empty string. If there is one, nothing is set.
+            The number of new photographs without attributes, and the first. If there are some, nothing is set.
         """
-        found, missing = self._listed(rows)
-        if not missing:
-            self._attributes[:] = [bits or 0 for bits in found]
-        return missing
+        lookup, below, rows = PathLookup(pa.chunked_array([attributes.photos])), len(self.root), list[np.ndarray]()
+        for names in self._name_batches():
+            found = lookup.rows([name[below:] for name in names])
+            for of in (_file, lambda name: sample_key(name[below:]).encode()):
+                if len(left := np.flatnonzero(found < 0)):
+                    found[left] = lookup.rows([of(names[row]) for row in left.tolist()])
+            rows.append(found)
+        row = np.concatenate(rows)
+        missing = np.flatnonzero(self._is_new & ~self._is_left_out & (row < 0))
+        if len(missing):
+            return len(missing), readable_path(self._names[int(missing[0])].as_py())
+        self.attributes, self._attributes_row = attributes.values, row
+        return 0, ""
+
+    def attributes_of(self, photos: Iterable[IndexedPhoto]) -> pa.Table:
+        rows = self._attributes_row[[photo.row for photo in photos]]
+        return self.attributes.take(int64_array(rows)) if self.attributes.column_names else self.attributes
 
     def set_parts(self, rows: Iterable[tuple[bytes, str]]) -> str:
-        """Set the source's split of the photographs, as `set_attributes` does."""
+        """Set the source's split of the photographs, by their path or file name.
+
+        Returns:
+            The first new photograph that has none, or an empty string. If there is one, nothing is set.
+        """
         found, missing = self._listed(rows)
         if not missing:
             self._entries["part"] = pa.array(found, pa.string())
         return missing
 
     def set_identities(self, rows: Iterable[tuple[bytes, str]]) -> str:
-        """Set who the photographs show, as `set_attributes` does; "" is nobody known."""
+        """Set who the photographs show, as `set_parts` does; "" is nobody known."""
         found, missing = self._listed(rows)
         if not missing:
             self._entries["identity"] = pa.array((person or "" for person in found), pa.string())
@@ -200,7 +223,7 @@ class PhotoIndex:
         """What a list has for each photograph, by its path or file name, None if nothing, and the first new one that
         it lacks."""
         by_file, below = dict(rows), len(self.root)
-        found = [by_file.get(name[below:], by_file.get(name.rpartition(b"/")[2])) for name in self.names()]
+        found = [by_file.get(name[below:], by_file.get(_file(name))) for name in self.names()]
         wanted = np.flatnonzero(self._is_new & ~self._is_left_out).tolist()
         missing = next((row for row in wanted if found[row] is None), None)
         return found, "" if missing is None else readable_path(self._names[missing].as_py())
@@ -265,7 +288,8 @@ class PhotoIndex:
             columns = {name: column.take(int64_array(some)).to_pylist() for name, column in self._entries.items()}
             others = (columns.get(name, itertools.repeat(None, len(some))) for name in _OTHERS)
             people = columns.get("identity", [""] * len(some))
-            states = self._attributes[some].tolist(), people, self._is_left_out[some].tolist()
+            attributes = json_values(self.attributes, self._attributes_row[some].clip(0))
+            states = attributes, people, self._is_left_out[some].tolist()
             others = (*others, *states, self._duplicate_of[some].tolist())
             fields = zip(some.tolist(), columns["name"], columns["size"], *others, strict=True)
             for row, name, size, locator, label, part, *state, of in fields:
@@ -287,17 +311,18 @@ class PathLookup:
     """
 
     def __init__(self, paths: pa.ChunkedArray) -> None:
+        """Text or bytes. Of equal ones the last counts."""
         texts = (path for chunk in paths.chunks for path in chunk.to_pylist())
         hashes = np.fromiter(map(hash, texts), np.int64, len(paths))
-        self._order = np.argsort(hashes)
+        self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
 
-    def rows(self, paths: list[str]) -> np.ndarray:
+    def rows(self, paths: Sequence[str | bytes]) -> np.ndarray:
         """int64; −1 where there is none."""
         hashes = np.fromiter(map(hash, paths), np.int64, len(paths))
         if not len(self._hashes):
             return np.full(len(paths), -1)
-        at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        at = np.maximum(np.searchsorted(self._hashes, hashes, "right") - 1, 0)
         return np.where(self._hashes[at] == hashes, self._order[at], -1)
 
 
@@ -341,6 +366,10 @@ def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:
     is_last = np.ones(len(order), bool)
     is_last[repeats] = False
     return {name: column.filter(pa.array(is_last)) for name, column in found.items()}
+
+
+def _file(name: bytes) -> bytes:
+    return name.rpartition(b"/")[2]
 
 
 def _folders(name: bytes) -> Iterator[bytes]:

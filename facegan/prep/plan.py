@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from facegan import system
 from facegan.config import PrepConfig
 from facegan.config.resources import NO_ATTRIBUTES, count_or_none
@@ -19,13 +21,14 @@ from facegan.console import Console, counted, shown
 from facegan.errors import DatasetError, SourceError
 from facegan.files import sha256_file
 from facegan.manifests import known_datasets, known_models, recognise
+from facegan.prep.attributes import AttributeList
 from facegan.prep.chunk import Chunk, Item
 from facegan.prep.commit import CHUNKS, REPAIRS, ChunkWork
 from facegan.prep.dedup import hash_photos
 from facegan.prep.inspect import Origin
 from facegan.prep.lists import ATTRIBUTES, SPLIT, Lists, read_identities, shares, splitter
 from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
-from facegan.prep.request import Attributes, PrepareRequest, check_settings, find_models, library_versions
+from facegan.prep.request import PrepareRequest, check_settings, find_models, library_versions
 from facegan.prep.reuse import KnownDetections, open_detections
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import source_errors
@@ -43,7 +46,7 @@ from facegan.shards.format import (
     DatasetInfo,
     readable_path,
 )
-from facegan.shards.photos import SCHEMA, read_columns
+from facegan.shards.photos import SCHEMA, attribute_fields, attribute_names, read_columns, read_schema
 
 _RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
 
@@ -61,7 +64,7 @@ class Inputs:
         )
         self.models = find_models(request.settings, photos.model, fetch=not is_dry)
         is_given = photos.attributes not in ("", NO_ATTRIBUTES)
-        self.attributes = Attributes(photos.attributes, Path(photos.attributes).open) if is_given else None
+        self.attributes = AttributeList.read(photos.attributes) if is_given else None
         self.identities = read_identities(photos.identity) if photos.identity else {}
         self.excluded = read_paths(photos.exclude, "--exclude") if photos.exclude else frozenset[str]()
         self.lists, self.from_lists = Lists(), list[str]()  # the latter: settings that they decide
@@ -93,6 +96,10 @@ class Inputs:
         if self.request.settings.split == "auto" and SPLIT in self.lists.options:
             self.from_lists.append("split")
             self.config = self.config.model_copy(update={"split": "source"})
+
+    def use_attributes(self, sha256: str) -> None:
+        """Those of the list with this SHA-256."""
+        self._files["attributes"] = sha256
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -162,12 +169,20 @@ class Plan:
         return self._items(self.index.sample(count))
 
     def work(self, chunk: ChunkPlan) -> ChunkWork:
+        items, names = tuple(self._items(self._photos(chunk))), tuple(self.index.attributes.column_names)
+        return ChunkWork(Chunk(chunk.number, items, names), chunk.inputs, self.inputs.config)
+
+    def with_attributes(self, chunk: ChunkPlan, rows: pa.Table) -> pa.Table:
+        """A chunk's rows with the columns of its photographs' attributes."""
+        attributes = self.index.attributes_of(self._photos(chunk))
+        for name in attributes.column_names:
+            rows = rows.append_column(name, attributes[name])
+        return rows
+
+    def _photos(self, chunk: ChunkPlan) -> Iterator[IndexedPhoto]:
         if self.rebuild:
-            photos = self.index.photos_for_repair(chunk.split, chunk.first, chunk.photos)
-        else:
-            photos = self.index.photos(chunk.split, chunk.first, chunk.photos)
-        names = (self.inputs.attributes or self.inputs.lists).names
-        return ChunkWork(Chunk(chunk.number, tuple(self._items(photos)), names), chunk.inputs, self.inputs.config)
+            return self.index.photos_for_repair(chunk.split, chunk.first, chunk.photos)
+        return self.index.photos(chunk.split, chunk.first, chunk.photos)
 
     def _items(self, photos: Iterable[IndexedPhoto]) -> list[Item]:
         items = [
@@ -215,6 +230,11 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
         margin = started_with.get("margin")
         if request.settings.margin == "auto" and isinstance(margin, float | int) and 0 < margin <= 10:
             inputs.use_margin(margin)
+        if existing and started_with.get("attributes"):
+            if request.repair:  # it takes them from the table
+                inputs.use_attributes(started_with["attributes"])
+            elif inputs.settings["attributes"]:  # the lists may differ; their columns are compared
+                started_with = started_with | {"attributes": inputs.settings["attributes"]}
         check_settings(started_with, inputs.settings, store.folder, inputs.from_lists)
     known = open_detections(request.photos.detections, store.folder, inputs.origin)
     if not request.repair:
@@ -248,6 +268,7 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
     if (
         existing is None
         or request.photos.limit is not None
+        or existing.settings.get("attributes", "") != inputs.settings["attributes"]
         or not index.matches(existing.totals.photos, existing.fingerprint)
     ):
         if existing:
@@ -267,6 +288,8 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
         if any(lists):
             left_out = index.leave_out(lambda path: any(path in each for each in lists))
         _set_lists(index, inputs)
+        if existing:
+            _require_columns(index, out)
         index.split_by(splitter(config.split), by_identity=shares(config.split) is not None)
         if config.dedup != "off" and threads:
             where = inputs.source.where
@@ -317,14 +340,30 @@ def _source_digests(inputs: Inputs, out: Path, existing: DatasetInfo | None) -> 
 def _set_lists(index: PhotoIndex, inputs: Inputs) -> None:
     """Attributes and persons."""
     attributes = inputs.attributes
-    if attributes and (missing := index.set_attributes(attributes.rows())):
-        why = f"{attributes.where} has no attributes of {shown(missing)}."
+    if attributes and (missing := index.set_attributes(attributes))[0]:
+        count, first = missing
+        others = f" and {count - 1:,} others" if count > 1 else ""
+        why = f"{attributes.where} has no attributes of {shown(first)}{others}."
         raise SourceError(f"{why} With --attributes every photograph needs a line.")
     if inputs.identities and (missing := index.set_identities(inputs.identities.items())):
         raise SourceError(
             f"{inputs.request.photos.identity} has no line for {shown(missing)}. With --identity every photograph\n"
             "needs one; leave the person empty where it is unknown."
         )
+
+
+def _require_columns(index: PhotoIndex, out: Path) -> None:
+    """Photographs of one dataset have the same attributes."""
+    fields, given = attribute_fields(read_schema(out / PHOTOS_FILE)), index.attributes.schema
+    if wrong := {*fields} ^ {*given}:
+        name = min(field.name for field in wrong)
+        what = "other values" if {name} <= {*given.names} & {field.name for field in fields} else "no column"
+        where, of = (out, "the list") if name in given.names else ("The list", f"{out}")
+        raise DatasetError(
+            f"{where} has {what} for the attribute {shown(name)} of {of}.\n"
+            f"Give a list with the same attributes, or change those of the dataset: facegan annotate {out} FILE"
+        )
+    index.attributes = index.attributes.select([field.name for field in fields])
 
 
 def _recognised(where: str, index: PhotoIndex) -> str:
@@ -346,7 +385,7 @@ def _cut_chunks(
 ) -> Iterator[ChunkPlan]:
     """Cut the sorted photographs of each split into chunks of ``shard_size``, then drop those that are left out."""
     numbers, shard_size = itertools.count(), inputs.config.shard_size
-    facts = [inputs.settings, {**versions, "source": " ".join(digests)}]
+    facts = [inputs.settings, {**versions, "source": " ".join(digests)}, index.attributes.column_names]
     for split in SPLITS:
         photos = index.photos(split, with_left_out=True)
         while batch := list(itertools.islice(photos, shard_size)):
@@ -354,7 +393,7 @@ def _cut_chunks(
                 yield _plan_chunk(next(numbers), stay[0].row, stay, facts)
 
 
-def _plan_chunk(number: int, first: int, photos: list[IndexedPhoto], facts: list[dict[str, Any]]) -> ChunkPlan:
+def _plan_chunk(number: int, first: int, photos: list[IndexedPhoto], facts: list[Any]) -> ChunkPlan:
     """``facts``, settings and versions, decide the chunk's bytes together with the photographs."""
     digest = hashlib.sha256(json.dumps([*facts, SCHEMA.names], sort_keys=True).encode())
     for photo in photos:
@@ -376,11 +415,12 @@ def _plan_repair(
     sizes = [chunk.photos for chunk in existing.chunks]
     if sum(sizes) != existing.totals.photos:
         raise DatasetError(f"{out} was selected from other datasets and cannot be repaired. Select it again.")
-    known = read_columns(photos, ["path", "bytes", "reason", "duplicate_of", "identity"])
+    known = read_columns(photos, ["path", "bytes", "reason", "duplicate_of", "identity", *attribute_names(photos)])
     if len(known) != sum(sizes):
         raise DatasetError(f"{photos} has {len(known):,} rows; {DATASET_FILE} counts {sum(sizes):,} photographs.")
-    index.set_known(known)
     _set_lists(index, inputs)
+    index.set_known(known)
+    _require_columns(index, out)
     damaged = set()
     for entry in existing.shards:
         path = out / entry.name

@@ -369,7 +369,7 @@ class _Gathered:
             has_duplicates, name = not self._near.keys().isdisjoint(rows["path"].to_pylist()), ""
             if marker.shard and not has_duplicates:
                 name = self._add_shard(chunk.split, vars(marker.shard), shard_path(self._folder, chunk.number))
-        detections = of_chunk(rows)
+        rows, detections = self._plan.with_attributes(chunk, rows), of_chunk(rows)
         if has_duplicates:
             rows, detections, name = self._without_duplicates(marker, chunk.split, rows, detections)
         entry = {"split": chunk.split, "photos": marker.photos, "shard": name}

@@ -1,4 +1,4 @@
-"""What one run of prep is asked for, its detector models and attributes, and its settings as dataset.json stores them.
+"""What one run of prep is asked for, its detector models, and its settings as dataset.json stores them.
 
 A dataset is continued only with the settings it was started with; `check_settings` compares them.
 """
@@ -6,10 +6,9 @@ A dataset is continued only with the settings it was started with; `check_settin
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,7 +16,7 @@ from typing import Any, Literal, Self
 from facegan.config import PrepConfig
 from facegan.config.resources import PhotosConfig
 from facegan.console import shown
-from facegan.errors import DatasetError, ModelError, SettingsError, SourceError, suggest
+from facegan.errors import DatasetError, ModelError, SettingsError, suggest
 from facegan.faces.decode import heic_is_installed
 from facegan.faces.detect import cache_folder, check_model, find_model, load_plugin, resolve_model
 from facegan.manifests import known_models
@@ -68,49 +67,6 @@ class PrepareRequest:
 
 
 _SHOWN = 100  # characters of a setting in messages
-_ATTRIBUTES_FILE = "list_attr_celeba.txt or .csv"
-_MAX_ATTRIBUTES = 62  # bits of a 64-bit integer
-
-
-class Attributes:
-    """CelebA's list_attr_celeba.txt (Liu et al. 2015, "Deep Learning Face Attributes in the Wild"), or Kaggle's .csv.
-
-    The text's first line is the number of photographs, its second the attributes' names. The CSV's first line has the
-    names, after one for the photographs. Each other line is a photograph's file name and 1 or −1 for each attribute.
-    ``open`` opens the list, ``where`` names it in messages. Another file raises SourceError.
-    """
-
-    def __init__(self, where: str, open: Callable[..., Any]) -> None:
-        try:
-            with open("rb") as file:
-                first = file.readline(10_000).decode("utf-8-sig").strip()
-                self._comma = b"," if "," in first else None
-                names = first.split(",")[1:] if self._comma else file.readline(10_000).decode().split()
-                file.seek(0)
-                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"{where} cannot be read ({error}). --attributes takes {_ATTRIBUTES_FILE}.") from None
-        if not (self._comma or first.isdigit()) or not 0 < len(names) <= _MAX_ATTRIBUTES:
-            raise SourceError(f"{where} is not a list of attributes. --attributes takes CelebA's {_ATTRIBUTES_FILE}.")
-        self.where, self.names, self._open = where, tuple(names), open
-
-    def rows(self) -> Iterator[tuple[bytes, int]]:
-        """File name, and its attributes as bits, the first one lowest."""
-        with self._open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if number < (2 if self._comma else 3) or not line.strip():
-                    continue
-                name, *values = line.strip().split(self._comma)
-                if len(values) != len(self.names) or set(values) - {b"1", b"-1"}:
-                    raise SourceError(f"Line {number} of {self.where} must have {len(self.names)} values of 1 or -1.")
-                yield name, sum(1 << i for i, value in enumerate(values) if value == b"1")
-
-
-def attribute_values(names: tuple[str, ...], bits: int) -> dict[str, int]:
-    """1 or −1 by name, as in the file."""
-    return {name: 1 if bits >> i & 1 else -1 for i, name in enumerate(names)}
-
-
 _MODELS_OF = {"mediapipe": ("short", "full"), "mediapipe-short": ("short",), "mediapipe-full": ("full",)}
 _VERSIONS_OF = ("facegan", "mediapipe", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "simplejpeg")
 

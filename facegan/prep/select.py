@@ -24,12 +24,12 @@ from facegan.prep.preview import draw_preview, picture_bytes
 from facegan.prep.request import StrPath, short, with_defaults
 from facegan.shards.checksums import check_detections, check_photos, check_shard, see_verify
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.detections import MEASURES, DetectionsReader, read_origins
+from facegan.shards.detections import MEASURES, SAMPLES, DetectionsReader, read_origins
 from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, SPLITS, DatasetInfo
 from facegan.shards.images import decode_image, encode_image
-from facegan.shards.photos import SCHEMA, read_batches
-from facegan.shards.query import SAMPLES, Where
+from facegan.shards.photos import attribute_fields, read_batches, read_schema, with_attributes
+from facegan.shards.query import Where
 from facegan.shards.reader import Sample, Shard
 from facegan.shards.writer import ShardWriter
 
@@ -73,8 +73,8 @@ def select(
     settings = _settings(sources, config)
     with atomic_dir(new) as folder, _progress(sources, console) as progress, ExitStack() as stack:
         writer = DatasetWriter(folder)
-        selections = select_samples(sources, config, progress)
-        writer.write_tables(_copied(selections, writer, settings, stack), _origins(sources))
+        selections, schema = select_samples(sources, config, progress), with_attributes(sources[0].attributes)
+        writer.write_tables(_copied(selections, writer, settings, stack, schema), _origins(sources))
         if not writer.shards:
             where = f" matches --where {config.where}" if config.where else " is left"
             raise DatasetError(f"No face{where}: nothing was written.")
@@ -109,8 +109,13 @@ def _progress(sources: list[SourceDataset], console: Console | None) -> Abstract
 
 def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, Any]:
     """The new dataset's settings, if those of the others allow them."""
+    _require_same_attributes(sources)
     first = sources[0]
-    converted = {SELECTED, *(name for name in _CONVERSIONS if getattr(config, name))}
+    converted = {
+        SELECTED,
+        *(["attributes"] if first.attributes else []),
+        *(name for name in _CONVERSIONS if getattr(config, name)),
+    }
     for other in sources[1:]:
         a, b = with_defaults(first.info.settings), with_defaults(other.info.settings)
         for name in dict.fromkeys([*a, *b]):
@@ -140,6 +145,16 @@ def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, A
     }
 
 
+def _require_same_attributes(sources: list[SourceDataset]) -> None:
+    for source in sources:
+        if wrong := {*source.attributes} ^ {*sources[0].attributes}:
+            name = shown(min(field.name for field in wrong))
+            raise DatasetError(
+                f"{sources[0].folder} and {source.folder} have different attributes: {name} has other values, or is in "
+                f"one of them alone.\nGive both the same: facegan annotate OUT FILE"
+            )
+
+
 def _versions(sources: list[SourceDataset]) -> dict[str, str]:
     """Versions of the libraries that made the faces, several if the datasets differ."""
     names = dict.fromkeys(name for source in sources for name in source.info.versions)
@@ -163,6 +178,8 @@ class SourceDataset:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.info = DatasetInfo.read(folder)
+        check_photos(folder, self.info)
+        self.attributes = attribute_fields(read_schema(folder / PHOTOS_FILE))
         self._entries = {entry.name: entry for entry in self.info.shards}
         self._checked: set[str] = set()
         self._name = ""
@@ -214,11 +231,10 @@ class Selection:
 
 def select_samples(sources: list[SourceDataset], config: SelectConfig, progress: Progress) -> Iterator[Selection]:
     """The photographs with matching faces, in order, each once."""
-    where = Where(config.where) if config.where else None
+    where = Where(config.where, pa.schema([*SAMPLES, *sources[0].attributes])) if config.where else None
     seen: dict[str, Selection] = {}  # by path: the first dataset that has it
     left = config.limit
     for source in sources:
-        check_photos(source.folder, source.info)
         check_detections(source.folder, source.info)
         if where and where.columns & _MEASURES - {"score"} and not source.info.detections_sha256:
             raise DatasetError(f"{source.folder} has no {DETECTIONS_FILE}, which --where {where.text} needs.")
@@ -270,9 +286,10 @@ def _matching(
         **{column.name: detections[column.name].take(measured).fill_null(0) for column in MEASURES},
     }
     spread = table.take(pa.array(parents))
-    columns = {**of_sample, **{name: spread[name] for name in SCHEMA.names}}
+    columns = {**of_sample, **{name: spread[name] for name in spread.column_names}}
+    schema = pa.schema([*SAMPLES, *attribute_fields(spread.schema)])
     chosen: dict[int, list[str]] = {}
-    for number in where.fits(pa.table(columns, schema=SAMPLES)).tolist():
+    for number in where.fits(pa.table(columns, schema=schema)).tolist():
         chosen.setdefault(int(parents[number]), []).append(keys[number])
     yield from (Selection(source, rows[i], taken) for i, taken in chosen.items())
 
@@ -305,7 +322,11 @@ class _NewShard:
 
 
 def _copied(
-    selections: Iterator[Selection], dataset: DatasetWriter, settings: dict[str, Any], stack: ExitStack
+    selections: Iterator[Selection],
+    dataset: DatasetWriter,
+    settings: dict[str, Any],
+    stack: ExitStack,
+    schema: pa.Schema,
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Copies samples into new shards, one per split at a time, and yields the rows of each once it is written."""
     writing: dict[str, _NewShard] = {}
@@ -317,7 +338,7 @@ def _copied(
         detections, taken = pa.concat_tables(shard.detections), {key for row in shard.rows for key in row["keys"]}
         keys = pa.array([key if key in taken else "" for key in detections["key"].to_pylist()], pa.string())
         detections = detections.set_column(detections.column_names.index("key"), "key", keys)
-        return pa.Table.from_pylist(shard.rows, schema=SCHEMA), detections
+        return pa.Table.from_pylist(shard.rows, schema=schema), detections
 
     for selection in selections:
         split = selection.row["split"]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from facegan.errors import DamagedFile, DatasetError
 from facegan.files import parsing
-from facegan.shards.photos import int64_array, read_batches
+from facegan.shards.photos import SCHEMA as PHOTOS
+from facegan.shards.photos import int64_array, read_batches, read_schema
 
 # Type and meaning of each column.
 COLUMNS = {
@@ -44,6 +44,8 @@ _OF_PHOTO = ("path", "sha256")
 _FIELDS = [column for column in SCHEMA if column.name not in _OF_PHOTO]
 IN_CHUNK = pa.field("detections", pa.list_(pa.struct(_FIELDS)))  # of a photograph's row in a chunk
 MEASURES = [column for column in SCHEMA if column.type in (pa.float64(), pa.uint64())]  # with the score
+# One row per sample: its own columns, those of its detection, and those of photos.parquet.
+SAMPLES = pa.schema([("key", pa.string()), ("face", pa.int32()), *MEASURES, *PHOTOS])
 _ORIGINS = b"facegan"  # entry of the file's metadata
 
 
@@ -91,9 +93,9 @@ def with_origins(origins: Iterable[dict[str, Any]]) -> pa.Schema:
 
 def read_origins(path: Path) -> list[dict[str, Any]]:
     """Raises DatasetError if the file is unreadable."""
+    metadata = read_schema(path).metadata or {}
     try:
-        with path.open("rb") as file, parsing(path):
-            metadata = pq.read_schema(file).metadata or {}
+        with parsing(path):
             return list(json.loads(metadata.get(_ORIGINS, b"[]")))
     except DamagedFile as error:
         raise DatasetError(f"{path} could not be read ({error.why}).") from None

@@ -126,7 +126,7 @@ class SampleRecord:
     quad: Sequence[Sequence[float]] = ()
     turned: int = 0
     label: int = 0
-    attributes: dict[str, int] | None = None
+    attributes: dict[str, int | float] | None = None
 
     def to_json(self) -> bytes:
         """Every field is present and always has one type: readers infer their schema from the first few samples."""

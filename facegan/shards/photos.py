@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
+from facegan.console import shown
 from facegan.errors import DamagedFile, DatasetError
 from facegan.files import atomic_write, parsing
 from facegan.shards.format import DATASET_FILE
@@ -37,31 +38,59 @@ COLUMNS = {
     "shard": (pa.string(), "the file with its samples; empty if it has none"),
 }
 SCHEMA = pa.schema([(name, kind) for name, (kind, _) in COLUMNS.items()])
+ATTRIBUTE_TYPES = (pa.bool_(), pa.int64(), pa.float64())  # binary, class, number: columns after the fixed ones
 _CHUNK_SCHEMA = pa.schema([column for column in SCHEMA if column.name not in ("split", "shard")])
 _ROWS_A_GROUP = 50_000
 _BATCH_ROWS = 10_000
 
 
+def attribute_fields(schema: pa.Schema) -> list[pa.Field]:
+    """The columns of a table of photographs that are attributes."""
+    return [field for field in schema if field.name not in SCHEMA.names and field.type in ATTRIBUTE_TYPES]
+
+
+def with_attributes(fields: Iterable[pa.Field]) -> pa.Schema:
+    return pa.schema([*SCHEMA, *fields])
+
+
 def read_batches(
     path: Path, columns: list[str] | None = None, rows: int = _BATCH_ROWS, schema: pa.Schema = SCHEMA
 ) -> Iterator[pa.RecordBatch]:
-    """Some columns (None: all) in batches of at most ``rows`` rows, in order.
+    """Some columns (None: all) in batches of at most ``rows`` rows, in order; those of photographs may be attributes.
 
     Read by this thread alone through a Python file: pyarrow's own paths must be UTF-8, and its threads, reading through
     Python, sometimes outlive the interpreter and abort the process. Raises DatasetError if the table is unreadable.
     """
+    with _opened(path) as table:
+        found = table.schema_arrow
+        wanted = with_attributes(attribute_fields(found)) if schema is SCHEMA else schema
+        if not found.equals(wanted) or len({*found.names}) < len(found):
+            wrong = ", ".join(map(shown, sorted({*found.names} ^ {*wanted.names}))) or "their types"
+            raise DatasetError(
+                f"{path} has other columns ({wrong}) than this facegan writes. Prepare again with --force."
+            )
+        for batch in table.iter_batches(rows, columns=columns, use_threads=False):
+            batch.validate(full=True)  # text is UTF-8, lists are within their array
+            if any(map(_holds_null, batch.columns)):
+                raise DatasetError(f"{path} has null values; a table of facegan prep has none.")
+            yield batch
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """With the file's metadata. Raises DatasetError if the table is unreadable."""
+    with _opened(path) as table:
+        return table.schema_arrow
+
+
+def attribute_names(path: Path) -> list[str]:
+    return [field.name for field in attribute_fields(read_schema(path))]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with path.open("rb") as file, parsing(path), pq.ParquetFile(file, pre_buffer=False) as table:
-            if not table.schema_arrow.equals(schema):
-                wrong = ", ".join(sorted({*table.schema_arrow.names} ^ {*schema.names})) or "their types"
-                raise DatasetError(
-                    f"{path} has other columns ({wrong}) than this facegan writes. Prepare again with --force."
-                )
-            for batch in table.iter_batches(rows, columns=columns, use_threads=False):
-                batch.validate(full=True)  # text is UTF-8, lists are within their array
-                if any(map(_holds_null, batch.columns)):
-                    raise DatasetError(f"{path} has null values; a table of facegan prep has none.")
-                yield batch
+            yield table
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing.") from None
     except DamagedFile as error:
@@ -79,7 +108,7 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
 
 def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:
     """The table in pieces of the given numbers of rows. Raises DatasetError if it is unreadable or has others."""
-    batches, pending = read_batches(path), SCHEMA.empty_table()
+    batches, pending = read_batches(path), with_attributes(attribute_fields(read_schema(path))).empty_table()
     for size in sizes:
         while len(pending) < size:
             if (batch := next(batches, None)) is None:
@@ -133,12 +162,13 @@ def read_rows(path: Path, *further: pa.Field) -> pa.Table:
 
 def in_shard(rows: pa.Table, split: str, shard: str) -> pa.Table:
     """A chunk's rows with their split, and with their shard where a photograph has samples."""
-    rows = rows.combine_chunks()
+    rows, attributes = rows.combine_chunks(), attribute_fields(rows.schema)
     keys = rows["keys"].chunk(0)
     has_samples = np.diff(np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]) > 0
     columns = [rows[column.name].chunk(0) for column in _CHUNK_SCHEMA]
     columns += [_text(split, has_samples | True), _text(shard, has_samples)]
-    return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)])
+    columns += [rows[field.name].chunk(0) for field in attributes]
+    return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=with_attributes(attributes))])
 
 
 def int64_array(values: np.ndarray) -> pa.Array:
@@ -156,10 +186,11 @@ def _text(text: str, where: np.ndarray) -> pa.Array:
 class TableWriter:
     """Writes rows in row groups of one size, so that the bytes depend on the rows alone. The file is there at the end.
 
-    It is written when the context ends without an error, if there are rows.
+    It is written when the context ends without an error, if there are rows. Without a schema, those of photographs have
+    the attributes of the first ones.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
+    def __init__(self, path: Path, schema: pa.Schema | None = None) -> None:
         self._path, self._schema = path, schema
         self._stack = contextlib.ExitStack()
         self._writer: pq.ParquetWriter | None = None
@@ -176,6 +207,8 @@ class TableWriter:
             self._rows -= _ROWS_A_GROUP
 
     def _write(self, table: pa.Table) -> None:
+        if self._schema is None:
+            self._schema = with_attributes(attribute_fields(table.schema))
         if self._writer is None:
             file = self._stack.enter_context(atomic_write(self._path))
             self._writer = self._stack.enter_context(pq.ParquetWriter(file, self._schema, compression="zstd"))

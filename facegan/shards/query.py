@@ -10,12 +10,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from facegan.console import shown
 from facegan.errors import SettingsError
-from facegan.shards.detections import MEASURES
-from facegan.shards.photos import SCHEMA
+from facegan.shards.detections import SAMPLES
 
-# One row per sample: its own columns, those of its detection, and those of photos.parquet.
-SAMPLES = pa.schema([("key", pa.string()), ("face", pa.int32()), *MEASURES, *SCHEMA])
 _NUMBER = "__number"
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -31,11 +29,12 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
 class Where:
     """A condition on samples, checked when it is made: SettingsError if the text is not one.
 
-    The text is parsed as one expression, so that it cannot end the query around it. It may not use other tables, nor
-    functions whose results change.
+    Samples have the columns of ``schema``: `SAMPLES`, and perhaps attributes. The text is parsed as one expression, so
+    that it cannot end the query around it. It may not use other tables, nor functions whose results change.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, schema: pa.Schema = SAMPLES) -> None:
+        self._names = schema.names
         self.text, self._shown = text, text if len(text) < 200 else f"{text[:200]}…"
         self._connection = duckdb.connect(":memory:", config=_LOCKED)
         try:
@@ -43,7 +42,7 @@ class Where:
             nodes = list(_nodes(self._parsed()))
             self.columns = {name.lower() for node in nodes for name in node.get("column_names", ())}
             self._refuse_unstable(nodes)
-            empty = self._relation(SAMPLES.empty_table())
+            empty = self._relation(schema.empty_table())
             kind = str(empty.select(self._expression).types[0])
             list(empty.filter(self._expression).fetchall())
         except duckdb.Error as error:
@@ -54,7 +53,7 @@ class Where:
             raise SettingsError(f"--where {self._shown} is {kind}, but must be true or false. Example: score > 0.8")
 
     def fits(self, samples: pa.Table) -> np.ndarray:
-        """Indices of the matching rows of ``samples`` (schema `SAMPLES`), ascending. SettingsError if one has none."""
+        """Indices of the matching rows of ``samples``, ascending. SettingsError if one has none."""
         try:
             found = self._relation(samples).filter(self._expression).project(_NUMBER).fetchall()
         except duckdb.Error as error:
@@ -87,7 +86,7 @@ class Where:
 
     def _settings_error(self, error: duckdb.Error) -> SettingsError:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        names = ", ".join(SAMPLES.names)
+        names = ", ".join(map(shown, self._names))
         return SettingsError(f"--where {self._shown}: {why.partition(': ')[2] or why}\nThe columns are {names}.")
 
 

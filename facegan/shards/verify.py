@@ -12,6 +12,7 @@ import struct
 import tarfile
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,17 @@ from facegan.shards.format import (
     shard_name,
 )
 from facegan.shards.images import channels_problem
-from facegan.shards.photos import read_batches
+from facegan.shards.photos import attribute_names, read_batches
 from facegan.shards.reader import Member, Sample, Shard
 from facegan.shards.writer import tar_header
 
 _SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "jpg": b"\xff\xd8\xff", "webp": b"RIFF"}
 _SHARED_FIELDS = ("path", "sha256", "width", "height")  # in a sample's JSON and in its photograph's row
+_COLUMNS = (*_SHARED_FIELDS, "attributes")
 _MOST_COMPARED = 32  # shards that differ from photos.parquet and are compared with it sample by sample
 
 _Metas = list[tuple[Sample, SampleMeta | str]]  # a string is what is wrong with the JSON
-_Fields = list[tuple[str, list[Any]]]  # of each sample: its key and the values of _SHARED_FIELDS, none if invalid
+_Fields = list[tuple[str, list[Any]]]  # of each sample: its key and the values of _COLUMNS, none if invalid
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,14 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
         except DatasetError as error:
             problems.append(Problem(DATASET_FILE, str(error)))
             deep = False
+    has_attributes = False
+    with contextlib.suppress(DatasetError):  # it is reported below
+        has_attributes = bool(attribute_names(folder / PHOTOS_FILE))
     samples, sums, stamps = 0, dict[str, int](), dict[str, FileStamp | None]()
     with (console or Console(quiet=True)).progress(len(info.shards), "shards") as progress:
         for entry in info.shards:
             stamp = file_stamp(folder, entry)
-            lines, fields = _check_shard(folder, entry, info if deep else None)
+            lines, fields = _check_shard(folder, entry, info if deep else None, has_attributes)
             problems += [Problem(entry.name, line) for line in lines]
             stamps[entry.name] = None if lines else stamp
             if fields is not None:
@@ -134,7 +139,9 @@ def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
     return problems
 
 
-def _check_shard(folder: Path, entry: ShardEntry, deep: DatasetInfo | None) -> tuple[list[str], _Fields | None]:
+def _check_shard(
+    folder: Path, entry: ShardEntry, deep: DatasetInfo | None, has_attributes: bool
+) -> tuple[list[str], _Fields | None]:
     """Problems of a shard, and its samples if it can be read; without ``deep`` their keys alone."""
     problems = []
     try:
@@ -153,7 +160,7 @@ def _check_shard(folder: Path, entry: ShardEntry, deep: DatasetInfo | None) -> t
         if deep is None:
             return problems, [(sample.key, []) for sample in shard.samples]
         metas = [(sample, read_meta(shard, sample)) for sample in shard.samples]
-        return [*problems, *_check_members(shard), *_check_samples(shard, metas, deep)], _fields(metas)
+        return [*problems, *_check_members(shard), *_check_samples(shard, metas, deep)], _fields(metas, has_attributes)
 
 
 def _hash64(*parts: object) -> int:
@@ -244,8 +251,25 @@ def read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
         return f"is not JSON: {error.why}"
 
 
-def _fields(metas: _Metas) -> _Fields:
-    return [(s.key, [] if isinstance(m, str) else [getattr(m, name) for name in _SHARED_FIELDS]) for s, m in metas]
+def _fields(metas: _Metas, has_attributes: bool) -> _Fields:
+    """``has_attributes``: so does photos.parquet."""
+
+    def values(meta: SampleMeta) -> list[Any]:
+        attributes = (meta.model_extra or {}).get("attributes") if has_attributes else {}
+        return [*(getattr(meta, name) for name in _SHARED_FIELDS), _sorted(attributes)]
+
+    return [(sample.key, [] if isinstance(meta, str) else values(meta)) for sample, meta in metas]
+
+
+def _shared(row: dict[str, Any], attributes: list[str]) -> list[Any]:
+    """As `_fields`, of a row of photos.parquet."""
+    values = {name: row[name] for name in attributes}
+    binary = {name: 1 if value else -1 for name, value in values.items() if isinstance(value, bool)}
+    return [*(row[name] for name in _SHARED_FIELDS), _sorted(values | binary)]
+
+
+def _sorted(attributes: Any) -> Any:
+    return dict(sorted(attributes.items())) if isinstance(attributes, dict) else attributes
 
 
 # photos.parquet
@@ -256,14 +280,15 @@ def _check_photos(folder: Path, info: DatasetInfo, in_shards: dict[str, int], de
     path, totals = folder / PHOTOS_FILE, info.totals
     sums, known = defaultdict[str, int](int), set[int]()  # sums as in_shards, hashes of all keys
     outcomes, reasons, lines = Counter[str](), Counter[str](), list[str]()
-    shared = _SHARED_FIELDS if deep else ()
-    for batch in read_batches(path, [*_SHARED_FIELDS, "outcome", "reason", "keys", "shard"]):
+    attributes = attribute_names(path) if deep else []
+    for batch in read_batches(path, [*_SHARED_FIELDS, "outcome", "reason", "keys", "shard", *attributes]):
         for row in batch.to_pylist():
+            shared = _shared(row, attributes) if deep else ()
             outcomes[row["outcome"]] += 1
             if row["reason"]:
                 reasons[row["reason"]] += 1
             for key in row["keys"]:
-                sums[row["shard"]] += _hash64(key, *(row[name] for name in shared))
+                sums[row["shard"]] += _hash64(key, *shared)
                 if (number := _hash64(key)) in known:
                     lines.append(f"{path} has the key {shown(key)} twice.")
                 known.add(number)
@@ -312,12 +337,12 @@ def _contradiction(row: dict[str, Any], path: Path) -> list[str]:
 
 def _compare(folder: Path, name: str) -> list[str]:
     """Differences between a shard's samples and photos.parquet."""
+    attributes, rows = attribute_names(folder / PHOTOS_FILE), dict[str, list[Any]]()
     with contextlib.closing(Shard(folder / name)) as shard:
-        samples = dict(_fields([(sample, read_meta(shard, sample)) for sample in shard.samples]))
-    rows = {}
-    for batch in read_batches(folder / PHOTOS_FILE, [*_SHARED_FIELDS, "keys", "shard"]):
+        samples = dict(_fields([(sample, read_meta(shard, sample)) for sample in shard.samples], bool(attributes)))
+    for batch in read_batches(folder / PHOTOS_FILE, [*_SHARED_FIELDS, "keys", "shard", *attributes]):
         here = batch.filter(pa.array([shard == name for shard in batch.column("shard").to_pylist()]))
-        rows |= {key: [row[column] for column in _SHARED_FIELDS] for row in here.to_pylist() for key in row["keys"]}
+        rows |= {key: _shared(row, attributes) for row in here.to_pylist() for key in row["keys"]}
     problems = []
     for key in sorted(samples.keys() | rows.keys()):
         if key not in samples:
@@ -327,7 +352,15 @@ def _compare(folder: Path, name: str) -> list[str]:
         else:
             problems += [
                 f"{shown(key)} in {shard.path} has {column} {shown(ours)}; {PHOTOS_FILE} says {shown(theirs)}."
-                for column, ours, theirs in zip(_SHARED_FIELDS, samples[key] or rows[key], rows[key], strict=True)
-                if ours != theirs
+                for column, ours, theirs in _differing(samples[key] or rows[key], rows[key])
             ]
     return problems
+
+
+def _differing(ours: list[Any], theirs: list[Any]) -> Iterator[tuple[str, Any, Any]]:
+    for column, a, b in zip(_COLUMNS, ours, theirs, strict=True):
+        if a != b and isinstance(a, dict):
+            names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+            a, b = ({name: values.get(name) for name in names} for values in (a, b))
+        if a != b:
+            yield column, a, b

@@ -8,11 +8,12 @@ import hashlib
 import mmap
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
@@ -20,6 +21,7 @@ from facegan.console import Console
 from facegan.errors import DatasetError, one_of
 from facegan.files import parse_json
 from facegan.remote import is_url
+from facegan.shards.attributes import read_attributes, sample_attributes
 from facegan.shards.checksums import are_verified, check_shard, file_stamp, save_verified, see_verify, size_error
 from facegan.shards.format import DatasetInfo
 from facegan.shards.images import StoredPNGs, decode_into
@@ -68,6 +70,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self.options = StreamOptions(cache, workers, skip_broken, verify)
         self.console = console or Console(quiet=True)
         info = read_info(self.path) if is_url(self.path) else DatasetInfo.read(Path(path))
+        self._photos_sha256 = info.photos_sha256
         self.splits = info.splits
         self._entries = info.split_shards(split)
         if not self._entries:
@@ -133,6 +136,13 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         out = np.empty((1, self.size, self.size, self.channels), np.uint8)
         self._read(np.array([index], np.int64), out, np.zeros(1, np.int64))
         return out[0]
+
+    def attributes(self, names: Sequence[str] = ()) -> pa.Table:
+        """Of all faces, in their order; see `facegan.shards.attributes.read_attributes`."""
+        if self._remote:
+            photos = self._remote.photos(self._photos_sha256)
+            return sample_attributes(photos, self._entries, names, self.path)
+        return read_attributes(Path(self.path), self._entries, names)
 
     def read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Decode images into ``out``, with replacements for damaged ones if ``skip_broken``.

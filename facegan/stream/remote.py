@@ -28,9 +28,10 @@ from facegan.files import (
     user_cache,
 )
 from facegan.remote import RemoteUnavailable, download, filesystem, retry, silence_seconds
-from facegan.shards.format import DATASET_FILE, DatasetInfo, ShardEntry
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo, ShardEntry
 
 _CONNECTIONS = 8
+_TABLES_BYTES = 1 << 30  # of all tables in the user cache
 _MOST_INFO_BYTES = 256 << 20  # of dataset.json: a million shards
 
 
@@ -135,6 +136,25 @@ class RemoteShards:
             ) from None
         finally:
             lock.release()
+
+    def photos(self, sha256: str) -> Path:
+        """The dataset's photos.parquet, downloaded and checked."""
+        path, (fs, top) = self._folder / f"{sha256}.parquet", filesystem(self.url)
+        where = f"{self.url}/{PHOTOS_FILE}"
+
+        def fetch() -> None:
+            with atomic_path(path) as partial:
+                download(fs, f"{top.rstrip('/')}/{PHOTOS_FILE}", partial, cache_limit())
+                if sha256_file(partial) != sha256:
+                    raise OSError(f"the download differs from the SHA-256 in {DATASET_FILE}")
+
+        try:
+            if not path.is_file() or sha256_file(path) != sha256:
+                evict_lru(self._folder, ".parquet", 0, _TABLES_BYTES)
+                retry(fetch)
+        except RemoteUnavailable as error:
+            raise DatasetError(f"{where} is unavailable: {error}") from None
+        return path
 
     def _make_room(self, numbers: Iterable[int]) -> None:
         needed = sum(self._entries[number].bytes for number in numbers if not self.paths[number].exists())

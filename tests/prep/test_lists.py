@@ -90,11 +90,11 @@ def test_lists_of_other_photographs_are_named(archive: Path, tmp_path: Path) -> 
     assert json.loads(facegan(*given).stdout)["lists"] == USES
     with pytest.raises(SourceError, match=r"--split source: the source does not say if 000001\.jpg"):
         run(archive, tmp_path / "other", split="source")
-    (archive / "list_attr_celeba.csv").write_text("image_id,Bald\n000001.jpg,2\n")
+    (archive / "list_attr_celeba.csv").write_text("image_id,Bald\n000001.jpg,2,1\n")
     (archive / "list_eval_partition.csv").unlink()
     os.mkfifo(archive / "list_eval_partition.csv")  # opening it would wait for ever
     assert run(archive, tmp_path / "bad").lists == {
-        "list_attr_celeba.csv": "not used: Line 2 of list_attr_celeba.csv must have 1 values of 1 or -1"
+        "list_attr_celeba.csv": "not used: Line 2 of list_attr_celeba.csv must have 1 values"
     }
 
 

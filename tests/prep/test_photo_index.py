@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from facegan.errors import SourceError
 from facegan.prep import photo_index
+from facegan.prep.attributes import AttributeList
 from facegan.prep.photo_index import PhotoIndex
 from facegan.prep.sources.base import Entry, MultiSource, Reader, Source, common_folder
 from facegan.shards.format import readable_path
@@ -122,7 +124,11 @@ def test_repair_selects_in_old_order() -> None:
 def test_last_attributes_of_a_name_count() -> None:
     index = make_index(*(Entry(b"a/%d.jpg" % i, i) for i in range(3)))
     index.split_by(lambda path, part: "train")
-    assert index.set_attributes([(b"0.jpg", 1), (b"1.jpg", 2)]) == "a/2.jpg"  # and nothing is set
-    assert [photo.attributes for photo in index.photos("train")] == [0, 0, 0]
-    assert index.set_attributes([(b"0.jpg", 1), (b"1.jpg", 2), (b"0.jpg", 4), (b"2.jpg", 0)]) == ""
-    assert [photo.attributes for photo in index.photos("train")] == [4, 2, 0]
+
+    def listed(text: str) -> AttributeList:
+        return AttributeList.read("list.csv", io.BytesIO(f"image_id,Age,Bald\n{text}".encode()))
+
+    assert index.set_attributes(listed("0.jpg,1,1\n")) == (2, "a/1.jpg")  # and nothing is set
+    assert [photo.attributes for photo in index.photos("train")] == [(), (), ()]
+    assert index.set_attributes(listed("0.jpg,1,1\n1,2,0\n0.jpg,4,0\n2.jpg,0,1\n")) == (0, "")
+    assert [photo.attributes for photo in index.photos("train")] == [(4, -1), (2, -1), (0, 1)]

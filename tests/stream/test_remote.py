@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from facegan.errors import DatasetError, SettingsError
 from facegan.stream import FaceShards, open_faces
 from tests.prep.servers import FlakyServer, s3_server
 from tests.recording import RecordingConsole
-from tests.shards.made import flip
+from tests.shards.made import flip, reseal
 
 Numbers = Callable[[torch.Tensor], list[int]]
 SHARDS = [f"train-{i:06d}.tar" for i in range(5)]
@@ -238,3 +239,20 @@ def test_processes_download_shards_once(flaky: FlakyServer, made: Path) -> None:
             process.kill()
     assert printed == [f"{int(FaceShards(made).pixels(29).sum())}\n"] * 2
     assert {name: flaky.asked[name] for name in SHARDS} == dict.fromkeys(SHARDS, 1)
+
+
+def test_attributes_come_with_the_faces(flaky: FlakyServer, made: Path, cache: Path) -> None:
+    table = pq.read_table(made / "photos.parquet")
+    table = table.append_column("Age", [np.arange(len(table))])
+    out = Path(shutil.copytree(made, cache.parent / "aged"))
+    pq.write_table(table, out / "photos.parquet")
+    reseal(out)
+    flaky.folder, flaky.faults = out, {"photos.parquet": ["short"]}
+    ages = FaceShards(flaky.url).attributes(["Age"])
+    assert ages.equals(FaceShards(out).attributes())
+    assert FaceShards(flaky.url).attributes().equals(ages)
+    assert flaky.asked["photos.parquet"] == 2
+    (out / "photos.parquet").write_bytes(b"altered")
+    shutil.rmtree(cache / "shards")
+    with pytest.raises(DatasetError, match=r"photos\.parquet is unavailable: .* differs from the SHA-256"):
+        FaceShards(flaky.url).attributes()

@@ -1,0 +1,199 @@
+"""Lists of attributes: a file with a row for each photograph → typed columns. See docs/dataset-format.md."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from facegan.console import shown
+from facegan.errors import DamagedFile, SourceError
+from facegan.files import parsing
+from facegan.shards.detections import SAMPLES
+from facegan.shards.photos import int64_array
+
+_NAMED = ("path", "file", "filename", "file_name", "image", "image_id", "key")  # columns of photographs
+_TAKES = "--attributes takes CelebA's list_attr_celeba.txt or .csv, another CSV, or a Parquet file."
+_BLOCK_BYTES = 1 << 20
+_BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class AttributeList:
+    """Attributes of photographs.
+
+    ``photos`` (binary) has the path, file name or key of each, ``values`` a column for each attribute, with a type of
+    `ATTRIBUTE_TYPES`.
+    """
+
+    where: str
+    sha256: str
+    photos: pa.Array
+    values: pa.Table
+
+    @classmethod
+    def read(cls, where: str, file: BinaryIO | None = None) -> AttributeList:
+        """A file, or what ``file`` has. ``where`` names it in messages.
+
+        CelebA's list_attr_celeba.txt (Liu et al. 2015, "Deep Learning Face Attributes in the Wild") has the number of
+        photographs in its first line and the attributes' names in its second. A CSV's first line has the names of all
+        columns. Raises SourceError for other files, and where a value is missing or no number.
+        """
+        try:
+            with file or Path(where).open("rb") as opened:
+                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+                opened.seek(0)
+                with parsing(where, _TAKES):
+                    is_parquet = opened.read(4) == b"PAR1"
+                    opened.seek(0)
+                    photos, values = _collect(where, _parquet(opened) if is_parquet else _text(opened, where))
+        except OSError as error:
+            raise SourceError(f"{where} cannot be read ({error}). {_TAKES}") from None
+        except DamagedFile as error:
+            raise SourceError(str(error)) from None
+        return cls(where, sha256, photos, values)
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raises SourceError unless the names are unique, for SQL, too, and not those of other columns of samples."""
+    others = {name.lower() for name in SAMPLES.names}
+    for name in names:
+        if name.lower() in others or not name.strip():
+            what = "photos.parquet or of its faces" if name.strip() else "no name"
+            raise SourceError(f"{where} has an attribute {shown(name)!r}, a column of {what}. Rename it.")
+        if sum(other.lower() == name.lower() for other in names) > 1:
+            raise SourceError(f"{where} has the attribute {shown(name)} twice. Rename one.")
+
+
+def _text(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+    """A CSV's or CelebA's column of photographs, the line that a batch begins in, and the batch."""
+    from pyarrow import csv as arrow_csv  # 3 MB, for those who need it
+
+    first = file.readline(1 << 20).decode("utf-8-sig").strip()
+    is_celeba = first.isdigit()
+    names = ["image_id", *file.readline(1 << 20).decode().split()] if is_celeba else next(csv.reader([first]), [])
+    if len(names) < 2:
+        raise SourceError(f"{where} is not a list of attributes. {_TAKES}")
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise SourceError(f"{where} has the column {shown(min(repeated))} twice. Rename one.")
+
+    wrong = list[int]()  # lines
+
+    def skip(row: arrow_csv.InvalidRow) -> str:
+        wrong.append(row.number + 1 + is_celeba)
+        return "skip"
+
+    photo = next((name for wanted in _NAMED for name in names if name.lower() == wanted), None)
+    reading = arrow_csv.open_csv(
+        _Spaced(file) if is_celeba else file,
+        arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names),
+        arrow_csv.ParseOptions(delimiter=" " if is_celeba else ",", invalid_row_handler=skip),
+        arrow_csv.ConvertOptions(column_types={photo: pa.binary()} if photo else {}),
+    )
+    with reading:
+        photo = photo or _first_text(reading.schema, where)
+        line = 2 + is_celeba
+        for batch in reading:
+            if wrong:
+                break
+            yield photo, line, batch
+            line += len(batch)
+        if wrong:
+            raise SourceError(f"Line {wrong[0]} of {where} must have {len(names) - 1} values.")
+
+
+class _Spaced(io.RawIOBase):
+    """A text whose runs of spaces are one space: pyarrow's CSV reader takes each for a column."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size // 2) + self._file.readline() if size >= 0 else self._file.read()
+        data = data.replace(b"\t", b" ").replace(b"\r\n", b"\n")
+        while b"  " in data:
+            data = data.replace(b"  ", b" ")
+        return data.replace(b" \n", b"\n").replace(b"\n ", b"\n")
+
+
+def _parquet(file: BinaryIO) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+    with pq.ParquetFile(file, pre_buffer=False) as table:
+        names = table.schema_arrow.names
+        photo = next((name for wanted in _NAMED for name in names if name.lower() == wanted), None)
+        photo, row = photo or _first_text(table.schema_arrow, "The table"), 1
+        for batch in table.iter_batches(_BATCH_ROWS, use_threads=False):
+            yield photo, row, batch
+            row += len(batch)
+
+
+def _first_text(schema: pa.Schema, where: str) -> str:
+    for field in schema:
+        if field.type in (pa.string(), pa.large_string(), pa.binary()):
+            return field.name
+    raise SourceError(f"{where} has no column of photographs: name one path, file, image_id or key.")
+
+
+def _collect(where: str, batches: Iterable[tuple[str, int, pa.RecordBatch]]) -> tuple[pa.Array, pa.Table]:
+    photos, parts = list[pa.Array](), dict[str, list[np.ndarray]]()
+    for photo, line, batch in batches:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if column.null_count:
+                row = column.is_null().to_pylist().index(True)
+                raise SourceError(f"{where} has no value of {shown(name)} in line {line + row}.")
+            if name == photo:
+                photos.append(column.cast(pa.binary()))
+            else:
+                parts.setdefault(name, []).append(_numbers(column, name, where))
+    if not sum(map(len, photos)):
+        raise SourceError(f"{where} has no photographs. {_TAKES}")
+    check_names([*parts], where)
+    return pa.concat_arrays(photos), pa.table({name: _typed(np.concatenate(some)) for name, some in parts.items()})
+
+
+def _numbers(column: pa.Array, name: str, where: str) -> np.ndarray:
+    """Bools, finite doubles, or the smallest integers that suffice: a list may have a million rows."""
+    kind = column.type
+    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        example = shown(column[0].as_py())
+        raise SourceError(
+            f"{where} has {shown(name)} = {example:.60}: an attribute is a number, or true or false.\n"
+            "Write a class as its number, or leave the column out."
+        )
+    values = column.to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(kind):
+        if not np.isfinite(values).all():
+            raise SourceError(f"{where} has a value of {shown(name)} that is not finite.")
+        return values.astype(np.float64)
+    if values.dtype == np.uint64 and values.max(initial=0) >> 63:
+        raise SourceError(f"{where} has a value of {shown(name)} of more than 63 bits.")
+    is_small = values.min(initial=0) >= -128 and values.max(initial=0) < 128
+    return values if values.dtype == bool else values.astype(np.int8 if is_small else np.int64)
+
+
+def _typed(values: np.ndarray) -> pa.Array:
+    """±1, 0 and 1: binary."""
+    if values.dtype == np.float64:
+        return pa.Array.from_buffers(pa.float64(), len(values), [None, pa.py_buffer(values)])
+    found = set(np.unique(values).tolist())
+    if values.dtype == bool or found <= {1, -1} or found <= {0, 1}:
+        bits = np.packbits(values == 1, bitorder="little")
+        return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(bits)])
+    return int64_array(values)
+
+
+def json_values(table: pa.Table, rows: np.ndarray) -> list[tuple[int | float, ...]]:
+    """The attributes in some rows as KEY.json has them: 1 or −1, the class, or the number."""
+    columns = [column.take(int64_array(rows)).to_numpy() for column in table.columns]
+    values = [(np.where(column, 1, -1) if column.dtype == bool else column).tolist() for column in columns]
+    return list(zip(*values, strict=True)) or [()] * len(rows)

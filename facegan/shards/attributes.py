@@ -1,0 +1,52 @@
+"""The attributes of samples, from photos.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from facegan.console import shown
+from facegan.errors import DatasetError, SettingsError, suggest
+from facegan.shards.checksums import check_photos, see_verify
+from facegan.shards.format import PHOTOS_FILE, DatasetInfo, ShardEntry
+from facegan.shards.photos import attribute_names, int64_array, read_batches
+
+
+def read_attributes(folder: Path, entries: Sequence[ShardEntry], names: Sequence[str] = ()) -> pa.Table:
+    """Attributes of all samples of some shards, in the order of the shards and of the samples in each.
+
+    Args:
+        names: of the columns; () for all. A column is bool (binary), int64 (class) or double.
+
+    Raises SettingsError if the dataset lacks one, DatasetError if its photos.parquet is missing, altered or damaged.
+    """
+    check_photos(folder, DatasetInfo.read(folder))
+    return sample_attributes(folder / PHOTOS_FILE, entries, names, str(folder))
+
+
+def sample_attributes(table: Path, entries: Sequence[ShardEntry], names: Sequence[str], where: str) -> pa.Table:
+    """As `read_attributes`, from a photos.parquet that was checked; ``where`` names the dataset."""
+    available = attribute_names(table)
+    for name in names:
+        if name not in available:
+            has = f"It has {', '.join(map(shown, available)) or 'none'}."
+            advice = "" if available else f" Add some with: facegan annotate {where} FILE"
+            raise SettingsError(f"{where} has no attribute {shown(name)}.{suggest(name, available)} {has}{advice}")
+    names, numbers = names or available, {entry.name: number for number, entry in enumerate(entries)}
+    if not names:
+        return pa.table({})
+    parts, shards = list[pa.Table](), list[np.ndarray]()
+    for batch in read_batches(table, ["keys", "shard", *names]):
+        keys, photos = batch.column("keys"), np.arange(len(batch))
+        ends = np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]
+        shard = np.array([numbers.get(name, -1) for name in batch.column("shard").to_pylist()], np.int64)
+        of_sample = np.repeat(photos, np.where(shard < 0, 0, np.diff(ends)))
+        parts.append(pa.Table.from_batches([batch]).select(names).take(int64_array(of_sample)))
+        shards.append(shard[of_sample])
+    order = np.concatenate([np.zeros(0, np.int64), *shards])
+    if np.bincount(order, minlength=len(entries)).tolist() != [entry.samples for entry in entries]:
+        raise DatasetError(f"{PHOTOS_FILE} of {where} has other samples than its shards.\n{see_verify(where)}")
+    return pa.concat_tables(parts).take(int64_array(np.argsort(order, kind="stable")))
