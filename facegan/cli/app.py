@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "select": ("dataset", "Make a dataset from selected faces of other datasets, without detecting again."),
     "forget": ("dataset", "Take photographs out of a dataset, as if prep had left them out from the start."),
+    "annotate": ("dataset", "Add attributes to the photographs of a dataset, or replace them; no image changes."),
     "train": ("train", "Train a GAN on a dataset: samples, curves and checkpoints go into the run's folder."),
     "sample": ("generator", "Draw samples: a grid, single images, a dataset, or an animation."),
     "eval": ("generator", "Measure how close a generator's samples, or a folder's images, are to real faces."),

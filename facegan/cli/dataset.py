@@ -1,4 +1,4 @@
-"""``facegan verify``, ``inspect``, ``select`` and ``forget``: commands on a prepared dataset."""
+"""``facegan verify``, ``inspect``, ``select``, ``forget`` and ``annotate``: commands on a prepared dataset."""
 
 from __future__ import annotations
 
@@ -113,6 +113,30 @@ def forget(
     )
     table = (["made with them", ""], [list(made.values()) for made in found.made]) if found.made else None
     flags.output(vars(found), line, table=table)
+
+
+@options(flags="json dry_run quiet")
+def annotate(
+    flags: Flags,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A dataset's folder or URL.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A list as facegan prep --attributes takes it.")],
+) -> None:
+    """Add attributes to the photographs of a dataset, or replace them; no image changes.
+
+    The result is as if prep had had them from the start: JSON in the shards, photos.parquet, dataset.json and the cards
+    are written again. Runs that were trained on OUT before do not resume. After an interruption the same command
+    finishes.
+
+    Example: facegan annotate out/ glasses.csv
+    """
+    from facegan.prep.annotate import annotate as write
+
+    found = write(out, file, dry_run=flags.dry_run, console=flags.console)
+    would, names = "would be " if flags.dry_run else "", [*found.added, *found.replaced]
+    line = f"{counted(len(found.added), 'attribute')} {would}added to {out}, {len(found.replaced):,} replaced"
+    shards = f"{counted(found.photos, 'photograph')}, {counted(found.shards, 'shard')} {would}written again"
+    lines = [f"{line}: {', '.join(map(shown, names))}", shards] if names else [f"{out} has these attributes already"]
+    flags.output(vars(found), *lines)
 
 
 @options(flags="json quiet")

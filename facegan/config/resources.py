@@ -50,14 +50,19 @@ class PhotosConfig(Settings):
 
     section: ClassVar[str] = "prep"
     options: ClassVar[str] = (
-        "model limit exclude attributes identity detections download follow_links workers min_yield"
+        "model limit exclude attributes missing_attributes identity detections download follow_links workers min_yield"
     )
 
     limit: Positive | None = setting(None, "use only the first N photographs, sorted by name", "photographs")
     exclude: str = setting("", "a file with the paths of photographs to leave out, one a line", "path")
     model: str = setting("", "your own detector model, a .tflite file", "path")
     attributes: str = setting(
-        "", "CelebA's list_attr_celeba.txt or .csv, for the JSON; none; by default the source's", "path"
+        "",
+        "a table of photographs and numbers: CelebA's list_attr_celeba, CSV or Parquet; none; by default the source's",
+        "path",
+    )
+    missing_attributes: Literal["error", "skip"] = setting(
+        "error", "skip: leave out photographs that the list lacks, until a longer one has them"
     )
     identity: str = setting(
         "",

@@ -22,6 +22,7 @@ from facegan.shards.photos import int64_array
 
 _NAMED = ("path", "file", "filename", "file_name", "image", "image_id", "key")  # columns of photographs
 _TAKES = "--attributes takes CelebA's list_attr_celeba.txt or .csv, another CSV, or a Parquet file."
+OTHER_COLUMNS = SAMPLES.names
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 10_000
 
@@ -30,8 +31,8 @@ _BATCH_ROWS = 10_000
 class AttributeList:
     """Attributes of photographs.
 
-    ``photos`` (binary) has the path, file name or key of each, ``values`` a column for each attribute, with a type of
-    `ATTRIBUTE_TYPES`.
+    ``photos`` (binary) has the path, file name or key of each; ``values`` has a column for each attribute, as
+    `facegan.shards.photos.ATTRIBUTE_TYPES` has them.
     """
 
     where: str
@@ -54,23 +55,31 @@ class AttributeList:
                 with parsing(where, _TAKES):
                     is_parquet = opened.read(4) == b"PAR1"
                     opened.seek(0)
-                    photos, values = _collect(where, _parquet(opened) if is_parquet else _text(opened, where))
+                    batches = _parquet(opened, where) if is_parquet else _text(opened, where)
+                    return cls.of(where, sha256, *_collect(where, batches))
         except OSError as error:
             raise SourceError(f"{where} cannot be read ({error}). {_TAKES}") from None
         except DamagedFile as error:
             raise SourceError(str(error)) from None
-        return cls(where, sha256, photos, values)
 
+    @classmethod
+    def of(cls, where: str, sha256: str, photos: pa.Array, values: dict[str, list[np.ndarray]]) -> AttributeList:
+        """Raises SourceError unless the names are unique, for SQL, too, and not those of other columns of samples."""
+        known = {name.lower() for name in OTHER_COLUMNS}
+        for name in values:
+            if name.lower() in known or not name.strip():
+                raise SourceError(
+                    f"{where} has an attribute {shown(name)!r}: photos.parquet has such a column. Rename it."
+                )
+            known.add(name.lower())
+        return cls(
+            where, sha256, photos, pa.table({name: _typed(np.concatenate(some)) for name, some in values.items()})
+        )
 
-def check_names(names: Sequence[str], where: str) -> None:
-    """Raises SourceError unless the names are unique, for SQL, too, and not those of other columns of samples."""
-    others = {name.lower() for name in SAMPLES.names}
-    for name in names:
-        if name.lower() in others or not name.strip():
-            what = "photos.parquet or of its faces" if name.strip() else "no name"
-            raise SourceError(f"{where} has an attribute {shown(name)!r}, a column of {what}. Rename it.")
-        if sum(other.lower() == name.lower() for other in names) > 1:
-            raise SourceError(f"{where} has the attribute {shown(name)} twice. Rename one.")
+    def lack(self, photos: int, first: str) -> str:
+        """That there are none for some photographs, in words."""
+        others = f" and {photos - 1:,} others" if photos > 1 else ""
+        return f"{self.where} has no attributes of {shown(first)}{others}."
 
 
 def _text(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
@@ -91,7 +100,7 @@ def _text(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch
         wrong.append(row.number + 1 + is_celeba)
         return "skip"
 
-    photo = next((name for wanted in _NAMED for name in names if name.lower() == wanted), None)
+    photo = _named(names)
     reading = arrow_csv.open_csv(
         _Spaced(file) if is_celeba else file,
         arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names),
@@ -127,14 +136,17 @@ class _Spaced(io.RawIOBase):
         return data.replace(b" \n", b"\n").replace(b"\n ", b"\n")
 
 
-def _parquet(file: BinaryIO) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+def _parquet(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     with pq.ParquetFile(file, pre_buffer=False) as table:
-        names = table.schema_arrow.names
-        photo = next((name for wanted in _NAMED for name in names if name.lower() == wanted), None)
-        photo, row = photo or _first_text(table.schema_arrow, "The table"), 1
+        schema, row = table.schema_arrow, 1
+        photo = _named(schema.names) or _first_text(schema, where)
         for batch in table.iter_batches(_BATCH_ROWS, use_threads=False):
             yield photo, row, batch
             row += len(batch)
+
+
+def _named(names: Sequence[str]) -> str | None:
+    return next((name for wanted in _NAMED for name in names if name.lower() == wanted), None)
 
 
 def _first_text(schema: pa.Schema, where: str) -> str:
@@ -144,26 +156,31 @@ def _first_text(schema: pa.Schema, where: str) -> str:
     raise SourceError(f"{where} has no column of photographs: name one path, file, image_id or key.")
 
 
-def _collect(where: str, batches: Iterable[tuple[str, int, pa.RecordBatch]]) -> tuple[pa.Array, pa.Table]:
+def _collect(
+    where: str, batches: Iterable[tuple[str, int, pa.RecordBatch]]
+) -> tuple[pa.Array, dict[str, list[np.ndarray]]]:
+    """The photographs and, by name, the attributes' values in parts."""
     photos, parts = list[pa.Array](), dict[str, list[np.ndarray]]()
     for photo, line, batch in batches:
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if column.null_count:
-                row = column.is_null().to_pylist().index(True)
-                raise SourceError(f"{where} has no value of {shown(name)} in line {line + row}.")
-            if name == photo:
+            if name == photo and not column.null_count:
                 photos.append(column.cast(pa.binary()))
             else:
-                parts.setdefault(name, []).append(_numbers(column, name, where))
+                parts.setdefault(name, []).append(numbers(column, name, where, line))
     if not sum(map(len, photos)):
         raise SourceError(f"{where} has no photographs. {_TAKES}")
-    check_names([*parts], where)
-    return pa.concat_arrays(photos), pa.table({name: _typed(np.concatenate(some)) for name, some in parts.items()})
+    return pa.concat_arrays(photos), parts
 
 
-def _numbers(column: pa.Array, name: str, where: str) -> np.ndarray:
-    """Bools, finite doubles, or the smallest integers that suffice: a list may have a million rows."""
+def numbers(column: pa.Array, name: str, where: str, line: int) -> np.ndarray:
+    """Bools, finite doubles, or the smallest integers that suffice: a list may have a million rows.
+
+    Raises SourceError for anything else; ``line`` is that of the first one.
+    """
     kind = column.type
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise SourceError(f"{where} has no value of {shown(name)} in line {line + row}.")
     if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         example = shown(column[0].as_py())
         raise SourceError(

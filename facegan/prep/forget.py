@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +15,20 @@ import pyarrow as pa
 from facegan.console import Console, counted, shown
 from facegan.errors import DatasetError, SettingsError
 from facegan.faces.decode import Photo, Rejected
-from facegan.files import disk_errors, make_folder, write_bytes
+from facegan.files import write_bytes
 from facegan.lineage import made_from
 from facegan.prep.chunk import SHOWN_REJECTS, Thumbnail, thumbnail
 from facegan.prep.commit import REPAIRS
 from facegan.prep.inspect import read_original
 from facegan.prep.preview import REJECTS_SHOWN, Rejects, preview_png, read_rejects
-from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import StrPath
-from facegan.prep.reuse import KEPT
-from facegan.prep.storage import FINAL, UNPACKED, OutputStore
-from facegan.prep.suppression import Suppression
+from facegan.prep.rewrite import Rewrite, opened
+from facegan.prep.storage import OutputStore
 from facegan.remote import is_url
-from facegan.shards.checksums import check_detections, check_photos, check_shard, see_verify
+from facegan.shards.checksums import see_verify
 from facegan.shards.dataset import DatasetWriter
 from facegan.shards.detections import DetectionsReader, read_origins
-from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo, ShardEntry
+from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, ShardEntry
 from facegan.shards.photos import read_batches, read_in_pieces
 from facegan.shards.writer import copy_shard
 
@@ -66,11 +63,7 @@ def forget(
     where, wanted = os.fspath(out), frozenset(paths)
     if not wanted:
         raise SettingsError("There is no photograph to forget. Name some with --path P or --paths-from FILE.")
-    if not is_url(where) and not Path(where).is_dir():
-        DatasetInfo.read(Path(where))  # its error
-    with open_read_only(where) if dry_run else open_store(where, force=False) as store, disk_errors(store.folder):
-        if not dry_run:
-            store.replay()
+    with opened(where, dry_run) as store:
         removal = _Removal(store, wanted)
         made = made_from(Path(runs), removal.is_origin) if runs else []
         if removal.rows and not dry_run:
@@ -79,16 +72,11 @@ def forget(
     return Forgotten(len(removal.rows), faces, tuple(removal.keys), made, where)
 
 
-class _Removal:
+class _Removal(Rewrite):
     """Photographs to take out of the dataset of a store."""
 
     def __init__(self, store: OutputStore, wanted: frozenset[str]) -> None:
-        self._store, self._out, self._final = store, store.folder, store.state / FINAL
-        self._info, self._suppression = DatasetInfo.read(self._out), Suppression.read(self._out)
-        if self._info.is_generated:
-            raise DatasetError(f"{store.where} contains faces from facegan sample, not photographs.")
-        check_photos(self._out, self._info)
-        check_detections(self._out, self._info)
+        super().__init__(store)
         self.rows: set[str] = set()  # paths that the dataset has
         self.keys: dict[str, set[str]] = {}  # of their samples, by shard
         copies = list[str]()
@@ -128,10 +116,7 @@ class _Removal:
         return fingerprint in self._fingerprints or fingerprint in self._suppression
 
     def carry_out(self, console: Console) -> None:
-        out, info, store = self._out, self._info, self._store
-        for name in (FINAL, REPAIRS, UNPACKED, KEPT):  # killed runs may have left the photographs there
-            shutil.rmtree(store.state / name, ignore_errors=True)
-        writer = DatasetWriter(make_folder(self._final))
+        out, info, store, writer = self._out, self._info, self._store, self._begin()
         for entry in info.shards:
             self._keep_shard(entry, writer)
         detections = out / DETECTIONS_FILE
@@ -160,15 +145,6 @@ class _Removal:
             self._store.add(path)
         writer.add_shard(name, entry.split, vars(stats))
         self._names[entry.name], self._files[name] = name, path
-
-    @contextlib.contextmanager
-    def _checked(self, path: Path) -> Iterator[Path]:
-        """The file of a shard; one of the dataset is compared with its checksum."""
-        with self._store.open_shard(path) as file:
-            for entry in self._info.shards if path.parent == self._out else ():
-                if entry.name == path.name:
-                    check_shard(self._out, entry, file)
-            yield file
 
     def _tables(self, writer: DatasetWriter) -> Iterator[tuple[pa.Table, pa.Table]]:
         """The remaining rows of photos.parquet and detections.parquet by chunk; all at once if they were selected."""

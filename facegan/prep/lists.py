@@ -18,6 +18,7 @@ from facegan.manifests import known_datasets, split_of
 from facegan.prep.attributes import AttributeList
 from facegan.prep.photo_index import PhotoIndex
 from facegan.prep.sources.base import ATTRIBUTES_FILES, MultiSource, Source, read_split, source_errors
+from facegan.prep.sources.parquet import Table
 from facegan.shards.format import SPLITS, has_photo_suffix, readable_path
 
 ATTRIBUTES, SPLIT = "--attributes", "--split source"  # options that a list can stand for
@@ -62,6 +63,16 @@ class Lists:
                     except (SourceError, OSError) as error:
                         lists.uses[path] = f"not used: {str(error).rstrip('.')}"
         return lists
+
+    def take_columns(self, source: Table, index: PhotoIndex) -> None:
+        """Those of a Parquet source that are attributes."""
+        with source_errors(source.where):
+            attributes = source.attributes()
+        if names := attributes.values.column_names:
+            index.set_attributes(attributes)
+            self.uses[f"columns {', '.join(map(shown, names))}"] = f"used as with {ATTRIBUTES}"
+            self.options.add(ATTRIBUTES)
+            self.sha256 = attributes.sha256
 
     def _take(self, option: str, path: str, data: bytes, index: PhotoIndex) -> None:
         """Raises SourceError if the list is damaged or lacks a photograph."""

@@ -177,25 +177,19 @@ class PhotoIndex:
             key = photo.identity.encode() if by_identity and photo.identity else photo.path
             self._split[photo.row] = numbers[split_of(key, photo.entry.part)]
 
-    def set_attributes(self, attributes: AttributeList) -> tuple[int, str]:
-        """Set the photographs' attributes, which a list has by their path or, below that, file name or key.
+    def set_attributes(self, attributes: AttributeList, skips_missing: bool = False) -> tuple[int, str]:
+        """Set the photographs' attributes, which a list has by their path or else by their file name or key.
 
         Returns:
-            The number of new photographs without attributes, and the first. If there are some, nothing is set.
+            The number of new photographs without attributes, and the first. If there are some, nothing is set; or
+            these are left out, but keep their place.
         """
-        lookup, below, rows = PathLookup(pa.chunked_array([attributes.photos])), len(self.root), list[np.ndarray]()
-        for names in self._name_batches():
-            found = lookup.rows([name[below:] for name in names])
-            for of in (_file, lambda name: sample_key(name[below:]).encode()):
-                if len(left := np.flatnonzero(found < 0)):
-                    found[left] = lookup.rows([of(names[row]) for row in left.tolist()])
-            rows.append(found)
-        row = np.concatenate(rows)
+        row = rows_listed(attributes, self._name_batches(), len(self.root))
         missing = np.flatnonzero(self._is_new & ~self._is_left_out & (row < 0))
-        if len(missing):
-            return len(missing), readable_path(self._names[int(missing[0])].as_py())
-        self.attributes, self._attributes_row = attributes.values, row
-        return 0, ""
+        self._is_left_out[missing] |= skips_missing
+        if skips_missing or not len(missing):
+            self.attributes, self._attributes_row = attributes.values, row
+        return len(missing), readable_path(self._names[int(missing[0])].as_py()) if len(missing) else ""
 
     def attributes_of(self, photos: Iterable[IndexedPhoto]) -> pa.Table:
         rows = self._attributes_row[[photo.row for photo in photos]]
@@ -324,6 +318,21 @@ class PathLookup:
             return np.full(len(paths), -1)
         at = np.maximum(np.searchsorted(self._hashes, hashes, "right") - 1, 0)
         return np.where(self._hashes[at] == hashes, self._order[at], -1)
+
+
+def rows_listed(attributes: AttributeList, batches: Iterable[Sequence[bytes]], below: int = 0) -> np.ndarray:
+    """The row in a list of each photograph, by its path or else its file name or key; −1 if it has none.
+
+    ``below``: bytes of the photographs' names before their paths.
+    """
+    lookup, rows = PathLookup(pa.chunked_array([attributes.photos])), list[np.ndarray]()
+    for names in batches:
+        found = lookup.rows([name[below:] for name in names])
+        for of in (bytes, _file, lambda name: sample_key(name[below:]).encode()):
+            if len(left := np.flatnonzero(found < 0)):
+                found[left] = lookup.rows([of(names[row]) for row in left.tolist()])
+        rows.append(found)
+    return np.concatenate(rows)
 
 
 def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:

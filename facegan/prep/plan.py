@@ -33,6 +33,7 @@ from facegan.prep.reuse import KnownDetections, open_detections
 from facegan.prep.sources import open_source
 from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
+from facegan.prep.sources.parquet import Table
 from facegan.prep.storage import OutputStore
 from facegan.prep.suppression import Suppression, read_paths
 from facegan.remote import as_source_error, is_url
@@ -48,7 +49,7 @@ from facegan.shards.format import (
 )
 from facegan.shards.photos import SCHEMA, attribute_fields, attribute_names, read_columns, read_schema
 
-_RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
+RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
 
 
 class Inputs:
@@ -67,6 +68,7 @@ class Inputs:
         self.attributes = AttributeList.read(photos.attributes) if is_given else None
         self.identities = read_identities(photos.identity) if photos.identity else {}
         self.excluded = read_paths(photos.exclude, "--exclude") if photos.exclude else frozenset[str]()
+        self.lacking = ""  # of which photographs the list lacks attributes, in words
         self.lists, self.from_lists = Lists(), list[str]()  # the latter: settings that they decide
         known = {model.file: model.sha256 for model in known_models().values()}  # checked, or to be downloaded
         models = [known.get(model.name) or sha256_file(model) for model in self.models]
@@ -92,6 +94,8 @@ class Inputs:
         wanted += [SPLIT] if self.request.settings.split in ("auto", "source") else []
         self.lists = Lists.use(self.source, index, wanted)
         self._files["attributes"] = self._files["attributes"] or self.lists.sha256
+        if ATTRIBUTES in wanted and ATTRIBUTES not in self.lists.options and isinstance(self.source, Table):
+            self.lists.take_columns(self.source, index)
         self.from_lists = ["attributes"] if ATTRIBUTES in self.lists.options else []
         if self.request.settings.split == "auto" and SPLIT in self.lists.options:
             self.from_lists.append("split")
@@ -240,7 +244,10 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
     if not request.repair:
         plan = _plan_additions(inputs, index, store.folder, existing, threads)
         if existing is None and not plan.chunks:
-            raise SourceError(f"Every photograph of {inputs.source.where} is left out, by --exclude or facegan forget.")
+            how = "--exclude, --missing-attributes or facegan forget"
+            raise SourceError(f"Every photograph of {inputs.source.where} is left out, by {how}.")
+        if inputs.lacking:
+            console.note(f"{inputs.lacking} They are left out.")
         suppressed = Suppression.read(store.folder).adding(plan.left_out)
         if others := sorted(path for path in inputs.excluded if path not in suppressed):
             names = f"{counted(len(others), 'path')} (first: {shown(others[0])})"
@@ -340,11 +347,11 @@ def _source_digests(inputs: Inputs, out: Path, existing: DatasetInfo | None) -> 
 def _set_lists(index: PhotoIndex, inputs: Inputs) -> None:
     """Attributes and persons."""
     attributes = inputs.attributes
-    if attributes and (missing := index.set_attributes(attributes))[0]:
-        count, first = missing
-        others = f" and {count - 1:,} others" if count > 1 else ""
-        why = f"{attributes.where} has no attributes of {shown(first)}{others}."
-        raise SourceError(f"{why} With --attributes every photograph needs a line.")
+    skips = inputs.request.photos.missing_attributes == "skip"
+    if attributes and (missing := index.set_attributes(attributes, skips))[0]:
+        inputs.lacking = attributes.lack(*missing)
+        if not skips:
+            raise SourceError(f"{inputs.lacking}\nGive each photograph a line, or add --missing-attributes skip.")
     if inputs.identities and (missing := index.set_identities(inputs.identities.items())):
         raise SourceError(
             f"{inputs.request.photos.identity} has no line for {shown(missing)}. With --identity every photograph\n"
@@ -433,7 +440,7 @@ def _plan_repair(
     starts = itertools.accumulate(sizes, initial=0)
     for number, (chunk, start) in enumerate(zip(existing.chunks, starts, strict=False)):
         reasons = known["reason"].slice(start, chunk.photos).to_pylist()
-        retried = sum(reason in _RETRIED for reason in reasons)
+        retried = sum(reason in RETRIED for reason in reasons)
         if chunk.shard not in damaged and not retried:
             continue
         if retried:

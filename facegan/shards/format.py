@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from facegan.errors import DamagedFile, DatasetError, one_of, suggest
-from facegan.files import parsing
+from facegan.files import parse_json, parsing
 
 DATASET_FILE = "dataset.json"
 PHOTOS_FILE = "photos.parquet"
@@ -157,6 +157,12 @@ def _entries(count: int) -> BeforeValidator:
 _Pixels = Annotated[int, Field(strict=True, gt=0)]
 _Real = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidator(_written_as_float)]
 _Point = Annotated[list[_Real], Field(min_length=2, max_length=2)]
+
+
+def with_attributes(meta: bytes, attributes: dict[str, int | float]) -> bytes:
+    """KEY.json with other attributes. Raises DamagedFile."""
+    fields = parse_json(meta, "a sample's JSON")
+    return _JSON.encode({**fields, "attributes": attributes}).encode()
 
 
 class SampleMeta(BaseModel):

@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from facegan.files import TEMPORARY, disk_errors, fsync
+from facegan.shards.format import with_attributes
 from facegan.shards.reader import Shard
 
 # The end of every header: regular file, no link, ustar and its version, no owners, device or prefix (POSIX.1-1988).
@@ -76,14 +77,22 @@ class ShardWriter:
             self._temporary.unlink(missing_ok=True)
 
 
-def copy_shard(file: Path, new: Path, is_wanted: Callable[[str], bool]) -> tuple[ShardStats | None, dict[str, bytes]]:
-    """Copies the samples whose keys are wanted into a new shard, if there are any; returns the others' images, too."""
+def copy_shard(
+    file: Path,
+    new: Path,
+    is_wanted: Callable[[str], bool],
+    attributes: Mapping[str, dict[str, int | float]] | None = None,
+) -> tuple[ShardStats | None, dict[str, bytes]]:
+    """Copies the samples whose keys are wanted into a new shard, if there are any, perhaps with other attributes by
+    key; returns the others' images, too."""
     others: dict[str, bytes] = {}
     with contextlib.closing(Shard(file)) as shard, ShardWriter(new, new.with_name(f".{new.name}{TEMPORARY}")) as writer:
         for sample in shard.samples:
             image, suffix = bytes(shard.read(sample.image)), sample.image.name.rpartition(".")[2]
             if sample.meta and is_wanted(sample.key):
-                writer.add(sample.key, suffix, image, bytes(shard.read(sample.meta)))
+                meta = bytes(shard.read(sample.meta))
+                meta = meta if attributes is None else with_attributes(meta, attributes[sample.key])
+                writer.add(sample.key, suffix, image, meta)
             else:
                 others[sample.key] = image
         return writer.commit(), others

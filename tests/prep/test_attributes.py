@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import io
+import json
+import random
 import shutil
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
+import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.csv import write_csv
 
 from facegan.config import SelectConfig
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError, SettingsError, SourceError
+from facegan.prep.annotate import _Annotation, annotate
 from facegan.prep.attributes import AttributeList
 from facegan.prep.forget import forget
 from facegan.prep.prepare import prepare
 from facegan.prep.select import select
+from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from facegan.stream import FaceShards
 from tests.prep.fake import TINY, write_photos
-from tests.prep.outputs import digest
+from tests.prep.outputs import digest, rows, samples
 from tests.prep.test_splits import metas
+from tests.process_tree import ProcessTree
+from tests.recipes.program import facegan
+from tests.recording import RecordingConsole
 from tests.shards.made import reseal
+from tests.stopping import stopped_at_line
 
 HEAD, ROWS = (
     "file,Smiling,Age,Metres,Male",
@@ -49,6 +63,11 @@ def whole(photos: Path) -> Path:
 @pytest.fixture
 def out(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+def images_of(out: Path) -> dict[str, np.ndarray]:
+    found = [pair for entry in DatasetInfo.read(out).shards for pair in samples(out / entry.name)]
+    return {meta["path"]: pixels for pixels, meta in found}
 
 
 def read(text: str) -> pa.Table:
@@ -128,3 +147,182 @@ def test_kinds_follow_the_values() -> None:
     assert table["A"].to_pylist() == table["C"].to_pylist() == [True, False, True]
     assert table["D"].to_pylist() == [False] * 3
     assert table["G"].to_pylist() == [1, 300, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,A\na.jpg,1\nb.jpg,\n", r"a\.csv has no value of A in line 3\."),
+        ("file,A\na.jpg,x\n", r"a\.csv has A = x: an attribute is a number.*\nWrite a class as its number"),
+        ("file,A\na.jpg,inf\n", "a value of A that is not finite"),
+        ("file,Score\na.jpg,1\n", "has an attribute 'Score': photos.parquet has such a column"),
+        ("file,A,a\na.jpg,1,1\n", "has an attribute 'a'"),
+        ("file,A,A\na.jpg,1,1\n", "has the column A twice"),
+        ("B,A\n1,2\n", "has no column of photographs: name one path, file, image_id or key"),
+        ("file,A\n", "Empty CSV file"),
+        ("file,A\na.jpg,1\nb.jpg,2,3\n", "Line 3 of a.csv must have 1 values"),
+        ("nothing\n", "is not a list of attributes"),
+    ],
+)
+def test_bad_lists_get_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        read(text)
+
+
+def test_missing_rows_are_counted_or_skipped(photos: Path, whole: Path, tmp_path: Path) -> None:
+    few, out = write_list(tmp_path / "few.csv", 4), tmp_path / "out"
+    with pytest.raises(SourceError, match=r"no attributes of 04\.jpg and 2 others\.\n.* --missing-attributes skip"):
+        prepare(photos, out, TINY, workers=0, attributes=few)
+    console = RecordingConsole()
+    prepare(photos, out, TINY, workers=0, attributes=few, missing_attributes="skip", console=console)
+    assert console.notes[0].endswith("no attributes of 04.jpg and 2 others. They are left out.")
+    assert FaceShards(out).attributes(["Age"])["Age"].to_pylist() == [0, 3, 6, 9]
+    prepare(photos, out, TINY, workers=0, attributes=photos.parent / "list.csv")  # longer: they are not forgotten
+    assert FaceShards(out).attributes(["Age"])["Age"].to_pylist() == [i * 3 for i in range(7)]
+    assert verify(out, deep=True).ok
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_lists_may_have_paths_or_keys(photos: Path, whole: Path, tmp_path: Path, suffix: str) -> None:
+    keys = {"Age": [i * 3 for i in range(7)], "key": [f"{i:02d}" for i in range(7)]}
+    below = {"file": [f"photos/{i:02d}.jpg" for i in range(7)], "Age": keys["Age"]}
+    shutil.copytree(photos, tmp_path / "top" / "photos")
+    for columns, source in (keys, photos), (below, tmp_path / "top"):
+        if suffix == "csv":
+            write_csv(pa.table(columns), str(tmp_path / "list.csv"))
+        else:
+            pq.write_table(pa.table(columns), tmp_path / "list.parquet")
+        out = tmp_path / f"out-{source.name}"
+        prepare(source, out, TINY, workers=0, attributes=tmp_path / f"list.{suffix}")
+        assert FaceShards(out).attributes().to_pydict() == {"Age": keys["Age"]}
+
+
+@pytest.mark.parametrize("names", [["a.jpg", "c.jpg", "b.jpg"], None])
+def test_columns_of_a_parquet_source(photos: Path, tmp_path: Path, names: list[str] | None) -> None:
+    columns: dict[str, Any] = {"image": [(photos / f"{i:02d}.jpg").read_bytes() for i in range(3)]}
+    columns |= {"label": [4, 5, 6], "Smiling": [True, False, True], "Age": [1, 20, 3], "text": ["x", "y", "z"]}
+    columns |= {"width": [1, 2, 3], "gaps": [1, None, 2], **({"path": names} if names else {})}
+    pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
+    result = prepare(tmp_path / "photos.parquet", tmp_path / "out", TINY, workers=0)
+    assert result.lists == {"columns Smiling, Age": "used as with --attributes"}
+    ages = [1, 3, 20] if names else [1, 20, 3]
+    assert FaceShards(tmp_path / "out").attributes(["Age"])["Age"].to_pylist() == ages
+    assert verify(tmp_path / "out", deep=True).ok
+    prepare(tmp_path / "photos.parquet", tmp_path / "none", TINY, workers=0, attributes="none")
+    assert FaceShards(tmp_path / "none").attributes().column_names == []
+
+
+# annotate
+
+
+@pytest.fixture(scope="module")
+def plain(photos: Path) -> Path:
+    """As `whole` without attributes, and with a file that is no photograph."""
+    folder = shutil.copytree(photos, photos.parent / "more" / "photos")
+    (folder / "07.jpg").write_bytes(b"no photograph")
+    prepare(folder, folder.parent / "out", TINY, workers=0)
+    return folder.parent / "out"
+
+
+def test_annotated_equals_prepared(photos: Path, whole: Path, tmp_path: Path) -> None:
+    prepare(photos, out := tmp_path / "out", TINY, workers=0)
+    before = digest(out)
+    lists = write_list(tmp_path / "list.csv")
+    assert annotate(out, lists, dry_run=True).added == ("Smiling", "Age", "Metres", "Male")
+    assert digest(out) == before
+    found = annotate(out, lists)
+    assert (found.photos, found.faces, found.shards, found.replaced) == (7, 7, 4, ())
+    assert digest(out) == digest(whole)
+    changed = {name for name, sha256 in digest(out).items() if sha256 != before[name]}
+    assert before.keys() - changed == {"preview.png", "_info.json"}
+    assert annotate(out, lists).added == ()
+    shutil.copy(photos / "06.jpg", shutil.copytree(photos, tmp_path / "photos") / "08.jpg")
+    prepare(tmp_path / "photos", out, TINY, workers=0, attributes=lists)
+    assert FaceShards(out).attributes(["Age"])["Age"].to_pylist() == [0, 3, 6, 9, 12, 15, 18, 24]
+
+
+def test_attributes_are_replaced_and_added(plain: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    images = {key: pixels.tobytes() for key, pixels in images_of(out).items()}
+    annotate(out, write_list(tmp_path / "list.csv"))
+    new = write_list(
+        tmp_path / "new.csv", head="key,Age,Bald", rows=[f"{i:02d},{40 + i},{i % 3 == 0}" for i in range(7)]
+    )
+    assert facegan("annotate", out, new).stdout.splitlines() == [
+        f"1 attribute added to {out}, 1 replaced: Bald, Age",
+        "8 photographs, 4 shards written again",
+    ]
+    table = FaceShards(out).attributes()
+    assert table.column_names == ["Smiling", "Age", "Metres", "Male", "Bald"]
+    assert table["Age"].to_pylist() == list(range(40, 47))
+    assert table["Bald"].to_pylist() == [True, False, False] * 2 + [True]
+    assert rows(out)[7]["Age"] == 0  # rejected, and without a line
+    assert {key: pixels.tobytes() for key, pixels in images_of(out).items()} == images
+    assert verify(out, deep=True).ok
+
+
+def test_annotate_refuses_what_would_lack_values(plain: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    with pytest.raises(
+        SourceError, match=r"no attributes of 05\.jpg and 1 others\.\nOnly photographs that were rejected"
+    ):
+        annotate(out, write_list(tmp_path / "few.csv", 5))
+    with pytest.raises(DatasetError, match="There is no folder"):
+        annotate(tmp_path / "none", tmp_path / "few.csv")
+    assert digest(out) == digest(plain)
+
+
+def test_annotate_stopped_at_any_line_is_finished(tmp_path: Path) -> None:
+    """The steps after `carry_out` are those of `forget`."""
+    prepare(write_photos(tmp_path / "photos", 2), plain := tmp_path / "plain", TINY, workers=0)
+    lists, stops = write_list(tmp_path / "list.csv"), 0
+    annotate(done := Path(shutil.copytree(plain, tmp_path / "done")), lists)
+    while True:
+        again = Path(shutil.copytree(plain, tmp_path / "again"))
+        try:
+            with stopped_at_line(_Annotation.carry_out, stops):
+                annotate(again, lists)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+        assert not (again / "dataset.json").exists() or digest(again) in (digest(plain), digest(done))
+        annotate(again, lists)
+        assert digest(again) == digest(done)
+        assert not (again / ".facegan" / "journal.json").exists()
+        shutil.rmtree(again)
+    assert stops > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(5))
+def test_killed_annotate_is_finished_by_the_same(plain: Path, tmp_path: Path, number: int) -> None:
+    lists, out = write_list(tmp_path / "list.csv"), Path(shutil.copytree(plain, tmp_path / "out"))
+    annotate(done := Path(shutil.copytree(plain, tmp_path / "done")), lists)
+    with ProcessTree("-m", "facegan", "annotate", out, lists) as family:
+        family.wait_for(out / ".facegan" / "final")
+        time.sleep(random.Random(number).random() * 0.1)
+        family.signal(signal.SIGKILL)
+        assert family.end(60)[0] in (0, -signal.SIGKILL)
+    assert facegan("annotate", out, lists).code == 0
+    assert digest(out) == digest(done)
+
+
+def test_dataset_at_url_and_selection_are_annotated(photos: Path, whole: Path, tmp_path: Path) -> None:
+    lists = write_list(tmp_path / "list.csv")
+    prepare(photos, "memory://annotate", TINY, workers=0)
+    annotate("memory://annotate", lists)
+    fsspec.filesystem("memory").get("/annotate", str(tmp_path / "here"), recursive=True)
+    assert digest(tmp_path / "here") == digest(whole)
+    select([whole], tmp_path / "few", SelectConfig(limit=3))
+    annotate(tmp_path / "few", write_list(tmp_path / "new.csv", head="key,Old", rows=["00,1", "01,0", "02,1"]))
+    assert FaceShards(tmp_path / "few").attributes(["Old"])["Old"].to_pylist() == [True, False, True]
+    assert verify(tmp_path / "few", deep=True).ok
+
+
+def test_runs_from_before_are_named_by_forget(plain: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(plain, tmp_path / "out"))
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    fingerprint = DatasetInfo.read(out).faces_fingerprints("train")[-1]
+    (tmp_path / "runs" / "a" / "run.json").write_text(json.dumps({"dataset": {"fingerprint": fingerprint}}))
+    annotate(out, write_list(tmp_path / "list.csv"))
+    assert [one["kind"] for one in forget(out, ["01.jpg"], tmp_path / "runs").made] == ["run"]

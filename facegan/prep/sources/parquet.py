@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.files import atomic_write
+from facegan.prep.attributes import OTHER_COLUMNS, AttributeList, numbers
 from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Source, is_photo
 from facegan.prep.sources.remote import SourceFile, UrlReader
 from facegan.unpack import Bounds, Unpacking
@@ -83,10 +84,8 @@ class Table(Source):
                 if not wanted:
                     yield from ((number, row, None, 0) for row in range(rows))
                     continue
-                row = unpacked = 0
-                for batch in (batch for group in groups for batch in _batches(table, group, wanted, _BATCH_ROWS)):
-                    unpacked += batch.nbytes
-                    bounds.check_bytes(unpacked)
+                row = 0
+                for batch in _bounded_batches(table, wanted, bounds):
                     names: list[Any] = [None] * len(batch)
                     labels: list[Any] = names
                     if named:
@@ -97,6 +96,24 @@ class Table(Source):
                     for name, label in zip(names, labels, strict=True):
                         yield number, row, None if name is None else _photo_name(name), int(label or 0)
                         row += 1
+
+    def attributes(self) -> AttributeList:
+        """Columns of numbers or truth values, without gaps, that all files have and prep has no other use for."""
+        columns, parts = self._columns(), dict[str, list[np.ndarray]]()
+        others = {columns.data, columns.name, columns.label, *OTHER_COLUMNS}
+        for number, source in enumerate(self.files):
+            with source.open() as file:
+                table = _open_parquet(file)
+                names = [f.name for f in table.schema_arrow if f.name not in others and pa.types.is_primitive(f.type)]
+                parts = {name: parts.get(name, []) for name in names if number == 0 or name in parts}
+                for batch in _bounded_batches(table, [*parts], source.bounds(file)) if parts else ():
+                    for name in [*parts]:
+                        try:
+                            parts[name].append(numbers(batch.column(name), name, self.where, 0))
+                        except SourceError:
+                            del parts[name]
+        photos = pa.array((entry.name for entry in self.photos(Counter()) if parts), pa.binary())
+        return AttributeList.of(self.where, "source", photos, parts)
 
     def digests(self) -> tuple[str, ...]:
         return tuple(file.quick_digest() for file in self.files)
@@ -215,6 +232,15 @@ def _first_rows(table: pq.ParquetFile) -> list[int]:
     """Of each row group, and of one after the last."""
     rows = (table.metadata.row_group(group).num_rows for group in range(table.num_row_groups))
     return [0, *itertools.accumulate(rows)]
+
+
+def _bounded_batches(table: pq.ParquetFile, names: list[str], bounds: Bounds) -> Iterator[pa.RecordBatch]:
+    unpacked = 0
+    for group in range(table.num_row_groups):
+        for batch in _batches(table, group, names, _BATCH_ROWS):
+            unpacked += batch.nbytes
+            bounds.check_bytes(unpacked)
+            yield batch
 
 
 def _image(value: pa.Scalar, columns: Columns) -> bytes | None:
