@@ -23,6 +23,7 @@ from facegan.config.base import (
     setting,
 )
 from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS
+from facegan.console import shown
 from facegan.errors import one_of
 from facegan.plugins import is_import_path
 
@@ -82,6 +83,10 @@ def _eval_metrics(text: str) -> str:
     return ",".join(names)
 
 
+def _condition(text: str) -> str:
+    return ",".join(dict.fromkeys(listed(text)))
+
+
 AUGMENTATIONS = ("color", "translation", "cutout")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
 PER_SAMPLE = ("gp", "r1", "r2")  # dragan is one too, and was published with batch norm
@@ -100,7 +105,8 @@ class TrainConfig(Settings):
 
     section: ClassVar[str] = "train"
     options: ClassVar[str] = (
-        "method images batch precision seed save_every sample_every log_every eval_every keep deterministic graphs"
+        "method condition images batch precision seed save_every sample_every log_every eval_every keep deterministic "
+        "graphs"
     )
     # Settings that may change when a run resumes: they change no weight.
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = ("images", *_EVERY, "eval_n", "eval_metrics", "keep", "milestones")
@@ -137,6 +143,11 @@ class TrainConfig(Settings):
     label_smoothing: float = setting(0.0, "s: the target probability of real images is 1 − s", ge=0, lt=0.5)
     began_gamma: float = setting(0.5, "γ of BEGAN: the target ratio of the errors of fake and real images", gt=0, le=1)
     began_rate: Rate = setting(0.001, "λ_k of BEGAN: the step size of k", "per step")
+    condition: Annotated[str, AfterValidator(_condition)] = setting(
+        "",
+        "attributes that the generator is told and the discriminator sees: some that are true or false "
+        "(Eyeglasses,Male), or one with classes",
+    )
     images: Positive = setting(
         5_000_000,
         "length of the training: real images shown to the discriminator (200000, 200k, 5M), steps (2000st) or epochs "
@@ -272,6 +283,9 @@ class TrainConfig(Settings):
         if self.sync_batchnorm and "dragan" in self.regularisers and is_normalised:
             why = "train.sync_batchnorm has no second derivative, which the regulariser dragan needs."
             yield f"{why}\nLeave one of them out, or set train.norm=none."
+        if self.condition and self.nets not in CONDITIONAL_NETS:
+            able = f"Leave it out, or set train.nets to {one_of(CONDITIONAL_NETS)}."
+            yield f"--condition {shown(self.condition)} cannot be used with the nets '{shown(self.nets)}'. {able}"
         if self.batch % self.grad_accum_steps:
             yield f"--batch {self.batch} cannot be split into {self.grad_accum_steps} equal parts."
         if self.d_warmup_images and self.g_warmup_images:

@@ -18,6 +18,7 @@ from facegan.errors import SettingsError, one_of, suggest
 from facegan.nets.random import counter_words
 
 MOST_ATTRIBUTES, MOST_CLASSES = 8, 1_000
+MOST_CONTRASTS = 8
 _MOST_FACES, _LONGEST_NAME = 2**31, 200
 _LIMITS = f"Name up to {MOST_ATTRIBUTES} attributes that are true or false, or one that counts from 0 to at most"
 
@@ -118,6 +119,21 @@ class Condition:
         """The attributes' values of conditions (N, K)."""
         values = codes.argmax(1, keepdim=True) if self.classes else codes.sign().long()
         return dict(zip(self.names, values.T.tolist(), strict=True))
+
+    def contrasts(self) -> dict[str, tuple[str, int]]:
+        """Attributes with a value, at most eight, that a grid shows one below the other, by the title of their row."""
+        if self.classes:
+            rows = {f"{self.names[0]} {value}": (self.names[0], value) for (value,) in self.table}
+        else:
+            words = {"with": 1, "without": -1} if 2 * len(self.names) <= MOST_CONTRASTS else {"with": 1}
+            rows = {f"{word} {name}": (name, value) for name in self.names for word, value in words.items()}
+        return dict(list(rows.items())[:MOST_CONTRASTS])
+
+    def replaced(self, codes: Tensor, name: str, value: int) -> Tensor:
+        """Conditions (N, K) with another value of one attribute."""
+        if self.classes:
+            return torch.eye(self.classes)[value].expand(len(codes), -1)
+        return codes.index_fill(1, torch.tensor(self.names.index(name)), value)
 
     def given(self, values: Mapping[str, int]) -> Condition:
         """The distribution of the others where some attributes have these values; if no face has them together, that

@@ -53,16 +53,39 @@ def sample_latents(
     return torch.cat([latents(1, length, seed, "sample", i, "cpu", distribution) for i in range(first, first + count)])
 
 
-@torch.inference_mode()
+def sample_inputs(spec: NetSpec, count: int, seed: int, first: int = 0) -> Tensor:
+    """What a generator maps to samples, (count, Z + K) on the CPU: latents, and beside them conditions as frequent as
+    among the training faces. Row i depends on (seed, first + i) alone."""
+    z = sample_latents(count, spec.latent, seed, first, spec.distribution)
+    numbers = torch.arange(first, first + count)
+    return torch.cat([z, spec.condition.draw(seed, "sample", numbers)], 1) if spec.condition else z
+
+
+def contrast_inputs(spec: NetSpec, seed: int, columns: int) -> Tensor:
+    """For a grid with a row for each of the condition's `contrasts`: the first samples of the seed, the same in each
+    row but for that attribute, (rows · columns, Z + K)."""
+    inputs, condition = sample_inputs(spec, columns, seed), spec.condition
+    if not condition:
+        return inputs
+    z, codes = inputs.tensor_split([spec.latent], 1)
+    rows = [condition.replaced(codes, name, value) for name, value in condition.contrasts().values()]
+    return torch.cat([torch.cat([z, row], 1) for row in rows])
+
+
 def sample_images(generator: Generator, count: int, seed: int = 0, first: int = 0) -> Tensor:
     """Samples ``first`` … ``first + count − 1`` of a seed: uint8 (count, C, H, W) on the CPU.
 
     ``generator`` must be in eval mode, so that an image depends on its latent alone.
     """
-    device, spec = next(generator.parameters()).device, generator.spec
     starts = range(first, first + count, _BATCH)
-    draws = (sample_latents(min(_BATCH, first + count - i), spec.latent, seed, i, spec.distribution) for i in starts)
-    return torch.cat([to_uint8(generator(z.to(device))).cpu() for z in draws])
+    draws = (sample_inputs(generator.spec, min(_BATCH, first + count - i), seed, i) for i in starts)
+    return torch.cat([images_of(generator, inputs) for inputs in draws])
+
+
+@torch.inference_mode()
+def images_of(generator: Generator, inputs: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) on the CPU."""
+    return to_uint8(generator(inputs.to(next(generator.parameters()).device))).cpu()
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -82,6 +82,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         self._ends = np.cumsum(self._counts)
         self._remote = RemoteShards(self.path, self._entries, self.console) if is_url(self.path) else None
         self._replacements = Replacements(self._counts, self.console)
+        self.remap = self._replacements.remap
         if self._remote:
             self._paths, index_name = self._remote.paths, self.fingerprint
             self._leave_out(self._remote.download())

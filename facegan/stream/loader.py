@@ -86,7 +86,8 @@ class Batches:
         processes = local_processes(ranks.world_size)
         self.cache, self._provider = open_provider(images, options.cache, device, processes, self._workers, console)
         self._sampler = Sampler(len(images), seed)
-        self._scheduled: dict[int, Callable[[], torch.Tensor]] = {}
+        self._scheduled: dict[int, tuple[np.ndarray, Callable[[], torch.Tensor]]] = {}
+        self._last = np.zeros(0, np.int64)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return self
@@ -95,11 +96,18 @@ class Batches:
         position = self._position
         for start in range(position, position + (_AHEAD + 1) * self._batch_size, self._batch_size):
             if start not in self._scheduled:
-                self._scheduled[start] = self._provider.schedule(self._indices(start))
-        batch = self._scheduled.pop(position)()
+                indices = self._indices(start)
+                self._scheduled[start] = indices, self._provider.schedule(indices)
+        self._last, wait = self._scheduled.pop(position)
+        batch = wait()
         self._position += self._batch_size
         self._provider.fill_cache_step()
         return batch.permute(0, 3, 1, 2)
+
+    @property
+    def indices(self) -> torch.Tensor:
+        """The faces of the batch that `next` returned last, int64 (N,) on the host."""
+        return self._on_host(self._last)
 
     @property
     def faces(self) -> torch.Tensor | None:
@@ -110,8 +118,13 @@ class Batches:
         """The next batch as indices into `faces`, int64 (N,) on the host. Call it instead of `next` to gather the batch
         yourself."""
         self._scheduled.clear()
-        numbers = torch.from_numpy(self._indices(self._position))
+        numbers = self._on_host(self._indices(self._position))
         self._position += self._batch_size
+        return numbers
+
+    def _on_host(self, indices: np.ndarray) -> torch.Tensor:
+        """With the faces that replace damaged ones, whose attributes are not theirs."""
+        numbers = torch.from_numpy(self._images.remap(indices))
         return numbers.pin_memory() if self._device.type == "cuda" else numbers
 
     def _indices(self, position: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from facegan.config import TrainConfig
 from facegan.console import human_seconds
@@ -175,11 +176,22 @@ def _probe(trainer: Trainer, **changes: int) -> Trainer:
     """A trainer with fresh nets and other settings, without warm-ups: all steps are alike."""
     changes |= {"d_warmup_images": 0, "g_warmup_images": 0}
     config = TrainConfig.of({**trainer.config.model_dump(), **changes})
-    return Trainer(config, trainer.spec, trainer.device, trainer.precision)
+    return Trainer(config, trainer.spec, trainer.device, trainer.precision, labels=trainer.gan_step.labels)
+
+
+class _Constant(Iterator[Tensor]):
+    """The same batch again and again, as if it were of the first face."""
+
+    def __init__(self, batch: Tensor) -> None:
+        self._batch = batch
+        self.indices = torch.zeros(len(batch), dtype=torch.int64, device=batch.device)
+
+    def __next__(self) -> Tensor:
+        return self._batch
 
 
 def _step(probe: Trainer) -> None:
     spec, config = probe.spec, probe.config
     shape = (config.batch, spec.channels, spec.size, spec.size)
-    probe.train_step(itertools.repeat(torch.full(shape, 127, dtype=torch.uint8, device=probe.device)))
+    probe.train_step(_Constant(torch.full(shape, 127, dtype=torch.uint8, device=probe.device)))
     probe.means()  # waits for the device

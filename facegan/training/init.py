@@ -63,11 +63,13 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
     """Loads the weights into fresh nets. Optimizers, images and schedules start from scratch."""
     nets = {"generator": trainer.generator, "ema": trainer.ema.net, "discriminator": trainer.discriminator}
     other = [net for net, tensors in weights.nets.items() if _shapes(tensors) != _shapes(nets[net].state_dict())]
-    if other:
-        has = NetSpec.of(weights.spec).differences(trainer.spec) or ["tensors of other shapes"]
+    spec = NetSpec.of(weights.spec)
+    if other or _told(spec) != _told(trainer.spec):
+        has = spec.differences(trainer.spec) or ["tensors of other shapes"]
         only = f", or only its generator: --init {weights.file / FILE_NAME}" if other == ["discriminator"] else ""
         raise CheckpointError(
-            f"--init {weights.path} belongs to another architecture: its {other[0]} has {'; '.join(has)}.\n"
+            f"--init {weights.path} belongs to another architecture: its {[*other, 'generator'][0]} has "
+            f"{'; '.join(has)}.\n"
             f"Use the settings it was made with{only}."
         )
     distribution = weights.spec.get("law", trainer.spec.distribution)
@@ -80,6 +82,11 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise CheckpointError(f"--init {weights.path}: its {net} has values that are not finite. Name another.")
         nets[net].load_state_dict(tensors)
+
+
+def _told(spec: NetSpec) -> tuple[Any, ...]:
+    """What a condition's numbers mean."""
+    return (spec.condition.names, spec.condition.classes) if spec.condition else ()
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:

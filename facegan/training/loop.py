@@ -19,12 +19,12 @@ import torch
 from facegan.console import Progress
 from facegan.errors import Interrupted
 from facegan.files import human_bytes
-from facegan.sample.generate import grid, sample_images
+from facegan.sample.generate import contrast_inputs, grid, images_of, sample_images
 from facegan.training.monitor import problem_of
 from facegan.training.optim import schedule_factor
 from facegan.training.run_state import NotFinite, PeriodicEval, RunState
 
-GRID_IMAGES = 64
+GRID_IMAGES, GRID_COLUMNS = 64, 8
 EARLY_GRIDS = (500, 1_000, 2_000, 5_000)  # images; those below ``sample_every``
 PATIENCE = 10.0  # seconds after the first signal in which further signals lose nothing
 _LONG_STEP = 2.0  # seconds; a stop does not wait for longer steps
@@ -135,7 +135,8 @@ class TrainLoop:
         state.report(state.monitor.update(row))
 
     def sample(self, *, early: bool = False, last: bool = False) -> None:
-        """A grid from fixed latents, the same as `facegan sample` draws for the run's seed.
+        """A grid from fixed latents, the same as `facegan sample` draws for the run's seed; with a condition, the first
+        of them in rows of different attributes.
 
         Early grids are only for people: the monitor compares grids that are ``sample_every`` images apart.
         """
@@ -143,8 +144,12 @@ class TrainLoop:
         if not trainer.world.is_main:
             return
         with state.clock.stopped():
-            samples = sample_images(trainer.ema.generator(config.seed), GRID_IMAGES, config.seed)
-            state.log.grid(grid(samples), state.images)
+            generator = trainer.ema.generator(config.seed)
+            samples = sample_images(generator, GRID_IMAGES, config.seed)
+            shown = samples
+            if trainer.spec.condition:
+                shown = images_of(generator, contrast_inputs(trainer.spec, config.seed, GRID_COLUMNS))
+            state.log.grid(grid(shown, GRID_COLUMNS), state.images)
             if not early:
                 # While only D learns in its warm-up, unchanged samples are no failure.
                 waits = config.d_warmup_images > 0 and state.images <= config.d_warmup_images

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from facegan.config import TrainConfig
-from facegan.nets import Generator
-from facegan.nets.random import latents
+from facegan.nets import Generator, draw_inputs
 from facegan.training.precision import Precision
 
 RAMP_UP = 0.05  # the half-life is at most this share of the images seen: early weights fade soon
@@ -182,8 +181,7 @@ class Ema:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over all batches
         net.train()
-        spec, device = net.spec, next(net.parameters()).device
+        device = next(net.parameters()).device
         for batch in range(STATISTICS_BATCHES if norms else 0):
-            purpose = "batch-norm statistics"
-            net(latents(STATISTICS_BATCH, spec.latent, seed, purpose, batch, device, spec.distribution))
+            net(draw_inputs(net.spec, STATISTICS_BATCH, seed, "batch-norm statistics", batch, device))
         return net.eval()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from facegan.config import TrainConfig
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import CheckpointError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
 from facegan.nets.weights import FILE_NAME
@@ -30,7 +30,7 @@ from facegan.training.losses import rank_accuracy
 from facegan.training.monitor import Monitor
 from facegan.training.run_record import TrainRequest, warn_altered_code, warn_other_machine, write_record
 from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval, RunState
-from facegan.training.trainer import Faces, Trainer, spec_of
+from facegan.training.trainer import Faces, Trainer, condition_of, spec_of
 from facegan.training.validate import validate_run
 
 
@@ -82,7 +82,7 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
         if device.type == "cuda":
             torch.cuda.set_device(device)  # for calls that name no device, such as the current stream
         world.barrier()  # all have read before the main process writes
-        trainer = Trainer(config, spec_of(config, faces.size, faces.channels), device, plan.precision, world)
+        trainer = Trainer(config, plan.spec, device, plan.precision, world, plan.labels)
         total_images = _total_images(config)
         with closing(trainer), _exclusive_run(request, world, console):
             if not world.is_main:
@@ -122,6 +122,8 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
                     state.write_best()
                     write_record(request, trainer, reals, weights.record() if weights else None, record)
                     log.note(f"Run: {run} (sample grids: {run / 'samples'})")
+                    if plan.spec.condition:
+                        log.note(f"Rows of the sample grids: {shown(', '.join(plan.spec.condition.contrasts()))}.")
                     estimate = Estimate.of(trainer, trainer.images, total_images)
                     for line in filter(None, (estimate.announcement(), estimate.advice())):
                         log.note(line)
@@ -148,7 +150,7 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
     weights = None if checkpoints else _initial_weights(plan.record, request.init, None)
     code = [name for name in (config.nets, config.loss) if is_import_path(name)]
     if weights and not code:
-        start_from(Trainer(config, spec_of(config, faces.size, faces.channels), plan.device, plan.precision), weights)
+        start_from(Trainer(config, plan.spec, plan.device, plan.precision, labels=plan.labels), weights)
     return {
         "run": str(request.run),
         "faces": len(faces),
@@ -173,8 +175,9 @@ def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tupl
         return _finished(run, done), ""
     if plan["not_tried"]:
         return f"Would train {config.method} in {run}: {total - done:,} images.", ""
-    spec = spec_of(config, faces.size, faces.channels)
-    trainer = Trainer(config, spec, torch.device(plan["device"]), plan["precision"])
+    condition, labels = condition_of(config, faces)
+    spec = spec_of(config, faces.size, faces.channels, condition)
+    trainer = Trainer(config, spec, torch.device(plan["device"]), plan["precision"], labels=labels)
     with closing(trainer), explain_out_of_memory(trainer):
         estimate = Estimate.of(trainer, done, total)
     return estimate.plan(run), estimate.advice()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError, create_model
+from torch import Tensor
 
 from facegan.config import TrainConfig
 from facegan.console import Console, shown
@@ -122,6 +124,7 @@ def write_record(
             "faces": len(faces),
             "size": faces.size,
             "channels": faces.channels,
+            **({"labels": labels_sha256(trainer.gan_step.labels)} if config.condition else {}),
         },
         "stream": dict(reals.describe()),
         "machine": _machine(trainer),
@@ -153,7 +156,9 @@ def _version(name: str) -> str:
         return ""
 
 
-def require_same_run(record: dict[str, Any], request: TrainRequest, precision: Precision) -> None:
+def require_same_run(
+    record: dict[str, Any], request: TrainRequest, precision: Precision, labels: Tensor | None
+) -> None:
     """Raises SettingsError or DatasetError where settings, faces or initial weights differ from the record's."""
     config, faces, run = request.config, request.faces, request.run
     then = json.loads(TrainConfig().model_dump_json()) | record["settings"]
@@ -175,12 +180,22 @@ def require_same_run(record: dict[str, Any], request: TrainRequest, precision: P
             f"The run {run} was started on other faces ({record['dataset']['faces']:,} then, {len(faces):,} now,\n"
             f"from {shown(record['dataset']['path'] or 'memory')}). {_OTHER_FOLDER}"
         )
+    if labels is not None and record["dataset"].get("labels") != labels_sha256(labels):
+        raise DatasetError(
+            f"The run {run} was started when its faces had other values of {shown(config.condition)}.\n"
+            f"Restore them with facegan annotate. {_OTHER_FOLDER}"
+        )
     init = (record.get("init") or {}).get("path")
     if request.init is not None and str(request.init) != init:
         raise SettingsError(
             f"The run {run} was started with {f'--init {shown(init)}' if init else 'no --init'}; this command asks for "
             f"--init {request.init}.\n{_OTHER_FOLDER}"
         )
+
+
+def labels_sha256(labels: Tensor) -> str:
+    """Of the faces' values, as a `Trainer` has them."""
+    return hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()
 
 
 def warn_other_machine(record: dict[str, Any], trainer: Trainer, warn: Callable[[str], None]) -> None:

@@ -52,8 +52,16 @@ class GanStep:
     """The tensors that a step works on, and the work."""
 
     def __init__(
-        self, config: TrainConfig, precision: Precision, g: NetOptimizer, d: NetOptimizer, ema: Ema, world: World
+        self,
+        config: TrainConfig,
+        precision: Precision,
+        g: NetOptimizer,
+        d: NetOptimizer,
+        ema: Ema,
+        world: World,
+        labels: Tensor | None = None,
     ) -> None:
+        """``labels``: the row of the condition's table of each face, int64 (F,), if there is a condition."""
         self.config, self.world, self.ema = config, world, ema
         self.spec = spec = ema.net.spec
         self.precision: Precision = precision
@@ -65,6 +73,10 @@ class GanStep:
         # Or, unless it is None, their indices into ``faces``, uint8 (F, H, W, C): all images.
         self.indices = list(torch.zeros(config.d_steps, share, dtype=torch.int64, device=self.device))
         self.faces: Tensor | None = None
+        self.labels = (torch.zeros(0) if labels is None else labels).to(self.device)
+        self.codes = (spec.condition.codes() if spec.condition else torch.zeros(0)).to(
+            self.device
+        )  # of the rows, (T, K)
         self.number = torch.zeros((), dtype=torch.int64, device=self.device)  # of the step
         self.part = share // config.grad_accum_steps  # images of a forward pass
         # Gradients are means over the batch, of which this process computes some parts.
@@ -97,7 +109,8 @@ class GanStep:
         logits: list[tuple[Tensor, Tensor]] = []
         for part in range(config.grad_accum_steps):
             images = self._images(i, config.d_steps, part)
-            real = self._real(i, part, images)
+            real, of_real = self._real(i, part, images), self._real_condition(i, part)
+            of_fake = self._fake_condition("latents", images)
             if self._same_fakes and config.grad_accum_steps == 1:
                 shared = self._generate("latents", images)
                 fake = shared.detach()
@@ -106,8 +119,8 @@ class GanStep:
                     fake = self._generate("latents", images)
             fake = self._for_d(fake, "augment fakes", images)
             with autocast(self.device, self.precision):
-                real_logits = self._critic("reals", images)(real)
-                fake_logits = self._critic("fakes", images)(fake)
+                real_logits = self._critic("reals", images, of_real)(real)
+                fake_logits = self._critic("fakes", images, of_fake)(fake)
             more = (self.k,) if self.loss.autoencoder else filter(None, (config.label_smoothing,))
             loss = self.loss.discriminator(real_logits, fake_logits, *more)
             self.d.backward(loss * self.loss_scale)
@@ -118,7 +131,7 @@ class GanStep:
                 "d_accuracy": self.loss.accuracy(real_logits, fake_logits),
             }
             if penalised:
-                values["gp"], weighted = self._penalties(real, fake, images)
+                values["gp"], weighted = self._penalties((real, *of_real), (fake, *of_fake), images)
                 values["loss_d"] = values["loss_d"] + weighted
             if self.loss.autoencoder:
                 logits.append((real_logits.detach(), fake_logits.detach()))
@@ -147,12 +160,13 @@ class GanStep:
                 images = self._images(i, config.g_steps, part)
                 purpose = "latents" if self._same_fakes and after_d else "latents of G"
                 fake = self._generate(purpose, images) if fakes is None else fakes
+                critic = self._critic("fakes of G", images, self._fake_condition(purpose, images))
                 with autocast(self.device, self.precision):
-                    logits = [self._critic("fakes of G", images)(self._for_d(fake, "augment fakes of G", images))]
+                    logits = [critic(self._for_d(fake, "augment fakes of G", images))]
                     if self.loss.pairs:  # the real images of D's updates in turn, as D saw them
                         j = i % config.d_steps
                         real = self._real(j, part, self._images(j, config.d_steps, part))
-                        logits.append(self._critic("reals of G", images)(real))
+                        logits.append(self._critic("reals of G", images, self._real_condition(j, part))(real))
                     loss = self.loss.generator(*logits)
                 self.g.backward(loss * self.loss_scale)
                 self._add(config.grad_accum_steps, loss_g=loss)
@@ -181,7 +195,21 @@ class GanStep:
     def _generate(self, purpose: str, images: Tensor) -> Tensor:
         z = draws.counter_latents(self.config.seed, purpose, images, self.spec.latent, self.config.latent_distribution)
         with autocast(self.device, self.precision):
-            return self.g.net(z)
+            return self.g.net(z, *self._fake_condition(purpose, images))
+
+    def _real_condition(self, i: int, part: int) -> tuple[Tensor, ...]:
+        """What nets get beside images or latents: the condition, (N, K), or nothing."""
+        return self._codes_of(self.indices[i][part * self.part : (part + 1) * self.part])
+
+    def _fake_condition(self, purpose: str, images: Tensor) -> tuple[Tensor, ...]:
+        """That of a face drawn by the images' numbers, so that conditions are as frequent as among the faces."""
+        if not len(self.labels):
+            return ()
+        words = draws.counter_words(self.config.seed, f"condition of {purpose}", images, 1)[:, 0]
+        return self._codes_of(words.remainder(len(self.labels)))
+
+    def _codes_of(self, faces: Tensor) -> tuple[Tensor, ...]:
+        return (self.codes.index_select(0, self.labels.index_select(0, faces)),) if len(self.labels) else ()
 
     def _for_d(self, pixels: Tensor, purpose: str, images: Tensor) -> Tensor:
         """Pixels in [−1, 1] as D sees them: augmented and scaled."""
@@ -190,7 +218,7 @@ class GanStep:
             pixels = augment.augment(pixels, self.config.augmentations, random)
         return pixels if self.config.image_range == 1 else pixels * self.config.image_range
 
-    def _critic(self, what: str, images: Tensor) -> Callable[[Tensor], Tensor]:
+    def _critic(self, what: str, images: Tensor, condition: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
         """D, (N, C, H, W) to (N,), whose dropout, if it has any, follows from the images' numbers."""
 
         def draw(layer: int, columns: int) -> Tensor:
@@ -198,7 +226,7 @@ class GanStep:
 
         def critic(pixels: Tensor) -> Tensor:
             with drawn(self.d.net, draw):
-                return self.d.net(pixels)
+                return self.d.net(pixels, *condition)
 
         return critic
 
@@ -209,19 +237,23 @@ class GanStep:
         means = self.world.sum_(means) / self.world.size
         self.k.copy_(began_k(self.k, means[0], means[1], self.config.began_gamma, self.config.began_rate))
 
-    def _penalties(self, real: Tensor, fake: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds their gradients to D's. Returns their sum without and with their weights.
+    def _penalties(self, reals: tuple[Tensor, ...], fakes: tuple[Tensor, ...], images: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds their gradients to D's. Returns their sum without and with their weights. Images come with their
+        condition, if there is one, which the points of gp between them interpolate as well.
 
         A separate backward pass, so that no part of it is TF32. A lazy penalty weighs as much more.
         """
         config, plain, weighted = self.config, torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        (real, *of_real), (fake, *of_fake) = reals, fakes
         with float32_as("ieee", self.device):
             for name in config.regularisers:
                 weight = config.penalty_every * (config.gp_weight if name in ("gp", "dragan") else config.r1_gamma / 2)
-                critic = self._critic(name, images)
+                critic = self._critic(name, images, tuple(of_fake if name == "r2" else of_real))
                 if name == "gp":
-                    epsilon = draws.counter_uniform(config.seed, "penalty", images, 1)[:, :, None, None]
-                    penalty = gradient_penalty(critic, real, fake, epsilon)
+                    epsilon = draws.counter_uniform(config.seed, "penalty", images, 1)
+                    between = tuple(a * epsilon + b * (1 - epsilon) for a, b in zip(of_real, of_fake, strict=True))
+                    critic = self._critic(name, images, between)
+                    penalty = gradient_penalty(critic, real, fake, epsilon[:, :, None, None])
                 elif name == "dragan":
                     noise = draws.counter_uniform(config.seed, "noise", images, real[0].numel()).reshape(real.shape)
                     penalty = dragan(critic, real, noise)

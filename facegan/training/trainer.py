@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from facegan.config import TrainConfig
-from facegan.errors import CheckpointError, DatasetError
-from facegan.nets import NetSpec, make_discriminator, make_generator
+from facegan.errors import CheckpointError, DatasetError, SettingsError
+from facegan.nets import Condition, NetSpec, make_discriminator, make_generator
 from facegan.nets.weights import require_same_tensors
 from facegan.training.cuda_graphs import CudaGraphCache, Snapshot, graphs_disabled_reason
 from facegan.training.distributed import SINGLE, World
@@ -49,6 +49,15 @@ class OnDeviceBatches(Protocol):
         ...
 
 
+class LabelledBatches(Protocol):
+    """`Batches` that say which faces they are, for a training with a condition."""
+
+    @property
+    def indices(self) -> Tensor:
+        """Of the batch that ``next`` returned last: the faces' numbers, int64 (N,)."""
+        ...
+
+
 class Faces(Protocol):
     """Square images of one size. `facegan.FaceShards` is one, and so may any object be."""
 
@@ -66,9 +75,35 @@ class Faces(Protocol):
         ...
 
 
-def spec_of(config: TrainConfig, size: int, channels: int) -> NetSpec:
+@runtime_checkable
+class LabelledFaces(Protocol):
+    """`Faces` with attributes; their batches are `LabelledBatches`."""
+
+    def attributes(self, names: Sequence[str]) -> Any:
+        """A pyarrow.Table with these columns and a row for each face; SettingsError if there is no such attribute."""
+        ...
+
+
+def spec_of(config: TrainConfig, size: int, channels: int, condition: Condition | None = None) -> NetSpec:
     """The generator's spec; the discriminator's may have another width."""
-    return NetSpec(config.nets, size, channels, config.latent, config.width, config.norm, config.latent_distribution)
+    distribution = config.latent_distribution
+    return NetSpec(config.nets, size, channels, config.latent, config.width, config.norm, distribution, condition)
+
+
+def condition_of(config: TrainConfig, faces: Faces) -> tuple[Condition | None, Tensor | None]:
+    """What a training with ``--condition`` tells its nets, and the row of the condition's table of each face.
+
+    Raises SettingsError if the faces lack the attributes, or these are no condition.
+    """
+    if not config.condition:
+        return None, None
+    if not isinstance(faces, LabelledFaces):
+        raise SettingsError(
+            f"--condition {config.condition} needs faces with attributes: a dataset of facegan prep --attributes FILE."
+        )
+    names = config.condition.split(",")
+    table = faces.attributes(names)
+    return Condition.of_faces({name: table.column(name).to_numpy() for name in names})
 
 
 class Trainer:
@@ -79,8 +114,15 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, spec: NetSpec, device: torch.device, precision: Precision, world: World = SINGLE
+        self,
+        config: TrainConfig,
+        spec: NetSpec,
+        device: torch.device,
+        precision: Precision,
+        world: World = SINGLE,
+        labels: Tensor | None = None,
     ) -> None:
+        """``labels``: as for `GanStep`."""
         self.config, self.spec, self.device, self.world = config, spec, device, world
         self.precision: Precision = precision
         # oneDNN and cuDNN compute in channels last; in any other layout they reorder tensors at every layer.
@@ -95,7 +137,7 @@ class Trainer:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.discriminator)
         self.g = NetOptimizer(self.generator, config.lr_g, config, precision)
         self.d = NetOptimizer(self.discriminator, config.lr_d, config, precision)
-        self.gan_step = GanStep(config, precision, self.g, self.d, self.ema, world)
+        self.gan_step = GanStep(config, precision, self.g, self.d, self.ema, world, labels)
         self.no_graphs_reason = graphs_disabled_reason(config, self.d)  # "": steps are captured as CUDA graphs
         self._graphs = None if self.no_graphs_reason else CudaGraphCache(self.gan_step, self.tensors)
         self.lr_scale = 1.0  # multiplies both learning rates; a roll-back halves it
@@ -169,7 +211,7 @@ class Trainer:
             for buffer in step.indices[:batches]:
                 buffer.copy_(reals.numbers(), non_blocking=True)
         else:
-            for buffer in step.reals[:batches]:
+            for buffer, numbers in zip(step.reals[:batches], step.indices, strict=False):
                 batch = next(reals)
                 if batch.dtype != torch.uint8 or batch.shape != buffer.shape:
                     nan = ", with NaN" if batch.is_floating_point() and bool(batch.isnan().any()) else ""
@@ -178,6 +220,8 @@ class Trainer:
                         f"it must be uint8 {tuple(buffer.shape)}."
                     )
                 buffer.copy_(batch, non_blocking=True)
+                if len(step.labels):
+                    numbers.copy_(cast(LabelledBatches, reals).indices, non_blocking=True)
 
     def means(self) -> dict[str, float]:
         """Means since `clear_means`; waits for the device and for the other processes, which get the same.

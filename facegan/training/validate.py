@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from facegan.config import TrainConfig
 from facegan.config.train import PER_SAMPLE
@@ -18,7 +19,7 @@ from facegan.training.distributed import World, local_device, world_size
 from facegan.training.losses import find_loss, try_loss
 from facegan.training.precision import Precision, choose_precision
 from facegan.training.run_record import TrainRequest, read_record, require_same_run
-from facegan.training.trainer import Faces, spec_of
+from facegan.training.trainer import Faces, condition_of, spec_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class RunPlan:
     precision: Precision
     record: dict[str, Any] | None  # run.json of the run to resume
     cautions: list[str]  # what works but is doubtful, as sentences
+    spec: NetSpec  # of the generator
+    labels: Tensor | None  # of the faces, as `Trainer` has them
 
 
 def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
@@ -41,7 +44,8 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     if config.sync_batchnorm and world_size() > 1 and device.type != "cuda":
         raise SettingsError(f"train.sync_batchnorm needs CUDA GPUs, and this device is {device}. Leave it out.")
     cautions = [config.caution] if config.caution else []
-    spec = spec_of(config, faces.size, faces.channels)
+    condition, labels = condition_of(config, faces)
+    spec = spec_of(config, faces.size, faces.channels, condition)
     own_nets, own_loss = is_import_path(config.nets), is_import_path(config.loss)
     if try_code or not own_nets:
         autoencoder = find_pair(spec).autoencoder
@@ -61,8 +65,8 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     wanted = record["precision"] if record and config.precision == "auto" else config.precision
     precision = choose_precision(wanted, device)
     if record:
-        require_same_run(record, request, precision)
-    return RunPlan(device, precision, record, cautions)
+        require_same_run(record, request, precision, labels)
+    return RunPlan(device, precision, record, cautions, spec, labels)
 
 
 def _check_batch(config: TrainConfig, faces: Faces) -> None:

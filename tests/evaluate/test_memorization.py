@@ -1,19 +1,14 @@
-"""Copies and nearest training faces, on drawn portraits and, where available, on photographs."""
+"""Copies and nearest training faces, on drawn portraits; tests/prep/test_celeba.py has photographs."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from facegan.config import PrepConfig
 from facegan.evaluate.memorization import copy_rate, neighbours_picture
 from facegan.evaluate.random_net import random_features
-from facegan.prep.prepare import prepare
-from facegan.stream import FaceShards
 from tests.evaluate.drawn import blurred, compressed, drawn_faces, learnt, noisy, uniform_noise, untrained
 
 
@@ -79,15 +74,3 @@ def test_picture_shows_the_nearest_faces(size: int, channels: int, times: int) -
             assert (picture[top : top + side, left : left + side] == tile).all()
     assert (picture[20 + 2 * side : 20 + 3 * side, picture.shape[1] // 2 + 8 :] == 255).all()
     assert (picture[:20] < 128).any()  # titles
-
-
-@pytest.mark.slow
-def test_copies_among_photographs(celeba: Path, models: Path, tmp_path: Path) -> None:
-    prepare(celeba, tmp_path / "out", PrepConfig(), workers=2, limit=1500)
-    faces = FaceShards(tmp_path / "out")
-    images = np.empty((len(faces), 64, 64, 3), np.uint8)
-    faces.read(np.arange(len(faces)), images)
-    real = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    training, unseen = real[:1200], real[1200:]
-    assert copy_rate(unseen, [training]) <= 0.05
-    assert copy_rate(compressed(training[:300], 95).flip(-1), [training]) >= 0.95

@@ -20,10 +20,10 @@ from facegan.export.torch_export import pickled_members, program_bytes, trace
 from facegan.nets import PAIRS, Generator, NetSpec
 from tests.export.tiny_generators import LATENT, tiny_generator
 
-# Every pair once, every size and either number of channels at least once.
-FAST = {("dcgan", 64, 3), ("dcgan-fc", 28, 1), ("dcgan-pool", 32, 3), ("mnist-conv", 28, 1), ("mlp", 28, 3)}
-FAST |= {("began", 32, 1), ("resnet", 32, 3), ("r3gan", 28, 1)}
-KINDS = [(name, size, c) for name, pair in PAIRS.items() for size in pair.sizes for c in pair.channels]
+# Every pair at every size, each number of channels in turn; every pair once without the slow ones.
+KINDS = [(name, size, (1, 3)[i % 2]) for name, pair in PAIRS.items() for i, size in enumerate(pair.sizes)]
+FAST = {("dcgan", 64, 3), ("dcgan-fc", 28, 1), ("dcgan-pool", 32, 3), ("mnist-conv", 28, 1), ("mlp", 28, 1)}
+FAST |= {("began", 28, 1), ("resnet", 32, 3), ("r3gan", 28, 1)}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from facegan.errors import Interrupted, SettingsError
 from facegan.training import train
 from facegan.training.losses import gradient_penalty
 from facegan.training.precision import Precision
-from facegan.training.trainer import Trainer, spec_of
-from tests.training.toy import ToyFaces, ToyOnDevice, stop_after, toy_config, weights
+from facegan.training.trainer import Trainer
+from tests.training.toy import ToyAttributes, ToyFaces, ToyOnDevice, stop_after, toy_config, toy_trainer, weights
 
 pytestmark = pytest.mark.gpu
 
@@ -23,13 +23,12 @@ METHODS = ["dcgan", "wgan-gp"]
 
 
 def trainer(method: str = "dcgan", mode: Precision = "fp32", **given: Any) -> Trainer:
-    config = toy_config(method, **{"tf32": False, **given})
-    return Trainer(config, spec_of(config, 32, 3), CUDA, mode)
+    return toy_trainer(method, mode, CUDA, **{"tf32": False, **given})
 
 
 def trained(method: str, steps: int, mode: Precision = "fp32", **given: Any) -> Trainer:
     t = trainer(method, mode, **given)
-    reals = ToyFaces().batches(t.config.batch, device="cuda")
+    reals = (ToyAttributes if t.config.condition else ToyFaces)().batches(t.config.batch, device="cuda")
     for _ in range(steps):
         t.train_step(reals)
     return t
@@ -54,6 +53,8 @@ def assert_alike(one: Trainer, other: Trainer, **given: Any) -> None:
         ("dcgan", {"nets": "resnet"}),  # spectral normalisation
         ("wgan-gp", {"nets": "r3gan", "batch": 8, "width": 16}),
         ("dcgan", {"nets": "began"}),
+        ("dcgan", {"condition": "Red,Light"}),
+        ("wgan-gp", {"nets": "resnet", "condition": "place", "batch": 8}),
     ],
 )
 def test_captured_steps_equal_plain_steps(method, given):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,8 @@ def test_given_attributes_restrict_or_override():
 )
 def test_discriminator_projects_on_the_condition(name, norm, condition):
     spec = spec_of(name, condition, norm)
-    plain, d = make_discriminator(replace(spec, condition=None)).eval(), make_discriminator(spec).eval()
+    plain: Any = make_discriminator(replace(spec, condition=None)).eval()
+    d: Any = make_discriminator(spec).eval()
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     c = condition.codes()[[0, 1, 2, 1, 0]]
     d.inner.load_state_dict(plain.state_dict())  # nothing else is different
@@ -115,7 +117,7 @@ def test_discriminator_projects_on_the_condition(name, norm, condition):
 @pytest.mark.parametrize("name", CONDITIONAL_NETS)
 def test_generator_embeds_the_condition(name, condition):
     spec = spec_of(name, condition)
-    g = make_generator(spec, 1).eval()
+    g: Any = make_generator(spec, 1).eval()
     inputs = draw_inputs(spec, 4, 0, "z")
     assert inputs.shape == (4, spec.inputs)
     z, c = inputs.split([8, condition.length], 1)

@@ -7,11 +7,16 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from facegan.evaluate.memorization import copy_rate
 from facegan.prep.prepare import prepare
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
+from facegan.stream import FaceShards
+from tests.evaluate.drawn import compressed
 from tests.prep.outputs import digest, rows
 
 pytestmark = pytest.mark.slow
@@ -26,17 +31,6 @@ def made(celeba: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-@pytest.fixture(scope="module")
-def unpacked(celeba: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(celeba) as tar:
-        for member in tar:
-            file = tar.extractfile(member)
-            if file is not None:
-                (folder / Path(member.name).name).write_bytes(file.read())
-    return folder
-
-
 def test_nearly_all_photographs_are_kept(made: Path) -> None:
     totals = DatasetInfo.read(made).totals
     assert totals.photos == len(rows(made)) == PHOTOS
@@ -45,10 +39,25 @@ def test_nearly_all_photographs_are_kept(made: Path) -> None:
     assert verify(made).ok
 
 
-def test_folder_gives_the_same_bytes(celeba: Path, unpacked: Path, tmp_path: Path) -> None:
-    prepare(celeba, tmp_path / "tar", limit=1500, workers=2)
-    prepare(unpacked, tmp_path / "folder", limit=1500, workers=1)
+def test_folder_gives_the_same_bytes(celeba: Path, tmp_path: Path) -> None:
+    (photos := tmp_path / "photos").mkdir()
+    with tarfile.open(celeba) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            if file is not None:
+                (photos / Path(member.name).name).write_bytes(file.read())
+    prepare(celeba, tmp_path / "tar", limit=400, shard_size=64, workers=2)
+    prepare(photos, tmp_path / "folder", limit=400, shard_size=64, workers=1)
     assert digest(tmp_path / "tar") == digest(tmp_path / "folder")
+
+
+def test_copies_among_photographs(made: Path) -> None:
+    faces, images = FaceShards(made), np.empty((1500, 64, 64, 3), np.uint8)
+    faces.read(np.arange(1500), images)
+    real = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    training, unseen = real[:1200], real[1200:]
+    assert copy_rate(unseen, [training]) <= 0.05
+    assert copy_rate(compressed(training[:300], 95).flip(-1), [training]) >= 0.95
 
 
 # webdataset and datasets leave files to the garbage collector.

@@ -205,7 +205,7 @@ def test_forget_stopped_at_any_line_is_finished(tiny: Path, tmp_path: Path, func
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", range(6))
 def test_killed_forget_is_finished_by_the_same(out: Path, copy: Path, tmp_path: Path, number: int) -> None:
     forget(done := Path(shutil.copytree(out, tmp_path / "done")), ["b/05.jpg", "b/none00.png"])
     command = ("forget", copy, "--path", "b/05.jpg", "--path", "b/none00.png")

@@ -77,7 +77,7 @@ def is_complete(out: Path, undisturbed: dict[str, str]) -> bool:
     [("worker", 0.3), ("both", 0.5), ("parent", 0.9)]
     + [
         pytest.param(who, random.Random(number).random(), marks=pytest.mark.slow)
-        for number, who in enumerate(["parent", "worker", "both"] * 4)
+        for number, who in enumerate(["parent", "worker", "both"] * 2)
     ],
 )
 def test_killed_run_resumes_to_same_bytes(

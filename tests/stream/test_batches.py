@@ -51,6 +51,15 @@ def test_batches_have_form_and_position(faces: FaceShards) -> None:
     assert batches.state_dict() == {"position": 8, "fingerprint": faces.fingerprint}
 
 
+def test_batches_name_their_faces(faces: FaceShards) -> None:
+    batches = faces.batches(8, seed=3, rank=1, world_size=2)
+    for _ in range(20):
+        batch = next(batches)
+        for image, number in zip(batch, batches.indices.tolist(), strict=True):
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), faces[number][0])
+    batches.close()
+
+
 def test_invalid_requests_are_refused(faces: FaceShards) -> None:
     options: dict[str, Any]
     for options, said in (

@@ -6,11 +6,12 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from facegan.console import Console
 from facegan.training import TrainResult, log, train
 from facegan.training.log import read_stats
 from facegan.training.precision import Precision
-from facegan.training.trainer import Trainer, spec_of
+from facegan.training.trainer import Trainer, condition_of, spec_of
 
 SIZE = 32
 CPU = torch.device("cpu")
@@ -35,6 +36,7 @@ class ToyBatches:
         self.images, self.batch, self.seed, self.fingerprint = images, batch, seed, fingerprint
         self.position = 0
         self.closed = False
+        self.indices = torch.zeros(0, dtype=torch.int64)  # of the last batch
 
     def __iter__(self) -> Self:
         return self
@@ -45,7 +47,8 @@ class ToyBatches:
     def _chosen(self) -> Tensor:
         chosen = np.random.default_rng([self.seed, self.position]).choice(len(self.images), self.batch, replace=False)
         self.position += 1
-        return torch.from_numpy(chosen[self.share])
+        self.indices = torch.from_numpy(chosen[self.share])
+        return self.indices
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position, "fingerprint": self.fingerprint}
@@ -99,6 +102,27 @@ class ToyFaces:
         return ToyBatches(self.images.to(device), batch_size, seed, self.fingerprint, rank, world_size)
 
 
+class ToyAttributes(ToyFaces):
+    """Toy faces of which some are red, and some before a light ground; ``place`` is where they are, 0 … 3."""
+
+    def __init__(self, count: int = 200, **given: Any) -> None:
+        super().__init__(count, **given)
+        rng = np.random.default_rng(1)
+        self.table = {
+            "Red": rng.random(count) < 0.3,
+            "Light": rng.random(count) < 0.5,
+            "place": rng.integers(0, 4, count),
+        }
+        self.table["weight"] = rng.random(count)
+        red, light = (torch.from_numpy(self.table[name])[:, None, None] for name in ("Red", "Light"))
+        self.images[:, 1:] = torch.where(red[:, None], 0, self.images[:, 1:])
+        corners = self.images[:, :, :8, :8]
+        corners[:] = torch.where(light[:, None], 255, corners)
+
+    def attributes(self, names: Sequence[str]) -> pa.Table:
+        return pa.table({name: self.table[name] for name in names})
+
+
 def toy_config(method: str = "dcgan", **given: Any) -> TrainConfig:
     small = {"width": 8, "latent": 16, "batch": 16, "precision": "fp32", "images": 320, "log_every": 32}
     return TrainConfig.for_method(method, **{**small, "save_every": 160, "sample_every": 160, **given})
@@ -123,14 +147,15 @@ def weights(run: Path) -> bytes:
     return (run / "generator.safetensors").read_bytes()
 
 
-def toy_trainer(method: str = "dcgan", mode: Precision = "fp32", **given: Any) -> Trainer:
+def toy_trainer(method: str = "dcgan", mode: Precision = "fp32", device: torch.device = CPU, **given: Any) -> Trainer:
     config = toy_config(method, **given)
-    return Trainer(config, spec_of(config, SIZE, 3), CPU, mode)
+    condition, labels = condition_of(config, ToyAttributes())
+    return Trainer(config, spec_of(config, SIZE, 3, condition), device, mode, labels=labels)
 
 
 def toy_steps(trainer: Trainer, steps: int = 1) -> Trainer:
     """The trainer after so many steps from the start of the toy faces."""
-    reals = ToyFaces().batches(trainer.config.batch)
+    reals = (ToyAttributes if trainer.config.condition else ToyFaces)().batches(trainer.config.batch)
     for _ in range(steps):
         trainer.train_step(reals)
     return trainer

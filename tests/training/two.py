@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import ToyFaces, toy_config, toy_run
+from toy import ToyAttributes, ToyFaces, toy_config, toy_run
 
 from facegan.errors import Interrupted
 from facegan.nets import Generator
 from facegan.training import log, sample_images
 from facegan.training.distributed import World, init_distributed, world_size
-from facegan.training.trainer import Trainer, spec_of
+from facegan.training.trainer import Trainer, condition_of, spec_of
 
 CPU = torch.device("cpu")
 
@@ -24,9 +24,11 @@ CPU = torch.device("cpu")
 def steps(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
     """Rows and weights after a few steps without batch statistics in G."""
     config = toy_config(method, **{"batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, **given})
-    trainer = Trainer(config, spec_of(config, 32, 3), CPU, "fp32", world)
+    faces = ToyAttributes()
+    condition, labels = condition_of(config, faces)
+    trainer = Trainer(config, spec_of(config, 32, 3, condition), CPU, "fp32", world, labels)
     trainer.generator.eval()
-    reals = ToyFaces().batches(config.batch, rank=world.rank, world_size=world.size)
+    reals = faces.batches(config.batch, rank=world.rank, world_size=world.size)
     rows = []
     for _ in range(3):
         trainer.train_step(reals)
