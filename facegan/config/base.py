@@ -88,8 +88,8 @@ class Settings(BaseModel):
 
 
 def option_of(setting: str) -> str:
-    """``--min-score``."""
-    return "--" + setting.replace("_", "-")
+    """``--min-score``. Settings whose names Python reserves end in ``_``."""
+    return "--" + setting.rstrip("_").replace("_", "-")
 
 
 def not_available(option: str, value: object, choices: Iterable[object]) -> str:
@@ -137,6 +137,11 @@ def listed(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def unique_names(text: str) -> str:
+    """Names separated by commas, each once."""
+    return ",".join(dict.fromkeys(listed(text)))
 
 
 # Lengths of a training as people write them: ``200000``, ``200k``, ``5M`` images, ``2000st`` steps, ``50ep`` epochs.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, model_validator
 
-from facegan.config.base import NotNegative, Positive, Seed, Settings, setting
+from facegan.config.base import NotNegative, Positive, Seed, Settings, listed, option_of, setting, unique_names
 
 MOST_SEEDS = 10_000_000
 
@@ -37,7 +37,7 @@ class SampleConfig(Settings):
     """Which samples ``facegan sample`` draws, and how they move in an animation."""
 
     section: ClassVar[str] = "sample"
-    options: ClassVar[str] = "n seed seeds latents frames fps walks"
+    options: ClassVar[str] = "n seed seeds latents with_ without class_ along frames fps walks"
 
     n: int | None = setting(
         None,
@@ -51,6 +51,12 @@ class SampleConfig(Settings):
         "", "instead of --seed: one image per seed, 0-63 or 1,5,9-12; each equals the first image of that --seed"
     )
     latents: str = setting("", "instead of --seed: latents from a .npy, .npz or .safetensors file, float (N, latent)")
+    with_: Annotated[str, AfterValidator(unique_names)] = setting(
+        "", "attributes that all samples have (Eyeglasses,Smiling), of a generator that was trained with --condition"
+    )
+    without: Annotated[str, AfterValidator(unique_names)] = setting("", "attributes that no sample has")
+    class_: int | None = setting(None, "class of all samples, of a generator whose condition is one", ge=0)
+    along: str = setting("", "with --interpolate: an attribute that changes on the way, from one face to the same face")
     frames: int = setting(24, "with --interpolate: frames between two faces", "frames", gt=0, le=100_000)
     fps: float | None = setting(
         None, "frames per second: by default 24, with --training-progress 2", "frames/s", ge=0.01, le=120
@@ -62,6 +68,17 @@ class SampleConfig(Settings):
     def seed_list(self) -> tuple[int, ...]:
         return _expand(self.seeds)
 
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Those of ``with`` and ``without``."""
+        return dict.fromkeys(listed(self.with_), 1) | dict.fromkeys(listed(self.without), -1)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked of the condition, by option without ``--``."""
+        values = {option_of(name)[2:]: getattr(self, name) for name in ("with_", "without", "class_", "along")}
+        return {name: value for name, value in values.items() if value not in ("", None)}
+
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
         if self.seeds and self.latents:
@@ -69,6 +86,8 @@ class SampleConfig(Settings):
         for name in ("seeds", "latents"):
             if getattr(self, name) and self.seed:
                 raise ValueError(f"--seed {self.seed} has no effect with --{name}. Leave one of them out.")
+        if both := sorted({*listed(self.with_)} & {*listed(self.without)}):
+            raise ValueError(f"--with and --without both name {both[0]}. Leave it out of one of them.")
         if self.seeds and self.n:
             raise ValueError(f"--n {self.n} has no effect with --seeds, which sets the number. Leave it out.")
         return self

@@ -21,6 +21,7 @@ from facegan.config.base import (
     option_of,
     plain_number,
     setting,
+    unique_names,
 )
 from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS
 from facegan.console import shown
@@ -83,10 +84,6 @@ def _eval_metrics(text: str) -> str:
     return ",".join(names)
 
 
-def _condition(text: str) -> str:
-    return ",".join(dict.fromkeys(listed(text)))
-
-
 AUGMENTATIONS = ("color", "translation", "cutout")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
 PER_SAMPLE = ("gp", "r1", "r2")  # dragan is one too, and was published with batch norm
@@ -143,7 +140,7 @@ class TrainConfig(Settings):
     label_smoothing: float = setting(0.0, "s: the target probability of real images is 1 − s", ge=0, lt=0.5)
     began_gamma: float = setting(0.5, "γ of BEGAN: the target ratio of the errors of fake and real images", gt=0, le=1)
     began_rate: Rate = setting(0.001, "λ_k of BEGAN: the step size of k", "per step")
-    condition: Annotated[str, AfterValidator(_condition)] = setting(
+    condition: Annotated[str, AfterValidator(unique_names)] = setting(
         "",
         "attributes that the generator is told and the discriminator sees: some that are true or false "
         "(Eyeglasses,Male), or one with classes",

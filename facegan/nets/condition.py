@@ -92,8 +92,12 @@ class Condition:
         return condition, torch.from_numpy(rows.reshape(-1))
 
     def __str__(self) -> str:
-        kind = f" of {self.classes} classes" if self.classes else ""
-        return f"{shown(','.join(self.names))}{kind} ({len(self.table)} combinations in {sum(self.counts):,} faces)"
+        return f"{self.kind} ({len(self.table)} combinations in {sum(self.counts):,} faces)"
+
+    @property
+    def kind(self) -> str:
+        """``Eyeglasses,Male`` or ``digit of 10 classes``."""
+        return shown(",".join(self.names)) + (f" of {self.classes} classes" if self.classes else "")
 
     def to_json(self) -> dict[str, Any]:
         fields = asdict(self)

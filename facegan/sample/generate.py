@@ -1,6 +1,6 @@
 """Latents → images: which latents are drawn, passes of the generator over them, and the images as PNGs and grids.
 
-N images, C channels (1 or 3), H height, W width, Z length of a latent.
+N images, C channels (1 or 3), H height, W width, Z length of a latent, K numbers of a condition.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections import abc, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.config import LatentDistribution, SampleConfig
-from facegan.console import Console
+from facegan.console import Console, shown
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parsing, read_tensors, write_bytes
 from facegan.nets import Generator, NetSpec, load_generator
@@ -56,8 +56,11 @@ def sample_latents(
 def sample_inputs(spec: NetSpec, count: int, seed: int, first: int = 0) -> Tensor:
     """What a generator maps to samples, (count, Z + K) on the CPU: latents, and beside them conditions as frequent as
     among the training faces. Row i depends on (seed, first + i) alone."""
-    z = sample_latents(count, spec.latent, seed, first, spec.distribution)
-    numbers = torch.arange(first, first + count)
+    return _beside(sample_latents(count, spec.latent, seed, first, spec.distribution), spec, seed, first)
+
+
+def _beside(z: Tensor, spec: NetSpec, seed: int, first: int) -> Tensor:
+    numbers = torch.arange(first, first + len(z))
     return torch.cat([z, spec.condition.draw(seed, "sample", numbers)], 1) if spec.condition else z
 
 
@@ -170,7 +173,8 @@ def channels_last(generator: Generator) -> Generator:
 
 @dataclass(frozen=True)
 class Latents:
-    """Latents by number; ``row`` gives one as float32 (1, Z) on the CPU, whichever others are drawn."""
+    """Latents by number, with their conditions; ``row`` gives one as float32 (1, Z + K) on the CPU, whatever else is
+    drawn."""
 
     count: int
     row: Callable[[int], Tensor]
@@ -180,22 +184,42 @@ class Latents:
 
 
 def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Latents:
-    """The latents that the settings choose; ``n`` of them if the settings give no number.
+    """The latents that the settings choose, and their conditions; ``n`` of them if the settings give no number.
 
     Raises:
-        SettingsError: a file of latents is missing, cannot be read, or does not fit the generator.
+        SettingsError: a file of latents is missing, cannot be read, or does not fit the generator; or the generator
+            does not know the attributes.
     """
-    length, distribution = spec.latent, spec.distribution
+    spec = _with_attributes(config, spec)
     if seeds := config.seed_list:
-        return Latents(len(seeds), lambda i: sample_latents(1, length, seeds[i], 0, distribution))
+        return Latents(len(seeds), lambda i: sample_inputs(spec, 1, seeds[i]))
     if not config.latents:
-        return Latents(config.n or n, lambda i: sample_latents(1, length, config.seed, i, distribution))
-    latents = _read_latents(Path(config.latents), length)
+        return Latents(config.n or n, lambda i: sample_inputs(spec, 1, config.seed, i))
+    latents = _read_latents(Path(config.latents), spec.latent)
     if config.n and config.n > len(latents):
         raise SettingsError(
             f"--n {config.n:,}: {config.latents} has only {len(latents):,} latents. Leave out --n to use all of them."
         )
-    return Latents(config.n or len(latents), lambda i: latents[i : i + 1])
+    return Latents(config.n or len(latents), lambda i: _beside(latents[i : i + 1], spec, 0, i))
+
+
+def _with_attributes(config: SampleConfig, spec: NetSpec) -> NetSpec:
+    """The spec whose conditions have the attributes that the settings ask for."""
+    if not config.asked:
+        return spec
+    name, value = next(iter(config.asked.items()))
+    condition, option = spec.condition, f"--{name} {shown(value)}"
+    if not condition:
+        raise SettingsError(
+            f"{option} needs a generator that was trained with --condition, and this one was not. Leave it out."
+        )
+    if (config.class_ is not None and not condition.classes) or (config.attributes and condition.classes):
+        use = f"--class 0 … {condition.classes - 1}" if condition.classes else "--with and --without"
+        raise SettingsError(f"{option} cannot be used here: the generator knows {condition.kind}. Use {use}.")
+    if config.along:
+        condition.given({config.along: 1})
+    classes = {} if config.class_ is None else {condition.names[0]: config.class_}
+    return replace(spec, condition=condition.given(config.attributes | classes))
 
 
 def _read_latents(path: Path, length: int) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from facegan.config import SampleConfig
 from facegan.errors import SettingsError
-from facegan.nets import NetSpec
+from facegan.nets import Condition, NetSpec
 from facegan.sample.generate import (
     Latents,
     Pixels,
@@ -50,7 +51,7 @@ def write_interpolation(request: SampleRequest, out: Path) -> Animation:
 
     Walk w of W goes through latents w·n … w·n + n − 1, with ``config.frames`` frames from one to the next. Between
     normal latents and on the sphere it follows `slerp`, so that no latent on the way is shorter than those that the
-    generator was trained on; between uniform ones a straight line, which stays in their cube.
+    generator was trained on; between uniform ones a straight line, which stays in their cube, as between conditions.
     """
     generator, fps = request.load(), request.config.fps or _FPS
     walk = make_interpolation(request.config, generator.spec, out)
@@ -69,6 +70,8 @@ def make_interpolation(config: SampleConfig, spec: NetSpec, out: Path) -> Interp
     if not (config.seeds or config.latents):
         config = config.model_copy(update={"n": (config.n or _FACES) * config.walks})
     keyframes = make_latents(config, spec)
+    if spec.condition and config.along:
+        keyframes = _moved_along(keyframes, spec, config)
     if keyframes.count % config.walks:
         raise SettingsError(f"--walks {config.walks} cannot divide {keyframes.count:,} latents evenly.")
     visited = keyframes.count // config.walks
@@ -82,10 +85,28 @@ def make_interpolation(config: SampleConfig, spec: NetSpec, out: Path) -> Interp
     def row(number: int) -> Tensor:
         frame, walk = divmod(number, config.walks)
         keyframe, step = divmod(frame, config.frames)
-        a, b = (keyframes.row(walk * visited + i % visited) for i in (keyframe, keyframe + 1))
-        return between(a, b, step / config.frames)
+        a, b = (
+            keyframes.row(walk * visited + i % visited).tensor_split([spec.latent], 1) for i in (keyframe, keyframe + 1)
+        )
+        t = step / config.frames
+        return torch.cat([between(a[0], b[0], t), torch.lerp(a[1], b[1], t)], 1)
 
     return Interpolation(keyframes.count * config.frames, row, keyframes.count, config.walks)
+
+
+def _moved_along(faces: Latents, spec: NetSpec, config: SampleConfig) -> Latents:
+    """Each face with every value of an attribute, in turn upwards and downwards: only one thing changes at a time."""
+    condition = cast(Condition, spec.condition)
+    values = range(condition.classes) if condition.classes else (-1, 1)
+    visited = faces.count // config.walks
+
+    def row(number: int) -> Tensor:
+        face, step = divmod(number, len(values))
+        z, codes = faces.row(face).tensor_split([spec.latent], 1)
+        value = values[-1 - step if face % visited % 2 else step]
+        return torch.cat([z, condition.replaced(codes, config.along, value)], 1)
+
+    return Latents(faces.count * len(values), row)
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:

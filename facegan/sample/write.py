@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from facegan.config import SampleConfig
 from facegan.files import TEMPORARY, atomic_dir, make_folder, sha256_file
 from facegan.nets import NetSpec
 from facegan.nets.weights import FILE_NAME
+from facegan.prep.attributes import check_names
 from facegan.sample.generate import (
     Latents,
     Pixels,
@@ -85,7 +87,8 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
     """A dataset with the split ``train``, marked as generated in dataset.json's settings and in its cards. The folder
     appears once it is complete.
 
-    A sample's ``sha256`` is that of its image, ``box`` and ``keypoints`` are empty, and ``quad`` is the whole image.
+    A sample's ``sha256`` is that of its image, ``box`` and ``keypoints`` are empty, ``quad`` is the whole image, and
+    its attributes are those that it was drawn to have.
     The same generator, latents, device and versions give the same bytes. Memory does not grow with the number of
     samples.
 
@@ -93,6 +96,8 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
         FaceganError: ``folder`` is not empty.
     """
     run, config, generator = request.run, request.config, request.load()
+    condition = generator.spec.condition
+    check_names(condition.names if condition else (), str(run))
     latents, seeds, rows = make_latents(config, generator.spec), config.seed_list, list[pa.Table]()
     with atomic_dir(folder) as staging, request.console.progress(latents.count, "samples") as progress:
 
@@ -102,7 +107,8 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
             names = [f"sample-{i:06d}-seed-{seeds[i]}" if seeds else f"sample-{i:06d}" for i in numbers]
             if first == 0:
                 save_png(staging / PREVIEW_FILE, tile(images[:_PREVIEWED]))
-            return _write_shard(staging, shard_name(_SPLIT, first // config.shard_size), images, names)
+            told = _attributes(generator.spec, latents.rows(first, len(images)))
+            return _write_shard(staging, shard_name(_SPLIT, first // config.shard_size), images, names, told)
 
         writer = DatasetWriter(staging)
         parts = rebatch(sample_batches(generator, latents), config.shard_size)
@@ -122,6 +128,7 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
                 "seed": config.seed,
                 "seeds": config.seeds,
                 "latents": sha256_file(Path(config.latents)) if config.latents else "",
+                **config.asked,
             },
         }
         info = writer.info(settings, {name: importlib.metadata.version(name) for name in _VERSIONS_OF})
@@ -129,20 +136,36 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
     return info
 
 
-def _write_shard(folder: Path, shard: str, images: Pixels, names: list[str]) -> tuple[str, ShardStats, pa.Table]:
-    """Name, size and checksums of the shard, and its samples' rows of photos.parquet."""
+def _write_shard(
+    folder: Path, shard: str, images: Pixels, names: list[str], told: pa.Table
+) -> tuple[str, ShardStats, pa.Table]:
+    """Name, size and checksums of the shard, and its samples' rows of photos.parquet; ``told``: their attributes."""
     rows = list[dict[str, Any]]()
     _, height, width, _ = images.shape
     quad = [[0.0, 0.0], [0.0, float(height)], [float(width), float(height)], [float(width), 0.0]]
     with ShardWriter(folder / shard, folder / f".{shard}{TEMPORARY}") as writer:
-        for name, pixels in zip(names, images, strict=True):
+        for name, pixels, values in zip(names, images, told.to_pylist() or [{}] * len(names), strict=True):
+            attributes = {name: 2 * value - 1 if isinstance(value, bool) else value for name, value in values.items()}
             image, path = encode_image(pixels, _FORMAT), f"{name}.{_FORMAT}"
             key, sha256 = sample_key(path.encode()), hashlib.sha256(image).hexdigest()
             about = {"path": path, "sha256": sha256, "width": width, "height": height}
-            writer.add(key, _FORMAT, image, SampleRecord(**about, quad=quad).to_json())
+            writer.add(key, _FORMAT, image, SampleRecord(**about, quad=quad, attributes=attributes).to_json())
             row = {**about, "bytes": len(image), "outcome": "kept", "reason": "", "faces": 0, "scores": [], "box": []}
             rows.append({**row, "keys": [key], "duplicate_of": "", "identity": "", "split": _SPLIT, "shard": shard})
         stats = writer.commit(flushed=False)  # atomic_dir flushes all files together
     if stats is None:
         raise ValueError("a shard of no images")
-    return shard, stats, pa.Table.from_pylist(rows, schema=SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    for field, values in zip(told.schema, told.columns, strict=True):
+        table = table.append_column(field, values)
+    return shard, stats, table
+
+
+def _attributes(spec: NetSpec, inputs: Tensor) -> pa.Table:
+    """Columns of the conditions that these samples are drawn for."""
+    if not spec.condition:
+        return pa.table({})
+    values = spec.condition.values_of(inputs[:, spec.latent :])
+    return pa.table(
+        values if spec.condition.classes else {name: [v > 0 for v in column] for name, column in values.items()}
+    )

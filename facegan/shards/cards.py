@@ -112,6 +112,9 @@ _MEANINGS_GENERATED = {
     "seed": "seed of the latents; sample i depends on it and on i",
     "seeds": "one sample for each",
     "latents": "SHA-256 of the file of latents",
+    "with": "attributes that all samples were to have",
+    "without": "attributes that no sample was to have",
+    "class": "class that all samples were to have",
 }
 _FIELDS_GENERATED = {
     "path": "the sample's name; there is no photograph",

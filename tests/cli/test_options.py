@@ -42,8 +42,8 @@ OPTIONS = {
     "train": "--shards --split --run --method --condition --images --batch --precision --device --seed --resume --init"
     " --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
     " --deterministic --no-graphs" + RECIPE,
-    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents --frames"
-    " --fps --walks --device --trust-code" + WORK,
+    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents"
+    " --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
     "eval": "--shards --split --n --metrics --inception-weights --clip-weights --statistics --seed --best --out"
     " --device" + RECIPE,
     "export": "--onnx --fp16 --int8 --best --push --public" + RECIPE,

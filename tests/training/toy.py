@@ -108,7 +108,7 @@ class ToyAttributes(ToyFaces):
     def __init__(self, count: int = 200, **given: Any) -> None:
         super().__init__(count, **given)
         rng = np.random.default_rng(1)
-        self.table = {
+        self.table: dict[str, Any] = {
             "Red": rng.random(count) < 0.3,
             "Light": rng.random(count) < 0.5,
             "place": rng.integers(0, 4, count),
