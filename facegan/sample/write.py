@@ -13,10 +13,11 @@ import pyarrow as pa
 from torch import Tensor
 
 from facegan.config import SampleConfig
+from facegan.console import shown
+from facegan.errors import SettingsError
 from facegan.files import TEMPORARY, atomic_dir, make_folder, sha256_file
 from facegan.nets import NetSpec
 from facegan.nets.weights import FILE_NAME
-from facegan.prep.attributes import check_names
 from facegan.sample.generate import (
     Latents,
     Pixels,
@@ -31,6 +32,7 @@ from facegan.sample.generate import (
     tile,
 )
 from facegan.shards.dataset import DatasetWriter
+from facegan.shards.detections import SAMPLES
 from facegan.shards.format import GENERATED, PREVIEW_FILE, DatasetInfo, SampleRecord, sample_key, shard_name
 from facegan.shards.images import encode_image
 from facegan.shards.photos import SCHEMA
@@ -96,8 +98,6 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
         FaceganError: ``folder`` is not empty.
     """
     run, config, generator = request.run, request.config, request.load()
-    condition = generator.spec.condition
-    check_names(condition.names if condition else (), str(run))
     latents, seeds, rows = make_latents(config, generator.spec), config.seed_list, list[pa.Table]()
     with atomic_dir(folder) as staging, request.console.progress(latents.count, "samples") as progress:
 
@@ -165,6 +165,8 @@ def _attributes(spec: NetSpec, inputs: Tensor) -> pa.Table:
     """Columns of the conditions that these samples are drawn for."""
     if not spec.condition:
         return pa.table({})
+    if clash := {*map(str.lower, spec.condition.names)} & {*SAMPLES.names}:
+        raise SettingsError(f"The generator's attribute {shown(min(clash))} is a column of every dataset. Use --dir.")
     values = spec.condition.values_of(inputs[:, spec.latent :])
     return pa.table(
         values if spec.condition.classes else {name: [v > 0 for v in column] for name, column in values.items()}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from facegan.config import SampleConfig
-from facegan.errors import SettingsError, SourceError
+from facegan.errors import SettingsError
 from facegan.nets import Condition, NetSpec, make_generator, save_generator
 from facegan.sample import count_samples, write_interpolation, write_pictures, write_shards
 from facegan.sample.generate import contrast_inputs, make_latents, sample_images, sample_inputs, sample_latents
@@ -85,7 +85,7 @@ def test_dataset_has_the_asked_attributes(nets: dict[str, Path], tmp_path: Path)
     assert digits == codes_of(SPECS["digits"], 20).argmax(1).tolist()
     hostile = replace(SPECS["told"], condition=replace(BINARY, names=("path", "Male")))
     save_generator(tmp_path / "hostile.safetensors", make_generator(hostile))
-    with pytest.raises(SourceError, match=r"has an attribute 'path', a column of photos.parquet"):
+    with pytest.raises(SettingsError, match="attribute path is a column of every dataset"):
         write_shards(request(tmp_path / "hostile.safetensors", n=2), tmp_path / "c")
 
 
