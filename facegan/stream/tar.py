@@ -32,6 +32,7 @@ _OPENERS: dict[bytes, Callable[[Any], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }  # by their first bytes
+_GRACE_SECONDS = 1.0  # from SIGTERM to SIGKILL
 _SILENCE = 10  # times the connection timeout: a command may have something to prepare
 
 
@@ -131,4 +132,4 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, kind)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1)
+                process.wait(_GRACE_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import signal
 import sys
@@ -144,7 +145,7 @@ class TrainLoop:
         if not trainer.world.is_main:
             return
         with state.clock.stopped():
-            generator = trainer.ema.generator(config.seed)
+            generator = state.generator()
             samples = sample_images(generator, GRID_IMAGES, config.seed)
             shown = samples
             if trainer.spec.condition:
@@ -162,7 +163,7 @@ class TrainLoop:
         state, trainer, before = self.state, self.trainer, self.state.best
         if trainer.world.is_main:
             with state.clock.stopped():
-                generator = trainer.ema.generator(self.config.seed)
+                generator = copy.deepcopy(state.generator())  # a user's measure may change it
                 values, state.best = evaluation.evaluate(generator, state.images, before)
                 is_best = state.best != before
                 state.log_row(measured=values, best=is_best)

@@ -108,6 +108,7 @@ class RunState:
     rolled_back: dict[str, Any] | None = None
     saved_at: int = -1  # images; -1: nothing is saved
     logged_at: tuple[int, float] = (0, 0.0)  # images, seconds
+    _generator: tuple[int, Generator] | None = None  # of so many images
 
     def __post_init__(self) -> None:
         step = self.trainer.config.step_images
@@ -133,6 +134,13 @@ class RunState:
         self.rolled_back = state["rolled_back"]
         self.saved_at = checkpoint.images
         self.logged_at = state["logged_at"][0], state["logged_at"][1] + self.clock.seconds - state["seconds"]
+        self._generator = None
+
+    def generator(self) -> Generator:
+        """`Ema.generator`, made once after a step whose samples are drawn, measured and saved. Not to be changed."""
+        if self._generator is None or self._generator[0] != self.images:
+            self._generator = self.images, self.trainer.ema.generator(self.trainer.config.seed)
+        return self._generator[1]
 
     def log_row(self, **values: Any) -> None:
         self.log.row({"images": self.images, "rounds": self.trainer.steps, **values})
@@ -178,8 +186,7 @@ class RunState:
         return saved
 
     def _write(self, tensors: dict[str, torch.Tensor], scheduled: bool) -> bool:
-        generator = self.trainer.ema.generator(self.trainer.config.seed)
-        name = f"the checkpoint at {self.images:,} images"
+        generator, name = self.generator(), f"the checkpoint at {self.images:,} images"
         try:
             self.log.sync()
             state = {

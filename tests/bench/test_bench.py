@@ -13,6 +13,7 @@ from facegan.bench.train import work_of_an_image
 from facegan.config import TrainConfig
 from facegan.training.trainer import Trainer, spec_of
 from tests.cli.run import facegan
+from tests.recipes.program import facegan as in_process
 
 
 def test_ratio_is_the_median_of_pairs() -> None:
@@ -36,8 +37,8 @@ def test_bench_prep_scaling(portraits: Path, models: Path) -> None:
 
 
 def test_scaling_needs_two_processes() -> None:
-    done = facegan("bench", "prep", "--scaling", "--workers", 1)
-    assert done.returncode == 2
+    done = in_process("bench", "prep", "--scaling", "--workers", 1)
+    assert done.code == 2
     assert "--workers 2" in done.stderr
 
 
@@ -73,8 +74,8 @@ def test_bench_train_from_shards(dataset: Path) -> None:
 
 
 def test_bench_train_needs_a_batch_of_faces(dataset: Path) -> None:
-    done = facegan("bench", "train", "--shards", dataset, "--batch", 5000)
-    assert done.returncode == 2
+    done = in_process("bench", "train", "--shards", dataset, "--batch", 5000)
+    assert done.code == 2
     assert "at least --batch 5000 faces" in done.stderr
 
 

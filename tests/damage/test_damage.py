@@ -24,7 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("damage") / "world")
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=QUIET)
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=QUIET)
 @given(case=st.sampled_from(CASES), seed=st.integers(0, 2**32))
 def test_damaged_files_give_sentences(case: Case, seed: int, world: Path, tmp_path: Path) -> None:
     assert attempt(case, world, tmp_path / "room", seed) == ""

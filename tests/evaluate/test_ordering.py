@@ -35,12 +35,13 @@ def measured(models: Path) -> Measured:
         "few": real[torch.arange(COUNT) % 12],
     }
     measured: Measured = {name: {} for name in sets}
-    for extractor in (*light_extractors(0), one_face()):
-        arrays = {name: extractor.extract(images) for name, images in sets.items()}
-        for name in sets:
+    with_faces = (*LADDER, "reference", "one", "few")
+    for extractor, names in (*((each, sets) for each in light_extractors(0)), (one_face(), with_faces)):
+        arrays = {name: extractor.extract(sets[name]) for name in names}
+        for name in names:
             measured[name] |= extractor.compare(arrays[name], arrays["reference"], extractor.metrics)
     for found in measured.values():
-        found |= {f"no {name}": 1 - found[name] for name in ("density", "coverage", "one_face")}
+        found |= {f"no {name}": 1 - found[name] for name in ("density", "coverage", "one_face") if name in found}
         found.setdefault("keypoints", float("inf"))  # too few faces
     return measured
 

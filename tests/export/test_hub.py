@@ -1,4 +1,4 @@
-"""``facegan export --push`` by the real program and client, to a hub on loopback."""
+"""``facegan export --push`` by the real client, to a hub on loopback."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from facegan.nets import save_generator
-from tests.cli.run import facegan
 from tests.export.tiny_generators import tiny_generator
-from tests.recipes.program import facegan as in_process
+from tests.recipes.program import facegan
 
 TOKEN = "hf_" + "a" * 34
 
@@ -91,14 +90,15 @@ def arguments(folder: Path, name: str) -> tuple[object, ...]:
     return ("export", folder / "lone.safetensors", folder / "out", "--push", name, *options)
 
 
-def test_only_exported_files_are_uploaded(tmp_path: Path) -> None:
+def test_only_exported_files_are_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     with hub_on_loopback() as hub:
-        variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
-        ended = facegan(*arguments(tmp_path, "faces"), cwd=None, **variables)
-    assert ended.returncode == 0, ended.stderr
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        ended = facegan(*arguments(tmp_path, "faces"))
+    assert ended.code == 0, ended.stderr
     assert json.loads(ended.stdout)["pushed"] == f"{hub.url}/somebody/faces"
     (created,) = hub.created
     assert (created["name"], created.get("private") or created.get("visibility") == "private") == ("faces", True)
@@ -122,7 +122,7 @@ def test_login_is_checked_before_work(
     with hub_on_loopback() as hub:
         url = "http://127.0.0.1:9" if token == TOKEN else hub.url
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-        ended = in_process(*arguments(tmp_path, "somebody/faces"))
+        ended = facegan(*arguments(tmp_path, "somebody/faces"))
     assert (ended.code, hub.created) == (code, []), ended.stderr
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr

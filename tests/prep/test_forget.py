@@ -82,15 +82,13 @@ def without(photos: Path, out: Path, paths: Sequence[str], **options: Any) -> di
     return digest(out)
 
 
-@pytest.mark.parametrize("chosen", ["first", "faces", "rejects", "copied", "copy", "chunk", "shard", "most", "tenth"])
+@pytest.mark.parametrize("chosen", ["first", "rejects", "copied", "chunk", "shard", "most", "tenth"])
 def test_forgotten_equals_excluded(photos: Path, out: Path, copy: Path, tmp_path: Path, chosen: str) -> None:
     chunk = list(reasons(out))[: DatasetInfo.read(out).chunks[0].photos]
     paths = {
         "first": [FIRST],
-        "faces": ["b/05.jpg", "b/two.png"],
         "rejects": ["b/none00.png", "b/none01.png", "b/none07.png", "b/torn.jpg"],
         "copied": ["b/02.jpg", "b/copy.jpg"],
-        "copy": ["b/copy.jpg"],
         "chunk": sorted({*chunk, "b/copy.jpg"}),
         "shard": [path for path in chunk if not reasons(out)[path]] + ["b/copy.jpg"],
         "most": [path for path in reasons(out) if path not in ("b/10.jpg", "b/none17.png")],

@@ -74,7 +74,7 @@ def is_complete(out: Path, undisturbed: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize(
     ("who", "share"),
-    [("worker", 0.3), ("both", 0.5), ("parent", 0.9)]
+    [("worker", 0.3), ("parent", 0.9)]
     + [
         pytest.param(who, random.Random(number).random(), marks=pytest.mark.slow)
         for number, who in enumerate(["parent", "worker", "both"] * 2)

@@ -91,7 +91,7 @@ def counted(totals: dict[str, Any]) -> dict[str, int]:
     return {name: count for name, count in {"": totals["kept"], **totals["rejected"]}.items() if count}
 
 
-TRIES = {"best": 8, "all": 3, "sure": 2, "only": 3, "fixed": 2, "squash": 2, "near": 3}
+TRIES = {"best": 3, "all": 2, "sure": 1, "only": 2, "fixed": 1, "squash": 1, "near": 2}
 
 
 @pytest.mark.parametrize(

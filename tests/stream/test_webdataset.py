@@ -185,8 +185,9 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.fixture
-def silent(folder: Path, tmp_path: Path) -> str:
+def silent(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A command that prints four faces, starts another command, ignores SIGTERM and never ends."""
+    monkeypatch.setattr("facegan.stream.tar._GRACE_SECONDS", 0.1)
     pids = tmp_path / "pids"
     words = (
         f"sleep 1000 & echo $! >> {pids}; echo $$ >> {pids}; cat {shlex.quote(str(folder / 'x-0.tar'))} | head -c 5000"

@@ -109,22 +109,22 @@ class Filler:
 
 def test_full_disk_delays_logs_and_checkpoints(disk_of_16_mb, tmp_path, capsys):
     """A while later there is room again; or only for the next start."""
-    config = toy_config(images=640)
-    whole = toy_train(tmp_path / "whole", images=640).run
+    config = toy_config(images=320, save_every=80, sample_every=80)
+    whole = toy_run(tmp_path / "whole", config).run
     capsys.readouterr()
     run = disk_of_16_mb / "run"
-    toy_run(run, config, stop=Filler(disk_of_16_mb, 5, 25))
+    toy_run(run, config, stop=Filler(disk_of_16_mb, 3, 13))
     why = "(No space left on device). Training continues; "
     assert capsys.readouterr().err.splitlines() == [
         f"warning: {run} cannot be written {why}its logs wait.",
+        f"warning: the checkpoint at 80 images could not be saved {why}the next save retries.",
         f"warning: the checkpoint at 160 images could not be saved {why}the next save retries.",
-        f"warning: the checkpoint at 320 images could not be saved {why}the next save retries.",
     ]
     assert "can be written again" in (run / "log.txt").read_text()
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000000", "000000480", "000000640"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000000", "000000240", "000000320"]
     other = disk_of_16_mb / "other"
-    filler = Filler(disk_of_16_mb, 12, 10**6)
-    with pytest.raises(DiskError, match="The checkpoint at 640 images could not be saved; the newest has 160 images"):
+    filler = Filler(disk_of_16_mb, 6, 10**6)
+    with pytest.raises(DiskError, match="The checkpoint at 320 images could not be saved; the newest has 80 images"):
         toy_run(other, config, stop=filler)
     assert not list(other.rglob("*.partial"))
     filler.file.unlink()
@@ -134,7 +134,7 @@ def test_full_disk_delays_logs_and_checkpoints(disk_of_16_mb, tmp_path, capsys):
         assert weights(ended) == weights(whole)
         for grid in (whole / "samples").iterdir():
             assert (ended / "samples" / grid.name).read_bytes() == grid.read_bytes()
-        assert steps_of(ended, "loss_g") == list(range(32, 641, 32))
+        assert steps_of(ended, "loss_g") == list(range(32, 321, 32))
 
 
 @pytest.fixture(scope="module")

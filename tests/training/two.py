@@ -40,7 +40,7 @@ def steps(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def runs(folder: Path) -> dict[str, Any]:
     """A run with evaluations; and one that the last process stops after three steps, and that is resumed."""
-    given: dict[str, Any] = {"nets": "began", "width": 4, "images": 96, "log_every": 64, "save_every": 32}
+    given: dict[str, Any] = {"nets": "began", "width": 2, "images": 96, "log_every": 64, "save_every": 32}
     calls: list[str] = []
 
     class Measure:
