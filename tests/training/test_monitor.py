@@ -144,7 +144,9 @@ def test_roll_back_halves_the_learning_rates(rolled_back):
     text = "is nan at 224 images: rolled back to the checkpoint of 160 images, with half the learning rates."
     assert text in row["text"]
     images = list(range(32, 321, 32))
-    assert [(r["images"], r["lr_scale"]) for r in rows if "loss_g" in r] == [(n, 1 if n <= 160 else 0.5) for n in images]
+    assert [(r["images"], r["lr_scale"]) for r in rows if "loss_g" in r] == [
+        (n, 1 if n <= 160 else 0.5) for n in images
+    ]
     state = json.loads((rolled_back / "checkpoints/000000320/state.json").read_text())
     assert (state["rolled_back"]["to_images"], state["lr_scale"]) == (160, 0.5)
     assert sorted(int(path.stem) for path in (rolled_back / "samples").iterdir()) == [0, 80, 160, 240, 320]
