@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as as_json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from facegan.cli.options import Flags, Overrides, options
 from facegan.config import SelectConfig
 from facegan.console import counted, print_bars, print_json, print_result, print_table, shown
-from facegan.errors import SettingsError
+from facegan.errors import DatasetError, SettingsError
 from facegan.files import human_bytes, write_bytes
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def annotate(
 
     Example: facegan annotate out/ glasses.csv
     """
-    from facegan.prep.annotate import annotate as write
+    from facegan.prep.forget import annotate as write
 
     found = write(out, file, dry_run=flags.dry_run, console=flags.console)
     would, names = "would be " if flags.dry_run else "", [*found.added, *found.replaced]
@@ -203,16 +204,20 @@ def _inspect_one(out: Path, key: str, plot: Path | None, source: str | None, fla
 
 
 def _inspect_all(out: Path, plot: Path | None, flags: Flags) -> None:
+    from facegan.shards.attributes import read_attributes, summary
     from facegan.shards.format import DatasetInfo
     from facegan.shards.inspect import MEASURES, draw_summary, summarise
 
-    info = DatasetInfo.read(out)
+    info, attributes = DatasetInfo.read(out), list[tuple[str, int, float]]()
     histograms = summarise(out, info, flags.console)
+    with suppress(DatasetError):  # it was a warning
+        attributes = summary(read_attributes(out, info.shards))
     if plot:
         write_bytes(plot, draw_summary(info, histograms, _PICTURES[plot.suffix]))
     if flags.json:
         drawn = {name: histogram.to_json() for name, histogram in histograms.items()}
-        print_json({**info.model_dump(mode="json"), "histograms": drawn})
+        shares = [{"attribute": what, "faces": count, "share": share} for what, count, share in attributes]
+        print_json({**info.model_dump(mode="json"), "histograms": drawn} | ({"attributes": shares} if shares else {}))
         return
     print_table([str(out), "", ""], _counts(info))
     for name, histogram in histograms.items():
@@ -222,6 +227,9 @@ def _inspect_all(out: Path, plot: Path | None, flags: Flags) -> None:
     if measured:
         table = [[MEASURES[name], *(f"{value:g}" for value in histogram.quantiles)] for name, histogram in measured]
         print_table(["of the faces", "5 %", "median", "95 %"], table)
+    if attributes:
+        table = [[shown(what), f"{count:,}", f"{share:.2%}"] for what, count, share in attributes]
+        print_table(["attribute", "faces", "share"], table)
     print_result("")
     settings = [[f"setting {name}", _text(value, 12)] for name, value in info.settings.items()]
     versions = [[f"version of {name}", version] for name, version in info.versions.items()]

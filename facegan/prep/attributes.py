@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -86,73 +85,52 @@ def _text(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch
     """A CSV's or CelebA's column of photographs, the line that a batch begins in, and the batch."""
     from pyarrow import csv as arrow_csv  # 3 MB, for those who need it
 
-    first = file.readline(1 << 20).decode("utf-8-sig").strip()
+    first = file.readline(_BLOCK_BYTES).decode("utf-8-sig").strip()
     is_celeba = first.isdigit()
-    names = ["image_id", *file.readline(1 << 20).decode().split()] if is_celeba else next(csv.reader([first]), [])
-    if len(names) < 2:
-        raise SourceError(f"{where} is not a list of attributes. {_TAKES}")
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise SourceError(f"{where} has the column {shown(min(repeated))} twice. Rename one.")
-
-    wrong = list[int]()  # lines
-
-    def skip(row: arrow_csv.InvalidRow) -> str:
-        wrong.append(row.number + 1 + is_celeba)
-        return "skip"
-
-    photo = _named(names)
-    reading = arrow_csv.open_csv(
+    names = ["image_id", *file.readline(_BLOCK_BYTES).decode().split()] if is_celeba else next(csv.reader([first]), [])
+    if not 2 <= len(names) == len({*names}):
+        raise SourceError(f"{where} is not a list of attributes, each with its own name. {_TAKES}")
+    file.seek(0)  # so that errors count lines from there
+    with arrow_csv.open_csv(
         _Spaced(file) if is_celeba else file,
-        arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names),
-        arrow_csv.ParseOptions(delimiter=" " if is_celeba else ",", invalid_row_handler=skip),
-        arrow_csv.ConvertOptions(column_types={photo: pa.binary()} if photo else {}),
-    )
-    with reading:
-        photo = photo or _first_text(reading.schema, where)
-        line = 2 + is_celeba
+        arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names, skip_rows=1 + is_celeba),
+        arrow_csv.ParseOptions(delimiter=" " if is_celeba else ","),
+        arrow_csv.ConvertOptions(column_types={name: pa.binary() for name in names if name.lower() in _NAMED}),
+    ) as reading:
+        photo, line = _photo_column(reading.schema, where), 2 + is_celeba
         for batch in reading:
-            if wrong:
-                break
             yield photo, line, batch
             line += len(batch)
-        if wrong:
-            raise SourceError(f"Line {wrong[0]} of {where} must have {len(names) - 1} values.")
 
 
-class _Spaced(io.RawIOBase):
+class _Spaced:
     """A text whose runs of spaces are one space: pyarrow's CSV reader takes each for a column."""
+
+    closed = False  # pyarrow asks
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size // 2) + self._file.readline() if size >= 0 else self._file.read()
-        data = data.replace(b"\t", b" ").replace(b"\r\n", b"\n")
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size // 2) + self._file.readline()  # whole lines
         while b"  " in data:
             data = data.replace(b"  ", b" ")
-        return data.replace(b" \n", b"\n").replace(b"\n ", b"\n")
+        return data.replace(b"\r\n", b"\n").replace(b" \n", b"\n")
 
 
 def _parquet(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     with pq.ParquetFile(file, pre_buffer=False) as table:
-        schema, row = table.schema_arrow, 1
-        photo = _named(schema.names) or _first_text(schema, where)
+        photo, row = _photo_column(table.schema_arrow, where), 1
         for batch in table.iter_batches(_BATCH_ROWS, use_threads=False):
             yield photo, row, batch
             row += len(batch)
 
 
-def _named(names: Sequence[str]) -> str | None:
-    return next((name for wanted in _NAMED for name in names if name.lower() == wanted), None)
-
-
-def _first_text(schema: pa.Schema, where: str) -> str:
-    for field in schema:
-        if field.type in (pa.string(), pa.large_string(), pa.binary()):
-            return field.name
+def _photo_column(schema: pa.Schema, where: str) -> str:
+    """One of `_NAMED`, else the first with text."""
+    texts = [field.name for field in schema if field.type in (pa.string(), pa.large_string(), pa.binary())]
+    for name in [*(name for wanted in _NAMED for name in texts if name.lower() == wanted), *texts]:
+        return name
     raise SourceError(f"{where} has no column of photographs: name one path, file, image_id or key.")
 
 
@@ -182,18 +160,13 @@ def numbers(column: pa.Array, name: str, where: str, line: int) -> np.ndarray:
         row = column.is_null().to_pylist().index(True)
         raise SourceError(f"{where} has no value of {shown(name)} in line {line + row}.")
     if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        example = shown(column[0].as_py())
-        raise SourceError(
-            f"{where} has {shown(name)} = {example:.60}: an attribute is a number, or true or false.\n"
-            "Write a class as its number, or leave the column out."
-        )
+        why = f"{where} has {shown(name)} = {shown(column[0].as_py()):.60}: an attribute is a number, or true or false."
+        raise SourceError(f"{why}\nWrite a class as its number, or leave the column out.")
     values = column.to_numpy(zero_copy_only=False)
     if pa.types.is_floating(kind):
         if not np.isfinite(values).all():
             raise SourceError(f"{where} has a value of {shown(name)} that is not finite.")
         return values.astype(np.float64)
-    if values.dtype == np.uint64 and values.max(initial=0) >> 63:
-        raise SourceError(f"{where} has a value of {shown(name)} of more than 63 bits.")
     is_small = values.min(initial=0) >= -128 and values.max(initial=0) < 128
     return values if values.dtype == bool else values.astype(np.int8 if is_small else np.int64)
 

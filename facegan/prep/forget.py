@@ -1,35 +1,42 @@
-"""`forget`: take photographs out of a dataset, as if prep had left them out from the start."""
+"""`forget` and `annotate`: change a dataset as if prep had had other photographs or attributes from the start."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from facegan.console import Console, counted, shown
-from facegan.errors import DatasetError, SettingsError
+from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.faces.decode import Photo, Rejected
-from facegan.files import write_bytes
+from facegan.files import disk_errors, make_folder, write_bytes
 from facegan.lineage import made_from
+from facegan.prep.attributes import AttributeList, json_values
 from facegan.prep.chunk import SHOWN_REJECTS, Thumbnail, thumbnail
 from facegan.prep.commit import REPAIRS
 from facegan.prep.inspect import read_original
+from facegan.prep.photo_index import rows_listed
+from facegan.prep.plan import RETRIED
 from facegan.prep.preview import REJECTS_SHOWN, Rejects, preview_png, read_rejects
+from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import StrPath
-from facegan.prep.rewrite import Rewrite, opened
-from facegan.prep.storage import OutputStore
+from facegan.prep.reuse import KEPT
+from facegan.prep.storage import FINAL, UNPACKED, OutputStore
+from facegan.prep.suppression import Suppression
 from facegan.remote import is_url
-from facegan.shards.checksums import see_verify
+from facegan.shards.checksums import check_detections, check_photos, check_shard, see_verify
 from facegan.shards.dataset import DatasetWriter
 from facegan.shards.detections import DetectionsReader, read_origins
-from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, ShardEntry
-from facegan.shards.photos import read_batches, read_in_pieces
+from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo, ShardEntry
+from facegan.shards.photos import SCHEMA, attribute_names, int64_array, read_batches, read_columns, read_in_pieces
 from facegan.shards.writer import copy_shard
 
 _COPIES_SHOWN = 10  # in a message
@@ -63,7 +70,7 @@ def forget(
     where, wanted = os.fspath(out), frozenset(paths)
     if not wanted:
         raise SettingsError("There is no photograph to forget. Name some with --path P or --paths-from FILE.")
-    with opened(where, dry_run) as store:
+    with _opened(where, dry_run) as store:
         removal = _Removal(store, wanted)
         made = made_from(Path(runs), removal.is_origin) if runs else []
         if removal.rows and not dry_run:
@@ -72,7 +79,45 @@ def forget(
     return Forgotten(len(removal.rows), faces, tuple(removal.keys), made, where)
 
 
-class _Removal(Rewrite):
+@contextlib.contextmanager
+def _opened(out: StrPath, dry_run: bool) -> Iterator[OutputStore]:
+    """The store of a dataset; what a killed run had decided is carried out first, unless it is for reading alone."""
+    where = os.fspath(out)
+    if not is_url(where) and not Path(where).is_dir():
+        DatasetInfo.read(Path(where))  # its error
+    with open_read_only(where) if dry_run else open_store(where, force=False) as store, disk_errors(store.folder):
+        if not dry_run:
+            store.replay()
+        yield store
+
+
+class _Change:
+    """Some files of a dataset, written again. Raises DatasetError if it is damaged or generated."""
+
+    def __init__(self, store: OutputStore) -> None:
+        self._store, self._out, self._final = store, store.folder, store.state / FINAL
+        self._info, self._suppression = DatasetInfo.read(self._out), Suppression.read(self._out)
+        if self._info.is_generated:
+            raise DatasetError(f"{store.where} contains faces from facegan sample, not photographs.")
+        check_photos(self._out, self._info)
+        check_detections(self._out, self._info)
+
+    def _begin(self) -> DatasetWriter:
+        for name in (FINAL, REPAIRS, UNPACKED, KEPT):  # killed runs may have left photographs there
+            shutil.rmtree(self._store.state / name, ignore_errors=True)
+        return DatasetWriter(make_folder(self._final))
+
+    @contextlib.contextmanager
+    def _checked(self, path: Path) -> Iterator[Path]:
+        """The file of a shard; one of the dataset is compared with its checksum."""
+        with self._store.open_shard(path) as file:
+            for entry in self._info.shards if path.parent == self._out else ():
+                if entry.name == path.name:
+                    check_shard(self._out, entry, file)
+            yield file
+
+
+class _Removal(_Change):
     """Photographs to take out of the dataset of a store."""
 
     def __init__(self, store: OutputStore, wanted: frozenset[str]) -> None:
@@ -190,3 +235,101 @@ class _Removal(Rewrite):
                 png = thumbnail(Photo(data))
         scores = [round(score, 3) for score in row["scores"]]  # photos.parquet has them in single precision
         return Thumbnail(row["path"], row["reason"], png, max(scores, default=None))
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What `annotate` changed, or would change: no attributes if the dataset had these values before."""
+
+    photos: int
+    faces: int
+    shards: int
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    out: str
+
+
+def annotate(out: StrPath, file: StrPath, *, dry_run: bool = False, console: Console | None = None) -> Annotated:
+    """Adds the attributes in ``file`` to a dataset, which is then as if prep had had them from the start.
+
+    The JSON of each sample, photos.parquet, dataset.json and the cards change. The same call finishes one that was
+    killed.
+
+    Args:
+        out: a dataset's folder or URL.
+        file: see `AttributeList`. It must have every photograph but those that were rejected for good, which else get
+            false or 0.
+
+    Raises SourceError if the list is invalid or lacks a photograph, DatasetError if the dataset is damaged; it is left
+    as it was.
+    """
+    attributes = AttributeList.read(os.fspath(file))
+    with _opened(out, dry_run) as store:
+        annotation = _Annotation(store, attributes)
+        if annotation.names and not dry_run:
+            annotation.carry_out(console or Console(quiet=True))
+        return annotation.result
+
+
+class _Annotation(_Change):
+    def __init__(self, store: OutputStore, attributes: AttributeList) -> None:
+        super().__init__(store)
+        table, self._sha256 = self._out / PHOTOS_FILE, attributes.sha256
+        old, given = attribute_names(table), attributes.values
+        self._photos = read_columns(table, ["path", "reason", "keys", "shard", *old])
+        rows = rows_listed(attributes, ([path.encode() for path in self._photos["path"].to_pylist()],))
+        reasons = self._photos["reason"].to_pylist()
+        missing = [n for n, why in enumerate(reasons) if rows[n] < 0 and why in ("", *RETRIED)]
+        if missing:
+            lack = attributes.lack(len(missing), self._photos["path"][missing[0]].as_py())
+            raise SourceError(f"{lack}\nOnly photographs that were rejected for good need no line.")
+        taken = given.take(pa.array(rows, mask=rows < 0))
+        columns = {name: self._photos[name] for name in old}
+        for field in given.schema:
+            columns[field.name] = taken[field.name].fill_null(pa.scalar(0).cast(field.type))
+        self._attributes = pa.table(columns)
+        self.names = () if self._attributes.equals(self._photos.select(old)) else tuple(given.column_names)
+        added, totals = tuple(name for name in self.names if name not in old), self._info.totals
+        replaced, shards = tuple(name for name in self.names if name in old), len(self._info.shards) * bool(self.names)
+        self.result = Annotated(totals.photos, totals.faces, shards, added, replaced, store.where)
+
+    def carry_out(self, console: Console) -> None:
+        info, writer, files = self._info, self._begin(), dict[str, Path]()
+        numbers = {entry.name: number for number, entry in enumerate(info.shards)}
+        shards = np.array([numbers.get(name, -1) for name in self._photos["shard"].to_pylist()])
+        with console.progress(len(info.shards), "shards") as progress:
+            for number, entry in enumerate(info.shards):
+                path, values = self._final / entry.name, self._of_samples(np.flatnonzero(shards == number))
+                with self._checked(self._out / entry.name) as file:
+                    stats, others = copy_shard(file, path, values.__contains__, values)
+                if stats is None or others or stats.samples != len(values):
+                    raise DatasetError(f"{entry.name} and {PHOTOS_FILE} disagree.\n{see_verify(self._out, deep=True)}")
+                self._store.add(path)
+                writer.add_shard(entry.name, entry.split, vars(stats))
+                files[entry.name] = path
+                progress.advance(1)
+        for name in (DETECTIONS_FILE, PREVIEW_FILE):
+            if (self._out / name).is_file():
+                write_bytes(self._final / name, (self._out / name).read_bytes())
+        writer.chunks += info.chunks
+        writer.write_tables(self._tables())
+        settings = info.settings | {"attributes": self._sha256}
+        writer.write(writer.info(settings, info.versions, info.data_set, info.source, info.totals.ignored))
+        before = {print for split in info.splits for print in info.faces_fingerprints(split)}  # of runs, for `forget`
+        self._suppression.adding(before).write(self._final)
+        self._store.assemble(files, REPAIRS)
+
+    def _of_samples(self, photos: np.ndarray) -> dict[str, dict[str, int | float]]:
+        """The attributes in KEY.json, by key."""
+        keys, names = self._photos["keys"].take(int64_array(photos)).to_pylist(), self._attributes.column_names
+        both = zip(keys, json_values(self._attributes, photos), strict=True)
+        return {key: dict(zip(names, values, strict=True)) for some, values in both for key in some}
+
+    def _tables(self) -> Iterator[tuple[pa.Table, None]]:
+        sizes, at = [chunk.photos for chunk in self._info.chunks] or [self._info.totals.photos], 0
+        for table in read_in_pieces(self._out / PHOTOS_FILE, sizes):
+            attributes, table = self._attributes.slice(at, len(table)), table.select(SCHEMA.names)
+            for name in attributes.column_names:
+                table = table.append_column(name, attributes[name])
+            yield table, None
+            at += len(table)

@@ -47,7 +47,14 @@ from facegan.shards.format import (
     DatasetInfo,
     readable_path,
 )
-from facegan.shards.photos import SCHEMA, attribute_fields, attribute_names, read_columns, read_schema
+from facegan.shards.photos import (
+    SCHEMA,
+    attribute_fields,
+    attribute_names,
+    read_columns,
+    read_schema,
+    require_same_attributes,
+)
 
 RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
 
@@ -361,15 +368,8 @@ def _set_lists(index: PhotoIndex, inputs: Inputs) -> None:
 
 def _require_columns(index: PhotoIndex, out: Path) -> None:
     """Photographs of one dataset have the same attributes."""
-    fields, given = attribute_fields(read_schema(out / PHOTOS_FILE)), index.attributes.schema
-    if wrong := {*fields} ^ {*given}:
-        name = min(field.name for field in wrong)
-        what = "other values" if {name} <= {*given.names} & {field.name for field in fields} else "no column"
-        where, of = (out, "the list") if name in given.names else ("The list", f"{out}")
-        raise DatasetError(
-            f"{where} has {what} for the attribute {shown(name)} of {of}.\n"
-            f"Give a list with the same attributes, or change those of the dataset: facegan annotate {out} FILE"
-        )
+    fields = attribute_fields(read_schema(out / PHOTOS_FILE))
+    require_same_attributes(fields, str(out), index.attributes.schema, "the list")
     index.attributes = index.attributes.select([field.name for field in fields])
 
 

@@ -28,7 +28,7 @@ from facegan.shards.detections import MEASURES, SAMPLES, DetectionsReader, read_
 from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, SPLITS, DatasetInfo
 from facegan.shards.images import decode_image, encode_image
-from facegan.shards.photos import attribute_fields, read_batches, read_schema, with_attributes
+from facegan.shards.photos import attribute_fields, read_batches, read_schema, require_same_attributes, with_attributes
 from facegan.shards.query import Where
 from facegan.shards.reader import Sample, Shard
 from facegan.shards.writer import ShardWriter
@@ -109,8 +109,9 @@ def _progress(sources: list[SourceDataset], console: Console | None) -> Abstract
 
 def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, Any]:
     """The new dataset's settings, if those of the others allow them."""
-    _require_same_attributes(sources)
     first = sources[0]
+    for other in sources[1:]:
+        require_same_attributes(first.attributes, str(first.folder), other.attributes, str(other.folder))
     converted = {
         SELECTED,
         *(["attributes"] if first.attributes else []),
@@ -143,16 +144,6 @@ def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, A
         "channels": config.channels or first.info.channels,
         SELECTED: selected | {"from": [source.info.fingerprint for source in sources]},
     }
-
-
-def _require_same_attributes(sources: list[SourceDataset]) -> None:
-    for source in sources:
-        if wrong := {*source.attributes} ^ {*sources[0].attributes}:
-            name = shown(min(field.name for field in wrong))
-            raise DatasetError(
-                f"{sources[0].folder} and {source.folder} have different attributes: {name} has other values, or is in "
-                f"one of them alone.\nGive both the same: facegan annotate OUT FILE"
-            )
 
 
 def _versions(sources: list[SourceDataset]) -> dict[str, str]:

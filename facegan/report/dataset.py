@@ -26,15 +26,14 @@ from facegan.report.pictures import Picture, picture_of, spread_evenly
 from facegan.report.sections import compared_settings, reasons_of
 from facegan.report.thresholds import THRESHOLDS, FaceTable, face_table
 from facegan.report.thumbnails import Row, photo_pictures, preview_pictures, sample_pictures
+from facegan.shards.attributes import read_attributes, summary
 from facegan.shards.checksums import check_detections, check_photos
 from facegan.shards.detections import read_detections
 from facegan.shards.format import DETECTIONS_FILE, GENERATED, PHOTOS_FILE, REASONS, DatasetInfo
-from facegan.shards.inspect import read_samples, spread
 from facegan.shards.photos import read_batches
 
 _SHOWN, _PAIRS = 24, 12  # photographs of a reason, pairs of duplicates
 _COPIES = ("duplicate", "near_duplicate")
-_MOST_READ, _MOST_OPENED = 20_000, 200  # samples whose attributes are read, and shards
 _MOSAIC, _MOSAIC_PX = 8, 128  # faces in a row; the largest that they are shown
 
 
@@ -87,7 +86,7 @@ def write_dataset_page(folder: Path, out: Path) -> Path:
         rejected={reason: [show(row) for row in some] for reason, some in rejected.items()},
         is_gone=is_gone,
         copies=[(photos["reason"][copy].as_py(), show(kept), show(copy)) for kept, copy in pairs],
-        attributes=_attributes(folder, info),
+        attributes=summary(read_attributes(folder, info.shards)),
         settings=[] if info.is_generated else compared_settings(PrepConfig, _values(info), with_defaults({})),
         generated=info.settings.get(GENERATED),
     )
@@ -184,18 +183,3 @@ def _command(folder: Path, info: DatasetInfo, origin: Origin | None) -> dict[str
     ):
         words += [option_of(name), files.get(name, "FILE")] if is_needed or name in files else []
     return {"head": shlex.join(words), "tail": shlex.join(["--detections", str(folder.absolute())])}
-
-
-def _attributes(folder: Path, info: DatasetInfo) -> dict[str, Any] | None:
-    """The share of samples that have each attribute, the most frequent first, and how many were read; None without."""
-    read, counts = 0, defaultdict[str, int](int)
-    for entry, numbers in spread(info, _MOST_READ, _MOST_OPENED):
-        for sample in read_samples(folder, entry, numbers=numbers):
-            values = (sample.meta.model_extra or {}).get("attributes")
-            if not isinstance(values, dict):
-                return None
-            read += 1
-            for name, value in values.items():
-                counts[name] += value == 1
-    shares = sorted(((count / read, name) for name, count in counts.items()), reverse=True)
-    return {"read": read, "shares": shares} if shares else None

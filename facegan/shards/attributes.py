@@ -14,6 +14,8 @@ from facegan.shards.checksums import check_photos, see_verify
 from facegan.shards.format import PHOTOS_FILE, DatasetInfo, ShardEntry
 from facegan.shards.photos import attribute_names, int64_array, read_batches
 
+_CLASSES = 20  # of an attribute, in summaries
+
 
 def read_attributes(folder: Path, entries: Sequence[ShardEntry], names: Sequence[str] = ()) -> pa.Table:
     """Attributes of all samples of some shards, in the order of the shards and of the samples in each.
@@ -25,6 +27,24 @@ def read_attributes(folder: Path, entries: Sequence[ShardEntry], names: Sequence
     """
     check_photos(folder, DatasetInfo.read(folder))
     return sample_attributes(folder / PHOTOS_FILE, entries, names, str(folder))
+
+
+def summary(attributes: pa.Table) -> list[tuple[str, int, float]]:
+    """A text, how many samples it is true of, and their share: for a binary attribute its name, for a class attribute
+    each of its most frequent classes, for a number its quantiles."""
+    rows = list[tuple[str, int, float]]()
+    for name, column in zip(attributes.column_names, attributes.columns, strict=True):
+        values = column.to_numpy()
+        if values.dtype == bool:
+            found = {name: values.sum()}
+        elif values.dtype == np.int64:
+            classes, counts = np.unique(values, return_counts=True)
+            found = {f"{name} = {classes[i]}": counts[i] for i in np.argsort(-counts, kind="stable")[:_CLASSES]}
+        else:
+            low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+            found = {f"{name}: median {middle:.4g}, 90 % within {low:.4g} to {high:.4g}": len(values)}
+        rows += [(text, int(count), int(count) / max(1, len(values))) for text, count in found.items()]
+    return rows
 
 
 def sample_attributes(table: Path, entries: Sequence[ShardEntry], names: Sequence[str], where: str) -> pa.Table:

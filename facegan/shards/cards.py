@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
 
-def write_cards(folder: Path, info: DatasetInfo, known: KnownDataset | None) -> list[str]:
+Attributes = Sequence[tuple[str, int, float]]  # as `facegan.shards.attributes.summary` has them
+
+
+def write_cards(folder: Path, info: DatasetInfo, known: KnownDataset | None, attributes: Attributes = ()) -> list[str]:
     """Write README.md, croissant.json, _info.json and an index-SPLIT.json for every split that has shards.
 
     The bytes depend on the arguments alone: dataset.json as it will be, and the photographs' data set if facegan knows
     it. Returns the files' names.
     """
-    write_bytes(folder / "README.md", readme(info, known).encode())
+    write_bytes(folder / "README.md", readme(info, known, attributes).encode())
     tables = {"croissant.json": croissant(info, known), "_info.json": timm_info(info)}
     tables |= {f"index-{split}.json": wids_index(info, split) for split in info.splits}
     for name, table in tables.items():
@@ -101,7 +104,7 @@ _READERS = (
 _MEANINGS = {
     "split": "none; celeba: by CelebA's numbers; source: the source's own; or shares: 0.9,0.05,0.05",
     "models": "SHA-256 of each of the detector's models",
-    "attributes": "SHA-256 of the list of attributes, if there was one",
+    "attributes": "SHA-256 of the list of attributes, if there was one; source: the table's own",
 }
 _MEANINGS_GENERATED = {
     "size": "side of a face in pixels",
@@ -145,7 +148,7 @@ terms of those photographs may apply to its output: know them before you publish
 """
 
 
-def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
+def readme(info: DatasetInfo, known: KnownDataset | None, attributes: Attributes = ()) -> str:
     """The dataset card, with the YAML front matter that Hugging Face's hub and ``datasets`` read."""
     settings, title = info.settings, f"Faces of {known.title}" if known else "Faces"
     terms = _TERMS_UNKNOWN
@@ -166,6 +169,7 @@ def readme(info: DatasetInfo, known: KnownDataset | None) -> str:
     sections = {
         "Contents": _contents(info),
         "Outcomes": "" if info.is_generated else _outcomes(info),
+        "Attributes": _attributes(attributes),
         "KEY.json": markdown_table(["field", "meaning"], ((f"`{name}`", meaning) for name, meaning in fields.items())),
         "How to read it": _reading(info),
         "How it was made": f"{markdown_table(['setting', 'value', 'meaning'], rows)}\n"
@@ -239,6 +243,13 @@ def _outcomes(info: DatasetInfo) -> str:
     return markdown_table(["outcome", "photographs", "meaning"], rows) + (
         f"\nOther files, ignored: {ignored}.\n" if ignored else ""
     )
+
+
+def _attributes(attributes: Attributes) -> str:
+    rows = ((text(what), f"{count:,}", f"{share:.2%}") for what, count, share in attributes)
+    table = markdown_table(["attribute", "faces", "share"], rows)
+    about = "Columns of `photos.parquet`, and in KEY.json `attributes`: 1 or -1, a class, or a number."
+    return f"{about}\n\n{table}" if attributes else ""
 
 
 def _reading(info: DatasetInfo) -> str:

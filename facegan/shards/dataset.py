@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from facegan.files import sha256_file, write_json
 from facegan.manifests import known_datasets
+from facegan.shards.attributes import sample_attributes, summary
 from facegan.shards.cards import write_cards
 from facegan.shards.detections import with_origins
 from facegan.shards.format import (
@@ -99,5 +100,6 @@ class DatasetWriter:
 
     def write(self, info: DatasetInfo) -> None:
         """Writes the cards and, last, dataset.json: where it exists, the dataset is complete."""
-        write_cards(self.folder, info, known_datasets().get(info.data_set))
+        attributes = sample_attributes(self.folder / PHOTOS_FILE, info.shards, (), str(self.folder))
+        write_cards(self.folder, info, known_datasets().get(info.data_set), summary(attributes))
         write_json(self.folder / DATASET_FILE, info.model_dump(mode="json"))

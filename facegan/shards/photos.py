@@ -49,6 +49,16 @@ def attribute_fields(schema: pa.Schema) -> list[pa.Field]:
     return [field for field in schema if field.name not in SCHEMA.names and field.type in ATTRIBUTE_TYPES]
 
 
+def require_same_attributes(one: Iterable[pa.Field], name: str, other: Iterable[pa.Field], other_name: str) -> None:
+    """Raises DatasetError unless both have the same, in any order; the names are those of datasets or lists."""
+    if wrong := {*one} ^ {*other}:
+        column = shown(min(field.name for field in wrong))
+        raise DatasetError(
+            f"{name} and {other_name} have different attributes: {column} has other values, or is in one of them alone."
+            "\nGive both the same; those of a dataset change with: facegan annotate OUT FILE"
+        )
+
+
 def with_attributes(fields: Iterable[pa.Field]) -> pa.Schema:
     return pa.schema([*SCHEMA, *fields])
 

@@ -12,7 +12,6 @@ import struct
 import tarfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +45,12 @@ from facegan.shards.writer import tar_header
 
 _SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "jpg": b"\xff\xd8\xff", "webp": b"RIFF"}
 _SHARED_FIELDS = ("path", "sha256", "width", "height")  # in a sample's JSON and in its photograph's row
-_COLUMNS = (*_SHARED_FIELDS, "attributes")
 _MOST_COMPARED = 32  # shards that differ from photos.parquet and are compared with it sample by sample
 
 _Metas = list[tuple[Sample, SampleMeta | str]]  # a string is what is wrong with the JSON
-_Fields = list[tuple[str, list[Any]]]  # of each sample: its key and the values of _COLUMNS, none if invalid
+_Fields = list[
+    tuple[str, list[Any]]
+]  # of each sample: its key and values of _SHARED_FIELDS and attributes, none if invalid
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
         except DatasetError as error:
             problems.append(Problem(DATASET_FILE, str(error)))
             deep = False
-    has_attributes = False
+    attributes = list[str]()
     with contextlib.suppress(DatasetError):  # it is reported below
-        has_attributes = bool(attribute_names(folder / PHOTOS_FILE))
+        attributes = attribute_names(folder / PHOTOS_FILE)
     samples, sums, stamps = 0, dict[str, int](), dict[str, FileStamp | None]()
     with (console or Console(quiet=True)).progress(len(info.shards), "shards") as progress:
         for entry in info.shards:
             stamp = file_stamp(folder, entry)
-            lines, fields = _check_shard(folder, entry, info if deep else None, has_attributes)
+            lines, fields = _check_shard(folder, entry, info if deep else None, attributes)
             problems += [Problem(entry.name, line) for line in lines]
             stamps[entry.name] = None if lines else stamp
             if fields is not None:
@@ -140,7 +140,7 @@ def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
 
 
 def _check_shard(
-    folder: Path, entry: ShardEntry, deep: DatasetInfo | None, has_attributes: bool
+    folder: Path, entry: ShardEntry, deep: DatasetInfo | None, attributes: list[str]
 ) -> tuple[list[str], _Fields | None]:
     """Problems of a shard, and its samples if it can be read; without ``deep`` their keys alone."""
     problems = []
@@ -160,7 +160,7 @@ def _check_shard(
         if deep is None:
             return problems, [(sample.key, []) for sample in shard.samples]
         metas = [(sample, read_meta(shard, sample)) for sample in shard.samples]
-        return [*problems, *_check_members(shard), *_check_samples(shard, metas, deep)], _fields(metas, has_attributes)
+        return [*problems, *_check_members(shard), *_check_samples(shard, metas, deep)], _fields(metas, attributes)
 
 
 def _hash64(*parts: object) -> int:
@@ -251,25 +251,21 @@ def read_meta(shard: Shard, sample: Sample) -> SampleMeta | str:
         return f"is not JSON: {error.why}"
 
 
-def _fields(metas: _Metas, has_attributes: bool) -> _Fields:
-    """``has_attributes``: so does photos.parquet."""
+def _fields(metas: _Metas, names: list[str]) -> _Fields:
+    """``names``: of the attributes that photos.parquet has."""
 
     def values(meta: SampleMeta) -> list[Any]:
-        attributes = (meta.model_extra or {}).get("attributes") if has_attributes else {}
-        return [*(getattr(meta, name) for name in _SHARED_FIELDS), _sorted(attributes)]
+        found = (meta.model_extra or {}).get("attributes")
+        attributes = found if isinstance(found, dict) and found.keys() == {*names} else {}
+        return [*(getattr(meta, name) for name in _SHARED_FIELDS), *map(attributes.get, names)]
 
     return [(sample.key, [] if isinstance(meta, str) else values(meta)) for sample, meta in metas]
 
 
-def _shared(row: dict[str, Any], attributes: list[str]) -> list[Any]:
+def _shared(row: dict[str, Any], names: list[str]) -> list[Any]:
     """As `_fields`, of a row of photos.parquet."""
-    values = {name: row[name] for name in attributes}
-    binary = {name: 1 if value else -1 for name, value in values.items() if isinstance(value, bool)}
-    return [*(row[name] for name in _SHARED_FIELDS), _sorted(values | binary)]
-
-
-def _sorted(attributes: Any) -> Any:
-    return dict(sorted(attributes.items())) if isinstance(attributes, dict) else attributes
+    attributes = ((1 if value else -1) if isinstance(value := row[name], bool) else value for name in names)
+    return [*(row[name] for name in _SHARED_FIELDS), *attributes]
 
 
 # photos.parquet
@@ -338,8 +334,9 @@ def _contradiction(row: dict[str, Any], path: Path) -> list[str]:
 def _compare(folder: Path, name: str) -> list[str]:
     """Differences between a shard's samples and photos.parquet."""
     attributes, rows = attribute_names(folder / PHOTOS_FILE), dict[str, list[Any]]()
+    columns = (*_SHARED_FIELDS, *map(shown, attributes))
     with contextlib.closing(Shard(folder / name)) as shard:
-        samples = dict(_fields([(sample, read_meta(shard, sample)) for sample in shard.samples], bool(attributes)))
+        samples = dict(_fields([(sample, read_meta(shard, sample)) for sample in shard.samples], attributes))
     for batch in read_batches(folder / PHOTOS_FILE, [*_SHARED_FIELDS, "keys", "shard", *attributes]):
         here = batch.filter(pa.array([shard == name for shard in batch.column("shard").to_pylist()]))
         rows |= {key: _shared(row, attributes) for row in here.to_pylist() for key in row["keys"]}
@@ -352,15 +349,7 @@ def _compare(folder: Path, name: str) -> list[str]:
         else:
             problems += [
                 f"{shown(key)} in {shard.path} has {column} {shown(ours)}; {PHOTOS_FILE} says {shown(theirs)}."
-                for column, ours, theirs in _differing(samples[key] or rows[key], rows[key])
+                for column, ours, theirs in zip(columns, samples[key] or rows[key], rows[key], strict=True)
+                if ours != theirs
             ]
     return problems
-
-
-def _differing(ours: list[Any], theirs: list[Any]) -> Iterator[tuple[str, Any, Any]]:
-    for column, a, b in zip(_COLUMNS, ours, theirs, strict=True):
-        if a != b and isinstance(a, dict):
-            names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
-            a, b = ({name: values.get(name) for name in names} for values in (a, b))
-        if a != b:
-            yield column, a, b

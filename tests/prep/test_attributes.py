@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -20,11 +21,11 @@ from pyarrow.csv import write_csv
 
 from facegan.config import SelectConfig
 from facegan.errors import DatasetError, SettingsError, SourceError
-from facegan.prep.annotate import _Annotation, annotate
 from facegan.prep.attributes import AttributeList
-from facegan.prep.forget import forget
+from facegan.prep.forget import _Annotation, annotate, forget
 from facegan.prep.prepare import prepare
 from facegan.prep.select import select
+from facegan.report.dataset import write_dataset_page
 from facegan.shards.format import DatasetInfo
 from facegan.shards.verify import verify
 from facegan.stream import FaceShards
@@ -101,7 +102,7 @@ def test_selection_by_attributes(whole: Path, out: Path, photos: Path, tmp_path:
     with pytest.raises(SettingsError, match=r"The columns are key, .* Metres"):
         select([out], tmp_path / "none", SelectConfig(where="Bald"))
     prepare(photos, tmp_path / "plain", TINY, workers=0)
-    with pytest.raises(DatasetError, match=r"different attributes: Age .*\n.*facegan annotate"):
+    with pytest.raises(DatasetError, match=r"different attributes: Age has .*\n.*facegan annotate"):
         select([out, tmp_path / "plain"], tmp_path / "both")
 
 
@@ -114,7 +115,9 @@ def test_additions_need_same_attributes(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="this command asks for --attributes none"):
         prepare(some, tmp_path / "out", TINY, workers=0)
     fewer = write_list(tmp_path / "few.csv", 9, "file,Age", [f"{i:02d}.jpg,{i + 2}" for i in range(9)])
-    with pytest.raises(DatasetError, match=r"The list has no column for the attribute Male .*\n.*facegan annotate"):
+    with pytest.raises(
+        DatasetError, match=r"out and the list have different attributes: Male has .*\n.*facegan annotate"
+    ):
         prepare(some, tmp_path / "out", TINY, workers=0, attributes=fewer)
     prepare(some, tmp_path / "out", TINY, workers=0, attributes=lists)
     assert FaceShards(tmp_path / "out").attributes(["Age"])["Age"].to_pylist() == [i * 3 for i in range(7)]
@@ -137,7 +140,7 @@ def test_table_must_agree_with_json(out: Path) -> None:
     reseal(out)
     assert verify(out).ok
     problems = [problem.problem for problem in verify(out, deep=True).problems]
-    assert problems == [f"00 in {out}/train-000000.tar has attributes {{'Age': 0}}; photos.parquet says {{'Age': 1}}."]
+    assert problems == [f"00 in {out}/train-000000.tar has Age 0; photos.parquet says 1."]
 
 
 def test_kinds_follow_the_values() -> None:
@@ -157,10 +160,10 @@ def test_kinds_follow_the_values() -> None:
         ("file,A\na.jpg,inf\n", "a value of A that is not finite"),
         ("file,Score\na.jpg,1\n", "has an attribute 'Score': photos.parquet has such a column"),
         ("file,A,a\na.jpg,1,1\n", "has an attribute 'a'"),
-        ("file,A,A\na.jpg,1,1\n", "has the column A twice"),
+        ("file,A,A\na.jpg,1,1\n", "each with its own name"),
         ("B,A\n1,2\n", "has no column of photographs: name one path, file, image_id or key"),
-        ("file,A\n", "Empty CSV file"),
-        ("file,A\na.jpg,1\nb.jpg,2,3\n", "Line 3 of a.csv must have 1 values"),
+        ("file,A\n", "has no photographs"),
+        ("file,A\na.jpg,1\nb.jpg,2,3\n", "Row #3: Expected 2 columns, got 3: b.jpg"),
         ("nothing\n", "is not a list of attributes"),
     ],
 )
@@ -210,6 +213,17 @@ def test_columns_of_a_parquet_source(photos: Path, tmp_path: Path, names: list[s
     assert verify(tmp_path / "out", deep=True).ok
     prepare(tmp_path / "photos.parquet", tmp_path / "none", TINY, workers=0, attributes="none")
     assert FaceShards(tmp_path / "none").attributes().column_names == []
+
+
+def test_shares_are_shown(whole: Path, tmp_path: Path) -> None:
+    found = json.loads(facegan("inspect", whole, "--json").stdout)["attributes"]
+    assert found[0] == {"attribute": "Smiling", "faces": 3, "share": 3 / 7}
+    assert [one["attribute"] for one in found[1:4]] == ["Age = 0", "Age = 3", "Age = 6"]
+    assert found[-2]["attribute"] == "Metres: median 2.25, 90 % within 1.575 to 2.925"
+    assert re.search(r"Smiling +3 +42\.86%", facegan("inspect", whole).stdout)
+    assert "| Smiling | 3 | 42.86% |" in (whole / "README.md").read_text()
+    page = write_dataset_page(whole, tmp_path / "page.html").read_text()
+    assert re.findall(r'<div title="(\d) faces"><dt>Male</dt>.*?(\d+\.\d) %</dd>', page) == [("4", "57.1")]
 
 
 # annotate

@@ -93,9 +93,8 @@ def test_lists_of_other_photographs_are_named(archive: Path, tmp_path: Path) -> 
     (archive / "list_attr_celeba.csv").write_text("image_id,Bald\n000001.jpg,2,1\n")
     (archive / "list_eval_partition.csv").unlink()
     os.mkfifo(archive / "list_eval_partition.csv")  # opening it would wait for ever
-    assert run(archive, tmp_path / "bad").lists == {
-        "list_attr_celeba.csv": "not used: Line 2 of list_attr_celeba.csv must have 1 values"
-    }
+    (why,) = run(archive, tmp_path / "bad").lists.values()
+    assert why.startswith("not used: list_attr_celeba.csv is damaged or has another format (CSV parse error: Row #2:")
 
 
 def test_additions_need_the_same_lists(archive: Path, tmp_path: Path) -> None:

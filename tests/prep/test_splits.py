@@ -194,7 +194,7 @@ def test_invalid_attributes_are_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no attributes of 000002\.jpg"):
         prepare(photos, tmp_path / "out", config, attributes=few)
     broken = write_attributes(tmp_path / "broken.txt", ["000001.jpg"], "000002.jpg 1 -1\n")
-    with pytest.raises(SourceError, match="Line 4 of"):
+    with pytest.raises(SourceError, match=r"Row #4: Expected 41 columns, got 3: 000002\.jpg"):
         prepare(photos, tmp_path / "out", config, attributes=broken)
     (tmp_path / "other.txt").write_text("no list\n")
     with pytest.raises(SourceError, match="not a list of attributes"):
