@@ -18,8 +18,7 @@ _Record = tuple[str, Path, list[Any], Callable[[], set[str]]]
 
 def made_from(folder: Path, is_origin: Callable[[str], bool]) -> list[dict[str, str]]:
     """``kind`` and ``path`` of runs, exports, and datasets of samples or selected faces below a folder: made from
-    datasets whose fingerprints are origins, made from those, and so on. Single pictures have no record.
-    """
+    datasets whose fingerprints are origins, made from those, and so on. Single pictures have no record."""
     if not folder.is_dir():
         raise SettingsError(f"--runs {folder} is not a folder. Name the one with your runs, samples and exports.")
     left, found, digests = list(_records(folder)), list[dict[str, str]](), set[str]()

@@ -39,6 +39,11 @@ def newest_images(run: Path) -> int | None:
     return next((int(path.name) for path in checkpoint_folders(run)), None)
 
 
+def best_images(run: Path) -> int:
+    """The images of the run's best checkpoint; 0 if it was not evaluated, or best.json is damaged."""
+    return count_of(read_facts(run / BEST).get("images")) or 0
+
+
 def checkpoint_folders(run: Path) -> list[Path]:
     """Folders of the run's checkpoints, named by the images trained on, the newest first."""
     folders = [path for path in (run / CHECKPOINTS).glob("*") if path.name.isdecimal() and path.is_dir()]

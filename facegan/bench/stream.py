@@ -47,10 +47,8 @@ def bench_stream(shards: Path, images: int, batch: int, workers: int | None, pai
             pairs,
             console,
         )
-        kept = {
-            cache: _later(faces, cache, images * (1 if cache == "off" else _CACHED), batch, threads)
-            for cache in _CACHES
-        }
+        counts = {"off": images, "ram": images * _CACHED}
+        kept = {cache: _later(faces, cache, count, batch, threads) for cache, count in counts.items()}
         with tempfile.TemporaryDirectory() as folder:
             many = str(_repeat_shards(shards, Path(folder) / "many"))
             _in_new_process("start", many, str(batch))  # makes the index
@@ -123,11 +121,8 @@ def _start(shards: str, batch: int) -> dict[str, Any]:
     with contextlib.closing(faces.batches(batch)) as batches:
         next(batches)
         seconds = time.perf_counter() - begin
-    return {
-        "start_samples": len(faces),
-        "start_open_seconds": round(opened, 3),
-        "start_to_first_batch_seconds": round(seconds, 3),
-    }
+    times = {"start_open_seconds": opened, "start_to_first_batch_seconds": seconds}
+    return {"start_samples": len(faces)} | {name: round(value, 3) for name, value in times.items()}
 
 
 def _memory(shards: str, batch: int) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def select(
         f"{what} in {counted(result.shards, 'shard')}, {human_bytes(result.bytes)}",
         f"{new}  (look at {new}/preview.png, then: facegan train --shards {new})",
     ]
-    flags.output(result.to_json(), *([f"{what} would be written to {new}"] if flags.dry_run else lines))
+    flags.output(vars(result), *([f"{what} would be written to {new}"] if flags.dry_run else lines))
 
 
 @options(flags="json dry_run quiet")
@@ -107,13 +107,9 @@ def forget(
     found = take_out(out, paths, runs or "", dry_run=flags.dry_run, console=flags.console)
     what = f"{counted(found.photos, 'photograph')} with {counted(found.faces, 'face')}"
     would, shards = "would be " if flags.dry_run else "", counted(len(found.shards), "shard")
-    line = (
-        f"{what} {would}taken out of {out}, {shards} {would}written again"
-        if found.photos
-        else f"{out} has forgotten them before"
-    )
+    done = f"{what} {would}taken out of {out}, {shards} {would}written again"
     table = (["made with them", ""], [list(made.values()) for made in found.made]) if found.made else None
-    flags.output(vars(found), line, table=table)
+    flags.output(vars(found), done if found.photos else f"{out} has forgotten them before", table=table)
 
 
 @options(flags="json dry_run quiet")

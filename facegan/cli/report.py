@@ -78,9 +78,9 @@ def _report_dataset(folder: Path, target: Path, flags: Flags) -> None:
         photos = DatasetInfo.read(folder).totals.photos
         what = f"A page of {folder} with {counted(photos, 'photograph')} would be written to {target}"
         flags.output(found | {"photos": photos}, what)
-        return
-    page = write_dataset_page(folder, target)
-    flags.output(found | {"bytes": page.stat().st_size}, page)
+    else:
+        page = write_dataset_page(folder, target)
+        flags.output(found | {"bytes": page.stat().st_size}, page)
 
 
 @options(flags="trust_code json")

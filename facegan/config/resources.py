@@ -91,9 +91,7 @@ class PhotosConfig(Settings):
         ge=1,
         le=MOST_REQUESTS,
     )
-    min_yield: Fraction = setting(
-        0.2, "stop before a run that would keep a smaller share of its photographs; 0: never", "share of 1"
-    )
+    min_yield: Fraction = setting(0.2, "stop before a run that would keep a smaller share; 0: never", "share of 1")
 
 
 class RecipePaths(Settings):

@@ -31,16 +31,7 @@ from facegan.evaluate.extractors import (
 )
 from facegan.evaluate.fid import KID_SUBSET, SCORE_PARTS, read_statistics
 from facegan.evaluate.memorization import COMPARED_WITH, RATIO, copy_rate, neighbours_picture
-from facegan.evaluate.pretrained import (
-    CLIP,
-    INCEPTION,
-    LOGITS,
-    POOL,
-    PretrainedNet,
-    find_weights,
-    load_clip,
-    load_inception,
-)
+from facegan.evaluate.pretrained import CLIP, INCEPTION, PretrainedNet, find_weights, load_clip, load_inception
 from facegan.evaluate.random_net import RANDOM_NET
 from facegan.evaluate.reference import ReferenceFaces, TrainingFaces, dataset_info, open_split
 from facegan.evaluate.target import EvalTarget, find_target, images_of
@@ -244,7 +235,7 @@ class _Evaluator:
         statistics = read_statistics(file) if file else None
         weights = find_weights("inception", self.resources.inception_weights)
         net = load_inception(weights, self.device, self.console)
-        about = {"name": INCEPTION, "layers": [POOL, LOGITS]}
+        about = {"name": INCEPTION, "layers": list(net.names)}
         self.found.protocol["extractor"] = self._describe("Inception v3", net, INCEPTION_METRICS) | about
         if file:
             self.found.protocol["statistics"] = {"file": Path(file).name, "sha256": sha256_file(Path(file))}

@@ -98,18 +98,13 @@ def find_provenance(path: Path) -> Provenance:
     folder = file.parent
     is_checkpoint = (folder / run_dir.STATE).is_file()
     run = folder.parent.parent if is_checkpoint else folder
-    images = (
-        run_dir.read_facts(folder / run_dir.STATE).get("images") if is_checkpoint else run_dir.newest_images(folder)
-    )
+    state, record_file = run_dir.read_facts(folder / run_dir.STATE), run / run_dir.RECORD
+    images = state.get("images") if is_checkpoint else run_dir.newest_images(folder)
     record, dataset, missing = run_dir.read_run(run), None, list[str]()
     if record:
         dataset = _dataset(record.dataset, missing)
     else:
-        why = (
-            f"{run / run_dir.RECORD} cannot be read"
-            if (run / run_dir.RECORD).exists()
-            else f"{file} is not in a run's folder"
-        )
+        why = f"{record_file} cannot be read" if record_file.exists() else f"{file} is not in a run's folder"
         missing.append(f"{why}: the card will not say how it was trained, or on what.")
     known = known_datasets().get(dataset.data_set) if dataset else None
     evaluation = run_dir.read_evaluation(folder) or run_dir.read_evaluation(run)

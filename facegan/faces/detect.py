@@ -50,7 +50,6 @@ class Face:
 
     def scaled(self, factor: float) -> Face:
         """The same face in an image ``factor`` times as large, rounded as it is stored: 1/16 px and 3 decimals."""
-
         x, y, width, height = (round(value * factor * 16) / 16 for value in self.box)
         keypoints = tuple((round(x * factor * 16) / 16, round(y * factor * 16) / 16) for x, y in self.keypoints)
         return Face((x, y, width, height), keypoints, round(self.score, 3))

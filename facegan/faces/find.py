@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import cmath
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,15 +68,23 @@ def looks_everywhere(config: PrepConfig) -> bool:
 
 
 def find(rgb: np.ndarray, shrink: int, size: tuple[int, int], detector: Detector, config: PrepConfig) -> Found:
-    """The faces of a photograph of ``size`` (width, height), one pixel of ``rgb`` for ``shrink`` × ``shrink`` of it."""
+    """The faces of a photograph of ``size`` (width, height), one pixel of ``rgb`` for ``shrink`` × ``shrink`` of it.
+
+    With ``--rotate auto`` they are those of the rotation in which the best face is upright: 0° if it leans at most 45°
+    and scores at least 0.9 there. Otherwise all rotations are tried: the highest score among faces that lean at most
+    45° wins, then the smaller angle; 0° if there is no such face.
+    """
     least = config.min_score if isinstance(detector, PluginDetector) else SURE_SCORE
 
     def look(degrees: int) -> tuple[Face, ...]:
         return _upright(detector.detect(_rotated(rgb, degrees), least), degrees, rgb, shrink)
 
     faces, rotation = look(0), 0
-    if config.rotate == "auto":
-        faces, rotation = best_rotation(faces, look, *size)
+    if config.rotate == "auto" and (best := _upright_score(faces, 0, *size)) < _UPRIGHT_SCORE:
+        for degrees in ROTATIONS:
+            candidates = look(degrees)
+            if (score := _upright_score(candidates, degrees, *size)) > best:
+                best, faces, rotation = score, candidates, degrees
     if faces and not looks_everywhere(config):
         return Found(faces, rotation=rotation)
     second = look_again(detector, _rotated(rgb, rotation))
@@ -86,26 +93,6 @@ def find(rgb: np.ndarray, shrink: int, size: tuple[int, int], detector: Detector
         return Found((), faint, second.is_face)
     others = tuple(face for face in faint if all(face.overlap(sure) < SAME_PLACE for sure in faces))
     return Found(faces, others, rotation=rotation)
-
-
-def best_rotation(
-    found: tuple[Face, ...], look: Callable[[int], tuple[Face, ...]], width: int, height: int
-) -> tuple[tuple[Face, ...], int]:
-    """Find the rotation of a photograph in which its best face is upright.
-
-    If its best face as it is (of ``found``) leans at most 45° and scores at least 0.9, that is 0°. Otherwise all
-    rotations are tried: the highest score among faces that lean at most 45° wins, then the smaller angle; 0° if there
-    is no such face. Returns the faces in pixels of the photograph as it is, and the degrees by which to rotate it.
-    """
-    best, faces, rotation = _upright_score(found, 0, width, height), found, 0
-    if best >= _UPRIGHT_SCORE:
-        return found, 0
-    for degrees in ROTATIONS:
-        candidates = look(degrees)
-        score = _upright_score(candidates, degrees, width, height)
-        if score > best:
-            best, faces, rotation = score, candidates, degrees
-    return faces, rotation
 
 
 def _upright_score(faces: tuple[Face, ...], degrees: int, width: int, height: int) -> float:

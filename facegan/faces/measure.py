@@ -9,6 +9,7 @@ import cmath
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -38,24 +39,22 @@ class Measures:
     hash: int = 0  # 64 bits, see `perceptual_hash`
 
 
-def measure(face: Face, quad: Quad, outside: tuple[float, float], pixels: np.ndarray | None) -> Measures:
-    """Measure a face.
+class AlignedCrop(NamedTuple):
+    """A face and its aligned crop at margin 1, which are measured."""
 
-    Args:
-        face: in the photograph as rotated, so that it is upright.
-        quad: its aligned crop at margin 1.
-        outside: shares outside the photograph of that crop and of the detector's box.
-        pixels: the crop, uint8 RGB (64, 64, 3); None leaves out what is measured on pixels.
-    """
-    side, of_crop, of_box = round(quad_side(quad), 3), round(outside[0], 4), round(outside[1], 4)
-    yaw, pitch, roll = pose(face)
-    if pixels is None:
-        return Measures(side, of_crop, of_box, yaw, pitch, roll)
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    mean, deviation = cv2.meanStdDev(grey)
-    brightness, contrast = round(float(mean[0, 0]), 2), round(float(deviation[0, 0]), 2)
-    sharpness = round(sharpness_of_grey(grey), 3)
-    return Measures(side, of_crop, of_box, yaw, pitch, roll, sharpness, brightness, contrast, perceptual_hash(grey))
+    face: Face  # in the photograph as rotated, so that it is upright
+    quad: Quad
+    outside: tuple[float, float]  # shares outside the photograph of the crop and of the detector's box
+    pixels: np.ndarray | None  # uint8 RGB (64, 64, 3); None leaves out what is measured on pixels
+
+    def measure(self) -> Measures:
+        of_crop, of_box = self.outside
+        of_face = round(quad_side(self.quad), 3), round(of_crop, 4), round(of_box, 4), *pose(self.face)
+        if self.pixels is None:
+            return Measures(*of_face)
+        grey = cv2.cvtColor(self.pixels, cv2.COLOR_RGB2GRAY)
+        mean, deviation = (round(float(value[0, 0]), 2) for value in cv2.meanStdDev(grey))
+        return Measures(*of_face, round(sharpness_of_grey(grey), 3), mean, deviation, perceptual_hash(grey))
 
 
 def pose(face: Face) -> tuple[float, float, float]:

@@ -16,6 +16,7 @@ from facegan.errors import ModelError
 from facegan.faces.decode import Photo, Rejected
 from facegan.faces.detect import Detector
 from facegan.faces.find import looks_everywhere
+from facegan.faces.measure import AlignedCrop
 from facegan.prep.cut import Detection, FaceCrop, KnownFaces, PhotoFaces, PhotoRecord, detection_shrink
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
 from facegan.remote import RemoteUnavailable, TooLarge
@@ -109,7 +110,7 @@ def process_chunk(
                 attributes = dict(zip(chunk.attributes, item.attributes, strict=True))
                 faces = PhotoFaces(photo, config, detector, item.known_faces(row.sha256))
                 detections = list(faces.detections(config))
-                row.detections = [detection.row for detection in detections]
+                row.detections = [found for found, _ in detections]
                 to_complete += detections
                 for cut in faces.cut(config, row):
                     samples.append((cut, encode_image(cut.pixels, config.format), _meta(row, cut, item, attributes)))
@@ -142,8 +143,10 @@ def process_chunk(
 
 
 def _complete(detections: list[Detection]) -> None:
-    for detection in detections:
-        detection.complete()
+    """Adds the measures to rows. To take many at a time halves their cost: each needs functions of OpenCV that
+    MediaPipe drives out of the CPU's caches."""
+    for row, measured in detections:
+        row.update(vars(measured.measure() if isinstance(measured, AlignedCrop) else measured))
     detections.clear()
 
 

@@ -15,7 +15,7 @@ from facegan.faces.crop import rotated_face, rotated_size
 from facegan.faces.decode import Photo, Rejected
 from facegan.faces.detect import Detector, Face, nearest_to_centre
 from facegan.faces.find import LEAST_SCORE, Found, find
-from facegan.faces.measure import SIZE, Measures, measure
+from facegan.faces.measure import SIZE, AlignedCrop, Measures
 
 _SMALL_SIDE = 1024  # px; from this long side on, faces are detected on a shrunk decode
 _MEASURED_OUTSIDE = 0.75  # share of a crop outside the photograph up to which its pixels are measured
@@ -30,24 +30,7 @@ class KnownFaces(NamedTuple):
     config: PrepConfig
 
 
-class ToMeasure(NamedTuple):
-    """The arguments of `measure`."""
-
-    face: Face
-    quad: cropping.Quad
-    outside: tuple[float, float]
-    pixels: np.ndarray | None
-
-
-class Detection(NamedTuple):
-    """A row of detections.parquet that lacks the measures. To take them later, many at a time, halves their cost: each
-    needs functions of OpenCV that MediaPipe has driven out of the CPU's caches."""
-
-    row: dict[str, Any]
-    measures: Measures | ToMeasure
-
-    def complete(self) -> None:
-        self.row.update(vars(self.measures if isinstance(self.measures, Measures) else measure(*self.measures)))
+Detection = tuple[dict[str, Any], Measures | AlignedCrop]  # a row of detections.parquet, without and to get measures
 
 
 @dataclass
@@ -102,7 +85,7 @@ class PhotoFaces:
         self._photo, self._shrink = photo, detection_shrink(photo)
         self._size = photo.width, photo.height
         self._measures: dict[Face, Measures] = {}
-        self._to_measures: dict[Face, ToMeasure] = {}
+        self._crops: dict[Face, AlignedCrop] = {}
         self.found = Found()
         if config.detector == "none":
             return
@@ -159,8 +142,7 @@ class PhotoFaces:
                 "keypoints": list(itertools.chain(*face.keypoints)),
                 "score": face.score,
             }
-            known = self._measures.get(face)
-            yield Detection(row, known or self._to_measure(face))
+            yield row, self._measures.get(face) or self._aligned_crop(face)
 
     def _not_found(self, config: PrepConfig, row: PhotoRecord) -> Rejected:
         """Why no face is good enough. ``low_score`` promises a sample at a lower --min-score, so the face must pass."""
@@ -183,7 +165,7 @@ class PhotoFaces:
         if config.crop_is_fixed:
             return self._cut_fixed(face, config)
         is_measured = (config.crop, config.scale, config.size) == ("aligned", 1, SIZE)
-        made = self._to_measures.get(face) if is_measured else None
+        made = self._crops.get(face) if is_measured else None
         quad = made.quad if made else self._quad(rotated, config.crop, config.scale)
         if cropping.outside_share(quad, *self._size) > config.max_outside:
             raise Rejected("off_edge")
@@ -216,19 +198,19 @@ class PhotoFaces:
 
     def _measured(self, face: Face) -> Measures:
         if face not in self._measures:
-            self._measures[face] = measure(*self._to_measure(face))
+            self._measures[face] = self._aligned_crop(face).measure()
         return self._measures[face]
 
-    def _to_measure(self, face: Face) -> ToMeasure:
-        if face not in self._to_measures:
+    def _aligned_crop(self, face: Face) -> AlignedCrop:
+        if face not in self._crops:
             rotated = self._rotated(face)
             quad = self._quad(rotated, "aligned", 1)
             outside = cropping.outside_share(quad, *self._size)
             outside_box = cropping.outside_share(cropping.box_quad(face), *self._size)
             has_pixels = cropping.quad_side(quad) >= 1 and outside <= _MEASURED_OUTSIDE
             pixels = self._pixels(quad, SIZE) if has_pixels else None
-            self._to_measures[face] = ToMeasure(rotated, quad, (outside, outside_box), pixels)
-        return self._to_measures[face]
+            self._crops[face] = AlignedCrop(rotated, quad, (outside, outside_box), pixels)
+        return self._crops[face]
 
     def _pixels(self, quad: cropping.Quad, size: int) -> np.ndarray:
         shrink = cropping.crop_shrink(quad, size, self._shrink)

@@ -34,7 +34,7 @@ from facegan.prep.suppression import Suppression
 from facegan.remote import is_url
 from facegan.shards.checksums import check_detections, check_photos, check_shard, see_verify
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.detections import DetectionsReader, read_origins
+from facegan.shards.detections import read_origins, with_detections
 from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo, ShardEntry
 from facegan.shards.photos import SCHEMA, attribute_names, int64_array, read_batches, read_columns, read_in_pieces
 from facegan.shards.writer import copy_shard
@@ -152,7 +152,6 @@ class _Removal(_Change):
             first = next((number for number, name in enumerate(names) if name in self.keys), len(names))
             self._fingerprints.update(self._info.faces_fingerprints(split)[first:])  # also before additions
         self._names = {"": ""}  # of the remaining shards: old → new
-        self._files: dict[str, Path] = {}  # the present path of each shard, by its new name
         self._rejects: Rejects = {}
         self._lost = 0  # photographs that the preview would show, and that are not available
 
@@ -167,10 +166,10 @@ class _Removal(_Change):
         detections = out / DETECTIONS_FILE
         writer.write_tables(self._tables(writer), read_origins(detections) if detections.is_file() else ())
         after = writer.info(info.settings, info.versions, info.data_set, info.source, info.totals.ignored)
-        write_bytes(self._final / PREVIEW_FILE, preview_png(after, self._files, self._rejects, self._checked))
+        write_bytes(self._final / PREVIEW_FILE, preview_png(after, writer.files, self._rejects, self._checked))
         writer.write(after)
         self._suppression.adding(self.rows | self._fingerprints).write(self._final)
-        store.assemble(self._files, REPAIRS)
+        store.assemble(writer.files, REPAIRS)
         if self._lost:
             places = counted(self._lost, "rejected photograph")
             console.warn(f"{PREVIEW_FILE} lacks {places} that prep would show: the source has moved or changed.")
@@ -180,24 +179,24 @@ class _Removal(_Change):
         keys, stats = self.keys.get(entry.name, set()), entry
         if len(keys) == entry.samples:
             return
-        name, path = writer.new_name(entry.split), self._out / entry.name
+        path = self._out / entry.name
         if keys:
             with self._checked(path) as file:
-                path = self._final / name
+                path = self._final / writer.next_name(entry.split)
                 stats, dropped = copy_shard(file, path, lambda key: key not in keys)
             if stats is None or dropped.keys() != keys:
                 raise DatasetError(f"{entry.name} and {PHOTOS_FILE} disagree.\n{see_verify(self._out, deep=True)}")
             self._store.add(path)
-        writer.add_shard(name, entry.split, vars(stats))
-        self._names[entry.name], self._files[name] = name, path
+        self._names[entry.name] = writer.add_shard(entry.split, vars(stats), path)
 
     def _tables(self, writer: DatasetWriter) -> Iterator[tuple[pa.Table, pa.Table]]:
         """The remaining rows of photos.parquet and detections.parquet by chunk; all at once if they were selected."""
-        detections, chunks = DetectionsReader(self._out / DETECTIONS_FILE), self._info.chunks
+        chunks = self._info.chunks
         thumbnails = {reject.path: reject for _, reject in read_rejects(self._out / PREVIEW_FILE)}
         sizes = [chunk.photos for chunk in chunks] or [self._info.totals.photos]
-        for number, piece in enumerate(read_in_pieces(self._out / PHOTOS_FILE, sizes)):
-            table, faces = map(self._remaining, (piece, detections.take(piece["path"].to_pylist())))
+        pieces = read_in_pieces(self._out / PHOTOS_FILE, sizes)
+        for number, both in enumerate(with_detections(self._out, pieces)):
+            table, faces = map(self._remaining, both)
             if chunks and len(table):
                 self._add_rejects(len(writer.chunks), table, thumbnails)
                 shard = self._names.get(chunks[number].shard, "")
@@ -210,10 +209,8 @@ class _Removal(_Change):
 
     def _add_rejects(self, number: int, table: pa.Table, thumbnails: dict[str, Thumbnail]) -> None:
         """The rejects of a chunk that prep would show: the next of the same reason replace those that are forgotten."""
-        replaced = {reject.reason for reject in thumbnails.values() if reject.path in self.rows} - {
-            "crashed",
-            "near_duplicate",
-        }
+        forgotten = {reject.reason for reject in thumbnails.values() if reject.path in self.rows}
+        replaced = forgotten - {"crashed", "near_duplicate"}
         for row in table.select(["path", "sha256", "reason", "scores"]).to_pylist():
             if not row["reason"]:
                 continue
@@ -294,7 +291,7 @@ class _Annotation(_Change):
         self.result = Annotated(totals.photos, totals.faces, shards, added, replaced, store.where)
 
     def carry_out(self, console: Console) -> None:
-        info, writer, files = self._info, self._begin(), dict[str, Path]()
+        info, writer = self._info, self._begin()
         numbers = {entry.name: number for number, entry in enumerate(info.shards)}
         shards = np.array([numbers.get(name, -1) for name in self._photos["shard"].to_pylist()])
         with console.progress(len(info.shards), "shards") as progress:
@@ -305,8 +302,7 @@ class _Annotation(_Change):
                 if stats is None or others or stats.samples != len(values):
                     raise DatasetError(f"{entry.name} and {PHOTOS_FILE} disagree.\n{see_verify(self._out, deep=True)}")
                 self._store.add(path)
-                writer.add_shard(entry.name, entry.split, vars(stats))
-                files[entry.name] = path
+                writer.add_shard(entry.split, vars(stats))
                 progress.advance(1)
         for name in (DETECTIONS_FILE, PREVIEW_FILE):
             if (self._out / name).is_file():
@@ -317,7 +313,7 @@ class _Annotation(_Change):
         writer.write(writer.info(settings, info.versions, info.data_set, info.source, info.totals.ignored))
         before = {print for split in info.splits for print in info.faces_fingerprints(split)}  # of runs, for `forget`
         self._suppression.adding(before).write(self._final)
-        self._store.assemble(files, REPAIRS)
+        self._store.assemble(writer.files, REPAIRS)
 
     def _of_samples(self, photos: np.ndarray) -> dict[str, dict[str, int | float]]:
         """The attributes in KEY.json, by key."""

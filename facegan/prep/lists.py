@@ -6,7 +6,6 @@ import contextlib
 import csv
 import hashlib
 import io
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,23 +33,18 @@ class Lists:
     sha256: str = ""  # of the list of attributes
 
     @classmethod
-    def use(cls, source: Source, index: PhotoIndex, wanted: Collection[str]) -> Lists:
+    def use(cls, source: Source, index: PhotoIndex, wanted: Collection[str], unpacked: Callable[[], Source]) -> Lists:
         """Gives the photographs of an index the attributes and parts that lists in its source have for them.
 
         A list is used if it has a line for every new photograph; of several, the one nearest to the top. Lists in
         several archives are not looked for. Raises SourceError if the source cannot be read.
 
-        Args:
-            wanted: ``ATTRIBUTES``, ``SPLIT`` or both.
+        ``wanted``: ``ATTRIBUTES``, ``SPLIT`` or both. ``unpacked`` gives the source for random access.
         """
         lists, found = cls(), sorted(index.ignored.lists.values(), key=lambda e: (e.name.count(b"/"), e.name))
         if not found or not wanted or isinstance(source, MultiSource):
             return lists
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            source_errors(source.where),
-            contextlib.closing(source.unpacked(Path(folder)).reader()) as reader,
-        ):
+        with source_errors(source.where), contextlib.closing(unpacked().reader()) as reader:
             for entry in found:
                 option = ATTRIBUTES if entry.name.endswith(ATTRIBUTES_FILES) else SPLIT
                 if option in wanted and option not in lists.options:
@@ -80,7 +74,7 @@ class Lists:
         if attributes := AttributeList.read(path, rows) if option == ATTRIBUTES else None:
             missing = index.set_attributes(attributes)[1]
         else:
-            missing = index.set_parts(read_split(rows, path))
+            missing = index.set_listed("part", read_split(rows, path))
         if missing:
             raise SourceError(f"it has no line for {shown(missing)}.")
         self.options.add(option)
@@ -100,9 +94,8 @@ def read_identities(where: str) -> dict[bytes, str]:
         raise SourceError(f"{why}. --identity takes identity_CelebA.txt, or a CSV of path and person.") from None
     found: dict[bytes, str] = {}
     for number, row in enumerate(rows, 1):
-        path, person = (
-            part.strip().encode("utf-8", "surrogateescape") for part in (row if len(row) == 2 else ("", ""))
-        )
+        both = row if len(row) == 2 else ("", "")
+        path, person = (part.strip().encode("utf-8", "surrogateescape") for part in both)
         if not row or (number == 1 and path and not has_photo_suffix(path)):
             continue
         if not path:

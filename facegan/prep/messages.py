@@ -54,17 +54,13 @@ def announce_prep(plan: Plan, todo: list[ChunkPlan], console: Console) -> None:
     if heic and new:
         console.warn(f"Not decoded: {counted(heic, 'HEIC file')}. Stop, run: pip install 'facegan[heic]', start again.")
     if config.dedup == "off" and shares(config.split):
-        console.warn(
-            "--split by shares without --dedup exact or near may put copies of a photograph into different splits."
-        )
+        console.warn("--split by shares without --dedup exact or near may put copies into different splits.")
     count, first = plan.missing
     if count:
-        gone = counted(count, "photograph")
-        console.warn(
-            f"Not in the source any more: {gone} of the dataset (first: {first}). The dataset keeps its faces."
-        )
-    if plan.existing and (old := plan.existing.versions) != plan.versions:
-        changed = ", ".join(f"{k} {old.get(k)} → {v}" for k, v in plan.versions.items() if old.get(k) != v)
+        gone = f"{counted(count, 'photograph')} of the dataset (first: {first})"
+        console.warn(f"Not in the source any more: {gone}. The dataset keeps its faces.")
+    if plan.existing and (old := plan.existing.versions) != plan.inputs.versions:
+        changed = ", ".join(f"{k} {old.get(k)} → {v}" for k, v in plan.inputs.versions.items() if old.get(k) != v)
         console.warn(f"The dataset was started with other versions ({changed}). New faces may differ slightly.")
 
 
@@ -77,9 +73,7 @@ def warn_of_changed_bytes(after: DatasetInfo, plan: Plan, console: Console) -> N
     for number in plan.rebuild:
         name = before.chunks[number].shard
         if name and name == after.chunks[number].shard and old_sums[name] != new_sums[name]:
-            console.warn(
-                f"{name} has changed: library versions, the CPU or photographs differ from those of the first run."
-            )
+            console.warn(f"{name} has changed: library versions, the CPU or photographs differ from the first run's.")
 
 
 def advice(rejected: Mapping[str, int], photos: int, config: PrepConfig, table: Path | None = None) -> list[str]:

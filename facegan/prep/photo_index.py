@@ -6,7 +6,7 @@ import itertools
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,8 @@ from facegan.shards.photos import Fingerprint, attribute_fields, int64_array
 
 _BATCH = 5_000  # photographs that are Python objects at a time
 _VOTERS = 1000  # photographs that vote for the folder below which paths are stored
-_OTHERS = {"locator": pa.list_(pa.int64()), "label": pa.int64(), "part": pa.string()}  # fields that few sources have
+_OF_ENTRY = {"locator": pa.list_(pa.int64()), "label": pa.int64(), "part": pa.string()}  # that few sources have
+_OTHERS = (*_OF_ENTRY, "identity")
 
 
 class IndexedPhoto(NamedTuple):
@@ -51,10 +52,7 @@ class PhotoIndex:
     """
 
     def __init__(self, source: Source) -> None:
-        """
-        Raises:
-            SourceError: the source cannot be listed, or a name is in two of its archives.
-        """
+        """Raises SourceError if the source cannot be listed, or a name is in two of its archives."""
         self.ignored = Ignored()
         self._entries = _sorted_entries(source, self.ignored)
         self._names: pa.LargeBinaryArray = self._entries["name"]
@@ -117,12 +115,9 @@ class PhotoIndex:
     def set_known(self, known: pa.Table) -> None:
         """Photographs that the dataset accounts for already are not new.
 
-        Args:
-            known: columns ``path`` and ``bytes`` of photos.parquet, for a repair also those that decide its items.
-                Attributes in it count, whatever a list has.
-
-        Raises:
-            SourceError: a photograph is outside the folder below which the dataset's paths are stored.
+        ``known``: columns ``path`` and ``bytes`` of photos.parquet, for a repair also those that decide its items.
+        Attributes in it count, whatever a list has. Raises SourceError if a photograph is outside the folder that the
+        paths of the dataset are below.
         """
         lookup = PathLookup(known["path"])
         votes = self._votes(lookup, max(1, len(self) // _VOTERS)) or self._votes(lookup, 1)
@@ -195,32 +190,18 @@ class PhotoIndex:
         rows = self._attributes_row[[photo.row for photo in photos]]
         return self.attributes.take(int64_array(rows)) if self.attributes.column_names else self.attributes
 
-    def set_parts(self, rows: Iterable[tuple[bytes, str]]) -> str:
-        """Set the source's split of the photographs, by their path or file name.
+    def set_listed(self, column: str, rows: Iterable[tuple[bytes, str]]) -> str:
+        """Set the source's ``part`` of the photographs, or their ``identity`` ("": nobody known), by path or file name.
 
-        Returns:
-            The first new photograph that has none, or an empty string. If there is one, nothing is set.
+        Returns the first new photograph that the list lacks, and then sets nothing; else an empty string.
         """
-        found, missing = self._listed(rows)
-        if not missing:
-            self._entries["part"] = pa.array(found, pa.string())
-        return missing
-
-    def set_identities(self, rows: Iterable[tuple[bytes, str]]) -> str:
-        """Set who the photographs show, as `set_parts` does; "" is nobody known."""
-        found, missing = self._listed(rows)
-        if not missing:
-            self._entries["identity"] = pa.array((person or "" for person in found), pa.string())
-        return missing
-
-    def _listed(self, rows: Iterable[tuple[bytes, Any]]) -> tuple[list[Any], str]:
-        """What a list has for each photograph, by its path or file name, None if nothing, and the first new one that
-        it lacks."""
         by_file, below = dict(rows), len(self.root)
         found = [by_file.get(name[below:], by_file.get(_file(name))) for name in self.names()]
-        wanted = np.flatnonzero(self._is_new & ~self._is_left_out).tolist()
-        missing = next((row for row in wanted if found[row] is None), None)
-        return found, "" if missing is None else readable_path(self._names[missing].as_py())
+        for row in np.flatnonzero(self._is_new & ~self._is_left_out).tolist():
+            if found[row] is None:
+                return readable_path(self._names[row].as_py())
+        self._entries[column] = pa.array(found, pa.string())
+        return ""
 
     def mark_duplicates(self, digests: np.ndarray, known: Iterable[bytes | None]) -> int:
         """Mark new photographs with the bytes of another one: in the dataset, or with a smaller name and not left out.
@@ -229,8 +210,7 @@ class PhotoIndex:
             digests: [photographs, 32] uint8, the SHA-256 of each new photograph; zeros where it is unknown.
             known: SHA-256 of each photograph in the dataset; None where it is unknown or itself a duplicate.
 
-        Returns:
-            Their number.
+        Returns their number.
         """
         rows = np.flatnonzero(self._is_new & digests.any(axis=1))
         rows = rows[np.argsort(self._is_left_out[rows], kind="stable")]  # a copy of one that is left out may be kept
@@ -281,14 +261,13 @@ class PhotoIndex:
             some = rows[start : start + _BATCH]
             columns = {name: column.take(int64_array(some)).to_pylist() for name, column in self._entries.items()}
             others = (columns.get(name, itertools.repeat(None, len(some))) for name in _OTHERS)
-            people = columns.get("identity", [""] * len(some))
             attributes = json_values(self.attributes, self._attributes_row[some].clip(0))
-            states = attributes, people, self._is_left_out[some].tolist()
-            others = (*others, *states, self._duplicate_of[some].tolist())
-            fields = zip(some.tolist(), columns["name"], columns["size"], *others, strict=True)
-            for row, name, size, locator, label, part, *state, of in fields:
+            states = attributes, self._is_left_out[some].tolist(), self._duplicate_of[some].tolist()
+            fields = zip(some.tolist(), columns["name"], columns["size"], *others, *states, strict=True)
+            for row, name, size, locator, label, part, person, values, is_left_out, of in fields:
                 entry = Entry(name, size, tuple(locator or ()), label or 0, part or "")
-                photo = IndexedPhoto(row, name[len(self.root) :], entry, split, *state)
+                path = name[len(self.root) :]
+                photo = IndexedPhoto(row, path, entry, split, values, person or "", is_left_out)
                 yield photo if of < 0 else photo._replace(reason="duplicate", duplicate_of=self._path(of))
 
     def _path(self, number: int) -> str:
@@ -336,25 +315,24 @@ def rows_listed(attributes: AttributeList, batches: Iterable[Sequence[bytes]], b
 
 
 def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:
-    """Columns of the fields of `Entry`, but for those of `_OTHERS` that no photograph has."""
+    """Columns of the fields of `Entry`, but for those of `_OF_ENTRY` that no photograph has."""
     # Buffers that grow take half of what Arrow's builders and the merging of their arrays take.
     names, ends, sizes = bytearray(), array("q", [0]), array("q")
-    others: dict[str, list[pa.Array]] = {name: [] for name in _OTHERS}
+    others: dict[str, list[pa.Array]] = {name: [] for name in _OF_ENTRY}
     entries = listed(source, ignored)
     while batch := list(itertools.islice(entries, _BATCH)):
         columns = dict(zip(Entry._fields, zip(*batch, strict=True), strict=True))
         names += b"".join(columns["name"])
         ends.extend(itertools.accumulate(map(len, columns["name"]), initial=ends.pop()))
         sizes.extend(columns["size"])
-        for name, column_type in _OTHERS.items():
+        for name, column_type in _OF_ENTRY.items():
             is_used = any(columns[name])
             others[name].append(pa.array(columns[name], column_type) if is_used else pa.nulls(len(batch)))
-    unsorted = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(sizes), [None, pa.py_buffer(ends), pa.py_buffer(names)]
-    )
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(names)]
+    unsorted = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(sizes), buffers)
     order = pc.call_function("array_sort_indices", [unsorted])  # stable
     found = {"name": unsorted.take(order), "size": int64_array(np.frombuffer(sizes, np.int64)).take(order)}
-    for name, column_type in _OTHERS.items():
+    for name, column_type in _OF_ENTRY.items():
         if any(chunk.type == column_type for chunk in others[name]):
             column = pa.chunked_array([chunk.cast(column_type) for chunk in others.pop(name)]).combine_chunks()
             found[name] = column.take(order)

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from facegan.config import PrepConfig
 from facegan.config.resources import NO_ATTRIBUTES, count_or_none
 from facegan.console import Console, counted, shown
 from facegan.errors import DatasetError, SourceError
-from facegan.files import sha256_file
+from facegan.files import make_folder, sha256_file
 from facegan.manifests import known_datasets, known_models, recognise
 from facegan.prep.attributes import AttributeList
 from facegan.prep.chunk import Chunk, Item
@@ -31,22 +30,14 @@ from facegan.prep.photo_index import IndexedPhoto, PhotoIndex
 from facegan.prep.request import PrepareRequest, check_settings, find_models, library_versions
 from facegan.prep.reuse import KnownDetections, open_detections
 from facegan.prep.sources import open_source
-from facegan.prep.sources.base import source_errors
+from facegan.prep.sources.base import Source, source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
 from facegan.prep.sources.parquet import Table
 from facegan.prep.storage import OutputStore
 from facegan.prep.suppression import Suppression, read_paths
 from facegan.remote import as_source_error, is_url
 from facegan.shards.checksums import check_detections, check_photos, size_error
-from facegan.shards.format import (
-    DATASET_FILE,
-    PHOTO_SUFFIXES,
-    PHOTOS_FILE,
-    SPLITS,
-    STATE_FOLDER,
-    DatasetInfo,
-    readable_path,
-)
+from facegan.shards.format import DATASET_FILE, PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, DatasetInfo, readable_path
 from facegan.shards.photos import (
     SCHEMA,
     attribute_fields,
@@ -66,10 +57,8 @@ class Inputs:
         self.request = request
         photos = request.photos
         out = None if is_url(os.fspath(request.out)) else Path(request.out)  # it may be inside the source
-        download = photos.download and not is_dry
-        self.source = open_source(
-            os.fspath(request.source), out, download, photos.follow_links, photos.max_unpacked_ratio
-        )
+        where, download = os.fspath(request.source), photos.download and not is_dry
+        self.source = open_source(where, out, download, photos.follow_links, photos.max_unpacked_ratio)
         self.models = find_models(request.settings, photos.model, fetch=not is_dry)
         is_given = photos.attributes not in ("", NO_ATTRIBUTES)
         self.attributes = AttributeList.read(photos.attributes) if is_given else None
@@ -82,6 +71,8 @@ class Inputs:
         self._files = {"models": models, "attributes": self.attributes.sha256 if self.attributes else ""}
         # Not its checksum: photographs that are added need further lines.
         self._files |= {"identity": "FILE"} if photos.identity else {}
+        self.versions = library_versions()
+        self._readable: Source | None = None
         self.config = request.settings
         if self.config.margin == "auto":  # until the dataset or a preflight says more
             self.use_margin(1.0)
@@ -89,17 +80,25 @@ class Inputs:
             self.config = self.config.model_copy(update={"split": "none"})
         workers = count_or_none(photos.workers)
         self.workers = system.prep_workers() if workers is None else workers  # 0: this process
+        self.threads = 0 if is_dry else max(1, self.workers)  # that search for duplicates; 0: that is skipped
 
     @property
     def settings(self) -> dict[str, Any]:
         """As dataset.json stores them."""
         return {**self.config.model_dump(), **self._files}
 
-    def use_lists(self, index: PhotoIndex) -> None:
+    def readable(self, unpacked: Path) -> Source:
+        """The source for random access. What must be unpacked for that is, at the first call, into this folder."""
+        if self._readable is None:
+            with source_errors(self.source.where):
+                self._readable = self.source.unpacked(make_folder(unpacked))
+        return self._readable
+
+    def use_lists(self, index: PhotoIndex, unpacked: Path) -> None:
         """CelebA's lists in the source decide the attributes and the split that the request leaves open."""
         wanted = [] if self.request.photos.attributes else [ATTRIBUTES]
         wanted += [SPLIT] if self.request.settings.split in ("auto", "source") else []
-        self.lists = Lists.use(self.source, index, wanted)
+        self.lists = Lists.use(self.source, index, wanted, lambda: self.readable(unpacked))
         self._files["attributes"] = self._files["attributes"] or self.lists.sha256
         if ATTRIBUTES in wanted and ATTRIBUTES not in self.lists.options and isinstance(self.source, Table):
             self.lists.take_columns(self.source, index)
@@ -115,7 +114,7 @@ class Inputs:
     @property
     def origin(self) -> dict[str, Any]:
         """Everything besides the photographs and --rotate that decides what a detector finds."""
-        versions = {name: version for name, version in library_versions().items() if name != "pyarrow"}
+        versions = {name: version for name, version in self.versions.items() if name != "pyarrow"}
         return {"detector": self.config.detector, "models": self._files["models"], "cpu": system.cpu_name()} | versions
 
     def use_margin(self, margin: float) -> None:
@@ -142,7 +141,6 @@ class Plan:
     inputs: Inputs
     index: PhotoIndex
     existing: DatasetInfo | None
-    versions: dict[str, str]
     found: int  # photographs in the source, at most ``--limit``
     ignored: dict[str, int]
     data_set: str  # name in the manifests of the data set that the source was recognised as, or ""
@@ -196,10 +194,7 @@ class Plan:
         return self.index.photos(chunk.split, chunk.first, chunk.photos)
 
     def _items(self, photos: Iterable[IndexedPhoto]) -> list[Item]:
-        items = [
-            Item(p.path, p.entry, p.reason, p.attributes, duplicate_of=p.duplicate_of, identity=p.identity)
-            for p in photos
-        ]
+        items = [Item(p.path, p.entry, p.reason, p.attributes, None, p.duplicate_of, p.identity) for p in photos]
         if self.known is None:
             return items
         known = self.known.of([readable_path(item.path) for item in items])
@@ -220,10 +215,8 @@ def list_photographs(inputs: Inputs) -> PhotoIndex:
     return index
 
 
-def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Console, threads: int) -> Plan:
+def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Console) -> Plan:
     """The chunks to make: those of new photographs, or for a repair those of damaged shards.
-
-    ``threads`` search for duplicates; 0 skips that.
 
     Raises:
         DatasetError: the dataset has other settings, is damaged, or has a photograph that has changed since.
@@ -232,7 +225,7 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
     request = inputs.request
     if request.photos.limit is not None:
         index.limit(request.photos.limit)
-    inputs.use_lists(index)
+    inputs.use_lists(index, store.unpacked)
     for path, use in inputs.lists.uses.items():
         console.note(f"Found {path} in the source, {use}.")
     existing = None if request.force else store.existing()
@@ -249,7 +242,7 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
         check_settings(started_with, inputs.settings, store.folder, inputs.from_lists)
     known = open_detections(request.photos.detections, store.folder, inputs.origin)
     if not request.repair:
-        plan = _plan_additions(inputs, index, store.folder, existing, threads)
+        plan = _plan_additions(inputs, index, store, existing)
         if existing is None and not plan.chunks:
             how = "--exclude, --missing-attributes or facegan forget"
             raise SourceError(f"Every photograph of {inputs.source.where} is left out, by {how}.")
@@ -268,23 +261,19 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
     return replace(_plan_repair(inputs, index, store, existing, console), known=known)
 
 
-def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: DatasetInfo | None, threads: int) -> Plan:
-    request, config = inputs.request, inputs.config
+def _plan_additions(inputs: Inputs, index: PhotoIndex, store: OutputStore, existing: DatasetInfo | None) -> Plan:
+    request, config, out = inputs.request, inputs.config, store.folder
     if existing:
         try:
             check_photos(out, existing)
             check_detections(out, existing)
         except DatasetError as error:
-            raise DatasetError(
-                f"{error}\nNothing can be added without it. Add --force to prepare the dataset from scratch."
-            ) from None
+            why = f"{error}\nNothing can be added without it."
+            raise DatasetError(f"{why} Add --force to prepare the dataset from scratch.") from None
     digests, duplicates, left_out = _source_digests(inputs, out, existing), 0, list[str]()
-    if (
-        existing is None
-        or request.photos.limit is not None
-        or existing.settings.get("attributes", "") != inputs.settings["attributes"]
-        or not index.matches(existing.totals.photos, existing.fingerprint)
-    ):
+    has_all = existing is not None and index.matches(existing.totals.photos, existing.fingerprint)
+    has_attributes = existing is not None and existing.settings.get("attributes", "") == inputs.settings["attributes"]
+    if request.photos.limit is not None or not (has_all and has_attributes):
         if existing:
             index.set_known(read_columns(out / PHOTOS_FILE, ["path", "bytes"]))
             if changed := index.changed():
@@ -305,19 +294,14 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
         if existing:
             _require_columns(index, out)
         index.split_by(splitter(config.split), by_identity=shares(config.split) is not None)
-        if config.dedup != "off" and threads:
-            where = inputs.source.where
-            with tempfile.TemporaryDirectory(dir=out / STATE_FOLDER) as folder, as_source_error(where):
-                with source_errors(where):
-                    readable = inputs.source.unpacked(Path(folder))
-                hashes = hash_photos(readable, index, threads, request.photos.fetch_ahead)
+        if config.dedup != "off" and inputs.threads:
+            with as_source_error(inputs.source.where):
+                source = inputs.readable(store.unpacked)
+                hashes = hash_photos(source, index, inputs.threads, request.photos.fetch_ahead)
             known = read_columns(out / PHOTOS_FILE, ["sha256", "reason"]).to_pylist() if existing else []
-            originals = (
-                None if row["reason"] == "duplicate" else bytes.fromhex(row["sha256"]) or None for row in known
-            )
-            duplicates = index.mark_duplicates(hashes, originals)
-    versions = library_versions()
-    chunks = tuple(_cut_chunks(inputs, index, versions, digests))
+            originals = ("" if row["reason"] == "duplicate" else row["sha256"] for row in known)
+            duplicates = index.mark_duplicates(hashes, (bytes.fromhex(sha256) or None for sha256 in originals))
+    chunks = tuple(_cut_chunks(inputs, index, digests))
     for entry in existing.shards if existing and chunks else ():
         if error := size_error(out, entry):  # the preview may need it; its SHA-256 is compared then
             raise repairable(error)
@@ -325,7 +309,6 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, out: Path, existing: Data
         inputs,
         index,
         existing,
-        versions,
         found=min(len(index), request.photos.limit or len(index)) - index.left_out,
         ignored=dict(sorted(index.ignored.items())),
         data_set=existing.data_set if existing else _recognised(inputs.source.where, index),
@@ -359,7 +342,7 @@ def _set_lists(index: PhotoIndex, inputs: Inputs) -> None:
         inputs.lacking = attributes.lack(*missing)
         if not skips:
             raise SourceError(f"{inputs.lacking}\nGive each photograph a line, or add --missing-attributes skip.")
-    if inputs.identities and (missing := index.set_identities(inputs.identities.items())):
+    if inputs.identities and (missing := index.set_listed("identity", inputs.identities.items())):
         raise SourceError(
             f"{inputs.request.photos.identity} has no line for {shown(missing)}. With --identity every photograph\n"
             "needs one; leave the person empty where it is unknown."
@@ -384,15 +367,13 @@ def _recognised(where: str, index: PhotoIndex) -> str:
 def with_margin(plan: Plan, margin: float) -> Plan:
     """The plan of additions with another margin."""
     plan.inputs.use_margin(margin)
-    return replace(plan, chunks=tuple(_cut_chunks(plan.inputs, plan.index, plan.versions, plan.source_digests)))
+    return replace(plan, chunks=tuple(_cut_chunks(plan.inputs, plan.index, plan.source_digests)))
 
 
-def _cut_chunks(
-    inputs: Inputs, index: PhotoIndex, versions: dict[str, str], digests: tuple[str, ...]
-) -> Iterator[ChunkPlan]:
+def _cut_chunks(inputs: Inputs, index: PhotoIndex, digests: tuple[str, ...]) -> Iterator[ChunkPlan]:
     """Cut the sorted photographs of each split into chunks of ``shard_size``, then drop those that are left out."""
     numbers, shard_size = itertools.count(), inputs.config.shard_size
-    facts = [inputs.settings, {**versions, "source": " ".join(digests)}, index.attributes.column_names]
+    facts = [inputs.settings, {**inputs.versions, "source": " ".join(digests)}, index.attributes.column_names]
     for split in SPLITS:
         photos = index.photos(split, with_left_out=True)
         while batch := list(itertools.islice(photos, shard_size)):
@@ -435,7 +416,6 @@ def _plan_repair(
         if is_missing or path.stat().st_size != entry.bytes or store.sha256(path) != entry.sha256:
             damaged.add(entry.name)
             console.note(f"{entry.name} {'is missing' if is_missing else 'was altered'}. Rebuilding it.")
-    versions = library_versions()
     rebuild: dict[int, ChunkPlan] = {}
     starts = itertools.accumulate(sizes, initial=0)
     for number, (chunk, start) in enumerate(zip(existing.chunks, starts, strict=False)):
@@ -446,24 +426,14 @@ def _plan_repair(
         if retried:
             console.note(f"Retrying {counted(retried, 'photograph')} of {chunk.shard or f'chunk {number}'}.")
         if missing := index.missing_for_repair(start, chunk.photos):
-            raise DatasetError(
-                f"{shown(missing)} is missing from the source, and {chunk.shard or out} cannot be rebuilt without it."
-            )
+            what = f"{chunk.shard or out} cannot be rebuilt without it"
+            raise DatasetError(f"{shown(missing)} is missing from the source, and {what}.")
         items = list(index.photos_for_repair(chunk.split, start, chunk.photos))
-        rebuild[number] = _plan_chunk(number, start, items, [inputs.settings, versions])
+        rebuild[number] = _plan_chunk(number, start, items, [inputs.settings, inputs.versions])
     if not rebuild:
         console.note(f"{store.where} needs no repair.")
-    return Plan(
-        inputs,
-        index,
-        existing,
-        versions,
-        found=existing.totals.photos,
-        ignored=existing.totals.ignored,
-        data_set=existing.data_set,
-        source_digests=existing.source,
-        rebuild=rebuild,
-    )
+    facts = existing.totals.photos, existing.totals.ignored, existing.data_set, existing.source
+    return Plan(inputs, index, existing, *facts, rebuild=rebuild)
 
 
 def repairable(error: DatasetError) -> DatasetError:
@@ -471,8 +441,7 @@ def repairable(error: DatasetError) -> DatasetError:
 
 
 def estimate(new: int, source_bytes: int, config: PrepConfig, workers: int) -> tuple[float, int]:
-    """Estimate the seconds and bytes of a run: per process 3 ms per photograph, 0.4 ms without a detector, and 10 ms
-    per megabyte."""
+    """Seconds and bytes of a run: per process 3 ms per photograph, 0.4 ms without a detector; 10 ms per megabyte."""
     bytes_per_pixel = {"png": 3.0, "jpg": 0.9, "webp": 1.8}[config.format]
     tar = 2 * 512 + 1024 + 256  # two headers, JSON, padding to blocks
     photo_seconds = 0.0004 if config.detector == "none" else 0.003

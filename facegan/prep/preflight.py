@@ -51,6 +51,13 @@ class Forecast:
     def share(self) -> float:
         return self.kept / self.photos
 
+    @property
+    def others(self) -> list[str]:
+        """Lines about the alternatives, if there are some."""
+        width = max((len(one.options) for one in self.alternatives), default=0)
+        rows = [f"{one.options:{width}}  {one.share:.0%}" for one in self.alternatives]
+        return ["Other settings would keep:", *rows] if rows else []
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "alternatives": list(map(asdict, self.alternatives)), "share": round(self.share, 4)}
 
@@ -66,21 +73,19 @@ def forecast(engine: Engine, plan: Plan, workers: int) -> Forecast:
     if chooses and not config.crop_is_fixed and found.count("off_edge") > (1 - _FIT) * _with_face(found):
         config = config.with_margin(_fitting_margin(engine, items, found, config))
         found = _again(engine, items, found, [config])[0]
-    alternatives: list[Alternative] = []
+    better: list[Alternative] = []
     if found.count("") < _EXPECTED * len(found):
         others = _others(config)
-        kept = [other.count("") for other in _again(engine, items, found, list(others.values()))]
-        shares = {options: count / len(found) for options, count in zip(others, kept, strict=True)}
-        least = found.count("") / len(found)
-        better = [Alternative(options, round(share, 4)) for options, share in shares.items() if share > least]
-        alternatives = sorted(_best_margin(better), key=lambda alternative: -alternative.share)
+        for options, reasons in zip(others, _again(engine, items, found, list(others.values())), strict=True):
+            if (kept := reasons.count("")) > found.count(""):
+                better.append(Alternative(options, round(kept / len(found), 4)))
     return Forecast(
         photos=len(found),
         kept=found.count(""),
         rejected=dict(Counter(filter(None, found)).most_common()),
         margin=config.scale,
         about_seconds=round(seconds / len(items) * plan.new / max(1, workers), 1),
-        alternatives=tuple(alternatives),
+        alternatives=tuple(sorted(_best_margin(better), key=lambda alternative: -alternative.share)),
     )
 
 
@@ -101,15 +106,15 @@ def announce(found: Forecast, plan: Plan, console: Console) -> None:
             f"--margin auto chose {found.margin:g}: at 1 too many crops reach outside their photographs. "
             f"--crop box would show more of each face."
         )
-    if found.alternatives:
-        console.note("Other settings would keep:\n" + _table(found))
+    if found.others:
+        console.note(*found.others)
 
 
 def require_yield(found: Forecast, min_yield: float) -> None:
     """Raises DatasetError if fewer photographs than this share are expected to be kept."""
     if found.share >= min_yield:
         return
-    others = f"Other settings would keep:\n{_table(found)}\n" if found.alternatives else ""
+    others = "\n  ".join(found.others) + "\n" if found.others else ""
     reasons = ", ".join(f"{count} {reason}" for reason, count in found.rejected.items())
     raise DatasetError(
         f"Only {found.kept} of {found.photos} photographs would be kept ({reasons}), less than --min-yield "
@@ -117,18 +122,12 @@ def require_yield(found: Forecast, min_yield: float) -> None:
     )
 
 
-def _table(found: Forecast) -> str:
-    width = max(len(alternative.options) for alternative in found.alternatives)
-    return "\n".join(f"  {one.options:{width}}  {one.share:.0%}" for one in found.alternatives)
-
-
 def _survey(engine: Engine, items: Sequence[Item], configs: Sequence[PrepConfig]) -> tuple[list[_Reasons], float]:
     """Each photograph's reasons, one for each of the settings, and the seconds of all workers together."""
     size = -(-len(items) // (_PIECES * engine.slots))
     pieces = [tuple(items[start : start + size]) for start in range(0, len(items), size)]
     tasks = {engine.submit(Survey(piece, tuple(configs))): number for number, piece in enumerate(pieces)}
-    answers: dict[int, list[_Reasons]] = {}
-    total = 0.0
+    answers, total = dict[int, list[_Reasons]](), 0.0
     while len(answers) < len(pieces):
         for task in engine.wait():
             number = tasks[task]
@@ -177,9 +176,8 @@ def _others(config: PrepConfig) -> dict[str, PrepConfig]:
     changes += [{"min_face": 0}] if config.min_face else []
     found = {}
     for change in changes:
-        given = {name: value for name, value in change.items() if len(change) == 1 or name != "margin"}
-        options = " ".join(f"{option_of(name)} {value}" for name, value in given.items())
-        found[options] = config.model_copy(update=change)
+        name, value = next(iter(change.items()))
+        found[f"{option_of(name)} {value}"] = config.model_copy(update=change)
     return found
 
 

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,13 +33,13 @@ from facegan.prep.preview import REJECTS_SHOWN, Rejects, preview_png, read_rejec
 from facegan.prep.remote_store import open_read_only, open_store
 from facegan.prep.request import PrepareRequest, StrPath
 from facegan.prep.reuse import KEPT, keep_detections
-from facegan.prep.sources.base import Source, source_errors
+from facegan.prep.sources.base import source_errors
 from facegan.prep.sources.folder import BROKEN_LINK
-from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, UNPACKED, OutputStore, is_dataset_file
+from facegan.prep.storage import FINAL, JOURNAL_FILE, SETTINGS_FILE, OutputStore, is_dataset_file
 from facegan.prep.suppression import Suppression
 from facegan.shards.checksums import check_shard
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.detections import IN_CHUNK, DetectionsReader, of_chunk, read_detections, read_origins
+from facegan.shards.detections import IN_CHUNK, of_chunk, read_detections, read_origins, with_detections
 from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo
 from facegan.shards.photos import in_shard, photo_counts, read_in_pieces, read_rows
@@ -129,10 +128,13 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
             if request.force:
                 (store.folder / JOURNAL_FILE).unlink(missing_ok=True)
             store.replay()
-            plan = make_plan(inputs, index, store, console, threads=max(1, inputs.workers))
+            shutil.rmtree(store.unpacked, ignore_errors=True)  # left by a run that was killed
+            plan = make_plan(inputs, index, store, console)
             plan, stats, expected = _make_chunks(plan, store, console, engine)
         except KeyboardInterrupt:  # at the first chunk and later it is `Interrupted`
             raise Interrupted("Stopped before anything was written. Run the same command to start again.") from None
+        finally:
+            shutil.rmtree(store.unpacked, ignore_errors=True)
         info = plan.existing
         if info is None or plan.todo or plan.left_out:
             # The table and the journal's files grow with the dataset.
@@ -167,17 +169,16 @@ def plan_prepare(request: PrepareRequest, console: Console | None = None) -> Pre
     """What `run_prepare` would do. Touches nothing; raises the same errors."""
     inputs = Inputs(request, is_dry=True)
     index = list_photographs(inputs)
-    with open_read_only(os.fspath(request.out)) as store:
-        plan = make_plan(inputs, index, store, console or Console(quiet=True), threads=0)
-        todo = _uncommitted(plan, store)
     expected = None
-    # A dry run runs no code of the user's, and fetches no models.
-    if needs_forecast(plan, todo) and not runs_code(inputs.config.detector) and all(map(Path.is_file, inputs.models)):
-        with tempfile.TemporaryDirectory() as folder, source_errors(inputs.source.where):
-            readable = inputs.source.unpacked(Path(folder))
-            with contextlib.closing(InlineEngine(_job(plan, readable, Path(folder)))) as engine:
+    with open_read_only(os.fspath(request.out)) as store:
+        plan = make_plan(inputs, index, store, console or Console(quiet=True))
+        is_ready = all(map(Path.is_file, inputs.models)) and not runs_code(inputs.config.detector)
+        # A dry run runs no code of the user's, and fetches no models.
+        if needs_forecast(plan, _uncommitted(plan, store)) and is_ready:
+            job = _job(plan, store, make_folder(store.unpacked))
+            with source_errors(inputs.source.where), contextlib.closing(InlineEngine(job)) as engine:
                 expected = forecast(engine, plan, inputs.workers)
-        plan = with_margin(plan, expected.margin)
+            plan = with_margin(plan, expected.margin)
     seconds, size = estimate(plan.new, sum(chunk.bytes for chunk in plan.chunks), inputs.config, inputs.workers)
     return PrepPlan(
         photos=plan.found,
@@ -231,10 +232,10 @@ def _uncommitted(plan: Plan, store: OutputStore) -> list[ChunkPlan]:
     return [chunk for chunk in plan.todo if committed(chunks, chunk.number, chunk.inputs) is None]
 
 
-def _job(plan: Plan, readable: Source, chunks: Path) -> Job:
-    inputs, request = plan.inputs, plan.inputs.request
-    photos, reuses = request.photos, plan.known is not None
-    return Job(inputs.config, readable, inputs.models, chunks, request.photo_seconds, photos.fetch_ahead, reuses)
+def _job(plan: Plan, store: OutputStore, chunks: Path) -> Job:
+    inputs, photos, seconds = plan.inputs, plan.inputs.request.photos, plan.inputs.request.photo_seconds
+    source, reuses = inputs.readable(store.unpacked), plan.known is not None
+    return Job(inputs.config, source, inputs.models, chunks, seconds, photos.fetch_ahead, reuses)
 
 
 def _make_chunks(
@@ -254,26 +255,20 @@ def _make_chunks(
         _clear(plan, store)
         return plan, RunStats(), None
     face_bytes = estimate(sum(chunk.photos for chunk in todo), 0, inputs.config, 1)[1]
-    needed = face_bytes + sum(chunk.bytes for chunk in plan.todo)
-    unpacked, expected = store.state / UNPACKED, None
-    shutil.rmtree(unpacked, ignore_errors=True)  # left by a run that was killed
-    try:
-        with disk_errors(store.folder, needed), source_errors(inputs.source.where):
-            readable = inputs.source.unpacked(make_folder(unpacked))
-        with disk_errors(store.folder, face_bytes):
-            job = _job(plan, readable, store.state / plan.chunks_folder)
-            engine = open_engine(inputs, job, len(todo), console)
-            deferred.callback(engine.close)
-            if needs_forecast(plan, todo):
-                expected = forecast(engine, plan, inputs.workers)
-                require_yield(expected, request.photos.min_yield)
-                announce(expected, plan, console)
-                plan = with_margin(plan, expected.margin)
-                todo = list(plan.todo)
-            _clear(plan, store)
-            return plan, run_engine(engine, plan, todo, store, console), expected
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
+    expected = None
+    with disk_errors(store.folder, face_bytes + sum(chunk.bytes for chunk in plan.todo)):
+        job = _job(plan, store, store.state / plan.chunks_folder)
+    with disk_errors(store.folder, face_bytes):
+        engine = open_engine(inputs, job, len(todo), console)
+        deferred.callback(engine.close)
+        if needs_forecast(plan, todo):
+            expected = forecast(engine, plan, inputs.workers)
+            require_yield(expected, request.photos.min_yield)
+            announce(expected, plan, console)
+            plan = with_margin(plan, expected.margin)
+            todo = list(plan.todo)
+        _clear(plan, store)
+        return plan, run_engine(engine, plan, todo, store, console), expected
 
 
 def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
@@ -287,12 +282,12 @@ def finish(store: OutputStore, plan: Plan) -> DatasetInfo:
     gathered = _Gathered(store, plan, writer)
     writer.write_tables(gathered.tables(), gathered.origins())
     pa.default_memory_pool().release_unused()  # 10 MB, before the preview takes as many
-    info = writer.info(plan.inputs.settings, plan.versions, plan.data_set, plan.source_digests, plan.ignored)
+    info = writer.info(plan.inputs.settings, plan.inputs.versions, plan.data_set, plan.source_digests, plan.ignored)
     write_bytes(final / PREVIEW_FILE, gathered.preview(info))
     writer.write(info)
     if plan.left_out:
         Suppression.read(out).adding(plan.left_out).write(final)
-    store.assemble(gathered.files, plan.chunks_folder)
+    store.assemble(writer.files, plan.chunks_folder)
     shutil.rmtree(store.state / KEPT, ignore_errors=True)
     return info
 
@@ -303,7 +298,6 @@ class _Gathered:
     def __init__(self, store: OutputStore, plan: Plan, writer: DatasetWriter) -> None:
         self._store, self._plan, self._writer = store, plan, writer
         self._folder = store.state / plan.chunks_folder
-        self.files: dict[str, Path] = {}  # the present path of each shard, by its final name
         self._rejects: Rejects = {}
         self._near = self._near_duplicates()
         existing = len(plan.existing.chunks) if plan.existing else 0
@@ -341,16 +335,15 @@ class _Gathered:
         existing, out = self._plan.existing, self._store.folder
         if existing:
             entries = {entry.name: entry for entry in existing.shards}
-            tables = read_in_pieces(out / PHOTOS_FILE, [chunk.photos for chunk in existing.chunks])
-            detections = DetectionsReader(out / DETECTIONS_FILE)
-            for number, (chunk, table) in enumerate(zip(existing.chunks, tables, strict=True)):
-                known = detections.take(table["path"].to_pylist())
+            pieces = read_in_pieces(out / PHOTOS_FILE, [chunk.photos for chunk in existing.chunks])
+            both = zip(existing.chunks, with_detections(out, pieces), strict=True)
+            for number, (chunk, (table, known)) in enumerate(both):
                 if number in self._plan.rebuild:
                     yield self._made(self._plan.rebuild[number])
                     continue
                 name = ""
                 if chunk.shard:
-                    name = self._add_shard(chunk.split, entries[chunk.shard].model_dump(), out / chunk.shard)
+                    name = self._writer.add_shard(chunk.split, vars(entries[chunk.shard]), out / chunk.shard)
                 self._writer.chunks.append(ChunkEntry(split=chunk.split, photos=chunk.photos, shard=name))
                 yield table if name == chunk.shard else in_shard(table, chunk.split, name), known
         yield from map(self._made, self._plan.chunks)
@@ -358,9 +351,7 @@ class _Gathered:
     def _made(self, chunk: ChunkPlan) -> tuple[pa.Table, pa.Table]:
         marker = committed(self._folder, chunk.number, chunk.inputs)
         if marker is None:
-            raise DatasetError(
-                f"Chunk {chunk.number} of {self._store.folder} was altered during the run. Run prep again."
-            )
+            raise DatasetError(f"Chunk {chunk.number} of {self._store.folder} was altered meanwhile. Run prep again.")
         rows = self._rows(chunk.number)
         with parsing(marker_path(self._folder, chunk.number), "Delete it and run facegan prep again."):
             if (len(rows), *photo_counts(rows)) != (marker.photos, marker.kept, marker.faces, marker.rejected):
@@ -368,7 +359,7 @@ class _Gathered:
             self._show(marker.rejects)
             has_duplicates, name = not self._near.keys().isdisjoint(rows["path"].to_pylist()), ""
             if marker.shard and not has_duplicates:
-                name = self._add_shard(chunk.split, vars(marker.shard), shard_path(self._folder, chunk.number))
+                name = self._writer.add_shard(chunk.split, vars(marker.shard), shard_path(self._folder, chunk.number))
         rows, detections = self._plan.with_attributes(chunk, rows), of_chunk(rows)
         if has_duplicates:
             rows, detections, name = self._without_duplicates(marker, chunk.split, rows, detections)
@@ -380,13 +371,11 @@ class _Gathered:
         self, marker: ChunkMarker, split: str, rows: pa.Table, detections: pa.Table
     ) -> tuple[pa.Table, pa.Table, str]:
         """A chunk's tables without the samples of near-duplicates, and the name of its new shard, "" if none."""
-        columns = (rows[name].to_pylist() for name in ("path", "scores", "keys"))
-        of_key = {
-            key: (path, round(max(scores), 3)) for path, scores, keys in zip(*columns, strict=True) for key in keys
-        }
+        photos = zip(*(rows[name].to_pylist() for name in ("path", "scores", "keys")), strict=True)
+        of_key = {key: (path, round(max(scores), 3)) for path, scores, keys in photos for key in keys}
         rows, detections = without_samples(rows, detections, self._near)
         keys = set(itertools.chain.from_iterable(rows["keys"].to_pylist()))
-        name = self._writer.new_name(split) if keys else ""
+        name = self._writer.next_name(split) if keys else ""
         new, old = self._writer.folder / (name or "none"), shard_path(self._folder, marker.number)
         with self._store.open_shard(old) as file:
             if marker.shard is None or sha256_file(file) != marker.shard.sha256:
@@ -397,8 +386,7 @@ class _Gathered:
         self._show([Thumbnail(path, "near_duplicate", png, score) for path, score, png in some])
         if stats:
             self._store.add(new)
-            self._writer.add_shard(name, split, vars(stats))
-            self.files[name] = new
+            self._writer.add_shard(split, vars(stats))
         return rows, detections, name
 
     def _show(self, rejects: list[Thumbnail]) -> None:
@@ -408,14 +396,8 @@ class _Gathered:
             of_reason.sort(key=lambda numbered: numbered[0])
             del of_reason[REJECTS_SHOWN:]
 
-    def _add_shard(self, split: str, stats: dict, path: Path) -> str:
-        name = self._writer.new_name(split)
-        self._writer.add_shard(name, split, stats)
-        self.files[name] = path
-        return name
-
     def preview(self, info: DatasetInfo) -> bytes:
-        return preview_png(info, self.files, self._rejects, self._checked_shard)
+        return preview_png(info, self._writer.files, self._rejects, self._checked_shard)
 
     @contextlib.contextmanager
     def _checked_shard(self, path: Path) -> Iterator[Path]:

@@ -86,14 +86,16 @@ def open_store(out: str, force: bool) -> Iterator[OutputStore]:
 @contextlib.contextmanager
 def open_read_only(out: str) -> Iterator[OutputStore]:
     """The store of the dataset at ``out`` for reading; nothing is locked or changed."""
-    if not is_url(out):
-        require_dataset_folder(Path(out))
-        yield OutputStore(Path(out))
-        return
-    with tempfile.TemporaryDirectory() as folder, _errors_name_url(out, Path(folder)):
-        store = RemoteStore(out, Path(folder))
-        store.mirror()
-        yield store
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if not is_url(out):
+            require_dataset_folder(Path(out))
+            yield OutputStore(Path(out), unpacked=folder)
+            return
+        with _errors_name_url(out, folder):
+            store = RemoteStore(out, folder)
+            store.mirror()
+            yield store
 
 
 @contextlib.contextmanager

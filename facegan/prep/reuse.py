@@ -63,13 +63,8 @@ class KnownDetections:
     """The detections of a dataset, by the photographs' paths; they are held in memory, about 250 bytes a face."""
 
     def __init__(self, folder: Path, origin: dict[str, Any]) -> None:
-        """
-        Args:
-            origin: of detections made now (`facegan.prep.plan.Plan.origin`).
-
-        Raises:
-            DatasetError: there are none, they were altered, or they are of another origin.
-        """
+        """``origin``: of detections made now (`facegan.prep.plan.Inputs.origin`). Raises DatasetError if they are
+        missing, altered, or of another origin."""
         info = DatasetInfo.read(folder)
         if not info.detections_sha256:
             raise DatasetError(f"{folder} has no {DETECTIONS_FILE}: its faces were not detected. Drop --detections.")
@@ -102,9 +97,8 @@ class KnownDetections:
             (faint if is_faint else sure).append(face)
             measures[face] = measured
         sha256, *_, is_face, rotation, _ = rows[0]
-        return KnownFaces(
-            sha256, Found(tuple(sure), tuple(faint), not sure and is_face, rotation), measures, self._config
-        )
+        found = Found(tuple(sure), tuple(faint), not sure and is_face, rotation)
+        return KnownFaces(sha256, found, measures, self._config)
 
 
 def _require_origin(folder: Path, origin: dict[str, Any]) -> None:

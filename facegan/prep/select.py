@@ -24,7 +24,7 @@ from facegan.prep.preview import draw_preview, picture_bytes
 from facegan.prep.request import StrPath, short, with_defaults
 from facegan.shards.checksums import check_detections, check_photos, check_shard, see_verify
 from facegan.shards.dataset import DatasetWriter
-from facegan.shards.detections import MEASURES, SAMPLES, DetectionsReader, read_origins
+from facegan.shards.detections import MEASURES, SAMPLES, read_origins, with_detections
 from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, SPLITS, DatasetInfo
 from facegan.shards.images import decode_image, encode_image
@@ -50,9 +50,6 @@ class SelectResult:
     shards: int
     bytes: int
     out: str
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
 
 
 def select(
@@ -81,8 +78,7 @@ def select(
         writer.shards.sort(key=lambda entry: (SPLITS.index(entry.split), entry.name))
         names = {source.info.data_set for source in sources}
         info = writer.info(settings, _versions(sources), data_set=names.pop() if len(names) == 1 else "")
-        files = {entry.name: folder / entry.name for entry in info.shards}
-        write_bytes(folder / PREVIEW_FILE, picture_bytes(draw_preview(info, files)))
+        write_bytes(folder / PREVIEW_FILE, picture_bytes(draw_preview(info, writer.files)))
         copy_origin([source.folder for source in sources], folder)
         writer.write(info)
     totals = info.totals
@@ -148,10 +144,9 @@ def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, A
 
 def _versions(sources: list[SourceDataset]) -> dict[str, str]:
     """Versions of the libraries that made the faces, several if the datasets differ."""
-    names = dict.fromkeys(name for source in sources for name in source.info.versions)
-    return {
-        name: ", ".join(dict.fromkeys(source.info.versions.get(name, "none") for source in sources)) for name in names
-    }
+    versions = [source.info.versions for source in sources]
+    names = dict.fromkeys(name for found in versions for name in found)
+    return {name: ", ".join(dict.fromkeys(found.get(name, "none") for found in versions)) for name in names}
 
 
 def _origins(sources: list[SourceDataset]) -> list[dict[str, Any]]:
@@ -172,10 +167,9 @@ class SourceDataset:
         check_photos(folder, self.info)
         self.attributes = attribute_fields(read_schema(folder / PHOTOS_FILE))
         self._entries = {entry.name: entry for entry in self.info.shards}
-        self._checked: set[str] = set()
+        self._checked, self._samples = set[str](), dict[str, Sample]()
         self._name = ""
         self._shard: Shard | None = None
-        self._samples: dict[str, Sample] = {}
 
     def read(self, shard: str, key: str) -> tuple[bytes, bytes]:
         """A sample's image and JSON as they are in the shard."""
@@ -229,9 +223,7 @@ def select_samples(sources: list[SourceDataset], config: SelectConfig, progress:
         check_detections(source.folder, source.info)
         if where and where.columns & _MEASURES - {"score"} and not source.info.detections_sha256:
             raise DatasetError(f"{source.folder} has no {DETECTIONS_FILE}, which --where {where.text} needs.")
-        detections = DetectionsReader(source.folder / DETECTIONS_FILE)
-        for batch in read_batches(source.folder / PHOTOS_FILE):
-            of_batch = detections.take(batch["path"].to_pylist())
+        for batch, of_batch in with_detections(source.folder, read_batches(source.folder / PHOTOS_FILE)):
             places = _places(of_batch)
             for found in _matching(source, batch, of_batch, config.splits or list(SPLITS), where):
                 if len(sources) > 1 and not _is_new(found, seen):
@@ -325,7 +317,7 @@ def _copied(
     def close(shard: _NewShard) -> tuple[pa.Table, pa.Table]:
         stats = shard.writer.commit()
         if stats is not None:
-            dataset.add_shard(shard.name, shard.split, vars(stats))
+            dataset.add_shard(shard.split, vars(stats))
         detections, taken = pa.concat_tables(shard.detections), {key for row in shard.rows for key in row["keys"]}
         keys = pa.array([key if key in taken else "" for key in detections["key"].to_pylist()], pa.string())
         detections = detections.set_column(detections.column_names.index("key"), "key", keys)
@@ -339,7 +331,7 @@ def _copied(
             yield close(shard)
             shard = None
         if shard is None:
-            name, folder = dataset.new_name(split), dataset.folder
+            name, folder = dataset.next_name(split), dataset.folder
             writer = stack.enter_context(ShardWriter(folder / name, folder / f".{name}{TEMPORARY}"))
             shard = writing[split] = _NewShard(name, split, writer)
         for key, (image, meta) in zip(selection.keys, selection.read(), strict=True):

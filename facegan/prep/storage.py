@@ -46,9 +46,8 @@ _FLUSHES = 4  # concurrent: a disk is slow, and workers continue meanwhile
 
 def is_dataset_file(name: str) -> bool:
     """Also of a report, which goes when the dataset changes: it shows photographs."""
-    return name in (PHOTOS_FILE, DETECTIONS_FILE, PREVIEW_FILE, DATASET_FILE, REPORT) or bool(
-        _SHARD_OR_CARD.fullmatch(name)
-    )
+    is_named = name in (PHOTOS_FILE, DETECTIONS_FILE, PREVIEW_FILE, DATASET_FILE, REPORT)
+    return is_named or _SHARD_OR_CARD.fullmatch(name) is not None
 
 
 def require_dataset_folder(out: Path) -> None:
@@ -92,11 +91,12 @@ class Journal:
 
 
 class OutputStore:
-    """A dataset's folder on this machine. ``where`` is its name for the user."""
+    """A dataset's folder on this machine. ``where``: its name for the user; ``unpacked``: for what a source unpacks."""
 
-    def __init__(self, folder: Path, where: str = "") -> None:
+    def __init__(self, folder: Path, where: str = "", unpacked: Path | None = None) -> None:
         self.folder, self.where = folder, where or str(folder)
         self.state = folder / STATE_FOLDER
+        self.unpacked = unpacked or self.state / UNPACKED
 
     def existing(self) -> DatasetInfo | None:
         """The complete dataset in the folder, if there is one."""

@@ -19,17 +19,7 @@ from facegan.errors import DatasetError, SettingsError
 from facegan.files import human_bytes
 from facegan.plugins import PIPE, Trust, is_import_path, source_digests
 from facegan.recipes.recipe import Recipe, baseline_of_recipe, fingerprint, is_local, read_recipe
-from facegan.run_dir import (
-    BEST,
-    CHECKPOINTS,
-    DATASET_PAGE,
-    EVALUATION,
-    NEIGHBOURS,
-    RECORD,
-    count_of,
-    read_facts,
-    report_path,
-)
+from facegan.run_dir import CHECKPOINTS, DATASET_PAGE, EVALUATION, NEIGHBOURS, RECORD, best_images, report_path
 from facegan.shards.format import DATASET_FILE, DatasetInfo
 
 if TYPE_CHECKING:
@@ -93,8 +83,7 @@ class Stage(ABC):
     @property
     def generator(self) -> Path:
         """The best checkpoint of a run that was evaluated during training; else the run. Found without torch."""
-        images = count_of(read_facts(self.trained / BEST).get("images")) or 0
-        best = self.trained / CHECKPOINTS / f"{images:09d}"
+        best = self.trained / CHECKPOINTS / f"{best_images(self.trained):09d}"
         return best if self.recipe.train().eval_every and (best / GENERATOR).is_file() else self.trained
 
     @property
@@ -157,10 +146,8 @@ class Prep(Stage):
         return PrepareRequest(self.source, self.where, self.config, self.photos)
 
     def summary(self, result: Values) -> str:
-        kept, count, faces = result["kept"], result["photos"], result["faces"]
-        return (
-            f"{kept:,} of {counted(count, 'photograph')} kept, {counted(faces, 'face')}, {human_bytes(result['bytes'])}"
-        )
+        photos, faces = counted(result["photos"], "photograph"), counted(result["faces"], "face")
+        return f"{result['kept']:,} of {photos} kept, {faces}, {human_bytes(result['bytes'])}"
 
 
 class Train(Stage):
@@ -299,12 +286,8 @@ class Export(Stage):
     config: ExportConfig
 
     def inputs(self) -> Values:
-        metrics = fingerprint(self.trained / EVALUATION)
-        return {
-            "generator": fingerprint(self.generator / GENERATOR),
-            "metrics": metrics,
-            **self.config.model_dump(mode="json"),
-        }
+        files = {"generator": self.generator / GENERATOR, "metrics": self.trained / EVALUATION}
+        return {name: fingerprint(file) for name, file in files.items()} | self.config.model_dump(mode="json")
 
     def plan(self) -> str:
         if self.config.with_onnx:

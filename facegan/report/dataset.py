@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +18,36 @@ import pyarrow as pa
 from facegan.config import PrepConfig
 from facegan.config.base import option_of
 from facegan.console import shown
+from facegan.faces import crop as cropping
+from facegan.faces.decode import Photo, Rejected
 from facegan.files import human_bytes, make_folder, write_bytes
 from facegan.manifests import completeness, known_datasets, known_models
-from facegan.prep.inspect import Origin, origin_of
-from facegan.prep.preview import spread_faces
+from facegan.prep.cut import detection_shrink
+from facegan.prep.inspect import Origin, origin_of, read_originals
+from facegan.prep.preview import read_rejects, spread_faces, thumbnail_pixels
 from facegan.prep.request import with_defaults
 from facegan.prep.select import SELECTED
+from facegan.remote import is_url
 from facegan.report.page import render
-from facegan.report.pictures import Picture, picture_of, spread_evenly
+from facegan.report.pictures import Picture, fitting, picture_of, shrunk, spread_evenly
 from facegan.report.sections import compared_settings, reasons_of
-from facegan.report.thresholds import THRESHOLDS, FaceTable, face_table
-from facegan.report.thumbnails import Row, photo_pictures, preview_pictures, sample_pictures
+from facegan.report.thresholds import THRESHOLDS, FaceTable, face_table, upright_face
 from facegan.shards.attributes import read_attributes, summary
 from facegan.shards.checksums import check_detections, check_photos
 from facegan.shards.detections import read_detections
-from facegan.shards.format import DETECTIONS_FILE, GENERATED, PHOTOS_FILE, REASONS, DatasetInfo
+from facegan.shards.format import DETECTIONS_FILE, GENERATED, PHOTOS_FILE, PREVIEW_FILE, REASONS, DatasetInfo
+from facegan.shards.images import decode_image
 from facegan.shards.photos import read_batches
+from facegan.shards.reader import Shard
 
 _SHOWN, _PAIRS = 24, 12  # photographs of a reason, pairs of duplicates
 _COPIES = ("duplicate", "near_duplicate")
 _MOSAIC, _MOSAIC_PX = 8, 128  # faces in a row; the largest that they are shown
+_PHOTO_PX, _FACE_PX = 112, 64  # long side
+_MOST_BYTES, _QUALITIES = 5_500, (80, 65, 45)  # of a picture's text
+_BOX = (255, 214, 10)
+
+Row = dict[str, Any]  # of photos.parquet; of a face with its row of detections.parquet, and its number as ``face``
 
 
 def write_dataset_page(folder: Path, out: Path) -> Path:
@@ -51,14 +64,14 @@ def write_dataset_page(folder: Path, out: Path) -> Path:
         detections = pa.Table.from_batches(read_detections(folder / DETECTIONS_FILE))
         table = face_table(detections, photos, _config(info))
         faces = [] if isinstance(table, str) else _faces(table, photos, detections)
-        crops = sample_pictures(folder, faces)
+        crops = _sample_pictures(folder, faces)
     rejected, pairs = _rejected(photos), _pairs(photos)
     chosen = sorted({*itertools.chain(*rejected.values(), *pairs)})
     rows = dict(zip(chosen, _rows(photos, np.array(chosen, int)), strict=True))
     cropped = [face for face in faces if not face["key"]]
-    pictures, others = photo_pictures(folder, [*rows.values()], cropped, _config(info) if cropped else None)
+    pictures, others = _photo_pictures(folder, [*rows.values()], cropped, _config(info) if cropped else None)
     decoded = [row for row in rows.values() if row["width"]]
-    is_gone, pictures = bool(decoded) and not pictures, preview_pictures(folder) | pictures
+    is_gone, pictures = bool(decoded) and not pictures, _preview_pictures(folder) | pictures
     gallery = "" if isinstance(table, str) else _gallery(table, faces, crops | others)
 
     def show(row: int) -> dict[str, Any]:
@@ -163,8 +176,8 @@ def _mosaic(folder: Path, info: DatasetInfo) -> Picture | None:
     side = min(info.size, _MOSAIC_PX)
     faces = [cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) for face in faces]
     blank = [np.full_like(faces[0], 128)] * (-len(faces) % _MOSAIC)
-    rows = np.array([*faces, *blank]).reshape(-1, _MOSAIC, side, side, 3)
-    return picture_of(np.vstack([np.hstack(list(row)) for row in rows]), 85)
+    rows = np.array([*faces, *blank], np.uint8).reshape(-1, _MOSAIC, side, side, 3)
+    return picture_of(rows.swapaxes(1, 2).reshape(-1, _MOSAIC * side, 3), 85)
 
 
 def _command(folder: Path, info: DatasetInfo, origin: Origin | None) -> dict[str, str]:
@@ -183,3 +196,86 @@ def _command(folder: Path, info: DatasetInfo, origin: Origin | None) -> dict[str
     ):
         words += [option_of(name), files.get(name, "FILE")] if is_needed or name in files else []
     return {"head": shlex.join(words), "tail": shlex.join(["--detections", str(folder.absolute())])}
+
+
+# Small pictures of photographs, from their source while that is there, and of faces, from the shards or the source.
+
+
+def _photo_pictures(
+    folder: Path, photos: Sequence[Row], faces: Sequence[Row], config: PrepConfig | None
+) -> tuple[dict[str, Picture], dict[int, Picture]]:
+    """Whole photographs by path, with the box of the best face; and by number crops of ``faces``.
+
+    Photographs that are gone, at a URL, changed or not to be decoded are left out.
+    """
+    by_path = {photo["path"]: photo for photo in (*photos, *faces)}
+    to_crop = defaultdict[str, list[Row]](list)
+    for face in faces:
+        to_crop[face["path"]].append(face)
+    whole = {photo["path"] for photo in photos}
+    pictures, crops = dict[str, Picture](), dict[int, Picture]()
+    origin = origin_of(folder)
+    paths = [path for path, photo in by_path.items() if photo["reason"] not in ("crashed", "unreachable")]
+    for path, data in read_originals(folder, paths) if origin and not is_url(origin.source) else ():
+        with contextlib.suppress(Rejected, cv2.error):
+            if hashlib.sha256(data).hexdigest() != by_path[path]["sha256"]:
+                continue
+            photo = Photo(data)
+            if path in whole:
+                pictures[path] = _picture(_small(photo, by_path[path]["box"]))
+            for face in to_crop[path]:
+                if config and (pixels := _cropped(photo, face, config)) is not None:
+                    crops[face["face"]] = _picture(pixels)
+    return pictures, crops
+
+
+def _preview_pictures(folder: Path) -> dict[str, Picture]:
+    """The few rejected photographs by path that the preview has."""
+    pictures = dict[str, Picture]()
+    for _, reject in read_rejects(folder / PREVIEW_FILE):
+        if (pixels := thumbnail_pixels(reject.png)) is not None:
+            pictures[reject.path] = _picture(pixels)
+    return pictures
+
+
+def _sample_pictures(folder: Path, faces: Sequence[Row]) -> dict[int, Picture]:
+    """Those of the faces that became samples, by number."""
+    wanted, pictures = defaultdict[str, dict[str, int]](dict), dict[int, Picture]()
+    for face in (face for face in faces if face["key"]):
+        wanted[face["shard"]][face["key"]] = face["face"]
+    for name, rows in wanted.items():
+        with contextlib.closing(Shard(folder / name)) as shard:
+            images = {sample.key: bytes(shard.read(sample.image)) for sample in shard.samples if sample.key in rows}
+        for key, image in images.items():
+            if (pixels := decode_image(image)) is not None:
+                pictures[rows[key]] = _picture(pixels)
+    return pictures
+
+
+def _small(photo: Photo, box: Sequence[float]) -> np.ndarray:
+    long_side = max(photo.width, photo.height)
+    pixels = photo.pixels(next((shrink for shrink in (8, 4, 2) if long_side / shrink >= _PHOTO_PX), 1))
+    scale = min(_PHOTO_PX / long_side, 1)
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    if box:
+        (left, top), (right, bottom) = (np.multiply(box[:2], scale), np.multiply(np.add(box[:2], box[2:]), scale))
+        cv2.rectangle(small, (round(left), round(top)), (round(right), round(bottom)), _BOX)
+    return small
+
+
+def _cropped(photo: Photo, face: Row, config: PrepConfig) -> np.ndarray | None:
+    """A face as prep would cut it out; None if the crop does not fit."""
+    size, rotation = (photo.width, photo.height), face["rotation"]
+    if config.crop_is_fixed:
+        rectangle = cropping.fixed_rectangle(config.crop, *size)
+        return None if rectangle is None else cropping.crop_rectangle(photo.pixels(), rectangle, _FACE_PX)
+    quad = cropping.face_quad(upright_face(face, size), config.crop, config.scale, rotation, size)
+    if not 1 <= cropping.quad_side(quad) <= 4 * max(size):
+        return None
+    shrink = cropping.crop_shrink(quad, _FACE_PX, detection_shrink(photo))
+    return cropping.crop(photo.pixels(shrink), quad, _FACE_PX, shrink)
+
+
+def _picture(pixels: np.ndarray) -> Picture:
+    return fitting(shrunk(pixels, _PHOTO_PX).astype(np.uint8), _MOST_BYTES, _QUALITIES)

@@ -111,10 +111,13 @@ def _read(path: Path, max_side: int) -> NDArray[np.uint8] | None:
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if stored is None:
         return None
-    scale = max_side / max(stored.shape[:2])
-    if scale < 1:
-        stored = cv2.resize(stored, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(stored[..., ::-1]).astype(np.uint8)
+    return np.ascontiguousarray(shrunk(stored, max_side)[..., ::-1]).astype(np.uint8)
+
+
+def shrunk(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    """With a long side of at most so many pixels."""
+    scale = max_side / max(pixels.shape[:2])
+    return pixels if scale >= 1 else cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def spread_evenly(items: list[T], count: int) -> list[T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -24,11 +23,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = ("size", "channels", "crop", "margin", "detector", "faces", "min_score", "split")
 _NOT_EVALUATED = "This run has not been evaluated. Do it with"
-_BETTER = {
-    "lower": "lower is better",
-    "higher": "higher is better",
-    "close to real": "best near the value of real faces",
-}
+_BETTER = {"lower": "lower is better", "higher": "higher is better", "close to real": "best near that of real faces"}
 
 
 def dataset_section(run: Run) -> dict[str, Any]:
@@ -36,7 +31,7 @@ def dataset_section(run: Run) -> dict[str, Any]:
     record = run.record["dataset"]
     path = str(record["path"])
     info, why = _read_dataset(path)
-    if info and record["fingerprint"] not in _fingerprints(info):
+    if info and record["fingerprint"] not in (info.faces_fingerprints(split)[-1] for split in info.splits):
         info, why = None, f"{path} has changed since this run started."
     facts = {name: record[name] for name in ("path", "faces", "size")}
     facts |= {"name": Path(path).name or "faces in memory", "channels": record.get("channels", 3)}
@@ -73,12 +68,6 @@ def _read_dataset(path: str) -> tuple[DatasetInfo | None, str]:
             except DatasetError as error:
                 return None, str(error)
     return None, f"{path} is not available here, so kept and rejected photographs are not shown."
-
-
-def _fingerprints(info: DatasetInfo) -> set[str]:
-    """Those of runs on one of its splits: checksums of the shards' checksums."""
-    checksums = ["".join(shard.sha256 for shard in info.split_shards(split)) for split in info.splits]
-    return {hashlib.sha256(f"{text}{end}".encode()).hexdigest() for text in checksums for end in ("", " 1")}
 
 
 class MetricRow(NamedTuple):

@@ -94,14 +94,9 @@ def face_table(detections: pa.Table, photos: pa.Table, config: PrepConfig) -> Fa
     if sum(map(len, near)) > _MOST_NEAR:
         return "There are too many near-duplicates to try other thresholds on a page."
     fixed = Counter(reason for reason in reasons if reason not in _DECIDED)
-    data = {
-        "near": near,
-        "thresholds": thresholds,
-        "choice": config.faces,
-        "fixed": fixed,
-        "packed": base64.b64encode(packed).decode(),
-    }
-    return FaceTable(found, [kind.measure for kind in kinds], pools, counts | data)
+    data: dict[str, Any] = counts | {"near": near, "thresholds": thresholds, "choice": config.faces, "fixed": fixed}
+    data["packed"] = base64.b64encode(packed).decode()
+    return FaceTable(found, [kind.measure for kind in kinds], pools, data)
 
 
 def _measured(
@@ -184,11 +179,9 @@ def _threshold(kind: _Kind, values: np.ndarray, config: PrepConfig) -> dict[str,
         at = round(float(np.interp(value, steps, range(len(steps)))), 2)
         if steps[0] <= value <= steps[-1] and (not ticks or at - ticks[-1][0] >= len(steps) / _TICKS):
             ticks.append((at, round(value, 1)))
-    return {
-        **{"option": option_of(kind.setting), "title": kind.title, "reason": kind.reason, "note": note},
-        **{"is_minimum": kind.setting.startswith("min"), "usual": PrepConfig.default(kind.setting)},
-        **{"steps": steps, "start": steps.index(own), "ticks": ticks},
-    }
+    about = {"option": option_of(kind.setting), "title": kind.title, "reason": kind.reason, "note": note}
+    about |= {"is_minimum": kind.setting.startswith("min"), "usual": PrepConfig.default(kind.setting)}
+    return about | {"steps": steps, "start": steps.index(own), "ticks": ticks}
 
 
 def _pool(known: np.ndarray, values: np.ndarray, steps: np.ndarray, threshold: Mapping[str, Any]) -> list[int]:

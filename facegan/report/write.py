@@ -35,12 +35,7 @@ from facegan.sample.generate import grid, sample_images
 SAMPLES, COLUMNS = 16, 4  # of each run in a comparison
 _NOT_COMPARED = ("images", "save_every", "sample_every", "log_every", "eval_every", "eval_n", "keep", "milestones")
 _CURVES = {"loss_g": "generator's loss", "loss_d": "discriminator's loss", "d_accuracy": "discriminator's accuracy"}
-_HEALTH = {
-    "rolled_back": "rolled back",
-    "d_too_strong": "discriminator too strong",
-    "collapse": "collapse",
-    "no_change": "no change",
-}
+_HEALTH = {"rolled_back": "rolled back", "d_too_strong": "discriminator too strong", "no_change": "no change"}
 
 
 def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
@@ -49,9 +44,8 @@ def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
     ``baseline`` as in `run_page`.
     """
     make_folder(out.absolute().parent)
-    write_bytes(
-        out, run_page(run, baseline, dataset_page=DATASET_PAGE if out.with_name(DATASET_PAGE).is_file() else "")
-    )
+    dataset_page = DATASET_PAGE if out.with_name(DATASET_PAGE).is_file() else ""
+    write_bytes(out, run_page(run, baseline, dataset_page=dataset_page))
     return out
 
 

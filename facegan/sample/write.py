@@ -101,7 +101,7 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
     latents, seeds, rows = make_latents(config, generator.spec), config.seed_list, list[pa.Table]()
     with atomic_dir(folder) as staging, request.console.progress(latents.count, "samples") as progress:
 
-        def write(part: tuple[int, Pixels]) -> tuple[str, ShardStats, pa.Table]:
+        def write(part: tuple[int, Pixels]) -> tuple[ShardStats, pa.Table]:
             first, images = part
             numbers = range(first, first + len(images))
             names = [f"sample-{i:06d}-seed-{seeds[i]}" if seeds else f"sample-{i:06d}" for i in numbers]
@@ -113,8 +113,8 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
         writer = DatasetWriter(staging)
         parts = rebatch(sample_batches(generator, latents), config.shard_size)
         with closing(in_threads(write, parts)) as shards:
-            for name, stats, table in shards:
-                writer.add_shard(name, _SPLIT, vars(stats))
+            for stats, table in shards:
+                writer.add_shard(_SPLIT, vars(stats))
                 rows.append(table)
                 progress.advance(stats.samples)
         writer.write_tables((table, None) for table in rows)
@@ -138,8 +138,8 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
 
 def _write_shard(
     folder: Path, shard: str, images: Pixels, names: list[str], told: pa.Table
-) -> tuple[str, ShardStats, pa.Table]:
-    """Name, size and checksums of the shard, and its samples' rows of photos.parquet; ``told``: their attributes."""
+) -> tuple[ShardStats, pa.Table]:
+    """Size and checksums of the shard, and its samples' rows of photos.parquet; ``told``: their attributes."""
     rows = list[dict[str, Any]]()
     _, height, width, _ = images.shape
     quad = [[0.0, 0.0], [0.0, float(height)], [float(width), float(height)], [float(width), 0.0]]
@@ -158,7 +158,7 @@ def _write_shard(
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     for field, values in zip(told.schema, told.columns, strict=True):
         table = table.append_column(field, values)
-    return shard, stats, table
+    return stats, table
 
 
 def _attributes(spec: NetSpec, inputs: Tensor) -> pa.Table:

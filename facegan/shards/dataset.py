@@ -37,18 +37,22 @@ class DatasetWriter:
         self.folder = folder
         self.shards: list[ShardEntry] = []
         self.chunks: list[ChunkEntry] = []  # for a repair, which must know how the photographs were cut
-        self._named = Counter[str]()  # shards by split
+        self._count = Counter[str]()  # shards by split
+        self.files: dict[str, Path] = {}  # the present path of each shard, by its name
         self._counts, self._rejected = Counter(photos=0, kept=0, faces=0), Counter[str]()
         self._fingerprint = Fingerprint()
 
-    def new_name(self, split: str) -> str:
-        """The split's next shard name; numbers have no gaps."""
-        self._named[split] += 1
-        return shard_name(split, self._named[split] - 1)
+    def next_name(self, split: str) -> str:
+        """Of the split's next shard; numbers have no gaps."""
+        return shard_name(split, self._count[split])
 
-    def add_shard(self, name: str, split: str, stats: Mapping[str, Any]) -> None:
-        """Adds a shard with the fields of its `ShardStats`."""
+    def add_shard(self, split: str, stats: Mapping[str, Any], path: Path | None = None) -> str:
+        """Adds the split's next shard, now at ``path``, with the fields of its `ShardStats`; returns its name."""
+        name = self.next_name(split)
         self.shards.append(ShardEntry.model_validate({**stats, "name": name, "split": split}))
+        self.files[name] = path or self.folder / name
+        self._count[split] += 1
+        return name
 
     def write_tables(
         self, tables: Iterable[tuple[pa.Table, pa.Table | None]], origins: Iterable[dict[str, Any]] = ()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from facegan.errors import DamagedFile, DatasetError
 from facegan.files import parsing
+from facegan.shards.format import DETECTIONS_FILE
 from facegan.shards.photos import SCHEMA as PHOTOS
 from facegan.shards.photos import int64_array, read_batches, read_schema
 
@@ -47,6 +48,7 @@ MEASURES = [column for column in SCHEMA if column.type in (pa.float64(), pa.uint
 # One row per sample: its own columns, those of its detection, and those of photos.parquet.
 SAMPLES = pa.schema([("key", pa.string()), ("face", pa.int32()), *MEASURES, *PHOTOS])
 _ORIGINS = b"facegan"  # entry of the file's metadata
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 
 def of_chunk(rows: pa.Table) -> pa.Table:
@@ -61,24 +63,20 @@ def of_chunk(rows: pa.Table) -> pa.Table:
     return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)])
 
 
-class DetectionsReader:
-    """Reads the detections of one group of photographs after the other, in the order of photos.parquet."""
-
-    def __init__(self, path: Path) -> None:
-        """A missing file has no rows."""
-        self._batches = read_batches(path, schema=SCHEMA) if path.is_file() else iter(())
-        self._pending = SCHEMA.empty_table()
-
-    def take(self, paths: Iterable[str]) -> pa.Table:
-        wanted, taken = set(paths), []
-        while True:
-            found = self._pending["path"].to_pylist()
-            count = next((i for i, path in enumerate(found) if path not in wanted), len(found))
-            taken.append(self._pending.slice(0, count))
-            self._pending = self._pending.slice(count)
-            if count < len(found) or (batch := next(self._batches, None)) is None:
-                return pa.concat_tables(taken)
-            self._pending = pa.Table.from_batches([batch])
+def with_detections(folder: Path, photos: Iterable[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
+    """Groups of rows of photos.parquet, in its order, each with the detections of its photographs."""
+    path, pending = folder / DETECTIONS_FILE, SCHEMA.empty_table()
+    batches = read_batches(path, schema=SCHEMA) if path.is_file() else iter(())
+    for rows in photos:
+        wanted = set(rows["path"].to_pylist())
+        while not len(pending) or pending["path"][-1].as_py() in wanted:
+            if (batch := next(batches, None)) is None:
+                break
+            pending = pa.concat_tables([pending, pa.Table.from_batches([batch])])
+        paths = pending["path"].to_pylist()
+        count = next((number for number, path in enumerate(paths) if path not in wanted), len(paths))
+        yield rows, pending.slice(0, count)
+        pending = pending.slice(count)
 
 
 def read_detections(path: Path) -> Iterator[pa.RecordBatch]:

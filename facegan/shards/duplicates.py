@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from facegan.config.prep import NEAR_BITS
-from facegan.shards.detections import DetectionsReader
-from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, SPLITS, DatasetInfo
+from facegan.shards.detections import with_detections
+from facegan.shards.format import PHOTOS_FILE, SPLITS, DatasetInfo
 from facegan.shards.photos import read_batches
 
 _BANDS, _BAND_BITS = 4, 16
@@ -83,8 +83,7 @@ def kept_among(hashes: np.ndarray, bits: int) -> np.ndarray:
     """
     unique, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(firsts)  # of the unique ones, by their first position
-    ordered, place = unique[order], np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
+    ordered, place = unique[order], np.argsort(order)
     undecided, is_kept = np.arange(len(ordered)), np.zeros(len(ordered), bool)
     while len(undecided):
         # Those without an earlier neighbour are kept, those with a kept neighbour are not; the rest depends on these.
@@ -120,8 +119,8 @@ def find_leaks(folder: Path, info: DatasetInfo) -> list[Leak]:
     setting = re.fullmatch(r"near:(\d)", str(info.settings.get("dedup")))
     bits, paths, start = int(setting[1]) if setting else NEAR_BITS, list[pa.Array](), 0
     photos, faces = [np.zeros((3, 0), np.int64)], [np.zeros((2, 0), np.uint64)]
-    detections = DetectionsReader(folder / DETECTIONS_FILE)
-    for batch in read_batches(folder / PHOTOS_FILE, ["path", "shard", "split", "sha256", "identity"]):
+    batches = read_batches(folder / PHOTOS_FILE, ["path", "shard", "split", "sha256", "identity"])
+    for batch, of_batch in with_detections(folder, batches):
         columns = [column.to_pylist() for column in batch.columns]
         paths.append(batch.column("path"))
         row = {path: start + number for number, path in enumerate(columns[0])}
@@ -131,22 +130,20 @@ def find_leaks(folder: Path, info: DatasetInfo) -> list[Leak]:
             for _, shard, part, sha256, person in zip(*columns, strict=True)
         ]
         photos.append(np.array(kept, np.int64).reshape(-1, 3).T)
-        of_batch = detections.take(columns[0])
         measured = zip(*(of_batch[name].to_pylist() for name in ("path", "key", "hash")), strict=True)
         found = [(row[path], face_hash) for path, key, face_hash in measured if key and face_hash]
         faces.append(np.array(found, np.uint64).reshape(-1, 2).T)
     (split, files, people), (photo, hashes) = np.hstack(photos), np.hstack(faces)
-    found = {
-        ("bytes", "the same file in several splits"): _equal(files, split),
-        ("near", f"near-duplicates ({bits} bits) in several splits"): _near(
-            split, files, photo.astype(np.int64), hashes, bits
-        ),
-        ("identity", "people in several splits"): _equal(people, split),
-    }
+    near = _near(split, files, photo.astype(np.int64), hashes, bits)
+    found = (
+        ("bytes", _equal(files, split), "the same file in several splits"),
+        ("near", near, f"near-duplicates ({bits} bits) in several splits"),
+        ("identity", _equal(people, split), "people in several splits"),
+    )
     path = pa.chunked_array(paths, pa.string())
     return [
         Leak(kind, len(pairs), tuple(path[row].as_py() for row in pairs[pairs[:, 0].argmin()].tolist()), text)
-        for (kind, text), pairs in found.items()
+        for kind, pairs, text in found
         if len(pairs)
     ]
 

@@ -20,6 +20,7 @@ from facegan.errors import DatasetError
 from facegan.faces.crop import quad_side
 from facegan.files import atomic_dir, make_folder
 from facegan.shards.checksums import check_shard, see_verify
+from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.detections import read_detections
 from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, DatasetInfo, SampleMeta, ShardEntry
 from facegan.shards.photos import read_batches
@@ -149,48 +150,43 @@ def summarise(folder: Path, info: DatasetInfo, console: Console) -> dict[str, Hi
     histograms: dict[str, Histogram] = {}
     for measure in (_scores, _face_sizes, _measured):
         try:
-            histograms |= measure(folder, info)
+            histograms.update(measure(folder, info))
         except DatasetError as error:
             console.warn(*str(error).split("\n"))
     return histograms
 
 
-def _scores(folder: Path, info: DatasetInfo) -> dict[str, Histogram]:
+def _scores(folder: Path, info: DatasetInfo) -> Iterator[tuple[str, Histogram]]:
     scores = []
     for batch in read_batches(folder / PHOTOS_FILE, ["faces", "scores"]):
         found = batch.filter(pa.array(batch.column("faces").to_numpy() > 0))  # others are below --min-score
         scores.append(found.column("scores").flatten().to_numpy(zero_copy_only=False))
     values = np.nan_to_num(np.concatenate([np.zeros(0), *scores])).clip(0, 1).round(3)  # as they were written
-    edges = [i / _BINS for i in range(_BINS + 1)]
-    if not len(values):
-        return {}
-    return {"scores": _histogram("score of the faces found", edges, values, 3, len(values))}
+    if len(values):
+        edges = [i / _BINS for i in range(_BINS + 1)]
+        yield "scores", _histogram("score of the faces found", edges, values, 3, len(values))
 
 
-def _face_sizes(folder: Path, info: DatasetInfo) -> dict[str, Histogram]:
+def _face_sizes(folder: Path, info: DatasetInfo) -> Iterator[tuple[str, Histogram]]:
     samples = (
         sample
         for entry, numbers in spread(info, _MAX_READ, _MAX_OPENED)
         for sample in read_samples(folder, entry, numbers=numbers)
     )
     sides = np.array([quad_side(np.array(sample.meta.quad)) for sample in samples])
-    if not len(sides):
-        return {}
-    edges = size_edges(float(sides.min()), float(sides.max()))
-    return {"face_sizes": _histogram("side of the crop in source pixels", edges, sides, 1, info.totals.faces)}
+    if len(sides):
+        edges = size_edges(float(sides.min()), float(sides.max()))
+        yield "face_sizes", _histogram("side of the crop in source pixels", edges, sides, 1, info.totals.faces)
 
 
-def _measured(folder: Path, info: DatasetInfo) -> dict[str, Histogram]:
-    if not info.detections_sha256:
-        return {}
-    tables = [pa.Table.from_batches([batch]) for batch in read_detections(folder / DETECTIONS_FILE)]
-    of_samples = pa.concat_tables([table.filter(pa.array(map(bool, table["key"].to_pylist()))) for table in tables])
-    found = {}
-    for name in MEASURES if len(of_samples) else ():
+def _measured(folder: Path, info: DatasetInfo) -> Iterator[tuple[str, Histogram]]:
+    batches = read_detections(folder / DETECTIONS_FILE) if info.detections_sha256 else ()
+    batches = [batch.filter(pa.array(map(bool, batch["key"].to_pylist()))) for batch in batches]
+    of_samples = pa.Table.from_batches(batches, DETECTIONS)
+    for name, title in MEASURES.items() if len(of_samples) else ():
         values = of_samples[name].to_numpy()
         edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-3), _BINS + 1).round(6).tolist()
-        found[name] = _histogram(MEASURES[name], edges, values, 3, len(values))
-    return found
+        yield name, _histogram(title, edges, values, 3, len(values))
 
 
 def _histogram(title: str, edges: list[float], values: np.ndarray, digits: int, total: int) -> Histogram:

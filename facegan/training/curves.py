@@ -31,12 +31,6 @@ _PANELS = {
 }
 
 
-def draw_curves(rows: list[dict[str, Any]]) -> bytes:
-    """Losses, D's mean logits and accuracy, and evaluations, over images; PNG bytes. Needs a training row."""
-    with collected():
-        return _draw(rows)
-
-
 @contextmanager
 def collected() -> Iterator[None]:
     """Collects the reference cycles of a figure, which are many: those of fifty drawings filled 50 MB.
@@ -53,7 +47,9 @@ def collected() -> Iterator[None]:
             gc.enable()
 
 
-def _draw(rows: list[dict[str, Any]]) -> bytes:
+@collected()
+def draw_curves(rows: list[dict[str, Any]]) -> bytes:
+    """Losses, D's mean logits and accuracy, and evaluations, over images; PNG bytes. Needs a training row."""
     # The object API: pyplot would keep figures alive and pick a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from scipy import fft
 from scipy.spatial.transform import Rotation
 
 from facegan.faces.detect import Face
-from facegan.faces.measure import measure, perceptual_hash, pose
+from facegan.faces.measure import AlignedCrop, perceptual_hash, pose
 
 # In units of the distance from the eyes to the mouth, x to the right, y down, z away: the proportions of the paper.
 HEAD = np.array([(-0.5, 0, 0), (0.5, 0, 0), (0, 0.6, -0.6), (0, 1, 0), (-0.9, 0.2, 0.8), (0.9, 0.2, 0.8)])
@@ -45,7 +45,7 @@ def test_degenerate_keypoints_have_a_pose() -> None:
 def test_light_and_hash_of_a_crop() -> None:
     pixels = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8), (0, 0), 3)
     quad = np.array([(0, 0), (0, 30), (40, 30), (40, 0)], np.float64)
-    found = measure(head(0, 0, 0), quad, (0.12345, 0.5), pixels)
+    found = AlignedCrop(head(0, 0, 0), quad, (0.12345, 0.5), pixels).measure()
     grey = np.round(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     assert (found.side, found.outside, found.outside_box) == (40, 0.1235, 0.5)
     assert found.brightness == pytest.approx(grey.mean(), abs=0.02)

@@ -95,7 +95,9 @@ def test_dry_run_has_the_same_facts(photos: Path, tmp_path: Path) -> None:
     found = json.loads(facegan("prep", *given, "--dry-run").stdout)["preflight"]
     assert (found["kept"], found["rejected"]) == (0, {"too_small": 128})
     assert found["alternatives"] == [{"options": "--crop squash", "share": 1}]
-    real = json.loads(facegan("prep", *given, "--min-yield", "0", "--workers", "0").stdout)["preflight"]
+    done = facegan("prep", *given, "--min-yield", "0", "--workers", "0")
+    assert "Other settings would keep:\n  --crop squash  100%\n" in done.stderr
+    real = json.loads(done.stdout)["preflight"]
     assert {**real, "about_seconds": 0} == {**found, "about_seconds": 0}
 
 

@@ -106,13 +106,13 @@ def make_dataset(out: Path, photos: list[Made], *, data_set: str = "", **setting
     for split in SPLITS:
         inside, name = iter([photo for photo in photos if photo.split == split]), ""
         while chunk := list(itertools.islice(inside, config.shard_size)):
-            name = writer.new_name(split) if any(photo.keys for photo in chunk) else name
+            name = writer.next_name(split) if any(photo.keys for photo in chunk) else name
             with ShardWriter(out / name, out / ".partial") as shard:
                 for photo in chunk:
                     for face, key in enumerate(photo.keys):
                         shard.add(key, config.format, photo.image(face, config), photo.meta(face))
                 if stats := shard.commit():
-                    writer.add_shard(name, split, vars(stats))
+                    writer.add_shard(split, vars(stats))
             rows += [photo.row(name) for photo in chunk]
             detections += [row for photo in chunk for row in photo.detections()]
     tables = pa.Table.from_pylist(rows, schema=SCHEMA), pa.Table.from_pylist(detections, schema=DETECTIONS)

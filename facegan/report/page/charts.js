@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("curves").textContent);
   const place = document.getElementById("charts"), controls = document.getElementById("chart-controls");
   const smoothing = document.getElementById("smoothing"), range = document.getElementById("range");
-  const { compact, colour, number, axis } = plots;
+  const { make, compact, colour, number, axis } = plots;
   const first = Math.min(0, ...data.charts.map((chart) => chart.x[0]));
   const last = Math.max(...data.charts.map((chart) => chart.x[chart.x.length - 1]), first + 1);
   let shown = [first, last];
@@ -81,12 +81,10 @@
     const list = document.createElement("ul");
     list.className = "legend";
     const values = labels.map((label, i) => {
-      const item = document.createElement("li"), button = document.createElement("button");
-      const swatch = document.createElement("i"), value = document.createElement("b");
-      swatch.style.background = `var(--c${tint(chart, i)})`;
-      button.type = "button";
-      button.append(swatch, label, value);
+      const button = make("button", make("li", list), { type: "button" });
       button.setAttribute("aria-pressed", "true");
+      make("i", button).style.background = `var(--c${tint(chart, i)})`;
+      button.append(label);
       button.addEventListener("click", () => {
         const on = button.getAttribute("aria-pressed") !== "true";
         button.setAttribute("aria-pressed", String(on));
@@ -94,27 +92,21 @@
         plot.setSeries(i + 1, { show: on });
         plot.setSeries(i + 1 + labels.length, { show: on && smoothing.valueAsNumber > 0 });
       });
-      item.append(button);
-      list.append(item);
-      return value;
+      return make("b", button);
     });
     return { list, values, isOn: (i) => list.children[i].firstChild.getAttribute("aria-pressed") === "true" };
   };
 
   for (const chart of data.charts) {
     const labels = Object.keys(chart.curves), few = chart.x.length < 40;
-    const box = document.createElement("div"), head = document.createElement("h3"), note = document.createElement("p");
-    const paper = document.createElement("div"), legend = legendOf(chart, labels);
-    box.className = "chart";
-    paper.className = "plot";
-    note.className = "hint";
-    head.textContent = chart.title;
-    note.textContent = chart.note;
+    const box = make("div", place, { className: "chart" }), legend = legendOf(chart, labels);
+    make("h3", box, { textContent: chart.title });
+    if (chart.note) make("p", box, { className: "hint", textContent: chart.note });
+    const paper = make("div", box, { className: "plot" });
     paper.setAttribute("role", "img");
     const ends = labels.map((label) => `${label} ${number(chart.curves[label].findLast((value) => value != null))}`);
     paper.setAttribute("aria-label", `${chart.title} over images; in the end: ${ends.join(", ")}`);
-    box.append(head, ...(chart.note ? [note] : []), paper, legend.list);
-    place.append(box);
+    box.append(legend.list);
     const showValues = (at) => legend.values.forEach((value, i) => {
       const curve = drawn.find((one) => one.chart === chart)?.plot.data[i + 1] ?? dataOf(chart)[i + 1];
       value.textContent = number(at == null ? curve.findLast((v) => v != null) : curve[at]);

@@ -1,6 +1,11 @@
 "use strict";
-// What charts share: the page's colours, numbers, axes, and a plot that follows its box and the colours.
+// What charts share: elements, the page's colours, numbers, axes, and a plot that follows its box and the colours.
 const plots = (() => {
+  const make = (name, parent, values = {}) => {
+    const made = Object.assign(document.createElement(name), values);
+    parent.append(made);
+    return made;
+  };
   const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const number = (value) => value == null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(4));
@@ -15,5 +20,5 @@ const plots = (() => {
     document.addEventListener("colours", () => plot.redraw(false));
     return plot;
   };
-  return { compact, colour, number, short, axis, draw };
+  return { make, compact, colour, number, short, axis, draw };
 })();

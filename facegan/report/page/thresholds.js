@@ -59,7 +59,7 @@
     return { found, samples: choice === "all" ? samples : found[""] };
   };
 
-  const place = document.getElementById("thresholds"), show = (id, text) => { document.getElementById(id).textContent = text; };
+  const { make, colour } = plots, place = document.getElementById("thresholds"), show = (id, text) => { document.getElementById(id).textContent = text; };
   const whole = (value) => value.toLocaleString("en");
   const pictures = data.pictures.map(({ src, text }) => {
     const image = new Image(64, 64);
@@ -67,23 +67,17 @@
     return image;
   });
   const original = decide(() => {}).found;
-  let all, kept, wanted = 0;
+  let all, kept, now, wanted = 0;
 
   const updates = thresholds.map((threshold, t) => {
     const size = threshold.steps.length, value = () => threshold.steps[at[t]];
     if (size < 2) return null; // a threshold that has no effect with this crop
-    const make = (name, parent, values = {}) => {
-      const made = Object.assign(document.createElement(name), values);
-      parent.append(made);
-      return made;
-    };
     const box = make("div", place, { className: "chart threshold" }), head = make("h3", box);
     const label = make("label", head, { textContent: threshold.title, htmlFor: `threshold-${t}` });
     const output = make("output", head), paper = make("div", box, { className: "plot" });
     const strip = make("div", box, { className: "strip" });
-    const sides = ["", ""].map((_, i) => {
-      const side = make("div", strip), rejects = threshold.is_minimum === (i === 0);
-      side.className = rejects ? "rejects" : "keeps";
+    const sides = [threshold.is_minimum, !threshold.is_minimum].map((rejects) => {
+      const side = make("div", strip, { className: rejects ? "rejects" : "keeps" });
       make("small", side, { textContent: rejects ? "rejected" : "kept" });
       return make("div", side);
     });
@@ -99,13 +93,13 @@
         { ...plots.axis, size: 48, gap: 10, space: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4], values: (_, ticks) => ticks.map(plots.short) },
       ],
       series: [{}, ...["--c1", "--c0"].map((name) => ({
-        stroke: "transparent", width: 0, fill: () => plots.colour(name), points: { show: false }, paths: uPlot.paths.bars({ size: [0.84, 60] }),
+        stroke: "transparent", width: 0, fill: () => colour(name), points: { show: false }, paths: uPlot.paths.bars({ size: [0.84, 60] }),
       }))],
       hooks: {
         draw: [(u) => { // a bar that is cut off has its number
           const top = u.data[1].indexOf(Math.max(...u.data[1]));
           u.ctx.save();
-          Object.assign(u.ctx, { fillStyle: plots.colour("--soft"), textAlign: "left", font: `${11 * devicePixelRatio}px system-ui, sans-serif` });
+          Object.assign(u.ctx, { fillStyle: colour("--soft"), textAlign: "left", font: `${11 * devicePixelRatio}px system-ui, sans-serif` });
           if (u.data[1][top] > most) u.ctx.fillText(`↑ ${plots.compact.format(u.data[1][top])}`, u.valToPos(top - 0.5, "x", true), u.bbox.top - 4 * devicePixelRatio);
           u.ctx.restore();
           const half = 14, left = u.valToPos(0, "x");
@@ -122,7 +116,7 @@
 
     // The nearest faces on both sides that no other threshold rejects.
     const isElse = (face) => flags[face] & BAD_KEYPOINTS || thresholds.some((_, other) => other !== t && !passes(other, face));
-    const update = () => {
+    return () => {
       output.textContent = `${threshold.option} ${value()}`;
       slider.value = at[t];
       slider.setAttribute("aria-valuetext", `${value()}: ${whole(now.found[""])} kept`);
@@ -134,10 +128,8 @@
       const above = fair.filter(([face]) => passes(t, face) === isMinimum[t]);
       [below, above].forEach((some, i) => sides[i].replaceChildren(...some.slice(0, 8).map(([, picture]) => pictures[picture].cloneNode())));
     };
-    return update;
   });
 
-  let now = null;
   const draw = () => { wanted = 0; updates.forEach((update) => update?.()); };
   const recount = () => {
     all = thresholds.map(({ steps }) => new Uint32Array(steps.length + 1));
