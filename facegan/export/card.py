@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from facegan import __version__, run_dir
 from facegan.config import LatentDistribution, TrainConfig
+from facegan.console import shown
 from facegan.errors import CheckpointError, DatasetError
 from facegan.export.onnx import OPSET, Deviation
 from facegan.export.torch_export import FILE_NAME as PROGRAM_NAME
@@ -45,14 +46,14 @@ _ONNX = """\
 import numpy, onnxruntime
 
 latents = {draw}
-(images,) = onnxruntime.InferenceSession("{file}").run(None, {{"latents": latents.astype("float32")}})
+{condition}(images,) = onnxruntime.InferenceSession("{file}").run(None, {{"latents": latents.astype("float32"){more}}})
 # images is {images}
 """
 _PROGRAM = """\
 import torch
 
 generator = torch.export.load("generator.pt2").module()
-images = generator({draw})  # {images}
+{condition}images = generator({draw}{more})  # {images}
 """
 _DESCRIPTIONS = {
     "generator.safetensors": "the weights: the moving average of the generator",
@@ -65,15 +66,50 @@ _DESCRIPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class _Dialect:
+    """How a snippet draws latents, writes conditions and passes them on."""
+
+    lines: str
+    draws: dict[LatentDistribution, str]
+    rows: str
+    one_hot: str
+    argument: str
+
+
+_TORCH = _Dialect(
+    _PROGRAM,
+    _TORCH_DRAWS,
+    "torch.tensor([{values}] * {count}, dtype=torch.float32)",
+    "torch.eye({classes})[{values} * {count}]",
+    ", condition",
+)
+_NUMPY = _Dialect(
+    _ONNX,
+    _NUMPY_DRAWS,
+    "numpy.array([{values}] * {count})",
+    "numpy.eye({classes})[{values} * {count}]",
+    ', "condition": condition.astype("float32")',
+)
+
+
 def program_snippet(spec: NetSpec, count: int = 16) -> str:
     """Python that draws ``count`` images with torch alone."""
-    return _snippet(_PROGRAM, _TORCH_DRAWS, spec, count)
+    return _snippet(_TORCH, spec, count)
 
 
-def _snippet(lines: str, draws: dict[LatentDistribution, str], spec: NetSpec, count: int = 16, file: str = "") -> str:
-    draw = draws[spec.distribution].format(shape=f"{count}, {spec.latent}", length=spec.latent)
+def _snippet(dialect: _Dialect, spec: NetSpec, count: int = 16, file: str = "") -> str:
+    draw = dialect.draws[spec.distribution].format(shape=f"{count}, {spec.latent}", length=spec.latent)
     images = f"({count}, {spec.channels}, {spec.size}, {spec.size}), in −1 … 1"
-    return lines.format(draw=draw, images=images, file=file)
+    condition = more = ""
+    if spec.condition:
+        usual, classes = spec.condition.usual, spec.condition.classes
+        code = (dialect.one_hot if classes else dialect.rows).format(
+            values=list(usual.values()), count=count, classes=classes
+        )
+        told = ", ".join(spec.condition.title(*item) for item in usual.items())
+        condition, more = f"condition = {code}  # {shown(told)}\n", dialect.argument
+    return dialect.lines.format(draw=draw, images=images, file=file, condition=condition, more=more)
 
 
 @dataclass(frozen=True)
@@ -157,14 +193,22 @@ def card(spec: NetSpec, provenance: Provenance, exported: CardFacts) -> str:
         info=provenance.dataset,
         evaluation=evaluation,
         metrics=evaluation.metrics if evaluation else {},
-        onnx_snippet=_snippet(_ONNX, _NUMPY_DRAWS, spec, file=next(iter(exported.differences), "")),
+        onnx_snippet=_snippet(_NUMPY, spec, file=next(iter(exported.differences), "")),
         program_snippet=program_snippet(spec),
+        option=_option(spec),
         needs_trust=is_import_path(spec.name),
         files=_files(exported),
         training=_training(record) if record else "",
         measured=_metrics(evaluation) if evaluation else "",
         protocol=markdown_table(["protocol", ""], _codes(evaluation.protocol)) if evaluation else "",
     )
+
+
+def _option(spec: NetSpec) -> str:
+    if not spec.condition:
+        return ""
+    name, value = next(iter(spec.condition.usual.items()))
+    return f"--class {value}" if spec.condition.classes else f"--with {name}"
 
 
 @functools.cache

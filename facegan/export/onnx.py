@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from facegan import __version__
 from facegan.errors import ExportError, SettingsError
-from facegan.nets import Generator, NetSpec
+from facegan.nets import Generator, NetSpec, draw_inputs
 from facegan.nets.layers import IMAGE_RANGE
-from facegan.nets.random import latents
 
 FILE_NAME, FP16_NAME, INT8_NAME = "generator.onnx", "generator-fp16.onnx", "generator-int8.onnx"
 OPSET = 23  # the newest that PyTorch's exporter declares; onnxruntime reads it since 1.22
@@ -41,12 +41,14 @@ def require_onnx() -> None:
 
 
 def onnx_bytes(program: ExportedProgram, generator: Generator) -> bytes:
-    """The trace of a generator in eval mode as float32 ONNX for any N: ``latents`` (N, Z) → ``images`` (N, C, H, W).
+    """The trace of a generator in eval mode as float32 ONNX for any N: ``latents`` (N, Z), and ``condition`` (N, K) if
+    it is conditional → ``images`` (N, C, H, W).
 
     The same weights and versions give the same bytes, without paths of this machine. The metadata entry ``facegan`` is
     `describe` as JSON. Raises ExportError if it uses an operation that ONNX lacks.
     """
-    names: Any = {"input_names": ["latents"], "output_names": ["images"]}
+    inputs = list(generator.spec.split(torch.zeros(0, generator.spec.inputs)))
+    names: Any = {"input_names": inputs, "output_names": ["images"]}
     try:
         exported: Any = torch.onnx.export(program, (), **names, opset_version=OPSET, dynamo=True, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
@@ -70,10 +72,16 @@ def onnx_bytes(program: ExportedProgram, generator: Generator) -> bytes:
 
 def describe(generator: Generator) -> dict[str, Any]:
     """A generator's inputs and outputs as plain values."""
-    spec = generator.spec
+    spec, condition = generator.spec, generator.spec.condition
+    told: dict[str, Any] = {}
+    if condition:
+        values: Any = {"classes": condition.classes} if condition.classes else {"values": [-1, 1]}
+        shape = {"shape": ["N", condition.length], "dtype": "float32"}
+        told = {"condition": {**shape, "names": list(condition.names), **values}}
     return {
         "facegan": __version__,
         "latents": {"shape": ["N", spec.latent], "dtype": "float32", "law": spec.distribution},
+        **told,
         "images": {
             "shape": ["N", spec.channels, spec.size, spec.size],
             "dtype": "float32",
@@ -102,10 +110,10 @@ def deviation(data: bytes, generator: Generator, samples: int, seed: int) -> Dev
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     spec = generator.spec
-    draws = latents(samples, spec.latent, seed, "compared", 0, "cpu", spec.distribution)
+    draws = draw_inputs(spec, samples, seed, "compared")
     total = largest = 0.0
     for batch in draws.split(_DEVIATION_BATCH):
-        (images,) = session.run(["images"], {"latents": batch.numpy()})
+        (images,) = session.run(["images"], _feeds(spec, batch))
         differences = np.abs(np.asarray(images, np.float64) - generator(batch).numpy())
         total, largest = total + float(differences.sum()), max(largest, float(differences.max()))
     mean = total / (samples * spec.channels * spec.size**2)
@@ -113,8 +121,12 @@ def deviation(data: bytes, generator: Generator, samples: int, seed: int) -> Dev
     return Deviation(samples, *(float(f"{_GREY_LEVELS * value:.3g}") for value in (mean, largest)))
 
 
+def _feeds(spec: NetSpec, inputs: Tensor) -> dict[str, np.ndarray]:
+    return {name: part.contiguous().numpy() for name, part in spec.split(inputs).items()}
+
+
 def to_fp16(data: bytes) -> bytes:
-    """The float32 file in half precision; latents and images stay float32."""
+    """The float32 file in half precision; inputs and images stay float32."""
     import onnx
 
     float16, _ = _onnxruntime_tools()
@@ -129,12 +141,12 @@ def to_int8(data: bytes, spec: NetSpec) -> bytes:
 
     class Calibration(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            draws = latents(_CALIBRATION_LATENTS, spec.latent, 0, "calibration", 0, "cpu", spec.distribution)
+            draws = draw_inputs(spec, _CALIBRATION_LATENTS, 0, "calibration")
             self.batches = iter(draws.split(_CALIBRATION_BATCH))
 
         def get_next(self) -> Any:
             batch = next(self.batches, None)
-            return None if batch is None else {"latents": batch.numpy()}
+            return None if batch is None else _feeds(spec, batch)
 
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
     onnx.helper.set_model_props(model, _PREPROCESSED)

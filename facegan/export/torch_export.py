@@ -22,15 +22,17 @@ _BATCH = 2  # latents of the example input; a batch of 1 would be traced as a co
 
 
 def trace(generator: Generator) -> ExportedProgram:
-    """The generator in eval mode on the CPU, for any batch size: latents (N, Z) → images (N, C, H, W), both float32.
+    """The generator in eval mode on the CPU, for any batch size: latents (N, Z) and, if it is conditional, conditions
+    (N, K) → images (N, C, H, W), all float32.
 
     The graph contains no file names or line numbers of this machine. Raises ExportError if its code cannot be traced.
     """
     net = copy.deepcopy(generator).to("cpu").eval().requires_grad_(False)
-    latents = torch.zeros(_BATCH, generator.spec.latent)
+    inputs = tuple(generator.spec.split(torch.zeros(_BATCH, generator.spec.inputs)).values())
+    shapes = ({0: Dim("N")},) * len(inputs)
     try:
         with _quiet_failure():
-            program = torch.export.export(net, (latents,), dynamic_shapes=({0: Dim("N")},), strict=False)
+            program = torch.export.export(net, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # users' nets, and torch.export on them, raise exceptions of any kind
         text = str(error).strip().partition("\n")[0]
         raise ExportError(

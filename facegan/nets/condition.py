@@ -104,6 +104,11 @@ class Condition:
         return fields | {"names": list(self.names), "table": list(map(list, self.table)), "counts": list(self.counts)}
 
     @property
+    def usual(self) -> dict[str, int]:
+        """The values that most faces have together."""
+        return dict(zip(self.names, self.table[self.counts.index(max(self.counts))], strict=True))
+
+    @property
     def length(self) -> int:
         """K."""
         return self.classes or len(self.names)
@@ -127,11 +132,15 @@ class Condition:
     def contrasts(self) -> dict[str, tuple[str, int]]:
         """Attributes with a value, at most eight, that a grid shows one below the other, by the title of their row."""
         if self.classes:
-            rows = {f"{self.names[0]} {value}": (self.names[0], value) for (value,) in self.table}
+            pairs = [(self.names[0], value) for (value,) in self.table]
         else:
-            words = {"with": 1, "without": -1} if 2 * len(self.names) <= MOST_CONTRASTS else {"with": 1}
-            rows = {f"{word} {name}": (name, value) for name in self.names for word, value in words.items()}
-        return dict(list(rows.items())[:MOST_CONTRASTS])
+            values = (1, -1) if 2 * len(self.names) <= MOST_CONTRASTS else (1,)
+            pairs = [(name, value) for name in self.names for value in values]
+        return {self.title(*pair): pair for pair in pairs[:MOST_CONTRASTS]}
+
+    def title(self, name: str, value: int) -> str:
+        """``with Eyeglasses``, ``without Eyeglasses`` or ``digit 3``."""
+        return f"{name} {value}" if self.classes else f"{'with' if value > 0 else 'without'} {name}"
 
     def replaced(self, codes: Tensor, name: str, value: int) -> Tensor:
         """Conditions (N, K) with another value of one attribute."""

@@ -41,6 +41,11 @@ class NetSpec:
         """Numbers that the generator maps to an image: its latent and, beside it, its condition."""
         return self.latent + (self.condition.length if self.condition else 0)
 
+    def split(self, inputs: Tensor) -> dict[str, Tensor]:
+        """(N, Z + K) as ``latents`` and, if there is one, ``condition``: the inputs of exported generators by name."""
+        names = ("latents", "condition") if self.condition else ("latents",)
+        return dict(zip(names, inputs.tensor_split([self.latent], 1), strict=False))
+
     @classmethod
     def of(cls, fields: dict[str, Any]) -> NetSpec:
         """From the fields of a file, where ``distribution`` is called ``law``; ValueError for an invalid condition."""

@@ -12,6 +12,7 @@ import base64
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from facegan.plugins import Trust
 from facegan.report.runs import Run
 from facegan.report.sections import Baseline
 from facegan.report.write import run_page
-from facegan.sample.generate import sample_latents
+from facegan.sample.generate import sample_inputs, sample_latents
 from facegan.web import known_packages, web_files
 
 INDEX, FOLDER = "index.html", "explorer"
@@ -70,6 +71,7 @@ def _page_data(generator: Generator) -> dict[str, Any]:
     """The values for the page's script."""
     spec, (steps, shares) = generator.spec, main_directions(generator)
     faces = sample_latents(FACES, spec.latent, 0, distribution=spec.distribution)
+    condition = spec.condition
     directions = zip(_rounded(steps), shares, strict=True)
     return {
         "size": spec.size,
@@ -77,6 +79,13 @@ def _page_data(generator: Generator) -> dict[str, Any]:
         "latent": spec.latent,
         "distribution": spec.distribution,
         "faces": _rounded(faces),
+        "condition": condition
+        and {
+            "names": condition.names,
+            "classes": condition.classes,
+            "known": sorted({row[0] for row in condition.table}) if condition.classes else [],
+            "usual": list(condition.usual.values()),
+        },
         "directions": [{"step": step, "share": round(share, 4)} for step, share in directions],
     }
 
@@ -99,11 +108,14 @@ def main_directions(generator: Generator, count: int = 8) -> tuple[Tensor, list[
     Härkönen, Hertzmann, Lehtinen & Paris 2020, "GANSpace: discovering interpretable GAN controls" (arXiv:2004.02546),
     section 2.2. With Y the centred activations (N, A) of latents X (N, Z), and Y = U S Vᵀ, the coordinates along
     direction k have the standard deviation S_k / √N; in units of it they are √N U_k. They are uncorrelated, so the
-    least-squares fit of X by each of them is Uᵀ_k X / √N, the step of one unit. The latents are those of seed 0.
+    least-squares fit of X by each of them is Uᵀ_k X / √N, the step of one unit. The latents are those of seed 0,
+    with the most frequent condition.
     """
-    spec = generator.spec
-    latents = sample_latents(SAMPLES, spec.latent, _SEED, distribution=spec.distribution)
-    activations = _first_activations(generator, latents)
+    spec, condition = generator.spec, generator.spec.condition
+    if condition:
+        spec = replace(spec, condition=condition.given(condition.usual))
+    inputs = sample_inputs(spec, SAMPLES, _SEED)
+    latents, activations = inputs[:, : spec.latent], _first_activations(generator, inputs)
     activations -= activations.mean(dim=0)
     # U and S² are the eigenvectors and eigenvalues of Y Yᵀ, which is (N, N) however wide the layer is.
     values, vectors = torch.linalg.eigh((activations @ activations.T).double())

@@ -20,10 +20,10 @@ from facegan.config import ExportConfig, TrainConfig
 from facegan.errors import SettingsError
 from facegan.export import write
 from facegan.export.write import CONFIG_NAME, NAMES, export_generator, plan_export
-from facegan.nets import save_generator
+from facegan.nets import Condition, save_generator
 from facegan.stream import FaceShards
 from facegan.training import train
-from tests.export.tiny_generators import tiny_generator
+from tests.export.tiny_generators import BINARY, CLASSES, tiny_generator
 from tests.recipes.program import facegan as program
 from tests.stopping import stopped_at_line
 
@@ -86,13 +86,44 @@ def test_no_file_has_pickles_or_paths(exported: Path, run: Path, dataset: Path) 
         assert not any(str(place).encode() in data for place in (run, dataset, Path.cwd(), Path.home())), name
 
 
-def test_card_snippets_run_without_facegan(exported: Path) -> None:
+def run_snippets(exported: Path) -> str:
+    """The output of the card's snippets, one after the other, without facegan."""
     snippets = [part.partition("```")[0] for part in (exported / "README.md").read_text().split("```python\n")[1:3]]
     assert len([line for line in snippets[0].splitlines() if line.strip()]) <= 5
     end = "\nprint(tuple(images.shape), bool(abs(images).max() <= 1))\n"
     command = [sys.executable, "-c", "import sys\nsys.modules['facegan'] = None\n" + end.join([*snippets, ""])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=exported, timeout=240)
-    assert (done.returncode, done.stdout) == (0, "(16, 3, 64, 64) True\n" * 2), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_card_snippets_run_without_facegan(exported: Path) -> None:
+    assert run_snippets(exported) == "(16, 3, 64, 64) True\n" * 2
+
+
+@pytest.mark.parametrize(
+    "condition", [BINARY, pytest.param(CLASSES, marks=pytest.mark.slow)], ids=["binary", "classes"]
+)
+def test_conditional_exports_say_how_to_ask(condition: Condition, tmp_path: Path) -> None:
+    file, out = tmp_path / "generator.safetensors", tmp_path / "out"
+    save_generator(file, generator := tiny_generator("dcgan-fc", 28, 1, condition))
+    found = export_generator(file, out, ExportConfig(onnx=True, fp16=True, int8=True, samples=4, compared=16))
+    assert found.differences["generator.onnx"].largest_greys < 1e-4 * 127.5
+    assert found.differences["generator-fp16.onnx"].largest_greys < 2
+    assert found.differences["generator-int8.onnx"].mean_greys < 10
+    assert run_snippets(out) == "(16, 1, 28, 28) True\n" * 2
+    card = (out / "README.md").read_text()
+    if condition is BINARY:
+        assert "for each of `Eyeglasses`, `Male`, in this order: 1 to draw it with, -1 to draw it without." in card
+        assert "condition = numpy.array([[-1, 1]] * 16)  # without Eyeglasses, with Male\n" in card
+        assert "--with Eyeglasses" in card
+    else:
+        assert "of the 4 numbers of an image, that at its class (`digit`, from 0) is 1" in card
+        assert "condition = torch.eye(4)[[3] * 16]  # digit 3\n" in card
+        assert "--class 3" in card
+    described = json.loads((out / CONFIG_NAME).read_text())
+    assert described["condition"]["names"] == list(condition.names)
+    assert described["nets"] == generator.spec.to_json()
 
 
 def test_hub_reads_the_card(exported: Path) -> None:

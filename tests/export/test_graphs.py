@@ -20,8 +20,8 @@ from facegan.errors import ExportError
 from facegan.export.card import program_snippet
 from facegan.export.onnx import OPSET, onnx_bytes
 from facegan.export.torch_export import pickled_members, program_bytes, trace
-from facegan.nets import PAIRS, Generator, NetSpec
-from tests.export.tiny_generators import LATENT, tiny_generator
+from facegan.nets import PAIRS, Condition, Generator, NetSpec, draw_inputs
+from tests.export.tiny_generators import BINARY, CLASSES, LATENT, tiny_generator
 
 # Every pair at every size, each number of channels in turn; every pair once without the slow ones.
 KINDS = [(name, size, (1, 3)[i % 2]) for name, pair in PAIRS.items() for i, size in enumerate(pair.sizes)]
@@ -51,6 +51,33 @@ def test_onnxruntime_draws_what_pytorch_draws(kind: tuple[str, int, int]) -> Non
         assert (images.dtype, images.shape) == (np.float32, expected.shape)
         assert expected.std() > 0.01, "a blank image would agree with anything"
         assert np.abs(images - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "name", ["dcgan-fc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dcgan", "resnet", "r3gan"))]
+)
+@pytest.mark.parametrize("condition", [BINARY, CLASSES], ids=["binary", "classes"])
+def test_conditional_graphs_have_two_inputs(name: str, condition: Condition) -> None:
+    generator = tiny_generator(name, 32, 1, condition)
+    program = trace(generator)
+    data = onnx_bytes(program, generator)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == ["latents", "condition"]
+    for count in (1, 5):
+        inputs = draw_inputs(generator.spec, count, count, "test")
+        z, c = inputs.tensor_split([LATENT], 1)
+        expected = generator(z, c)
+        (images,) = session.run(["images"], {"latents": z.contiguous().numpy(), "condition": c.contiguous().numpy()})
+        assert np.abs(np.asarray(images) - expected.numpy()).max() < 1e-4
+        assert torch.allclose(program.module()(z, c), expected, atol=1e-5)
+    other = -c if condition is BINARY else c.roll(1, 1)
+    assert (program.module()(z, other) - expected).abs().mean() > 1e-3
+    description = json.loads(
+        {entry.key: entry.value for entry in onnx.load_from_string(data).metadata_props}["facegan"]
+    )
+    kind = {"classes": 4} if condition is CLASSES else {"values": [-1, 1]}
+    shape = {"shape": ["N", condition.length], "dtype": "float32"}
+    assert description["condition"] == {**shape, "names": list(condition.names), **kind}
 
 
 def test_file_describes_itself_but_no_machine() -> None:

@@ -18,7 +18,7 @@ from facegan.report.runs import read_run
 from facegan.sample.generate import sample_latents, to_uint8
 from facegan.web import known_packages, web_files
 from tests.report.conftest import SLIDE, watching
-from tests.training.toy import ToyFaces, toy_train
+from tests.training.toy import ToyAttributes, ToyFaces, toy_train
 
 MOST_LEVELS = 2  # of 255
 
@@ -70,12 +70,14 @@ def runtime() -> None:
         pytest.skip(f"no runtime: {error}")
 
 
-@pytest.fixture(scope="module", params=["colours", "grey"])
+@pytest.fixture(scope="module", params=["colours", "grey", "told"])
 def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runtime: None) -> Path:
-    """A run with an explorer: a DCGAN with normal latents, or a grey MLP with uniform ones."""
+    """A run with an explorer: a DCGAN with normal latents, a grey MLP with uniform ones, or a conditional DCGAN."""
     run = tmp_path_factory.mktemp("explored") / request.param
     if request.param == "colours":
         toy_train(run, images=32)
+    elif request.param == "told":
+        toy_train(run, images=32, condition="Red,Light", faces=ToyAttributes())
     else:
         faces = ToyFaces()
         faces.channels, faces.images = 1, faces.images[:, :1]
@@ -95,8 +97,9 @@ DRAWN = """canvas => {
 def assert_drawn(page: Any, run: Path, latent: Any, selector: str = "#face") -> None:
     """The canvas shows what PyTorch draws."""
     width, data = page.eval_on_selector(selector, DRAWN)
+    inputs = [*latent, *json.loads(page.get_attribute("#face", "data-condition") or "[]")]
     with torch.inference_mode():
-        image = to_uint8(load_generator(run)(torch.as_tensor(latent, dtype=torch.float32)[None]))[0]
+        image = to_uint8(load_generator(run)(torch.tensor(inputs, dtype=torch.float32)[None]))[0]
     expected = image.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(np.array(data).reshape(width, width, 4)[..., :3] - expected).max() <= MOST_LEVELS
 
@@ -147,6 +150,14 @@ def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None
         assert len(dice) == latent
         assert distribution != "uniform" or max(map(abs, dice)) <= 1
         assert_drawn(page, explored, dice)
+
+        if generator.spec.condition:
+            usual = list(generator.spec.condition.usual.values())
+            assert json.loads(page.get_attribute("#face", "data-condition")) == usual
+            page.get_by_role("checkbox", name="Light", exact=True).click()
+            page.wait_for_selector(f"#face[data-condition='[{usual[0]},{-usual[1]}]']")
+            assert_drawn(page, explored, dice)
+            assert_drawn(page, explored, faces[5], "[data-face='5'] canvas")
     assert {url.partition(":")[0] for url in watched.requests} <= {"file", "data", "blob"}
 
 

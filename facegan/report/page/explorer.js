@@ -4,8 +4,9 @@
   const status = document.getElementById("explorer-status"), big = document.getElementById("face");
   const sliders = [...document.querySelectorAll("[data-direction]")], faces = [...document.querySelectorAll("[data-face]")];
   const between = document.getElementById("between"), walk = document.getElementById("walk");
+  const attributes = [...document.querySelectorAll("[data-attribute]")], classes = document.getElementById("class");
   const ends = [null, null];
-  let base = data.faces[0], session, busy = false, wanted = false, walking = 0;
+  let base = data.faces[0], session, busy = false, wanted = false, stale = true, walking = 0;
 
   // Back into the latents' distribution, which a step may leave.
   const project = (latent) => {
@@ -32,9 +33,14 @@
   const latent = () => project(sliders.reduce(
     (z, slider, k) => slider.valueAsNumber ? z.map((v, i) => v + slider.valueAsNumber * data.directions[k].step[i]) : z, base));
 
+  const condition = () => classes
+    ? Array.from({ length: data.condition.classes }, (_, i) => i === +classes.value ? 1 : 0)
+    : attributes.map((box) => box.checked ? 1 : -1);
+  const tensor = (rows) => new ort.Tensor("float32", Float32Array.from(rows.flat()), [rows.length, rows[0].length]);
   const images = async (latents) => {
-    const given = new ort.Tensor("float32", Float32Array.from(latents.flat()), [latents.length, data.latent]);
-    const { images } = await session.run({ latents: given });
+    const inputs = { latents: tensor(latents) };
+    if (data.condition) inputs.condition = tensor(latents.map(condition));
+    const { images } = await session.run(inputs);
     return images.data;
   };
   const paint = (canvas, values, at) => {
@@ -55,8 +61,14 @@
     while (wanted) {
       wanted = false;
       big.removeAttribute("data-drawn");
-      const now = latent();
+      const now = latent(), told = data.condition && condition();
       paint(big, await images([now]), 0);
+      if (stale) {
+        stale = false;
+        const all = await images(data.faces);
+        faces.forEach((button, i) => paint(button.firstElementChild, all, i));
+      }
+      if (told) big.dataset.condition = JSON.stringify(told);
       big.dataset.drawn = JSON.stringify(now);
       await new Promise(requestAnimationFrame);
     }
@@ -71,6 +83,7 @@
   const reset = () => { sliders.forEach((slider) => { slider.value = 0; }); show(); };
   const go = (t) => { between.value = t; base = interpolate(data.faces[ends[0]], data.faces[ends[1]], between.valueAsNumber); draw(); };
   sliders.forEach((slider) => slider.addEventListener("input", show));
+  [...attributes, ...(classes ? [classes] : [])].forEach((input) => input.addEventListener("input", () => { stale = true; draw(); }));
   document.getElementById("reset").addEventListener("click", reset);
   document.getElementById("dice").addEventListener("click", () => { rest(); base = random(); reset(); });
   between.addEventListener("input", () => { rest(); go(between.valueAsNumber); });
@@ -130,8 +143,6 @@
     document.getElementById("explorer-body").hidden = false;
     status.textContent = "The generator of this run draws every face in your browser.";
     await draw();
-    const all = await images(data.faces);
-    faces.forEach((button, i) => paint(button.firstElementChild, all, i));
     document.getElementById("explorer").dataset.ready = "";
   };
   const start = () => load().catch((error) => { status.textContent = `The generator could not be loaded: ${error.message}`; });
