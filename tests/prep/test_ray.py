@@ -28,7 +28,7 @@ IGNORED = ("ResourceWarning", "DeprecationWarning", "FutureWarning", "pytest.Pyt
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{name}") for name in IGNORED]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head that runs nothing, and two nodes with a CPU each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -60,9 +60,25 @@ def test_address_without_cluster_is_refused(portraits: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_lost_node_costs_no_chunk(
-    portraits: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+def test_fatal_photograph_on_cluster(
+    portraits: Path, dataset: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    source = CrashingSource(str(portraits), frozenset({b"000007.jpg"}))
+    prepare_crashing(monkeypatch, source, tmp_path / "out", CONFIG, engine="ray", ray_address=cluster.address)
+    assert reasons(tmp_path / "out") == {**reasons(dataset), "000007.jpg": "crashed"}
+
+
+@pytest.mark.slow
+def test_running_cluster_is_left_alone(portraits: Path, dataset: Path, tmp_path: Path, cluster: Any) -> None:
+    """It failed: "There is no Ray cluster at this machine"."""
+    done = prepare(portraits, tmp_path / "out", CONFIG, engine="ray", workers=1)
+    assert (done.engine, done.nodes) == ("ray", 1)
+    assert digest(tmp_path / "out") == digest(dataset)
+
+
+@pytest.mark.slow
+def test_lost_node_costs_no_chunk(portraits: Path, tmp_path: Path, cluster: Any) -> None:
+    """The last test: it removes a node for good."""
     prepare(portraits, tmp_path / "local", SMALL, workers=2)
     whole = prepare(portraits, tmp_path / "whole", SMALL, engine="ray", ray_address=cluster.address)
     assert (whole.engine, whole.nodes) == ("ray", 2)
@@ -83,20 +99,3 @@ def test_lost_node_costs_no_chunk(
     remover.join()
     assert 0 < left[0] < 15
     assert digest(tmp_path / "lost") == digest(tmp_path / "local")
-
-
-@pytest.mark.slow
-def test_fatal_photograph_on_cluster(
-    portraits: Path, dataset: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = CrashingSource(str(portraits), frozenset({b"000007.jpg"}))
-    prepare_crashing(monkeypatch, source, tmp_path / "out", CONFIG, engine="ray", ray_address=cluster.address)
-    assert reasons(tmp_path / "out") == {**reasons(dataset), "000007.jpg": "crashed"}
-
-
-@pytest.mark.slow
-def test_running_cluster_is_left_alone(portraits: Path, dataset: Path, tmp_path: Path, cluster: Any) -> None:
-    """It failed: "There is no Ray cluster at this machine"."""
-    done = prepare(portraits, tmp_path / "out", CONFIG, engine="ray", workers=1)
-    assert (done.engine, done.nodes) == ("ray", 1)
-    assert digest(tmp_path / "out") == digest(dataset)
