@@ -71,8 +71,9 @@ def test_still_generator_is_reported_once(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_healthy_training_reports_nothing(tmp_path, capsys):
-    toy_train(tmp_path, images=16 * (monitor.GRACE_STEPS + 300), **SMALL)
+def test_healthy_training_reports_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(monitor, "GRACE_STEPS", 300)
+    toy_train(tmp_path, images=16 * 400, lr_g=1e-3, lr_d=1e-3, **SMALL)
     assert findings(tmp_path) == []
     assert capsys.readouterr().err == ""
 
