@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,13 @@ import torch
 from facegan.bench.baseline import Bench
 from facegan.bench.train import work_of_an_image
 from facegan.config import TrainConfig
+from facegan.prep.prepare import prepare
 from facegan.training.trainer import Trainer, spec_of
-from tests.cli.run import facegan
-from tests.recipes.program import facegan as in_process
+from tests.recipes.program import facegan
+
+
+def bench(*arguments: object) -> dict[str, Any]:
+    return json.loads(facegan("bench", *arguments, "--json").stdout)
 
 
 def test_ratio_is_the_median_of_pairs() -> None:
@@ -22,31 +27,31 @@ def test_ratio_is_the_median_of_pairs() -> None:
 
 @pytest.mark.slow
 def test_bench_prep(portraits: Path, models: Path) -> None:
-    found = json.loads(facegan("bench", "prep", portraits, "--pairs", 1, "--workers", 1, "--json").stdout)
+    found = bench("prep", portraits, "--limit", 20, "--pairs", 1, "--workers", 1)
     assert found["ratio"] > 0
     assert 0 < found["worker_peak_mb"] < 1000
     assert found["machine"]["cpus"] >= 1
 
 
 @pytest.mark.slow
-def test_bench_prep_scaling(portraits: Path, models: Path) -> None:
-    arguments = ["bench", "prep", portraits, "--crop", "dcgan108", "--detector", "none", "--pairs", 1, "--workers", 2]
-    found = json.loads(facegan(*arguments, "--scaling", "--json").stdout)
+def test_bench_prep_scaling(portraits: Path) -> None:
+    arguments = ["prep", portraits, "--crop", "dcgan108", "--detector", "none", "--pairs", 1, "--workers", 2]
+    found = bench(*arguments, "--scaling")
     assert "--crop dcgan108 --detector none, 60 photographs, 2 processes" in found["what"]
     assert found["scaling"] == round(found["in_2_processes"][0] / found["in_1_process"][0], 3)
 
 
 def test_scaling_needs_two_processes() -> None:
-    done = in_process("bench", "prep", "--scaling", "--workers", 1)
+    done = facegan("bench", "prep", "--scaling", "--workers", 1)
     assert done.code == 2
     assert "--workers 2" in done.stderr
 
 
 @pytest.mark.slow
-def test_bench_stream(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_stream(portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    arguments = ["bench", "stream", "--shards", dataset, "--images", 600, "--batch", 10, "--pairs", 1, "--json"]
-    found = json.loads(facegan(*arguments).stdout)
+    prepare(portraits, tmp_path / "out", detector="none", crop="squash", workers=0)
+    found = bench("stream", "--shards", tmp_path / "out", "--images", 120, "--batch", 4, "--pairs", 1)
     assert found["ratio"] > 0
     assert found["start_samples"] >= 200_000
     assert found["start_to_first_batch_seconds"] >= found["start_open_seconds"] > 0
@@ -58,34 +63,28 @@ def test_bench_stream(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dcgan", "wgan-gp"])
 def test_bench_train(method: str) -> None:
-    arguments = ["bench", "train", "--method", method, "--batch", 8, "--precision", "fp32", "--steps", 1, "--pairs", 1]
-    found = json.loads(facegan(*arguments, "--json").stdout)
+    arguments = ["train", "--method", method, "--batch", 8, "--precision", "fp32", "--steps", 1, "--pairs", 1]
+    found = bench(*arguments, *["--roofline"] * (method == "dcgan"))
     assert found["ratio"] > 0
     assert (found["batch"], found["precision"], found["device"], found["cuda_graphs"]) == (8, "fp32", "cpu", False)
+    if method == "dcgan":
+        assert found["matmul_precision"] == found["precision"]
+        assert 0 < found["share_of_matmul"] < 1
+        assert found["memory_gbytes_per_second"] > 0
 
 
 @pytest.mark.slow
 def test_bench_train_from_shards(dataset: Path) -> None:
-    arguments = ["bench", "train", "--shards", dataset, "--batch", 8, "--steps", 1, "--pairs", 2, "--json"]
-    found = json.loads(facegan(*arguments).stdout)
+    found = bench("train", "--shards", dataset, "--batch", 8, "--steps", 1, "--pairs", 2)
     assert "from shards, batch 8" in found["what"]
     assert len(found["compute_alone"]) == 2
     assert found["share_of_the_stream"] < 1
 
 
 def test_bench_train_needs_a_batch_of_faces(dataset: Path) -> None:
-    done = in_process("bench", "train", "--shards", dataset, "--batch", 5000)
+    done = facegan("bench", "train", "--shards", dataset, "--batch", 5000)
     assert done.code == 2
     assert "at least --batch 5000 faces" in done.stderr
-
-
-@pytest.mark.slow
-def test_bench_train_roofline() -> None:
-    arguments = ["bench", "train", "--batch", 8, "--steps", 1, "--pairs", 1, "--roofline", "--json"]
-    found = json.loads(facegan(*arguments).stdout)
-    assert found["matmul_precision"] == found["precision"]
-    assert 0 < found["share_of_matmul"] < 1
-    assert found["memory_gbytes_per_second"] > 0
 
 
 def test_work_per_image_equals_formula() -> None:
