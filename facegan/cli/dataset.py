@@ -215,7 +215,8 @@ def _inspect_all(out: Path, plot: Path | None, flags: Flags) -> None:
         shares = [{"attribute": what, "faces": count, "share": share} for what, count, share in attributes]
         print_json({**info.model_dump(mode="json"), "histograms": drawn} | ({"attributes": shares} if shares else {}))
         return
-    print_table([str(out), "", ""], _counts(info))
+    table = [[f"attribute {shown(what)}", f"{count:,}", f"{share:.2%}"] for what, count, share in attributes]
+    print_table([str(out), "", ""], _counts(info) + table)
     for name, histogram in histograms.items():
         if name not in MEASURES:
             print_bars(histogram.headline, histogram.bars())
@@ -223,9 +224,6 @@ def _inspect_all(out: Path, plot: Path | None, flags: Flags) -> None:
     if measured:
         table = [[MEASURES[name], *(f"{value:g}" for value in histogram.quantiles)] for name, histogram in measured]
         print_table(["of the faces", "5 %", "median", "95 %"], table)
-    if attributes:
-        table = [[shown(what), f"{count:,}", f"{share:.2%}"] for what, count, share in attributes]
-        print_table(["attribute", "faces", "share"], table)
     print_result("")
     settings = [[f"setting {name}", _text(value, 12)] for name, value in info.settings.items()]
     versions = [[f"version of {name}", version] for name, version in info.versions.items()]

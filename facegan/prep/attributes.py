@@ -21,7 +21,6 @@ from facegan.shards.photos import int64_array
 
 _NAMED = ("path", "file", "filename", "file_name", "image", "image_id", "key")  # columns of photographs
 _TAKES = "--attributes takes CelebA's list_attr_celeba.txt or .csv, another CSV, or a Parquet file."
-OTHER_COLUMNS = SAMPLES.names
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 10_000
 
@@ -64,7 +63,7 @@ class AttributeList:
     @classmethod
     def of(cls, where: str, sha256: str, photos: pa.Array, values: dict[str, list[np.ndarray]]) -> AttributeList:
         """Raises SourceError unless the names are unique, for SQL, too, and not those of other columns of samples."""
-        known = {name.lower() for name in OTHER_COLUMNS}
+        known = {name.lower() for name in SAMPLES.names}
         for name in values:
             if name.lower() in known or not name.strip():
                 raise SourceError(
@@ -162,7 +161,7 @@ def numbers(column: pa.Array, name: str, where: str, line: int) -> np.ndarray:
     if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         why = f"{where} has {shown(name)} = {shown(column[0].as_py()):.60}: an attribute is a number, or true or false."
         raise SourceError(f"{why}\nWrite a class as its number, or leave the column out.")
-    values = column.to_numpy(zero_copy_only=False)
+    values = (column.cast(pa.int64()) if pa.types.is_integer(kind) else column).to_numpy(zero_copy_only=False)
     if pa.types.is_floating(kind):
         if not np.isfinite(values).all():
             raise SourceError(f"{where} has a value of {shown(name)} that is not finite.")

@@ -20,7 +20,7 @@ from facegan.faces.measure import AlignedCrop
 from facegan.prep.cut import Detection, FaceCrop, KnownFaces, PhotoFaces, PhotoRecord, detection_shrink
 from facegan.prep.sources.base import DAMAGED, MAX_BYTES, Entry, Reader
 from facegan.remote import RemoteUnavailable, TooLarge
-from facegan.shards.format import SampleRecord, readable_path, sample_key
+from facegan.shards.format import Attributes, SampleRecord, readable_path, sample_key
 from facegan.shards.images import decode_image, encode_image
 from facegan.shards.writer import ShardStats, ShardWriter
 
@@ -197,7 +197,7 @@ def _read(reader: Reader, entry: Entry) -> bytes:
     raise Rejected("too_large")
 
 
-def _meta(row: PhotoRecord, cut: FaceCrop, item: Item, attributes: dict[str, int | float]) -> bytes:
+def _meta(row: PhotoRecord, cut: FaceCrop, item: Item, attributes: Attributes) -> bytes:
     face = cut.face
     return SampleRecord(
         path=row.path,

@@ -36,8 +36,8 @@ from facegan.shards.checksums import check_detections, check_photos, check_shard
 from facegan.shards.dataset import DatasetWriter
 from facegan.shards.detections import read_origins, with_detections
 from facegan.shards.format import DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, ChunkEntry, DatasetInfo, ShardEntry
-from facegan.shards.photos import SCHEMA, attribute_names, int64_array, read_batches, read_columns, read_in_pieces
-from facegan.shards.writer import copy_shard
+from facegan.shards.photos import attribute_schema, int64_array, joined, read_batches, read_columns, read_in_pieces
+from facegan.shards.writer import ShardStats, copy_shard
 
 _COPIES_SHOWN = 10  # in a message
 
@@ -116,6 +116,16 @@ class _Change:
                     check_shard(self._out, entry, file)
             yield file
 
+    def _copy(self, writer: DatasetWriter, entry: ShardEntry, samples: int, *copied: Any) -> ShardStats:
+        """A new shard with ``samples`` of another; ``copied`` goes to `copy_shard`."""
+        path = self._final / writer.next_name(entry.split)
+        with self._checked(self._out / entry.name) as file:
+            stats, _ = copy_shard(file, path, *copied)
+        if stats is None or stats.samples != samples:
+            raise DatasetError(f"{entry.name} and {PHOTOS_FILE} disagree.\n{see_verify(self._out, deep=True)}")
+        self._store.add(path)
+        return stats
+
 
 class _Removal(_Change):
     """Photographs to take out of the dataset of a store."""
@@ -176,17 +186,11 @@ class _Removal(_Change):
 
     def _keep_shard(self, entry: ShardEntry, writer: DatasetWriter) -> None:
         """With its remaining samples, unless it has none."""
-        keys, stats = self.keys.get(entry.name, set()), entry
+        keys = self.keys.get(entry.name, set())
         if len(keys) == entry.samples:
             return
-        path = self._out / entry.name
-        if keys:
-            with self._checked(path) as file:
-                path = self._final / writer.next_name(entry.split)
-                stats, dropped = copy_shard(file, path, lambda key: key not in keys)
-            if stats is None or dropped.keys() != keys:
-                raise DatasetError(f"{entry.name} and {PHOTOS_FILE} disagree.\n{see_verify(self._out, deep=True)}")
-            self._store.add(path)
+        stats = self._copy(writer, entry, entry.samples - len(keys), lambda key: key not in keys) if keys else entry
+        path = None if keys else self._out / entry.name
         self._names[entry.name] = writer.add_shard(entry.split, vars(stats), path)
 
     def _tables(self, writer: DatasetWriter) -> Iterator[tuple[pa.Table, pa.Table]]:
@@ -239,7 +243,6 @@ class Annotated:
     """What `annotate` changed, or would change: no attributes if the dataset had these values before."""
 
     photos: int
-    faces: int
     shards: int
     added: tuple[str, ...]
     replaced: tuple[str, ...]
@@ -272,7 +275,7 @@ class _Annotation(_Change):
     def __init__(self, store: OutputStore, attributes: AttributeList) -> None:
         super().__init__(store)
         table, self._sha256 = self._out / PHOTOS_FILE, attributes.sha256
-        old, given = attribute_names(table), attributes.values
+        old, given = attribute_schema(table).names, attributes.values
         self._photos = read_columns(table, ["path", "reason", "keys", "shard", *old])
         rows = rows_listed(attributes, ([path.encode() for path in self._photos["path"].to_pylist()],))
         reasons = self._photos["reason"].to_pylist()
@@ -284,11 +287,13 @@ class _Annotation(_Change):
         columns = {name: self._photos[name] for name in old}
         for field in given.schema:
             columns[field.name] = taken[field.name].fill_null(pa.scalar(0).cast(field.type))
+        if len({name.lower() for name in columns}) < len(columns):
+            raise SourceError(f"{store.where} has one of these attributes in other letters: {', '.join(columns)}.")
         self._attributes = pa.table(columns)
         self.names = () if self._attributes.equals(self._photos.select(old)) else tuple(given.column_names)
-        added, totals = tuple(name for name in self.names if name not in old), self._info.totals
-        replaced, shards = tuple(name for name in self.names if name in old), len(self._info.shards) * bool(self.names)
-        self.result = Annotated(totals.photos, totals.faces, shards, added, replaced, store.where)
+        added, replaced = (tuple(n for n in self.names if (n in old) is is_old) for is_old in (False, True))
+        shards = len(self._info.shards) if self.names else 0
+        self.result = Annotated(len(rows), shards, added, replaced, store.where)
 
     def carry_out(self, console: Console) -> None:
         info, writer = self._info, self._begin()
@@ -296,12 +301,8 @@ class _Annotation(_Change):
         shards = np.array([numbers.get(name, -1) for name in self._photos["shard"].to_pylist()])
         with console.progress(len(info.shards), "shards") as progress:
             for number, entry in enumerate(info.shards):
-                path, values = self._final / entry.name, self._of_samples(np.flatnonzero(shards == number))
-                with self._checked(self._out / entry.name) as file:
-                    stats, others = copy_shard(file, path, values.__contains__, values)
-                if stats is None or others or stats.samples != len(values):
-                    raise DatasetError(f"{entry.name} and {PHOTOS_FILE} disagree.\n{see_verify(self._out, deep=True)}")
-                self._store.add(path)
+                values = self._of_samples(np.flatnonzero(shards == number))
+                stats = self._copy(writer, entry, entry.samples, values.__contains__, values)
                 writer.add_shard(entry.split, vars(stats))
                 progress.advance(1)
         for name in (DETECTIONS_FILE, PREVIEW_FILE):
@@ -315,7 +316,7 @@ class _Annotation(_Change):
         self._suppression.adding(before).write(self._final)
         self._store.assemble(writer.files, REPAIRS)
 
-    def _of_samples(self, photos: np.ndarray) -> dict[str, dict[str, int | float]]:
+    def _of_samples(self, photos: np.ndarray) -> dict[str, dict[str, Any]]:
         """The attributes in KEY.json, by key."""
         keys, names = self._photos["keys"].take(int64_array(photos)).to_pylist(), self._attributes.column_names
         both = zip(keys, json_values(self._attributes, photos), strict=True)
@@ -324,8 +325,5 @@ class _Annotation(_Change):
     def _tables(self) -> Iterator[tuple[pa.Table, None]]:
         sizes, at = [chunk.photos for chunk in self._info.chunks] or [self._info.totals.photos], 0
         for table in read_in_pieces(self._out / PHOTOS_FILE, sizes):
-            attributes, table = self._attributes.slice(at, len(table)), table.select(SCHEMA.names)
-            for name in attributes.column_names:
-                table = table.append_column(name, attributes[name])
-            yield table, None
+            yield joined(table, self._attributes.slice(at, len(table))), None
             at += len(table)

@@ -65,8 +65,7 @@ class Lists:
         if names := attributes.values.column_names:
             index.set_attributes(attributes)
             self.uses[f"columns {', '.join(map(shown, names))}"] = f"used as with {ATTRIBUTES}"
-            self.options.add(ATTRIBUTES)
-            self.sha256 = attributes.sha256
+            self.options, self.sha256 = self.options | {ATTRIBUTES}, attributes.sha256
 
     def _take(self, option: str, path: str, data: bytes, index: PhotoIndex) -> None:
         """Raises SourceError if the list is damaged or lacks a photograph."""

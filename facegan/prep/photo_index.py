@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import posixpath
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from facegan.errors import SourceError
 from facegan.prep.attributes import AttributeList, json_values
 from facegan.prep.sources.base import Entry, Ignored, MultiSource, Source, common_folder, listed
 from facegan.shards.format import SPLITS, readable_path, sample_key
-from facegan.shards.photos import Fingerprint, attribute_fields, int64_array
+from facegan.shards.photos import Fingerprint, attribute_schema, int64_array
 
 _BATCH = 5_000  # photographs that are Python objects at a time
 _VOTERS = 1000  # photographs that vote for the folder below which paths are stored
@@ -127,8 +128,8 @@ class PhotoIndex:
         self._known = known
         self._known_row = np.concatenate([lookup.rows(paths) for paths in self._path_batches()])
         self._is_new &= self._known_row < 0
-        if fields := attribute_fields(known.schema):
-            self.attributes, self._attributes_row = known.select([field.name for field in fields]), self._known_row
+        if names := attribute_schema(known.schema).names:
+            self.attributes, self._attributes_row = known.select(names), self._known_row
 
     def _votes(self, known: PathLookup, step: int) -> Counter[bytes]:
         """Folders below which every step-th photograph has a known path, with the number of such photographs."""
@@ -196,7 +197,7 @@ class PhotoIndex:
         Returns the first new photograph that the list lacks, and then sets nothing; else an empty string.
         """
         by_file, below = dict(rows), len(self.root)
-        found = [by_file.get(name[below:], by_file.get(_file(name))) for name in self.names()]
+        found = [by_file.get(name[below:], by_file.get(posixpath.basename(name))) for name in self.names()]
         for row in np.flatnonzero(self._is_new & ~self._is_left_out).tolist():
             if found[row] is None:
                 return readable_path(self._names[row].as_py())
@@ -307,7 +308,7 @@ def rows_listed(attributes: AttributeList, batches: Iterable[Sequence[bytes]], b
     lookup, rows = PathLookup(pa.chunked_array([attributes.photos])), list[np.ndarray]()
     for names in batches:
         found = lookup.rows([name[below:] for name in names])
-        for of in (bytes, _file, lambda name: sample_key(name[below:]).encode()):
+        for of in (bytes, posixpath.basename, lambda name: sample_key(name[below:]).encode()):
             if len(left := np.flatnonzero(found < 0)):
                 found[left] = lookup.rows([of(names[row]) for row in left.tolist()])
         rows.append(found)
@@ -353,10 +354,6 @@ def _sorted_entries(source: Source, ignored: Ignored) -> dict[str, pa.Array]:
     is_last = np.ones(len(order), bool)
     is_last[repeats] = False
     return {name: column.filter(pa.array(is_last)) for name, column in found.items()}
-
-
-def _file(name: bytes) -> bytes:
-    return name.rpartition(b"/")[2]
 
 
 def _folders(name: bytes) -> Iterator[bytes]:

@@ -38,14 +38,7 @@ from facegan.prep.suppression import Suppression, read_paths
 from facegan.remote import as_source_error, is_url
 from facegan.shards.checksums import check_detections, check_photos, size_error
 from facegan.shards.format import DATASET_FILE, PHOTO_SUFFIXES, PHOTOS_FILE, SPLITS, DatasetInfo, readable_path
-from facegan.shards.photos import (
-    SCHEMA,
-    attribute_fields,
-    attribute_names,
-    read_columns,
-    read_schema,
-    require_same_attributes,
-)
+from facegan.shards.photos import SCHEMA, attribute_schema, joined, read_columns, require_same_attributes
 
 RETRIED = ("unreachable", "crashed")  # reasons that --repair tries again
 
@@ -68,9 +61,9 @@ class Inputs:
         self.lists, self.from_lists = Lists(), list[str]()  # the latter: settings that they decide
         known = {model.file: model.sha256 for model in known_models().values()}  # checked, or to be downloaded
         models = [known.get(model.name) or sha256_file(model) for model in self.models]
-        self._files = {"models": models, "attributes": self.attributes.sha256 if self.attributes else ""}
+        self.files = {"models": models, "attributes": self.attributes.sha256 if self.attributes else ""}
         # Not its checksum: photographs that are added need further lines.
-        self._files |= {"identity": "FILE"} if photos.identity else {}
+        self.files |= {"identity": "FILE"} if photos.identity else {}
         self.versions = library_versions()
         self._readable: Source | None = None
         self.config = request.settings
@@ -85,7 +78,7 @@ class Inputs:
     @property
     def settings(self) -> dict[str, Any]:
         """As dataset.json stores them."""
-        return {**self.config.model_dump(), **self._files}
+        return {**self.config.model_dump(), **self.files}
 
     def readable(self, unpacked: Path) -> Source:
         """The source for random access. What must be unpacked for that is, at the first call, into this folder."""
@@ -99,7 +92,7 @@ class Inputs:
         wanted = [] if self.request.photos.attributes else [ATTRIBUTES]
         wanted += [SPLIT] if self.request.settings.split in ("auto", "source") else []
         self.lists = Lists.use(self.source, index, wanted, lambda: self.readable(unpacked))
-        self._files["attributes"] = self._files["attributes"] or self.lists.sha256
+        self.files["attributes"] = self.files["attributes"] or self.lists.sha256
         if ATTRIBUTES in wanted and ATTRIBUTES not in self.lists.options and isinstance(self.source, Table):
             self.lists.take_columns(self.source, index)
         self.from_lists = ["attributes"] if ATTRIBUTES in self.lists.options else []
@@ -107,15 +100,11 @@ class Inputs:
             self.from_lists.append("split")
             self.config = self.config.model_copy(update={"split": "source"})
 
-    def use_attributes(self, sha256: str) -> None:
-        """Those of the list with this SHA-256."""
-        self._files["attributes"] = sha256
-
     @property
     def origin(self) -> dict[str, Any]:
         """Everything besides the photographs and --rotate that decides what a detector finds."""
         versions = {name: version for name, version in self.versions.items() if name != "pyarrow"}
-        return {"detector": self.config.detector, "models": self._files["models"], "cpu": system.cpu_name()} | versions
+        return {"detector": self.config.detector, "models": self.files["models"], "cpu": system.cpu_name()} | versions
 
     def use_margin(self, margin: float) -> None:
         """In place of ``auto``."""
@@ -183,10 +172,7 @@ class Plan:
 
     def with_attributes(self, chunk: ChunkPlan, rows: pa.Table) -> pa.Table:
         """A chunk's rows with the columns of its photographs' attributes."""
-        attributes = self.index.attributes_of(self._photos(chunk))
-        for name in attributes.column_names:
-            rows = rows.append_column(name, attributes[name])
-        return rows
+        return joined(rows, self.index.attributes_of(self._photos(chunk)))
 
     def _photos(self, chunk: ChunkPlan) -> Iterator[IndexedPhoto]:
         if self.rebuild:
@@ -236,7 +222,7 @@ def make_plan(inputs: Inputs, index: PhotoIndex, store: OutputStore, console: Co
             inputs.use_margin(margin)
         if existing and started_with.get("attributes"):
             if request.repair:  # it takes them from the table
-                inputs.use_attributes(started_with["attributes"])
+                inputs.files["attributes"] = started_with["attributes"]
             elif inputs.settings["attributes"]:  # the lists may differ; their columns are compared
                 started_with = started_with | {"attributes": inputs.settings["attributes"]}
         check_settings(started_with, inputs.settings, store.folder, inputs.from_lists)
@@ -351,9 +337,9 @@ def _set_lists(index: PhotoIndex, inputs: Inputs) -> None:
 
 def _require_columns(index: PhotoIndex, out: Path) -> None:
     """Photographs of one dataset have the same attributes."""
-    fields = attribute_fields(read_schema(out / PHOTOS_FILE))
-    require_same_attributes(fields, str(out), index.attributes.schema, "the list")
-    index.attributes = index.attributes.select([field.name for field in fields])
+    schema = attribute_schema(out / PHOTOS_FILE)
+    require_same_attributes(schema, str(out), index.attributes.schema, "the list")
+    index.attributes = index.attributes.select(schema.names)
 
 
 def _recognised(where: str, index: PhotoIndex) -> str:
@@ -403,7 +389,8 @@ def _plan_repair(
     sizes = [chunk.photos for chunk in existing.chunks]
     if sum(sizes) != existing.totals.photos:
         raise DatasetError(f"{out} was selected from other datasets and cannot be repaired. Select it again.")
-    known = read_columns(photos, ["path", "bytes", "reason", "duplicate_of", "identity", *attribute_names(photos)])
+    names = ["path", "bytes", "reason", "duplicate_of", "identity", *attribute_schema(photos).names]
+    known = read_columns(photos, names)
     if len(known) != sum(sizes):
         raise DatasetError(f"{photos} has {len(known):,} rows; {DATASET_FILE} counts {sum(sizes):,} photographs.")
     _set_lists(index, inputs)

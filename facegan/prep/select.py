@@ -28,7 +28,7 @@ from facegan.shards.detections import MEASURES, SAMPLES, read_origins, with_dete
 from facegan.shards.detections import SCHEMA as DETECTIONS
 from facegan.shards.format import DATASET_FILE, DETECTIONS_FILE, PHOTOS_FILE, PREVIEW_FILE, SPLITS, DatasetInfo
 from facegan.shards.images import decode_image, encode_image
-from facegan.shards.photos import attribute_fields, read_batches, read_schema, require_same_attributes, with_attributes
+from facegan.shards.photos import attribute_schema, read_batches, require_same_attributes, with_attributes
 from facegan.shards.query import Where
 from facegan.shards.reader import Sample, Shard
 from facegan.shards.writer import ShardWriter
@@ -110,7 +110,7 @@ def _settings(sources: list[SourceDataset], config: SelectConfig) -> dict[str, A
         require_same_attributes(first.attributes, str(first.folder), other.attributes, str(other.folder))
     converted = {
         SELECTED,
-        *(["attributes"] if first.attributes else []),
+        *(["attributes"] if first.attributes.names else []),
         *(name for name in _CONVERSIONS if getattr(config, name)),
     }
     for other in sources[1:]:
@@ -165,7 +165,7 @@ class SourceDataset:
         self.folder = folder
         self.info = DatasetInfo.read(folder)
         check_photos(folder, self.info)
-        self.attributes = attribute_fields(read_schema(folder / PHOTOS_FILE))
+        self.attributes = attribute_schema(folder / PHOTOS_FILE)
         self._entries = {entry.name: entry for entry in self.info.shards}
         self._checked, self._samples = set[str](), dict[str, Sample]()
         self._name = ""
@@ -270,7 +270,7 @@ def _matching(
     }
     spread = table.take(pa.array(parents))
     columns = {**of_sample, **{name: spread[name] for name in spread.column_names}}
-    schema = pa.schema([*SAMPLES, *attribute_fields(spread.schema)])
+    schema = pa.schema([*SAMPLES, *source.attributes])
     chosen: dict[int, list[str]] = {}
     for number in where.fits(pa.table(columns, schema=schema)).tolist():
         chosen.setdefault(int(parents[number]), []).append(keys[number])

@@ -12,7 +12,7 @@ from facegan.console import shown
 from facegan.errors import DatasetError, SettingsError, suggest
 from facegan.shards.checksums import check_photos, see_verify
 from facegan.shards.format import PHOTOS_FILE, DatasetInfo, ShardEntry
-from facegan.shards.photos import attribute_names, int64_array, read_batches
+from facegan.shards.photos import attribute_schema, int64_array, read_batches
 
 _CLASSES = 20  # of an attribute, in summaries
 
@@ -49,7 +49,7 @@ def summary(attributes: pa.Table) -> list[tuple[str, int, float]]:
 
 def sample_attributes(table: Path, entries: Sequence[ShardEntry], names: Sequence[str], where: str) -> pa.Table:
     """As `read_attributes`, from a photos.parquet that was checked; ``where`` names the dataset."""
-    available = attribute_names(table)
+    available = attribute_schema(table).names
     for name in names:
         if name not in available:
             has = f"It has {', '.join(map(shown, available)) or 'none'}."

@@ -165,11 +165,12 @@ def readme(info: DatasetInfo, known: KnownDataset | None, attributes: Attributes
     if known:
         terms = f"{known.title}: {known.terms}\n\nSource: {known.where}\n\n```bibtex\n{known.citation}\n```\n"
     rows = ((code(name), code(value), meanings.get(name, "")) for name, value in settings.items())
+    shares = ((text(what), f"{count:,}", f"{share:.2%}") for what, count, share in attributes)
     versions = ((text(name), text(version)) for name, version in info.versions.items())
     sections = {
         "Contents": _contents(info),
         "Outcomes": "" if info.is_generated else _outcomes(info),
-        "Attributes": _attributes(attributes),
+        "Attributes": markdown_table(["attribute", "faces", "share"], shares) if attributes else "",
         "KEY.json": markdown_table(["field", "meaning"], ((f"`{name}`", meaning) for name, meaning in fields.items())),
         "How to read it": _reading(info),
         "How it was made": f"{markdown_table(['setting', 'value', 'meaning'], rows)}\n"
@@ -243,13 +244,6 @@ def _outcomes(info: DatasetInfo) -> str:
     return markdown_table(["outcome", "photographs", "meaning"], rows) + (
         f"\nOther files, ignored: {ignored}.\n" if ignored else ""
     )
-
-
-def _attributes(attributes: Attributes) -> str:
-    rows = ((text(what), f"{count:,}", f"{share:.2%}") for what, count, share in attributes)
-    table = markdown_table(["attribute", "faces", "share"], rows)
-    about = "Columns of `photos.parquet`, and in KEY.json `attributes`: 1 or -1, a class, or a number."
-    return f"{about}\n\n{table}" if attributes else ""
 
 
 def _reading(info: DatasetInfo) -> str:

@@ -111,6 +111,8 @@ def readable_path(path: bytes) -> str:
 
 # KEY.json
 
+Attributes = dict[str, int | float]
+
 
 @dataclass(frozen=True)
 class SampleRecord:
@@ -126,7 +128,7 @@ class SampleRecord:
     quad: Sequence[Sequence[float]] = ()
     turned: int = 0
     label: int = 0
-    attributes: dict[str, int | float] | None = None
+    attributes: Attributes | None = None
 
     def to_json(self) -> bytes:
         """Every field is present and always has one type: readers infer their schema from the first few samples."""
@@ -159,7 +161,7 @@ _Real = Annotated[float, Field(strict=True, allow_inf_nan=False), BeforeValidato
 _Point = Annotated[list[_Real], Field(min_length=2, max_length=2)]
 
 
-def with_attributes(meta: bytes, attributes: dict[str, int | float]) -> bytes:
+def with_attributes(meta: bytes, attributes: Attributes) -> bytes:
     """KEY.json with other attributes. Raises DamagedFile."""
     fields = parse_json(meta, "a sample's JSON")
     return _JSON.encode({**fields, "attributes": attributes}).encode()

@@ -44,13 +44,14 @@ _ROWS_A_GROUP = 50_000
 _BATCH_ROWS = 10_000
 
 
-def attribute_fields(schema: pa.Schema) -> list[pa.Field]:
-    """The columns of a table of photographs that are attributes."""
-    return [field for field in schema if field.name not in SCHEMA.names and field.type in ATTRIBUTE_TYPES]
+def attribute_schema(table: Path | pa.Schema) -> pa.Schema:
+    """The columns of a table of photographs that are attributes. Raises DatasetError if the file is unreadable."""
+    schema = read_schema(table) if isinstance(table, Path) else table
+    return pa.schema([field for field in schema if field.name not in SCHEMA.names and field.type in ATTRIBUTE_TYPES])
 
 
-def require_same_attributes(one: Iterable[pa.Field], name: str, other: Iterable[pa.Field], other_name: str) -> None:
-    """Raises DatasetError unless both have the same, in any order; the names are those of datasets or lists."""
+def require_same_attributes(one: pa.Schema, name: str, other: pa.Schema, other_name: str) -> None:
+    """Raises DatasetError unless both are the same in any order; the names are those of datasets or lists."""
     if wrong := {*one} ^ {*other}:
         column = shown(min(field.name for field in wrong))
         raise DatasetError(
@@ -59,8 +60,9 @@ def require_same_attributes(one: Iterable[pa.Field], name: str, other: Iterable[
         )
 
 
-def with_attributes(fields: Iterable[pa.Field]) -> pa.Schema:
-    return pa.schema([*SCHEMA, *fields])
+def with_attributes(schema: pa.Schema) -> pa.Schema:
+    """`SCHEMA` and the attributes in another."""
+    return pa.schema([*SCHEMA, *attribute_schema(schema)])
 
 
 def read_batches(
@@ -73,7 +75,7 @@ def read_batches(
     """
     with _opened(path) as table:
         found = table.schema_arrow
-        wanted = with_attributes(attribute_fields(found)) if schema is SCHEMA else schema
+        wanted = with_attributes(found) if schema is SCHEMA else schema
         if not found.equals(wanted) or len({*found.names}) < len(found):
             wrong = ", ".join(map(shown, sorted({*found.names} ^ {*wanted.names}))) or "their types"
             raise DatasetError(
@@ -90,10 +92,6 @@ def read_schema(path: Path) -> pa.Schema:
     """With the file's metadata. Raises DatasetError if the table is unreadable."""
     with _opened(path) as table:
         return table.schema_arrow
-
-
-def attribute_names(path: Path) -> list[str]:
-    return [field.name for field in attribute_fields(read_schema(path))]
 
 
 @contextlib.contextmanager
@@ -118,7 +116,7 @@ def read_columns(path: Path, columns: list[str]) -> pa.Table:
 
 def read_in_pieces(path: Path, sizes: Iterable[int]) -> Iterator[pa.Table]:
     """The table in pieces of the given numbers of rows. Raises DatasetError if it is unreadable or has others."""
-    batches, pending = read_batches(path), with_attributes(attribute_fields(read_schema(path))).empty_table()
+    batches, pending = read_batches(path), with_attributes(read_schema(path)).empty_table()
     for size in sizes:
         while len(pending) < size:
             if (batch := next(batches, None)) is None:
@@ -172,13 +170,19 @@ def read_rows(path: Path, *further: pa.Field) -> pa.Table:
 
 def in_shard(rows: pa.Table, split: str, shard: str) -> pa.Table:
     """A chunk's rows with their split, and with their shard where a photograph has samples."""
-    rows, attributes = rows.combine_chunks(), attribute_fields(rows.schema)
+    rows, schema = rows.combine_chunks(), with_attributes(rows.schema)
     keys = rows["keys"].chunk(0)
     has_samples = np.diff(np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]) > 0
     columns = [rows[column.name].chunk(0) for column in _CHUNK_SCHEMA]
     columns += [_text(split, has_samples | True), _text(shard, has_samples)]
-    columns += [rows[field.name].chunk(0) for field in attributes]
-    return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=with_attributes(attributes))])
+    columns += [rows[name].chunk(0) for name in attribute_schema(schema).names]
+    return pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=schema)])
+
+
+def joined(rows: pa.Table, attributes: pa.Table) -> pa.Table:
+    """Photographs with these attributes in place of others."""
+    rows = rows.drop_columns(attribute_schema(rows.schema).names)
+    return pa.Table.from_arrays([*rows.columns, *attributes.columns], [*rows.column_names, *attributes.column_names])
 
 
 def int64_array(values: np.ndarray) -> pa.Array:
@@ -218,7 +222,7 @@ class TableWriter:
 
     def _write(self, table: pa.Table) -> None:
         if self._schema is None:
-            self._schema = with_attributes(attribute_fields(table.schema))
+            self._schema = with_attributes(table.schema)
         if self._writer is None:
             file = self._stack.enter_context(atomic_write(self._path))
             self._writer = self._stack.enter_context(pq.ParquetWriter(file, self._schema, compression="zstd"))

@@ -39,7 +39,7 @@ from facegan.shards.format import (
     shard_name,
 )
 from facegan.shards.images import channels_problem
-from facegan.shards.photos import attribute_names, read_batches
+from facegan.shards.photos import attribute_schema, read_batches
 from facegan.shards.reader import Member, Sample, Shard
 from facegan.shards.writer import tar_header
 
@@ -48,9 +48,7 @@ _SHARED_FIELDS = ("path", "sha256", "width", "height")  # in a sample's JSON and
 _MOST_COMPARED = 32  # shards that differ from photos.parquet and are compared with it sample by sample
 
 _Metas = list[tuple[Sample, SampleMeta | str]]  # a string is what is wrong with the JSON
-_Fields = list[
-    tuple[str, list[Any]]
-]  # of each sample: its key and values of _SHARED_FIELDS and attributes, none if invalid
+_Fields = list[tuple[str, list[Any]]]  # of each sample: its key, _SHARED_FIELDS and attributes; no values if invalid
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
             deep = False
     attributes = list[str]()
     with contextlib.suppress(DatasetError):  # it is reported below
-        attributes = attribute_names(folder / PHOTOS_FILE)
+        attributes = attribute_schema(folder / PHOTOS_FILE).names
     samples, sums, stamps = 0, dict[str, int](), dict[str, FileStamp | None]()
     with (console or Console(quiet=True)).progress(len(info.shards), "shards") as progress:
         for entry in info.shards:
@@ -276,7 +274,7 @@ def _check_photos(folder: Path, info: DatasetInfo, in_shards: dict[str, int], de
     path, totals = folder / PHOTOS_FILE, info.totals
     sums, known = defaultdict[str, int](int), set[int]()  # sums as in_shards, hashes of all keys
     outcomes, reasons, lines = Counter[str](), Counter[str](), list[str]()
-    attributes = attribute_names(path) if deep else []
+    attributes = attribute_schema(path).names if deep else []
     for batch in read_batches(path, [*_SHARED_FIELDS, "outcome", "reason", "keys", "shard", *attributes]):
         for row in batch.to_pylist():
             shared = _shared(row, attributes) if deep else ()
@@ -333,7 +331,7 @@ def _contradiction(row: dict[str, Any], path: Path) -> list[str]:
 
 def _compare(folder: Path, name: str) -> list[str]:
     """Differences between a shard's samples and photos.parquet."""
-    attributes, rows = attribute_names(folder / PHOTOS_FILE), dict[str, list[Any]]()
+    attributes, rows = attribute_schema(folder / PHOTOS_FILE).names, dict[str, list[Any]]()
     columns = (*_SHARED_FIELDS, *map(shown, attributes))
     with contextlib.closing(Shard(folder / name)) as shard:
         samples = dict(_fields([(sample, read_meta(shard, sample)) for sample in shard.samples], attributes))

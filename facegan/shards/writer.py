@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from facegan.files import TEMPORARY, disk_errors, fsync
-from facegan.shards.format import with_attributes
+from facegan.shards.format import Attributes, with_attributes
 from facegan.shards.reader import Shard
 
 # The end of every header: regular file, no link, ustar and its version, no owners, device or prefix (POSIX.1-1988).
@@ -78,10 +78,7 @@ class ShardWriter:
 
 
 def copy_shard(
-    file: Path,
-    new: Path,
-    is_wanted: Callable[[str], bool],
-    attributes: Mapping[str, dict[str, int | float]] | None = None,
+    file: Path, new: Path, is_wanted: Callable[[str], bool], attributes: Mapping[str, Attributes] | None = None
 ) -> tuple[ShardStats | None, dict[str, bytes]]:
     """Copies the samples whose keys are wanted into a new shard, if there are any, perhaps with other attributes by
     key; returns the others' images, too."""
@@ -91,8 +88,9 @@ def copy_shard(
             image, suffix = bytes(shard.read(sample.image)), sample.image.name.rpartition(".")[2]
             if sample.meta and is_wanted(sample.key):
                 meta = bytes(shard.read(sample.meta))
-                meta = meta if attributes is None else with_attributes(meta, attributes[sample.key])
-                writer.add(sample.key, suffix, image, meta)
+                writer.add(
+                    sample.key, suffix, image, with_attributes(meta, attributes[sample.key]) if attributes else meta
+                )
             else:
                 others[sample.key] = image
         return writer.commit(), others

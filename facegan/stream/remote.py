@@ -125,10 +125,11 @@ class RemoteShards:
         except filelock.Timeout:
             self._console.warn(f"Another process does not finish {self.where(number)}; downloading it here, too.")
         try:
-            if _is_right(path, self._entries[number]):
+            entry = self._entries[number]
+            if _is_right(path, entry.sha256, entry.bytes):
                 mark_used(path)
             else:
-                retry(lambda: self._download(number, stopped))
+                retry(lambda: self._download(entry.name, path, entry.sha256, entry.bytes, stopped))
         except RemoteUnavailable as error:
             raise DatasetError(
                 f"The shard {self.where(number)} is unavailable: {error}\n"
@@ -139,38 +140,32 @@ class RemoteShards:
 
     def photos(self, sha256: str) -> Path:
         """The dataset's photos.parquet, downloaded and checked."""
-        path, (fs, top) = self._folder / f"{sha256}.parquet", filesystem(self.url)
-        where = f"{self.url}/{PHOTOS_FILE}"
-
-        def fetch() -> None:
-            with atomic_path(path) as partial:
-                download(fs, f"{top.rstrip('/')}/{PHOTOS_FILE}", partial, cache_limit())
-                if sha256_file(partial) != sha256:
-                    raise OSError(f"the download differs from the SHA-256 in {DATASET_FILE}")
-
+        path = self._folder / f"{sha256}.parquet"
         try:
-            if not path.is_file() or sha256_file(path) != sha256:
+            if not _is_right(path, sha256):
                 evict_lru(self._folder, ".parquet", 0, _TABLES_BYTES)
-                retry(fetch)
+                retry(lambda: self._download(PHOTOS_FILE, path, sha256))
         except RemoteUnavailable as error:
-            raise DatasetError(f"{where} is unavailable: {error}") from None
+            raise DatasetError(f"{self.url}/{PHOTOS_FILE} is unavailable: {error}") from None
         return path
 
     def _make_room(self, numbers: Iterable[int]) -> None:
         needed = sum(self._entries[number].bytes for number in numbers if not self.paths[number].exists())
         evict_lru(self._folder, ".tar", needed, cache_limit(), keep=self.paths)
 
-    def _download(self, number: int, stopped: threading.Event | None) -> None:
-        entry = self._entries[number]
+    def _download(
+        self, name: str, path: Path, sha256: str, size: int | None = None, stopped: threading.Event | None = None
+    ) -> None:
         fs, top = filesystem(self.url)
-        with atomic_path(self.paths[number]) as partial:
-            download(fs, f"{top.rstrip('/')}/{entry.name}", partial, entry.bytes, stopped)
-            if not _is_right(partial, entry):
-                raise OSError(f"the download differs from the SHA-256 or the {entry.bytes:,} bytes in {DATASET_FILE}")
+        with atomic_path(path) as partial:
+            download(fs, f"{top.rstrip('/')}/{name}", partial, size or _TABLES_BYTES, stopped)
+            if not _is_right(partial, sha256, size):
+                about = f" or the {size:,} bytes" if size else ""
+                raise OSError(f"the download differs from the SHA-256{about} in {DATASET_FILE}")
 
 
-def _is_right(path: Path, entry: ShardEntry) -> bool:
+def _is_right(path: Path, sha256: str, size: int | None = None) -> bool:
     try:
-        return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+        return size in (None, path.stat().st_size) and sha256_file(path) == sha256
     except FileNotFoundError:
         return False

@@ -220,7 +220,7 @@ def test_shares_are_shown(whole: Path, tmp_path: Path) -> None:
     assert found[0] == {"attribute": "Smiling", "faces": 3, "share": 3 / 7}
     assert [one["attribute"] for one in found[1:4]] == ["Age = 0", "Age = 3", "Age = 6"]
     assert found[-2]["attribute"] == "Metres: median 2.25, 90 % within 1.575 to 2.925"
-    assert re.search(r"Smiling +3 +42\.86%", facegan("inspect", whole).stdout)
+    assert re.search(r"attribute Smiling +3 +42\.86%", facegan("inspect", whole).stdout)
     assert "| Smiling | 3 | 42.86% |" in (whole / "README.md").read_text()
     page = write_dataset_page(whole, tmp_path / "page.html").read_text()
     assert re.findall(r'<div title="(\d) faces"><dt>Male</dt>.*?(\d+\.\d) %</dd>', page) == [("4", "57.1")]
@@ -245,7 +245,7 @@ def test_annotated_equals_prepared(photos: Path, whole: Path, tmp_path: Path) ->
     assert annotate(out, lists, dry_run=True).added == ("Smiling", "Age", "Metres", "Male")
     assert digest(out) == before
     found = annotate(out, lists)
-    assert (found.photos, found.faces, found.shards, found.replaced) == (7, 7, 4, ())
+    assert (found.photos, found.shards, found.replaced) == (7, 4, ())
     assert digest(out) == digest(whole)
     changed = {name for name, sha256 in digest(out).items() if sha256 != before[name]}
     assert before.keys() - changed == {"preview.png", "_info.json"}

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.files import atomic_write
-from facegan.prep.attributes import OTHER_COLUMNS, AttributeList, numbers
+from facegan.prep.attributes import AttributeList, numbers
 from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Source, is_photo
 from facegan.prep.sources.remote import SourceFile, UrlReader
+from facegan.shards.detections import SAMPLES
 from facegan.unpack import Bounds, Unpacking
 
 _URL_COLUMNS = ("url", "URL", "image_url", "img_url")
@@ -100,7 +101,7 @@ class Table(Source):
     def attributes(self) -> AttributeList:
         """Columns of numbers or truth values, without gaps, that all files have and prep has no other use for."""
         columns, parts = self._columns(), dict[str, list[np.ndarray]]()
-        others = {columns.data, columns.name, columns.label, *OTHER_COLUMNS}
+        others = {columns.data, columns.name, columns.label, *SAMPLES.names}
         for number, source in enumerate(self.files):
             with source.open() as file:
                 table = _open_parquet(file)
@@ -110,7 +111,7 @@ class Table(Source):
                     for name in [*parts]:
                         try:
                             parts[name].append(numbers(batch.column(name), name, self.where, 0))
-                        except SourceError:
+                        except (SourceError, pa.ArrowInvalid):
                             del parts[name]
         photos = pa.array((entry.name for entry in self.photos(Counter()) if parts), pa.binary())
         return AttributeList.of(self.where, "source", photos, parts)
