@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from toy import ToyBatches, ToyFaces, assert_equal_states, toy_config, toy_train, toy_trainer, without_times
+from toy import ToyBatches, ToyFaces, assert_equal_states, toy_config, toy_run, toy_train, toy_trainer, without_times
 
 from facegan.console import Console
 from facegan.errors import Interrupted
-from facegan.training import loop, train
+from facegan.training import loop
 from facegan.training.log import read_stats
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -71,7 +71,7 @@ class Pressing(ToyFaces):
 
 
 def start(run: Path, faces: ToyFaces, **given: Any) -> None:
-    train(toy_config(images=96), faces, run, device="cpu", console=Console(), **given)
+    toy_run(run, toy_config(images=96), faces, console=Console(), **given)
 
 
 def test_long_step_is_discarded(tmp_path, monkeypatch, capfd):

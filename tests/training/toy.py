@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from facegan.config import TrainConfig
 from facegan.console import Console
-from facegan.training import TrainResult, log, train
+from facegan.training import TrainResult, estimate, log, optim, train
 from facegan.training.log import read_stats
 from facegan.training.precision import Precision
 from facegan.training.trainer import Trainer, condition_of, spec_of
@@ -134,7 +135,9 @@ def toy_train(run: Path, method: str = "dcgan", faces: ToyFaces | None = None, *
 
 def toy_run(run: Path, config: TrainConfig, faces: ToyFaces | None = None, **options: Any) -> TrainResult:
     options = {"device": "cpu", "console": Console(quiet=True), **options}
-    return train(config, faces or ToyFaces(), run, **options)
+    # The rates of 16 images, and statistics of 512, would take longer than five steps.
+    with mock.patch.object(estimate, "_CPU_BATCH", 4), mock.patch.object(optim, "STATISTICS_BATCHES", 1):
+        return train(config, faces or ToyFaces(), run, **options)
 
 
 def stop_after(*steps: int) -> Callable[[], bool]:
