@@ -5,6 +5,8 @@ N pictures, C channels, H height, W width.
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,10 @@ import torch
 from torch import Tensor
 
 from facegan.config import PrepConfig, TrainConfig
-from facegan.nets import find_pair, load_generator
+from facegan.nets import PAIRS, load_generator
 from facegan.recipes.recipe import packaged_recipes, read_recipe
 from facegan.system import cpu_flags
 from facegan.training import sample_images, train
-from facegan.training.trainer import spec_of
 from tests.tensor_faces import TensorFaces
 
 # Which quarter of the picture is lit, in which colour (RGB; grey pictures use green), on a dark ground. The modes are
@@ -28,11 +29,14 @@ MODES = {"middle": (250, 230, 110), "top": (110, 230, 250), "bottom": (250, 230,
 GROUND = (40, 30, 60)
 PICTURES, SAMPLES = 1024, 512
 COVERED = 0.05  # a mode counts as covered from this share of the samples on
-# What a few hundred steps need: narrow nets, high rates, short lengths.
-WIDTHS = {"dcgan": 16, "dcgan-fc": 16, "dcgan-pool": 8, "mnist-conv": 16, "mlp": 64, "resnet": 8, "began": 16}
+# What a few hundred steps need: the smallest size, narrow nets, high rates, short lengths.
+SIZES = {"resnet": 32}
+WIDTHS = {"dcgan": 16, "dcgan-fc": 16, "dcgan-pool": 8, "mnist-conv": 16, "mlp": 64, "resnet": 8, "began": 8}
 WIDTHS |= {"r3gan": 8}
-STEPS, MORE_STEPS = 400, {"mlp": 600}
-RATE, RATES = 2e-3, {"mlp": 5e-4}
+STEPS = 250
+MORE_STEPS = {"mlp": 600, "dcgan-pool": 350, "began": 300, "resnet": 400}
+MORE_STEPS |= {"max-likelihood": 400, "wgan": 300, "linear": 400}
+RATE, RATES = 2e-3, {"mlp": 5e-4, "r3gan": 4e-3}
 
 
 def draw_pictures(count: int, size: int, channels: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -110,7 +114,9 @@ def short_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     d_steps = config.d_steps if config.loss in ("wgan", "wgan-gp") else 1
     batch = min(config.batch, 16 if d_steps > 1 or config.nets in ("r3gan", "began") else 32)
     faster = min(max(RATES.get(config.nets, RATE) / config.lr_g, 1.0), 20.0)
-    images = MORE_STEPS.get(config.nets, STEPS) * batch * d_steps
+    traits = (config.nets, config.loss, config.schedule)
+    steps = next((MORE_STEPS[trait] for trait in traits if trait in MORE_STEPS), STEPS)
+    images = steps * batch * d_steps
     changes: dict[str, Any] = {
         "width": width,
         "width_d": config.width_d and max(config.width_d * width // config.width, 1),
@@ -134,15 +140,19 @@ def short_config(config: TrainConfig, seed: int, **over: Any) -> TrainConfig:
     return TrainConfig.of({**config.model_dump(), **changes, **over})
 
 
-def learn(config: TrainConfig, size: int, channels: int, run: Path, *, seed: int = 0, **over: Any) -> Closeness:
-    """Trains with `short_config` at 32 pixels, or the nets' smallest size, and measures the samples."""
-    sizes = find_pair(spec_of(config, size, channels)).sizes
-    pictures, modes = draw_pictures(PICTURES, min(size, 32 if 32 in sizes else min(sizes)), channels, seed)
+@functools.cache  # several recipes differ in their photographs alone
+def learn(settings: str, channels: int) -> Closeness:
+    """Trains with a configuration's JSON at the nets' size in `SIZES`, or the smallest, and measures the samples."""
+    config = TrainConfig.model_validate_json(settings)
+    size = SIZES.get(config.nets, min(PAIRS[config.nets].sizes))
+    pictures, modes = draw_pictures(PICTURES, size, channels, config.seed)
+    faces = TensorFaces(pictures, f"four modes, seed {config.seed}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same result on any number of cores
     try:
-        train(short_config(config, seed, **over), TensorFaces(pictures, f"four modes, seed {seed}"), run, device="cpu")
-        return measure(sample_images(load_generator(run), SAMPLES, seed), pictures, modes, seed)
+        with tempfile.TemporaryDirectory() as run:
+            train(config, faces, Path(run), device="cpu")
+            return measure(sample_images(load_generator(run), SAMPLES, config.seed), pictures, modes, config.seed)
     finally:
         torch.set_num_threads(threads)
 
@@ -168,26 +178,25 @@ def test_the_measure_tells_modes_apart(size: int, channels: int) -> None:
         assert (found.distance < found.shuffled / 5) == (covered > 0)
 
 
-def test_a_generator_that_hardly_learns_fails(tmp_path: Path) -> None:
-    config = read_recipe("smoke").train()
-    found = learn(config, 64, 3, tmp_path, width=8, images="1st", batch=8, lr_g=1e-9)
-    assert found.covered == 0
+def test_a_generator_that_hardly_learns_fails() -> None:
+    config = short_config(read_recipe("smoke").train(), 0, width=8, images="1st", batch=8, lr_g=1e-9)
+    assert not learn(config.model_dump_json(), 3).covered
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", packaged_recipes())
-def test_each_recipe_learns(name: str, tmp_path: Path) -> None:
+def test_each_recipe_learns(name: str) -> None:
     recipe = read_recipe(name)
-    prep = recipe.settings(PrepConfig) if "prep" in recipe.values else PrepConfig()
-    found = learn(recipe.train(), prep.size, prep.channels, tmp_path, seed=SEEDS.get(name, 0))
-    assert found.distance < found.shuffled, found
+    channels = recipe.settings(PrepConfig).channels if "prep" in recipe.values else 3
+    config = short_config(recipe.train(), SEEDS.get(name, 0))
+    found = learn(config.model_dump_json(), channels)
+    assert found.distance < 0.9 * found.shuffled, found
     # Nothing in BEGAN's loss notices that samples are alike, as its heading says: it draws mixtures of the modes.
-    assert (found.covered >= 3) == (recipe.train().loss != "began"), found
+    assert (found.covered >= 3) == (config.loss != "began"), found
 
 
+# mnist-mlp and mnist-conv have the others.
 OTHERS: dict[str, dict[str, Any]] = {
-    "mlp": {"lr_g": 2e-4, "lr_d": 2e-4},
-    "mnist-conv": {"lr_g": 1e-4, "lr_d": 1e-4},
     "dcgan-fc": {"norm": "batch"},
     "resnet wgan-gp": {"norm": "none", "loss": "wgan-gp", "beta1": 0.0, "beta2": 0.9, "d_steps": 5},
     "dcgan wgan": {"norm": "none", "loss": "wgan", "weight_clip": 0.01, "optimizer": "rmsprop", "d_steps": 5}
@@ -198,11 +207,10 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_pairs_and_losses_without_a_recipe_learn(name: str, tmp_path: Path) -> None:
+def test_pairs_and_losses_without_a_recipe_learn(name: str) -> None:
     nets = name.split()[0]
     over: dict[str, Any] = {"images": "100st", "width": 4} if nets == "resnet" else {}
-    size = 28 if nets in ("mlp", "mnist-conv") else 64
-    config = TrainConfig.of({"nets": nets, **OTHERS[name]})
-    found = learn(config, size, 1, tmp_path, seed=SEEDS.get(name, 0), **over)
-    assert found.distance < found.shuffled, found
+    config = short_config(TrainConfig.of({"nets": nets, **OTHERS[name]}), SEEDS.get(name, 0), **over)
+    found = learn(config.model_dump_json(), 1)
+    assert found.distance < 0.9 * found.shuffled, found
     assert found.covered >= 3, found
