@@ -16,7 +16,7 @@ from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parsing, read_json
 
 RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # each checkpoint has a state
-EVALUATION, NEIGHBOURS, BEST = "eval.json", "neighbours.png", "best.json"
+EVALUATION, NEIGHBOURS, GROUPS, BEST = "eval.json", "neighbours.png", "groups.png", "best.json"
 REPORT, DATASET_PAGE = "report.html", "dataset.html"  # the latter beside the report of a recipe's run
 _MOST_BYTES = 10_000_000
 
@@ -117,6 +117,14 @@ class Evaluation(_Facts):
     measured: Mapping = {}
     protocol: Mapping = {}
     neighbours: Any = None
+    groups: Mapping = {}
+
+
+def balance_of(settings: dict[str, Any]) -> str:
+    """The shares of attributes that a training chose, as text; "" if none."""
+    by = settings.get("balance_by")
+    texts = [str(settings.get("balance") or ""), f"{by} in equal parts" if by else ""]
+    return ", ".join(text for text in texts if text)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

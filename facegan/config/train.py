@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -97,13 +98,21 @@ Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _shares(text: str) -> str:
+    for pair in listed(text) if text else ():
+        name, _, share = pair.partition("=")
+        if not (name and re.fullmatch(r"0?\.\d+", share)) or not float(share):
+            raise ValueError(f"--balance {pair} is invalid. Write NAME=SHARE, with a share between 0 and 1.")
+    return text
+
+
 class TrainConfig(Settings):
     """Everything that decides what ``facegan train`` learns, logs and saves."""
 
     section: ClassVar[str] = "train"
     options: ClassVar[str] = (
-        "method condition images batch precision seed save_every sample_every log_every eval_every keep deterministic "
-        "graphs"
+        "method condition balance balance_by images batch precision seed save_every sample_every log_every eval_every "
+        "keep deterministic graphs"
     )
     # Settings that may change when a run resumes: they change no weight.
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = ("images", *_EVERY, "eval_n", "eval_metrics", "keep", "milestones")
@@ -145,6 +154,10 @@ class TrainConfig(Settings):
         "attributes that the generator is told and the discriminator sees: some that are true or false "
         "(Eyeglasses,Male), or one with classes",
     )
+    balance: Annotated[str, AfterValidator(_shares)] = setting(
+        "", "shares of attributes among the faces of an epoch, such as Eyeglasses=0.3,Male=0.5: rare faces come oftener"
+    )
+    balance_by: str = setting("", "an attribute with classes, all of which get the same share of an epoch")
     images: Positive = setting(
         5_000_000,
         "length of the training: real images shown to the discriminator (200000, 200k, 5M), steps (2000st) or epochs "
@@ -291,6 +304,13 @@ class TrainConfig(Settings):
             if self.eval_n < metric.least_images:
                 least = f"{metric.name} needs {metric.least_images} images"
                 yield f"train.eval_n = {self.eval_n}: {least}. Raise it, or leave it out."
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """Of attributes in an epoch, as `facegan.FaceShards.order` takes them."""
+        pairs = (pair.partition("=") for pair in listed(self.balance) if pair)
+        shares: dict[str, float | None] = {name: float(share) for name, _, share in pairs}
+        return shares | ({self.balance_by: None} if self.balance_by else {})
 
     def _idle(self) -> dict[str, str]:
         """Settings that have no effect with the others, and why."""

@@ -6,8 +6,9 @@ import csv
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,7 @@ class AttributeList:
     values: pa.Table
 
     @classmethod
-    def read(cls, where: str, file: BinaryIO | None = None) -> AttributeList:
+    def read(cls, where: str, file: IO[bytes] | None = None) -> AttributeList:
         """A file, or what ``file`` has. ``where`` names it in messages.
 
         CelebA's list_attr_celeba.txt (Liu et al. 2015, "Deep Learning Face Attributes in the Wild") has the number of
@@ -48,7 +49,7 @@ class AttributeList:
         """
         try:
             with file or Path(where).open("rb") as opened:
-                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+                sha256 = hashlib.file_digest(cast(BufferedReader, opened), "sha256").hexdigest()
                 opened.seek(0)
                 with parsing(where, _TAKES):
                     is_parquet = opened.read(4) == b"PAR1"
@@ -80,7 +81,7 @@ class AttributeList:
         return f"{self.where} has no attributes of {shown(first)}{others}."
 
 
-def _text(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+def _text(file: IO[bytes], where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     """A CSV's or CelebA's column of photographs, the line that a batch begins in, and the batch."""
     from pyarrow import csv as arrow_csv  # 3 MB, for those who need it
 
@@ -107,7 +108,7 @@ class _Spaced:
 
     closed = False  # pyarrow asks
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int) -> bytes:
@@ -117,7 +118,7 @@ class _Spaced:
         return data.replace(b"\r\n", b"\n").replace(b" \n", b"\n")
 
 
-def _parquet(file: BinaryIO, where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+def _parquet(file: IO[bytes], where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
     with pq.ParquetFile(file, pre_buffer=False) as table:
         photo, row = _photo_column(table.schema_arrow, where), 1
         for batch in table.iter_batches(_BATCH_ROWS, use_threads=False):

@@ -17,17 +17,18 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from facegan.console import Console
-from facegan.errors import DatasetError, one_of
+from facegan.console import Console, shown
+from facegan.errors import DatasetError, SettingsError, one_of
 from facegan.files import parse_json
 from facegan.remote import is_url
-from facegan.shards.attributes import read_attributes, sample_attributes
+from facegan.shards.attributes import read_attributes, read_measures, sample_attributes
 from facegan.shards.checksums import are_verified, check_shard, file_stamp, save_verified, see_verify, size_error
 from facegan.shards.format import DatasetInfo
 from facegan.shards.images import StoredPNGs, decode_into
 from facegan.stream.index import dataset_offsets, most_maps, shard_stats
 from facegan.stream.loader import Batches, RankSlice, StreamOptions
 from facegan.stream.remote import RemoteShards, read_info
+from facegan.stream.sampler import BalancedSampler, Sampler, places_of
 
 
 class DamagedImage(DatasetError):
@@ -145,6 +146,10 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             return sample_attributes(photos, self._entries, names, self.path)
         return read_attributes(Path(self.path), self._entries, names)
 
+    def measures(self, names: Sequence[str]) -> pa.Table:
+        """Columns of detections.parquet of all faces, in their order; none for a remote dataset."""
+        return pa.table({}) if self._remote else read_measures(Path(self.path), self._entries, names)
+
     def read(self, indices: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Decode images into ``out``, with replacements for damaged ones if ``skip_broken``.
 
@@ -240,6 +245,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         rank: int = 0,
         world_size: int = 1,
         workers: int | None = None,
+        balance: Mapping[str, float | None] | None = None,
     ) -> Batches:
         """An endless iterator of uint8 (batch_size / world_size, channels, size, size) tensors on ``device``.
 
@@ -250,10 +256,32 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
             seed: of the order; each epoch is one permutation of all faces.
             cache, workers: see `StreamOptions`; None: the dataset's default.
             rank, world_size: this process, from 0, and how many divide each batch evenly.
+            balance: shares of attributes in an epoch, see `order`.
         """
         options = StreamOptions(cache or self.options.cache, workers or self.options.workers)
         ranks = RankSlice(rank, world_size)
-        return Batches(self, batch_size, seed, torch.device(device), ranks, options, self.console)
+        order = self.order(seed, balance)
+        return Batches(self, batch_size, order, torch.device(device), ranks, options, self.console)
+
+    def order(self, seed: int, balance: Mapping[str, float | None] | None = None) -> Sampler | BalancedSampler:
+        """The endless sequence of faces: each epoch is one permutation of all.
+
+        Args:
+            balance: for each binary attribute its share in an epoch, for a class None: all classes the same share; the
+                rest of the faces is shown as often as that allows.
+
+        Raises SettingsError if the dataset lacks an attribute, or the shares cannot be reached.
+        """
+        if not balance:
+            return Sampler(len(self), seed)
+        table = self.attributes(list(balance))
+        for name, share in balance.items():
+            kind, wanted = table.schema.field(name).type, pa.int64() if share is None else pa.bool_()
+            if kind != wanted:
+                rule = "--balance-by takes one with classes" if share is None else "--balance takes true or false ones"
+                raise SettingsError(f"The attribute {shown(name)} has values of type {kind}, and {rule}.")
+        columns = {name: table[name].to_numpy() for name in balance}
+        return BalancedSampler(*places_of(columns, balance), seed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For a DataLoader's worker process, which opens the dataset again."""

@@ -12,7 +12,7 @@ import torch
 from facegan.console import Console
 from facegan.errors import DatasetError, SettingsError, one_of, suggest
 from facegan.stream.cache import CACHES, Images, local_processes, open_provider
-from facegan.stream.sampler import Sampler, saved_position
+from facegan.stream.sampler import BalancedSampler, Sampler, saved_position
 from facegan.system import usable_cpus
 
 _AHEAD = 4  # batches in work besides the requested one
@@ -62,7 +62,7 @@ class RankSlice:
 class Batches:
     """Endless batches of uint8 NCHW tensors (channels last in memory) on a device.
 
-    The sequence of samples is one exact permutation per epoch, concatenated without end. Global batch b is its items
+    The sequence of samples is that of a sampler. Global batch b is its items
     b·B … (b+1)·B − 1; rank r of W takes the r-th slice. Threads, caches and timing change nothing of it.
 
     B, the batch size of all ranks together, may exceed the dataset. ``cache`` is the cache that ``auto`` chose. Raises
@@ -73,7 +73,7 @@ class Batches:
         self,
         images: Images,
         batch_size: int,
-        seed: int,
+        sampler: Sampler | BalancedSampler,
         device: torch.device,
         ranks: RankSlice,
         options: StreamOptions,
@@ -85,7 +85,7 @@ class Batches:
         self._workers = options.workers or usable_cpus()
         processes = local_processes(ranks.world_size)
         self.cache, self._provider = open_provider(images, options.cache, device, processes, self._workers, console)
-        self._sampler = Sampler(len(images), seed)
+        self._sampler = sampler
         self._scheduled: dict[int, tuple[np.ndarray, Callable[[], torch.Tensor]]] = {}
         self._last = np.zeros(0, np.int64)
 

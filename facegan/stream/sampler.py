@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from facegan.errors import DatasetError
+from facegan.errors import DatasetError, SettingsError
 
+MOST_SHOWN = 20  # times that a face may come in an epoch of `BalancedSampler`
+_FITTED = 500  # iterations
 _ROUNDS = 8
 _U64 = np.uint64
 _CHUNK = 1 << 14  # positions computed together: computing them batch by batch would cost more than reading the faces
@@ -46,6 +48,87 @@ class Sampler:
         self._computed = chunks
         samples = chunks[first] if first == last else np.concatenate(list(chunks.values()))
         return samples[start - first * self._chunk :][:count]
+
+
+class BalancedSampler:
+    """As `Sampler`, but the shares of attributes in an epoch are chosen: rare faces come several times, others seldom.
+
+    Faces with the same values of the balanced attributes are a cell, and each cell has a fixed number of places in an
+    epoch (see `places_of`); their order is the usual permutation. A cell's faces take its places in turn, by an endless
+    concatenation of permutations of its own, so each of them is shown as often as the others, up to one time.
+    """
+
+    def __init__(self, cells: np.ndarray, places: np.ndarray, seed: int) -> None:
+        """
+        Args:
+            cells: the cell of each face, int64 (F,).
+            places: of each cell in an epoch, int64 (C,), with the sum F.
+        """
+        self._seed, self._starts = seed, np.cumsum(places) - places
+        self._places, self._sampler = places, Sampler(len(cells), seed)
+        self._members = [np.flatnonzero(cells == cell) for cell in range(len(places))]
+
+    def at(self, start: int, count: int) -> np.ndarray:
+        """As `Sampler.at`."""
+        slots, epochs = self._sampler.at(start, count), np.arange(start, start + count) // sum(map(len, self._members))
+        cells = np.searchsorted(self._starts + self._places, slots, "right")
+        turns = epochs * self._places[cells] + slots - self._starts[cells]
+        faces = np.empty(count, np.int64)
+        for cell in np.unique(cells).tolist():
+            here, members = cells == cell, self._members[cell]
+            faces[here] = members[sample_at(turns[here], len(members), self._seed ^ (cell + 1))]
+        return faces
+
+
+def places_of(columns: Mapping[str, np.ndarray], shares: Mapping[str, float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """The cell of each face, int64 (F,), and the places of each cell in an epoch of F, int64 (C,).
+
+    Several shares hold together, with the other proportions as they are: iterative proportional fitting (Deming &
+    Stephan 1940, "On a least squares adjustment of a sampled frequency table when the expected marginal totals are
+    known") of the cells' sizes, then rounding by the largest remainders, at least one place a cell.
+
+    Args:
+        columns: bool or int64 (F,) by attribute.
+        shares: of faces with the attribute; None: the same for each value.
+
+    Raises SettingsError if the shares cannot be reached, or a face would come more than `MOST_SHOWN` times an epoch.
+    """
+    stacked = np.stack([columns[name].astype(np.int64) for name in shares])
+    values, cells = np.unique(stacked, axis=1, return_inverse=True)
+    cells, count = cells.reshape(-1), stacked.shape[1]
+    sizes = np.bincount(cells)
+    groups = [_parts(row, share) for row, share in zip(values, shares.values(), strict=True)]
+    weights = sizes / count
+    for _ in range(_FITTED):
+        for part, share in (pair for group in groups for pair in group):
+            weights[part] *= share / max(weights[part].sum(), 1e-300)
+    wanted = ", ".join(
+        f"{name}={share}" if share is not None else f"{name} in equal parts" for name, share in shares.items()
+    )
+    if any(abs(weights[part].sum() - share) > 1e-6 for group in groups for part, share in group):
+        raise SettingsError(f"These faces cannot be balanced by {wanted}: no face has the attributes that this needs.")
+    places = np.maximum(np.floor(weights * count).astype(np.int64), weights > 0)
+    for cell in np.argsort(-(weights * count - places), kind="stable")[: max(count - places.sum(), 0)]:
+        places[cell] += 1
+    while places.sum() > count:
+        places[np.argmax(places)] -= 1
+    most = (places + sizes - 2) // sizes + 1  # two epochs may share a permutation
+    if most.max() > MOST_SHOWN:
+        cell = int(np.argmax(most))
+        faces = ", ".join(f"{name} = {value}" for name, value in zip(shares, values[:, cell].tolist(), strict=True))
+        raise SettingsError(
+            f"To balance by {wanted}, each of the {sizes[cell]:,} faces with {faces} would come {most[cell]} times an "
+            f"epoch,\nand the limit is {MOST_SHOWN}. Choose shares nearer to those of the dataset."
+        )
+    return cells, places
+
+
+def _parts(values: np.ndarray, share: float | None) -> list[tuple[np.ndarray, float]]:
+    """Which cells, bool (C,), have which share."""
+    if share is None:
+        classes = np.unique(values)
+        return [(values == each, 1 / len(classes)) for each in classes]
+    return [(values == 1, share), (values == 0, 1 - share)]
 
 
 def sample_at(positions: np.ndarray, samples: int, seed: int) -> np.ndarray:

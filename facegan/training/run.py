@@ -30,7 +30,7 @@ from facegan.training.losses import rank_accuracy
 from facegan.training.monitor import Monitor
 from facegan.training.run_record import TrainRequest, warn_altered_code, warn_other_machine, write_record
 from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval, RunState
-from facegan.training.trainer import Faces, Trainer, condition_of, spec_of
+from facegan.training.trainer import Faces, Trainer, condition_of, epoch_of, spec_of
 from facegan.training.validate import validate_run
 
 
@@ -100,7 +100,8 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
             if weights:
                 start_from(trainer, weights)
             images, lengths = (checkpoint.images, checkpoint.state["log"]) if checkpoint else (-1, None)
-            share = {"rank": world.rank, "world_size": world.size} if world.size > 1 else {}
+            share: dict[str, Any] = {"rank": world.rank, "world_size": world.size} if world.size > 1 else {}
+            share |= {"balance": config.shares} if config.shares else {}
             with (
                 closing(RunLog(run, console, images, lengths) if world.is_main else NullLog()) as log,
                 closing(faces.batches(config.batch, seed=config.seed, device=str(device), **share)) as reals,
@@ -120,7 +121,9 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
                     if evaluation:
                         state.log_reference(evaluation)
                     state.write_best()
-                    write_record(request, trainer, reals, weights.record() if weights else None, record)
+                    write_record(
+                        request, trainer, reals, plan.about_labels, weights.record() if weights else None, record
+                    )
                     log.note(f"Run: {run} (sample grids: {run / 'samples'})")
                     if plan.spec.condition:
                         log.note(f"Rows of the sample grids: {shown(', '.join(plan.spec.condition.contrasts()))}.")
@@ -175,7 +178,7 @@ def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tupl
         return _finished(run, done), ""
     if plan["not_tried"]:
         return f"Would train {config.method} in {run}: {total - done:,} images.", ""
-    condition, labels = condition_of(config, faces)
+    condition, labels = condition_of(config, faces, epoch_of(config, faces))
     spec = spec_of(config, faces.size, faces.channels, condition)
     trainer = Trainer(config, spec, torch.device(plan["device"]), plan["precision"], labels=labels)
     with closing(trainer), explain_out_of_memory(trainer):

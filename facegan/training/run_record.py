@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field, ValidationError, create_model
 from torch import Tensor
@@ -106,9 +107,19 @@ def read_record(run: Path) -> dict[str, Any] | None:
 
 
 def write_record(
-    request: TrainRequest, trainer: Trainer, reals: Batches, init: dict[str, Any] | None, before: dict[str, Any] | None
+    request: TrainRequest,
+    trainer: Trainer,
+    reals: Batches,
+    labels: dict[str, str],
+    init: dict[str, Any] | None,
+    before: dict[str, Any] | None,
 ) -> None:
-    """``init``: the origin of a new run's weights; ``before``: the record that an earlier start wrote."""
+    """
+    Args:
+        labels: see `about_labels`.
+        init: the origin of a new run's weights.
+        before: the record that an earlier start wrote.
+    """
     config, faces = trainer.config, request.faces
     record = {
         "format": FORMAT,
@@ -124,7 +135,7 @@ def write_record(
             "faces": len(faces),
             "size": faces.size,
             "channels": faces.channels,
-            **({"labels": labels_sha256(trainer.gan_step.labels)} if config.condition else {}),
+            **labels,
         },
         "stream": dict(reals.describe()),
         "machine": _machine(trainer),
@@ -157,7 +168,7 @@ def _version(name: str) -> str:
 
 
 def require_same_run(
-    record: dict[str, Any], request: TrainRequest, precision: Precision, labels: Tensor | None
+    record: dict[str, Any], request: TrainRequest, precision: Precision, labels: dict[str, str]
 ) -> None:
     """Raises SettingsError or DatasetError where settings, faces or initial weights differ from the record's."""
     config, faces, run = request.config, request.faces, request.run
@@ -180,9 +191,10 @@ def require_same_run(
             f"The run {run} was started on other faces ({record['dataset']['faces']:,} then, {len(faces):,} now,\n"
             f"from {shown(record['dataset']['path'] or 'memory')}). {_OTHER_FOLDER}"
         )
-    if labels is not None and record["dataset"].get("labels") != labels_sha256(labels):
+    if any(record["dataset"].get(name) != digest for name, digest in labels.items()):
+        names = ", ".join([*([config.condition] if config.condition else []), *config.shares])
         raise DatasetError(
-            f"The run {run} was started when its faces had other values of {shown(config.condition)}.\n"
+            f"The run {run} was started when its faces had other values of {shown(names)}.\n"
             f"Restore them with facegan annotate. {_OTHER_FOLDER}"
         )
     init = (record.get("init") or {}).get("path")
@@ -193,9 +205,10 @@ def require_same_run(
         )
 
 
-def labels_sha256(labels: Tensor) -> str:
-    """Of the faces' values, as a `Trainer` has them."""
-    return hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()
+def about_labels(labels: Tensor | None, epoch: np.ndarray | None) -> dict[str, str]:
+    """SHA-256 of the faces' values, as a `Trainer` has them, and of the first epoch if its shares are chosen."""
+    arrays = {"labels": None if labels is None else labels.numpy(), "epoch": epoch}
+    return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items() if array is not None}
 
 
 def warn_other_machine(record: dict[str, Any], trainer: Trainer, warn: Callable[[str], None]) -> None:

@@ -61,7 +61,8 @@ class GanStep:
         world: World,
         labels: Tensor | None = None,
     ) -> None:
-        """``labels``: the row of the condition's table of each face, int64 (F,), if there is a condition."""
+        """``labels``: rows of the condition's table, int64 (2, F), if there is a condition: of each face, and those
+        from which fakes draw theirs."""
         self.config, self.world, self.ema = config, world, ema
         self.spec = spec = ema.net.spec
         self.precision: Precision = precision
@@ -199,17 +200,17 @@ class GanStep:
 
     def _real_condition(self, i: int, part: int) -> tuple[Tensor, ...]:
         """What nets get beside images or latents: the condition, (N, K), or nothing."""
-        return self._codes_of(self.indices[i][part * self.part : (part + 1) * self.part])
+        return self._codes_of(0, self.indices[i][part * self.part : (part + 1) * self.part])
 
     def _fake_condition(self, purpose: str, images: Tensor) -> tuple[Tensor, ...]:
         """That of a face drawn by the images' numbers, so that conditions are as frequent as among the faces."""
         if not len(self.labels):
             return ()
         words = draws.counter_words(self.config.seed, f"condition of {purpose}", images, 1)[:, 0]
-        return self._codes_of(words.remainder(len(self.labels)))
+        return self._codes_of(1, words.remainder(self.labels.shape[1]))
 
-    def _codes_of(self, faces: Tensor) -> tuple[Tensor, ...]:
-        return (self.codes.index_select(0, self.labels.index_select(0, faces)),) if len(self.labels) else ()
+    def _codes_of(self, kind: int, faces: Tensor) -> tuple[Tensor, ...]:
+        return (self.codes.index_select(0, self.labels[kind].index_select(0, faces)),) if len(self.labels) else ()
 
     def _for_d(self, pixels: Tensor, purpose: str, images: Tensor) -> Tensor:
         """Pixels in [−1, 1] as D sees them: augmented and scaled."""

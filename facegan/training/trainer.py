@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,8 +91,24 @@ def spec_of(config: TrainConfig, size: int, channels: int, condition: Condition 
     return NetSpec(config.nets, size, channels, config.latent, config.width, config.norm, distribution, condition)
 
 
-def condition_of(config: TrainConfig, faces: Faces) -> tuple[Condition | None, Tensor | None]:
-    """What a training with ``--condition`` tells its nets, and the row of the condition's table of each face.
+def epoch_of(config: TrainConfig, faces: Faces) -> np.ndarray | None:
+    """The faces of the first epoch, int64 (F,), if their shares are chosen.
+
+    Raises SettingsError if the faces lack the attributes, or the shares cannot be reached.
+    """
+    if not config.shares:
+        return None
+    order = getattr(faces, "order", None)
+    if order is None:
+        raise SettingsError("--balance needs faces with attributes: a dataset of facegan prep --attributes FILE.")
+    return order(config.seed, config.shares).at(0, len(faces))
+
+
+def condition_of(
+    config: TrainConfig, faces: Faces, epoch: np.ndarray | None = None
+) -> tuple[Condition | None, Tensor | None]:
+    """What a training with ``--condition`` tells its nets; and rows of the condition's table, int64 (2, F): of each
+    face, and of the faces of an epoch, from which those of fakes are drawn.
 
     Raises SettingsError if the faces lack the attributes, or these are no condition.
     """
@@ -103,7 +120,8 @@ def condition_of(config: TrainConfig, faces: Faces) -> tuple[Condition | None, T
         )
     names = config.condition.split(",")
     table = faces.attributes(names)
-    return Condition.of_faces({name: table.column(name).to_numpy() for name in names})
+    condition, rows = Condition.of_faces({name: table.column(name).to_numpy() for name in names})
+    return condition, torch.stack([rows, rows if epoch is None else rows[torch.from_numpy(epoch)]])
 
 
 class Trainer:

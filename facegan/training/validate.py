@@ -18,8 +18,8 @@ from facegan.system import choose_device
 from facegan.training.distributed import World, local_device, world_size
 from facegan.training.losses import find_loss, try_loss
 from facegan.training.precision import Precision, choose_precision
-from facegan.training.run_record import TrainRequest, read_record, require_same_run
-from facegan.training.trainer import Faces, condition_of, spec_of
+from facegan.training.run_record import TrainRequest, about_labels, read_record, require_same_run
+from facegan.training.trainer import Faces, condition_of, epoch_of, spec_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RunPlan:
     cautions: list[str]  # what works but is doubtful, as sentences
     spec: NetSpec  # of the generator
     labels: Tensor | None  # of the faces, as `Trainer` has them
+    about_labels: dict[str, str]  # for run.json
 
 
 def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
@@ -44,7 +45,8 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     if config.sync_batchnorm and world_size() > 1 and device.type != "cuda":
         raise SettingsError(f"train.sync_batchnorm needs CUDA GPUs, and this device is {device}. Leave it out.")
     cautions = [config.caution] if config.caution else []
-    condition, labels = condition_of(config, faces)
+    epoch = epoch_of(config, faces)
+    condition, labels = condition_of(config, faces, epoch)
     spec = spec_of(config, faces.size, faces.channels, condition)
     own_nets, own_loss = is_import_path(config.nets), is_import_path(config.loss)
     if try_code or not own_nets:
@@ -65,8 +67,8 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     wanted = record["precision"] if record and config.precision == "auto" else config.precision
     precision = choose_precision(wanted, device)
     if record:
-        require_same_run(record, request, precision, labels)
-    return RunPlan(device, precision, record, cautions, spec, labels)
+        require_same_run(record, request, precision, about_labels(labels, epoch))
+    return RunPlan(device, precision, record, cautions, spec, labels, about_labels(labels, epoch))
 
 
 def _check_batch(config: TrainConfig, faces: Faces) -> None:
