@@ -142,9 +142,12 @@ def options(*configs: type[Settings], flags: str = "json", only: str = "") -> Ca
 def _explicit(context: typer.Context, values: Overrides, owners: dict[str, type[Settings]]) -> Overrides:
     """Values of options on the command line, without defaults; flags as the values of their settings."""
     typed = [name for name in values if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
-    return {
-        name: not owners[name].default(name) if isinstance(values[name], bool) else str(values[name]) for name in typed
-    }
+
+    def explicit(name: str) -> str | bool:
+        value, default = values[name], owners[name].default(name)
+        return str(value) if not isinstance(value, bool) else value if default is None else not default
+
+    return {name: explicit(name) for name in typed}
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -152,12 +155,15 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _generated(config: type[Settings], name: str) -> inspect.Parameter:
-    """The option of a setting. Its value is text, which the settings class parses; a flag inverts the default."""
+    """The option of a setting. Its value is text, which the settings class parses; a flag inverts the default, and one
+    without a default has both forms."""
     kind, help, option = config.model_fields[name].annotation, config.describe(name), option_of(name)
     if kind is bool:
         if config.default(name):
             option, help = f"--no-{option[2:]}", f"do not {help}"
         return _keyword(name, Annotated[bool, typer.Option(option, help=help)], False)
+    if kind == bool | None:
+        return _keyword(name, Annotated[bool | None, typer.Option(f"{option}/--no-{option[2:]}", help=help)], None)
     choices, default = choices_of(kind), config.default_text(name)
     info = typer.Option(
         option,

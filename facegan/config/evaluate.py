@@ -60,7 +60,7 @@ class EvalConfig(Settings):
     """Everything that decides what ``facegan eval`` measures."""
 
     section: ClassVar[str] = "eval"
-    options: ClassVar[str] = "split n metrics seed"
+    options: ClassVar[str] = "split n metrics groups seed"
 
     n: Positive = setting(10_000, "number of samples, and of real faces, to compare; all if there are fewer", "images")
     split: Literal["auto", "train", "val", "test"] = setting("auto", "real faces; auto: test if it exists, else train")
@@ -68,6 +68,9 @@ class EvalConfig(Settings):
         "auto", "names separated by commas; auto: every metric available on this machine"
     )
     seed: Seed = setting(0, "seed of latents, of the choice of real faces, and of random projections and pairs")
+    groups: bool | None = setting(
+        None, "compare groups by attributes, yaw and the like; by default with --metrics auto if faces have attributes"
+    )
     kid_subsets: Positive = setting(100, "subsets, of at most 1,000 images, that KID averages over", "subsets")
     neighbours: int = setting(
         32, "samples in the picture of their nearest training faces; 0: no picture", "samples", ge=0, le=256

@@ -25,17 +25,25 @@ _ROUNDING = 1e-12  # |x − y|² below this share of |x|² + |y|² is 0: the lim
 
 def density_coverage(real: NDArray[np.float32], fake: NDArray[np.float32], k: int = 5) -> tuple[float, float]:
     """Density (0 and up) and coverage (0 … 1) from features (N, F) of real images, N > ``k``, and (M, F) of samples."""
+    inside = _samples_in_balls(real, fake, k)
+    return float(inside.sum()) / (k * len(fake)), float((inside > 0).mean())
+
+
+def covered(real: NDArray[np.float32], fake: NDArray[np.float32], k: int = 5) -> NDArray[np.bool_]:
+    """Which real images have a sample in their ball, (N,): coverage is the mean."""
+    return _samples_in_balls(real, fake, k) > 0
+
+
+def _samples_in_balls(real: NDArray[np.float32], fake: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     radii = np.empty(len(real))
     for first, squares in _square_distances(real, real):
         rows = np.arange(len(squares))
         squares[rows, first + rows] = np.inf  # an image is not its own neighbour
         radii[first + rows] = np.partition(squares, k - 1, axis=1)[:, k - 1]
-    inside, covered = 0, np.zeros(len(real), bool)
+    inside = np.zeros(len(real), np.int64)
     for _, squares in _square_distances(fake, real):
-        within = squares < radii
-        inside += int(np.count_nonzero(within))
-        covered |= within.any(axis=0)
-    return inside / (k * len(fake)), float(covered.mean())
+        inside += np.count_nonzero(squares < radii, axis=0)
+    return inside
 
 
 def nearest(

@@ -15,7 +15,7 @@ N samples, C channels, S side. Training faces come in blocks, uint8 (n, C, S, S)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -64,8 +64,8 @@ def neighbours_picture(samples: Tensor, faces: Iterable[Tensor]) -> NDArray[np.u
         [image[None], chosen[np.searchsorted(indices, by_pixel)], chosen[np.searchsorted(indices, by_feature)]]
         for image, by_pixel, by_feature in zip(samples, pixel, feature, strict=True)
     ]
-    half = -(-len(rows) // 2)
-    return np.concatenate([_column(part, half) for part in (rows[:half], rows[half:]) if part], axis=1)
+    half, titles = -(-len(rows) // 2), ("sample", "nearest in pixels", "nearest in features")
+    return np.concatenate([sheet(part, half, titles) for part in (rows[:half], rows[half:]) if part], axis=1)
 
 
 def _nearest(
@@ -86,14 +86,14 @@ def _nearest(
     return best, total
 
 
-def _column(rows: list[list[Tensor]], height: int) -> NDArray[np.uint8]:
-    """A title and ``height`` rows of groups of images, white after the last row."""
+def sheet(rows: list[list[Tensor]], height: int, titles: Sequence[str]) -> NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3): titles, and ``height`` rows of groups of images, white after the last row."""
     scale = -(-_MIN_SIDE // rows[0][0].shape[-1])
     side = scale * rows[0][0].shape[-1]
     widths = [len(group) * side for group in rows[0]]
     starts = np.cumsum([_GAP] + [width + _GAP for width in widths])
     sheet = np.full((_TITLE_HEIGHT + height * side + _GAP, starts[-1] + _GAP, 3), 255, np.uint8)
-    for title, left in zip(("sample", "nearest in pixels", "nearest in features"), starts, strict=False):
+    for title, left in zip(titles, starts, strict=False):
         origin = (int(left), _TITLE_HEIGHT - 6)
         cv2.putText(sheet, title, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     for number, groups in enumerate(rows):

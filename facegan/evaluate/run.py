@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facegan.config import METRIC_TABLE, EvalConfig, metric_of
 from facegan.config.resources import EvalResources
 from facegan.console import Console
 from facegan.errors import DiskError, ModelError, SettingsError
+from facegan.evaluate.attribute_net import ABOUT
 from facegan.evaluate.extractors import (
     CLIP_METRICS,
     FACE_METRICS,
@@ -30,6 +32,8 @@ from facegan.evaluate.extractors import (
     one_face,
 )
 from facegan.evaluate.fid import KID_SUBSET, SCORE_PARTS, read_statistics
+from facegan.evaluate.groups import Audit
+from facegan.evaluate.labelled import LabelledFaces
 from facegan.evaluate.memorization import COMPARED_WITH, RATIO, copy_rate, neighbours_picture
 from facegan.evaluate.pretrained import CLIP, INCEPTION, PretrainedNet, find_weights, load_clip, load_inception
 from facegan.evaluate.random_net import RANDOM_NET
@@ -39,7 +43,7 @@ from facegan.files import TEMPORARY, disk_errors, make_folder, sha256_file, writ
 from facegan.nets import load_generator
 from facegan.nets.weights import read_generator
 from facegan.plugins import Trust, is_import_path
-from facegan.run_dir import EVALUATION
+from facegan.run_dir import EVALUATION, GROUPS
 from facegan.run_dir import NEIGHBOURS as PICTURE
 from facegan.sample.generate import save_png
 from facegan.system import choose_device
@@ -58,6 +62,7 @@ class Evaluation:
         real_vs_real: the same of real faces against other real faces.
         skipped: why a metric is missing, by name.
         picture: the file of samples with their nearest training faces, if it was written.
+        groups: shares of groups of faces, if the dataset has attributes.
     """
 
     measured: dict[str, Any]
@@ -68,6 +73,7 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     picture: Path | None = None
+    groups: Audit | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of eval.json."""
@@ -79,6 +85,7 @@ class Evaluation:
             "protocol": self.protocol,
             "warnings": self.warnings,
             **({"neighbours": str(self.picture)} if self.picture else {}),
+            **({"groups": self.groups.to_json()} if self.groups else {}),
             "seconds": self.seconds,
         }
 
@@ -146,10 +153,13 @@ def evaluate_run(
     console.note(f"Images of {target.path}")
     samples = images_of(target, generator, evaluator.real.faces, config, console)
     evaluator.measure(extractors, samples)
+    evaluator.audit(samples)
     found = evaluator.found
     if folder and config.neighbours and len(evaluator.training) >= _MIN_TRAINING_FACES:
         found.picture = folder / PICTURE
         save_png(found.picture, neighbours_picture(samples[: config.neighbours], evaluator.training))
+    if folder and evaluator.missed is not None:
+        save_png(folder / GROUPS, evaluator.missed)
     found.seconds = round(time.monotonic() - started, 1)
     if folder:
         write_json(folder / EVALUATION, found.to_json())
@@ -184,6 +194,7 @@ class _Evaluator:
         self.training = TrainingFaces(shards, faces, target.trained_on)
         self.wanted: list[str] = list(config.asked)
         self.reasons: list[str] = []  # in full; `found.skipped` has first lines
+        self.missed: NDArray[np.uint8] | None = None  # a picture of the groups that are missed
         from_files = target.kind == "folder"
         protocol = {  # everything that the values depend on; single metrics add to it later
             "samples": 0,
@@ -343,6 +354,27 @@ class _Evaluator:
                 "copied-real-vs-real", key, lambda: {"": np.array([copy_rate(real.images[real.reference], training)])}
             )
             self.found.real_vs_real["copied"] = float(found[""][0])
+
+    def audit(self, samples: Tensor) -> None:
+        """Compare groups of faces, if that is wanted and possible.
+
+        Raises:
+            SettingsError: the dataset has no attributes, and the user asked for groups.
+        """
+        if self.config.groups is False or (self.config.groups is None and self.config.by_name):
+            return
+        faces = LabelledFaces(self.found.protocol["dataset"]["path"], self.real.faces, self.config.seed)
+        if not faces.heads:
+            if self.config.groups:
+                shards = self.found.protocol["dataset"]["path"]
+                raise SettingsError(f"--groups needs attributes. Add some with: facegan annotate {shards} FILE")
+            return
+        self.found.groups, self.missed = faces.audit(samples, self.real.cache, self.console)
+        self.found.protocol["groups"] = {**ABOUT, "faces": faces.counts}
+        for group in self.found.groups.missed:
+            self.console.warn(f"missed: {group.sentence(self.found.groups.coverage)}")
+        if left_out := self.found.groups.left_out:
+            self.console.note(f"Groups without {', '.join(left_out)}: the classifier cannot tell them.")
 
     def _wanted_of(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in metrics if name in self.wanted)

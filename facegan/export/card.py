@@ -199,7 +199,9 @@ def card(spec: NetSpec, provenance: Provenance, exported: CardFacts) -> str:
         needs_trust=is_import_path(spec.name),
         files=_files(exported),
         training=_training(record) if record else "",
+        balance=run_dir.balance_of(record.settings) if record else "",
         measured=_metrics(evaluation) if evaluation else "",
+        missed=[str(line) for line in (evaluation.groups.get("missed") or ())] if evaluation else [],
         protocol=markdown_table(["protocol", ""], _codes(evaluation.protocol)) if evaluation else "",
     )
 

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from facegan.config import METHODS, METRIC_TABLE, Settings, TrainConfig, defaults_of_nets
+from facegan.console import shown
 from facegan.errors import DatasetError
+from facegan.evaluate.groups import GroupShare
 from facegan.manifests import completeness, known_datasets
 from facegan.remote import is_url
 from facegan.report.pictures import picture_file
-from facegan.run_dir import EVALUATION, NEIGHBOURS, read_evaluation
+from facegan.run_dir import EVALUATION, GROUPS, NEIGHBOURS, balance_of, read_evaluation
 from facegan.shards.format import DATASET_FILE, PREVIEW_FILE, REASONS, DatasetInfo
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ def dataset_section(run: Run) -> dict[str, Any]:
     if info and record["fingerprint"] not in (info.faces_fingerprints(split)[-1] for split in info.splits):
         info, why = None, f"{path} has changed since this run started."
     facts = {name: record[name] for name in ("path", "faces", "size")}
+    facts["balance"] = balance_of(run.record["settings"])
     facts |= {"name": Path(path).name or "faces in memory", "channels": record.get("channels", 3)}
     if info is None:
         return {**facts, "why": why, "terms": "", "preview": None}
@@ -94,6 +99,26 @@ def metrics_section(run: Path) -> dict[str, Any]:
         "warnings": found.warnings,
         "protocol": _flatten(found.measured) + _flatten(found.protocol),
         "neighbours": picture_file(run / NEIGHBOURS) if found.neighbours else None,  # else it is of other samples
+        "groups": _groups(run, found.groups, found.protocol),
+    }
+
+
+def _groups(run: Path, found: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Shares of groups for the page, those that are missed first; None if they were not compared."""
+    try:
+        groups = TypeAdapter(list[GroupShare]).validate_python(found.get("groups", ()))
+        shards = str(protocol["dataset"]["path"]) if groups else ""
+    except (TypeError, KeyError, ValidationError):  # of another version
+        return None
+    if not groups:
+        return None
+    missed = [group for group in groups if group.is_missed]
+    rest = sorted((group for group in groups if not group.is_missed and len(group.terms) == 1), key=lambda g: -g.real)
+    return {
+        "rows": [*missed, *rest],
+        "missed": [(group.sentence(float(found.get("coverage", 0))), group.remedy(shards)) for group in missed],
+        "left_out": ", ".join(map(shown, found.get("left_out", ()))),
+        "picture": picture_file(run / GROUPS) if missed else None,
     }
 
 
