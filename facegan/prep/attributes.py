@@ -62,7 +62,7 @@ class AttributeList:
             raise SourceError(str(error)) from None
 
     @classmethod
-    def of(cls, where: str, sha256: str, photos: pa.Array, values: dict[str, list[np.ndarray]]) -> AttributeList:
+    def of(cls, where: str, sha256: str, photos: pa.Array, values: dict[str, list[pa.Array]]) -> AttributeList:
         """Raises SourceError unless the names are unique, for SQL, too, and not those of other columns of samples."""
         known = {name.lower() for name in SAMPLES.names}
         for name in values:
@@ -71,9 +71,7 @@ class AttributeList:
                     f"{where} has an attribute {shown(name)!r}: photos.parquet has such a column. Rename it."
                 )
             known.add(name.lower())
-        return cls(
-            where, sha256, photos, pa.table({name: _typed(np.concatenate(some)) for name, some in values.items()})
-        )
+        return cls(where, sha256, photos, pa.table({name: _typed(some) for name, some in values.items()}))
 
     def lack(self, photos: int, first: str) -> str:
         """That there are none for some photographs, in words."""
@@ -136,22 +134,23 @@ def _photo_column(schema: pa.Schema, where: str) -> str:
 
 def _collect(
     where: str, batches: Iterable[tuple[str, int, pa.RecordBatch]]
-) -> tuple[pa.Array, dict[str, list[np.ndarray]]]:
+) -> tuple[pa.Array, dict[str, list[pa.Array]]]:
     """The photographs and, by name, the attributes' values in parts."""
-    photos, parts = list[pa.Array](), dict[str, list[np.ndarray]]()
+    photos, parts = list[pa.Array](), dict[str, list[pa.Array]]()
     for photo, line, batch in batches:
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if name == photo and not column.null_count:
                 photos.append(column.cast(pa.binary()))
             else:
                 parts.setdefault(name, []).append(numbers(column, name, where, line))
+    pa.default_memory_pool().release_unused()  # what the parser took
     if not sum(map(len, photos)):
         raise SourceError(f"{where} has no photographs. {_TAKES}")
     return pa.concat_arrays(photos), parts
 
 
-def numbers(column: pa.Array, name: str, where: str, line: int) -> np.ndarray:
-    """Bools, finite doubles, or the smallest integers that suffice: a list may have a million rows.
+def numbers(column: pa.Array, name: str, where: str, line: int) -> pa.Array:
+    """Bools, finite doubles, or the smaller of two integers that suffices: a list may have a million rows.
 
     Raises SourceError for anything else; ``line`` is that of the first one.
     """
@@ -162,17 +161,19 @@ def numbers(column: pa.Array, name: str, where: str, line: int) -> np.ndarray:
     if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         why = f"{where} has {shown(name)} = {shown(column[0].as_py()):.60}: an attribute is a number, or true or false."
         raise SourceError(f"{why}\nWrite a class as its number, or leave the column out.")
-    values = (column.cast(pa.int64()) if pa.types.is_integer(kind) else column).to_numpy(zero_copy_only=False)
-    if pa.types.is_floating(kind):
-        if not np.isfinite(values).all():
-            raise SourceError(f"{where} has a value of {shown(name)} that is not finite.")
-        return values.astype(np.float64)
-    is_small = values.min(initial=0) >= -128 and values.max(initial=0) < 128
-    return values if values.dtype == bool else values.astype(np.int8 if is_small else np.int64)
+    if pa.types.is_boolean(kind):
+        return column
+    column = column.cast(pa.float64() if pa.types.is_floating(kind) else pa.int64())
+    values = column.to_numpy()
+    if not np.isfinite(values).all():
+        raise SourceError(f"{where} has a value of {shown(name)} that is not finite.")
+    is_small = column.type == pa.int64() and -128 <= values.min(initial=0) <= values.max(initial=0) < 128
+    return column.cast(pa.int8()) if is_small else column  # in Arrow's pool: a heap of NumPy's would be in pieces
 
 
-def _typed(values: np.ndarray) -> pa.Array:
+def _typed(parts: list[pa.Array]) -> pa.Array:
     """±1, 0 and 1: binary."""
+    values = np.concatenate([part.to_numpy(zero_copy_only=False) for part in parts])
     if values.dtype == np.float64:
         return pa.Array.from_buffers(pa.float64(), len(values), [None, pa.py_buffer(values)])
     found = set(np.unique(values).tolist())

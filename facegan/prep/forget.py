@@ -22,7 +22,7 @@ from facegan.lineage import made_from
 from facegan.prep.attributes import AttributeList, json_values
 from facegan.prep.chunk import SHOWN_REJECTS, Thumbnail, thumbnail
 from facegan.prep.commit import REPAIRS
-from facegan.prep.inspect import read_original
+from facegan.prep.inspect import origin_of, read_original, write_origin
 from facegan.prep.photo_index import rows_listed
 from facegan.prep.plan import RETRIED
 from facegan.prep.preview import REJECTS_SHOWN, Rejects, preview_png, read_rejects
@@ -274,7 +274,7 @@ def annotate(out: StrPath, file: StrPath, *, dry_run: bool = False, console: Con
 class _Annotation(_Change):
     def __init__(self, store: OutputStore, attributes: AttributeList) -> None:
         super().__init__(store)
-        table, self._sha256 = self._out / PHOTOS_FILE, attributes.sha256
+        table, self._given = self._out / PHOTOS_FILE, attributes
         old, given = attribute_schema(table).names, attributes.values
         self._photos = read_columns(table, ["path", "reason", "keys", "shard", *old])
         rows = rows_listed(attributes, ([path.encode() for path in self._photos["path"].to_pylist()],))
@@ -310,10 +310,13 @@ class _Annotation(_Change):
                 write_bytes(self._final / name, (self._out / name).read_bytes())
         writer.chunks += info.chunks
         writer.write_tables(self._tables())
-        settings = info.settings | {"attributes": self._sha256}
+        settings = info.settings | {"attributes": self._given.sha256}
         writer.write(writer.info(settings, info.versions, info.data_set, info.source, info.totals.ignored))
         before = {print for split in info.splits for print in info.faces_fingerprints(split)}  # of runs, for `forget`
         self._suppression.adding(before).write(self._final)
+        if origin := origin_of(self._out):
+            files = dict(origin.files) | {"attributes": self._given.where}
+            write_origin(self._out, origin._replace(files=tuple(files.items())))
         self._store.assemble(writer.files, REPAIRS)
 
     def _of_samples(self, photos: np.ndarray) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ from facegan.config import SelectConfig
 from facegan.errors import DatasetError, SettingsError, SourceError
 from facegan.prep.attributes import AttributeList
 from facegan.prep.forget import _Annotation, annotate, forget
+from facegan.prep.inspect import origin_of
 from facegan.prep.prepare import prepare
 from facegan.prep.select import select
 from facegan.report.dataset import write_dataset_page
@@ -250,6 +251,8 @@ def test_annotated_equals_prepared(photos: Path, whole: Path, tmp_path: Path) ->
     changed = {name for name, sha256 in digest(out).items() if sha256 != before[name]}
     assert before.keys() - changed == {"preview.png", "_info.json"}
     assert annotate(out, lists).added == ()
+    assert (origin := origin_of(out))
+    assert dict(origin.files) == {"attributes": str(lists)}  # for the command on the dataset's page
     shutil.copy(photos / "06.jpg", shutil.copytree(photos, tmp_path / "photos") / "08.jpg")
     prepare(tmp_path / "photos", out, TINY, workers=0, attributes=lists)
     assert FaceShards(out).attributes(["Age"])["Age"].to_pylist() == [0, 3, 6, 9, 12, 15, 18, 24]

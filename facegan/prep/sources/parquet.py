@@ -100,7 +100,7 @@ class Table(Source):
 
     def attributes(self) -> AttributeList:
         """Columns of numbers or truth values, without gaps, that all files have and prep has no other use for."""
-        columns, parts = self._columns(), dict[str, list[np.ndarray]]()
+        columns, parts = self._columns(), dict[str, list[pa.Array]]()
         others = {columns.data, columns.name, columns.label, *SAMPLES.names}
         for number, source in enumerate(self.files):
             with source.open() as file:
