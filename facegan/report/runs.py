@@ -9,6 +9,7 @@ from typing import Any
 
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError
+from facegan.nets import Condition
 from facegan.training.log import STATS, numbered_stats, wrong_value
 from facegan.training.run_record import read_record
 
@@ -39,6 +40,15 @@ class Run:
         """The smallest value of each metric."""
         values = [pair for row in self.measurements for pair in row["measured"].items() if pair[1] is not None]
         return {name: min(value for other, value in values if other == name) for name, _ in values}
+
+    @property
+    def grid_rows(self) -> list[str]:
+        """What the rows of the sample grids show, of a run with a condition."""
+        nets = self.record.get("nets")
+        try:
+            return list(Condition.of(nets.get("condition") if isinstance(nets, dict) else None).contrasts())
+        except ValueError:
+            return []
 
     def figures(self) -> dict[str, Any]:
         """The values that ``--json`` prints."""

@@ -54,7 +54,7 @@ def assert_alike(one: Trainer, other: Trainer, **given: Any) -> None:
         ("wgan-gp", {"nets": "r3gan", "batch": 8, "width": 16}),
         ("dcgan", {"nets": "began"}),
         ("dcgan", {"condition": "Red,Light"}),
-        ("wgan-gp", {"nets": "resnet", "condition": "place", "batch": 8}),
+        ("wgan-gp", {"nets": "resnet", "condition": "band", "batch": 8}),
     ],
 )
 def test_captured_steps_equal_plain_steps(method, given):

@@ -158,6 +158,7 @@ def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None
             page.wait_for_selector(f"#face[data-condition='[{usual[0]},{-usual[1]}]']")
             assert_drawn(page, explored, dice)
             assert_drawn(page, explored, faces[5], "[data-face='5'] canvas")
+            assert page.get_by_text("Rows: with Red, without Red, with Light, without Light.").is_visible()
     assert {url.partition(":")[0] for url in watched.requests} <= {"file", "data", "blob"}
 
 

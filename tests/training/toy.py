@@ -104,7 +104,8 @@ class ToyFaces:
 
 
 class ToyAttributes(ToyFaces):
-    """Toy faces of which some are red, and some before a light ground; ``place`` is where they are, 0 … 3."""
+    """Toy faces, some of them red, some with a light corner; ``band`` is the colour of the right edge, 0 … 3 for black,
+    red, green and blue."""
 
     def __init__(self, count: int = 200, **given: Any) -> None:
         super().__init__(count, **given)
@@ -112,13 +113,15 @@ class ToyAttributes(ToyFaces):
         self.table: dict[str, Any] = {
             "Red": rng.random(count) < 0.3,
             "Light": rng.random(count) < 0.5,
-            "place": rng.integers(0, 4, count),
+            "band": rng.integers(0, 4, count),
         }
         self.table["weight"] = rng.random(count)
         red, light = (torch.from_numpy(self.table[name])[:, None, None] for name in ("Red", "Light"))
         self.images[:, 1:] = torch.where(red[:, None], 0, self.images[:, 1:])
         corners = self.images[:, :, :8, :8]
         corners[:] = torch.where(light[:, None], 255, corners)
+        colours = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]])[torch.from_numpy(self.table["band"])]
+        self.images[:, :, :, -8:] = colours[:, :, None, None]
 
     def attributes(self, names: Sequence[str]) -> pa.Table:
         return pa.table({name: self.table[name] for name in names})
