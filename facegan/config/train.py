@@ -155,9 +155,9 @@ class TrainConfig(Settings):
         "(Eyeglasses,Male), or one with classes",
     )
     balance: Annotated[str, AfterValidator(_shares)] = setting(
-        "", "shares of attributes among the faces of an epoch, such as Eyeglasses=0.3,Male=0.5: rare faces come oftener"
+        "", "shares of attributes in an epoch: Eyeglasses=0.3,Male=0.5"
     )
-    balance_by: str = setting("", "an attribute with classes, all of which get the same share of an epoch")
+    balance_by: str = setting("", "a class attribute: equal shares in an epoch")
     images: Positive = setting(
         5_000_000,
         "length of the training: real images shown to the discriminator (200000, 200k, 5M), steps (2000st) or epochs "

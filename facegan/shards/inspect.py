@@ -212,7 +212,8 @@ def size_edges(least: float, most: float) -> list[float]:
     if most > 8 * max(least, 1):
         first = math.floor(2 * math.log2(max(least, 1)))
         last = math.ceil(2 * math.log2(most))
-        return [float(round(2 ** (i / 2))) if i > 0 else 0.0 for i in range(first, max(last, first + 1) + 1)]
+        edges = [2 ** (i / 2) if i > 0 else 0.0 for i in range(first, max(last, first + 1) + 1)]
+        return [float(math.floor(edges[0])), *(float(round(edge)) for edge in edges[1:-1]), float(math.ceil(edges[-1]))]
     step = next(s for k in range(12) for s in (10**k, 2 * 10**k, 5 * 10**k) if (most - least) / s <= _BINS - 2)
     first = math.floor(least / step)
     return [float(i * step) for i in range(first, math.floor(most / step) + 2)]

@@ -8,6 +8,7 @@ import hashlib
 import mmap
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from facegan.stream.index import dataset_offsets, most_maps, shard_stats
 from facegan.stream.loader import Batches, RankSlice, StreamOptions
 from facegan.stream.remote import RemoteShards, read_info
 from facegan.stream.sampler import BalancedSampler, Sampler, places_of
+
+_ATTEMPTS = 10  # to open a shard while descriptors are short
 
 
 class DamagedImage(DatasetError):
@@ -185,7 +188,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                     index=index,
                 )
 
-    def _open(self, number: int) -> memoryview:
+    def _open(self, number: int, attempt: int = 0) -> memoryview:
         path = self._paths[number]
         if self._remote and not path.exists():  # another run needed its space in the user cache
             try:
@@ -200,10 +203,11 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
                 f"The shard {self._where(number)} is missing. It existed when the dataset was opened.", shard=number
             ) from None
         except OSError as error:
-            if error.errno != errno.EMFILE or not self._map.cache_info().currsize:
+            if error.errno != errno.EMFILE or attempt == _ATTEMPTS:
                 raise
             self.release()  # other code in this process needs more descriptors than we left to it
-            return self._open(number)
+            time.sleep(0.01 * attempt)  # other threads still use maps that were released
+            return self._open(number, attempt + 1)
 
     def _leave_out(self, damaged: Mapping[int, DatasetError]) -> None:
         for number, error in sorted(damaged.items()):

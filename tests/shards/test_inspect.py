@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from facegan.console import Console, print_bars
@@ -62,6 +62,7 @@ def test_unreadable_files_are_warned_of(out: Path, tmp_path: Path, capsys: pytes
 
 
 @given(st.floats(0.5, 50_000), st.floats(1, 1000))
+@example(90.75, 9.0)
 def test_edges_are_few_and_ordered(least: float, ratio: float) -> None:
     most = least * ratio
     edges = size_edges(least, most)
