@@ -39,13 +39,13 @@ OPTIONS = {
     "select": "--where --limit --split --size" + WORK,
     "annotate": "--json --dry-run --quiet --debug",
     "forget": "--path --paths-from --runs --json --dry-run --quiet --debug",
-    "train": "--shards --split --run --method --condition --balance --balance-by --images --batch --precision --device --seed --resume --init"
-    " --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
+    "train": "--shards --split --run --method --condition --images --batch --precision --device --seed --resume --init"
+    " --balance --balance-by --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
     " --deterministic --no-graphs" + RECIPE,
     "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents"
     " --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
-    "eval": "--shards --split --n --metrics --groups --inception-weights --clip-weights --statistics --seed --best --out"
-    " --device" + RECIPE,
+    "eval": "--shards --split --n --metrics --groups --inception-weights --clip-weights --statistics --seed --best"
+    " --out --device" + RECIPE,
     "export": "--onnx --fp16 --int8 --best --push --public" + RECIPE,
     "report": "--out --explore --trust-code --json --dry-run --quiet --debug",
     "compare": "--out --seed --trust-code --json --debug",
