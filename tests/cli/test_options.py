@@ -40,7 +40,8 @@ OPTIONS = {
     "annotate": "--json --dry-run --quiet --debug",
     "forget": "--path --paths-from --runs --json --dry-run --quiet --debug",
     "train": "--shards --split --run --method --condition --images --batch --precision --device --seed --resume --init"
-    " --balance --balance-by --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
+    " --balance --balance-by"
+    " --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
     " --deterministic --no-graphs" + RECIPE,
     "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents"
     " --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
