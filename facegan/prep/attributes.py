@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from facegan.console import shown
+from facegan.console import counted, shown
 from facegan.errors import DamagedFile, SourceError
 from facegan.files import parsing
 from facegan.shards.detections import SAMPLES
@@ -75,7 +75,7 @@ class AttributeList:
 
     def lack(self, photos: int, first: str) -> str:
         """That there are none for some photographs, in words."""
-        others = f" and {photos - 1:,} others" if photos > 1 else ""
+        others = f" and {counted(photos - 1, 'other')}" if photos > 1 else ""
         return f"{self.where} has no attributes of {shown(first)}{others}."
 
 

@@ -112,7 +112,7 @@ class Prep(Stage):
     def inputs(self) -> Values:
         return {
             "source": self.named,
-            "limit": self.photos.limit,
+            **self.photos.model_dump(include={"limit", "missing_attributes"}),
             "photographs": self.named if self.portraits else fingerprint(self.source, leave_out=self.where),
             **_fingerprints(self.photos.model_dump(include={"model", "attributes", "identity", "exclude"})),
             **self.config.model_dump(mode="json"),

@@ -281,7 +281,7 @@ def test_attributes_are_replaced_and_added(plain: Path, tmp_path: Path) -> None:
 def test_annotate_refuses_what_would_lack_values(plain: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(plain, tmp_path / "out"))
     with pytest.raises(
-        SourceError, match=r"no attributes of 05\.jpg and 1 others\.\nOnly photographs that were rejected"
+        SourceError, match=r"no attributes of 05\.jpg and 1 other\.\nOnly photographs that were rejected"
     ):
         annotate(out, write_list(tmp_path / "few.csv", 5))
     with pytest.raises(DatasetError, match="There is no folder"):
