@@ -120,7 +120,7 @@ class Condition:
 
     def draw(self, seed: int, purpose: str, images: Tensor) -> Tensor:
         """Conditions as frequent as among the training faces, float32 (N, K), for ``images``, int64 (N,)."""
-        ends = torch.tensor(self.counts, device=images.device).cumsum(0)
+        ends = torch.tensor(self.counts).cumsum(0).to(images.device)
         words = counter_words(seed, f"condition of {purpose}", images, 1)[:, 0]
         return self.codes().to(images.device)[torch.searchsorted(ends, words.remainder(ends[-1]), right=True)]
 

@@ -64,4 +64,4 @@ class ConditionalDiscriminator(Discriminator):
         """``condition``: (N, K)."""
         features = self.inner.features(images)
         pooled = features.flatten(2).sum(2) if features.ndim > 2 else features
-        return self.inner.head(features) + (self.embed(condition) * pooled).sum(1)
+        return self.inner.head(features) + (self.embed(condition).float() * pooled.float()).sum(1)

@@ -25,8 +25,10 @@ def copy(made: Path, tmp_path: Path, cache: Path) -> Path:
 
 
 def epoch(faces: FaceShards, numbers: Numbers, cache: str = "off") -> list[int]:
-    batches = faces.batches(10, cache=cache)
-    taken = [face for _ in range(3) for face in numbers(next(batches))]
+    batches, taken = faces.batches(10, cache=cache), list[int]()
+    for _ in range(3):
+        taken += numbers(next(batches))
+        assert batches.indices.tolist() == taken[-10:]  # of the faces that are shown, not of damaged ones
     batches.close()
     return taken
 
