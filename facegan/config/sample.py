@@ -56,7 +56,7 @@ class SampleConfig(Settings):
     )
     without: Annotated[str, AfterValidator(unique_names)] = setting("", "attributes that no sample has")
     class_: int | None = setting(None, "class of all samples, of a generator whose condition is one", ge=0)
-    along: str = setting("", "with --interpolate: an attribute that changes on the way, from one face to the same face")
+    along: str = setting("", "with --interpolate: an attribute that each face loses or gains on the way")
     frames: int = setting(24, "with --interpolate: frames between two faces", "frames", gt=0, le=100_000)
     fps: float | None = setting(
         None, "frames per second: by default 24, with --training-progress 2", "frames/s", ge=0.01, le=120
