@@ -19,7 +19,7 @@ from facegan.config import METRIC_TABLE, EvalConfig, metric_of
 from facegan.config.resources import EvalResources
 from facegan.console import Console
 from facegan.errors import DiskError, ModelError, SettingsError
-from facegan.evaluate.attribute_net import ABOUT
+from facegan.evaluate.attribute_net import ABOUT, LabelledFaces
 from facegan.evaluate.extractors import (
     CLIP_METRICS,
     FACE_METRICS,
@@ -33,7 +33,6 @@ from facegan.evaluate.extractors import (
 )
 from facegan.evaluate.fid import KID_SUBSET, SCORE_PARTS, read_statistics
 from facegan.evaluate.groups import Audit
-from facegan.evaluate.labelled import LabelledFaces
 from facegan.evaluate.memorization import COMPARED_WITH, RATIO, copy_rate, neighbours_picture
 from facegan.evaluate.pretrained import CLIP, INCEPTION, PretrainedNet, find_weights, load_clip, load_inception
 from facegan.evaluate.random_net import RANDOM_NET
