@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -21,7 +22,9 @@ from facegan.shards.detections import SAMPLES
 from facegan.shards.photos import int64_array
 
 _NAMED = ("path", "file", "filename", "file_name", "image", "image_id", "key")  # columns of photographs
+PANDAS_INDEX = ("", "__index_level_0__")
 _TAKES = "--attributes takes CelebA's list_attr_celeba.txt or .csv, another CSV, or a Parquet file."
+_TEXTS = (pa.string(), pa.large_string(), pa.binary())
 _BLOCK_BYTES = 1 << 20
 _BATCH_ROWS = 10_000
 
@@ -63,14 +66,10 @@ class AttributeList:
 
     @classmethod
     def of(cls, where: str, sha256: str, photos: pa.Array, values: dict[str, list[pa.Array]]) -> AttributeList:
-        """Raises SourceError unless the names are unique, for SQL, too, and not those of other columns of samples."""
-        known = {name.lower() for name in SAMPLES.names}
-        for name in values:
-            if name.lower() in known or not name.strip():
-                raise SourceError(
-                    f"{where} has an attribute {shown(name)!r}: photos.parquet has such a column. Rename it."
-                )
-            known.add(name.lower())
+        """Raises SourceError for names that `name_problem` refuses."""
+        for number, name in enumerate(values):
+            if problem := name_problem(name, [*values][:number]):
+                raise SourceError(f"{where} has an attribute {shown(name)!r}: {problem}. Rename it.")
         return cls(where, sha256, photos, pa.table({name: _typed(some) for name, some in values.items()}))
 
     def lack(self, photos: int, first: str) -> str:
@@ -79,41 +78,44 @@ class AttributeList:
         return f"{self.where} has no attributes of {shown(first)}{others}."
 
 
+def name_problem(name: str, others: Iterable[str]) -> str:
+    """Why an attribute cannot have this name beside those of the columns of samples and ``others``; or ""."""
+    if not name or name != name.strip() or {",", "="} & {*name}:
+        return "a name has no comma, no =, and no space at its ends, and is not empty"
+    is_taken = name.lower() in {other.lower() for other in (*SAMPLES.names, *others)}  # SQL has no cases
+    return "photos.parquet has such a column" if is_taken else ""
+
+
 def _text(file: IO[bytes], where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-    """A CSV's or CelebA's column of photographs, the line that a batch begins in, and the batch."""
+    """A CSV's or CelebA's column of photographs, the line that a batch begins in, and the batch.
+
+    Each batch has types of its own: the first decimal of a column may be the millionth value.
+    """
     from pyarrow import csv as arrow_csv  # 3 MB, for those who need it
 
     first = file.readline(_BLOCK_BYTES).decode("utf-8-sig").strip()
     is_celeba = first.isdigit()
     names = ["image_id", *file.readline(_BLOCK_BYTES).decode().split()] if is_celeba else next(csv.reader([first]), [])
+    names, line = [name.strip() for name in names], 2 + is_celeba
     if not 2 <= len(names) == len({*names}):
         raise SourceError(f"{where} is not a list of attributes, each with its own name. {_TAKES}")
-    file.seek(0)  # so that errors count lines from there
-    with arrow_csv.open_csv(
-        _Spaced(file) if is_celeba else file,
-        arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names, skip_rows=1 + is_celeba),
-        arrow_csv.ParseOptions(delimiter=" " if is_celeba else ","),
-        arrow_csv.ConvertOptions(column_types={name: pa.binary() for name in names if name.lower() in _NAMED}),
-    ) as reading:
-        photo, line = _photo_column(reading.schema, where), 2 + is_celeba
-        for batch in reading:
-            yield photo, line, batch
-            line += len(batch)
-
-
-class _Spaced:
-    """A text whose runs of spaces are one space: pyarrow's CSV reader takes each for a column."""
-
-    closed = False  # pyarrow asks
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size // 2) + self._file.readline()  # whole lines
-        while b"  " in data:
+    parse = arrow_csv.ParseOptions(delimiter=" " if is_celeba else ",")
+    convert = arrow_csv.ConvertOptions(column_types={name: pa.binary() for name in names if name.lower() in _NAMED})
+    while data := file.read(_BLOCK_BYTES) + file.readline():  # whole lines
+        while is_celeba and b"  " in data:  # pyarrow takes each space for a column
             data = data.replace(b"  ", b" ")
-        return data.replace(b"\r\n", b"\n").replace(b" \n", b"\n")
+        text = data.replace(b"\r\n", b"\n").replace(b" \n", b"\n") if is_celeba else data
+        reading = arrow_csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names)
+        try:
+            table = arrow_csv.read_csv(pa.BufferReader(text), reading, parse, convert) if text.strip() else None
+        except pa.ArrowInvalid as error:  # it counts from the batch's first line
+            row = re.search(r"(?<=Row #)\d+", str(error))
+            why = str(error).replace(f"Row #{row[0]}", f"Row #{int(row[0]) + line - 1}", 1) if row else error
+            raise ValueError(why) from None
+        if table is not None:
+            for batch in table.to_batches():
+                yield _photo_column(table.schema, where), line, batch
+        line += data.count(b"\n")
 
 
 def _parquet(file: IO[bytes], where: str) -> Iterator[tuple[str, int, pa.RecordBatch]]:
@@ -126,7 +128,7 @@ def _parquet(file: IO[bytes], where: str) -> Iterator[tuple[str, int, pa.RecordB
 
 def _photo_column(schema: pa.Schema, where: str) -> str:
     """One of `_NAMED`, else the first with text."""
-    texts = [field.name for field in schema if field.type in (pa.string(), pa.large_string(), pa.binary())]
+    texts = [field.name for field in schema if field.type in _TEXTS]
     for name in [*(name for wanted in _NAMED for name in texts if name.lower() == wanted), *texts]:
         return name
     raise SourceError(f"{where} has no column of photographs: name one path, file, image_id or key.")
@@ -141,12 +143,21 @@ def _collect(
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             if name == photo and not column.null_count:
                 photos.append(column.cast(pa.binary()))
-            else:
+            elif not ((name == batch.schema.names[0] and name in PANDAS_INDEX) or _is_other_name(name, column)):
                 parts.setdefault(name, []).append(numbers(column, name, where, line))
     pa.default_memory_pool().release_unused()  # what the parser took
     if not sum(map(len, photos)):
         raise SourceError(f"{where} has no photographs. {_TAKES}")
     return pa.concat_arrays(photos), parts
+
+
+def _is_other_name(name: str, column: pa.Array) -> bool:
+    """Whether a column names photographs, in a list that has several such."""
+    return name.lower() in _NAMED and not column.null_count and column.type in _TEXTS
+
+
+def is_number(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def numbers(column: pa.Array, name: str, where: str, line: int) -> pa.Array:
@@ -158,7 +169,7 @@ def numbers(column: pa.Array, name: str, where: str, line: int) -> pa.Array:
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise SourceError(f"{where} has no value of {shown(name)} in line {line + row}.")
-    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+    if not is_number(kind):
         why = f"{where} has {shown(name)} = {shown(column[0].as_py()):.60}: an attribute is a number, or true or false."
         raise SourceError(f"{why}\nWrite a class as its number, or leave the column out.")
     if pa.types.is_boolean(kind):

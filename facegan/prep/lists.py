@@ -61,7 +61,10 @@ class Lists:
     def take_columns(self, source: Table, index: PhotoIndex) -> None:
         """Those of a Parquet source that are attributes."""
         with source_errors(source.where):
-            attributes = source.attributes()
+            attributes, left_out = source.attributes()
+        for why in sorted({*left_out.values()}):
+            names = [shown(name) for name, problem in left_out.items() if problem == why]
+            self.uses[f"columns {', '.join(names)}"] = f"not used as attributes: {why}"
         if names := attributes.values.column_names:
             index.set_attributes(attributes)
             self.uses[f"columns {', '.join(map(shown, names))}"] = f"used as with {ATTRIBUTES}"

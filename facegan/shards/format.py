@@ -229,6 +229,7 @@ def _holds_null(value: Any) -> bool:
 
 
 _Split = Literal["train", "val", "test"]
+_SHA256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Record(BaseModel):
@@ -240,7 +241,7 @@ class ShardEntry(Record):
     split: _Split
     samples: int = Field(gt=0, le=_MAX_SHARD_BYTES)
     bytes: int = Field(gt=0, le=_MAX_SHARD_BYTES)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: _SHA256
     md5: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
@@ -249,7 +250,7 @@ class ChunkEntry(Record):
 
     split: _Split
     photos: int = Field(gt=0)
-    shard: str
+    shard: str = Field(pattern=rf"^({SHARD_NAME.pattern})?$")
 
 
 class Totals(Record):
@@ -273,8 +274,8 @@ class DatasetInfo(Record):
     totals: Totals
     shards: tuple[ShardEntry, ...]
     chunks: tuple[ChunkEntry, ...] = ()
-    photos_sha256: str
-    detections_sha256: str = ""  # empty if no face was looked for
+    photos_sha256: _SHA256
+    detections_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")  # empty if no face was looked for
 
     def split_shards(self, split: str) -> list[ShardEntry]:
         return [shard for shard in self.shards if shard.split == split]

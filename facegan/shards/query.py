@@ -14,7 +14,6 @@ from facegan.console import shown
 from facegan.errors import SettingsError
 from facegan.shards.detections import SAMPLES
 
-_NUMBER = "__number"
 _LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
@@ -35,6 +34,7 @@ class Where:
 
     def __init__(self, text: str, schema: pa.Schema = SAMPLES) -> None:
         self._names = schema.names
+        self._number = "n" * (1 + max(map(len, schema.names)))  # a column's name that no other can have
         self.text, self._shown = text, text if len(text) < 200 else f"{text[:200]}…"
         self._connection = duckdb.connect(":memory:", config=_LOCKED)
         try:
@@ -55,13 +55,13 @@ class Where:
     def fits(self, samples: pa.Table) -> np.ndarray:
         """Indices of the matching rows of ``samples``, ascending. SettingsError if one has none."""
         try:
-            found = self._relation(samples).filter(self._expression).project(_NUMBER).fetchall()
+            found = self._relation(samples).filter(self._expression).project(self._number).fetchall()
         except duckdb.Error as error:
             raise self._settings_error(error) from None
         return np.sort(np.array([number for (number,) in found], np.int64))
 
     def _relation(self, samples: pa.Table) -> duckdb.DuckDBPyRelation:
-        return self._connection.from_arrow(samples.append_column(_NUMBER, pa.array(np.arange(len(samples)))))
+        return self._connection.from_arrow(samples.append_column(self._number, pa.array(np.arange(len(samples)))))
 
     def _parsed(self) -> Any:
         query = f"SELECT * FROM samples WHERE ({self.text}\n)"  # the line break ends a comment
@@ -81,7 +81,7 @@ class Where:
                 f"--where {self._shown}: {min(called)} changes from run to run, but a dataset must not.\n"
                 "For a random part of the samples use, for example, hash(key) % 10 = 0."
             )
-        if _NUMBER in self.columns or any(node.get("class") in ("SUBQUERY", "STAR") for node in nodes):
+        if self._number in self.columns or any(node.get("class") in ("SUBQUERY", "STAR") for node in nodes):
             raise SettingsError(f"--where {self._shown} must be one condition on columns, without SELECT or *.")
 
     def _settings_error(self, error: duckdb.Error) -> SettingsError:

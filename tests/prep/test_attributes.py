@@ -27,7 +27,9 @@ from facegan.prep.inspect import origin_of
 from facegan.prep.prepare import prepare
 from facegan.prep.select import select
 from facegan.report.dataset import write_dataset_page
+from facegan.shards.detections import SAMPLES
 from facegan.shards.format import DatasetInfo
+from facegan.shards.query import Where
 from facegan.shards.verify import verify
 from facegan.stream import FaceShards
 from tests.prep.fake import TINY, write_photos
@@ -107,6 +109,13 @@ def test_selection_by_attributes(whole: Path, out: Path, photos: Path, tmp_path:
         select([out, tmp_path / "plain"], tmp_path / "both")
 
 
+def test_any_attribute_may_be_in_a_condition() -> None:
+    samples = pa.table({name: pa.array([], kind) for name, kind in zip(SAMPLES.names, SAMPLES.types, strict=True)})
+    schema = pa.schema([*samples.schema, ("__number", pa.int64())])
+    rows = pa.Table.from_pylist([dict.fromkeys(samples.column_names) | {"__number": 7}] * 2, schema)
+    assert Where("__number = 7", schema).fits(rows).tolist() == [0, 1]
+
+
 def test_additions_need_same_attributes(photos: Path, tmp_path: Path) -> None:
     lists = write_list(tmp_path / "list.csv")
     some = shutil.copytree(photos, tmp_path / "photos")
@@ -166,11 +175,26 @@ def test_kinds_follow_the_values() -> None:
         ("file,A\n", "has no photographs"),
         ("file,A\na.jpg,1\nb.jpg,2,3\n", "Row #3: Expected 2 columns, got 3: b.jpg"),
         ("nothing\n", "is not a list of attributes"),
+        ('file,"A,B"\na.jpg,1\n', r"attribute 'A,B': a name has no comma, no =.*\. Rename it"),
+        ("file,A=1\na.jpg,1\n", "attribute 'A=1': a name has no comma"),
+        ("file,A,,B\na.jpg,1,2,3\n", "attribute '': a name .* is not empty"),
     ],
 )
 def test_bad_lists_get_a_sentence(text: str, said: str) -> None:
     with pytest.raises(SourceError, match=said):
         read(text)
+
+
+def test_other_names_and_an_index_are_ignored() -> None:
+    table = read(",path,A,image_id\n0,a.jpg,1,x\n1,b.jpg,0,y\n")
+    assert table.to_pydict() == {"A": [True, False]}
+
+
+def test_decimals_may_come_late() -> None:
+    rows = [f"{number:06d}.jpg,{number}" for number in range(80_000)]  # over a megabyte
+    assert read("\n".join(["file,A", *rows, "z.jpg,2.5"]))["A"].to_pylist()[-2:] == [79_999, 2.5]
+    with pytest.raises(SourceError, match="Row #80002: Expected 2 columns, got 3"):
+        read("\n".join(["file,A", *rows, "z.jpg,2.5,7"]))
 
 
 def test_missing_rows_are_counted_or_skipped(photos: Path, whole: Path, tmp_path: Path) -> None:
@@ -205,10 +229,21 @@ def test_lists_may_have_paths_or_keys(photos: Path, whole: Path, tmp_path: Path,
 def test_columns_of_a_parquet_source(photos: Path, tmp_path: Path, names: list[str] | None) -> None:
     columns: dict[str, Any] = {"image": [(photos / f"{i:02d}.jpg").read_bytes() for i in range(3)]}
     columns |= {"label": [4, 5, 6], "Smiling": [True, False, True], "Age": [1, 20, 3], "text": ["x", "y", "z"]}
-    columns |= {"width": [1, 2, 3], "gaps": [1, None, 2], **({"path": names} if names else {})}
+    columns |= {
+        "WIDTH": [1, 2, 3],
+        "width": [1, 2, 3],
+        "a=b": [1, 2, 3],
+        "gaps": [1, None, 2],
+        **({"path": names} if names else {}),
+    }
     pq.write_table(pa.table(columns), tmp_path / "photos.parquet")
     result = prepare(tmp_path / "photos.parquet", tmp_path / "out", TINY, workers=0)
-    assert result.lists == {"columns Smiling, Age": "used as with --attributes"}
+    assert result.lists == {
+        "columns Smiling, Age": "used as with --attributes",
+        "columns text, gaps": "not used as attributes: not every value is a number",
+        "columns WIDTH, width": "not used as attributes: photos.parquet has such a column",
+        "columns a=b": "not used as attributes: a name has no comma, no =, and no space at its ends, and is not empty",
+    }
     ages = [1, 3, 20] if names else [1, 20, 3]
     assert FaceShards(tmp_path / "out").attributes(["Age"])["Age"].to_pylist() == ages
     assert verify(tmp_path / "out", deep=True).ok

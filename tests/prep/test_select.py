@@ -190,7 +190,7 @@ def test_flipped_bits_are_found(out: Path, tmp_path: Path, name: str, at: int) -
         ("true ORDER BY key", "not an expression list"),
         ("score > ?", "parameters"),
         ("COLUMNS(*) IS NULL", "without SELECT or *"),
-        ("__number = 3", "without SELECT or *"),
+        ("__number = 3", 'column "__number" not found'),
         ("(SELECT count(*) FROM '/etc/passwd') > 0", "without SELECT"),
         ("read_text('/etc/passwd') IS NULL", "columns are"),
         ("random() < 0.5", "random changes from run to run"),

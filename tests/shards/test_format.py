@@ -89,3 +89,26 @@ def test_folder_without_dataset_is_an_error(tmp_path: Path) -> None:
             (tmp_path / "dataset.json").write_text(text)
         with pytest.raises(DatasetError, match=message):
             DatasetInfo.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("photos_sha256", "../../x"),
+        ("detections_sha256", "x"),
+        ("chunks", [{"split": "val", "photos": 1, "shard": "/x"}]),
+    ],
+)
+def test_checksums_and_files_are_no_paths(field: str, value: object) -> None:
+    totals = {"photos": 0, "kept": 0, "rejected": {}, "ignored": {}, "faces": 0, "bytes": 0}
+    fields = {
+        "settings": {},
+        "versions": {},
+        "fingerprint": "",
+        "totals": totals,
+        "shards": [],
+        "photos_sha256": "0" * 64,
+    }
+    DatasetInfo.parse(json.dumps(fields).encode(), "x")
+    with pytest.raises(DatasetError, match=rf"x is damaged.*{field}"):
+        DatasetInfo.parse(json.dumps(fields | {field: value}).encode(), "x")

@@ -22,10 +22,9 @@ import pyarrow.parquet as pq
 from facegan.console import shown
 from facegan.errors import SourceError
 from facegan.files import atomic_write
-from facegan.prep.attributes import AttributeList, numbers
+from facegan.prep.attributes import PANDAS_INDEX, AttributeList, is_number, name_problem, numbers
 from facegan.prep.sources.base import MAX_BYTES, Entry, Reader, Source, is_photo
 from facegan.prep.sources.remote import SourceFile, UrlReader
-from facegan.shards.detections import SAMPLES
 from facegan.unpack import Bounds, Unpacking
 
 _URL_COLUMNS = ("url", "URL", "image_url", "img_url")
@@ -37,6 +36,7 @@ _MAX_OPEN_GROUPS = 3  # row groups in memory
 _MAX_GROUP_BYTES = 1 << 26  # of images, in a row group that is read whole
 _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES, _BATCH_ROWS = 1 << 24, 5_000
+_NOT_NUMBERS = "not every value is a number"
 _DECODED_BYTES = 1 << 28  # at once, if every row has the largest possible value
 
 
@@ -98,23 +98,29 @@ class Table(Source):
                         yield number, row, None if name is None else _photo_name(name), int(label or 0)
                         row += 1
 
-    def attributes(self) -> AttributeList:
-        """Columns of numbers or truth values, without gaps, that all files have and prep has no other use for."""
-        columns, parts = self._columns(), dict[str, list[pa.Array]]()
-        others = {columns.data, columns.name, columns.label, *SAMPLES.names}
+    def attributes(self) -> tuple[AttributeList, dict[str, str]]:
+        """Columns of numbers or truth values, without gaps, that all files have and prep has no other use for; and for
+        each other column why it is not among them."""
+        columns, parts, left_out = self._columns(), dict[str, list[pa.Array]](), dict[str, str]()
+        others = {columns.image, columns.url, columns.name, columns.label, *PANDAS_INDEX}
         for number, source in enumerate(self.files):
             with source.open() as file:
                 table = _open_parquet(file)
-                names = [f.name for f in table.schema_arrow if f.name not in others and pa.types.is_primitive(f.type)]
-                parts = {name: parts.get(name, []) for name in names if number == 0 or name in parts}
+                kinds, kept = {f.name: f.type for f in table.schema_arrow if f.name not in others}, parts
+                parts = dict[str, list[pa.Array]]()
+                for name in kept if number else kinds:
+                    problem = name_problem(name, parts) if is_number(kinds.get(name)) else _NOT_NUMBERS
+                    left_out |= {name: problem} if problem else {}
+                    parts |= {} if problem else {name: kept.get(name, [])}
                 for batch in _bounded_batches(table, [*parts], source.bounds(file)) if parts else ():
                     for name in [*parts]:
                         try:
                             parts[name].append(numbers(batch.column(name), name, self.where, 0))
                         except (SourceError, pa.ArrowInvalid):
                             del parts[name]
+                            left_out[name] = _NOT_NUMBERS
         photos = pa.array((entry.name for entry in self.photos(Counter()) if parts), pa.binary())
-        return AttributeList.of(self.where, "source", photos, parts)
+        return AttributeList.of(self.where, "source", photos, parts), left_out
 
     def digests(self) -> tuple[str, ...]:
         return tuple(file.quick_digest() for file in self.files)
