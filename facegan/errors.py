@@ -101,8 +101,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
     import difflib  # here, because most commands need none
 
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{shown(close[0])}'?" if close else ""
+    folded = {other.casefold(): other for other in known}  # "a" is near to "A"
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    return f" Did you mean '{shown(folded[close[0]])}'?" if close else ""
 
 
 def one_of(names: Iterable[object]) -> str:

@@ -36,19 +36,19 @@ def bench_stream(shards: Path, images: int, batch: int, workers: int | None, pai
     """First epochs against webdataset; other measurements are in the notes."""
     threads = workers or usable_cpus()
     with _empty_cache():
-        faces, info = FaceShards(shards), DatasetInfo.read(shards)
+        faces, info = FaceShards(shards, workers=threads), DatasetInfo.read(shards)
         urls = [str(shards / entry.name) for entry in info.split_shards("train")]
         their_workers = min(threads, len(urls))  # webdataset gives each worker whole shards
         # Untimed, as webdataset's start is: the first allocation of memory is slow.
-        _first_epochs(faces, 1, batch, threads)
+        _first_epochs(faces, 1, batch)
         rates = interleaved(
-            lambda: _first_epochs(faces, images, batch, threads),
+            lambda: _first_epochs(faces, images, batch),
             lambda: _webdataset(urls, faces.channels, their_workers, images, batch),
             pairs,
             console,
         )
         counts = {"off": images, "ram": images * _CACHED}
-        kept = {cache: _later(faces, cache, count, batch, threads) for cache, count in counts.items()}
+        kept = {cache: _later(faces, cache, count, batch) for cache, count in counts.items()}
         with tempfile.TemporaryDirectory() as folder:
             many = str(_repeat_shards(shards, Path(folder) / "many"))
             _in_new_process("start", many, str(batch))  # makes the index
@@ -81,18 +81,18 @@ def _empty_cache() -> Iterator[None]:
             os.environ |= {variable: before} if before is not None else {}
 
 
-def _first_epochs(faces: FaceShards, images: int, batch: int, workers: int) -> float:
+def _first_epochs(faces: FaceShards, images: int, batch: int) -> float:
     """Whole epochs, each with an empty cache."""
     done, start = 0, time.perf_counter()
     while done < images:
-        with contextlib.closing(faces.batches(batch, cache="ram", workers=workers)) as batches:
+        with contextlib.closing(faces.batches(batch, cache="ram")) as batches:
             done += _take(batches, len(faces))
     return done / (time.perf_counter() - start)
 
 
-def _later(faces: FaceShards, cache: str, images: int, batch: int, workers: int) -> float:
+def _later(faces: FaceShards, cache: str, images: int, batch: int) -> float:
     """Images per second after the first epoch."""
-    with contextlib.closing(faces.batches(batch, cache=cache, workers=workers)) as batches:
+    with contextlib.closing(faces.batches(batch, cache=cache)) as batches:
         _take(batches, 1 if cache == "off" else len(faces) + batch)
         start = time.perf_counter()
         return _take(batches, images) / (time.perf_counter() - start)

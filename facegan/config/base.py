@@ -139,9 +139,16 @@ def listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def unique_names(text: str) -> str:
+def unique_names(option: str) -> AfterValidator:
     """Names separated by commas, each once."""
-    return ",".join(dict.fromkeys(listed(text)))
+
+    def check(text: str) -> str:
+        names = dict.fromkeys(listed(text))
+        if text and not names:
+            raise ValueError(f"{option} {text} has no names. Separate names by commas, or leave it out.")
+        return ",".join(names)
+
+    return AfterValidator(check)
 
 
 # Lengths of a training as people write them: ``200000``, ``200k``, ``5M`` images, ``2000st`` steps, ``50ep`` epochs.

@@ -51,11 +51,11 @@ class SampleConfig(Settings):
         "", "instead of --seed: one image per seed, 0-63 or 1,5,9-12; each equals the first image of that --seed"
     )
     latents: str = setting("", "instead of --seed: latents from a .npy, .npz or .safetensors file, float (N, latent)")
-    with_: Annotated[str, AfterValidator(unique_names)] = setting(
+    with_: Annotated[str, unique_names("--with")] = setting(
         "", "attributes that all samples have (Eyeglasses,Smiling), of a generator that was trained with --condition"
     )
-    without: Annotated[str, AfterValidator(unique_names)] = setting("", "attributes that no sample has")
-    class_: int | None = setting(None, "class of all samples, of a generator whose condition is one", ge=0)
+    without: Annotated[str, unique_names("--without")] = setting("", "attributes that no sample has")
+    class_: int | None = setting(None, "class of all samples, of a generator with a class as its condition", ge=0)
     along: str = setting("", "with --interpolate: an attribute that each face loses or gains on the way")
     frames: int = setting(24, "with --interpolate: frames between two faces", "frames", gt=0, le=100_000)
     fps: float | None = setting(

@@ -99,8 +99,14 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _shares(text: str) -> str:
-    for pair in listed(text) if text else ():
+    pairs, names = listed(text), set[str]()
+    if text and not pairs:
+        raise ValueError(f"--balance {text} has no shares. Write NAME=SHARE, separated by commas, or leave it out.")
+    for pair in pairs:
         name, _, share = pair.partition("=")
+        if name in names:
+            raise ValueError(f"--balance {text} has two shares of {name}. Leave one of them out.")
+        names.add(name)
         if not (name and re.fullmatch(r"0?\.\d+", share)) or not float(share):
             raise ValueError(f"--balance {pair} is invalid. Write NAME=SHARE, with a share between 0 and 1.")
     return text
@@ -149,15 +155,13 @@ class TrainConfig(Settings):
     label_smoothing: float = setting(0.0, "s: the target probability of real images is 1 − s", ge=0, lt=0.5)
     began_gamma: float = setting(0.5, "γ of BEGAN: the target ratio of the errors of fake and real images", gt=0, le=1)
     began_rate: Rate = setting(0.001, "λ_k of BEGAN: the step size of k", "per step")
-    condition: Annotated[str, AfterValidator(unique_names)] = setting(
-        "",
-        "attributes that the generator is told and the discriminator sees: some that are true or false "
-        "(Eyeglasses,Male), or one with classes",
+    condition: Annotated[str, unique_names("--condition")] = setting(
+        "", "attributes to condition on: Eyeglasses,Male, or one with classes"
     )
     balance: Annotated[str, AfterValidator(_shares)] = setting(
         "", "shares of attributes in an epoch: Eyeglasses=0.3,Male=0.5"
     )
-    balance_by: str = setting("", "a class attribute: equal shares in an epoch")
+    balance_by: str = setting("", "balance classes: the same number of faces of each")
     images: Positive = setting(
         5_000_000,
         "length of the training: real images shown to the discriminator (200000, 200k, 5M), steps (2000st) or epochs "
@@ -296,6 +300,8 @@ class TrainConfig(Settings):
         if self.condition and self.nets not in CONDITIONAL_NETS:
             able = f"Leave it out, or set train.nets to {one_of(CONDITIONAL_NETS)}."
             yield f"--condition {shown(self.condition)} cannot be used with the nets '{shown(self.nets)}'. {able}"
+        if self.balance_by and self.balance_by in {pair.partition("=")[0] for pair in listed(self.balance)}:
+            yield f"--balance and --balance-by both name {shown(self.balance_by)}. Leave one of them out."
         if self.batch % self.grad_accum_steps:
             yield f"--batch {self.batch} cannot be split into {self.grad_accum_steps} equal parts."
         if self.d_warmup_images and self.g_warmup_images:

@@ -20,6 +20,7 @@ from facegan.nets.random import counter_words
 MOST_ATTRIBUTES, MOST_CLASSES = 8, 1_000
 MOST_CONTRASTS = 8
 _MOST_FACES, _LONGEST_NAME = 2**31, 200
+_MOST_SHOWN = 20  # classes, in messages
 _LIMITS = f"Name up to {MOST_ATTRIBUTES} attributes that are true or false, or one that counts from 0 to at most"
 
 
@@ -142,6 +143,16 @@ class Condition:
         """``with Eyeglasses``, ``without Eyeglasses`` or ``digit 3``."""
         return f"{name} {value}" if self.classes else f"{'with' if value > 0 else 'without'} {name}"
 
+    @property
+    def values(self) -> tuple[int, ...]:
+        """That each attribute may have: −1 and 1, or the classes of the training faces."""
+        return tuple(sorted(value for (value,) in self.table)) if self.classes else (-1, 1)
+
+    @property
+    def choices(self) -> str:
+        """The classes, in a few words: ``0, 2, 3``."""
+        return ", ".join(map(str, self.values[:_MOST_SHOWN])) + (", …" if len(self.values) > _MOST_SHOWN else "")
+
     def replaced(self, codes: Tensor, name: str, value: int) -> Tensor:
         """Conditions (N, K) with another value of one attribute."""
         if self.classes:
@@ -152,14 +163,16 @@ class Condition:
         """The distribution of the others where some attributes have these values; if no face has them together, that
         of all faces, in which these are replaced.
 
-        Raises SettingsError for an attribute or a value that it lacks.
+        Raises SettingsError for an attribute that it lacks, or a class that no face has.
         """
         for name, value in values.items():
             if name not in self.names:
                 known = f"its condition is {one_of(self.names)}.{suggest(name, self.names)}"
                 raise SettingsError(f"The generator knows no attribute '{shown(name)}': {known}")
-            if self.classes and not 0 <= value < self.classes:
-                raise SettingsError(f"--class {value}: {shown(name)} has the classes 0 … {self.classes - 1}.")
+            if value not in self.values:
+                raise SettingsError(
+                    f"--class {value}: no face of the training had it. {shown(name)} had the classes {self.choices}."
+                )
         named = [dict(zip(self.names, row, strict=True)) for row in self.table]
         fitting = [values.items() <= row.items() for row in named]
         together: dict[tuple[int, ...], int] = {}

@@ -214,10 +214,10 @@ def _with_attributes(config: SampleConfig, spec: NetSpec) -> NetSpec:
             f"{option} needs a generator that was trained with --condition, and this one was not. Leave it out."
         )
     if (config.class_ is not None and not condition.classes) or (config.attributes and condition.classes):
-        use = f"--class 0 … {condition.classes - 1}" if condition.classes else "--with and --without"
+        use = f"--class with one of {condition.choices}" if condition.classes else "--with and --without"
         raise SettingsError(f"{option} cannot be used here: the generator knows {condition.kind}. Use {use}.")
     if config.along:
-        condition.given({config.along: 1})
+        condition.given({config.along: condition.values[0]})
     classes = {} if config.class_ is None else {condition.names[0]: config.class_}
     return replace(spec, condition=condition.given(config.attributes | classes))
 

@@ -97,8 +97,7 @@ def make_interpolation(config: SampleConfig, spec: NetSpec, out: Path) -> Interp
 def _moved_along(faces: Latents, spec: NetSpec, config: SampleConfig) -> Latents:
     """Each face with every value of an attribute, in turn upwards and downwards: only one thing changes at a time."""
     condition = cast(Condition, spec.condition)
-    values = range(condition.classes) if condition.classes else (-1, 1)
-    visited = faces.count // config.walks
+    values, visited = condition.values, faces.count // config.walks
 
     def row(number: int) -> Tensor:
         face, step = divmod(number, len(values))

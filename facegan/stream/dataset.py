@@ -52,7 +52,7 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         path: a folder that ``facegan prep`` wrote, or its URL (``s3://``, ``https://``, ``gs://``, ``hf://``). A
             remote dataset is downloaded whole into the user cache and checked.
         split: ``train``, ``val`` or ``test``.
-        verify, skip_broken, cache, workers: see `facegan.stream.StreamOptions`; the last two are defaults of `batches`.
+        verify, skip_broken, cache, workers: see `facegan.stream.StreamOptions`; `batches` may have another cache.
         console: for progress and warnings.
 
     Raises DatasetError if the dataset, the split or a shard is missing, cut short or altered; SettingsError if a remote
@@ -248,7 +248,6 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         cache: str | None = None,
         rank: int = 0,
         world_size: int = 1,
-        workers: int | None = None,
         balance: Mapping[str, float | None] | None = None,
     ) -> Batches:
         """An endless iterator of uint8 (batch_size / world_size, channels, size, size) tensors on ``device``.
@@ -258,11 +257,11 @@ class FaceShards(Dataset[tuple[np.ndarray, dict[str, Any]]]):
         Args:
             batch_size: images of all processes together.
             seed: of the order; each epoch is one permutation of all faces.
-            cache, workers: see `StreamOptions`; None: the dataset's default.
+            cache: see `StreamOptions`; None: the dataset's default, as for the workers.
             rank, world_size: this process, from 0, and how many divide each batch evenly.
             balance: shares of attributes in an epoch, see `order`.
         """
-        options = StreamOptions(cache or self.options.cache, workers or self.options.workers)
+        options = StreamOptions(cache or self.options.cache, self.options.workers)
         ranks = RankSlice(rank, world_size)
         order = self.order(seed, balance)
         return Batches(self, batch_size, order, torch.device(device), ranks, options, self.console)

@@ -6,15 +6,17 @@ gives the sample at any position without storing the permutation: resuming costs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from facegan.console import shown
 from facegan.errors import DatasetError, SettingsError
 
 MOST_SHOWN = 20  # times that a face may come in an epoch of `BalancedSampler`
-_FITTED = 500  # iterations
+_FITTED = 20_000  # iterations
 _ROUNDS = 8
 _U64 = np.uint64
 _CHUNK = 1 << 14  # positions computed together: computing them batch by batch would cost more than reading the faces
@@ -97,16 +99,27 @@ def places_of(columns: Mapping[str, np.ndarray], shares: Mapping[str, float | No
     values, cells = np.unique(stacked, axis=1, return_inverse=True)
     cells, count = cells.reshape(-1), stacked.shape[1]
     sizes = np.bincount(cells)
-    groups = [_parts(row, share) for row, share in zip(values, shares.values(), strict=True)]
-    weights = sizes / count
-    for _ in range(_FITTED):
-        for part, share in (pair for group in groups for pair in group):
-            weights[part] *= share / max(weights[part].sum(), 1e-300)
     wanted = ", ".join(
         f"{name}={share}" if share is not None else f"{name} in equal parts" for name, share in shares.items()
     )
-    if any(abs(weights[part].sum() - share) > 1e-6 for group in groups for part, share in group):
-        raise SettingsError(f"These faces cannot be balanced by {wanted}: no face has the attributes that this needs.")
+    why, parts = f"These faces cannot be balanced by {wanted}", list[tuple[np.ndarray, np.ndarray]]()
+    for row, (name, share) in zip(values, shares.items(), strict=True):
+        found, part = np.unique(row, return_inverse=True)
+        if share is not None and len(found) < 2:
+            raise SettingsError(f"{why}: {'every' if found[0] else 'no'} face has {shown(name)}.")
+        goal = np.full(len(found), 1 / len(found)) if share is None else np.array([1 - share, share])
+        parts.append((part.reshape(-1), goal))
+    has = ", ".join(f"{name}={columns[name].mean():.2g}" for name, share in shares.items() if share is not None)
+    advice = f"Choose shares nearer to those of the dataset{f', {has}' if has else ''}."
+    weights, wrong = sizes / count, np.inf
+    for _ in range(_FITTED):
+        for part, goal in parts:
+            weights *= (goal / np.maximum(np.bincount(part, weights), 1e-300))[part]
+        wrong = max(abs(np.bincount(part, weights) - goal).max() for part, goal in parts)
+        if wrong < 1e-12:
+            break
+    if wrong * count > 0.5:  # faces
+        raise SettingsError(f"{why}: no mixture of faces has these shares together.\n{advice}")
     places = np.maximum(np.floor(weights * count).astype(np.int64), weights > 0)
     for cell in np.argsort(-(weights * count - places), kind="stable")[: max(count - places.sum(), 0)]:
         places[cell] += 1
@@ -118,17 +131,18 @@ def places_of(columns: Mapping[str, np.ndarray], shares: Mapping[str, float | No
         faces = ", ".join(f"{name} = {value}" for name, value in zip(shares, values[:, cell].tolist(), strict=True))
         raise SettingsError(
             f"To balance by {wanted}, each of the {sizes[cell]:,} faces with {faces} would come {most[cell]} times an "
-            f"epoch,\nand the limit is {MOST_SHOWN}. Choose shares nearer to those of the dataset."
+            f"epoch,\nand the limit is {MOST_SHOWN}. {_reachable(sizes, shares, cell) if len(values) == 1 else advice}"
         )
     return cells, places
 
 
-def _parts(values: np.ndarray, share: float | None) -> list[tuple[np.ndarray, float]]:
-    """Which cells, bool (C,), have which share."""
+def _reachable(sizes: np.ndarray, shares: Mapping[str, float | None], cell: int) -> str:
+    """The most extreme share of one attribute whose ``cell`` does not exceed the limit."""
+    (name, share), most = next(iter(shares.items())), ((MOST_SHOWN - 1) * int(sizes[cell]) + 1) / int(sizes.sum())
     if share is None:
-        classes = np.unique(values)
-        return [(values == each, 1 / len(classes)) for each in classes]
-    return [(values == 1, share), (values == 0, 1 - share)]
+        return f"{shown(name)} cannot be in equal parts."
+    share = math.floor(most * 1e6) / 1e6 if cell else math.ceil((1 - most) * 1e6) / 1e6
+    return f"The {'largest' if cell else 'smallest'} share that {shown(name)} can have is {share:.6f}".rstrip("0") + "."
 
 
 def sample_at(positions: np.ndarray, samples: int, seed: int) -> np.ndarray:

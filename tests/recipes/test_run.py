@@ -158,6 +158,21 @@ def test_datasets_can_be_shared(done: Experiment, tmp_path: Path) -> None:
     assert "up to date" in run(third).stdout
 
 
+def test_runs_know_that_labels_changed(done: Experiment, tmp_path: Path) -> None:
+    faces, alone, lists = done.to / "faces", tmp_path / "alone.toml", [tmp_path / "a.csv", tmp_path / "b.csv"]
+    train = f'[train]\nshards = "{faces}"\nwidth = 4\nbatch = 4\nimages = 4\ndevice = "cpu"\ncondition = "A"\n'
+    alone.write_text(train)
+    for start, path in enumerate(lists):
+        rows = [f"{photo.name},{(start + n) % 2}" for n, photo in enumerate(sorted(done.photos.iterdir()))]
+        path.write_text("\n".join(["file,A", *rows]))
+    other = Experiment(done.photos, alone, tmp_path / "other")
+    assert facegan("annotate", faces, lists[0]).code == 0
+    assert states(run(other, "--json"))["train"] == "done"
+    assert states(run(other, "--dry-run", "--json"))["train"] == "up to date"
+    assert facegan("annotate", faces, lists[1]).code == 0
+    assert "was started on other faces" in run(other, "--dry-run").stderr
+
+
 def test_portraits_are_drawn_once(fresh: Experiment) -> None:
     sets = ("--json", "--set", "prep.source=portraits:8:3", "--set", "train.images=8")
     assert states(run(fresh, *sets)) == dict.fromkeys(UP_TO_DATE, "done")

@@ -67,7 +67,7 @@ def test_sequence_does_not_depend_on_how_it_is_read() -> None:
 def test_places_fill_an_epoch(values: list[bool], share: float, seed: int) -> None:
     column = np.array(values)
     if column.all() or not column.any():
-        with pytest.raises(SettingsError, match="no face has the attributes"):
+        with pytest.raises(SettingsError, match=r"(no|every) face has a\."):
             places_of({"a": column}, {"a": share})
         return
     cells, places = places_of({"a": column}, {"a": share})
@@ -79,11 +79,25 @@ def test_places_fill_an_epoch(values: list[bool], share: float, seed: int) -> No
 def test_shares_out_of_reach_are_refused() -> None:
     rare = np.arange(1_000) < 5
     with pytest.raises(
-        SettingsError, match=r"each of the 5 faces with a = 1 would come 4[01] times an epoch,\nand the"
+        SettingsError,
+        match=r"the 5 faces with a = 1 would come 4[01] times an epoch,\nand .* The largest share .* a can .* 0\.096\.",
     ):
         places_of({"a": rare}, {"a": 0.2})
-    with pytest.raises(SettingsError, match=r"cannot be balanced by a=0\.5, b=0\.2: no face has"):
+    places_of({"a": rare}, {"a": 0.096})
+    with pytest.raises(SettingsError, match=r"The smallest share that a can have is 0\.904\."):
+        places_of({"a": ~rare}, {"a": 0.9})
+    places_of({"a": ~rare}, {"a": 0.904})
+    with pytest.raises(SettingsError, match=r"by a=0\.5, b=0\.2: no mixture .*\n.* dataset, a=0\.0.*, b=0\.0"):
         places_of({"a": GLASSES, "b": GLASSES}, {"a": 0.5, "b": 0.2})
+
+
+def test_shares_just_within_reach_are_found() -> None:
+    """Exclusive attributes that leave little to faces with neither: the fit converges slowly."""
+    number = np.arange(1_000)
+    for share in (0.499, 0.4999, 0.5):
+        columns = {"a": number < 100, "b": (number >= 100) & (number < 200)}
+        cells, places = places_of(columns, {"a": share, "b": share})
+        assert [places[cells[0]], places[cells[100]]] == pytest.approx([share * 1_000] * 2, abs=1)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +162,12 @@ def test_balanced_training_resumes_to_the_bit(attributed: Path, tmp_path: Path) 
     (tmp_path / "whole" / "run.json").write_text(json.dumps(record))
     ended = facegan(*asked, "--run", tmp_path / "whole", "--images", 48)
     assert "when its faces had other values of square" in ended.stderr
-    for share, said in (("square", "Write NAME=SHARE"), ("square=1.5", "Write NAME=SHARE"), ("sqare=0.5", "'square'")):
+    for share, said in (
+        (",", "--balance , has no shares"),
+        ("square=0.3,square=0.6", "has two shares of square"),
+        ("square", "Write NAME=SHARE"),
+        ("square=1.5", "Write NAME=SHARE"),
+        ("sqare=0.5", "'square'"),
+    ):
         ended = facegan("train", "--shards", attributed, "--balance", share, "--run", tmp_path / "no", *small)
         assert (ended.code, said in ended.stderr) == (2, True), ended.stderr

@@ -46,8 +46,8 @@ def test_resume_equals_uninterrupted(
     state = first.state_dict()
     first.close()
     assert state == {"position": stop * batch, "fingerprint": faces.fingerprint}
-    options = {"batch_size": batch, "seed": seed, "cache": after, "workers": workers}
-    assert shown(faces, numbers, 5, state, **options) == expected[stop:]
+    options, other = {"batch_size": batch, "seed": seed, "cache": after}, FaceShards(faces.path, workers=workers)
+    assert shown(other, numbers, 5, state, **options) == expected[stop:]
 
 
 @few
