@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from facegan.console import Console
-from facegan.evaluate.groups import Audit, Classified, Head, audit, heads_of
+from facegan.errors import SettingsError
+from facegan.evaluate.groups import Audit, Classified, audit, check_heads, heads_of, left_out_classes
 from facegan.evaluate.manifold import nearest
 from facegan.evaluate.memorization import sheet
 from facegan.evaluate.reference import FeatureCache
@@ -117,15 +118,15 @@ class LabelledFaces:
     is one split, a fifth of it is held out.
 
     Attributes:
-        heads: what a classifier can learn; empty if the dataset has no attributes.
+        heads: what the classifier learns.
+        left_out_classes: as `facegan.evaluate.groups.left_out_classes`.
     """
 
     def __init__(self, shards: str, faces: FaceShards, seed: int) -> None:
-        """
-        Args:
-            faces: any split of the dataset ``shards``.
-        """
+        """``faces``: any split of the dataset ``shards``. Raises SettingsError if there is nothing to compare."""
         self._seed = seed
+        if not (names := faces.attributes().column_names):  # before other splits are opened
+            raise SettingsError(f"--groups needs attributes. Add some with: facegan annotate {shards} FILE")
         split = "train" if "train" in faces.splits else faces.split
         others = [name for name in faces.splits if name != split]
         self._parts = [FaceShards(shards, name, cache="off") for name in (split, *others)]
@@ -134,15 +135,12 @@ class LabelledFaces:
         is_held_out = numbers >= counts[0] if others else np.arange(len(numbers)) % _HELD_OUT == 0
         self._trained = np.sort(numbers[~is_held_out][:_MOST_TRAINED])
         self._held_out = numbers[is_held_out][:_MOST_HELD_OUT]
-        attributes = [part.attributes() for part in self._parts]
-        self.heads: list[Head] = []
-        if not attributes[0].column_names:
-            return
-        tables = [_joined(table, part.measures(_MEASURES)) for table, part in zip(attributes, self._parts, strict=True)]
-        table = pa.concat_tables(tables)
-        self.heads = heads_of(table.slice(0, counts[0]))
-        self._labels = np.array([head.labels(table) for head in self.heads], bool).T
-        self._count = counts[0]
+        table = pa.concat_tables(_joined(part.attributes(), part.measures(_MEASURES)) for part in self._parts)
+        train, self._count = table.slice(0, counts[0]), counts[0]
+        self.heads = heads_of(train)
+        self.left_out_classes = left_out_classes(train, self.heads)
+        self._labels = np.array([head.labels(table) for head in self.heads], bool).reshape(-1, len(table)).T
+        check_heads(names, self._labels[self._held_out])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -168,7 +166,8 @@ class LabelledFaces:
         """
         state, faces, labels = self.classifier(cache, console), self.read(self._held_out), self._labels[self._held_out]
         held_out, ours = (Classified(*attribute_scores(state, images)) for images in (faces, samples))
-        found, rows = audit(self.heads, self._labels[: self._count], labels, held_out, ours), list[list[Tensor]]()
+        found = audit(self.heads, self._labels[: self._count], labels, held_out, ours, self._seed)
+        rows = list[list[Tensor]]()
         for group in found.missed[:_SHOWN_GROUPS]:
             members = np.flatnonzero(group.members(self.heads, labels))[:_SHOWN_FACES]
             _, near = nearest(held_out.features[members], ours.features)

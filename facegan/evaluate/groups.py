@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -28,7 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
+from facegan.console import shown
+from facegan.errors import SettingsError
 from facegan.evaluate.manifold import covered
 
 MISSED = 0.75  # of the real share; a smaller deficit is not worth another training
@@ -38,6 +40,7 @@ _PAIR_SHARE = 0.01
 _BINS = (0.2, "lowest fifth"), (0.8, "highest fifth")
 _LEVEL, _SIGMAS, _NEIGHBOURS = 0.05, 1.96, 5
 _MOST_CLASSES = 50
+_FREQUENT, _MOST_TIMES = 0.4, 19  # a share that is not raised; times that `--balance` always allows
 
 
 class Head(NamedTuple):
@@ -47,6 +50,7 @@ class Head(NamedTuple):
     column: str
     value: float | None  # of a class; the limit of a fifth
     kind: str  # "binary", "class", or which fifth
+    equal: float = 0.0  # of a class: its share if `--balance-by` makes all classes equal; 0 if that is impossible
 
     def labels(self, table: pa.Table) -> NDArray[np.bool_]:
         values = table[self.column].to_numpy()
@@ -66,13 +70,33 @@ def heads_of(table: pa.Table) -> list[Head]:
         if column.type == pa.bool_():
             heads.append(Head(name, name, None, "binary"))
         elif column.type == pa.int64():
-            classes = np.unique(values).tolist()
-            heads += [Head(f"{name} = {value}", name, value, "class") for value in classes[:_MOST_CLASSES]]
+            classes, counts = np.unique(values, return_counts=True)
+            frequent = sorted(classes[np.argsort(-counts, kind="stable")[:_MOST_CLASSES]].tolist())
+            is_possible = len(values) and len(values) <= _MOST_TIMES * len(classes) * counts.min()
+            equal = 1 / len(classes) if is_possible else 0.0
+            heads += [Head(f"{name} = {value}", name, value, "class", equal) for value in frequent]
         else:
             limits = [(float(np.quantile(values, at)), kind) for at, kind in _BINS] if len(values) else []
             heads += [Head(f"{name}, {kind}", name, limit, kind) for limit, kind in limits]
     shares = [float(head.labels(table).mean()) if len(table) else 0.0 for head in heads]
     return [head for head, share in zip(heads, shares, strict=True) if _LEAST_SHARE <= share <= 1 - _LEAST_SHARE]
+
+
+def check_heads(names: Sequence[str], held_out: NDArray[np.bool_]) -> None:
+    """Raise SettingsError if no head can be measured by the labels of the held-out faces, (N, H)."""
+    if not any(map(_has_enough, held_out.T)):
+        raise SettingsError(
+            f"--groups cannot compare by {', '.join(map(shown, names))}: each is rare, or nearly all faces have it.\n"
+            f"{_LEAST_SHARE:.1%} of the training faces and {_LEAST_MEMBERS} of the {len(held_out):,} held-out faces "
+            "must have an attribute, and as many lack it."
+        )
+
+
+def left_out_classes(table: pa.Table, heads: Sequence[Head]) -> dict[str, int]:
+    """How many classes of each class attribute `heads_of` left out, if any."""
+    columns = (field.name for field in table.schema if field.type == pa.int64())
+    left = {name: len(table[name].unique()) - sum(head.column == name for head in heads) for name in columns}
+    return {name: count for name, count in left.items() if count}
 
 
 @dataclass(frozen=True)
@@ -82,39 +106,38 @@ class GroupShare:
     Attributes:
         terms: names of heads, and whether the group has them or lacks them.
         real, samples: shares; ``low`` and ``high`` are the interval of the latter.
-        coverage: the share of the group's real faces with a sample nearby; ``coverage_real`` the same by real faces.
+        coverage: the share of the group's real faces with a sample nearby; ``coverage_real`` the same by real faces;
+            None for too few faces.
         p_value: of the test that it is as frequent among samples, before the correction.
+        remedies: options of ``facegan train``, each with its value, that would show the group more often.
     """
 
     name: str
     terms: tuple[tuple[str, bool], ...]
-    real: float
-    samples: float
-    low: float
-    high: float
-    coverage: float
-    coverage_real: float
-    p_value: float
+    real: FiniteFloat
+    samples: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    coverage: FiniteFloat | None
+    coverage_real: FiniteFloat | None
+    p_value: FiniteFloat
     is_missed: bool = False
+    remedies: tuple[tuple[str, str], ...] = ()
 
     def members(self, heads: Sequence[Head], labels: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which faces, by their labels (N, H), are in it."""
         number = {head.name: n for n, head in enumerate(heads)}
         return _members(labels, tuple((number[name], has) for name, has in self.terms))
 
-    def sentence(self, coverage_of_all: float) -> str:
-        """``Eyeglasses: 6.4 % of faces, 0.9 % of samples (0.6–1.3), coverage 0.31 against 0.74``."""
+    def sentence(self, coverage_of_all: float | None) -> str:
+        """``Eyeglasses: 6.4 % of faces, 0.9 % of samples (0.6–1.3), coverage 0.31 against 0.74 (real faces 0.97)``."""
         shares = f"{self.real:.1%} of faces, {self.samples:.1%} of samples ({100 * self.low:.1f}–{100 * self.high:.1f})"
-        text = shares.replace("%", " %")
-        return f"{self.name}: {text}, coverage {self.coverage:.2f} against {coverage_of_all:.2f}"
-
-    def remedy(self, shards: str) -> str:
-        """The training that would show the group more often; "" if it is no attribute's."""
-        if any(name.translate(str.maketrans(" =,", "???")) != name for name, _ in self.terms):  # a class or a fifth
-            return ""
-        wanted = min(max(3 * self.real, 0.1), 0.5)
-        options = [word for n, has in self.terms for word in ("--balance", f"{n}={wanted if has else 1 - wanted:.2g}")]
-        return shlex.join(["facegan", "train", "--shards", shards, *options])
+        text = f"{self.name}: {shares.replace('%', ' %')}"
+        if self.coverage is None or self.coverage_real is None or coverage_of_all is None:
+            return text
+        return (
+            f"{text}, coverage {self.coverage:.2f} against {coverage_of_all:.2f} (real faces {self.coverage_real:.2f})"
+        )
 
 
 @dataclass(frozen=True)
@@ -122,23 +145,44 @@ class Audit:
     """
     Attributes:
         groups: those that are missed first, by the upper end of the interval relative to the real share; then the rest.
-        left_out: heads that the classifier cannot tell, with its balanced accuracy.
-        coverage, coverage_real: of all real faces, by samples and by other real faces.
+        left_out: heads that the classifier cannot tell, with its balanced accuracy; None for too few held-out faces.
+        coverage, coverage_real: of all real faces, by samples and by other real faces; None for too few faces.
     """
 
     groups: tuple[GroupShare, ...]
-    left_out: dict[str, float] = field(default_factory=dict)
-    accuracy: dict[str, float] = field(default_factory=dict)
-    coverage: float = 0.0
-    coverage_real: float = 0.0
+    left_out: dict[str, FiniteFloat | None] = field(default_factory=dict)
+    accuracy: dict[str, FiniteFloat] = field(default_factory=dict)
+    coverage: FiniteFloat | None = None
+    coverage_real: FiniteFloat | None = None
 
     @property
     def missed(self) -> tuple[GroupShare, ...]:
         return tuple(group for group in self.groups if group.is_missed)
 
+    @property
+    def sentences(self) -> list[str]:
+        """One for each group that is missed."""
+        return [group.sentence(self.coverage) for group in self.missed]
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """The heads that were left out, by the reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, accuracy in self.left_out.items():
+            few = f"fewer than {_LEAST_MEMBERS} held-out faces with or without them"
+            reasons.setdefault(few if accuracy is None else "the classifier cannot tell them", []).append(name)
+        return reasons
+
     def to_json(self) -> dict[str, Any]:
-        missed = [group.sentence(self.coverage) for group in self.missed]
-        return {**vars(self), "missed": missed, "groups": [vars(group) for group in self.groups]}
+        return {**vars(self), "missed": self.sentences, "groups": [vars(group) for group in self.groups]}
+
+
+def read_audit(value: Any) -> Audit | None:
+    """From what `Audit.to_json` wrote to eval.json; None if it is absent, damaged, or of another version."""
+    try:
+        return TypeAdapter(Audit).validate_python(value)
+    except ValidationError:
+        return None
 
 
 class Classified(NamedTuple):
@@ -154,37 +198,44 @@ def audit(
     labels: NDArray[np.bool_],
     held_out: Classified,
     samples: Classified,
+    seed: int = 0,
 ) -> Audit:
     """Compare samples with real faces.
 
     Args:
         shares: labels of all training faces, (M, H), for the real shares.
         labels: of the held-out faces, (N, H).
+        seed: of the choice of samples for coverage.
     """
     thresholds = shares.mean(axis=0)  # of calibrated probabilities: the best balanced accuracy
-    accuracy, left_out, told = dict[str, float](), dict[str, float](), list[int]()
+    accuracy, left_out, told = dict[str, float](), dict[str, float | None](), list[int]()
     for number, head in enumerate(heads):
-        if min(labels[:, number].sum(), (~labels[:, number]).sum()) < _LEAST_MEMBERS:
-            left_out[head.name] = math.nan
+        if not _has_enough(labels[:, number]):
+            left_out[head.name] = None
             continue
         found = balanced_accuracy(held_out.scores[:, number], labels[:, number], thresholds[number])
         (accuracy if found >= _LEAST_ACCURACY else left_out)[head.name] = round(found, 3)
         told += [number] if found >= _LEAST_ACCURACY else []
     half = len(labels) // 2
     first, second = held_out.features[:half], held_out.features[half : 2 * half]
-    by_samples = covered(first, samples.features[:half], _NEIGHBOURS)
-    by_real = covered(first, second[: len(samples.features)], _NEIGHBOURS)
+    chosen = np.random.default_rng(seed).permutation(len(samples.features))[:half]  # the first of a folder are alike
+    by = samples.features[chosen], second[: len(chosen)]
+    covering = np.array([covered(first, each, _NEIGHBOURS) for each in by if half > _NEIGHBOURS]).reshape(2, -1)
+
+    def coverages(inside: NDArray[np.bool_]) -> tuple[float | None, float | None]:
+        here = covering[:, inside[: covering.shape[1]]]
+        return (float(here[0].mean()), float(here[1].mean())) if here.size else (None, None)
+
     groups = list[GroupShare]()
     for terms in _groups(heads, told, shares):
         inside, real = _members(labels, terms), float(_members(shares, terms).mean())
-        if min(inside.sum(), (~inside).sum()) < _LEAST_MEMBERS:
+        if not _has_enough(inside):
             continue
         estimate = corrected_share(_scores(held_out.scores, terms), inside, _scores(samples.scores, terms))
         if estimate is None:
             continue
         share, deviation = estimate
         spread = math.hypot(deviation, math.sqrt(real * (1 - real) / len(shares)))
-        here = inside[:half]
         groups.append(
             GroupShare(
                 " and ".join(heads[number].name if has else f"no {heads[number].name}" for number, has in terms),
@@ -193,13 +244,31 @@ def audit(
                 share,
                 max(share - _SIGMAS * deviation, 0.0),
                 min(share + _SIGMAS * deviation, 1.0),
-                float(by_samples[here].mean()) if here.any() else math.nan,
-                float(by_real[here].mean()) if here.any() else math.nan,
+                *coverages(inside),
                 0.5 * math.erfc((real - share) / (spread * math.sqrt(2))) if spread else 1.0,
+                remedies=_remedies([(heads[number], has) for number, has in terms], real),
             )
         )
-    coverage = float(by_samples.mean()), float(by_real.mean())
-    return Audit(_ranked(groups), left_out, accuracy, *coverage)
+    return Audit(_ranked(groups), left_out, accuracy, *coverages(np.ones(len(labels), bool)))
+
+
+def _has_enough(inside: NDArray[np.bool_]) -> bool:
+    """Whether enough held-out faces are inside and outside of a group, (N,), to measure the classifier."""
+    return bool(min(inside.sum(), (~inside).sum()) >= _LEAST_MEMBERS)
+
+
+def _remedies(terms: Sequence[tuple[Head, bool]], real: float) -> tuple[tuple[str, str], ...]:
+    """Of a single attribute: the shares of a pair do not say how often both are in one face."""
+    (head, has), name = terms[0], terms[0][0].column
+    if len(terms) > 1 or head.kind not in ("binary", "class") or "," in name:
+        return ()
+    found = list[tuple[str, str]]()
+    if head.kind == "class":
+        found += [("--balance-by", name)] if real < head.equal else []
+    elif real <= _FREQUENT and "=" not in name:
+        wanted = math.floor(1000 * min(max(3 * real, 0.1), 0.5, _MOST_TIMES * real)) / 1000
+        found.append(("--balance", f"{name}={wanted if has else 1 - wanted:.3g}"))
+    return (*found, ("--condition", name))
 
 
 def balanced_accuracy(scores: NDArray[Any], labels: NDArray[np.bool_], threshold: float) -> float:

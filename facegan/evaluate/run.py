@@ -17,8 +17,8 @@ from torch import Tensor
 
 from facegan.config import METRIC_TABLE, EvalConfig, metric_of
 from facegan.config.resources import EvalResources
-from facegan.console import Console
-from facegan.errors import DiskError, ModelError, SettingsError
+from facegan.console import Console, shown
+from facegan.errors import DiskError, FaceganError, ModelError, SettingsError
 from facegan.evaluate.attribute_net import ABOUT, LabelledFaces
 from facegan.evaluate.extractors import (
     CLIP_METRICS,
@@ -149,11 +149,15 @@ def evaluate_run(
     generator = None if is_folder else load_generator(target.path, device, trust_code=trust_code)
     evaluator = _Evaluator(target, shards, config, resources, console)
     extractors = evaluator.extractors()  # before hours of work: reports unavailable metrics
+    faces = evaluator.labelled_faces()
     console.note(f"Images of {target.path}")
     samples = images_of(target, generator, evaluator.real.faces, config, console)
     evaluator.measure(extractors, samples)
-    evaluator.audit(samples)
     found = evaluator.found
+    if faces:
+        if folder:
+            write_json(folder / EVALUATION, found.to_json())  # hours of work, if the next step fails
+        evaluator.audit(faces, samples)
     if folder and config.neighbours and len(evaluator.training) >= _MIN_TRAINING_FACES:
         found.picture = folder / PICTURE
         save_png(found.picture, neighbours_picture(samples[: config.neighbours], evaluator.training))
@@ -335,12 +339,14 @@ class _Evaluator:
                 self._skip((name,), "a face was found in too few of the images")
             elif not math.isfinite(values[name]):
                 self._skip((name,), f"its value is {values.pop(name)}")
-        new = {name: value for name, value in values.items() if metric_of(name) in wanted}
+        new = {name: value for name, value in values.items() if metric_of(name) in wanted and math.isfinite(value)}
         self.found.metrics |= new
         enough = tuple(name for name in wanted if name in new and self.real.half >= METRIC_TABLE[name].least_images)
         real = self.real.real_vs_real(extractor, enough) if enough else {}
         self.found.real_vs_real |= {
-            name: real[name] for name in new if name in real and metric_of(name) in enough and not name.endswith("_std")
+            name: real[name]
+            for name in new
+            if math.isfinite(real.get(name, math.nan)) and metric_of(name) in enough and not name.endswith("_std")
         }
 
     def _measure_copies(self, samples: Tensor) -> None:
@@ -354,26 +360,31 @@ class _Evaluator:
             )
             self.found.real_vs_real["copied"] = float(found[""][0])
 
-    def audit(self, samples: Tensor) -> None:
-        """Compare groups of faces, if that is wanted and possible.
+    def labelled_faces(self) -> LabelledFaces | None:
+        """To compare groups by, if that is wanted and possible. Raises FaceganError if it is asked for and is not."""
+        asked, faces = self.config.groups, self.real.faces
+        if asked is False or (asked is None and self.config.by_name):
+            return None
+        try:
+            if asked is None and not faces.attributes().column_names:
+                return None
+            return LabelledFaces(faces.path, faces, self.config.seed)
+        except FaceganError as error:
+            if asked:
+                raise
+            self.console.note(f"Groups are not compared. {error}")
+            return None
 
-        Raises:
-            SettingsError: the dataset has no attributes, and the user asked for groups.
-        """
-        if self.config.groups is False or (self.config.groups is None and self.config.by_name):
-            return
-        faces = LabelledFaces(self.found.protocol["dataset"]["path"], self.real.faces, self.config.seed)
-        if not faces.heads:
-            if self.config.groups:
-                shards = self.found.protocol["dataset"]["path"]
-                raise SettingsError(f"--groups needs attributes. Add some with: facegan annotate {shards} FILE")
-            return
-        self.found.groups, self.missed = faces.audit(samples, self.real.cache, self.console)
-        self.found.protocol["groups"] = {**ABOUT, "faces": faces.counts}
-        for group in self.found.groups.missed:
-            self.console.warn(f"missed: {group.sentence(self.found.groups.coverage)}")
-        if left_out := self.found.groups.left_out:
-            self.console.note(f"Groups without {', '.join(left_out)}: the classifier cannot tell them.")
+    def audit(self, faces: LabelledFaces, samples: Tensor) -> None:
+        audit, self.missed = faces.audit(samples, self.real.cache, self.console)
+        self.found.groups, classes = audit, faces.left_out_classes
+        self.found.protocol["groups"] = {**ABOUT, "faces": faces.counts, "left_out_classes": classes}
+        for sentence in audit.sentences:
+            self.console.warn(f"missed: {shown(sentence)}")
+        for why, names in audit.reasons.items():
+            self.console.note(f"Groups without {', '.join(map(shown, names))}: {why}.")
+        for name, count in classes.items():
+            self.console.note(f"Groups without {count:,} classes of {shown(name)}: others are more frequent.")
 
     def _wanted_of(self, metrics: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in metrics if name in self.wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from facegan import __version__, run_dir
 from facegan.config import LatentDistribution, TrainConfig
 from facegan.console import shown
 from facegan.errors import CheckpointError, DatasetError
+from facegan.evaluate.groups import read_audit
 from facegan.export.onnx import OPSET, Deviation
 from facegan.export.torch_export import FILE_NAME as PROGRAM_NAME
 from facegan.files import human_bytes, sha256_file
@@ -181,6 +183,7 @@ def card(spec: NetSpec, provenance: Provenance, exported: CardFacts) -> str:
     https://github.com/huggingface/hub-docs/blob/main/modelcard.md
     """
     record, evaluation = provenance.record, provenance.evaluation
+    audit = read_audit(evaluation.groups) if evaluation else None
     method = str((record and record.settings.get("method")) or spec.name)
     return _template().render(
         spec=spec,
@@ -201,7 +204,7 @@ def card(spec: NetSpec, provenance: Provenance, exported: CardFacts) -> str:
         training=_training(record) if record else "",
         balance=run_dir.balance_of(record.settings) if record else "",
         measured=_metrics(evaluation) if evaluation else "",
-        missed=[str(line) for line in (evaluation.groups.get("missed") or ())] if evaluation else [],
+        missed=audit.sentences if audit else [],
         protocol=markdown_table(["protocol", ""], _codes(evaluation.protocol)) if evaluation else "",
     )
 
@@ -210,7 +213,7 @@ def _option(spec: NetSpec) -> str:
     if not spec.condition:
         return ""
     name, value = next(iter(spec.condition.usual.items()))
-    return f"--class {value}" if spec.condition.classes else f"--with {name}"
+    return f"--class {value}" if spec.condition.classes else f"--with {shlex.quote(name)}"
 
 
 @functools.cache

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
-
 from facegan.config import METHODS, METRIC_TABLE, Settings, TrainConfig, defaults_of_nets
 from facegan.console import shown
 from facegan.errors import DatasetError
-from facegan.evaluate.groups import GroupShare
+from facegan.evaluate.groups import read_audit
 from facegan.manifests import completeness, known_datasets
 from facegan.remote import is_url
 from facegan.report.pictures import picture_file
-from facegan.run_dir import EVALUATION, GROUPS, NEIGHBOURS, balance_of, read_evaluation
+from facegan.run_dir import EVALUATION, GROUPS, NEIGHBOURS, Evaluation, balance_of, count_of, read_evaluation
 from facegan.shards.format import DATASET_FILE, PREVIEW_FILE, REASONS, DatasetInfo
 
 if TYPE_CHECKING:
@@ -99,26 +97,33 @@ def metrics_section(run: Path) -> dict[str, Any]:
         "warnings": found.warnings,
         "protocol": _flatten(found.measured) + _flatten(found.protocol),
         "neighbours": picture_file(run / NEIGHBOURS) if found.neighbours else None,  # else it is of other samples
-        "groups": _groups(run, found.groups, found.protocol),
+        "groups": _groups(run, found),
     }
 
 
-def _groups(run: Path, found: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any] | None:
+def _groups(run: Path, found: Evaluation) -> dict[str, Any] | None:
     """Shares of groups for the page, those that are missed first; None if they were not compared."""
-    try:
-        groups = TypeAdapter(list[GroupShare]).validate_python(found.get("groups", ()))
-        shards = str(protocol["dataset"]["path"]) if groups else ""
-    except (TypeError, KeyError, ValidationError):  # of another version
+    audit, dataset = read_audit(found.groups), found.protocol.get("dataset")
+    if not audit or not audit.groups:
         return None
-    if not groups:
-        return None
-    missed = [group for group in groups if group.is_missed]
-    rest = sorted((group for group in groups if not group.is_missed and len(group.terms) == 1), key=lambda g: -g.real)
+    rest = sorted(
+        (group for group in audit.groups if not group.is_missed and len(group.terms) == 1),
+        key=lambda group: -group.real,
+    )
+    words = ["facegan", "train", "--shards", str(dataset.get("path")) if isinstance(dataset, dict) else "OUT"]
+    method, images = str(found.measured.get("method")), count_of(found.measured.get("images_trained"))
+    known = (["--method", method] if method in METHODS else []) + (["--images", str(images)] if images else [])
+
+    def command(option: str, value: str) -> str:
+        name = "conditional" if option == "--condition" else "balanced"
+        return shown(shlex.join([*words, "--run", f"{run}-{name}", *known, option, value]))
+
+    commands = [[command(*remedy) for remedy in group.remedies] for group in audit.missed]
     return {
-        "rows": [*missed, *rest],
-        "missed": [(group.sentence(float(found.get("coverage", 0))), group.remedy(shards)) for group in missed],
-        "left_out": ", ".join(map(shown, found.get("left_out", ()))),
-        "picture": picture_file(run / GROUPS) if missed else None,
+        "rows": [*audit.missed, *rest],
+        "missed": list(zip(audit.sentences, commands, strict=True)),
+        "left_out": [f"{', '.join(map(shown, names))}: {why}" for why, names in audit.reasons.items()],
+        "picture": picture_file(run / GROUPS) if audit.missed else None,
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -16,10 +18,22 @@ from PIL import Image
 from facegan.config import PrepConfig
 from facegan.demo.people import Person
 from facegan.demo.portraits import draw_portrait
-from facegan.evaluate.attribute_net import attribute_scores, train_attributes
-from facegan.evaluate.groups import Audit, Classified, Head, audit, balanced_accuracy, corrected_share, heads_of
+from facegan.errors import DatasetError, SettingsError
+from facegan.evaluate.attribute_net import LabelledFaces, attribute_scores, train_attributes
+from facegan.evaluate.groups import (
+    Audit,
+    Classified,
+    Head,
+    audit,
+    balanced_accuracy,
+    corrected_share,
+    heads_of,
+    left_out_classes,
+    read_audit,
+)
 from facegan.evaluate.manifold import covered, density_coverage
 from facegan.prep.prepare import prepare
+from facegan.stream import FaceShards
 from tests.evaluate.program import evaluated, refused, write_faces
 from tests.recipes.program import facegan
 
@@ -81,7 +95,10 @@ def test_missed_group_is_named_first_and_alone() -> None:
     group = found[0].groups[0]
     assert group.low <= group.samples <= group.high < 0.75 * group.real
     assert "Eyeglasses: 6." in group.sentence(0.9)
-    assert group.remedy("out") == f"facegan train --shards out --balance Eyeglasses={3 * group.real:.2g}"
+    assert f"against {found[0].coverage:.2f} (real faces 0.9" in group.sentence(found[0].coverage)
+    (option, value), *others = group.remedies
+    assert (option, others) == ("--balance", [("--condition", "Eyeglasses")])
+    assert float(value.removeprefix("Eyeglasses=")) == pytest.approx(3 * group.real, abs=0.001)
     assert found[0].coverage == pytest.approx(0.97, abs=0.03)
 
 
@@ -99,6 +116,7 @@ def test_pair_is_named_where_both_halves_are_there() -> None:
     scored = [classified(rng, each, shares) for each in (labels, has)]
     found = audit(HEADS, rng.random((8_000, 3)) < shares, labels, *scored)
     assert [group.name for group in found.missed] == ["Eyeglasses and Male"]
+    assert found.missed[0].remedies == ()
 
 
 def test_unreliable_heads_are_left_out_by_name(rng: np.random.Generator) -> None:
@@ -107,6 +125,12 @@ def test_unreliable_heads_are_left_out_by_name(rng: np.random.Generator) -> None
     labels[30:, 0] = False
     found = audit(HEADS, labels, labels, held_out, held_out)
     assert (found.left_out.keys(), found.accuracy.keys()) == ({"Smiling", "Eyeglasses"}, {"Male"})
+    assert found.left_out["Eyeglasses"] is None  # too few, whatever the classifier is worth
+    assert found.reasons == {
+        "the classifier cannot tell them": ["Smiling"],
+        "fewer than 40 held-out faces with or without them": ["Eyeglasses"],
+    }
+    assert read_audit(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
     assert {name for group in found.groups for name, _ in group.terms} == {"Male"}
     scores, truth = np.array([0.9, 0.2, 0.6, 0.1]), np.array([True, True, False, False])
     assert balanced_accuracy(scores, truth, 0.5) == 0.5
@@ -119,6 +143,76 @@ def test_heads_of_columns_by_their_types() -> None:
     names = ["a", "hair = 0", "hair = 1", "hair = 2", "yaw, lowest fifth", "yaw, highest fifth"]
     assert [head.name for head in heads] == names
     assert [int(head.labels(table).sum()) for head in heads] == [300, 334, 333, 333, 200, 200]
+
+
+def test_most_frequent_classes_are_heads() -> None:
+    values = np.concatenate([np.arange(10), np.repeat(np.arange(100, 170), 20), np.repeat(np.arange(200, 210), 60)])
+    table = pa.table({"person": values, "hair": values % 3})
+    heads = heads_of(table)
+    people = [head.value for head in heads if head.column == "person"]
+    assert people == [*range(100, 140), *range(200, 210)]
+    assert left_out_classes(table, heads) == {"person": 40}
+    assert {head.equal for head in heads} == {0.0, 1 / 3}  # a class of one face would come too often
+
+
+@pytest.mark.parametrize(
+    ("share", "head", "remedies"),
+    [
+        (0.0051, "binary", ["--balance A=0.096", "--condition A"]),  # 19 times at most
+        (0.05, "binary", ["--balance A=0.15", "--condition A"]),
+        (0.38, "binary", ["--balance A=0.5", "--condition A"]),
+        (0.45, "binary", ["--condition A"]),  # 50 % would show others more often
+        (0.8, "binary", ["--condition A"]),
+        (0.05, "class", ["--balance-by A", "--condition A"]),
+        (0.3, "class", ["--condition A"]),  # equal parts would show it less often
+        (0.2, "lowest fifth", []),
+    ],
+)
+def test_remedies_raise_shares_that_can_be_raised(share: float, head: str, remedies: list[str]) -> None:
+    rng, count = np.random.default_rng(0), 2_000
+    labels, shares = (np.arange(count) < share * count)[:, None], (np.arange(10_000) < round(share * 10_000))[:, None]
+    labels[:40] = True
+    scored = [Classified(each.astype(np.float32), rng.normal(size=(count, 2)).astype(np.float32))
+              for each in (labels, np.zeros((count, 1)))]  # fmt: skip
+    value = {"binary": None, "class": 2.0}.get(head, 0.5)
+    found = audit([Head("A", "A", value, head, 0.25 if head == "class" else 0.0)], shares, labels, *scored)
+    assert [" ".join(each) for each in found.missed[0].remedies] == remedies
+
+
+def test_remedy_of_an_absence_balances_the_attribute() -> None:
+    labels = (np.arange(2_000) < 1_900)[:, None]
+    features = np.random.default_rng(0).normal(size=(2_000, 2)).astype(np.float32)
+    scored = [Classified(each.astype(np.float32), features) for each in (labels, np.ones((2_000, 1)))]
+    found = audit(HEADS[:1], labels, labels, *scored)
+    assert [(group.name, group.remedies[0]) for group in found.missed] == [
+        ("no Eyeglasses", ("--balance", "Eyeglasses=0.85"))
+    ]
+
+
+def test_coverage_takes_samples_by_the_seed(rng: np.random.Generator) -> None:
+    """The first images of a folder may all be alike."""
+    labels, held_out = drawn(rng, 1_000, SHARES)
+    half = Classified(np.repeat(held_out.scores[:1], 1_000, 0), np.repeat(held_out.features[:1], 1_000, 0))
+    samples = Classified(*map(np.concatenate, zip(half, drawn(rng, 1_000, SHARES)[1], strict=True)))
+    found = [audit(HEADS, labels, labels, held_out, samples, seed).coverage for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert min(each or 0 for each in found) > 0.6
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 9, 11, 12])
+def test_few_held_out_faces_have_no_coverage(rng: np.random.Generator, count: int) -> None:
+    labels, held_out = drawn(rng, count, SHARES)
+    found = audit(HEADS, drawn(rng, 100, SHARES)[0], labels, held_out, drawn(rng, 50, SHARES)[1])
+    assert (found.coverage is None) == (count < 12)
+    assert found.groups == ()
+    assert set(found.left_out.values()) == {None}
+
+
+@pytest.mark.parametrize("change", [{"coverage": "x"}, {"left_out": 5}, {"groups": [1]}, {"coverage": float("nan")}])
+def test_damaged_audits_are_not_read(rng: np.random.Generator, change: dict[str, object]) -> None:
+    whole = audited(rng, SHARES).to_json()
+    assert read_audit(whole | {"missed": 5, "later": 1}) == read_audit(whole) != None  # noqa: E711
+    assert read_audit(whole | change) is None
 
 
 def test_coverage_is_the_mean_of_covered(rng: np.random.Generator) -> None:
@@ -168,6 +262,36 @@ def test_eval_names_the_missing_half(labelled: Path, tmp_path: Path, capsys: pyt
     assert "groups" not in evaluated(*asked[:-1])  # by name, without them
 
 
+def test_few_labelled_faces_lose_no_metrics(portraits: Path, tmp_path: Path, no_network: None) -> None:
+    """Metrics are written, with a note; groups that are asked for are refused before anything is measured."""
+    rows = [f"{path.name},{number % 2}" for number, path in enumerate(sorted(portraits.iterdir()))]
+    (tmp_path / "attributes.csv").write_text("\n".join(["photo,odd", *rows]))
+    config, out = PrepConfig(size=28, crop="squash", detector="none", split="0.8,0,0.2"), tmp_path / "out"
+    prepare(portraits, out, config, workers=0, attributes=tmp_path / "attributes.csv")
+    images = write_faces(tmp_path / "images", out, "test")
+    asked = (images, "--shards", out, "--out", tmp_path / "result")
+    ended = facegan("eval", *asked, "--device", "cpu")
+    assert ended.code == 0, ended.stderr
+    assert "--groups cannot compare by odd: each is rare, or nearly all faces have it" in ended.stderr
+    found = json.loads((tmp_path / "result" / "eval.json").read_text())
+    assert "swd_28" in found["metrics"] or "swd" in found["metrics"]
+    assert "groups" not in found
+    ended = facegan("eval", *asked, "--metrics", "swd", "--groups", "--device", "cpu")
+    assert ended.code == 2
+    assert "Images of" not in ended.stderr
+
+
+def test_other_splits_stay_closed_without_attributes(faces: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(faces, tmp_path / "copy"))
+    for name in ("train", "val"):
+        for path in copy.rglob(f"*{name}*.tar"):
+            path.unlink()
+    with closing(FaceShards(copy, "test", cache="off")) as opened, pytest.raises(SettingsError, match="annotate"):
+        LabelledFaces(str(copy), opened, 0)
+    with pytest.raises(DatasetError):
+        FaceShards(copy, "val", cache="off")
+
+
 def test_groups_need_attributes(faces: Path, labelled: Path, tmp_path: Path) -> None:
     images = write_faces(tmp_path / "images", faces, "train")
     code, said = refused(images, "--shards", faces, "--metrics", "swd", "--groups")
@@ -190,17 +314,17 @@ def test_glasses_rank_first_on_portraits() -> None:
     names = ("Eyeglasses", "Beard", "Open mouth", "Dark hair")
     heads = [Head(name, name, None, "binary") for name in names]
     with ProcessPoolExecutor(2) as pool:
-        images = np.stack(list(pool.map(_small, range(6_000), chunksize=100)))
+        images = np.stack(list(pool.map(_small, range(4_400), chunksize=100)))
     images = torch.from_numpy(images).permute(0, 3, 1, 2)
-    labels = np.array([_attributes(7, index) for index in range(6_000)])
+    labels = np.array([_attributes(7, index) for index in range(4_400)])
     glasses, others = np.flatnonzero(labels[:, 0]), np.flatnonzero(~labels[:, 0])
     first, quiet = 0, 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
         few, many = rng.permutation(glasses), rng.permutation(others)
-        trained = np.concatenate([few[:75], many[:2_425]])
-        held_out = rng.permutation(np.concatenate([few[75:120], many[2_425:3_880]]))
-        control, without = np.concatenate([few[120:150], many[3_880:4_850]]), many[3_880:4_880]
+        trained = np.concatenate([few[:45], many[:1_455]])
+        held_out = rng.permutation(np.concatenate([few[45:90], many[1_455:2_910]]))
+        control, without = np.concatenate([few[90:117], many[2_910:3_783]]), many[2_910:3_810]
         state = train_attributes(lambda rows, of=trained: images[of[rows]], labels[trained], 32, 3, seed)
         scored = {
             name: Classified(*attribute_scores(state, images[rows]))

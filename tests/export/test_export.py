@@ -19,8 +19,10 @@ import facegan
 from facegan.config import ExportConfig, TrainConfig
 from facegan.errors import SettingsError
 from facegan.export import write
+from facegan.export.card import CardFacts, Provenance, card
 from facegan.export.write import CONFIG_NAME, NAMES, export_generator, plan_export
 from facegan.nets import Condition, save_generator
+from facegan.run_dir import Evaluation
 from facegan.stream import FaceShards
 from facegan.training import train
 from tests.export.tiny_generators import BINARY, CLASSES, tiny_generator
@@ -138,6 +140,19 @@ def test_hub_reads_the_card(exported: Path) -> None:
     for words in ("`swd` | 21.5 | 3.25 |", "a &#124; b?# c", "FID of 1,000 images says little", "60 photographs",
                   "personal data", "cannot state their terms"):  # fmt: skip
         assert words in card.text
+
+
+def test_card_of_conditional_generator(tmp_path: Path) -> None:
+    """Its option is quoted for the shell, it does not pass for unconditional, and damaged groups are not shown."""
+    condition = Condition(("Open mouth",), 0, ((-1,), (1,)), (30, 50))
+    for missed in (5, None, ["x"]):
+        evaluation = Evaluation.model_validate({"metrics": METRICS, "groups": {"missed": missed, "groups": 5}})
+        provenance = Provenance(tmp_path, None, None, evaluation=evaluation)
+        text = card(tiny_generator("dcgan", 32, 1, condition).spec, provenance, CardFacts({}, {}, 1))
+        assert "--out grid.png --with 'Open mouth'" in text
+        assert "unconditional" not in text
+        assert "      type: image-generation\n" in text
+        assert "Groups that it misses" not in text
 
 
 def test_card_states_terms_of_known_data_set(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

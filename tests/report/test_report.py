@@ -178,6 +178,43 @@ def test_metrics_section(run: Path) -> None:
         assert "cannot be read" in metrics_section(run)["why"]
 
 
+def test_missed_groups_have_commands(run: Path) -> None:
+    """Names from files are quoted for the shell; damaged groups are not shown."""
+    group = {"name": "Open mouth", "terms": [["Open mouth", True]], "real": 0.06, "samples": 0.01, "low": 0.0,
+             "high": 0.02, "coverage": 0.31, "coverage_real": 0.97, "p_value": 0.0, "is_missed": True,
+             "remedies": [["--balance", "Open mouth=0.18"], ["--condition", "Open mouth"]]}  # fmt: skip
+    groups = {"groups": [group], "coverage": 0.74, "left_out": {"Male": None, "Smiling": 0.7}}
+    result = {
+        "measured": {"method": "wgan-gp", "images_trained": 320},
+        "metrics": {"swd": 12.5},
+        "protocol": {"dataset": {"path": "my faces"}},
+        "groups": groups,
+    }
+    (run / "eval.json").write_text(json.dumps(result))
+    found = metrics_section(run)["groups"]
+    start = f"facegan train --shards 'my faces' --run {run}-"
+    assert found["missed"] == [
+        (
+            "Open mouth: 6.0 % of faces, 1.0 % of samples (0.0–2.0), coverage 0.31 against 0.74 (real faces 0.97)",
+            [
+                f"{start}balanced --method wgan-gp --images 320 --balance 'Open mouth=0.18'",
+                f"{start}conditional --method wgan-gp --images 320 --condition 'Open mouth'",
+            ],
+        )
+    ]
+    assert found["left_out"] == [
+        "Male: fewer than 40 held-out faces with or without them",
+        "Smiling: the classifier cannot tell them",
+    ]
+    assert "&#39;Open mouth=0.18&#39;" in write_report(read_run(run), run / "report.html").read_text()
+    for change in ({"coverage": "x"}, {"left_out": 5}, {"groups": [{**group, "terms": 5}]}):
+        (run / "eval.json").write_text(json.dumps(result | {"groups": groups | change}))
+        assert metrics_section(run)["groups"] is None
+    (run / "eval.json").write_text(json.dumps(result | {"measured": {"method": []}, "protocol": {}}))
+    assert "--shards OUT --run" in metrics_section(run)["groups"]["missed"][0][1][0]
+    write_report(read_run(run), run / "report.html")
+
+
 def test_curves_have_rows_or_their_means(run: Path) -> None:
     read = read_run(run)
     losses = curves_of(read).charts[0]
