@@ -187,6 +187,19 @@ class PhotoIndex:
             self.attributes, self._attributes_row = attributes.values, row
         return len(missing), readable_path(self._names[int(missing[0])].as_py()) if len(missing) else ""
 
+    def relabelled(self, known: pa.Table) -> str:
+        """The first photograph that the dataset kept with other attributes, if there is one; else an empty string.
+
+        ``known``: ``reason`` and the attributes of the photographs in the dataset, as in `set_known`.
+        """
+        rows = np.flatnonzero((self._known_row >= 0) & (self._attributes_row >= 0))
+        mine, theirs, differs = self._attributes_row[rows], self._known_row[rows], np.zeros(len(rows), bool)
+        for name in self.attributes.column_names:
+            differs |= self.attributes[name].to_numpy()[mine] != known[name].to_numpy()[theirs]
+        reasons = known["reason"].take(int64_array(theirs[differs])).to_pylist()
+        kept = (row for row, reason in zip(rows[differs].tolist(), reasons, strict=True) if not reason)
+        return next((readable_path(self._names[row].as_py()[len(self.root) :]) for row in kept), "")
+
     def attributes_of(self, photos: Iterable[IndexedPhoto]) -> pa.Table:
         rows = self._attributes_row[[photo.row for photo in photos]]
         return self.attributes.take(int64_array(rows)) if self.attributes.column_names else self.attributes

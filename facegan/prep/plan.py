@@ -279,6 +279,11 @@ def _plan_additions(inputs: Inputs, index: PhotoIndex, store: OutputStore, exist
         _set_lists(index, inputs)
         if existing:
             _require_columns(index, out)
+            if path := index.relabelled(read_columns(out / PHOTOS_FILE, ["reason", *index.attributes.column_names])):
+                raise DatasetError(
+                    f"{shown(path)} has other attributes in the list than in {store.where}.\n"
+                    f"Replace those of the dataset first, with: facegan annotate {store.where} FILE"
+                )
         index.split_by(splitter(config.split), by_identity=shares(config.split) is not None)
         if config.dedup != "off" and inputs.threads:
             with as_source_error(inputs.source.where):

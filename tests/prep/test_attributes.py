@@ -129,6 +129,9 @@ def test_additions_need_same_attributes(photos: Path, tmp_path: Path) -> None:
         DatasetError, match=r"out and the list have different attributes: Male has .*\n.*facegan annotate"
     ):
         prepare(some, tmp_path / "out", TINY, workers=0, attributes=fewer)
+    others = write_list(tmp_path / "other.csv", rows=[ROWS[0], ROWS[1].replace(",1,", ",0,"), *ROWS[2:]])
+    with pytest.raises(DatasetError, match=r"01\.jpg has other attributes in the list than .*\n.* facegan annotate"):
+        prepare(some, tmp_path / "out", TINY, workers=0, attributes=others)
     prepare(some, tmp_path / "out", TINY, workers=0, attributes=lists)
     assert FaceShards(tmp_path / "out").attributes(["Age"])["Age"].to_pylist() == [i * 3 for i in range(7)]
     assert verify(tmp_path / "out", deep=True).ok
