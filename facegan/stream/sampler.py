@@ -16,7 +16,7 @@ from facegan.console import shown
 from facegan.errors import DatasetError, SettingsError
 
 MOST_SHOWN = 20  # times that a face may come in an epoch of `BalancedSampler`
-_FITTED = 20_000  # iterations
+_FITTED = 10_000  # iterations
 _ROUNDS = 8
 _U64 = np.uint64
 _CHUNK = 1 << 14  # positions computed together: computing them batch by batch would cost more than reading the faces
@@ -113,9 +113,11 @@ def places_of(columns: Mapping[str, np.ndarray], shares: Mapping[str, float | No
     advice = f"Choose shares nearer to those of the dataset{f', {has}' if has else ''}."
     weights, wrong = sizes / count, np.inf
     for _ in range(_FITTED):
+        wrong = 0.0
         for part, goal in parts:
-            weights *= (goal / np.maximum(np.bincount(part, weights), 1e-300))[part]
-        wrong = max(abs(np.bincount(part, weights) - goal).max() for part, goal in parts)
+            sums = np.bincount(part, weights)
+            wrong = max(wrong, abs(sums - goal).max())
+            weights *= (goal / np.maximum(sums, 1e-300))[part]
         if wrong < 1e-12:
             break
     if wrong * count > 0.5:  # faces
