@@ -314,9 +314,9 @@ def test_glasses_rank_first_on_portraits() -> None:
     names = ("Eyeglasses", "Beard", "Open mouth", "Dark hair")
     heads = [Head(name, name, None, "binary") for name in names]
     with ProcessPoolExecutor(2) as pool:
-        images = np.stack(list(pool.map(_small, range(4_400), chunksize=100)))
+        images = np.stack(list(pool.map(_small, range(4_500), chunksize=100)))
     images = torch.from_numpy(images).permute(0, 3, 1, 2)
-    labels = np.array([_attributes(7, index) for index in range(4_400)])
+    labels = np.array([_attributes(7, index) for index in range(4_500)])
     glasses, others = np.flatnonzero(labels[:, 0]), np.flatnonzero(~labels[:, 0])
     first, quiet = 0, 0
     for seed in range(10):
