@@ -103,7 +103,7 @@ def make_discriminator(spec: NetSpec, seed: int = 0) -> Discriminator:
 def _build_generator(pair: Pair, spec: NetSpec) -> nn.Module:
     if not spec.condition:
         return pair.generator(spec)
-    inner = pair.generator(replace(spec, latent=2 * spec.latent, condition=None))
+    inner = pair.generator(replace(spec, latent=spec.inputs, condition=None))
     return ConditionalGenerator(spec, cast(Generator, inner))
 
 
