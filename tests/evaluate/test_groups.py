@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -12,14 +11,11 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from PIL import Image
 
 from facegan.config import PrepConfig
-from facegan.demo.people import Person
-from facegan.demo.portraits import draw_portrait
 from facegan.errors import DatasetError, SettingsError
-from facegan.evaluate.attribute_net import LabelledFaces, attribute_scores, train_attributes
+from facegan.evaluate.attribute_net import LabelledFaces
 from facegan.evaluate.groups import (
     Audit,
     Classified,
@@ -296,45 +292,3 @@ def test_groups_need_attributes(faces: Path, labelled: Path, tmp_path: Path) -> 
     images = write_faces(tmp_path / "images", faces, "train")
     code, said = refused(images, "--shards", faces, "--metrics", "swd", "--groups")
     assert (code, "--groups needs attributes. Add some with: facegan annotate" in said) == (2, True)
-
-
-def _attributes(seed: int, index: int) -> list[bool]:
-    person = Person(np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64))))
-    return [bool(person.glasses), bool(person.beard), person.mouth_open > 0, person.hair.mean() < 60]
-
-
-def _small(index: int) -> np.ndarray:
-    pixels = draw_portrait(7, index).pixels[30:190, 10:168]
-    return cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA)
-
-
-@pytest.mark.slow
-def test_glasses_rank_first_on_portraits() -> None:
-    """3 % wear glasses, and the generator draws portraits without; in a control held-out portraits are the samples."""
-    names = ("Eyeglasses", "Beard", "Open mouth", "Dark hair")
-    heads = [Head(name, name, None, "binary") for name in names]
-    with ProcessPoolExecutor(2) as pool:
-        images = np.stack(list(pool.map(_small, range(4_500), chunksize=100)))
-    images = torch.from_numpy(images).permute(0, 3, 1, 2)
-    labels = np.array([_attributes(7, index) for index in range(4_500)])
-    glasses, others = np.flatnonzero(labels[:, 0]), np.flatnonzero(~labels[:, 0])
-    first, quiet = 0, 0
-    for seed in range(10):
-        rng = np.random.default_rng(seed)
-        few, many = rng.permutation(glasses), rng.permutation(others)
-        trained = np.concatenate([few[:45], many[:1_455]])
-        held_out = rng.permutation(np.concatenate([few[45:90], many[1_455:2_910]]))
-        control, without = np.concatenate([few[90:117], many[2_910:3_783]]), many[2_910:3_810]
-        state = train_attributes(lambda rows, of=trained: images[of[rows]], labels[trained], 32, 3, seed)
-        scored = {
-            name: Classified(*attribute_scores(state, images[rows]))
-            for name, rows in (("held_out", held_out), ("control", control), ("without", without))
-        }
-        both = [
-            audit(heads, labels[trained], labels[held_out], scored["held_out"], scored[name])
-            for name in ("without", "control")
-        ]
-        first += [group.name for group in both[0].missed][:1] == ["Eyeglasses"]
-        quiet += not both[1].missed
-    assert first >= 9
-    assert quiet >= 9

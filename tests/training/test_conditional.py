@@ -264,9 +264,9 @@ def test_pixels_show_the_attributes() -> None:
     ids=str,
 )
 def test_conditions_are_obeyed(condition: str, given: dict[str, Any]) -> None:
-    """After some hundred steps of a tiny net."""
+    """After some hundred steps of a tiny net, or 1,500 with a penalty."""
     rates = {"lr_g": 1e-3, "lr_d": 1e-3, "ema_images": 500}
-    trainer = toy_steps(toy_trainer(**rates, **given, condition=condition), 600 if "method" in given else 400)
+    trainer = toy_steps(toy_trainer(**rates, **given, condition=condition), 1500 if "method" in given else 400)
     generator = trainer.ema.generator(0)
     told = generator.spec.condition
     assert told is not None
