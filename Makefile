@@ -27,7 +27,7 @@ demo: $(VENV)/.ready-to-run
 install: $(VENV)/.ready-to-test
 
 test: check
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 check: $(VENV)/.ready-to-test
 	$(BIN)/ruff check .

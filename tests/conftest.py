@@ -17,7 +17,7 @@ import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# Tests run in three processes, some of which start others: with one thread each they do not wait for one another.
+# Tests run in two processes, some of which start others: with one thread each they do not wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOG_minloglevel", "3")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of them compiles the package and the tests

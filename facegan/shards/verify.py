@@ -112,8 +112,13 @@ def verify(folder: Path, console: Console | None = None, *, deep: bool = False) 
     compares = deep and all(problem.shard != PHOTOS_FILE for problem in problems)
     problems += [Problem(DETECTIONS_FILE, line) for line in _check_detections(folder, info, compares)]
     compares = compares and all(problem.shard != DETECTIONS_FILE for problem in problems)
-    leaks = find_leaks(folder, info) if compares and len(info.splits) > 1 else ()
-    return Verification(len(info.shards), samples, tuple(problems), stamps, tuple(leaks))
+    leaks = tuple[Leak, ...]()
+    if compares and len(info.splits) > 1:
+        try:
+            leaks = tuple(find_leaks(folder, info))
+        except DatasetError as error:  # a column that nothing above reads
+            problems.append(Problem(PHOTOS_FILE, str(error).splitlines()[0]))
+    return Verification(len(info.shards), samples, tuple(problems), stamps, leaks)
 
 
 def _check_list(folder: Path, info: DatasetInfo) -> list[Problem]:
