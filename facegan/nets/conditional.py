@@ -15,11 +15,10 @@ class ConditionalGenerator(Generator):
     """Another generator, whose latent is z and the condition side by side, as in Mirza & Osindero 2014, "Conditional
     generative adversarial nets" (arXiv:1411.1784): its first layer embeds both.
 
-    An embedding as long as z, as in StyleGAN2-ADA, collapsed a DCGAN on CelebA: its numbers change together, so that
-    Adam moves them a hundred times as fast as the latent's.
+    An embedding as long as z, as in StyleGAN2-ADA, collapsed a DCGAN on CelebA (BENCHMARKS.md).
     """
 
-    def __init__(self, spec: NetSpec, inner: Generator) -> None:
+    def __init__(self, inner: Generator) -> None:
         super().__init__()
         self.inner = inner
 

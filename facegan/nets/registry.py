@@ -104,7 +104,7 @@ def _build_generator(pair: Pair, spec: NetSpec) -> nn.Module:
     if not spec.condition:
         return pair.generator(spec)
     inner = pair.generator(replace(spec, latent=spec.inputs, condition=None))
-    return ConditionalGenerator(spec, cast(Generator, inner))
+    return ConditionalGenerator(cast(Generator, inner))
 
 
 def _build_discriminator(pair: Pair, spec: NetSpec) -> nn.Module:

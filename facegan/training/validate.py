@@ -47,6 +47,7 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     cautions = [config.caution] if config.caution else []
     epoch = epoch_of(config, faces)
     condition, labels = condition_of(config, faces, epoch)
+    about = about_labels(labels, epoch)
     spec = spec_of(config, faces.size, faces.channels, condition)
     own_nets, own_loss = is_import_path(config.nets), is_import_path(config.loss)
     if try_code or not own_nets:
@@ -67,8 +68,8 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     wanted = record["precision"] if record and config.precision == "auto" else config.precision
     precision = choose_precision(wanted, device)
     if record:
-        require_same_run(record, request, precision, about_labels(labels, epoch))
-    return RunPlan(device, precision, record, cautions, spec, labels, about_labels(labels, epoch))
+        require_same_run(record, request, precision, about)
+    return RunPlan(device, precision, record, cautions, spec, labels, about)
 
 
 def _check_batch(config: TrainConfig, faces: Faces) -> None:
