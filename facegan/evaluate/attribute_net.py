@@ -9,7 +9,7 @@ N images, C channels, S side, A attributes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,14 +158,26 @@ class LabelledFaces:
             start += len(part)
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
-    def audit(self, samples: Tensor, cache: FeatureCache, console: Console) -> tuple[Audit, NDArray[np.uint8] | None]:
+    def audit(
+        self, samples: Tensor, asked: Mapping[str, Sequence[int]], cache: FeatureCache, console: Console
+    ) -> tuple[Audit, NDArray[np.uint8] | None]:
         """Compare samples, uint8 (M, C, S, S), with the faces.
+
+        ``asked``: of a conditional generator the values of each attribute, as `facegan.nets.Condition.values_of`.
 
         Returns:
             The audit, and a picture with a row per missed group: faces of it, and their nearest samples; None if none.
         """
         state, faces, labels = self.classifier(cache, console), self.read(self._held_out), self._labels[self._held_out]
         held_out, ours = (Classified(*attribute_scores(state, images)) for images in (faces, samples))
+        kinds = {"binary": np.greater, "class": np.equal}
+        ours = ours._replace(
+            drawn={
+                head.name: kinds[head.kind](asked[head.column], head.value or 0)
+                for head in self.heads
+                if head.column in asked and head.kind in kinds
+            }
+        )
         found = audit(self.heads, self._labels[: self._count], labels, held_out, ours, self._seed)
         rows = list[list[Tensor]]()
         for group in found.missed[:_SHOWN_GROUPS]:

@@ -39,12 +39,12 @@ from facegan.evaluate.random_net import RANDOM_NET
 from facegan.evaluate.reference import ReferenceFaces, TrainingFaces, dataset_info, open_split
 from facegan.evaluate.target import EvalTarget, find_target, images_of
 from facegan.files import TEMPORARY, disk_errors, make_folder, sha256_file, write_json
-from facegan.nets import load_generator
+from facegan.nets import NetSpec, load_generator
 from facegan.nets.weights import read_generator
 from facegan.plugins import Trust, is_import_path
 from facegan.run_dir import EVALUATION, GROUPS
 from facegan.run_dir import NEIGHBOURS as PICTURE
-from facegan.sample.generate import save_png
+from facegan.sample.generate import sample_attributes, save_png
 from facegan.system import choose_device
 
 _FEW_IMAGES = 1_000  # at which the FID's bias is several units
@@ -157,7 +157,7 @@ def evaluate_run(
     if faces:
         if folder:
             write_json(folder / EVALUATION, found.to_json())  # hours of work, if the next step fails
-        evaluator.audit(faces, samples)
+        evaluator.audit(faces, samples, generator.spec if generator else None)
     if folder and config.neighbours and len(evaluator.training) >= _MIN_TRAINING_FACES:
         found.picture = folder / PICTURE
         save_png(found.picture, neighbours_picture(samples[: config.neighbours], evaluator.training))
@@ -375,12 +375,15 @@ class _Evaluator:
             self.console.note(f"Groups are not compared. {error}")
             return None
 
-    def audit(self, faces: LabelledFaces, samples: Tensor) -> None:
-        audit, self.missed = faces.audit(samples, self.real.cache, self.console)
+    def audit(self, faces: LabelledFaces, samples: Tensor, spec: NetSpec | None) -> None:
+        asked = sample_attributes(spec, len(samples), self.config.seed) if spec else {}
+        audit, self.missed = faces.audit(samples, asked, self.real.cache, self.console)
         self.found.groups, classes = audit, faces.left_out_classes
         self.found.protocol["groups"] = {**ABOUT, "faces": faces.counts, "left_out_classes": classes}
         for sentence in audit.sentences:
             self.console.warn(f"missed: {shown(sentence)}")
+        for obedience in audit.obedience:
+            self.console.note(f"condition {shown(obedience.sentence)}")
         for why, names in audit.reasons.items():
             self.console.note(f"Groups without {', '.join(map(shown, names))}: {why}.")
         for name, count in classes.items():

@@ -122,6 +122,7 @@ def _groups(run: Path, found: Evaluation) -> dict[str, Any] | None:
     return {
         "rows": [*audit.missed, *rest],
         "missed": list(zip(audit.sentences, commands, strict=True)),
+        "obedience": audit.obedience,
         "left_out": [f"{', '.join(map(shown, names))}: {why}" for why, names in audit.reasons.items()],
         "picture": picture_file(run / GROUPS) if audit.missed else None,
     }

@@ -64,6 +64,12 @@ def _beside(z: Tensor, spec: NetSpec, seed: int, first: int) -> Tensor:
     return torch.cat([z, spec.condition.draw(seed, "sample", numbers)], 1) if spec.condition else z
 
 
+def sample_attributes(spec: NetSpec, count: int, seed: int) -> dict[str, list[int]]:
+    """The attributes that the first samples of a seed are drawn with, as `facegan.nets.Condition.values_of`, or {}."""
+    condition = spec.condition
+    return condition.values_of(condition.draw(seed, "sample", torch.arange(count))) if condition else {}
+
+
 def contrast_inputs(spec: NetSpec, seed: int, columns: int) -> Tensor:
     """For a grid with a row for each of the condition's `contrasts`: the first samples of the seed, the same in each
     row but for that attribute, (rows · columns, Z + K)."""

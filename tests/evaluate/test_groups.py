@@ -20,15 +20,17 @@ from facegan.evaluate.groups import (
     Audit,
     Classified,
     Head,
+    Obedience,
     audit,
-    balanced_accuracy,
     corrected_share,
     heads_of,
     left_out_classes,
     read_audit,
 )
 from facegan.evaluate.manifold import covered, density_coverage
+from facegan.nets import load_generator
 from facegan.prep.prepare import prepare
+from facegan.sample.generate import sample_attributes, sample_inputs
 from facegan.stream import FaceShards
 from tests.evaluate.program import evaluated, refused, write_faces
 from tests.recipes.program import facegan
@@ -128,8 +130,20 @@ def test_unreliable_heads_are_left_out_by_name(rng: np.random.Generator) -> None
     }
     assert read_audit(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
     assert {name for group in found.groups for name, _ in group.terms} == {"Male"}
-    scores, truth = np.array([0.9, 0.2, 0.6, 0.1]), np.array([True, True, False, False])
-    assert balanced_accuracy(scores, truth, 0.5) == 0.5
+
+
+def test_obedience_is_what_is_seen_of_what_was_asked() -> None:
+    labels = np.repeat([[True], [False]], 100, axis=0)
+    held_out = Classified(np.repeat([[0.9], [0.1], [0.9], [0.1]], [90, 10, 15, 85], axis=0), np.zeros((200, 1)))
+    asked = np.repeat([True, False], [8, 4])
+    samples = Classified(np.repeat([[0.9], [0.1], [0.9]], [6, 5, 1], axis=0), np.zeros((12, 1)), {"Male": asked})
+    found = audit([Head("Male", "Male", None, "binary")], labels, labels, held_out, samples)
+    assert found.obedience == (Obedience("Male", 0.75, 0.75, 0.9, 0.85),)
+    assert found.obedience[0].sentence == (
+        "Male: seen in 75 % of samples drawn with it, and not seen in 75 % of those without (real faces 90 %, 85 %)"
+    )
+    assert read_audit(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
+    assert not audit([Head("Old", "Old", None, "binary")], labels, labels, held_out, samples).obedience
 
 
 def test_heads_of_columns_by_their_types() -> None:
@@ -286,6 +300,21 @@ def test_other_splits_stay_closed_without_attributes(faces: Path, tmp_path: Path
         LabelledFaces(str(copy), opened, 0)
     with pytest.raises(DatasetError):
         FaceShards(copy, "val", cache="off")
+
+
+def test_condition_without_training_decides_nothing(labelled: Path, tmp_path: Path) -> None:
+    run, small = tmp_path / "run", ("--set", "train.nets=dcgan-fc", "--set", "train.width=4")
+    asked = ("--shards", labelled, "--run", run, "--condition", "square", "--batch", 8, "--images", 16, *small)
+    ended = facegan("train", *asked, "--device", "cpu")
+    assert ended.code == 0, ended.stderr
+    found = evaluated(run, "--shards", labelled, "--n", 200, "--metrics", "swd", "--groups")
+    (obedience,) = found["groups"]["obedience"]
+    assert obedience["name"] == "square"
+    assert min(obedience["real_with"], obedience["real_without"]) > 0.95
+    assert abs(obedience["samples_with"] + obedience["samples_without"] - 1) < 0.2
+    spec = load_generator(run).spec
+    drawn_with = sample_inputs(spec, 200, 0)[:, -1] > 0
+    assert [value > 0 for value in sample_attributes(spec, 200, 0)["square"]] == drawn_with.tolist()
 
 
 def test_groups_need_attributes(faces: Path, labelled: Path, tmp_path: Path) -> None:

@@ -234,7 +234,9 @@ def test_buffered_bytes_are_bounded() -> None:
     assert scripted.begun <= 11  # a closed reader begins nothing
 
 
-@pytest.mark.parametrize(("number", "dedup"), [(signal.SIGTERM, "off"), (signal.SIGINT, "exact")])
+@pytest.mark.parametrize(
+    ("number", "dedup"), [(signal.SIGINT, "exact"), pytest.param(signal.SIGTERM, "off", marks=pytest.mark.slow)]
+)
 def test_running_requests_do_not_block_exit(
     flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, dedup: Literal["off", "exact"]
 ) -> None:

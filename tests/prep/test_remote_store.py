@@ -91,7 +91,7 @@ def test_s3_dataset_equals_local_one(s3: str, photos: Path, local: Path, tmp_pat
     assert (again.kept, again.work_seconds) == (20, 0)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_run_resumes_on_another_machine(s3: str, tmp_path: Path, how: signal.Signals) -> None:
     many, url = write_photos(tmp_path / "many", 60, side=40), f"{s3}/stopped-by-{how}"
     settings = [f"--{name.replace('_', '-')}={getattr(CONFIG, name)}" for name in CONFIG.model_fields_set]

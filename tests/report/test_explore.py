@@ -70,7 +70,7 @@ def runtime() -> None:
         pytest.skip(f"no runtime: {error}")
 
 
-@pytest.fixture(scope="module", params=["colours", "grey", "told"])
+@pytest.fixture(scope="module", params=["colours", pytest.param("grey", marks=pytest.mark.slow), "told"])
 def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runtime: None) -> Path:
     """A run with an explorer: a DCGAN with normal latents, a grey MLP with uniform ones, or a conditional DCGAN."""
     run = tmp_path_factory.mktemp("explored") / request.param
