@@ -1,7 +1,7 @@
 """Which groups of faces a generator misses: shares of attributes among its samples against those among real faces.
 
-Samples have no labels, so `facegan.evaluate.attribute_net` gives each a probability of the group, and the errors that
-it makes on held-out real faces are corrected. With m₁ and m₀ its mean probability over held-out faces inside and
+Samples have no labels, so `facegan.evaluate.attribute_classifier` gives each a probability of the group, and the errors
+that it makes on held-out real faces are corrected. With m₁ and m₀ its mean probability over held-out faces inside and
 outside the group, and q that over samples, the share of the group among samples is estimated as
 
     p = (q − m₀) / (m₁ − m₀),   Var p = (Var q + p² Var m₁ + (1 − p)² Var m₀) / (m₁ − m₀)²

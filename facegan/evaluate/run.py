@@ -19,7 +19,7 @@ from facegan.config import METRIC_TABLE, EvalConfig, metric_of
 from facegan.config.resources import EvalResources
 from facegan.console import Console, shown
 from facegan.errors import DiskError, FaceganError, ModelError, SettingsError
-from facegan.evaluate.attribute_net import ABOUT, LabelledFaces
+from facegan.evaluate.attribute_classifier import ABOUT, LabelledFaces
 from facegan.evaluate.extractors import (
     CLIP_METRICS,
     FACE_METRICS,

