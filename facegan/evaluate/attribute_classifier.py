@@ -46,7 +46,7 @@ def edges_and_colours(images: Tensor) -> NDArray[np.float32]:
     for image in images.permute(0, 2, 3, 1).numpy():
         face = cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA)
         colours = cv2.resize(face, (_COLOURS, _COLOURS), interpolation=cv2.INTER_AREA).reshape(-1) / np.float32(255)
-        edges = histograms.compute(face).reshape(-1) / np.float32(_CELLS - 1)  # (_CELLS − 1)² blocks of length 1
+        edges = np.ravel(histograms.compute(face)) / np.float32(_CELLS - 1)  # (_CELLS − 1)² blocks of length 1
         rows.append(np.concatenate([edges, (colours - np.float32(0.5)) * np.float32(4 / len(colours) ** 0.5)]))
     return np.stack(rows)
 
@@ -100,7 +100,8 @@ def attribute_scores(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Probabilities (N, A) and features (N, F) of uint8 (N, C, S, S)."""
     features = edges_and_colours(images)
-    return 1 / (1 + np.exp(-(features @ state["weights"] + state["bias"]))), features
+    scores = 1 / (1 + np.exp(-(features @ state["weights"] + state["bias"])))
+    return scores.astype(np.float32), features
 
 
 # The faces that it learns from, and those that it is judged by.
