@@ -76,6 +76,7 @@ class Progress:
 
     def __init__(self, total: int, unit: str, done: int = 0) -> None:
         self.total, self.unit, self.done, self.before, self.note = total, unit, done, done, ""
+        self.below = ""  # a second line, which only a terminal shows
         self.start = self.now = time.monotonic()
 
     def advance(self, count: int, note: str = "") -> None:
@@ -142,10 +143,11 @@ class _Lines(Progress):
 
 
 class _Bar(Progress):
-    """A bar, count, rate, time left and a note on one line. The bar shrinks first, then the note."""
+    """A bar, count, rate, time left and a note on one line. The bar shrinks first, then the note. Text below it."""
 
     most, least = 40, 5
     live: ClassVar[Any] = None  # rich's display of the current bar
+    height: ClassVar[int] = 1  # lines that it has drawn
 
     def __enter__(self) -> _Bar:
         from rich.console import Console as RichConsole
@@ -161,6 +163,7 @@ class _Bar(Progress):
     def __exit__(self, *_: object) -> None:
         live, _Bar.live = _Bar.live, None
         live.stop()
+        _Bar.height = 1
 
     def _line(self) -> Any:
         from rich.cells import cell_len
@@ -174,7 +177,10 @@ class _Bar(Progress):
         if width >= self.least:
             full = int(width * min(self.done / self.total, 1))
             text.append("━" * full, "cyan").append("━" * (width - full), "dim").append(" ")
-        return text.append(facts).append(note, "dim")
+        text.append(facts).append(note, "dim")
+        below = _cut(shown(self.below), room)
+        _Bar.height = 2 if below else 1
+        return text.append(f"\n{below}", "dim") if below else text
 
 
 def _cut(note: str, room: int) -> str:
@@ -185,6 +191,11 @@ def _cut(note: str, room: int) -> str:
         return note
     text = set_cell_size(note, max(room - 2, 0))
     return f"{text.rpartition(' · ')[0] or text} …" if room > 8 else ""
+
+
+def around_bar() -> tuple[str, str]:
+    """What a message that bypasses rich needs before and after it: it replaces the bar, which is drawn again below."""
+    return "\r\x1b[K" + "\x1b[A\x1b[K" * (_Bar.height - 1), "\n" * _Bar.height
 
 
 def _print_message(prefix: str, lines: Sequence[str]) -> None:

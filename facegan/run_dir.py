@@ -5,6 +5,7 @@ Anyone may have edited these files: a value of an unexpected type is dropped, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ RECORD, CHECKPOINTS, STATE = "run.json", "checkpoints", "state.json"  # each che
 EVALUATION, NEIGHBOURS, GROUPS, BEST = "eval.json", "neighbours.png", "groups.png", "best.json"
 REPORT, DATASET_PAGE = "report.html", "dataset.html"  # the latter beside the report of a recipe's run
 _MOST_BYTES = 10_000_000
+_GRID_NAME = re.compile(r"\d{1,18}\.png", re.ASCII)
 
 
 def report_path(folder: Path, explore: bool) -> Path:
@@ -48,6 +50,18 @@ def checkpoint_folders(run: Path) -> list[Path]:
     """Folders of the run's checkpoints, named by the images trained on, the newest first."""
     folders = [path for path in (run / CHECKPOINTS).glob("*") if path.name.isdecimal() and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name), reverse=True)
+
+
+def run_title(folder: Path) -> str:
+    """The folder's name; ``EXPERIMENT/run`` for a run of ``facegan run``."""
+    *_, above, name = ("", *folder.resolve().parts)
+    return f"{above}/{name}" if name == "run" else name
+
+
+def sample_grids(run: Path) -> list[tuple[int, Path]]:
+    """The number of images and the file of every grid of a run, in order."""
+    found = [(int(path.stem), path) for path in (run / "samples").glob("*.png") if _GRID_NAME.fullmatch(path.name)]
+    return sorted(found)
 
 
 def is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facegan import console
-from facegan.console import Console, print_error, print_json, print_result, print_table, shown
+from facegan.console import Console, around_bar, print_error, print_json, print_result, print_table, shown
 
 NASTY = "\x1b]0;T\x07\x1b[31m\x9b2J\r\n\u202eerror: forged\u2028\udc9b\udcff\t"
 TEXT = st.text(st.one_of(st.sampled_from(NASTY), st.characters()), max_size=12)
@@ -115,6 +115,16 @@ def test_messages_stand_above_the_bar_and_are_shown(monkeypatch: pytest.MonkeyPa
         Console().warn(f"{name}\x1b[31m\nerror: forged")
     assert f"warning: {name}\\x1b[31m\\nerror: forged" in terminal.shown_lines()
     assert "]0;T" not in "".join(re.findall(r"\x1b\][^\x07]*", terminal.getvalue()))
+
+
+def test_second_line_is_replaced_by_messages_that_bypass_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_terminal(monkeypatch, "stderr", 40)
+    assert around_bar() == ("\r\x1b[K", "\n")
+    with Console().progress(2, "images") as progress:
+        progress.below = "runs/mine/samples/000000010.png · swd 2.5 at 10 images"
+        console._Bar.live.refresh()
+        assert around_bar() == ("\r\x1b[K\x1b[A\x1b[K", "\n\n")
+    assert around_bar() == ("\r\x1b[K", "\n")
 
 
 WORDS = "an explanation of several words that is as long as explanations are, and wraps where it has to"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ _NEWEST_BYTES = 600_000
 _MAX_PIXELS = 100_000_000
 _PNG, _PNG_BEGIN = struct.Struct(">16sII"), b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 T = TypeVar("T")
-_GRID_NAME = re.compile(r"\d{1,18}\.png", re.ASCII)
 
 
 class Picture(NamedTuple):
@@ -38,12 +36,6 @@ class Frame(NamedTuple):
 
     images: int
     picture: Picture
-
-
-def sample_grids(run: Path) -> list[tuple[int, Path]]:
-    """The number of images and the file of every grid of a run, in order."""
-    found = [(int(path.stem), path) for path in (run / "samples").glob("*.png") if _GRID_NAME.fullmatch(path.name)]
-    return sorted(found)
 
 
 def frames(grids: list[tuple[int, Path]], max_bytes: int = FRAMES_BYTES) -> list[Frame]:

@@ -102,9 +102,3 @@ def titles(runs: Sequence[Run]) -> list[str]:
         if len(set(names)) == len(set(parts)):
             return names
     return [str(run.folder) for run in runs]
-
-
-def title(run: Run) -> str:
-    """The folder's name; ``EXPERIMENT/run`` for a run of ``facegan run``."""
-    *_, above, name = ("", *run.folder.resolve().parts)
-    return f"{above}/{name}" if name == "run" else name

@@ -19,8 +19,8 @@ from facegan.nets.weights import FILE_NAME
 from facegan.plugins import Trust
 from facegan.report.charts import compared_curves, curves_of
 from facegan.report.page import render
-from facegan.report.pictures import frames, newest, picture_of, sample_grids
-from facegan.report.runs import Run, title, titles
+from facegan.report.pictures import frames, newest, picture_of
+from facegan.report.runs import Run, titles
 from facegan.report.sections import (
     Baseline,
     baseline_of,
@@ -29,7 +29,7 @@ from facegan.report.sections import (
     repeating_command,
     settings_diff,
 )
-from facegan.run_dir import DATASET_PAGE
+from facegan.run_dir import DATASET_PAGE, run_title, sample_grids
 from facegan.sample.generate import grid, sample_images
 
 SAMPLES, COLUMNS = 16, 4  # of each run in a comparison
@@ -61,7 +61,7 @@ def run_page(
         "run.html",
         ("page.js", "plots.js", "charts.js", "grids.js", *(("explorer.js",) if explorer else ())),
         exploring=explorer is not None,
-        title=title(run),
+        title=run_title(run.folder),
         run=run,
         newest=newest(grids),
         dataset=dataset_section(run),

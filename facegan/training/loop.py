@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -17,9 +17,10 @@ from typing import Self
 
 import torch
 
-from facegan.console import Progress
+from facegan.console import Progress, around_bar
 from facegan.errors import Interrupted
 from facegan.files import human_bytes
+from facegan.run_dir import sample_grids
 from facegan.sample.generate import contrast_inputs, grid, images_of, sample_images
 from facegan.training.monitor import problem_of
 from facegan.training.optim import schedule_factor
@@ -52,6 +53,7 @@ class TrainLoop:
             self.begin()
         if trainer.world.any(self.stop.signalled()):
             self.interrupt()
+        self.show_newest()
         state.clock.start()
         while trainer.steps < self.total_steps:
             try:
@@ -157,6 +159,7 @@ class TrainLoop:
                 rate = 0.0 if waits else schedule_factor(config.schedule, state.images, config.images)
                 state.report(state.monitor.update_grid(samples, state.images, trainer.steps, rate))
             state.log.draw(now=last)
+            self.show_newest()
 
     def evaluate(self, evaluation: PeriodicEval) -> bool:
         """Whether the generator is the best so far."""
@@ -167,10 +170,17 @@ class TrainLoop:
                 values, state.best = evaluation.evaluate(generator, state.images, before)
                 is_best = state.best != before
                 state.log_row(measured=values, best=is_best)
-                shown = {name: "not finite" if value is None else f"{value:.4g}" for name, value in values.items()}
-                found = ", ".join(f"{name} {value}" for name, value in shown.items())
+                found = ", ".join(_texts(values))
                 state.log.note(f"{state.images:,} images: {found}{' (best so far)' if is_best else ''}")
+                self.show_newest()
         return trainer.world.any(state.best != before)
+
+    def show_newest(self) -> None:
+        """The newest grid's file and the first metric of the last evaluation, below the progress bar."""
+        grids = [str(path) for _, path in sample_grids(self.state.run)[-1:]]
+        row = next((row for row in reversed(self.state.log.rows) if row.get("measured")), None)
+        measured = [f"{_texts(row['measured'])[0]} at {row['images']:,} images"] if row else []
+        self.progress.below = " · ".join(grids + measured)
 
     def interrupt(self) -> None:
         state = self.state
@@ -183,6 +193,10 @@ class TrainLoop:
                 f"The same command resumes from {state.saved_at:,} images."
             ) from None
         raise Interrupted(f"Stopped at {state.images:,} images and saved in {state.run}. The same command resumes it.")
+
+
+def _texts(measured: Mapping[str, float | None]) -> list[str]:
+    return [f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in measured.items()]
 
 
 class StopRequests:
@@ -249,5 +263,5 @@ class StopRequests:
             return
         with contextlib.suppress(OSError, ValueError):
             stderr = sys.__stderr__.fileno()
-            start = "\r\x1b[K" if os.isatty(stderr) else ""  # over the progress bar, which is drawn again below
-            os.write(stderr, f"{start}{text}\n".encode())
+            before, after = around_bar() if os.isatty(stderr) else ("", "\n")
+            os.write(stderr, f"{before}{text}{after}".encode())

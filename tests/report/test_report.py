@@ -23,9 +23,10 @@ from facegan.config import TrainConfig
 from facegan.errors import CheckpointError
 from facegan.report.charts import MAX_POINTS, compared_curves, curves_of
 from facegan.report.pictures import MAX_FRAMES
-from facegan.report.runs import read_run, title, titles
+from facegan.report.runs import read_run, titles
 from facegan.report.sections import baseline_of, dataset_section, metrics_section, repeating_command, settings_diff
 from facegan.report.write import differences, write_report
+from facegan.run_dir import run_title
 from facegan.stream import FaceShards
 from facegan.training.log import read_stats
 from tests.recipes.program import facegan
@@ -315,7 +316,7 @@ def test_titles_are_different(runs: list[Path], tmp_path: Path) -> None:
     first, second = (read_run(folder) for folder in runs)
     assert titles([first, second]) == ["a/run", "b/run"]
     assert titles([first]) == ["run"]
-    assert (title(first), title(dataclasses.replace(first, folder=tmp_path / "discs"))) == ("a/run", "discs")
+    assert (run_title(first.folder), run_title(tmp_path / "discs")) == ("a/run", "discs")
 
 
 def test_command_prints_and_draws(runs: list[Path], tmp_path: Path) -> None:

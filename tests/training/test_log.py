@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,11 +30,13 @@ class Terminal(io.StringIO):
 def test_progress_bar_shows_losses(tmp_path, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm-256color")
-    train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu", console=Console())
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).splitlines()[-1]
-    assert re.search(r"64/64 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", last)
+    measured: Any = {"measure": lambda generator: {"swd": 2.5, "other": 1.0}, "eval_every": 64}
+    train(toy_config(images=64), ToyFaces(), tmp_path, device="cpu", console=Console(), **measured)
+    *_, bar, below = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).splitlines()
+    assert re.search(r"64/64 images · [\d.,]+/s · 0 s left · D \d\.\d{3} · G \d\.\d{3} · D right \d+%", bar)
+    assert below == f"{tmp_path / 'samples/000000064.png'} · swd 2.5 at 64 images"
 
 
 def test_tensorboard_reads_our_events(tmp_path):
