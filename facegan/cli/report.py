@@ -29,6 +29,9 @@ def report(
             "[default: RUN/report.html, OUT/report.html, or RUN/explorer]",
         ),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the page again after every sample grid until the training ends.")
+    ] = False,
 ) -> None:
     """Write a page about a run (samples, curves, warnings, metrics, settings) or about a dataset.
 
@@ -41,6 +44,8 @@ def report(
     explore = ReportConfig.of(overrides).explore
     target = out or report_path(folder, explore)
     check_report_path(target, explore)
+    if watch and (explore or (folder / DATASET_FILE).is_file()):
+        raise SettingsError("--watch follows a run, and without --explore. Leave one of them out.")
     if (folder / DATASET_FILE).is_file() and not (folder / RECORD).exists():
         if explore:
             raise SettingsError(f"--explore draws new faces with a trained generator, and {folder} is a dataset.")
@@ -50,6 +55,12 @@ def report(
     from facegan.report.runs import read_run
     from facegan.report.write import write_report
 
+    if watch and not flags.dry_run:
+        from facegan.report.watch import watch_run
+
+        watch_run(folder, target, recipe_of_run, flags.console)
+        flags.output({"run": str(folder), "out": str(target), "bytes": target.stat().st_size}, target)
+        return
     read = read_run(folder)
     if flags.dry_run:
         code: list[str] = []

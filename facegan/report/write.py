@@ -38,28 +38,33 @@ _CURVES = {"loss_g": "generator's loss", "loss_d": "discriminator's loss", "d_ac
 _HEALTH = {"rolled_back": "rolled back", "d_too_strong": "discriminator too strong", "no_change": "no change"}
 
 
-def write_report(run: Run, out: Path, baseline: Baseline | None = None) -> Path:
+def write_report(run: Run, out: Path, baseline: Baseline | None = None, *, watched: bool = False) -> Path:
     """One self-contained HTML file of a run, under 5 MB, with a link to its dataset's page if that is beside it.
 
-    ``baseline`` as in `run_page`.
+    ``baseline`` as in `run_page`. ``watched``: the page reloads itself, because it will be written again.
     """
     make_folder(out.absolute().parent)
     dataset_page = DATASET_PAGE if out.with_name(DATASET_PAGE).is_file() else ""
-    write_bytes(out, run_page(run, baseline, dataset_page=dataset_page))
+    write_bytes(out, run_page(run, baseline, dataset_page=dataset_page, watched=watched))
     return out
 
 
 def run_page(
-    run: Run, baseline: Baseline | None = None, explorer: dict[str, Any] | None = None, dataset_page: str = ""
+    run: Run,
+    baseline: Baseline | None = None,
+    explorer: dict[str, Any] | None = None,
+    dataset_page: str = "",
+    watched: bool = False,
 ) -> bytes:
     """The page of a run; raises WebPackageError if the chart library is unavailable.
 
     ``baseline``: settings to compare with, by default the method's. ``explorer``: values for the latent explorer.
     """
     grids, baseline = sample_grids(run.folder), baseline or baseline_of(run)
+    more = [name for name, wanted in (("explorer.js", explorer), ("watch.js", watched)) if wanted]
     return render(
         "run.html",
-        ("page.js", "plots.js", "charts.js", "grids.js", *(("explorer.js",) if explorer else ())),
+        ("page.js", "plots.js", "charts.js", "grids.js", *more),
         exploring=explorer is not None,
         title=run_title(run.folder),
         run=run,
@@ -75,6 +80,7 @@ def run_page(
         settings=settings_diff(run, baseline),
         command=repeating_command(run),
         explorer=explorer,
+        watched=watched,
     )
 
 

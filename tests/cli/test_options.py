@@ -48,7 +48,7 @@ OPTIONS = {
     "eval": "--shards --split --n --metrics --groups --inception-weights --clip-weights --statistics --seed --best"
     " --out --device" + RECIPE,
     "export": "--onnx --fp16 --int8 --best --push --public" + RECIPE,
-    "report": "--out --explore --trust-code --json --dry-run --quiet --debug",
+    "report": "--out --explore --watch --trust-code --json --dry-run --quiet --debug",
     "compare": "--out --seed --trust-code --json --debug",
     "run": "--to --trust-code" + WORK,
     "recipes list": "--json --debug",
