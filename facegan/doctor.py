@@ -32,6 +32,8 @@ _EXTRAS = {
     "onnx": "export --onnx, report --explore",
     "video": "sample to .mp4",
     "heic": "HEIC photographs",
+    "wandb": "train --log wandb",
+    "mlflow": "train --log mlflow",
 }
 _LIBRARIES = {"GL": "libgl1", "glib-2.0": "libglib2.0-0", "EGL": "libegl1", "GLESv2": "libgles2"}
 

@@ -72,8 +72,9 @@ def train(
 
     console = Console(quiet=flags.quiet or not is_main_process())
     with closing(open_faces(source.shards, source.split, stream, console)) as faces:
+        options: dict[str, Any] = {"device": source.device, "init": source.init or None, "log": source.log}
         if flags.dry_run:
-            plan = plan_train(config, faces, run, device=source.device, resume=resume, init=source.init or None)
+            plan = plan_train(config, faces, run, resume=resume, **options)
             sentence, advice = ("", "") if flags.json else sentence_of(plan, config, faces)
             _print_plan(flags, plan, sentence, advice)
             return
@@ -81,9 +82,8 @@ def train(
             config,
             faces,
             run,
-            device=source.device,
+            **options,
             resume=resume,
-            init=source.init or None,
             console=console,
             dataset=source.shards,
             command=["facegan", *sys.argv[1:]],

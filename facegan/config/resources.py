@@ -127,6 +127,7 @@ class FacesConfig(Settings):
     cache: Literal["auto", "gpu", "ram", "off"] = setting(
         "auto", "where decoded faces are kept; does not change the result"
     )
+    log: Literal["none", "wandb", "mlflow"] = setting("none", "tracker that gets the log and the grids, too")
     workers: Threads = setting("auto", "auto (all CPUs) or a number; does not change the result", "threads")
 
 

@@ -183,9 +183,8 @@ class Train(Stage):
         if exists and not self.shards.startswith(PIPE):
             from facegan.training import plan_train
 
-            device, init = self.config.device, self.config.init or None
             with contextlib.closing(self._open_faces(Console(quiet=True))[0]) as faces:
-                plan_train(self.recipe.train(len(faces)), faces, self.where, device=device, init=init)
+                plan_train(self.recipe.train(len(faces)), faces, self.where, **self._options)
         config, in_epochs = self.recipe.train(), "images" in self.recipe.in_epochs
         length = self.recipe.values["train"]["images"] if in_epochs else f"{config.images:,} images"
         return f"{config.method}, {length}, batch {config.batch}"
@@ -201,14 +200,17 @@ class Train(Stage):
                 config,
                 faces,
                 self.where,
-                device=self.config.device,
-                init=self.config.init or None,
+                **self._options,
                 console=console,
                 dataset=self.shards,
                 command=command,
                 measure=training_measure(config, faces, self.shards, options),
                 trust_code=self.trust_code,
             ).to_json()
+
+    @property
+    def _options(self) -> Values:
+        return {"device": self.config.device, "init": self.config.init or None, "log": self.config.log}
 
     def _open_faces(self, console: Console) -> tuple[Any, Any]:
         from facegan import stream

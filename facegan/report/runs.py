@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facegan.config import TrainConfig
 from facegan.errors import CheckpointError
 from facegan.nets import Condition
 from facegan.training.log import STATS, numbered_stats, wrong_value
-from facegan.training.run_record import read_record
+from facegan.training.run_record import read_record, settings_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Run:
 
     folder: Path
     record: dict[str, Any]  # run.json
-    settings: dict[str, Any]  # of the training, with the ``precision``, ``device`` and ``dataset`` that were used
+    settings: dict[str, Any]  # see `settings_of`
     rows: list[dict[str, Any]]  # of the training
     findings: list[dict[str, Any]]  # of the monitor
     measurements: list[dict[str, Any]]  # of the periodic evaluation
@@ -79,14 +78,10 @@ def read_run(folder: str | Path) -> Run:
     if record is None or not training:
         what = "contains no run.json" if record is None else "has no row of losses yet"
         raise CheckpointError(f"{folder} {what}. Name the folder of a run that facegan train has trained.")
-    # Settings newer than the run had today's defaults.
-    settings = TrainConfig().model_dump(mode="json") | record["settings"]
-    settings |= {"precision": record["precision"], "device": record["device"]}
-    settings["dataset"] = f"{record['dataset']['path'] or 'memory'} ({record['dataset']['fingerprint'][:8]})"
     return Run(
         folder,
         record,
-        settings,
+        settings_of(record),
         training,
         findings=[row for row in rows if "health" in row],
         measurements=[row for row in rows if "measured" in row],

@@ -199,10 +199,7 @@ class RunLog:
         self.rows.append(row)
         with self._delayed():
             self._stats.add((json.dumps(row, allow_nan=False) + "\n").encode())
-        measured: dict[str, float | None] = row.get("measured", {})
-        curves = {name: value for name, value in row.items() if name not in _NO_CURVES} if "loss_g" in row else {}
-        curves |= {f"measured/{name}": value for name, value in measured.items() if value is not None}
-        if curves:
+        if curves := scalars_of(row):
             with self._delayed():
                 self._board.scalars(curves, row["images"])
 
@@ -255,6 +252,13 @@ class RunLog:
             if not self._refused:
                 self._refused = True
                 self.warn(f"{self.run} cannot be written ({reason_of(error)}). Training continues; its logs wait.")
+
+
+def scalars_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The curves of a row by name, as TensorBoard and trackers show them."""
+    curves = {name: value for name, value in row.items() if name not in _NO_CURVES} if "loss_g" in row else {}
+    measured = row.get("measured", {})
+    return curves | {f"measured/{name}": value for name, value in measured.items() if value is not None}
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:

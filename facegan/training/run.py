@@ -30,6 +30,7 @@ from facegan.training.losses import rank_accuracy
 from facegan.training.monitor import Monitor
 from facegan.training.run_record import TrainRequest, warn_altered_code, warn_other_machine, write_record
 from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval, RunState
+from facegan.training.trackers import tracked
 from facegan.training.trainer import Faces, Trainer, condition_of, epoch_of, spec_of
 from facegan.training.validate import validate_run
 
@@ -84,7 +85,8 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
         world.barrier()  # all have read before the main process writes
         trainer = Trainer(config, plan.spec, device, plan.precision, world, plan.labels)
         total_images = _total_images(config)
-        with closing(trainer), _exclusive_run(request, world, console):
+        log_to = request.log if world.is_main else "none"
+        with closing(trainer), _exclusive_run(request, world, console), tracked(log_to, run, console):
             if not world.is_main:
                 world.barrier()  # until the main process has renamed damaged checkpoints
             checkpoint = CheckpointManager(run).newest(console.warn) if record else None

@@ -58,6 +58,7 @@ class TrainRequest:
     best: str = ""  # the metric whose smallest value is best; "": the first that ``measure`` returns
     # Whether the generator of ``init`` may have a user's own nets (`facegan.load_generator`); those of ``config`` may.
     trust_code: Trust = False
+    log: str = "none"  # or ``wandb`` or ``mlflow``, to which rows and grids are sent as well
 
 
 _part = partial(create_model, __config__=ConfigDict(strict=True))
@@ -104,6 +105,15 @@ def read_record(run: Path) -> dict[str, Any] | None:
         name = ".".join(map(str, error.errors()[0]["loc"]))[:100]
         raise CheckpointError(f"{path} is damaged: {name} is missing or has the wrong type.\n{_OTHER_FOLDER}") from None
     return record
+
+
+def settings_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the training, with the ``precision``, ``device`` and ``dataset`` that were used."""
+    # Settings newer than the run had today's defaults.
+    settings = TrainConfig().model_dump(mode="json") | record["settings"]
+    settings |= {"precision": record["precision"], "device": record["device"]}
+    settings["dataset"] = f"{record['dataset']['path'] or 'memory'} ({record['dataset']['fingerprint'][:8]})"
+    return settings
 
 
 def write_record(

@@ -19,6 +19,7 @@ from facegan.training.distributed import World, local_device, world_size
 from facegan.training.losses import find_loss, try_loss
 from facegan.training.precision import Precision, choose_precision
 from facegan.training.run_record import TrainRequest, about_labels, read_record, require_same_run
+from facegan.training.trackers import require_tracker
 from facegan.training.trainer import Faces, condition_of, epoch_of, spec_of
 
 
@@ -40,6 +41,7 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     config, faces = request.config, request.faces
     if request.resume not in ("auto", "never"):
         raise SettingsError(f"--resume {request.resume} is not available. Choose auto or never.")
+    require_tracker(request.log)
     device = choose_device(local_device(request.device))
     _check_batch(config, faces)
     if config.sync_batchnorm and world_size() > 1 and device.type != "cuda":

@@ -42,7 +42,7 @@ OPTIONS = {
     "train": "--shards --split --run --method --condition --images --batch --precision --device --seed --resume --init"
     " --balance --balance-by"
     " --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
-    " --deterministic --no-graphs" + RECIPE,
+    " --deterministic --no-graphs --log" + RECIPE,
     "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents"
     " --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
     "eval": "--shards --split --n --metrics --groups --inception-weights --clip-weights --statistics --seed --best"
