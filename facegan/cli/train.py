@@ -62,7 +62,7 @@ def train(
     if not_run:
         code = list(filter(runs_code, (source.shards, config.nets, config.loss)))
         plan = {"run": str(run), "from_images": 0, **config.model_dump(), "not_tried": code}
-        _print_plan(flags, plan, f"Would train {config.method} in {run}: {config.images:,} images.")
+        _print_plan(flags, plan, f"Would train {config.method} in {run}: {config.length}.")
         return
     from facegan.evaluate.during_training import training_measure
     from facegan.training import plan_train

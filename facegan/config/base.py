@@ -157,6 +157,17 @@ _NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*(k|M|st|ep|)", re.ASCII)
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
+# Times on this machine as people write them: ``30min``, ``1.5h``, ``2d``.
+_TIME = re.compile(r"(\d{1,4}(?:\.\d{1,9})?)\s*(min|h|d)", re.ASCII)
+_SECONDS = {"min": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(value: Any) -> float | None:
+    """The seconds of a time as text; None for everything else."""
+    found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    return float(found[1]) * _SECONDS[found[2]] if found else None
+
+
 def in_epochs(value: Any) -> bool:
     return isinstance(value, str) and any(part.strip().endswith("ep") for part in value.split(","))
 
@@ -170,7 +181,8 @@ def images_of(value: Any, option: str, step_images: int, faces: int | None) -> A
         return value
     found = _NUMBER.fullmatch(value.strip())
     if not found:
-        rule = "Write images (200000, 200k, 5M), steps (2000st) or epochs (50ep)."
+        time = ", or time (30min, 1h, 2d)" if option == "--images" else ""
+        rule = f"Write images (200000, 200k, 5M), steps (2000st) or epochs (50ep){time}."
         raise ValueError(f"{option} {shown(value)} is not a length. {rule}")
     number, unit = float(found[1].replace("_", "")), found[2]
     if unit == "ep" and faces is None:

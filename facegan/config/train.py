@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from facegan.config.base import (
     NotNegative,
@@ -21,6 +21,7 @@ from facegan.config.base import (
     names_among,
     option_of,
     plain_number,
+    seconds_of,
     setting,
     unique_names,
 )
@@ -164,8 +165,8 @@ class TrainConfig(Settings):
     balance_by: str = setting("", "balance classes: the same number of faces of each")
     images: Positive = setting(
         5_000_000,
-        "length of the training: real images shown to the discriminator (200000, 200k, 5M), steps (2000st) or epochs "
-        "(50ep)",
+        "length of the training: real images shown to the discriminator (200000, 200k, 5M), steps (2000st), epochs "
+        "(50ep) or time on this machine (30min, 1h, 2d)",
         "images",
     )
     batch: Positive = setting(128, "batch size over all processes", "images")
@@ -216,6 +217,23 @@ class TrainConfig(Settings):
     keep: Positive = setting(3, "number of latest checkpoints to keep", "checkpoints")
     milestones: tuple[Positive, ...] = setting((), "images (20k,5M) whose checkpoints are never pruned", "images")
 
+    _time: str = PrivateAttr("")
+
+    @property
+    def time(self) -> str:
+        """The length as time (``1h``), until `facegan.train` has measured how many images that is: `images` is unknown
+        so long. Else ""."""
+        return self._time
+
+    @property
+    def length(self) -> str:
+        """``"200,000 images"``, or the time."""
+        return self.time or f"{self.images:,} images"
+
+    def with_images(self, images: int) -> Self:
+        """These settings with a number of images instead of a time."""
+        return self.of({**self.model_dump(), "images": images})
+
     @classmethod
     def for_method(cls, method: str, faces: int | None = None, **given: Any) -> Self:
         """Settings of a method; lengths in epochs need the number of faces."""
@@ -245,6 +263,16 @@ class TrainConfig(Settings):
             lengths = listed(values["milestones"])
             values["milestones"] = [images_of(value, "train.milestones", step_images, faces) for value in lengths]
         return values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_time(cls, given: Any, validate: Callable[[Any], Self]) -> Self:
+        time = str(given.get("images")) if isinstance(given, Mapping) else ""
+        if seconds_of(time) is None:
+            return validate(given)
+        config = validate({name: value for name, value in given.items() if name != "images"})
+        config._time = time.strip()
+        return config
 
     @property
     def step_images(self) -> int:

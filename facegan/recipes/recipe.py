@@ -220,6 +220,7 @@ def settings_table(recipe: Recipe) -> list[SettingRow]:
         defaults = {name: config.default(name) for name in config.model_fields}
         if isinstance(settings, TrainConfig):
             values |= {name: written[name] for name in recipe.in_epochs}
+            values["images"] = settings.time or values["images"]
             defaults |= {**defaults_of_nets(settings.nets), **METHODS[settings.method]}
         for name, default in defaults.items():
             default = None if default is PydanticUndefined else list(default) if default == () else default
@@ -254,7 +255,10 @@ def recipe_of_run(run: Run) -> Baseline | None:
 def baseline_of_recipe(recipe: Recipe, run: Run) -> Baseline:
     from facegan.report.sections import Baseline
 
-    return Baseline(recipe.name, json.loads(recipe.train(run.record["dataset"]["faces"]).model_dump_json()))
+    config = recipe.train(run.record["dataset"]["faces"])
+    if config.time:  # the number that was measured for it is no difference
+        config = config.with_images(run.settings["images"])
+    return Baseline(recipe.name, json.loads(config.model_dump_json()))
 
 
 def is_local(path: str) -> bool:

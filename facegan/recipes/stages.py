@@ -174,6 +174,7 @@ class Train(Stage):
             "split": self.config.split,
             "init": self.config.init,
             **config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"})),
+            "images": config.time or config.images,  # a time, whatever number it turns out to be
             **{f"code of {name}": digest["sha256"] for name, digest in code.items()},
         }
 
@@ -186,7 +187,7 @@ class Train(Stage):
             with contextlib.closing(self._open_faces(Console(quiet=True))[0]) as faces:
                 plan_train(self.recipe.train(len(faces)), faces, self.where, **self._options)
         config, in_epochs = self.recipe.train(), "images" in self.recipe.in_epochs
-        length = self.recipe.values["train"]["images"] if in_epochs else f"{config.images:,} images"
+        length = self.recipe.values["train"]["images"] if in_epochs else config.length
         return f"{config.method}, {length}, batch {config.batch}"
 
     def run(self, console: Console, command: list[str]) -> Values:

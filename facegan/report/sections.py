@@ -189,7 +189,9 @@ def compared_settings(config: type[Settings], values: Mapping[str, Any], default
 def repeating_command(run: Run) -> str:
     """The command that started the run, or an equivalent one for a run started from Python."""
     if run.record.get("command"):
-        return str(run.record["command"])
+        # A length that was a time: as the number of images that was measured.
+        number = f" --set train.images={run.record['settings']['images']}" if run.record.get("time") else ""
+        return f"{run.record['command']}{number}"
     baseline, settings = baseline_of(run), run.record["settings"]
     shards = run.record["dataset"]["path"] or "SHARDS"
     words = ["facegan", "train", "--shards", shards, "--run", str(run.folder), "--method", str(settings["method"])]

@@ -53,6 +53,14 @@ class World:
         dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.cpu_group)
         return bool(flags.item())
 
+    def of_main(self, number: int) -> int:
+        """The main process's number, in all processes."""
+        if self.size == 1:
+            return number
+        shared = torch.tensor(number)
+        dist.broadcast(shared, 0, group=self.cpu_group)
+        return int(shared.item())
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(group=self.cpu_group)

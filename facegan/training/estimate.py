@@ -20,6 +20,7 @@ from facegan.console import human_seconds
 from facegan.errors import SettingsError
 from facegan.files import human_bytes
 from facegan.system import memory_bytes
+from facegan.training.distributed import SINGLE, World
 from facegan.training.trainer import Trainer
 
 _CPU_BATCH = 16  # large enough to predict the rate of a whole batch within a fifth
@@ -38,8 +39,9 @@ class Estimate:
     disk_bytes: float
 
     @classmethod
-    def of(cls, trainer: Trainer, done: int, total: int) -> Estimate:
-        return cls(trainer, done, total, _images_per_second(trainer), _disk_bytes(trainer, total))
+    def of(cls, trainer: Trainer, done: int, total: int, images_per_second: float = 0.0) -> Estimate:
+        """``images_per_second`` is measured unless it is given."""
+        return cls(trainer, done, total, images_per_second or measured_rate(trainer), _disk_bytes(trainer, total))
 
     @property
     def seconds(self) -> float:
@@ -61,15 +63,16 @@ class Estimate:
             f"{self.on}; about {human_seconds(self.seconds)} and {human_bytes(self.disk_bytes)} of disk."
         )
 
-    def plan(self, run: Path) -> str:
-        """The sentence of ``--dry-run``."""
-        config = self.trainer.config
+    def plan(self, run: Path, time: str = "") -> str:
+        """The sentence of ``--dry-run``. ``time``: the length, where it is one."""
+        config, length = self.trainer.config, f"{self.total - self.done:,} images, about {human_seconds(self.seconds)}"
+        if time:
+            length = f"{time}, about {self.total:,} images (measured at the start)"
         ends = [images // config.save_every for images in (self.done, self.total)]
         checkpoints = ends[1] - ends[0] + (self.total % config.save_every > 0) + (self.done == 0)
         return (
-            f"Would train {config.method} in {run} on {self.on}: {self.total - self.done:,} images, about "
-            f"{human_seconds(self.seconds)}, {human_bytes(self.disk_bytes)} of disk, {checkpoints:,} checkpoints "
-            f"(the last {config.keep} are kept)."
+            f"Would train {config.method} in {run} on {self.on}: {length}, {human_bytes(self.disk_bytes)} of disk, "
+            f"{checkpoints:,} checkpoints (the last {config.keep} are kept)."
         )
 
     def advice(self) -> str:
@@ -77,33 +80,39 @@ class Estimate:
         free = "images" in self.trainer.config.free_on_resume
         if self.trainer.device.type != "cpu" or self.seconds <= _HOUR or (self.done and not free):
             return ""
-        hour, end = (_two_digits(images + self.images_per_second * _HOUR) for images in (0, self.done))
+        hour, end = (two_digits(images + self.images_per_second * _HOUR) for images in (0, self.done))
         short = f"{end // 1000}k" if end % 1000 == 0 else str(end)
         again = "" if free else " --resume never"  # the schedule depends on it
         return f"On this CPU one hour is about {hour:,} images: add --images {short}{again}."
 
 
-def _two_digits(images: float) -> int:
+def free_memory(device: torch.device) -> None:
+    """Returns the memory of deleted nets to the GPU."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def two_digits(images: float) -> int:
     """Rounded down to two digits; 1 at least."""
     step = 10 ** max(len(str(int(images))) - 2, 0)
     return max(int(images) // step * step, 1)
 
 
-def _images_per_second(trainer: Trainer) -> float:
+def measured_rate(trainer: Trainer) -> float:
     """Measured on throw-away nets with constant images; changes nothing of the run."""
     config, world = trainer.config, trainer.world
     on_cpu = trainer.device.type == "cpu"
     batch = min(config.batch // world.size, _CPU_BATCH) if on_cpu else config.batch // world.size
     accumulation = {"grad_accum_steps": 1} if on_cpu else {}
-    with closing(_probe(trainer, batch=batch, penalty_every=1, **accumulation)) as probe:
+    with closing(probe_of(trainer, batch=batch, penalty_every=1, **accumulation)) as probe:
         _step(probe)
         start = time.perf_counter()
         _step(probe)
         rate = world.size * probe.config.step_images / (time.perf_counter() - start)
     if not on_cpu:
         del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
-        gc.collect()
-        torch.cuda.empty_cache()
+        free_memory(trainer.device)
     return rate
 
 
@@ -164,7 +173,7 @@ def _fits(trainer: Trainer, images: int) -> bool:
     gc.collect()
     torch.cuda.empty_cache()
     try:
-        with closing(_probe(trainer, batch=images, grad_accum_steps=1)) as probe:  # with CUDA graphs, too
+        with closing(probe_of(trainer, batch=images, grad_accum_steps=1)) as probe:  # with CUDA graphs, too
             _step(probe)
     except (RuntimeError, MemoryError) as error:
         _require_memory_error(error)
@@ -172,11 +181,11 @@ def _fits(trainer: Trainer, images: int) -> bool:
     return True
 
 
-def _probe(trainer: Trainer, **changes: int) -> Trainer:
+def probe_of(trainer: Trainer, world: World = SINGLE, /, **changes: int) -> Trainer:
     """A trainer with fresh nets and other settings, without warm-ups: all steps are alike."""
     changes |= {"d_warmup_images": 0, "g_warmup_images": 0}
     config = TrainConfig.of({**trainer.config.model_dump(), **changes})
-    return Trainer(config, trainer.spec, trainer.device, trainer.precision, labels=trainer.gan_step.labels)
+    return Trainer(config, trainer.spec, trainer.device, trainer.precision, world, trainer.gan_step.labels)
 
 
 class _Constant(Iterator[Tensor]):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Self
 
@@ -22,14 +23,24 @@ from facegan.errors import Interrupted
 from facegan.files import human_bytes
 from facegan.run_dir import sample_grids
 from facegan.sample.generate import contrast_inputs, grid, images_of, sample_images
-from facegan.training.monitor import problem_of
+from facegan.training.log import RunLog
+from facegan.training.losses import rank_accuracy
+from facegan.training.monitor import Monitor, problem_of
 from facegan.training.optim import schedule_factor
-from facegan.training.run_state import NotFinite, PeriodicEval, RunState
+from facegan.training.run_state import Clock, NotFinite, PeriodicEval, RunState
+from facegan.training.trainer import Batches, Trainer
 
 GRID_IMAGES, GRID_COLUMNS = 64, 8
 EARLY_GRIDS = (500, 1_000, 2_000, 5_000)  # images; those below ``sample_every``
 PATIENCE = 10.0  # seconds after the first signal in which further signals lose nothing
 _LONG_STEP = 2.0  # seconds; a stop does not wait for longer steps
+
+
+def fresh_state(run: Path, trainer: Trainer, reals: Batches, log: RunLog, clock: Clock) -> RunState:
+    """The state before the first step."""
+    has_accuracy = trainer.gan_step.loss.accuracy is not rank_accuracy
+    monitor = Monitor(has_accuracy, (GRID_IMAGES, trainer.spec.channels, trainer.spec.size, trainer.spec.size))
+    return RunState(run, trainer, reals, log, monitor, clock)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from facegan.config import TrainConfig
+from facegan.config.base import seconds_of
 from facegan.console import Console, shown
 from facegan.errors import CheckpointError, SettingsError
 from facegan.files import disk_errors, exclusive, make_folder, remove_partials, write_bytes
@@ -22,14 +23,13 @@ from facegan.run_dir import CHECKPOINTS, Best, checkpoint_folders, read_best
 from facegan.system import affinity_cpus, choose_device, usable_cpus
 from facegan.training.checkpoint import CheckpointManager
 from facegan.training.distributed import World, init_distributed, local_device
-from facegan.training.estimate import Estimate, explain_out_of_memory
+from facegan.training.estimate import Estimate, explain_out_of_memory, measured_rate, two_digits
 from facegan.training.init import InitWeights, read_weights, start_from
 from facegan.training.log import STATS, NullLog, RunLog, read_stats
-from facegan.training.loop import GRID_IMAGES, StopRequests, TrainLoop
-from facegan.training.losses import rank_accuracy
-from facegan.training.monitor import Monitor
+from facegan.training.loop import StopRequests, TrainLoop, fresh_state
 from facegan.training.run_record import TrainRequest, warn_altered_code, warn_other_machine, write_record
-from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval, RunState
+from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval
+from facegan.training.time_budget import images_in_time
 from facegan.training.trackers import tracked
 from facegan.training.trainer import Faces, Trainer, condition_of, epoch_of, spec_of
 from facegan.training.validate import validate_run
@@ -77,14 +77,13 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
     with init_distributed(choose_device(local_device(request.device))) as world:
         console = (request.console if world.is_main else None) or Console(quiet=True)
         plan = validate_run(request)
-        device, record = plan.device, plan.record
+        config, device, record = plan.config, plan.device, plan.record
         if record:
             warn_altered_code(record, config, console.warn)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # for calls that name no device, such as the current stream
         world.barrier()  # all have read before the main process writes
         trainer = Trainer(config, plan.spec, device, plan.precision, world, plan.labels)
-        total_images = _total_images(config)
         log_to = request.log if world.is_main else "none"
         with closing(trainer), _exclusive_run(request, world, console), tracked(log_to, run, console):
             if not world.is_main:
@@ -92,7 +91,7 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
             checkpoint = CheckpointManager(run).newest(console.warn) if record else None
             if world.is_main:
                 world.barrier()
-            if checkpoint and checkpoint.images >= total_images:
+            if checkpoint and not config.time and checkpoint.images >= _total_images(config):
                 console.note(_finished(run, checkpoint.images))
                 if world.is_main and not (run / FILE_NAME).exists():  # somebody deleted it
                     write_bytes(run / FILE_NAME, (checkpoint.path / FILE_NAME).read_bytes())
@@ -112,10 +111,14 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
             ):
                 if record:
                     warn_other_machine(record, trainer, log.warn)
+                measured = 0.0
+                if time := config.time:
+                    images, measured = images_in_time(trainer, reals, run, evaluation, started)
+                    config = trainer.config = config.with_images(images)
+                    log.note(f"--images {time} on this machine is {images:,} images; a resumed run keeps this number.")
+                total_images = _total_images(config)
                 clock = Clock(device, checkpoint.state["seconds"] if checkpoint else 0.0)
-                has_accuracy = trainer.gan_step.loss.accuracy is not rank_accuracy
-                monitor = Monitor(has_accuracy, (GRID_IMAGES, faces.channels, faces.size, faces.size))
-                state = RunState(run, trainer, reals, log, monitor, clock)
+                state = fresh_state(run, trainer, reals, log, clock)
                 if checkpoint:
                     state.load_checkpoint(checkpoint)
                     log.note(f"Resuming {run} from {checkpoint.images:,} images.")
@@ -129,8 +132,8 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
                     log.note(f"Run: {run} (sample grids: {run / 'samples'})")
                     if plan.spec.condition:
                         log.note(f"Rows of the sample grids: {shown(', '.join(plan.spec.condition.contrasts()))}.")
-                    estimate = Estimate.of(trainer, trainer.images, total_images)
-                    for line in filter(None, (estimate.announcement(), estimate.advice())):
+                    estimate = Estimate.of(trainer, trainer.images, total_images, measured)
+                    for line in filter(None, (estimate.announcement(), "" if measured else estimate.advice())):
                         log.note(line)
                     for caution in [] if record else plan.cautions:
                         log.warn(caution)
@@ -153,7 +156,7 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
     plan = validate_run(request, try_code=False)
     checkpoints = checkpoint_folders(request.run) if plan.record else []
     weights = None if checkpoints else _initial_weights(plan.record, request.init, None)
-    code = [name for name in (config.nets, config.loss) if is_import_path(name)]
+    config, code = plan.config, [name for name in (config.nets, config.loss) if is_import_path(name)]
     if weights and not code:
         start_from(Trainer(config, plan.spec, plan.device, plan.precision, labels=plan.labels), weights)
     return {
@@ -164,7 +167,8 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
         "from_images": int(checkpoints[0].name) if checkpoints else 0,
         "init": str(weights.file) if weights else "",
         **config.model_dump(),
-        "images": _total_images(config),
+        "images": None if config.time else _total_images(config),
+        **({"time": config.time} if config.time else {}),
         "precision": plan.precision,
         "not_tried": code + [name for name in ([weights.spec["name"]] if weights else []) if is_import_path(name)],
     }
@@ -175,17 +179,18 @@ def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tupl
 
     Measures nothing where that would import a module of the user's own.
     """
-    run, done, total = Path(plan["run"]), plan["from_images"], plan["images"]
-    if done >= total:
+    run, done, total, time = Path(plan["run"]), plan["from_images"], plan["images"], plan.get("time", "")
+    if total and done >= total:
         return _finished(run, done), ""
     if plan["not_tried"]:
-        return f"Would train {config.method} in {run}: {total - done:,} images.", ""
+        return f"Would train {config.method} in {run}: {time or f'{total - done:,} images'}.", ""
     condition, labels = condition_of(config, faces, epoch_of(config, faces))
     spec = spec_of(config, faces.size, faces.channels, condition)
     trainer = Trainer(config, spec, torch.device(plan["device"]), plan["precision"], labels=labels)
     with closing(trainer), explain_out_of_memory(trainer):
-        estimate = Estimate.of(trainer, done, total)
-    return estimate.plan(run), estimate.advice()
+        rate = measured_rate(trainer)
+        estimate = Estimate.of(trainer, done, total or two_digits(rate * (seconds_of(time) or 0)), rate)
+    return estimate.plan(run, time), "" if time else estimate.advice()
 
 
 def _total_images(config: TrainConfig) -> int:

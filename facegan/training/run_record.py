@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from torch import Tensor
 
 from facegan.config import TrainConfig
+from facegan.config.base import seconds_of
 from facegan.console import Console, shown
 from facegan.errors import CheckpointError, DamagedFile, DatasetError, SettingsError
 from facegan.files import disk_errors, read_json, write_json
@@ -65,6 +66,7 @@ _part = partial(create_model, __config__=ConfigDict(strict=True))
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
 _File = _part("file", file=str, sha256=str)
 _Init = _part("init", path=str)
+_Time = _part("time", time=str, images=Annotated[int, Field(ge=1)])
 # The entries of run.json that are read again; there may be others.
 _Record = _part(
     RECORD,
@@ -81,6 +83,7 @@ _Record = _part(
     own_code=dict[str, _File],
     init=_Init | None,  # pyrefly: ignore - as seen at run time
     command=str,
+    time=(_Time | None, None),  # pyrefly: ignore - as seen at run time
 )
 
 
@@ -131,6 +134,8 @@ def write_record(
         before: the record that an earlier start wrote.
     """
     config, faces = trainer.config, request.faces
+    asked = {"time": request.config.time, "images": config.images} if request.config.time else None
+    time = asked or (before or {}).get("time")
     record = {
         "format": FORMAT,
         "settings": config.model_dump(mode="json"),
@@ -153,6 +158,7 @@ def write_record(
         "init": init or (before or {}).get("init"),
         "command": shlex.join(request.command),
         "resumed_at_images": [*before["resumed_at_images"], trainer.images] if before else [],
+        **({"time": time} if time else {}),
     }
     with disk_errors(request.run):
         write_json(request.run / RECORD, record)
@@ -177,15 +183,23 @@ def _version(name: str) -> str:
         return ""
 
 
+def at_recorded_length(config: TrainConfig, record: dict[str, Any]) -> TrainConfig:
+    """The settings with the number of images that an earlier start measured, if they ask for the same time."""
+    known = record.get("time")
+    same = known and config.time and seconds_of(known["time"]) == seconds_of(config.time)
+    return config.with_images(known["images"]) if same else config
+
+
 def require_same_run(
     record: dict[str, Any], request: TrainRequest, precision: Precision, labels: dict[str, str]
 ) -> None:
     """Raises SettingsError or DatasetError where settings, faces or initial weights differ from the record's."""
-    config, faces, run = request.config, request.faces, request.run
+    config, faces, run = at_recorded_length(request.config, record), request.faces, request.run
     then = json.loads(TrainConfig().model_dump_json()) | record["settings"]
     now = config.model_dump(mode="json")
     # "auto" and its result are the same setting.
     then["precision"], now["precision"] = record["precision"], precision
+    now["images"] = config.time or config.images
     free = config.free_on_resume
     different = [name for name in {**now, **then} if name not in free and then.get(name) != now.get(name)]
     if different:

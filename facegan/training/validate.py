@@ -18,7 +18,7 @@ from facegan.system import choose_device
 from facegan.training.distributed import World, local_device, world_size
 from facegan.training.losses import find_loss, try_loss
 from facegan.training.precision import Precision, choose_precision
-from facegan.training.run_record import TrainRequest, about_labels, read_record, require_same_run
+from facegan.training.run_record import TrainRequest, about_labels, at_recorded_length, read_record, require_same_run
 from facegan.training.trackers import require_tracker
 from facegan.training.trainer import Faces, condition_of, epoch_of, spec_of
 
@@ -27,6 +27,7 @@ from facegan.training.trainer import Faces, condition_of, epoch_of, spec_of
 class RunPlan:
     """How the run will be trained."""
 
+    config: TrainConfig  # the request's; if that has a time, with the number of images that an earlier start measured
     device: torch.device
     precision: Precision
     record: dict[str, Any] | None  # run.json of the run to resume
@@ -71,7 +72,8 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     precision = choose_precision(wanted, device)
     if record:
         require_same_run(record, request, precision, about)
-    return RunPlan(device, precision, record, cautions, spec, labels, about)
+        config = at_recorded_length(config, record)
+    return RunPlan(config, device, precision, record, cautions, spec, labels, about)
 
 
 def _check_batch(config: TrainConfig, faces: Faces) -> None:

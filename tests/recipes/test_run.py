@@ -15,9 +15,10 @@ import pytest
 from facegan.files import exclusive
 from facegan.recipes.recipe import read_recipe
 from facegan.recipes.run import RECORD_FILE, run_recipe
-from tests.recipes.conftest import UP_TO_DATE, Experiment, run, states
+from tests.recipes.conftest import UP_TO_DATE, Experiment, run, stages_of, states
 from tests.recipes.program import Ended, facegan
 from tests.stopping import stopped_at_line
+from tests.training.toy import ticking_clock
 
 
 def test_first_run_does_everything(first_run: tuple[Experiment, Ended]) -> None:
@@ -214,3 +215,13 @@ def test_own_nets_are_inputs(done: Experiment) -> None:
     assert (first["train"], again["train"]) == ("done", "up to date")
     assert states(altered)["train"] != "up to date"
     assert "own_nets_of_a_recipe.py has changed since this run was last started" in altered.stderr
+
+
+def test_time_is_measured_once(fresh: Experiment) -> None:
+    fresh.recipe.write_text(fresh.recipe.read_text().replace("images = 24", 'images = "0.0016min"'))
+    planned = stages_of(run(fresh, "--dry-run", "--json"))["train"]
+    assert planned["summary"] == "dcgan, 0.0016min, batch 4"
+    with ticking_clock():
+        assert stages_of(run(fresh, "--json"))["train"]["result"]["images"] > 0
+    assert states(run(fresh, "--json")) == UP_TO_DATE
+    assert "images = 0.0016min" in facegan("recipes", "show", fresh.recipe).stdout

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
@@ -147,6 +148,14 @@ def stop_after(*steps: int) -> Callable[[], bool]:
     """Stops after these of all steps, counted over several starts."""
     count = itertools.count(1)
     return lambda: next(count) in steps
+
+
+@contextlib.contextmanager
+def ticking_clock() -> Iterator[None]:
+    """Each look at the clock is a millisecond later, however busy the machine is."""
+    ticks = itertools.count()
+    with mock.patch.object(time, "perf_counter", side_effect=lambda: next(ticks) / 1000):
+        yield
 
 
 def weights(run: Path) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import ToyAttributes, ToyFaces, toy_config, toy_run
+from toy import ToyAttributes, ToyFaces, ticking_clock, toy_config, toy_run
 
 from facegan.errors import Interrupted
 from facegan.nets import Generator
@@ -67,7 +67,17 @@ def runs(folder: Path) -> dict[str, Any]:
         toy_run(folder / "stopped", toy_config(**given), stop=stop)
     again = toy_run(folder / "stopped", toy_config(**given))
     best = whole.best.images if whole.best else 0
-    return {"stopped_after": len(steps), "images": [whole.images, again.images], "calls": calls, "best": best}
+    timed = 0
+    if world_size() > 1:
+        with ticking_clock():
+            timed = toy_run(folder / "timed", toy_config(**given | {"images": "0.0016min"})).images
+    return {
+        "timed": timed,
+        "stopped_after": len(steps),
+        "images": [whole.images, again.images],
+        "calls": calls,
+        "best": best,
+    }
 
 
 def trains(world: World, cases: dict[str, Any], folder: Path) -> dict[str, Any]:
