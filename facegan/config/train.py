@@ -119,10 +119,12 @@ class TrainConfig(Settings):
     section: ClassVar[str] = "train"
     options: ClassVar[str] = (
         "method condition balance balance_by images batch precision seed save_every sample_every log_every eval_every "
-        "keep deterministic graphs"
+        "stop_after keep deterministic graphs"
     )
     # Settings that may change when a run resumes: they change no weight.
-    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = ("images", *_EVERY, "eval_n", "eval_metrics", "keep", "milestones")
+    FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
+        *("images", *_EVERY, "eval_n", "eval_metrics", "stop_after", "keep", "milestones"),
+    )
 
     method: Method = setting("dcgan", "nets, loss and schedule by name")
     nets: Annotated[Nets | str, _OWN_NETS] = setting(
@@ -214,6 +216,9 @@ class TrainConfig(Settings):
         f"metrics of an evaluation, some of {','.join(TRAINING_METRICS)}; the checkpoint with the lowest value of the "
         "first is the best",
     )
+    stop_after: NotNegative = setting(
+        0, "stop when the first of eval_metrics has not improved for so many evaluations; 0: never", "evaluations"
+    )
     keep: Positive = setting(3, "number of latest checkpoints to keep", "checkpoints")
     milestones: tuple[Positive, ...] = setting((), "images (20k,5M) whose checkpoints are never pruned", "images")
 
@@ -297,6 +302,12 @@ class TrainConfig(Settings):
         return () if self.augment == "none" else tuple(self.augment.split(","))
 
     @property
+    def decisive(self) -> frozenset[str]:
+        """Settings that decide the last weights, also of those that may change when the run resumes."""
+        decide_end = {"stop_after", "eval_every", "eval_n", "eval_metrics"} if self.stop_after else set()
+        return frozenset(type(self).model_fields) - self.free_on_resume | {"images"} | decide_end
+
+    @property
     def free_on_resume(self) -> frozenset[str]:
         """What may change when the run resumes; the length only if the learning rates do not depend on it."""
         return frozenset(self.FREE_ON_RESUME) - (set() if self.schedule == "constant" else {"images"})
@@ -360,7 +371,7 @@ class TrainConfig(Settings):
         if self.loss != "began" and not is_import_path(self.loss):
             idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
         if not self.eval_every:
-            idle |= dict.fromkeys(("eval_n", "eval_metrics"), "without train.eval_every")
+            idle |= dict.fromkeys(("eval_n", "eval_metrics", "stop_after"), "without train.eval_every")
         if self.optimizer == "adam":
             idle["momentum"] = "with adam, whose momentum is train.beta1"
         else:

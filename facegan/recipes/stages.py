@@ -173,7 +173,7 @@ class Train(Stage):
             "faces": _checksums(info, self.config.split) if info else fingerprint(self.shards),
             "split": self.config.split,
             "init": self.config.init,
-            **config.model_dump(mode="json", exclude=set(config.free_on_resume - {"images"})),
+            **config.model_dump(mode="json", include=set(config.decisive)),
             "images": config.time or config.images,  # a time, whatever number it turns out to be
             **{f"code of {name}": digest["sha256"] for name, digest in code.items()},
         }

@@ -1,6 +1,6 @@
 """The run's log: stats.jsonl, TensorBoard, losses.png, log.txt and the sample grids.
 
-stats.jsonl has one JSON object per line, of four kinds with different fields. All have
+stats.jsonl has one JSON object per line, of five kinds with different fields. All have
 
     images, rounds      so far; a round is a training step
 
@@ -22,7 +22,8 @@ A training row, one every ``--log-every`` images, with means over the steps sinc
 A finding of `facegan.training.monitor`: ``health`` (``rolled_back``, ``d_too_strong``, ``collapse`` or ``no_change``),
 ``value`` (the measured value), ``text`` (the warning). An evaluation: ``measured`` ({metric: value}), ``best`` (whether
 it is the best so far). Before the first one, its reference: ``protocol`` (what, how many images of which split, the
-seed) and ``floor`` ({metric: value} of real images against other real ones).
+seed) and ``floor`` ({metric: value} of real images against other real ones). ``ended`` (a sentence): the training
+stopped before all its images, by ``--stop-after``.
 """
 
 from __future__ import annotations
@@ -266,6 +267,16 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
     return [row for row in numbered_stats(run).values() if row and not wrong_value(row)]
 
 
+def unimproved(rows: list[dict[str, Any]]) -> int:
+    """How many evaluations there were since the best one; a new reference begins again."""
+    count = 0
+    for row in reversed(rows):
+        if row.get("best") or "protocol" in row:
+            break
+        count += "measured" in row
+    return count
+
+
 def numbered_stats(run: Path) -> dict[int, dict[str, Any]]:
     """The same by line number, from 1; an invalid line is an empty row."""
     path = run / STATS
@@ -291,6 +302,8 @@ def wrong_value(row: dict[str, Any]) -> str:
     if "health" in row:
         texts = (name for name in ("health", "text") if not isinstance(row.get(name), str))
         return next(texts, "measured" if "measured" in row else "")
+    if not isinstance(row.get("ended", ""), str):
+        return "ended"
     parts = (name for name in ("measured", "floor") if name in row)
     return next((name for name in parts if not isinstance(row[name], dict) or _non_number(row[name])), "")
 

@@ -14,19 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
-from facegan.console import Progress, around_bar
-from facegan.errors import Interrupted
+from facegan.config import TrainConfig
+from facegan.console import Progress, around_bar, counted
+from facegan.errors import DiskError, Interrupted
 from facegan.files import human_bytes
-from facegan.run_dir import sample_grids
+from facegan.run_dir import Best, sample_grids
 from facegan.sample.generate import contrast_inputs, grid, images_of, sample_images
-from facegan.training.log import RunLog
+from facegan.training.log import RunLog, unimproved
 from facegan.training.losses import rank_accuracy
 from facegan.training.monitor import Monitor, problem_of
 from facegan.training.optim import schedule_factor
+from facegan.training.run_record import record_end
 from facegan.training.run_state import Clock, NotFinite, PeriodicEval, RunState
 from facegan.training.trainer import Batches, Trainer
 
@@ -34,6 +36,16 @@ GRID_IMAGES, GRID_COLUMNS = 64, 8
 EARLY_GRIDS = (500, 1_000, 2_000, 5_000)  # images; those below ``sample_every``
 PATIENCE = 10.0  # seconds after the first signal in which further signals lose nothing
 _LONG_STEP = 2.0  # seconds; a stop does not wait for longer steps
+
+
+def stalled(config: TrainConfig, rows: list[dict[str, Any]], best: Best | None) -> str:
+    """Why ``--stop-after`` ends the training after these rows of its log; "" if it does not."""
+    count = unimproved(rows)
+    if not 0 < config.stop_after <= count:
+        return ""
+    if best is None:
+        return f"no evaluation of {count} was finite"
+    return f"{best.metric} has not improved for {counted(count, 'evaluation')}, since {best.images:,} images"
 
 
 def fresh_state(run: Path, trainer: Trainer, reals: Batches, log: RunLog, clock: Clock) -> RunState:
@@ -53,6 +65,7 @@ class TrainLoop:
     progress: Progress
     evaluation: PeriodicEval | None = None
     step_seconds: float = float("inf")  # of the last step; inf: unknown
+    ended: str = ""  # why the training stopped before `total_steps`
 
     def __post_init__(self) -> None:
         self.trainer, self.config = self.state.trainer, self.state.trainer.config
@@ -66,7 +79,7 @@ class TrainLoop:
             self.interrupt()
         self.show_newest()
         state.clock.start()
-        while trainer.steps < self.total_steps:
+        while trainer.steps < self.total_steps and not self.ended:
             try:
                 self.iterate()
             except NotFinite as problem:
@@ -100,11 +113,16 @@ class TrainLoop:
             self.sample(last=last)
         elif any(before < images <= state.images for images in EARLY_GRIDS if images < config.sample_every):
             self.sample(early=True)
-        is_best = evaluation and (last or self.due(evaluation.every_images)) and self.evaluate(evaluation)
+        is_best = False
+        if evaluation and (last or self.due(evaluation.every_images)):
+            is_best = self.evaluate(evaluation)
+            why = "" if last else stalled(config, state.log.rows, state.best)
+            if self.trainer.world.any(bool(why)):
+                self.end_early(why)
         scheduled = self.due(config.save_every) or state.images in state.milestones
-        if last or scheduled or is_best:
+        if last or self.ended or scheduled or is_best:
             self.save(scheduled)
-        if not last and self.trainer.world.any(self.stop()):  # all stop at the same step
+        if not (last or self.ended) and self.trainer.world.any(self.stop()):  # all stop at the same step
             self.interrupt()
 
     def train_step(self) -> bool:
@@ -192,6 +210,21 @@ class TrainLoop:
         row = next((row for row in reversed(self.state.log.rows) if row.get("measured")), None)
         measured = [f"{_texts(row['measured'])[0]} at {row['images']:,} images"] if row else []
         self.progress.below = " · ".join(grids + measured)
+
+    def end_early(self, why: str) -> None:
+        """The last row, grid and curves, which the next steps would have brought."""
+        state = self.state
+        if not self.due(self.config.log_every):
+            self.write_row()
+        if not self.due(self.config.sample_every):
+            self.sample()
+        self.ended = why or "the main process has stopped"
+        if self.trainer.world.is_main:
+            with contextlib.suppress(DiskError):  # the log says it as well
+                record_end(state.run, why)
+        state.log_row(ended=why)
+        state.log.note(f"Stopped at {state.images:,} images: {why}. The best checkpoint is kept.")
+        state.log.draw(now=True)
 
     def interrupt(self) -> None:
         state = self.state

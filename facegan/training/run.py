@@ -26,8 +26,8 @@ from facegan.training.distributed import World, init_distributed, local_device
 from facegan.training.estimate import Estimate, explain_out_of_memory, measured_rate, two_digits
 from facegan.training.init import InitWeights, read_weights, start_from
 from facegan.training.log import STATS, NullLog, RunLog, read_stats
-from facegan.training.loop import StopRequests, TrainLoop, fresh_state
-from facegan.training.run_record import TrainRequest, warn_altered_code, warn_other_machine, write_record
+from facegan.training.loop import StopRequests, TrainLoop, fresh_state, stalled
+from facegan.training.run_record import TrainRequest, read_record, warn_altered_code, warn_other_machine, write_record
 from facegan.training.run_state import EVERY_IMAGES, Clock, PeriodicEval
 from facegan.training.time_budget import images_in_time
 from facegan.training.trackers import tracked
@@ -48,10 +48,11 @@ class TrainResult:
     checkpoint: Path
     generator: Path
     best: Best | None  # so far, with evaluations
+    ended: str = ""  # why ``--stop-after`` ended it before all its images
 
     def to_json(self) -> dict[str, Any]:
         values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-        return values if self.best else {key: value for key, value in values.items() if key != "best"}
+        return {key: value for key, value in values.items() if value or key not in ("best", "ended")}
 
 
 def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) -> TrainResult:
@@ -91,8 +92,9 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
             checkpoint = CheckpointManager(run).newest(console.warn) if record else None
             if world.is_main:
                 world.barrier()
-            if checkpoint and not config.time and checkpoint.images >= _total_images(config):
-                console.note(_finished(run, checkpoint.images))
+            finished = _finished(run, config, record or {}, checkpoint.images) if checkpoint else ""
+            if checkpoint and finished:
+                console.note(finished)
                 if world.is_main and not (run / FILE_NAME).exists():  # somebody deleted it
                     write_bytes(run / FILE_NAME, (checkpoint.path / FILE_NAME).read_bytes())
                 return _result(run, checkpoint.images, started, None)
@@ -112,10 +114,12 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
                 if record:
                     warn_other_machine(record, trainer, log.warn)
                 measured = 0.0
-                if time := config.time:
+                if length := config.time:
                     images, measured = images_in_time(trainer, reals, run, evaluation, started)
                     config = trainer.config = config.with_images(images)
-                    log.note(f"--images {time} on this machine is {images:,} images; a resumed run keeps this number.")
+                    log.note(
+                        f"--images {length} on this machine is {images:,} images; a resumed run keeps this number."
+                    )
                 total_images = _total_images(config)
                 clock = Clock(device, checkpoint.state["seconds"] if checkpoint else 0.0)
                 state = fresh_state(run, trainer, reals, log, clock)
@@ -155,6 +159,7 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
     request = TrainRequest(config, faces, Path(run), **options)
     plan = validate_run(request, try_code=False)
     checkpoints = checkpoint_folders(request.run) if plan.record else []
+    finished = _finished(request.run, plan.config, plan.record or {}, int(checkpoints[0].name)) if checkpoints else ""
     weights = None if checkpoints else _initial_weights(plan.record, request.init, None)
     config, code = plan.config, [name for name in (config.nets, config.loss) if is_import_path(name)]
     if weights and not code:
@@ -171,6 +176,7 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
         **({"time": config.time} if config.time else {}),
         "precision": plan.precision,
         "not_tried": code + [name for name in ([weights.spec["name"]] if weights else []) if is_import_path(name)],
+        **({"finished": finished} if finished else {}),
     }
 
 
@@ -180,8 +186,8 @@ def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tupl
     Measures nothing where that would import a module of the user's own.
     """
     run, done, total, time = Path(plan["run"]), plan["from_images"], plan["images"], plan.get("time", "")
-    if total and done >= total:
-        return _finished(run, done), ""
+    if plan.get("finished"):
+        return plan["finished"], ""
     if plan["not_tried"]:
         return f"Would train {config.method} in {run}: {time or f'{total - done:,} images'}.", ""
     condition, labels = condition_of(config, faces, epoch_of(config, faces))
@@ -251,8 +257,18 @@ def _exclusive_run(request: TrainRequest, world: World, console: Console) -> Ite
         yield
 
 
-def _finished(run: Path, images: int) -> str:
-    return f"The run {run} is finished: it has {images:,} images. Use a larger --images to continue."
+def _finished(run: Path, config: TrainConfig, record: dict[str, Any], images: int) -> str:
+    """The sentence of a run that needs no more steps after its newest checkpoint; "" of all others.
+
+    One that ``--stop-after`` ended continues if that is larger now, or if something else is measured.
+    """
+    if not config.time and images >= _total_images(config):
+        return f"The run {run} is finished: it has {images:,} images. Use a larger --images to continue."
+    same = all(record.get("settings", {}).get(name) == getattr(config, name) for name in ("eval_n", "eval_metrics"))
+    rows = [row for row in read_stats(run) if row["images"] <= images] if same and config.stop_after else []
+    why = stalled(config, rows, read_best(run)) if rows else ""
+    more = "Use a larger --stop-after, or none, to continue."
+    return f"The run {run} is finished at {images:,} images: {why}. {more}" if why else ""
 
 
 def _result(run: Path, images: int, started: float, rate: float | None) -> TrainResult:
@@ -270,4 +286,5 @@ def _result(run: Path, images: int, started: float, rate: float | None) -> Train
         checkpoint=CheckpointManager(run).path(images),
         generator=run / FILE_NAME,
         best=read_best(run),
+        ended=(read_record(run) or {}).get("ended", ""),
     )

@@ -84,6 +84,7 @@ _Record = _part(
     init=_Init | None,  # pyrefly: ignore - as seen at run time
     command=str,
     time=(_Time | None, None),  # pyrefly: ignore - as seen at run time
+    ended=(str, ""),
 )
 
 
@@ -162,6 +163,14 @@ def write_record(
     }
     with disk_errors(request.run):
         write_json(request.run / RECORD, record)
+
+
+def record_end(run: Path, why: str) -> None:
+    """Adds to the record why the training ended before all its images."""
+    record = read_record(run)
+    if record is not None:
+        with disk_errors(run):
+            write_json(run / RECORD, {**record, "ended": why})
 
 
 def _absolute(dataset: str) -> str:

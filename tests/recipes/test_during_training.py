@@ -171,3 +171,10 @@ def test_invalid_settings_are_refused(faces: Path, tmp_path: Path) -> None:
     ]:
         assert message in train(faces, tmp_path / "run", *options, code=2).stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_stop_after_ends_with_code_0(faces: Path, tmp_path: Path) -> None:
+    still = ("--set", "train.lr_g=1e-30", "--set", "train.lr_d=1e-30")  # the same samples at each evaluation
+    printed = json.loads(train(faces, tmp_path / "run", *MEASURED, *still, "--stop-after", 1, "--json").stdout)
+    assert (printed["images"], printed["best"]["images"]) == (16, 8)
+    assert printed["ended"] == "swd has not improved for 1 evaluation, since 8 images"
