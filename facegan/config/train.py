@@ -71,6 +71,8 @@ def _some_of(setting: str, known: tuple[str, ...]) -> AfterValidator:
 
     def check(text: str) -> str:
         names = [] if text == "none" else names_among(text, known, f"train.{setting} =")
+        if "ada" in names and len(names) > 1:
+            raise ValueError(f"train.augment = {text}: ada is used alone. Leave out the others, or ada.")
         return ",".join(name for name in known if name in names) or "none"
 
     return AfterValidator(check)
@@ -86,13 +88,13 @@ def _eval_metrics(text: str) -> str:
     return ",".join(names)
 
 
-AUGMENTATIONS = ("color", "translation", "cutout")
+AUGMENTATIONS = ("color", "translation", "cutout", "ada")
 REGULARISERS = ("gp", "dragan", "r1", "r2")
 PER_SAMPLE = ("gp", "r1", "r2")  # dragan is one too, and was published with batch norm
 CROSS_ENTROPY = ("non-saturating", "minimax", "max-likelihood")
 _EVERY = ("save_every", "sample_every", "log_every", "eval_every")
 # Settings that are lengths. They count images, whatever the batch size and the number of GPUs.
-LENGTHS = ("images", "d_warmup_images", "g_warmup_images", "ema_images", *_EVERY)
+LENGTHS = ("images", "d_warmup_images", "g_warmup_images", "ema_images", "ada_images", *_EVERY)
 _OWN_NETS = known_or_own("train.nets =", choices_of(Nets), "pair (facegan.nets.Pair) as MODULE:NAME")
 _OWN_LOSS = known_or_own("train.loss =", choices_of(Loss), "loss (facegan.training.Loss) as MODULE:NAME")
 Rate = Annotated[float, Field(gt=0)]
@@ -191,8 +193,14 @@ class TrainConfig(Settings):
     )
     random_flip: bool = setting(False, "mirror each real image with probability ½")
     augment: Annotated[str, _some_of("augment", AUGMENTATIONS)] = setting(
-        "none", "DiffAugment (Zhao et al. 2020): none, or some of color,translation,cutout"
+        "none",
+        "none; some of color,translation,cutout (DiffAugment, Zhao et al. 2020); or ada, whose strength follows the "
+        "discriminator (Karras et al. 2020)",
     )
+    ada_target: float = setting(
+        0.6, "mean sign of the discriminator on real images above which ada augments more, else less", gt=-1, lt=1
+    )
+    ada_images: Positive = setting(500_000, "images in which ada's probability can rise from 0 to 1", "images")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "auto: bf16 if the device supports it, else fp32; gradient penalties are always fp32"
     )
@@ -299,7 +307,8 @@ class TrainConfig(Settings):
 
     @property
     def augmentations(self) -> tuple[str, ...]:
-        return () if self.augment == "none" else tuple(self.augment.split(","))
+        """Of DiffAugment."""
+        return () if self.augment in ("none", "ada") else tuple(self.augment.split(","))
 
     @property
     def decisive(self) -> frozenset[str]:
@@ -370,6 +379,8 @@ class TrainConfig(Settings):
             idle["label_smoothing"] = f"with the loss {self.loss}, which has no labels"
         if self.loss != "began" and not is_import_path(self.loss):
             idle |= dict.fromkeys(("began_gamma", "began_rate"), f"with the loss {self.loss}")
+        if self.augment != "ada":
+            idle |= dict.fromkeys(("ada_target", "ada_images"), "without train.augment=ada")
         if not self.eval_every:
             idle |= dict.fromkeys(("eval_n", "eval_metrics", "stop_after"), "without train.eval_every")
         if self.optimizer == "adam":

@@ -15,6 +15,7 @@ _PANELS = (
     ("BEGAN", "", {"convergence": "measure of convergence", "k": "k"}),
     ("Discriminator’s mean logit", "higher is more real", {"d_real": "real images", "d_fake": "fake images"}),
     ("Discriminator’s accuracy", "share of correct answers", {"d_accuracy": "real and fake images"}),
+    ("Adaptive augmentation", "", {"ada_p": "probability p", "ada_r": "sign of D on real images"}),
     ("Generator’s gradient", "L2 norm", {"grad_g": "gradient"}),
     ("Rate", "images per second, excluding saving and sampling", {"images_per_second": "images/s"}),
 )

@@ -9,6 +9,7 @@ N batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -38,6 +39,110 @@ def augment(images: Tensor, kinds: Sequence[str], random: Tensor) -> Tensor:
 def flip(images: Tensor, random: Tensor) -> Tensor:
     """Mirrors the images, (N, C, H, W), whose entry of ``random``, (N, 1) in [0, 1), is below ½."""
     return torch.where((random < 0.5)[:, :, None, None], images.flip(3), images)
+
+
+# Karras et al. 2020, "Training generative adversarial networks with limited data" (arXiv:2006.06676): each of these
+# changes is made to an image with the same probability p, which follows the discriminator (`adapted`). Order, strengths
+# and distributions are those of the authors' code ("bgc"):
+_PLACES = ("flip", "quarter", "whole", "scale", "before", "stretch", "after", "shift")
+_COLOURS = ("brightness", "contrast", "luma", "hue", "saturation")
+CHANGES = (*_PLACES, *_COLOURS)
+_ROTATIONS = ("before", "after")  # the stretch: one of them with probability p, so each with 1 − √(1 − p)
+ADA_UNIFORM, ADA_NORMAL = len(CHANGES) + 8, 7  # random numbers per image
+_WHOLE_SHIFT, _SCALE, _FRACTION = 1 / 8, 0.2, 1 / 8  # of the side; in octaves; of the side
+_BRIGHTNESS, _CONTRAST, _SATURATION = 0.2, 0.5, 1.0  # the latter two in octaves
+ADA_STEPS = 4  # between two changes of p
+
+
+def adapt(images: Tensor, p: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
+    """Augments float images in [−1, 1] of one channel or three; colours may leave it.
+
+    ``p``: a scalar tensor in 0 … 1; at 0 the images are unchanged, to the bit. ``uniform``: (N, `ADA_UNIFORM`) in
+    [0, 1); ``normal``: (N, `ADA_NORMAL`).
+
+    All changes of places are one bilinear sampling of the image, mirrored at its edges. The authors filter by wavelets
+    before and after it against aliasing, at twice the resolution; this does not.
+    """
+    images, count = images.float(), len(CHANGES)
+    rotation = 1 - (1 - p).sqrt()
+    chance = torch.stack([rotation if name in _ROTATIONS else p for name in CHANGES])
+    applied = uniform[:, :count] < chance
+    made = dict(zip(CHANGES, applied.float().T, strict=True))
+    flip, quarter, right, down, before, after, luma, hue = uniform[:, count:].T
+    scale, stretch, shift_right, shift_down, brightness, contrast, saturation = normal.T
+    side = images.shape[-1]
+
+    def whole(random: Tensor) -> Tensor:
+        """A shift in whole pixels, as a share of half the side: affine_grid's unit."""
+        return ((2 * random - 1) * _WHOLE_SHIFT * side).round() * (2 / side) * made["whole"]
+
+    # From places in the result to places in the image, (N, 2, 2): the inverse of each change, in their order.
+    mirrored = 1 - 2 * (flip < 0.5) * made["flip"]
+    matrix = _rotation((quarter * 4).floor() * made["quarter"] * (math.pi / 2))
+    matrix = torch.stack([mirrored, torch.ones_like(mirrored)], 1)[:, :, None] * matrix
+    shift = -matrix @ torch.stack([whole(right), whole(down)], 1)[:, :, None]
+    matrix = matrix * torch.exp2(-_SCALE * scale * made["scale"])[:, None, None]
+    matrix = matrix @ _rotation((2 * before - 1) * math.pi * made["before"])
+    octaves = _SCALE * stretch * made["stretch"]
+    matrix = matrix * torch.exp2(torch.stack([-octaves, octaves], 1))[:, None, :]
+    matrix = matrix @ _rotation((2 * after - 1) * math.pi * made["after"])
+    fraction = torch.stack([shift_right, shift_down], 1) * (2 * _FRACTION) * made["shift"][:, None]
+    shift = shift - matrix @ fraction[:, :, None]
+    grid = functional.affine_grid(torch.cat([matrix, shift], 2), list(images.shape), align_corners=False)
+    moved = sample(images, grid, deterministic=images.is_cuda and torch.are_deterministic_algorithms_enabled())
+    images = torch.where(applied[:, : len(_PLACES)].any(1)[:, None, None, None], moved, images)
+
+    # Colours: with v the grey axis, P = v vᵀ and K the cross product with v, x ← c ((1 − 2i) P + s (cos θ (1 − P) +
+    # sin θ K)) (x + b), as every change but the brightness is along v or around it.
+    octaves = _CONTRAST * contrast * made["contrast"]
+    grey = torch.exp2(octaves) * (1 - 2 * (luma < 0.5) * made["luma"])
+    colour = torch.exp2(octaves + _SATURATION * saturation * made["saturation"])
+    angle = (2 * hue - 1) * math.pi * made["hue"]
+    brighter = images + (_BRIGHTNESS * brightness * made["brightness"])[:, None, None, None]
+    if images.shape[1] == 1:
+        coloured = brighter * grey[:, None, None, None]
+    else:
+        one = torch.eye(3, device=images.device)  # a table of numbers could not be part of a CUDA graph
+        along = torch.full_like(one, 1 / 3)
+        axes = torch.stack([along, one - along, (one.roll(-1, 1) - one.roll(1, 1)) / 3**0.5]).flatten(1)
+        weights = torch.stack([grey, colour * angle.cos(), colour * angle.sin()], 1)
+        coloured = ((weights @ axes).reshape(-1, 3, 3) @ brighter.flatten(2)).reshape(images.shape)
+    return torch.where(applied[:, len(_PLACES) :].any(1)[:, None, None, None], coloured, images)
+
+
+def adapted(p: Tensor, excess: Tensor, due: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """The next p and excess, section 3 of the paper: p moves by ``step`` up if D is surer of real images than the
+    target, else down. All are scalars.
+
+    ``excess``: the sum of r − target over the steps since p moved, r the mean sign of D on real images. ``due``: bool.
+    """
+    moved = (p + step * excess.sign()).clamp(0, 1)
+    return torch.where(due, moved, p), torch.where(due, torch.zeros_like(excess), excess)
+
+
+def sample(images: Tensor, grid: Tensor, *, deterministic: bool) -> Tensor:
+    """Bilinear samples of square images, mirrored at their edges, at ``grid``, (N, H, W, 2), as affine_grid has it.
+
+    The gradient of torch's own sampling is not deterministic on GPUs; that of indexing can be.
+    """
+    if not deterministic:
+        return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    side, number = images.shape[-1], torch.arange(len(images), device=images.device)[:, None, None]
+    (x, y), pixels = (((grid + 1) * side - 1) / 2).unbind(-1), images.permute(0, 2, 3, 1)
+    found = torch.zeros_like(pixels)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        row, column = y.floor() + down, x.floor() + right
+        weight = (1 - (y - row).abs()) * (1 - (x - column).abs())
+        row, column = (at.long().remainder(2 * side) for at in (row, column))
+        row, column = (at.minimum(2 * side - 1 - at) for at in (row, column))
+        found = found + pixels[number, row, column] * weight[..., None]
+    return found.permute(0, 3, 1, 2)
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    """(N, 2, 2) of radians, (N,)."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
 
 
 def _color(images: Tensor, random: Tensor) -> Tensor:

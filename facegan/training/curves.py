@@ -27,7 +27,7 @@ _PANELS = {
         "k": "BEGAN's k",
     },
     "discriminator's mean logit": {"d_real": "real images", "d_fake": "fake images"},
-    "discriminator's accuracy": {"d_accuracy": "real and fake images"},
+    "discriminator's accuracy": {"d_accuracy": "real and fake images", "ada_p": "ADA's p"},
 }
 
 

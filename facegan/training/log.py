@@ -10,6 +10,7 @@ A training row, one every ``--log-every`` images, with means over the steps sinc
     d_real, d_fake      D's logits of real and of fake images
     gp                  with a regulariser (WGAN-GP has one): the sum of the penalties without their weights
     k, convergence      only with BEGAN: its k, and its measure of convergence M
+    ada_p, ada_r        only with train.augment=ada: its probability p, and the mean sign of D on real images
     d_accuracy          share of images that D classifies correctly (logits of real ones above 0, of fake ones below);
                         for critics (WGAN, relativistic, BEGAN) the share of pairs with the real one above the fake one
     grad_g              L2 norm of G's gradient

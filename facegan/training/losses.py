@@ -131,6 +131,16 @@ def rank_accuracy(real: Tensor, fake: Tensor) -> Tensor:
     return (real > fake).float().mean()
 
 
+def real_signs(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
+    """Mean sign of D on real images, r in Karras et al. 2020 (arXiv:2006.06676), section 3: −1 … 1. A scalar.
+
+    For critics without a threshold, that of a real image's logit above that of the i-th fake one.
+    """
+    if loss.accuracy is rank_accuracy:
+        real = real.float() - fake.float()
+    return (real - (0.5 if loss.accuracy is half_accuracy else 0)).sign().float().mean()
+
+
 @dataclass(frozen=True)
 class Loss:
     """The losses of D and G, and how often D is right. Logits are (N,) float, a loss is a scalar.

@@ -19,7 +19,15 @@ from facegan.nets import drawn
 from facegan.nets import random as draws
 from facegan.training import augment
 from facegan.training.distributed import World
-from facegan.training.losses import began_convergence, began_k, dragan, find_loss, gradient_penalty, squared_gradient
+from facegan.training.losses import (
+    began_convergence,
+    began_k,
+    dragan,
+    find_loss,
+    gradient_penalty,
+    real_signs,
+    squared_gradient,
+)
 from facegan.training.optim import Ema, NetOptimizer
 from facegan.training.precision import Precision, autocast, float32_as
 
@@ -27,6 +35,7 @@ from facegan.training.precision import Precision, autocast, float32_as
 TOTALS_D = ("loss_d", "d_real", "d_fake", "d_accuracy", "gp")
 TOTALS_G = ("loss_g", "grad_g")
 TOTALS_BEGAN = ("k", "convergence")
+TOTALS_ADA = ("ada_p", "ada_r")
 
 
 @dataclass(frozen=True)
@@ -84,20 +93,27 @@ class GanStep:
         self.loss_scale = 1 / (config.grad_accum_steps * world.size)
         # Sums since the last row of the log, one row per process, which adds to its own. They stay on the device:
         # reading a number would wait for the GPU.
+        self.is_adaptive = config.augment == "ada"
         self.stats = (*TOTALS_D, *TOTALS_G, *(TOTALS_BEGAN if self.loss.autoencoder else ()))
+        self.stats += TOTALS_ADA if self.is_adaptive else ()
         self.totals = torch.zeros((world.size, len(self.stats)), device=self.device)
         self.skipped = torch.zeros((), device=self.device)  # updates that a scaler left out since that row
         self.k = torch.zeros((), device=self.device)  # BEGAN's
+        self.ada_p, self.ada_excess = (torch.zeros((), device=self.device) for _ in range(2))  # `augment.adapted`
+        self._signs = torch.zeros((), device=self.device)  # of this step in this process, less the target
         self._positions = world.rank * share + torch.arange(share, device=self.device)
         # With one update of each net, G learns from the fakes that D saw, as in PyTorch's example.
         self._same_fakes = config.d_steps == config.g_steps == 1
 
     def __call__(self, variant: StepVariant) -> None:
         fakes: Tensor | None = None
+        self._signs.zero_()
         for i, penalised in enumerate(variant.penalties):
             fakes = self.update_discriminator(i, penalised)
         for i in range(variant.g_steps):
             self.update_generator(i, fakes, after_d=bool(variant.penalties))
+        if self.is_adaptive and variant.penalties:
+            self._update_p()
         self.ema.update()
 
     def update_discriminator(self, i: int = 0, penalised: bool = False) -> Tensor | None:
@@ -134,6 +150,10 @@ class GanStep:
             if penalised:
                 values["gp"], weighted = self._penalties((real, *of_real), (fake, *of_fake), images)
                 values["loss_d"] = values["loss_d"] + weighted
+            if self.is_adaptive:
+                signs = real_signs(self.loss, real_logits.detach(), fake_logits.detach())
+                self._signs += (signs - config.ada_target) / config.grad_accum_steps
+                values |= {"ada_p": self.ada_p, "ada_r": signs}
             if self.loss.autoencoder:
                 logits.append((real_logits.detach(), fake_logits.detach()))
                 values |= {"k": self.k, "convergence": began_convergence(*logits[-1], config.began_gamma)}
@@ -214,9 +234,15 @@ class GanStep:
 
     def _for_d(self, pixels: Tensor, purpose: str, images: Tensor) -> Tensor:
         """Pixels in [−1, 1] as D sees them: augmented and scaled."""
+        seed = self.config.seed
         if self.config.augmentations:
-            random = draws.counter_uniform(self.config.seed, purpose, images, augment.COLUMNS)
+            random = draws.counter_uniform(seed, purpose, images, augment.COLUMNS)
             pixels = augment.augment(pixels, self.config.augmentations, random)
+        elif self.is_adaptive:
+            uniform = draws.counter_uniform(seed, purpose, images, augment.ADA_UNIFORM)
+            normal = draws.counter_normal(seed, f"{purpose}, normal", images, augment.ADA_NORMAL)
+            with autocast(self.device, "fp32"):
+                pixels = augment.adapt(pixels, self.ada_p, uniform, normal)
         return pixels if self.config.image_range == 1 else pixels * self.config.image_range
 
     def _critic(self, what: str, images: Tensor, condition: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
@@ -230,6 +256,15 @@ class GanStep:
                 return self.d.net(pixels, *condition)
 
         return critic
+
+    @torch.no_grad()
+    def _update_p(self) -> None:
+        """p follows from the whole batches, of all processes, and moves after every fourth step."""
+        step = augment.ADA_STEPS * self.config.step_images / self.config.ada_images
+        due = (self.number + 1) % augment.ADA_STEPS == 0
+        p, excess = augment.adapted(self.ada_p, self.ada_excess + self.world.sum_(self._signs), due, step)
+        self.ada_p.copy_(p)
+        self.ada_excess.copy_(excess)
 
     @torch.no_grad()
     def _update_k(self, logits: list[tuple[Tensor, Tensor]]) -> None:

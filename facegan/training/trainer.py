@@ -281,6 +281,7 @@ class Trainer:
             "optim_d": self.d.tensors(),
             "log": {"totals": step.totals, "skipped": step.skipped},
             "loss": {"k": step.k} if step.loss.autoencoder else {},
+            "ada": {"p": step.ada_p, "excess": step.ada_excess} if step.is_adaptive else {},
         }
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 

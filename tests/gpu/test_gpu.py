@@ -55,6 +55,7 @@ def assert_alike(one: Trainer, other: Trainer, **given: Any) -> None:
         ("dcgan", {"nets": "began"}),
         ("dcgan", {"condition": "Red,Light"}),
         ("wgan-gp", {"nets": "resnet", "condition": "band", "batch": 8}),
+        ("dcgan", {"augment": "ada", "ada_images": 64, "ada_target": -0.9}),
     ],
 )
 def test_captured_steps_equal_plain_steps(method, given):

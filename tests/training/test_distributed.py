@@ -60,6 +60,10 @@ CASES = {
     "connected layers, dropout by image": ("dcgan", {"nets": "mlp", "width": 4}),
     "told attributes": ("wgan-gp", {"d_steps": 1, "condition": "Red,Light"}),
     "spectral normalisation": ("dcgan", {"nets": "resnet", "width": 2}),
+    "adaptive augmentation": (
+        "dcgan",
+        {"norm": "none", "augment": "ada", "ada_target": -0.9, "ada_images": 64, "grad_accum_steps": 2},
+    ),
     "in parts, augmented": (
         "wgan-gp",
         {"d_steps": 1, "grad_accum_steps": 2, "augment": "color,translation", "random_flip": True},
@@ -91,6 +95,8 @@ def test_two_processes_equal_one(trained, case):
     for row, expected in zip(first["rows"], alone["rows"], strict=True):
         assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
     assert first["weights"] == pytest.approx(alone["weights"], rel=1e-3)
+    if case == "adaptive augmentation":
+        assert [row["ada_p"] for row in first["rows"]] == [0, 0, 0, 0, 1]
 
 
 def losses(run: Path) -> list[dict[str, float]]:

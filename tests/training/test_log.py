@@ -67,7 +67,7 @@ def test_row_fields_are_documented(tmp_path):
         re.findall(r"^    ([a-z_]+(?:, [a-z_]+)?)  ", RunLog.__init__.__globals__["__doc__"], re.MULTILINE)
     )
     fields = {name for names in documented for name in names.split(", ")}
-    assert fields - row.keys() == {"skipped", "gpu_bytes", "k", "convergence"}  # of fp16, GPUs and BEGAN
+    assert fields - row.keys() == {"skipped", "gpu_bytes", "k", "convergence", "ada_p", "ada_r"}
     assert row.keys() - fields == set()
 
 

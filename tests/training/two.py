@@ -30,7 +30,7 @@ def steps(world: World, method: str, given: dict[str, Any]) -> dict[str, Any]:
     trainer.generator.eval()
     reals = faces.batches(config.batch, rank=world.rank, world_size=world.size)
     rows = []
-    for _ in range(3):
+    for _ in range(5 if config.augment == "ada" else 3):
         trainer.train_step(reals)
         rows.append(trainer.means())
         trainer.clear_means()
