@@ -38,14 +38,41 @@ _Found = tuple[NDArray[np.float64], NDArray[np.int64]]  # distances and indices,
 
 def copy_rate(samples: Tensor, faces: Iterable[Tensor]) -> float:
     """The share of samples, uint8 (N, C, S, S), that copy a training face, of at least `COMPARED_WITH`: 0 … 1."""
-
-    def small(images: Tensor) -> NDArray[np.float32]:
-        return adaptive_avg_pool2d(images.float(), _SMALL_SIDE).flatten(1).numpy()
-
-    ((distances, _),), total = _nearest(torch.cat([samples, samples.flip(-1)]), faces, COMPARED_WITH, small)
+    ((distances, _),), total = _nearest(torch.cat([samples, samples.flip(-1)]), faces, COMPARED_WITH, _small)
     other = min(COMPARED_WITH, max(2, total // _SHARE_COMPARED_WITH))
     copies = distances[:, 0] < RATIO * distances[:, other - 1]
     return float((copies[: len(samples)] | copies[len(samples) :]).mean())
+
+
+class Gallery:
+    """Training faces, in blocks uint8 (n, C, S, S), kept as small pictures to compare samples with again and again."""
+
+    def __init__(self, faces: Iterable[Tensor]) -> None:
+        self._faces = np.concatenate([_small(block) for block in faces])
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def compare(self, samples: Tensor, *, own: bool = False) -> dict[str, float]:
+        """``copied`` as `copy_rate`; and ``nearest``: by how much of the distance to the tenth nearest face the nearest
+        one is nearer, 0 … 1, the mean over samples, uint8 (N, C, S, S), or their mirror images.
+
+        ``own``: the samples are the first faces themselves, each compared with all others.
+        """
+        count, total = len(samples), len(self) - own
+        other = min(COMPARED_WITH, max(2, total // _SHARE_COMPARED_WITH))
+        distances, indices = nearest(_small(torch.cat([samples, samples.flip(-1)])), self._faces, other + own)
+        if own:
+            is_own = indices == np.arange(2 * count)[:, None] % count
+            others = np.argsort(is_own, axis=1, kind="stable")[:, :other]
+            distances = np.take_along_axis(distances, others, axis=1)
+        far = distances[:, -1]
+        ratios = np.divide(distances[:, 0], far, out=np.ones_like(far), where=far > 0).reshape(2, count).min(axis=0)
+        return {"copied": float((ratios < RATIO).mean()), "nearest": float(1 - ratios.mean())}
+
+
+def _small(images: Tensor) -> NDArray[np.float32]:
+    return adaptive_avg_pool2d(images.float(), _SMALL_SIDE).flatten(1).numpy()
 
 
 def neighbours_picture(samples: Tensor, faces: Iterable[Tensor]) -> NDArray[np.uint8]:

@@ -196,7 +196,8 @@ class TrainLoop:
         if trainer.world.is_main:
             with state.clock.stopped():
                 generator = copy.deepcopy(state.generator())  # a user's measure may change it
-                values, state.best = evaluation.evaluate(generator, state.images, before)
+                floor = next((row["floor"] for row in reversed(state.log.rows) if "floor" in row), {})
+                values, state.best = evaluation.evaluate(generator, state.images, before, floor)
                 is_best = state.best != before
                 state.log_row(measured=values, best=is_best)
                 found = ", ".join(_texts(values))

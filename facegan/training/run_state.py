@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from facegan.config import METRIC_TABLE
 from facegan.errors import DiskError, SettingsError, TrainingError
 from facegan.files import parsing, write_json
 from facegan.nets import Generator, save_generator
@@ -48,9 +49,9 @@ class PeriodicEval:
     metric: str = ""  # "": the first that ``measure`` returns
 
     def evaluate(
-        self, generator: Generator, images: int, best: Best | None
+        self, generator: Generator, images: int, best: Best | None, floor: Mapping[str, float]
     ) -> tuple[dict[str, float | None], Best | None]:
-        """All values (None: not finite), and the best so far."""
+        """All values (None: not finite), and the best so far. ``floor``: the values of real images."""
         values = {name: float(value) for name, value in self.measure(generator).items()}
         metric = self.metric or next(iter(values), "")
         if metric not in values:
@@ -58,7 +59,9 @@ class PeriodicEval:
                 f"The best checkpoint is chosen by '{metric}', but measure returns {', '.join(values) or 'nothing'}."
             )
         value = values[metric]
-        if math.isfinite(value) and (best is None or best.metric != metric or value < best.value):
+        tolerance = METRIC_TABLE[metric].tolerance if metric in METRIC_TABLE else None
+        as_real = tolerance is not None and value <= floor.get(metric, 0.0) + tolerance
+        if math.isfinite(value) and (best is None or best.metric != metric or value < best.value or as_real):
             best = Best(metric, value, images)
         return {name: value if math.isfinite(value) else None for name, value in values.items()}, best
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facegan.evaluate.memorization import copy_rate, neighbours_picture
+from facegan.evaluate.memorization import Gallery, copy_rate, neighbours_picture
 from facegan.evaluate.random_net import random_features
 from tests.evaluate.drawn import blurred, compressed, drawn_faces, learnt, noisy, uniform_noise, untrained
 
@@ -74,3 +74,21 @@ def test_picture_shows_the_nearest_faces(size: int, channels: int, times: int) -
             assert (picture[top : top + side, left : left + side] == tile).all()
     assert (picture[20 + 2 * side : 20 + 3 * side, picture.shape[1] // 2 + 8 :] == 255).all()
     assert (picture[:20] < 128).any()  # titles
+
+
+def test_gallery_finds_what_the_evaluation_finds(training: Tensor, unseen: Tensor) -> None:
+    gallery = Gallery(training.split(7))
+    for samples in (training, unseen, torch.cat([unseen, training[:20]]), noisy(training, 4)):
+        assert gallery.compare(samples)["copied"] == copy_rate(samples, [training])
+    values = [
+        gallery.compare(samples)["nearest"] for samples in (uniform_noise(40), unseen, noisy(training, 8), training)
+    ]
+    assert values == sorted(values)
+    assert 4 * values[1] < values[2] < values[3] == 1
+
+
+def test_training_faces_among_each_other(training: Tensor) -> None:
+    others = Gallery([training[1:]]).compare(training[:1])
+    assert Gallery([training]).compare(training[:1], own=True) == pytest.approx(others)
+    twice = Gallery([training[:40], training]).compare(training[:40], own=True)
+    assert twice == {"copied": 1, "nearest": 1}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from facegan.config import PrepConfig
+from facegan.evaluate.memorization import Gallery
 from facegan.evaluate.swd import project, sliced_wasserstein
 from facegan.nets import load_generator
 from facegan.prep.prepare import prepare
@@ -178,3 +179,20 @@ def test_stop_after_ends_with_code_0(faces: Path, tmp_path: Path) -> None:
     printed = json.loads(train(faces, tmp_path / "run", *MEASURED, *still, "--stop-after", 1, "--json").stdout)
     assert (printed["images"], printed["best"]["images"]) == (16, 8)
     assert printed["ended"] == "swd has not improved for 1 evaluation, since 8 images"
+
+
+def test_copies_are_measured_during_training(faces: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(faces, run, *MEASURED, "--set", "train.eval_metrics=copied,nearest,swd", "--stop-after", 2)
+    reference, *rows = rows_of(run, training=False)
+    train_faces = FaceShards(faces, "train", cache="off")
+    assert reference["protocol"]["training_faces"] == len(train_faces)
+    with closing(train_faces.batches(len(train_faces), seed=0)) as batches:
+        gallery = Gallery([next(batches)])
+    with closing(FaceShards(faces, "val", cache="off").batches(8, seed=0)) as batches:
+        real = gallery.compare(next(batches))
+    assert {name: reference["floor"][name] for name in real} == real
+    generator = load_generator(run / "checkpoints/000000024")
+    assert {name: rows[-1]["measured"][name] for name in real} == gallery.compare(sample_images(generator, 8, 0))
+    # Nothing is copied, so the newest checkpoint is the best, and training goes on to its end.
+    assert best_of(run) == {"metric": "copied", "value": 0, "images": 24}

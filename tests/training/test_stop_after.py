@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import pytest
-from toy import ToyFaces, toy_config, toy_run
+from toy import ToyFaces, toy_config, toy_run, toy_trainer
 
 from facegan.config import TrainConfig
-from facegan.errors import SettingsError
 from facegan.nets import Generator
 from facegan.report.runs import read_run
 from facegan.report.write import run_page
 from facegan.training import TrainResult, plan_train
 from facegan.training.log import read_stats
 from facegan.training.run import sentence_of
+from facegan.training.run_state import PeriodicEval
 
 VALUES = [5.0, 3.0, 4.0, 3.5, 2.0, 6.0, 7.0, 8.0, 9.0, 1.0]  # at 32, 64, … images
 
@@ -36,15 +34,11 @@ def train(run: Path, stop_after: int) -> TrainResult:
     return toy_run(run, config(stop_after), measure=measure)
 
 
-def record(run: Path) -> dict[str, Any]:
-    return json.loads((run / "run.json").read_text())
-
-
 def test_stops_without_improvement_and_continues(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = train(run, 2)
     why = "swd has not improved for 2 evaluations, since 64 images"
-    assert (first.images, first.ended, record(run)["ended"]) == (128, why, why)
+    assert (first.images, first.ended, json.loads((run / "run.json").read_text())["ended"]) == (128, why, why)
     assert f"Stopped at 128 images: {why}. The best checkpoint is kept." in (run / "log.txt").read_text()
     assert [row["images"] for row in read_stats(run) if "ended" in row] == [128]
     assert [row["images"] for row in read_stats(run) if "loss_g" in row] == [96, 128]
@@ -62,15 +56,18 @@ def test_stops_without_improvement_and_continues(tmp_path: Path) -> None:
     assert (more.images, more.best.images if more.best else 0) == (256, 160)
     assert more.ended == "swd has not improved for 3 evaluations, since 160 images"
     last = train(run, 0)
-    assert (last.images, last.ended, "ended" in record(run)) == (320, "", False)
-    assert "ended" not in last.to_json()
-
-
-def test_needs_evaluations() -> None:
-    with pytest.raises(SettingsError, match=r"train\.stop_after has no effect without train\.eval_every"):
-        toy_config(stop_after=3)
+    assert (last.images, "ended" in last.to_json(), "ended" in (run / "run.json").read_text()) == (320, False, False)
 
 
 def test_decides_the_last_weights() -> None:
     assert {"eval_every", "stop_after"} <= toy_config(eval_every=32, stop_after=3).decisive
     assert not {"eval_every", "stop_after", "keep"} & toy_config(eval_every=32).decisive
+
+
+def test_stops_when_copies_rise_above_those_of_real_faces() -> None:
+    values = iter([0.0, 0.002, 0.012, 0.014, 0.02, 0.011])
+    evaluation, best, found = PeriodicEval(lambda generator: {"copied": next(values)}, 32), None, []
+    for images in range(1, 7):
+        _, best = evaluation.evaluate(toy_trainer().generator, images, best, {"copied": 0.01})
+        found.append(best.images if best else 0)
+    assert found == [1, 2, 3, 4, 4, 6]
