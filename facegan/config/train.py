@@ -175,6 +175,9 @@ class TrainConfig(Settings):
     )
     batch: Positive = setting(128, "batch size over all processes", "images")
     grad_accum_steps: Positive = setting(1, "equal parts of a batch, computed in turn to save memory", "parts")
+    freeze_d: NotNegative = setting(
+        0, "first layers of the discriminator that keep the weights of --init (FreezeD, Mo et al. 2020)", "layers"
+    )
     d_steps: Positive = setting(1, "discriminator steps per iteration", "steps")
     g_steps: Positive = setting(1, "generator steps per iteration", "steps")
     d_warmup_images: NotNegative = setting(0, "images at the start that train only the discriminator", "images")

@@ -160,6 +160,23 @@ def _build_plugin(spec: NetSpec, build: Callable[[NetSpec], nn.Module], rng: tor
     return net
 
 
+# Mo, Cho & Shin 2020, "Freeze the discriminator: a simple baseline for fine-tuning GANs" (arXiv:2002.10964).
+def freeze_layers(discriminator: nn.Module, count: int) -> None:
+    """The first ``count`` layers with weights (convolutions, linear layers), from the pixels, and the norms between
+    them no longer need a gradient. Raises SettingsError unless a layer remains."""
+    net = discriminator.inner if isinstance(discriminator, ConditionalDiscriminator) else discriminator
+    modules = list(net.modules())
+    layers = [module for module in modules if getattr(getattr(module, "weight", None), "ndim", 0) > 1]
+    if count >= len(layers):
+        raise SettingsError(
+            f"train.freeze_d = {count}: the discriminator has {len(layers)} layers, and the last one has to learn.\n"
+            f"Choose {len(layers) - 1} or less."
+        )
+    for module in modules[: modules.index(layers[count])]:
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+
+
 def smoke_test(spec: NetSpec, spec_d: NetSpec) -> bool:
     """Build a user's pair and pass four images through it in training mode, to find errors before the training starts.
 

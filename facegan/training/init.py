@@ -61,6 +61,11 @@ def read_weights(path: str | Path, trust_code: Trust | None = False) -> InitWeig
 
 def start_from(trainer: Trainer, weights: InitWeights) -> None:
     """Loads the weights into fresh nets. Optimizers, images and schedules start from scratch."""
+    if trainer.config.freeze_d and "discriminator" not in weights.nets:
+        raise CheckpointError(
+            f"--init {weights.path} has no discriminator, whose layers train.freeze_d could freeze.\n"
+            "Name a checkpoint or a run, or leave out train.freeze_d."
+        )
     nets = {"generator": trainer.generator, "ema": trainer.ema.net, "discriminator": trainer.discriminator}
     other = [net for net, tensors in weights.nets.items() if _shapes(tensors) != _shapes(nets[net].state_dict())]
     spec = NetSpec.of(weights.spec)

@@ -98,6 +98,7 @@ class GanStep:
         self.stats += TOTALS_ADA if self.is_adaptive else ()
         self.totals = torch.zeros((world.size, len(self.stats)), device=self.device)
         self.skipped = torch.zeros((), device=self.device)  # updates that a scaler left out since that row
+        self._trained = [weight for weight in d.net.parameters() if weight.requires_grad]  # the others are frozen
         self.k = torch.zeros((), device=self.device)  # BEGAN's
         self.ada_p, self.ada_excess = (torch.zeros((), device=self.device) for _ in range(2))  # `augment.adapted`
         self._signs = torch.zeros((), device=self.device)  # of this step in this process, less the target
@@ -162,7 +163,7 @@ class GanStep:
         self.skipped += self.d.step()
         if config.weight_clip:
             with torch.no_grad():
-                for weight in self.d.net.parameters():
+                for weight in self._trained:
                     weight.clamp_(-config.weight_clip, config.weight_clip)
         if self.loss.autoencoder:
             self._update_k(logits)
@@ -192,7 +193,8 @@ class GanStep:
                 self.g.backward(loss * self.loss_scale)
                 self._add(config.grad_accum_steps, loss_g=loss)
         finally:  # a capture that fails is followed by plain steps
-            self.d.net.requires_grad_(True)
+            for weight in self._trained:
+                weight.requires_grad_(True)
         self.world.sum_(self.g.gradient)
         self._add(1, grad_g=self.g.gradient_norm())
         self.skipped += self.g.step()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from facegan.config import TrainConfig
 from facegan.errors import CheckpointError, DatasetError, SettingsError
 from facegan.nets import Condition, NetSpec, make_discriminator, make_generator
+from facegan.nets.registry import freeze_layers
 from facegan.nets.weights import require_same_tensors
 from facegan.training.cuda_graphs import CudaGraphCache, Snapshot, graphs_disabled_reason
 from facegan.training.distributed import SINGLE, World
@@ -148,6 +149,8 @@ class Trainer:
         self.generator = make_generator(spec, config.seed).to(**layout).train()
         spec_d = replace(spec, width=config.width_d or spec.width)
         self.discriminator = make_discriminator(spec_d, config.seed).to(**layout).train()
+        if config.freeze_d:
+            freeze_layers(self.discriminator, config.freeze_d)
         self.ema = Ema(self.generator, config.ema_images, weight_on_device=device.type == "cuda")
         if config.sync_batchnorm and world.size > 1:
             # In place: children are replaced, parameters and buffers stay the same tensors.

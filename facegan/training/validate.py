@@ -11,8 +11,8 @@ from torch import Tensor
 from facegan.config import TrainConfig
 from facegan.config.train import PER_SAMPLE
 from facegan.errors import SettingsError
-from facegan.nets import NetSpec, find_pair
-from facegan.nets.registry import smoke_test
+from facegan.nets import NetSpec, find_pair, make_discriminator
+from facegan.nets.registry import freeze_layers, smoke_test
 from facegan.plugins import is_import_path
 from facegan.system import choose_device
 from facegan.training.distributed import World, local_device, world_size
@@ -70,6 +70,11 @@ def validate_run(request: TrainRequest, try_code: bool = True) -> RunPlan:
     # "auto" is resolved once; a resumed run keeps the result, on any device that has it.
     wanted = record["precision"] if record and config.precision == "auto" else config.precision
     precision = choose_precision(wanted, device)
+    if config.freeze_d:
+        if not (request.init or (record or {}).get("init")):
+            raise SettingsError("train.freeze_d needs trained weights. Name a checkpoint or a run with --init.")
+        if try_code or not own_nets:
+            freeze_layers(make_discriminator(replace(spec, width=config.width_d or spec.width), 0), config.freeze_d)
     if record:
         require_same_run(record, request, precision, about)
         config = at_recorded_length(config, record)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from toy import ToyFaces, toy_config, toy_run, toy_train
+from toy import ToyFaces, stop_after, toy_config, toy_run, toy_train, weights
 
 from facegan.errors import CheckpointError, Interrupted, SettingsError
 from facegan.nets import load_generator
@@ -138,3 +138,43 @@ def test_forged_checkpoint_with_nan_is_refused(trained, tmp_path):
     seal_tensors(folder / "state.safetensors")
     with pytest.raises(CheckpointError, match="its discriminator has values that are not finite"):
         start(tmp_path / "new", folder)
+
+
+def last_checkpoint(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(max((run / "checkpoints").iterdir()) / "state.safetensors")
+
+
+@pytest.mark.parametrize("given", [{}, {"weight_clip": 0.001}, {"optimizer": "rmsprop", "d_steps": 2}])
+def test_frozen_layers_keep_their_weights(trained: Path, tmp_path: Path, given: dict[str, Any]) -> None:
+    run = start(tmp_path / "new", trained, images=96, freeze_d=2, **given).run
+    before, after = (last_checkpoint(each) for each in (trained, run))
+    changed = {
+        name for name in after if name.startswith("discriminator.") and not torch.equal(before[name], after[name])
+    }
+    layers = [name for name in after if name.startswith("discriminator.") and after[name].ndim == 4]
+    layers.sort(key=lambda name: int(name.split(".")[2]))
+    assert [name in changed for name in layers] == [False, False, *[True] * (len(layers) - 2)]
+    norms = [name for name in changed if "running" not in name and "batches" not in name and after[name].ndim == 1]
+    assert all(int(name.split(".")[2]) > int(layers[2].split(".")[2]) for name in norms)
+
+
+def test_frozen_run_resumes_to_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    config = toy_config(images=96, freeze_d=1, augment="color")
+    toy_run(tmp_path / "whole", config, init=trained)
+    with pytest.raises(Interrupted):
+        toy_run(tmp_path / "stopped", config, init=trained, stop=stop_after(2))
+    toy_run(tmp_path / "stopped", config)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
+
+
+def test_layers_that_cannot_be_frozen(trained: Path, tmp_path: Path) -> None:
+    layers = sum(tensor.ndim == 4 for name, tensor in last_checkpoint(trained).items() if name.startswith("discr"))
+    with pytest.raises(
+        SettingsError, match=rf"train\.freeze_d = 9: the discriminator has {layers} layers.*\n.* {layers - 1} or"
+    ):
+        start(tmp_path / "new", trained, freeze_d=9)
+    with pytest.raises(SettingsError, match=r"train\.freeze_d needs trained weights\. Name a checkpoint or a run with"):
+        start(tmp_path / "new", None, freeze_d=1)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(CheckpointError, match="has no discriminator, whose layers"):
+        start(tmp_path / "new", trained / "generator.safetensors", freeze_d=1)
