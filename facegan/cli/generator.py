@@ -74,7 +74,7 @@ def sample(
     run = sampling.best_of(run) if best else run
     request = sampling.SampleRequest(run, config, device, flags.trust_code, flags.console)
     found = {"run": str(run), "seed": config.seed, "seeds": config.seeds, "latents": config.latents, "out": str(target)}
-    found |= config.asked
+    found |= config.asked | config.changes
     if flags.dry_run:
         count, nets = sampling.count_samples(request, kind, target)
         found |= {"n": count, "not_tried": warn_not_tried([nets])}

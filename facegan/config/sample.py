@@ -37,7 +37,7 @@ class SampleConfig(Settings):
     """Which samples ``facegan sample`` draws, and how they move in an animation."""
 
     section: ClassVar[str] = "sample"
-    options: ClassVar[str] = "n seed seeds latents with_ without class_ along frames fps walks"
+    options: ClassVar[str] = "n seed seeds latents truncation with_ without class_ along frames fps walks"
 
     n: int | None = setting(
         None,
@@ -51,6 +51,9 @@ class SampleConfig(Settings):
         "", "instead of --seed: one image per seed, 0-63 or 1,5,9-12; each equals the first image of that --seed"
     )
     latents: str = setting("", "instead of --seed: latents from a .npy, .npz or .safetensors file, float (N, latent)")
+    truncation: float = setting(
+        1.0, "scale of normal latents, above 0 to 1: below 1 faces are more usual, and less varied", "×", gt=0, le=1
+    )
     with_: Annotated[str, unique_names("--with")] = setting(
         "", "attributes that all samples have (Eyeglasses,Smiling), of a generator that was trained with --condition"
     )
@@ -78,6 +81,12 @@ class SampleConfig(Settings):
         """What is asked of the condition, by option without ``--``."""
         values = {option_of(name)[2:]: getattr(self, name) for name in ("with_", "without", "class_", "along")}
         return {name: value for name, value in values.items() if value not in ("", None)}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Of the latents, by option without ``--``; empty by default."""
+        values = {name: getattr(self, name) for name in ("truncation",)}
+        return {name: value for name, value in values.items() if value != self.default(name)}
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:

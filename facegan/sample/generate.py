@@ -192,11 +192,32 @@ class Latents:
 def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Latents:
     """The latents that the settings choose, and their conditions; ``n`` of them if the settings give no number.
 
+    ``config.truncation`` scales them towards 0, their mean. BigGAN (Brock et al. 2019, arXiv:1809.11096) draws
+    coordinates beyond a threshold again, which shortens latents as well, but to another face at each threshold. Scaled
+    ones keep their direction: a seed shows one face that changes gradually, and so do latents of a file.
+
     Raises:
         SettingsError: a file of latents is missing, cannot be read, or does not fit the generator; or the generator
-            does not know the attributes.
+            does not know the attributes, or its latents cannot be truncated.
     """
     spec = _with_attributes(config, spec)
+    chosen = _chosen_latents(config, spec, n)
+    if not config.changes:
+        return chosen
+    if config.truncation < 1 and spec.distribution != "normal":
+        raise SettingsError(
+            f"--truncation {config.truncation:g} needs normal latents, and this generator's are {spec.distribution}. "
+            "Leave it out."
+        )
+
+    def row(number: int) -> Tensor:
+        z, codes = chosen.row(number).tensor_split([spec.latent], 1)
+        return torch.cat([config.truncation * z, codes], 1)
+
+    return Latents(chosen.count, row)
+
+
+def _chosen_latents(config: SampleConfig, spec: NetSpec, n: int) -> Latents:
     if seeds := config.seed_list:
         return Latents(len(seeds), lambda i: sample_inputs(spec, 1, seeds[i]))
     if not config.latents:

@@ -129,6 +129,7 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
                 "seeds": config.seeds,
                 "latents": sha256_file(Path(config.latents)) if config.latents else "",
                 **config.asked,
+                **config.changes,
             },
         }
         info = writer.info(settings, {name: importlib.metadata.version(name) for name in _VERSIONS_OF})

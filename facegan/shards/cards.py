@@ -118,6 +118,7 @@ _MEANINGS_GENERATED = {
     "with": "attributes that all samples were to have",
     "without": "attributes that no sample was to have",
     "class": "class that all samples were to have",
+    "truncation": "scale of the latents",
 }
 _FIELDS_GENERATED = {
     "path": "the sample's name; there is no photograph",

@@ -43,7 +43,7 @@ OPTIONS = {
     " --balance --balance-by --stop-after"
     " --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
     " --deterministic --no-graphs --log" + RECIPE,
-    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents"
+    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents --truncation"
     " --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
     "eval": "--shards --split --n --metrics --groups --inception-weights --clip-weights --statistics --seed --best"
     " --out --device" + RECIPE,

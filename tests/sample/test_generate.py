@@ -133,3 +133,16 @@ def test_grid_becomes_a_png(channels: int, tmp_path: Path) -> None:
     assert np.array_equal(picture[12:20, 2:10], images[3].permute(1, 2, 0).numpy())
     save_png(tmp_path / "x.png", picture)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), picture.squeeze())
+
+
+def test_truncation_scales_normal_latents(run: Path, grey: Path, tmp_path: Path) -> None:
+    sample.write_pictures(request(run, n=3, seed=5, truncation=0.5), tmp_path / "a")
+    assert near(read_pngs(tmp_path / "a"), images_of(run, 0.5 * sample_latents(3, 16, 5)))
+    info = sample.write_shards(request(run, n=2, truncation=0.5), tmp_path / "b")
+    assert info.settings["generated"]["truncation"] == 0.5
+    assert "truncation" not in sample.write_shards(request(run, n=2), tmp_path / "c").settings["generated"]
+    with pytest.raises(SettingsError, match=r"--truncation 0\.7 needs normal latents, .* are uniform\. Leave it out"):
+        sample.count_samples(request(grey, truncation=0.7), "out", tmp_path / "grid.png")
+    for wrong, rule in ((0, "greater than 0"), (1.5, "less than or equal to 1")):
+        with pytest.raises(SettingsError, match=f"--truncation {wrong} must be {rule}"):
+            request(run, truncation=wrong)
