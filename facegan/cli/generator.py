@@ -1,15 +1,15 @@
-"""``facegan sample``, ``eval`` and ``export``: commands on a trained generator."""
+"""``facegan sample``, ``project``, ``eval`` and ``export``: commands on a trained generator."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from facegan.cli.options import Best, Device, Flags, Overrides, options, warn_not_tried
-from facegan.config import EvalConfig, ExportConfig, SampleConfig
+from facegan.config import EvalConfig, ExportConfig, ProjectConfig, SampleConfig
 from facegan.config.base import option_of
 from facegan.config.resources import EvalResources
 from facegan.console import counted
@@ -109,6 +109,56 @@ def _target(options: dict[str, Path | None]) -> tuple[str, Path]:
     if kind == "out" or (kind == "training_progress" and target.suffix.lower() == ".png"):
         refuse_folder(target)
     return kind, target
+
+
+@options(ProjectConfig, flags="trust_code sets json dry_run quiet")
+def project(
+    flags: Flags,
+    run: Generator,
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Photographs, with a face each.")],
+    overrides: Overrides,
+    shards: Annotated[
+        str,
+        typer.Option(
+            "--shards",
+            show_default=False,
+            help="The dataset whose settings cut the faces out, by default the run's; its split test, or val, gives "
+            "real faces to compare the distances with.",
+        ),
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", help="The picture; the latents go beside it.")] = Path("projection.png"),
+    best: Best = False,
+    device: Device = "auto",
+) -> None:
+    """Find the latents whose faces are nearest to photographs: a picture, and latents for facegan sample.
+
+    The latents are a .safetensors file for facegan sample --latents, which draws them, or moves from one to the next
+    with --interpolate. A distance is 0 for the same face, about 1 for one that has only its colours.
+
+    Example: facegan project runs/dcgan-out me.jpg you.jpg --shards out/
+    """
+    config = ProjectConfig.of(overrides)
+    if out.suffix.lower() != ".png":
+        raise SettingsError(f"--out {out}: choose a name that ends in .png.")
+    refuse_folder(out)
+    from facegan.evaluate.project import prep_settings, project_photos
+    from facegan.nets.weights import read_generator
+    from facegan.sample import SampleRequest, best_of
+
+    request = SampleRequest(best_of(run) if best else run, device=device, trust_code=flags.trust_code, console=flags.console)
+    found: dict[str, Any] = {"run": str(request.run), "out": str(out), **config.model_dump(exclude={"with_", "without", "class_"})}
+    found |= config.asked
+    if flags.dry_run:
+        not_tried = warn_not_tried([prep_settings(request.run, shards).detector, read_generator(request.run)[2].name])
+        faces = counted(len(photos), "photograph")
+        flags.output(found | {"photos": list(map(str, photos)), "not_tried": not_tried}, f"{faces} would be projected to {out}")
+        return
+    start = time.monotonic()
+    projected = project_photos(request, photos, shards, config)
+    latents = projected.write(out)
+    found |= {"latents": str(latents), **projected.to_json(), "seconds": round(time.monotonic() - start, 2)}
+    table = ["photograph", "distance", "held-out real faces"], projected.rows()
+    flags.output(found, f"{out}  (and {latents}, for facegan sample --latents)", table=table)
 
 
 @options(EvalConfig, EvalResources, flags="trust_code recipe sets json dry_run quiet")

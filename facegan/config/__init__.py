@@ -3,7 +3,7 @@
 from facegan.config.base import Positive, Settings, choices_of
 from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS, EvalConfig, Metric, metric_of
 from facegan.config.prep import DETECTORS, FIXED_CROPS, PrepConfig, SelectConfig
-from facegan.config.sample import ExportConfig, SampleConfig
+from facegan.config.sample import AttributeChoice, ExportConfig, ProjectConfig, SampleConfig
 from facegan.config.train import (
     CONDITIONAL_NETS,
     LENGTHS,
@@ -25,6 +25,7 @@ __all__ = [
     "METRIC_TABLE",
     "NETS",
     "TRAINING_METRICS",
+    "AttributeChoice",
     "EvalConfig",
     "ExportConfig",
     "LatentDistribution",
@@ -33,6 +34,7 @@ __all__ = [
     "Nets",
     "Positive",
     "PrepConfig",
+    "ProjectConfig",
     "SampleConfig",
     "SelectConfig",
     "Settings",

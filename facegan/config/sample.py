@@ -1,4 +1,4 @@
-"""Settings of ``facegan sample`` and ``facegan export``."""
+"""Settings of ``facegan sample``, ``facegan project`` and ``facegan export``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,34 @@ def _expand(text: str) -> tuple[int, ...]:
     return tuple(number for numbers in ranges for number in numbers)
 
 
-class SampleConfig(Settings):
+class AttributeChoice(Settings):
+    """Which faces a conditional generator draws."""
+
+    with_: Annotated[str, unique_names("--with")] = setting(
+        "", "attributes that all samples have (Eyeglasses,Smiling), of a generator that was trained with --condition"
+    )
+    without: Annotated[str, unique_names("--without")] = setting("", "attributes that no sample has")
+    class_: int | None = setting(None, "class of all samples, of a generator with a class as its condition", ge=0)
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Those of ``with`` and ``without``."""
+        return dict.fromkeys(listed(self.with_), 1) | dict.fromkeys(listed(self.without), -1)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked of the condition, by option without ``--``."""
+        values = {option_of(name)[2:]: getattr(self, name, "") for name in ("with_", "without", "class_", "along")}
+        return {name: value for name, value in values.items() if value not in ("", None)}
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if both := sorted({*listed(self.with_)} & {*listed(self.without)}):
+            raise ValueError(f"--with and --without both name {both[0]}. Leave it out of one of them.")
+        return self
+
+
+class SampleConfig(AttributeChoice):
     """Which samples ``facegan sample`` draws, and how they move in an animation."""
 
     section: ClassVar[str] = "sample"
@@ -54,11 +81,6 @@ class SampleConfig(Settings):
     truncation: float = setting(
         1.0, "scale of normal latents, above 0 to 1: below 1 faces are more usual, and less varied", "×", gt=0, le=1
     )
-    with_: Annotated[str, unique_names("--with")] = setting(
-        "", "attributes that all samples have (Eyeglasses,Smiling), of a generator that was trained with --condition"
-    )
-    without: Annotated[str, unique_names("--without")] = setting("", "attributes that no sample has")
-    class_: int | None = setting(None, "class of all samples, of a generator with a class as its condition", ge=0)
     along: str = setting("", "with --interpolate: an attribute that each face loses or gains on the way")
     frames: int = setting(24, "with --interpolate: frames between two faces", "frames", gt=0, le=100_000)
     fps: float | None = setting(
@@ -70,17 +92,6 @@ class SampleConfig(Settings):
     @property
     def seed_list(self) -> tuple[int, ...]:
         return _expand(self.seeds)
-
-    @property
-    def attributes(self) -> dict[str, int]:
-        """Those of ``with`` and ``without``."""
-        return dict.fromkeys(listed(self.with_), 1) | dict.fromkeys(listed(self.without), -1)
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What is asked of the condition, by option without ``--``."""
-        values = {option_of(name)[2:]: getattr(self, name) for name in ("with_", "without", "class_", "along")}
-        return {name: value for name, value in values.items() if value not in ("", None)}
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -95,11 +106,23 @@ class SampleConfig(Settings):
         for name in ("seeds", "latents"):
             if getattr(self, name) and self.seed:
                 raise ValueError(f"--seed {self.seed} has no effect with --{name}. Leave one of them out.")
-        if both := sorted({*listed(self.with_)} & {*listed(self.without)}):
-            raise ValueError(f"--with and --without both name {both[0]}. Leave it out of one of them.")
         if self.seeds and self.n:
             raise ValueError(f"--n {self.n} has no effect with --seeds, which sets the number. Leave it out.")
         return self
+
+
+class ProjectConfig(AttributeChoice):
+    """How ``facegan project`` looks for the latent of a photograph's face."""
+
+    section: ClassVar[str] = "project"
+    options: ClassVar[str] = "starts steps seed with_ without class_"
+
+    starts: int = setting(8, "latents to start from: the nearest of 32 times as many", "latents", gt=0, le=256)
+    steps: int = setting(200, "steps of Adam from each", "steps", gt=0, le=100_000)
+    rate: float = setting(0.1, "learning rate, which falls to 0 by half a cosine", gt=0, le=10)
+    pixels: float = setting(0.5, "weight of the pixels' distance; the random network's has the rest", ge=0, le=1)
+    held_out: NotNegative = setting(8, "with --shards: real faces whose distances are the reference", "faces")
+    seed: Seed = setting(0, "seed of the latents to start from, and of the choice of real faces")
 
 
 class ExportConfig(Settings):

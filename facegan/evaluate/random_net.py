@@ -40,16 +40,22 @@ def random_features(images: Tensor, batch: int = 128) -> NDArray[np.float32]:
     """uint8 (N, C, S, S) on the CPU, C 1 or 3, S ≥ 16 → float32 (N, 64). Each row depends on its image alone, up to
     rounding.
     """
-    *convolutions, projection = _weights()
+    projection = _weights()[-1]
     features = np.empty((len(images), FEATURES), np.float32)
     for first in range(0, len(images), batch):
-        block = images[first : first + batch].float().div_(127.5).sub_(1).expand(-1, 3, -1, -1)
-        pooled = [_mean_and_deviation(block)]
-        for weight in convolutions:
-            block = relu(conv2d(block, weight, stride=2, padding=1))
-            pooled.append(_mean_and_deviation(block))
+        block = images[first : first + batch].float().div_(127.5).sub_(1)
+        pooled = [_mean_and_deviation(layer) for layer in feature_maps(block)]
         features[first : first + batch] = (torch.cat(pooled, dim=1) @ projection.T).numpy()
     return features
+
+
+def feature_maps(images: Tensor) -> list[Tensor]:
+    """float (N, C, S, S) in [−1, 1] → the images in three channels, and the maps of the four layers, (N, 32 …, S / 2 …,
+    S / 2 …). They have gradients."""
+    maps = [images.expand(-1, 3, -1, -1)]
+    for weight in _weights()[:-1]:
+        maps.append(relu(conv2d(maps[-1], weight.to(images.device), stride=2, padding=1)))
+    return maps
 
 
 def _mean_and_deviation(block: Tensor) -> Tensor:
@@ -61,6 +67,7 @@ def _mean_and_deviation(block: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)  # whoever is the first to need them: gradients pass through them
 def _weights() -> tuple[Tensor, ...]:
     """The convolutions (out, in, 3, 3), then the projection (64, 966)."""
     rng = np.random.Generator(np.random.PCG64(SEED))

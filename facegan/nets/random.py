@@ -46,9 +46,19 @@ def latents(
 def _distributed(draw: Tensor, distribution: LatentDistribution) -> Tensor:
     """Of a normal draw or one in [0, 1), (N, Z): ``uniform`` is in [−1, 1), ``uniform01`` in [0, 1), ``sphere`` uniform
     on the sphere of radius √Z, which is within a few per cent of a normal draw's norm."""
+    return draw * 2 - 1 if distribution == "uniform" else inside(draw, distribution)
+
+
+def deviation(distribution: LatentDistribution) -> float:
+    """Standard deviation of each number of a latent."""
+    return {"uniform": 3**-0.5, "uniform01": 12**-0.5}.get(distribution, 1.0)
+
+
+def inside(z: Tensor, distribution: LatentDistribution) -> Tensor:
+    """The nearest latents that can be drawn, (N, Z): in the cube, or on the sphere of radius √Z."""
     if distribution == "sphere":
-        return normalize(draw, dim=1) * draw.shape[1] ** 0.5
-    return draw * 2 - 1 if distribution == "uniform" else draw
+        return normalize(z, dim=1) * z.shape[1] ** 0.5
+    return z if distribution == "normal" else z.clamp(-1 if distribution == "uniform" else 0, 1)
 
 
 # Counter-based numbers for training. A batch shared by ranks or micro-batches is drawn as if it were whole, and the

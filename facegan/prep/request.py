@@ -118,6 +118,12 @@ def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, "margin": 1.0, "split": "none", "attributes": ""} | settings
 
 
+def stored_config(settings: dict[str, Any]) -> PrepConfig:
+    """The settings by which the faces of a dataset were cut."""
+    values = {name: value for name, value in with_defaults(settings).items() if name in PrepConfig.model_fields}
+    return PrepConfig.of(values | ({} if values["crop"] in ("aligned", "box") else {"margin": "auto"}))
+
+
 def short(value: Any) -> str:
     """A setting's value for messages, checksums cut short."""
     text = shown(", ".join(str(item)[:12] for item in value) if isinstance(value, list) else value)

@@ -25,7 +25,7 @@ from facegan.manifests import completeness, known_datasets, known_models
 from facegan.prep.cut import detection_shrink
 from facegan.prep.inspect import Origin, origin_of, read_originals
 from facegan.prep.preview import read_rejects, spread_faces, thumbnail_pixels
-from facegan.prep.request import with_defaults
+from facegan.prep.request import stored_config, with_defaults
 from facegan.prep.select import SELECTED
 from facegan.remote import is_url
 from facegan.report.page import render
@@ -62,14 +62,16 @@ def write_dataset_page(folder: Path, out: Path) -> Path:
     table, faces, crops = _why_no_table(info), list[Row](), dict[int, Picture]()
     if not table:
         detections = pa.Table.from_batches(read_detections(folder / DETECTIONS_FILE))
-        table = face_table(detections, photos, _config(info))
+        table = face_table(detections, photos, stored_config(info.settings))
         faces = [] if isinstance(table, str) else _faces(table, photos, detections)
         crops = _sample_pictures(folder, faces)
     rejected, pairs = _rejected(photos), _pairs(photos)
     chosen = sorted({*itertools.chain(*rejected.values(), *pairs)})
     rows = dict(zip(chosen, _rows(photos, np.array(chosen, int)), strict=True))
     cropped = [face for face in faces if not face["key"]]
-    pictures, others = _photo_pictures(folder, [*rows.values()], cropped, _config(info) if cropped else None)
+    pictures, others = _photo_pictures(
+        folder, [*rows.values()], cropped, stored_config(info.settings) if cropped else None
+    )
     decoded = [row for row in rows.values() if row["width"]]
     is_gone, pictures = bool(decoded) and not pictures, _preview_pictures(folder) | pictures
     gallery = "" if isinstance(table, str) else _gallery(table, faces, crops | others)
@@ -119,11 +121,6 @@ def _why_no_table(info: DatasetInfo) -> FaceTable | str:
 def _values(info: DatasetInfo) -> dict[str, Any]:
     settings = with_defaults(info.settings)
     return {name: settings[name] for name in PrepConfig.model_fields}
-
-
-def _config(info: DatasetInfo) -> PrepConfig:
-    values = _values(info)
-    return PrepConfig.of(values | ({} if values["crop"] in ("aligned", "box") else {"margin": "auto"}))
 
 
 def _rows(table: pa.Table, rows: np.ndarray) -> list[Row]:
@@ -183,7 +180,7 @@ def _mosaic(folder: Path, info: DatasetInfo) -> Picture | None:
 def _command(folder: Path, info: DatasetInfo, origin: Origin | None) -> dict[str, str]:
     """``facegan prep`` with the settings of this dataset, without its thresholds, which go between the two parts."""
     words = ["facegan", "prep", origin.source if origin else "PHOTOS", f"{folder.absolute()}-2"]
-    for name, value in _config(info).model_dump().items():
+    for name, value in stored_config(info.settings).model_dump().items():
         if name not in THRESHOLDS and value != PrepConfig.default(name):
             text = str(value).removesuffix(".0")
             words += [option_of(name), text] if name in PrepConfig.options.split() else ["--set", f"prep.{name}={text}"]

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facegan.config import LatentDistribution, SampleConfig
+from facegan.config import AttributeChoice, LatentDistribution, SampleConfig
 from facegan.console import Console, shown
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parsing, read_tensors, write_bytes
@@ -200,7 +200,7 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Laten
         SettingsError: a file of latents is missing, cannot be read, or does not fit the generator; or the generator
             does not know the attributes, or its latents cannot be truncated.
     """
-    spec = _with_attributes(config, spec)
+    spec = with_attributes(config, spec)
     chosen = _chosen_latents(config, spec, n)
     if not config.changes:
         return chosen
@@ -222,16 +222,19 @@ def _chosen_latents(config: SampleConfig, spec: NetSpec, n: int) -> Latents:
         return Latents(len(seeds), lambda i: sample_inputs(spec, 1, seeds[i]))
     if not config.latents:
         return Latents(config.n or n, lambda i: sample_inputs(spec, 1, config.seed, i))
-    latents = _read_latents(Path(config.latents), spec.latent)
+    latents, codes = _read_latents(Path(config.latents), spec)
     if config.n and config.n > len(latents):
         raise SettingsError(
             f"--n {config.n:,}: {config.latents} has only {len(latents):,} latents. Leave out --n to use all of them."
         )
-    return Latents(config.n or len(latents), lambda i: _beside(latents[i : i + 1], spec, 0, i))
+    if codes is None or config.asked.keys() - {"along"}:
+        return Latents(config.n or len(latents), lambda i: _beside(latents[i : i + 1], spec, 0, i))
+    inputs = torch.cat([latents, codes], 1)
+    return Latents(config.n or len(latents), lambda i: inputs[i : i + 1])
 
 
-def _with_attributes(config: SampleConfig, spec: NetSpec) -> NetSpec:
-    """The spec whose conditions have the attributes that the settings ask for."""
+def with_attributes(config: AttributeChoice, spec: NetSpec) -> NetSpec:
+    """The spec whose conditions have the attributes that the settings ask for; SettingsError if it has none of them."""
     if not config.asked:
         return spec
     name, value = next(iter(config.asked.items()))
@@ -243,14 +246,16 @@ def _with_attributes(config: SampleConfig, spec: NetSpec) -> NetSpec:
     if (config.class_ is not None and not condition.classes) or (config.attributes and condition.classes):
         use = f"--class with one of {condition.choices}" if condition.classes else "--with and --without"
         raise SettingsError(f"{option} cannot be used here: the generator knows {condition.kind}. Use {use}.")
-    if config.along:
-        condition.given({config.along: condition.values[0]})
+    if along := config.asked.get("along"):
+        condition.given({along: condition.values[0]})
     classes = {} if config.class_ is None else {condition.names[0]: config.class_}
     return replace(spec, condition=condition.given(config.attributes | classes))
 
 
-def _read_latents(path: Path, length: int) -> Tensor:
-    """float32 (N, ``length``) from a file with one array, or one named ``latents``. Nothing pickled is loaded."""
+def _read_latents(path: Path, spec: NetSpec) -> tuple[Tensor, Tensor | None]:
+    """float32 (N, Z) from a file with one array, or one named ``latents``; and (N, K) if it has a fitting
+    ``condition``. Nothing pickled is loaded."""
+    length = spec.latent
     try:
         with parsing(path):
             arrays = _read_arrays(path)
@@ -271,7 +276,10 @@ def _read_latents(path: Path, length: int) -> Tensor:
         numbers = np.array(array, np.float32, order="C")
     if len(bad := np.flatnonzero(~np.isfinite(numbers).all(1))):
         raise SettingsError(f"--latents {path}: row {bad[0]} has values that are not finite in float32.")
-    return torch.from_numpy(numbers)
+    codes, shape = arrays.get("condition"), (len(numbers), spec.inputs - length)
+    if not spec.condition or codes is None or codes.shape != shape or not np.isin(codes, (-1, 0, 1)).all():
+        return torch.from_numpy(numbers), None
+    return torch.from_numpy(numbers), torch.from_numpy(np.array(codes, np.float32))
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -45,6 +45,7 @@ OPTIONS = {
     " --deterministic --no-graphs --log" + RECIPE,
     "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents --truncation"
     " --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
+    "project": "--shards --out --best --starts --steps --seed --with --without --class --device --trust-code" + WORK,
     "eval": "--shards --split --n --metrics --groups --inception-weights --clip-weights --statistics --seed --best"
     " --out --device" + RECIPE,
     "export": "--onnx --fp16 --int8 --best --push --public" + RECIPE,
