@@ -33,7 +33,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "annotate": ("dataset", "Add attributes to the photographs of a dataset, or replace them; no image changes."),
     "train": ("train", "Train a GAN on a dataset: samples, curves and checkpoints go into the run's folder."),
     "sample": ("generator", "Draw samples: a grid, single images, a dataset, or an animation."),
-    "project": ("generator", "Find the latents whose faces are nearest to photographs: a picture, and latents for facegan sample."),
+    "project": (
+        "generator",
+        "Find the latents whose faces are nearest to photographs: a picture, and latents for facegan sample.",
+    ),
+    "directions": (
+        "generator",
+        "Find directions in the latents along which faces gain an attribute, for facegan sample --move.",
+    ),
     "eval": ("generator", "Measure how close a generator's samples, or a folder's images, are to real faces."),
     "export": ("generator", "Write a generator for other programs: weights, graphs, samples, and a model card."),
     "report": ("report", "Write a page about a run (samples, curves, warnings, metrics, settings) or about a dataset."),

@@ -1,4 +1,4 @@
-"""``facegan sample``, ``project``, ``eval`` and ``export``: commands on a trained generator."""
+"""``facegan sample``, ``project``, ``directions``, ``eval`` and ``export``: commands on a trained generator."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from facegan.cli.options import Best, Device, Flags, Overrides, options, warn_not_tried
-from facegan.config import EvalConfig, ExportConfig, ProjectConfig, SampleConfig
+from facegan.config import DirectionsConfig, EvalConfig, ExportConfig, ProjectConfig, SampleConfig
 from facegan.config.base import option_of
 from facegan.config.resources import EvalResources
-from facegan.console import counted
+from facegan.console import counted, shown
 from facegan.errors import SettingsError
 from facegan.files import refuse_folder
 from facegan.run_dir import EVALUATION
@@ -27,6 +27,7 @@ _ONLY_WITH = {
     "along": ("interpolate",),
     "fps": ("interpolate", "training_progress"),
     "shard_size": ("shards",),
+    "move": ("out", "dir", "shards", "interpolate"),
 }
 
 
@@ -145,13 +146,21 @@ def project(
     from facegan.nets.weights import read_generator
     from facegan.sample import SampleRequest, best_of
 
-    request = SampleRequest(best_of(run) if best else run, device=device, trust_code=flags.trust_code, console=flags.console)
-    found: dict[str, Any] = {"run": str(request.run), "out": str(out), **config.model_dump(exclude={"with_", "without", "class_"})}
+    request = SampleRequest(
+        best_of(run) if best else run, device=device, trust_code=flags.trust_code, console=flags.console
+    )
+    found: dict[str, Any] = {
+        "run": str(request.run),
+        "out": str(out),
+        **config.model_dump(exclude={"with_", "without", "class_"}),
+    }
     found |= config.asked
     if flags.dry_run:
         not_tried = warn_not_tried([prep_settings(request.run, shards).detector, read_generator(request.run)[2].name])
         faces = counted(len(photos), "photograph")
-        flags.output(found | {"photos": list(map(str, photos)), "not_tried": not_tried}, f"{faces} would be projected to {out}")
+        flags.output(
+            found | {"photos": list(map(str, photos)), "not_tried": not_tried}, f"{faces} would be projected to {out}"
+        )
         return
     start = time.monotonic()
     projected = project_photos(request, photos, shards, config)
@@ -159,6 +168,55 @@ def project(
     found |= {"latents": str(latents), **projected.to_json(), "seconds": round(time.monotonic() - start, 2)}
     table = ["photograph", "distance", "held-out real faces"], projected.rows()
     flags.output(found, f"{out}  (and {latents}, for facegan sample --latents)", table=table)
+
+
+@options(DirectionsConfig, flags="trust_code sets json dry_run quiet")
+def directions(
+    flags: Flags,
+    run: Generator,
+    overrides: Overrides,
+    shards: Annotated[
+        str,
+        typer.Option("--shards", show_default=False, help="Faces with attributes: a dataset that facegan prep wrote."),
+    ] = "",
+    best: Best = False,
+    device: Device = "auto",
+) -> None:
+    """Find directions in the latents along which faces gain an attribute, for facegan sample --move.
+
+    They are written beside the generator as directions.safetensors, with a picture. An effect is the change of the
+    attribute's share per standard deviation, measured on other samples.
+
+    Example: facegan directions runs/dcgan-out --shards out/
+    """
+    config = DirectionsConfig.of(overrides)
+    if not shards:
+        raise SettingsError("facegan directions needs faces with attributes. Name their dataset with --shards OUT.")
+    from facegan.evaluate.directions import find_directions
+    from facegan.nets.weights import read_generator
+    from facegan.sample import SampleRequest, best_of
+    from facegan.sample.directions import directions_path
+    from facegan.sample.generate import save_png
+
+    run = best_of(run) if best else run
+    request, path = SampleRequest(run, SampleConfig(), device, flags.trust_code, flags.console), directions_path(run)
+    result = {"run": str(run), "out": str(path), **config.model_dump()}
+    if flags.dry_run:
+        not_tried = warn_not_tried([read_generator(run)[2].name])
+        flags.output(result | {"not_tried": not_tried}, f"The directions of {run} would be written to {path}")
+        return
+    start = time.monotonic()
+    found = find_directions(request, shards, config)
+    picture = path.with_suffix(".png")
+    found.directions.write(path)
+    save_png(picture, found.picture)
+    for why, names in found.left_out.items():
+        flags.console.note(f"Without {', '.join(map(shown, names))}: {why}.")
+    result |= {"picture": str(picture), **found.to_json(), "seconds": round(time.monotonic() - start, 2)}
+    table = ["attribute", "effect", "largest effects on others"], found.rows()
+    flags.output(
+        result, f"{path}  (look at {picture}; try: facegan sample {run} --move NAME=+2 --out a.png)", table=table
+    )
 
 
 @options(EvalConfig, EvalResources, flags="trust_code recipe sets json dry_run quiet")

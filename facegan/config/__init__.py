@@ -3,7 +3,7 @@
 from facegan.config.base import Positive, Settings, choices_of
 from facegan.config.evaluate import METRIC_TABLE, TRAINING_METRICS, EvalConfig, Metric, metric_of
 from facegan.config.prep import DETECTORS, FIXED_CROPS, PrepConfig, SelectConfig
-from facegan.config.sample import AttributeChoice, ExportConfig, ProjectConfig, SampleConfig
+from facegan.config.sample import AttributeChoice, DirectionsConfig, ExportConfig, ProjectConfig, SampleConfig
 from facegan.config.train import (
     CONDITIONAL_NETS,
     LENGTHS,
@@ -26,6 +26,7 @@ __all__ = [
     "NETS",
     "TRAINING_METRICS",
     "AttributeChoice",
+    "DirectionsConfig",
     "EvalConfig",
     "ExportConfig",
     "LatentDistribution",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, ClassVar, Self
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, model_validator
 from facegan.config.base import NotNegative, Positive, Seed, Settings, listed, option_of, setting, unique_names
 
 MOST_SEEDS = 10_000_000
+_MOST_STEPS = 100  # along a direction
 
 
 def _seeds(text: str) -> str:
@@ -31,6 +33,27 @@ def _expand(text: str) -> tuple[int, ...]:
     if sum(map(len, ranges)) > MOST_SEEDS:
         raise ValueError(f"--seeds {text}: the maximum is {MOST_SEEDS:,} seeds.")
     return tuple(number for numbers in ranges for number in numbers)
+
+
+def _moves(text: str) -> str:
+    _steps(text)
+    return text
+
+
+def _steps(text: str) -> dict[str, float]:
+    """Steps by the name of a direction."""
+    steps = dict[str, float]()
+    for part in (listed(text) or [text]) if text else []:
+        name, _, number = part.rpartition("=")
+        try:
+            step = float(number)
+        except ValueError:
+            step = math.nan
+        if not (name.strip() and abs(step) <= _MOST_STEPS) or name.strip() in steps:
+            rule = f"write NAME=STEPS, each name once, such as Smiling=+2,Young=-1, with at most {_MOST_STEPS} steps"
+            raise ValueError(f"--move {text}: {rule}.")
+        steps[name.strip()] = step
+    return steps
 
 
 class AttributeChoice(Settings):
@@ -64,7 +87,7 @@ class SampleConfig(AttributeChoice):
     """Which samples ``facegan sample`` draws, and how they move in an animation."""
 
     section: ClassVar[str] = "sample"
-    options: ClassVar[str] = "n seed seeds latents truncation with_ without class_ along frames fps walks"
+    options: ClassVar[str] = "n seed seeds latents truncation move with_ without class_ along frames fps walks"
 
     n: int | None = setting(
         None,
@@ -81,6 +104,9 @@ class SampleConfig(AttributeChoice):
     truncation: float = setting(
         1.0, "scale of normal latents, above 0 to 1: below 1 faces are more usual, and less varied", "×", gt=0, le=1
     )
+    move: Annotated[str, AfterValidator(_moves)] = setting(
+        "", "standard deviations along directions that facegan directions found: Smiling=+2,Young=-1"
+    )
     along: str = setting("", "with --interpolate: an attribute that each face loses or gains on the way")
     frames: int = setting(24, "with --interpolate: frames between two faces", "frames", gt=0, le=100_000)
     fps: float | None = setting(
@@ -94,9 +120,14 @@ class SampleConfig(AttributeChoice):
         return _expand(self.seeds)
 
     @property
+    def steps(self) -> dict[str, float]:
+        """Those of ``move``, by the name of the direction."""
+        return _steps(self.move)
+
+    @property
     def changes(self) -> dict[str, Any]:
         """Of the latents, by option without ``--``; empty by default."""
-        values = {name: getattr(self, name) for name in ("truncation",)}
+        values = {name: getattr(self, name) for name in ("truncation", "move")}
         return {name: value for name, value in values.items() if value != self.default(name)}
 
     @model_validator(mode="after")
@@ -123,6 +154,15 @@ class ProjectConfig(AttributeChoice):
     pixels: float = setting(0.5, "weight of the pixels' distance; the random network's has the rest", ge=0, le=1)
     held_out: NotNegative = setting(8, "with --shards: real faces whose distances are the reference", "faces")
     seed: Seed = setting(0, "seed of the latents to start from, and of the choice of real faces")
+
+
+class DirectionsConfig(Settings):
+    """How ``facegan directions`` finds directions in the latents."""
+
+    section: ClassVar[str] = "directions"
+
+    n: int = setting(10_000, "samples that the directions are fitted to", "samples", ge=100, le=10_000_000)
+    seed: Seed = setting(0, "seed of the samples, and of the classifier")
 
 
 class ExportConfig(Settings):

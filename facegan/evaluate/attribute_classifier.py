@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from facegan.console import Console
 from facegan.errors import SettingsError
-from facegan.evaluate.groups import Audit, Classified, audit, check_heads, heads_of, left_out_classes
+from facegan.evaluate.groups import Audit, Classified, audit, check_heads, heads_of, left_out_classes, told_heads
 from facegan.evaluate.manifold import nearest
 from facegan.evaluate.memorization import sheet
 from facegan.evaluate.reference import FeatureCache
@@ -113,6 +113,16 @@ _SHOWN_GROUPS, _SHOWN_FACES = 8, 6  # in the picture
 _BLOCK = 1_000  # faces read at once
 
 
+class Told(NamedTuple):
+    """A classifier, what it can tell of held-out faces and what not (`facegan.evaluate.groups.told_heads`), and its
+    mean probabilities of those without and those with each attribute: m₀ and m₁ of `facegan.evaluate.groups`."""
+
+    state: Mapping[str, NDArray[np.float32]]
+    accuracy: dict[str, float]
+    left_out: dict[str, float | None]
+    means: dict[str, tuple[float, float]]
+
+
 class LabelledFaces:
     """The faces of the split train with their attributes, and those of the other splits, which are held out; if there
     is one split, a fifth of it is held out.
@@ -122,11 +132,14 @@ class LabelledFaces:
         left_out_classes: as `facegan.evaluate.groups.left_out_classes`.
     """
 
-    def __init__(self, shards: str, faces: FaceShards, seed: int) -> None:
-        """``faces``: any split of the dataset ``shards``. Raises SettingsError if there is nothing to compare."""
+    def __init__(self, shards: str, faces: FaceShards, seed: int, asked: str = "--groups") -> None:
+        """``faces``: any split of the dataset ``shards``; ``asked``: what needs them, for errors.
+
+        Raises SettingsError if there is nothing to compare.
+        """
         self._seed = seed
         if not (names := faces.attributes().column_names):  # before other splits are opened
-            raise SettingsError(f"--groups needs attributes. Add some with: facegan annotate {shards} FILE")
+            raise SettingsError(f"{asked} needs attributes. Add some with: facegan annotate {shards} FILE")
         split = "train" if "train" in faces.splits else faces.split
         others = [name for name in faces.splits if name != split]
         self._parts = [FaceShards(shards, name, cache="off") for name in (split, *others)]
@@ -140,7 +153,7 @@ class LabelledFaces:
         self.heads = heads_of(train)
         self.left_out_classes = left_out_classes(train, self.heads)
         self._labels = np.array([head.labels(table) for head in self.heads], bool).reshape(-1, len(table)).T
-        check_heads(names, self._labels[self._held_out])
+        check_heads(names, self._labels[self._held_out], asked)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -185,6 +198,17 @@ class LabelledFaces:
             _, near = nearest(held_out.features[members], ours.features)
             rows.append([faces[torch.from_numpy(members)], samples[torch.from_numpy(near[:, 0])]])
         return found, sheet(rows, len(rows), ("real faces", "their nearest samples")) if rows else None
+
+    def told(self, cache: FeatureCache, console: Console) -> Told:
+        state, labels = self.classifier(cache, console), self._labels[self._held_out]
+        scores, _ = attribute_scores(state, self.read(self._held_out))
+        accuracy, left_out = told_heads(self.heads, self._labels[: self._count], labels, scores)
+        means = {
+            head.name: (float(scores[~inside, number].mean()), float(scores[inside, number].mean()))
+            for number, (head, inside) in enumerate(zip(self.heads, labels.T, strict=True))
+            if head.name in accuracy
+        }
+        return Told(state, accuracy, left_out, means)
 
     def classifier(self, cache: FeatureCache, console: Console) -> Mapping[str, NDArray[np.float32]]:
         """Learnt once for these faces and attributes; see `learn_attributes`."""

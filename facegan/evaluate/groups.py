@@ -83,11 +83,12 @@ def heads_of(table: pa.Table) -> list[Head]:
     return [head for head, share in zip(heads, shares, strict=True) if _LEAST_SHARE <= share <= 1 - _LEAST_SHARE]
 
 
-def check_heads(names: Sequence[str], held_out: NDArray[np.bool_]) -> None:
-    """Raise SettingsError if no head can be measured by the labels of the held-out faces, (N, H)."""
+def check_heads(names: Sequence[str], held_out: NDArray[np.bool_], asked: str) -> None:
+    """Raise SettingsError if no head can be measured by the labels of the held-out faces, (N, H); ``asked``: what needs
+    one."""
     if not any(map(_has_enough, held_out.T)):
         raise SettingsError(
-            f"--groups cannot compare by {', '.join(map(shown, names))}: each is rare, or nearly all faces have it.\n"
+            f"{asked} cannot compare by {', '.join(map(shown, names))}: each is rare, or nearly all faces have it.\n"
             f"{_LEAST_SHARE:.1%} of the training faces and {_LEAST_MEMBERS} of the {len(held_out):,} held-out faces "
             "must have an attribute, and as many lack it."
         )
@@ -236,23 +237,15 @@ def audit(
         labels: of the held-out faces, (N, H).
         seed: of the choice of samples for coverage.
     """
-    thresholds = shares.mean(axis=0)  # of calibrated probabilities: the best balanced accuracy
-    accuracy, left_out, told = dict[str, float](), dict[str, float | None](), list[int]()
-    obedience = list[Obedience]()
-    for number, head in enumerate(heads):
-        if not _has_enough(labels[:, number]):
-            left_out[head.name] = None
-            continue
-        agreements = _agreements(held_out.scores[:, number] > thresholds[number], labels[:, number])
-        found = sum(agreements) / 2
-        (accuracy if found >= _LEAST_ACCURACY else left_out)[head.name] = round(found, 3)
-        if found < _LEAST_ACCURACY:
-            continue
-        told.append(number)
-        asked = samples.drawn.get(head.name)
+    accuracy, left_out = told_heads(heads, shares, labels, held_out.scores)
+    told = [number for number, head in enumerate(heads) if head.name in accuracy]
+    thresholds, obedience = shares.mean(axis=0), list[Obedience]()
+    for number in told:
+        asked = samples.drawn.get(heads[number].name)
         if asked is not None and asked.any() and not asked.all():
             seen = _agreements(samples.scores[:, number] > thresholds[number], asked)
-            obedience.append(Obedience(head.name, *seen, *agreements))
+            real = _agreements(held_out.scores[:, number] > thresholds[number], labels[:, number])
+            obedience.append(Obedience(heads[number].name, *seen, *real))
     half = len(labels) // 2
     first, second = held_out.features[:half], held_out.features[half : 2 * half]
     chosen = np.random.default_rng(seed).permutation(len(samples.features))[:half]  # the first of a folder are alike
@@ -287,6 +280,24 @@ def audit(
             )
         )
     return Audit(_ranked(groups), tuple(obedience), left_out, accuracy, *coverages(np.ones(len(labels), bool)))
+
+
+def told_heads(
+    heads: Sequence[Head], shares: NDArray[np.bool_], labels: NDArray[np.bool_], scores: NDArray[np.float32]
+) -> tuple[dict[str, float], dict[str, float | None]]:
+    """Balanced accuracy of the heads that the classifier can tell, and of the others; None for too few held-out faces.
+
+    Arguments as for `audit`; ``scores``: of the held-out faces, (N, H).
+    """
+    thresholds = shares.mean(axis=0)  # of calibrated probabilities: the best balanced accuracy
+    accuracy, left_out = dict[str, float](), dict[str, float | None]()
+    for number, head in enumerate(heads):
+        if not _has_enough(labels[:, number]):
+            left_out[head.name] = None
+            continue
+        found = sum(_agreements(scores[:, number] > thresholds[number], labels[:, number])) / 2
+        (accuracy if found >= _LEAST_ACCURACY else left_out)[head.name] = round(found, 3)
+    return accuracy, left_out
 
 
 def _has_enough(inside: NDArray[np.bool_]) -> bool:

@@ -12,6 +12,7 @@ import base64
 import gzip
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from facegan.plugins import Trust
 from facegan.report.runs import Run
 from facegan.report.sections import Baseline
 from facegan.report.write import run_page
+from facegan.sample.directions import read_directions
 from facegan.sample.generate import sample_inputs, sample_latents
 from facegan.web import known_packages, web_files
 
@@ -57,7 +59,7 @@ def write_explorer(run: Run, out: Path, baseline: Baseline | None = None, *, tru
     generator = load_generator(run.folder / FILE_NAME, trust_code=trust_code)
     onnx = onnx_bytes(trace(generator), generator)
     runtime = web_files(known_packages()["onnxruntime-web"])
-    page = run_page(run, baseline, _page_data(generator))
+    page = run_page(run, baseline, _page_data(generator, run.folder))
     folder = make_folder(out / FOLDER)
     packed = {name: gzip.compress(runtime[file], 6, mtime=0) for name, file in _PACKED.items()}
     for name, data in {"generator": onnx, **packed}.items():
@@ -67,12 +69,18 @@ def write_explorer(run: Run, out: Path, baseline: Baseline | None = None, *, tru
     return out / INDEX
 
 
-def _page_data(generator: Generator) -> dict[str, Any]:
+def _page_data(generator: Generator, run: Path) -> dict[str, Any]:
     """The values for the page's script."""
     spec, (steps, shares) = generator.spec, main_directions(generator)
     faces = sample_latents(FACES, spec.latent, 0, distribution=spec.distribution)
     condition = spec.condition
     directions = zip(_rounded(steps), shares, strict=True)
+    named = list[dict[str, Any]]()
+    with suppress(SettingsError):  # there are none, or they are those of an older checkpoint
+        found = read_directions(run, spec.latent)
+        effects = found.effects.diagonal().tolist()
+        parts = zip(found.names, effects, _rounded(found.steps), strict=True)
+        named = [{"step": step, "name": name, "effect": round(effect, 4)} for name, effect, step in parts]
     return {
         "size": spec.size,
         "channels": spec.channels,
@@ -86,7 +94,7 @@ def _page_data(generator: Generator) -> dict[str, Any]:
             "known": sorted({row[0] for row in condition.table}) if condition.classes else [],
             "usual": list(condition.usual.values()),
         },
-        "directions": [{"step": step, "share": round(share, 4)} for step, share in directions],
+        "directions": [*named, *({"step": step, "share": round(share, 4)} for step, share in directions)],
     }
 
 

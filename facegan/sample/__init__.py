@@ -39,8 +39,11 @@ def count_samples(request: SampleRequest, kind: str, target: Path) -> tuple[int,
         require_empty(target)
     checkpoints = checkpoints_of(request.run) if kind == "training_progress" else [request.run]
     config, spec = request.config, read_generator(checkpoints[0])[2]
-    if kind == "interpolate":
-        return make_interpolation(config, spec, target).keyframes, spec.name
     if kind == "training_progress":
         return progress_latents(config, spec, target, len(checkpoints)).count, spec.name
-    return (grid_latents if kind == "out" else make_latents)(config, spec).count, spec.name
+    step = request.step(spec)
+    if kind == "interpolate":
+        return make_interpolation(config, spec, target, step).keyframes, spec.name
+    return (
+        grid_latents(config, spec, step) if kind == "out" else make_latents(config, spec, step=step)
+    ).count, spec.name

@@ -25,10 +25,11 @@ from facegan.console import Console, shown
 from facegan.errors import CheckpointError, DamagedFile, SettingsError
 from facegan.files import parsing, read_tensors, write_bytes
 from facegan.nets import Generator, NetSpec, load_generator
-from facegan.nets.random import latents
+from facegan.nets.random import inside, latents
 from facegan.nets.weights import FILE_NAME
 from facegan.plugins import Trust
 from facegan.run_dir import CHECKPOINTS, checkpoint_folders, read_best
+from facegan.sample.directions import read_directions
 from facegan.system import choose_device, usable_cpus
 
 Pixels = NDArray[np.uint8]  # (N, H, W, C), or (H, W, C) for one picture
@@ -171,6 +172,11 @@ class SampleRequest:
         device = choose_device(self.device)
         return channels_last(load_generator(path or self.run, device, trust_code=self.trust_code))
 
+    def step(self, spec: NetSpec) -> Tensor | None:
+        """What ``config.move`` adds to each latent, (Z,). Raises SettingsError or DamagedFile if it has no such
+        directions."""
+        return read_directions(self.run, spec.latent).step(self.config.steps) if self.config.move else None
+
 
 def channels_last(generator: Generator) -> Generator:
     """The same generator in this memory format: a third faster on CPUs, and needed by tensor cores."""
@@ -189,8 +195,9 @@ class Latents:
         return torch.cat([self.row(number) for number in range(first, first + count)])
 
 
-def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Latents:
+def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES, step: Tensor | None = None) -> Latents:
     """The latents that the settings choose, and their conditions; ``n`` of them if the settings give no number.
+    ``step``, (Z,), is added to each latent.
 
     ``config.truncation`` scales them towards 0, their mean. BigGAN (Brock et al. 2019, arXiv:1809.11096) draws
     coordinates beyond a threshold again, which shortens latents as well, but to another face at each threshold. Scaled
@@ -202,7 +209,7 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Laten
     """
     spec = with_attributes(config, spec)
     chosen = _chosen_latents(config, spec, n)
-    if not config.changes:
+    if config.truncation == 1 and step is None:
         return chosen
     if config.truncation < 1 and spec.distribution != "normal":
         raise SettingsError(
@@ -212,7 +219,8 @@ def make_latents(config: SampleConfig, spec: NetSpec, n: int = SAMPLES) -> Laten
 
     def row(number: int) -> Tensor:
         z, codes = chosen.row(number).tensor_split([spec.latent], 1)
-        return torch.cat([config.truncation * z, codes], 1)
+        z = config.truncation * z
+        return torch.cat([z if step is None else inside(z + step, spec.distribution), codes], 1)
 
     return Latents(chosen.count, row)
 

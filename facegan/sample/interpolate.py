@@ -54,14 +54,14 @@ def write_interpolation(request: SampleRequest, out: Path) -> Animation:
     generator was trained on; between uniform ones a straight line, which stays in their cube, as between conditions.
     """
     generator, fps = request.load(), request.config.fps or _FPS
-    walk = make_interpolation(request.config, generator.spec, out)
+    walk = make_interpolation(request.config, generator.spec, out, request.step(generator.spec))
     batches = rebatch(sample_batches(generator, walk), walk.walks)
     frames, count = (images[0] if walk.walks == 1 else tile(images) for _, images in batches), walk.count // walk.walks
     write_animation(out, frames, count, fps, request.console)
     return Animation(walk.keyframes, count, fps)
 
 
-def make_interpolation(config: SampleConfig, spec: NetSpec, out: Path) -> Interpolation:
+def make_interpolation(config: SampleConfig, spec: NetSpec, out: Path, step: Tensor | None = None) -> Interpolation:
     """
     Raises:
         SettingsError: a walk has fewer than two latents, the walks cannot divide them evenly, or ``out`` would be too
@@ -69,7 +69,7 @@ def make_interpolation(config: SampleConfig, spec: NetSpec, out: Path) -> Interp
     """
     if not (config.seeds or config.latents):
         config = config.model_copy(update={"n": (config.n or _FACES) * config.walks})
-    keyframes = make_latents(config, spec)
+    keyframes = make_latents(config, spec, step=step)
     if spec.condition and config.along:
         keyframes = _moved_along(keyframes, spec, config)
     if keyframes.count % config.walks:
@@ -142,14 +142,14 @@ def write_progress(request: SampleRequest, out: Path) -> Animation:
     pictures = [tile(row, samples if _is_png(out) else None) for row in images]
     height, picture_width, channels = pictures[0].shape
     if _is_png(out):
-        labels = [_label(title, text_width, height, channels) for title in titles]
+        labels = [caption(title, text_width, height, channels) for title in titles]
         save_png(out, np.vstack([np.hstack(row) for row in zip(labels, pictures, strict=True)]))
         return Animation(samples, len(pictures), 0.0)
     width = max(picture_width, text_width)
     left = (width - picture_width) // 2
     margins, frames = ((0, 0), (left, width - picture_width - left), (0, 0)), list[Pixels]()
     for picture, title in zip(pictures, titles, strict=True):
-        label = _label(title, width, _TEXT_PX + 2 * _MARGIN_PX, channels)
+        label = caption(title, width, _TEXT_PX + 2 * _MARGIN_PX, channels)
         frames.append(np.vstack([np.pad(picture, margins, constant_values=_BACKGROUND), label]))
     fps = request.config.fps or _PROGRESS_FPS
     frames += [frames[-1]] * (max(1, round(fps)) - 1)
@@ -171,7 +171,7 @@ def _is_png(out: Path) -> bool:
     return out.suffix.lower() == ".png"
 
 
-def _label(text: str, width: int, height: int, channels: int) -> Pixels:
+def caption(text: str, width: int, height: int, channels: int) -> Pixels:
     canvas = Image.new("L", (width, height), _BACKGROUND)
     position = (_MARGIN_PX, (height - _TEXT_PX) // 2 - 1)
     ImageDraw.Draw(canvas).text(position, text, _TEXT, ImageFont.load_default(_TEXT_PX))

@@ -44,9 +44,9 @@ _PREVIEWED = 64  # samples in preview.png
 _VERSIONS_OF = ("facegan", "numpy", "pyarrow", "torch")
 
 
-def grid_latents(config: SampleConfig, spec: NetSpec) -> Latents:
+def grid_latents(config: SampleConfig, spec: NetSpec, step: Tensor | None = None) -> Latents:
     """Raises SettingsError if they do not fit the generator, or are too many for one picture."""
-    latents = make_latents(config, spec)
+    latents = make_latents(config, spec, step=step)
     refuse_large_picture(latents.count, spec)
     return latents
 
@@ -54,7 +54,7 @@ def grid_latents(config: SampleConfig, spec: NetSpec) -> Latents:
 def write_grid(request: SampleRequest, out: Path) -> int:
     """One picture with all samples, about square; returns their number."""
     generator = request.load()
-    latents = grid_latents(request.config, generator.spec)
+    latents = grid_latents(request.config, generator.spec, request.step(generator.spec))
     make_folder(out.absolute().parent)
     save_png(out, tile(np.concatenate(list(sample_batches(generator, latents)))))
     return latents.count
@@ -69,7 +69,7 @@ def write_pictures(request: SampleRequest, folder: Path) -> int:
         FaceganError: ``folder`` is not empty.
     """
     generator = request.load()
-    latents = make_latents(request.config, generator.spec)
+    latents = make_latents(request.config, generator.spec, step=request.step(generator.spec))
     with atomic_dir(folder) as staging, request.console.progress(latents.count, "samples") as progress:
 
         def write(part: tuple[int, Pixels]) -> int:
@@ -98,7 +98,8 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
         FaceganError: ``folder`` is not empty.
     """
     run, config, generator = request.run, request.config, request.load()
-    latents, seeds, rows = make_latents(config, generator.spec), config.seed_list, list[pa.Table]()
+    latents = make_latents(config, generator.spec, step=request.step(generator.spec))
+    seeds, rows = config.seed_list, list[pa.Table]()
     with atomic_dir(folder) as staging, request.console.progress(latents.count, "samples") as progress:
 
         def write(part: tuple[int, Pixels]) -> tuple[ShardStats, pa.Table]:

@@ -119,6 +119,7 @@ _MEANINGS_GENERATED = {
     "without": "attributes that no sample was to have",
     "class": "class that all samples were to have",
     "truncation": "scale of the latents",
+    "move": "standard deviations along named directions",
 }
 _FIELDS_GENERATED = {
     "path": "the sample's name; there is no photograph",

@@ -43,9 +43,10 @@ OPTIONS = {
     " --balance --balance-by --stop-after"
     " --save-every --sample-every --log-every --eval-every --keep --cache --workers --verify-shards --skip-broken"
     " --deterministic --no-graphs --log" + RECIPE,
-    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents --truncation"
-    " --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
+    "sample": "--out --dir --shards --interpolate --training-progress --best --n --seed --seeds --latents"
+    " --truncation --move --with --without --class --along --frames --fps --walks --device --trust-code" + WORK,
     "project": "--shards --out --best --starts --steps --seed --with --without --class --device --trust-code" + WORK,
+    "directions": "--shards --best --n --seed --device --trust-code" + WORK,
     "eval": "--shards --split --n --metrics --groups --inception-weights --clip-weights --statistics --seed --best"
     " --out --device" + RECIPE,
     "export": "--onnx --fp16 --int8 --best --push --public" + RECIPE,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from facegan.config import PrepConfig
@@ -30,6 +33,25 @@ def run(tmp_path_factory: pytest.TempPathFactory, faces: Path) -> Path:
     ended = facegan("train", "--shards", faces, "--run", run, "--images", 16, "--batch", 4, *sets, "--save-every", 8)
     assert ended.code == 0, ended.stderr
     return run
+
+
+@pytest.fixture(scope="package")
+def labelled(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Path:
+    """Portraits and squares, which is all that the attribute says: 120 each of 28 pixels."""
+    folder = tmp_path_factory.mktemp("labelled")
+    (photos := folder / "photos").mkdir()
+    rows = ["photo,square"]
+    for number in range(240):
+        name, square = f"{number:03d}.png", number % 2
+        picture = np.array(Image.open(portraits / f"{number % 60 + 1:06d}.jpg").resize((89, 109)))
+        if square:
+            picture[30:80, 20:70] = 255
+        cv2.imwrite(str(photos / name), picture)
+        rows.append(f"{name},{square}")
+    (folder / "attributes.csv").write_text("\n".join(rows))
+    config = PrepConfig(size=28, crop="squash", detector="none", split="0.5,0,0.5")
+    prepare(photos, folder / "out", config, workers=0, attributes=folder / "attributes.csv")
+    return folder / "out"
 
 
 @pytest.fixture(scope="package")

@@ -7,7 +7,6 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -236,25 +235,6 @@ def test_coverage_is_the_mean_of_covered(rng: np.random.Generator) -> None:
     distances = np.linalg.norm(real[:, None] - real[None], axis=2)
     radius = np.sort(distances, axis=1)[:, 5]
     assert np.array_equal(is_covered, (np.linalg.norm(real[:, None] - fake[None], axis=2) < radius[:, None]).any(1))
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory, portraits: Path) -> Path:
-    """Portraits and squares, which is all that the attribute says: 120 each of 28 pixels."""
-    folder = tmp_path_factory.mktemp("labelled")
-    (photos := folder / "photos").mkdir()
-    rows = ["photo,square"]
-    for number in range(240):
-        name, square = f"{number:03d}.png", number % 2
-        picture = np.array(Image.open(portraits / f"{number % 60 + 1:06d}.jpg").resize((89, 109)))
-        if square:
-            picture[30:80, 20:70] = 255
-        cv2.imwrite(str(photos / name), picture)
-        rows.append(f"{name},{square}")
-    (folder / "attributes.csv").write_text("\n".join(rows))
-    config = PrepConfig(size=28, crop="squash", detector="none", split="0.5,0,0.5")
-    prepare(photos, folder / "out", config, workers=0, attributes=folder / "attributes.csv")
-    return folder / "out"
 
 
 def test_eval_names_the_missing_half(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

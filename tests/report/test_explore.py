@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from facegan.errors import ExportError, WebPackageError
+from facegan.files import sha256_file
 from facegan.nets import Generator, NetSpec, load_generator
 from facegan.report.explorer import FACES, SAMPLES, main_directions, write_explorer
 from facegan.report.runs import read_run
+from facegan.sample.directions import DIRECTIONS, Directions
 from facegan.sample.generate import sample_latents, to_uint8
 from facegan.web import known_packages, web_files
 from tests.report.conftest import SLIDE, watching
@@ -78,6 +80,8 @@ def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         toy_train(run, images=32)
     elif request.param == "told":
         toy_train(run, images=32, condition="Red,Light", faces=ToyAttributes())
+        sha256 = sha256_file(run / "generator.safetensors")
+        Directions(("Smile <b>",), torch.eye(16)[:1], torch.eye(1) / 8, sha256).write(run / DIRECTIONS)
     else:
         faces = ToyFaces()
         faces.channels, faces.images = 1, faces.images[:, :1]
@@ -127,12 +131,18 @@ def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None
         np.testing.assert_allclose(first, faces[3], atol=1e-6)
         assert_drawn(page, explored, faces[3])
 
-        moved = settled(page, "[data-direction='1']", 2)
+        named = int((explored / DIRECTIONS).is_file())
+        moved = settled(page, f"[data-direction='{named + 1}']", 2)
         wanted = faces[3] + 2 * steps[1].numpy()
         wanted = wanted.clip(-1, 1) if distribution == "uniform" else wanted
         np.testing.assert_allclose(moved, wanted, atol=1e-5)
         assert_drawn(page, explored, moved)
         np.testing.assert_allclose(settled(page, "#reset"), faces[3], atol=1e-6)
+        if named:
+            assert page.get_by_text("Smile <b>").locator("small").text_content() == "+12 %"
+            moved = settled(page, "[aria-label='Smile <b>']", 1.5)
+            np.testing.assert_allclose(moved, faces[3] + 1.5 * np.eye(16)[0], atol=1e-5)
+            settled(page, "#reset")
 
         settled(page, "[data-face='7']")
         half = np.array(settled(page, "#between", 0.5))
