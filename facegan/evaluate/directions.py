@@ -2,8 +2,9 @@
 
 Shen et al. 2020, "Interpreting the Latent Space of GANs for Semantic Face Editing" (InterFaceGAN, arXiv:2005.10635): an
 attribute's boundary in the latents is about a hyperplane, and its normal is the direction. They fit a support vector
-machine to the most and least sure samples. Here it is least squares of the logits of `facegan.evaluate.attribute_classifier`,
-which needs no setting and no threshold: with Z the centred latents (N, Z) and Y the centred logits (N, A)
+machine to the most and least sure samples. Here it is least squares of the logits that
+`facegan.evaluate.attribute_classifier` gives, which needs no setting and no threshold: with Z the centred latents
+(N, Z) and Y the centred logits (N, A)
 
     W = (ZᵀZ)⁻¹ ZᵀY,   direction a = column a of W, of length 1
 

@@ -7,6 +7,7 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
