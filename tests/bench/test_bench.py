@@ -81,6 +81,7 @@ def test_bench_train_from_shards(dataset: Path) -> None:
     assert found["share_of_the_stream"] < 1
 
 
+@pytest.mark.slow
 def test_bench_train_needs_a_batch_of_faces(dataset: Path) -> None:
     done = facegan("bench", "train", "--shards", dataset, "--batch", 5000)
     assert done.code == 2

@@ -10,6 +10,7 @@ import torch
 from facegan.evaluate.extractors import light_extractors, one_face
 from tests.evaluate.drawn import blurred, drawn_faces, learnt, noisy, uniform_noise, untrained
 
+pytestmark = pytest.mark.slow
 COUNT = 60
 LADDER = ("real", "learnt", "untrained", "noise")
 Measured = dict[str, dict[str, float]]  # by set, by metric: smaller is better

@@ -103,9 +103,8 @@ def test_card_snippets_run_without_facegan(exported: Path) -> None:
     assert run_snippets(exported) == "(16, 3, 64, 64) True\n" * 2
 
 
-@pytest.mark.parametrize(
-    "condition", [BINARY, pytest.param(CLASSES, marks=pytest.mark.slow)], ids=["binary", "classes"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", [BINARY, CLASSES], ids=["binary", "classes"])
 def test_conditional_exports_say_how_to_ask(condition: Condition, tmp_path: Path) -> None:
     file, out = tmp_path / "generator.safetensors", tmp_path / "out"
     save_generator(file, generator := tiny_generator("dcgan-fc", 28, 1, condition))

@@ -49,6 +49,7 @@ def test_inline_engine_gives_same_bytes(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_fatal_photograph_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its chunk is made twice, in halves, then without it. Progress counts each photograph once."""
     photos, out, console = write_photos(tmp_path / "photos", 8), tmp_path / "out", RecordingConsole()

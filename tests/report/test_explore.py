@@ -172,7 +172,7 @@ def test_browser_draws_what_pytorch_draws(chromium: Any, explored: Path) -> None
     assert {url.partition(":")[0] for url in watched.requests} <= {"file", "data", "blob"}
 
 
-@pytest.mark.parametrize("explored", ["grey"], indirect=True)
+@pytest.mark.parametrize("explored", ["colours"], indirect=True)
 def test_missing_script_is_named(chromium: Any, explored: Path, tmp_path: Path) -> None:
     index = tmp_path / "index.html"
     index.write_bytes((explored / "explorer/index.html").read_bytes())

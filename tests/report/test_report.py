@@ -75,6 +75,7 @@ def test_wrong_arguments_are_errors(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine/index.html").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_large_grids_fit_the_page(run: Path) -> None:
     shutil.rmtree(run / "samples")
     (run / "samples").mkdir()

@@ -90,6 +90,7 @@ def test_mlflow_has_each_row_once(tmp_path: Path) -> None:
     assert found.data.tags["health/collapse"] == "alike"
 
 
+@pytest.mark.slow
 def test_wandb_has_each_row_once(tmp_path: Path, stores: Path) -> None:
     run = tmp_path / "discs"
     train(run, "wandb")
