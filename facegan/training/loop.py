@@ -83,6 +83,7 @@ class TrainLoop:
             try:
                 self.iterate()
             except NotFinite as problem:
+                self.set_ended("")
                 at = state.images
                 self.progress.advance(state.roll_back(str(problem)) - at)
         if state.saved_at != state.images:
@@ -219,13 +220,17 @@ class TrainLoop:
             self.write_row()
         if not self.due(self.config.sample_every):
             self.sample()
-        self.ended = why or "the main process has stopped"
-        if self.trainer.world.is_main:
-            with contextlib.suppress(DiskError):  # the log says it as well
-                record_end(state.run, why)
+        self.set_ended(why or "the main process has stopped")
         state.log_row(ended=why)
         state.log.note(f"Stopped at {state.images:,} images: {why}. The best checkpoint is kept.")
         state.log.draw(now=True)
+
+    def set_ended(self, why: str) -> None:
+        """``why`` is "" where a roll-back begins again."""
+        if self.ended != why and self.trainer.world.is_main:
+            with contextlib.suppress(DiskError):  # the log says it as well
+                record_end(self.state.run, why)
+        self.ended = why
 
     def interrupt(self) -> None:
         state = self.state

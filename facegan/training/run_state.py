@@ -49,7 +49,7 @@ class PeriodicEval:
     metric: str = ""  # "": the first that ``measure`` returns
 
     def evaluate(
-        self, generator: Generator, images: int, best: Best | None, floor: Mapping[str, float]
+        self, generator: Generator, images: int, best: Best | None, floor: Mapping[str, float | None]
     ) -> tuple[dict[str, float | None], Best | None]:
         """All values (None: not finite), and the best so far. ``floor``: the values of real images."""
         values = {name: float(value) for name, value in self.measure(generator).items()}
@@ -60,7 +60,7 @@ class PeriodicEval:
             )
         value = values[metric]
         tolerance = METRIC_TABLE[metric].tolerance if metric in METRIC_TABLE else None
-        as_real = tolerance is not None and value <= floor.get(metric, 0.0) + tolerance
+        as_real = tolerance is not None and value <= (floor.get(metric) or 0.0) + tolerance
         if math.isfinite(value) and (best is None or best.metric != metric or value < best.value or as_real):
             best = Best(metric, value, images)
         return {name: value if math.isfinite(value) else None for name, value in values.items()}, best

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from toy import steps_of, stop_after, toy_config, toy_run, toy_train, weights, without_times
+from toy import poison, steps_of, stop_after, toy_config, toy_run, toy_train, weights, without_times
 
 from facegan.errors import Interrupted, TrainingError
 from facegan.system import cpu_flags
@@ -21,7 +21,6 @@ from facegan.training import monitor
 from facegan.training.curves import draw_curves
 from facegan.training.log import read_stats
 from facegan.training.monitor import Monitor, diversity, mean_change, problem_of
-from facegan.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {"width": 4, "log_every": 80, "sample_every": 800, "save_every": 10**6}
 
@@ -112,19 +111,6 @@ def test_critic_is_never_too_strong():
     watch = Monitor(False, (2, 3, 8, 8))
     for i in range(30):
         assert not watch.update({"images": i, "rounds": i, "d_accuracy": 1.0, "grad_g": 1 / (i + 1)})
-
-
-def poison(monkeypatch: pytest.MonkeyPatch, at_step: int, times: int = 1) -> None:
-    """After this step a weight is NaN, until the learning rates were halved ``times`` times."""
-    original = Trainer.train_step
-
-    def then_nan(self: Trainer, reals: Any) -> None:
-        original(self, reals)
-        if self.steps == at_step and self.lr_scale > 0.5**times:
-            with torch.no_grad():
-                next(self.generator.parameters())[0].fill_(float("nan"))
-
-    monkeypatch.setattr(Trainer, "train_step", then_nan)
 
 
 ROLLED_BACK = toy_config(images=320, save_every=80, sample_every=80, keep=1)

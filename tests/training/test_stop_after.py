@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from toy import ToyFaces, toy_config, toy_run, toy_trainer
+import pytest
+from toy import ToyFaces, poison, toy_config, toy_run, toy_trainer
 
 from facegan.config import TrainConfig
 from facegan.nets import Generator
@@ -23,10 +24,10 @@ def config(stop_after: int) -> TrainConfig:
     return toy_config(images=320, log_every=96, sample_every=96, eval_every=32, eval_n=4, stop_after=stop_after)
 
 
-def train(run: Path, stop_after: int) -> TrainResult:
-    """With the next of `VALUES` at each evaluation, counted over all starts."""
+def train(run: Path, stop_after: int, all_values: list[float] = VALUES) -> TrainResult:
+    """With the next of the values at each evaluation, counted over all starts."""
     done = sum("measured" in row for row in read_stats(run))
-    values = iter(VALUES[done:])
+    values = iter(all_values[done:])
 
     def measure(generator: Generator) -> dict[str, float]:
         return {"swd": next(values)}
@@ -59,6 +60,13 @@ def test_stops_without_improvement_and_continues(tmp_path: Path) -> None:
     assert (last.images, "ended" in last.to_json(), "ended" in (run / "run.json").read_text()) == (320, False, False)
 
 
+def test_roll_back_of_the_last_step_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, at_step=8)
+    ended = train(tmp_path / "run", 2, [*VALUES[:4], *range(10, 0, -1)])
+    assert (ended.images, ended.ended) == (320, "")
+    assert [row["images"] for row in read_stats(tmp_path / "run") if "measured" in row] == [*range(32, 321, 32)]
+
+
 def test_decides_the_last_weights() -> None:
     assert {"eval_every", "stop_after"} <= toy_config(eval_every=32, stop_after=3).decisive
     assert not {"eval_every", "stop_after", "keep"} & toy_config(eval_every=32).decisive
@@ -71,3 +79,5 @@ def test_stops_when_copies_rise_above_those_of_real_faces() -> None:
         _, best = evaluation.evaluate(toy_trainer().generator, images, best, {"copied": 0.01})
         found.append(best.images if best else 0)
     assert found == [1, 2, 3, 4, 4, 6]
+    values = iter([0.004])
+    assert evaluation.evaluate(toy_trainer().generator, 7, best, {"copied": None})[1] != best  # unknown

@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -156,6 +157,19 @@ def ticking_clock() -> Iterator[None]:
     ticks = itertools.count()
     with mock.patch.object(time, "perf_counter", side_effect=lambda: next(ticks) / 1000):
         yield
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, at_step: int, times: int = 1) -> None:
+    """After this step a weight is NaN, until the learning rates were halved ``times`` times."""
+    original = Trainer.train_step
+
+    def then_nan(self: Trainer, reals: Any) -> None:
+        original(self, reals)
+        if self.steps == at_step and self.lr_scale > 0.5**times:
+            with torch.no_grad():
+                next(self.generator.parameters())[0].fill_(float("nan"))
+
+    monkeypatch.setattr(Trainer, "train_step", then_nan)
 
 
 def weights(run: Path) -> bytes:
