@@ -136,6 +136,8 @@ def test_checks_run_no_code(command: str, portraits: Path) -> None:
 def test_dry_run_runs_no_pipe() -> None:
     ended = facegan("train", "--shards", PIPE, "--images", "2ep", "--batch", "16", "--dry-run")
     assert (ended.code, ran(), f"--dry-run does not run {PIPE}" in ended.stderr) == (2, False, True)
+    plan = json.loads(facegan("train", "--shards", PIPE, "--images", "2h", "--dry-run", "--json").stdout)
+    assert (plan["images"], plan["time"], ran()) == (None, "2h", False)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def train(
     run = run or Path("runs") / f"{config.method}-{_name(source.shards)}"
     if not_run:
         code = list(filter(runs_code, (source.shards, config.nets, config.loss)))
-        plan = {"run": str(run), "from_images": 0, **config.model_dump(), "not_tried": code}
+        plan = {"run": str(run), "from_images": 0, **config.model_dump(), **config.unmeasured, "not_tried": code}
         _print_plan(flags, plan, f"Would train {config.method} in {run}: {config.length}.")
         return
     from facegan.evaluate.during_training import training_measure

@@ -246,6 +246,11 @@ class TrainConfig(Settings):
         """``"200,000 images"``, or the time."""
         return self.time or f"{self.images:,} images"
 
+    @property
+    def unmeasured(self) -> dict[str, Any]:
+        """Of a plan whose length is a time."""
+        return {"images": None, "time": self.time} if self.time else {}
+
     def with_images(self, images: int) -> Self:
         """These settings with a number of images instead of a time."""
         return self.of({**self.model_dump(), "images": images})

@@ -120,6 +120,9 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
                     log.note(
                         f"--images {length} on this machine is {images:,} images; a resumed run keeps this number."
                     )
+                    if checkpoint and (finished := _finished(run, config, record or {}, checkpoint.images)):
+                        log.note(finished)
+                        return _result(run, checkpoint.images, started, None)
                 total_images = _total_images(config)
                 clock = Clock(device, checkpoint.state["seconds"] if checkpoint else 0.0)
                 state = fresh_state(run, trainer, reals, log, clock)
@@ -172,8 +175,8 @@ def plan_train(config: TrainConfig, faces: Faces, run: str | Path, **options: An
         "from_images": int(checkpoints[0].name) if checkpoints else 0,
         "init": str(weights.file) if weights else "",
         **config.model_dump(),
-        "images": None if config.time else _total_images(config),
-        **({"time": config.time} if config.time else {}),
+        "images": _total_images(config),
+        **config.unmeasured,
         "precision": plan.precision,
         "not_tried": code + [name for name in ([weights.spec["name"]] if weights else []) if is_import_path(name)],
         **({"finished": finished} if finished else {}),
@@ -195,7 +198,10 @@ def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tupl
     trainer = Trainer(config, spec, torch.device(plan["device"]), plan["precision"], labels=labels)
     with closing(trainer), explain_out_of_memory(trainer):
         rate = measured_rate(trainer)
-        estimate = Estimate.of(trainer, done, total or two_digits(rate * (seconds_of(time) or 0)), rate)
+        total = total or two_digits(rate * (seconds_of(time) or 0))
+        if finished := _finished(run, config.with_images(total), {}, done):
+            return finished, ""
+        estimate = Estimate.of(trainer, done, total, rate)
     return estimate.plan(run, time), "" if time else estimate.advice()
 
 

@@ -64,6 +64,12 @@ class Costs:
         return bisect.bisect_right(range(1, most + 1), seconds, key=lambda steps: self.seconds(config, steps))
 
 
+class _Silent(Console):
+    """Findings about steps that are thrown away are no news of the run."""
+
+    def warn(self, *lines: str) -> None: ...
+
+
 def images_in_time(
     trainer: Trainer, reals: Batches, run: Path, evaluation: PeriodicEval | None, started: float
 ) -> tuple[int, float]:
@@ -107,7 +113,7 @@ def images_in_time(
 def _measure(probe: Trainer, reals: Batches, folder: Path, evaluation: PeriodicEval | None, seconds: float) -> Costs:
     """``start`` is that of `TrainLoop.begin` and of the evaluation's reference, which the run repeats."""
     config, world, limit = probe.config, probe.world, min(_MOST_SECONDS, _SHARE * seconds)
-    with closing(RunLog(folder, Console(quiet=True)) if world.is_main else NullLog()) as log:
+    with closing(RunLog(folder, _Silent(quiet=True)) if world.is_main else NullLog()) as log:
         clock = Clock(probe.device)
         state = fresh_state(folder, probe, reals, log, clock)
         stop = StopRequests(None, state.unsaved_images, quiet=True)

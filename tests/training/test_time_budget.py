@@ -10,8 +10,9 @@ import pytest
 from toy import ToyFaces, stop_after, ticking_clock, toy_config, toy_run, weights, without_times
 
 from facegan.config import TrainConfig
+from facegan.console import Console
 from facegan.errors import Interrupted, SettingsError
-from facegan.training import plan_train, run
+from facegan.training import monitor, plan_train, run
 from facegan.training.run import sentence_of
 from facegan.training.time_budget import Costs
 
@@ -94,3 +95,28 @@ def test_settings_with_a_time(tmp_path: Path) -> None:
     assert (plan["images"], plan["time"]) == (None, "1h")
     sentence, advice = sentence_of(plan, toy_config(images="1h"), ToyFaces())
     assert (": 1h, about " in sentence, advice) == (True, "")
+
+
+def test_shorter_time_than_the_run_has(tmp_path: Path) -> None:
+    trained = toy_run(tmp_path / "run", toy_config(images=960)).images
+    before, config = (tmp_path / "run/run.json").read_bytes(), toy_config(images="0.0016min")
+    finished = f"The run {tmp_path / 'run'} is finished: it has 960 images. Use a larger --images to continue."
+    short = toy_config(images="0min")
+    assert sentence_of(plan_train(short, ToyFaces(), tmp_path / "run", device="cpu"), short, ToyFaces()) == (
+        finished,
+        "",
+    )
+    with ticking_clock():
+        assert toy_run(tmp_path / "run", config).images == trained
+    assert finished in (tmp_path / "run/log.txt").read_text()
+    assert (tmp_path / "run/run.json").read_bytes() == before
+
+
+def test_measurement_reports_no_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(monitor, "GRACE_STEPS", 0)
+    with ticking_clock():
+        toy_run(tmp_path / "run", toy_config(images=TIME), console=Console())
+    before, _, _ = capsys.readouterr().err.partition("on this machine is")
+    assert "look alike" not in before
