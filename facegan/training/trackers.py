@@ -27,6 +27,7 @@ from facegan.training.run_record import read_record, settings_of
 ID = "tracker.json"  # in the run's folder: its identity in every tracker
 _PROJECT = "facegan"
 _EVERY_SECONDS, _RETRY_SECONDS = 5.0, 60.0  # between two readings of the files, and after a failure
+_REST = 20.0  # between two readings at least, in durations of a reading: a long run has many rows
 _SOON, _PATIENCE = 3.0, 30.0  # seconds for the last rows after the training: without a message, and at most
 _BATCH = 1_000  # metrics of a request: MLflow's limit
 
@@ -177,7 +178,9 @@ class _Replay(threading.Thread):
             try:
                 tracker = tracker or self._open()
                 if tracker:
+                    start = time.monotonic()
                     entries = entries_of(self._run)  # more may come at as many images as the last has
+                    wait = max(wait, _REST * (time.monotonic() - start))
                     tracker.send(entries if ended else entries[:-1])
                     if ended:
                         tracker.close(self.finished)
