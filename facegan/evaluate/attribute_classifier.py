@@ -89,7 +89,7 @@ def _calibrated(values: NDArray[Any], labels: NDArray[np.bool_]) -> tuple[NDArra
         errors, spread = targets - p, p * (1 - p) + 1e-9
         a, b, c = (spread * x * x).sum(axis=0), (spread * x).sum(axis=0), spread.sum(axis=0)
         first, second = (errors * x).sum(axis=0), errors.sum(axis=0)
-        determinant = a * c - b * b
+        determinant = np.maximum(a * c - b * b, 1e-30)  # 0 if the values are all the same
         slope = slope + np.clip((c * first - b * second) / determinant, -1, 1)
         offset = offset + np.clip((a * second - b * first) / determinant, -1, 1)
     return slope / scale, offset
@@ -100,7 +100,8 @@ def attribute_scores(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Probabilities (N, A) and features (N, F) of uint8 (N, C, S, S)."""
     features = edges_and_colours(images)
-    scores = 1 / (1 + np.exp(-(features @ state["weights"] + state["bias"])))
+    logits = features @ state["weights"] + state["bias"]
+    scores = 1 / (1 + np.exp(-logits.clip(-80)))  # float32 ends at e⁸⁸
     return scores.astype(np.float32), features
 
 

@@ -336,6 +336,17 @@ def test_ridge_regression_has_least_leave_one_out_error(rng: np.random.Generator
     assert abs((errors * values).mean()) < 2e-3
 
 
+def test_attribute_of_no_face_is_never_seen(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(60, 12)).astype(np.float32)
+    labels = x[:, :2] > (0, 9)
+    state = learn_attributes(x, labels)
+    assert state["weights"][:, 1].tolist() == [0] * 12
+    assert state["weights"][:, :1] == pytest.approx(learn_attributes(x, labels[:, :1])["weights"], rel=1e-3)
+    unlike = {"weights": np.full((7 * 7 * 4 * 9 + 256, 1), -1_000, np.float32), "bias": np.zeros(1, np.float32)}
+    scores, _ = attribute_scores(unlike, torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8))
+    assert scores.max() < 1e-30
+
+
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3), (128, 1)])
 def test_features_depend_on_the_image_alone(size: int, channels: int) -> None:
     images = torch.randint(0, 256, (4, channels, size, size), dtype=torch.uint8)
