@@ -44,11 +44,13 @@ def report(
     explore = ReportConfig.of(overrides).explore
     target = out or report_path(folder, explore)
     check_report_path(target, explore)
-    if watch and (explore or (folder / DATASET_FILE).is_file()):
-        raise SettingsError("--watch follows a run, and without --explore. Leave one of them out.")
+    if watch and explore:
+        raise SettingsError("--watch and --explore write different pages. Leave one of them out.")
     if (folder / DATASET_FILE).is_file() and not (folder / RECORD).exists():
         if explore:
             raise SettingsError(f"--explore draws new faces with a trained generator, and {folder} is a dataset.")
+        if watch:
+            raise SettingsError(f"--watch follows a training, and {folder} is a dataset.")
         _report_dataset(folder, target, flags)
         return
     from facegan.recipes.recipe import recipe_of_run
@@ -59,7 +61,8 @@ def report(
         from facegan.report.watch import watch_run
 
         watch_run(folder, target, recipe_of_run, flags.console)
-        flags.output({"run": str(folder), "out": str(target), "bytes": target.stat().st_size}, target)
+        found = {"run": str(folder), "out": str(target), "bytes": target.stat().st_size, "explore": False}
+        flags.output(found, target)
         return
     read = read_run(folder)
     if flags.dry_run:

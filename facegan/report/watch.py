@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from facegan.console import Console
-from facegan.errors import DiskError, FaceganError, Interrupted
+from facegan.errors import DiskError, FaceganError, Interrupted, WebPackageError
 from facegan.report.runs import Run, read_run
 from facegan.report.sections import Baseline
 from facegan.report.write import write_report
@@ -41,7 +41,7 @@ def watch_run(folder: Path, out: Path, baseline: Callable[[Run], Baseline | None
                 elif not said:
                     console.note(said := f"Waiting for facegan train to write into {folder}. Ctrl-C ends this.")
             except (FaceganError, OSError) as error:
-                if ended or (shown is None and isinstance(error, DiskError)):
+                if ended or (shown is None and isinstance(error, DiskError | WebPackageError)):
                     raise
                 if said != (said := str(error)):
                     console.warn(f"{said.splitlines()[0]} Trying again.")

@@ -177,7 +177,8 @@ def test_page_without_thresholds_or_photographs(photos: Path, made: Callable[[st
     assert "no longer where prep found them" in text
     assert "facegan prep PHOTOS" in text
     assert text.count("<img") > 5  # those of preview.png
-    assert "is a dataset" in facegan("report", moved, "--explore").stderr
+    for option in ("--explore", "--watch"):
+        assert "is a dataset" in facegan("report", moved, option).stderr
     assert facegan("forget", moved, "--path", "01.jpg").code == 0
     assert not (moved / "report.html").exists()  # it may show that photograph
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from facegan.console import Console
-from facegan.errors import Interrupted
+from facegan.errors import Interrupted, WebPackageError
 from facegan.report import watch
-from facegan.report.runs import read_run
+from facegan.report.runs import Run, read_run
 from facegan.report.write import write_report
 from tests.recipes.program import facegan
 from tests.report.conftest import watching
@@ -76,6 +76,15 @@ def test_interrupted_watch_leaves_a_plain_page(run: Path, tmp_path: Path, monkey
     assert RELOADS not in (run / "report.html").read_text()
     ended = facegan("report", tmp_path / "none", "--watch")
     assert (ended.code, "no page was written" in ended.stderr) == (130, True)
+
+
+def test_missing_chart_library_ends_the_watch(run: Path, tmp_path: Path) -> None:
+    def missing(found: Run) -> None:
+        raise WebPackageError("there is no npm")
+
+    shutil.rmtree(run / "checkpoints/000000320")
+    with pytest.raises(WebPackageError):
+        watch.watch_run(run, tmp_path / "page.html", missing, Console(quiet=True))
 
 
 def test_page_reloads_unless_it_is_used(chromium: Any, run: Path, tmp_path: Path) -> None:
