@@ -145,6 +145,7 @@ def project(
     from facegan.evaluate.project import prep_settings, project_photos
     from facegan.nets.weights import read_generator
     from facegan.sample import SampleRequest, best_of
+    from facegan.sample.generate import with_attributes
 
     request = SampleRequest(
         best_of(run) if best else run, device=device, trust_code=flags.trust_code, console=flags.console
@@ -156,7 +157,8 @@ def project(
     }
     found |= config.asked
     if flags.dry_run:
-        not_tried = warn_not_tried([prep_settings(request.run, shards).detector, read_generator(request.run)[2].name])
+        spec = with_attributes(config, read_generator(request.run)[2])
+        not_tried = warn_not_tried([prep_settings(request.run, shards).detector, spec.name])
         faces = counted(len(photos), "photograph")
         flags.output(
             found | {"photos": list(map(str, photos)), "not_tried": not_tried}, f"{faces} would be projected to {out}"
@@ -192,7 +194,7 @@ def directions(
     config = DirectionsConfig.of(overrides)
     if not shards:
         raise SettingsError("facegan directions needs faces with attributes. Name their dataset with --shards OUT.")
-    from facegan.evaluate.directions import find_directions
+    from facegan.evaluate.directions import find_directions, labelled_faces
     from facegan.nets.weights import read_generator
     from facegan.sample import SampleRequest, best_of
     from facegan.sample.directions import directions_path
@@ -202,7 +204,9 @@ def directions(
     request, path = SampleRequest(run, SampleConfig(), device, flags.trust_code, flags.console), directions_path(run)
     result = {"run": str(run), "out": str(path), **config.model_dump()}
     if flags.dry_run:
-        not_tried = warn_not_tried([read_generator(run)[2].name])
+        spec = read_generator(run)[2]
+        labelled_faces(run, spec, shards, config)
+        not_tried = warn_not_tried([spec.name])
         flags.output(result | {"not_tried": not_tried}, f"The directions of {run} would be written to {path}")
         return
     start = time.monotonic()

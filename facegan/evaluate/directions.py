@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,13 @@ from facegan.evaluate.attribute_classifier import LabelledFaces, attribute_score
 from facegan.evaluate.groups import Audit, Head
 from facegan.evaluate.reference import ReferenceFaces, open_split
 from facegan.files import sha256_file
-from facegan.nets import Generator
+from facegan.nets import Generator, NetSpec
 from facegan.nets.random import deviation, inside
 from facegan.nets.weights import read_generator
 from facegan.sample.directions import Directions
 from facegan.sample.generate import SampleRequest, images_of, sample_inputs, tile
 from facegan.sample.interpolate import caption
+from facegan.stream import FaceShards
 
 _FRESH = 500  # samples on which effects are measured
 _BATCH = 250
@@ -85,20 +87,26 @@ class FoundDirections:
         return rows
 
 
+def labelled_faces(run: Path, spec: NetSpec, shards: str, config: DirectionsConfig) -> tuple[FaceShards, LabelledFaces]:
+    """Faces of ``shards``, and their attributes. Raises SettingsError if there are none, too few or of another size."""
+    real = open_split(shards, "auto")
+    if (real.size, real.channels) != (spec.size, spec.channels):
+        raise SettingsError(
+            f"{run} draws {spec.size}×{spec.size} in {spec.channels} channels, but the faces of {shards} are "
+            f"{real.size}×{real.size} in {real.channels}.\nName the faces that it was trained on with --shards."
+        )
+    return real, LabelledFaces(shards, real, config.seed, "facegan directions")
+
+
 def find_directions(request: SampleRequest, shards: str, config: DirectionsConfig) -> FoundDirections:
     """The directions of a generator, by the attributes of ``shards``.
 
     Raises:
-        SettingsError: the faces have no attributes, too few or of another size; or the classifier can tell none.
+        SettingsError: as `labelled_faces`; or the classifier can tell no attribute.
     """
     file, _, spec = read_generator(request.run)
-    real = open_split(shards, "auto")
-    if (real.size, real.channels) != (spec.size, spec.channels):
-        raise SettingsError(
-            f"{request.run} draws {spec.size}×{spec.size} in {spec.channels} channels, but the faces of {shards} are "
-            f"{real.size}×{real.size} in {real.channels}.\nName the faces that it was trained on with --shards."
-        )
-    faces = LabelledFaces(shards, real, config.seed, "facegan directions")
+    real, faces = labelled_faces(request.run, spec, shards, config)
+    digest = sha256_file(file)  # now: a training may replace the file meanwhile
     generator, console = request.load(), request.console
     told = faces.told(ReferenceFaces(real, EvalConfig.default("n"), config.seed).cache, console)  # as eval has it
     names = {_name(head): number for number, head in enumerate(faces.heads) if head.name in told.accuracy}
@@ -135,9 +143,7 @@ def find_directions(request: SampleRequest, shards: str, config: DirectionsConfi
         effects = np.stack([(shares(step) - shares(-step)) / 2 for step in steps])
     order = np.argsort(-effects.diagonal(), kind="stable")
     ordered = [list(names)[number] for number in order]
-    directions = Directions(
-        tuple(ordered), steps[order], torch.from_numpy(effects[order][:, order]).float(), sha256_file(file)
-    )
+    directions = Directions(tuple(ordered), steps[order], torch.from_numpy(effects[order][:, order]).float(), digest)
     accuracy = {name: told.accuracy[faces.heads[names[name]].name] for name in ordered}
     return FoundDirections(directions, accuracy, left_out, _picture(generator, directions, fresh[:_FACES], moved))
 

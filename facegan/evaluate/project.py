@@ -43,10 +43,11 @@ from facegan.prep.cut import PhotoFaces, PhotoRecord
 from facegan.prep.request import find_models, stored_config
 from facegan.prep.sources.base import MAX_BYTES
 from facegan.remote import is_url
-from facegan.run_dir import read_run
+from facegan.run_dir import STATE, read_run
 from facegan.sample.generate import SampleRequest, sample_inputs, save_png, to_uint8, with_attributes
 from facegan.shards.format import DATASET_FILE, REASONS
 from facegan.stream import FaceShards
+from facegan.stream.webdataset import is_webdataset
 
 _CANDIDATES = 32  # samples for each start
 _BATCH = 64
@@ -172,8 +173,9 @@ def project_photos(request: SampleRequest, photos: Sequence[Path], shards: str, 
     if is_import_path(settings.detector):
         refuse_untrusted("prep.detector of the dataset", settings.detector, request.trust_code)
     faces = cut_photos(photos, settings.model_copy(update={"size": spec.size, "channels": spec.channels}))
-    real, generator = _held_out_faces(shards, spec, config), request.load()
-    if not len(real):
+    real, digest = _held_out_faces(shards, spec, config), sha256_file(file)  # now: a training may replace the file
+    generator = request.load()
+    if config.held_out and not len(real):
         why = f"{shards} has no split {one_of(_HELD_OUT)}" if shards else "name a dataset of them with --shards OUT"
         request.console.note(f"Distances of held-out real faces are left out: {why}.")
     with request.console.progress(len(faces) + len(real), "faces") as progress:
@@ -184,7 +186,7 @@ def project_photos(request: SampleRequest, photos: Sequence[Path], shards: str, 
             return found
 
         found = [find(face) for face in faces]
-        identity = {"faces": hashlib.sha256(real.numpy().tobytes()).hexdigest(), "generator": sha256_file(file)}
+        identity = {"faces": hashlib.sha256(real.numpy().tobytes()).hexdigest(), "generator": digest}
         key = {"net": RANDOM_NET, **config.model_dump()}
         held_out = FeatureCache(identity).get(
             "projected", key, lambda: {"": np.array([find(face).distances[0] for face in real])}
@@ -218,10 +220,11 @@ def prep_settings(run: Path, shards: str) -> PrepConfig:
     """By which the faces of ``shards`` were cut out, or of the dataset that the run names; SettingsError if neither is
     there."""
     if not shards:
-        records = filter(None, map(read_run, (run, run.parent, run.parent.parent)))  # of a generator, a checkpoint
-        shards = next((record.dataset.path for record in records), "")
-        if is_url(shards) or not (Path(shards) / DATASET_FILE).is_file():
-            where = f"in {shown(shards)}, which is not there" if shards else "unknown"
+        folder = (run if run.is_dir() else run.parent).absolute()
+        record = read_run(folder.parent.parent if (folder / STATE).is_file() else folder)
+        shards = record.dataset.path if record else ""
+        if is_url(shards) or is_webdataset(shards) or not (Path(shards) / DATASET_FILE).is_file():
+            where = f"in {shown(shards)}, which is no dataset on this machine" if shards else "unknown"
             raise SettingsError(
                 f"The dataset of {run}, whose settings of prep decide how a face is cut out, is {where}.\n"
                 "Name it, or one made by the same settings, with --shards OUT."

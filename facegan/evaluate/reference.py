@@ -41,8 +41,7 @@ def open_split(shards: str, split: str) -> FaceShards:
     """
     if is_webdataset(shards):
         raise SettingsError(
-            f"--shards {shards} does not describe its faces and splits.\n"
-            "facegan eval needs a dataset that facegan prep wrote."
+            f"--shards {shards} does not describe its faces and splits.\nName a dataset that facegan prep wrote."
         )
     if split == "auto":
         splits = dataset_info(shards).splits

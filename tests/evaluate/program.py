@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from facegan.console import Console, Progress
+from facegan.nets import load_generator, save_generator
 from facegan.stream import FaceShards
 from tests.recipes.program import facegan
+
+
+class BesideTraining(Console):
+    """Of a command during which a training saves another generator."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(quiet=True)
+        self.file = file
+
+    @contextlib.contextmanager
+    def progress(self, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
+        generator = load_generator(self.file, trust_code=True)
+        for parameter in generator.parameters():
+            parameter.neg_()
+        save_generator(self.file, generator)
+        with super().progress(total, unit, done) as progress:
+            yield progress
 
 
 def evaluated(*arguments: object) -> dict[str, Any]:

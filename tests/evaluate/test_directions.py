@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from facegan.evaluate.directions import fit_directions
+from facegan.config import DirectionsConfig, SampleConfig
+from facegan.evaluate.directions import find_directions, fit_directions
+from facegan.files import sha256_file
 from facegan.nets import NetSpec, make_generator, save_generator
+from facegan.sample import SampleRequest
 from facegan.sample.directions import read_directions
+from tests.evaluate.program import BesideTraining
 from tests.recipes.program import facegan
 
 
@@ -29,6 +34,11 @@ def test_square_is_moved_by_its_name(labelled: Path, tmp_path: Path) -> None:
     run.mkdir()
     save_generator(run / "generator.safetensors", make_generator(spec))
     asked = ("directions", run, "--shards", labelled, "--device", "cpu", "--trust-code")
+    file, before = run / "generator.safetensors", (run / "generator.safetensors").read_bytes()
+    request = SampleRequest(run, SampleConfig(), "cpu", True, BesideTraining(file))
+    found = find_directions(request, str(labelled), DirectionsConfig(n=300))
+    assert found.directions.generator == hashlib.sha256(before).hexdigest() != sha256_file(file)
+    file.write_bytes(before)
     planned = facegan(*asked, "--dry-run")
     assert (planned.code, planned.stderr.count("was not tried"), sorted(p.name for p in run.iterdir())) == (
         0, 1, ["generator.safetensors"]
@@ -50,6 +60,7 @@ def test_square_is_moved_by_its_name(labelled: Path, tmp_path: Path) -> None:
 def test_directions_need_fitting_faces(faces: Path, tmp_path: Path) -> None:
     for size, message in ((28, "28×28 in 3 channels, but"), (32, "needs attributes. Add some with")):
         save_generator(tmp_path / "g.safetensors", make_generator(NetSpec("dcgan-fc", size, 3, 8, 4, "none")))
-        ended = facegan("directions", tmp_path / "g.safetensors", "--shards", faces)
-        assert (ended.code, message in " ".join(ended.stderr.split())) == (2, True), ended.stderr
+        for flags in ((), ("--dry-run",)):
+            ended = facegan("directions", tmp_path / "g.safetensors", "--shards", faces, *flags)
+            assert (ended.code, message in " ".join(ended.stderr.split())) == (2, True), ended.stderr
     assert "Name their dataset with --shards" in facegan("directions", tmp_path / "g.safetensors").stderr

@@ -174,7 +174,7 @@ def test_wrong_targets_are_errors(faces: Path, dataset: Path, run: Path, tmp_pat
         ((broken,), 1, "000001.png cannot be read as an image: truncated. Remove it from the folder."),
         ((run, "--split", "tset"), 2, "--split tset is not available. Choose auto, train, val or test."),
         ((run, "--metrics", "swd", "--out", "/proc/none"), 1, "/proc/none"),
-        ((run, "--shards", tmp_path / "a.tar"), 2, "facegan eval needs a dataset that facegan prep wrote."),
+        ((run, "--shards", tmp_path / "a.tar"), 2, "Name a dataset that facegan prep wrote."),
         ((run, "--n", 10**12), 2, "--n 1,000,000,000,000 needs"),
         ((run, "--shards", dataset), 2, "draws 32×32 in 3 channels, but the real faces are 64×64 in 3."),
     ]

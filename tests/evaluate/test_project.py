@@ -15,11 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from facegan.config import PrepConfig, ProjectConfig, SampleConfig
+from facegan.console import Console
 from facegan.errors import DatasetError
-from facegan.evaluate.project import cut_photos, project
+from facegan.evaluate.project import cut_photos, project, project_photos
 from facegan.nets import Condition, NetSpec, make_generator
 from facegan.sample import SampleRequest, write_grid
 from facegan.sample.generate import images_of, make_latents, sample_inputs
+from tests.evaluate.program import BesideTraining
 from tests.recipes.program import Ended, facegan
 
 QUICK = ("--starts", 2, "--steps", 3, "--set", "project.held_out=2", "--device", "cpu")
@@ -53,6 +55,20 @@ def test_same_photograph_gives_same_bytes(run: Path, faces: Path, portraits: Pat
     assert np.abs(drawn.astype(int) - shown).max() <= 1
 
 
+def test_distances_are_of_the_loaded_generator(run: Path, faces: Path, portraits: Path, tmp_path: Path) -> None:
+    file, config = (
+        Path(shutil.copy(run / "generator.safetensors", tmp_path)),
+        ProjectConfig(starts=1, steps=1, held_out=2),
+    )
+    before, after = (
+        project_photos(
+            SampleRequest(file, SampleConfig(), "cpu", console=console), [portraits / "000001.jpg"], str(faces), config
+        )
+        for console in (BesideTraining(file), Console(quiet=True))
+    )
+    assert before.held_out != after.held_out
+
+
 def test_drawn_face_is_found_again() -> None:
     generator = make_generator(NetSpec("resnet", 32, 3, latent=8, width=8, norm="none")).eval().requires_grad_(False)
     face, config = images_of(generator, sample_inputs(generator.spec, 1, 5)), ProjectConfig(starts=2, steps=60)
@@ -83,17 +99,24 @@ def test_dataset_of_the_run_says_how_to_cut(run: Path, faces: Path, portraits: P
     assert ended.code == 0, ended.stderr
     assert "left out: name a dataset of them with --shards OUT" in ended.stderr
     assert ended.stdout.split()[-1].endswith("--latents)")
+    file = alone / "checkpoints/000000008/generator.safetensors"
+    ended = facegan("project", file, photo, *out, *QUICK, "--set", "project.held_out=0")
+    assert (ended.code, ended.stderr) == (0, "")
     record = json.loads((alone / "run.json").read_text())
-    record["dataset"]["path"] = str(tmp_path / "gone")
-    (alone / "run.json").write_text(json.dumps(record))
-    ended = projected(alone, photo, *out)
-    assert (ended.code, "which is not there" in ended.stderr, "--shards OUT" in ended.stderr) == (2, True, True)
+    for path in (str(tmp_path / "gone"), f"pipe:cat {300 * 'x'}.tar"):
+        record["dataset"]["path"] = path
+        (alone / "run.json").write_text(json.dumps(record))
+        ended = projected(alone, photo, *out)
+        said = " ".join(ended.stderr.split())
+        assert (ended.code, "which is no dataset on this" in said, "--shards OUT" in said) == (2, True, True), said
     (tmp_path / "own").mkdir()
     about = json.loads((faces / "dataset.json").read_text())
     about["settings"] |= {"detector": "mine:Detector", "crop": "aligned"}
     (tmp_path / "own/dataset.json").write_text(json.dumps(about))
     ended = projected(alone, photo, *out, "--shards", tmp_path / "own")
     assert (ended.code, "code that would run here: mine:Detector" in ended.stderr) == (2, True)
+    ended = projected(alone, photo, *out, "--shards", tmp_path / "own", "--with", "Male", "--dry-run")
+    assert (ended.code, "--with Male needs a generator" in ended.stderr) == (2, True)
     ended = projected(alone, photo, *out, "--shards", tmp_path / "own", "--dry-run")
     assert (ended.code, "mine:Detector was not tried" in ended.stderr) == (0, True)
 
