@@ -322,7 +322,7 @@ class NullLog(RunLog):
 
     def _nothing(self, *_: object, **__: object) -> None: ...
 
-    cut_back = note = warn = row = close = _nothing
+    cut_back = note = warn = row = draw = close = _nothing
 
 
 def reason_of(error: DiskError) -> str:

@@ -122,6 +122,7 @@ def test_only_the_main_process_evaluates(trained) -> None:
     assert second["calls"] == []
     assert first["best"] == second["best"] != 0
     assert first["timed"] == second["timed"] > 0
+    assert first["ended"] == second["ended"] == [64, 64]
     assert (trained.folder / f"2/whole/checkpoints/{first['best']:09d}").is_dir()
 
 

@@ -67,12 +67,16 @@ def runs(folder: Path) -> dict[str, Any]:
         toy_run(folder / "stopped", toy_config(**given), stop=stop)
     again = toy_run(folder / "stopped", toy_config(**given))
     best = whole.best.images if whole.best else 0
-    timed = 0
+    timed, ended = 0, []
     if world_size() > 1:
+        stalls: Any = {"measure": lambda generator: {"swd": 1.0}}
+        config = toy_config(**given, eval_every=32, stop_after=1)
+        ended = [toy_run(folder / "ended", config, **stalls).images for _ in range(2)]
         with ticking_clock():
             timed = toy_run(folder / "timed", toy_config(**given | {"images": "0.0016min"})).images
     return {
         "timed": timed,
+        "ended": ended,
         "stopped_after": len(steps),
         "images": [whole.images, again.images],
         "calls": calls,
