@@ -98,6 +98,7 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
         FaceganError: ``folder`` is not empty.
     """
     run, config, generator = request.run, request.config, request.load()
+    digest = sha256_file(run / FILE_NAME if run.is_dir() else run)  # now: a training may replace the file
     latents = make_latents(config, generator.spec, step=request.step(generator.spec))
     seeds, rows = config.seed_list, list[pa.Table]()
     with atomic_dir(folder) as staging, request.console.progress(latents.count, "samples") as progress:
@@ -125,7 +126,7 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
             "format": _FORMAT,
             "shard_size": config.shard_size,
             GENERATED: {  # checksums and numbers without paths
-                "generator": sha256_file(run / FILE_NAME if run.is_dir() else run),
+                "generator": digest,
                 "seed": config.seed,
                 "seeds": config.seeds,
                 "latents": sha256_file(Path(config.latents)) if config.latents else "",

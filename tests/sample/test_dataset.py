@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from facegan.shards.format import DatasetInfo
 from facegan.shards.inspect import read_samples
 from facegan.shards.verify import verify
 from facegan.stream import FaceShards
+from tests.evaluate.program import BesideTraining
 from tests.sample.pixels import images_of, near, request
 
 
@@ -38,6 +41,9 @@ def test_samples_become_a_valid_dataset(run: Path, grey: Path, portraits: Path, 
     first = next(iter(read_samples(tmp_path / "a", info.shards[0])))
     expected = ("sample-000000.png", "sample-000000=2Epng", [32.0, 32.0])
     assert (first.meta.path, first.key, first.meta.quad[2]) == expected
+    file = Path(shutil.copy(run / "generator.safetensors", tmp_path))
+    beside = replace(request(file, n=70, seed=1, shard_size=32), console=BesideTraining(file))
+    assert write_shards(beside, tmp_path / "c").settings == info.settings
     info = write_shards(request(grey, seeds="3,9"), tmp_path / "grey")
     paths = [sample.meta.path for sample in read_samples(tmp_path / "grey", info.shards[0])]
     assert (paths, info.channels) == (["sample-000000-seed-3.png", "sample-000001-seed-9.png"], 1)
