@@ -36,7 +36,7 @@ check: $(VENV)/.ready-to-test
 	$(BIN)/lint-imports
 
 slow: $(VENV)/.ready-to-test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
 
 clean:
 	rm -rf $(VENV) facegan-demo

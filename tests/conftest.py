@@ -32,6 +32,15 @@ hypothesis.settings.register_profile("facegan", deadline=None)
 hypothesis.settings.load_profile("facegan")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make slow` gives each file to one process, for its fixtures; the trainings of recipes, half of the time, have
+    none."""
+    for item in items:
+        if item.path.name != "test_convergence.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 # A shell without job control starts background commands with SIGINT ignored, and CI may be such a command.
 # The program, called within this process, changes it too.
 @pytest.fixture(autouse=True)

@@ -99,6 +99,7 @@ def run_snippets(exported: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_card_snippets_run_without_facegan(exported: Path) -> None:
     assert run_snippets(exported) == "(16, 3, 64, 64) True\n" * 2
 

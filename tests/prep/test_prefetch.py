@@ -67,6 +67,7 @@ def outcome(reader: Reader, entry: Entry) -> bytes | str:
         return f"{type(error).__name__}: {error}"
 
 
+@pytest.mark.slow
 def test_dataset_does_not_depend_on_concurrency(
     flaky: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,7 @@ def test_interrupted_run_stops_within_three_seconds(
         assert is_complete(out, undisturbed[0])
 
 
+@pytest.mark.slow
 def test_deadly_photographs_cost_only_themselves(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 3)
     deadly = {"a": HANGS, "b": FAULTS, "c": EATS, "d": EXITS, "e": LEAVES}

@@ -38,6 +38,7 @@ def test_diversity_and_change_by_hand():
     assert mean_change(images, images.flip(0)) == pytest.approx(np.abs(pixels - pixels[::-1]).mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_exploding_generator_collapses(tmp_path, capsys, monkeypatch):
     """Steps this large drive every pixel to the end of tanh, where no gradient gets through.
 
