@@ -24,7 +24,7 @@ from torch import Tensor
 
 from facegan.console import Console
 from facegan.errors import SettingsError
-from facegan.evaluate.groups import Audit, Classified, audit, check_heads, heads_of, left_out_classes, told_heads
+from facegan.evaluate.groups import Audit, Classified, audit, check_heads, heads_of, left_out_classes, recognised_heads
 from facegan.evaluate.manifold import nearest
 from facegan.evaluate.memorization import sheet
 from facegan.evaluate.reference import FeatureCache
@@ -114,9 +114,10 @@ _SHOWN_GROUPS, _SHOWN_FACES = 8, 6  # in the picture
 _BLOCK = 1_000  # faces read at once
 
 
-class Told(NamedTuple):
-    """A classifier, what it can tell of held-out faces and what not (`facegan.evaluate.groups.told_heads`), and its
-    mean probabilities of those without and those with each attribute: m₀ and m₁ of `facegan.evaluate.groups`."""
+class MeasuredClassifier(NamedTuple):
+    """A classifier, the attributes that it recognises in held-out faces and the others
+    (`facegan.evaluate.groups.recognised_heads`), and its mean probabilities of faces without and with each attribute:
+    m₀ and m₁ of `facegan.evaluate.groups`."""
 
     state: Mapping[str, NDArray[np.float32]]
     accuracy: dict[str, float]
@@ -200,16 +201,17 @@ class LabelledFaces:
             rows.append([faces[torch.from_numpy(members)], samples[torch.from_numpy(near[:, 0])]])
         return found, sheet(rows, len(rows), ("real faces", "their nearest samples")) if rows else None
 
-    def told(self, cache: FeatureCache, console: Console) -> Told:
+    def measured(self, cache: FeatureCache, console: Console) -> MeasuredClassifier:
+        """The classifier, measured on the held-out faces."""
         state, labels = self.classifier(cache, console), self._labels[self._held_out]
         scores, _ = attribute_scores(state, self.read(self._held_out))
-        accuracy, left_out = told_heads(self.heads, self._labels[: self._count], labels, scores)
+        accuracy, left_out = recognised_heads(self.heads, self._labels[: self._count], labels, scores)
         means = {
             head.name: (float(scores[~inside, number].mean()), float(scores[inside, number].mean()))
             for number, (head, inside) in enumerate(zip(self.heads, labels.T, strict=True))
             if head.name in accuracy
         }
-        return Told(state, accuracy, left_out, means)
+        return MeasuredClassifier(state, accuracy, left_out, means)
 
     def classifier(self, cache: FeatureCache, console: Console) -> Mapping[str, NDArray[np.float32]]:
         """Learnt once for these faces and attributes; see `learn_attributes`."""

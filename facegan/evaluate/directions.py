@@ -108,10 +108,12 @@ def find_directions(request: SampleRequest, shards: str, config: DirectionsConfi
     real, faces = labelled_faces(request.run, spec, shards, config)
     digest = sha256_file(file)  # now: a training may replace the file meanwhile
     generator, console = request.load(), request.console
-    told = faces.told(ReferenceFaces(real, EvalConfig.default("n"), config.seed).cache, console)  # as eval has it
-    names = {_name(head): number for number, head in enumerate(faces.heads) if head.name in told.accuracy}
+    classifier = faces.measured(
+        ReferenceFaces(real, EvalConfig.default("n"), config.seed).cache, console
+    )  # as eval has it
+    names = {_name(head): number for number, head in enumerate(faces.heads) if head.name in classifier.accuracy}
     names.pop("", None)
-    left_out = Audit((), left_out=told.left_out).reasons
+    left_out = Audit((), left_out=classifier.left_out).reasons
     if not names:
         raise SettingsError(f"The classifier can tell no attribute of {shards}: there are no directions to find.")
     heads = list(names.values())
@@ -121,7 +123,9 @@ def find_directions(request: SampleRequest, shards: str, config: DirectionsConfi
             """Probabilities (N, A)."""
             scores = list[NDArray[np.float64]]()
             for block in inputs.split(_BATCH):
-                scores.append(attribute_scores(told.state, images_of(generator, block))[0][:, heads].astype(float))
+                scores.append(
+                    attribute_scores(classifier.state, images_of(generator, block))[0][:, heads].astype(float)
+                )
                 progress.advance(len(block))
             return np.concatenate(scores)
 
@@ -135,7 +139,7 @@ def find_directions(request: SampleRequest, shards: str, config: DirectionsConfi
             z, codes = inputs.tensor_split([spec.latent], 1)
             return torch.cat([inside(z + step, spec.distribution), codes], 1)
 
-        without, having = np.array([told.means[faces.heads[head].name] for head in heads]).T
+        without, having = np.array([classifier.means[faces.heads[head].name] for head in heads]).T
 
         def shares(step: Tensor) -> NDArray[np.float64]:
             return ((score(moved(fresh, step)).mean(0) - without) / (having - without)).clip(0, 1)
@@ -144,7 +148,7 @@ def find_directions(request: SampleRequest, shards: str, config: DirectionsConfi
     order = np.argsort(-effects.diagonal(), kind="stable")
     ordered = [list(names)[number] for number in order]
     directions = Directions(tuple(ordered), steps[order], torch.from_numpy(effects[order][:, order]).float(), digest)
-    accuracy = {name: told.accuracy[faces.heads[names[name]].name] for name in ordered}
+    accuracy = {name: classifier.accuracy[faces.heads[names[name]].name] for name in ordered}
     return FoundDirections(directions, accuracy, left_out, _picture(generator, directions, fresh[:_FACES], moved))
 
 

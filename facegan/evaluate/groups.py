@@ -237,10 +237,10 @@ def audit(
         labels: of the held-out faces, (N, H).
         seed: of the choice of samples for coverage.
     """
-    accuracy, left_out = told_heads(heads, shares, labels, held_out.scores)
-    told = [number for number, head in enumerate(heads) if head.name in accuracy]
+    accuracy, left_out = recognised_heads(heads, shares, labels, held_out.scores)
+    recognised = [number for number, head in enumerate(heads) if head.name in accuracy]
     thresholds, obedience = shares.mean(axis=0), list[Obedience]()
-    for number in told:
+    for number in recognised:
         asked = samples.drawn.get(heads[number].name)
         if asked is not None and asked.any() and not asked.all():
             seen = _agreements(samples.scores[:, number] > thresholds[number], asked)
@@ -257,7 +257,7 @@ def audit(
         return (float(here[0].mean()), float(here[1].mean())) if here.size else (None, None)
 
     groups = list[GroupShare]()
-    for terms in _groups(heads, told, shares):
+    for terms in _groups(heads, recognised, shares):
         inside, real = _members(labels, terms), float(_members(shares, terms).mean())
         if not _has_enough(inside):
             continue
@@ -282,10 +282,10 @@ def audit(
     return Audit(_ranked(groups), tuple(obedience), left_out, accuracy, *coverages(np.ones(len(labels), bool)))
 
 
-def told_heads(
+def recognised_heads(
     heads: Sequence[Head], shares: NDArray[np.bool_], labels: NDArray[np.bool_], scores: NDArray[np.float32]
 ) -> tuple[dict[str, float], dict[str, float | None]]:
-    """Balanced accuracy of the heads that the classifier can tell, and of the others; None for too few held-out faces.
+    """Balanced accuracy of the heads that the classifier recognises, and of the others; None: too few held-out faces.
 
     Arguments as for `audit`; ``scores``: of the held-out faces, (N, H).
     """
@@ -346,10 +346,10 @@ def corrected_share(
 _Terms = tuple[tuple[int, bool], ...]
 
 
-def _groups(heads: Sequence[Head], told: Sequence[int], shares: NDArray[np.bool_]) -> list[_Terms]:
+def _groups(heads: Sequence[Head], recognised: Sequence[int], shares: NDArray[np.bool_]) -> list[_Terms]:
     """Each head; binary ones also by their absence, and two by two where enough real faces have both."""
-    binary = [number for number in told if heads[number].kind == "binary"]
-    singles: list[_Terms] = [((number, True),) for number in told] + [((number, False),) for number in binary]
+    binary = [number for number in recognised if heads[number].kind == "binary"]
+    singles: list[_Terms] = [((number, True),) for number in recognised] + [((number, False),) for number in binary]
     pairs: list[_Terms] = [((one, True), (other, True)) for one, other in itertools.combinations(binary, 2)]
     return singles + [pair for pair in pairs if _members(shares, pair).mean() >= _PAIR_SHARE]
 

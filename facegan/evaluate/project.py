@@ -148,9 +148,9 @@ class Projections:
         photos = []
         for photo, each in zip(self.photos, self.found, strict=True):
             codes, condition = each.inputs[:, self.spec.latent :], self.spec.condition
-            told = {name: values[0] for name, values in condition.values_of(codes).items()} if condition else {}
+            attributes = {name: values[0] for name, values in condition.values_of(codes).items()} if condition else {}
             facts = {"photo": str(photo), "distance": each.distances[0], "starts": each.distances}
-            photos.append(facts | ({"condition": told} if told else {}))
+            photos.append(facts | ({"condition": attributes} if attributes else {}))
         return {"photos": photos, "real_faces": self.held_out}
 
     def rows(self) -> list[list[str]]:

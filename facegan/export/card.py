@@ -109,8 +109,8 @@ def _snippet(dialect: _Dialect, spec: NetSpec, count: int = 16, file: str = "") 
         code = (dialect.one_hot if classes else dialect.rows).format(
             values=list(usual.values()), count=count, classes=classes
         )
-        told = ", ".join(spec.condition.title(*item) for item in usual.items())
-        condition, more = f"condition = {code}  # {shown(told)}\n", dialect.argument
+        titles = ", ".join(spec.condition.title(*item) for item in usual.items())
+        condition, more = f"condition = {code}  # {shown(titles)}\n", dialect.argument
     return dialect.lines.format(draw=draw, images=images, file=file, condition=condition, more=more)
 
 

@@ -73,15 +73,15 @@ def onnx_bytes(program: ExportedProgram, generator: Generator) -> bytes:
 def describe(generator: Generator) -> dict[str, Any]:
     """A generator's inputs and outputs as plain values."""
     spec, condition = generator.spec, generator.spec.condition
-    told: dict[str, Any] = {}
+    conditional: dict[str, Any] = {}
     if condition:
         values: Any = {"classes": condition.classes} if condition.classes else {"values": [-1, 1]}
         shape = {"shape": ["N", condition.length], "dtype": "float32"}
-        told = {"condition": {**shape, "names": list(condition.names), **values}}
+        conditional = {"condition": {**shape, "names": list(condition.names), **values}}
     return {
         "facegan": __version__,
         "latents": {"shape": ["N", spec.latent], "dtype": "float32", "law": spec.distribution},
-        **told,
+        **conditional,
         "images": {
             "shape": ["N", spec.channels, spec.size, spec.size],
             "dtype": "float32",

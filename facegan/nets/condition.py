@@ -1,4 +1,4 @@
-"""What a generator can be told about the face: attributes, as numbers beside its latent.
+"""What a generator is conditioned on: attributes of the face, as numbers beside its latent.
 
 N images, F faces, A attributes, K numbers of a condition, T distinct combinations of attributes.
 """

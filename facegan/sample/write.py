@@ -109,8 +109,8 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
             names = [f"sample-{i:06d}-seed-{seeds[i]}" if seeds else f"sample-{i:06d}" for i in numbers]
             if first == 0:
                 save_png(staging / PREVIEW_FILE, tile(images[:_PREVIEWED]))
-            told = _attributes(generator.spec, latents.rows(first, len(images)))
-            return _write_shard(staging, shard_name(_SPLIT, first // config.shard_size), images, names, told)
+            columns = _attributes(generator.spec, latents.rows(first, len(images)))
+            return _write_shard(staging, shard_name(_SPLIT, first // config.shard_size), images, names, columns)
 
         writer = DatasetWriter(staging)
         parts = rebatch(sample_batches(generator, latents), config.shard_size)
@@ -140,14 +140,14 @@ def write_shards(request: SampleRequest, folder: Path) -> DatasetInfo:
 
 
 def _write_shard(
-    folder: Path, shard: str, images: Pixels, names: list[str], told: pa.Table
+    folder: Path, shard: str, images: Pixels, names: list[str], columns: pa.Table
 ) -> tuple[ShardStats, pa.Table]:
-    """Size and checksums of the shard, and its samples' rows of photos.parquet; ``told``: their attributes."""
+    """Size and checksums of the shard, and its samples' rows of photos.parquet; ``columns``: their attributes."""
     rows = list[dict[str, Any]]()
     _, height, width, _ = images.shape
     quad = [[0.0, 0.0], [0.0, float(height)], [float(width), float(height)], [float(width), 0.0]]
     with ShardWriter(folder / shard, folder / f".{shard}{TEMPORARY}") as writer:
-        for name, pixels, values in zip(names, images, told.to_pylist() or [{}] * len(names), strict=True):
+        for name, pixels, values in zip(names, images, columns.to_pylist() or [{}] * len(names), strict=True):
             attributes = {name: 2 * value - 1 if isinstance(value, bool) else value for name, value in values.items()}
             image, path = encode_image(pixels, _FORMAT), f"{name}.{_FORMAT}"
             key, sha256 = sample_key(path.encode()), hashlib.sha256(image).hexdigest()
@@ -159,7 +159,7 @@ def _write_shard(
     if stats is None:
         raise ValueError("a shard of no images")
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    for field, values in zip(told.schema, told.columns, strict=True):
+    for field, values in zip(columns.schema, columns.columns, strict=True):
         table = table.append_column(field, values)
     return stats, table
 

@@ -25,7 +25,7 @@ from tests.evaluate.program import BesideTraining
 from tests.recipes.program import Ended, facegan
 
 QUICK = ("--starts", 2, "--steps", 3, "--set", "project.held_out=2", "--device", "cpu")
-TOLD = Condition(("Eyeglasses", "Male"), 0, ((-1, -1), (1, 1)), (9, 1))
+CONDITION = Condition(("Eyeglasses", "Male"), 0, ((-1, -1), (1, 1)), (9, 1))
 
 
 def projected(run: Path, *arguments: object) -> Ended:
@@ -79,7 +79,7 @@ def test_drawn_face_is_found_again() -> None:
 
 
 def test_condition_is_found_and_kept(tmp_path: Path) -> None:
-    spec = NetSpec("dcgan", 32, 1, latent=8, width=4, condition=TOLD)
+    spec = NetSpec("dcgan", 32, 1, latent=8, width=4, condition=CONDITION)
     generator = make_generator(spec).eval().requires_grad_(False)
     face = images_of(generator, torch.cat([sample_inputs(replace(spec, condition=None), 1, 3), torch.ones(1, 2)], 1))
     found = project(generator, spec, face, ProjectConfig(starts=4, steps=20))

@@ -72,13 +72,13 @@ def runtime() -> None:
         pytest.skip(f"no runtime: {error}")
 
 
-@pytest.fixture(scope="module", params=["colours", pytest.param("grey", marks=pytest.mark.slow), "told"])
+@pytest.fixture(scope="module", params=["colours", pytest.param("grey", marks=pytest.mark.slow), "conditional"])
 def explored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runtime: None) -> Path:
     """A run with an explorer: a DCGAN with normal latents, a grey MLP with uniform ones, or a conditional DCGAN."""
     run = tmp_path_factory.mktemp("explored") / request.param
     if request.param == "colours":
         toy_train(run, images=32)
-    elif request.param == "told":
+    elif request.param == "conditional":
         toy_train(run, images=32, condition="Red,Light", faces=ToyAttributes())
         sha256 = sha256_file(run / "generator.safetensors")
         Directions(("Smile <b>",), torch.eye(16)[:1], torch.eye(1) / 8, sha256).write(run / DIRECTIONS)

@@ -23,7 +23,7 @@ from tests.sample.pixels import images_of, near, read_pngs, request
 BINARY = Condition(("Eyeglasses", "Male"), 0, ((-1, -1), (-1, 1), (1, 1)), (50, 30, 20))
 CLASSES = Condition(("digit",), 4, ((0,), (2,), (3,)), (10, 20, 70))
 SPECS = {
-    "told": NetSpec("dcgan", 32, 1, latent=16, width=4, condition=BINARY),
+    "conditional": NetSpec("dcgan", 32, 1, latent=16, width=4, condition=BINARY),
     "digits": NetSpec("dcgan-fc", 32, 1, latent=16, width=4, norm="none", condition=CLASSES),
 }
 
@@ -42,7 +42,7 @@ def codes_of(spec: NetSpec, n: int = 300, **settings: Any) -> torch.Tensor:
 
 
 def test_samples_follow_the_real_distribution() -> None:
-    spec = SPECS["told"]
+    spec = SPECS["conditional"]
     inputs = sample_inputs(spec, 300, 7)
     assert torch.equal(inputs[:, :16], sample_latents(300, 16, 7))
     assert torch.equal(inputs[100:110], sample_inputs(spec, 10, 7, first=100))
@@ -52,7 +52,7 @@ def test_samples_follow_the_real_distribution() -> None:
 
 
 def test_attributes_are_asked_for(tmp_path: Path) -> None:
-    spec = SPECS["told"]
+    spec = SPECS["conditional"]
     assert set(map(tuple, codes_of(spec, with_="Male").tolist())) == {(-1, 1), (1, 1)}
     assert set(map(tuple, codes_of(spec, without="Eyeglasses").tolist())) == {(-1, -1), (-1, 1)}
     assert set(map(tuple, codes_of(spec, with_="Eyeglasses", without="Male").tolist())) == {(1, -1)}
@@ -64,18 +64,18 @@ def test_attributes_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_files_show_what_was_asked(nets: dict[str, Path], tmp_path: Path) -> None:
-    write_pictures(request(nets["told"], n=5, with_="Eyeglasses", seed=3), tmp_path / "faces")
+    write_pictures(request(nets["conditional"], n=5, with_="Eyeglasses", seed=3), tmp_path / "faces")
     expected = torch.cat([sample_latents(5, 16, 3), torch.ones(5, 2)], 1)
-    assert near(read_pngs(tmp_path / "faces")[..., None], images_of(nets["told"], expected))
+    assert near(read_pngs(tmp_path / "faces")[..., None], images_of(nets["conditional"], expected))
 
 
 def test_dataset_has_the_asked_attributes(nets: dict[str, Path], tmp_path: Path) -> None:
-    info = write_shards(request(nets["told"], n=40, shard_size=16, without="Eyeglasses"), tmp_path / "a")
+    info = write_shards(request(nets["conditional"], n=40, shard_size=16, without="Eyeglasses"), tmp_path / "a")
     assert verify(tmp_path / "a", deep=True).problems == ()
     assert info.settings["generated"]["without"] == "Eyeglasses"
     assert "attributes that no sample was to have" in (tmp_path / "a/README.md").read_text()
     faces = FaceShards(tmp_path / "a")
-    codes = codes_of(SPECS["told"], 40, without="Eyeglasses")
+    codes = codes_of(SPECS["conditional"], 40, without="Eyeglasses")
     table = faces.attributes()
     assert table.column("Eyeglasses").to_pylist() == [False] * 40
     assert table.column("Male").to_pylist() == (codes[:, 1] > 0).tolist()
@@ -83,7 +83,7 @@ def test_dataset_has_the_asked_attributes(nets: dict[str, Path], tmp_path: Path)
     write_shards(request(nets["digits"], n=20), tmp_path / "b")
     digits = FaceShards(tmp_path / "b").attributes(["digit"]).column("digit").to_pylist()
     assert digits == codes_of(SPECS["digits"], 20).argmax(1).tolist()
-    hostile = replace(SPECS["told"], condition=replace(BINARY, names=("path", "Male")))
+    hostile = replace(SPECS["conditional"], condition=replace(BINARY, names=("path", "Male")))
     save_generator(tmp_path / "hostile.safetensors", make_generator(hostile))
     with pytest.raises(SettingsError, match="attribute path is a column of every dataset"):
         write_shards(request(tmp_path / "hostile.safetensors", n=2), tmp_path / "c")
@@ -91,7 +91,7 @@ def test_dataset_has_the_asked_attributes(nets: dict[str, Path], tmp_path: Path)
 
 def test_one_attribute_moves_along_a_walk(nets: dict[str, Path], tmp_path: Path) -> None:
     config = SampleConfig(n=2, frames=4, along="Eyeglasses", walks=2)
-    walk = make_interpolation(config, SPECS["told"], Path("a.gif"))
+    walk = make_interpolation(config, SPECS["conditional"], Path("a.gif"))
     frames = walk.rows(0, walk.count).reshape(-1, 2, 18)  # frames, walks
     assert len(frames) == 16
     z, glasses = frames[..., :16], frames[:, 0, 16]
@@ -100,15 +100,15 @@ def test_one_attribute_moves_along_a_walk(nets: dict[str, Path], tmp_path: Path)
     assert torch.equal(z[8:13], z[8:9].expand(5, -1, -1))
     assert torch.equal(frames[0, :, :16], sample_latents(4, 16, 0)[[0, 2]])
     assert torch.equal(frames[:5, 0, 17], frames[:1, 0, 17].expand(5))  # so does the other attribute
-    made = write_interpolation(request(nets["told"], n=1, frames=3, along="Male"), tmp_path / "a.gif")
+    made = write_interpolation(request(nets["conditional"], n=1, frames=3, along="Male"), tmp_path / "a.gif")
     assert (made.samples, made.frames) == (2, 6)
     classes = make_interpolation(SampleConfig(n=1, frames=2, along="digit"), SPECS["digits"], Path("a.gif"))
     assert classes.rows(0, 6)[::2, 16:].tolist() == torch.eye(4)[[0, 2, 3]].tolist()  # those of faces
 
 
 def test_plain_walk_interpolates_conditions() -> None:
-    walk = make_interpolation(SampleConfig(n=4, frames=2), SPECS["told"], Path("a.gif"))
-    keyframes = sample_inputs(SPECS["told"], 4, 0)
+    walk = make_interpolation(SampleConfig(n=4, frames=2), SPECS["conditional"], Path("a.gif"))
+    keyframes = sample_inputs(SPECS["conditional"], 4, 0)
     frames = walk.rows(0, 8)
     assert torch.equal(frames[::2], keyframes)
     assert torch.allclose(frames[1::2, 16:], (keyframes[:, 16:] + keyframes.roll(-1, 0)[:, 16:]) / 2)
@@ -125,7 +125,7 @@ def test_plain_walk_interpolates_conditions() -> None:
 )
 def test_grids_contrast_equal_latents(condition: Condition, titles: list[str]) -> None:
     assert list(condition.contrasts()) == titles
-    spec = replace(SPECS["told"], condition=condition)
+    spec = replace(SPECS["conditional"], condition=condition)
     rows = contrast_inputs(spec, 0, 8).reshape(len(titles), 8, spec.inputs)
     assert torch.equal(rows[..., :16], sample_latents(8, 16, 0).expand(len(titles), 8, 16))
     for row, (name, value) in zip(rows, condition.contrasts().values(), strict=True):
@@ -142,13 +142,17 @@ def test_grids_contrast_equal_latents(condition: Condition, titles: list[str]) -
         ),
         ("plain", {"along": "Male"}, "--along Male needs a generator that was trained with --condition"),
         (
-            "told",
+            "conditional",
             {"with_": "Mail"},
             r"knows no attribute 'Mail': its condition is Eyeglasses or Male\. Did you mean 'Male'",
         ),
-        ("told", {"along": "Smiling"}, "knows no attribute 'Smiling'"),
-        ("told", {"with_": "male"}, "Did you mean 'Male'"),
-        ("told", {"class_": 0}, r"--class 0 cannot be used here: the generator knows Eyeglasses,Male\. Use --with and"),
+        ("conditional", {"along": "Smiling"}, "knows no attribute 'Smiling'"),
+        ("conditional", {"with_": "male"}, "Did you mean 'Male'"),
+        (
+            "conditional",
+            {"class_": 0},
+            r"--class 0 cannot be used here: the generator knows Eyeglasses,Male\. Use --with and",
+        ),
         (
             "digits",
             {"without": "digit"},
@@ -173,8 +177,8 @@ def test_contradicting_attributes_are_refused() -> None:
 
 
 def test_evaluation_draws_natural_conditions() -> None:
-    generator = make_generator(SPECS["told"]).eval()
+    generator = make_generator(SPECS["conditional"]).eval()
     with torch.inference_mode():
-        expected = ((generator(sample_inputs(SPECS["told"], 70, 5)) + 1) * 127.5).round().byte()
+        expected = ((generator(sample_inputs(SPECS["conditional"], 70, 5)) + 1) * 127.5).round().byte()
     difference = (sample_images(generator, 70, 5).int() - expected.int()).abs()
     assert difference.max() <= 1

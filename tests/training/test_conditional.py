@@ -170,21 +170,25 @@ def test_conditional_run_is_recorded_and_resumes(tmp_path):
 def test_init_needs_the_same_condition(tmp_path):
     short = {"images": 16, "log_every": 16}
     toy_run(tmp_path / "plain", toy_config(**short), ToyAttributes())
-    toy_run(tmp_path / "told", toy_config(**TWO, **short), ToyAttributes())
+    toy_run(tmp_path / "first", toy_config(**TWO, **short), ToyAttributes())
     for config, of, message in [
         (toy_config(**TWO, **short), "plain", "its generator has condition none, not Red,Light"),
         (
             toy_config(**short),
-            "told",
+            "first",
             r"its generator has condition Red,Light \(4 combinations in 200 faces\), not none",
         ),
-        (toy_config(condition="Light,Red", **short), "told", "its generator has condition Red,Light .*, not Light,Red"),
+        (
+            toy_config(condition="Light,Red", **short),
+            "first",
+            "its generator has condition Red,Light .*, not Light,Red",
+        ),
     ]:
         for init in (tmp_path / of, tmp_path / of / "generator.safetensors"):
             with pytest.raises(CheckpointError, match=message):
                 plan_train(config, ToyAttributes(), tmp_path / "new", device="cpu", init=init)
     others = ToyAttributes(150)  # the same attributes of other faces
-    toy_run(tmp_path / "again", toy_config(**TWO, **short), others, init=tmp_path / "told")
+    toy_run(tmp_path / "again", toy_config(**TWO, **short), others, init=tmp_path / "first")
 
 
 @pytest.mark.parametrize(
@@ -248,8 +252,8 @@ def seen_in(name: str, images: torch.Tensor) -> torch.Tensor:
 def test_pixels_show_the_attributes() -> None:
     faces = ToyAttributes()
     for name in ("Red", "Light", "band"):
-        told = torch.from_numpy(faces.table[name]).long()
-        assert torch.equal(seen_in(name, faces.images), told if name == "band" else 2 * told - 1)
+        labels = torch.from_numpy(faces.table[name]).long()
+        assert torch.equal(seen_in(name, faces.images), labels if name == "band" else 2 * labels - 1)
 
 
 @pytest.mark.slow
@@ -268,10 +272,10 @@ def test_conditions_are_obeyed(condition: str, given: dict[str, Any]) -> None:
     rates = {"lr_g": 1e-3, "lr_d": 1e-3, "ema_images": 500}
     trainer = toy_steps(toy_trainer(**rates, **given, condition=condition), 1500 if "method" in given else 400)
     generator = trainer.ema.generator(0)
-    told = generator.spec.condition
-    assert told is not None
+    conditions = generator.spec.condition
+    assert conditions is not None
     inputs = sample_inputs(generator.spec, 200, 5)
     images = images_of(generator, inputs)
-    for name, values in told.values_of(inputs[:, generator.spec.latent :]).items():
+    for name, values in conditions.values_of(inputs[:, generator.spec.latent :]).items():
         agreement = (seen_in(name, images) == torch.tensor(values)).double().mean().item()
         assert agreement >= 0.95, (name, agreement)

@@ -58,7 +58,7 @@ def two_processes(*arguments: str) -> list[tuple[str, str]]:
 CASES = {
     "critic without batch statistics": ("wgan-gp", {"d_steps": 2}),
     "connected layers, dropout by image": ("dcgan", {"nets": "mlp", "width": 4}),
-    "told attributes": ("wgan-gp", {"d_steps": 1, "condition": "Red,Light"}),
+    "conditional": ("wgan-gp", {"d_steps": 1, "condition": "Red,Light"}),
     "spectral normalisation": ("dcgan", {"nets": "resnet", "width": 2}),
     "adaptive augmentation": (
         "dcgan",

@@ -61,14 +61,14 @@
     while (wanted) {
       wanted = false;
       big.removeAttribute("data-drawn");
-      const now = latent(), told = data.condition && condition();
+      const now = latent(), code = data.condition && condition();
       paint(big, await images([now]), 0);
       if (stale) {
         stale = false;
         const all = await images(data.faces);
         faces.forEach((button, i) => paint(button.firstElementChild, all, i));
       }
-      if (told) big.dataset.condition = JSON.stringify(told);
+      if (code) big.dataset.condition = JSON.stringify(code);
       big.dataset.drawn = JSON.stringify(now);
       await new Promise(requestAnimationFrame);
     }
