@@ -145,7 +145,7 @@ def project(
     from facegan.evaluate.project import prep_settings, project_photos
     from facegan.nets.weights import read_generator
     from facegan.sample import SampleRequest, best_of
-    from facegan.sample.generate import with_attributes
+    from facegan.sample.latents import with_attributes
 
     request = SampleRequest(
         best_of(run) if best else run, device=device, trust_code=flags.trust_code, console=flags.console

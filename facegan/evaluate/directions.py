@@ -39,8 +39,9 @@ from facegan.nets import Generator, NetSpec
 from facegan.nets.random import deviation, inside
 from facegan.nets.weights import read_generator
 from facegan.sample.directions import Directions
-from facegan.sample.generate import SampleRequest, images_of, sample_inputs, tile
+from facegan.sample.generate import SampleRequest, images_of, tile
 from facegan.sample.interpolate import caption
+from facegan.sample.latents import sample_inputs
 from facegan.stream import FaceShards
 
 _FRESH = 500  # samples on which effects are measured

@@ -44,7 +44,8 @@ from facegan.prep.request import find_models, stored_config
 from facegan.prep.sources.base import MAX_BYTES
 from facegan.remote import is_url
 from facegan.run_dir import STATE, read_run
-from facegan.sample.generate import SampleRequest, sample_inputs, save_png, to_uint8, with_attributes
+from facegan.sample.generate import SampleRequest, save_png, to_uint8
+from facegan.sample.latents import sample_inputs, with_attributes
 from facegan.shards.format import DATASET_FILE, REASONS
 from facegan.stream import FaceShards
 from facegan.stream.webdataset import is_webdataset

@@ -44,7 +44,8 @@ from facegan.nets.weights import read_generator
 from facegan.plugins import Trust, is_import_path
 from facegan.run_dir import EVALUATION, GROUPS
 from facegan.run_dir import NEIGHBOURS as PICTURE
-from facegan.sample.generate import sample_attributes, save_png
+from facegan.sample.generate import save_png
+from facegan.sample.latents import sample_attributes
 from facegan.system import choose_device
 
 _FEW_IMAGES = 1_000  # at which the FID's bias is several units

@@ -31,7 +31,7 @@ from facegan.report.runs import Run
 from facegan.report.sections import Baseline
 from facegan.report.write import run_page
 from facegan.sample.directions import read_directions
-from facegan.sample.generate import sample_inputs, sample_latents
+from facegan.sample.latents import sample_inputs, sample_latents
 from facegan.web import known_packages, web_files
 
 INDEX, FOLDER = "index.html", "explorer"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from facegan.files import require_empty
 from facegan.nets.weights import read_generator
-from facegan.sample.generate import SampleRequest, best_of, checkpoints_of, make_latents
+from facegan.sample.generate import SampleRequest, best_of, checkpoints_of
 from facegan.sample.interpolate import make_interpolation, progress_latents, write_interpolation, write_progress
+from facegan.sample.latents import make_latents
 from facegan.sample.video import Animation, check_animation
 from facegan.sample.write import grid_latents, write_grid, write_pictures, write_shards
 

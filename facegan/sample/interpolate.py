@@ -18,17 +18,16 @@ from facegan.config import SampleConfig
 from facegan.errors import SettingsError
 from facegan.nets import Condition, NetSpec
 from facegan.sample.generate import (
-    Latents,
     Pixels,
     SampleRequest,
     checkpoints_of,
-    make_latents,
     rebatch,
     refuse_large_picture,
     sample_batches,
     save_png,
     tile,
 )
+from facegan.sample.latents import Latents, make_latents
 from facegan.sample.video import Animation, refuse_long_animation, write_animation
 
 _FACES, _FPS = 8, 24.0  # of an interpolation, if the settings give none

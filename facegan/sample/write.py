@@ -19,11 +19,9 @@ from facegan.files import TEMPORARY, atomic_dir, make_folder, sha256_file
 from facegan.nets import NetSpec
 from facegan.nets.weights import FILE_NAME
 from facegan.sample.generate import (
-    Latents,
     Pixels,
     SampleRequest,
     in_threads,
-    make_latents,
     png_bytes,
     rebatch,
     refuse_large_picture,
@@ -31,6 +29,7 @@ from facegan.sample.generate import (
     save_png,
     tile,
 )
+from facegan.sample.latents import Latents, make_latents
 from facegan.shards.dataset import DatasetWriter
 from facegan.shards.detections import SAMPLES
 from facegan.shards.format import GENERATED, PREVIEW_FILE, DatasetInfo, SampleRecord, sample_key, shard_name

@@ -23,7 +23,8 @@ from facegan.console import Progress, around_bar, counted
 from facegan.errors import DiskError, Interrupted
 from facegan.files import human_bytes
 from facegan.run_dir import Best, sample_grids
-from facegan.sample.generate import contrast_inputs, grid, images_of, sample_images
+from facegan.sample.generate import grid, images_of, sample_images
+from facegan.sample.latents import contrast_inputs
 from facegan.training.log import RunLog, unimproved
 from facegan.training.losses import rank_accuracy
 from facegan.training.monitor import Monitor, problem_of

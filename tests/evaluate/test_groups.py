@@ -33,7 +33,7 @@ from facegan.evaluate.groups import (
 from facegan.evaluate.manifold import covered, density_coverage
 from facegan.nets import load_generator
 from facegan.prep.prepare import prepare
-from facegan.sample.generate import sample_attributes, sample_inputs
+from facegan.sample.latents import sample_attributes, sample_inputs
 from facegan.stream import FaceShards
 from tests.evaluate.program import evaluated, refused, write_faces
 from tests.recipes.program import facegan

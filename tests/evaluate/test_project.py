@@ -20,7 +20,8 @@ from facegan.errors import DatasetError
 from facegan.evaluate.project import cut_photos, project, project_photos
 from facegan.nets import Condition, NetSpec, make_generator
 from facegan.sample import SampleRequest, write_grid
-from facegan.sample.generate import images_of, make_latents, sample_inputs
+from facegan.sample.generate import images_of
+from facegan.sample.latents import make_latents, sample_inputs
 from tests.evaluate.program import BesideTraining
 from tests.recipes.program import Ended, facegan
 

@@ -17,7 +17,8 @@ from facegan.nets import Generator, NetSpec, load_generator
 from facegan.report.explorer import FACES, SAMPLES, main_directions, write_explorer
 from facegan.report.runs import read_run
 from facegan.sample.directions import DIRECTIONS, Directions
-from facegan.sample.generate import sample_latents, to_uint8
+from facegan.sample.generate import to_uint8
+from facegan.sample.latents import sample_latents
 from facegan.web import known_packages, web_files
 from tests.report.conftest import SLIDE, watching
 from tests.training.toy import ToyAttributes, ToyFaces, toy_train

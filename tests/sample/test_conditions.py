@@ -14,8 +14,9 @@ from facegan.config import SampleConfig
 from facegan.errors import SettingsError
 from facegan.nets import Condition, NetSpec, make_generator, save_generator
 from facegan.sample import count_samples, write_interpolation, write_pictures, write_shards
-from facegan.sample.generate import contrast_inputs, make_latents, sample_images, sample_inputs, sample_latents
+from facegan.sample.generate import sample_images
 from facegan.sample.interpolate import make_interpolation
+from facegan.sample.latents import contrast_inputs, make_latents, sample_inputs, sample_latents
 from facegan.shards.verify import verify
 from facegan.stream import FaceShards
 from tests.sample.pixels import images_of, near, read_pngs, request

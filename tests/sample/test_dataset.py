@@ -14,7 +14,7 @@ from facegan.config import PrepConfig
 from facegan.errors import DatasetError
 from facegan.prep.prepare import prepare
 from facegan.sample import write_shards
-from facegan.sample.generate import sample_latents
+from facegan.sample.latents import sample_latents
 from facegan.shards.format import DatasetInfo
 from facegan.shards.inspect import read_samples
 from facegan.shards.verify import verify

@@ -15,7 +15,7 @@ from facegan.files import sha256_file
 from facegan.nets import NetSpec
 from facegan.sample import count_samples, write_pictures
 from facegan.sample.directions import DIRECTIONS, Directions
-from facegan.sample.generate import make_latents, sample_latents
+from facegan.sample.latents import make_latents, sample_latents
 from tests.recipes.program import facegan
 from tests.sample.pixels import images_of, near, read_pngs, request
 

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 from facegan import sample
 from facegan.config import SampleConfig
 from facegan.errors import DiskError, SettingsError
-from facegan.sample.generate import grid, sample_latents, save_png
+from facegan.sample.generate import grid, save_png
+from facegan.sample.latents import sample_latents
 from tests.sample.pixels import images_of, near, read_pngs, request
 
 

@@ -19,8 +19,8 @@ from facegan.config import LatentDistribution, SampleConfig
 from facegan.errors import CheckpointError, FaceganError, SettingsError
 from facegan.nets import NetSpec
 from facegan.sample import count_samples, write_interpolation, write_progress
-from facegan.sample.generate import sample_latents
 from facegan.sample.interpolate import make_interpolation, slerp
+from facegan.sample.latents import sample_latents
 from facegan.sample.video import find_ffmpeg
 from tests.sample.pixels import images_of, near, request
 

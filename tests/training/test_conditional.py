@@ -22,7 +22,8 @@ from toy import (
 
 from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError
 from facegan.nets import load_generator
-from facegan.sample.generate import images_of, sample_inputs
+from facegan.sample.generate import images_of
+from facegan.sample.latents import sample_inputs
 from facegan.training import plan_train
 from facegan.training.losses import gradient_penalty, squared_gradient
 

@@ -9,7 +9,7 @@ from toy import CPU, toy_steps, toy_trainer
 from facegan.errors import SettingsError
 from facegan.nets import NetSpec, make_generator
 from facegan.nets.random import latents
-from facegan.sample.generate import sample_latents
+from facegan.sample.latents import sample_latents
 from facegan.training import precision
 from facegan.training.optim import Ema, ema_beta
 
