@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import threading
 import time
 import uuid
@@ -202,7 +203,7 @@ class _Replay(threading.Thread):
         record, path = read_record(self._run), self._run / ID
         if record is None:
             return None
-        if not isinstance(read_facts(path).get("id"), str):
+        if not re.fullmatch("[0-9a-f]{16}", str(read_facts(path).get("id")), re.ASCII):  # it becomes part of a query
             write_json(path, {"id": uuid.uuid4().hex[:16]})
         return _TRACKERS[self.name](self._run, read_facts(path)["id"], settings_of(record))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_mlflow_has_each_row_once(tmp_path: Path) -> None:
     assert (found.data.params["width"], found.data.params["precision"]) == ("8", "fp32")
     assert (found.info.run_name, found.info.status) == ("discs", "FINISHED")
     assert found.data.tags["health/collapse"] == "alike"
+
+
+def test_identity_in_a_file_is_no_query(tmp_path: Path) -> None:
+    run = tmp_path / "discs"
+    run.mkdir()
+    (run / "tracker.json").write_text(json.dumps({"id": "x' or run_id != '"}))
+    train(run, "mlflow")
+    assert history("loss_d") == expected(run, "loss_d")
+    assert re.fullmatch("[0-9a-f]{16}", mlflow_run()[1].data.tags["facegan.run"])
 
 
 @pytest.mark.slow
