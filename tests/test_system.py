@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +123,33 @@ def test_quota_limits_threads_of_torch(
     monkeypatch.setattr(os, "environ", dict(given))
     system.configure_openmp(files.proc)
     assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
+_PAGE_FAULTS = """
+import resource, sys
+from facegan.system import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        block = bytearray(48 << 20)  # calloc
+        block[::4096] = bytes(len(block) >> 12)
+        del block
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+keep_freed_memory()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is configured")
+@pytest.mark.parametrize("given", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
+def test_freed_memory_is_kept_unless_malloc_is_configured(given: dict[str, str]) -> None:
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", _PAGE_FAULTS]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment | given)
+    before, after = map(int, result.stdout.split())
+    assert before > 10_000
+    assert after > 10_000 if given else after < 1_000

@@ -16,6 +16,7 @@ from facegan.errors import CheckpointError, DatasetError, SettingsError
 from facegan.nets import Condition, NetSpec, make_discriminator, make_generator
 from facegan.nets.registry import freeze_layers
 from facegan.nets.weights import require_same_tensors
+from facegan.system import keep_freed_memory
 from facegan.training.cuda_graphs import CudaGraphCache, Snapshot, graphs_disabled_reason
 from facegan.training.distributed import SINGLE, World
 from facegan.training.optim import Ema, NetOptimizer, schedule_factor, set_rate
@@ -144,6 +145,8 @@ class Trainer:
         """``labels``: as for `GanStep`."""
         self.config, self.spec, self.device, self.world = config, spec, device, world
         self.precision: Precision = precision
+        if device.type == "cpu":
+            keep_freed_memory()
         # oneDNN and cuDNN compute in channels last; in any other layout they reorder tensors at every layer.
         layout: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}
         self.generator = make_generator(spec, config.seed).to(**layout).train()
