@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from facegan import system
 from facegan.config import TrainConfig
@@ -74,27 +75,27 @@ def folder_batches(folder: Path, batch: int) -> Iterator[Tensor]:
         yield from (batch for batch, _ in loader)
 
 
-def _generator() -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inner, outer, stride, padding in ((_LATENT, 512, 1, 0), (512, 256, 2, 1), (256, 128, 2, 1), (128, 64, 2, 1)):
-        up = nn.ConvTranspose2d(inner, outer, 4, stride, padding, bias=False)
-        layers += [up, nn.BatchNorm2d(outer), nn.ReLU(True)]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(64, _CHANNELS, 4, 2, 1, bias=False), nn.Tanh())
+def _generator(width: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.ConvTranspose2d(_LATENT, 8 * width, 4, 1, 0, bias=False)]
+    for outer in (8 * width, 4 * width, 2 * width):
+        layers += [nn.BatchNorm2d(outer), nn.ReLU(True), nn.ConvTranspose2d(outer, outer // 2, 4, 2, 1, bias=False)]
+    layers += [nn.BatchNorm2d(width), nn.ReLU(True), nn.ConvTranspose2d(width, _CHANNELS, 4, 2, 1, bias=False)]
+    return nn.Sequential(*layers, nn.Tanh())
 
 
-def _discriminator(norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(_CHANNELS, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
-    for inner in (64, 128, 256):
+def _discriminator(width: int, norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(_CHANNELS, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    for inner in (width, 2 * width, 4 * width):
         layers.append(nn.Conv2d(inner, inner * 2, 4, 2, 1, bias=False))
         layers += [nn.BatchNorm2d(inner * 2)] if norm else []
         layers.append(nn.LeakyReLU(0.2, True))
-    return nn.Sequential(*layers, nn.Conv2d(512, 1, 4, 1, 0, bias=False), nn.Flatten(0))
+    return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False), nn.Flatten(0))
 
 
 def _setup(
     config: TrainConfig, device: torch.device, norm: bool
 ) -> tuple[int, nn.Module, nn.Module, torch.optim.Adam, torch.optim.Adam]:
-    g, d = _generator().to(device), _discriminator(norm).to(device)
+    g, d = _generator(config.width).to(device), _discriminator(config.width, norm).to(device)
     betas = (config.beta1, config.beta2)
     adam_g = torch.optim.Adam(g.parameters(), config.lr_g, betas)
     return config.batch, g, d, adam_g, torch.optim.Adam(d.parameters(), config.lr_d, betas)
@@ -133,5 +134,26 @@ def wgan_gp(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) 
             adam_d.step()
         g.zero_grad()
         (-d(fakes()).mean()).backward()
+        adam_g.step()
+        yield
+
+
+def relativistic(config: TrainConfig, reals: Iterator[Tensor], device: torch.device) -> Iterator[None]:
+    batch, g, d, adam_g, adam_d = _setup(config, device, norm=False)
+    weight = config.r1_gamma / 2 * config.penalty_every
+    for step, images in enumerate(reals):
+        real = images.to(device)
+        fake = g(torch.randn(batch, _LATENT, 1, 1, device=device))
+        d.zero_grad()
+        loss = softplus(d(fake.detach()) - d(real)).mean()
+        if step % config.penalty_every == 0:
+            for pixels in (real, fake):
+                points = pixels.detach().requires_grad_()
+                gradient = torch.autograd.grad(d(points).sum(), points, create_graph=True)[0]
+                loss = loss + weight * gradient.square().sum((1, 2, 3)).mean()
+        loss.backward()
+        adam_d.step()
+        g.zero_grad()
+        softplus(d(real) - d(fake)).mean().backward()
         adam_g.step()
         yield

@@ -30,7 +30,7 @@ from facegan.console import shown
 from facegan.errors import one_of
 from facegan.plugins import is_import_path
 
-Method = Literal["dcgan", "wgan-gp"]
+Method = Literal["dcgan", "wgan-gp", "fast"]
 Nets = Literal["dcgan", "dcgan-fc", "dcgan-pool", "mnist-conv", "mlp", "resnet", "began", "r3gan"]
 Loss = Literal[
     "non-saturating", "minimax", "max-likelihood", "wgan", "wgan-gp", "lsgan", "hinge", "relativistic", "began"
@@ -40,10 +40,13 @@ LatentDistribution = Literal["normal", "uniform", "uniform01", "sphere"]
 # Settings of a method that differ from the defaults. dcgan: Radford et al. 2015. wgan-gp: Gulrajani et al. 2017,
 # algorithm 1, but with one critic step at three times the generator's rate instead of five at the same rate, as in the
 # code of Heusel et al. 2017 ("two time scales"), and half the batch: after as many images the generator has taken ten
-# times the steps. BENCHMARKS.md compares both.
+# times the steps. fast: the losses and penalties of Huang et al. 2024 (R3GAN) on DCGAN's nets at half the width, with
+# lazy penalties; rates and batch by search for an hour on two CPU cores. BENCHMARKS.md compares them.
 METHODS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "wgan-gp": {"loss": "wgan-gp", "norm": "none", "batch": 32, "lr_g": 1e-4, "lr_d": 3e-4, "beta1": 0.0, "beta2": 0.9},
+    "fast": {"width": 32, "norm": "none", "loss": "relativistic", "regulariser": "r1,r2", "r1_gamma": 1.0}
+    | {"penalty_every": 8, "batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, "beta1": 0.0, "beta2": 0.99, "random_flip": True},
 }
 
 # Settings of a pair of nets that differ from the defaults, from its paper or code. A method's settings override them.

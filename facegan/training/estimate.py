@@ -26,6 +26,7 @@ from facegan.training.trainer import Trainer
 _CPU_BATCH = 16  # large enough to predict the rate of a whole batch within a fifth
 _GRID_IMAGES, _EARLY_GRIDS, _PNG_RATIO = 64, 4, 0.8
 _HOUR = 3600.0
+_NEVER = 2**30  # steps between penalties: the first has one
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Estimate:
         hour, end = (two_digits(images + self.images_per_second * _HOUR) for images in (0, self.done))
         short = f"{end // 1000}k" if end % 1000 == 0 else str(end)
         again = "" if free else " --resume never"  # the schedule depends on it
-        return f"On this CPU one hour is about {hour:,} images: add --images {short}{again}."
+        made_for_it = "" if self.done or self.trainer.config.method == "fast" else " --method fast is made for an hour."
+        return f"On this CPU one hour is about {hour:,} images: add --images {short}{again}.{made_for_it}"
 
 
 def free_memory(device: torch.device) -> None:
@@ -105,15 +107,19 @@ def measured_rate(trainer: Trainer) -> float:
     on_cpu = trainer.device.type == "cpu"
     batch = min(config.batch // world.size, _CPU_BATCH) if on_cpu else config.batch // world.size
     accumulation = {"grad_accum_steps": 1} if on_cpu else {}
-    with closing(probe_of(trainer, batch=batch, penalty_every=1, **accumulation)) as probe:
-        _step(probe)
-        start = time.perf_counter()
-        _step(probe)
-        rate = world.size * probe.config.step_images / (time.perf_counter() - start)
-    if not on_cpu:
-        del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
+
+    def seconds(penalty_every: int) -> float:
+        with closing(probe_of(trainer, batch=batch, penalty_every=penalty_every, **accumulation)) as probe:
+            _step(probe)
+            start = time.perf_counter()
+            _step(probe)
+            return time.perf_counter() - start
+
+    penalised = seconds(1)
+    plain = seconds(_NEVER) if config.penalty_every > 1 else penalised
+    if not on_cpu:  # the probes' nets would occupy GPU memory until Python's collector runs
         free_memory(trainer.device)
-    return rate
+    return world.size * batch * config.d_steps / (plain + (penalised - plain) / config.penalty_every)
 
 
 def _disk_bytes(trainer: Trainer, total_images: int) -> float:

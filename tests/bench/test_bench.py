@@ -61,7 +61,7 @@ def test_bench_stream(portraits: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["dcgan", "wgan-gp"])
+@pytest.mark.parametrize("method", ["dcgan", "wgan-gp", "fast"])
 def test_bench_train(method: str) -> None:
     arguments = ["train", "--method", method, "--batch", 8, "--precision", "fp32", "--steps", 1, "--pairs", 1]
     found = bench(*arguments, *["--roofline"] * (method == "dcgan"))

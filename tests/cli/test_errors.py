@@ -98,7 +98,10 @@ def test_dry_run_of_training(dataset: Path, tmp_path: Path) -> None:
         r"disk, 18,001 checkpoints \(the last 3 are kept\)\.\n",
         done.stdout,
     )
-    assert re.search(r"On this CPU one hour is about [\d,]+ images: add --images \d+k?\.$", done.stderr.strip())
+    assert re.search(
+        r"On this CPU one hour is about [\d,]+ images: add --images \d+k?\. --method fast is made for an hour\.$",
+        done.stderr.strip(),
+    )
     plan = json.loads(facegan(*command, "--device", "cpu", "--dry-run", "--json").stdout)
     assert (plan["images"], plan["width"], plan["from_images"]) == (900_000_000, 4, 0)
     assert not run.exists()

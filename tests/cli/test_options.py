@@ -155,7 +155,7 @@ def test_completion(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        ("train --method ", {"dcgan", "wgan-gp"}),
+        ("train --method ", {"dcgan", "wgan-gp", "fast"}),
         ("prep a b --detector mediapipe-", {"mediapipe-short", "mediapipe-full"}),
         ("train --recipe sm", {"smoke"}),
         ("run sm", {"smoke"}),
@@ -173,7 +173,7 @@ def test_completion_loads_nothing_heavy() -> None:
     code += "os.environ['COMP_WORDS'] = 'facegan train --method '\nfrom facegan.cli.app import main\n"
     code += "try: main([])\nexcept SystemExit: pass\nprint(sorted({'torch', 'cv2', 'numpy'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["dcgan", "wgan-gp", "[]"]
+    assert done.stdout.splitlines() == ["dcgan", "wgan-gp", "fast", "[]"]
 
 
 def in_terminal(*arguments: object, **environment: str) -> tuple[int, str]:

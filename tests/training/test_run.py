@@ -9,17 +9,19 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from toy import ToyFaces, stop_after, toy_config, toy_run, toy_train, toy_trainer, weights, without_times
 
 import facegan
 from facegan.console import Console
 from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError
 from facegan.nets import load_generator
-from facegan.training import loop, sample_images
-from facegan.training.estimate import Estimate
+from facegan.training import estimate, loop, sample_images
+from facegan.training.estimate import Estimate, measured_rate
 from facegan.training.log import read_stats
 
-METHODS = [("dcgan", {}), ("wgan-gp", {"batch": 4})]  # a step is 16 and 20 images
+METHODS = [("dcgan", {}), ("wgan-gp", {"batch": 4}), ("fast", {})]  # a step is 16 images, or 20
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +117,30 @@ def test_advice_for_an_hour():
         trainer = toy_trainer(images=5_000_000, **given)
         return Estimate(trainer, done, 5_000_000, rate, 0.0).advice()
 
-    assert advice(0, 131.9) == "On this CPU one hour is about 470,000 images: add --images 470k."
+    hint = " --method fast is made for an hour."
+    assert advice(0, 131.9) == f"On this CPU one hour is about 470,000 images: add --images 470k.{hint}"
     assert advice(400_000, 131.9) == "On this CPU one hour is about 470,000 images: add --images 870k."
-    assert advice(0, 0.0001) == "On this CPU one hour is about 1 images: add --images 1."
+    assert advice(0, 0.0001, method="fast") == "On this CPU one hour is about 1 images: add --images 1."
     assert advice(0, 5_000_000 / 3600) == ""
     # The schedule depends on the length: only a new run may be shorter.
-    assert advice(0, 131.9, schedule="cosine").endswith("add --images 470k --resume never.")
+    assert advice(0, 131.9, schedule="cosine").endswith(f"add --images 470k --resume never.{hint}")
     assert advice(400_000, 131.9, schedule="cosine") == ""
+
+
+@pytest.mark.parametrize(("every", "passes"), [(1, 6), (4, 4.5), (16, 4.125)])
+def test_rate_counts_lazy_penalties_as_often_as_they_come(every, passes, monkeypatch):
+    """By a clock that counts D's convolutions: four passes through it, and two more of R1 and R2."""
+    trainer, calls = toy_trainer("fast", batch=16, penalty_every=every), list[nn.Module]()
+
+    def count(module: nn.Module, *_: object) -> None:
+        if isinstance(module, nn.Conv2d):
+            calls.append(module)
+
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: float(len(calls)))
+    with register_module_forward_hook(count):
+        rate = measured_rate(trainer)
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in trainer.discriminator.modules())
+    assert rate == pytest.approx(16 / (passes * convolutions))
 
 
 def test_finished_run_can_be_continued(tmp_path, capsys):
