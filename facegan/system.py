@@ -69,7 +69,7 @@ def keep_freed_memory() -> None:
         return
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no mallopt, or no library of this process
         mallopt = ctypes.CDLL(None).mallopt
-        # Before version 2.35 the highest threshold was 32 MiB.
+        # Older versions refuse more than 32 MiB.
         if mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25):
             mallopt(_M_TRIM_THRESHOLD, -1)  # never
 

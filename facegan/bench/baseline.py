@@ -154,6 +154,6 @@ def relativistic(config: TrainConfig, reals: Iterator[Tensor], device: torch.dev
         loss.backward()
         adam_d.step()
         g.zero_grad()
-        softplus(d(real) - d(fake)).mean().backward()
+        softplus(d(real).detach() - d(fake)).mean().backward()
         adam_g.step()
         yield

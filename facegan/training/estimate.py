@@ -113,12 +113,14 @@ def measured_rate(trainer: Trainer) -> float:
             _step(probe)
             start = time.perf_counter()
             _step(probe)
-            return time.perf_counter() - start
+            took = time.perf_counter() - start
+        if not on_cpu:
+            del probe  # its nets would otherwise occupy GPU memory until Python's collector runs
+            free_memory(trainer.device)
+        return took
 
     penalised = seconds(1)
     plain = seconds(_NEVER) if config.penalty_every > 1 else penalised
-    if not on_cpu:  # the probes' nets would occupy GPU memory until Python's collector runs
-        free_memory(trainer.device)
     return world.size * batch * config.d_steps / (plain + (penalised - plain) / config.penalty_every)
 
 
