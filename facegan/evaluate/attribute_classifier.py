@@ -61,12 +61,17 @@ def learn_attributes(features: NDArray[np.float32], labels: NDArray[np.bool_]) -
     """
     shares, centre = labels.mean(axis=0), features.mean(axis=0)
     x, y = features - centre, (labels - shares).astype(np.float32)
-    products, best, weights, left_out = (x.T @ x).astype(np.float64), np.inf, x[:0], y
+    dual = len(x) <= x.shape[1]  # the smaller of two equal systems: (X'X + λ)⁻¹X' = X'(XX' + λ)⁻¹
+    products, best, weights, left_out = (x @ x.T if dual else x.T @ x).astype(np.float64), np.inf, x[:0], y
     for penalty in _PENALTIES:
         inverse = np.linalg.inv(products + penalty * np.eye(len(products))).astype(np.float32)
-        found = inverse @ (x.T @ y)
-        leverage = ((x @ inverse) * x).sum(axis=1) + 1 / len(x)
-        errors = (y - x @ found) / np.maximum(1 - leverage, 1e-3)[:, None]
+        if dual:
+            residuals, kept = penalty * (inverse @ y), penalty * np.diagonal(inverse)
+            found = x.T @ residuals / np.float32(penalty)
+        else:
+            found = inverse @ (x.T @ y)
+            residuals, kept = y - x @ found, 1 - ((x @ inverse) * x).sum(axis=1)
+        errors = residuals / np.maximum(kept - 1 / len(x), 1e-3)[:, None]
         error = float((errors**2 / np.maximum(shares * (1 - shares), 1e-6)).mean())
         if error < best:
             best, weights, left_out = error, found, y - errors

@@ -308,9 +308,10 @@ def test_groups_need_attributes(faces: Path, labelled: Path, tmp_path: Path) -> 
     assert (code, "--groups needs attributes. Add some with: facegan annotate" in said) == (2, True)
 
 
-def test_ridge_regression_has_least_leave_one_out_error(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("features", [12, 100])  # fewer and more than faces
+def test_ridge_regression_has_least_leave_one_out_error(rng: np.random.Generator, features: int) -> None:
     """Against one regression for each face that is left out; and the logits of these are calibrated."""
-    x = rng.normal(size=(60, 12)).astype(np.float32)
+    x = rng.normal(size=(60, features)).astype(np.float32) * np.float32((12 / features) ** 0.5)
     labels = x[:, :1] + x[:, 1:2] + rng.normal(size=(60, 1)) > 0.8
     state = learn_attributes(x, labels)
 
@@ -319,7 +320,7 @@ def test_ridge_regression_has_least_leave_one_out_error(rng: np.random.Generator
         for row in range(61):  # the last with all
             kept = np.arange(60) != row
             a, y = x[kept] - x[kept].mean(0), labels[kept, 0] - labels[kept, 0].mean()
-            found.append(np.linalg.solve(a.T @ a + penalty * np.eye(12), a.T @ y))
+            found.append(np.linalg.solve(a.T @ a + penalty * np.eye(features), a.T @ y))
         others = ~np.eye(60, dtype=bool)
         values = [(x[i] - x[o].mean(0)) @ found[i] + labels[o, 0].mean() for i, o in enumerate(others)]
         return np.array(values), found[-1]
