@@ -247,7 +247,8 @@ def print_wrapped(*lines: str, hanging: int = 0) -> None:
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """Print a table on stdout without cutting any name or value; in a pipe, one line a row.
 
-    In a terminal that is too narrow, the last column that fits wraps, and further cells move below their row.
+    In a terminal that is too narrow, the last column that fits wraps, and further cells move below their row: one
+    alone has its name below the heading, several have theirs before each cell.
     """
     from rich.cells import cell_len
 
@@ -263,12 +264,15 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
         first, *further = _wrap(row[last], room - starts[last])
         lines.append("  ".join([*beside, first]).rstrip())
         lines += (" " * starts[last] + line for line in further)
+        names, below = table[0][last + 1 :], row[last + 1 :]
+        if row is table[0]:
+            below = below if len(below) == 1 else []
+        for name, cell in zip(names, below, strict=False):
+            if cell not in ("", "–"):
+                label = f"{name}: " if name and len(names) > 1 else ""
+                lines += _wrap(label + cell, room, _INDENT, _INDENT)
         if row is table[0] and sys.stdout.isatty():
             lines.append("─" * min(starts[-1] + widths[-1], room))
-        for name, cell in zip(columns[last + 1 :], row[last + 1 :], strict=True) if row is not table[0] else ():
-            if cell not in ("", "–"):
-                label = f"{name}: " if name and name != columns[-1] else ""
-                lines += _wrap(label + cell, room, _INDENT, _INDENT)
     print("\n".join(lines if sys.stdout.isatty() else (f" {line}" for line in lines)), flush=True)
 
 

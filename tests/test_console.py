@@ -142,6 +142,17 @@ def test_tables_in_a_terminal_cut_nothing(monkeypatch: pytest.MonkeyPatch, width
     assert WORDS in " ".join(out.getvalue().split())
 
 
+@pytest.mark.parametrize(("runs", "said"), [(3, ["third\n", "\n    3\n"]), (4, ["third: 3\n", "fourth: 4\n"])])
+def test_cells_below_their_row_have_their_column_s_name(
+    monkeypatch: pytest.MonkeyPatch, runs: int, said: list[str]
+) -> None:
+    out = open_terminal(monkeypatch, "stdout", 40)
+    print_table(
+        ["", "first", "second", "third", "fourth"][: runs + 1], [["dataset", "a" * 12, "b" * 12, "3", "4"][: runs + 1]]
+    )
+    assert all(text in out.getvalue() for text in said)
+
+
 def test_tables_in_a_pipe_have_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)

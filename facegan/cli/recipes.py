@@ -166,7 +166,9 @@ def demo(
     flags.output(
         {"folder": str(folder), **facts, "seconds": round(seconds, 1), **pictures},
         f"{prepared['kept']} of {prepared['photos']} portraits kept, {trained['images']:,} images trained, "
-        f"{human_seconds(seconds)}. Everything is in {folder}. Open:",
+        f"{human_seconds(seconds)}. Everything is in {folder}.",
+        f"Against real faces: {rows['eval'].summary}.",
+        "Open:",
         f"  {preview}   the detector's crops",
         f"  {grid}   faces drawn by the generator",
         f"  {losses}   the training's losses",

@@ -328,7 +328,7 @@ class _Evaluator:
                 self._skip((name,), why)
 
     def _measure(self, extractor: Extractor, wanted: tuple[str, ...], samples: Tensor) -> None:
-        self.console.note(", ".join(wanted))
+        self.console.note(f"Measuring {', '.join(wanted)}")
         try:
             ours, faces = extractor.extract(samples), self.real.extract(extractor, self.real.reference)
         except ModelError as error:  # mediapipe cannot be imported

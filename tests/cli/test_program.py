@@ -18,6 +18,7 @@ import pytest
 
 from facegan.cli.recipes import next_commands
 from facegan.nets import NetSpec, make_generator, save_generator
+from facegan.recipes.run import Row
 from tests.cli.run import facegan
 from tests.recipes.program import facegan as in_process
 
@@ -174,6 +175,18 @@ def test_next_commands_of_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert next_commands()[0].startswith("'my venv/bin/facegan' prep ")
     (links / "facegan").symlink_to(scripts / "facegan")
     assert [line.split()[:2] for line in next_commands()] == [["facegan", "prep"], ["facegan", "train"]]
+
+
+def test_demo_ends_with_metrics_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {"prep": {"kept": 3, "photos": 3}, "train": {"images": 64}, "eval": {}, "sample": {}, "report": {}}
+    rows = [
+        Row(stage, "done", "swd 17.5 (real 4.2)" if stage == "eval" else "", "", 1.0, f"d/{stage}", result)
+        for stage, result in results.items()
+    ]
+    monkeypatch.setattr("facegan.recipes.run.run_recipe", lambda *_, **__: rows)
+    said = in_process("demo", tmp_path).stdout
+    assert "swd 17.5 (real 4.2)" in said
+    assert said.splitlines()[-2:] == [f"  {line}" for line in next_commands()]
 
 
 def test_models_list_and_pull(models: Path) -> None:

@@ -194,6 +194,19 @@ def test_mnists_idx_files(tmp_path: Path, packed: bool) -> None:
     assert read_all(tmp_path) == {b"1.jpg": b"one"}  # arrays hide no photographs
 
 
+@pytest.mark.parametrize(("photos", "labels"), [("images", "labels"), ("x_test", "y_test"), ("train", "train_labels")])
+def test_labels_of_an_npz_for_fewer_photos_are_refused(tmp_path: Path, photos: str, labels: str) -> None:
+    np.savez(tmp_path / "x.npz", **{photos: PICTURES, labels: np.arange(3)})
+    with pytest.raises(SourceError, match=r"x.npz has 3 labels \(.*\) for 5 photographs"):
+        list(labels_and_parts(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("lists", [{"sizes": np.arange(3)}, {"y_train": np.arange(3)}])
+def test_other_lists_of_an_npz_are_no_labels(tmp_path: Path, lists: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "x.npz", x_test=PICTURES, **lists)
+    assert [label for _, label, _ in labels_and_parts(tmp_path / "x.npz")] == [0] * 5
+
+
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_other_array_is_not_the_same_source(tmp_path: Path, kind: str) -> None:
     """Only the digest distinguishes them: names are numbers, and sizes are unknown before reading."""

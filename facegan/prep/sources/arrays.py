@@ -31,6 +31,7 @@ from facegan.unpack import Unpacking
 _IDX = re.compile(r"^(?P<part>.*?)-?images[-.]idx3-ubyte(\.gz)?$")
 _MAX_ARRAYS = 100  # in a .npz: MedMNIST has six
 _HEADER_BYTES = 1 << 16  # NumPy writes at most 10,000 bytes, and would read 4 GB
+_LABELS = ("label", "labels", "target", "targets", "y")  # words in the name of a list of labels
 _PARTS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
 
@@ -165,9 +166,15 @@ def _open_npz(file: SourceFile) -> Iterator[PhotoArray]:
     bounds.check_bytes(sum(map(math.prod, photos.values())))
     for name, shape in photos.items():
         words = [word for word in _PARTS if _has_word(name, word)]
-        fitting = [other for other, (its, dtype) in shapes.items()
-                   if its == (shape[0],) and np.issubdtype(dtype, np.integer)]  # fmt: skip
+        lists = {other: its[0] for other, (its, dtype) in shapes.items()
+                 if len(its) == 1 and np.issubdtype(dtype, np.integer)}  # fmt: skip
+        fitting = [other for other, count in lists.items() if count == shape[0]]
         same_part = [other for other in fitting if any(_has_word(other, word) for word in words)]
+        for other, count in () if fitting else lists.items():
+            its_words = [word for word in _PARTS if _has_word(other, word)]
+            if its_words == words and any(_has_word(other, label) for label in _LABELS):
+                listed = f"{count:,} labels ({other}) for {shape[0]:,} photographs ({name})"
+                raise SourceError(f"{file.where} has {shown(listed)}.")
         part = _PARTS[words[0]] if words else ""
         yield PhotoArray(file, shape, name, part, next(iter(same_part or fitting), ""))
 
