@@ -146,7 +146,7 @@ def run_prepare(request: PrepareRequest, console: Console | None = None) -> Prep
         warn_of_changed_bytes(info, plan, console)
         if broken := index.ignored.names.get(BROKEN_LINK):
             count = index.ignored[BROKEN_LINK]
-            console.warn(f"{count:,} broken links were ignored (first: {', '.join(map(shown, broken))}).")
+            console.warn(f"Ignored broken links: {count:,} (first: {', '.join(map(shown, broken))}).")
         for sentence in advice(info.totals.rejected, info.totals.photos, inputs.config, store.folder / PHOTOS_FILE):
             console.warn(sentence)
     return PrepResult(

@@ -16,7 +16,7 @@ from filelock import FileLock
 from facegan import FaceShards
 from facegan.config import PrepConfig
 from facegan.config.resources import PhotosConfig
-from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SettingsError
+from facegan.errors import DatasetError, DiskError, FaceganError, ModelError, SettingsError, SourceError
 from facegan.prep.chunk import Thumbnail
 from facegan.prep.prepare import plan_prepare, prepare, run_prepare
 from facegan.prep.preview import picture_bytes, read_rejects, with_rejects
@@ -126,6 +126,22 @@ def test_additions_go_into_new_shards(tmp_path: Path) -> None:
     assert "preview.png" in changed
     assert [row["path"] for row in rows(tmp_path / "kept")] == [f"{i}.jpg" for i in range(8)]
     assert verify(tmp_path / "kept").ok
+
+
+def test_a_dataset_as_source(tmp_path: Path) -> None:
+    """A shard is a source if it is whole, the folder with its preview.png is none."""
+    out, photos = tmp_path / "out", write_photos(tmp_path / "photos", 6)
+    prepare(photos, out, TINY, workers=0)
+    with pytest.raises(SourceError, match=r"out is a dataset that facegan wrote, .*\n.* facegan select .*out NEW"):
+        prepare(out, tmp_path / "again", TINY, workers=0)
+    shard = out / "train-000000.tar"
+    assert prepare(shard, tmp_path / "whole", TINY, workers=0).photos > 0
+    flip(shard, 700)
+    with pytest.raises(DatasetError, match=r"train-000000.tar was altered: .*\n.*facegan verify"):
+        prepare(shard, tmp_path / "damaged", TINY, workers=0)
+    assert not (tmp_path / "damaged" / "dataset.json").exists()
+    (out / "dataset.json").write_text("{}")  # of another program
+    assert prepare(out, tmp_path / "pictures", TINY, workers=0).photos == 1
 
 
 def test_addition_refuses_damaged_dataset(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_broken_and_refused_links_are_reported(tmp_path: Path) -> None:
     for name in ("lost.jpg", "x\n.jpg"):
         (photos / name).symlink_to("nowhere")
     assert prepare(photos, tmp_path / "out", config, workers=0, console=console).ignored == {"broken link": 2}
-    assert console.warnings == [r"2 broken links were ignored (first: lost.jpg, x\n.jpg)."]
+    assert console.warnings == [r"Ignored broken links: 2 (first: lost.jpg, x\n.jpg)."]
     prepare(tmp_path / "plain", tmp_path / "left-out", config, workers=0, follow_links=False)
     one, other = (DatasetInfo.read(tmp_path / out) for out in ("out", "left-out"))
     assert (one.settings, one.shards) == (other.settings, other.shards)

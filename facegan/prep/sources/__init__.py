@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from facegan.errors import SourceError, suggest
+from facegan.errors import DatasetError, SourceError, suggest
 from facegan.prep.sources.arrays import is_idx, open_arrays, open_idx_folder
 from facegan.prep.sources.base import MultiSource, Source, is_photo, source_errors
 from facegan.prep.sources.folder import Folder, RemoteFolder
@@ -16,7 +17,8 @@ from facegan.prep.sources.remote import SourceFile
 from facegan.prep.sources.tar import Tar
 from facegan.prep.sources.zip import Zip
 from facegan.remote import filesystem, is_url, without_query
-from facegan.shards.format import PHOTOS_FILE
+from facegan.shards.checksums import check_shard
+from facegan.shards.format import DATASET_FILE, PHOTOS_FILE, DatasetInfo
 from facegan.unpack import MAX_RATIO
 
 _KINDS = "a folder, .tar, .tar.gz, .zip, .parquet, .npz, .npy, MNIST's idx files, or torchvision:NAME"
@@ -30,7 +32,12 @@ def open_source(
     max_unpacked_ratio: int = MAX_RATIO,
 ) -> Source:
     """The source at a path, an fsspec URL, a pattern of several files, or ``torchvision:NAME``. ``leave_out`` is a
-    folder inside it that holds no photographs, ``max_unpacked_ratio`` that of a file's unpacked bytes to its own."""
+    folder inside it that holds no photographs, ``max_unpacked_ratio`` that of a file's unpacked bytes to its own.
+
+    Raises:
+        SourceError: there is none, it cannot be read, or it is a dataset that facegan wrote.
+        DatasetError: it is a damaged shard of such a dataset.
+    """
     with source_errors(text):
         if text.startswith("torchvision:"):
             from facegan.prep.sources.torchvision import open_torchvision
@@ -43,6 +50,9 @@ def open_source(
             return _open_file(text, find, RemoteFolder(text))
         path = Path(text)
         if path.is_dir():
+            if _dataset(path):
+                how = f"To choose faces from it: facegan select {path} NEW --where CONDITION"
+                raise SourceError(f"{path} is a dataset that facegan wrote, not photographs.\n{how}")
             return _open_folder(path, find, Folder(str(path), leave_out, follow_links))
         if not path.exists():
             near = suggest(path.name, [other.name for other in path.parent.iterdir()]) if path.parent.is_dir() else ""
@@ -55,6 +65,13 @@ def open_source(
 def _has_any(letters: str, text: str) -> bool:
     """Queries of web addresses do not count."""
     return not set(letters).isdisjoint(without_query(text))
+
+
+def _dataset(folder: Path) -> DatasetInfo | None:
+    """What a folder's dataset.json says, if facegan wrote it."""
+    with suppress(DatasetError):
+        return DatasetInfo.read(folder) if (folder / DATASET_FILE).is_file() else None
+    return None
 
 
 def _open_folder(path: Path, find: Callable[[str], SourceFile], folder: Folder) -> Source:
@@ -75,6 +92,10 @@ def _open_file(where: str, find: Callable[[str], SourceFile], otherwise: Source 
     """By its suffix; ``otherwise`` if that is unknown."""
     name = SourceFile(where).name
     suffix = name.lower()
+    info = None if is_url(where) else _dataset(Path(where).parent)
+    for entry in info.shards if info else ():
+        if entry.name == name:  # else its damage would get valid checksums in the new dataset
+            check_shard(Path(where).parent, entry)
     if suffix.endswith((".tar", ".tar.gz", ".tgz")):
         return Tar(where, find(where), is_gzipped=not suffix.endswith(".tar"))
     if suffix.endswith(".zip"):
