@@ -45,8 +45,9 @@ LatentDistribution = Literal["normal", "uniform", "uniform01", "sphere"]
 METHODS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "wgan-gp": {"loss": "wgan-gp", "norm": "none", "batch": 32, "lr_g": 1e-4, "lr_d": 3e-4, "beta1": 0.0, "beta2": 0.9},
-    "fast": {"width": 32, "norm": "none", "loss": "relativistic", "regulariser": "r1,r2", "r1_gamma": 1.0}
-    | {"penalty_every": 8, "batch": 16, "lr_g": 1e-3, "lr_d": 1e-3, "beta1": 0.0, "beta2": 0.99, "random_flip": True},
+    "fast": {"width": 32, "norm": "none", "loss": "relativistic", "regulariser": "r1,r2", "r1_gamma": 1.0, "batch": 16}
+    | {"penalty_every": 8, "lr_g": 1e-3, "lr_d": 1e-3, "schedule": "cosine", "beta1": 0.0, "beta2": 0.99}
+    | {"random_flip": True},
 }
 
 # Settings of a pair of nets that differ from the defaults, from its paper or code. A method's settings override them.
