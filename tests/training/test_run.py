@@ -120,7 +120,7 @@ def test_advice_for_an_hour():
     hint = " --method fast is made for an hour."
     assert advice(0, 131.9) == f"On this CPU one hour is about 470,000 images: add --images 470k.{hint}"
     assert advice(400_000, 131.9) == "On this CPU one hour is about 470,000 images: add --images 870k."
-    assert advice(0, 0.0001, method="fast") == "On this CPU one hour is about 1 images: add --images 1."
+    assert advice(0, 0.0001, method="fast") == "On this CPU one hour is about 1 images: add --images 1 --resume never."
     assert advice(0, 5_000_000 / 3600) == ""
     # The schedule depends on the length: only a new run may be shorter.
     assert advice(0, 131.9, schedule="cosine").endswith(f"add --images 470k --resume never.{hint}")
