@@ -137,8 +137,9 @@ def test_a_dataset_as_source(tmp_path: Path) -> None:
     shard = out / "train-000000.tar"
     assert prepare(shard, tmp_path / "whole", TINY, workers=0).photos > 0
     flip(shard, 700)
-    with pytest.raises(DatasetError, match=r"train-000000.tar was altered: .*\n.*facegan verify"):
-        prepare(shard, tmp_path / "damaged", TINY, workers=0)
+    for source in (shard, out / "train-{000000..000001}.tar"):
+        with pytest.raises(DatasetError, match=r"train-000000.tar was altered: .*\n.*facegan verify"):
+            prepare(source, tmp_path / "damaged", TINY, workers=0)
     assert not (tmp_path / "damaged" / "dataset.json").exists()
     (out / "dataset.json").write_text("{}")  # of another program
     assert prepare(out, tmp_path / "pictures", TINY, workers=0).photos == 1

@@ -157,19 +157,19 @@ def learn(settings: str, channels: int) -> Closeness:
 
 # Which modes a short training loses depends on the seed and on the CPU's rounding: with one seed each, five of the 25
 # trainings below cover two modes on one kind of CPU, and three or four on others.
-SEEDS = range(6)
+# mnist-mlp keeps three with one seed of three.
+SEEDS = range(12)
 
 
 def check_learns(config: TrainConfig, channels: int, **over: Any) -> None:
-    """As many seeds as it takes draw three of the modes, in good shape."""
-    found, covered = list[Closeness](), set[str]()
+    """With one of the seeds the samples have the shape of the pictures and cover three modes."""
+    tried = list[Closeness]()
     for seed in SEEDS:
-        found.append(learn(short_config(config, seed, **over).model_dump_json(), channels))
-        if found[-1].distance < 0.9 * found[-1].shuffled:
-            covered |= found[-1].covered
-        if len(covered) >= 3:
+        found = learn(short_config(config, seed, **over).model_dump_json(), channels)
+        if len(found.covered) >= 3 and found.distance < 0.9 * found.shuffled:
             return
-    raise AssertionError(f"{len(covered)} modes: {found}")
+        tried.append(found)
+    raise AssertionError(tried)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3)])

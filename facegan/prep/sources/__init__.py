@@ -59,6 +59,7 @@ def open_source(
             raise SourceError(f"{path} does not exist.{near} Name {_KINDS}.")
         if not path.is_file():  # opening a pipe would block
             raise SourceError(f"{path} has an unknown format. Name {_KINDS}.")
+        _check_shards([text])
         return _open_file(text, find)
 
 
@@ -72,6 +73,16 @@ def _dataset(folder: Path) -> DatasetInfo | None:
     with suppress(DatasetError):
         return DatasetInfo.read(folder) if (folder / DATASET_FILE).is_file() else None
     return None
+
+
+def _check_shards(files: list[str]) -> None:
+    """Compares those of a dataset with its dataset.json: else their damage would get valid checksums in the new one."""
+    paths = {Path(file) for file in files if not is_url(file)}
+    for folder in sorted({path.parent for path in paths}):
+        info = _dataset(folder)
+        for entry in info.shards if info else ():
+            if folder / entry.name in paths:
+                check_shard(folder, entry)
 
 
 def _open_folder(path: Path, find: Callable[[str], SourceFile], folder: Folder) -> Source:
@@ -92,10 +103,6 @@ def _open_file(where: str, find: Callable[[str], SourceFile], otherwise: Source 
     """By its suffix; ``otherwise`` if that is unknown."""
     name = SourceFile(where).name
     suffix = name.lower()
-    info = None if is_url(where) else _dataset(Path(where).parent)
-    for entry in info.shards if info else ():
-        if entry.name == name:  # else its damage would get valid checksums in the new dataset
-            check_shard(Path(where).parent, entry)
     if suffix.endswith((".tar", ".tar.gz", ".tgz")):
         return Tar(where, find(where), is_gzipped=not suffix.endswith(".tar"))
     if suffix.endswith(".zip"):
@@ -121,6 +128,7 @@ def _open_pattern(pattern: str, find: Callable[[str], SourceFile]) -> Source:
     missing = [file for file in files if not is_url(file) and not Path(file).is_file()]
     if missing or not files:
         raise SourceError(f"{missing[0] if missing else pattern} does not exist ({pattern}). Name existing archives.")
+    _check_shards(files)
     if all(SourceFile(file).name.lower().endswith(".parquet") for file in files):
         return Table(pattern, tuple(map(find, files)))
     return MultiSource(pattern, tuple(_open_file(file, find) for file in files))
