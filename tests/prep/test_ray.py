@@ -13,6 +13,8 @@ import pytest
 
 from facegan.config import PrepConfig
 from facegan.errors import FaceganError
+from facegan.prep.engines import scheduler
+from facegan.prep.engines.ray import RayEngine
 from facegan.prep.prepare import prepare
 from tests.prep.fake import write_photos
 from tests.prep.odd_sources import CrashingSource, prepare_crashing
@@ -73,6 +75,29 @@ def test_running_cluster_is_left_alone(portraits: Path, dataset: Path, tmp_path:
     """It failed: "There is no Ray cluster at this machine"."""
     done = prepare(portraits, tmp_path / "out", CONFIG, engine="ray", workers=1)
     assert (done.engine, done.nodes) == ("ray", 1)
+    assert digest(tmp_path / "out") == digest(dataset)
+
+
+@pytest.mark.slow
+def test_lost_job_is_sent_again(
+    portraits: Path, dataset: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four photographs were taken for fatal and prep ended, because Ray had lost the job's own bytes with a node."""
+    import ray
+
+    class Owner:
+        def own(self, value: Any) -> list[Any]:
+            return [ray.put(value)]
+
+    class Forgetful(RayEngine):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            owner: Any = ray.remote(num_cpus=0)(Owner).remote()
+            [self._job] = ray.get(owner.own.remote(self._job))  # lost with its owner
+            ray.kill(owner)
+
+    monkeypatch.setattr(scheduler, "RayEngine", Forgetful)
+    prepare(portraits, tmp_path / "out", CONFIG, engine="ray", ray_address=cluster.address)
     assert digest(tmp_path / "out") == digest(dataset)
 
 

@@ -41,6 +41,10 @@ class WorkerDied(Exception):
     """The process that had this task ended."""
 
 
+class NodeLost(WorkerDied):
+    """The node that had this task, or data that it needed, is gone: most likely through no photograph's fault."""
+
+
 @dataclass(eq=False)
 class _Task:
     work: ChunkWork | Survey

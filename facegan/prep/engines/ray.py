@@ -23,7 +23,7 @@ from facegan.faces.detect import cache_folder
 from facegan.files import make_folder, remove_partials, write_bytes
 from facegan.prep.chunk import Survey
 from facegan.prep.commit import ChunkOutcome, ChunkWork, import_chunk, rows_path, shard_path
-from facegan.prep.engines.local import OnProgress, WorkerDied
+from facegan.prep.engines.local import NodeLost, OnProgress, WorkerDied
 from facegan.prep.engines.worker import Job, Worker, prepare_process
 from facegan.system import cpu_name
 
@@ -49,7 +49,8 @@ class RayEngine:
         self._cpus: set[str] = set()
         self.nodes: set[str] = set()
         models = tuple(path.read_bytes() for path in job.models)
-        self._job = self._ray.put((job, models, os.urandom(8).hex()))
+        self._packed: _Job = (job, models, os.urandom(8).hex())
+        self._job = self._ray.put(self._packed)
         self._make = self._ray.remote(num_cpus=1, max_retries=0)(_make)  # `run_chunks` retries
         self._running: set[Any] = set()
 
@@ -62,15 +63,18 @@ class RayEngine:
         return self._ray.wait(list(self._running), num_returns=1)[0]
 
     def result(self, task: Any) -> Any:
-        """As `LocalEngine.result`. Raises WorkerDied if its process or its node ended."""
+        """As `LocalEngine.result`. Raises WorkerDied if its process ended, NodeLost if its node or its data is gone."""
         from ray import exceptions as errors
 
-        lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
         self._running.discard(task)
         try:
             result = self._ray.get(task)
-        except lost as error:
-            raise WorkerDied(str(error).splitlines()[0]) from None
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
+            raise WorkerDied(_reason(error)) from None
+        except (errors.NodeDiedError, errors.ObjectLostError) as error:
+            # The job itself may be what was lost: Ray gives up such an object for good.
+            self._job = self._ray.put(self._packed)
+            raise NodeLost(_reason(error)) from None
         except errors.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         if not isinstance(result, _Made):
@@ -91,6 +95,12 @@ class RayEngine:
                 self._ray.cancel(task, force=True)
         self._ray.shutdown()
         remove_partials(self._folder)
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says, in a line; without a remote traceback."""
+    error = getattr(error, "cause", None) or error
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 
 def _connect(address: str | None, workers: int) -> Any:

@@ -15,7 +15,7 @@ from facegan.console import Console, counted
 from facegan.errors import FaceganError, Interrupted
 from facegan.prep.chunk import Item
 from facegan.prep.commit import ChunkOutcome, ChunkWork
-from facegan.prep.engines.local import InlineEngine, LocalEngine, OnProgress, WorkerDied
+from facegan.prep.engines.local import InlineEngine, LocalEngine, NodeLost, OnProgress, WorkerDied
 from facegan.prep.engines.ray import RayEngine
 from facegan.prep.engines.worker import Job
 from facegan.prep.messages import warning_of_chunk
@@ -26,6 +26,7 @@ from facegan.prep.storage import OutputStore
 Engine = InlineEngine | LocalEngine | RayEngine
 
 _TRIES = 2  # of a whole chunk before it is bisected, and again without its fatal photographs
+_MOST_LOST_NODES = 4  # that a chunk may meet before it is treated as their cause
 
 
 @dataclass
@@ -113,6 +114,7 @@ class _ChunkAttempt:
 
     work: ChunkWork
     crash_count: int = 0
+    lost_nodes: int = 0
     fatal_photos: set[bytes] = field(default_factory=set)  # names
     trials: int = 0  # unfinished ones
     was_bisected: bool = False
@@ -126,6 +128,9 @@ class _ChunkAttempt:
 
     def after_death(self, trial: ChunkWork | None, death: WorkerDied) -> list[ChunkWork]:
         """What to try out next, if anything, after a worker died on the whole chunk or on a part on trial."""
+        if isinstance(death, NodeLost) and self.lost_nodes < _MOST_LOST_NODES:
+            self.lost_nodes += 1
+            return [] if trial is None else [trial]
         if trial is None:
             self.crash_count += 1
             if self.crash_count < _TRIES:
