@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _PROC = Path("/proc")
 # A worker of prep used at most 233 MB, or 268 MB with photographs from URLs (BENCHMARKS.md).
 PREP_WORKER_BYTES = 300_000_000
+_MOST_EXCESS_LOAD = 0.7  # a training alone has a load of its threads, and 0.1 for decoding
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -55,6 +56,24 @@ def configure_openmp(proc: Path = _PROC) -> None:
     # Torch sees the affinity but not the quota.
     if cpu_quota(proc) < affinity_cpus() and os.environ.keys().isdisjoint(("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
         os.environ["OMP_NUM_THREADS"] = str(usable_cpus(proc))
+
+
+def advice_if_overloaded(threads: int) -> str:
+    """Advice for OpenMP's threads if other programs want the CPUs, too; empty without. By the last minute's load.
+
+    After each operation the threads wait for the last of them. On two CPUs beside one busy process, two threads train
+    42 images/s, one thread 147; alone 258 and 161 (BENCHMARKS.md).
+    """
+    if threads < 2 or not hasattr(os, "getloadavg"):
+        return ""
+    load, cpus = os.getloadavg()[0], os.cpu_count() or 1  # both are the host's in a container
+    if load < cpus + _MOST_EXCESS_LOAD:
+        return ""
+    fewer = max(1, threads - round(load - cpus))
+    return (
+        f"other programs use the CPUs as well (load {load:.1f}, {cpus} CPUs), and the threads of a training wait for "
+        f"each other. Stop it and resume with OMP_NUM_THREADS={fewer}: this may be several times as fast."
+    )
 
 
 def keep_freed_memory() -> None:

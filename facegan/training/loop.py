@@ -25,6 +25,7 @@ from facegan.files import human_bytes
 from facegan.run_dir import Best, sample_grids
 from facegan.sample.generate import grid, images_of, sample_images
 from facegan.sample.latents import contrast_inputs
+from facegan.system import advice_if_overloaded
 from facegan.training.log import RunLog, unimproved
 from facegan.training.losses import rank_accuracy
 from facegan.training.monitor import Monitor, problem_of
@@ -36,6 +37,7 @@ from facegan.training.trainer import Batches, Trainer
 GRID_IMAGES, GRID_COLUMNS = 64, 8
 EARLY_GRIDS = (500, 1_000, 2_000, 5_000)  # images; those below ``sample_every``
 PATIENCE = 10.0  # seconds after the first signal in which further signals lose nothing
+_LOAD_SECONDS = 60.0  # that the machine's load averages over
 _LONG_STEP = 2.0  # seconds; a stop does not wait for longer steps
 
 
@@ -67,9 +69,11 @@ class TrainLoop:
     evaluation: PeriodicEval | None = None
     step_seconds: float = float("inf")  # of the last step; inf: unknown
     ended: str = ""  # why the training stopped before `total_steps`
+    advised: bool = False  # about the machine's load
 
     def __post_init__(self) -> None:
         self.trainer, self.config = self.state.trainer, self.state.trainer.config
+        self.started = time.monotonic()
 
     def run(self) -> None:
         """Trains to the end. Raises Interrupted, TrainingError and DiskError as `facegan.train` does."""
@@ -167,6 +171,18 @@ class TrainLoop:
         trainer.clear_means()
         state.logged_at = images, seconds
         state.report(state.monitor.update(row))
+        self.check_load()
+
+    def check_load(self) -> None:
+        """Advice, once, if other programs slow the training down."""
+        if self.advised or self.trainer.device.type != "cpu" or self.trainer.world.size > 1:
+            return
+        # The load is an average: what ran before the training would count.
+        if time.monotonic() - self.started > _LOAD_SECONDS and (
+            advice := advice_if_overloaded(torch.get_num_threads())
+        ):
+            self.advised = True
+            self.state.log.warn(advice)
 
     def sample(self, *, early: bool = False, last: bool = False) -> None:
         """A grid from fixed latents, the same as `facegan sample` draws for the run's seed; with a condition, the first

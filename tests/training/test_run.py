@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import facegan
 from facegan.console import Console
 from facegan.errors import CheckpointError, DatasetError, Interrupted, SettingsError
 from facegan.nets import load_generator
+from facegan.system import advice_if_overloaded
 from facegan.training import estimate, loop, sample_images
 from facegan.training.estimate import Estimate, measured_rate
 from facegan.training.log import read_stats
@@ -245,3 +247,19 @@ def test_samples_approach_the_data(tmp_path):
         return (sample_images(load_generator(of), 128).float().mean(0) - mean).abs().mean().item()
 
     assert distance(run) < 0.7 * distance(run / "checkpoints/000000000")
+
+
+def test_advice_beside_busy_programs(tmp_path, monkeypatch, capfd):
+    """A training beside one busy process was six times as slow with two threads, and nothing said why."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(os, "getloadavg", lambda: (os.cpu_count() + 1.0, 0.0, 0.0))
+    monkeypatch.setattr(loop, "_LOAD_SECONDS", 0.0)
+    try:
+        for count, shown in ((1, 0), (4, 1)):  # once in a start
+            torch.set_num_threads(count)
+            toy_run(tmp_path / str(count), toy_config(images=64, log_every=16), console=Console())
+            assert capfd.readouterr().err.count("resume with OMP_NUM_THREADS=3") == shown
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(os, "getloadavg", lambda: (os.cpu_count() + 0.2, 0.0, 0.0))
+    assert not advice_if_overloaded(4)
