@@ -137,9 +137,30 @@ def test_relativistic_generator_sees_ds_reals():
     t = toy_trainer("dcgan", loss="relativistic", g_steps=2, norm="none", random_flip=True)
     seen = inputs_of(t.discriminator)
     toy_steps(t)
-    assert len(seen) == 2 + 2 * 2
-    assert all(torch.equal(seen[0], seen[i]) for i in (3, 5))
-    assert not torch.equal(seen[2], seen[4])
+    assert len(seen) == 1 + 2 * 2
+    assert all(torch.equal(seen[0][:16], seen[i]) for i in (2, 4))
+    assert not torch.equal(seen[1], seen[3])
+
+
+@pytest.mark.parametrize("given", [{}, {"nets": "mlp"}, {"nets": "r3gan", "condition": "Red,Light"}])
+def test_one_pass_over_both_kinds_equals_two(given):
+    """Also with dropout by the images' numbers, and with conditions."""
+    one, two = (toy_trainer("fast", width=4, **given) for _ in range(2))
+    assert one.gan_step._one_pass
+    two.gan_step._one_pass = False
+    for t in (one, two):
+        for net in (t.g, t.d):
+            net.step = lambda: torch.zeros(())
+        toy_steps(t)
+    torch.testing.assert_close(one.d.gradient, two.d.gradient, rtol=1e-4, atol=1e-6)
+    assert one.means() == pytest.approx(two.means(), rel=1e-4)
+
+
+def test_batch_norm_sees_one_kind_at_a_time():
+    t = toy_trainer("dcgan", loss="relativistic")
+    seen = inputs_of(t.discriminator)
+    toy_steps(t)
+    assert [len(pixels) for pixels in seen] == [16] * 4
 
 
 @pytest.mark.parametrize(
