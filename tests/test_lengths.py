@@ -64,7 +64,7 @@ def test_settings_accept_lengths():
         ({"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing has no effect with the loss hinge"),
         ({"loss": "relativistic", "g_warmup_images": 10}, "g_warmup_images cannot be used with the loss relativistic"),
         ({"optimizer": "adamw"}, r"Choose adam, rmsprop or sgd\. Did you mean 'adam'\?"),
-        ({"image_range": 0}, "--image-range 0 must be greater than 0"),
+        ({"image_range": 0}, "train.image_range = 0 must be greater than 0"),
         ({"images": "5ep"}, "--images 5ep: the length of an epoch is unknown without a dataset"),
         ({"milestones": "20k,5x"}, r"train.milestones 5x is not a length"),
     ],

@@ -13,7 +13,7 @@ from facegan.config import DirectionsConfig, EvalConfig, ExportConfig, ProjectCo
 from facegan.config.base import option_of
 from facegan.config.resources import EvalResources
 from facegan.console import counted, shown
-from facegan.errors import SettingsError
+from facegan.errors import DatasetError, SettingsError
 from facegan.files import refuse_folder
 from facegan.run_dir import EVALUATION
 
@@ -142,10 +142,8 @@ def project(
     if out.suffix.lower() != ".png":
         raise SettingsError(f"--out {out}: choose a name that ends in .png.")
     refuse_folder(out)
-    from facegan.evaluate.project import prep_settings, project_photos
-    from facegan.nets.weights import read_generator
+    from facegan.evaluate.project import plan, project_photos
     from facegan.sample import SampleRequest, best_of
-    from facegan.sample.latents import with_attributes
 
     request = SampleRequest(
         best_of(run) if best else run, device=device, trust_code=flags.trust_code, console=flags.console
@@ -157,8 +155,10 @@ def project(
     }
     found |= config.asked
     if flags.dry_run:
-        spec = with_attributes(config, read_generator(request.run)[2])
-        not_tried = warn_not_tried([prep_settings(request.run, shards).detector, spec.name])
+        spec, _, settings = plan(request.run, shards, config)
+        if missing := [shown(photo) for photo in photos if not photo.is_file()]:
+            raise DatasetError(f"No such photograph: {', '.join(missing)}.")
+        not_tried = warn_not_tried([settings.detector, spec.name])
         faces = counted(len(photos), "photograph")
         flags.output(
             found | {"photos": list(map(str, photos)), "not_tried": not_tried}, f"{faces} would be projected to {out}"
@@ -256,13 +256,10 @@ def eval(
         raise SettingsError("facegan eval needs real faces. Name a dataset of facegan prep with --shards OUT.")
     from facegan.evaluate.run import evaluate_run, plan
 
-    if best:
-        if target.is_file():
-            raise SettingsError(f"--best needs a run, and {target} is a file. Leave --best out.")
-        if target.is_dir():  # a missing one is an error below
-            from facegan.sample import best_of
+    if best and target.exists():  # a missing one is an error below
+        from facegan.sample import best_of
 
-            target, out = best_of(target), out or target
+        target, out = best_of(target), out or target
     if flags.dry_run:
         planned = plan(target, shards, config)
         warn_not_tried(planned["not_tried"])

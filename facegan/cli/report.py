@@ -57,7 +57,13 @@ def report(
     from facegan.report.runs import read_run
     from facegan.report.write import write_report
 
-    if watch and not flags.dry_run:
+    if watch and folder.exists() and not folder.is_dir():
+        raise SettingsError(f"--watch follows the folder of a run, and {folder} is a file.")
+    if watch and flags.dry_run:
+        what = f"A page of {folder} would be written to {target} after every sample grid"
+        flags.output({"run": str(folder), "out": str(target), "explore": False, "not_tried": []}, what)
+        return
+    if watch:
         from facegan.report.watch import watch_run
 
         watch_run(folder, target, recipe_of_run, flags.console)

@@ -74,9 +74,15 @@ class Settings(BaseModel):
         return f"{cls.model_fields[name].description or ''}{listed}"
 
     @classmethod
+    def label(cls, name: str) -> str:
+        """What comes before a value in errors: the option, or the setting of ``--set`` and recipes."""
+        is_option = not cls.options or name in cls.options.split()
+        return option_of(name) if is_option else f"{cls.section}.{name} ="
+
+    @classmethod
     def _sentence(cls, problem: Any) -> str:
         name = str(problem["loc"][0]) if problem["loc"] else cls.section
-        option = option_of(name)
+        option = cls.label(name)
         if problem["type"] == "extra_forbidden":
             return f"There is no setting '{shown(name)}' in [{cls.section}].{suggest(name, cls.model_fields)}"
         if problem["type"] == "literal_error":

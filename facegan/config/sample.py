@@ -152,7 +152,7 @@ class ProjectConfig(AttributeChoice):
     steps: int = setting(200, "steps of Adam from each", "steps", gt=0, le=100_000)
     rate: float = setting(0.1, "learning rate, which falls to 0 by half a cosine", gt=0, le=10)
     pixels: float = setting(0.5, "weight of the pixels' distance; the random network's has the rest", ge=0, le=1)
-    held_out: NotNegative = setting(8, "with --shards: real faces whose distances are the reference", "faces")
+    held_out: NotNegative = setting(8, "held-out real faces whose distances are the reference", "faces")
     seed: Seed = setting(0, "seed of the latents to start from, and of the choice of real faces")
 
 

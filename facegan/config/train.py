@@ -19,7 +19,6 @@ from facegan.config.base import (
     known_or_own,
     listed,
     names_among,
-    option_of,
     plain_number,
     seconds_of,
     setting,
@@ -283,7 +282,7 @@ class TrainConfig(Settings):
         step_images = batch * d_steps if isinstance(batch, int) and isinstance(d_steps, int) else 1
         faces = (info.context or {}).get("faces")
         for name in (name for name in LENGTHS if name in values):
-            values[name] = images_of(values[name], option_of(name), step_images, faces)
+            values[name] = images_of(values[name], cls.label(name), step_images, faces)
         if "milestones" in values:
             lengths = listed(values["milestones"])
             values["milestones"] = [images_of(value, "train.milestones", step_images, faces) for value in lengths]
@@ -293,8 +292,10 @@ class TrainConfig(Settings):
     @classmethod
     def _with_time(cls, given: Any, validate: Callable[[Any], Self]) -> Self:
         time = str(given.get("images")) if isinstance(given, Mapping) else ""
-        if seconds_of(time) is None:
+        if (seconds := seconds_of(time)) is None:
             return validate(given)
+        if not seconds:
+            raise ValueError(f"--images {shown(time)} is too short. Write a time greater than 0.")
         config = validate({name: value for name, value in given.items() if name != "images"})
         config._time = time.strip()
         return config

@@ -163,27 +163,31 @@ class Projections:
 
 
 def project_photos(request: SampleRequest, photos: Sequence[Path], shards: str, config: ProjectConfig) -> Projections:
-    """Project the face of each photograph, cut out as prep cut those of ``shards`` ("": of the run's own dataset).
+    """Project the face of each photograph, cut out as prep cut those of ``shards``, and held-out faces of that
+    dataset; "" is the run's own.
 
     Raises:
         SettingsError: the dataset is unknown or does not fit, or its detector is code that is not trusted.
         DatasetError: photographs cannot be read, or prep rejects them: each with its reason.
     """
-    file, _, spec = read_generator(request.run)
-    spec, settings = with_attributes(config, spec), prep_settings(request.run, shards)
+    file = read_generator(request.run)[0]
+    spec, shards, settings = plan(request.run, shards, config)
     if is_import_path(settings.detector):
         refuse_untrusted("prep.detector of the dataset", settings.detector, request.trust_code)
     faces = cut_photos(photos, settings.model_copy(update={"size": spec.size, "channels": spec.channels}))
     real, digest = _held_out_faces(shards, spec, config), sha256_file(file)  # now: a training may replace the file
     generator = request.load()
     if config.held_out and not len(real):
-        why = f"{shards} has no split {one_of(_HELD_OUT)}" if shards else "name a dataset of them with --shards OUT"
+        why = f"{shards} has no split {one_of(_HELD_OUT)}"
         request.console.note(f"Distances of held-out real faces are left out: {why}.")
     with request.console.progress(len(faces) + len(real), "faces") as progress:
+        done = 0
 
         def find(face: Tensor) -> Projection:
+            nonlocal done
             found = project(generator, spec, face[None], config)
             progress.advance(1)
+            done += 1
             return found
 
         found = [find(face) for face in faces]
@@ -192,7 +196,21 @@ def project_photos(request: SampleRequest, photos: Sequence[Path], shards: str, 
         held_out = FeatureCache(identity).get(
             "projected", key, lambda: {"": np.array([find(face).distances[0] for face in real])}
         )
+        progress.advance(len(faces) + len(real) - done)  # the held-out ones may be cached
     return Projections(spec, photos, faces, found, held_out[""].tolist())
+
+
+def plan(run: Path, shards: str, config: ProjectConfig) -> tuple[NetSpec, str, PrepConfig]:
+    """The generator's spec, the dataset, and the settings by which its faces were cut out. Raises SettingsError if the
+    dataset is unknown or does not fit."""
+    spec, shards = with_attributes(config, read_generator(run)[2]), shards or dataset_of(run)
+    settings = prep_settings(shards)
+    if config.held_out and (settings.size, settings.channels) != (spec.size, spec.channels):
+        raise SettingsError(
+            f"The faces of {shards} are {settings.size}×{settings.size} in {settings.channels} channels; the generator "
+            f"draws {spec.size}×{spec.size} in {spec.channels}.\nName the dataset that it was trained on."
+        )
+    return spec, shards, settings
 
 
 def cut_photos(photos: Sequence[Path], config: PrepConfig) -> Tensor:
@@ -217,19 +235,22 @@ def cut_photos(photos: Sequence[Path], config: PrepConfig) -> Tensor:
     return torch.stack(faces)
 
 
-def prep_settings(run: Path, shards: str) -> PrepConfig:
-    """By which the faces of ``shards`` were cut out, or of the dataset that the run names; SettingsError if neither is
-    there."""
-    if not shards:
-        folder = (run if run.is_dir() else run.parent).absolute()
-        record = read_run(folder.parent.parent if (folder / STATE).is_file() else folder)
-        shards = record.dataset.path if record else ""
-        if is_url(shards) or is_webdataset(shards) or not (Path(shards) / DATASET_FILE).is_file():
-            where = f"in {shown(shards)}, which is no dataset on this machine" if shards else "unknown"
-            raise SettingsError(
-                f"The dataset of {run}, whose settings of prep decide how a face is cut out, is {where}.\n"
-                "Name it, or one made by the same settings, with --shards OUT."
-            )
+def dataset_of(run: Path) -> str:
+    """The dataset that a run, one of its checkpoints or its generator names; SettingsError if it is not there."""
+    folder = (run if run.is_dir() else run.parent).absolute()
+    record = read_run(folder.parent.parent if (folder / STATE).is_file() else folder)
+    shards = record.dataset.path if record else ""
+    if is_url(shards) or is_webdataset(shards) or not (Path(shards) / DATASET_FILE).is_file():
+        where = f"in {shown(shards)}, which is no dataset on this machine" if shards else "unknown"
+        raise SettingsError(
+            f"The dataset of {run}, whose settings of prep decide how a face is cut out, is {where}.\n"
+            "Name it, or one made by the same settings, with --shards OUT."
+        )
+    return shards
+
+
+def prep_settings(shards: str) -> PrepConfig:
+    """By which the faces of a dataset were cut out of photographs."""
     info = dataset_info(shards)
     if info.is_generated:
         raise SettingsError(f"{shards} has faces from facegan sample, not from photographs. Name another --shards.")
@@ -237,14 +258,9 @@ def prep_settings(run: Path, shards: str) -> PrepConfig:
 
 
 def _held_out_faces(shards: str, spec: NetSpec, config: ProjectConfig) -> Tensor:
-    """uint8 (M, C, S, S); M = 0 without ``shards``, or if it has no held-out split."""
-    split = next((name for name in _HELD_OUT if name in dataset_info(shards).splits), "") if shards else ""
+    """uint8 (M, C, S, S); M = 0 if there is no held-out split."""
+    split = next((name for name in _HELD_OUT if name in dataset_info(shards).splits), "")
     if not split or not config.held_out:
         return torch.empty((0, spec.channels, spec.size, spec.size), dtype=torch.uint8)
     with closing(FaceShards(shards, split, cache="off")) as faces:
-        if (faces.size, faces.channels) != (spec.size, spec.channels):
-            raise SettingsError(
-                f"The faces of {shards} are {faces.size}×{faces.size} in {faces.channels} channels; the generator "
-                f"draws {spec.size}×{spec.size} in {spec.channels}.\nName the dataset that it was trained on."
-            )
         return read_first_faces(faces, min(config.held_out, len(faces)), config.seed)

@@ -150,7 +150,10 @@ def best_of(run: Path) -> Path:
 
     Raises:
         CheckpointError: the run was not evaluated, or the checkpoint was deleted.
+        SettingsError: it is a file.
     """
+    if run.is_file():
+        raise SettingsError(f"--best needs a run, and {run} is a file. Leave --best out.")
     best = read_best(run)
     if best is None:
         raise CheckpointError(

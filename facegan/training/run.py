@@ -117,10 +117,10 @@ def train(config: TrainConfig, faces: Faces, run: str | Path, **options: Any) ->
                 if length := config.time:
                     images, measured = images_in_time(trainer, reals, run, evaluation, started)
                     config = trainer.config = config.with_images(images)
-                    log.note(
-                        f"--images {length} on this machine is {images:,} images; a resumed run keeps this number."
-                    )
-                    if checkpoint and (finished := _finished(run, config, record or {}, checkpoint.images)):
+                    finished = _finished(run, config, record or {}, checkpoint.images) if checkpoint else ""
+                    after = "." if finished else "; a resumed run keeps this number."
+                    log.note(f"--images {length} on this machine is {images:,} images{after}")
+                    if checkpoint and finished:
                         log.note(finished)
                         return _result(run, checkpoint.images, started, None)
                 total_images = _total_images(config)

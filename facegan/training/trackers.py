@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ _PROJECT = "facegan"
 _EVERY_SECONDS, _RETRY_SECONDS = 5.0, 60.0  # between two readings of the files, and after a failure
 _REST = 20.0  # between two readings at least, in durations of a reading: a long run has many rows
 _SOON, _PATIENCE = 3.0, 30.0  # seconds for the last rows after the training: without a message, and at most
+_LONGEST_REASON = 600  # characters: MLflow names the remedy last
 _BATCH = 1_000  # metrics of a request: MLflow's limit
 
 
@@ -145,7 +146,10 @@ def require_tracker(name: str) -> None:
     """Raises SettingsError if it is unknown, or its package is not installed."""
     if name not in ("none", *_TRACKERS):
         raise SettingsError(f"--log {name} is not available. Choose {one_of(('none', *_TRACKERS))}.")
-    if name != "none" and importlib.util.find_spec(name) is None:
+    needed = [name] if name != "none" else []
+    if name == "mlflow" and not os.environ.get("MLFLOW_TRACKING_URI"):
+        needed.append("sqlalchemy")  # of its default store, which mlflow-skinny lacks
+    if not all(map(importlib.util.find_spec, needed)):
         raise SettingsError(f"--log {name} needs {name}. Install the extra: pip install 'facegan[{name}]'")
 
 
@@ -186,6 +190,9 @@ class _Replay(threading.Thread):
                     if ended:
                         tracker.close(self.finished)
             except Exception as error:  # whatever a tracker raises
+                if tracker:  # else wandb refuses to open the run again, and starts an empty one at each attempt
+                    with suppress(Exception):
+                        tracker.close(False)
                 tracker, wait = None, _RETRY_SECONDS
                 self._complain(str(error).strip() or type(error).__name__)
 
@@ -210,5 +217,5 @@ class _Replay(threading.Thread):
     def _complain(self, why: str) -> None:
         if not self._warned:
             later = "Training continues; it gets them as soon as it works, or when the same command starts again."
-            self._console.warn(f"{self.name} did not take all rows ({why.splitlines()[0][:200]}). {later}")
+            self._console.warn(f"{self.name} did not take all rows ({why.splitlines()[0][:_LONGEST_REASON]}). {later}")
         self._warned = True

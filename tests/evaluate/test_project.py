@@ -98,7 +98,8 @@ def test_dataset_of_the_run_says_how_to_cut(run: Path, faces: Path, portraits: P
     out, photo = ("--out", tmp_path / "p.png"), portraits / "000003.jpg"
     ended = projected(alone, photo, *out)
     assert ended.code == 0, ended.stderr
-    assert "left out: name a dataset of them with --shards OUT" in ended.stderr
+    assert "left out" not in ended.stderr
+    assert "(" in ended.stdout.splitlines()[2]  # least and greatest distance of held-out faces
     assert ended.stdout.split()[-1].endswith("--latents)")
     file = alone / "checkpoints/000000008/generator.safetensors"
     ended = facegan("project", file, photo, *out, *QUICK, "--set", "project.held_out=0")
@@ -118,6 +119,8 @@ def test_dataset_of_the_run_says_how_to_cut(run: Path, faces: Path, portraits: P
     assert (ended.code, "code that would run here: mine:Detector" in ended.stderr) == (2, True)
     ended = projected(alone, photo, *out, "--shards", tmp_path / "own", "--with", "Male", "--dry-run")
     assert (ended.code, "--with Male needs a generator" in ended.stderr) == (2, True)
+    ended = projected(alone, photo, tmp_path / "gone.jpg", *out, "--shards", tmp_path / "own", "--dry-run")
+    assert (ended.code, "No such photograph" in ended.stderr) == (1, True)
     ended = projected(alone, photo, *out, "--shards", tmp_path / "own", "--dry-run")
     assert (ended.code, "mine:Detector was not tried" in ended.stderr) == (0, True)
 

@@ -123,6 +123,8 @@ def test_eval_best(faces: Path, measured: Path, tmp_path: Path) -> None:
     for path, message in ((run / "generator.safetensors", "--best needs a run"), (tmp_path / "rum", "mean 'run'?")):
         ended = facegan("eval", path, *asked[2:], "--best")
         assert (ended.code, message in ended.stderr) == (2, True)
+    ended = facegan("sample", run / "generator.safetensors", "--best", "--out", tmp_path / "x.png")
+    assert (ended.code, "--best needs a run" in ended.stderr) == (2, True)
 
 
 def test_recipe_uses_the_best(done: Experiment) -> None:

@@ -28,6 +28,10 @@ def test_finished_run_is_written_once(run: Path) -> None:
     page = run / "report.html"
     assert (done.code, done.stdout, done.stderr) == (0, f"{page}\n", f"320 of 320 images: {page}\n")
     assert page.read_bytes() == (run / "plain.html").read_bytes()
+    planned = facegan("report", run.with_name("later"), "--watch", "--dry-run")  # a training may begin later
+    assert (planned.code, "after every sample grid" in planned.stdout) == (0, True)
+    refused = facegan("report", run / "run.json", "--watch")
+    assert (refused.code, "is a file" in refused.stderr) == (2, True)
     refused = facegan("report", run, "--watch", "--explore")
     assert (refused.code, "Leave one of them out" in refused.stderr) == (2, True)
 

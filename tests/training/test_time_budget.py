@@ -81,13 +81,15 @@ def test_costs_fill_the_time() -> None:
 
 
 def test_too_short_time_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"--images 0min is too short for a step here: .* it takes \d+ s\.\nUse"):
-        toy_run(tmp_path / "run", toy_config(images="0min"))
+    with pytest.raises(SettingsError, match=r"--images 0\.00001min is too short for a step here: .* it takes \d+ s"):
+        toy_run(tmp_path / "run", toy_config(images="0.00001min"))
     assert not (tmp_path / "run/run.json").exists()
     assert not list((tmp_path / "run").glob(".*.partial"))
 
 
 def test_settings_with_a_time(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--images 0h is too short\. Write a time greater than 0\."):
+        TrainConfig.of({"images": "0h"})
     config = TrainConfig.of({"images": "1.5h"})
     assert (config.time, config.length) == ("1.5h", "1.5h")
     assert config.with_images(640) == TrainConfig(images=640)
@@ -101,14 +103,16 @@ def test_shorter_time_than_the_run_has(tmp_path: Path) -> None:
     trained = toy_run(tmp_path / "run", toy_config(images=960)).images
     before, config = (tmp_path / "run/run.json").read_bytes(), toy_config(images="0.0016min")
     finished = f"The run {tmp_path / 'run'} is finished: it has 960 images. Use a larger --images to continue."
-    short = toy_config(images="0min")
+    short = toy_config(images="0.0001min")
     assert sentence_of(plan_train(short, ToyFaces(), tmp_path / "run", device="cpu"), short, ToyFaces()) == (
         finished,
         "",
     )
     with ticking_clock():
         assert toy_run(tmp_path / "run", config).images == trained
-    assert finished in (tmp_path / "run/log.txt").read_text()
+    log = (tmp_path / "run/log.txt").read_text()
+    assert finished in log
+    assert "a resumed run keeps" not in log
     assert (tmp_path / "run/run.json").read_bytes() == before
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,23 @@ from toy import toy_config, toy_run
 from facegan.console import Console
 from facegan.errors import SettingsError
 from facegan.run_dir import sample_grids
+from facegan.training import trackers
 from facegan.training.log import read_stats
 
 _BLOCK = 32_768
 
 
 @pytest.fixture(autouse=True)
-def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder := tmp_path / "stores").mkdir()
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (folder / "mlruns").as_uri())
     for name in ("ALLOW_FILE_STORE", "DISABLE_TELEMETRY", "HTTP_REQUEST_MAX_RETRIES"):
         monkeypatch.setenv(f"MLFLOW_{name}", "0" if "RETRIES" in name else "true")
-    return folder
+    yield folder
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()  # it keeps the folder for the process
 
 
 def train(run: Path, log: str) -> None:
@@ -113,6 +117,35 @@ def test_wandb_has_each_row_once(tmp_path: Path, stores: Path) -> None:
     assert [row["measured/swd"] for row in rows if "measured/swd" in row] == [2.0, 2.0]
     assert len({row["images"] for row in rows}) == len(rows)
     assert config["width"] == 8
+
+
+@pytest.mark.slow
+def test_failed_wandb_run_is_ended_first(tmp_path: Path, stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """wandb refused to open a run that was open, at each attempt in a new folder, and no row was sent any more."""
+    real, failed = trackers.Wandb.send, list[str]()
+
+    def fails_once(self: Any, entries: Any) -> None:
+        if not failed and entries:
+            failed.append("now")
+            raise OSError("no network")
+        real(self, entries)
+
+    monkeypatch.setattr(trackers.Wandb, "send", fails_once)
+    monkeypatch.setattr(trackers, "_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(trackers, "_RETRY_SECONDS", 0.2)
+    run = tmp_path / "discs"
+    train(run, "wandb")
+    assert failed
+    rows, _ = wandb_rows(stores)
+    assert [(row["images"], row["loss_d"]) for row in rows if "loss_d" in row] == expected(run, "loss_d")
+    assert len(list((stores / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_default_store_of_mlflow_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(SettingsError, match=r"needs mlflow\. Install the extra: pip install 'facegan\[mlflow\]'"):
+        train(tmp_path / "discs", "mlflow")
 
 
 def test_unreachable_tracker_costs_one_warning(
