@@ -60,7 +60,7 @@ def test_fixed_crop_records_the_face(tmp_path: Path) -> None:
         ({"crop": "dcgan108", "faces": "all"}, "--faces all has no effect"),
         ({"crop": "squash", "detector": "none", "faces": "only"}, r"--faces only(.|\n)*choose another --detector"),
         ({"detector": "mediapip"}, "--detector mediapip is not available(.|\n)*MODULE:CLASS. Did you mean 'mediapipe'"),
-        ({"channels": 2}, r"--channels 2 is not available. Choose 1 or 3\."),
+        ({"channels": 2}, r"prep.channels = 2 is not available. Choose 1 or 3\."),
         ({"min_face": -1}, "--min-face -1 must be greater than or equal to 0"),
     ],
 )

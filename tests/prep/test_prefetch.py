@@ -274,5 +274,5 @@ def test_retry_after_is_respected_and_bounded(
 
 @pytest.mark.parametrize("requests", [0, MOST_REQUESTS + 1])
 def test_invalid_fetch_ahead_is_refused(requests: int, made: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=f"--fetch-ahead {requests}"):
+    with pytest.raises(SettingsError, match=f"fetch_ahead = {requests}"):
         prepare(made, tmp_path / "out", CONFIG, fetch_ahead=requests)
