@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def test_failed_wandb_run_is_ended_first(tmp_path: Path, stores: Path, monkeypat
     def fails_once(self: Any, entries: Any) -> None:
         if not failed and entries:
             failed.append("now")
+            time.sleep(1.1)  # wandb names its folders by the second
             raise OSError("no network")
         real(self, entries)
 
