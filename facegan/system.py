@@ -64,10 +64,10 @@ def advice_if_overloaded(threads: int) -> str:
     After each operation the threads wait for the last of them. On two CPUs beside one busy process, two threads train
     42 images/s, one thread 147; alone 258 and 161 (BENCHMARKS.md).
     """
-    if threads < 2 or not hasattr(os, "getloadavg"):
-        return ""
-    load, cpus = os.getloadavg()[0], os.cpu_count() or 1  # both are the host's in a container
-    if load < cpus + _MOST_EXCESS_LOAD:
+    load, cpus = 0.0, os.cpu_count() or 1  # both are the host's in a container
+    with contextlib.suppress(AttributeError, OSError):  # Windows has none, and a system may refuse to tell
+        load = os.getloadavg()[0]
+    if threads < 2 or load < cpus + _MOST_EXCESS_LOAD:
         return ""
     fewer = max(1, threads - round(load - cpus))
     return (

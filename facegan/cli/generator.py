@@ -155,7 +155,7 @@ def project(
     }
     found |= config.asked
     if flags.dry_run:
-        spec, _, settings = plan(request.run, shards, config)
+        _, spec, _, settings = plan(request.run, shards, config)
         if missing := [shown(photo) for photo in photos if not photo.is_file()]:
             raise DatasetError(f"No such photograph: {', '.join(missing)}.")
         not_tried = warn_not_tried([settings.detector, spec.name])

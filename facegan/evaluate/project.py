@@ -170,8 +170,7 @@ def project_photos(request: SampleRequest, photos: Sequence[Path], shards: str, 
         SettingsError: the dataset is unknown or does not fit, or its detector is code that is not trusted.
         DatasetError: photographs cannot be read, or prep rejects them: each with its reason.
     """
-    file = read_generator(request.run)[0]
-    spec, shards, settings = plan(request.run, shards, config)
+    file, spec, shards, settings = plan(request.run, shards, config)
     if is_import_path(settings.detector):
         refuse_untrusted("prep.detector of the dataset", settings.detector, request.trust_code)
     faces = cut_photos(photos, settings.model_copy(update={"size": spec.size, "channels": spec.channels}))
@@ -200,17 +199,18 @@ def project_photos(request: SampleRequest, photos: Sequence[Path], shards: str, 
     return Projections(spec, photos, faces, found, held_out[""].tolist())
 
 
-def plan(run: Path, shards: str, config: ProjectConfig) -> tuple[NetSpec, str, PrepConfig]:
-    """The generator's spec, the dataset, and the settings by which its faces were cut out. Raises SettingsError if the
-    dataset is unknown or does not fit."""
-    spec, shards = with_attributes(config, read_generator(run)[2]), shards or dataset_of(run)
+def plan(run: Path, shards: str, config: ProjectConfig) -> tuple[Path, NetSpec, str, PrepConfig]:
+    """The generator's file and spec, the dataset, and the settings by which its faces were cut out. Raises
+    SettingsError if the dataset is unknown or does not fit."""
+    file, _, spec = read_generator(run)
+    spec, shards = with_attributes(config, spec), shards or dataset_of(run)
     settings = prep_settings(shards)
     if config.held_out and (settings.size, settings.channels) != (spec.size, spec.channels):
         raise SettingsError(
             f"The faces of {shards} are {settings.size}×{settings.size} in {settings.channels} channels; the generator "
             f"draws {spec.size}×{spec.size} in {spec.channels}.\nName the dataset that it was trained on."
         )
-    return spec, shards, settings
+    return file, spec, shards, settings
 
 
 def cut_photos(photos: Sequence[Path], config: PrepConfig) -> Tensor:

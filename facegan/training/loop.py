@@ -177,10 +177,9 @@ class TrainLoop:
         """Advice, once, if other programs slow the training down."""
         if self.advised or self.trainer.device.type != "cpu" or self.trainer.world.size > 1:
             return
-        # The load is an average: what ran before the training would count.
-        if time.monotonic() - self.started > _LOAD_SECONDS and (
-            advice := advice_if_overloaded(torch.get_num_threads())
-        ):
+        if time.monotonic() - self.started < _LOAD_SECONDS:  # what ran before the training still counts
+            return
+        if advice := advice_if_overloaded(torch.get_num_threads()):
             self.advised = True
             self.state.log.warn(advice)
 

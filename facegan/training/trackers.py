@@ -190,11 +190,11 @@ class _Replay(threading.Thread):
                     if ended:
                         tracker.close(self.finished)
             except Exception as error:  # whatever a tracker raises
+                self._complain(str(error).strip() or type(error).__name__)
                 if tracker:  # else wandb refuses to open the run again, and starts an empty one at each attempt
                     with suppress(Exception):
                         tracker.close(False)
                 tracker, wait = None, _RETRY_SECONDS
-                self._complain(str(error).strip() or type(error).__name__)
 
     def end(self) -> None:
         self._ended.set()

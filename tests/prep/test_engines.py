@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from facegan.config import PrepConfig
-from facegan.errors import DatasetError
-from facegan.prep.engines import local
+from facegan.errors import DatasetError, FaceganError
+from facegan.prep.engines import local, scheduler
 from facegan.prep.prepare import prepare
 from facegan.shards.verify import verify
 from tests.prep.fake import TINY, write_photos
@@ -47,6 +48,31 @@ def test_inline_engine_gives_same_bytes(
     assert digest(tmp_path / "out") == digest(dataset)
     assert (result.engine, result.workers, sum(console.advances)) == ("local", 0, 60)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("losses", [4, 1_000])
+def test_lost_nodes_are_no_fault_of_photographs(
+    losses: int, portraits: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk is submitted again, but not for ever: it may itself be what ends each node."""
+
+    class Losing(local.InlineEngine):
+        left = losses
+
+        def result(self, task: Any) -> Any:
+            found = super().result(task)
+            self.left -= 1
+            if self.left >= 0:
+                raise local.NodeLost("the node is gone")
+            return found
+
+    monkeypatch.setattr(scheduler, "InlineEngine", Losing)
+    if losses == 4:
+        prepare(portraits, tmp_path / "out", CONFIG, workers=0)
+        assert digest(tmp_path / "out") == digest(whole)
+        return
+    with pytest.raises(FaceganError, match=r"die on chunk 0, but on no single photograph \(the node is gone\)"):
+        prepare(portraits, tmp_path / "out", CONFIG, workers=0)
 
 
 @pytest.mark.slow

@@ -263,3 +263,9 @@ def test_advice_beside_busy_programs(tmp_path, monkeypatch, capfd):
         torch.set_num_threads(threads)
     monkeypatch.setattr(os, "getloadavg", lambda: (cpus + 0.2, 0.0, 0.0))
     assert not advice_if_overloaded(4)
+
+    def refuse() -> Any:
+        raise OSError("the load average is unknown")
+
+    monkeypatch.setattr(os, "getloadavg", refuse)
+    assert not advice_if_overloaded(4)
