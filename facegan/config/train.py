@@ -340,7 +340,9 @@ class TrainConfig(Settings):
             raise ValueError(problem)
         for name, why in self._idle().items():
             if getattr(self, name) != METHODS[self.method].get(name, self.default(name)):
-                raise ValueError(f"train.{name} has no effect {why}. Leave it out.")
+                needed = why.removeprefix("without ")
+                remedy = f"Set {needed}, or leave it out." if needed.startswith("train.") else "Leave it out."
+                raise ValueError(f"train.{name} has no effect {why}. {remedy}")
         return self
 
     def _contradictions(self) -> Iterator[str]:
