@@ -36,8 +36,9 @@ def watch_run(folder: Path, out: Path, baseline: Callable[[Run], Baseline | None
                     ended = reached >= (run.last if run.record.get("ended") else run.settings)["images"]
                     if ended or newest != shown:
                         write_report(run, out, baseline(run), watched=not ended)
-                        console.note(f"{run.last['images']:,} of {run.settings['images']:,} images: {out}")
-                        shown = newest
+                        line, shown = f"{run.last['images']:,} of {run.settings['images']:,} images: {out}", newest
+                        if said != (said := line):
+                            console.note(said)
                 elif not said:
                     console.note(said := f"Waiting for facegan train to write into {folder}. Ctrl-C ends this.")
             except (FaceganError, OSError) as error:

@@ -65,6 +65,7 @@ def test_page_follows_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     toy_run(run, config)
     thread.join(120)
     assert (said[-1], sum("Waiting" in line for line in said)) == (f"320 of 320 images: {page}", 1)
+    assert len(said) == len(set(said))
     assert page.read_bytes() == write_report(read_run(run), tmp_path / "other.html").read_bytes()
 
 
