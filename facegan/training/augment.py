@@ -10,7 +10,7 @@ N batch, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -88,9 +88,14 @@ def adapt(images: Tensor, p: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
     matrix = matrix @ _rotation((2 * after - 1) * math.pi * made["after"])
     fraction = torch.stack([shift_right, shift_down], 1) * (2 * _FRACTION) * made["shift"][:, None]
     shift = shift - matrix @ fraction[:, :, None]
-    grid = functional.affine_grid(torch.cat([matrix, shift], 2), list(images.shape), align_corners=False)
-    moved = sample(images, grid, deterministic=images.is_cuda and torch.are_deterministic_algorithms_enabled())
-    images = torch.where(applied[:, : len(_PLACES)].any(1)[:, None, None, None], moved, images)
+    transform = torch.cat([matrix, shift], 2)
+    deterministic = images.is_cuda and torch.are_deterministic_algorithms_enabled()
+
+    def moved(images: Tensor, rows: Tensor | slice) -> Tensor:
+        grid = functional.affine_grid(transform[rows], list(images.shape), align_corners=False)
+        return sample(images, grid, deterministic=deterministic)
+
+    images = _where(applied[:, : len(_PLACES)].any(1), images, moved)
 
     # Colours: with v the grey axis, P = v vᵀ and K the cross product with v, x ← c ((1 − 2i) P + s (cos θ (1 − P) +
     # sin θ K)) (x + b), as every change but the brightness is along v or around it.
@@ -98,16 +103,32 @@ def adapt(images: Tensor, p: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
     grey = torch.exp2(octaves) * (1 - 2 * (luma < 0.5) * made["luma"])
     colour = torch.exp2(octaves + _SATURATION * saturation * made["saturation"])
     angle = (2 * hue - 1) * math.pi * made["hue"]
-    brighter = images + (_BRIGHTNESS * brightness * made["brightness"])[:, None, None, None]
-    if images.shape[1] == 1:
-        coloured = brighter * grey[:, None, None, None]
-    else:
-        one = torch.eye(3, device=images.device)  # a table of numbers could not be part of a CUDA graph
-        along = torch.full_like(one, 1 / 3)
-        axes = torch.stack([along, one - along, (one.roll(-1, 1) - one.roll(1, 1)) / 3**0.5]).flatten(1)
-        weights = torch.stack([grey, colour * angle.cos(), colour * angle.sin()], 1)
-        coloured = ((weights @ axes).reshape(-1, 3, 3) @ brighter.flatten(2)).reshape(images.shape)
-    return torch.where(applied[:, len(_PLACES) :].any(1)[:, None, None, None], coloured, images)
+    added = _BRIGHTNESS * brightness * made["brightness"]
+    one = torch.eye(3, device=images.device)  # a table of numbers could not be part of a CUDA graph
+    along = torch.full_like(one, 1 / 3)
+    axes = torch.stack([along, one - along, (one.roll(-1, 1) - one.roll(1, 1)) / 3**0.5]).flatten(1)
+    weights = torch.stack([grey, colour * angle.cos(), colour * angle.sin()], 1) @ axes
+
+    def coloured(images: Tensor, rows: Tensor | slice) -> Tensor:
+        brighter = images + added[rows, None, None, None]
+        if images.shape[1] == 1:
+            return brighter * grey[rows, None, None, None]
+        return (weights[rows].reshape(-1, 3, 3) @ brighter.flatten(2)).reshape(images.shape)
+
+    return _where(applied[:, len(_PLACES) :].any(1), images, coloured)
+
+
+def _where(changed: Tensor, images: Tensor, change: Callable[[Tensor, Tensor | slice], Tensor]) -> Tensor:
+    """The images, those of ``changed``, bool (N,), by ``change``. A CPU computes it for these alone."""
+    if images.is_cuda:
+        return torch.where(changed[:, None, None, None], change(images, slice(None)), images)
+    rows, single = changed.nonzero()[:, 0], list(images.unbind())
+    if not len(rows):
+        return images
+    some = torch.stack([single[row] for row in rows.tolist()])
+    for row, image in zip(rows.tolist(), change(some, rows).unbind(), strict=True):
+        single[row] = image
+    return torch.stack(single)
 
 
 def adapted(p: Tensor, excess: Tensor, due: Tensor, step: float) -> tuple[Tensor, Tensor]:

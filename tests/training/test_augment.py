@@ -144,6 +144,17 @@ def test_ada_makes_each_change_with_its_probability() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
+def test_ada_changes_each_image_by_itself(channels: int) -> None:
+    images, p, (uniform, normal) = torch.rand(32, channels, 16, 16), torch.tensor(0.1), draws_of(32)
+    found = adapt(images, p, uniform, normal)
+    same = (found == images).flatten(1).all(1)
+    assert same.any() and not same.all()
+    for row in range(32):
+        alone = adapt(images[row, None], p, uniform[row, None], normal[row, None])
+        torch.testing.assert_close(found[row, None], alone)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 def test_ada_passes_gradients(channels: int) -> None:
     images, one = torch.rand(8, channels, 16, 16, requires_grad=True), torch.tensor(1.0)
     draws, weights = draws_of(8), torch.rand(8, channels, 16, 16)
