@@ -119,8 +119,8 @@ def adapt(images: Tensor, p: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
 
 
 def _where(changed: Tensor, images: Tensor, change: Callable[[Tensor, Tensor | slice], Tensor]) -> Tensor:
-    """The images, those of ``changed``, bool (N,), by ``change``. A CPU computes it for these alone."""
-    if images.is_cuda:
+    """The images, those of ``changed``, bool (N,), by ``change``; computed for these alone on a CPU."""
+    if not _is_cheap_to_read(changed):
         return torch.where(changed[:, None, None, None], change(images, slice(None)), images)
     rows, single = changed.nonzero()[:, 0], list(images.unbind())
     if not len(rows):
@@ -178,15 +178,15 @@ def _color(images: Tensor, random: Tensor) -> Tensor:
 
 def _translation(images: Tensor, random: Tensor) -> Tensor:
     """By up to an eighth of the side in whole pixels; pixels from outside are 0."""
-    shifted = []
-    for axis, side in enumerate(images.shape[2:]):
-        most = int(side * _SHIFT + 0.5)
-        shift = _whole(random[:, axis], 2 * most + 1) - most
-        # Zeros around the image: indices outside it are clamped to them.
-        shifted.append((torch.arange(side, device=images.device) - shift[:, None]).clamp(-1, side) + 1)
-    padded = functional.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)
+    side, most = images.shape[-1], int(images.shape[-1] * _SHIFT + 0.5)
+    start = 2 * most - _whole(random, 2 * most + 1)
+    padded = functional.pad(images, (most, most, most, most))
+    if _is_cheap_to_read(start):  # the gradient of indexing is slow on a CPU
+        places = zip(padded.unbind(), start.tolist(), strict=True)
+        return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in places])
+    rows, columns = (start[:, None] + torch.arange(side, device=images.device)[:, None]).unbind(-1)
     number = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded[number, shifted[0][:, :, None], shifted[1][:, None, :]].permute(0, 3, 1, 2)
+    return padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
 def _cutout(images: Tensor, random: Tensor) -> Tensor:
@@ -198,6 +198,11 @@ def _cutout(images: Tensor, random: Tensor) -> Tensor:
         at = torch.arange(side, device=images.device) - start[:, None]
         inside.append((at >= 0) & (at < hole))
     return images.masked_fill(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0)
+
+
+def _is_cheap_to_read(numbers: Tensor) -> bool:
+    """Whether Python may branch on them: on a GPU it would wait for them, and a CUDA graph has no branches."""
+    return not numbers.is_cuda
 
 
 def _whole(random: Tensor, count: int) -> Tensor:
