@@ -36,6 +36,16 @@ def augment(images: Tensor, kinds: Sequence[str], random: Tensor) -> Tensor:
     return images
 
 
+def is_cheap_to_read(numbers: Tensor) -> bool:
+    """Whether Python may branch on them: on a GPU it would wait for them, and a CUDA graph has no branches."""
+    return not numbers.is_cuda
+
+
+def is_idle(p: Tensor) -> bool:
+    """Whether `adapt` would change nothing. On a GPU it is not known."""
+    return is_cheap_to_read(p) and not p
+
+
 def flip(images: Tensor, random: Tensor) -> Tensor:
     """Mirrors the images, (N, C, H, W), whose entry of ``random``, (N, 1) in [0, 1), is below ½."""
     return torch.where((random < 0.5)[:, :, None, None], images.flip(3), images)
@@ -120,7 +130,7 @@ def adapt(images: Tensor, p: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
 
 def _where(changed: Tensor, images: Tensor, change: Callable[[Tensor, Tensor | slice], Tensor]) -> Tensor:
     """The images, those of ``changed``, bool (N,), by ``change``; computed for these alone on a CPU."""
-    if not _is_cheap_to_read(changed):
+    if not is_cheap_to_read(changed):
         return torch.where(changed[:, None, None, None], change(images, slice(None)), images)
     rows, single = changed.nonzero()[:, 0], list(images.unbind())
     if not len(rows):
@@ -181,7 +191,7 @@ def _translation(images: Tensor, random: Tensor) -> Tensor:
     side, most = images.shape[-1], int(images.shape[-1] * _SHIFT + 0.5)
     start = 2 * most - _whole(random, 2 * most + 1)
     padded = functional.pad(images, (most, most, most, most))
-    if _is_cheap_to_read(start):  # the gradient of indexing is slow on a CPU
+    if is_cheap_to_read(start):  # the gradient of indexing is slow on a CPU
         places = zip(padded.unbind(), start.tolist(), strict=True)
         return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in places])
     rows, columns = (start[:, None] + torch.arange(side, device=images.device)[:, None]).unbind(-1)
@@ -198,11 +208,6 @@ def _cutout(images: Tensor, random: Tensor) -> Tensor:
         at = torch.arange(side, device=images.device) - start[:, None]
         inside.append((at >= 0) & (at < hole))
     return images.masked_fill(inside[0][:, None, :, None] & inside[1][:, None, None, :], 0)
-
-
-def _is_cheap_to_read(numbers: Tensor) -> bool:
-    """Whether Python may branch on them: on a GPU it would wait for them, and a CUDA graph has no branches."""
-    return not numbers.is_cuda
 
 
 def _whole(random: Tensor, count: int) -> Tensor:

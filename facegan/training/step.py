@@ -240,7 +240,7 @@ class GanStep:
         if self.config.augmentations:
             random = draws.counter_uniform(seed, purpose, images, augment.COLUMNS)
             pixels = augment.augment(pixels, self.config.augmentations, random)
-        elif self.is_adaptive:
+        elif self.is_adaptive and not augment.is_idle(self.ada_p):
             uniform = draws.counter_uniform(seed, purpose, images, augment.ADA_UNIFORM)
             normal = draws.counter_normal(seed, f"{purpose}, normal", images, augment.ADA_NORMAL)
             with autocast(self.device, "fp32"):

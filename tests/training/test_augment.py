@@ -10,7 +10,7 @@ from facegan.training.augment import ADA_NORMAL, ADA_UNIFORM, CHANGES, COLUMNS, 
 
 @pytest.fixture(autouse=True, params=["as on a CPU", "as on a GPU"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_is_cheap_to_read", lambda numbers: request.param == "as on a CPU")
+    monkeypatch.setattr(module, "is_cheap_to_read", lambda numbers: request.param == "as on a CPU")
 
 
 def by_hand(image: np.ndarray, kinds: tuple[str, ...], u: np.ndarray) -> np.ndarray:
