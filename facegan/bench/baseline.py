@@ -64,13 +64,14 @@ def interleaved(
 
 
 def folder_batches(folder: Path, batch: int) -> Iterator[Tensor]:
-    """Image files as tutorials read them: by ``ImageFolder`` and two worker processes."""
+    """Image files as tutorials read them: by ``ImageFolder`` and two worker processes; one on a single CPU."""
     from torchvision import datasets, transforms
 
     half = (0.5,) * _CHANNELS
     prepare = transforms.Compose([transforms.Resize(64), transforms.ToTensor(), transforms.Normalize(half, half)])
     images = datasets.ImageFolder(str(folder), prepare)
-    loader = torch.utils.data.DataLoader(images, batch, shuffle=True, num_workers=2, drop_last=True)
+    workers = min(2, system.usable_cpus())
+    loader = torch.utils.data.DataLoader(images, batch, shuffle=True, num_workers=workers, drop_last=True)
     while True:
         yield from (batch for batch, _ in loader)
 

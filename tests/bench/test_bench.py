@@ -18,7 +18,9 @@ from tests.recipes.program import facegan
 
 
 def bench(*arguments: object) -> dict[str, Any]:
-    return json.loads(facegan("bench", *arguments, "--json").stdout)
+    done = facegan("bench", *arguments, "--json")
+    assert done.code == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_ratio_is_the_median_of_pairs() -> None:
