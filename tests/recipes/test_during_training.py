@@ -167,7 +167,7 @@ def test_first_metric_chooses_the_best_and_resumes(faces: Path, measured: Path, 
 
 def test_invalid_settings_are_refused(faces: Path, tmp_path: Path) -> None:
     for options, message in [
-        (("--set", "train.eval_n=64"), "has no effect without train.eval_every. Set train.eval_every, or leave it out."),
+        (("--set", "train.eval_n=64"), "no effect without train.eval_every. Set train.eval_every, or leave it out."),
         ((*MEASURED, "--set", "train.eval_metrics=fid"), "'fid' is not available during training."),
         ((*MEASURED, "--set", "train.eval_metrics=swd,coverage", "--set", "train.eval_n=4"), "coverage needs 6 images"),
         (("--eval-every", "often"), "--eval-every often is not a length."),
