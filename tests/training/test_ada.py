@@ -57,10 +57,12 @@ def test_resumes_to_the_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["dcgan", "fast"])
-def test_below_the_target_no_bit_changes(tmp_path: Path, method: str) -> None:
+def test_changes_weights_above_the_target_only(tmp_path: Path, method: str) -> None:
     still = {"lr_d": 1e-9}  # D does not learn
     toy_run(tmp_path / "plain", toy_config(method, augment="none", **still))
     toy_run(tmp_path / "adaptive", toy_config(method, augment="ada", ada_target=0.99, **still))
     rows = [row for row in without_times(tmp_path / "adaptive") if "ada_p" in row]
     assert {row["ada_p"] for row in rows} == {0}
     assert weights(tmp_path / "plain") == weights(tmp_path / "adaptive")
+    toy_run(tmp_path / "above", toy_config(method, **{**ADA, "ada_target": -0.99}, **still))
+    assert weights(tmp_path / "plain") != weights(tmp_path / "above")
