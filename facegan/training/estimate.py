@@ -27,6 +27,7 @@ _CPU_BATCH = 16  # large enough to predict the rate of a whole batch within a fi
 _GRID_IMAGES, _EARLY_GRIDS, _PNG_RATIO = 64, 4, 0.8
 _HOUR = 3600.0
 _NEVER = 2**30  # steps between penalties: the first has one
+_USUAL_P = 0.1  # of adaptive augmentation, in BENCHMARKS.md's trainings of half an hour
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,13 @@ def _fits(trainer: Trainer, images: int) -> bool:
 
 
 def probe_of(trainer: Trainer, world: World = SINGLE, /, **changes: int) -> Trainer:
-    """A trainer with fresh nets and other settings, without warm-ups: all steps are alike."""
+    """A trainer with fresh nets and other settings, without warm-ups, as all steps are alike; adaptive augmentation
+    has a usual probability, as steps at 0 are faster on a CPU."""
     changes |= {"d_warmup_images": 0, "g_warmup_images": 0}
     config = TrainConfig.of({**trainer.config.model_dump(), **changes})
-    return Trainer(config, trainer.spec, trainer.device, trainer.precision, world, trainer.gan_step.labels)
+    probe = Trainer(config, trainer.spec, trainer.device, trainer.precision, world, trainer.gan_step.labels)
+    probe.gan_step.ada_p.fill_(_USUAL_P)
+    return probe
 
 
 class _Constant(Iterator[Tensor]):

@@ -69,7 +69,7 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
     nets = {"generator": trainer.generator, "ema": trainer.ema.net, "discriminator": trainer.discriminator}
     other = [net for net, tensors in weights.nets.items() if _shapes(tensors) != _shapes(nets[net].state_dict())]
     spec = NetSpec.of(weights.spec)
-    if other or _told(spec) != _told(trainer.spec):
+    if other or _condition(spec) != _condition(trainer.spec):
         has = spec.differences(trainer.spec) or ["tensors of other shapes"]
         only = f", or only its generator: --init {weights.file / FILE_NAME}" if other == ["discriminator"] else ""
         raise CheckpointError(
@@ -89,7 +89,7 @@ def start_from(trainer: Trainer, weights: InitWeights) -> None:
         nets[net].load_state_dict(tensors)
 
 
-def _told(spec: NetSpec) -> tuple[Any, ...]:
+def _condition(spec: NetSpec) -> tuple[Any, ...]:
     """What a condition's numbers mean."""
     return (spec.condition.names, spec.condition.classes) if spec.condition else ()
 

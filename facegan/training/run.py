@@ -201,6 +201,10 @@ def sentence_of(plan: dict[str, Any], config: TrainConfig, faces: Faces) -> tupl
         total = total or two_digits(rate * (seconds_of(time) or 0))
         if finished := _finished(run, config.with_images(total), {}, done):
             return finished, ""
+        if total < config.step_images:
+            raise SettingsError(
+                f"--images {time} is too short for a step here.\nUse a longer time, or a number of images."
+            )
         estimate = Estimate.of(trainer, done, total, rate)
     return estimate.plan(run, time), "" if time else estimate.advice()
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 from toy import ToyFaces, stop_after, ticking_clock, toy_config, toy_run, weights, without_times
 
 from facegan.config import TrainConfig
 from facegan.console import Console
 from facegan.errors import Interrupted, SettingsError
-from facegan.training import monitor, plan_train, run
+from facegan.training import augment, monitor, plan_train, run
+from facegan.training.augment import adapt
 from facegan.training.run import sentence_of
 from facegan.training.time_budget import Costs
 
@@ -85,6 +87,30 @@ def test_too_short_time_is_refused(tmp_path: Path) -> None:
         toy_run(tmp_path / "run", toy_config(images="0.00001min"))
     assert not (tmp_path / "run/run.json").exists()
     assert not list((tmp_path / "run").glob(".*.partial"))
+
+
+def test_dry_run_refuses_a_too_short_time(tmp_path: Path) -> None:
+    config = toy_config(images="0.00000001min")
+    with pytest.raises(SettingsError, match=r"--images 0\.00000001min is too short for a step here\.\nUse a longer"):
+        sentence_of(plan_train(config, ToyFaces(), tmp_path / "run", device="cpu"), config, ToyFaces())
+
+
+def test_measures_steps_that_augment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, seen = toy_config(images=TIME, augment="ada", ada_images=10**9), []
+
+    def watched(images: Tensor, p: Tensor, *random: Tensor) -> Tensor:
+        seen.append(p.item())
+        return adapt(images, p, *random)
+
+    monkeypatch.setattr(augment, "adapt", watched)
+    sentence_of(plan_train(config, ToyFaces(), tmp_path / "run", device="cpu"), config, ToyFaces())
+    assert min(seen) > 0.05
+    seen.clear()
+    with ticking_clock():
+        toy_run(tmp_path / "run", config)
+    assert max(seen) > 0.05
+    rows = [row for row in without_times(tmp_path / "run") if "ada_p" in row]
+    assert max(row["ada_p"] for row in rows) < 0.01  # the run itself starts at 0
 
 
 def test_settings_with_a_time(tmp_path: Path) -> None:
