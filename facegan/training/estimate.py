@@ -109,8 +109,8 @@ def measured_rate(trainer: Trainer) -> float:
     batch = min(config.batch // world.size, _CPU_BATCH) if on_cpu else config.batch // world.size
     accumulation = {"grad_accum_steps": 1} if on_cpu else {}
 
-    def seconds(penalty_every: int) -> float:
-        with closing(probe_of(trainer, batch=batch, penalty_every=penalty_every, **accumulation)) as probe:
+    def seconds(**penalty_every: int) -> float:
+        with closing(probe_of(trainer, batch=batch, **accumulation, **penalty_every)) as probe:
             _step(probe)
             start = time.perf_counter()
             _step(probe)
@@ -120,9 +120,12 @@ def measured_rate(trainer: Trainer) -> float:
             free_memory(trainer.device)
         return took
 
-    penalised = seconds(1)
-    plain = seconds(_NEVER) if config.penalty_every > 1 else penalised
-    return world.size * batch * config.d_steps / (plain + (penalised - plain) / config.penalty_every)
+    if config.regularisers and config.penalty_every > 1:
+        penalised, plain = seconds(penalty_every=1), seconds(penalty_every=_NEVER)
+        mean = plain + (penalised - plain) / config.penalty_every
+    else:
+        mean = seconds()
+    return world.size * batch * config.d_steps / mean
 
 
 def _disk_bytes(trainer: Trainer, total_images: int) -> float:

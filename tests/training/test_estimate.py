@@ -1,4 +1,4 @@
-"""A batch that does not fit into memory."""
+"""How long a training takes, and a batch that does not fit into memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from toy import toy_train, toy_trainer
 
 from facegan.config import TrainConfig
 from facegan.errors import SettingsError
-from facegan.training.estimate import explain_out_of_memory
+from facegan.training.estimate import explain_out_of_memory, measured_rate
 from facegan.training.step import GanStep
 
 
@@ -51,3 +51,8 @@ def test_too_large_batch_names_one_that_fits(tmp_path, monkeypatch, error, fits)
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="another"), explain_out_of_memory(toy_trainer()):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("given", [{"loss": "hinge", "regulariser": "none"}, {"penalty_every": 1}, {}])
+def test_rate_of_a_method_with_other_penalties(given):
+    assert measured_rate(toy_trainer("fast", **given)) > 0
