@@ -48,8 +48,7 @@ class ConditionalDiscriminator(Discriminator):
         nn.init.zeros_(self.embed.weight)
         if isinstance(self.embed, SpectralLinear):  # of norm 1 whatever its weights, which cannot be 0
             nn.init.normal_(self.embed.weight, generator=rng)
-            with torch.no_grad():
-                self.embed.u.normal_(generator=rng).div_(self.embed.u.norm())
+            self.embed.initialise_u(rng)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """``condition``: (N, K)."""

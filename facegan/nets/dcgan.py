@@ -18,6 +18,7 @@ from facegan.nets.layers import (
     NetSpec,
     SequentialDiscriminator,
     SequentialGenerator,
+    SpectralConv2d,
     base_resolution,
     glorot,
     norm_layers,
@@ -51,6 +52,8 @@ def _initialise_dcgan(net: nn.Module, rng: torch.Generator) -> None:
             module.weight.normal_(0.0, 0.02, generator=rng)
             if module.bias is not None:
                 module.bias.zero_()
+            if isinstance(module, SpectralConv2d):
+                module.initialise_u(rng)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.weight.normal_(1.0, 0.02, generator=rng)
@@ -79,17 +82,18 @@ class DCGANGenerator(SequentialGenerator):
 
 class DCGANDiscriminator(SequentialDiscriminator):
     """Strided convolutions 4×4 with LeakyReLU 0.2, the last to one logit. The inner ones have a batch norm, or a bias
-    with ``norm="none"`` (for losses with a penalty per sample)."""
+    with ``norm="none"`` (for losses with a penalty per sample) and ``"spectral"`` (all weights of spectral norm 1)."""
 
     initialise = _initialise_dcgan
 
     def __init__(self, spec: NetSpec) -> None:
         widths = _widths(spec.width, base_resolution(spec.size)[1])
-        layers: list[nn.Module] = [nn.Conv2d(spec.channels, spec.width, 4, 2, 1, bias=False), _leaky()]
+        conv = SpectralConv2d if spec.norm == "spectral" else nn.Conv2d
+        layers: list[nn.Module] = [conv(spec.channels, spec.width, 4, 2, 1, bias=False), _leaky()]
         for before, after in pairwise(widths):
-            convolution = nn.Conv2d(before, after, 4, 2, 1, bias=spec.norm == "none")
+            convolution = conv(before, after, 4, 2, 1, bias=spec.norm != "batch")
             layers += [convolution, *norm_layers(spec.norm, after), _leaky()]
-        super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, bias=False))
+        super().__init__(*layers, conv(widths[-1], 1, 4, bias=False))
         self.pooled = widths[-1]
 
 

@@ -129,8 +129,7 @@ def glorot(net: nn.Module, rng: torch.Generator) -> None:
             if module.bias is not None:
                 module.bias.zero_()
         if isinstance(module, _Spectral):
-            module.u.normal_(generator=rng)
-            module.u.div_(module.u.norm())
+            module.initialise_u(rng)
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm):
             module.weight.fill_(1.0)
             module.bias.zero_()
@@ -196,6 +195,10 @@ class _Spectral(nn.Module):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.register_buffer("u", torch.empty(len(self.weight)))
+
+    @torch.no_grad()
+    def initialise_u(self, rng: torch.Generator) -> None:
+        self.u.normal_(generator=rng).div_(self.u.norm())
 
     def normalised(self) -> Tensor:
         """W̄, in float32 whatever the precision of the pass."""

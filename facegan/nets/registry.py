@@ -41,7 +41,7 @@ class Pair:
 
 # The default width, norm and latents of each pair are in facegan.config.NETS.
 PAIRS: dict[str, Pair] = {
-    "dcgan": Pair(dcgan.DCGANGenerator, dcgan.DCGANDiscriminator, (32, 64, 128), ("batch", "none")),
+    "dcgan": Pair(dcgan.DCGANGenerator, dcgan.DCGANDiscriminator, (32, 64, 128), ("batch", "none", "spectral")),
     "dcgan-fc": Pair(dcgan.DCGANFCGenerator, dcgan.DCGANFCDiscriminator, norms=("none", "layer", "batch")),
     "dcgan-pool": Pair(dcgan.DCGANPoolGenerator, dcgan.DCGANPoolDiscriminator, norms=("batch", "none")),
     "mnist-conv": Pair(dcgan.MNISTConvGenerator, dcgan.MNISTConvDiscriminator, (28, 32)),

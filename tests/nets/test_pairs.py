@@ -140,7 +140,7 @@ def test_images_are_independent_without_batch_norm(name):
     [
         (NetSpec(name="dcgam"), "no nets 'dcgam': choose dcgan, dcgan-fc, .* or r3gan. Did you mean 'dcgan'?"),
         (NetSpec(size=28), "'dcgan' support 32, 64 or 128 pixels, not 28.\nPrepare the faces again with --size"),
-        (NetSpec(norm="bach"), "support the norm batch or none, not 'bach'. Did you mean 'batch'"),
+        (NetSpec(norm="bach"), "support the norm batch, none or spectral, not 'bach'. Did you mean 'batch'"),
         (NetSpec(channels=4), "'dcgan' support 1 or 3 channels, not 4."),
     ],
 )
@@ -199,6 +199,18 @@ def test_spectral_norm_converges_in_training_only():
         kept = layer.u.clone()
         torch.testing.assert_close(layer.eval()(inputs), plain, atol=1e-5, rtol=1e-4)
         assert torch.equal(layer.u, kept)
+
+
+@pytest.mark.parametrize("name", [name for name, pair in PAIRS.items() if "spectral" in pair.norms])
+def test_spectral_norm_of_every_weight(name):
+    spec = spec_of(name, 32, width=SMALL[name], norm="spectral")
+    net = make_discriminator(spec).eval()
+    images = torch.rand(2, 3, 32, 32, generator=named_generator(0, "images")) * 2 - 1
+    logits = net(images)
+    for weight in net.parameters():
+        if weight.ndim > 1:
+            weight.data.mul_(3.0)
+            torch.testing.assert_close(net(images), logits, atol=1e-6, rtol=1e-4)
 
 
 def test_spectral_norm_gradient_is_equation_12():
