@@ -39,9 +39,8 @@ LatentDistribution = Literal["normal", "uniform", "uniform01", "sphere"]
 # Settings of a method that differ from the defaults. dcgan: Radford et al. 2015. wgan-gp: Gulrajani et al. 2017,
 # algorithm 1, but with one critic step at three times the generator's rate instead of five at the same rate, as in the
 # code of Heusel et al. 2017 ("two time scales"), and half the batch: after as many images the generator has taken ten
-# times the steps. fast: the losses and penalties of Huang et al. 2024 (R3GAN) on DCGAN's nets at three quarters of
-# the width, with lazy penalties and adaptive augmentation; width, rates and batch by search for an hour on two CPU
-# cores (BENCHMARKS.md).
+# times the steps. fast: the losses and penalties of Huang et al. 2024 (R3GAN) on DCGAN's nets, with lazy penalties
+# and adaptive augmentation; width, rates and batch by search for an hour on two CPU cores (BENCHMARKS.md).
 METHODS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "wgan-gp": {"loss": "wgan-gp", "norm": "none", "batch": 32, "lr_g": 1e-4, "lr_d": 3e-4, "beta1": 0.0, "beta2": 0.9},

@@ -89,7 +89,8 @@ def test_given_attributes_restrict_or_override():
 
 @pytest.mark.parametrize("condition", [BINARY, CLASSES], ids=["binary", "classes"])
 @pytest.mark.parametrize(
-    ("name", "norm"), [*((name, None) for name in CONDITIONAL_NETS), ("dcgan", "none"), ("resnet", "layer")]
+    ("name", "norm"),
+    [*((name, None) for name in CONDITIONAL_NETS), ("dcgan", "none"), ("dcgan", "spectral"), ("resnet", "layer")],
 )
 def test_discriminator_projects_on_the_condition(name, norm, condition):
     spec = spec_of(name, condition, norm)

@@ -205,6 +205,7 @@ def test_spectral_norm_converges_in_training_only():
 def test_spectral_norm_of_every_weight(name):
     spec = spec_of(name, 32, width=SMALL[name], norm="spectral")
     net = make_discriminator(spec).eval()
+    assert all(u.norm().item() == pytest.approx(1, abs=1e-6) for u in net.buffers())
     images = torch.rand(2, 3, 32, 32, generator=named_generator(0, "images")) * 2 - 1
     logits = net(images)
     for weight in net.parameters():
